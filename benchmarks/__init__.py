@@ -1,1 +1,1 @@
-"""Benchmarks of Sluice beside simpler ways of doing the same: `make bench`."""
+"""Benchmarks that compare Sluice with simpler ways to do the same: `make bench`."""

@@ -1,4 +1,4 @@
-"""Run benchmarks by name, or all of them. Each prints its ratios as a line of JSON; so does a run of several."""
+"""Run benchmarks by name, or all of them. Each prints its ratios as a line of JSON; several also print one line together."""
 
 import argparse
 import importlib
@@ -17,16 +17,16 @@ BENCHMARKS = {
     "cost": (),
     "client": (),
 }
-"""The packages whose versions matter, by benchmark. Each benchmark is a module here with a function `run`."""
+"""The packages whose versions matter, by benchmark. Each benchmark is a module of this package with a function `run`."""
 PAGES = {"client": "server-client"}
-"""Pages of docs/ that have the results; the others are in performance.md."""
+"""The pages of docs/ with the results of a benchmark, if not performance.md."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the command line and run the benchmarks."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(BENCHMARKS)}")
-    parser.add_argument("--write", action="store_true", help="write the results into docs/ and its charts")
+    parser.add_argument("--write", action="store_true", help="write the results and charts into docs/")
     options = parser.parse_args(arguments)
     if unknown := set(options.names) - set(BENCHMARKS):
         parser.error(f"no such benchmark: {', '.join(sorted(unknown))}")

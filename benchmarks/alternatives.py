@@ -1,4 +1,4 @@
-"""What the alternatives to Sluice cost a month, by their own published figures."""
+"""The monthly cost of alternatives to Sluice, by their own published figures."""
 
 import itertools
 import math
@@ -26,12 +26,11 @@ class Alternative:
     """Another way to load events into Treasure Data, or part of one.
 
     Attributes:
-        name: its name.
-        label: a short name, for charts.
-        usd: dollars a month as a function of events a month.
+        label: a short name for charts.
+        usd: returns dollars a month for a number of events a month.
         most: events a month up to which its figures are published.
-        source: where the figures are from.
-        covers: what it does, and what it leaves out.
+        source: the source of the figures.
+        covers: what it does and what it leaves out.
     """
 
     name: str
@@ -62,7 +61,7 @@ def _between(points: Sequence[tuple[float, float]], x: float) -> float:
 
 
 def _snowplow(events: float) -> float:
-    """Return the cost of as many pipelines of the published size as the load needs."""
+    """Scale the published pipeline's cost by the load, but never below one pipeline."""
     rate = events / SECONDS / _SNOWPLOW_PER_SECOND
     return _SNOWPLOW_USD * max(1.0, rate)
 
@@ -100,11 +99,11 @@ ALTERNATIVES = (
 def ranges_where_dearer(
     ours: Callable[[float], float], alternative: Alternative
 ) -> list[tuple[float, float]]:
-    """Return the ranges of events a month in which Sluice costs more, as far as figures are published.
+    """Return the ranges of events a month in which Sluice costs more, up to the volume with published figures.
 
     Args:
-        ours: dollars a month as a function of events a month.
-        alternative: what to compare it with.
+        ours: returns Sluice's dollars a month for a number of events a month.
+        alternative: the alternative to compare it with.
     """
 
     def is_dearer(events: float) -> bool:
@@ -127,7 +126,7 @@ def ranges_where_dearer(
 
 
 def _border(is_dearer: Callable[[float], bool], low: float, high: float) -> float:
-    """Find by bisection where the answer changes between two volumes."""
+    """Find by bisection where `is_dearer` changes between two volumes."""
     before = is_dearer(low)
     while high / low > 1.001:
         middle = (low * high) ** 0.5

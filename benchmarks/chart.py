@@ -29,10 +29,10 @@ class Bar(NamedTuple):
     """One bar.
 
     Attributes:
-        label: printed to its left.
-        value: its length, in the unit of its group; not negative.
-        text: printed to its right: the value with its unit.
-        ours: draw it in Sluice's colour.
+        label: the text to its left.
+        value: its length in the group's unit; not negative.
+        text: the text to its right: the value with its unit.
+        ours: whether to draw it in Sluice's colour.
     """
 
     label: str
@@ -52,9 +52,9 @@ class Line(NamedTuple):
     """One line.
 
     Attributes:
-        label: printed at its end.
-        points: (x, y), from left to right.
-        ours: draw it in Sluice's colour.
+        label: the text at its end.
+        points: (x, y) from left to right.
+        ours: whether to draw it in Sluice's colour.
     """
 
     label: str
@@ -70,7 +70,7 @@ class Axis(NamedTuple):
 
 
 def bars(title: str, groups: Sequence[Group]) -> str:
-    """Return a chart of horizontal bars; each group is scaled to its longest bar."""
+    """Return a chart of horizontal bars, with each group scaled to its longest bar."""
     parts: list[str] = []
     y = 56
     for group in groups:

@@ -1,4 +1,4 @@
-"""The server client: how long `track` takes, and how many events one core stores and sends."""
+"""Measures the server client: how long `track` takes, and how many events one core stores and sends."""
 
 import gzip
 import json
@@ -27,7 +27,7 @@ COLUMNS = {
 
 
 def run(report: Report) -> None:
-    """Measure `track` with the endpoint up and down, and beside simpler ways to keep an event."""
+    """Measure `track` with the endpoint up and down, and simpler ways to keep an event."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     server = context.Process(target=_serve, args=(there,))
@@ -46,8 +46,8 @@ def run(report: Report) -> None:
         server.join()
     report.say(
         f"One thread tracks events of {len(json.dumps(COLUMNS))} bytes as fast as it can ({EVENTS:,}) or at a pace; the "
-        "endpoint is a process that confirms every batch. CPU is that of the whole process, the threads that sync and send "
-        "included, until all is stored, or with the endpoint up, confirmed. Events per core and second are its inverse."
+        "endpoint is a process that confirms every batch. CPU is that of the whole process, including the threads that sync and "
+        "send, until everything is stored or, with the endpoint up, confirmed. Events per core and second are its inverse."
     )
     report.table(
         ["", "events per core and second", "CPU per event", "median", "p99", "p99.9", "longest"],
@@ -61,7 +61,7 @@ def run(report: Report) -> None:
 
 
 Store = tuple[Callable[[int], object], Callable[[], object]]
-"""Stores an event, and waits for the rest."""
+"""A function that stores the event with a number, and one that waits until all are stored."""
 
 
 def _row(
@@ -113,7 +113,7 @@ def _memory(_: Path) -> Store:
 
 
 def _serve(parent: Connection) -> None:
-    """Confirm every batch, until the parent says so."""
+    """Confirm every batch until the parent says to stop."""
 
     def respond(request: Request) -> Response:
         count = gzip.decompress(request.body).count(b'"event_id":')

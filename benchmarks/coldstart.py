@@ -1,4 +1,4 @@
-"""Cold starts of the ingest and of handlers that load boto3: INIT, modules loaded, and the first request."""
+"""Measures cold starts of the ingest and of handlers that load boto3: INIT, loaded modules and the first request."""
 
 from collections.abc import Sequence
 from operator import sub
@@ -30,7 +30,7 @@ class Start(NamedTuple):
     Attributes:
         cpu: CPU seconds of INIT.
         wall: elapsed seconds of INIT.
-        modules: number of modules that INIT loads.
+        modules: the number of modules that INIT loads.
         first: CPU seconds of the first pixel.
         peak_mib: peak memory of the process after the first pixel.
     """
@@ -43,7 +43,7 @@ class Start(NamedTuple):
 
 
 def run(report: Report) -> None:
-    """Measure, and add a table, a chart and the ratio."""
+    """Measure, and report a table, a chart and ratios."""
     report.say(
         "A new function instance for each measurement, in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), with the"
         f" ingest as built by `make build`: median of {ROUNDS} rounds, alternating between handlers. INIT is the time from when the"

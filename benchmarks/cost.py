@@ -1,4 +1,4 @@
-"""Tables and a chart of the monthly cost, calculated from what the other benchmarks measured, beside alternatives."""
+"""Reports Sluice's monthly cost, calculated from the other benchmarks' results, and the cost of alternatives."""
 
 from benchmarks.alternatives import ALTERNATIVES, LEAST_EVENTS, ranges_where_dearer
 from benchmarks.chart import Axis, Line, lines
@@ -26,7 +26,7 @@ _VOLUMES = [10 ** (4 + step / 4) for step in range(25)]
 
 
 def run(report: Report) -> None:
-    """Calculate, and add tables, a chart and ratios."""
+    """Calculate, and report tables, a chart and ratios."""
     prices = REGIONS[DEFAULT_REGION]
     setups = {
         f"{network}, {name}": change(Setup(network=network))
@@ -73,7 +73,7 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
     _before(report)
 
 
-# What `sluice cost` said on 2026-11-25, before the VPC went, the stream sized itself and successes were silent.
+# What `sluice cost` printed on 2026-11-25, before three changes: no VPC, a stream that sizes itself, no log lines for successes.
 _BEFORE = (
     ("10 million pixels", Workload(1e7), 111.03),
     ("10 million events, ten per request", Workload(1e7, 10, batch_ids=True), 90.71),
@@ -85,7 +85,7 @@ _BEFORE = (
 
 def _before(report: Report) -> None:
     report.say(
-        "Before and after the network, the stream on demand and the log lines of successes went (2026-11-25):"
+        "Before and after three changes on 2026-11-25: no VPC, a stream that sizes itself, and no log lines for successes:"
     )
     rows = [
         [name, f"${usd:.2f}", f"${total(workload, Setup(), REGIONS[DEFAULT_REGION]):.2f}"]

@@ -1,4 +1,4 @@
-"""Builds a complete worker over in-memory doubles, to be measured."""
+"""Builds a complete worker over in-memory doubles, for measurements."""
 
 from dataclasses import replace
 
@@ -11,7 +11,7 @@ from worker.wiring import Wiring
 
 
 class AcceptsAtOnce(TreasureDataClient):
-    """Accepts every chunk without a request; the worker has compressed it."""
+    """Accepts every chunk without sending a request. The worker has compressed it by then."""
 
     def send(self, *_args: object) -> Reply:
         """Accept it."""
@@ -19,7 +19,7 @@ class AcceptsAtOnce(TreasureDataClient):
 
 
 def delivery(groups: int = 1, url: str | None = None, archive_days: int = 30) -> Delivery:
-    """Return a worker with accounts. Chunks are accepted immediately, or sent to a URL."""
+    """Return a worker with `groups` accounts. Chunks are accepted immediately, or sent to a URL."""
     made = Delivery(executors=Threads if url else InlineExecutor, archive_days=archive_days)
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()

@@ -1,7 +1,7 @@
 """Delivers the backlog of a one-hour outage with the real worker, and measures speed, memory and uploads.
 
-Included: parsing the event's JSON, decoding, the rules of the ledger and the accounts, planning, compression, and uploads
-over HTTP to another process, which accepts everything. Not included: DynamoDB and Redis, which are in memory here, and
+This includes parsing the event's JSON, decoding, the ledger's and the accounts' rules, planning, compression, and uploads
+over HTTP to another process, which accepts everything. It does not include DynamoDB and Redis, which are in memory here, or
 waiting for other machines. The report states what those add in Lambda, and the limits of Kinesis.
 """
 
@@ -19,22 +19,22 @@ from tests.support.delivery import BUCKET
 
 BACKLOG = 3_600_000
 RATE = 1_000
-"""Events, and the events per second at which they arrived: one hour's worth."""
+"""The events per second at which the backlog arrived, in one hour."""
 ACCOUNTS = 20
 SHARD_READ_BYTES = 2 << 20
-"""Bytes per second that Kinesis gives to all readers of a shard together."""
+"""Bytes per second that all readers of a shard together get from Kinesis."""
 
 
 class Drained:
-    """What it took to deliver a backlog.
+    """The cost of delivering a backlog.
 
     Attributes:
-        rows_per_batch: number of rows in each batch.
-        seconds: process CPU seconds of each batch.
-        wall: elapsed seconds, without the generation of events.
-        uploads: number of imports sent.
+        rows_per_batch: the number of rows in each batch.
+        seconds: the process's CPU seconds for each batch.
+        wall: elapsed seconds, excluding the generation of events.
+        uploads: the number of imports sent.
         peak_mb: peak memory above that of the idle worker.
-        left_mb: memory above that of the idle worker after the last batch; it holds the in-memory ledger.
+        left_mb: memory above that of the idle worker after the last batch, including the in-memory ledger.
     """
 
     def __init__(self, rows_per_batch: int) -> None:
@@ -52,7 +52,7 @@ class Drained:
 
 
 def run(report: Report) -> None:
-    """Measure, and add a table, a chart and the ratio."""
+    """Measure, and report a table, a chart and the ratio."""
     worker_mb = Setup().worker_mb
     rows, groups = [], []
     for per_envelope, per_batch, backlog in (
@@ -109,7 +109,7 @@ def run(report: Report) -> None:
 
 
 def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
-    """Deliver a backlog in consecutive batches of the same rows, and return what it took."""
+    """Deliver a backlog in consecutive batches of the same rows, and return its cost."""
     drained = Drained(per_batch)
     made = traffic.event(per_batch, ACCOUNTS, per_envelope)
     with services.running() as url:
@@ -130,7 +130,7 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
             peak = max(peak, memory.peak_kb())
             if held:
                 raise RuntimeError(held)
-            for name in work.archived():  # S3's double keeps in this process what S3 would keep
+            for name in work.archived():  # the S3 double stores them in this process
                 work.s3.delete_object(Bucket=BUCKET, Key=name)
         gc.collect()
         drained.peak_mb = (peak - idle) / 1024

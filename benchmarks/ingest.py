@@ -1,4 +1,4 @@
-"""CPU per request of the ingest, of simpler handlers, and of the architecture that Sluice replaces."""
+"""Measures the CPU per request of the ingest, of simpler handlers, and of the architecture that Sluice replaces."""
 
 import json
 from collections.abc import Sequence
@@ -48,7 +48,7 @@ _HEADERS = (
 
 
 def requests() -> dict[str, tuple[dict[str, Any], int]]:
-    """Return API Gateway's event for a pixel and for ten JSON events, each with the number of bytes that it puts."""
+    """Return API Gateway's event for a pixel and for ten JSON events, each with the bytes that a handler puts for it."""
     pixel = Request(
         "GET", f"/pixel.gif?k={KEY}&t=pageviews&page=home&position=3&campaign=autumn%20tea", _HEADERS
     )
@@ -61,7 +61,7 @@ def requests() -> dict[str, tuple[dict[str, Any], int]]:
 
 
 def run(report: Report) -> None:
-    """Measure, and add tables, a chart and ratios."""
+    """Measure, and report tables, a chart and ratios."""
     report.say(
         "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
         f" its own function instance: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"

@@ -1,4 +1,4 @@
-"""The CPU of a pixel in the ingest by part, each measured alone in this process."""
+"""Measures the CPU of each part of a pixel request in the ingest, alone in this process."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +33,7 @@ class _Immediate:
     """Kinesis, Secrets Manager and S3 that cost nothing.
 
     Args:
-        columns: that a pixel has.
+        columns: the pixel's columns, which the tracking plan requires.
     """
 
     def __init__(self, columns: Sequence[str] = ()) -> None:
@@ -50,10 +50,10 @@ class _Immediate:
 
 
 class _Silent(NullTelemetry):
-    """Writes nothing, and lets nothing fail."""
+    """Telemetry that writes nothing and raises on errors."""
 
     def error(self, message: str, error: BaseException | None = None, **_fields: Any) -> None:
-        """Raise it."""
+        """Raise the error."""
         raise RuntimeError(message) from error
 
 

@@ -1,4 +1,4 @@
-"""Measures the process CPU time of several functions, interleaved so that a slowdown of the machine affects all."""
+"""Measures the CPU time of several functions, interleaved so that a slowdown of the machine affects all of them."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,8 +12,8 @@ def cpu_seconds(
 
     Args:
         contenders: functions by name; each does the same work on every call.
-        rounds: number of measurements of each, after one that is discarded.
-        repeats: number of calls in each measurement.
+        rounds: the number of measurements of each, after one that is discarded.
+        repeats: the number of calls in each measurement.
     """
     times: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds + 1):

@@ -33,12 +33,12 @@ def forget_peak() -> None:
 
 
 def peak_kb() -> int:
-    """Return the peak memory of this process."""
+    """Return the peak memory of this process in KB."""
     return _status("VmHWM")
 
 
 def resident_kb() -> int:
-    """Return the current memory of this process."""
+    """Return the current memory of this process in KB."""
     return _status("VmRSS")
 
 

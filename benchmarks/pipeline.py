@@ -1,7 +1,7 @@
 """Measures the local stack as a whole: throughput, CPU by part, and the delay until rows arrive.
 
-Its parts are processes that share this machine's cores with the sender. One of them emulates AWS; the HTTP API and the
-event source run inside the processes of the functions. So the shares say nothing about a deployed stack.
+Its parts are processes that share this machine's cores with the sender. One of them emulates AWS. The HTTP API and the
+event source run inside the functions' processes, so the shares say nothing about a deployed stack.
 """
 
 import json
@@ -25,7 +25,7 @@ from ops.estimate import Setup, Workload, total
 from ops.prices import DEFAULT_REGION, REGIONS
 
 SECONDS = 10.0
-"""Duration of the throughput measurement."""
+"""The duration of the throughput measurement."""
 SENDERS = 8
 WINDOWS = (1, 5, 15)
 RATE = 20
@@ -43,14 +43,14 @@ _ROLES = {
     "treasure-data": "simulated Treasure Data",
     "valkey": "Valkey",
 }
-"""What the parts are; the rest are idle."""
+"""The parts' names in the report; the other parts are idle."""
 
 Message = tuple[str, str, bytes, Mapping[str, str]]
 """Method, target, body, headers."""
 
 
 def run(report: Report) -> None:
-    """Measure, and add tables, charts and ratios."""
+    """Measure, and report tables, charts and ratios."""
     with TemporaryDirectory() as folder:
         _throughput(report, Path(folder))
         _arrival(report, Path(folder))
@@ -159,7 +159,7 @@ def posted(count: int) -> Message:
 
 
 def _flood(url: str, message: Message, seconds: float) -> int:
-    """Send requests as fast as they are answered; return how many."""
+    """Send requests as fast as they are answered, and return how many."""
     end = time.monotonic() + seconds
     counts = [0] * SENDERS
 
@@ -178,7 +178,7 @@ def _flood(url: str, message: Message, seconds: float) -> int:
 
 
 def _drip(url: str, message: Message, seconds: float) -> int:
-    """Send requests at a constant rate; return how many."""
+    """Send requests at a constant rate, and return how many."""
     count = round(seconds * RATE)
     begin = time.monotonic()
     with closing(_connection(url)) as connection:
@@ -203,10 +203,10 @@ def _exchange(connection: HTTPConnection, message: Message) -> None:
 
 
 def _wait_for(stack: LocalStack, rows: int) -> int:
-    """Wait until all rows have arrived, or none has for a while; return how many have.
+    """Wait until all rows have arrived, or none has arrived for a while. Return how many have.
 
-    Missing rows are in the overflow queue, which delays messages by two minutes: the emulator's response to their put
-    timed out.
+    Missing rows are in the overflow queue, because the emulator's response to their put timed out. The queue delays messages
+    by two minutes.
     """
     taken, since = _rows_taken(stack), time.monotonic()
     while taken < rows and time.monotonic() - since < _PATIENCE:
@@ -223,13 +223,13 @@ def _rows_taken(stack: LocalStack) -> int:
 
 
 def _waits(stack: LocalStack) -> Iterator[float]:
-    """Yield for each row the seconds from the ingest to Treasure Data."""
+    """Yield each row's seconds from the ingest to Treasure Data."""
     for one in _treasure_data(stack, f"rows?limit={_rows_taken(stack)}")["rows"]:
         yield one["at"] - one["row"]["received_at"] / 1000
 
 
 def _treasure_data(stack: LocalStack, path: str) -> Any:
-    """Return what the Treasure Data double tells about its rows."""
+    """Return the Treasure Data double's response on one of its own routes."""
     with closing(_connection(stack.addresses.treasure_data)) as connection:
         connection.request("GET", f"/-/{path}")
         return json.load(connection.getresponse())

@@ -1,9 +1,9 @@
-"""Replays a million records; shows its memory, and whether it waits for the stream or for the worker.
+"""Replays a million records, and shows the memory used and whether the replay waits for the stream or for the worker.
 
     python -m benchmarks.replay --records 1000000 --answer-seconds 0.5
 
-Records are generated as they are read, and Treasure Data discards the rows, so that the process holds only what a replay
-does: the records being read, the worker, and an in-memory ledger. Events are serialised as JSON, as for Lambda.
+Records are generated as they are read and Treasure Data discards the rows, so the process holds only what a replay needs:
+the records being read, the worker and an in-memory ledger. Events are serialised as JSON, as for Lambda.
 """
 
 import argparse
@@ -31,10 +31,10 @@ _PAGES = 10
 
 
 class EndlessStream:
-    """A Kinesis client for a stream with one shard, whose records are generated when they are read.
+    """A Kinesis client for a stream with one shard that generates its records when they are read.
 
     Args:
-        records: number of records.
+        records: the number of records.
     """
 
     def __init__(self, records: int) -> None:
@@ -90,7 +90,7 @@ class Taking:
     """A Treasure Data that accepts every import and discards it.
 
     Args:
-        seconds: duration of each response.
+        seconds: the duration of each request.
     """
 
     def __init__(self, seconds: float) -> None:
@@ -106,7 +106,7 @@ class Taking:
 
 
 def run(records: int, name: str, replay: Replay, busy: list[float]) -> None:
-    """Replay everything, and print time and memory."""
+    """Replay everything, and print the time and memory that it takes."""
     busy.clear()
     began, at, step = time.monotonic(), 0, max(1, records // _PAGES)
     held: list[float] = []
@@ -133,7 +133,7 @@ def main() -> None:
     """Replay twice: first everything is sent, then everything is skipped."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.replay", description=main.__doc__)
     parser.add_argument("--records", type=int, default=1_000_000)
-    parser.add_argument("--answer-seconds", type=float, default=0.0, help="duration of an import")
+    parser.add_argument("--answer-seconds", type=float, default=0.0, help="duration of an import in seconds")
     options = parser.parse_args()
     clock: Any = SystemClock()
     made = Delivery(clock=clock)

@@ -1,7 +1,7 @@
 """Prints the results of a benchmark, draws its charts, and writes its section of docs/performance.md.
 
 A section is between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only on request
-(`make bench-NAME WRITE=1`), so that the figures are not replaced by those of another machine by accident.
+(`make bench-NAME WRITE=1`), so that another machine's figures do not replace it by accident.
 """
 
 import json
@@ -23,10 +23,10 @@ class Report:
     """The results of one benchmark, in the order in which they are added.
 
     Args:
-        name: of the benchmark: `ingest` for `make bench-ingest`.
+        name: the benchmark's name: `ingest` for `make bench-ingest`.
         packages: the packages whose versions matter.
         write: write into docs/ instead of .cache/bench/.
-        page: of docs/, without its ending.
+        page: the page of docs/ to write to, without its extension.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class Report:
         self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
     def chart(self, name: str, title: str, svg: str) -> None:
-        """Add a chart, saved under a name."""
+        """Add a chart, and save it as `NAME.svg`."""
         folder = ROOT / ("docs/charts" if self._write else ".cache/bench")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.svg"

@@ -1,4 +1,4 @@
-"""Runs the built ingest and the handlers that it is compared with in Lambda's runtime, each in its own process."""
+"""Runs the built ingest, and the handlers to compare it with, in Lambda's runtime, each in its own process."""
 
 import json
 import os
@@ -27,8 +27,8 @@ class Contender(NamedTuple):
     Attributes:
         label: its name in tables and charts.
         module: the module with the function `handler`.
-        packages: globs of the packages in its zip; the ingest's zip is built instead.
-        bucket: where it looks for an edge policy.
+        packages: globs of the packages in its zip; unused for the ingest, whose zip is built.
+        bucket: the bucket in which it looks for an edge policy.
     """
 
     label: str
@@ -52,11 +52,11 @@ DIRECT_BY_HAND = Contender("td-client, packed by hand", "direct_by_hand", _TD_CL
 
 
 class Runtimes:
-    """Starts handlers beside a double of AWS and Treasure Data that responds immediately.
+    """Starts handlers that call a double of AWS and Treasure Data, which responds immediately.
 
     Args:
-        folder: for builds and logs.
-        url: of the double.
+        folder: the folder for builds and logs.
+        url: the double's address.
     """
 
     def __init__(self, folder: Path, url: str) -> None:
@@ -75,7 +75,7 @@ class Runtimes:
 
         Args:
             contender: the handler.
-            data_bytes: number of bytes that the bare handler puts.
+            data_bytes: the number of bytes that the bare handler puts.
         """
         code = self._folder / contender.module
         if not code.exists():
@@ -118,7 +118,7 @@ class Spent(NamedTuple):
 
 
 def spent(runtime: LambdaRuntime, event: object, repeats: int) -> Spent:
-    """Send a request to a handler repeatedly, and return what one costs.
+    """Send a request to a handler repeatedly, and return the cost of one.
 
     Raises:
         RuntimeError: the handler failed.

@@ -1,4 +1,4 @@
-"""A stream that sizes itself beside one on demand: what both cost and delay under traffic of several shapes, simulated."""
+"""Simulates a stream that sizes itself and one on demand, and compares cost and delay for several shapes of traffic."""
 
 import hashlib
 import math
@@ -14,20 +14,20 @@ from scaler.rule import RECENT_SECONDS, SHARD_RECORDS, TRIES, Minute, target
 
 HOUR, DAY = 3600, 86_400
 SECONDS = 2 * DAY
-"""What is simulated; the second day has what is unusual."""
+"""The simulated time. Spikes are on the second day."""
 RECORD_BYTES = 540
 KEYS = 320
-"""Twenty accounts with 16 partition keys each."""
+"""Partition keys: 16 for each of twenty accounts."""
 MOST_SHARDS = 16
 METRIC_SECONDS = 90
-"""Assumed: how long after its end a minute is in CloudWatch."""
+"""Assumed: how long after its end CloudWatch shows a minute."""
 CHANGE_SECONDS = 60
-"""Assumed: how long Kinesis takes for a step."""
+"""Assumed: how long Kinesis takes to change the number of shards."""
 CHANGES_A_DAY = 10
 DRAINED_A_SECOND = 1000
-"""Assumed: envelopes that two invocations of the drainer put, in calls of 500."""
+"""Assumed: how many envelopes two invocations of the drainer put per second, in calls of 500."""
 RETRY_SECONDS = 120
-"""After which the drainer looks again at what the stream refused."""
+"""How long the drainer waits before it retries puts that the stream rejected."""
 
 SHAPES: Mapping[str, Callable[[float], float]] = {
     "trickle: 1 request in 10 s": lambda _at: 0.1,
@@ -40,20 +40,20 @@ SHAPES: Mapping[str, Callable[[float], float]] = {
         100 + 5900 * math.exp((36 * HOUR - at) / 1800) if at >= 36 * HOUR else 100.0
     ),
 }
-"""Requests a second by the second of the simulation."""
+"""Shapes of traffic: each returns the requests per second at a second of the simulation."""
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a simulation came to.
+    """The results of a simulation.
 
     Attributes:
-        usd: of the stream, a month.
-        overflowed: share of the requests that went through the overflow queue.
-        longest: seconds for which one waited there, at most.
-        after: seconds after the end of the spike until the queue was empty for good; 0 if it was before.
-        least: shards, or what on demand counts as such.
-        most: shards.
+        usd: the stream's cost per month.
+        overflowed: the share of the requests that went through the overflow queue.
+        longest: the most seconds that a request waited there.
+        after: seconds from the end of the spike until the queue was finally empty; 0 if it was empty by then.
+        least: the minimum number of shards, or their equivalent on demand.
+        most: the maximum number of shards.
     """
 
     usd: float = 0.0
@@ -66,7 +66,7 @@ class Outcome:
 
 @cache
 def _shares(shards: int) -> tuple[float, ...]:
-    """Return which share of the traffic each shard gets."""
+    """Return each shard's share of the traffic."""
     counts = [0] * shards
     for key in range(KEYS):
         hashed = int.from_bytes(hashlib.md5(str(key).encode(), usedforsecurity=False).digest())
@@ -76,7 +76,7 @@ def _shares(shards: int) -> tuple[float, ...]:
 
 @dataclass(slots=True)
 class _Auto:
-    """A stream with the scaler."""
+    """A stream that the scaler sizes."""
 
     shards: int = 1
     minutes: deque[tuple[float, Minute]] = field(default_factory=deque)
@@ -86,7 +86,7 @@ class _Auto:
     was_throttled: bool = False
 
     def look(self, at: float) -> None:
-        """Run the scaler when it is due: every five minutes, and when a minute with refused puts becomes known."""
+        """Run the scaler if it is due: every five minutes, and when CloudWatch shows a minute with rejected puts."""
         known = [(begin, minute) for begin, minute in self.minutes if begin + 60 + METRIC_SECONDS <= at]
         newest = known[-1][1] if known else Minute()
         alarm = bool(newest.throttled) and not self.was_throttled
@@ -97,7 +97,7 @@ class _Auto:
             self.wanted = target(self.shards, day, recent, at, MOST_SHARDS)
 
     def step(self, at: float) -> None:
-        """Change the stream by one step if it is wanted and allowed."""
+        """Take one step towards the wanted number of shards, if Kinesis allows one now."""
         while self.changes and self.changes[0] <= at - DAY:
             self.changes.popleft()
         if self.shards != self.wanted and at >= self.busy_until and len(self.changes) < CHANGES_A_DAY:
@@ -109,7 +109,7 @@ class _Auto:
 def simulate(rate: Callable[[float], float], *, auto: bool, seed: int = 1) -> Outcome:
     """Simulate a stream second by second."""
     chances, outcome, stream = random.Random(seed), Outcome(), _Auto()
-    waiting: deque[tuple[float, float, float]] = deque()  # visible at, since, how many
+    waiting: deque[tuple[float, float, float]] = deque()  # when visible, waiting since, how many
     prices = REGIONS[DEFAULT_REGION]
     came = overflowed = shard_seconds = peak = 0.0
     minute = [0.0, 0.0]
@@ -166,7 +166,7 @@ def _drain(
     shares: tuple[float, ...],
     outcome: Outcome,
 ) -> None:
-    """Put what waits into what the stream has left; what it refuses is looked at again later."""
+    """Put waiting requests as far as the stream has capacity left; retry rejected ones later."""
     left = float(DRAINED_A_SECOND)
     for _ in range(len(waiting)):
         if left <= 0 or not waiting or waiting[0][0] > at:
@@ -189,12 +189,12 @@ def _drain(
 
 
 def run(report: Report) -> None:
-    """Simulate each shape with both kinds of stream, and add a table."""
+    """Simulate each shape with both kinds of stream, and report a table."""
     report.say(
-        f"Simulated second by second for {SECONDS // DAY} days, the unusual on the second: the scaler's own rule beside"
-        f" Kinesis on demand, {KEYS} partition keys, records of {RECORD_BYTES} bytes, the last 24 hours kept."
-        f" Assumed: a minute is in CloudWatch {METRIC_SECONDS} s after its end, a step takes Kinesis {CHANGE_SECONDS} s, on demand"
-        f" takes twice its peak so far and never less than 4,000 a second, the drainer puts {DRAINED_A_SECOND:,} a second."
+        f"Simulated second by second for {SECONDS // DAY} days, with spikes on the second day. The scaler's own rule is compared with"
+        f" Kinesis on demand, for {KEYS} partition keys, records of {RECORD_BYTES} bytes and a retention of 24 hours."
+        f" Assumed: CloudWatch shows a minute {METRIC_SECONDS} s after its end, a change of shards takes {CHANGE_SECONDS} s, an on-demand"
+        f" stream accepts twice its peak so far and at least 4,000 requests a second, and the drainer puts {DRAINED_A_SECOND:,} a second."
     )
     rows = []
     for name, rate in SHAPES.items():

@@ -19,7 +19,7 @@ from shared.tracking_plan import TrackingPlan
 SECRETS = {"k1": "a secret for benchmarks"}
 SECRETS_TEXT = json.dumps(SECRETS)
 PLAN_BUCKET = "planned"
-"""The bucket that has an edge policy; others have none."""
+"""The only bucket with an edge policy."""
 
 _ANSWERS = {
     "PutRecord": {"ShardId": "shardId-000000000000", "SequenceNumber": "4" * 56},
@@ -33,7 +33,7 @@ _ABSENT = (
 
 
 def edge_policy(required: Iterable[str], optional: Iterable[str] = ()) -> bytes:
-    """Return an edge policy in which the account `shop` has a tracking plan of 30 tables with these columns."""
+    """Return an edge policy with a tracking plan for the account `shop`: 30 tables, each with these columns."""
     columns: dict[str, Any] = {name: {"type": "string", "required": True} for name in required}
     columns |= {name: {"type": "string"} for name in optional}
     tables = {
@@ -49,7 +49,7 @@ _PLANNED = b'HTTP/1.1 200 OK\r\netag: "1"\r\ncontent-length: %d\r\n\r\n%b' % (le
 
 @contextmanager
 def running() -> Iterator[str]:
-    """Run the process for the duration of the block; yields its address."""
+    """Run the process for the duration of the block, and yield its address."""
     with subprocess.Popen(
         [sys.executable, "-m", "benchmarks.services"],
         stdin=subprocess.PIPE,

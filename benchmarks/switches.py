@@ -1,7 +1,7 @@
-"""`python -m benchmarks.switches`: how often the worker changes from module to module for one row of a warm invocation.
+"""`python -m benchmarks.switches`: count how often the worker switches between modules for one row of a warm invocation.
 
-A measure of how far a reader has to walk. A switch is a call of a function that is in another module than the function called
-last, among those of `worker/` and `shared/`.
+It measures how far a reader of the code has to jump. A switch is a call of a function in `worker/` or `shared/` that is in a
+different module from the function called before it.
 """
 
 import sys
@@ -16,7 +16,7 @@ _PACKAGES = ("worker", "shared")
 
 
 def main() -> None:
-    """Print each call, then the sums."""
+    """Print each call, then the totals."""
     delivery = Delivery()
     delivery.map(shop="shop_db")
     delivery.td.create("shop_db", "views")

@@ -1,4 +1,4 @@
-"""Rows as sites send them, and Lambda events that contain them. They are the same in every run."""
+"""Generates rows as sites send them, and Lambda events that contain them. They are the same in every run."""
 
 import random
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from uuid import UUID
 from tests.support.delivery import Delivery, envelope, member, row
 
 EVENT_ROWS = 10_000
-"""About as many rows as fit into Lambda's 6 MB with ten rows per envelope."""
+"""Rows in an event: about as many as fit into Lambda's 6 MB with ten rows per envelope."""
 
 _AGENTS = [
     f"Mozilla/5.0 ({system}) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/{version}.0.0.0 {name}/537.36"
@@ -22,7 +22,7 @@ _BEGINNING = 1_795_000_000
 
 
 def rows(seed: int = 1) -> Iterator[dict[str, Any]]:
-    """Yield page views endlessly. Ids are random, as in real rows, so that gzip does not compress them better."""
+    """Yield page views endlessly. Their ids are random, so that gzip compresses them no better than real rows."""
     dice = random.Random(seed)
     visitors = [str(UUID(int=dice.getrandbits(128), version=4)) for _ in range(500)]
     number = 0
@@ -44,12 +44,12 @@ def rows(seed: int = 1) -> Iterator[dict[str, Any]]:
 
 
 def event(count: int, groups: int = 1, per_envelope: int = 10) -> dict[str, Any]:
-    """Return a Lambda event with rows of several accounts, whose envelopes alternate.
+    """Return a Lambda event in which the envelopes of several accounts alternate.
 
     Args:
-        count: number of rows.
-        groups: number of accounts, each with one table.
-        per_envelope: number of rows in an envelope.
+        count: the number of rows.
+        groups: the number of accounts, each with one table.
+        per_envelope: the number of rows in an envelope.
     """
     delivery = Delivery()
     source = islice(rows(), count)
@@ -72,7 +72,7 @@ def database(group: int) -> str:
 
 
 def later(made: dict[str, Any], batch: int) -> dict[str, Any]:
-    """Return the event as a later batch: with sequence numbers above those of earlier batches."""
+    """Return the event as a later batch, with sequence numbers above those of earlier batches."""
     return {"Records": [_later(record, batch) for record in made["Records"]]}
 
 

@@ -1,13 +1,13 @@
-"""Rows per CPU second of the worker, beside the minimum, a simpler worker and td-client.
+"""Measures the worker's rows per CPU second, and compares it with the minimum, a simpler worker and td-client.
 
-`floor` is the work that cannot be avoided: decode base64, concatenate the rows' bytes, gzip them. It is told where the rows
-are in each envelope. It decodes base64 as Python does; `fast floor` uses the worker's decoder, which is several times
-faster. `decode` is a worker that unpacks every row and packs it again. `td-client` is the official client: the records
-hold JSON lines, which its `import_file` converts into an upload file; the upload itself is left out.
+`floor` is the unavoidable work: decode base64, concatenate the rows' bytes, gzip them. It is told where the rows are in each
+envelope. It uses Python's base64 decoder; `fast floor` uses the worker's, which is several times faster. `decode` is a worker
+that unpacks every row and packs it again. `td-client` is the official client: its `import_file` converts records of JSON lines
+into an upload file; the upload itself is left out.
 
-The worker is complete: ledger, plan, chunks, lanes, archive, settling; `without archive` leaves out that one. AWS and Redis are in
-memory. Chunks are compressed and
-reported as delivered; `with upload` sends them over HTTP to another process, whose CPU time does not count.
+The worker is complete: ledger, plan, chunks, lanes, archive, settling. `without archive` leaves out the archive. AWS and Redis
+are in memory. Chunks are compressed and counted as delivered; `with upload` sends them over HTTP to another process, whose CPU
+time does not count.
 """
 
 import json
@@ -34,7 +34,7 @@ ROUNDS = 9
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 GROUPS = 500
 LARGE_BATCH = 200_000
-"""Rows in a batch so large, larger than Lambda's, that the fixed cost of a chunk hardly matters."""
+"""Rows in a batch larger than Lambda's, so large that the fixed cost of a chunk hardly matters."""
 IDLE_MB_LIMIT = 96
 
 
@@ -47,7 +47,7 @@ class Unsent(API):
 
 
 def run(report: Report) -> None:
-    """Measure, and add tables, charts and ratios."""
+    """Measure, and report tables, charts and ratios."""
     _compare(report)
     _profile(report)
     _grow(report)
@@ -116,7 +116,7 @@ def _compare(report: Report) -> None:
 
 
 def _profile(report: Report) -> None:
-    """Add a table of the steps, each measured alone; the remainder is everything else."""
+    """Report the CPU time of each step, measured alone. The rest is everything else."""
     rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
     table = []
     for per_envelope, count in rows_of.items():

@@ -1,1 +1,1 @@
-"""Handlers that are measured side by side. Each runs in its own process, with this folder on sys.path."""
+"""The handlers to compare. Each runs in its own process, with this folder on sys.path."""

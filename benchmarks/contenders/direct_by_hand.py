@@ -1,4 +1,4 @@
-"""The architecture that Sluice replaces, at its best: like `direct`, but packs and compresses for `import_data` itself."""
+"""The architecture that Sluice replaces, at its best: like `direct`, but it packs and compresses the events itself."""
 
 import gzip
 import json

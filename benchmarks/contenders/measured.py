@@ -20,7 +20,7 @@ _START = {
 
 
 def handler(event: dict[str, Any], context: object) -> dict[str, Any]:
-    """Call the handler `repeats` times with `event["event"]`; return the CPU seconds of one call, and peak memory."""
+    """Call the handler `repeats` times with `event["event"]`, and return the CPU seconds of one call and the peak memory."""
     if "repeats" not in event:
         return _START
     request, answer = event["event"], {}
