@@ -1,4 +1,4 @@
-"""What `make build` makes, built once per test session for this machine's processor."""
+"""The output of `make build`, built once per test session for this machine's processor."""
 
 import fcntl
 import os
@@ -27,7 +27,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def runtime_libraries(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder that stands for Lambda's own: what its runtime adds to the path behind the function's code."""
+    """Return a folder with the libraries that Lambda's runtime adds to the path after the function's code."""
     return link_runtime(tmp_path_factory.mktemp("runtime"))
 
 

@@ -1,6 +1,6 @@
-"""An AWS account as `sluice preflight` sees it: real clients, whose calls are answered from a description of the account.
+"""An AWS account as `sluice preflight` sees it: real boto3 clients, with responses taken from a description of the account.
 
-Clients check what is asked. What is answered has to fit AWS's own description of the answer.
+The clients validate requests. Responses must match AWS's own model of them.
 """
 
 from dataclasses import dataclass, field
@@ -27,13 +27,13 @@ class _RefusedError(Exception):
 
 @dataclass
 class AwsAccount:
-    """What is in the account; a sound one by default, in which Sluice has never been deployed.
+    """The content of the account; by default a healthy one in which Sluice has never been deployed.
 
     Attributes:
-        calls: what was asked, as IAM names it.
-        forbidden: actions that the caller may not do; simulations say so.
-        forbidden_by_organization: likewise, by its policies, where the cache has this kind of connection.
-        unreadable: operations that are refused to the caller, such as `GetAccountSettings`.
+        calls: the actions called, named as in IAM.
+        forbidden: actions that policy simulations deny to the caller.
+        forbidden_by_organization: actions that the organization's policies deny.
+        unreadable: operations that are denied to the caller, for example `GetAccountSettings`.
     """
 
     caller: str = f"arn:aws:sts::{ACCOUNT}:assumed-role/deployer/me"
@@ -96,7 +96,7 @@ class AwsAccount:
                 return SimpleNamespace(status_code=400), {"Error": error, "ResponseMetadata": {}}
             report = ParamValidator().validate(found, model.output_shape)
             errors = [one for one in report._errors if one[0] != "missing required field"]
-            assert [] == errors, f"{model.name} does not answer so"
+            assert [] == errors, f"the response does not match the model of {model.name}"
             return SimpleNamespace(status_code=200), {**found, "ResponseMetadata": {"HTTPStatusCode": 200}}
 
         client.meta.events.register("before-parameter-build", remember)
@@ -238,14 +238,14 @@ class AwsAccount:
 
 @dataclass
 class TreasureDataSites:
-    """Treasure Data's sites; the key belongs to one of them."""
+    """Treasure Data's sites. The key belongs to one of them."""
 
     home: str | None = "us01"
     is_up: bool = True
     may_import: bool | None = True
 
     def site(self, _of_import: str, of_api: str, key: str) -> Any:
-        """Return one of them, asked with a key."""
+        """Return a client of the site with this API address and a key."""
         names = {
             "https://api.treasuredata.com": "us01",
             "https://api.treasuredata.co.jp": "ap01",
@@ -262,14 +262,14 @@ class TreasureDataSites:
 
 @dataclass
 class Dns:
-    """The public DNS."""
+    """A public DNS."""
 
     records: dict[tuple[str, str], list[str]] = field(
         default_factory=lambda: {("example.com", "NS"): [f"{name}." for name in NAME_SERVERS]}
     )
 
     def lookup(self, name: str, kind: str) -> list[str] | None:
-        """Return records."""
+        """Return the records of a name; an empty list if there are none."""
         return self.records.get((name, kind), [])
 
 

@@ -1,4 +1,4 @@
-"""What a function asks AWS for, written down on the way: an HTTP proxy before an AWS on this machine."""
+"""An HTTP proxy in front of a local AWS that records which calls a function makes."""
 
 import json
 import re
@@ -17,20 +17,20 @@ _OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:D
 _RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
 
 type Call = tuple[str, str]
-"""An action as IAM names it, and the resource of the template that it is about; `/*` for objects of a bucket."""
+"""An action named as in IAM, and the template's resource that it accesses; `/*` for a bucket's objects."""
 
 
 class CallRecorder:
-    """Hands requests on to AWS and keeps what they ask for, as a context manager.
+    """Forwards requests to AWS and records their calls, as a context manager.
 
     Args:
-        endpoint: AWS's.
-        secrets: the template's names of secrets, by those that they have there.
+        endpoint: AWS's endpoint.
+        secrets: the template's names of secrets, by their ids at that AWS.
 
     Attributes:
         url: the endpoint to give to a function.
-        calls: what was asked for.
-        change: what becomes of an answer on its way, by default nothing.
+        calls: the recorded calls.
+        change: changes the body of a call's response; by default it stays as it is.
     """
 
     def __init__(self, endpoint: str, secrets: Mapping[str, str]) -> None:
@@ -86,7 +86,7 @@ def _call(
 ) -> Call:
     headers = {name.lower(): value for name, value in headers.items()}
     signed_for = _SIGNED_FOR.search(headers.get("authorization", ""))
-    assert signed_for is not None, f"a request that nobody signed: {method} {path}"
+    assert signed_for is not None, f"an unsigned request: {method} {path}"
     service = signed_for[1]
     if service == "s3":
         _, _, name = urlsplit(path).path.strip("/").partition("/")
@@ -107,7 +107,7 @@ def _call(
 
 
 def _ledger_call(operation: str, request: Mapping[str, Any]) -> Call:
-    """Return what a request to DynamoDB needs; of a batch of statements what each of them needs, which is the same."""
+    """Return the call of a request to DynamoDB. All statements of a batch must need the same action."""
     if operation == "BatchExecuteStatement":
         (verb,) = {one["Statement"].split()[0].title() for one in request["Statements"]}
         return f"dynamodb:PartiQL{verb}", "Ledger"

@@ -1,4 +1,4 @@
-"""A server on loopback that speaks as Kinesis, SQS and Secrets Manager do, and fails as told, down to the socket."""
+"""A loopback server that acts as Kinesis, SQS, S3 and Secrets Manager, and fails on request, down to the socket."""
 
 import json
 import queue
@@ -18,7 +18,7 @@ class _Handler(BaseHTTPRequestHandler):
     server: "_Server"
 
     def do_POST(self) -> None:
-        """Read the call, write it down, and answer or fail."""
+        """Record the call, and answer it or fail."""
         body = self.rfile.read(int(self.headers["content-length"]))
         operation = self.headers["x-amz-target"].rpartition(".")[2]
         self.server.calls.append((operation, json.loads(body)))
@@ -32,7 +32,7 @@ class _Handler(BaseHTTPRequestHandler):
             fault(self)
 
     def do_GET(self) -> None:
-        """Return an object of S3's, whichever bucket it is in, or deny access as to one that is not there."""
+        """Return an S3 object from any bucket, or deny access as S3 does to an object that does not exist."""
         self.server.reads.append(
             {"path": self.path} | {name.lower(): text for name, text in self.headers.items()}
         )
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def answer(self, status: int, value: Any, promised: int = 0) -> None:
-        """Answer with JSON, or with bytes as they are; promise that many bytes more than are sent."""
+        """Answer with JSON, or with bytes as they are, and announce `promised` more bytes than are sent."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/x-amz-json-1.1")
@@ -62,7 +62,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.close_connection = promised > 0
 
     def log_message(self, *_arguments: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -89,7 +89,7 @@ class _Server(ThreadingHTTPServer):
 
     @property
     def url(self) -> str:
-        """Where it listens."""
+        """The server's address."""
         return f"http://127.0.0.1:{self.server_port}"
 
     def count(self, operation: str) -> int:
@@ -97,26 +97,26 @@ class _Server(ThreadingHTTPServer):
         return [name for name, _ in self.calls].count(operation)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection until it is closed, and let `closed` know."""
+        """Serve a connection until it is closed, and add its port to `closed`."""
         super().process_request_thread(request, client_address)
         self.closed.put(client_address[1])
 
     def await_close(self) -> None:
-        """Return when the connection of the last call is closed; a client sees that at once.
+        """Wait until the last call's connection is closed.
 
         Raises:
-            queue.Empty: it stays open.
+            queue.Empty: it stays open for ten seconds.
         """
         while self.closed.get(timeout=10) != self.ports[-1]:
             pass
 
     def handle_error(self, *_arguments: Any) -> None:
-        """Say nothing of clients that went away."""
+        """Ignore clients that disconnect."""
 
 
 @contextmanager
 def aws_server(secrets: Mapping[str, str]) -> Iterator[_Server]:
-    """Serve until the block ends; connections that hang are let go then."""
+    """Serve until the block ends, and then release connections that hang."""
     server = _Server(secrets)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
@@ -130,17 +130,17 @@ def aws_server(secrets: Mapping[str, str]) -> Iterator[_Server]:
 
 
 def error(status: int, code: str) -> Fault:
-    """Refuse as AWS does."""
+    """Answer with an error as AWS does."""
     return lambda handler: handler.answer(status, {"__type": code, "message": "Rate exceeded"})
 
 
 def garbage(handler: _Handler) -> None:
-    """Answer 200 with what is no acknowledgement."""
+    """Answer 200 with a body that is not an acknowledgement."""
     handler.answer(200, b"<html>welcome</html>")
 
 
 def cut_short(handler: _Handler) -> None:
-    """Break off within the answer."""
+    """End the connection in the middle of the response."""
     handler.answer(200, b'{"SequenceNumber": "1', promised=100)
 
 
@@ -157,12 +157,12 @@ def reset(handler: _Handler) -> None:
 
 
 def hang(handler: _Handler) -> None:
-    """Say nothing for as long as the server lives."""
+    """Do not answer until the server stops."""
     handler.server.released.wait()
     handler.close_connection = True
 
 
 def answer_and_close(handler: _Handler) -> None:
-    """Acknowledge, and close the connection without having said so: what a client finds after a freeze."""
+    """Acknowledge, then close the connection without announcing it, as a client finds it after a freeze."""
     handler.answer(200, {"SequenceNumber": "1", "ShardId": "s"})
     handler.close_connection = True

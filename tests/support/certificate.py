@@ -1,4 +1,4 @@
-"""A certificate for this machine, trusted by whoever is given it."""
+"""A self-signed certificate for this machine. Clients must be told to trust it."""
 
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
@@ -11,7 +11,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 
 def make(folder: Path) -> tuple[Path, Path]:
-    """Return the paths of a folder's certificate for `localhost` and 127.0.0.1 and of its key, made at the first call."""
+    """Return the paths of a certificate for `localhost` and 127.0.0.1 and its key, creating them in the folder if needed."""
     certificate_path, key_path = folder / "certificate.pem", folder / "key.pem"
     if certificate_path.exists():
         return certificate_path, key_path

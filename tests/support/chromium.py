@@ -1,4 +1,4 @@
-"""The browser that tests drive."""
+"""Finds the browser for tests."""
 
 import os
 
@@ -8,7 +8,7 @@ from local.record import NoBrowserError, find_browser
 
 
 def path() -> str:
-    """Return where Chromium is; skip the test where there is none, unless in CI."""
+    """Return Chromium's path. If it is not installed, skip the test, or fail it in CI."""
     try:
         return find_browser()
     except NoBrowserError as error:

@@ -1,15 +1,15 @@
 """A collector for the browser SDK's tests: the real ingest behind the local gateway, with faults to switch on.
 
 `python -m tests.support.collector` prints its address and keys and runs until its input ends. Beside the ingest's
-routes it takes events of other trackers on theirs, so that all can be compared in the same trouble, and it has routes
-for the tests:
+routes it accepts events of other trackers on their routes, so that all can be compared under the same faults, and it has
+routes for the tests:
 
 | route | |
 |---|---|
-| `POST /-/fault` | the body names one of FAULTS, for all requests that come before the next is named |
-| `GET /-/events` | the rows on the stream and in the queue, and what other trackers' requests held, each with its table |
-| `GET /-/requests` | method, target, size in bytes, content type and body of each request but the tests' own |
-| `POST /-/reset` | forgets all that and ends the fault |
+| `POST /-/fault` | the body names one of FAULTS, for all requests until the next fault is set |
+| `GET /-/events` | the rows on the stream and in the queue, and the events of other trackers' requests, each with its table |
+| `GET /-/requests` | method, target, size in bytes, content type and body of each request except the tests' own |
+| `POST /-/reset` | forgets everything and ends the fault |
 """
 
 import json
@@ -27,14 +27,14 @@ from shared.envelope import Envelope
 from tests.support.ingest import SECRETS, Site, rows_of
 
 FAULTS = {
-    "none": "everything is taken",
-    "unavailable": "the ingest's own 503: nothing is taken, and it says when to come back",
-    "broken": "a gateway's 500, which no page can read: it allows no origin",
-    "hanging": "nothing is taken, and no answer comes",
-    "deaf": "everything is taken, and no answer comes",
-    "slow": "everything is taken, and answers come three seconds late",
-    "rejecting": "the key is refused",
-    "dying": "everything is taken, and the connection closes without an answer; a repetition is answered",
+    "none": "everything is accepted",
+    "unavailable": "the ingest's own 503 with Retry-After; nothing is accepted",
+    "broken": "a gateway's 500, which no page can read because it allows no origin",
+    "hanging": "nothing is accepted, and there is no response",
+    "deaf": "everything is accepted, and there is no response",
+    "slow": "everything is accepted, and responses are three seconds late",
+    "rejecting": "the key is rejected",
+    "dying": "everything is accepted, and the connection closes without a response; a retry is answered",
 }
 RETRY_AFTER_SECONDS = 1
 SLOW_SECONDS = 3.0
@@ -49,7 +49,7 @@ class Collector:
     """The handler behind the gateway.
 
     Args:
-        allowed_origins: whose pages may read the ingest's answers.
+        allowed_origins: the origins whose pages may read the ingest's responses.
     """
 
     def __init__(self, allowed_origins: tuple[str, ...] = ("*",)) -> None:
@@ -59,7 +59,7 @@ class Collector:
         self._reset()
 
     def release(self) -> None:
-        """Let all requests go on that a fault holds."""
+        """Continue all requests that a fault holds."""
         self._released.set()
         self._released = threading.Event()
 
@@ -67,13 +67,13 @@ class Collector:
         self.release()
         self._fault = "none"
         self._site = Site(self._allowed_origins)
-        self._site.clock.now = time.time  # type: ignore[method-assign]  # visits are real, so is their time
+        self._site.clock.now = time.time  # type: ignore[method-assign]  # real visits need real time
         self._others: list[dict[str, Any]] = []
         self._requests: list[dict[str, Any]] = []
         self._died: set[bytes] = set()
 
     def dies(self, method: str, body: bytes) -> bool:
-        """Tell whether the connection of this request, which was taken, closes without an answer."""
+        """Return whether the connection of this accepted request must close without a response."""
         if self._fault != "dying" or method != "POST" or body in self._died:
             return False
         self._died.add(body)
@@ -155,7 +155,7 @@ class Collector:
         return _result(404)
 
     def _events(self) -> list[dict[str, Any]]:
-        """Return the rows that will be: of all copies of an envelope, one counts."""
+        """Return the rows that will be delivered. Only one copy of each envelope counts."""
         counted: dict[str, Envelope] = {}
         with self._lock:
             for item in (*self._site.envelopes(), *self._site.queued()):
@@ -185,12 +185,12 @@ _OTHERS: Mapping[str, Callable[[Any], list[dict[str, Any]]]] = {
     "/api": _plausible,
     "/com.snowplowanalytics.snowplow": _snowplow,
 }
-"""What a request's body holds, by the path's folder."""
+"""By the path's folder, a function that extracts the events from a request's body."""
 _ANSWERS = {"/api/event": "ok", "/com.snowplowanalytics.snowplow/tp2": "ok"}
 
 
 def _result(status: int, event: Event | None = None, text: str = "") -> Result:
-    """Return an answer that the page of the request may read, credentials and all."""
+    """Return a response that the requesting page may read, with credentials."""
     headers = {"content-type": "application/json", "access-control-allow-origin": "*"}
     sent = event["headers"] if event else {}
     if "origin" in sent:
@@ -204,7 +204,7 @@ def _result(status: int, event: Event | None = None, text: str = "") -> Result:
 
 
 class _Front(Gateway):
-    """The gateway, whose connections can die."""
+    """A gateway whose connections can die."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector

@@ -1,4 +1,4 @@
-"""What a console shows of a stack that has a bit of everything, so that every part of its page is there."""
+"""Example data for the console, with something of everything, so that every part of its page is shown."""
 
 from typing import Any
 
@@ -168,7 +168,7 @@ LOCAL: dict[str, Any] = {
     "cost": None,
     "stack": {"name": "local", "region": None, "option": "--local"},
 }
-"""What the local stack adds, or shows otherwise."""
+"""The data that the local stack adds or shows differently."""
 
 _ROW = {
     "time": 1_795_686_660,

@@ -1,4 +1,4 @@
-"""The worker over in-memory doubles, with a clock that moves only when someone waits."""
+"""The worker over in-memory doubles, with a clock that advances only when someone waits."""
 
 import itertools
 from base64 import b64encode
@@ -62,12 +62,12 @@ class KilledError(BaseException):
 
 
 class Meddled:
-    """A client whose calls can be watched, prevented, or made to fail after they took effect.
+    """A client whose calls can be observed, prevented, or made to fail after they took effect.
 
     Attributes:
-        calls: names of the calls made, in order.
-        before: by call, what happens before it.
-        after: by call, what happens after it took effect; it is handed the result.
+        calls: the names of the calls made, in order.
+        before: by call, a hook to run with its request before it.
+        after: by call, a hook to run with its request after it took effect.
     """
 
     def __init__(self, client: Any) -> None:
@@ -96,7 +96,7 @@ class Meddled:
 def once(
     act: Callable[[], Any], when: Callable[[dict[str, Any]], bool] = lambda _: True
 ) -> Callable[..., None]:
-    """Return a hook that acts at the first call that `when` is true of."""
+    """Return a hook that acts once, on the first call whose request satisfies `when`."""
     done: list[bool] = []
 
     def hook(request: dict[str, Any]) -> None:
@@ -113,12 +113,12 @@ def kill() -> None:
 
 
 def lose_answer() -> None:
-    """Let a client lose the answer to a call."""
+    """Fail as a client that loses the response to a call."""
     raise ConnectionClosedError(endpoint_url="http://aws")
 
 
 def is_settling(request: dict[str, Any]) -> bool:
-    """Tell whether an update of the ledger settles a span."""
+    """Return whether an update of the ledger settles a span."""
     values = request.get("ExpressionAttributeValues", {})
     return bool(values.get(":st") == {"S": "done"})
 
@@ -135,7 +135,7 @@ class StaticSecrets:
 
 
 def row(event_id: str, time: int = 1_700_000_000, **columns: Any) -> dict[str, Any]:
-    """Return a row as the ingest makes it."""
+    """Return a row as the ingest creates it."""
     return {"time": time, "event_id": event_id, "received_at": time * 1000, **columns}
 
 
@@ -157,10 +157,10 @@ def envelope(
 
 @dataclass(kw_only=True)
 class Delivery:
-    """Everything around a worker: stream, accounts, ledger, bucket and Treasure Data, in memory.
+    """A worker and everything around it, in memory: stream, accounts, ledger, bucket and Treasure Data.
 
-    Attributes are what a test may change before it calls `start`, which makes fresh sandboxes. Each function has the rights that
-    the template gives it; the test itself, with the ledger and the store, may do everything.
+    A test may change the attributes before it calls `start`, which creates new sandboxes. Each function has the permissions
+    that the template grants it; `ledger`, `store` and `archive`, which are for the test itself, have all.
     """
 
     clock: ManualClock = field(default_factory=ManualClock)
@@ -177,7 +177,7 @@ class Delivery:
     without: Without = NONE
 
     def __post_init__(self) -> None:
-        """Make the services."""
+        """Create the services."""
         self.kinesis: Any = Meddled(MemoryKinesis(self.clock.now))
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
         self.dynamodb: Any = Meddled(MemoryDynamoDB())
@@ -194,7 +194,7 @@ class Delivery:
         self.start()
 
     def start(self) -> "Delivery":
-        """Make fresh sandboxes: parts that remember nothing."""
+        """Create new sandboxes, which remember nothing."""
         self.telemetry = CollectedTelemetry()
         self.ledger = Ledger(
             self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
@@ -207,7 +207,7 @@ class Delivery:
         return self
 
     def wiring_of(self, function: Function, **clients: Any) -> Wiring:
-        """Return the parts of a fresh sandbox of a function; clients may differ from the delivery's."""
+        """Return the parts of a new sandbox of a function. `clients` replace the delivery's own."""
         session = requests.Session()
         session.trust_env = False
         session.mount("http://", InProcess(self.td.handle, self.clock))
@@ -257,12 +257,12 @@ class Delivery:
         return next(self.entropy).to_bytes(size, "big")
 
     def map(self, **databases: str) -> None:
-        """Let accounts' rows go to these databases."""
+        """Map accounts to databases."""
         for account, database in databases.items():
             self.redis.hset(KEYS.of(account), mapping=Account(database).to_fields())
 
     def put(self, *data: bytes) -> list[str]:
-        """Put records on the stream; return their sequence numbers."""
+        """Put records on the stream, and return their sequence numbers."""
         return [
             self.kinesis.put_record(StreamName=STREAM, Data=one, PartitionKey="k")["SequenceNumber"]
             for one in data
@@ -282,18 +282,18 @@ class Delivery:
         return self.read
 
     def event(self, begin: int = 0, end: int | None = None) -> dict[str, Any]:
-        """Return Lambda's event with the shard's records from one position to another."""
+        """Return a Lambda event with the shard's records from one position to another."""
         return {"Records": [member(record) for record in self.records()[begin:end]]}
 
     def deliver(
         self, begin: int = 0, end: int | None = None, remaining_ms: float = INVOCATION_MS
     ) -> str | None:
-        """Invoke the worker with records by their position; return the sequence number that it reports."""
+        """Invoke the worker with records by their positions, and return the sequence number that it reports as failed."""
         failures = self.run(self.event(begin, end), remaining_ms)["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
 
     def run(self, event: dict[str, Any], remaining_ms: float = INVOCATION_MS) -> dict[str, Any]:
-        """Invoke the worker with an event; return its answer."""
+        """Invoke the worker with an event, and return its response."""
         return self.worker.run(event, self.deadline(remaining_ms))
 
     def deadline(self, remaining_ms: float = INVOCATION_MS) -> Deadline:
@@ -301,7 +301,7 @@ class Delivery:
         return Deadline.of(self.clock, remaining_ms)
 
     def redrive(self, *states: State, **selected: Any) -> RedriveReport:
-        """Run the redrive, of chunks in these states or as by schedule."""
+        """Run the redrive for chunks in these states, by default those that the schedule selects."""
         selection = Selection(states or Selection().states, **selected)
         return self.redrive_wiring.redrive.run(self.deadline(), selection)
 
@@ -310,11 +310,11 @@ class Delivery:
         return redrive_with(self.redrive_wiring, event, self.deadline())
 
     def spans(self) -> list[Span]:
-        """Return all spans of the ledger, by chain and place."""
+        """Return all spans of the ledger, ordered by chain and place."""
         return sorted(self.ledger.spans(), key=lambda span: (span.chain.name, span.after))
 
     def aside(self) -> dict[str, tuple[str, str, int]]:
-        """Return what is set aside: by chunk its state, reason and rows."""
+        """Return the state, reason and number of rows of each set-aside chunk, by its name."""
         return {
             key.name: (entry.state.value, entry.reason, entry.rows)
             for span in self.spans()
@@ -327,7 +327,7 @@ class Delivery:
         return [one["event_id"] for one in self.td.rows(database, table)]
 
     def objects(self) -> list[str]:
-        """Return the names of the objects that are set aside."""
+        """Return the names of the set-aside objects."""
         return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(PREFIX))
 
     def archived(self) -> list[str]:
@@ -336,7 +336,7 @@ class Delivery:
 
 
 def other_sandbox(made: Delivery) -> Delivery:
-    """Return the same delivery with another sandbox's worker, whose calls no hook sees."""
+    """Return the same delivery with a worker in another sandbox, whose calls trigger no hooks."""
     other = Delivery.__new__(Delivery)
     other.__dict__.update(made.__dict__)
     other.dynamodb, other.s3 = made.dynamodb.client, made.s3.client
@@ -344,7 +344,7 @@ def other_sandbox(made: Delivery) -> Delivery:
 
 
 def member(record: Mapping[str, Any], shard: str = SHARD) -> dict[str, Any]:
-    """Return a record as it stands in Lambda's event."""
+    """Return a record as it appears in a Lambda event."""
     return {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",

@@ -1,7 +1,7 @@
-"""The local stack as AWS would show a deployed one: found by CloudFormation, called by the person's own rights.
+"""Presents the local stack as a stack deployed in AWS, found through CloudFormation and called with the operator's permissions.
 
-Everything that the command asks of AWS passes here, so that it is seen which rights a command needs, and any of them
-can be refused.
+All of the command's calls to AWS pass through here, so that tests see which permissions a command needs, and can deny any of
+them.
 """
 
 import json
@@ -41,20 +41,20 @@ _MAPPING: dict[str, Any] = {
 
 
 class Deployed:
-    """Runs the command on a stack that it takes for a deployed one.
+    """Runs the command on a stack that appears to be deployed.
 
     Attributes:
-        calls: what AWS was asked, as IAM names it, such as `kinesis:GetRecords`; behind the name of an action that a stack
-            has several resources for stands the output that names the one.
-        refusals: status and code by such a name, or by a service's; everything else is answered by the local stack.
-        answers: of functions, instead of their own, by the outputs that name them.
-        empty_reads: how many more reads of the stream find nothing although something is there, as Kinesis answers between
-            stretches of a shard; the next read has to go on from where such an answer says.
-        age: seconds by which the stream is older than it is.
-        log: lines that the functions have written, each behind the name of its log stream; each search has an empty page first,
-            as CloudWatch Logs may.
-        url: where AWS is.
-        outputs: of the stack.
+        calls: the actions called, named as in IAM, for example `kinesis:GetRecords`. If a stack has several resources for an
+            action, the output that names the resource follows.
+        refusals: by action, or by service, the status and code to answer; the local stack answers everything else.
+        answers: responses to give in place of functions, by the outputs that name them.
+        empty_reads: how many more reads of the stream return nothing although there are records, as Kinesis may do; the
+            next read must continue from the iterator in such a response.
+        age: seconds by which to make the stream appear older.
+        log: lines that the functions have logged, each with the name of its log stream. The first page of each search is
+            empty, as CloudWatch Logs may answer.
+        url: the endpoint of AWS.
+        outputs: the stack's outputs.
     """
 
     def __init__(self, url: str, outputs: Mapping[str, str]) -> None:
@@ -68,7 +68,7 @@ class Deployed:
         self.url = url
 
     def run(self, line: list[str], answer: str = "", stack: str = NAME) -> Result:
-        """Run a command line on the stack and let a person answer what it asks."""
+        """Run a command line on the stack, answering its prompt."""
         environment = {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": "key",
@@ -85,7 +85,7 @@ class Deployed:
 
     @contextmanager
     def refusing(self, what: str, status: int, code: str) -> Iterator[None]:
-        """Refuse calls for a while."""
+        """Reject calls of an action or service for the duration of the block."""
         self.refusals[what] = (status, code)
         try:
             yield
@@ -94,7 +94,7 @@ class Deployed:
 
     @contextmanager
     def answering(self, function: str, answer: dict[str, Any]) -> Iterator[None]:
-        """Answer in a function's place for a while."""
+        """Answer in a function's place for the duration of the block."""
         self.answers[function] = answer
         try:
             yield
@@ -103,7 +103,7 @@ class Deployed:
 
     @contextmanager
     def as_old_as(self, *, days: float) -> Iterator[None]:
-        """Let the stream be older for a while."""
+        """Make the stream appear older for the duration of the block."""
         self.age = days * 86_400
         try:
             yield
@@ -113,7 +113,7 @@ class Deployed:
 
 @contextmanager
 def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
-    """Show a local stack as a deployed one, with more outputs than it has."""
+    """Present a local stack as a deployed one, with additional outputs."""
     made = stack.resources
     outputs = {
         "ApiUrl": stack.addresses.gateway,
@@ -206,7 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         return parse_qs(body.decode()).get("Action", ["?"])[0]
 
     def _output(self, service: str, body: bytes) -> str:
-        """Return the index, or the output that names the bucket, secret or function; empty for everything else."""
+        """Return the index, or the output that names the bucket, secret or function; an empty string for other calls."""
         path = urlsplit(self.path).path
         match service:
             case "s3":

@@ -1,4 +1,4 @@
-"""Every dialect: the routes that record events, and one event as clients of each send it."""
+"""Every dialect: the routes that record events, and an event as its clients send it."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def event_of(dialect: Dialect) -> dict[str, Any]:
 
 
 def accepted(event: dict[str, Any], answer: Answer) -> int:
-    """Return how many events an answer calls accepted."""
+    """Return how many events a response calls accepted."""
     found = answers.Answers()
     method, headers = event["requestContext"]["http"]["method"], list(answer.headers.items())
     found.add([answers.answer_line(method, event["rawPath"], answer.status, headers, answer.body).decode()])

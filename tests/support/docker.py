@@ -1,7 +1,7 @@
-"""Docker, with an image that stands for the one of AWS's in which Lambda runs Python.
+"""Docker, with an image that replaces AWS's image for Python functions.
 
-It is a Debian with Python 3.13, and what Lambda puts behind a function's own code: the runtime client and boto3. So it
-proves packaging, wiring and rights, not AWS's own image.
+It is a Debian with Python 3.13 and what Lambda adds to a function's own code: the runtime client and boto3. So tests with it
+check packaging, wiring and permissions, but not AWS's own image.
 """
 
 import json
@@ -41,7 +41,7 @@ def _missing(reason: str) -> None:
 
 @pytest.fixture(scope="session")
 def docker_gateway() -> str:
-    """Return the address at which containers reach this machine; skip where no Docker runs."""
+    """Return the address at which containers reach this machine. Without Docker, skip the test, or fail it in CI."""
     if shutil.which("docker") is None:
         _missing("docker is not installed")
     if subprocess.run(["docker", "info"], check=False, capture_output=True).returncode:
@@ -54,12 +54,12 @@ def docker_gateway() -> str:
 def lambda_image(
     docker_gateway: str, runtime_libraries: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> str:
-    """Return the image's name; it is made once per machine, of Debian's packages."""
+    """Return the image's name. It is built once per machine from Debian's packages."""
     assert docker_gateway
     if docker("images", "--quiet", IMAGE):
         return IMAGE
     if shutil.which("debootstrap") is None or os.geteuid():
-        _missing("the image is made by root with debootstrap")
+        _missing("building the image needs root and debootstrap")
     root = tmp_path_factory.mktemp("image") / "root"
     subprocess.run(
         ["debootstrap", "--variant=minbase", "--include=python3", "trixie", str(root)],

@@ -1,4 +1,4 @@
-"""The tables in docs/ that are generated from the code: `make docs` writes them, a test compares them.
+"""Generates the tables in docs/ from the code: `make docs` writes them, and a test checks that they are up to date.
 
 A table is between `<!-- NAME -->` and `<!-- end -->`.
 """
@@ -54,7 +54,7 @@ def parameters_table() -> str:
 
 
 def standard_columns() -> str:
-    """Return the columns that need not be in a tracking plan, as lines of text."""
+    """Return the columns that a tracking plan may omit, as lines of text."""
     return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
 
 
@@ -86,7 +86,7 @@ def _alarm_advice(alarm: dict[str, Any]) -> str:
 
 
 def codes_table(codes: Iterable[AnyCode]) -> str:
-    """Return a Markdown table of codes of the HTTP interface."""
+    """Return a Markdown table of error codes of the HTTP interface."""
     rows = ((f"`{code}`", str(ANSWERS[code].status), ANSWERS[code].meaning) for code in codes)
     return _table(("code", "status", "meaning"), rows)
 
@@ -130,7 +130,7 @@ def _named(commands: list[str]) -> str:
 
 
 def rights_table() -> str:
-    """Return a Markdown table of the permissions that commands need."""
+    """Return a Markdown table of the AWS permissions that commands need."""
     rows = (
         (
             f"`{command}`",
@@ -142,7 +142,7 @@ def rights_table() -> str:
 
 
 def roles_table() -> str:
-    """Return a Markdown table of what the functions' roles allow in the default mode, and why."""
+    """Return a Markdown table of what the functions' roles allow with default parameters, and why."""
     rows = []
     mode = Mode({})
     for function in FUNCTIONS:
@@ -204,7 +204,7 @@ _WHY = {
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
     ("AdminFunction", "ReadSecrets"): "Check that Treasure Data answers the key.",
 }
-"""Why a function has a right, by its statement's Sid."""
+"""Why a function has a permission, by its statement's Sid."""
 
 
 def policy_text(role: str) -> str:
@@ -264,13 +264,13 @@ def steps_table() -> str:
 
 
 def assumptions_table() -> str:
-    """Return a Markdown table of what only a real account can confirm."""
+    """Return a Markdown table of the assumptions that only a real account can confirm."""
     rows = ((name, ", ".join(f"`{step}`" for step in steps)) for name, steps in ASSUMPTIONS.items())
     return _table(("assumption", "tried by"), rows)
 
 
 def transitions_table() -> str:
-    """Return a Markdown table of what can happen to a chunk."""
+    """Return a Markdown table of the transitions of a chunk."""
     rows = []
     for one in TRANSITIONS:
         states = ", ".join(_named_state(state) for state in one.states)

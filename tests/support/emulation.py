@@ -1,7 +1,7 @@
-"""A stack that `sam deploy` has made of the real template in an emulator of AWS, with everything that it needs.
+"""A stack that `sam deploy` has created from the real template in an emulator of AWS, with everything that it needs.
 
-The emulator's event source would never deliver again what the worker holds, and its cache would let everybody in; both are put right
-here and in emulator_app.py.
+The emulator's event source would never redeliver what the worker holds, and its cache would admit everybody. This module and
+emulator_app.py correct both.
 """
 
 import json
@@ -37,10 +37,10 @@ ARRIVAL_SECONDS = 60
 
 
 class CacheUsers:
-    """Lets the Valkey that stands for the cache admit whom the emulator's user group names, and nobody else; a context manager.
+    """Makes the Valkey that serves as the cache admit only the users in the emulator's user groups, as a context manager.
 
     Args:
-        emulator: whose group.
+        emulator: has the user groups.
         valkey: the server.
     """
 
@@ -69,7 +69,7 @@ class CacheUsers:
         for group in self._elasticache.describe_user_groups()["UserGroups"]:
             wanted |= {user: rules[user] for user in group["UserIds"] if user in rules}
         for user in self._admitted.keys() - wanted.keys():
-            self._valkey.execute_command("ACL", "DELUSER", user)  # which ends its connections
+            self._valkey.execute_command("ACL", "DELUSER", user)  # this ends the user's connections
         for user, rule in wanted.items():
             if self._admitted.get(user) != rule:
                 self._valkey.execute_command("ACL", "SETUSER", user, "reset", *rule.split(), "nopass")
@@ -77,7 +77,7 @@ class CacheUsers:
 
 
 class Destination:
-    """Treasure Data's stand-in behind a port, which tells when rows arrive."""
+    """The double of Treasure Data behind a port. It can wait until rows arrive."""
 
     def __init__(self) -> None:
         self.core = TreasureData()
@@ -85,7 +85,7 @@ class Destination:
         self._changed = threading.Condition()
 
     def rows(self, database: str, table: str) -> list[Any]:
-        """Return a table's rows once there are some, or none when there are none after a minute."""
+        """Return a table's rows as soon as there are any, or an empty list after a minute."""
         with self._changed:
             self._changed.wait_for(lambda: self.core.rows(database, table), ARRIVAL_SECONDS)
         return self.core.rows(database, table)
@@ -101,10 +101,10 @@ class Stack:
     """The deployed stack, with everything that it needs.
 
     Attributes:
-        emulator: the AWS that it is in.
-        outputs: the stack's.
-        destination: the Treasure Data that it sends to.
-        redis: where it looks accounts up.
+        emulator: the AWS that it runs in.
+        outputs: the stack's outputs.
+        destination: the Treasure Data that it sends rows to.
+        redis: the Redis in which it looks up accounts.
     """
 
     def __init__(
@@ -122,13 +122,13 @@ class Stack:
         self._secret: str = json.loads(signing)["k1"]
 
     def map_account(self, name: str) -> None:
-        """Map an account to the database of its name."""
+        """Map an account to the database with the same name."""
         keys = AccountKeys(self.outputs["LedgerTable"])
         self.redis.hset(keys.of(name), mapping=Account(name).to_fields())
         self.redis.hset(keys.sentinel, mapping={"at": "0", "count": "1"})
 
     def send_pixel(self, account: str, table: str, page: str) -> tuple[int, bytes]:
-        """Request the pixel from the API and return status and body."""
+        """Request the pixel from the API, and return the response's status and body."""
         key = write_key.sign(account, "k1", self._secret)
         trust = ssl.create_default_context(cafile=str(self.emulator.certificate))
         connection = HTTPSConnection("127.0.0.1", urlsplit(self.emulator.url).port, context=trust)
@@ -142,7 +142,7 @@ class Stack:
             connection.close()
 
     def put(self, account: str, table: str, page: str) -> None:
-        """Put an event on the stream as another producer does, which no edge policy stops."""
+        """Put an event on the stream directly, as another producer does, bypassing the edge policy."""
         record = {"account": account, "events": [{"table": table, "page": page}]}
         self.emulator.client("kinesis").put_record(
             StreamName=self.outputs["StreamName"],
@@ -151,7 +151,7 @@ class Stack:
         )
 
     def invoke(self, function: str, event: dict[str, Any]) -> Any:
-        """Invoke a function of the stack and return its answer."""
+        """Invoke a function of the stack and return its result."""
         answer = self.emulator.client("lambda").invoke(
             FunctionName=self.outputs[function], Payload=json.dumps(event)
         )
@@ -159,7 +159,7 @@ class Stack:
         return json.loads(answer["Payload"].read())
 
     def variables(self, function: str, **version: str) -> dict[str, str]:
-        """Return the variables of a function of the stack, or of a version of it."""
+        """Return the environment variables of a function of the stack, or of one of its versions."""
         client = self.emulator.client("lambda")
         found = client.get_function_configuration(FunctionName=self.outputs[function], **version)
         variables: dict[str, str] = found["Environment"]["Variables"]
@@ -170,13 +170,13 @@ class Stack:
         return json.loads(self._run(*arguments, "--stack", self.name, "--json"))
 
     def certify(self, *arguments: str, folder: Path) -> tuple[int, str, str]:
-        """Run `sluice certify` on the stack, with its state and reports in a folder; return exit code, output and errors."""
+        """Run `sluice certify` on the stack with its state and reports in a folder. Return exit code, stdout and stderr."""
         with self.certifying(*arguments, folder=folder) as running:
             said, errors = running.communicate()
         return running.returncode, said, errors
 
     def certifying(self, *arguments: str, folder: Path) -> subprocess.Popen[str]:
-        """Begin `sluice certify` on the stack, with its state and reports in a folder."""
+        """Start `sluice certify` on the stack with its state and reports in a folder."""
         command = [sys.executable, "-m", "ops.cli", "certify", *arguments, "--stack", self.name]
         return subprocess.Popen(
             [*command, "--to", str(folder), "--yes"],
@@ -188,7 +188,7 @@ class Stack:
         )
 
     def preflight(self, environment: str) -> list[dict[str, str]]:
-        """Run `sluice preflight` for a stage, in the external network, and return what it finds."""
+        """Run `sluice preflight` for a stage with Network=external, and return its findings."""
         overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
         where = (
             "--config-file",
@@ -203,13 +203,13 @@ class Stack:
         return found
 
     def _run(self, *arguments: str) -> str:
-        """Run a command in this process: the start of another one takes longer than most commands."""
+        """Run a command in this process, because starting another one takes longer than most commands."""
         done = CliRunner(mix_stderr=False).invoke(main, arguments, env=self.emulator.environment)
         assert done.exit_code in (0, 3), f"{done.stdout}{done.stderr}"
         return done.stdout
 
     def aside(self, count: int = 0) -> list[str]:
-        """Return the names of what is set aside, once there are `count`, or after a minute."""
+        """Return the names of the set-aside objects as soon as there are `count`, or after a minute."""
         until = time.monotonic() + ARRIVAL_SECONDS
         while True:
             listed = self.emulator.client("s3").list_objects_v2(
@@ -222,7 +222,7 @@ class Stack:
 
 
 def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
-    """Run sam against the emulator and return what it says."""
+    """Run sam against the emulator and return its output."""
     command = [str(Path(sys.executable).with_name("sam")), *arguments]
     environment = emulator.environment
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
@@ -231,7 +231,7 @@ def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
 
 
 def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> str:
-    """Deploy the stack of a stage as samconfig.toml has it, with parameters of its own; return what sam says."""
+    """Deploy a stage's stack with samconfig.toml and additional parameters, and return sam's output."""
     given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
     command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
@@ -240,34 +240,34 @@ def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **pa
 
 
 def delete(emulator: Ministack, stack: str) -> None:
-    """Take a stack down."""
+    """Delete a stack."""
     sam(emulator, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
 
 
 def outputs(emulator: Ministack, stack: str) -> dict[str, str]:
-    """Return what a stack puts out."""
+    """Return a stack's outputs."""
     (found,) = emulator.client("cloudformation").describe_stacks(StackName=stack)["Stacks"]
     return {output["OutputKey"]: output["OutputValue"] for output in found["Outputs"]}
 
 
 def networks(emulator: Ministack) -> list[str]:
-    """Return the VPCs that stacks have made."""
+    """Return the VPCs that stacks have created."""
     found = emulator.client("ec2").describe_vpcs()["Vpcs"]
     return [vpc["VpcId"] for vpc in found if not vpc["IsDefault"]]
 
 
 def endpoints(treasure_data: str) -> dict[str, str]:
-    """Return the parameters that name a Treasure Data of one's own."""
+    """Return the parameters that select another Treasure Data endpoint."""
     return {"TdImportEndpoint": treasure_data, "TdApiEndpoint": treasure_data}
 
 
 @contextmanager
 def deployed(folder: Path, artifacts: Path) -> Iterator[Stack]:
-    """Bring the stack up by one deploy as samconfig.toml has it; the account `shop` is mapped.
+    """Create the stack with a single deploy using samconfig.toml, and map the account `shop`.
 
     Args:
-        folder: for everything that the parts write.
-        artifacts: what `make build` has made.
+        folder: the folder for everything that the parts write.
+        artifacts: the output of `make build`.
     """
     destination = Destination()
     with ExitStack() as parts:

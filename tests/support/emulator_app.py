@@ -1,10 +1,10 @@
-"""The emulator's application, run in its own environment, with types of resources that it does not know or not wholly.
+"""The emulator's application, run in its own environment, with patches for what it lacks.
 
-They exist in name only: they can be made, referred to, changed and deleted, and do nothing. So the template is deployed
-as it is, in modes that the emulator cannot carry out as well. Caches are where the variable CACHE_PORT says.
+Resource types that it does not support exist in name only: they can be created, referenced, changed and deleted, and do
+nothing. So the template can be deployed as it is, even in modes that the emulator cannot implement. Caches listen on CACHE_PORT.
 
-Its event source delivers a batch again of which the function reports failures, as a whole: Lambda does so from the first failure.
-Inserts by PartiQL need the right that IAM has for them, to their table; reads of a stream need the right to the iterator's stream.
+The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
+inserts need IAM's own permission for them on their table; reads of a stream need permission on the iterator's stream.
 """
 
 import json
@@ -22,9 +22,9 @@ from ministack.services.cloudformation import provisioners  # type: ignore[impor
 
 __all__ = ["app"]
 
-# Attributes that other resources get, with what stands for them.
+# By resource type, the values of the attributes that other resources refer to.
 _TYPES: Mapping[str, Mapping[str, str]] = {
-    # It refuses metric math.
+    # The emulator rejects metric math.
     "AWS::CloudWatch::Alarm": {"Arn": "arn:aws:cloudwatch:us-east-1:000000000000:alarm:named"},
     "AWS::CodeDeploy::Application": {},
     "AWS::CodeDeploy::DeploymentGroup": {},

@@ -1,4 +1,4 @@
-"""A stream, a poller and a function, driven step by step on a clock that is moved by hand."""
+"""A stream, a poller and a function, driven step by step with a manual clock."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ SHARD = "shardId-000000000000"
 
 @dataclass
 class Bench:
-    """One stream `s` and a poller of it.
+    """A stream `s` and its poller.
 
     Attributes:
         now: UNIX seconds.
-        sent: what was invoked, as the data of each batch.
+        sent: the data of each batch that `run` sent to the function.
         expired: the data of the records that expired.
     """
 
@@ -33,7 +33,7 @@ class Bench:
         self.client.create_stream(StreamName="s", ShardCount=self.shards)
 
     def poller(self, **settings: Any) -> StreamPoller:
-        """Return a new poller; `settings` are the mapping's."""
+        """Return a new poller with these settings of the mapping."""
 
         def expire(records: Sequence[Record]) -> None:
             self.expired += [record.data.decode() for record in records]
@@ -55,7 +55,7 @@ class Bench:
         return invocation
 
     def run(self, poller: StreamPoller, function: Callable[[Invocation], Outcome], calls: int = 1000) -> None:
-        """Run the function on everything there is, moving the clock over each wait, at most so often."""
+        """Call the function for every batch, at most `calls` times, advancing the clock over each wait."""
         while True:
             invocation = poller.poll(self.now)
             if invocation is not None:
@@ -71,5 +71,5 @@ class Bench:
 
 
 def data_of(invocation: Invocation | None) -> list[str]:
-    """Return the data of a batch, nothing for no batch."""
+    """Return the data of a batch; an empty list without a batch."""
     return [record.data.decode() for record in invocation.records] if invocation else []

@@ -11,23 +11,24 @@ from shared.envelope import Envelope
 from tests.support.ingest import Site, rows_of
 
 Fault = Literal["none", "unavailable", "hanging", "deaf", "reset", "page"]
-"""What happens to a request: it is answered; the ingest's own 503; nothing is taken and no answer comes; it is taken and
-no answer comes; it is taken and the connection is reset; or a proxy answers with a page of its own and a 200."""
+"""What happens to a request: `none`: it is answered; `unavailable`: the ingest's own 503; `hanging`: it is not accepted and gets
+no response; `deaf`: it is accepted and gets no response; `reset`: it is accepted and the connection is reset; `page`: a proxy
+answers with its own page and status 200."""
 FAULTS: tuple[Fault, ...] = ("none", "unavailable", "hanging", "deaf", "reset", "page")
 
 
 class FlakyIngest(Gateway):
-    """Serves the ingest; a context manager.
+    """Serves the ingest, as a context manager.
 
     Args:
-        hang_seconds: how long a request hangs at most; longer than its sender waits.
+        hang_seconds: the longest time that a request hangs; longer than its sender waits.
 
     Attributes:
-        fault: of the requests from now on.
-        retry_after: of a 503, as its header's text.
+        fault: the fault for requests from now on.
+        retry_after: the Retry-After header of a 503.
         site: the ingest, and what it has stored.
-        requests: those that arrived.
-        on_request: called as a request arrives, and again after it was taken.
+        requests: the requests that arrived.
+        on_request: called when a request arrives, and again after it was accepted.
     """
 
     def __init__(self, hang_seconds: float = 5.0) -> None:
@@ -43,10 +44,10 @@ class FlakyIngest(Gateway):
     def renew(self) -> None:
         """Forget what was stored."""
         self.site = Site()
-        self.site.clock.now = time.time  # type: ignore[method-assign]  # real clients, so real time
+        self.site.clock.now = time.time  # type: ignore[method-assign]  # real clients need real time
 
     def rows(self) -> list[dict[str, object]]:
-        """Return the rows that will be: of all copies of a claim, one counts."""
+        """Return the rows that will be delivered. Only one copy of each envelope counts."""
         counted: dict[str, Envelope] = {}
         with self._taking:
             for item in (*self.site.envelopes(), *self.site.queued()):

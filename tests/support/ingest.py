@@ -1,4 +1,4 @@
-"""An ingest of in-memory parts, and the events that API Gateway would hand to it."""
+"""An ingest over in-memory parts, and the events that API Gateway would send to it."""
 
 import base64
 import gzip
@@ -28,7 +28,7 @@ from shared.settings import IngestSettings
 from tests.support.telemetry import CollectedTelemetry
 
 START = 1_764_000_000.0
-"""When the manual clock starts, in UNIX seconds."""
+"""The start of the manual clock, UNIX seconds."""
 STREAM = "events"
 QUEUE_URL = "https://queue.invalid/overflow"
 BUCKET = "aside"
@@ -42,26 +42,26 @@ ORIGIN = "https://www.shop.example"
 
 
 class Entropy:
-    """Bytes that are never the same twice, and the same in each run."""
+    """Bytes that never repeat within a run, and are the same in every run."""
 
     def __init__(self) -> None:
         self._count = 0
 
     def __call__(self, size: int) -> bytes:
-        """Return so many bytes."""
+        """Return the next bytes."""
         self._count += 1
         return (self._count * 0x9E3779B97F4A7C15F39C % (1 << 80)).to_bytes(10)[-size:]
 
 
 class Faults:
-    """A client of which the next calls can be made to fail.
+    """A client whose next calls can be made to fail.
 
     Attributes:
         calls: each call's operation and arguments.
-        faults: what happens to the next calls, in turn: an exception is raised, anything else is the answer, None
-            lets the call through. The last one stays if `sticky`.
-        sticky: the last fault stays for all calls.
-        seconds: how long each call takes.
+        faults: what happens to the next calls, in turn: an exception is raised, None lets the call through, anything else
+            is the response.
+        sticky: whether the last fault applies to all further calls.
+        seconds: the duration of each call.
     """
 
     def __init__(self, client: Any, clock: ManualClock) -> None:
@@ -89,7 +89,7 @@ class Faults:
 
 
 class Queue:
-    """An SQS client that keeps what it is sent, notices apart."""
+    """An SQS client that keeps the messages and notices sent to it."""
 
     def __init__(self) -> None:
         self.messages: list[dict[str, Any]] = []
@@ -103,7 +103,7 @@ class Queue:
 
 
 class Secrets:
-    """A Secrets Manager client that holds one secret."""
+    """A Secrets Manager client with one secret."""
 
     def __init__(self) -> None:
         self.text = json.dumps(SECRETS)
@@ -114,25 +114,25 @@ class Secrets:
 
 
 def at_once(job: Callable[[], None]) -> Callable[[float], None]:
-    """Run a job that Lambda would run in the background."""
+    """Run a background job immediately."""
     job()
     return lambda _seconds: None
 
 
 def no_policy(clock: Clock) -> PolicyReader:
-    """Return a reader that finds no edge policy, and does not look for one."""
+    """Return a reader that has no edge policy and does not look for one."""
     telemetry = CollectedTelemetry()
     return PolicyReader(None, "", clock, telemetry, lambda _job: lambda _seconds: None)
 
 
 class Answer:
-    """What the function returned.
+    """The function's response, decoded.
 
     Attributes:
         status: the HTTP status.
-        headers: as they are.
+        headers: with names in lower case.
         body: bytes.
-        cookies: that it sets.
+        cookies: the cookies that it sets.
     """
 
     def __init__(self, payload: Mapping[str, Any]) -> None:
@@ -148,13 +148,13 @@ class Answer:
 
     @property
     def json(self) -> Any:
-        """The body's value."""
+        """The body, parsed as JSON."""
         assert self.headers["content-type"] == "application/json"
         return json.loads(self.body)
 
     @property
     def code(self) -> str | None:
-        """The code that decided on the request."""
+        """The error code in the response's header, if any."""
         return self.headers.get("x-sluice-error")
 
 
@@ -162,12 +162,12 @@ class Site:
     """An ingest and everything around it.
 
     Attributes:
-        clock: passes by hand.
-        kinesis: the stream; can fail.
-        sqs: the overflow queue; can fail.
-        secrets: Secrets Manager; can fail.
-        s3: holds the edge policy, none at first; can fail.
-        telemetry: what the ingest reported.
+        clock: a manual clock.
+        kinesis: the stream's client; it can fail.
+        sqs: the overflow queue's client; it can fail.
+        secrets: the Secrets Manager client; it can fail.
+        s3: the client for the edge policy, of which there is none at first; it can fail.
+        telemetry: what the ingest reports.
         handler: the Lambda handler.
     """
 
@@ -208,31 +208,34 @@ class Site:
         )
 
     def publish(self, **entries: PolicyEntry) -> None:
-        """Publish an edge policy; the ingest reads it when its own is a minute old."""
+        """Publish an edge policy. The ingest reads it when its own is a minute old."""
         data = policy.encode(entries, int(self.clock.now() * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=data)
 
     def send(self, event: Mapping[str, Any]) -> Answer:
-        """Hand an event to the handler."""
+        """Send an event to the handler."""
         return Answer(self.handler(event, None))
 
     def get(self, path: str, query: str = "", **headers: str) -> Answer:
-        """Send a GET request; a header's name is written with `_` for `-`."""
+        """Send a GET request. Header names are written with `_` for `-`."""
         return self.send(http_event("GET", path, query, named(headers)))
 
     def pixel(self, query: str, **headers: str) -> Answer:
-        """Ask for the pixel with a valid key and a table."""
+        """Request the pixel with a valid key and a table."""
         return self.get("/pixel.gif", f"k={KEY}&t=pageviews&{query}", **headers)
 
     def post(self, body: Any, query: str = "", **headers: str) -> Answer:
-        """Send a body, JSON unless it is bytes, to the events API with a valid key, unless a header `key` says else."""
+        """Post a body, encoded as JSON unless it is bytes, to the events API, with a valid key by default.
+
+        The argument `key` replaces the key; an empty one omits it.
+        """
         key = headers.pop("key", KEY)
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         sent = named(headers) | ({"authorization": f"Bearer {key}"} if key else {})
         return self.send(http_event("POST", "/v1/events", query, sent, data))
 
     def envelopes(self) -> list[Envelope]:
-        """Return what stands on the stream."""
+        """Return the envelopes on the stream."""
         return [envelope.decode(record["Data"]) for record in self.records()]
 
     def records(self) -> list[dict[str, Any]]:
@@ -244,7 +247,7 @@ class Site:
         return records
 
     def queued(self) -> list[Envelope]:
-        """Return what waits in the overflow queue."""
+        """Return the envelopes in the overflow queue."""
         return [envelope.decode(base64.b64decode(message["MessageBody"])) for message in self.queue.messages]
 
     def rows(self) -> list[tuple[str, dict[str, Any]]]:
@@ -268,7 +271,7 @@ def rows_of(item: Envelope) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def named(headers: Mapping[str, str]) -> dict[str, str]:
-    """Return headers whose names are written as Python's."""
+    """Convert Python names of headers to header names."""
     return {name.replace("_", "-"): text for name, text in headers.items()}
 
 
@@ -279,7 +282,7 @@ def http_event(
     headers: Mapping[str, str] | None = None,
     body: bytes | None = None,
 ) -> dict[str, Any]:
-    """Return the payload 2.0 event of a request from 192.0.2.7; a body is written in base64, as binary ones are."""
+    """Return the payload 2.0 event of a request from 192.0.2.7, with the body in base64."""
     event: dict[str, Any] = {
         "version": "2.0",
         "routeKey": "$default",
@@ -311,5 +314,5 @@ def http_event(
 
 
 def gzipped(text: bytes) -> bytes:
-    """Return a gzip file that is the same each time."""
+    """Compress reproducibly with gzip."""
     return gzip.compress(text, mtime=0)

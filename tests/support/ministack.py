@@ -1,7 +1,7 @@
-"""An AWS emulator as a process, for `sam deploy`.
+"""An AWS emulator in a separate process, for `sam deploy`.
 
-It runs functions as processes of its own, without Docker. It enforces the policies of roles and resources, and speaks
-TLS, because ours refuse anything else.
+It runs functions as its own processes, without Docker. It enforces the policies of roles and resources, and uses TLS, because
+our policies deny anything else.
 """
 
 import os
@@ -22,16 +22,16 @@ _START_SECONDS = 60
 
 
 class Ministack:
-    """The emulator on a free port, as a context manager. Everything that it writes goes to the folder.
+    """The emulator on a free port, as a context manager.
 
     Args:
-        folder: where it may write.
-        cache_port: of this machine, where its caches listen.
+        folder: the folder for everything that it writes.
+        cache_port: the local port on which its caches listen.
 
     Attributes:
         url: its endpoint.
-        certificate: what its clients have to trust.
-        environment: variables with which AWS's tools and clients speak to it.
+        certificate: the certificate that its clients must trust.
+        environment: environment variables with which AWS's tools and clients use it.
     """
 
     def __init__(self, folder: Path, cache_port: int = 6379) -> None:
@@ -76,7 +76,7 @@ class Ministack:
             "SFTP_ENABLED": "0",
             "IOT_MTLS_ENABLED": "0",
         }
-        # Its own command would serve on port 443 too.
+        # The emulator's own command would also serve on port 443.
         command = [
             str(_SERVER),
             "tests.support.emulator_app:app",
@@ -103,7 +103,7 @@ class Ministack:
         self._end()
 
     def _end(self) -> None:
-        # Asked to end, it would wait half a minute for connections of the functions' processes, which end with it.
+        # On SIGTERM it would wait half a minute for connections of the functions' processes, which end with it.
         self._process.kill()
         self._process.wait()
 

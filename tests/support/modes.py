@@ -1,4 +1,4 @@
-"""The stack that CloudFormation makes of the template for given parameters: conditions decided, nothing deployed."""
+"""Evaluates the template as CloudFormation does for given parameters, without deploying it."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -12,10 +12,10 @@ _SECTIONS = ("Resources", "Outputs")
 
 
 class Mode:
-    """The template under one choice of parameters.
+    """The template with one choice of parameters.
 
     Args:
-        parameters: those that are not left at their defaults.
+        parameters: the parameters that differ from their defaults.
     """
 
     def __init__(self, parameters: Mapping[str, str]) -> None:
@@ -25,12 +25,12 @@ class Mode:
         self._conditions: Mapping[str, Any] = template()["Conditions"]
 
     def template(self) -> dict[str, Any]:
-        """Return the transformed template with what this choice leaves: no parameter, condition or rule is left."""
+        """Return the transformed template for this choice, with parameters, conditions and rules resolved."""
         made = {"AWSTemplateFormatVersion": "2010-09-09"}
         return made | {section: self._section(transformed()[section]) for section in _SECTIONS}
 
     def resources(self) -> dict[str, Any]:
-        """Return the resources that are made, by logical id."""
+        """Return the resources that are created, by logical id."""
         return self._section(transformed()["Resources"])
 
     def outputs(self) -> dict[str, Any]:
@@ -43,7 +43,7 @@ class Mode:
         return found
 
     def refusals(self) -> list[str]:
-        """Return what the rules object to."""
+        """Return the descriptions of the template rules that fail."""
         return [
             assertion["AssertDescription"]
             for rule in template()["Rules"].values()
@@ -53,7 +53,7 @@ class Mode:
         ]
 
     def dangling(self) -> list[str]:
-        """Return what is named by a resource or an output and is not made."""
+        """Return the resources that a resource or an output refers to but that are not created."""
         made = self.template()
         names = {name for section in _SECTIONS for name in _named(made[section])}
         return sorted(
@@ -79,7 +79,7 @@ class Mode:
                 return all(self._holds(one) for one in several)
             case {"Fn::Or": list(several)}:
                 return any(self._holds(one) for one in several)
-        raise AssertionError(f"a condition that is not known here: {condition}")
+        raise AssertionError(f"unknown condition: {condition}")
 
     def _decided(self, value: Any) -> Any:
         match value:

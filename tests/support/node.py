@@ -1,4 +1,4 @@
-"""Node.js in the browser SDK's folder."""
+"""Runs Node.js in the browser SDK's folder."""
 
 import os
 import shutil
@@ -17,7 +17,7 @@ in_turn = pytest.mark.xdist_group("sdk")
 
 
 def run(*command: str) -> str:
-    """Return what a command prints; fail with it where the command does."""
+    """Run a command and return what it prints. If it fails, fail the test with its output."""
     done = subprocess.run(command, cwd=SDK, capture_output=True, text=True, check=False)
     if done.returncode:
         pytest.fail(f"{' '.join(command)}\n{done.stdout[-20_000:]}\n{done.stderr[-5_000:]}", pytrace=False)

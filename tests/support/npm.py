@@ -1,4 +1,4 @@
-"""What `npm ci` has put into tests/clients, from its lock file."""
+"""The packages that `npm ci` has installed in tests/clients."""
 
 import json
 import os
@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 
 FOLDER = Path(os.environ.get("SLUICE_CLIENTS") or Path(__file__).parents[1] / "clients")
-"""Where the packages are; `make clients` names one with the newest versions."""
+"""The folder with the packages. `make clients` sets one with the newest versions."""
 
 
 def path(name: str) -> Path:
-    """Return a file of an installed package; skip the test where nothing is installed, unless in CI."""
+    """Return the path of a package's file. If it is not installed, skip the test, except in CI."""
     found = FOLDER / "node_modules" / name
     if not found.exists() and not os.environ.get("CI"):
         pytest.skip("run `npm ci` in tests/clients first")
@@ -20,6 +20,6 @@ def path(name: str) -> Path:
 
 
 def data(name: str) -> Any:
-    """Return the value of a file in JSON, or of a module whose only statement exports one."""
+    """Return the value in a JSON file, or in a module whose only statement exports an array."""
     text = path(name).read_text()
     return json.loads(text[text.index("[") :] if name.endswith(".js") else text)

@@ -1,4 +1,4 @@
-"""The way of envelopes that the stream does not take at once: ingest, queue, drainer, worker, Treasure Data."""
+"""The path of envelopes that the stream does not accept at once: ingest, queue, drainer, worker, Treasure Data."""
 
 import os
 from collections.abc import Callable
@@ -25,33 +25,33 @@ from worker.drain import Drain
 STREAM = delivery.STREAM
 KEY = "shop/1"
 OLD = "old/"
-"""How the partition keys of records begin that were put before a test, and that are nobody's."""
+"""The prefix of the partition keys of records that were put before a test and belong to no account."""
 
 
 def refusal(code: str, operation: str) -> ClientError:
-    """Return what boto3 raises for an error code."""
+    """Return the exception that boto3 raises for an error code."""
     response: Any = {"Error": {"Code": code, "Message": code}, "ResponseMetadata": {"HTTPStatusCode": 400}}
     return ClientError(response, operation)
 
 
 def throttled(times: int = 30) -> list[Exception]:
-    """Return definite refusals of put_record, as a rule more than a put is repeated."""
+    """Return definite rejections of put_record, by default more than a put is retried."""
     return [refusal("ProvisionedThroughputExceededException", "PutRecord") for _ in range(times)]
 
 
 def timeout() -> ReadTimeoutError:
-    """Return what boto3 raises when no answer came."""
+    """Return the exception that boto3 raises without a response."""
     return ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 
 
 class WatchedKinesis:
-    """A Kinesis client that writes down the calls and can be told to fail.
+    """A Kinesis client that records its calls and can be made to fail.
 
     Attributes:
         calls: `(operation, UNIX seconds, arguments)` of each call.
-        faults: by operation, what to do instead of the next calls; an exception is raised, a callable is called
-            with the arguments, a dictionary is the answer, None lets the call through.
-        page: how many records GetRecords answers at most.
+        faults: by operation, what happens to the next calls, in turn: an exception is raised, a callable is called with
+            the arguments, a dictionary is the response, None lets the call through.
+        page: the maximum number of records in a GetRecords response.
     """
 
     def __init__(self, kinesis: MemoryKinesis, clock: ManualClock, page: int = 10_000) -> None:
@@ -90,7 +90,7 @@ def stream(clock: ManualClock, shards: int = 1) -> MemoryKinesis:
 
 
 def put_old_records(kinesis: MemoryKinesis, clock: ManualClock) -> None:
-    """Put a record of long ago on every open shard: a search needs one to start from."""
+    """Put an old record on every open shard, because a search needs one to start from."""
     now = clock.time
     clock.time -= 1000
     left = {
@@ -109,7 +109,7 @@ def put_old_records(kinesis: MemoryKinesis, clock: ManualClock) -> None:
 def an_envelope(
     request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
 ) -> Envelope:
-    """Return an envelope of one table, whose rows' ids are the request's and a number."""
+    """Return an envelope with rows of one table. Their ids are the request's id and a number."""
     packed = [
         msgpack.packb({"time": int(at), "event_id": f"{request_id}-{number}", "received_at": int(at * 1000)})
         for number in range(rows)
@@ -119,12 +119,12 @@ def an_envelope(
 
 
 class Way:
-    """Everything from the ingest's put to Treasure Data, in memory unless clients of stream and queue are given.
+    """Everything from the ingest's put to Treasure Data, in memory unless clients for stream and queue are given.
 
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
-        clock: passes by hand.
-        kinesis: the client of ingest and drainer; can fail.
+        clock: a manual clock.
+        kinesis: the ingest's and the drainer's client; it can fail.
         sqs: the queue's client.
         queue_url: the overflow queue.
         telemetry: what the last drainer reported.
@@ -149,7 +149,7 @@ class Way:
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
-        self._settled: dict[str, str] = {}  # by shard, the last record that the worker was given
+        self._settled: dict[str, str] = {}  # by shard, the last record that was delivered to the worker
         ingest = role_of(INGEST, delivery.RESOURCES)
         sqs_of_ingest = Authorized("sqs", self.sqs, ingest)
         self.stream = Stream(
@@ -164,26 +164,26 @@ class Way:
         )
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
-        """Put one envelope each, as the ingest does; return whether all are durable."""
+        """Put an envelope for each request id, as the ingest does. Return whether all are durable."""
         return all(
             all(self.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
             for name in request_ids
         )
 
     def drainer(self) -> Drain:
-        """Return the drainer of a fresh sandbox."""
+        """Return the drainer of a new sandbox."""
         self.telemetry = CollectedTelemetry()
         clients = {"kinesis": self.kinesis, "sqs": self.sqs, "telemetry": self.telemetry}
         return self.delivery.wiring_of(DRAIN, **clients).drain
 
     def drain(self, remaining_ms: float = 60_000) -> int:
-        """Hand the drainer what the queue shows; return how many messages were deleted."""
+        """Invoke the drainer with the visible messages. Return how many were deleted."""
         return self._source(
             lambda event: self.drainer().run(event, self.delivery.deadline(remaining_ms))
         ).poll()
 
     def crash_draining(self) -> None:
-        """Let the drainer do its work, and be killed before it can say so."""
+        """Kill the drainer after it has done its work and before it returns."""
 
         def invoke(event: dict[str, Any]) -> None:
             self.drainer().run(event, self.delivery.deadline(60_000))
@@ -192,7 +192,7 @@ class Way:
         self._source(invoke).poll()
 
     def kill_draining(self) -> None:
-        """Let the drainer work until something kills it."""
+        """Run the drainer until a hook kills it."""
         killed = False
 
         def invoke(event: dict[str, Any]) -> None:
@@ -211,16 +211,16 @@ class Way:
         return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)
 
     def handled(self) -> dict[str, int]:
-        """Return what became of messages, as the last invocation's log line counts them."""
+        """Return the outcomes of messages that the last invocation's log line counts."""
         [fields] = self.telemetry.said("drained")
         known = {"messages", "left", "oldest_seconds", "shards", "reads", "records"}
         return {name: count for name, count in fields.items() if name not in known}
 
     def deliver(self, *shards: str) -> None:
-        """Hand the worker everything on the stream, or on some shards, from the beginning, shard by shard.
+        """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard.
 
-        A settled span whose first records have expired is held for up to half of the retention: where that is met, the worker
-        goes on where it was.
+        A settled span whose first records have expired is held for up to half of the retention. In that case, invoke the
+        worker with only the records that it has not had yet.
         """
         for name in shards or self._shards():
             if not (records := self._records(name)):
@@ -249,7 +249,7 @@ class Way:
         return len(self.sqs.messages(self.queue_url))
 
     def records(self) -> int:
-        """Return how many records were put, by the ingest or by the drainer, and taken."""
+        """Return how many records the stream has accepted from the ingest and the drainer."""
         return sum(len(self._records(shard)) for shard in self._shards())
 
     def _shards(self) -> list[str]:
@@ -264,15 +264,15 @@ class Way:
         records: list[dict[str, Any]] = kinesis.get_records(ShardIterator=iterator)["Records"]
         return [record for record in records if not record["PartitionKey"].startswith(OLD)]
 
-    # What can become of a put
+    # Faults of put_record
 
     def landing_unheard(self, **record: Any) -> Any:
-        """A fault of put_record: it lands, and its answer is lost."""
+        """Put the record, and lose the response."""
         self.delivery.kinesis.put_record(**record)
         raise timeout()
 
     def landing_late(self, seconds: float) -> Callable[..., Any]:
-        """Return a fault of put_record: the answer is lost, and the record lands so much later."""
+        """Return a fault: the response is lost, and the record lands `seconds` later."""
 
         def put_record(**record: Any) -> Any:
             self._landings.append((self.clock.now() + seconds, record))
@@ -281,7 +281,7 @@ class Way:
         return put_record
 
     def wait(self, seconds: float = 0) -> None:
-        """Let time pass, and records land when they do."""
+        """Let time pass, and let late records land when they are due."""
         end = self.clock.now() + seconds
         for due, record in sorted(self._landings, key=lambda landing: landing[0]):
             if due <= end:

@@ -1,4 +1,4 @@
-"""The template as it stands, and as the SAM transform turns it into CloudFormation, without AWS."""
+"""The template as written, and as the SAM transform turns it into CloudFormation, without AWS."""
 
 import copy
 import os
@@ -19,7 +19,7 @@ FUNCTIONS = tuple(functions.FUNCTIONS)
 
 
 class _NoManagedPolicies:
-    """Stands in for the loader that asks IAM; no role of ours has a managed policy."""
+    """Replaces the loader that asks IAM for managed policies. No role of ours has one."""
 
     def load(self) -> dict[str, str]:
         return {}
@@ -27,18 +27,18 @@ class _NoManagedPolicies:
 
 @cache
 def template() -> dict[str, Any]:
-    """Return template.yaml; short forms such as `!Ref X` come as `{"Ref": "X"}`."""
+    """Return template.yaml, with short forms like `!Ref X` expanded to `{"Ref": "X"}`."""
     return _plain(yaml_parse((ROOT / "template.yaml").read_text()))
 
 
 @cache
 def transformed() -> dict[str, Any]:
-    """Return the CloudFormation that AWS would make of the packaged template."""
+    """Return the CloudFormation template that AWS would create from the packaged template."""
     packaged = copy.deepcopy(template())
     for resource in packaged["Resources"].values():
         if resource["Type"] == "AWS::Serverless::Function":
             resource["Properties"]["CodeUri"] = "s3://bucket/key"
-    with patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # it wants a region, whatever it is
+    with patch.dict(os.environ, AWS_DEFAULT_REGION="us-east-1"):  # the transform needs any region
         return _plain(transform(packaged, {}, _NoManagedPolicies()))
 
 
@@ -53,7 +53,7 @@ def properties(name: str) -> dict[str, Any]:
 
 
 def run(program: str, *arguments: str) -> tuple[int, str]:
-    """Run a program of the environment in the repository; return its exit code and all that it printed."""
+    """Run a program of the virtual environment in the repository's folder. Return its exit code and output."""
     environment = os.environ | {"AWS_DEFAULT_REGION": "us-east-1", "SAM_CLI_TELEMETRY": "0"}
     command = [str(Path(sys.executable).with_name(program)), *arguments]
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)

@@ -1,4 +1,4 @@
-"""Sandboxes of the built functions in Lambda's real runtime, with AWS, Redis and Treasure Data beside them."""
+"""Sandboxes of the built functions in Lambda's real runtime, with a local AWS, Redis and Treasure Data."""
 
 import json
 import os
@@ -46,7 +46,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of an AWS on this machine."""
+    """The endpoint of a local AWS."""
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     folder = tmp_path_factory.mktemp("aws")
     part = Part("aws", ["local.aws", str(folder)], environment, folder)
@@ -59,7 +59,7 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def aws(aws_endpoint: str, redis_url: str) -> Resources:
-    """That AWS, with what the template makes and nothing else in it."""
+    """The resources that the template creates, in a local AWS that contains nothing else."""
     requests.post(f"{aws_endpoint}/moto-api/reset", timeout=30).raise_for_status()
     return resources.create(
         aws_endpoint, shards=1, signing_secrets=SIGNING_SECRETS, td_api_key=API_KEY, redis_url=redis_url
@@ -109,7 +109,7 @@ def recorded(folder: str) -> dict[str, Any]:
 
 
 def aside(aws: Resources) -> list[str]:
-    """Return the names of what is set aside."""
+    """Return the names of the set-aside objects."""
     listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket, Prefix="aside/")
     return [found["Key"] for found in listed.get("Contents", ())]
 
@@ -132,7 +132,7 @@ def on_stream(aws: Resources) -> list[bytes]:
 
 
 def stream_event(aws: Resources, *data: bytes) -> dict[str, Any]:
-    """Put records on the stream and return them as the event source mapping hands them over."""
+    """Put records on the stream, and return the event with which the event source mapping would deliver them."""
     kinesis = aws.client("kinesis")
     arn = kinesis.describe_stream_summary(StreamName=aws.stream)["StreamDescriptionSummary"]["StreamARN"]
     records = []

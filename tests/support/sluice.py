@@ -1,4 +1,4 @@
-"""The `sluice` command over a running local stack."""
+"""Runs the `sluice` command on a running local stack."""
 
 import json
 import shlex
@@ -28,11 +28,11 @@ _PATIENCE_SECONDS = 30.0
 
 
 class Sluice:
-    """Runs the command, and speaks to the stack as the world does.
+    """Runs the command, and acts on the stack from outside.
 
     Args:
-        stack: which runs.
-        home: where its description is.
+        stack: a running stack.
+        home: the folder with its description.
     """
 
     def __init__(self, stack: LocalStack, home: Path) -> None:
@@ -41,7 +41,7 @@ class Sluice:
         stack.save(home / DESCRIPTION)
 
     def restore(self) -> None:
-        """Let the stack have the accounts and secrets again that it was made with."""
+        """Restore the stack's initial accounts and secrets."""
         with Redis.from_url(self.stack.addresses.redis, decode_responses=True) as redis:
             apply(redis, AccountKeys(self.stack.resources.ledger_table), ACCOUNTS, 0)
         made = self.stack.resources
@@ -53,7 +53,7 @@ class Sluice:
         )
 
     def run(self, line: str, answer: str = "") -> Result:
-        """Run a command line, without the word `sluice`, and let a person answer what it asks."""
+        """Run a command line, given without the word `sluice`, answering its prompt."""
         environment = {"SLUICE_HOME": str(self.home), "SLUICE_STACK": ""}
         return CliRunner(mix_stderr=False).invoke(
             main, shlex.split(line), input=answer, env=environment, prog_name="sluice"
@@ -72,7 +72,7 @@ class Sluice:
         return write_key.sign(account, key_id, json.loads(held)[key_id.partition("-")[0]])
 
     def send(self, account: str, table: str, *event_ids: str) -> None:
-        """Have the stack accept events."""
+        """Send events to the stack. All of them must be accepted."""
         events = [{"table": table, "event_id": event_id} for event_id in event_ids]
         body = json.dumps({"events": events}).encode()
         request = Request(
@@ -82,7 +82,7 @@ class Sluice:
             assert json.load(answer)["accepted"] == len(events)
 
     def produce(self, account: str, table: str, *event_ids: str) -> None:
-        """Put events on the stream, as a producer does that the edge policy does not stop."""
+        """Put events on the stream directly, as another producer does, bypassing the edge policy."""
         events = [{"table": table, "event_id": event_id} for event_id in event_ids]
         made = self.stack.resources
         made.client("kinesis").put_record(
@@ -103,13 +103,13 @@ class Sluice:
             )
 
     def td(self, path: str, document: Any = None) -> Any:
-        """Ask Treasure Data's stand-in, or tell it something."""
+        """Request one of the Treasure Data double's own routes, with a POST if there is a document."""
         body = None if document is None else json.dumps(document).encode()
         with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=10) as answer:
             return json.load(answer)
 
     def heal(self) -> None:
-        """Let Treasure Data be well again."""
+        """End all of Treasure Data's faults."""
         url = f"{self.stack.addresses.treasure_data}/-/faults"
         urlopen(Request(url, method="DELETE"), timeout=10).close()
 
@@ -118,14 +118,14 @@ class Sluice:
         return sorted(self.td("event_ids").get(database, {}).get(table, []))
 
     def lose(self, database: str, table: str) -> int:
-        """Let Treasure Data lose a table's rows; return how many."""
+        """Make Treasure Data lose a table's rows, and return how many."""
         lost: int = self.td("lose", {"database": database, "table": table, "begin": 0, "end": 4_000_000_000})[
             "lost"
         ]
         return lost
 
     def settled(self) -> None:
-        """Return when everything that was accepted is planned and settled."""
+        """Wait until everything that was accepted is planned and settled."""
         until(self._is_settled)
 
     def _is_settled(self) -> bool:
@@ -134,9 +134,9 @@ class Sluice:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Return when it is so; half a minute is more than enough."""
+    """Wait until a condition holds, for at most half a minute."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     beat = threading.Event()
     while not is_so():
-        assert time.monotonic() < deadline, "it did not come about"
+        assert time.monotonic() < deadline, "the condition did not hold in time"
         beat.wait(0.05)

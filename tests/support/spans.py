@@ -1,4 +1,4 @@
-"""Spans and what they are made of, for tests: by hand, and as strategies."""
+"""Spans and their parts for tests, as values and as Hypothesis strategies."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ KEY = ChunkKey(VIEWS, 0)
 
 
 def span(**changes: Any) -> Span:
-    """Return a span of two rows of one group."""
+    """Return a span with two rows of one group, with some members changed."""
     members: dict[str, Any] = {
         "chain": CHAIN,
         "after": START,
@@ -34,7 +34,7 @@ def span(**changes: Any) -> Span:
 
 
 def key(name: str) -> ChunkKey:
-    """Return the key of a chunk's name."""
+    """Parse the name of a chunk into its key."""
     return ChunkKey.parse(name)
 
 

@@ -1,4 +1,7 @@
-"""The picture of a chunk's states, drawn from the table of transitions: `make docs` writes it, a test compares it."""
+"""Draws the diagram of a chunk's states from the table of transitions.
+
+`make docs` writes it, and a test checks that it is up to date.
+"""
 
 from collections.abc import Iterator
 from math import hypot

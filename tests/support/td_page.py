@@ -1,4 +1,4 @@
-"""A page of a shop that loads one of Treasure Data's browser SDKs from npm, in a real browser, before a real ingest."""
+"""A shop's page that loads one of Treasure Data's browser SDKs from npm, in a real browser, with a real ingest."""
 
 import json
 import threading
@@ -22,9 +22,9 @@ from tests.support.tls_front import TlsFront
 
 ORIGIN = "https://www.shop.example"
 COLLECTOR = "collect.shop.example"
-"""A name of the shop's own: browsers keep no cookies of other sites."""
+"""A name in the shop's own domain, because browsers drop third-party cookies."""
 SITE_COLLECTOR = "ssc.shop.example"
-"""The same collector by the name that the SDK expects of the server that sets the shop's cookies."""
+"""The same collector under the name that the SDK expects for the server that sets the shop's cookies."""
 
 _HTML = b"""<!doctype html><html><head><meta charset="utf-8"><title>T &amp; \xc3\xa9 \xf0\x9f\x8e\x89</title>
 <link rel="icon" href="data:,"><meta name="description" content="desc"><script src="/td.js"></script></head>
@@ -34,7 +34,7 @@ _SECONDS = 10.0
 
 
 class _Pages(ThreadingHTTPServer):
-    """Answers every path with the page, and one with the SDK."""
+    """Serves the SDK on one path, and the page on all others."""
 
     daemon_threads = True
     sdk = ""
@@ -54,16 +54,16 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 class Visit:
-    """What happens between a page's opening and its end.
+    """A visit to the page, from its opening to its end.
 
     Attributes:
         site: the ingest.
-        requests: what came to the gateway: method, target, content type, body.
-        errors: what the browser's console called an error.
+        requests: method, target, content type and body of each request to the gateway.
+        errors: errors on the browser's console.
     """
 
     def __init__(self, browser: Browser, site: Site) -> None:
@@ -76,7 +76,7 @@ class Visit:
         self._page.on("pageerror", self._fail)
 
     def open(self, settings: str) -> None:
-        """Open the page and start the SDK with more settings, as JavaScript."""
+        """Open the page and start the SDK with additional settings, given as JavaScript."""
         self._page.goto(f"{ORIGIN}/p?utm_source=s&utm_medium=m&q=1&gclid=g1#f")
         self.run(
             "window.td = new Treasure({database: 'shop', logging: false, useServerSideCookie: true,"
@@ -85,10 +85,10 @@ class Visit:
         )
 
     def call(self, method: str, *arguments: str) -> Any:
-        """Call a method of the SDK with arguments as JavaScript; return what it tells of its success.
+        """Call a method of the SDK with arguments given as JavaScript. Return what it passes to its success callback.
 
         Raises:
-            playwright.sync_api.Error: it tells of a failure.
+            playwright.sync_api.Error: it calls its error callback.
         """
         listed = "".join(f"{argument}, " for argument in arguments)
         return self.run(
@@ -113,14 +113,14 @@ class Visit:
         return {cookie["name"]: cookie["value"] for cookie in self._context.cookies()}
 
     def record(self, method: str, target: str, headers: list[tuple[str, str]], body: bytes, *_: Any) -> None:
-        """Remember what came to the gateway."""
+        """Remember a request to the gateway."""
         kind = next((text for name, text in headers if name.lower() == "content-type"), "")
         self.requests.append((method, target, kind, body))
 
     def sent(self) -> list[tuple[str, dict[str, Any]]]:
-        """Return table and record of each request that sent one, as the SDK wrote it.
+        """Return table and record of each request that sent a record, as the SDK wrote it.
 
-        By one of its content types it asks for the visitor's address without a word of it in the record.
+        One of its content types requests the visitor's IP address, which the record itself does not mention.
         """
         found = []
         for method, target, kind, body in self.requests:
@@ -136,7 +136,7 @@ class Visit:
         return found
 
     def arrived(self, count: int) -> list[tuple[str, dict[str, Any]]]:
-        """Return tables and rows as soon as there are so many of them."""
+        """Return tables and rows as soon as there are `count` rows."""
         for _ in range(round(_SECONDS / 0.01)):
             if len(self.site.rows()) >= count:
                 break
@@ -189,13 +189,13 @@ class Street:
         self.visit: Visit | None = None
 
     def begin(self, sdk: str) -> Visit:
-        """Begin a visit to a page with an SDK, by its package's name, and an ingest that knows nothing yet."""
+        """Begin a visit to a page with an SDK, given by its package's name, and a new ingest."""
         self._pages.sdk = sdk
         self.visit = Visit(self.browser, Site((ORIGIN,), visitor_cookies="on"))
         return self.visit
 
     def handle(self, event: dict[str, Any], context: Any) -> Any:
-        """Hand a request to the ingest of the visit."""
+        """Send a request to the visit's ingest."""
         assert self.visit is not None
         with self._lock:
             return self.visit.site.handler(event, context)
@@ -208,7 +208,7 @@ class Street:
 
 @contextmanager
 def street(folder: Path) -> Iterator[Street]:
-    """Serve pages and ingest behind HTTPS by their names, and run a browser that finds them."""
+    """Serve pages and ingest over HTTPS under their names, and run a browser that resolves them."""
     executable = chromium.path()
     pages = _Pages(("127.0.0.1", 0), _Page)
     threading.Thread(target=pages.serve_forever, args=(0.05,), daemon=True).start()
@@ -228,7 +228,7 @@ def street(folder: Path) -> Iterator[Street]:
                 executable_path=executable,
                 args=[
                     *BROWSER_ARGUMENTS,
-                    "--ignore-certificate-errors",  # for requests, too, that outlive their page
+                    "--ignore-certificate-errors",  # also covers requests that outlive their page
                     f"--host-resolver-rules={names}",
                 ],
             )
@@ -240,12 +240,12 @@ def street(folder: Path) -> Iterator[Street]:
 
 
 def in_order(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return tables and columns in an order that does not depend on which request was the faster."""
+    """Sort tables and columns, so that the order does not depend on which request was faster."""
     return sorted(found, key=lambda pair: (pair[0], json.dumps(pair[1], sort_keys=True)))
 
 
 def columns_of(found: list[tuple[str, dict[str, Any]]]) -> list[tuple[str, dict[str, Any]]]:
-    """Return tables and rows, less the columns that every row has, sorted."""
+    """Return sorted tables and rows, without the columns that every row has."""
     return in_order(
         [(table, {name: value for name, value in row.items() if name not in _OWN}) for table, row in found]
     )

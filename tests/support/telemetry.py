@@ -1,4 +1,4 @@
-"""Telemetry that can be read back."""
+"""Telemetry that tests can read back."""
 
 import json
 from collections import Counter
@@ -16,7 +16,7 @@ _TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record a
 
 
 class Line(NamedTuple):
-    """A line that would have been logged."""
+    """A log line."""
 
     level: str
     message: str
@@ -24,11 +24,11 @@ class Line(NamedTuple):
 
 
 class CollectedTelemetry:
-    """Telemetry that remembers, and refuses what logging would.
+    """Telemetry that remembers everything, and rejects what the logger would reject.
 
     Attributes:
-        counts: by counter.
-        lines: in order.
+        counts: totals by counter.
+        lines: log lines in order.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,11 @@ class CollectedTelemetry:
         self.lines: list[Line] = []
 
     def count(self, counter: str, value: int = 1) -> None:
-        """Add to a counter, a documented one."""
+        """Add to a counter.
+
+        Raises:
+            KeyError: the counter is not documented.
+        """
         if counter not in COUNTERS:
             raise KeyError(counter)
         self.counts[counter] += value
@@ -50,7 +54,7 @@ class CollectedTelemetry:
         self._log("WARNING", message, fields)
 
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Remember the line; of an exception its type."""
+        """Remember the line, with the type of an exception."""
         named = {} if error is None else {"exception_name": type(error).__name__}
         self._log("ERROR", message, fields | named)
 
@@ -59,7 +63,7 @@ class CollectedTelemetry:
         return nullcontext()
 
     def flush(self) -> None:
-        """Keep what was counted."""
+        """Do nothing: the counts are kept."""
 
     def said(self, message: str) -> list[dict[str, Any]]:
         """Return the fields of all lines with this message."""
@@ -75,7 +79,7 @@ class CollectedTelemetry:
         self.lines.append(Line(level, message, fields))
 
     def codes(self) -> list[tuple[str, Any]]:
-        """Return message and code of each line."""
+        """Return the message and code of each line."""
         return [(line.message, line.fields.get("code")) for line in self.lines]
 
 
@@ -83,9 +87,9 @@ class Output:
     """What a function writes to standard output.
 
     Attributes:
-        telemetry: of the function.
-        service: the function's name. Python keeps a logger by name, and Powertools the stream that it began with, so
-            each output has another one.
+        telemetry: the function's telemetry.
+        service: the function's name, different for each output: Python caches loggers by name, and Powertools keeps a
+            logger's first stream.
     """
 
     def __init__(self, clock: Clock, **environment: str) -> None:
@@ -105,5 +109,5 @@ class Output:
         return [line for line in self.lines() if "_aws" not in line]
 
     def metrics(self) -> list[Any]:
-        """Return the lines of metrics."""
+        """Return the lines with metrics."""
         return [line for line in self.lines() if "_aws" in line]

@@ -1,4 +1,4 @@
-"""HTTPS before a plain HTTP server, as a browser meets it."""
+"""HTTPS in front of a plain HTTP server."""
 
 import socket
 import ssl
@@ -12,14 +12,14 @@ from tests.support import certificate
 
 
 class TlsFront:
-    """Takes TLS connections on a free port and hands their content to a port of this machine; a context manager.
+    """Accepts TLS connections on a free port and forwards their content to a local port, as a context manager.
 
     Args:
-        port: where the plain server listens.
-        folder: for the certificate, which nobody trusts.
+        port: the plain server's port.
+        folder: the folder for the self-signed certificate.
 
     Attributes:
-        port: where it listens itself.
+        port: its own port.
     """
 
     def __init__(self, port: int, folder: Path) -> None:
@@ -51,7 +51,7 @@ class TlsFront:
                 threading.Thread(target=self._serve, args=(client,), daemon=True).start()
 
     def _serve(self, client: socket.socket) -> None:
-        with suppress(OSError):  # one of them is closed, or speaks no TLS
+        with suppress(OSError):  # one of them is closed, or does not use TLS
             secure = self._context.wrap_socket(client, server_side=True)
             server = socket.create_connection(("127.0.0.1", self._target))
             self._sockets += [secure, server]

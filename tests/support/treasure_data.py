@@ -30,6 +30,6 @@ def with_tables(td: TreasureData, *tables: str) -> TreasureData:
 
 
 def put(td: TreasureData, table: str, rows: Iterable[Any], unique_id: str | None = None) -> Response:
-    """Import rows into a table, named as database.table, under an id or one that was never used before."""
+    """Import rows into a table, named as database.table, under a unique_id, by default a new one."""
     target = f"/v3/table/import_with_id/{table.replace('.', '/')}/{unique_id or uuid4().hex}/msgpack.gz"
     return call(td, "PUT", target, import_body(rows))

@@ -1,4 +1,4 @@
-"""Jobs side by side in virtual time: whoever sleeps lets the others go on, and the clock moves when all sleep."""
+"""Concurrent jobs in virtual time: while one sleeps the others run, and the clock advances when all sleep."""
 
 from collections import deque
 from collections.abc import Callable
@@ -17,7 +17,7 @@ class VirtualClock(ManualClock):
         self.jobs: dict[greenlet, float] = {}  # sleeping jobs, with the time at which they wake
 
     def sleep(self, seconds: float) -> None:
-        """Sleep; in the invocation's own flow, jobs go on meanwhile."""
+        """Sleep. When the invocation itself sleeps, its jobs run meanwhile."""
         job = getcurrent()
         if job in self.jobs:
             self.jobs[job] = self.time + seconds
@@ -26,7 +26,7 @@ class VirtualClock(ManualClock):
             self.run_until(self.time + seconds, lambda: False)
 
     def run_until(self, moment: float, enough: Callable[[], bool]) -> None:
-        """Let jobs go on until that time, or until it is enough."""
+        """Run jobs until a time, or until `enough` returns True."""
         while not enough():
             job = min(self.jobs, key=self.jobs.__getitem__, default=None)
             if job is None or self.jobs[job] > moment:
@@ -41,7 +41,7 @@ class VirtualClock(ManualClock):
 
 
 class SideBySide:
-    """An executor whose jobs run side by side on a virtual clock."""
+    """An executor whose jobs run concurrently on a virtual clock."""
 
     def __init__(self, clock: VirtualClock) -> None:
         self._clock = clock
@@ -52,9 +52,7 @@ class SideBySide:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is not None and not issubclass(
-            kind, Exception
-        ):  # the function was killed, and its threads with it
+        if kind is not None and not issubclass(kind, Exception):  # the function was killed with its threads
             self._clock.jobs.clear()
             return
         self._clock.run_until(float("inf"), lambda: len(self._results) == self._unfinished)

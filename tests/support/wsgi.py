@@ -1,4 +1,4 @@
-"""A handler behind the gateway as a WSGI application, so that tools which speak HTTP can be pointed at it in process."""
+"""A handler behind the gateway as a WSGI application, so that HTTP testing tools can call it in process."""
 
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
@@ -13,10 +13,9 @@ Application = Callable[[Mapping[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def wsgi(handler: Callable[[Mapping[str, Any], Any], Mapping[str, Any]]) -> Application:
-    """Return an application that asks the handler as the gateway does.
+    """Return an application that calls the handler as the gateway does.
 
-    Raises:
-        RejectedError: by the application, where the gateway would not ask the handler.
+    The application raises RejectedError for a request that the gateway would reject without calling the handler.
     """
 
     def application(environ: Mapping[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
