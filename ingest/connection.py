@@ -116,17 +116,17 @@ class Connection:
             raise TimeoutError("the name was not resolved in time")
         if isinstance(found[0], Exception):
             raise OSError(str(found[0])) from found[0]
-        places: list[Any] = found[0]
-        return places
+        addresses: list[Any] = found[0]
+        return addresses
 
-    def _open(self, address: Address, places: list[Any]) -> socket.socket:
+    def _open(self, address: Address, addresses: list[Any]) -> socket.socket:
         """Connect to the first of the addresses that accepts."""
         refusal = OSError("the name has no address")
-        for family, kind, protocol, _, place in places:
+        for family, kind, protocol, _, socket_address in addresses:
             plain = socket.socket(family, kind, protocol)
             try:
                 plain.settimeout(self._remaining())
-                plain.connect(place)
+                plain.connect(socket_address)
                 plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 if address.tls is None:
                     return plain
@@ -214,11 +214,11 @@ class Connection:
     def _until(self, end: bytes) -> tuple[bytes, bytes]:
         """Read up to `end`; return the bytes before it and those already read after it."""
         data = self._rest or self._more()
-        while (place := data.find(end)) < 0:
+        while (position := data.find(end)) < 0:
             if len(data) > _MAX_HEAD:
                 raise ValueError("the head or a chunk size is too long")
             data += self._more()
-        return data[:place], data[place + len(end) :]
+        return data[:position], data[position + len(end) :]
 
     def _exactly(self, size: int) -> bytes:
         data = self._rest

@@ -186,7 +186,7 @@ class Intake:
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
             kept = rejected_events.events_of(request, batch.events, rejected, check.privacy)
-        size = sum([len(row) for _, row in encoded.values()], sum([len(one.original) for one in kept]))
+        size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
         partition_key = self._partition_key(key.account, batch, request)

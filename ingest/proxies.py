@@ -28,7 +28,7 @@ class Proxies:
     """
 
     def __init__(self, trusted: Sequence[Network | str], secret: Callable[[], str | None]) -> None:
-        self._networks = tuple(one for one in trusted if not isinstance(one, str))
+        self._networks = tuple(network for network in trusted if not isinstance(network, str))
         self._cloudfront = CLOUDFRONT in trusted
         self._secret = secret
 

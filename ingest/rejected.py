@@ -55,11 +55,11 @@ def events_of(
     sent = _sent(request, len(events))
     room = MAX_BYTES
     found = []
-    for one in rejections:
-        event = events[one.index]
-        screen = screen_of(one.table)
+    for rejection in rejections:
+        event = events[rejection.index]
+        screen = screen_of(rejection.table)
         if sent is not None and screen is None:
-            original = sent[one.index]
+            original = sent[rejection.index]
         elif screen is None or isinstance(event, dict):
             original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")
         else:
@@ -67,8 +67,8 @@ def events_of(
         if len(original) > room:
             original = b""
         room -= len(original)
-        message = one.message[:MAX_MESSAGE] if original else ""
-        found.append(RejectedEvent(one.index, one.code, one.table, original, message))
+        message = rejection.message[:MAX_MESSAGE] if original else ""
+        found.append(RejectedEvent(rejection.index, rejection.code, rejection.table, original, message))
     return tuple(found)
 
 
@@ -78,11 +78,11 @@ def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None
     If only the messages do not fit, they are left out: they never decide which envelope holds what.
     """
     size = sum([len(table.rows) + len(table.table) + 16 for table in item.tables])
-    size += sum([len(one.original) + len(one.code) + len(one.table) + 16 for one in rejected])
+    size += sum([len(event.original) + len(event.code) + len(event.table) + 16 for event in rejected])
     if size > ROOM:
         return None
-    if size + sum([len(one.message.encode()) + 3 for one in rejected]) > ROOM:
-        rejected = [one._replace(message="") for one in rejected]
+    if size + sum([len(event.message.encode()) + 3 for event in rejected]) > ROOM:
+        rejected = [event._replace(message="") for event in rejected]
     return item._replace(rejected=tuple(rejected))
 
 

@@ -35,9 +35,9 @@ class Signer:
     def __init__(self, service: str, region: str, host: str, content_type: str) -> None:
         self._service = service
         self._region = region
-        self._first = f"content-type:{content_type}\nhost:{host}\n"
+        self._fixed_lines = f"content-type:{content_type}\nhost:{host}\n"
         self._host = host
-        self._made: tuple[str, Credentials, Any] | None = None
+        self._cached_key: tuple[str, Credentials, Any] | None = None
 
     def lines(self, target: str, body: bytes, credentials: Credentials, now: float) -> str:
         """Return a request's header lines, each with its line feed, including the signature.
@@ -48,26 +48,26 @@ class Signer:
             credentials: the sender's credentials.
             now: UNIX seconds.
         """
-        moment, token, token_name = _varying(credentials, now)
+        timestamp, token, token_name = _time_and_token(credentials, now)
         names = f"content-type;host;x-amz-date{token_name};x-amz-target"
-        lines = f"{self._first}x-amz-date:{moment}\n{token}x-amz-target:{target}\n"
+        lines = f"{self._fixed_lines}x-amz-date:{timestamp}\n{token}x-amz-target:{target}\n"
         request = f"POST\n/\n\n{lines}\n{names}\n{hashlib.sha256(body).hexdigest()}"
-        return lines + self._authorization(request, names, moment, credentials)
+        return lines + self._authorization(request, names, timestamp, credentials)
 
     def lines_of_get(self, path: str, credentials: Credentials, now: float) -> str:
         """Return the header lines of a GET request to S3, including the signature; arguments as for `lines`."""
-        moment, token, token_name = _varying(credentials, now)
+        timestamp, token, token_name = _time_and_token(credentials, now)
         names = f"host;x-amz-content-sha256;x-amz-date{token_name}"
-        lines = f"host:{self._host}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{moment}\n{token}"
+        lines = f"host:{self._host}\nx-amz-content-sha256:{_EMPTY}\nx-amz-date:{timestamp}\n{token}"
         request = f"GET\n{path}\n\n{lines}\n{names}\n{_EMPTY}"
-        return lines + self._authorization(request, names, moment, credentials)
+        return lines + self._authorization(request, names, timestamp, credentials)
 
-    def _authorization(self, request: str, names: str, moment: str, credentials: Credentials) -> str:
-        day = moment[:8]
+    def _authorization(self, request: str, names: str, timestamp: str, credentials: Credentials) -> str:
+        day = timestamp[:8]
         scope = f"{day}/{self._region}/{self._service}/aws4_request"
         mac = self._mac(day, credentials).copy()
         mac.update(
-            f"{_ALGORITHM}\n{moment}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}".encode()
+            f"{_ALGORITHM}\n{timestamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}".encode()
         )
         return (
             f"authorization:{_ALGORITHM} Credential={credentials.access_key}/{scope}, "
@@ -75,18 +75,18 @@ class Signer:
         )
 
     def _mac(self, day: str, credentials: Credentials) -> Any:
-        made = self._made
-        if made is None or made[0] != day or made[1] != credentials:
+        cached = self._cached_key
+        if cached is None or cached[0] != day or cached[1] != credentials:
             key = f"AWS4{credentials.secret_key}".encode()
             for part in (day, self._region, self._service, "aws4_request"):
                 key = hmac.digest(key, part.encode(), "sha256")
-            self._made = made = (day, credentials, hmac.new(key, digestmod="sha256"))
-        return made[2]
+            self._cached_key = cached = (day, credentials, hmac.new(key, digestmod="sha256"))
+        return cached[2]
 
 
-def _varying(credentials: Credentials, now: float) -> tuple[str, str, str]:
+def _time_and_token(credentials: Credentials, now: float) -> tuple[str, str, str]:
     """Return the time, the token's header line and its name among those signed; without a token both are empty."""
-    moment = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
+    timestamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(now))
     if not credentials.token:
-        return moment, "", ""
-    return moment, f"x-amz-security-token:{credentials.token}\n", ";x-amz-security-token"
+        return timestamp, "", ""
+    return timestamp, f"x-amz-security-token:{credentials.token}\n", ";x-amz-security-token"

@@ -65,32 +65,32 @@ def items(text: bytes, name: str) -> list[bytes]:
     """
     source = text.decode("latin-1")  # a character for each byte
     found: list[bytes] = []
-    place = _next(source, 0)
-    if source[place : place + 1] == "[":
-        return list(_items(source, place))
-    place += 1
-    while source[place := _next(source, place)] != "}":
-        member, end = _SCANNER.raw_decode(source, place)
-        begin = _next(source, _next(source, end) + 1)
+    position = _next(source, 0)
+    if source[position : position + 1] == "[":
+        return list(_items(source, position))
+    position += 1
+    while source[position := _next(source, position)] != "}":
+        member, end = _SCANNER.raw_decode(source, position)
+        start = _next(source, _next(source, end) + 1)
         if member == name:
-            found = list(_items(source, begin))
-        place = _next(source, _SCANNER.raw_decode(source, begin)[1])
-        place += source[place] == ","
+            found = list(_items(source, start))
+        position = _next(source, _SCANNER.raw_decode(source, start)[1])
+        position += source[position] == ","
     return found
 
 
-def _items(source: str, begin: int) -> Iterator[bytes]:
-    place = begin + 1
-    while source[begin] == "[" and source[place := _next(source, place)] != "]":
-        end = _SCANNER.raw_decode(source, place)[1]
-        yield source[place:end].encode("latin-1")
-        place = _next(source, end)
-        place += source[place] == ","
+def _items(source: str, start: int) -> Iterator[bytes]:
+    position = start + 1
+    while source[start] == "[" and source[position := _next(source, position)] != "]":
+        end = _SCANNER.raw_decode(source, position)[1]
+        yield source[position:end].encode("latin-1")
+        position = _next(source, end)
+        position += source[position] == ","
 
 
-def _next(source: str, place: int) -> int:
+def _next(source: str, position: int) -> int:
     """Return the position of the next character that is not white space."""
-    found = _NOT_SPACE.search(source, place)
+    found = _NOT_SPACE.search(source, position)
     return found.start() if found else len(source)
 
 

@@ -155,12 +155,12 @@ def encode(
     if not isinstance(event, dict):
         raise Rejected("not_an_object", "the event is not a JSON object")
     _check_column_count(len(event) - len(_NOT_COLUMNS))  # fail fast for events with 100,000 members
-    time, odd_time = event_time(
+    time, time_columns = event_time(
         event.get("time"), arrival.received_at // 1000, drift=arrival.drift, earliest=arrival.earliest
     )
     event_id = _event_id(event.get("event_id"))
     row: dict[str, Any] = {"time": time, "event_id": event_id or new_id(), "received_at": arrival.received_at}
-    row |= odd_time
+    row |= time_columns
     numbers: dict[str, int] = {}
     for name, value in event.items():
         if name not in _NOT_COLUMNS or (arrival.table_is_column and name == "table"):
@@ -169,14 +169,14 @@ def encode(
             row[column] = value if isinstance(value, str) else _column_value(value)
     if event_id is None and event.get("event_id") is not None:
         row[_unused_name("event_id", row, numbers)] = _column_value(event["event_id"])
-    _check_column_count(len(row) - len(odd_time))
+    _check_column_count(len(row) - len(time_columns))
     size = 0 if arrival.is_small else len(text_of(event).encode(errors="replace"))
     if size > MAX_EVENT_BYTES:
         raise Rejected(
             "event_too_large", f"the event is {size} bytes as JSON; at most {MAX_EVENT_BYTES} are allowed"
         )
     if len(row) > MAX_COLUMNS:
-        row = {name: value for name, value in row.items() if name not in odd_time}
+        row = {name: value for name, value in row.items() if name not in time_columns}
     for name, value in arrival.columns.items():
         if len(row) < MAX_COLUMNS:
             row.setdefault(name, value)

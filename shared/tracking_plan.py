@@ -128,7 +128,9 @@ class PlannedColumn(NamedTuple):
         if self.pattern:
             return frozenset()
         if self.values:
-            return frozenset(one for one in self.values if isinstance(one, str) and self.fault(one) is None)
+            return frozenset(
+                text for text in self.values if isinstance(text, str) and self.fault(text) is None
+            )
         types = _CERTAIN.get(self.type, _ANY)
         return types - {type(None)} if self.required else types
 
@@ -136,7 +138,9 @@ class PlannedColumn(NamedTuple):
         """Return how a value that is not null differs; None if it fits."""
         if self.type is not None and not _has_type(value, self.type):
             return "wrong_type"
-        if self.values and not any(type(value) is type(one) and value == one for one in self.values):
+        if self.values and not any(
+            type(value) is type(allowed) and value == allowed for allowed in self.values
+        ):
             return "wrong_value"
         if self.pattern and not _matches(self.pattern, value):
             return "wrong_value"
@@ -339,7 +343,7 @@ def _column(place: str, name: object, value: object) -> PlannedColumn:
     values = members.get("values", [])
     required = members.get("required", False)
     if not isinstance(values, list | tuple) or not all(
-        type(one) in (str, int, float, bool) for one in values
+        type(item) in (str, int, float, bool) for item in values
     ):
         raise ValueError(
             f"{place}: values must be a list of strings, numbers or booleans, such as [JPY, USD]"
@@ -373,7 +377,7 @@ def _known_column(name: object, value: object) -> PlannedColumn:
 
 
 def _known[Word: str](value: object, allowed: tuple[Word, ...]) -> Word | None:
-    return next((one for one in allowed if one == value), None)
+    return next((word for word in allowed if word == value), None)
 
 
 def _pattern(place: str, value: object) -> str:
@@ -403,9 +407,9 @@ def _members(place: str, value: object, allowed: tuple[str, ...]) -> Mapping[str
 
 
 def _one_of[Word: str](place: str, value: object, allowed: tuple[Word, ...]) -> Word:
-    for one in allowed:
-        if value == one or (value is False and one == "off"):  # YAML reads `off` as false
-            return one
+    for word in allowed:
+        if value == word or (value is False and word == "off"):  # YAML reads `off` as false
+            return word
     raise ValueError(f"{place} must be one of {', '.join(allowed)}, not {value!r}")
 
 

@@ -14,9 +14,9 @@ from shared import names
 from shared.errors import InvalidKeyError, UnknownSecretError
 
 HASH_KEY = ".hash"
-"""The member of the secret with the signing secrets that holds the key for hashed columns; it signs no write key."""
+"""Member of the secret with the signing secrets that holds the key for hashed columns. No write key is signed with it."""
 PROXY_SECRET = ".proxy"  # noqa: S105 -- the member's name
-"""The member that holds what trusted CloudFront distributions send; it signs no write key either."""
+"""Member that holds the value that trusted CloudFront distributions send. No write key is signed with it either."""
 
 _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
@@ -61,7 +61,7 @@ def verify(key: str, secrets: Mapping[str, str]) -> WriteKey:
     if key.count(".") != 2 or not names.is_account(account) or not names.is_key_id(key_id):
         raise InvalidKeyError("this is not a write key: use <account>.<key id>.<mac>")
     if secret is None:
-        raise UnknownSecretError("the secret that signed this write key is no longer valid, or never was")
+        raise UnknownSecretError("the secret that signed this write key is not currently valid")
     if not hmac.compare_digest(_mac(account, key_id, secret).encode(), mac.encode(errors="replace")):
         raise InvalidKeyError("this write key's signature is wrong")
     return WriteKey(account, key_id)

@@ -21,7 +21,7 @@ export const LEASE_MS = 15000;
  *
  * @type {Record<string, string>}
  */
-const fresh = {};
+const unsent = {};
 
 /** The open batch, which accepts events: its key, its events as JSON joined by commas, and their number. */
 let open = '';
@@ -47,8 +47,8 @@ const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
  * @param {string} key
  */
 export const isOwn = (key) => {
-  if (age(key) >= LEASE_MS) delete fresh[key];
-  return key in fresh;
+  if (age(key) >= LEASE_MS) delete unsent[key];
+  return key in unsent;
 };
 
 /**
@@ -59,7 +59,7 @@ export const isOwn = (key) => {
  * @returns {[due: number, sent: number, events: string]}
  */
 export const load = (key) => {
-  const [due, sent, text] = (isOwn(key) ? fresh[key] : read(key) || '').split('\n'); // JSON has none
+  const [due, sent, text] = (isOwn(key) ? unsent[key] : read(key) || '').split('\n'); // JSON has none
   return [+due, +sent, text || ''];
 };
 
@@ -74,14 +74,14 @@ export const load = (key) => {
  */
 export const store = (key, wait, sent, text, own = key == open) => {
   const batch = [Date.now() + wait, sent, text].join('\n');
-  delete fresh[key];
-  if (own) fresh[key] = batch;
+  delete unsent[key];
+  if (own) unsent[key] = batch;
   write(key, batch, own); // if it cannot be stored, an older text of an own batch lacks events
 };
 
 /** Returns the keys of all pages' batches except the open one, oldest first. */
 export const closed = () =>
-  [...new Set([...Object.keys(fresh).filter(isOwn), ...keys()])]
+  [...new Set([...Object.keys(unsent).filter(isOwn), ...keys()])]
     .filter((key) => key != open && key.startsWith(keyOf('b.')))
     .sort();
 
@@ -103,7 +103,7 @@ export const drop = (given) => {
 
 /** @param {string} key */
 export const settle = (key) => {
-  delete fresh[key];
+  delete unsent[key];
   remove(key);
 };
 
