@@ -1,7 +1,7 @@
 """A persistent HTTP/1.1 connection for small requests and responses.
 
-It sends head and body in one write and parses only what is needed. An exchange is most of a put's cost, and this one is several
-times cheaper than a general-purpose client's.
+It sends head and body in one write and parses only what is needed. The exchange is most of a put's cost, and here it is several
+times cheaper than with a general-purpose client.
 
 Errors are botocore's, because callers must know whether a request may have been sent: after ConnectTimeoutError or
 EndpointConnectionError, nothing was.

@@ -21,7 +21,7 @@ def read(request: Request, name: str) -> str:
 
 
 def for_all_sites(visitor_id: str) -> str:
-    """Return a `Set-Cookie` header for the global id, which pages of every site send back to this collector."""
+    """Return a `Set-Cookie` header for the global id, which browsers send to this collector from pages of every site."""
     return f"{GLOBAL}={visitor_id}; Max-Age={MAX_AGE_SECONDS}; Path=/; Secure; HttpOnly; SameSite=None"
 
 

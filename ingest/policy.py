@@ -36,7 +36,7 @@ REFUSING_SECONDS = 300
 LOOK_AGAIN_SECONDS = 1
 """Minimum time between extra reads for accounts that the policy does not name."""
 
-_ABSENT = ("NoSuchKey", "AccessDenied")  # callers that may not list a bucket get the second
+_ABSENT = ("NoSuchKey", "AccessDenied")  # an absent object; the second if the caller may not list the bucket
 _UNCHANGED = "304"
 _UNNAMED = PolicyEntry()
 

@@ -86,7 +86,9 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "not_an_object": Answer(400, "the event is not a JSON object"),
     "missing_table": Answer(400, "neither the event nor the request names a table"),
     "invalid_table": Answer(400, "the table name is not 3 to 128 characters of `a-z`, `0-9` and `_`"),
-    "too_many_tables": Answer(400, "the request names more than 20 tables; send this event in another"),
+    "too_many_tables": Answer(
+        400, "the request names more than 20 tables; send this event in another request"
+    ),
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
     "event_too_large": Answer(413, "the event is larger than 256 KiB as JSON"),

@@ -34,7 +34,7 @@ PATIENCE_SECONDS = 1.0
 LONGEST_PUT_SECONDS = 2.5
 """The longest time that one attempt takes with CLIENT_OPTIONS."""
 READY_SECONDS = 300.0
-"""How long the last put counts as evidence whether the stream, or the queue, accepts envelopes."""
+"""How long the last put counts as evidence of whether the stream, or the queue, accepts envelopes."""
 LOOK_SECONDS = 5.0
 """How long the stream's status is cached."""
 OFFER_PAUSE_SECONDS = 60.0

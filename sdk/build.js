@@ -53,7 +53,7 @@ for (const { file, entry, format, full, limit } of SCRIPTS) {
 copyFileSync(`${here}src/sluice.d.ts`, `${here}dist/sluice.d.ts`);
 copyFileSync(`${here}../LICENSE`, `${here}dist/LICENSE`);
 
-/* The snippet for pages. Who hosts the SDK fills in the endpoint, the script's URL and the write key. */
+/* The snippet for pages. Whoever hosts the SDK fills in the endpoint, the script's URL and the write key. */
 const { path, integrity } = files['sluice.js'];
 const snippet = readFileSync(`${here}src/snippet.html`, 'utf8');
 writeFileSync(

@@ -23,7 +23,7 @@ from sluice_client.spool_directory import SpoolDirectory
 from sluice_client.spool_file import Limits, SpoolFile
 
 _SYNC_SECONDS = 0.5
-"""How long an event waits to be flushed to the disk. A power failure before that loses it."""
+"""How long an event waits to be flushed to the disk. A power failure before that may lose it."""
 _EXIT_SECONDS = 5.0
 _KEY = re.compile(r"([a-z0-9_]{3,64})\.[a-z0-9-]+\.[A-Za-z0-9_-]+")
 

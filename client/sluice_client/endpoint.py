@@ -102,7 +102,7 @@ class Endpoint:
         }
 
     def send(self, batch_id: str, events: Sequence[bytes]) -> Answer:
-        """Send a batch. If a kept connection fails, send it once more on a new connection."""
+        """Send a batch. If a kept connection fails other than by a timeout, send it once more on a new one."""
         head = f'{{"batch_id":"{batch_id}","sent_at":{int(self._now())},"events":['
         body = _gzip(b"".join((head.encode(), b",".join(events), b"]}")))
         is_new = self._connection is None

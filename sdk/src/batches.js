@@ -70,13 +70,13 @@ export const load = (key) => {
  * @param {number} wait ms until any page may send it.
  * @param {number} sent When it was first sent, as in `load`.
  * @param {string} text Its events.
- * @param {boolean} own Whether only this page may send it until then, because it has not sent it. So is the open batch.
+ * @param {boolean} own Whether only this page may send it until then, because it has not sent it. By default, only the open one.
  */
 export const store = (key, wait, sent, text, own = key == open) => {
   const batch = [Date.now() + wait, sent, text].join('\n');
   delete unsent[key];
   if (own) unsent[key] = batch;
-  write(key, batch, own); // if it cannot be stored, an older text of an own batch lacks events
+  write(key, batch, own); // an older stored text of an own batch would lack events
 };
 
 /** Returns the keys of all pages' batches except the open one, oldest first. */
