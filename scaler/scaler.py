@@ -74,13 +74,15 @@ class Scaler:
             recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
             if shards >= self._most and any(minute.throttled for minute in recent):
                 self._telemetry.count("ShardsExhausted")
-                self._telemetry.warning("the stream throttles puts and has MaxShards shards", shards=shards)
+                self._telemetry.warning(
+                    "the stream throttles puts, and MaxShards does not allow more shards", shards=shards
+                )
             wanted = target(shards, list(day.values()), recent, now, self._most)
             while shards is not None and shards != wanted and self._clock.now() < until:
                 shards = self._change(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)
         except (ClientError, BotoCoreError) as error:
             code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            self._telemetry.warning("the stream's size cannot be changed now", reason=code)
+            self._telemetry.warning("the stream could not be resized; the next run tries again", reason=code)
             return None
         return shards
 
@@ -93,7 +95,7 @@ class Scaler:
         self._kinesis.update_shard_count(
             StreamName=self._stream, TargetShardCount=to, ScalingType="UNIFORM_SCALING"
         )
-        self._telemetry.warning("the stream changes its size", shards=shards, to=to)
+        self._telemetry.warning("the stream is being resized", shards=shards, to=to)
         changed = None
         while changed is None and self._clock.now() < until:
             self._clock.sleep(_POLL_SECONDS)

@@ -117,7 +117,7 @@ class Telemetry(Protocol):
         ...
 
     def warning(self, message: str, **fields: Any) -> None:
-        """Log something that an operator may have to act on, or that is held."""
+        """Log something that is held, or that an operator may have to act on."""
         ...
 
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
