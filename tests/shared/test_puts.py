@@ -3,6 +3,7 @@
 from typing import Any
 
 import pytest
+from botocore.exceptions import ClientError
 
 from doubles.aws_errors import client_error
 from shared.puts import Fate, batches, put
@@ -15,6 +16,14 @@ def test_a_call_takes_no_more_than_kinesis_allows() -> None:
     assert [500, 1] == [len(batch) for batch in batches([10] * 501, int)]
     assert [1, 1, 1, 1] == [len(batch) for batch in batches(large, int)]
     assert [] == list(batches([], int))
+
+
+def test_a_call_is_filled_to_the_byte() -> None:
+    """Each call, not just the first one, takes exactly 5 MiB."""
+    half = 5 * 1024 * 1024 // 2
+
+    assert [2, 2] == [len(batch) for batch in batches([half] * 4, int)]
+    assert [1, 1, 1] == [len(batch) for batch in batches([half, half + 1, half], int)]
 
 
 class Answering:
@@ -48,6 +57,7 @@ THROTTLING = {"ErrorCode": "ProvisionedThroughputExceededException"}
         ({"Records": [{"SequenceNumber": "1"}, {}]}, [Fate.ACKNOWLEDGED, Fate.DOUBTFUL], "InvalidResponse"),
         (client_error("Throttling", "PutRecords"), [Fate.REFUSED] * 2, "Throttling"),
         (client_error("Throttling", "PutRecords", status=503), [Fate.DOUBTFUL] * 2, "Throttling"),
+        (ClientError({"Error": {"Code": "Throttling"}}, "PutRecords"), [Fate.DOUBTFUL] * 2, "Throttling"),
     ],
 )
 def test_each_entry_has_a_fate(answer: Any, fates: list[Fate], code: str) -> None:

@@ -415,6 +415,17 @@ def test_a_full_row_gets_only_required_columns() -> None:
     assert {"time", "event_id", "received_at", *full, "td_ip"} == set(none_left)
 
 
+def test_a_row_with_exactly_512_columns_keeps_them_all() -> None:
+    """What tells of an odd time is dropped only where there is no room for it."""
+    event = {f"c{n}": n for n in range(507)} | {"time": "odd"}
+
+    made = msgpack.unpackb(
+        rows.encode(event, rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7"}), lambda: "new")
+    )
+
+    assert (512, True, True) == (len(made), "time_raw" in made, "time_rule" in made)
+
+
 @given(json_values.events | json_values.values)
 def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
     """Whatever whitespace or escapes the sender used."""
@@ -434,6 +445,25 @@ def test_deep_events_have_distinct_texts() -> None:
     texts = {rows.text_of(event) for event in ({"a": deep}, {"a": [deep]}, {"b": deep}, deep, [deep])}
 
     assert 5 == len(texts)
+    assert f"a\n{deep!r}\nb\n1" == rows.text_of({"a": deep, "b": 1})
+    assert f"\n{deep!r}" == rows.text_of(deep)
+
+
+@given(st.text(max_size=200), json_values.values)
+def test_a_column_is_hardly_larger_than_its_member(name: str, value: Any) -> None:
+    """The ingest estimates the size of a request's rows by that, before it encodes them."""
+    arrival, event = rows.Arrival(NOW * 1000), {name: value}
+    growth = len(rows.encode(event, arrival, lambda: "")) - len(rows.encode({}, arrival, lambda: ""))
+
+    assert growth <= len(rows.text_of(event).encode(errors="replace")) + rows.COLUMN_GROWTH
+
+
+def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
+    """However short the sender wrote its numbers."""
+    text = f'{{"a":[{",".join(["1e9"] * (rows.SMALL_BYTES // 4 - 2))}]}}'
+
+    assert len(text) <= rows.SMALL_BYTES
+    rows.encode(json_codec.parse(text.encode()), rows.Arrival(NOW * 1000), lambda: "new")
 
 
 # Ids
@@ -571,6 +601,27 @@ def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str
     odd = {"time_raw": stamp, "time_drift": drift} | rule
 
     assert (expected, odd) == rows.event_time(stamp, NOW, drift=drift)
+
+
+@pytest.mark.parametrize(
+    ("sent_at", "expected"),
+    [
+        (NOW - 301, 301),
+        (NOW - 300, 0),
+        (NOW + 300, 0),
+        (NOW + 301, -301),
+        ((NOW - 301) * 1000, 301),
+        (0, NOW),
+        (-1, 0),
+        ("9999-12-31T23:59:59Z", NOW - 253_402_300_799),
+        ("9999-12-31T23:59:00-00:01", 0),
+        (None, 0),
+        ("yesterday", 0),
+    ],
+)
+def test_a_clock_that_differs_by_more_than_transit_takes_is_wrong(sent_at: object, expected: int) -> None:
+    """By the whole difference, for all events alike. A time that no clock shows tells nothing."""
+    assert expected == rows.clock_drift(sent_at, NOW)
 
 
 def test_arrival_bounds_and_corrects_the_time() -> None:

@@ -54,6 +54,12 @@ def test_holes_and_replays_have_the_shard_s_chain_as_root(replay: str, after: Nu
     assert bool(replay) == derived.is_forced
     assert not derived.is_overflow
     assert ChainId("events", "1700000001", CHAIN.shard) != CHAIN
+    assert CHAIN is CHAIN.root
+
+
+def test_no_record_of_a_shard_has_a_lower_number_than_its_first_possible_one() -> None:
+    """The chain's name has that number, so records of an older stream of the same name can be told apart."""
+    assert number("1700000000") == CHAIN.lowest
 
 
 @pytest.mark.parametrize("name", ["", "events", "events#s", "events@x#s", "@1#s", "events@1#", f"{NAME}#x"])

@@ -15,12 +15,13 @@ from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, own
 from worker.chain import ChainId
 from worker.delivery import FINAL, Entry, State
 from worker.ledger import _item
-from worker.record import number
+from worker.record import Record, number
 from worker.span import (
     EXPIRED,
     MAX_PLAN_BYTES,
     NO_OWNER,
     SECONDS_KEPT,
+    Archived,
     ChunkKey,
     Cut,
     Database,
@@ -118,6 +119,14 @@ def test_ids_differ_with_everything_that_matters() -> None:
     assert len(ids) == len(set(ids))
     assert {32} == {len(one) for one in ids}
     assert base.object_id(KEY) == base.object_id(HALVES[1])
+
+
+def test_an_id_is_that_of_the_entry_s_generation() -> None:
+    """Unless another one is asked for."""
+    again = span(entries={KEY: Entry(State.IN_DOUBT, 2, generation=3)})
+
+    assert again.unique_id(KEY, "shop_db", 3) == again.unique_id(KEY, "shop_db")
+    assert span().unique_id(KEY, "shop_db", 0) == span().unique_id(KEY, "shop_db")
 
 
 def test_an_id_stays_what_it_is() -> None:
@@ -434,6 +443,51 @@ def test_a_new_span_has_nothing_but_its_plan() -> None:
 
     assert (0, frozenset(), 1, "") == (made.records, made.ignored, made.version, made.writer)
     assert (False, {}) == (made.done, made.entries)
+    assert (b"", None, False) == (made.digest, made.archived, made.in_order)
+
+
+def test_spans_that_differ_in_when_they_were_settled_are_the_same() -> None:
+    """The ledger notes that time on its own, and no write is owed for it."""
+    assert span() == replace(span(), settled_at=1)
+
+
+@pytest.mark.parametrize(("place", "expected"), [("0", False), ("1", True), ("9", True), ("10", False)])
+def test_a_span_has_the_records_from_its_first_to_its_last(place: str, expected: bool) -> None:
+    """Both included."""
+    assert expected is span().has(number(place))
+
+
+def test_a_span_is_whole_with_exactly_its_records() -> None:
+    """Their number must be right, and their digest where the plan has one."""
+    numbers = [number("1"), number("9")]
+    unnamed = span()
+    named = span(digest=bytes.fromhex("3f942e535dcca6cc"))
+
+    assert [True, True] == [unnamed.is_whole(numbers), unnamed.is_whole([number("1"), number("8")])]
+    assert [True, False] == [named.is_whole(numbers), named.is_whole([number("1"), number("8")])]
+    assert [False, False] == [one.is_whole(numbers[:1]) for one in (unnamed, named)]
+
+
+def test_the_archive_s_times_are_those_of_the_earliest_and_the_latest_record() -> None:
+    """Kinesis' arrival times need not be in order. Without days, nothing is archived."""
+    records = [Record(number(str(at)), at, "shop", "", 0, "r", 0, ()) for at in (2.5, 1.25, 3.0625, 2.0)]
+
+    assert Archived(1250, 3062, 30) == Archived.of(records, 30)
+    assert Archived.of(records, 0) is None
+
+
+@pytest.mark.parametrize(
+    ("group", "expected"),
+    [
+        (VIEWS, False),
+        (Group(Owner("shop"), "", "undecodable"), False),
+        (Group(Owner("shop"), "", "too_many_tables"), True),
+        (Group(Owner("shop"), "views", "wrong_type", is_rejected=True), True),
+    ],
+)
+def test_what_comes_from_several_tables_or_is_rejected_is_gathered(group: Group, expected: bool) -> None:
+    """Blocks of several records are joined in it, so none of them is its source alone."""
+    assert expected is group.is_gathered
 
 
 def test_what_is_joined_makes_room_again() -> None:
