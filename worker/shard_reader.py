@@ -1,8 +1,8 @@
-"""Reads a shard from a record to its tip, in a way that also proves what is not there.
+"""Reads a shard from a record to its tip, in a way that also proves which records are not there.
 
 The rules are those of `worker.search`: reading begins at a record that was read before, the *anchor*, and an answer counts only
-if it holds the anchor, or is confirmed by another one. A shard that shows no record at all has no anchor; nothing is proved of
-it but that it shows none now.
+if it holds the anchor, or is confirmed by another one. A shard that shows no record at all has no anchor. That proves nothing
+except that it shows none now.
 """
 
 from collections.abc import Iterator
@@ -15,12 +15,12 @@ from worker.shards import Page, Position, Shard, Shards
 
 
 class ShardReader:
-    """What a shard holds behind a record; START for all of it.
+    """Reads the records of a shard behind `after`; START for all of them.
 
     Attributes:
         anchor: the last record that was read; `after` while none was.
         is_empty: the shard shows no record at all.
-        looked_at: when its tip was last seen, UNIX seconds.
+        looked_at: UNIX seconds at which its tip was last seen.
     """
 
     def __init__(self, shards: Shards, shard: Shard, after: Number, clock: Clock) -> None:
@@ -33,11 +33,14 @@ class ShardReader:
         self.looked_at = 0.0
 
     def read(self, until: float) -> Iterator[Record]:
-        """Yield the records from where reading ended before up to the tip, until a time in UNIX seconds; a record may come twice.
+        """Yield the records from where the last call ended up to the tip. A record may come twice.
+
+        Args:
+            until: UNIX seconds by which the tip must be reached.
 
         Raises:
-            UnprovenError: it cannot be told what the shard holds.
-            ShardUnreadableError: Kinesis refuses, or fails again and again.
+            UnprovenError: the time is up, or the answers do not prove what the shard holds.
+            ShardUnreadableError: Kinesis refuses, or fails repeatedly.
         """
         if self.anchor != START:
             try:
@@ -69,11 +72,11 @@ class ShardReader:
                     return None
                 self._clock.sleep(SECOND_LOOK_SECONDS)
             else:
-                continue  # there may be some where this answer leads
+                continue  # the next page may have some
             self._cursor.seek(Position())
 
     def _go_on(self, until: float) -> Iterator[Record]:
-        """Yield what is behind the anchor."""
+        """Yield the records behind the anchor."""
         doubted, met, first = 0, False, START
         self._cursor.seek(Position(at=self.anchor))
         while True:
@@ -84,7 +87,7 @@ class ShardReader:
             if is_met or (met and behind and behind[0].number == first):
                 doubted, met, first = 0, True, START
             elif not records and not self._is_tip(page):
-                continue  # the anchor, or what is behind it, may be where this answer leads
+                continue  # the next page may hold the anchor, or what is behind it
             elif records or not met:
                 first = behind[0].number if met and behind else START
                 doubted += 1
@@ -103,9 +106,9 @@ class ShardReader:
                 return
 
     def _lose(self) -> None:
-        """Begin with the oldest record: the one to begin at may have expired."""
+        """Start over with the oldest record, because the one to begin at may have expired."""
         if self.anchor != self._after:
-            raise UnprovenError(f"the shard {self.shard.shard_id} shows other records each time")
+            raise UnprovenError(f"the shard {self.shard.shard_id} shows different records each time")
         self.anchor = START
 
     def _page(self, until: float) -> Page:

@@ -1,14 +1,15 @@
-"""Watermarks: the `received_at` before which everything that was accepted is in Treasure Data, or set aside.
+"""Watermarks: the `received_at` before which every accepted row is in Treasure Data, or set aside.
 
-docs/completeness.md says why each step is needed. What is not proved leaves the watermark where it was:
+A watermark is taken in these steps; docs/completeness.md explains why each is needed. If a step proves nothing, the watermark does not
+advance.
 
-1. The overflow queue is empty. What left it before is on the stream, or set aside.
-2. Every shard is read, from what is known to be settled to its tip. Records that no settled span holds are pending.
-3. Once more, to the tip: a copy of an envelope that landed meanwhile may be the one whose rows count.
-4. What is set aside is counted separately.
+1. Check that the overflow queue is empty. Everything that has left it is on the stream, or set aside.
+2. Read every shard, from the last record known to be settled to its tip. Records that no settled span holds are pending.
+3. Read every shard to its tip once more: a copy of an envelope that landed meanwhile may be the one that counts.
+4. Count separately what is set aside.
 
-For every request that was answered before `began`, when the queue is looked at, there is a message or a record. Requests that are
-answered later were received INGEST_SECONDS earlier at most, by clocks that may each be wrong by CLOCK_SECONDS.
+Every request that was answered before `began`, the time of step 1, has left a message or a record. Requests that are answered later
+were received at most INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
 """
 
 from bisect import bisect_right
@@ -37,16 +38,16 @@ if TYPE_CHECKING:
 INGEST_SECONDS = 10.0
 """Lambda ends an invocation of the ingest after this time."""
 CLOCK_SECONDS = 20.0
-"""By how much the clock of a function may be wrong, and that of whoever takes a watermark."""
+"""By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
 COUNTED_SECONDS = 200.0
-"""After which the queue's counts hold a message, SQS documents a minute or more; a notice of it stays longer."""
+"""How long the queue's counts may miss a message. SQS documents a minute or more. The notice of a message lasts longer."""
 INDEX_SECONDS = 600.0
-"""After which the ledger's index shows what was set aside."""
+"""How long the ledger's index may lag."""
 LARGEST_BATCH = 10_000
-"""Records that the event source delivers at once, at most."""
+"""The most records that the event source delivers at once."""
 
 _ALL_SERVERS_SECONDS = 1
-"""SQS asks all of its servers for messages when it may wait for some."""
+"""SQS queries all of its servers only if a receive may wait."""
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -62,11 +63,11 @@ class Completeness:
     """Up to when rows are complete.
 
     Attributes:
-        at: when it was found out, UNIX seconds.
-        horizon: UNIX milliseconds; all that was received before is known. None where that cannot be proved.
+        at: UNIX seconds at which this was found out.
+        horizon: UNIX milliseconds; every row received before is settled, set aside or in `pending`. None if that cannot be proved.
         pending: by account and table, the earliest `received_at` of rows that are not settled.
-        aside: by account and table, rows that are set aside, by state.
-        tables: accounts and tables whose rows were seen.
+        aside: by account and table, the number of rows that are set aside, by state.
+        tables: the accounts and tables of all rows that were seen.
         obstacle: why the horizon cannot be proved.
     """
 
@@ -78,26 +79,24 @@ class Completeness:
     obstacle: str = ""
 
     def before(self, account: str, table: str) -> int | None:
-        """Return a table's watermark, UNIX milliseconds; None where none can be proved."""
+        """Return a table's watermark, in UNIX milliseconds; None if none can be proved."""
         if self.horizon is None:
             return None
         return min(self.horizon, self.pending.get((account, table), self.horizon)) or None
 
     def set_aside(self, account: str, table: str) -> Counter[State]:
-        """Return the rows of a table that are set aside, by state."""
+        """Return how many rows of a table are set aside, by state."""
         return self.aside.get((account, table), Counter())
 
 
 @dataclass(slots=True)
 class _Lane:
-    """One shard, read from what is known to be settled on.
+    """One shard, read from the last record that is known to be settled.
 
     Attributes:
-        reader: reads it.
-        chain: its chain.
-        after: the last record that is known to be settled; START where none is.
-        settled: spans up to there whose set-aside chunks the index may not show yet.
-        records: that were read last, by sequence number: when rows of each table were received, in UNIX milliseconds.
+        after: the last record that is known to be settled; START if there is none.
+        settled: earlier spans that may have set-aside chunks which the index does not show yet.
+        records: the records of the last read, by sequence number: the UNIX milliseconds at which rows of each table were received.
     """
 
     reader: ShardReader
@@ -109,7 +108,7 @@ class _Lane:
 
 @dataclass(slots=True)
 class _Found:
-    """What is known so far."""
+    """What a run has found out so far."""
 
     pending: dict[Table, int] = field(default_factory=dict)
     tables: set[Table] = field(default_factory=set)
@@ -122,11 +121,11 @@ class _Found:
 
 
 class Watermarks:
-    """Takes watermarks; reads, and changes nothing.
+    """Takes watermarks. It only reads, and changes nothing.
 
     Args:
         queue_url: the overflow queue.
-        notices_url: the queue of notices that it was used.
+        notices_url: the queue of notices that the overflow queue was used.
     """
 
     def __init__(
@@ -149,10 +148,10 @@ class Watermarks:
         self._executors = executors
 
     def take(self, seconds: float = 60.0) -> Completeness:
-        """Return up to when rows are complete, as far as that can be proved in this time.
+        """Return up to when rows are complete, as far as that can be proved in `seconds`.
 
         Raises:
-            UnavailableError: stream or ledger do not answer.
+            UnavailableError: the stream or the ledger does not answer.
             ClientError: SQS refuses.
             BotoCoreError: SQS cannot be reached.
         """
@@ -187,12 +186,12 @@ class Watermarks:
     # 1. The queue
 
     def _in_queue(self, began: float) -> float:
-        """Return up to when the queue is known to hold nothing that was sent, UNIX seconds.
+        """Return the UNIX seconds up to which no message sent to the queue is left there.
 
-        Its counts tell of what was sent some time ago. Of what was sent since then a notice tells; it is looked at, not taken.
+        The queue's counts show older messages. A notice shows that there may be newer ones; it is received, but stays in its queue.
 
         Raises:
-            UnprovenError: it holds messages.
+            UnprovenError: the queue holds messages.
         """
         notices = self._sqs.receive_message(
             QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
@@ -209,7 +208,7 @@ class Watermarks:
         """Return the stream's shards.
 
         Raises:
-            UnprovenError: the list is not complete.
+            UnprovenError: the list is incomplete.
         """
         shards = list(self._shards.all())
         if sum(shard.keys.stop - shard.keys.start for shard in shards if shard.is_open) != HASH_KEYS:
@@ -222,7 +221,7 @@ class Watermarks:
         return lane
 
     def _lane(self, shard: Shard, began: float) -> _Lane:
-        """Return a shard, and where it is to be read from."""
+        """Return a shard's lane, with the record to read from."""
         shards_chain = self._shards.chain(shard.shard_id)
         index_shows = began - INDEX_SECONDS - 2 * CLOCK_SECONDS
         recent = list(_unsettled(self._ledger.latest(shards_chain), index_shows))
@@ -235,7 +234,7 @@ class Watermarks:
         )
 
     def _holes(self, span: Span) -> Iterator[Span]:
-        """Yield the spans of the hole in front of a span."""
+        """Yield the spans of the hole before a span, and of the holes within it."""
         hole = span.chain.hole(span.after)
         if self._ledger.get(Place(hole, START)) is not None:
             for inner in self._ledger.latest(hole):
@@ -244,14 +243,14 @@ class Watermarks:
 
     @staticmethod
     def _read(lane: _Lane, until: float) -> None:
-        """Read a shard to its tip, and keep whose rows the records carry and when they were received."""
+        """Read a shard to its tip, and keep the account, tables and `received_at` of each record."""
         lane.records = {
             record.number: {(record.account, block[0]): record.received_at for block in record.blocks}
             for record in lane.reader.read(until)
         }
 
     def _look_again(self, lanes: Iterable[_Lane], found: _Found, until: float) -> None:
-        """Read the shards to their tips once more, a while later: what has landed since then may be a copy that counts."""
+        """Read the shards to their tips once more, a while later: a record that has landed meanwhile may be the copy that counts."""
         run_parallel(self._executors, [partial(self._second_look, lane, until) for lane in lanes])
         for lane in lanes:
             if lane.records:
@@ -263,7 +262,7 @@ class Watermarks:
         return True
 
     def _check_empty(self, lane: _Lane, began: float) -> None:
-        """Refuse a shard that shows no record, unless it is closed and has none that the ledger knows.
+        """Check that a shard that shows no record is closed, and that the ledger knows of no record that it still has.
 
         Raises:
             UnprovenError: it may hold records.
@@ -272,7 +271,7 @@ class Watermarks:
         shard = lane.reader.shard
         if shard.is_open:
             raise UnprovenError(
-                f"the shard {shard.shard_id} shows no record; the redrive, every five minutes, puts a marker there"
+                f"the shard {shard.shard_id} shows no record; the redrive puts a marker there within five minutes"
             )
         retention: float = self._shards.summary()["RetentionPeriodHours"] * 3600
         for span in islice(self._ledger.latest(lane.chain), 1):
@@ -282,12 +281,12 @@ class Watermarks:
     # The ledger
 
     def _judge(self, lane: _Lane, found: _Found, *, all_read: bool) -> None:
-        """Find out which of the records read are not settled.
+        """Find out which of the records that were read are not settled.
 
         Args:
             lane: the shard.
-            found: takes what is found out.
-            all_read: all records behind what is known to be settled have been read, not only those that landed since.
+            found: receives the results.
+            all_read: all records behind `lane.after` have been read, not only those that have landed since.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -316,11 +315,11 @@ class Watermarks:
             found.spans[place] = span
             may_be_read = all_read and span.last <= lane.reader.anchor
             if may_be_read and not span.done and not span.is_whole(held.get(place, [])):
-                found.wait_for(dict.fromkeys(self._pending_of(span), 0))  # nobody can tell since when
+                found.wait_for(dict.fromkeys(self._pending_of(span), 0))  # received at an unknown time
 
     @staticmethod
     def _pending_of(span: Span) -> frozenset[Table]:
-        """Return the accounts and tables whose rows in an open span are not all settled."""
+        """Return the accounts and tables with unsettled rows in an open span."""
         rest: dict[Group, int] = dict(span.counts)
         for key, entry in span.entries.items():
             if entry.state not in (State.SPLIT, State.PENDING) and key.group in rest:
@@ -328,7 +327,7 @@ class Watermarks:
         return frozenset((group.owner.account, group.label) for group, rows in rest.items() if rows > 0)
 
     def _spans_behind(self, lane: _Lane) -> list[Span]:
-        """Return the spans behind what is known to be settled, as they are now, in order."""
+        """Return the spans behind `lane.after` as they are now, in order."""
         spans = []
         for span in self._ledger.latest(lane.chain):
             if span.last <= lane.after:
@@ -337,7 +336,7 @@ class Watermarks:
         return spans[::-1]
 
     def _locate(self, lane: _Lane, number: Number, spans: list[Span], starts: list[Number]) -> Span | Gap:
-        """Return the span that holds a record, or the gap between spans that does."""
+        """Return the span or the gap that holds a record."""
         index = bisect_right(starts, number) - 1
         if index >= 0 and spans[index].has(number):
             return spans[index]
@@ -346,9 +345,9 @@ class Watermarks:
     # 4. What is set aside
 
     def _aside(self, began: float, found: _Found, until: float) -> dict[Table, Counter[State]]:
-        """Return what is set aside, by account and table.
+        """Return how many rows are set aside, by account, table and state.
 
-        The index shows what was set aside some time ago; what was set aside since is of spans that have been read.
+        The index shows chunks that were set aside some time ago. Those set aside since belong to spans that this run has read.
 
         Raises:
             UnprovenError: the time is up.
@@ -357,7 +356,7 @@ class Watermarks:
         recent = self._ledger.spans() if self._index_may_lag(began) else ()
         for span in chain(self._indexed(found.spans), recent):
             if self._clock.now() >= until:
-                raise UnprovenError("the time was up before all that is set aside was counted")
+                raise UnprovenError("the time was up before all set-aside rows were counted")
             found.spans.setdefault(Place(span.chain, span.after), span)
         aside: dict[Table, Counter[State]] = {}
         for span in found.spans.values():
@@ -370,9 +369,9 @@ class Watermarks:
         return aside
 
     def _index_may_lag(self, began: float) -> bool:
-        """Return whether something may have been set aside a short time ago in a span that has not been read.
+        """Return whether a span that this run has not read may have set-aside chunks which the index does not show yet.
 
-        That is what the drainer sets aside, and what was set aside of a stream that has been recreated.
+        That is possible if the drainer has set something aside lately, or if the stream has been recreated lately.
         """
         latest = max(self._ledger.set_aside_by_drainer_at(), self._shards.created_at())
         return began - latest < INDEX_SECONDS + 2 * CLOCK_SECONDS
@@ -385,10 +384,10 @@ class Watermarks:
 
 
 def _unsettled(spans: Iterable[Span], moment: float) -> Iterator[Span]:
-    """Yield, of a chain's spans, the latest first, those with records that may not have been settled then, UNIX seconds.
+    """Yield those of a chain's spans, the latest first, that may have held unsettled records at `moment` (UNIX seconds).
 
-    When a span is planned in order, all records before its batch are settled. The batch may have begun LARGEST_BATCH
-    records before: a changed mapping may have passed over its beginning.
+    When a span is planned in order, all records before its batch are settled. The batch may have begun up to LARGEST_BATCH
+    records before the span, because a changed mapping may have skipped its beginning.
     """
     records, in_order = 0, False
     for span in spans:

@@ -1,8 +1,7 @@
 """Writes watermarks to a table of each account's database, so that jobs in Treasure Data can wait for them.
 
-A row says: all rows of this table that were received before `complete_before` are in Treasure Data, or set aside. That stays true,
-so readers take the greatest, and nothing follows from a row that is lost, late or there twice. Rows of one period have one
-unique_id.
+A row says that all rows of its table that were received before `complete_before` are in Treasure Data, or set aside. This stays true,
+so readers take the greatest value, and a row that is lost, late or duplicated does no harm. The rows of one period have one unique_id.
 """
 
 import hashlib
@@ -24,18 +23,18 @@ from worker.treasure_data import READ_SECONDS, Meaning, TreasureDataClient
 from worker.watermark import Completeness, Table, Watermarks
 
 ALL_TABLES = "*"
-"""Stands for all tables of an account."""
+"""The table name in rows that cover all tables of an account."""
 MOST_TABLES = 200
-"""Tables of an account that have rows of their own."""
+"""The most tables of an account that get rows of their own."""
 PERIOD_SECONDS = 300
-"""How often the template has rows written."""
+"""How often template.yaml has rows written."""
 
 
 class WatermarkRows:
-    """Takes a watermark and writes it.
+    """Takes a watermark and writes its rows.
 
     Args:
-        table: that rows go to; empty to write none.
+        table: the table that the rows go to; empty to write none.
     """
 
     def __init__(
@@ -55,7 +54,11 @@ class WatermarkRows:
         self._table = table
 
     def write(self, deadline: Deadline) -> dict[str, Any]:
-        """Write what can be proved now; return how many accounts' databases took their rows, or why nothing is known."""
+        """Write the watermark that can be proved now.
+
+        Returns:
+            `written`, the number of accounts with rows that their database accepted, and `unknown`, why there is no watermark.
+        """
         if not self._table:
             return {"written": 0, "unknown": "no table is set"}
         try:
@@ -97,7 +100,7 @@ class WatermarkRows:
 
 
 def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows that say what is complete of an account: one for all its tables, and one for each."""
+    """Yield the watermark rows of an account: one for all its tables, and one for each."""
     horizon = found.horizon or 0
     pending = [at for (owner, _), at in found.pending.items() if owner == account]
     aside = sum(states.total() for (owner, _), states in found.aside.items() if owner == account)

@@ -239,7 +239,7 @@ def test_a_shard_without_records_proves_nothing(stack: Stack) -> None:
 
     assert (
         None,
-        "the shard shardId-000000000001 shows no record; the redrive, every five minutes, puts a marker there",
+        "the shard shardId-000000000001 shows no record; the redrive puts a marker there within five minutes",
     ) == (found.horizon, found.obstacle)
 
 
