@@ -1,7 +1,7 @@
-"""Puts repaired events, and rows whose tables were too many, on the stream, where they are delivered like all others.
+"""Puts set-aside rows back on the stream: repaired events, and rows of tables that were too many.
 
 Each envelope has a claim under a request id that follows from the chunk, so it counts once, however often it is put. The chunk is
-settled only once all envelopes are on the stream.
+settled only when all its envelopes are on the stream.
 """
 
 import hashlib
@@ -24,7 +24,9 @@ from worker.span import TOO_MANY_TABLES, ChunkKey, milliseconds
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
-    from worker.execution import Delivery  # commands check events without all that executes spans
+    from worker.execution import (
+        Delivery,
+    )  # the `sluice` command checks events, and loads none of the modules that deliver
 
 _ATTEMPTS = 5  # to write the ledger, if others write the span too
 
@@ -33,12 +35,9 @@ Rows = Sequence[tuple[str, bytes]]
 
 
 class Returns:
-    """Puts rows on the stream.
+    """Puts set-aside rows back on the stream.
 
-    Args:
-        delivery: what spans are executed with.
-        kinesis: a client that repeats nothing by itself.
-        stream_name: the stream.
+    `kinesis` must not retry.
     """
 
     def __init__(self, delivery: "Delivery", kinesis: "KinesisClient", stream_name: str) -> None:
@@ -47,16 +46,16 @@ class Returns:
         self._stream_name = stream_name
 
     def events(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> int:
-        """Put events in place of rejected ones; return how many.
+        """Put repaired events on the stream in place of rejected ones; return how many.
 
         Args:
             place: of the span.
             key: of the chunk.
-            repaired: when each was received, UNIX milliseconds, and its JSON.
+            repaired: for each event, the UNIX milliseconds at which it was received, and its JSON.
 
         Raises:
-            EditRefusedError: an event breaks the rules, the chunk does not hold rejected events any more, or the stream did not
-                take them; then they may be put again.
+            EditRefusedError: an event breaks the rules, the chunk no longer holds rejected events, or the stream did not accept
+                all events. In the last case the call can be repeated.
         """
         prefix = f"{place.chain.name}/{place.after}/{key.name}"
         made = []
@@ -67,26 +66,28 @@ class Returns:
         return len(made)
 
     def rows(self, place: Place, key: ChunkKey) -> int:
-        """Put the rows of tables that were too many; return how many.
+        """Put a chunk of rows of tables that were too many back on the stream; return how many.
 
         Raises:
-            EditRefusedError: they are not set aside any more, their object cannot be read, or the stream did not take them.
+            EditRefusedError: they are no longer set aside, their object cannot be read, or the stream did not accept them.
             BucketUnavailableError: S3 cannot be reached.
         """
         span = self._delivery.ledger.get(place)
         entry = None if span is None else span.entries.get(key)
         if span is None or entry is None or key.group.code != TOO_MANY_TABLES:
-            raise EditRefusedError("it does not hold rows of tables that were too many, or not any more")
+            raise EditRefusedError(
+                "this chunk does not hold rows of tables that were too many, or no longer does"
+            )
         try:
             stored = self._delivery.store.get(span, key, entry.edit, entry.digest)
         except InvalidObjectError as error:
-            raise EditRefusedError("its rows cannot be read") from error
+            raise EditRefusedError("the set-aside object with its rows cannot be read") from error
         made = list(_rows_of(stored.payload))
         self._return(place, key, made, State.DEAD_LETTER, Event.RETURNED)
         return len(made)
 
     def run(self, selection: Selection, deadline: Deadline) -> int:
-        """Put the selected rows of tables that were too many; return how many.
+        """Put all selected rows of tables that were too many back on the stream; return how many.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -112,7 +113,7 @@ class Returns:
             span = delivery.ledger.get(place)
             entry = None if span is None else span.entries.get(key)
             if span is None or entry is None or entry.state is not state:
-                raise EditRefusedError("it is not set aside any more")
+                raise EditRefusedError("this chunk is no longer set aside")
             if not attempt:
                 self._put_all(place, key, made)
             happening = Happening(event, milliseconds(delivery.clock.now()), event.name.lower())
@@ -123,7 +124,7 @@ class Returns:
                     delivery.store.delete(delivery.store.name(span, key, entry.edit, entry.digest))
                 delivery.telemetry.info(event.name.lower(), account=key.account, rows=len(made))
                 return
-        raise EditRefusedError("others are writing the same span: try again")
+        raise EditRefusedError("other invocations are writing the same span: try again")
 
     def _put_all(self, place: Place, key: ChunkKey, made: Rows) -> None:
         """Put the rows on the stream, in envelopes with a claim.
@@ -141,9 +142,9 @@ class Returns:
                     StreamName=self._stream_name, Data=data, PartitionKey=f"{key.account}/{item.request_id}"
                 )
             except (ClientError, BotoCoreError) as error:
-                raise EditRefusedError("the stream did not take them: try again") from error
+                raise EditRefusedError("the stream did not accept all rows: try again") from error
             if not str(answer.get("SequenceNumber", "")).isdecimal():
-                raise EditRefusedError("the stream did not acknowledge them: try again")
+                raise EditRefusedError("the stream did not acknowledge all rows: try again")
 
 
 def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -> tuple[str, bytes]:
@@ -151,8 +152,8 @@ def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -
 
     Args:
         text: the event's JSON.
-        received_at: when it was received, UNIX milliseconds; its time, if it has none.
-        table: the table of an event that names none; empty if that is not known.
+        received_at: UNIX milliseconds at which it was received; also the time of an event that has none.
+        table: the table of an event that names none; empty if that is unknown.
         new_id: returns the id of an event that has none.
 
     Raises:
@@ -169,7 +170,7 @@ def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -
 
 
 def _rows_of(payload: bytes) -> Iterable[tuple[str, bytes]]:
-    """Yield table and row of what `[table, number, rows]` hold."""
+    """Yield the table and the bytes of each row in a payload of `[table, number, rows]` values."""
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(payload)
     for table, number, packed in unpacker:

@@ -1,4 +1,4 @@
-"""What a run of the redrive handles: set-aside chunks, selected by state, account, table, reason, time or place."""
+"""Selects the chunks that a run of the redrive handles, by state, account, table, reason, time or place."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,18 +9,20 @@ from worker.ledger import Ledger, Place
 from worker.span import ChunkKey
 
 SCHEDULED = (State.PARKED, State.IN_DOUBT)
-"""What the scheduled runs handle."""
+"""The states that scheduled runs handle."""
 REJECTED_SECONDS = 90 * 86_400.0
-"""How far back rejected events are looked for: most copies have expired long before."""
+"""How far back to look for rejected events; most of their objects have expired long before."""
 
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which chunks are selected: those that match every attribute that is given.
+    """Selects the chunks that match every attribute that is not None.
 
     Attributes:
-        since: only what was set aside then or later, in UNIX seconds.
-        chunk: only this chunk of it, and its halves.
+        since: only chunks set aside then or later (UNIX seconds).
+        decision: what an operator has decided about them; it selects nothing.
+        place: only chunks of this span.
+        chunk: only this chunk and its halves.
     """
 
     states: tuple[State, ...] = SCHEDULED
@@ -34,9 +36,9 @@ class Selection:
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return what an invocation asks for: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
+        """Return the selection in an event: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
 
-        A schedule asks for nothing: the `account` of its event is AWS's.
+        An event of the schedule selects nothing in particular; its `account` is the AWS account.
         """
         if event.get("source") == "aws.events":
             return cls()
@@ -51,7 +53,7 @@ class Selection:
         )
 
     def places(self, ledger: Ledger, now: float) -> Iterator[Place]:
-        """Yield the spans in which to look, as far as the ledger's index shows them already; `now` is UNIX seconds."""
+        """Yield the spans to look in; `now` is UNIX seconds. The ledger's index, which lists them, may lag."""
         if self.place is not None:
             yield self.place
             return

@@ -3,12 +3,18 @@
     aside/<account>/<table>/<object id>-<edit>-<digest>.gz
     rejected/<account>/<table>!<code>/<object id>-<edit>-<digest>.gz
 
-An object holds one planned chunk and never changes; the digest of its content is part of its name. Why the chunk is set aside,
-and what became of it since, is in the ledger alone. An object is gzip of one line of JSON that describes the chunk, then its
-rows as MessagePack maps back to back. What could not become rows (`payload_form` is `original`) is kept as MessagePack byte strings,
-one per record or event. Rejected events (`rejected`) are `[received_at, original, message]`, those of an earlier version without a
-message; a lifecycle rule of the bucket deletes them after RejectedDays. If a person has edited the rows, the line also holds the
-original ones, in Base64.
+An object holds one planned chunk and never changes; the digest of its content is part of its name. Only the ledger says why the chunk
+is set aside and what state it is in now.
+
+An object is the gzip of one line of JSON that describes the chunk, followed by its payload. `payload_form` says what that is:
+
+- `rows`: MessagePack maps, back to back.
+- `original`: MessagePack byte strings, one per record or event that could not become rows.
+- `rejected`: `[received_at, original, message]` for each rejected event; an earlier version wrote no message. A lifecycle rule of the
+  bucket deletes these objects after RejectedDays.
+- `tables`: `[table, number, rows]` for each block of rows of several tables.
+
+If an operator has edited the rows, the line also holds the original ones, in Base64.
 """
 
 import json
@@ -37,14 +43,15 @@ class SetAside:
     """One planned chunk that is set aside.
 
     Attributes:
-        account: whose rows they are; `-` where no account could be read.
-        table: their table; `-` and a code for what could not become rows.
-        payload_form: `rows`; `original` for what could not become rows; `rejected` for rejected events, of which fewer than
-            `rows` may have been kept; or `tables` for rows of several tables, as `[table, number, rows]`.
-        first_seen: UNIX milliseconds at which the first of these records arrived.
+        account: the account that owns the rows; `-` if none could be read.
+        table: their table; `-` and a code for originals that could not become rows.
+        rows: how many rows or events the chunk holds; of rejected events, fewer may have been kept.
+        payload_form: what the payload holds; see the module's docstring.
+        first_seen: UNIX milliseconds at which the first of their records arrived.
         last_seen: UNIX milliseconds at which the last one arrived.
         object_id: follows from chain, after and chunk.
-        original: the rows as they were before a person edited them; empty if nobody has.
+        edit: how often an operator has edited the rows.
+        original: the rows before the first edit; empty if there was none.
     """
 
     account: str
@@ -67,7 +74,10 @@ class SetAside:
     def of(
         cls, span: Span, chunk: Chunk, seen: Sequence[int], shard: str = "", numbers: Sequence[str] = ()
     ) -> Self:
-        """Return the object of a planned chunk, given when the records that it came in arrived, and their sequence numbers."""
+        """Return the object of a planned chunk.
+
+        `seen` holds the UNIX milliseconds at which the records that it came in arrived, `numbers` their sequence numbers.
+        """
         group = chunk.key.group
         form = "original" if group.code else "rows"
         if group.is_gathered:
@@ -90,7 +100,7 @@ class SetAside:
 
     @property
     def digest(self) -> str:
-        """What its content comes to, whatever compresses it."""
+        """The digest of its content before compression."""
         return sha256(self._content()).hexdigest()[:32]
 
     @property
@@ -108,7 +118,7 @@ class SetAside:
         return compress(self._content())
 
     def edited(self, payload: bytes) -> "SetAside":
-        """Return the chunk with other rows in place of these, which it keeps."""
+        """Return the chunk with new rows; it keeps the original ones beside them."""
         return replace(self, payload=payload, original=self.original or self.payload, edit=self.edit + 1)
 
     def _content(self) -> bytes:
@@ -123,7 +133,7 @@ def decode(data: bytes) -> SetAside:
     """Return the chunk that `SetAside.encode` made these bytes from.
 
     Raises:
-        InvalidObjectError: other bytes.
+        InvalidObjectError: these are other bytes.
     """
     try:
         header, _, payload = zlib.decompress(data, wbits=zlib.MAX_WBITS | 16).partition(b"\n")
@@ -139,21 +149,21 @@ def decode(data: bytes) -> SetAside:
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """An object of the bucket: its name, and the UNIX seconds at which it was written."""
+    """An object in the bucket; `written_at` is UNIX seconds."""
 
     name: str
     written_at: float
 
 
 class SetAsideStore:
-    """What is set aside in the bucket. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
+    """Reads and writes set-aside objects. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
 
     def __init__(self, bucket: Bucket, without: Without = NONE) -> None:
         self._bucket = bucket
         self._without = without
 
     def name(self, span: Span, key: ChunkKey, edit: int, digest: str) -> str:
-        """Return the name of the object that holds a chunk, or the planned chunk that it is a half of."""
+        """Return the name of the object that holds a chunk's planned chunk."""
         if Guard.DIGEST_IN_NAME in self._without:
             digest = ""
         group = key.group
@@ -161,7 +171,7 @@ class SetAsideStore:
         return f"{prefix}{group.owner.account}/{group.label}/{span.object_id(key)}-{edit}-{digest}.gz"
 
     def put(self, span: Span, chunk: SetAside) -> None:
-        """Write a chunk's object; one of that name that is there already holds the same.
+        """Write a chunk's object. If an object of this name exists, it has the same content.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it.
@@ -169,10 +179,10 @@ class SetAsideStore:
         self._bucket.put(self.name(span, chunk.key, chunk.edit, chunk.digest), chunk.encode())
 
     def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
-        """Return the planned chunk that a chunk is, or is a half of.
+        """Return the object of a chunk's planned chunk.
 
         Raises:
-            InvalidObjectError: the object has gone, or holds something else.
+            InvalidObjectError: there is no such object, or it holds something else.
         """
         name = self.name(span, key, edit, digest)
         chunk = self.read(name)
@@ -181,10 +191,10 @@ class SetAsideStore:
         return chunk
 
     def read(self, name: str) -> SetAside:
-        """Return the chunk that an object holds; `is_name_of` tells whether it is the one that belongs there.
+        """Return the chunk that an object holds; `is_name_of` checks whether it belongs there.
 
         Raises:
-            InvalidObjectError: it has gone, or does not hold a chunk.
+            InvalidObjectError: there is no such object, or it does not hold a chunk.
         """
         data = self._bucket.get(name)
         if data is None:
@@ -192,19 +202,19 @@ class SetAsideStore:
         return decode(data)
 
     def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
-        """Return whether a chunk belongs in the object of that name."""
+        """Return whether a chunk belongs in the object with this name."""
         return name == self.name(span, chunk.key, chunk.edit, chunk.digest)
 
     def may_delete(self, span: Span, key: ChunkKey) -> bool:
-        """Return whether the objects of a chunk's planned chunk may be deleted: nothing in them can be needed again."""
+        """Return whether the objects of a chunk's planned chunk may be deleted, because all its rows are in a final state."""
         return span.is_final(key) or Guard.FINAL_DELETE in self._without
 
     def delete(self, name: str) -> bool:
-        """Remove an object, on the word of `may_delete` alone; return whether S3 did."""
-        return self._bucket.delete(name)  # else the sweeper tries again
+        """Delete an object, which only `may_delete` may allow; return whether S3 did."""
+        return self._bucket.delete(name)  # if this fails, the sweeper tries again
 
     def listed(self) -> Iterator[Listed]:
-        """Yield all objects of set-aside chunks, by name."""
+        """Yield all objects of set-aside chunks, except rejected events, ordered by name."""
         for page in self._bucket.pages(PREFIX):
             for item in page.get("Contents", []):
                 yield Listed(item["Key"], item["LastModified"].timestamp())

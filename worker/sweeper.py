@@ -1,7 +1,7 @@
 """The sweeper: deletes objects of set-aside chunks that are no longer needed.
 
 Normally the invocation that settles a chunk deletes its object. The sweeper lists the bucket to find objects that were left behind, and
-asks the ledger whether each may be deleted. It also settles open spans whose records have expired: no batch will contain these again.
+checks in the ledger whether each may be deleted. It also settles open spans with expired records, which no batch will contain again.
 """
 
 from collections.abc import Callable
@@ -14,12 +14,19 @@ from worker.set_aside import Listed
 from worker.span import Span
 
 YOUNGEST_SECONDS = 3600.0
-"""Younger objects are left alone: their writer may be about to update the ledger."""
+"""The sweeper skips objects younger than this: their writer may be about to update the ledger."""
 
 
 @dataclass(slots=True)
 class Sweep:
-    """What a sweep did: objects deleted, needed, and of spans that the ledger has forgotten."""
+    """The objects that a sweep found, by what it did with them.
+
+    Attributes:
+        deleted: objects that it has deleted.
+        needed: objects that are still needed, or could not be deleted.
+        unknown: objects that belong to no span in the ledger.
+        complete: it has looked at every object.
+    """
 
     deleted: int = 0
     needed: int = 0
@@ -64,7 +71,7 @@ class Sweeper:
             self._end_expired(span, deadline)
         except (HeldError, BucketUnavailableError) as reason:
             self._telemetry.warning(
-                "an open span that the stream no longer has cannot be settled yet",
+                "an open span with expired records cannot be settled yet",
                 shard=span.chain.shard,
                 reason=str(reason),
             )
@@ -78,7 +85,7 @@ class Sweeper:
             span = self._ledger.get(chunk.place)
         if span is None or not self._store.is_name_of(listed.name, span, chunk):
             sweep.unknown += 1
-            self._telemetry.warning("an object of no known span is in the bucket", object=listed.name)
+            self._telemetry.warning("the bucket holds an object of an unknown span", object=listed.name)
         elif self._store.may_delete(span, chunk.key) and self._store.delete(listed.name):
             sweep.deleted += 1
         else:

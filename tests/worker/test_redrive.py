@@ -1179,7 +1179,7 @@ def test_an_object_that_the_ledger_knows_nothing_of_is_kept() -> None:
     assert RedriveReport() == made.redrive(*ASIDE)
     assert {"deleted": 0, "needed": 0, "unknown": 2} == sweep(made)
     assert before == made.objects()
-    lines = made.telemetry.said("an object of no known span is in the bucket")
+    lines = made.telemetry.said("the bucket holds an object of an unknown span")
     assert before == [line["object"] for line in lines]
 
 

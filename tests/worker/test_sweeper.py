@@ -199,7 +199,7 @@ def test_a_foreign_object_is_reported_and_stays(data: bytes) -> None:
     assert {"deleted": 1, "needed": 0, "unknown": 1} == sweep(made)
     assert ["aside/aaa/foreign"] == made.objects()
     assert [{"object": "aside/aaa/foreign"}] == made.telemetry.said(
-        "an object of no known span is in the bucket"
+        "the bucket holds an object of an unknown span"
     )
 
 
