@@ -1,1 +1,1 @@
-"""The worker: envelopes from the stream → spans → chunks → Treasure Data."""
+"""The worker delivers envelopes from the stream to Treasure Data, in spans and chunks."""

@@ -1,4 +1,4 @@
-"""Asks Treasure Data by queries whether it has rows."""
+"""Queries Treasure Data to find out whether it has rows."""
 
 from collections.abc import Callable, Sequence
 from enum import Enum
@@ -12,7 +12,7 @@ DATABASES = ("database", "list")
 """The path of the list of databases."""
 
 _JOB_POLL_SECONDS = 1.0
-_JOB_MEMBERS = {  # what Treasure Data's OpenAPI requires
+_JOB_MEMBERS = {  # required by Treasure Data's OpenAPI
     "job_id",
     "cpu_time",
     "created_at",
@@ -29,11 +29,11 @@ _ROWS = "DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST
 
 
 class Presence(Enum):
-    """What Treasure Data says when it is asked for rows."""
+    """Whether Treasure Data has rows, as far as its answers show it."""
 
     PRESENT = "it has them"
     ABSENT = "it does not have them"
-    UNASKABLE = "the key may not query, or the rows cannot be asked for"
+    UNASKABLE = "the API key may not query, or no query can identify the rows"
     UNDECIDED = "no answer settles it"
 
 
@@ -41,7 +41,7 @@ class Question:
     """One question about rows of a table.
 
     Args:
-        not_before: UNIX seconds; a query that began earlier does not show that rows are absent.
+        not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
     """
 
     def __init__(
@@ -62,9 +62,9 @@ class Question:
         self._not_before = not_before
 
     def ask(self, rows: Sequence[object]) -> Presence:
-        """Ask for rows of one import, each by its event_id, received_at and time.
+        """Query for rows of one import, each by its event_id, received_at and time.
 
-        Treasure Data has all of them, or none: anything else is undecided.
+        Treasure Data has either all of them or none; any other count is undecided.
 
         Raises:
             requests.RequestException, SecretUnavailableError: nothing is settled.
@@ -84,9 +84,9 @@ class Question:
         return self._ask_by_time(dict.fromkeys(map(_times, rows)))
 
     def _ask_by_time(self, conditions: dict[str, None]) -> Presence:
-        """Ask for any rows of the same seconds, where the query failed or the table does not show our columns.
+        """Query for any rows of the same seconds, after a query that failed or a table that does not show our columns.
 
-        The table may never have had a row of ours, the schema may lag behind the rows, nobody may extend it, or it may be full.
+        The table may never have had a row of ours, or its schema may lag behind the rows, be closed to changes, or be full.
         Whatever the schema shows, each row has its `time`.
         """
         count = self._count("1", list(conditions))
@@ -95,14 +95,14 @@ class Question:
         return Presence.ABSENT if count == 0 else Presence.UNDECIDED
 
     def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
-        """Return how many there are, what settles the question without a count, or None if the query failed."""
+        """Return the count, the presence if the answer settles that without a count, or None if the query failed."""
         query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
         form = {"query": query, "priority": "0"}
         answer = self._api("POST", "job", "issue", "trino", self._database, form=form)
         if answer.is_refusal and answer.status in (401, 403):
             return Presence.UNASKABLE
         if answer.is_refusal and answer.status == 404:
-            # the database has gone, and what was in it
+            # the database is gone, with all its rows
             return Presence.ABSENT if self._lacks("databases", *DATABASES) else Presence.UNDECIDED
         job = answer.document.get("job_id")
         if not job or not answer.confirms({"database": self._database, "job": job}):
@@ -121,7 +121,7 @@ class Question:
         return Presence.UNDECIDED
 
     def _finish(self, job: str) -> dict[str, Any]:
-        """Return the status of a job that has ended; empty if it has not, or nobody says so."""
+        """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
         while not self._deadline.near:
             answer = self._api("GET", "job", "status", job)
             document = answer.document
@@ -132,7 +132,7 @@ class Question:
         return {}
 
     def _is_table_gone(self) -> bool:
-        """Return whether Treasure Data says that there is no such table, and does not list it."""
+        """Return whether Treasure Data both says that there is no such table and does not list it."""
         shown = self._show()
         is_absent = shown.is_refusal and shown.status == 404
         return is_absent and self._lacks("tables", "table", "list", self._database)
@@ -146,7 +146,7 @@ class Question:
 
 
 def _condition(row: object) -> str | None:
-    """Return SQL that is true for this row alone, whose time bounds what Treasure Data must read."""
+    """Return SQL that is true for this row only, with its time to limit what Treasure Data must read; None if the row has no identity."""
     match row:
         case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
             text = event_id.replace("'", "''")

@@ -1,10 +1,10 @@
 """Decodes Kinesis records into rows.
 
-A record that holds an envelope keeps the envelope's members as they are. A record in JSON form becomes rows here. What
-cannot become rows is kept as it came, under the code that says why.
+The members of an envelope are kept as they are. A record in JSON form is turned into rows here. Originals that cannot become rows
+are kept unchanged, under a code that says why.
 
-Sequence numbers are kept as text that sorts as the numbers do: three digits that say how many digits follow, then
-the number as Kinesis writes it. The ledger's sort keys are the same text.
+Sequence numbers are kept as text that sorts like the numbers: three digits for the number of digits, then the number as Kinesis
+writes it. The ledger's sort keys are the same text.
 """
 
 from binascii import Error as Base64Error
@@ -21,7 +21,7 @@ from shared import envelope, event_id, json_codec, names, rows
 from shared.errors import InvalidJsonError
 
 Number = str
-"""A sequence number that sorts: `056` and 56 digits."""
+"""A sequence number as text that sorts, for example `056` and 56 digits."""
 Block = tuple[str, int, bytes]
 """Table, number of rows, and their MessagePack maps back to back."""
 Refused = tuple[str, int, bytes]
@@ -34,14 +34,14 @@ class Record(NamedTuple):
     Attributes:
         number: its sequence number.
         arrived_at: UNIX seconds, approximately.
-        account: whose rows it carries; NOBODY where none could be read.
+        account: the account that owns its rows; NOBODY if none could be read.
         key_id: of the write key that the rows came by; empty if there was none.
         received_at: UNIX milliseconds at which the ingest received them.
-        request_id: names the envelope; empty for records in JSON form.
-        claim: 1 where the rows count only for the record that owns the claim of `request_id`.
+        request_id: the envelope's id; empty for records in JSON form.
+        claim: 1 if the rows count only for the record that owns the claim of `request_id`.
         blocks: the rows by table.
-        refused: what could not become rows.
-        rejected: events that are only kept for operators: their senders know that they were rejected.
+        refused: originals that could not become rows, by code.
+        rejected: events that the ingest rejected, and told their senders so; they are kept for operators only.
         partition_key: as it was put, for the archive.
         data: as it was put, for the archive.
     """
@@ -61,13 +61,13 @@ class Record(NamedTuple):
 
 
 DIGITS = slice(3, None)
-"""What of a Number Kinesis writes."""
+"""The part of a Number that Kinesis writes."""
 START: Number = "000"
 """Sorts before every sequence number."""
 NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
 MAX_BLOCKS = 500
-"""Tables that one record may have rows of, so that its span's item stays small."""
+"""The most tables in one record, so that its span's item stays small."""
 
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
 _ENVELOPE = bytes((envelope.FIRST_BYTE,))
@@ -85,7 +85,7 @@ def sequence_number(number: Number) -> str:
 
 
 def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
-    """Return the records of a Lambda event by shard, in the shard's order, each once."""
+    """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
     shards: dict[str, list[Mapping[str, Any]]] = {}
     prefix, items = "\0", []
     for item in event["Records"]:
@@ -107,7 +107,7 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
             data = b64decode(item["data"], validate=True)
         except Base64Error:  # only hand-made events get here
             data = item["data"].encode()
-        # the frequent case of `decode`, inlined; what is not an envelope raises, or fails the check
+        # the usual case of `decode`, inlined: anything but an envelope raises here, or fails the check
         try:
             content = unpackb(data, use_list=False)
             _, account, key_id, received_at, request_id, claim, blocks, rejected = content
@@ -126,7 +126,7 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
 
 
 def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
-    """Return the records of a GetRecords answer."""
+    """Return the records of a GetRecords response."""
     result: list[Record] = []
     for item in records:
         stamp: datetime = item["ApproximateArrivalTimestamp"]
@@ -136,7 +136,7 @@ def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record
 
 
 def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_key: str = "") -> Record:
-    """Return the record, whatever its bytes are; the same bytes in the same place give the same record."""
+    """Return the record, whatever its bytes are. The same bytes with the same shard, number and arrival always give the same record."""
     if data[:1] == _ENVELOPE:
         try:
             content = unpackb(data, use_list=False)
@@ -154,13 +154,13 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_k
 
 
 def packed(data: bytes) -> bytes:
-    """Return original bytes as one MessagePack value, so that several can stand back to back."""
+    """Return original bytes as one MessagePack value, so that several can be joined."""
     value: bytes = msgpack.packb(data)
     return value
 
 
 def _ordered(records: list[Record]) -> list[Record]:
-    """Sort the records of a hand-made event, each once."""
+    """Sort the records of a hand-made event and drop duplicates."""
     once = {record.number: record for record in records}
     return [once[key] for key in sorted(once)]
 
@@ -170,7 +170,7 @@ _KNOWN_NAMES = 10_000
 
 
 def _is_envelope(content: Any) -> bool:
-    """Return whether these are an envelope's members; the same check as `envelope.decode`, which is too slow here."""
+    """Return whether these are an envelope's members. This is the check of `envelope.decode`, which is too slow here."""
     try:
         version, account, key_id, received_at, request_id, claim, blocks, rejected = content
         if version != envelope.VERSION or blocks.__class__ is not tuple or len(blocks) > MAX_BLOCKS:
@@ -213,7 +213,7 @@ def _learn(account: object, table: object) -> bool:
 
 
 def _from_json(data: bytes, shard: str, empty: Record) -> Record | None:
-    """Return a record with the rows of its JSON form, `{"account", "events": […]}`; None if it is not of that form."""
+    """Return a record with the rows of its JSON form, `{"account", "events": […]}`; None if it does not have that form."""
     try:
         body = json_codec.parse(data)
     except InvalidJsonError:

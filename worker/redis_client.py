@@ -1,4 +1,4 @@
-"""The Redis client: one address, whatever stands behind it, and no long waits."""
+"""Creates the Redis client, which never waits for long."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,11 +12,11 @@ from redis.backoff import ExponentialWithJitterBackoff
 from redis.retry import Retry
 
 TOKEN_SECONDS = 900
-"""How long a token may be used to sign in: ElastiCache accepts no longer ones."""
+"""How long a token is valid for signing in, the maximum that ElastiCache accepts."""
 
 
 class IamUser(redis.CredentialProvider):
-    """Signs in to an ElastiCache serverless cache with IAM: each connection gets a token of its own, signed without a call.
+    """Signs in to an ElastiCache serverless cache with IAM. Each connection gets its own token, signed locally.
 
     Args:
         cache: name of the cache, which is not its address.
@@ -48,18 +48,19 @@ def iam_user(url: str, region: str, credentials: Callable[[], ReadOnlyCredential
 
 
 def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
-    """Return a client for a `redis://` or `rediss://` URL, which names the user unless one is given; it connects at its first command.
+    """Return a client for a `redis://` or `rediss://` URL, with the user of the URL unless one is given. It connects at its first command.
 
-    A server that refuses costs 0.1 s, one that swallows everything some 3 s: redis-py's own defaults would be a minute.
+    A command fails after 0.1 s if the server refuses connections, and after about 3 s if it does not respond; with redis-py's own
+    defaults that would take a minute.
     """
     return redis.Redis.from_url(
         url,
         credential_provider=user,
-        protocol=2,  # RESP3 adds a HELLO at each connect, and pushes, which come too late to a frozen function instance
+        protocol=2,  # RESP3 adds a HELLO to each connect, and pushes, which reach a frozen function instance too late
         socket_timeout=0.5,
         socket_connect_timeout=1,
         max_connections=4,
         decode_responses=True,
         retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
-        driver_info=None,  # saves two commands at each connect
+        driver_info=None,  # saves two commands per connect
     )

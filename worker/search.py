@@ -1,20 +1,20 @@
 """Searches the stream for envelopes.
 
-A partition key's records can be in every shard whose hash key range holds the key's MD5: one shard that is open today,
-and those that it came from by splits and merges. Where Kinesis distributes records itself (`AUTO`), they can be in any shard.
-In each of them the search reads the window in which the envelope can have landed. Windows that overlap are read together. Each
-envelope is decided as soon as its own window is read in all its shards, whatever else is still to be read.
+A partition key's records can be in every shard with a hash key range that holds the key's MD5: one shard that is open today, and the
+shards that it came from by splits and merges. If Kinesis distributes records itself (`AUTO`), they can be in any shard.
+In each of these shards the search reads the window in which the envelope can have landed. Windows that overlap are read together. An
+envelope is decided as soon as its own window has been read in all its shards.
 
-That an envelope is there is proved by the record. That it is not there is never concluded from an empty answer:
+The record itself proves that an envelope is there. An empty answer never proves that it is not:
 
-- Each read begins at a record that was read before, and counts only if its answer holds that record, its *anchor*. So an answer
-  that is empty, or that starts further on, does not look like a shard on which nothing follows.
-- A shard is read to its tip only when two such answers, some time apart, show nothing behind the anchor.
-- Arrival times are neither accurate nor in order. A window is read from a record that was stamped well before its begin, and is
-  behind the reader only when two answers in a row hold nothing but records stamped well after its end.
-- A shard on which no record can be found at all has no anchor. It counts as empty only when the window has been over for an hour.
+- Each read begins at a record that was read before, the *anchor*, and counts only if its answer holds that record. An answer that is
+  empty, or that starts later, is thus not mistaken for a shard on which nothing follows.
+- A shard has been read to its tip only when two such answers, some time apart, show nothing behind the anchor.
+- Arrival times are neither accurate nor in order. The search starts from a record that was stamped well before the window begins. It
+  has passed the window only when two answers in a row hold only records that were stamped well after the window ends.
+- A shard that shows no record at all has no anchor. It counts as empty only when the window has been over for an hour.
 
-If the time is up, the search says how far it has read each shard, and the next one continues there.
+If the time is up, the search reports how far it has read each shard, and the next one continues there.
 """
 
 from collections import deque
@@ -35,30 +35,27 @@ from worker.shards import HASH_KEYS, Cursor, Page, Position, Shard, Shards, hash
 INACCURACY_SECONDS = 300
 """By how much a record's arrival time may be wrong."""
 READ_OUT: Number = "999"
-"""Stands for the end of a shard's window, in place of the number up to which it was read; sorts after every number."""
+"""Replaces the number up to which a shard was read, once its window has been read in full; sorts after every number."""
 EMPTY_SHARD_SECONDS = 3600
 """How long after a window's end a shard that shows no record at all counts as empty."""
 LOOKS = 2
-"""Answers that must agree before the search concludes that nothing more is there."""
+"""How many answers must agree before the search concludes that nothing more is there."""
 SECOND_LOOK_SECONDS = 1.0
-"""After which another look at a tip is worth something."""
+"""How long after one look at a shard's tip another one counts."""
 MOST_DOUBTED = 4
-"""Answers in a row without the anchor, after which reading begins again."""
+"""After this many answers in a row without the anchor, reading starts over."""
 
-_LOOK_BACK_SECONDS = (
-    30,
-    3600,
-    48 * 3600,
-)  # before a window, in search of a record to start from; then to the oldest
+# How far before a window to look for a record to start from, step by step; then the shard's oldest record.
+_LOOK_BACK_SECONDS = (30, 3600, 48 * 3600)
 _LONG_AGO = float("-inf")
 
-_SHARDS_AT_ONCE = 8  # read in turn, so that each has its pause while others are read
-_HEADER_BYTES = 512  # as a rule more than an envelope's account, key id, time and request id take
+_SHARDS_AT_ONCE = 8  # read in turn, so that each pauses while the others are read
+_HEADER_BYTES = 512  # usually enough for an envelope's account, key id, time and request id
 _START = bytes((envelope.FIRST_BYTE, envelope.VERSION))
 
 
 class Identity(NamedTuple):
-    """What names an envelope, whichever attempt put it on the stream."""
+    """Identifies an envelope, whichever attempt put it on the stream."""
 
     account: str
     request_id: str
@@ -69,8 +66,7 @@ class Sought:
     """An envelope to look for.
 
     Attributes:
-        identity: what names it.
-        partition_key: with which it was put.
+        partition_key: the key it was put with.
         since: UNIX seconds before which it cannot have landed.
         until: UNIX seconds after which it can no longer land; the search must not begin earlier.
         read: by shard, the sequence number up to which an earlier search has read its window without finding it.
@@ -84,16 +80,16 @@ class Sought:
 
 
 class Finding(NamedTuple):
-    """Where an envelope is: on the stream, or not."""
+    """Whether an envelope is on the stream."""
 
     identity: Identity
     is_there: bool
 
 
 class Search:
-    """A search for envelopes until a time in UNIX seconds. Iterating reads the stream, and yields each finding once it is certain.
+    """A search for envelopes until a deadline (UNIX seconds). Iterating over it reads the stream, and yields each finding once it is certain.
 
-    Errors of Kinesis are not raised: they leave envelopes undecided.
+    It raises no errors of Kinesis; they leave envelopes undecided.
 
     Attributes:
         undecided: by envelope, how far its shards have been read without finding it.
@@ -104,9 +100,11 @@ class Search:
         self._clock = clock
         self._sought = sought
         self._deadline = deadline
-        self._everywhere = False  # records need not be where their keys say
-        self._oldest = float("inf")  # what was put before has expired
-        self._unread: dict[Identity, set[str]] = {}  # the shards in which its window has not been read
+        self._everywhere = False  # a record may be on any shard, whatever its key
+        self._oldest = float("inf")  # records put before then have expired
+        self._unread: dict[
+            Identity, set[str]
+        ] = {}  # the shards in which an envelope's window has not been read
         self.undecided = {one.identity: dict(one.read) for one in sought}
         self.shards = self.reads = self.records = 0
 
@@ -142,7 +140,7 @@ class Search:
                 lanes.remove(lane)
 
     def _lanes(self) -> "list[_Lane]":
-        """Return the shards to read; those that are done first come first."""
+        """Return the shards to read; those with the earliest end of a window come first."""
         shards = list(self._source.all())
         sought = [
             replace(one, read=self.undecided[one.identity])
@@ -163,7 +161,9 @@ class Search:
                 lanes.append(_Lane(shard, share, self._source))
         for lane in lanes:
             for one in lane.sought:
-                if one.identity in self._unread:  # else no open shard takes its key: the list is not complete
+                if (
+                    one.identity in self._unread
+                ):  # else no open shard takes its key, so the list is incomplete
                     self._unread[one.identity].add(lane.shard.shard_id)
         return sorted(lanes, key=attrgetter("until"))
 
@@ -210,7 +210,7 @@ class Search:
 
 
 class _Lane:
-    """One shard and what is to be read of it: its legs take turns, so that none waits for another's end."""
+    """One shard and the legs to read of it, which take turns, so that none waits until another has ended."""
 
     def __init__(self, shard: Shard, sought: list[Sought], shards: Shards) -> None:
         self.shard = shard
@@ -226,7 +226,7 @@ class _Lane:
 class _Leg:
     """A stretch of a shard, read from a record before the first of the windows sought in it.
 
-    It first looks for such a record, further and further back, and then goes on from anchor to anchor.
+    It first looks for such a record, further and further back, and then continues from anchor to anchor.
 
     Attributes:
         due: UNIX seconds before which the next read proves nothing.
@@ -240,21 +240,21 @@ class _Leg:
         self.is_empty = False
         self._shard = shard
         self._since = min(one.since for one in sought) - INACCURACY_SECONDS
-        self._read = read  # all up to here has been read, and the record here was met twice
+        self._read = read  # everything up to this record has been read, and two answers held it
         self._begin()
 
     def _begin(self) -> None:
-        """Begin at the record up to which was read, or look for one before the window."""
+        """Begin at the record up to which the shard was read, or look for one before the window."""
         self._anchor = self._read
         self._back = list(_LOOK_BACK_SECONDS)
-        self._earliest = _LONG_AGO, _LONG_AGO  # arrival times in the last two answers
-        self._first: Number = START  # the first record of an answer that a second one is to confirm
+        self._earliest = _LONG_AGO, _LONG_AGO  # the earliest arrival times in the last two answers
+        self._first: Number = START  # the first record of an answer that a second one must confirm
         self._looks = 0  # answers in a row that showed nothing more
         self._doubted = 0
         self._seek()
 
     def _seek(self) -> None:
-        self._is_met = False  # the anchor, since the last seek
+        self._is_met = False  # an answer since the last seek held the anchor
         if self._anchor != START:
             self._cursor.seek(Position(at=self._anchor))
         elif self._back:
@@ -263,10 +263,10 @@ class _Leg:
             self._cursor.seek(Position())
 
     def read(self) -> Page | None:
-        """Make one read; return None if there is no answer.
+        """Make one read; return None if there is no answer yet.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses, or fails again and again.
+            ShardUnreadableError: Kinesis refuses, or fails repeatedly.
         """
         try:
             page = self._cursor.read()
@@ -277,12 +277,12 @@ class _Leg:
         return page
 
     def _lose(self) -> None:
-        """Begin again: the shard does not show the record that reading began at."""
+        """Start over: the shard does not show the record that reading began at."""
         self._read = START if self._anchor == self._read else self._read
         self._begin()
 
     def is_misplaced(self, page: Page) -> bool:
-        """Return whether the page has a record of a partition key that is not this shard's."""
+        """Return whether the page has a record with a partition key that does not belong to this shard."""
         return any(
             hash_key(record["PartitionKey"]) not in self._shard.keys
             for record in page.records
@@ -290,7 +290,7 @@ class _Leg:
         )
 
     def advance(self, page: Page, now: float) -> list[tuple[Sought, Number]]:
-        """Go past a page; return how far the shard has now been read for each envelope."""
+        """Process a page; return how far the shard has been read now for each envelope."""
         numbers = sorted({number(record["SequenceNumber"]) for record in page.records})
         at_end = page.at_tip and (not page.ended or not self._shard.is_open)
         is_read_out = False
@@ -336,17 +336,17 @@ class _Leg:
                 self._back[:1] = []
                 self._looks = 0
         else:
-            return  # there may be more where this answer leads
+            return  # the next page may have more
         self._seek()
 
     def _go_on(self, page: Page, numbers: list[Number], *, at_end: bool) -> bool:
-        """Go past an answer to a read that began at the anchor; return whether nothing more is behind it."""
+        """Process the answer to a read that began at the anchor; return whether nothing more is behind it."""
         behind = [one for one in numbers if one > self._anchor]
         if self._anchor in numbers:
             self._is_met, self._doubted = True, 0
             self._read = self._anchor
         elif not numbers and not at_end:
-            return False  # the anchor, or what is behind it, may be where this answer leads
+            return False  # the next page may hold the anchor, or what is behind it
         elif not self._is_met or (behind and self._first != behind[0]):
             self._first = behind[0] if self._is_met else START
             self._doubt()
@@ -366,7 +366,7 @@ class _Leg:
         return self._looks >= LOOKS
 
     def _doubt(self) -> None:
-        """Read from the anchor once more; begin again where it cannot be found any more."""
+        """Read from the anchor once more; start over if it can no longer be found."""
         self._doubted += 1
         if self._doubted < MOST_DOUBTED:
             self._seek()
@@ -375,7 +375,7 @@ class _Leg:
 
 
 def _legs(shard: str, sought: list[Sought]) -> Iterator[tuple[Number, list[Sought]]]:
-    """Yield which envelopes are sought in one stretch of a shard, and up to where it has been read."""
+    """Yield the stretches of a shard to read: up to where each has been read, and the envelopes sought in it."""
     known = [one for one in sought if shard in one.read]
     for read, share in groupby(sorted(known, key=lambda one: one.read[shard]), lambda one: one.read[shard]):
         yield read, list(share)
@@ -392,7 +392,7 @@ def _legs(shard: str, sought: list[Sought]) -> Iterator[tuple[Number, list[Sough
 
 
 def identity_of(data: bytes) -> Identity | None:
-    """Return what names the envelope that a record holds, from its first bytes alone; None for other records."""
+    """Return the identity of the envelope in a record, decoding only its first bytes; None for other records."""
     if data[:2] != _START:
         return None
     for end in (_HEADER_BYTES, len(data)):

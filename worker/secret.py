@@ -1,4 +1,4 @@
-"""Secrets from Secrets Manager, kept in memory."""
+"""Reads secrets from Secrets Manager and keeps them in memory."""
 
 from contextlib import suppress
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ class Secret:
     """One secret.
 
     Attributes:
-        text: as it was last read; empty before.
+        text: its value when it was last read; empty before the first read.
     """
 
     def __init__(self, secrets: "SecretsManagerClient", secret_id: str, clock: Clock) -> None:
@@ -29,10 +29,10 @@ class Secret:
         self._read_at = float("-inf")
 
     def get(self, max_age: float = float("inf")) -> str:
-        """Return the text: read at the first call, and again when it is older than `max_age` seconds.
+        """Return the text; read it at the first call, and again when it is older than `max_age` seconds.
 
         Raises:
-            SecretUnavailableError: it has no value yet, or was never read and cannot be.
+            SecretUnavailableError: it was never read, and has no usable value or cannot be read.
         """
         if not self.text:
             self._read()
@@ -42,7 +42,7 @@ class Secret:
         return self.text
 
     def changed(self, used: str) -> bool:
-        """Return whether the text differs from the one that was used; it is read again, but not twice within 30 s."""
+        """Return whether the text differs from `used`. If it does not, read it again first, but at most every 30 s."""
         if self.text == used and self._clock.now() - self._read_at >= _SECONDS_BETWEEN_READS:
             try:
                 self._read()

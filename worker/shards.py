@@ -1,6 +1,6 @@
-"""Reads the stream beside its event source mapping: the one place that calls GetRecords.
+"""Reads the stream beside its event source mapping. No other module calls GetRecords.
 
-Kinesis answers five reads a second per shard, of which the mapping needs one. Reads here are paced, and back off if Kinesis throttles.
+Kinesis answers five reads a second per shard, and the mapping needs one of them. Reads here are paced, and back off if Kinesis throttles.
 An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice. Callers that
 conclude something from what is *not* in an answer need more: the worker compares what it read with the plan's digest, and the search
 reads again from a record that must be there.
@@ -30,21 +30,27 @@ HASH_KEYS = 1 << 128
 SECONDS_BETWEEN_READS = 0.25
 
 BELIEVED_SECONDS = 5.0
-"""For this long after its last use, the stream is taken to be the same one: AWS needs longer to delete a stream and create another."""
+"""For this long after its last use, the stream is assumed to be the same: AWS takes longer to delete a stream and create another."""
 
 _EXPIRED = "ExpiredIteratorException"
 _REFUSED = "InvalidArgumentException"
 _SERVER_ERROR = 500
-_TRIES = 4  # of a read that fails, but neither by throttling nor for good
+_TRIES = 4  # failed reads in a row after which a cursor gives up, unless Kinesis throttles
 _LONGEST_PAUSE = 5.0  # Kinesis throttles a shard for this long after an answer of 10 MiB
 MOST_RECORDS = 10_000
 """The most records that one read returns."""
-_LATE_SECONDS = 5.0  # how far clocks differ, and how late records are shown
+_LATE_SECONDS = 5.0  # by how much clocks may differ, and how late Kinesis may show a record
 
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A shard: its id, the hash keys that it takes, whether it takes records still, and its first possible sequence number."""
+    """A shard.
+
+    Attributes:
+        keys: the hash keys that Kinesis maps to it.
+        is_open: it still receives records.
+        start: its first possible sequence number.
+    """
 
     shard_id: str
     keys: range
@@ -54,7 +60,14 @@ class Shard:
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """Where reading begins: at the oldest record, behind a record, at one, at a time in UNIX seconds, or behind all records."""
+    """Where reading begins: by default at the shard's oldest record.
+
+    Attributes:
+        after: begin behind this record.
+        at: begin at this record.
+        moment: begin at this time, in UNIX seconds.
+        is_tip: begin behind all records.
+    """
 
     after: Number = START
     at: Number = START
@@ -78,9 +91,9 @@ class Page:
     """The answer to one read.
 
     Attributes:
-        at_tip: nothing came behind them when the read was answered.
-        ended: the shard is closed, and nothing ever comes behind them.
-        behind_seconds: how far the answer is behind the shard's newest record, as Kinesis tells it.
+        at_tip: Kinesis says that no record followed when it answered.
+        ended: Kinesis says that the shard is closed and no record will ever follow.
+        behind_seconds: how far the answer is behind the shard's newest record, according to Kinesis.
     """
 
     records: Sequence[Mapping[str, Any]]
@@ -90,7 +103,7 @@ class Page:
 
 
 class Cursor:
-    """Reads one shard, read by read, for callers that read several in turn.
+    """Reads one shard, one read at a time, for callers that read several shards in turn.
 
     Attributes:
         due: UNIX seconds before which the next read must not be made.
@@ -110,19 +123,19 @@ class Cursor:
 
     @property
     def position(self) -> Position:
-        """Where a new cursor would go on."""
+        """Where a new cursor would continue."""
         return self._position
 
     def seek(self, position: Position) -> None:
-        """Go on from another position."""
+        """Continue from another position."""
         self._position, self._iterator = position, None
 
     def read(self, limit: int = MOST_RECORDS) -> Page | None:
-        """Make one read of at most that many records; return None if Kinesis asks for patience: `due` says when to read again.
+        """Make one read of at most `limit` records; return None if Kinesis throttles or fails for now. `due` says when to read again.
 
         Raises:
-            ShardUnreadableError: Kinesis definitely refuses, or fails again and again.
-            NoSuchRecordError: Kinesis says that the shard never had the record at which reading is to begin.
+            ShardUnreadableError: Kinesis definitely refuses, or fails repeatedly.
+            NoSuchRecordError: Kinesis says that the shard never had the record to begin at.
         """
         try:
             if self._iterator is None:
@@ -138,7 +151,7 @@ class Cursor:
         records: list[Mapping[str, Any]] = answer["Records"]
         if records:
             self._position = Position(after=max([number(one["SequenceNumber"]) for one in records]))
-        elif self._position.is_tip:  # a new iterator must not skip what arrives until it is there
+        elif self._position.is_tip:  # the next iterator must not skip records that arrive before it exists
             self._position = Position(moment=self._clock.now() - _LATE_SECONDS)
         self._iterator = answer.get("NextShardIterator")
         ended = self._iterator is None
@@ -171,9 +184,9 @@ class Shards:
         self._asked_at = float("-inf")
 
     def chain(self, shard: str) -> ChainId:
-        """Return the chain of a shard whose records have just been received.
+        """Return the chain of a shard from which records have just been received.
 
-        The shards are listed again when the last call was some seconds ago: the stream may have been created again since.
+        If the last call was more than BELIEVED_SECONDS ago, this lists the shards again, because the stream may have been recreated.
 
         Raises:
             ShardUnreadableError: Kinesis does not list the shard.
@@ -186,7 +199,7 @@ class Shards:
         return self._chains[shard]
 
     def has(self, chain: ChainId) -> bool:
-        """Return whether the stream, as it is now, has the shard of a chain.
+        """Return whether the stream has the shard of a chain now; a recreated stream does not.
 
         Raises:
             ShardUnreadableError: Kinesis does not answer.
@@ -197,8 +210,8 @@ class Shards:
 
     def _list(self) -> None:
         # `SequenceNumberRange` is documented as the range of a shard's possible sequence numbers, so its start identifies one shard.
-        # A stream that is created again under the same name may have lower numbers; `StreamCreationTimestamp` is documented as
-        # approximate, and `StreamId` as not implemented.
+        # A recreated stream may have lower numbers. `StreamCreationTimestamp` is documented as approximate, and `StreamId` as not
+        # implemented.
         self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
 
     def summary(self) -> Mapping[str, Any]:
@@ -214,7 +227,7 @@ class Shards:
         return answer["StreamDescriptionSummary"]
 
     def created_at(self) -> float:
-        """Return about when the stream was created, in UNIX seconds.
+        """Return when the stream was created, approximately, in UNIX seconds.
 
         Raises:
             ShardUnreadableError: Kinesis does not answer.
@@ -223,7 +236,7 @@ class Shards:
         return created.timestamp()
 
     def all(self) -> Iterator[Shard]:
-        """Yield all shards, parents before their children, closed ones too while records of theirs are kept.
+        """Yield all shards, parents before their children. A closed shard is included while the stream keeps records of it.
 
         Raises:
             ShardUnreadableError: Kinesis does not answer.
@@ -251,10 +264,10 @@ class Shards:
     def pages(
         self, shard: str, position: Position, until: float = float("inf"), limit: int = MOST_RECORDS
     ) -> Iterator[Page | None]:
-        """Yield what a shard holds from a position on, without an end; None once it is `until`, in UNIX seconds.
+        """Yield a shard's pages from a position on, and wait for more at the tip. At `until` (UNIX seconds), yield None and end.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses, or fails again and again.
+            ShardUnreadableError: Kinesis refuses, or fails repeatedly.
         """
         cursor = self.cursor(shard, position)
         while True:
@@ -273,9 +286,9 @@ class Shards:
     def read(
         self, shard: str, first: Number, last: Number, expected: int, deadline: Deadline
     ) -> list[Record]:
-        """Return the shard's records from `first` to `last` in order, each once, as far as it shows them now.
+        """Return the shard's records from `first` to `last` in order, without duplicates, as far as it shows them now.
 
-        It reads one more than `expected` at a time: what lies behind `last` would cost the shard's other readers their share.
+        One read asks for `expected` and one more: reading further behind `last` would use up the share of the shard's other readers.
 
         Raises:
             ShardUnreadableError: Kinesis fails, or the time is up.
@@ -292,5 +305,5 @@ class Shards:
 
 
 def hash_key(partition_key: str) -> int:
-    """Return where in 0 … 2^128 - 1 Kinesis places a partition key."""
+    """Return the hash key, 0 … 2^128 - 1, that Kinesis maps a partition key to."""
     return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())

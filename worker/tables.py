@@ -1,8 +1,8 @@
-"""How many tables an account may have, so that no sender fills a database with them.
+"""Limits how many tables an account may have, so that no sender can fill a database with them.
 
-Tables that Sluice creates are noted in the ledger, per account, before they are created. If a span has more new tables than an account
-may have, or the account has no room left, the notes are read before it is planned: rows of tables that would be too many become one
-chunk, whatever their number.
+Before Sluice creates a table, it notes it in the ledger under its account. If a span has more new tables than the account may have, or
+the account has no room left, the worker reads these notes before it plans the span. Rows of all tables beyond the limit then become one
+chunk.
 """
 
 from collections import defaultdict
@@ -12,10 +12,10 @@ from worker.ledger import Ledger
 
 
 class Tables:
-    """What this function instance knows of accounts' tables.
+    """The accounts' tables, as far as this function instance knows them.
 
     Attributes:
-        known: by account, tables that are there.
+        known: by account, tables that exist.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -24,7 +24,7 @@ class Tables:
         self._full: set[str] = set()
 
     def may_create(self, account: str, table: str, limit: int) -> bool:
-        """Note that a table is about to be created; return whether it may be.
+        """Note that a table is about to be created; return whether the limit allows it.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -36,7 +36,7 @@ class Tables:
         return False
 
     def excess(self, account: str, tables: Iterable[str], limit: int) -> frozenset[str]:
-        """Return which of the tables of an account's rows would be too many.
+        """Return those of an account's tables that would exceed its limit.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.

@@ -1,7 +1,7 @@
-"""Treasure Data over HTTP: imports, databases and tables, its status, and queries for single rows.
+"""The client of Treasure Data's API: imports, databases and tables, its status, and queries for single rows.
 
-Requests carry the headers that the official clients send and no others. What an answer means for an import is decided
-in one place, `classify`.
+Requests carry the same headers as those of the official clients, and no others. `classify` alone decides what a response to an import
+means.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from worker.secret import Secret
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
-_MAX_ANSWER_BYTES = 16 << 20  # a listing of tables holds all their columns
+_MAX_ANSWER_BYTES = 16 << 20  # enough for a list of tables, which includes all their columns
 _USER_AGENT = "Sluice/0.1.0"
 
 
@@ -39,20 +39,19 @@ class Meaning(Enum):
     TOO_LARGE = "too large"
     REFUSED = "refused permanently"
     ROWS_REFUSED = "rows of it are refused permanently"
-    KEY_REFUSED = "our key is refused"
-    PASSING = "may pass"
+    KEY_REFUSED = "our API key is refused"
+    PASSING = "the failure may be temporary"
 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What came of an import.
+    """The reply to an import, or the lack of one.
 
     Attributes:
-        meaning: what it means.
         reason: one word for logs, set-aside objects and the ledger.
-        definitely_not_delivered: Treasure Data cannot have accepted the rows (of no meaning for ACCEPTED).
-        retry_after: seconds for which Treasure Data asks to be left alone.
-        key: the key that was refused.
+        definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
+        retry_after: how many seconds Treasure Data asks us to wait.
+        key: the API key that was refused.
     """
 
     meaning: Meaning
@@ -80,9 +79,9 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
     """Return what the answer to an import means.
 
     Args:
-        answer: what came back.
+        answer: the response.
         sent: `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
-        now: UNIX seconds, against which Retry-After may be given.
+        now: UNIX seconds, to interpret a Retry-After that is a date.
     """
     status, is_refusal = answer.status, answer.is_refusal
     if status == 200:
@@ -92,7 +91,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
         if told.get("md5_hex", sent["md5_hex"]) != sent["md5_hex"]:
             return Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False)
         return Reply(Meaning.PASSING, "undocumented_answer", definitely_not_delivered=False)
-    if status == 409 and is_refusal:  # this unique_id was there already
+    if status == 409 and is_refusal:  # Treasure Data already has this unique_id
         return ACCEPTED
     is_refusal &= 400 <= status < 500
     meaning = _MEANINGS.get(status, Meaning.REFUSED) if 400 <= status < 500 else Meaning.PASSING
@@ -107,7 +106,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
 
 
 class TreasureDataClient:
-    """The client."""
+    """Sends requests to Treasure Data."""
 
     def __init__(
         self, session: requests.Session, import_endpoint: str, api_endpoint: str, key: Secret, clock: Clock
@@ -119,7 +118,7 @@ class TreasureDataClient:
         self._clock = clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
-        """Import rows (gzip of MessagePack maps) under an id that is the same for the same rows; wait `seconds` for an answer."""
+        """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
         path = _path("table", "import_with_id", database, table, unique_id, "msgpack.gz")
         try:
             key = self._key.text or self._key.get()
@@ -138,16 +137,16 @@ class TreasureDataClient:
         return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
 
     def key_changed(self, refused: str) -> bool:
-        """Return whether the key has changed since it was refused."""
+        """Return whether the API key has changed since it was refused."""
         return self._key.changed(refused)
 
     def create_table(self, database: str, table: str, seconds: float) -> int:
-        """Create a table; return the status (409: it exists; 404: no such database), 0 if no answer settles it."""
+        """Create a table; return the response's status (409: it exists; 404: no such database), or 0 if no answer settles it."""
         path = ("table", "create", database, table, "log")
         return self._create(path, {"database": database, "table": table}, seconds)
 
     def create_database(self, database: str, seconds: float) -> int:
-        """Create a database; return the status (409: it exists), 0 if no answer settles it."""
+        """Create a database; return the response's status (409: it exists), or 0 if no answer settles it."""
         return self._create(("database", "create", database), {"database": database}, seconds)
 
     def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> int:
@@ -160,12 +159,12 @@ class TreasureDataClient:
         return answer.status == 200 and isinstance(answer.document.get("status"), str)
 
     def knows_key(self) -> bool:
-        """Return whether Treasure Data knows our key, whatever it allows."""
+        """Return whether Treasure Data knows our API key, whatever the key allows."""
         answer = self._try("GET", *DATABASES)
         return answer.names("databases") is not None or (answer.status == 403 and answer.is_refusal)
 
     def try_key(self) -> tuple[str, int, str]:
-        """Return what our key gets: the API's host, the status it answered, and the type of the error if there was no answer (0)."""
+        """Try our API key; return the API's host, the response's status (0 if there was none), and the type of the error or an empty string."""
         host = urlsplit(self._api_endpoint).netloc
         try:
             return host, self._api("GET", *DATABASES, seconds=PROBE_SECONDS).status, ""
@@ -173,12 +172,12 @@ class TreasureDataClient:
             return host, 0, type(error).__name__
 
     def lacks_database(self, database: str) -> bool:
-        """Return whether Treasure Data lists its databases without this one; not so if nothing settles it."""
+        """Return whether Treasure Data lists its databases without this one; False if no answer settles it."""
         names = self._try("GET", *DATABASES).names("databases")
         return names is not None and database not in names
 
     def shows_columns(self, database: str, table: str) -> bool | None:
-        """Return whether a table shows the columns that rows are asked for by; None if nothing settles it."""
+        """Return whether a table has the columns by which rows are queried; None if no answer settles it."""
         return self._try("GET", "table", "show", database, table).shows_columns(table)
 
     def ask(
@@ -189,7 +188,10 @@ class TreasureDataClient:
         deadline: Deadline,
         not_before: float = 0.0,
     ) -> Presence:
-        """Query, not before `not_before` (UNIX seconds), whether rows of one import are there, each by its event_id, received_at and time."""
+        """Query for rows of one import, each by its event_id, received_at and time.
+
+        A query that began before `not_before` (UNIX seconds) does not prove that rows are absent.
+        """
         question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
         try:
             return question.ask(rows)
@@ -197,7 +199,7 @@ class TreasureDataClient:
             return Presence.UNDECIDED
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
-        """Return the answer to a request; one that settles nothing if there is none."""
+        """Return the answer to a request; if there is none, return an answer that settles nothing."""
         try:
             return self._api(method, *path, seconds=seconds)
         except (requests.RequestException, SecretUnavailableError):
@@ -244,7 +246,7 @@ class TreasureDataClient:
             url,
             headers=headers,
             data=body,
-            timeout=timeout,  # type: ignore[arg-type]  # requests takes urllib3's own, which knows a total
+            timeout=timeout,  # type: ignore[arg-type]  # requests accepts urllib3's own, which can bound the total
             allow_redirects=False,
             stream=True,
         ) as response:
@@ -262,7 +264,7 @@ def _path(*parts: str) -> str:
 
 
 def _lost(error: requests.RequestException) -> Reply:
-    """Return what an exchange without an answer means: the rows were definitely not delivered only if no connection was made."""
+    """Return the reply for an exchange without an answer: rows were definitely not delivered only if no connection was made."""
     if isinstance(error, requests.ConnectTimeout):
         return Reply(Meaning.PASSING, "connect_timeout")
     if isinstance(error, requests.Timeout):
@@ -276,7 +278,7 @@ def _lost(error: requests.RequestException) -> Reply:
 
 
 def _seconds(retry_after: str | None, now: float) -> float:
-    """Return a Retry-After, in seconds or as a date, as seconds from now."""
+    """Return the seconds from now until a Retry-After, which is a number of seconds or a date; 0 if it is neither."""
     if not retry_after:
         return 0.0
     try:

@@ -1,6 +1,6 @@
-"""The composition root of the delivery functions: every part, built once from settings and effects.
+"""The composition root of the delivery functions: builds every part once, from settings and effects.
 
-Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulation and benchmarks pass in theirs.
+Lambda passes in AWS, Redis and Treasure Data; tests, fault injection, simulations and benchmarks pass in their own.
 """
 
 import os
@@ -66,19 +66,19 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 REDIS_URL_SECONDS = 600.0
-"""How long a change of the Redis URL may take to be noticed."""
+"""How long it may take to notice a change of the Redis URL."""
 
 IAM_SESSION_SECONDS = 6 * 3600.0
-"""How long connections that IAM admitted are used: ElastiCache ends them after twelve hours."""
+"""How long to use connections that were authenticated by IAM: ElastiCache ends them after twelve hours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Effects:
-    """Everything that the functions reach outside of themselves.
+    """Everything outside of the functions that they use.
 
     Attributes:
-        kinesis: a client that repeats nothing by itself: a repeated put could be on the stream twice.
-        dynamodb: a client that may repeat writes: the ledger recognises its own.
+        kinesis: a client that must not retry, because a repeated put could be on the stream twice.
+        dynamodb: a client that may repeat writes, because the ledger recognizes its own.
         session: carries requests to Treasure Data; it must not retry.
     """
 
@@ -101,7 +101,7 @@ class Wiring:
 
     Args:
         without: guards to leave out.
-        replaced: by class, what fault injection builds in its place.
+        replaced: by class, the class that fault injection builds in its place.
     """
 
     def __init__(
@@ -222,7 +222,7 @@ class Wiring:
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
 
     def deadline(self, context: Any) -> Deadline:
-        """Return the deadline of an invocation, given Lambda's context of it."""
+        """Return the deadline of an invocation, given its Lambda context."""
         return Deadline.of(self.effects.clock, context.get_remaining_time_in_millis())
 
     @classmethod
@@ -237,7 +237,7 @@ class Wiring:
 
 
 class _OnFirstUse:
-    """A client that is created when it is needed."""
+    """A client that is created when it is first used."""
 
     def __init__(self, create: Callable[[], Any]) -> None:
         self._create = create
@@ -269,13 +269,13 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
     )
 
 
-# a response of AWS must end in time, too
+# responses from AWS must also end in time
 AWSHTTPConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]  # it is http.client's
 AWSHTTPSConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]
 
 
 def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> Any:
-    """Return a boto3 client that answers, or fails, within a few seconds."""
+    """Return a boto3 client whose calls succeed or fail within a few seconds."""
 
     def create() -> Any:
         config = Config(
@@ -293,7 +293,7 @@ def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds
 def _redis(
     settings: WorkerSettings, secrets: "SecretsManagerClient", clock: Clock
 ) -> "Callable[[], redis.Redis]":
-    """Return what returns the Redis client: another one when the secret names another server, or IAM's sessions grow old."""
+    """Return a function that returns the Redis client, and a new one when the secret names another server or IAM sessions grow old."""
     if settings.redis_url:
         session = boto3.Session()
 
