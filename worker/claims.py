@@ -53,7 +53,7 @@ class Claims:
                 first.setdefault(record.request_id, record)
         claims = self._claim({one: _claim_of(record, chain) for one, record in first.items()})
         ignored: set[Number] = set()
-        for place, record in enumerate(records):
+        for position, record in enumerate(records):
             if not record.claim:
                 continue
             claim, me = claims.get(record.request_id), _claim_of(record, chain)
@@ -61,7 +61,7 @@ class Claims:
             if not counts and first[record.request_id] is record:
                 counts = None if claim is None else self._takes_over(record.request_id, me, claim)
             if counts is None:
-                return records[:place], frozenset(ignored)
+                return records[:position], frozenset(ignored)
             if not counts:
                 ignored.add(record.number)
         return records, frozenset(ignored)

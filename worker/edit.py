@@ -16,9 +16,8 @@ from worker.ledger import Place
 from worker.span import ChunkKey
 
 if TYPE_CHECKING:
-    from worker.execution import (
-        Delivery,
-    )  # the `sluice` command checks rows, and loads none of the modules that deliver
+    # the `sluice` command checks rows, and loads none of the modules that deliver
+    from worker.execution import Delivery
 
 _FIXED = ("event_id", "received_at")  # they identify the event
 

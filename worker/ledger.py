@@ -602,7 +602,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         counts={Group.parse(name): int(count["N"]) for name, count in item["g"]["M"].items()},
         records=int(item["n"]["N"]),
         digest=item["h"]["B"] if "h" in item else b"",
-        ignored=_places(item["i"]["B"]) if "i" in item else frozenset(),
+        ignored=_positions(item["i"]["B"]) if "i" in item else frozenset(),
         archived=Archived(*map(int, item["a"]["S"].split("-"))) if "a" in item else None,
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
@@ -613,14 +613,14 @@ def _span(item: Mapping[str, Any]) -> Span:
     )
 
 
-def _bitmap(places: frozenset[int]) -> bytes:
+def _bitmap(positions: frozenset[int]) -> bytes:
     """Return the positions as a bitmap; position 0 is the lowest bit of the first byte."""
-    return sum(1 << place for place in places).to_bytes(max(places) // 8 + 1, "little")
+    return sum(1 << position for position in positions).to_bytes(max(positions) // 8 + 1, "little")
 
 
-def _places(bitmap: bytes) -> frozenset[int]:
+def _positions(bitmap: bytes) -> frozenset[int]:
     bits = int.from_bytes(bitmap, "little")
-    return frozenset(place for place in range(bits.bit_length()) if bits >> place & 1)
+    return frozenset(position for position in range(bits.bit_length()) if bits >> position & 1)
 
 
 def _destination(text: str) -> Destination:

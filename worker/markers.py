@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
 IDLE_SECONDS = 6 * 3600.0
-"""A shard counts as idle this long after its last batch was planned. That batch's records outlast this: the stream keeps them for at least
-half of its retention, 12 hours or more, after they are planned."""
+"""A shard counts as idle this long after its last batch was planned. The stream keeps that batch's records for longer: for 12 hours or more."""
 
 
 class Markers:

@@ -16,9 +16,8 @@ from worker.record import Record
 from worker.shards import Shards
 from worker.span import EXPIRED, ChunkKey, Span
 
-_MAX_BATCH_BYTES = (
-    6 << 20
-)  # the largest event of Lambda: with a cut of at least this many bytes, only the rows cut a group
+# Lambda's largest event. If a chunk may have this many bytes or more, only the limit of rows cuts a group.
+_MAX_BATCH_BYTES = 6 << 20
 
 
 class OpenSpans:
@@ -48,10 +47,10 @@ class OpenSpans:
             if len(records) > span.records:
                 raise left_out(len(records) - span.records, span.first, span.last)
             raise HeldError("records of an open span cannot be read yet")
-        ignored = frozenset(records[place].number for place in span.ignored if is_whole)
+        ignored = frozenset(records[position].number for position in span.ignored if is_whole)
         groups = as_planned(group(records, owners_of(records, span.destinations), ignored), span.counts)
         if batch.terms.forced is not None:  # rows that the plan left out
-            groups = {place: blocks for place, blocks in groups.items() if place in span.counts}
+            groups = {key: blocks for key, blocks in groups.items() if key in span.counts}
         while not span.done:
             expired, left = ({}, groups) if is_whole else self._without_expired(span, groups)
             opened = {

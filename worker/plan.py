@@ -128,11 +128,13 @@ def plan(
             groups = without(groups, surplus)
         counts = count(groups)
         if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
-            places = frozenset(
-                place for place, record in enumerate(stretch if ignored else ()) if record.number in ignored
+            positions = frozenset(
+                position
+                for position, record in enumerate(stretch if ignored else ())
+                if record.number in ignored
             )
             has_claims = any(claim for _, _, claim in senders)
-            return Plan(stretch, destinations, cut, groups, counts, places, has_claims)
+            return Plan(stretch, destinations, cut, groups, counts, positions, has_claims)
         stretch = stretch[: len(stretch) // 2]
 
 
@@ -161,8 +163,8 @@ def only_delivered(planned: Plan, root: Span) -> Plan:
             or Group(then[sender], block[0]) not in root.counts
         )
     }
-    groups = {place: blocks for place, blocks in planned.groups.items() if place not in left_out}
-    passed_over = {place: rows for place, rows in planned.counts.items() if place in left_out}
+    groups = {key: blocks for key, blocks in planned.groups.items() if key not in left_out}
+    passed_over = {key: rows for key, rows in planned.counts.items() if key in left_out}
     return replace(planned, groups=groups, counts=count(groups), passed_over=passed_over)
 
 
@@ -181,7 +183,7 @@ def group(
     records: Iterable[Record], owners: Owners, ignored: frozenset[Number] = frozenset()
 ) -> dict[Group, list[Block]]:
     """Return the records' blocks by group. Rows of senders without an owner get the code UNPLANNED."""
-    blocks_by_place: dict[tuple[Owner | None, str, str], list[Block]] = {}
+    blocks_by_key: dict[tuple[Owner | None, str, str], list[Block]] = {}
     rejected = []
     for record in records:
         number, _at, account, key_id, _received, _id, _claim, blocks, refused, events, _key, _data = record
@@ -189,17 +191,17 @@ def group(
             continue
         owner = owners.get((account, key_id))
         for block in blocks:
-            place = (owner, block[0], "")
+            key = (owner, block[0], "")
             try:
-                blocks_by_place[place].append(block)
+                blocks_by_key[key].append(block)
             except KeyError:
-                blocks_by_place[place] = [block]
+                blocks_by_key[key] = [block]
         for block in refused:
-            blocks_by_place.setdefault((owner, "", block[0]), []).append(block)
+            blocks_by_key.setdefault((owner, "", block[0]), []).append(block)
         if events and owner is not None:
             rejected.append((owner, record))
     groups: dict[Group, list[Block]] = {}
-    for (owner, table, code), found in blocks_by_place.items():
+    for (owner, table, code), found in blocks_by_key.items():
         if owner is None:
             groups.setdefault(Group(NO_OWNER, "", UNPLANNED), []).extend(found)
         else:
@@ -217,26 +219,26 @@ def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block
     tables: dict[Owner, set[str]] = {}
     room: dict[Owner, tuple[int, int]] = {}
     for owner, record in records:
-        for _place, code, table, original, message in record.rejected:
+        for _index, code, table, original, message in record.rejected:
             named = tables.setdefault(owner, set())
             if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
                 named.add(table)
             is_named = code in COLUMN_CODES or table in named
-            place = Group(owner, table if is_named else "", code, is_rejected=True)
-            counts[place] += 1
+            key = Group(owner, table if is_named else "", code, is_rejected=True)
+            counts[key] += 1
             events, size = room.get(owner, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
             if original and events and len(original) + len(message) <= size:
                 room[owner] = events - 1, size - len(original) - len(message)
-                kept.setdefault(place, []).append(msgpack.packb((record.received_at, original, message)))
-    return {place: [(place.label, number, b"".join(kept.get(place, ())))] for place, number in counts.items()}
+                kept.setdefault(key, []).append(msgpack.packb((record.received_at, original, message)))
+    return {key: [(key.label, number, b"".join(kept.get(key, ())))] for key, number in counts.items()}
 
 
 def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Excess) -> set[Group]:
     """Return the groups with tables that exceed their account's limit."""
     tables: dict[Owner, list[str]] = {}
-    for place in groups:
-        if not place.code:
-            tables.setdefault(place.owner, []).append(place.table)
+    for key in groups:
+        if not key.code:
+            tables.setdefault(key.owner, []).append(key.table)
     surplus = set()
     for owner, found in tables.items():
         account = answers.get(owner.account)
@@ -252,20 +254,20 @@ def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[
     """
     kept: dict[Group, Sequence[Block]] = {}
     gathered: dict[Group, list[Block]] = {}
-    for place, blocks in groups.items():
-        if place in surplus:
-            mixed = gathered.setdefault(Group(place.owner, "", TOO_MANY_TABLES), [])
+    for key, blocks in groups.items():
+        if key in surplus:
+            mixed = gathered.setdefault(Group(key.owner, "", TOO_MANY_TABLES), [])
             mixed += [(TOO_MANY_TABLES, block[1], msgpack.packb(block)) for block in blocks]
         else:
-            kept[place] = blocks
+            kept[key] = blocks
     return kept | gathered
 
 
 def as_planned(groups: Groups, counts: Mapping[Group, int]) -> Groups:
     """Return the groups of an existing plan, in which the same tables are too many as when it was made."""
-    if not any(place.code == TOO_MANY_TABLES and not place.is_rejected for place in counts):
+    if not any(key.code == TOO_MANY_TABLES and not key.is_rejected for key in counts):
         return groups
-    return without(groups, {place for place in groups if not place.code and place not in counts})
+    return without(groups, {key for key in groups if not key.code and key not in counts})
 
 
 def count(groups: Groups) -> dict[Group, int]:

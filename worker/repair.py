@@ -24,9 +24,8 @@ from worker.span import TOO_MANY_TABLES, ChunkKey, milliseconds
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
-    from worker.execution import (
-        Delivery,
-    )  # the `sluice` command checks events, and loads none of the modules that deliver
+    # the `sluice` command checks events, and loads none of the modules that deliver
+    from worker.execution import Delivery
 
 _ATTEMPTS = 5  # to write the ledger, if others write the span too
 

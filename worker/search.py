@@ -102,9 +102,7 @@ class Search:
         self._deadline = deadline
         self._everywhere = False  # a record may be on any shard, whatever its key
         self._oldest = float("inf")  # records put before then have expired
-        self._unread: dict[
-            Identity, set[str]
-        ] = {}  # the shards in which an envelope's window has not been read
+        self._unread: dict[Identity, set[str]] = {}  # shards with an unread window, by envelope
         self.undecided = {one.identity: dict(one.read) for one in sought}
         self.shards = self.reads = self.records = 0
 

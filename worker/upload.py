@@ -260,9 +260,7 @@ class _Run:
         self._resting: list[tuple[float, int, _Lane]] = []
         self._rests = 0
         self._under_way = 0
-        self._prompt: dict[
-            Upload, _Lane
-        ] = {}  # sends that have not yet taken longer than usual, oldest first
+        self._prompt: dict[Upload, _Lane] = {}  # sends that are not slow yet, oldest first
         self._outcomes: dict[Upload, Outcome] = {}
         self._probe: bool | None = None
         self._key_probe: bool | None = None

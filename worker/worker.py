@@ -94,9 +94,7 @@ class Worker:
         self._rules = delivery.rules
         self._clock = delivery.clock
         self._telemetry = delivery.telemetry
-        self._ends: dict[
-            str, Gap
-        ] = {}  # by shard, the end of its chain as this function instance last left it
+        self._ends: dict[str, Gap] = {}  # ends of chains by shard, as this function instance left them
 
     @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
@@ -175,9 +173,7 @@ class Worker:
                 found.chain,
                 found.after,
                 self._clock.now(),
-                archive_days=0
-                if is_forced
-                else self._archive_days,  # the first delivery archived these records
+                archive_days=0 if is_forced else self._archive_days,  # they are archived already
                 in_order=not is_forced and not batch.terms.is_replay,
             )
             won, current = self._ledger.append(span)
@@ -197,12 +193,12 @@ class Worker:
         return self._ledger.locate(batch.chain, first)
 
     def _report_passed_over(self, batch: ShardBatch, passed_over: Mapping[Group, int]) -> None:
-        for place, rows in passed_over.items():
-            batch.terms.passed_over[f"{place.owner.account}/{place.label}"] += rows
+        for group, rows in passed_over.items():
+            batch.terms.passed_over[f"{group.owner.account}/{group.label}"] += rows
             self._telemetry.warning(
                 "a forced replay skips rows: others that were planned with them have not been delivered",
-                account=place.owner.account,
-                table=place.label,
+                account=group.owner.account,
+                table=group.label,
                 rows=rows,
             )
 
@@ -250,7 +246,7 @@ class Worker:
         whole = self._open_spans.read(batch, span)
         if not span.is_whole([record.number for record in whole]):
             raise HeldError("records of the span cannot be read yet")
-        return span, frozenset(whole[place].number for place in span.ignored)
+        return span, frozenset(whole[position].number for position in span.ignored)
 
     def _take_up(self, batch: ShardBatch, span: Span) -> None:
         """Execute an open span of an earlier invocation."""
