@@ -12,7 +12,7 @@ from shared.accounts import ALL_FIELDS, Account, AccountKeys
 
 
 def apply(redis: Any, keys: AccountKeys, accounts: Mapping[str, Account], now: float) -> None:
-    """Replace the stack's accounts in Redis by these, by name; other stacks' accounts stay as they are.
+    """Replace the stack's accounts in Redis with these, by name; other stacks' accounts stay as they are.
 
     Each command concerns one key, so it works on a cluster. The sentinel is written last, so that a Redis that has lost its data
     counts as complete only when every account is there.

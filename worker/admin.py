@@ -1,7 +1,7 @@
 """Does what the `sluice` command cannot do from an operator's machine.
 
-Redis may be in a private network; the admin function is in the same one. It reads and writes accounts, and checks Redis and Treasure
-Data from there. If a request fails, the response has `error`, one word, and `message`, which says what is wrong and what to do.
+Redis may be in a private network that only the stack's functions can reach. This one reads and writes accounts, and checks Redis and
+Treasure Data from there. If a request fails, the response has `error`, one word, and `message`, which says what is wrong and what to do.
 """
 
 from collections.abc import Callable, Mapping

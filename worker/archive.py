@@ -66,7 +66,7 @@ class ArchivedSpan(NamedTuple):
 
     @classmethod
     def of(cls, span: Span) -> Self | None:
-        """Return the description of a span; None if its plan does not have it archived."""
+        """Return the description of a span; None if its plan does not archive it."""
         if span.archived is None:
             return None
         hour = _hour(span.planned_at / 1000)
@@ -103,7 +103,7 @@ class Archive:
         self._acknowledged: set[str] = set()
 
     def put(self, span: Span, records: Sequence[Record]) -> None:
-        """Write a span's object, with all its records, unless S3 has it; do nothing if the span's plan does not have it archived.
+        """Write a span's object, with all its records, unless S3 has it. Do nothing if the span's plan does not archive it.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it, or has something else in its place.
@@ -118,7 +118,7 @@ class Archive:
         self._acknowledged.add(name)
 
     def _check_existing(self, span: Span) -> None:
-        """Check that the existing object holds the span's records: that S3 says there is one proves nothing."""
+        """Check that the existing object holds the span's records: S3's word that there is an object proves nothing."""
         if self.get(span) is None:
             raise BucketUnavailableError("S3 says that the span's object exists, but does not return it")
 

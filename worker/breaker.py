@@ -35,7 +35,7 @@ class Breakers:
     """The health of databases, as far as this function instance knows it.
 
     Attributes:
-        found_open: the databases with an open breaker, by this function instance's last look at the ledger and what it found itself.
+        found_open: the databases with an open breaker, as this function instance last read or changed it.
     """
 
     def __init__(self, ledger: Ledger, clock: Clock, telemetry: Telemetry) -> None:

@@ -29,7 +29,7 @@ class Edits:
         self._delivery = delivery
 
     def make(self, place: Place, key: ChunkKey, payload: bytes) -> None:
-        """Replace a dead letter's rows by `payload`: the same number of MessagePack maps, back to back, in the same order.
+        """Replace a dead letter's rows with `payload`: the same number of MessagePack maps, back to back, in the same order.
 
         This writes the new object first, then the ledger. If a send has begun meanwhile, the write to the ledger fails, and the old
         rows stay.

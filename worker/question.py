@@ -146,7 +146,7 @@ class Question:
 
 
 def _condition(row: object) -> str | None:
-    """Return SQL that is true for this row only, with its time to limit what Treasure Data must read; None if the row has no identity."""
+    """Return SQL that is true for this row only; None if the row lacks a column for that. Its time limits what Treasure Data reads."""
     match row:
         case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
             text = event_id.replace("'", "''")

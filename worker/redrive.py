@@ -333,10 +333,8 @@ class Redrive:
         presence = self._presence(run, chunk, database, entry)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
-                with run.lock:
-                    run.databases[
-                        database
-                    ].failures = _FAILURES  # our key has no access, perhaps for a while only
+                with run.lock:  # our key has no access now: skip the database for the rest of the run
+                    run.databases[database].failures = _FAILURES
                 return None
             # ask again: access may have been missing at the query, and restored before the import
             presence = self._presence(run, chunk, database, entry)

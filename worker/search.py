@@ -159,9 +159,8 @@ class Search:
                 lanes.append(_Lane(shard, share, self._source))
         for lane in lanes:
             for one in lane.sought:
-                if (
-                    one.identity in self._unread
-                ):  # else no open shard takes its key, so the list is incomplete
+                # without an open shard for its key, the list of shards is incomplete
+                if one.identity in self._unread:
                     self._unread[one.identity].add(lane.shard.shard_id)
         return sorted(lanes, key=attrgetter("until"))
 

@@ -236,7 +236,7 @@ class Span:
         ignored: positions of the records that do not count, because another copy of their envelope does.
         archived: how the archive keeps its records; None if it does not.
         version: grows by one with every write.
-        writer: a random name of the last write.
+        writer: a random name for the last write.
         done: no chunk is pending: all are delivered or set aside.
         settled_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
         entries: the states of chunks that differ from the default.
@@ -354,7 +354,7 @@ def _depth(key: ChunkKey) -> int:
 
 
 def _join(entries: dict[ChunkKey, Entry], key: ChunkKey, *, done: bool) -> None:
-    """Replace the entries of two halves in the same final state by one; in a done span, delete it if both are delivered."""
+    """Replace the entries of two halves in the same final state with one; in a done span, delete it if both are delivered."""
     first, second = (entries.get(half) for half in key.halves)
     if first is None and second is None and done:
         del entries[key]

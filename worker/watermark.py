@@ -262,7 +262,7 @@ class Watermarks:
         return True
 
     def _check_empty(self, lane: _Lane, began: float) -> None:
-        """Check that a shard that shows no record is closed, and that the ledger knows of no record that it still has.
+        """Check that a shard that shows no record may be empty: it is closed, and the ledger knows of no record that it still has.
 
         Raises:
             UnprovenError: it may hold records.
