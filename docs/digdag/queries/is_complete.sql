@@ -1,5 +1,5 @@
--- True once all rows that were received before the session's date are there. '*' stands for all tables.
--- Add "and set_aside = 0" to wait for rows that are set aside as well.
+-- True once all rows that were received before the session's date are in the table or set aside. '*' stands for all tables.
+-- To wait for set-aside rows as well, add "and set_aside = 0".
 select count(*) > 0
 from sluice_watermarks
 where TD_TIME_RANGE(time, '${session_date}', null, '${sluice.timezone}')
