@@ -1,4 +1,4 @@
-"""What a stack costs, beside the alternatives."""
+"""The monthly cost of a stack, and of the alternatives."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from ops.prices import UNITS
 
 
 def test_ranges_where_sluice_is_dearer() -> None:
-    """A range in which Sluice is dearer ends where the two cost the same."""
+    """A range in which Sluice costs more ends where both cost the same."""
     alternative = Alternative("other", "other", lambda events: events / 1e5, 1e8, "", "")
 
     (low,) = ranges_where_dearer(lambda _: 50.0, alternative)
@@ -20,8 +20,8 @@ def test_ranges_where_sluice_is_dearer() -> None:
     assert [] == ranges_where_dearer(lambda _: 0.0, alternative)
 
 
-def test_published_figures_are_met() -> None:
-    """Each alternative costs its published figure at the load it was published for."""
+def test_alternatives_match_their_published_figures() -> None:
+    """Each alternative's cost equals its published figure at the load that the figure is for."""
     earlier, clickstream, snowplow = ALTERNATIVES
     month = 730 * 3600
 
@@ -33,8 +33,8 @@ def test_published_figures_are_met() -> None:
     assert 200 == snowplow.usd(100 * month)
 
 
-def test_the_cost_page_has_every_price(capsys: pytest.CaptureFixture[str]) -> None:
-    """It lists every price with its page; ten million events cost no more than promised."""
+def test_the_cost_report_has_every_price(capsys: pytest.CaptureFixture[str]) -> None:
+    """The report lists every price with its page, and ten million events cost no more than promised."""
     report = Report("cost")
     cost.run(report)
     printed = "".join(capsys.readouterr().out.split())

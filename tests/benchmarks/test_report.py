@@ -12,7 +12,7 @@ PAGE = "# Page\n\n<!-- bench-one -->\nold\n<!-- end -->\n\nbetween\n\n<!-- bench
 
 
 def test_only_the_section_is_replaced() -> None:
-    """The text between the marks of a benchmark is replaced, repeatedly if need be."""
+    """Only the text between a benchmark's markers is replaced, and writing it again changes nothing."""
     once = with_section(PAGE, "one", r"new \1")
 
     assert once == PAGE.replace("old\n", "\nnew \\1\n\n")
@@ -20,13 +20,13 @@ def test_only_the_section_is_replaced() -> None:
 
 
 def test_a_page_without_the_section_is_an_error() -> None:
-    """Results are not appended to a page that has no place for them."""
+    """Results for a page without the benchmark's markers raise ValueError."""
     with pytest.raises(ValueError, match="0 places for bench-three"):
         with_section(PAGE, "three", "new")
 
 
-def test_each_benchmark_has_a_place_on_the_page() -> None:
-    """A page of docs/ has a section for every benchmark."""
+def test_each_benchmark_has_a_section() -> None:
+    """Every benchmark has a section on its page of docs/."""
     from benchmarks.__main__ import BENCHMARKS, PAGES
 
     pages = {
@@ -36,8 +36,8 @@ def test_each_benchmark_has_a_place_on_the_page() -> None:
     assert [] == [name for name, page in pages.items() if f"<!-- bench-{name} -->" not in page]
 
 
-def test_bars_are_as_long_as_their_values() -> None:
-    """Within a group, lengths are proportional to values; labels are escaped."""
+def test_bars_are_proportional_to_their_values() -> None:
+    """Within a group, the lengths of bars are proportional to their values; labels are escaped."""
     drawn = ET.fromstring(
         bars("T", [Group("A & B", [Bar("<us>", 1, "1 ms", ours=True), Bar("them", 4, "4 ms")])])
     )
@@ -48,7 +48,7 @@ def test_bars_are_as_long_as_their_values() -> None:
 
 
 def test_points_are_placed_by_their_values() -> None:
-    """Equal distances are equal ratios on a logarithmic axis, and equal differences on a linear one."""
+    """Equal ratios have equal distances on a logarithmic axis, and equal differences on a linear one."""
     line = Line("us", [(1, 0), (10, 5), (100, 10)], ours=True)
     drawn = ET.fromstring(lines("T", Axis("rows", logarithmic=True), Axis("seconds"), [line]))
 

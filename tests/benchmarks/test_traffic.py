@@ -22,7 +22,7 @@ def test_events_are_reproducible() -> None:
 
 
 def test_later_events_have_higher_sequence_numbers() -> None:
-    """So the worker delivers their rows too."""
+    """The worker delivers the rows of each later event."""
     made = traffic.event(20)
     work = delivery()
     for number in range(3):
@@ -32,7 +32,7 @@ def test_later_events_have_higher_sequence_numbers() -> None:
 
 
 def test_contenders_do_the_same_work() -> None:
-    """Each processes the same rows, and the floor concatenates exactly the rows in the envelopes."""
+    """Each contender processes the same rows, and the floor concatenates exactly the rows in the envelopes."""
     seconds = _contenders(20, 10)
 
     names = {"worker", "without archive", "floor", "fast floor", "decode", "td-client", "with upload"}
@@ -42,11 +42,11 @@ def test_contenders_do_the_same_work() -> None:
 
 @pytest.mark.parametrize("groups", [1, 3])
 def test_batches_are_processed(groups: int) -> None:
-    """Each round has its own worker, with all accounts."""
+    """Batches are processed with one account and with several."""
     assert ROUNDS > 1
     assert _batches(40, groups) > 0
 
 
 def test_peak_memory_is_measured_in_a_separate_process() -> None:
-    """It is larger than the event's text, and plausible."""
+    """The peak memory of a 6 MB event is plausible: above 6 MB and below 500 MB."""
     assert 6 < peak_mb(10) < 500

@@ -1,4 +1,4 @@
-"""A slice of the schedules that `make chaos` runs by the thousand."""
+"""A sample of the schedules that `make chaos` runs by the thousand."""
 
 import gc
 
@@ -19,7 +19,7 @@ EVENTS = 150
 
 @pytest.mark.parametrize("kind", [kind for kind in DRAWN if kind not in schedules.COSTLY])
 def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
-    """With one kind of trouble and what it needs beside it: nothing lost, duplicated, misrouted, stuck or miscounted."""
+    """With one kind of trouble and its companions, nothing is lost, duplicated, misrouted, stuck or miscounted."""
     schedule = schedules.draw(7, EVENTS, schedules.with_companions(kind))
     verdict = run_schedule(schedule)
     assert not verdict.violations, verdict
@@ -28,19 +28,19 @@ def test_each_kind_of_trouble_breaks_no_promise(kind: Kind) -> None:
 
 @pytest.mark.parametrize("seed", range(10_001, 10_013, 2))
 def test_mixtures_of_trouble_break_no_promise(seed: int) -> None:
-    """With many kinds of trouble at once the promises hold as well."""
+    """The promises hold with many kinds of trouble at once."""
     ran = run_seed(seed, EVENTS)
     assert not ran.verdict.violations, ran.verdict
 
 
 def test_a_schedule_leaves_the_garbage_collector_on() -> None:
-    """The worker's invocations turn it off: with one that stays frozen, a process of many schedules grew without end."""
+    """The garbage collector is on after a schedule, although worker invocations that stay frozen leave it off."""
     gc.disable()
     run_schedule(schedules.draw(3, 10, ()))
     assert gc.isenabled()
 
 
-def test_a_seed_decides_everything() -> None:
+def test_runs_are_reproducible_from_their_seed() -> None:
     """The same seed gives the same trace, line by line."""
     traces: list[list[str]] = [[], []]
     for trace in traces:
@@ -49,15 +49,15 @@ def test_a_seed_decides_everything() -> None:
     assert traces[0] == traces[1]
 
 
-def test_without_trouble_everything_is_delivered_at_once() -> None:
-    """Without trouble every row is in Treasure Data within seconds, and nothing is set aside."""
+def test_without_trouble_everything_is_delivered_within_seconds() -> None:
+    """Without trouble every row is in Treasure Data within 15 seconds, and nothing is set aside."""
     verdict = run_schedule(schedules.draw(1, EVENTS, ()))
     assert (verdict.delivered, verdict.aside, verdict.largest_delay < 15) == (EVENTS, 0, True)
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
-def test_a_wrong_edge_policy_refuses_nobody(seed: int) -> None:
-    """Cut off, of the next version, an older one or gone: of every account what does not stray from a plan is accepted."""
+def test_a_wrong_edge_policy_rejects_nobody(seed: int) -> None:
+    """With a truncated, newer, older or missing edge policy, every event that fits its account's plan is accepted."""
     pipeline, verdict = finished(schedules.draw(seed, EVENTS, (Kind.S3_POLICY, Kind.COLD)))
 
     assert not verdict.violations, verdict
@@ -66,7 +66,7 @@ def test_a_wrong_edge_policy_refuses_nobody(seed: int) -> None:
 
 
 def finished(schedule: Schedule) -> tuple[Pipeline, Verdict]:
-    """Return a pipeline that has run a schedule, and what became of the events."""
+    """Run a schedule, and return its pipeline and verdict."""
     world = World(schedule)
     pipeline = Pipeline(world, Functions(world))
     pipeline.run()
@@ -74,8 +74,8 @@ def finished(schedule: Schedule) -> tuple[Pipeline, Verdict]:
 
 
 @pytest.mark.parametrize("seed", [5, 6, 17, 27])
-def test_what_strays_from_a_plan_is_set_aside_and_repaired(seed: int) -> None:
-    """In quarantine: complete, once and counted; an operator repairs it, and each event is delivered once."""
+def test_events_that_stray_from_a_quarantining_plan_are_set_aside_and_repaired(seed: int) -> None:
+    """Each stray is set aside complete, once and counted; an operator repairs it, and it is delivered once."""
     pipeline, verdict = finished(schedules.draw(seed, EVENTS, ()))
 
     strays = {number for number, sent in pipeline.sent.items() if sent.stray(number)}
@@ -87,8 +87,8 @@ def test_what_strays_from_a_plan_is_set_aside_and_repaired(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [35, 49])
-def test_what_strays_from_a_plan_that_observes_is_delivered(seed: int) -> None:
-    """Nothing is rejected for it."""
+def test_events_that_stray_from_an_observing_plan_are_delivered(seed: int) -> None:
+    """A plan that observes rejects no event."""
     pipeline, verdict = finished(schedules.draw(seed, EVENTS, ()))
 
     assert not verdict.violations, verdict
@@ -98,8 +98,8 @@ def test_what_strays_from_a_plan_that_observes_is_delivered(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", [49, 56])
-def test_a_plan_that_changes_in_the_middle_breaks_no_promise(seed: int) -> None:
-    """Copies of a request may be judged by different plans."""
+def test_a_plan_that_changes_during_a_run_breaks_no_promise(seed: int) -> None:
+    """The promises hold even if copies of a request are judged by different plans."""
     verdict = run_schedule(schedules.draw(seed, EVENTS, (Kind.PLAN, Kind.CLIENT_DEAF, Kind.COLD)))
 
     assert not verdict.violations, verdict

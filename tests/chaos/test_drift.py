@@ -1,4 +1,4 @@
-"""Events that drift from a plan of thirty tables: a short form of `make drift`."""
+"""A short form of `make drift`: events that drift from a plan of thirty tables."""
 
 from dataclasses import replace
 
@@ -16,23 +16,23 @@ def drifted() -> Drifted:
 
 
 def test_every_violation_is_counted_and_nothing_is_lost(drifted: Drifted) -> None:
-    """In quarantine each is set aside, repaired and delivered once; where the plan observes, all are delivered."""
+    """Quarantined events are set aside, repaired and delivered once; with a plan that observes, all are delivered."""
     assert [] == list(drifted.faults())
     assert (2000, 200) == (drifted.verdict.delivered, drifted.strays.total())
     assert set(CODES) == {code for _, _, code in drifted.counted} == {code for _, _, code in drifted.observed}
     assert len({table for _, table, _ in drifted.counted}) > len(drift.PLANNED) // 2
 
 
-def test_what_is_not_as_it_has_to_be_is_named(drifted: Drifted) -> None:
-    """A count that is wrong, an event that was not repaired, and a row that is lacking."""
+def test_each_fault_of_a_run_is_reported(drifted: Drifted) -> None:
+    """A wrong count, an event that was not repaired and a missing row are reported."""
     verdict = replace(drifted.verdict, delivered=1999)
     wrong = replace(drifted, counted=drifted.observed, repaired=0, verdict=verdict)
 
     assert 3 == len(list(wrong.faults()))
 
 
-def test_a_run_tells_how_far_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It tells how many events are sent and repaired while it runs, and when it begins to check them."""
+def test_a_run_reports_its_progress(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run reports how many events were sent and repaired so far, and when it begins to check them."""
     monkeypatch.setattr(drift, "_TELL_EVERY", 0.0)
     told: list[str] = []
 

@@ -1,4 +1,4 @@
-"""A slice of the interleavings that `make chaos-exhaustive` goes through."""
+"""A sample of the interleavings that `make chaos-exhaustive` goes through."""
 
 import random
 
@@ -21,7 +21,7 @@ EDITS = _NAMED["two edits of one dead letter"]
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_no_interleaving_without_a_fault_breaks_anything(scenario: Scenario) -> None:
-    """With one preemption, all of them."""
+    """No interleaving with at most one preemption and no fault breaks a promise."""
     done = explore(scenario, 1, faults=0)
 
     assert (True, {}) == (done.complete, done.wrong)
@@ -29,7 +29,7 @@ def test_no_interleaving_without_a_fault_breaks_anything(scenario: Scenario) -> 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_no_interleaving_of_a_sample_breaks_anything(scenario: Scenario) -> None:
-    """A few with two preemptions and a fault, of all that there are."""
+    """No interleaving in a random sample with two preemptions and a fault breaks a promise."""
     chance, steps = random.Random(scenario.name), steps_of(scenario) + 6
     some = [
         Choice(
@@ -43,7 +43,7 @@ def test_no_interleaving_of_a_sample_breaks_anything(scenario: Scenario) -> None
 
 
 def test_any_number_of_preemptions_can_be_explored() -> None:
-    """States that were reached before are not run again."""
+    """Interleavings that reach a known state are counted without running their continuations again."""
     done = explore(DEAD, None, faults=0)
 
     assert (True, {}) == (done.complete, done.wrong)
@@ -66,11 +66,11 @@ def test_any_number_of_preemptions_can_be_explored() -> None:
     ids=lambda one: one.name if isinstance(one, Guard) else "",
 )
 def test_a_guard_that_is_left_out_is_noticed(guard: Guard, scenario: Scenario, choice: Choice) -> None:
-    """The same interleaving breaks nothing with it."""
+    """Without the guard the interleaving breaks something; with it, nothing."""
     assert [] == run(scenario, choice)
     assert run(scenario, choice, frozenset({guard}))
 
 
-def test_every_guard_is_left_out_by_a_run() -> None:
-    """By `make chaos-selfcheck` or `make chaos-exhaustive`, so that no guard goes unproved."""
+def test_every_guard_is_left_out_by_a_command() -> None:
+    """`make chaos-selfcheck` or `make chaos-exhaustive` leaves out each guard, so that every guard is shown to be needed."""
     assert set(Guard) == {*GUARDS, *(guard for one in ALL for guard in one.weakness.without)}

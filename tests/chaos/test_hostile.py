@@ -1,4 +1,4 @@
-"""Promise 4: a sender with a write key cannot hurt others, whatever it sends."""
+"""Promise 4: a sender with a write key cannot harm other accounts, whatever it sends."""
 
 import pytest
 
@@ -6,8 +6,8 @@ from chaos import hostile, isolation
 
 
 @pytest.mark.xdist_group("isolation")
-def test_a_hostile_sender_hurts_nobody_else() -> None:
-    """Beside one that names 25,000 new tables a second, the others' rows take at most half as long again."""
+def test_a_hostile_sender_harms_no_other_account() -> None:
+    """While one sender names 25,000 tables a second, the others' 99th percentile grows by at most half."""
     schedule = isolation.steady(minutes=3, every=10)
 
     usual, suffered = hostile.attack(schedule, 0), hostile.attack(schedule, 20)

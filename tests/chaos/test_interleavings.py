@@ -1,4 +1,4 @@
-"""The search through all interleavings."""
+"""The exploration of all interleavings."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -9,7 +9,7 @@ from chaos.interleavings import Clock, Decisions, Exploration, FaultKind, Schedu
 
 
 class Counter:
-    """A service with one number, and invocations that add to it without a condition."""
+    """A service with one number, and invocations that increment it without a condition."""
 
     def __init__(self, decisions: Decisions, adders: int) -> None:
         self.number = 0
@@ -17,7 +17,7 @@ class Counter:
         self.scheduler.run([self.add] * adders)
 
     def add(self) -> None:
-        """Read the number, then write one more."""
+        """Read the number, then write it plus one."""
         with suppress(TimeoutError):
             read = self.scheduler.step(lambda: self.number, TimeoutError())
             self.scheduler.step(lambda: self.write(read + 1), TimeoutError())
@@ -28,7 +28,7 @@ class Counter:
 
 
 def explored(exploration: Exploration, adders: int = 2) -> Iterator[int | None]:
-    """Yield the numbers that all runs end with, None where a run was cut."""
+    """Yield the number at the end of each run, None for a run that was cut."""
     more = True
     while more:
         exploration.begin()
@@ -38,12 +38,12 @@ def explored(exploration: Exploration, adders: int = 2) -> Iterator[int | None]:
 
 
 def interleavings(mine: int, others: int, *, waits_at_step: bool = False) -> int:
-    """Return in how many ways an invocation with so many steps left goes on beside another one.
+    """Return the number of interleavings of the remaining steps of two invocations.
 
     Args:
-        mine: steps left of the one whose turn it is, before a step.
-        others: steps left of the other one.
-        waits_at_step: the other one gave way before a step, which it takes without another decision.
+        mine: the remaining steps of the running invocation, which is before a step.
+        others: the remaining steps of the other invocation.
+        waits_at_step: whether the other one was preempted before a step, which it will take without another decision.
     """
     goes_on = 1 if mine == 1 else interleavings(mine - 1, others, waits_at_step=waits_at_step)
     if not waits_at_step:
@@ -52,7 +52,7 @@ def interleavings(mine: int, others: int, *, waits_at_step: bool = False) -> int
 
 
 def test_all_interleavings_are_counted() -> None:
-    """Also those that were not run, because they lead to a state that was reached before."""
+    """The count includes interleavings that were not run because they lead to a known state."""
     exploration = Exploration(None, faults=0)
     ends = list(explored(exploration))
 
@@ -68,15 +68,15 @@ def test_preemptions_are_limited(preemptions: int, ends: set[int]) -> None:
 
 
 def test_a_step_meets_each_kind_of_fault() -> None:
-    """The first run meets none; the next ones meet those of the last step, then those of the one before."""
+    """The exploration tries no fault, and each kind of fault at each step."""
     exploration = Exploration(0)
     met = {exploration.choice.fault_at for _ in explored(exploration, adders=1)}
 
     assert {None, *((step, kind) for step in (0, 1) for kind in FaultKind)} == met
 
 
-def test_a_choice_runs_an_interleaving_again() -> None:
-    """What was found can be reproduced."""
+def test_a_choice_reproduces_an_interleaving() -> None:
+    """Running the choice of a run gives the same result."""
     exploration = Exploration(2, faults=0)
     lost = next(exploration.choice for end in explored(exploration) if end == 1)
 

@@ -1,4 +1,4 @@
-"""Promises 4 and 5: nobody waits for another's database, and no visitor sees an outage."""
+"""Promises 4 and 5: accounts are isolated from each other, and no visitor sees an outage."""
 
 import functools
 
@@ -31,8 +31,8 @@ def _usual(*, floods: bool) -> tuple[Schedule, isolation.Measured]:
         (Kind.TD_FORBIDDEN_DATABASE, True),
     ],
 )
-def test_one_sick_database_of_fifty_delays_no_other(kind: Kind, *, floods: bool) -> None:
-    """The others' 99th percentile grows at most by half, also where whole batches are the sick one's own."""
+def test_one_failing_database_of_fifty_delays_no_other(kind: Kind, *, floods: bool) -> None:
+    """The others' 99th percentile grows by at most half, even if whole batches belong to the failing database."""
     schedule, usual = _usual(floods=floods)
     measured = isolation.measure(isolation.failing(schedule, kind, minutes=20))
     assert measured.p99 <= isolation.BOUND * usual.p99
@@ -41,7 +41,7 @@ def test_one_sick_database_of_fifty_delays_no_other(kind: Kind, *, floods: bool)
 
 
 def _away(kind: Kind, share: float) -> tuple[list[int], Verdict]:
-    """Let a part be gone for a share of the run; return the statuses of all requests, and what became of the rows."""
+    """Run a schedule with a part down for a share of it. Return the statuses of all responses, and the verdict."""
     plain = schedules.draw(5, 300, ())
     length = plain.setup.horizon * share
     windows = () if kind is Kind.STANDSTILL else (Window(kind, START, START + length),)
@@ -60,7 +60,7 @@ def _away(kind: Kind, share: float) -> tuple[list[int], Verdict]:
     ids=["redis", "treasure data", "worker", "kinesis"],
 )
 def test_no_visitor_sees_an_outage(kind: Kind, share: float) -> None:
-    """With a part gone every request is answered 200, and all rows arrive once it is back."""
+    """With a part down every request is answered 200, and all rows arrive once it is back."""
     statuses, verdict = _away(kind, share)
     assert set(statuses) == {200}
     assert (verdict.accepted, verdict.delivered) == (300, 300)

@@ -1,4 +1,4 @@
-"""The pipeline as a state machine: whatever is done in whatever order, the promises hold in the end."""
+"""The pipeline as a state machine: whatever happens in whatever order, the promises hold in the end."""
 
 import os
 
@@ -106,7 +106,7 @@ class PipelineMachine(RuleBasedStateMachine):
         """Something goes wrong for a while."""
         kind, target = trouble
         if kind is Kind.KILL:
-            chance *= 0.05  # with every effect a death, nothing would ever happen
+            chance *= 0.05  # if every effect killed its process, nothing would ever happen
         now = self.world.simulation.now
         self.world.open(Window(kind, now, now + seconds, chance, target))
 
@@ -139,7 +139,7 @@ class PipelineMachine(RuleBasedStateMachine):
         assert self.pipeline.audit.faults == []
 
     def teardown(self) -> None:
-        """In the end everything heals, and every promise was kept."""
+        """After all faults have ended, every promise has been kept."""
         if not hasattr(self, "pipeline"):
             return
         self.pipeline.finish()

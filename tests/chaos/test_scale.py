@@ -1,4 +1,4 @@
-"""Delivery over many shards: calls per row fall as the load grows, and nothing is shared by all."""
+"""Delivery over many shards: calls per row fall as the load grows, and shards share no keys."""
 
 import functools
 from dataclasses import replace
@@ -22,7 +22,7 @@ def _result(load: Load) -> Result:
 
 
 def test_calls_per_row_fall_as_the_load_grows() -> None:
-    """Ten times the requests, of as many accounts, take fewer calls of each service for a row, and lose none."""
+    """Ten times the requests, from as many accounts, take under a fifth of the calls per row, and lose no row."""
     small, large = _result(LOAD), _result(replace(LOAD, rate=200))
 
     assert (0, 0) == (small.wrong, large.wrong)
@@ -31,8 +31,8 @@ def test_calls_per_row_fall_as_the_load_grows() -> None:
         assert 0 < large.per_row(service) < small.per_row(service) / 5
 
 
-def test_every_shard_has_keys_of_its_own() -> None:
-    """With eight shards no partition key of the ledger and no prefix of the archive has more than its shard's share."""
+def test_every_shard_has_its_own_keys() -> None:
+    """With eight shards no ledger key and no archive prefix gets more than its shard's share of the calls."""
     result = _result(replace(LOAD, rate=200, shards=8))
 
     assert 8 == len(result.batches)
@@ -42,8 +42,8 @@ def test_every_shard_has_keys_of_its_own() -> None:
     assert result.services["S3"].share() < 0.25
 
 
-def test_a_lone_account_fills_all_shards() -> None:
-    """Eight of them take what one does not, which the command says of one."""
+def test_a_single_account_uses_all_shards() -> None:
+    """Eight shards accept one account's load without a problem; for a single shard the command reports overload."""
     lone = replace(LOAD, rate=1500, shards=8, accounts=1, seconds=3)
 
     wide, narrow = _result(lone), _result(replace(lone, shards=1))
@@ -55,8 +55,8 @@ def test_a_lone_account_fills_all_shards() -> None:
     ]
 
 
-def test_the_command_says_what_is_wrong() -> None:
-    """A row that is lost, a prefix that shards share, and calls that grow with the load, are told."""
+def test_the_command_reports_problems() -> None:
+    """A lost row, a prefix that shards share, and calls per row that grow with the load are reported."""
     fine, lossy = Result(LOAD, rows=10), Result(replace(LOAD, rate=30), rows=10, wrong=1)
     lossy.services["S3"].calls["put_object"] += 1
     lossy.services["S3"].keys["latest", 0] += 1
@@ -71,14 +71,14 @@ def test_the_command_says_what_is_wrong() -> None:
 
 
 @pytest.mark.parametrize(("rate", "shards"), [(1, 1), (700, 1), (701, 2), (1000, 2), (10_000, 16)])
-def test_shards_follow_the_rule_by_which_the_stream_grows(rate: float, shards: int) -> None:
-    """An AUTO stream doubles above 70 % of what its shards take."""
+def test_shards_follow_the_scaling_rule(rate: float, shards: int) -> None:
+    """An AUTO stream doubles above 70 % of its shards' capacity."""
     assert shards == scale.shards_for(rate)
 
 
 @pytest.mark.parametrize("rate", [1, 100, 1000, 10_000, 100_000])
-def test_the_page_says_what_the_estimate_says(rate: int) -> None:
-    """docs/scaling.md has what `sluice cost` says of each rate, with one event per request and with ten."""
+def test_the_page_matches_the_estimate(rate: int) -> None:
+    """docs/scaling.md has the cost that `sluice cost` estimates for each rate, with one event per request and with ten."""
     page = (ROOT / "docs/scaling.md").read_text()
     pixels, batches = Workload(rate * SECONDS), Workload(rate * SECONDS, 10, batch_ids=True)
     costs = [f"${total(load, Setup(), REGIONS[DEFAULT_REGION]):,.0f}" for load in (pixels, batches)]

@@ -1,4 +1,4 @@
-"""Watermarks over the simulated pipeline: how far they are behind, and that the harness notices those that are wrong."""
+"""Watermarks over the simulated pipeline: how far they are behind."""
 
 from functools import partial
 
@@ -12,7 +12,7 @@ from chaos.world import World
 
 @pytest.mark.parametrize("window", [0, 15])
 def test_a_watermark_is_behind_by_less_than_the_batch_window_and_a_minute(window: int) -> None:
-    """With steady traffic, for every table."""
+    """With steady traffic, every table's watermark lags by at most the batch window and a minute."""
     world = World(isolation.steady(accounts=3, minutes=12, every=15))
     pipeline = Pipeline(world, Functions(world), window)
     for sent in world.schedule.sent:

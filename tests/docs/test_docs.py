@@ -75,15 +75,15 @@ def test_make_targets_exist(page: Path) -> None:
     assert set() == named - targets
 
 
-def test_every_page_is_reached_from_the_readme() -> None:
+def test_the_readme_links_to_every_page() -> None:
     """The README links to every page under docs/."""
     readme = (ROOT / "README.md").read_text()
 
     assert [] == [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme]
 
 
-def test_the_readme_says_what_ten_million_events_cost() -> None:
-    """The range reaches from the least to the most of the totals on the page about costs."""
+def test_the_readme_states_the_cost_of_ten_million_events() -> None:
+    """The range in the README spans the lowest and highest totals in docs/performance.md."""
     totals = re.findall(
         r"^\| (?:\*\*total\*\*|total, .*?) \|.*$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE
     )
@@ -97,8 +97,8 @@ def test_the_readme_says_what_ten_million_events_cost() -> None:
 @pytest.mark.parametrize(
     ("page", "said"), [("README.md", r"more than (\d+) kinds"), ("README.ja.md", r"(\d+)種類を超える")]
 )
-def test_the_readme_does_not_count_too_many_kinds_of_failure(page: str, said: str) -> None:
-    """The fault-injection tests try more kinds than it says."""
+def test_the_readme_does_not_overstate_the_kinds_of_failure(page: str, said: str) -> None:
+    """The fault-injection tests cover more kinds of failure than the README claims."""
     found = re.search(said, (ROOT / page).read_text())
 
     assert found is not None

@@ -1,4 +1,4 @@
-"""Which packages may import which."""
+"""Rules for the code's structure: imports, names and types."""
 
 import ast
 import graphlib
@@ -31,7 +31,7 @@ def imports(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize("package", HOUSE)
-def test_packages_import_only_what_they_may(package: str) -> None:
+def test_packages_import_only_allowed_packages(package: str) -> None:
     """A package imports only the packages that CONTRIBUTING.md allows."""
     forbidden = {*HOUSE, "tests", "benchmarks", "chaos"} - HOUSE[package] - {package}
 
@@ -64,7 +64,7 @@ AWS = {
 
 
 def imported_modules(tree: ast.Module) -> set[str]:
-    """Return the modules of the product that a module imports, whole or in part."""
+    """Return the product's modules that a module imports or imports names from."""
     found = set()
     for node in ast.walk(tree):
         names = []
@@ -76,13 +76,13 @@ def imported_modules(tree: ast.Module) -> set[str]:
     return found
 
 
-def test_imports_form_no_circle() -> None:
-    """No module imports itself, by however many others."""
+def test_imports_form_no_cycle() -> None:
+    """No module imports itself, directly or through others."""
     graph = {name: imported_modules(tree) for name, tree in MODULES.items()}
-    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the circle
+    list(graphlib.TopologicalSorter(graph).static_order())  # raises CycleError, which names the cycle
 
 
-def test_public_classes_have_names_of_their_own() -> None:
+def test_public_classes_have_unique_names() -> None:
     """No two public classes of the product have the same name."""
     places: dict[str, list[str]] = {}
     for name, tree in MODULES.items():
@@ -93,8 +93,8 @@ def test_public_classes_have_names_of_their_own() -> None:
     assert {} == {name: modules for name, modules in places.items() if len(modules) > 1}
 
 
-def test_modules_keep_what_is_private() -> None:
-    """No module reads a private attribute of what another one made."""
+def test_modules_use_no_private_attributes_of_others() -> None:
+    """No module reads a private attribute that another module defines."""
     found = []
     for name, tree in MODULES.items():
         own = {
@@ -116,12 +116,12 @@ def test_modules_keep_what_is_private() -> None:
 
 
 def is_self(node: ast.expr) -> bool:
-    """Tell whether an expression is a method's own object or class."""
+    """Return whether an expression is `self` or `cls`."""
     return isinstance(node, ast.Name) and node.id in ("self", "cls")
 
 
 def test_aws_clients_have_types() -> None:
-    """A parameter that is an AWS client says which."""
+    """A parameter that is an AWS client has the client's type."""
     found = [
         f"{name}: {argument.arg}"
         for name, tree in MODULES.items()

@@ -1,4 +1,4 @@
-"""The Japanese pages say what the English ones do: the same headings, commands and parameters, in the same order."""
+"""The Japanese pages match the English ones: the same headings, commands and parameters, in the same order."""
 
 import re
 from pathlib import Path
@@ -9,13 +9,13 @@ from tests.support.docs_tables import ROOT
 from tests.support.sam import template
 
 PAGES = {"README.ja.md": "README.md", "docs/ja/deploying.md": "docs/deploying.md"}
-# What is in English alone: tables that follow the template, policies, and how releases are made.
+# The sections in English only: tables generated from the template, policies, and how to make a release.
 ENGLISH_ONLY = {"parameters", "outputs", "what-the-stack-contains", "permissions", "releases"}
 _FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
 def _sections(page: str) -> dict[str, str]:
-    """Return a page's sections by the English name of their heading, in order; `top` is what stands before the first."""
+    """Return a page's sections in order, by the English names of their headings. `top` is the text before the first."""
     text = (ROOT / page).read_text()
     fences: list[str] = []
     hidden = _FENCE.sub(lambda found: f"\0{fences.append(found[0]) or len(fences) - 1}\0", text)
@@ -36,20 +36,20 @@ def _sections(page: str) -> dict[str, str]:
 
 @pytest.fixture(params=PAGES.items(), ids=list(PAGES))
 def pair(request: pytest.FixtureRequest) -> tuple[dict[str, str], dict[str, str]]:
-    """The sections of a Japanese page, and of its English one."""
+    """The sections of a Japanese page, and of its English original."""
     japanese, english = request.param
     return _sections(japanese), _sections(english)
 
 
 def test_headings_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
-    """None is missing, and they come in the same order."""
+    """Both pages have the same sections in the same order."""
     japanese, english = pair
 
     assert list(english) == list(japanese)
 
 
 def test_commands_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
-    """Each section has the same code, to the letter."""
+    """Each section has exactly the same code blocks."""
     japanese, english = pair
 
     assert {name: _FENCE.findall(text) for name, text in english.items()} == {
@@ -58,7 +58,7 @@ def test_commands_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> N
 
 
 def test_parameters_and_amounts_are_the_same(pair: tuple[dict[str, str], dict[str, str]]) -> None:
-    """Each section names the same parameters of the template, and the same amounts of money."""
+    """Each section mentions the same template parameters and dollar amounts."""
     japanese, english = pair
     names = "|".join(sorted(template()["Parameters"], key=len, reverse=True))
     said = re.compile(rf"`(?:{names})(?:=[^`]*)?`|\$\d+")
@@ -70,7 +70,7 @@ def test_parameters_and_amounts_are_the_same(pair: tuple[dict[str, str], dict[st
 
 @pytest.mark.parametrize("page", PAGES)
 def test_links_have_a_target(page: str) -> None:
-    """Every relative link names a file, and a heading of it where it names one."""
+    """Every relative link names an existing file and, with a fragment, one of its headings."""
     path = ROOT / page
     for target, fragment in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", path.read_text()):
         file = (path.parent / target).resolve() if target else path

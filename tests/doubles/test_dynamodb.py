@@ -1,4 +1,4 @@
-"""The in-memory DynamoDB answers as moto does, and keeps the documented limits."""
+"""The in-memory DynamoDB responds as moto does, and enforces the documented limits."""
 
 import random
 import re
@@ -58,7 +58,7 @@ def _outcome(client: Any, call: Call) -> tuple[str, Any]:
         answer = getattr(client, name)(**request)
     except ClientError as error:
         return error.response["Error"]["Code"], error.response.get("Item")
-    # moto names a next page only if there is one, DynamoDB whenever the limit is reached
+    # moto returns LastEvaluatedKey only if there is a next page, DynamoDB whenever the limit is reached
     for differing in ("ResponseMetadata", "ConsumedCapacity", "LastEvaluatedKey"):
         answer.pop(differing, None)
     return "ok", answer
@@ -75,7 +75,7 @@ def _item(pk: str, sk: str, **attributes: str | int | Value) -> dict[str, Value]
 
 
 def _with(values: dict[str, Any], **request: Any) -> dict[str, Any]:
-    """Return a request without empty expressions, with the placeholders that its expressions use."""
+    """Return a request without its empty expressions and with the placeholders that its expressions use."""
     request = {name: value for name, value in request.items() if value != ""}
     text = " ".join(value for name, value in request.items() if name.endswith("Expression"))
     names = {alias: ALIASES[alias] for alias in re.findall(r"#\w+", text)}
@@ -137,7 +137,7 @@ SPARSE: list[Call] = [
 
 @pytest.mark.parametrize("call", INVALID)
 def test_invalid_requests_are_rejected_as_by_moto(call: Call) -> None:
-    """The error code is moto's."""
+    """Invalid requests are rejected with moto's error codes."""
     with mock_aws():
         expected, actual = (_outcome(client, call) for client in _both())
 
@@ -183,8 +183,8 @@ _CALLS = st.one_of(
 @settings(max_examples=30, deadline=None)
 @given(st.lists(_CALLS, max_size=20))
 @example(SPARSE)
-def test_any_sequence_leaves_the_same(calls: list[Call]) -> None:
-    """Whatever the calls and their order, the responses, what indexes hold of the items and the final state are moto's."""
+def test_any_sequence_of_calls_matches_moto(calls: list[Call]) -> None:
+    """For any calls in any order, responses, indexes and the final state are moto's."""
     with mock_aws():
         real, double = _both()
         last = _query("kind = :k", OPEN, IndexName="by_kind"), _get(*(_item("a", sk) for sk in SORT_KEYS))
@@ -209,7 +209,7 @@ def _pages(double: MemoryDynamoDB, call: Call) -> list[str]:
 @pytest.mark.parametrize("forward", [True, False])
 @pytest.mark.parametrize("index", [None, "by_kind", "kind_only"])
 def test_pages_add_up_to_the_whole(index: str | None, *, forward: bool) -> None:
-    """The pages of the table or an index hold every item once, in either order."""
+    """The pages of the table or an index contain every item once, in either order."""
     double = _double(page_items=3)
     numbers = [f"{i:03}" for i in range(10)]
     for sk in random.Random(1).sample(numbers, len(numbers)):
@@ -223,7 +223,7 @@ def test_pages_add_up_to_the_whole(index: str | None, *, forward: bool) -> None:
 
 
 def test_an_index_lags_behind_its_table() -> None:
-    """A lagging index shows writes, and removals, when their delay has passed or is lifted."""
+    """A lagging index shows writes and removals after their delay, or as soon as the lag is set to 0."""
     now = [100.0]
     double = _double(now=lambda: now[0])
     query = _query("kind = :k", OPEN, IndexName="by_kind")
@@ -241,8 +241,8 @@ def test_an_index_lags_behind_its_table() -> None:
     assert [[], ["1"], ["1"], []] == [*seen, _pages(double, query)]
 
 
-def test_unprocessed_keys_can_be_asked_again() -> None:
-    """A batch of reads that stops early names the keys that it did not answer."""
+def test_unprocessed_keys_can_be_requested_again() -> None:
+    """A BatchGetItem that stops early returns the keys that it did not process."""
     double = _double()
     double.batch_get_keys = 2
     for sk in "123":
@@ -255,8 +255,8 @@ def test_unprocessed_keys_can_be_asked_again() -> None:
     assert [[_item("a", "1"), _item("a", "2")], [_item("a", "3")]] == found
 
 
-def test_what_is_returned_is_a_copy() -> None:
-    """Changing a request or a response afterwards changes nothing that is stored."""
+def test_stored_items_are_copies() -> None:
+    """Changing a request or a response afterwards does not change stored items."""
     double, item = _double(), _item("a", "1", x={"M": {"one": _wire(1)}})
     double.put_item(TableName="ledger", Item=item)
     item["x"]["M"]["one"] = _wire(2)
@@ -267,7 +267,7 @@ def test_what_is_returned_is_a_copy() -> None:
 
 
 def test_an_insert_does_not_replace_an_item() -> None:
-    """A duplicate is named in its own place of the response, and the other items are inserted; 25 are the most."""
+    """A duplicate is reported at its position in the response, and the other items are inserted; 25 is the limit."""
     double = _double()
     double.put_item(TableName="ledger", Item=_item("1", "-", owner="first"))
     statement = """INSERT INTO "ledger" VALUE {'pk': ?, 'sk': ?, 'owner': ?}"""
@@ -284,7 +284,7 @@ def test_an_insert_does_not_replace_an_item() -> None:
 
 
 def test_the_size_of_an_item_follows_the_documented_rule() -> None:
-    """Names and values in UTF-8, a byte for two digits and one more, three for a map and one for each member."""
+    """Names and strings count in UTF-8, numbers one byte per two digits plus one, maps three bytes plus one per member."""
     item = {
         "é": {"S": "€uro"},  # 2 + 6
         "n": {"N": "-120.450e3"},  # 1 + 3 for the digits 12045 + 1
@@ -299,7 +299,7 @@ def test_the_size_of_an_item_follows_the_documented_rule() -> None:
 
 @pytest.mark.parametrize("excess", [0, 1])
 def test_an_item_larger_than_400_kb_is_rejected(excess: int) -> None:
-    """An item may have 400 KB and not one byte more, whether put, inserted or updated."""
+    """An item may have at most 400 KB, whether it is put, inserted or updated."""
     body = "x" * (MAX_ITEM_BYTES - item_size(_item("a", "1", x="")) + excess)
     insert = _insert("""INSERT INTO "ledger" VALUE {'pk': ?, 'sk': ?, 'x': ?}""", "a", "1", body)
     [inserted] = _double().batch_execute_statement(Statements=[insert])["Responses"]
@@ -341,7 +341,7 @@ def test_reserved_words_need_an_alias(name: str) -> None:
         ("batch_execute_statement", {"Statements": [_insert("DELETE FROM ledger")]}),
     ],
 )
-def test_unknown_requests_are_not_ignored(call: Call) -> None:
-    """What the double does not know raises an error of its own, not one of DynamoDB's."""
+def test_unsupported_requests_raise(call: Call) -> None:
+    """Requests that the double does not support raise NotImplementedError, not an error of DynamoDB's."""
     with pytest.raises(NotImplementedError):
         _outcome(_double(), call)

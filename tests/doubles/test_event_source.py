@@ -1,6 +1,6 @@
 """The event source: cases recorded on AWS, AWS's documentation, and what fault injection needs.
 
-The machine at the end tries that every record is sent until it is reported as done, in order, whatever happens.
+The state machine at the end checks that every record is sent, in order, until it is settled, whatever happens.
 """
 
 import json
@@ -34,7 +34,7 @@ ODD = (*({"itemIdentifier": wrong} for wrong in (123, "", None)), {"foo": 1}, {"
 
 
 def report(*failures: Any) -> Outcome:
-    """Return a report of failures."""
+    """Return the outcome that reports these failures."""
     return Returned({"batchItemFailures": list(failures)})
 
 
@@ -51,13 +51,13 @@ def report(*failures: Any) -> Outcome:
         (report(*({"itemIdentifier": number} for number in ("10", "2", "10"))), 1),  # the lowest number
     ],
 )
-def test_what_an_outcome_settles(outcome: Outcome, settled: int) -> None:
-    """An empty result settles everything, a report what precedes its lowest number, anything odd nothing."""
+def test_an_outcome_settles_the_records_before_its_first_failure(outcome: Outcome, settled: int) -> None:
+    """An empty result settles everything, a report the records before its lowest number, an invalid result nothing."""
     assert settled == settled_count(outcome, ["1", "2", "10"])
 
 
-def test_a_partial_failure_is_sent_on_from_its_first_record() -> None:
-    """Of six records in batches of three, the last one bad, only the bad one is sent again (recorded)."""
+def test_a_batch_is_retried_from_its_first_failure() -> None:
+    """With six records in batches of three and only the last one failing, only that one is sent again (recorded)."""
     bench = Bench()
     *_, bad = bench.put("r1", "r2", "r3", "r4", "r5", "r6")
 
@@ -70,7 +70,7 @@ def test_a_partial_failure_is_sent_on_from_its_first_record() -> None:
 
 
 def test_a_failing_batch_is_sent_eight_times_in_a_minute() -> None:
-    """A batch that fails is sent again as it was, eight times in a minute (recorded), and soon after progress."""
+    """A failing batch is sent unchanged eight times in a minute (recorded), and 0.3 s after it makes progress."""
     bench = Bench()
     bench.put("a", "b")
     poller, end = bench.poller(), bench.now + 60
@@ -87,7 +87,7 @@ def test_a_failing_batch_is_sent_eight_times_in_a_minute() -> None:
 
 
 def test_a_batch_waits_for_its_window_or_its_size() -> None:
-    """A full batch goes out at once; others wait for the window, which begins when the last invocation ends."""
+    """A full batch is sent at once; others wait for the window, which begins when the last invocation ends."""
     bench = Bench()
     poller = bench.poller(batch_size=2, maximum_batching_window_seconds=5)
     bench.put("a")
@@ -106,7 +106,7 @@ def test_a_batch_waits_for_its_window_or_its_size() -> None:
 
 
 def test_an_event_stays_below_six_megabytes() -> None:
-    """A batch is cut where its event would exceed 6 MB of JSON, and does not wait for its window."""
+    """A batch ends where its event would exceed 6 MB of JSON, and does not wait for its window."""
     bench = Bench()
     bench.put(*["x" * 700_000] * 9, key="müller")
     invocation = bench.invoke(bench.poller(batch_size=100, maximum_batching_window_seconds=300))
@@ -118,7 +118,7 @@ def test_an_event_stays_below_six_megabytes() -> None:
 
 
 def test_the_event_has_the_recorded_form() -> None:
-    """An event is what Lambda sends, field by field and in its order."""
+    """An event has Lambda's fields in Lambda's order."""
     bench = Bench()
     [number] = bench.put("hello", key="test_0")
     invocation = bench.invoke(bench.poller())
@@ -142,8 +142,8 @@ def test_the_event_has_the_recorded_form() -> None:
     assert json.dumps({"Records": [expected]}) == json.dumps(invocation.event)
 
 
-def test_what_is_not_settled_expires_with_the_retention() -> None:
-    """A failed batch loses its front record by record; when all of it is gone, the next does not wait for it."""
+def test_unsettled_records_expire_with_the_retention() -> None:
+    """A failed batch loses expired records one by one; once it has none left, the next batch need not wait for it."""
     bench = Bench()
     poller = bench.poller(backoff=lambda _: 60)
     bench.put("a")
@@ -161,7 +161,7 @@ def test_what_is_not_settled_expires_with_the_retention() -> None:
     assert ["a", "b"] == bench.expired
 
 
-def test_an_invocation_that_timed_out_no_longer_counts() -> None:
+def test_an_invocation_that_timed_out_cannot_be_completed() -> None:
     """After a time-out the batch is sent again in a new invocation, and the old one cannot be completed."""
     bench = Bench()
     [number] = bench.put("a")
@@ -178,8 +178,8 @@ def test_an_invocation_that_timed_out_no_longer_counts() -> None:
         poller.complete(old, DONE, bench.now)
 
 
-def test_calls_that_fail_are_repeated() -> None:
-    """A call that fails costs a poll and no record; an expired iterator is renewed, an empty read goes on."""
+def test_failed_calls_are_retried() -> None:
+    """A failed call costs a poll but no record; an expired iterator is renewed, and reading continues after an empty read."""
     bench = Bench(shards=2)
     empty = [True, True]
     bench.client.reads_empty = lambda: bool(empty) and empty.pop()
@@ -210,10 +210,10 @@ def test_calls_that_fail_are_repeated() -> None:
 
 
 def test_children_need_not_wait() -> None:
-    """Fault injection can have parent and child side by side, because AWS promises no order between them.
+    """With `children_wait` off, parent and child are read concurrently, because AWS promises no order between them.
 
     A split is then noticed within the discovery time although the parent has not ended. A child whose parent has
-    expired does not wait in any case.
+    expired never waits.
     """
     bench = Bench()
     bench.put("parent")
@@ -230,7 +230,7 @@ def test_children_need_not_wait() -> None:
 
 
 def test_shards_take_turns() -> None:
-    """A shard that fails, or has much to send, does not delay the others."""
+    """A shard that fails, or has many records, does not delay the others."""
     bench = Bench(shards=2)
     bench.put("low 1", "low 2", "bad", key="a")
     bench.put("high 1", "high 2", "high 3", "high 4", key="d")
@@ -250,7 +250,7 @@ PARENTS = ("ParentShardId", "AdjacentParentShardId")
 
 
 class EventSourceMachine(RuleBasedStateMachine):
-    """A stream that is written to and resharded, and a function that ends in every way."""
+    """A stream that is written to and resharded, and a function with every kind of outcome."""
 
     @initialize(
         shards=st.integers(1, 3),
@@ -321,7 +321,7 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @rule(steps=st.lists(st.tuples(SECONDS, ENDINGS), min_size=1, max_size=6))
     def work(self, steps: list[tuple[float, Any]]) -> None:
-        """Let time pass, sometimes longer than an iterator lives, and end one invocation after the other."""
+        """Let time pass, sometimes longer than an iterator's lifetime, and end one invocation after another."""
         for seconds, ending in steps:
             self.bench.now += seconds
             self._poll()
@@ -343,7 +343,7 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @rule(place=st.integers(0, 9))
     def rewind(self, place: int) -> None:
-        """Lose the checkpoints of all shards that have no children and nothing under way."""
+        """Lose the checkpoints of all shards that have no children and no invocation in progress."""
         kept = {shard.get(name) for shard in self._shards().values() for name in PARENTS}
         kept |= {invocation.shard_id for invocation in self.under_way}
         for shard_id, count in self.settled.items():
@@ -353,11 +353,11 @@ class EventSourceMachine(RuleBasedStateMachine):
 
     @invariant()
     def ready_when_it_says(self) -> None:
-        """The next batch is never further away than the longest wait."""
+        """The next batch is never due later than the longest backoff."""
         assert self.poller.ready_at == float("inf") or self.poller.ready_at <= self.bench.now + 60
 
     def teardown(self) -> None:
-        """Let the function succeed from now on; everything that was put is settled in the end."""
+        """Once the function always succeeds, every record is settled and none has expired."""
         if not hasattr(self, "poller"):
             return
         for _ in range(1000):
@@ -372,4 +372,4 @@ class EventSourceMachine(RuleBasedStateMachine):
 
 
 EventSourceMachine.TestCase.settings = settings(max_examples=100, stateful_step_count=30, deadline=None)
-test_every_record_is_sent_until_it_is_done = EventSourceMachine.TestCase
+test_every_record_is_sent_until_it_is_settled = EventSourceMachine.TestCase

@@ -1,4 +1,4 @@
-"""Requests become events, and results responses, as API Gateway's HTTP API makes them; over real sockets too."""
+"""The gateway turns requests into events and results into responses as API Gateway's HTTP API does, over sockets too."""
 
 import gzip
 import http.client
@@ -32,7 +32,7 @@ def rejection(method: str, target: str, *headers: tuple[str, str], body: bytes =
 
 
 def test_an_event_has_the_captured_form() -> None:
-    """A request that was captured behind a live API becomes the same event, except for account, API and stage."""
+    """A request captured from a live API becomes the same event, except for account, API and stage."""
     query = "repeat=one&repeat=two&redirect=https%3A%2F%2Fexample.com%2Fa&literalPlus=a+b&encodedPlus=a%2Bb&empty="
     body = '{"message":"hello from the public internet","unicode":"lambda-λ"}'
     kept = {
@@ -96,7 +96,7 @@ def test_an_event_has_the_captured_form() -> None:
 
 
 def test_a_bare_request_has_no_empty_members() -> None:
-    """Without query, cookies and body an event has no member for them; the gateway adds its own headers."""
+    """Without query, cookies and body an event has no members for them; the gateway adds its own headers."""
     headers = (("Host", "localhost:8080"), ("Connection", "keep-alive"), ("X-Forwarded-For", "10.0.0.1"))
     made = event("POST", "/health", *headers, ("Content-Length", "0"), ("X-Forwarded-Proto", "http"))
 
@@ -129,7 +129,7 @@ def test_a_bare_request_has_no_empty_members() -> None:
     ],
 )
 def test_paths_arrive_as_captured(sent: str, arrived: str) -> None:
-    """Paths are decoded twice and cut where the first decoding reveals a question mark; the query is left alone."""
+    """Paths are decoded twice and cut where the first decoding reveals a question mark; the query stays as sent."""
     query = "marker=path-probe&value=a%3Fb%25c%23d&repeat=one&repeat=two"
     made = event("GET", f"{sent}?{query}")
 
@@ -160,7 +160,7 @@ def test_paths_that_cannot_be_decoded_are_rejected() -> None:
     ],
 )
 def test_only_text_travels_as_text(kind: str, encoding: str, body: bytes, *, is_base64: bool) -> None:
-    """Text, JSON, XML and JavaScript arrive as text, everything else and compressed bodies in base64."""
+    """Text, JSON, XML and JavaScript arrive as text; everything else, compressed bodies included, in base64."""
     pairs = (("Content-Type", kind), ("Content-Encoding", encoding))
     made = event("POST", "/v1/events", *((name, value) for name, value in pairs if value), body=body)
 
@@ -169,7 +169,7 @@ def test_only_text_travels_as_text(kind: str, encoding: str, body: bytes, *, is_
 
 
 def test_the_limits_are_exact() -> None:
-    """Request line and header values have 10,240 bytes, a body 10 MB, and an event 6 MB, base64 included."""
+    """Request line and header values have at most 10,240 bytes, a body 10 MB, and an event 6 MB with base64."""
     spare = MAX_HEAD_BYTES - len("GET / HTTP/1.1")
     text, binary = ("Content-Type", "text/plain"), ("Content-Type", "application/octet-stream")
     event("GET", "/", ("X-Name-That-Does-Not-Count", "v" * spare))
@@ -190,7 +190,7 @@ def test_the_limits_are_exact() -> None:
     [({"ok": True}, b'{"ok": true}'), ([1, 2], b"[1, 2]"), (None, b"null"), ('{"a":', b'{"a":')],
 )
 def test_a_result_without_a_status_is_a_body(result: Any, body: bytes) -> None:
-    """A result without `statusCode` is a 200 with JSON; a string is sent as it is."""
+    """A result without `statusCode` becomes a 200 with JSON; a string is sent unchanged."""
     assert Response(200, body, (("Content-Type", "application/json"),)) == answer_of(result)
 
 
@@ -202,7 +202,7 @@ def test_a_result_without_a_status_is_a_body(result: Any, body: bytes) -> None:
     ],
 )
 def test_a_result_becomes_a_response(body: dict[str, Any], sent: bytes) -> None:
-    """Status, headers and body are the function's; each cookie is a header of its own."""
+    """Status, headers and body are the function's; each cookie becomes a separate header."""
     headers = {"X-One": "a,b", "Connection": "close", "content-length": "9"}
     result = {"statusCode": 202, "headers": headers, "cookies": ["a=1; Path=/", "b=2"]}
     kept = (("X-One", "a,b"), ("Content-Type", "text/plain; charset=utf-8"))
@@ -223,7 +223,7 @@ def test_a_result_becomes_a_response(body: dict[str, Any], sent: bytes) -> None:
     ],
 )
 def test_a_malformed_result_is_an_internal_error(result: Any) -> None:
-    """A status that is not a whole number, or anything else that cannot be sent, is the gateway's own 500."""
+    """An invalid status, or anything else that cannot be sent, becomes the gateway's own 500."""
     said = b'{"message":"Internal Server Error"}'
 
     assert Response(500, said, (("Content-Type", "application/json"),)) == answer_of(result)
@@ -234,7 +234,7 @@ def test_a_malformed_result_is_an_internal_error(result: Any) -> None:
 
 @pytest.fixture
 def serve() -> Iterator[Callable[..., Connection]]:
-    """Start gateways that end with the test; each call returns a connection to a new one."""
+    """A function that starts a gateway until the end of the test, and returns a connection to it."""
 
     def serve(handler: Any, **options: Any) -> Connection:
         gateway = ending.enter_context(Gateway(handler, **options))
@@ -255,7 +255,7 @@ def ask(connection: Connection, *arguments: Any, **options: Any) -> tuple[int, A
 
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS", "PURGE"])
 def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method: str) -> None:
-    """Whatever its method, a request arrives as an event and is recorded as it was sent."""
+    """A request with any method reaches the handler as an event, and is recorded as sent."""
     seen: list[Any] = []
     connection = serve(lambda event, _context: event, record=lambda *request: seen.append(request))
     headers = {"Content-Type": "application/json", "X-Write-Key": "k"}
@@ -270,8 +270,8 @@ def test_a_request_reaches_the_handler(serve: Callable[..., Connection], method:
     assert (400, "/%zz", None) == (rejected[0], seen[1][1], seen[1][4])
 
 
-def test_responses_without_a_body_end_at_their_head(serve: Callable[..., Connection]) -> None:
-    """A HEAD request and a 204 get no body, and the connection continues."""
+def test_responses_to_head_and_204_have_no_body(serve: Callable[..., Connection]) -> None:
+    """Responses to HEAD requests and 204s have no body, and the connection stays usable."""
     connection = serve(lambda event, _context: {"statusCode": int(event["rawPath"][1:]), "body": "four"})
     seen = []
     for method, path in (("HEAD", "/200"), ("GET", "/204"), ("GET", "/200")):
@@ -283,7 +283,7 @@ def test_responses_without_a_body_end_at_their_head(serve: Callable[..., Connect
 
 
 def test_responses_have_the_gateways_headers(serve: Callable[..., Connection]) -> None:
-    """A response has a date, the request's id, the function's cookies one by one, and no server name."""
+    """A response has a date, the request id, each of the function's cookies, and no server name."""
 
     def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         told = f"{context.function_name} {event['requestContext']['requestId']}"
@@ -299,8 +299,8 @@ def test_responses_have_the_gateways_headers(serve: Callable[..., Connection]) -
     assert answer.headers["Date"].endswith(" GMT")
 
 
-def test_half_a_body_reaches_no_function(serve: Callable[..., Connection]) -> None:
-    """Others are answered while a client has sent half of its body; if it disconnects, the function never hears of it."""
+def test_half_a_body_does_not_reach_the_function(serve: Callable[..., Connection]) -> None:
+    """While a client has sent half of its body, others are answered; if it disconnects, the function is not called."""
     bodies: list[str] = []
     text = {"Content-Type": "text/plain"}
     other = serve(lambda event, _context: bodies.append(event["body"]))
@@ -323,12 +323,12 @@ def test_half_a_body_reaches_no_function(serve: Callable[..., Connection]) -> No
     ],
 )
 def test_a_failing_function_is_an_internal_error(serve: Callable[..., Connection], handler: Any) -> None:
-    """An exception, a result that JSON cannot hold, and one of more than 6 MB are the gateway's own 500."""
+    """An exception, a result that JSON cannot represent, and a result above 6 MB become the gateway's own 500."""
     assert (500, {"message": "Internal Server Error"}) == ask(serve(handler), "GET", "/")
 
 
 def send_raw(head: bytes, body: bytes = b"") -> tuple[bytes, dict[str, Any]]:
-    """Send bytes to a gateway; return the response's first line, and the event."""
+    """Send bytes to a gateway, and return the response's first line and the event."""
     events: list[dict[str, Any]] = []
     with (
         Gateway(lambda event, _: events.append(event)) as gateway,
@@ -342,21 +342,21 @@ def send_raw(head: bytes, body: bytes = b"") -> tuple[bytes, dict[str, Any]]:
 @pytest.mark.parametrize(
     ("target", "query"),
     [
-        # whose last bytes are spaces to Python's str.split
+        # these end in bytes that Python's str.split treats as spaces
         (b"/p?a=\xc3\xa0\xe2\x80\xa6", "a=%C3%A0%E2%80%A6"),
         (b"/p?a=\xc3\x85&b", "a=%C3%85&b"),
         (b"/p?a=\xff\x1d", "a=%FF%1D"),
     ],
 )
 def test_raw_bytes_in_a_query_are_encoded(target: bytes, query: str) -> None:
-    """Whatever they are, the event has all of them, percent-encoded."""
+    """The event has all bytes of the query, percent-encoded."""
     answer, event = send_raw(b"GET " + target + b" HTTP/1.1")
 
     assert (b"HTTP/1.1 200 OK\r\n", query) == (answer, event["rawQueryString"])
 
 
 def test_chunked_bodies_arrive() -> None:
-    """Chunks are joined, extensions and trailers dropped."""
+    """The chunks of a body are joined, and extensions and trailers dropped."""
     head = b"POST / HTTP/1.1\r\nContent-Type: text/plain\r\nTransfer-Encoding: chunked"
     _, event = send_raw(head, b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nt: 1\r\n\r\n")
 

@@ -1,4 +1,4 @@
-"""Roles in memory allow what AWS would allow, and refuse as each service does."""
+"""Roles in memory allow what AWS would allow, and deny calls as each service does."""
 
 from typing import Any
 
@@ -19,12 +19,12 @@ CLAIM = {"Statement": "INSERT INTO \"ledger\" VALUE {'pk': ?}", "Parameters": [{
 
 
 def role(*statements: dict[str, Any]) -> Role:
-    """Return a role with these statements, which allow unless they say otherwise."""
+    """Return a role with these statements, whose default effect is Allow."""
     return Role("TestRole", [{"Effect": "Allow", **statement} for statement in statements])
 
 
 def refusal(client: Authorized, operation: str, **request: Any) -> tuple[str, int]:
-    """Return the code and the status with which a call is refused."""
+    """Return the code and the status with which a call is denied."""
     with pytest.raises(ClientError, match="TestRole is not authorized to perform: ") as raised:
         getattr(client, operation)(**request)
     response = raised.value.response
@@ -50,15 +50,17 @@ def refusal(client: Authorized, operation: str, **request: Any) -> tuple[str, in
         ({"Condition": {"StringEquals": {ACCOUNT: ACCOUNT_ID, "s3:prefix": "a"}}}, "aside/a", False),
     ],
 )
-def test_what_a_role_allows(changes: dict[str, Any], resource: str, allowed: bool) -> None:
-    """Action and resource match as a whole, with wildcards, and all conditions must hold; only a resource's case counts."""
+def test_a_role_allows_what_its_statements_match(
+    changes: dict[str, Any], resource: str, allowed: bool
+) -> None:
+    """Action and resource must match completely, with wildcards, and all conditions must hold; action names ignore case."""
     statement, context = PUT | changes, {ACCOUNT: ACCOUNT_ID}
 
     assert allowed is role(statement).allows("s3:PutObject", f"arn:aws:s3:::{resource}", context)
 
 
-def test_a_denial_outweighs_every_permission() -> None:
-    """A statement that denies is stronger than one that allows."""
+def test_a_deny_overrides_every_allow() -> None:
+    """A statement that denies overrides one that allows."""
     everything = {"Action": "s3:*", "Resource": "*"}
     some = role(everything, everything | {"Effect": "Deny", "Action": "s3:DeleteObject"})
 
@@ -75,20 +77,20 @@ def test_a_denial_outweighs_every_permission() -> None:
         ("sqs", "send_message", {"QueueUrl": "https://q/1/other"}, ("AccessDenied", 403)),
         ("dynamodb", "put_item", {"TableName": "other"}, ("AccessDeniedException", 400)),
         ("dynamodb", "batch_get_item", {"RequestItems": {"ledger": {}}}, ("AccessDeniedException", 400)),
-        # an index and each statement of a batch need rights of their own
+        # an index and each statement of a batch need their own permissions
         ("dynamodb", "query", {"TableName": "ledger", "IndexName": "i"}, ("AccessDeniedException", 400)),
         ("dynamodb", "batch_execute_statement", {"Statements": [CLAIM]}, ("AccessDeniedException", 400)),
     ],
 )
-def test_each_service_refuses_in_its_own_way(
+def test_each_service_denies_with_its_own_error(
     service: str, operation: str, request_: dict[str, Any], refused: tuple[str, int]
 ) -> None:
-    """Code and status are the service's, which never hears of the call."""
+    """Code and status are the service's, and a denied call does not reach it."""
     assert refused == refusal(Authorized(service, None, role(PUT, QUEUE, LEDGER)), operation, **request_)
 
 
-def test_a_call_that_is_allowed_reaches_the_service() -> None:
-    """The service's answer or error comes back; a queue is named by its URL."""
+def test_an_allowed_call_reaches_the_service() -> None:
+    """The service's response or error is passed through; a queue is identified by its URL."""
     s3, sqs, some = MemoryS3(), MemorySQS(), role(PUT, QUEUE, LEDGER)
     s3.create_bucket(Bucket="aside")
     url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
@@ -99,8 +101,8 @@ def test_a_call_that_is_allowed_reaches_the_service() -> None:
         Authorized("dynamodb", MemoryDynamoDB(), some).put_item(TableName="ledger", Item={})
 
 
-def test_an_absent_object_is_hidden_from_whoever_may_not_list() -> None:
-    """S3 answers 403, not 404, without the right to list the bucket."""
+def test_an_absent_object_is_hidden_without_list_permission() -> None:
+    """For an absent object, S3 answers 403 instead of 404 without permission to list the bucket."""
     s3 = MemoryS3()
     s3.create_bucket(Bucket="aside")
     read = PUT | {"Action": "s3:GetObject"}
@@ -112,8 +114,8 @@ def test_an_absent_object_is_hidden_from_whoever_may_not_list() -> None:
         Authorized("s3", s3, role(read, find)).get_object(**absent)
 
 
-def test_records_are_read_with_a_right_on_their_stream() -> None:
-    """An iterator is of the stream that it was asked for."""
+def test_reading_records_needs_permission_on_their_stream() -> None:
+    """Reading through an iterator needs permission on the stream that the iterator was created for."""
     kinesis = MemoryKinesis(lambda: 0.0)
     kinesis.create_stream(StreamName="events")
     may_look = {"Action": "kinesis:GetShardIterator", "Resource": arn("kinesis", "stream/events")}
@@ -130,8 +132,8 @@ def test_records_are_read_with_a_right_on_their_stream() -> None:
     assert [] == read(may_look, may_read)
 
 
-def test_what_is_not_known_is_not_let_through() -> None:
-    """A statement that says more than is understood, a service or an operation is neither allowed nor refused."""
+def test_unsupported_statements_and_calls_raise() -> None:
+    """An unsupported statement, service or operation raises NotImplementedError, and is neither allowed nor denied."""
     everything = {"Action": "*", "Resource": "*"}
     for unknown in (
         lambda: role(everything | {"Condition": {"StringLike": {ACCOUNT: "1*"}}}),

@@ -1,4 +1,4 @@
-"""What the in-memory Kinesis and moto agree on, and what only the first can do."""
+"""The in-memory Kinesis behaves like moto's, and also does what only Kinesis does."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -17,7 +17,7 @@ DAY = 24 * 3600
 
 @pytest.fixture(params=["memory", "moto"])
 def kinesis(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of each, with a stream `s` of three shards."""
+    """A client of the double or of moto, with a stream `s` of three shards."""
     with mock_aws():
         made: Any = MemoryKinesis(ManualClock().now)
         if request.param == "moto":
@@ -28,13 +28,13 @@ def kinesis(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """The time of `memory`."""
+    """The clock of `memory`."""
     return ManualClock()
 
 
 @pytest.fixture
 def memory(clock: ManualClock) -> MemoryKinesis:
-    """A client with one stream `s` of one shard."""
+    """A client of the double, with a stream `s` of one shard."""
     client = MemoryKinesis(clock.now)
     client.create_stream(StreamName="s", ShardCount=1)
     return client
@@ -49,7 +49,7 @@ def put(client: Any, *texts: str, key: str = "a/1") -> list[str]:
 
 
 def iterator(client: Any, shard_id: str = SHARD, **start: Any) -> str:
-    """Return a shard iterator, at the beginning unless told otherwise."""
+    """Return a shard iterator, by default at TRIM_HORIZON."""
     start = start or {"ShardIteratorType": "TRIM_HORIZON"}
     found: str = client.get_shard_iterator(StreamName="s", ShardId=shard_id, **start)["ShardIterator"]
     return found
@@ -58,7 +58,7 @@ def iterator(client: Any, shard_id: str = SHARD, **start: Any) -> str:
 def read(client: Any, shard_id: str = SHARD, **start: Any) -> list[str]:
     """Return the data of all records from an iterator on."""
     answer = client.get_records(ShardIterator=iterator(client, shard_id, **start))
-    return [record.pop("Data").decode() for record in answer["Records"]]  # which the reader may change
+    return [record.pop("Data").decode() for record in answer["Records"]]  # a reader may change its records
 
 
 def code(call: Callable[..., Any], **arguments: Any) -> str:
@@ -69,7 +69,7 @@ def code(call: Callable[..., Any], **arguments: Any) -> str:
 
 
 def test_a_shard_keeps_order(kinesis: Any) -> None:
-    """Records come back in the order of their puts, whole, with growing numbers and times that have a zone."""
+    """Records are returned unchanged in the order of their puts, with growing numbers and timezone-aware times."""
     numbers = put(kinesis, *"abcdefghijkl")
     records = kinesis.get_records(ShardIterator=iterator(kinesis))["Records"]
     at, after = (
@@ -85,7 +85,7 @@ def test_a_shard_keeps_order(kinesis: Any) -> None:
 
 
 def test_an_iterator_leads_to_the_next(kinesis: Any) -> None:
-    """Each answer's next iterator continues behind the last record, `Limit` by `Limit`, and sees what is new."""
+    """Each response's next iterator continues after the last record returned, and sees new records."""
     put(kinesis, "a", "b", "c")
     pages, following = [], iterator(kinesis)
     for late in ("", "d", ""):
@@ -99,7 +99,7 @@ def test_an_iterator_leads_to_the_next(kinesis: Any) -> None:
 
 
 def test_keys_are_routed_by_their_md5(kinesis: Any) -> None:
-    """Shards cover the hash keys without a gap, and a partition key goes to the shard that holds its MD5."""
+    """Shards cover the hash keys without gaps, and a partition key is routed to the shard whose range includes its MD5."""
     entries = [{"Data": b"", "PartitionKey": key} for key in ("a/0", "a/1", "d", "e", "müller")]
     single = [kinesis.put_record(StreamName="s", **entry)["ShardId"][-1] for entry in entries]
     many = kinesis.put_records(StreamName="s", Records=entries)
@@ -116,7 +116,7 @@ def test_keys_are_routed_by_their_md5(kinesis: Any) -> None:
 
 
 def test_errors_have_the_codes_of_kinesis(kinesis: Any) -> None:
-    """What does not exist or is too much is rejected with the service's code."""
+    """Missing or existing resources and too many or too large records are rejected with Kinesis's error codes."""
     many = [{"Data": b"", "PartitionKey": "a"}] * 501
     large = [{"Data": bytes(1024 * 1024 + 1), "PartitionKey": "a"}]
     start = {"ShardId": "shardId-000000000009", "ShardIteratorType": "LATEST"}
@@ -128,8 +128,8 @@ def test_errors_have_the_codes_of_kinesis(kinesis: Any) -> None:
         assert "ValidationException" == code(kinesis.put_records, StreamName="s", Records=records)
 
 
-def test_the_documented_limits(memory: MemoryKinesis) -> None:
-    """A record and its key fill 1 MiB, a key has 256 characters, a request and a read hold 10 MiB."""
+def test_the_documented_limits_apply(memory: MemoryKinesis) -> None:
+    """A record with its key has at most 1 MiB, a key 256 characters, a request and a read 10 MiB."""
     full = {"Data": bytes(1024 * 1024 - 1), "PartitionKey": "a"}
     memory.put_records(StreamName="s", Records=[full] * 10)
     memory.put_record(StreamName="s", **full)  # type: ignore[arg-type]
@@ -142,8 +142,8 @@ def test_the_documented_limits(memory: MemoryKinesis) -> None:
     assert (10, True) == (len(answer["Records"]), answer["MillisBehindLatest"] > 0)
 
 
-def test_iterators_have_a_time(memory: MemoryKinesis, clock: ManualClock) -> None:
-    """AT_TIMESTAMP starts with the first record that was put then or later; an iterator is good for five minutes."""
+def test_iterators_depend_on_time(memory: MemoryKinesis, clock: ManualClock) -> None:
+    """AT_TIMESTAMP starts at the first record put then or later, and an iterator expires after five minutes."""
     times = []
     for text in "abc":
         times.append(clock.now())
@@ -160,7 +160,7 @@ def test_iterators_have_a_time(memory: MemoryKinesis, clock: ManualClock) -> Non
 
 
 def test_a_read_may_be_empty_before_the_end(memory: MemoryKinesis, clock: ManualClock) -> None:
-    """With empty reads switched on, an answer without records leads on and says that it is behind; the tip is 0."""
+    """With empty reads switched on, a response without records has a next iterator and is behind; only the tip is not."""
     put(memory, "a")
     clock.sleep(2)
     empty = [True, False]
@@ -175,7 +175,7 @@ def test_a_read_may_be_empty_before_the_end(memory: MemoryKinesis, clock: Manual
 
 
 def test_arrival_times_may_be_wrong(memory: MemoryKinesis, clock: ManualClock) -> None:
-    """With an arrival error, times are neither exact nor ordered; order and expiry do not change."""
+    """With an arrival error, times are neither exact nor ordered, but order and expiry do not change."""
     errors = [150.0, -20.0]
     memory.arrival_error = lambda: errors.pop(0)
     start = clock.now()
@@ -190,7 +190,7 @@ def test_arrival_times_may_be_wrong(memory: MemoryKinesis, clock: ManualClock) -
 
 
 def test_records_expire_with_the_retention(memory: MemoryKinesis, clock: ManualClock) -> None:
-    """Records older than the retention are gone: a longer one does not restore them, and their numbers lead past them."""
+    """Expired records are gone: a longer retention does not restore them, and reads from their numbers start after them."""
     [old] = put(memory, "old")
     clock.sleep(DAY - 1)
     put(memory, "young")
@@ -202,8 +202,8 @@ def test_records_expire_with_the_retention(memory: MemoryKinesis, clock: ManualC
 
 
 @pytest.mark.parametrize("number", ["1", "9" * 56, "-1", "abc", None])
-def test_sequence_numbers(memory: MemoryKinesis, number: str | None) -> None:
-    """Sequence numbers look like those of Kinesis, the same for the same seed; others are invalid arguments."""
+def test_sequence_numbers_look_real(memory: MemoryKinesis, number: str | None) -> None:
+    """Sequence numbers have 56 digits and are the same for the same seed; other numbers are invalid arguments."""
     other = MemoryKinesis(ManualClock().now)
     other.create_stream(StreamName="s", ShardCount=1)
     issued = put(memory, "a", "b", "c")
@@ -214,8 +214,8 @@ def test_sequence_numbers(memory: MemoryKinesis, number: str | None) -> None:
     assert ({56}, issued) == ({len(one) for one in issued}, put(other, "a", "b", "c"))
 
 
-def test_resharding(memory: MemoryKinesis, clock: ManualClock) -> None:
-    """A closed shard leads nowhere, cannot be closed again and is listed until it expires; its children get all records."""
+def test_resharding_closes_shards_and_opens_children(memory: MemoryKinesis, clock: ManualClock) -> None:
+    """A closed shard ends, cannot be closed again and is listed until it expires; its children get all new records."""
     put(memory, "before")
     split = {"StreamName": "s", "ShardToSplit": SHARD, "NewStartingHashKey": str(HASH_KEYS // 2)}
     memory.split_shard(**split)

@@ -1,4 +1,4 @@
-"""The in-memory Redis answers as a real Valkey does."""
+"""The in-memory Redis responds as a real Valkey does."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -26,7 +26,7 @@ _CALLS = st.one_of(
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of a Valkey of this module's own."""
+    """The port of a Valkey for this module."""
     process, port = valkey.start(tmp_path_factory.mktemp("valkey"))
     yield port
     process.terminate()
@@ -44,8 +44,8 @@ def _outcome(client: Any, call: Call) -> Any:
 
 @settings(max_examples=60, deadline=None)
 @given(calls=st.lists(_CALLS, max_size=25))
-def test_any_sequence_answers_the_same(server: int, calls: list[Call]) -> None:
-    """Whatever the calls and their order, responses and errors are Valkey's, and so is a pipeline at the end."""
+def test_any_sequence_of_calls_matches_valkey(server: int, calls: list[Call]) -> None:
+    """For any calls in any order, responses and errors are Valkey's, including those of a pipeline at the end."""
     double = MemoryRedis()
     with redis.Redis(port=server, decode_responses=True) as real:
         real.flushall()
@@ -62,6 +62,6 @@ def test_any_sequence_answers_the_same(server: int, calls: list[Call]) -> None:
 
 
 def test_a_transaction_is_rejected() -> None:
-    """As in cluster mode, a pipeline over several keys must not be a transaction."""
+    """As in cluster mode, a pipeline that is a transaction is rejected."""
     with pytest.raises(redis.exceptions.ResponseError):
         MemoryRedis().pipeline()

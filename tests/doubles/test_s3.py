@@ -1,4 +1,4 @@
-"""The in-memory S3 answers as moto does."""
+"""The in-memory S3 responds as moto does."""
 
 from typing import Any
 
@@ -48,8 +48,8 @@ _LISTS = _call(
 
 @settings(max_examples=40, deadline=None)
 @given(st.lists(_CALLS | _LISTS, max_size=20))
-def test_any_sequence_answers_the_same(calls: list[Call]) -> None:
-    """Whatever the calls and their order, the responses and error codes are moto's."""
+def test_any_sequence_of_calls_matches_moto(calls: list[Call]) -> None:
+    """For any calls in any order, responses and error codes are moto's."""
     with mock_aws():
         real: Any = boto3.client("s3", "us-east-1")
         double = MemoryS3()
@@ -78,7 +78,7 @@ def double() -> MemoryS3:
     ],
 )
 def test_pages_add_up_to_the_whole(double: MemoryS3, options: dict[str, Any], expected: list[str]) -> None:
-    """The pages of a listing hold every key, or folder, once and in order."""
+    """The pages of a listing contain every key or folder once, in order."""
     found: list[str] = []
     more: dict[str, Any] = {}
     while not found or more:
@@ -98,5 +98,5 @@ def test_pages_add_up_to_the_whole(double: MemoryS3, options: dict[str, Any], ex
     ],
 )
 def test_invalid_requests_are_rejected(double: MemoryS3, call: Call, code: str) -> None:
-    """What S3 documents as invalid is rejected with its error code."""
+    """Requests that S3 documents as invalid are rejected with its error codes."""
     assert code == _outcome(double, call)[0]

@@ -1,4 +1,4 @@
-"""The in-memory SQS behaves like moto's, and by the clock that it is given; its event source like Lambda's."""
+"""The in-memory SQS behaves like moto's and follows its clock, and its event source behaves like Lambda's."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def _bodies(client: Any, url: str) -> list[str]:
 
 
 def _behaviour(client: Any) -> list[Any]:
-    """Send, receive, hide, show and delete, and return what is seen."""
+    """Send, receive, hide, show and delete messages, and return the results."""
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
     sent = [client.send_message(QueueUrl=url, MessageBody=body) for body in ("one", "two")]
     received = client.receive_message(
@@ -37,15 +37,15 @@ def _behaviour(client: Any) -> list[Any]:
 
 
 def test_messages_behave_as_in_moto() -> None:
-    """Every call behaves like moto's, and so does a receive of more than ten messages."""
+    """Every call behaves like moto's, including a receive of more than ten messages."""
     with mock_aws():
         real = boto3.client("sqs", "us-east-1")
 
         assert _behaviour(real) == _behaviour(MemorySQS())
 
 
-def test_the_documented_limits() -> None:
-    """Body and attributes together have 1 MiB at most, a body has at least one byte, and a delay 15 minutes at most."""
+def test_the_documented_limits_apply() -> None:
+    """Body and attributes together have at most 1 MiB, a body at least one byte, and a delay at most 15 minutes."""
     client = MemorySQS()
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
     attributes = {"n": {"DataType": "String", "StringValue": "v"}}
@@ -59,7 +59,7 @@ def test_the_documented_limits() -> None:
 
 
 def test_delay_and_visibility_depend_on_the_clock() -> None:
-    """A delayed message is visible after its delay, a received one after its time-out and with its count."""
+    """A delayed message is visible after its delay, a received one after its visibility time-out, with its receive count."""
     now = [100.0]
     client = MemorySQS(lambda: now[0], visibility_seconds=30)
     url = client.create_queue(QueueName="overflow")["QueueUrl"]
@@ -88,7 +88,7 @@ def test_delay_and_visibility_depend_on_the_clock() -> None:
     ],
 )
 def test_settled_messages_are_deleted(result: Any, left: list[str]) -> None:
-    """Messages that the function does not report as failed are deleted, and no others; a batch takes several receives."""
+    """Exactly the messages that the function does not report as failed are deleted; a batch takes several receives."""
     sqs = MemorySQS(lambda: 1_764_000_000.0)
     url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     for number in range(1, 16):

@@ -1,4 +1,4 @@
-"""What the double of Treasure Data answers, as values without sockets."""
+"""The responses of the Treasure Data double, without sockets."""
 
 import gzip
 import hashlib
@@ -37,12 +37,12 @@ def td(clock: ManualClock) -> TreasureData:
 
 
 def read(td: TreasureData, target: str) -> Any:
-    """Return the JSON of a response."""
+    """Return the JSON at a target."""
     return json.loads(call(td, "GET", target).body)
 
 
-def test_a_recorded_request(td: TreasureData) -> None:
-    """A request as Fluent Bit sends it gets 200 and five fields, the checksum over the body as it came."""
+def test_a_recorded_request_is_accepted(td: TreasureData) -> None:
+    """A request recorded from Fluent Bit is answered with five fields, with the checksum of the body as received."""
     headers = (
         ("User-Agent", "Fluent-Bit"),
         ("AUTHORIZATION", f"TD1 {API_KEY}"),
@@ -84,7 +84,7 @@ WRONG = {
 
 @pytest.mark.parametrize(("body", "status"), WRONG.values(), ids=WRONG)
 def test_one_wrong_row_rejects_the_whole_import(td: TreasureData, body: bytes, status: int) -> None:
-    """An import is accepted whole or not at all, and a rejected one leaves its id free."""
+    """An import is accepted completely or not at all, and a rejected one does not use up its id."""
     good = gzip.compress(msgpack.packb(FULL)) + import_body([ROW])  # two members are one body
     td.settings = Settings(largest_import=10_000)
     rejected = call(td, "PUT", IMPORT, body)
@@ -114,8 +114,8 @@ def test_one_wrong_row_rejects_the_whole_import(td: TreasureData, body: bytes, s
         ("GET /-/rows?limit=many", 400),
     ],
 )
-def test_errors(td: TreasureData, request_line: str, status: int) -> None:
-    """Unknown names, illegal names, names that exist and unknown routes are answered as TD's clients expect."""
+def test_errors_have_the_expected_status(td: TreasureData, request_line: str, status: int) -> None:
+    """Unknown, invalid and existing names and unknown routes are answered with the statuses that TD's clients expect."""
     response = call(td, *request_line.split(), import_body([ROW]))
 
     assert (status, status) == (response.status, json.loads(response.body)["status_code"])
@@ -143,8 +143,8 @@ LINES = (
         ("TD1 1/query", [200, 200, 403, 403, 200, 200]),
     ],
 )
-def test_a_key_may_do_what_it_has_a_right_to(key: str, statuses: list[int]) -> None:
-    """Without a known key in TD's scheme, everything but the status is rejected."""
+def test_a_key_may_do_only_what_it_is_allowed(key: str, statuses: list[int]) -> None:
+    """A key may do what it is allowed and list; without a known key in TD's scheme, only the status is answered."""
     keys = {f"1/{one}": frozenset({one}) for one in (Action.IMPORT, Action.CREATE, Action.QUERY)}
     td = with_tables(TreasureData(keys=keys), "shop.views")
     body, header = import_body([ROW]), (("authorization", key),)
@@ -153,7 +153,7 @@ def test_a_key_may_do_what_it_has_a_right_to(key: str, statuses: list[int]) -> N
 
 
 def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: ManualClock) -> None:
-    """Repeats, even with other rows, neither add rows nor extend the memory of their table; once it ends, an id is free."""
+    """A repeated id adds no rows and does not extend the memory, which is per table; after the memory ends, an id is new."""
     counts = []
     for seconds in (0, 1799, 1799, 2):
         clock.sleep(seconds)
@@ -165,8 +165,8 @@ def test_an_id_is_remembered_from_its_first_acceptance(td: TreasureData, clock: 
     assert [ROW] == td.rows("shop", "orders")
 
 
-def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualClock) -> None:
-    """Counts, event ids and the latest rows are shown as JSON, whatever the rows hold and whatever faults are set."""
+def test_the_local_stack_can_read_accepted_rows(td: TreasureData, clock: ManualClock) -> None:
+    """Counts, event ids and the latest rows are available as JSON, whatever values the rows have and faults are set."""
     odd = {"bytes": b"\x00\xff", "nan": math.nan, "big": (1 << 64) - 1, "map": {1: None}}
     td.faults.add(Fault(kind=Kind.STATUS, count=1))
     td.create("shop", "views", "items")
@@ -185,8 +185,8 @@ def test_the_local_stack_sees_what_was_accepted(td: TreasureData, clock: ManualC
     assert latest == read(td, "/-/rows?limit=2")["rows"]
 
 
-def test_td_client(td: TreasureData) -> None:
-    """td-client repeats after a lost response; a repetition adds nothing, and is a 409 by a setting."""
+def test_td_client_works_with_the_double(td: TreasureData) -> None:
+    """td-client retries after a lost response; a repeated import adds nothing, and is a 409 if the setting says so."""
     body = import_body([ROW])
     with HttpServer(td.handle) as server, tdclient.Client(apikey=API_KEY, endpoint=server.url) as client:
         client.create_database("blog")
@@ -208,8 +208,8 @@ def test_td_client(td: TreasureData) -> None:
     assert ["blog", "shop"] == [database.name for database in databases]
 
 
-def test_losing_rows(td: TreasureData) -> None:
-    """Rows of a time range can be lost, in code and over HTTP; their ids stay remembered, other rows stay as they are."""
+def test_rows_of_a_time_range_can_be_lost(td: TreasureData) -> None:
+    """Rows of a time range can be lost, in code and over HTTP; their ids are still remembered, and other rows stay."""
     rows = [{"time": time, "n": (1 << 64) - 1} for time in range(10)]
     put(td, "shop.views", rows[:5], UNIQUE_ID)
     put(td, "shop.views", rows[5:])
@@ -254,8 +254,8 @@ def found(td: TreasureData, query: str) -> list[Any] | int:
         ("TD_TIME_RANGE(NULL, 0, NULL)", []),
     ],
 )
-def test_asking_for_rows(td: TreasureData, where: str, events: list[list[str]]) -> None:
-    """A query finds rows of one table by values and by a range of time that excludes its end."""
+def test_queries_find_rows(td: TreasureData, where: str, events: list[list[str]]) -> None:
+    """A query finds rows of one table by values and by a time range that excludes its end."""
     put(td, "shop.views", [ROW, OTHER])
     put(td, "shop.orders", [ROW])
 
@@ -263,7 +263,7 @@ def test_asking_for_rows(td: TreasureData, where: str, events: list[list[str]]) 
 
 
 def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) -> None:
-    """Queries see each import, and its columns, only once the delay from import to query has passed."""
+    """Queries see an import and its columns only after the delay from import to query."""
     td.settings = Settings(query_delay=600)
     put(td, "shop.views", [ROW])
     clock.sleep(599)
@@ -278,8 +278,8 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
     assert [[[0]], "[]", 404, [[1]], [[2]]] == seen
 
 
-def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
-    """A job runs as long as the setting says, has no result before, and then, as JSON alone, what it saw when it was issued."""
+def test_a_job_takes_as_long_as_the_setting_says(td: TreasureData, clock: ManualClock) -> None:
+    """A job has no result while it runs; then its result, only as JSON, is what it saw when it was issued."""
     td.settings = Settings(job_seconds=30)
     job = issue(td, "SELECT count(*) FROM views")
     put(td, "shop.views", [ROW])
@@ -309,16 +309,16 @@ def test_a_job_takes_its_time(td: TreasureData, clock: ManualClock) -> None:
         "SELECT '\0'",
     ],
 )
-def test_only_valid_queries_that_read(td: TreasureData, query: str) -> None:
-    """A query that is wrong or would change something becomes a job that fails."""
+def test_only_valid_select_queries_succeed(td: TreasureData, query: str) -> None:
+    """An invalid query, or one that would change something, becomes a job that fails."""
     put(td, "shop.views", [ROW])
     job = issue(td, query)
 
     assert ("error", 404) == (read(td, f"/v3/job/status/{job}")["status"], result(td, job))
 
 
-def test_values_that_sql_cannot_hold_are_text(td: TreasureData) -> None:
-    """Integers beyond 64 bits are digits, nested values JSON, true is 1; only names that are legal for TD are columns."""
+def test_values_that_sql_cannot_store_are_text(td: TreasureData) -> None:
+    """Integers beyond 64 bits are digits, nested values JSON, true is 1; only names that TD allows are columns."""
     row = {"time": 1, "N": 1, "n": (1 << 64) - 1, "b": True, "list": [1, {"a": None}], "": "", 'q"': 2}
     put(td, "shop.views", [row])
     schema = json.loads(read(td, "/v3/table/show/shop/views")["schema"])
@@ -327,8 +327,8 @@ def test_values_that_sql_cannot_hold_are_text(td: TreasureData) -> None:
     assert [["n", "long", "n"], ["b", "int", "b"], ["list", "string", "list"]] == schema
 
 
-def test_limits_of_a_table(td: TreasureData) -> None:
-    """Columns beyond TD's limit cannot be queried; a table may be named like a word of SQL."""
+def test_columns_beyond_the_limit_are_dropped(td: TreasureData) -> None:
+    """Columns beyond TD's limit cannot be queried; a table's name may be an SQL keyword."""
     with_tables(td, "shop.select")
     put(td, "shop.select", [{"time": n, **{f"c{n}_{m}": m for m in range(400)}} for n in range(2)])
 

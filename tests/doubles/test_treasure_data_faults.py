@@ -1,4 +1,4 @@
-"""Each fault as a client of requests meets it: over real sockets, and in process, where it must look the same."""
+"""Each fault as a client with the requests library sees it: over sockets and in process, where it must look the same."""
 
 import json
 import math
@@ -26,7 +26,7 @@ Failed = requests.exceptions.ConnectionError
 
 
 class Wire:
-    """A double with tables in two databases, and a client's way to it."""
+    """A double with tables in two databases, and a client connected to it."""
 
     def __init__(self, *, in_process: bool) -> None:
         self.clock = ManualClock()
@@ -49,7 +49,7 @@ class Wire:
         return self.send("PUT", VIEWS, import_body([ROW]), **options)
 
     def accepted(self) -> int:
-        """Return how many rows TD has."""
+        """Return how many rows TD has accepted."""
         return self.td.counts()["shop"]["views"]
 
     def close(self) -> None:
@@ -60,14 +60,14 @@ class Wire:
 
 @pytest.fixture(params=["sockets", "in process"])
 def wire(request: pytest.FixtureRequest) -> Iterator[Wire]:
-    """A way to a double, once over sockets and once in process."""
+    """A client and its double, once over sockets and once in process."""
     with closing(Wire(in_process=request.param == "in process")) as made:
         yield made
 
 
 @pytest.fixture
 def still() -> Iterator[Wire]:
-    """A way to a double in process, by a clock that moves only for clients that wait."""
+    """A client and its double in process, with a clock that advances only for clients that wait."""
     with closing(Wire(in_process=True)) as made:
         yield made
 
@@ -75,8 +75,10 @@ def still() -> Iterator[Wire]:
 @pytest.mark.parametrize(
     ("status", "retry_after", "lands"), [(400, None, None), (429, 7, None), (503, None, 0)]
 )
-def test_status(wire: Wire, status: int, retry_after: float | None, lands: float | None) -> None:
-    """A status comes with TD's error document and perhaps Retry-After, whether TD accepted the rows or not."""
+def test_a_status_fault_has_the_error_document(
+    wire: Wire, status: int, retry_after: float | None, lands: float | None
+) -> None:
+    """A status fault has TD's error document and optionally Retry-After, whether TD accepted the rows or not."""
     wire.td.faults.add(Fault(kind=Kind.STATUS, status=status, retry_after=retry_after, lands=lands, count=1))
     response = wire.put()
     accepted, again = wire.accepted(), wire.put()
@@ -99,8 +101,10 @@ def test_status(wire: Wire, status: int, retry_after: float | None, lands: float
         (Fault(kind=Kind.RESET), Failed, "ConnectionResetError"),
     ],
 )
-def test_no_response(wire: Wire, fault: Fault, error: type[Exception], message: str) -> None:
-    """A connection ends or stays silent, whether TD accepted the rows or not, and a repetition adds none."""
+def test_a_connection_can_end_without_a_response(
+    wire: Wire, fault: Fault, error: type[Exception], message: str
+) -> None:
+    """A connection ends or stays silent, whether TD accepted the rows or not, and a retry adds no rows."""
     wire.td.faults.add(fault)
     with pytest.raises(error, match=message):
         wire.put(timeout=(5, PATIENCE if error is requests.exceptions.ReadTimeout else 5))
@@ -111,8 +115,8 @@ def test_no_response(wire: Wire, fault: Fault, error: type[Exception], message: 
     assert (200, 1) == (wire.put().status_code, wire.accepted())
 
 
-def test_altered_responses(wire: Wire) -> None:
-    """A request is carried out, but its response is slow, a page, cut off, or has another checksum."""
+def test_responses_can_be_altered(wire: Wire) -> None:
+    """A request is executed, but its response is slow, a page, truncated, a 206, or has a wrong checksum."""
     wire.td.settings = Settings(answer_seconds=9)
     with pytest.raises(requests.exceptions.ReadTimeout):
         wire.put(timeout=(5, PATIENCE))
@@ -139,8 +143,8 @@ NO_FAULTS = (
 )
 
 
-def test_faults_over_http(wire: Wire) -> None:
-    """A fault that names nothing strikes all of TD but not the double's own routes; bad ones are rejected."""
+def test_faults_can_be_set_over_http(wire: Wire) -> None:
+    """A fault without a target strikes all of TD but not the double's own routes; invalid faults are rejected."""
     wire.send("POST", "/-/faults", b'{"kind": "status", "status": 429, "body": "slow down"}')
     struck = [wire.send(*one) for one in (("PUT", VIEWS), ("GET", STATUS))]
     counts = wire.send("GET", "/-/counts").json()
@@ -152,8 +156,8 @@ def test_faults_over_http(wire: Wire) -> None:
     assert ([400] * len(NO_FAULTS), 200) == (rejected, wire.put().status_code)
 
 
-def test_a_server_that_is_gone(wire: Wire) -> None:
-    """Once the server has stopped, even a client that it knows is refused, as in process under the fault `refuse`."""
+def test_a_stopped_server_refuses_connections(wire: Wire) -> None:
+    """Once the server has stopped, even a connected client is refused, as with the fault `refuse` in process."""
     wire.put()
     wire.server.stop()
     wire.td.faults.add(Fault(kind=Kind.REFUSE))
@@ -180,7 +184,7 @@ def test_a_server_that_is_gone(wire: Wire) -> None:
 def test_time_passes_as_for_a_client_that_waits(
     still: Wire, fault: Fault, timeout: Any, outcome: AbstractContextManager[Any], seconds: float
 ) -> None:
-    """In process the clock moves by as much as a client would have waited; waiting for ever is the test's mistake."""
+    """In process the clock advances by as much as a client would have waited; waiting forever raises RuntimeError."""
     still.td.faults.add(fault)
     with outcome:
         still.put(timeout=timeout)
@@ -188,8 +192,8 @@ def test_time_passes_as_for_a_client_that_waits(
     assert START + seconds == still.clock.now()
 
 
-def test_a_request_that_lands_late(still: Wire) -> None:
-    """A request can land after its client gave up, even after its repetition, with the time when it landed."""
+def test_a_request_can_land_late(still: Wire) -> None:
+    """A request can land after its client has given up, even after a retry, and counts from when it lands."""
     still.td.settings = Settings(id_memory=60)
     still.td.faults.add(Fault(kind=Kind.HANG, lands=100, count=1))
     with pytest.raises(requests.exceptions.ReadTimeout):
@@ -224,10 +228,10 @@ STRUCK: list[tuple[dict[str, Any], str, bool]] = [
 
 
 @pytest.mark.parametrize(("narrowing", "request_line", "struck"), STRUCK)
-def test_which_requests_a_fault_strikes(
+def test_a_fault_strikes_only_its_requests(
     still: Wire, narrowing: dict[str, Any], request_line: str, *, struck: bool
 ) -> None:
-    """A fault strikes the requests of its database, table and action, in its time."""
+    """A fault strikes only requests that match its database, table, action and time."""
     call(still.td, "POST", "/v3/job/issue/trino/shop")
     still.td.faults.add(Fault(kind=Kind.STATUS, status=507, **narrowing))
 
@@ -235,7 +239,7 @@ def test_which_requests_a_fault_strikes(
 
 
 def test_faults_strike_in_order(still: Wire) -> None:
-    """Faults with a count are used up one after the other."""
+    """Faults with a count are used up one after another, in the order in which they were set."""
     for status, more in ((503, {"count": 2}), (500, {"database": "blog"}), (429, {"count": 1})):
         still.td.faults.add(Fault(kind=Kind.STATUS, status=status, **more))  # type: ignore[arg-type]
     statuses = [put(still.td, f"{name}.views", [ROW]).status for name in ("shop",) * 4 + ("blog",)]
@@ -243,8 +247,8 @@ def test_faults_strike_in_order(still: Wire) -> None:
     assert [503, 503, 429, 200, 500] == statuses
 
 
-def test_stopping_ends_what_hangs() -> None:
-    """A server that stops ends the requests that hang."""
+def test_stopping_ends_hanging_requests() -> None:
+    """A server that stops ends hanging requests."""
     hung = Event()
     server = HttpServer(lambda _: hung.set() or Response(delay=math.inf, drop=Drop.CLOSE))
     with ThreadPoolExecutor(1) as executor:
@@ -255,8 +259,8 @@ def test_stopping_ends_what_hangs() -> None:
         assert isinstance(hanging.exception(5), Failed)
 
 
-def test_many_threads_at_once() -> None:
-    """Many clients at once import each row once, although every other request is a repeat."""
+def test_the_double_is_thread_safe() -> None:
+    """Concurrent clients import each row once, although every other request is a repeat."""
     td = with_tables(TreasureData(), "shop.views")
 
     def send(number: int) -> int:
