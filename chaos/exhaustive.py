@@ -1,10 +1,10 @@
 """`python -m chaos.exhaustive`: try every interleaving of two invocations of small scenarios, with at most one fault.
 
 The real delivery functions run against in-memory services and a minimal Treasure Data. Each call to DynamoDB, S3 or
-Treasure Data is a step. Before a step, the other invocation may run instead, the invocation may be killed, or an hour may pass;
-the call itself may fail, or take effect without a response. Afterwards all faults end and redrives and redeliveries run until
-everything settles. Then every row must be in Treasure Data exactly once. After every step, every chunk that the ledger calls set
-aside must have its object.
+Treasure Data is a step. Before a step, the other invocation may run instead, or an hour may pass. The invocation may be killed
+before or after the call, and the call may fail or take effect without a response. Afterwards all faults end, and redrives and
+redeliveries run until everything settles. Then every row must be in Treasure Data exactly once. After every step, every chunk that
+the ledger calls set aside must have its object.
 """
 
 import itertools
