@@ -34,7 +34,7 @@ _WORDS = {
     Event.UNANSWERED: "no answer",
     Event.DATABASE_FAILS: "database fails",
     Event.HELD_TOO_LONG: "held too long",
-    Event.NOT_DELIVERABLE: "goes nowhere",
+    Event.NOT_DELIVERABLE: "undeliverable",
     Event.INVALID: "rejected events",
     Event.UNRESOLVED: "account unresolved",
     Event.FORGOTTEN: "too old to repeat",
@@ -100,8 +100,8 @@ def _lines() -> Iterator[str]:
         name = state.value.replace("_", " ")
         yield f'<text x="{x}" y="{y + 5}" text-anchor="middle" font-weight="600" fill="#0f172a">{name}</text>'
     yield (
-        '<text x="30" y="700" fill="#475569">* Treasure Data may have it. '
-        "Without the mark: it cannot, or the answer settles it. Each half of a split chunk goes its own way.</text>"
+        '<text x="30" y="700" fill="#475569">* Treasure Data may have the rows; without the mark it cannot, '
+        "or its response settles them. Each half of a split chunk has its own state.</text>"
     )
     yield "</svg>"
 
