@@ -126,9 +126,8 @@ def lines(title: str, x: Axis, y: Axis, series: Sequence[Line]) -> str:
             for px, py in line.points
         ]
         place = up(line.points[-1][1]) + 4
-        place = min(
-            [place, *(other - 16 for other in taken)]
-        )  # stack labels upwards so that they do not overlap
+        # stack labels upwards so that they do not overlap
+        place = min([place, *(other - 16 for other in taken)])
         taken.append(place)
         parts.append(_text("text", across(line.points[-1][0]) + 10, place, line.label))
     return _page(title, top + height + 60, parts)

@@ -20,7 +20,7 @@ from chaos.schedule import START, Schedule
 from chaos.shrink import shrink
 
 _MOST_SHOWN = 3
-_WIDTH = 132  # of the table when standard output is not a terminal
+_WIDTH = 132  # the table's width if standard output is not a terminal
 
 
 @click.command(help=__doc__)

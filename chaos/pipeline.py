@@ -78,7 +78,7 @@ class Pipeline:
         batch_window: seconds that the event source waits for a batch to fill; None draws them from the seed.
 
     Attributes:
-        accepted: by event, when a response or a repair first accepted it, UNIX seconds.
+        accepted: by event, when it was first accepted, UNIX seconds.
         sent: by event, its request.
         statuses: the statuses of the responses; 0 for a request without a response.
         audit: takes balances during the run.

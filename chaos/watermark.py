@@ -29,9 +29,8 @@ TIMEOUT_SECONDS = 120.0
 _TAKE_SECONDS = 60.0
 _HOURS_AFTERWARDS = 6
 _EVERY = (20.0, 60.0, 300.0, 1200.0)
-_SELDOM = (
-    8  # factor for the pauses in two of three schedules; else watermarks would take half of the CPU time
-)
+# The factor for pauses in two of three schedules: otherwise watermarks would take half of the CPU time.
+_SELDOM = 8
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,9 +171,8 @@ class MemoryDynamoDB:
 
     def items(self, table: str) -> Iterator[Item]:
         """Yield a copy of every item of a table. Not a DynamoDB operation."""
-        yield from map(
-            _copy, list(self._tables[table].items.all())
-        )  # the caller may change the table meanwhile
+        items = list(self._tables[table].items.all())  # the caller may change the table meanwhile
+        yield from map(_copy, items)
 
     def _page(
         self,
