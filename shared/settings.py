@@ -168,7 +168,7 @@ class IngestSettings(_Settings):
         (),
         _hosts,
     )
-    stage: str = _setting("STAGE", "Name of the stage, in log lines and metrics", "dev")
+    stage: str = _setting("STAGE", "Name of the stage in logs and metrics", "dev")
 
 
 @dataclass(frozen=True, slots=True)
