@@ -52,7 +52,7 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
             f"… and the seeds {', '.join(str(ran.seed) for ran in report.failures[_MOST_SHOWN:40])}"
         )
     if missing := report.missing():
-        console.print(f"kinds of trouble that never occurred: {', '.join(missing)}")
+        console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
     console.print(f"{time.monotonic() - began:.0f} s")
     click.echo(report.json())
     sys.exit(bool(report.failures))
