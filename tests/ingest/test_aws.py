@@ -1,4 +1,4 @@
-"""The ingest as Lambda builds it, with its own AWS clients, against a server that can fail at socket level."""
+"""The ingest as Lambda builds it, with its own AWS clients, against a server that fails at socket level."""
 
 import json
 import os
@@ -51,14 +51,14 @@ BAD_GATEWAY = aws_server.error(502, "BadGateway")
 
 @pytest.fixture
 def aws() -> Iterator[Any]:
-    """AWS on loopback."""
+    """Yield a server that stands in for AWS on the loopback interface."""
     with aws_server.aws_server(SECRETS) as server:
         yield server
 
 
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
-    """Set a sandbox's variables, and no others that AWS clients read."""
+    """Set the variables of a Lambda sandbox, and unset all others that AWS clients read."""
     for name in [name for name in os.environ if name.startswith("AWS_")]:
         monkeypatch.delenv(name)
     variables = ENVIRONMENT | functions.variables(functions.INGEST, RESOURCES, {"Stage": "test"})
@@ -69,12 +69,12 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def handler(aws: Any, environment: dict[str, str]) -> app.Handler:
-    """The handler that Lambda would create."""
+    """Return the handler that Lambda would create."""
     return app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
 
 def send(handler: app.Handler, events: Any) -> Answer:
-    """Post events."""
+    """Post events with a valid key."""
     headers = {"authorization": f"Bearer {KEY}"}
     return Answer(
         handler(http_event("POST", "/v1/events", "", headers, gzipped(json.dumps(events).encode())), None)
@@ -85,8 +85,8 @@ EVENT = {"table": "pageviews"}
 LARGE = [{"table": "pageviews", "a": "x" * 200_000}] * 6
 
 
-def test_a_normal_request_is_one_call(aws: Any, handler: app.Handler) -> None:
-    """The secrets are read while the sandbox starts; each request is one put."""
+def test_a_request_makes_one_call(aws: Any, handler: app.Handler) -> None:
+    """The ingest reads the secrets while the sandbox starts; after that each request is a single put."""
     assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
 
     assert (200, 200) == (send(handler, EVENT).status, send(handler, LARGE).status)
@@ -112,7 +112,7 @@ def test_a_normal_request_is_one_call(aws: Any, handler: app.Handler) -> None:
 def test_the_client_never_retries_a_put(
     aws: Any, handler: app.Handler, fault: Any, events: Any, operation: str
 ) -> None:
-    """A put that the stream may have stored is sent once; the envelope goes to the queue, after a notice."""
+    """A put whose outcome is unknown is sent once; its envelopes go to the queue, after a notice."""
     aws.faults[operation] = [fault]
 
     answer = send(handler, events)
@@ -122,7 +122,7 @@ def test_the_client_never_retries_a_put(
 
 
 def test_a_throttled_put_is_retried(aws: Any, handler: app.Handler) -> None:
-    """The ingest retries it for up to a second."""
+    """The stream has definitely rejected a throttled put, so a second attempt cannot duplicate it."""
     aws.faults["PutRecord"] = [aws_server.error(400, "ProvisionedThroughputExceededException")] * 2
 
     assert 200 == send(handler, EVENT).status
@@ -130,7 +130,7 @@ def test_a_throttled_put_is_retried(aws: Any, handler: app.Handler) -> None:
 
 
 def test_the_edge_policy_is_read_while_the_sandbox_starts(aws: Any, environment: dict[str, str]) -> None:
-    """Signed, and beside the secrets."""
+    """The read is signed, and the first request already obeys the policy."""
     document = policy.encode({"shop": PolicyEntry("disabled")}, 1)
     aws.objects[policy.KEY] = document
     handler = app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
@@ -142,7 +142,7 @@ def test_the_edge_policy_is_read_while_the_sandbox_starts(aws: Any, environment:
 
 
 def test_throttled_entries_are_retried(aws: Any, handler: app.Handler) -> None:
-    """Only the throttled entries are sent again."""
+    """If the stream rejects part of a put, only the throttled entries are sent again."""
     refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": "Rate exceeded"}
     answer = {"FailedRecordCount": 1, "Records": [{"SequenceNumber": "1", "ShardId": "s"}, refused]}
     aws.faults["PutRecords"] = [lambda server: server.answer(200, answer)]
@@ -153,7 +153,7 @@ def test_throttled_entries_are_retried(aws: Any, handler: app.Handler) -> None:
 
 
 def test_recovers_from_a_closed_connection(aws: Any, handler: app.Handler) -> None:
-    """If the connection was closed during a freeze, the next put opens a new one."""
+    """If the server has closed the connection since the last put, the next put opens a new one."""
     aws.faults["PutRecord"] = [aws_server.answer_and_close] * 3
     statuses = []
     for _ in range(3):
@@ -166,7 +166,7 @@ def test_recovers_from_a_closed_connection(aws: Any, handler: app.Handler) -> No
 
 
 def test_the_queue_is_tried_twice(aws: Any, handler: app.Handler) -> None:
-    """Duplicate messages are harmless."""
+    """A failed message is sent once more, because duplicate messages are harmless."""
     aws.faults["PutRecord"] = [aws_server.close] * 2
     aws.faults["SendMessage"] = [None, aws_server.close, None, BAD_GATEWAY, BAD_GATEWAY]
 
@@ -175,7 +175,7 @@ def test_the_queue_is_tried_twice(aws: Any, handler: app.Handler) -> None:
 
 
 def test_a_failed_connection_is_a_definite_rejection() -> None:
-    """If nothing listens, nothing was sent, so the put is retried until the time limit."""
+    """If nothing listens, nothing was sent, so the put is retried until the time limit and then queued."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         clock, telemetry = ManualClock(START), CollectedTelemetry()
@@ -198,8 +198,8 @@ def test_a_failed_connection_is_a_definite_rejection() -> None:
     assert 0 == telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
-def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: dict[str, str]) -> None:
-    """A sandbox can start while Secrets Manager is unavailable."""
+def test_a_sandbox_starts_without_secrets(aws: Any, environment: dict[str, str]) -> None:
+    """If Secrets Manager is unavailable, the sandbox starts and answers 503."""
     aws.faults["GetSecretValue"] = [BAD_GATEWAY]
     handler = app.build(environment | {"AWS_ENDPOINT_URL": aws.url})
 
@@ -210,8 +210,8 @@ def test_a_sandbox_without_secrets_starts_and_recovers(aws: Any, environment: di
 def test_the_handler_reports_each_invocation(
     aws: Any, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Log lines carry the invocation's request id, and metrics leave the sandbox before it can be frozen."""
-    # Python keeps a logger by name, and Powertools the output that it began with.
+    """Log lines carry the invocation's request id, and metrics are written before the sandbox can be frozen."""
+    # A service name of its own: Python caches loggers by name, and Powertools keeps a logger's first output.
     own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-reports"}
     aws.faults["GetSecretValue"] = [BAD_GATEWAY]
     handler = app.build(environment | own)
@@ -231,7 +231,7 @@ def test_the_handler_reports_each_invocation(
 def test_a_success_writes_nothing(
     aws: Any, environment: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No log line and no metrics: API Gateway and Kinesis count it."""
+    """A successful request writes no log line and no metrics: API Gateway and Kinesis already count it."""
     own = {"AWS_ENDPOINT_URL": aws.url, "POWERTOOLS_SERVICE_NAME": "ingest-that-is-silent"}
     handler = app.build(environment | own)
 
@@ -242,7 +242,7 @@ def test_a_success_writes_nothing(
 def test_lambda_finds_the_handler(
     aws: Any, environment: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The runtime asks the module for `handler` once; it is made then, and stays the same."""
+    """The module creates `handler` when the runtime first asks for it, and returns the same one afterwards."""
     del environment
     monkeypatch.setenv("AWS_ENDPOINT_URL", aws.url)
     monkeypatch.delitem(vars(app), "handler", raising=False)
@@ -256,9 +256,9 @@ def test_lambda_finds_the_handler(
         _ = app.handlr
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of moto's own dependencies
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from moto's dependencies
 def test_moto_accepts_the_requests(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """With moto's stream, queue and secret: a record while the stream exists, a message after it is deleted."""
+    """Moto's stream stores the records; once the stream is deleted, moto's queue stores a message."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     try:

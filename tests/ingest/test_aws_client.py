@@ -1,4 +1,4 @@
-"""The ingest's AWS clients send the same requests as botocore's and interpret responses in the same way."""
+"""The ingest's AWS clients send the same requests as botocore's and interpret responses the same way."""
 
 import json
 import os
@@ -61,19 +61,19 @@ SIGNED_OR_READ = ("content-type", "host", "x-amz-target", "x-amz-security-token"
 
 @pytest.fixture
 def aws() -> Iterator[Any]:
-    """AWS on loopback."""
+    """Yield a server that stands in for AWS on the loopback interface."""
     with aws_server.aws_server({"k1": "secret"}) as server:
         yield server
 
 
 def ours(kind: type[AwsClient], url: str, **options: Any) -> Any:
-    """Return the ingest's client of a service."""
+    """Return the ingest's client for a service."""
     waits = {"ca_bundle": "", "connect_timeout": 5, "read_timeout": 5}
     return kind(url, REGION, lambda: KEYS, **waits | options)
 
 
 def botocores(kind: type[AwsClient], url: str) -> Any:
-    """Return botocore's client of the same service."""
+    """Return botocore's client for the same service."""
     return botocore.session.get_session().create_client(
         kind.SERVICE,
         region_name=REGION,
@@ -93,7 +93,7 @@ def test_a_call_matches_botocore(
     arguments: dict[str, Any],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """The operation, members and headers are the same, including Lambda's loop detection header."""
+    """Operation, members and headers match, including the header for Lambda's loop detection."""
     monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "ingest")
     monkeypatch.setenv("_X_AMZN_TRACE_ID", "Root=1-5759e988-bd862e3fe1be46a994272793;Parent=ü;Sampled=1")
     answers = [getattr(make(kind, aws.url), operation)(**arguments) for make in (botocores, ours)]
@@ -105,8 +105,8 @@ def test_a_call_matches_botocore(
     assert {name: value for name, value in answers[0].items() if name != "ResponseMetadata"} == answers[1]
 
 
-def test_an_object_is_read_as_botocore_reads_it(aws: Any) -> None:
-    """Its bytes and tag; that it is unchanged or cannot be read is the same error."""
+def test_reading_an_object_matches_botocore(aws: Any) -> None:
+    """The bytes and the tag match, and so do the errors for an unchanged object and an unreadable one."""
     aws.objects["edge/policy"] = b"content"
     found = []
     for client in (
@@ -130,7 +130,7 @@ def test_an_object_is_read_as_botocore_reads_it(aws: Any) -> None:
     path=st.from_regex(r"/[a-z0-9-]{3,20}/edge/policy", fullmatch=True),
 )
 def test_the_signature_of_a_read_matches_botocore(token: str | None, path: str) -> None:
-    """With and without a session."""
+    """The signature of a GET matches with and without a session token."""
     request: Any = AWSRequest("GET", f"http://127.0.0.1:8080{path}")
     S3SigV4Auth(BotocoreCredentials("AKID", "secret", token), "s3", REGION).add_auth(request)  # type: ignore[no-untyped-call]
     moment = datetime.strptime(request.headers["X-Amz-Date"], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
@@ -151,7 +151,7 @@ def test_the_signature_of_a_read_matches_botocore(token: str | None, path: str) 
 def test_a_signature_matches_botocore(
     *, service: str, region: str, target: str, body: bytes, token: str | None, secret: str
 ) -> None:
-    """For any service, body and credentials at the same second, whatever was signed before."""
+    """The signature of a POST matches for any service, body and credentials, whatever was signed before."""
     request: Any = AWSRequest(
         "POST",
         "http://127.0.0.1:8080/",
@@ -183,11 +183,11 @@ def test_a_signature_matches_botocore(
     ],
 )
 def test_an_error_matches_botocore(aws: Any, status: int, body: Any) -> None:
-    """Code and status are the same; an error that does not come from AWS has its status as code."""
-    fault: Callable[[Any], None] = lambda handler: handler.answer(status, body)  # noqa: E731 -- twice the same
+    """Error code and status match; an error that does not come from AWS has its status as its code."""
+    fault: Callable[[Any], None] = lambda handler: handler.answer(status, body)  # noqa: E731 -- used twice
     aws.faults["PutRecord"] = [fault, fault]
     found = []
-    for make in (ours, botocores)[: 1 if body == [1] else 2]:  # on which botocore chokes
+    for make in (ours, botocores)[: 1 if body == [1] else 2]:  # botocore cannot handle this one
         with pytest.raises(ClientError) as raised:
             make(KinesisClient, aws.url).put_record(**CALLS[0][2])
         response = raised.value.response
@@ -197,7 +197,7 @@ def test_an_error_matches_botocore(aws: Any, status: int, body: Any) -> None:
 
 
 def test_a_connection_is_reused(aws: Any) -> None:
-    """Consecutive calls share a connection, also after an error that was read to its end."""
+    """Consecutive calls share a connection, even after an error response."""
     aws.faults["PutRecord"] = [None, aws_server.error(400, "ValidationException"), None]
     client = ours(KinesisClient, aws.url)
     ports = []
@@ -211,8 +211,8 @@ def test_a_connection_is_reused(aws: Any) -> None:
 
 
 @pytest.mark.parametrize(("idle", "expected"), [(MAX_IDLE_SECONDS - 1, 1), (MAX_IDLE_SECONDS, 2), (-60, 2)])
-def test_a_connection_that_was_idle_for_long_is_not_reused(aws: Any, idle: float, expected: int) -> None:
-    """Nor one whose idle time is unknown because the clock was set back."""
+def test_a_connection_is_not_reused_after_a_long_idle_time(aws: Any, idle: float, expected: int) -> None:
+    """Nor is it reused if the clock was set back, because its idle time is then unknown."""
     clock = ManualClock()
     client = ours(KinesisClient, aws.url, now=clock.now)
     for _ in range(2):
@@ -223,7 +223,7 @@ def test_a_connection_that_was_idle_for_long_is_not_reused(aws: Any, idle: float
 
 
 def test_a_failed_call_is_attempted_as_often_as_configured(aws: Any) -> None:
-    """And not more often."""
+    """With two attempts, a call that fails twice raises an error and is not sent a third time."""
     aws.faults["SendMessage"] = [aws_server.close, aws_server.error(500, "InternalFailure"), None]
     client = ours(SqsClient, aws.url, attempts=2)
 
@@ -247,7 +247,7 @@ def test_rejects_untrusted_certificate(aws: Any, tmp_path: Path) -> None:
     assert 1 == aws.count("SendMessage")
 
 
-# Where the services are
+# Endpoints
 
 
 @pytest.fixture
@@ -263,7 +263,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("kind", [KinesisClient, SqsClient, SecretsManagerClient])
 def test_endpoints_match_botocore(kind: type[AwsClient]) -> None:
-    """In every region of the commercial partition, and in one region of every other."""
+    """Endpoints match in every commercial region, and in one region of each other partition."""
     session: Any = botocore.session.get_session()
     regions = [*session.get_available_regions(kind.SERVICE), "cn-north-1", "us-gov-west-1", "us-iso-east-1"]
     clients = [session.create_client(kind.SERVICE, region_name=region) for region in regions]
@@ -275,8 +275,8 @@ def test_endpoints_match_botocore(kind: type[AwsClient]) -> None:
 
 
 @pytest.mark.usefixtures("bare")
-def test_fips_and_dualstack_endpoints_match_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Settings for all endpoints in the environment are honored."""
+def test_fips_endpoints_are_used_if_configured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client honors `AWS_USE_FIPS_ENDPOINT`."""
     monkeypatch.setenv("AWS_USE_FIPS_ENDPOINT", "true")
 
     found = aws_client.endpoint_of(KinesisClient, os.environ, "us-east-1")
@@ -284,8 +284,8 @@ def test_fips_and_dualstack_endpoints_match_botocore(monkeypatch: pytest.MonkeyP
     assert "https://kinesis-fips.us-east-1.amazonaws.com" == found
 
 
-def test_the_environment_names_an_endpoint() -> None:
-    """A service's own endpoint takes precedence over the general one; both can be ignored."""
+def test_the_environment_can_set_endpoints() -> None:
+    """A service's own endpoint takes precedence over the general one, and a third variable disables both."""
     named = {"AWS_ENDPOINT_URL": "http://all", "AWS_ENDPOINT_URL_SECRETS_MANAGER": "http://secrets"}
 
     assert "http://all" == aws_client.endpoint_of(KinesisClient, named, REGION)
@@ -294,11 +294,11 @@ def test_the_environment_names_an_endpoint() -> None:
     assert "https://sqs.eu-west-1.amazonaws.com" == aws_client.endpoint_of(SqsClient, named, REGION)
 
 
-# Who signs
+# Credentials
 
 
-def test_the_environments_credentials_sign() -> None:
-    """As Lambda sets them; without a session there is no token."""
+def test_credentials_come_from_the_environment() -> None:
+    """Lambda sets the variables; an empty session token counts as none."""
     given = {"AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b", "AWS_SESSION_TOKEN": "c"}
 
     assert Credentials("a", "b", "c") == aws_client.credentials_from(given)()
@@ -307,7 +307,7 @@ def test_the_environments_credentials_sign() -> None:
 
 @pytest.mark.usefixtures("bare")
 def test_missing_credentials_fail_each_call() -> None:
-    """A sandbox can start without them."""
+    """A sandbox can start without credentials; only its calls fail."""
     credentials = aws_client.credentials_from({})
 
     with pytest.raises(NoCredentialsError):
@@ -315,7 +315,7 @@ def test_missing_credentials_fail_each_call() -> None:
 
 
 class Container(BaseHTTPRequestHandler):
-    """Serves credentials that are about to expire, new ones each time, as after a restore from a snapshot."""
+    """An endpoint for container credentials that serves a new key each time, always about to expire."""
 
     asked: list[str | None]
 
@@ -339,8 +339,8 @@ class Container(BaseHTTPRequestHandler):
 
 
 @pytest.mark.usefixtures("bare")
-def test_a_containers_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They are requested with the environment's token, and again before they expire."""
+def test_container_credentials_are_renewed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The client requests them with the environment's token, and again before they expire."""
     handler = type("Handler", (Container,), {"asked": []})
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         thread = Thread(target=server.serve_forever, args=(0.01,))

@@ -1,4 +1,4 @@
-"""Every kind of bad input gets its documented response, and valid events beside it are not lost."""
+"""Every kind of bad input gets its documented response, and valid events in the same request are not lost."""
 
 import json
 from typing import Any
@@ -33,7 +33,7 @@ FORGED = [
     "é.k1.x",
     "\ud800.k1.x",
 ]
-"""Keys that nobody signed, other accounts' among them."""
+"""Keys without a valid signature, including altered copies of a valid key."""
 NOT_JSON = [
     b"",
     b" ",
@@ -53,7 +53,7 @@ NOT_JSON = [
     b'["\\x"]',
     b'["\n"]',
 ]
-"""Bodies that are no JSON document in UTF-8."""
+"""Bodies that are not JSON documents in UTF-8."""
 
 
 def outcome(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
@@ -66,7 +66,7 @@ def outcome(answer: Answer) -> tuple[int, int, list[tuple[int, str]]]:
 
 
 def refused(site: Site, answer: Answer, status: int, code: str) -> None:
-    """Check that the request was rejected as a whole and nothing was put."""
+    """Check that the request was rejected as a whole, and that nothing was put."""
     assert (status, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
     assert ([], []) == (site.kinesis.calls, site.sqs.calls)
 
@@ -74,14 +74,14 @@ def refused(site: Site, answer: Answer, status: int, code: str) -> None:
 # Keys
 
 
-def test_no_key() -> None:
-    """401, `missing_key`."""
+def test_a_missing_key_is_rejected() -> None:
+    """A request without a key gets 401, `missing_key`."""
     refused(site := Site(), site.post([GOOD], key=""), 401, "missing_key")
 
 
 @pytest.mark.parametrize("key", FORGED, ids=range(len(FORGED)))
-def test_forged_keys(key: str) -> None:
-    """401, `invalid_key`, wherever the key is sent."""
+def test_forged_keys_are_rejected(key: str) -> None:
+    """A forged key gets 401, `invalid_key`, in a header or in the body."""
     refused(site := Site(), site.post([GOOD], key=key), 401, "invalid_key")
     refused(site := Site(), site.post([GOOD], key="", x_write_key=key), 401, "invalid_key")
     refused(site := Site(), site.post({"events": [GOOD], "write_key": key}, key=""), 401, "invalid_key")
@@ -100,7 +100,7 @@ def test_forged_keys(key: str) -> None:
 def test_a_truncated_body_is_rejected(
     columns: list[dict[str, Any]], zipped: bool, data: st.DataObject
 ) -> None:
-    """A truncated body, gzip or not, is rejected as a whole, because nobody could tell which events it lost."""
+    """A truncated body, compressed or not, is rejected as a whole, because nobody can tell which events it lost."""
     site = Site()
     text = json.dumps({"events": [{**event, **GOOD} for event in columns]}).encode()
     body = gzipped(text) if zipped else text
@@ -111,36 +111,36 @@ def test_a_truncated_body_is_rejected(
 
 
 @pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:20]))
-def test_invalid_json(body: bytes) -> None:
-    """400, `invalid_json`, with the position of the error."""
+def test_invalid_json_is_rejected(body: bytes) -> None:
+    """The request gets 400, `invalid_json`, and the message gives the position of the error."""
     refused(site := Site(), answer := site.post(body), 400, "invalid_json")
     assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
 
 
 @pytest.mark.parametrize("headers", [{}, {"content_encoding": "gzip"}])
-def test_an_event_is_too_large_however_it_was_compressed(headers: dict[str, str]) -> None:
-    """Gzip is known by its first bytes too, and a small body may hold a large event."""
+def test_the_size_limit_of_events_applies_after_decompression(headers: dict[str, str]) -> None:
+    """A small gzip body can hold an event that is too large, with or without a `content-encoding` header."""
     body = gzipped(json.dumps([{"table": "pageviews", "a": "x" * 262_144}]).encode())
 
     assert "event_too_large" == Site().post(body, **headers).json["rejected"][0]["code"]
 
 
-def test_a_gzip_bomb() -> None:
-    """413, `body_too_large`, however small the compressed body is."""
+def test_a_gzip_bomb_is_rejected() -> None:
+    """A body that decompresses to 50 MB gets 413, `body_too_large`, however small it is when compressed."""
     refused(site := Site(), site.post(gzipped(b" " * 50_000_000)), 413, "body_too_large")
 
 
-def test_a_large_body() -> None:
-    """413, `body_too_large`."""
+def test_a_large_body_is_rejected() -> None:
+    """A body of more than 1 MiB gets 413, `body_too_large`."""
     refused(site := Site(), site.post(b"[" + b" " * 1024 * 1024 + b"]"), 413, "body_too_large")
 
 
-def test_501_events() -> None:
-    """413, `too_many_events`, and no event is accepted."""
+def test_501_events_are_rejected() -> None:
+    """The request gets 413, `too_many_events`, and no event is accepted."""
     refused(site := Site(), site.post([GOOD] * 501), 413, "too_many_events")
 
 
-# Events among others
+# Single events
 
 BAD_EVENTS: list[tuple[str, str]] = [
     ("null", "not_an_object"),
@@ -168,7 +168,7 @@ BAD_EVENTS: list[tuple[str, str]] = [
     ("text", "code"), BAD_EVENTS, ids=[f"{code} {text[:30]}" for text, code in BAD_EVENTS]
 )
 def test_only_the_bad_event_is_rejected(text: str, code: str) -> None:
-    """The events before and after it are accepted and stay in order."""
+    """The events before and after the bad one are accepted, in order."""
     site = Site()
 
     answer = site.post(
@@ -210,7 +210,7 @@ ODD_EVENTS: list[tuple[str, dict[str, Any]]] = [
 
 @pytest.mark.parametrize(("text", "expected"), ODD_EVENTS, ids=[text for text, _ in ODD_EVENTS])
 def test_an_odd_event_is_accepted(text: str, expected: dict[str, Any]) -> None:
-    """Its values are unchanged or changed as documented, and other events are not affected."""
+    """Its values are stored unchanged or converted by a documented rule, and other events are not affected."""
     site = Site()
 
     answer = site.post(f'[{GOOD_TEXT}, {{"table": "pageviews", {text}}}, {GOOD_TEXT}]'.encode())
@@ -222,8 +222,8 @@ def test_an_odd_event_is_accepted(text: str, expected: dict[str, Any]) -> None:
     assert [("pageviews", "home")] * 2 == [(table, neighbour["page"]) for table, neighbour in (before, after)]
 
 
-def test_a_body_with_only_bad_events() -> None:
-    """400 with every rejection, and no row."""
+def test_a_request_with_only_bad_events_is_rejected() -> None:
+    """The response is 400 and lists every rejection, and no row is stored."""
     site = Site()
 
     answer = site.post(f"[{', '.join(text for text, _ in BAD_EVENTS)}]".encode())

@@ -1,4 +1,4 @@
-"""Batch ids: a retry of the same events produces the same envelopes."""
+"""Batch ids: a retry with the same events produces the same envelopes."""
 
 import json
 from typing import Any
@@ -30,7 +30,7 @@ def send(
     headers: dict[str, str] | None = None,
     **said: Any,
 ) -> Answer:
-    """Send a batch, from some address and with some headers."""
+    """Send a batch from the given address, with additional headers and members."""
     body = gzipped(json.dumps({"batch_id": "b1", "events": events, **said}).encode())
     event = http_event("POST", "/v1/events", f"k={KEY}", headers or {}, body)
     event["requestContext"]["http"]["sourceIp"] = ip
@@ -47,12 +47,12 @@ def ids(items: list[Envelope]) -> list[str]:
     return [item.request_id for item in items]
 
 
-# The way
+# Claims
 
 
 @pytest.mark.parametrize("events", [[EVENT], LARGE], ids=["one envelope", "several"])
 def test_every_envelope_is_a_claim(events: list[Any]) -> None:
-    """First requests and retries alike are one put each."""
+    """The first request and each retry are a single put of claims, and get the same response."""
     site = Site()
 
     answers = [send(site, events) for _ in range(3)]
@@ -64,8 +64,8 @@ def test_every_envelope_is_a_claim(events: list[Any]) -> None:
     assert [] == site.queue.messages
 
 
-def test_without_a_batch_id_an_envelope_is_not_a_claim() -> None:
-    """The worker does not look up a claim for it."""
+def test_envelopes_without_a_batch_id_are_not_claims() -> None:
+    """The worker looks up no claim for such an envelope."""
     site = Site()
 
     site.post(gzipped(json.dumps(LARGE).encode()))
@@ -74,7 +74,7 @@ def test_without_a_batch_id_an_envelope_is_not_a_claim() -> None:
 
 
 def test_the_batch_id_may_be_a_header() -> None:
-    """Header and body give the same request ids; the header takes precedence."""
+    """The header `idempotency-key` gives the same request id as the body's `batch_id`, and takes precedence."""
     site = Site()
     send(site, [EVENT])
     send(site, [EVENT], headers={"idempotency-key": "b1"}, batch_id="other")
@@ -85,13 +85,13 @@ def test_the_batch_id_may_be_a_header() -> None:
 
 
 @pytest.mark.parametrize("batch", ["", "x" * 65, 7, [], {}])
-def test_an_id_is_text_of_1_to_64_characters(batch: Any) -> None:
-    """Any other id rejects the request; otherwise the sender would end up with duplicates."""
+def test_a_batch_id_is_a_string_of_1_to_64_characters(batch: Any) -> None:
+    """Any other id rejects the request: if it were ignored, retries would create duplicates."""
     assert "invalid_batch_id" == send(Site(), [EVENT], batch_id=batch).code
 
 
 def test_all_envelopes_are_stored_or_the_request_fails() -> None:
-    """503 if neither stream nor queue stores one of the envelopes; the sender can safely retry all of them."""
+    """If neither stream nor queue stores an envelope, the response is 503, and the sender can retry everything."""
     site = Site()
     throttled = {"ErrorCode": "InternalFailure"}
     site.kinesis.faults = [{"Records": [{"SequenceNumber": "1"}, throttled]}]
@@ -104,14 +104,14 @@ def test_all_envelopes_are_stored_or_the_request_fails() -> None:
 
 
 def test_rejected_events_do_not_fail_the_request() -> None:
-    """They are rejected again on every retry."""
+    """A retry would be rejected in the same way, so the request succeeds without them."""
     answer = send(Site(), [EVENT, {"no": "table"}])
 
     assert (200, 1, 1) == (answer.status, answer.json["accepted"], len(answer.json["rejected"]))
 
 
 def test_retries_spread_over_partition_keys() -> None:
-    """Events with a visitor id use the visitor's partition key; others use any."""
+    """Events with a visitor id keep the visitor's partition key; the others get a new one with each retry."""
     site = Site()
     for number in range(3):
         for event in (EVENT | {"td_client_id": "c1"}, EVENT):
@@ -129,7 +129,7 @@ def test_retries_spread_over_partition_keys() -> None:
     assert (1, 3) == (len(set(keys[::2])), len(set(keys[1::2])))
 
 
-# Ids and borders
+# Request ids and borders
 
 surroundings = st.fixed_dictionaries(
     {
@@ -173,7 +173,7 @@ odd_events = st.one_of(
 def test_a_retry_has_the_same_envelopes(
     events: list[Any], once: dict[str, Any], again: dict[str, Any], policy: dict[str, Any]
 ) -> None:
-    """Even from another address, with other headers and settings, hours later."""
+    """A retry hours later, from another address and under another policy, produces the same envelopes."""
     events = [event | {"n": n} if isinstance(event, dict) else event for n, event in enumerate(events)]
     body = json.loads(json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999"))
     first, second = Site(), Site(**policy)
@@ -189,8 +189,8 @@ def test_a_retry_has_the_same_envelopes(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12), st.data())
-def test_rejected_events_do_not_move_boundaries(events: list[Any], data: st.DataObject) -> None:
-    """If a rule rejects an event that it used to accept, the envelopes still cover the same events."""
+def test_rejected_events_do_not_move_borders(events: list[Any], data: st.DataObject) -> None:
+    """If a rule rejects an event that it used to accept, each envelope still covers the same events."""
     batch, key = Batch(events, id="b1"), WriteKey("shop", "k1")
     everything = {index: ("pageviews", bytes([index])) for index in range(len(events))}
     some = {index: row for index, row in everything.items() if data.draw(st.booleans())}
@@ -221,7 +221,7 @@ def test_rejected_events_do_not_move_boundaries(events: list[Any], data: st.Data
 def test_a_row_is_never_larger_than_estimated(
     event: Any, around: dict[str, Any], hashed: tuple[str, ...]
 ) -> None:
-    """So the rows of an envelope whose boundaries come from its events always fit."""
+    """Borders depend on events alone, so the estimate of a row's size must never be too low."""
     site = Site(hashed_columns=hashed)
     site.secret.text = json.dumps(SECRETS | {".hash": "key"})
     body = json.loads(json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999"))
@@ -236,8 +236,10 @@ def test_a_row_is_never_larger_than_estimated(
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=8), st.data())
-def test_other_events_under_the_same_id_have_other_ids(events: list[Any], data: st.DataObject) -> None:
-    """If any event is added, removed, moved or changed, accepted or not, every envelope has a new request id."""
+def test_other_events_under_the_same_batch_id_have_other_request_ids(
+    events: list[Any], data: st.DataObject
+) -> None:
+    """If any event is added, removed, moved or changed, every envelope gets a new request id."""
     changed = list(events)
     match data.draw(st.sampled_from(["more", "less", "moved", "changed"])):
         case "more":
@@ -255,8 +257,8 @@ def test_other_events_under_the_same_id_have_other_ids(events: list[Any], data: 
     assert (old == new) if same else not old & new
 
 
-def test_account_batch_id_and_table_are_part_of_the_id() -> None:
-    """They cannot be confused, wherever one text ends and the next begins."""
+def test_request_ids_depend_on_account_batch_id_and_table() -> None:
+    """Texts that concatenate to the same string still give different ids."""
     made = [
         _ids(Batch([EVENT, EVENT], table, id=batch), account)
         for account, batch, table in (
@@ -274,7 +276,7 @@ def test_account_batch_id_and_table_are_part_of_the_id() -> None:
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12))
 def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> None:
-    """All events are covered in order, and small requests are one envelope."""
+    """Envelopes cover all events in order, and a small request is one envelope."""
     batch = Batch(events, id="b1")
     encoded = {index: ("pageviews", bytes([index])) for index in range(len(events))}
 
@@ -285,8 +287,8 @@ def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> 
         assert 1 == len(made)
 
 
-def test_events_without_an_id_get_the_same_one_in_each_retry() -> None:
-    """So copies can be recognized; equal events within one request still have different ids."""
+def test_event_ids_are_the_same_in_each_retry() -> None:
+    """Copies of an event can be recognized, and equal events within one request still have different ids."""
     site = Site()
     for _ in range(2):
         send(site, [EVENT, EVENT, EVENT | {"n": 2}])

@@ -1,4 +1,4 @@
-"""Correction of wrong client clocks, by the rules of docs/http.md."""
+"""The ingest corrects wrong client clocks by the rules in docs/http.md."""
 
 from typing import Any
 
@@ -46,15 +46,15 @@ def sent(events: list[dict[str, Any]], **said: Any) -> list[dict[str, Any]]:
         (float("inf"), 0),
     ],
 )
-def test_only_a_difference_beyond_transit_time_is_clock_error(sent_at: object, drift: int) -> None:
-    """More than five minutes in either direction; unreadable timestamps count as no information."""
+def test_small_differences_are_not_clock_errors(sent_at: object, drift: int) -> None:
+    """A clock is wrong if it differs by more than five minutes; an unreadable timestamp tells nothing."""
     assert drift == rows.clock_drift(sent_at, NOW)
 
 
 @pytest.mark.parametrize(
     ("time", "sent_at", "expected"),
     [
-        # The clock is right, or nothing is known of it.
+        # The clock is right, or unknown.
         (NOW - 10, NOW - 5, {"time": NOW - 10}),
         (NOW - 10, None, {"time": NOW - 10}),
         # A clock an hour behind, and one a year ahead.
@@ -64,9 +64,9 @@ def test_only_a_difference_beyond_transit_time_is_clock_error(sent_at: object, d
             NOW + 365 * DAY,
             {"time": NOW - 10, "time_raw": NOW + 365 * DAY - 10, "time_drift": -365 * DAY},
         ),
-        # A device that has lost its clock counts from 1970.
+        # A device that has lost its time counts from 1970.
         (90, 100, {"time": NOW - 10, "time_raw": 90, "time_drift": NOW - 100}),
-        # Other forms keep their rule.
+        # Other units keep their rule.
         (
             (NOW - 3610) * 1000,
             NOW - 3600,
@@ -77,19 +77,21 @@ def test_only_a_difference_beyond_transit_time_is_clock_error(sent_at: object, d
                 "time_drift": 3600,
             },
         ),
-        # What lies out of range even so happened on arrival.
+        # A time that is still out of range becomes the time of arrival.
         (
             1000,
             NOW - 3600,
             {"time": NOW, "time_raw": 1000, "time_rule": "out_of_range", "time_drift": 3600},
         ),
         ("soon", NOW - 3600, {"time": NOW, "time_raw": "soon", "time_rule": "unreadable"}),
-        # No stamp of that clock.
+        # The event has no timestamp of that clock.
         (None, NOW - 3600, {"time": NOW}),
     ],
 )
-def test_the_rule_table(time: object, sent_at: object, expected: dict[str, Any]) -> None:
-    """Every line of the page's table, with the columns that document the correction."""
+def test_times_are_corrected_by_the_documented_rules(
+    time: object, sent_at: object, expected: dict[str, Any]
+) -> None:
+    """Each case is a row of the table in docs/http.md, with the columns that record the correction."""
     [row] = sent([{} if time is None else {"time": time}], sent_at=sent_at)
 
     assert expected == {name: row[name] for name in row if name.startswith("time")}
@@ -99,8 +101,8 @@ stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * D
 
 
 @given(st.lists(stamps, min_size=1, max_size=8), stamps | st.none())
-def test_order_and_distances_within_a_request_never_change(times: list[float], sent_at: float | None) -> None:
-    """Whatever the clock said, for all events within range."""
+def test_correction_preserves_order_and_distances(times: list[float], sent_at: float | None) -> None:
+    """All times of a request that are in range move by the same amount, whatever the clock said."""
     found = [
         (time, row["time"])
         for time, row in zip(times, sent([{"time": time} for time in times], sent_at=sent_at), strict=True)
@@ -112,7 +114,7 @@ def test_order_and_distances_within_a_request_never_change(times: list[float], s
 
 @given(stamps, stamps)
 def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at: float) -> None:
-    """The time before sending becomes the time before arrival, give or take the transit."""
+    """An event's age when it was sent becomes its age on arrival, give or take the transit time."""
     age = abs(age - NOW) % (300 * DAY)
 
     [row] = sent([{"time": sent_at - age}], sent_at=sent_at)
@@ -124,7 +126,7 @@ def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at
     st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=30), st.lists(st.none()))
 )
 def test_any_timestamp_is_handled(value: object) -> None:
-    """No value raises an exception."""
+    """No value of `sent_at` raises an exception."""
     drift = rows.clock_drift(value, NOW)
 
     assert drift == 0 or abs(drift) > rows.TRANSIT_SECONDS

@@ -26,7 +26,7 @@ REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
 @contextmanager
 def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
-    """Yield a connection whose peer reads a request and sends the pieces; it then closes unless told to stay."""
+    """Yield a connection to a peer that reads a request, sends the pieces, and closes unless `stays`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 5)
         other, _ = listener.accept()
@@ -50,7 +50,7 @@ def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
 
 
 def chopped(data: bytes, size: int) -> list[bytes]:
-    """Split the data into pieces."""
+    """Split the data into pieces of this size."""
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
@@ -67,7 +67,7 @@ BODIES = {"length": b"hello", "empty": b"", "announced": b"hello", "no reason": 
 @pytest.mark.parametrize("size", [1, 7, 1000])
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_response_is_read_completely(name: str, size: int) -> None:
-    """In whatever pieces it arrives; the connection can be reused."""
+    """A response is complete in whatever pieces it arrives, and its connection can be reused."""
     with answering(*chopped(WHOLE[name], size)) as connection:
         answer = connection.exchange(REQUEST)
 
@@ -76,7 +76,7 @@ def test_a_response_is_read_completely(name: str, size: int) -> None:
 
 
 def test_response_headers_are_parsed() -> None:
-    """Names are lowercased, values trimmed."""
+    """Header names are lowercased and values trimmed."""
     with answering(WHOLE["length"]) as connection:
         assert AwsResponse(200, {"x-one": "a b", "content-length": "5"}, b"hello") == connection.exchange(
             REQUEST
@@ -88,29 +88,29 @@ def test_response_headers_are_parsed() -> None:
     [b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5", b"HTTP/1.0 200 OK\r\ncontent-length: 5"],
 )
 def test_a_closing_connection_is_not_reused(head: bytes) -> None:
-    """The peer says so, or its HTTP version closes by default."""
+    """The connection closes if the peer says so, or if its HTTP version closes by default."""
     with answering(head + b"\r\n\r\nhello") as connection:
         assert b"hello" == connection.exchange(REQUEST).body
         assert not connection.is_reusable
 
 
-def test_a_response_may_end_with_its_connection() -> None:
-    """If it has no length."""
+def test_a_response_without_a_length_ends_with_its_connection() -> None:
+    """The body is everything up to the end of the connection."""
     with answering(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", stays=False) as connection:
         assert b"hello" == connection.exchange(REQUEST).body
         assert not connection.is_reusable
 
 
 def test_unexpected_data_ends_the_connection() -> None:
-    """It cannot be matched to a request."""
+    """Data that follows a response belongs to no request, so the connection is not reused."""
     with answering(WHOLE["length"] + b"HTTP/1.1 500 Oh\r\n\r\n") as connection:
         connection.exchange(REQUEST)
 
         assert not connection.is_idle()
 
 
-def test_a_closed_connection_is_noticed() -> None:
-    """Before it is reused."""
+def test_a_closed_connection_is_noticed_before_reuse() -> None:
+    """A connection that the peer has closed is not idle, so the client opens a new one."""
     with answering(WHOLE["length"], stays=False) as connection:
         connection.exchange(REQUEST)
         connection._readable.poll(5000)
@@ -120,7 +120,7 @@ def test_a_closed_connection_is_noticed() -> None:
 
 @pytest.mark.parametrize("end", range(0, len(WHOLE["length"]), 9))
 def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
-    """Wherever it breaks off."""
+    """The error is the same wherever the response breaks off."""
     with (
         answering(WHOLE["length"][:end], stays=False) as connection,
         pytest.raises(ConnectionClosedError),
@@ -142,7 +142,7 @@ def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
     ids=range(7),
 )
 def test_an_invalid_response_is_unreadable(data: bytes) -> None:
-    """The request's outcome is unknown, and the error is of a botocore type."""
+    """The outcome of the request is unknown, and the error is one of botocore's."""
     with answering(data) as connection, pytest.raises(UnreadableAnswerError) as raised:
         connection.exchange(REQUEST)
 
@@ -150,7 +150,7 @@ def test_an_invalid_response_is_unreadable(data: bytes) -> None:
 
 
 def test_silence_is_a_timeout() -> None:
-    """After the configured time."""
+    """A peer that sends nothing raises the error after the configured time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.01)
         with pytest.raises(ReadTimeoutError):
@@ -159,13 +159,13 @@ def test_silence_is_a_timeout() -> None:
 
 
 def test_a_slow_response_is_a_timeout() -> None:
-    """Each byte arrives soon after the last, but the whole takes too long."""
+    """Each byte arrives soon after the last, but the whole response takes too long."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.2)
         other, _ = listener.accept()
 
         def trickle() -> None:
-            with suppress(OSError):  # closed at the other end
+            with suppress(OSError):  # the client has closed the connection
                 other.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n")
                 while True:
                     other.sendall(b"x")
@@ -180,7 +180,7 @@ def test_a_slow_response_is_a_timeout() -> None:
 
 
 def test_a_failed_connection_differs_from_a_lost_response() -> None:
-    """If nothing listens or the name does not resolve, nothing was sent."""
+    """If nothing listens or the name does not resolve, the error shows that nothing was sent."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
         with pytest.raises(EndpointConnectionError):
@@ -190,7 +190,7 @@ def test_a_failed_connection_differs_from_a_lost_response() -> None:
 
 
 def test_a_connection_attempt_times_out() -> None:
-    """The listener's queue is full."""
+    """The attempt times out if the listener's queue is full."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -200,7 +200,7 @@ def test_a_connection_attempt_times_out() -> None:
             deque(taken.enter_context(closing(one)) for one in connections)
 
 
-def test_a_name_that_is_not_resolved_times_out() -> None:
+def test_name_resolution_times_out() -> None:
     """`getaddrinfo` itself would wait for as long as the resolver is configured to."""
     released = Event()
     try:
@@ -213,7 +213,7 @@ def test_a_name_that_is_not_resolved_times_out() -> None:
 
 
 def test_name_resolution_and_tls_share_one_deadline(tmp_path: Path) -> None:
-    """If resolving the name took most of a minute, the handshake gets what is left, not another minute."""
+    """If resolving the name took most of the minute, the handshake gets the rest, not another minute."""
     context = ssl.create_default_context(cafile=str(certificate.make(tmp_path)[0]))
     time = [0.0]
 
@@ -228,7 +228,7 @@ def test_name_resolution_and_tls_share_one_deadline(tmp_path: Path) -> None:
 
 
 def test_all_addresses_share_one_deadline() -> None:
-    """An address that refuses is followed by the next; once the time is up, no other is tried."""
+    """If an address refuses the connection, the next one is tried, unless the time is up."""
     with socket.socket() as nobody, socket.create_server(("127.0.0.1", 0)) as listener:
         nobody.bind(("127.0.0.1", 0))
         places = [
@@ -236,13 +236,13 @@ def test_all_addresses_share_one_deadline() -> None:
         ]
         address = Address("127.0.0.1", 0, None)
         Connection(address, 5, 5, resolve=lambda *_, **__: places).close()
-        times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before the name, the first address, the second
+        times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before resolving, before each address
         with pytest.raises(ConnectTimeoutError):
             Connection(address, 5, 5, resolve=lambda *_, **__: places, now=lambda: next(times))
 
 
 def test_a_request_that_is_not_read_is_a_timeout() -> None:
-    """The peer accepts the connection and some bytes, but not the whole request."""
+    """The peer accepts the connection and some bytes, but never the whole request."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.05)
         with closing(connection), pytest.raises(ReadTimeoutError):

@@ -1,4 +1,4 @@
-"""Public collections of texts that break parsers: JSONTestSuite and the big list of naughty strings."""
+"""Public collections of text that breaks parsers: JSONTestSuite and the Big List of Naughty Strings."""
 
 import json
 import math
@@ -15,7 +15,7 @@ from tests.support import npm
 from tests.support.dialects import DIALECTS, event_of
 from tests.support.ingest import KEY, Site, http_event
 
-DEEP = "[" * 1000  # more than any value may have, less than is still read
+DEEP = "[" * 1000  # deeper than a value may be, but not too deep to be parsed
 
 
 @pytest.fixture(scope="module")
@@ -29,13 +29,13 @@ def cases() -> dict[str, list[bytes]]:
 
 @pytest.fixture(scope="module")
 def naughty() -> list[str]:
-    """Return the big list of naughty strings."""
+    """Return the Big List of Naughty Strings."""
     strings: list[str] = npm.data("big-list-of-naughty-strings/blns.json")
     return strings
 
 
 def kept(value: Any) -> Any:
-    """Apply the documented rules to a nested value."""
+    """Return a nested value as the documented rules store it."""
     match value:
         case str():
             return json_codec.without_surrogates(value)
@@ -49,26 +49,26 @@ def kept(value: Any) -> Any:
 
 
 def test_the_suite_is_complete(cases: dict[str, list[bytes]]) -> None:
-    """318 documents."""
+    """JSONTestSuite has 318 documents."""
     assert 318 == sum(map(len, cases.values()))
 
 
 def test_invalid_documents_are_rejected(cases: dict[str, list[bytes]]) -> None:
-    """As bodies and as values: 400, `invalid_json`."""
+    """An invalid document gets 400, `invalid_json`, as a whole body and as a value."""
     for document in cases["n"]:
         for body in (document, b'[{"table":"pageviews","a":' + document + b"}]"):
             site = Site()
 
             answer = site.post(body)
 
-            # An extra bracket or a comma may make a legal document of two halves; then it is not this case's.
+            # Within an event, a document with an extra bracket or comma may be valid; such a body is skipped.
             if body is document or not is_json(body):
                 assert (400, "invalid_json") == (answer.status, answer.code), body
             assert site.telemetry.counts["UnforeseenErrors"] == 0
 
 
 def is_json(body: bytes) -> bool:
-    """Tell whether the standard library parses the text."""
+    """Return whether the standard library parses the text."""
     try:
         json.loads(body.decode(), parse_constant=lambda _: 1 / 0)
     except (ValueError, ZeroDivisionError, RecursionError):
@@ -76,8 +76,8 @@ def is_json(body: bytes) -> bool:
     return True
 
 
-def test_valid_documents_are_read(cases: dict[str, list[bytes]]) -> None:
-    """As bodies they contain events or not; as values they arrive as sent, by the documented rules."""
+def test_valid_documents_are_parsed(cases: dict[str, list[bytes]]) -> None:
+    """As a body, a valid document contains events or not; as a value, it is stored by the documented rules."""
     for document in cases["y"]:
         assert Site().post(document).code in (None, "not_events", "no_events"), document
         site = Site()
@@ -93,9 +93,9 @@ def test_valid_documents_are_read(cases: dict[str, list[bytes]]) -> None:
 
 
 def test_ambiguous_documents_are_harmless(cases: dict[str, list[bytes]]) -> None:
-    """They are accepted or rejected on every route and never cause an error."""
+    """Every route accepts or rejects them, and none fails with an internal error."""
     posts = [one for one in reversed(DIALECTS) if one.method == "POST"]
-    by_path = {one.target.partition("?")[0]: one for one in posts}  # the first for each
+    by_path = {one.target.partition("?")[0]: one for one in posts}  # the first for each path
     for document in [*cases["i"], *cases["n"], DEEP.encode(), DEEP.encode() + b"]" * 1000]:
         for path, dialect in by_path.items():
             site = Site()
@@ -107,7 +107,7 @@ def test_ambiguous_documents_are_harmless(cases: dict[str, list[bytes]]) -> None
 
 
 def test_naughty_strings_arrive_unchanged(naughty: list[str]) -> None:
-    """As plain and nested values; none is escaped, trimmed or misinterpreted."""
+    """As plain and nested values, strings are not escaped, trimmed or misinterpreted."""
     for text in naughty:
         site = Site()
 
@@ -118,8 +118,8 @@ def test_naughty_strings_arrive_unchanged(naughty: list[str]) -> None:
         assert [json_codec.without_surrogates(text)] == json.loads(site.row()["b"])
 
 
-def test_naughty_strings_arrive_in_a_query(naughty: list[str]) -> None:
-    """As parameters of the pixel and of a postback."""
+def test_naughty_strings_arrive_unchanged_in_a_query(naughty: list[str]) -> None:
+    """Strings are stored unchanged as parameters of the pixel and of a postback."""
     for text in naughty:
         for path in ("/pixel.gif", "/postback/v3/event/shop/pageviews"):
             site = Site()
@@ -131,8 +131,8 @@ def test_naughty_strings_arrive_in_a_query(naughty: list[str]) -> None:
             assert json_codec.without_surrogates(text) == site.row()["a"]
 
 
-def test_naughty_strings_become_columns_by_rule(naughty: list[str]) -> None:
-    """Every name becomes a legal column name, and none is lost."""
+def test_naughty_strings_become_column_names(naughty: list[str]) -> None:
+    """Every name becomes a legal column name, and no column is lost."""
     site = Site()
     names = [name for name in dict.fromkeys(naughty) if name not in ("table", "time", "event_id")][:500]
 
@@ -145,7 +145,7 @@ def test_naughty_strings_become_columns_by_rule(naughty: list[str]) -> None:
 
 
 def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
-    """As tables, keys, paths, origins, callbacks, redirects, types and ids: a documented response with none of their headers."""
+    """As tables, keys, paths, headers, callbacks, redirects, types and ids they get a documented response."""
     for text in naughty:
         value = quote(json_codec.without_surrogates(text), safe="")
         site = Site(("https://www.shop.example",), visitor_cookies="on", redirect_hosts=("www.shop.example",))
@@ -180,19 +180,19 @@ def test_naughty_strings_are_harmless_elsewhere(naughty: list[str]) -> None:
             )
 
 
-def test_random_requests_are_answered_in_time() -> None:
-    """A few thousand of the requests that `make fuzz` draws by the million: no fault."""
+def test_random_requests_cause_no_faults() -> None:
+    """A few thousand of the requests that `make fuzz` draws by the million cause no fault."""
     report = run(4000, 7, npm.data("big-list-of-naughty-strings/blns.json"))
 
     faults = [
         fault for fault in report.faults if "took more" not in fault
-    ]  # this machine may be busy with others
+    ]  # ignore slow responses: the machine may be busy
     assert ([], 4000) == (faults, report.statuses.total())
     assert report.accepted > 500
 
 
 def test_an_event_with_many_names_is_rejected_quickly() -> None:
-    """Members are counted before any is processed, and equal names take no longer than others."""
+    """Columns are counted before any is processed, and names that collide take no longer than others."""
     many = {f"c{number}": 1 for number in range(40_000)}
     alike = {" " * number: 1 for number in range(1, 500)}
 
@@ -200,8 +200,8 @@ def test_an_event_with_many_names_is_rejected_quickly() -> None:
     assert 200 == Site().post([{"table": "pageviews", **alike}]).status
 
 
-def test_an_enormous_query_string_is_read_in_time() -> None:
-    """The gateway accepts 10 KB; a proxy that accepts more still gets a response."""
+def test_an_enormous_query_string_is_answered() -> None:
+    """API Gateway accepts 10 KB; a proxy that accepts more still gets a response."""
     site = Site()
 
     answer = site.pixel("&".join(f"p{number}={'x' * 20}" for number in range(50_000)))

@@ -1,4 +1,4 @@
-"""What every dialect does. A new one is covered by its route in `ROUTES` and its request in `certify_requests.dialects`."""
+"""Rules for every dialect: each route in `ROUTES` has a request in `certify_requests.dialects`, and is tested here."""
 
 import pytest
 
@@ -23,7 +23,7 @@ def test_each_route_is_certified() -> None:
 
 @pytest.mark.parametrize("path", sorted(answers.NO_EVENTS))
 def test_paths_that_record_no_events_need_no_key(path: str) -> None:
-    """So a path that needs one has to answer for its events."""
+    """They answer without a key, so a path that requires one must be listed as recording events."""
     site = Site()
 
     assert (None, []) == (site.get(path).code, site.rows())
@@ -31,7 +31,7 @@ def test_paths_that_record_no_events_need_no_key(path: str) -> None:
 
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
 def test_an_event_becomes_a_row(dialect: Dialect) -> None:
-    """The local stack counts it as accepted, by the response alone."""
+    """The event is stored with its dialect's name, and the response alone shows that it was accepted."""
     site, event = Site(), event_of(dialect)
 
     answer = site.send(event)
@@ -41,7 +41,7 @@ def test_an_event_becomes_a_row(dialect: Dialect) -> None:
 
 @pytest.mark.parametrize(("method", "path"), EVENT_ROUTES)
 def test_nothing_is_recorded_without_a_key(method: str, path: str) -> None:
-    """Whatever else the request has."""
+    """A request without a key gets 401, `missing_key`, on every route, and nothing is put."""
     site = Site()
 
     answer = site.send(http_event(method, path, "t=pageviews", {}, b'{"shop.pageviews": [{}]}'))

@@ -1,4 +1,4 @@
-"""The events API: many events per request, each accepted or rejected on its own."""
+"""The events API accepts many events per request, and accepts or rejects each on its own."""
 
 import json
 from collections import Counter
@@ -27,8 +27,8 @@ def key_of(account: str) -> str:
 @pytest.mark.parametrize(
     "content_type", ["application/json", "text/plain;charset=UTF-8", "application/octet-stream"]
 )
-def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
-    """An object, an array, or an object with `events`, whatever the content type: beacons send text."""
+def test_an_event_may_have_three_forms(body: Any, content_type: str) -> None:
+    """The body is an object, an array, or an object with `events`, and any content type works: beacons send text."""
     site = Site()
 
     answer = site.post(body, content_type=content_type, user_agent="UA")
@@ -46,8 +46,8 @@ def test_three_forms_of_one_event(body: Any, content_type: str) -> None:
 
 
 @pytest.mark.parametrize("batch_id", [None, "b1"])
-def test_ids_are_answered_on_request(batch_id: str | None) -> None:
-    """By index, as they are in the rows; none for a rejected event, and without the parameter none at all."""
+def test_event_ids_are_returned_on_request(batch_id: str | None) -> None:
+    """With `ids=1` the response lists the stored ids by index, with null for rejected events."""
     events = [EVENT, {"page": "home"}, EVENT | {"event_id": "mine"}]
     body = {"events": events, "batch_id": batch_id} if batch_id else {"events": events}
     site = Site()
@@ -59,8 +59,8 @@ def test_ids_are_answered_on_request(batch_id: str | None) -> None:
     assert {"accepted", "rejected"} == set(site.post(body).json) == set(site.post(body, query="ids=0").json)
 
 
-def test_the_gateway_passes_text_unencoded() -> None:
-    """A JSON body arrives as text, a gzip body as base64."""
+def test_plain_and_base64_bodies_are_read() -> None:
+    """API Gateway passes a JSON body as text and a gzip body as base64."""
     site = Site()
     headers = {"authorization": f"Bearer {KEY}"}
     text = json.dumps(EVENT | {"td_title": "é"}, ensure_ascii=False)
@@ -74,7 +74,7 @@ def test_the_gateway_passes_text_unencoded() -> None:
 
 
 def test_one_request_is_one_record() -> None:
-    """Its rows are in one envelope, by table, in the order of the request."""
+    """All rows of a request are in one envelope, by table, in the order of the request."""
     site = Site()
 
     site.post([EVENT | {"n": 1}, {"table": "clicks", "n": 2}, EVENT | {"n": 3}])
@@ -99,20 +99,20 @@ def test_envelope_ids_are_unique() -> None:
 
 
 @pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_key_comes_in_the_authorization_header(scheme: str) -> None:
-    """As a bearer token."""
+def test_the_key_may_be_a_bearer_token(scheme: str) -> None:
+    """The scheme's case does not matter."""
     assert 200 == Site().post([EVENT], key="", authorization=f"{scheme} {KEY}").status
 
 
-def test_the_key_comes_in_another_header_or_the_query_or_the_body() -> None:
-    """A header for clients that use `authorization` otherwise, the query and the body for beacons."""
+def test_the_key_may_be_in_x_write_key_the_query_or_the_body() -> None:
+    """The header is for clients that use `authorization` for something else; query and body are for beacons."""
     assert 200 == Site().post([EVENT], key="", x_write_key=KEY).status
     assert 200 == Site().post([EVENT], f"k={KEY}", key="").status
     assert 200 == Site().post({"events": [EVENT], "write_key": KEY}, key="").status
 
 
 def test_the_first_key_counts() -> None:
-    """Authorization, then x-write-key, then `k`, then the body; later ones are ignored."""
+    """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
     keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
     body = {"events": [EVENT], "write_key": keys["fourth"]}
     site = Site()
@@ -126,7 +126,7 @@ def test_the_first_key_counts() -> None:
 
 
 def test_a_wrong_key_is_not_replaced_by_another() -> None:
-    """The first key decides."""
+    """An invalid first key gets 401, even if a valid key follows."""
     answer = Site().post([EVENT], f"k={KEY}", key="shop.k1.forged")
 
     assert (401, "invalid_key", "Bearer") == (answer.status, answer.code, answer.headers["www-authenticate"])
@@ -134,25 +134,25 @@ def test_a_wrong_key_is_not_replaced_by_another() -> None:
 
 @pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
 def test_other_authorization_schemes_are_ignored(authorization: str) -> None:
-    """Only bearer tokens count."""
+    """Only a bearer token counts as a key."""
     assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
 
 
 def test_a_key_in_a_single_event_is_a_column() -> None:
-    """Only a batch object has options; an event's members are its columns."""
+    """Only a batch object has options; all members of an event are columns."""
     assert "missing_key" == Site().post(EVENT | {"write_key": KEY}, key="").code
 
 
 @pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
-def test_keys_in_the_body_are_text(key: Any) -> None:
-    """Anything else counts as missing or invalid."""
+def test_a_key_in_the_body_must_be_a_string(key: Any) -> None:
+    """Other values are invalid, and null or empty ones count as missing."""
     expected = "invalid_key" if key else "missing_key"
 
     assert expected == Site().post({"events": [EVENT], "write_key": key}, key="").code
 
 
 def test_the_key_is_verified_before_the_body_is_read() -> None:
-    """A request with a forged key is not decompressed."""
+    """A request with a forged key is rejected for its key, even if its body is unreadable."""
     assert "invalid_key" == Site().post(b"{", key="shop.k1.forged").code
     assert "invalid_json" == Site().post(b"{", key="").code
 
@@ -161,7 +161,7 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
 
 
 def test_the_nearest_table_counts() -> None:
-    """The event's own, else the body's, else the query's."""
+    """The event's own table comes first, then the body's, then the query's."""
     site = Site()
 
     site.post({"table": "body", "events": [{"table": "own"}, {}]}, "t=query")
@@ -174,14 +174,14 @@ def test_the_nearest_table_counts() -> None:
 
 @pytest.mark.parametrize("table", ["", "No!", 7, False])
 def test_a_wrong_table_is_not_replaced_by_another(table: Any) -> None:
-    """The nearest one decides; only null counts as absent."""
+    """The nearest table decides even if it is invalid; only null counts as absent."""
     answer = Site().post({"table": table, "events": [{}]}, "t=query")
 
     assert ["invalid_table"] == [item["code"] for item in answer.json["rejected"]]
 
 
 def test_a_batch_is_recognized_by_its_events() -> None:
-    """An `events` member that is not an array is an ordinary column."""
+    """If `events` is not an array, the body is a single event, and `events` is one of its columns."""
     site = Site()
 
     site.post({"table": "pageviews", "events": {"n": 1}})
@@ -190,18 +190,18 @@ def test_a_batch_is_recognized_by_its_events() -> None:
 
 
 def test_other_members_of_a_batch_are_ignored() -> None:
-    """They are neither columns nor errors."""
+    """They become neither columns nor errors."""
     site = Site()
 
     assert 200 == site.post({"events": [EVENT], "sent_at": 1}).status
     assert "sent_at" not in site.row()
 
 
-# Verdicts
+# Responses
 
 
 def test_a_bad_event_does_not_reject_others() -> None:
-    """Each event is accepted or rejected on its own, by index."""
+    """Each event is accepted or rejected on its own, and rejections name it by its index."""
     site = Site()
     many = {f"c{n}": n for n in range(600)}
     deep: Any = 1
@@ -233,8 +233,8 @@ def test_a_bad_event_does_not_reject_others() -> None:
     assert {"EventsRejected": 6} == site.telemetry.counts
 
 
-def test_nothing_accepted_is_a_bad_request() -> None:
-    """The body lists the rejections."""
+def test_a_request_without_accepted_events_is_a_bad_request() -> None:
+    """The response is 400, and its body lists the rejections."""
     site = Site()
 
     answer = site.post([{}, 1])
@@ -245,21 +245,21 @@ def test_nothing_accepted_is_a_bad_request() -> None:
 
 
 @pytest.mark.parametrize("body", [1, "text", None, True])
-def test_a_body_contains_events(body: Any) -> None:
-    """A JSON value that is neither object nor array has none."""
+def test_a_body_must_contain_events(body: Any) -> None:
+    """A JSON value that is neither an object nor an array is rejected."""
     answer = Site().post(body)
 
     assert (400, "not_events", "not_events") == (answer.status, answer.code, answer.json["error"]["code"])
 
 
 @pytest.mark.parametrize("body", [[], {"events": []}])
-def test_an_empty_batch_is_refused(body: Any) -> None:
+def test_an_empty_batch_is_rejected(body: Any) -> None:
     """An empty request is a client bug that should be visible."""
     assert "no_events" == Site().post(body).code
 
 
-def test_up_to_500_events() -> None:
-    """One more rejects the whole request."""
+def test_a_request_has_at_most_500_events() -> None:
+    """One event more rejects the whole request."""
     site = Site()
 
     assert (200, 500) == ((answer := site.post([EVENT] * 500)).status, answer.json["accepted"])
@@ -268,7 +268,7 @@ def test_up_to_500_events() -> None:
 
 
 def test_a_large_request_becomes_several_envelopes() -> None:
-    """All in one put, none too large for the queue, every row in order."""
+    """All envelopes are in one put, none exceeds its maximum size, and rows keep their order."""
     site = Site()
 
     answer = site.post(gzipped(json.dumps([EVENT | {"n": n, "a": "x" * 9_000} for n in range(500)]).encode()))
@@ -279,11 +279,11 @@ def test_a_large_request_becomes_several_envelopes() -> None:
     assert 7 == len({item.request_id for item in site.envelopes()})
 
 
-# What is added
+# Columns and partition keys
 
 
-def test_the_events_own_columns_come_first() -> None:
-    """A server that forwards events sets its visitors' columns."""
+def test_the_events_own_columns_take_precedence() -> None:
+    """A server that forwards events sets its visitors' address and user agent."""
     site = Site()
 
     site.post([EVENT | {"td_ip": "198.51.100.1", "td_user_agent": "theirs"}], user_agent="server")
@@ -291,8 +291,8 @@ def test_the_events_own_columns_come_first() -> None:
     assert ("198.51.100.1", "theirs") == (site.row()["td_ip"], site.row()["td_user_agent"])
 
 
-def test_one_visitor_stays_in_order() -> None:
-    """The partition key belongs to the account and is the same for the same client id."""
+def test_one_visitors_events_share_a_partition_key() -> None:
+    """They stay in order, and the key belongs to the account."""
     site = Site()
 
     for event in (EVENT | {"td_client_id": "c1"}, EVENT | {"td_client_id": "c2"}):
@@ -306,8 +306,8 @@ def test_one_visitor_stays_in_order() -> None:
 
 
 @pytest.mark.parametrize("event", [EVENT, EVENT | {"td_client_id": 7}, EVENT | {"td_client_id": ""}])
-def test_requests_without_a_visitor_spread(event: dict[str, Any]) -> None:
-    """A server's events come from one address, and would all be on one shard."""
+def test_requests_without_a_visitor_spread_over_partition_keys(event: dict[str, Any]) -> None:
+    """A server's events come from one address, and would otherwise all go to one shard."""
     site = Site()
     for number in range(40):
         request = http_event("POST", "/v1/events", f"k={KEY}", {}, json.dumps([event]).encode())
@@ -318,16 +318,16 @@ def test_requests_without_a_visitor_spread(event: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(("shards", "most"), [(2, 1.05), (16, 1.2), (256, 1.75)])
-def test_an_account_s_partition_keys_spread_over_all_shards(shards: int, most: float) -> None:
-    """By how much the busiest shard gets more than its share."""
+def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: float) -> None:
+    """The busiest shard gets at most this many times its share of the keys."""
     counts = Counter(hash_key(f"shop/{key}") * shards >> 128 for key in range(PARTITION_KEYS))
 
     assert shards == len(counts)
     assert max(counts.values()) < most * PARTITION_KEYS / shards
 
 
-def test_visitors_have_the_account_s_partition_keys() -> None:
-    """And no others."""
+def test_visitors_use_the_accounts_partition_keys() -> None:
+    """A visitor's key is one of the limited number that each account has."""
     site = Site()
     for visitor in range(20):
         site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
@@ -337,12 +337,12 @@ def test_visitors_have_the_account_s_partition_keys() -> None:
     assert all(0 <= int(key) < PARTITION_KEYS for key in keys)
 
 
-# Everything at once
+# Any events
 
 
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
-def test_any_events_are_rows_or_rejected(events: list[Any]) -> None:
+def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
     """For any JSON, each event becomes a row by the rules or is rejected on its own."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")

@@ -1,4 +1,4 @@
-"""Any request that API Gateway could send gets a documented response; accepted events are on the stream."""
+"""Any request that API Gateway can send gets a documented response, and accepted events are on the stream."""
 
 import base64
 import json
@@ -15,7 +15,7 @@ from tests.support.ingest import KEY, Answer, Site, gzipped, http_event
 
 
 def mostly[T](usual: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
-    """Draw the usual value in four of five cases, to reach deeper code."""
+    """Draw the usual value in four of five cases, so that requests often reach deeper code."""
     return st.integers(0, 4).flatmap(lambda number: usual if number else other)
 
 
@@ -110,7 +110,7 @@ bodies = mostly(
 
 @st.composite
 def http_events(draw: st.DrawFn) -> dict[str, Any]:
-    """Draw a payload 2.0 event, which need not make sense."""
+    """Draw a payload 2.0 event, which may make no sense."""
     method, path = draw(routes)
     event = http_event(method, path, draw(queries), draw(headers))
     event["isBase64Encoded"] = draw(st.integers(0, 4)) > 0
@@ -127,7 +127,7 @@ def http_events(draw: st.DrawFn) -> dict[str, Any]:
 
 
 def documented(answer: Answer, method: str, path: str) -> None:
-    """Check the response's form; test_openapi.py checks it against the schema."""
+    """Check the form of the response; test_openapi.py checks it against the schema."""
     assert answer.status in {200, 204, 302, 400, 401, 403, 404, 405, 413}
     if answer.code is not None:
         assert answer.status in (302, ANSWERS[answer.code].status)  # type: ignore[index]  # any other code is a KeyError
@@ -149,8 +149,8 @@ def documented(answer: Answer, method: str, path: str) -> None:
 
 @settings(max_examples=400, deadline=None)
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
-def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: tuple[str, ...]) -> None:
-    """No exception, no 5xx, and as many rows on the stream as events were accepted."""
+def test_every_request_gets_a_documented_response(event: dict[str, Any], origins: tuple[str, ...]) -> None:
+    """No request causes an exception or a 5xx, and as many rows are stored as events were accepted."""
     site = Site(origins, visitor_cookies="on", redirect_hosts=("allowed.example",), visitor_ip="truncate")
 
     answer = site.send(event)
@@ -163,8 +163,8 @@ def test_every_request_gets_a_documented_answer(event: dict[str, Any], origins: 
 
 @settings(max_examples=200, deadline=None)
 @given(documents, st.booleans())
-def test_every_document_with_a_valid_key_is_read(document: bytes, zipped: bool) -> None:
-    """For any JSON, the response covers each event, or says what is wrong with the whole."""
+def test_every_document_gets_a_response_for_each_event(document: bytes, zipped: bool) -> None:
+    """For any JSON, the response accounts for each event, or says why the whole request was rejected."""
     site = Site()
 
     answer = site.post(gzipped(document) if zipped else document, "t=pageviews")

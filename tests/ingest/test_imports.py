@@ -1,4 +1,4 @@
-"""Which packages importing the ingest loads."""
+"""Importing the ingest loads only the packages that it needs, which keeps cold starts short."""
 
 import json
 import os
@@ -27,20 +27,20 @@ def modules() -> set[str]:
     return set(json.loads(done.stdout))
 
 
-def test_the_workers_packages_are_not_loaded(modules: set[str]) -> None:
+def test_packages_outside_the_zip_are_not_loaded(modules: set[str]) -> None:
     """Redis, requests, the worker and boto3 are not in the function's zip."""
     assert set() == modules & {"redis", "requests", "isal", "worker", "ops", "local", "boto3", "s3transfer"}
 
 
 def test_botocores_clients_are_not_loaded(modules: set[str]) -> None:
-    """Only botocore's errors: its sessions, clients and transport take longer to load than everything else."""
+    """Only botocore's errors are needed: its clients and transport take longer to load than everything else."""
     costly = ("botocore.session", "botocore.client", "botocore.auth", "botocore.httpsession", "urllib3")
 
     assert [] == [name for name in modules if name.startswith(costly)]
 
 
-def test_only_what_is_used_of_powertools_is_loaded(modules: set[str]) -> None:
-    """Its other parts cost more than the whole handler."""
+def test_unused_parts_of_powertools_are_not_loaded(modules: set[str]) -> None:
+    """These parts take longer to load than the whole handler."""
     costly = ("aws_lambda_powertools.event_handler", "aws_lambda_powertools.utilities.parser", "aws_xray_sdk")
 
     assert [] == [name for name in modules if name.startswith(costly)]

@@ -1,4 +1,4 @@
-"""What the intake checks for every dialect, so that none can forget it."""
+"""The intake checks requests of every dialect in the same way."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from tests.support.ingest import BUCKET, KEY, NOTICES_URL, QUEUE_URL, STREAM, Si
 
 
 def accept(site: Site, events: Sequence[Any], rewritten: list[Any]) -> EventOutcome:
-    """Hand events to an intake as a dialect does that checks nothing; `rewritten` gets those that it rewrites."""
+    """Pass events to an intake as a dialect without its own checks does; `rewritten` collects those it rewrites."""
     intake = Intake(
         site.keyring,
         no_policy(site.clock),
@@ -40,7 +40,7 @@ def accept(site: Site, events: Sequence[Any], rewritten: list[Any]) -> EventOutc
 
 @pytest.mark.parametrize(("count", "code"), [(0, "no_events"), (MAX_EVENTS + 1, "too_many_events")])
 def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, code: str) -> None:
-    """The request is refused whatever its dialect checks, at no cost for each event."""
+    """The request is rejected whatever its dialect checks, and at no cost per event."""
     site, rewritten = Site(), list[Any]()
 
     with pytest.raises(Refused) as refused:
@@ -49,8 +49,8 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
     assert (code, [], []) == (refused.value.code, rewritten, site.kinesis.calls)
 
 
-def test_rows_are_those_of_rewritten_events() -> None:
-    """As many as a request may have."""
+def test_rows_come_from_rewritten_events() -> None:
+    """A request with the maximum number of events has a row for each of them, as rewritten."""
     site = Site()
 
     outcome = accept(site, range(MAX_EVENTS), [])

@@ -26,7 +26,7 @@ FAILURES = [
 
 
 def key_under(secret_id: str, secret: str) -> str:
-    """Return a key signed with a secret."""
+    """Return a key that is signed with this secret."""
     return write_key.sign("shop", secret_id, secret)
 
 
@@ -35,7 +35,7 @@ def reads(site: Site) -> int:
     return len(site.secrets.calls)
 
 
-def test_secrets_are_read_once_in_five_minutes() -> None:
+def test_secrets_are_cached_for_five_minutes() -> None:
     """Thousands of requests cause one call to Secrets Manager."""
     site = Site()
 
@@ -50,7 +50,7 @@ def test_secrets_are_read_once_in_five_minutes() -> None:
 
 
 def test_a_removed_secret_expires() -> None:
-    """Within five minutes, its keys become invalid."""
+    """Its keys become invalid within five minutes."""
     site = Site()
     site.keyring.verify(KEY)
     site.secret.text = json.dumps({"k2": SECRETS["k2"]})
@@ -72,7 +72,7 @@ def test_a_new_secrets_keys_work_at_once() -> None:
     assert 2 == reads(site)
 
 
-def test_unknown_secrets_cost_little() -> None:
+def test_unknown_secrets_cause_few_refreshes() -> None:
     """However many keys name unknown secrets, the secrets are read at most once in ten seconds."""
     site = Site()
     for number in range(100):
@@ -87,8 +87,8 @@ def test_unknown_secrets_cost_little() -> None:
     assert 2 == reads(site)
 
 
-def test_other_wrong_keys_cost_nothing() -> None:
-    """A wrong signature under a known secret, or a malformed key, triggers no refresh."""
+def test_other_invalid_keys_cause_no_refresh() -> None:
+    """A malformed key, or a wrong signature under a known secret, triggers no refresh."""
     site = Site()
     site.keyring.verify(KEY)
     site.clock.time += PAUSE_SECONDS
@@ -102,7 +102,7 @@ def test_other_wrong_keys_cost_nothing() -> None:
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_secrets_stay_in_use_while_they_cannot_be_read(failure: Any) -> None:
-    """For as long as necessary; every ten seconds one request tries a refresh."""
+    """Cached secrets remain valid for as long as reads fail; one request in ten seconds tries a refresh."""
     site = Site()
     site.keyring.verify(KEY)
     site.secrets.faults, site.secrets.sticky = [failure], True
@@ -122,7 +122,7 @@ def test_secrets_stay_in_use_while_they_cannot_be_read(failure: Any) -> None:
 
 @pytest.mark.parametrize("failure", FAILURES, ids=str)
 def test_without_secrets_clients_are_told_to_retry(failure: Any) -> None:
-    """A sandbox that has never read them answers 503, tries once a second, and recovers when it succeeds."""
+    """A sandbox that has never read the secrets answers 503, tries once a second, and recovers once a read succeeds."""
     site = Site()
     site.secrets.faults, site.secrets.sticky = [failure], True
 
@@ -139,7 +139,7 @@ def test_without_secrets_clients_are_told_to_retry(failure: Any) -> None:
 
 
 def test_an_empty_secret_signs_nothing() -> None:
-    """Anyone could sign with it; the other secrets remain valid."""
+    """Anyone could sign with an empty secret, so it is ignored; the other secrets remain valid."""
     site = Site()
     site.secret.text = json.dumps({"k0": "", "k1": SECRETS["k1"]})
 
@@ -149,7 +149,7 @@ def test_an_empty_secret_signs_nothing() -> None:
 
 
 def test_a_clock_set_back_does_not_delay_a_refresh() -> None:
-    """Secrets that seem to have been read in the future are read again at once."""
+    """Secrets that seem to come from the future are read again at once."""
     site = Site()
     site.keyring.verify(KEY)
     site.secret.text = json.dumps({"k2": SECRETS["k2"]})
@@ -164,8 +164,8 @@ def test_a_clock_set_back_does_not_delay_a_refresh() -> None:
     assert 2 == reads(site)
 
 
-def test_a_key_whose_secret_was_replaced_is_refused() -> None:
-    """Even if it was verified before: cached keys are dropped with the old secrets."""
+def test_a_key_is_rejected_after_its_secret_was_replaced() -> None:
+    """This holds for keys that were verified before: verified keys are dropped together with the old secrets."""
     site = Site()
     keys = [write_key.sign("shop", f"k1-{number}", SECRETS["k1"]) for number in range(2500)]
     for key in (*keys, keys[0]):

@@ -32,7 +32,7 @@ OPERATIONS = [
 
 
 def resolved(value: dict[str, Any]) -> dict[str, Any]:
-    """Follow a reference."""
+    """Return what a reference points to."""
     while "$ref" in value:
         _, _, kind, name = value["$ref"].split("/")
         value = COMPONENTS[kind][name]
@@ -40,13 +40,13 @@ def resolved(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def valid(value: Any, schema: dict[str, Any]) -> bool:
-    """Tell whether a value matches a schema."""
+    """Return whether a value matches a schema."""
     whole = {**schema, "components": COMPONENTS}
     return Draft202012Validator(whole).is_valid(value)
 
 
 def described(answer: Answer, method: str, path: str) -> None:
-    """Check status, headers and body against the document."""
+    """Check that the document describes the response's status, headers and body."""
     responses = DOCUMENT["paths"][path][method.lower()]["responses"]
     response = resolved(responses[str(answer.status)])
     for name, reference in response.get("headers", {}).items():
@@ -60,25 +60,25 @@ def described(answer: Answer, method: str, path: str) -> None:
 
 
 def test_the_document_is_valid() -> None:
-    """As OpenAPI 3.1."""
+    """The document is valid OpenAPI 3.1."""
     validate(DOCUMENT)
 
 
-def test_it_names_every_route() -> None:
-    """And no others."""
+def test_the_document_has_every_route() -> None:
+    """The document has the routes that the ingest serves, and no others."""
     assert {(route.method, route.path) for route in app.ROUTES} == {
         (method, path) for method, path, _ in OPERATIONS
     }
 
 
-def test_it_names_every_code() -> None:
-    """Of requests and events."""
+def test_the_document_has_every_code() -> None:
+    """The enumerations have the codes of requests and of events."""
     assert set(ANSWERS) == set(COMPONENTS["schemas"]["Code"]["enum"])
     assert set(EVENT_CODES) == set(COMPONENTS["schemas"]["EventCode"]["enum"])
 
 
 def test_codes_are_listed_under_their_status() -> None:
-    """A response that lists codes lists those with its status, and every code is listed."""
+    """Descriptions list codes only under their own status, and every code is listed somewhere."""
     named = set()
     for _, _, operation in OPERATIONS:
         for status, response in operation["responses"].items():
@@ -89,8 +89,8 @@ def test_codes_are_listed_under_their_status() -> None:
     assert set(ANSWERS) - {"method_not_allowed"} == named
 
 
-def test_it_names_the_limits() -> None:
-    """With the code's values."""
+def test_the_document_has_the_limits() -> None:
+    """The limits equal the values in the code."""
     schemas = COMPONENTS["schemas"]
     limits = {schemas["Batch"]["properties"]["events"]["maxItems"], schemas["Body"]["anyOf"][1]["maxItems"]}
 
@@ -100,8 +100,8 @@ def test_it_names_the_limits() -> None:
 
 
 @pytest.mark.parametrize("name", ["batch", "array", "event"])
-def test_examples_of_requests_are_accepted(name: str) -> None:
-    """With every event."""
+def test_example_requests_are_accepted(name: str) -> None:
+    """The ingest accepts every event of an example, and the example matches its schema."""
     example = COMPONENTS["examples"][name]["value"]
 
     answer = Site().post(example)
@@ -114,8 +114,8 @@ def test_examples_of_requests_are_accepted(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "schema"), [("verdict", "Verdict"), ("nothing", "NothingAccepted"), ("refusal", "Refusal")]
 )
-def test_examples_of_answers_are_as_described(name: str, schema: str) -> None:
-    """Each matches its schema."""
+def test_example_responses_match_their_schemas(name: str, schema: str) -> None:
+    """Each example of a response is valid under the schema of its kind."""
     assert valid(COMPONENTS["examples"][name]["value"], COMPONENTS["schemas"][schema])
 
 
@@ -134,21 +134,21 @@ def test_examples_of_answers_are_as_described(name: str, schema: str) -> None:
     ids=repr,
 )
 @pytest.mark.parametrize("key", [KEY, "", "shop.k1.forged"], ids=["valid", "none", "forged"])
-def test_answers_of_the_events_api_are_as_described(body: Any, key: str) -> None:
-    """Status, headers and body."""
+def test_responses_of_the_events_api_match_the_document(body: Any, key: str) -> None:
+    """Status, headers and body match, with valid, missing and forged keys."""
     described(Site().post(body, key=key), "POST", "/v1/events")
 
 
 @pytest.mark.parametrize(
     "query", ["", "k=forged", f"k={KEY}", f"k={KEY}&t=pageviews", f"k={KEY}&t=p&a={'x' * 300_000}"]
 )
-def test_answers_of_the_pixel_are_as_described(query: str) -> None:
-    """Status, headers and body."""
+def test_responses_of_the_pixel_match_the_document(query: str) -> None:
+    """Status, headers and body match, for accepted and rejected pixels."""
     described(Site().get("/pixel.gif", query), "GET", "/pixel.gif")
 
 
-def test_answers_in_an_outage_are_as_described() -> None:
-    """For the pixel and the events API."""
+def test_responses_in_an_outage_match_the_document() -> None:
+    """The pixel and the events API answer as documented without secrets, and after an internal error."""
     site = Site()
     site.secret.text = ""
 
@@ -161,12 +161,12 @@ def test_answers_in_an_outage_are_as_described() -> None:
 
 
 @pytest.mark.parametrize("path", ["/health", "/robots.txt"])
-def test_other_answers_are_as_described(path: str) -> None:
-    """Status, headers and body."""
+def test_other_responses_match_the_document(path: str) -> None:
+    """Status, headers and body match on the routes that take no events."""
     described(Site().send(http_event("GET", path)), "GET", path)
 
 
-# The document's own requests, and what it does not allow, by the hundred.
+# Generated requests, by the hundred: those that the document allows, and those that it does not.
 
 schema = schemathesis.openapi.from_path(PATH)
 schema.app = wsgi(Site().handler)
@@ -183,29 +183,29 @@ CHECKS = [
 
 @schema.parametrize()
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_any_request_is_answered_as_described(case: schemathesis.Case) -> None:
-    """Requests that match the document and requests that do not, with their own key and a valid one."""
-    with suppress(RejectedError):  # the gateway's own answers, to what never reaches the ingest
+def test_responses_to_any_request_match_the_document(case: schemathesis.Case) -> None:
+    """Generated requests that match the document, or do not, are sent with their own key and with a valid one."""
+    with suppress(RejectedError):  # the gateway answers some requests itself
         for headers in ({}, {"x-write-key": KEY}):
             case.validate_response(case.call(headers=headers), checks=CHECKS)
         case.query = {**(case.query or {}), "k": KEY, "t": "pageviews"}
         case.validate_response(case.call(), checks=CHECKS)
 
 
-# The page beside the document.
+# docs/http.md
 
 PAGE = (PATH.parent / "http.md").read_text()
 
 
 def test_the_page_names_every_path() -> None:
-    """In its first table."""
+    """The first table of docs/http.md has every path."""
     overview = PAGE.partition("| route | use |")[2].partition("\n\n")[0]
 
     assert {route.path for route in app.ROUTES} == set(re.findall(r"[ `](/[^ `]*)`", overview))
 
 
-def test_the_pages_answers_are_as_described() -> None:
-    """Every JSON response in docs/http.md matches the document."""
+def test_responses_on_the_page_match_the_document() -> None:
+    """Every JSON response in docs/http.md matches a schema of the document."""
     shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
 
     assert 3 == len(shown)
@@ -213,8 +213,8 @@ def test_the_pages_answers_are_as_described() -> None:
         assert 1 == sum(valid(answer, COMPONENTS["schemas"][name]) for name in ("Verdict", "Refusal"))
 
 
-def test_the_pages_requests_are_answered_as_it_says() -> None:
-    """Every curl request in docs/http.md gets the response shown there."""
+def test_requests_on_the_page_get_the_responses_shown() -> None:
+    """Every curl request in docs/http.md gets the response that the page shows."""
     bodies = re.findall(r"-d '([^']*)'", PAGE)
 
     answers = [Site().post(body.encode()).json for body in bodies]
@@ -223,7 +223,7 @@ def test_the_pages_requests_are_answered_as_it_says() -> None:
 
 
 def test_the_page_names_every_limit() -> None:
-    """With the code's values."""
+    """The limits in docs/http.md equal the values in the code."""
     table = PAGE.partition("## Limits")[2].partition("\n## ")[0]
 
     assert {

@@ -17,13 +17,13 @@ NOT_STORED = "the overflow queue did not store an envelope"
 
 
 class Made:
-    """An overflow over a queue that can fail.
+    """An overflow with a queue that can fail.
 
     Attributes:
-        queue: keeps messages.
+        queue: stores the messages.
         sqs: the queue's client.
-        clients: how many were created.
-        clock: passes by hand.
+        clients: the number of clients created.
+        clock: moved by the test.
     """
 
     def __init__(self, *faults: Any) -> None:
@@ -58,10 +58,10 @@ def an_envelope(claim: int = 0) -> Envelope:
     ],
     ids=["refused", "claim", "in doubt"],
 )
-def test_a_message_has_all_that_the_drainer_needs(
+def test_a_message_has_everything_that_the_drainer_needs(
     claim: int, refused: bool, marks: dict[str, Any], delay: dict[str, int]
 ) -> None:
-    """The envelope in base64, its partition key, the mark of a definite rejection; only what is in doubt waits."""
+    """It has the envelope, the partition key and the mark of a definite rejection; only an envelope in doubt is delayed."""
     made = Made()
 
     assert made.send(claim, refused=refused)
@@ -88,7 +88,7 @@ def test_a_message_has_all_that_the_drainer_needs(
     ids=repr,
 )
 def test_a_failure_is_logged_and_not_counted(fault: Exception, code: str) -> None:
-    """The log line has the service's error code, or the exception's name."""
+    """The log line has the service's error code or the name of the exception."""
     made = Made(fault)
 
     assert not made.send()
@@ -97,8 +97,8 @@ def test_a_failure_is_logged_and_not_counted(fault: Exception, code: str) -> Non
 
 
 @pytest.mark.parametrize("answer", [{}, {"message": "<html>"}])
-def test_an_answer_without_a_message_id_acknowledges_nothing(answer: dict[str, Any]) -> None:
-    """A proxy's page with status 200 is not the queue's word."""
+def test_a_response_without_a_message_id_acknowledges_nothing(answer: dict[str, Any]) -> None:
+    """A proxy's page with status 200 does not prove that the queue has the message."""
     made = Made(answer)
 
     assert not made.send()
@@ -106,7 +106,7 @@ def test_an_answer_without_a_message_id_acknowledges_nothing(answer: dict[str, A
 
 
 def test_the_client_is_created_on_demand_and_kept() -> None:
-    """Most sandboxes never need one, and each creates at most one."""
+    """Most sandboxes never need a client, and each creates at most one."""
     made = Made()
     assert 0 == made.clients
 
@@ -114,8 +114,8 @@ def test_the_client_is_created_on_demand_and_kept() -> None:
     assert (1, 2) == (made.clients, len(made.queue.messages))
 
 
-def test_a_client_that_cannot_be_created_is_tried_again() -> None:
-    """A missing region or missing credentials count as a failure, for this envelope alone."""
+def test_creating_the_client_is_retried() -> None:
+    """If the client cannot be created, only this envelope fails; the next one tries again."""
     created: list[Any] = []
 
     def create() -> Any:
@@ -131,14 +131,14 @@ def test_a_client_that_cannot_be_created_is_tried_again() -> None:
     assert [{"code": "NoCredentialsError"}] == telemetry.said(NOT_STORED)
 
 
-def test_the_client_gives_up_soon_and_tries_twice() -> None:
-    """The queue is the last resort, and a visitor waits."""
+def test_the_client_times_out_quickly_and_tries_twice() -> None:
+    """The queue is the last resort, but a visitor is waiting."""
     assert {"connect_timeout": 0.5, "read_timeout": 0.5, "attempts": 2} == CLIENT_OPTIONS
     assert 2 * 2 * (0.5 + 0.5) == LONGEST_SECONDS
 
 
-def test_a_notice_precedes_what_is_sent() -> None:
-    """One a minute is enough; where the clock is set back, there is another. SQS takes no message without a body."""
+def test_a_notice_precedes_the_first_envelope_of_each_minute() -> None:
+    """If the clock is set back, another notice is sent. A notice has a body, because SQS requires one."""
     made, order = Made(), list[str]()
     for pause in (0, 0, 59, 1, -10):
         made.clock.time += pause
@@ -153,8 +153,8 @@ def test_a_notice_precedes_what_is_sent() -> None:
     assert all(notice["MessageBody"] for notice in made.queue.notices)
 
 
-def test_without_a_notice_nothing_is_sent() -> None:
-    """Nobody would know of it; the next envelope tries again."""
+def test_no_envelope_is_sent_without_a_notice() -> None:
+    """Nobody would know of the envelope; the next one tries to send a notice again."""
     made = Made(client_error("InternalFailure", "SendMessage", status=500))
 
     assert [False, True] == [made.send(), made.send()]

@@ -1,4 +1,4 @@
-"""The pixel: one event in an image's query string."""
+"""The pixel carries one event in an image's query string."""
 
 import json
 from urllib.parse import quote
@@ -15,7 +15,7 @@ NOW = int(START)
 
 
 def test_parameters_become_columns() -> None:
-    """`k` is the key and `t` the table; everything else is the event."""
+    """`k` is the key and `t` the table; all other parameters are columns of the event."""
     site = Site()
 
     answer = site.pixel(
@@ -41,8 +41,8 @@ def test_parameters_become_columns() -> None:
     ) == (table, row)
 
 
-def test_the_answer_is_an_uncacheable_image() -> None:
-    """43 bytes of GIF, base64 for the gateway, never cached, usable on cross-origin isolated pages."""
+def test_the_response_is_an_uncacheable_image() -> None:
+    """It is a GIF of 43 bytes, is never cached, and may be embedded in cross-origin isolated pages."""
     answer = Site().pixel("")
 
     assert (43, b"GIF89a\x01\x00\x01\x00", b";") == (len(answer.body), answer.body[:10], answer.body[-1:])
@@ -65,8 +65,8 @@ def test_the_answer_is_an_uncacheable_image() -> None:
         (f"k={KEY}&t=pageviews&a={'x' * 300_000}", 413, "event_too_large"),
     ],
 )
-def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str) -> None:
-    """The body is still the image, so that pages never show a broken one."""
+def test_a_rejection_shows_in_the_status_and_a_header(query: str, status: int, code: str) -> None:
+    """The body is still the image, so pages never show a broken one."""
     site = Site()
 
     answer = site.get("/pixel.gif", query)
@@ -76,8 +76,8 @@ def test_a_refusal_shows_in_status_and_header(query: str, status: int, code: str
     assert ([], [("refused", code)]) == (site.rows(), site.telemetry.codes())
 
 
-def test_an_outage_is_reported() -> None:
-    """503 and Retry-After, with the image."""
+def test_an_outage_is_answered_with_the_image() -> None:
+    """The response is 503 with `Retry-After`, and its body is the image."""
     site = Site()
     site.secret.text = "{}"
 
@@ -92,7 +92,7 @@ def test_an_outage_is_reported() -> None:
 
 
 def test_an_internal_error_is_answered_with_the_image() -> None:
-    """Pages never show a broken image."""
+    """The response is 500, but pages never show a broken image."""
     site = Site()
     site.kinesis.faults = [RuntimeError("a fault")]
 
@@ -102,7 +102,7 @@ def test_an_internal_error_is_answered_with_the_image() -> None:
 
 
 def test_a_repeated_parameter_becomes_a_list() -> None:
-    """Stored as JSON text, like every nested value."""
+    """The list is stored as JSON text, like every nested value."""
     site = Site()
 
     site.pixel("tag=a&x=1&tag=b&tag=%22")
@@ -110,8 +110,8 @@ def test_a_repeated_parameter_becomes_a_list() -> None:
     assert ('["a","b","\\""]', "1") == (site.row()["tag"], site.row()["x"])
 
 
-def test_time_and_id_are_the_senders() -> None:
-    """As in any event."""
+def test_time_and_event_id_may_be_parameters() -> None:
+    """The row has the sender's time and event id, as with any other event."""
     site = Site()
 
     site.pixel("time=1700000000&event_id=e-1")
@@ -119,7 +119,7 @@ def test_time_and_id_are_the_senders() -> None:
     assert (1_700_000_000, "e-1") == (site.row()["time"], site.row()["event_id"])
 
 
-def test_the_parameter_table_names_the_table() -> None:
+def test_table_takes_precedence_over_t() -> None:
     """An event's own table takes precedence over the request's."""
     site = Site()
 
@@ -129,7 +129,7 @@ def test_the_parameter_table_names_the_table() -> None:
 
 
 def test_the_first_key_and_table_count() -> None:
-    """Later ones are ignored and never become columns."""
+    """Later values of `k` and `t` are ignored and never become columns."""
     site = Site()
 
     site.pixel("k=other&t=clicks")
@@ -140,8 +140,8 @@ def test_the_first_key_and_table_count() -> None:
 @pytest.mark.parametrize(
     ("query", "expected"), [("", "https://a.example/"), ("td_url=mine", "mine"), ("td_url=", "")]
 )
-def test_the_page_is_the_images_referrer(query: str, expected: str) -> None:
-    """The event's own URL takes precedence."""
+def test_the_referrer_becomes_td_url(query: str, expected: str) -> None:
+    """The event's own `td_url` takes precedence."""
     site = Site()
 
     site.pixel(query, referer="https://a.example/")
@@ -149,8 +149,8 @@ def test_the_page_is_the_images_referrer(query: str, expected: str) -> None:
     assert expected == site.row()["td_url"]
 
 
-def test_unknown_values_are_not_columns() -> None:
-    """Without the headers there are no columns for page and user agent."""
+def test_absent_headers_are_not_columns() -> None:
+    """Without `referer` and `user-agent` the row has neither column."""
     site = Site()
 
     site.pixel("")
@@ -158,8 +158,8 @@ def test_unknown_values_are_not_columns() -> None:
     assert {"time", "event_id", "received_at", "td_ip"} == set(site.row())
 
 
-def test_a_head_request_is_not_a_view() -> None:
-    """It has the headers of a GET, and nothing is put."""
+def test_a_head_request_records_no_event() -> None:
+    """The response has the headers of a GET, and nothing is put."""
     site = Site()
 
     answer = site.send(http_event("HEAD", "/pixel.gif", f"k={KEY}&t=pageviews"))
@@ -174,7 +174,7 @@ def test_a_head_request_is_not_a_view() -> None:
     )
 )
 def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
-    """Any names and values become a row with each value."""
+    """Whatever its name and value, every parameter becomes a column."""
     site = Site()
     query = "&".join(f"{quote(name, safe='')}={quote(value, safe='')}" for name, value in parameters.items())
 
@@ -189,8 +189,8 @@ def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
         assert table is not None
 
 
-def test_any_valid_secret_signs() -> None:
-    """Two secrets are valid at once, and the envelope has the id of the key."""
+def test_several_secrets_are_valid_at_once() -> None:
+    """Keys under either secret are accepted, and the envelope has the id of the key."""
     site = Site()
 
     for key_id in ("k1", "k1-2", "k2"):
@@ -202,8 +202,8 @@ def test_any_valid_secret_signs() -> None:
     ]
 
 
-def test_list_values_are_text() -> None:
-    """Parsing the row's JSON text returns the list that was sent."""
+def test_a_list_is_stored_as_json_text() -> None:
+    """Parsing the text returns the list that was sent."""
     site = Site()
 
     site.send(http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a=%ff&a=%F0%9F%98%80", named({})))

@@ -1,4 +1,4 @@
-"""Events under a tracking plan: observed, kept aside, or not looked at."""
+"""Events under a tracking plan are observed, quarantined, or not checked."""
 
 import json
 from typing import Any
@@ -24,20 +24,20 @@ BAD = {"table": "purchases", "amount": "five", "coupon": 1}
 
 
 def planned(mode: Mode = "quarantine", **settings: Any) -> Site:
-    """Return a site whose account has the plan."""
+    """Return a site whose account has the plan in this mode."""
     site = Site(**settings)
     site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": mode, "tables": TABLES})))
     return site
 
 
 def violations(site: Site) -> int:
-    """Return how many violations were logged."""
+    """Return the number of violations that were logged."""
     lines = (line.fields for line in site.telemetry.lines if "tracking plan" in line.message)
     return sum(line["count"] for line in lines)
 
 
-def test_in_quarantine_valid_events_pass_and_the_others_are_rejected() -> None:
-    """With a code and a message each; every violation is counted."""
+def test_quarantine_rejects_only_events_that_violate_the_plan() -> None:
+    """Each rejection has a code and a message, and every violation is counted."""
     site = planned()
     events = [GOOD, BAD, {"table": "purchases"}, {"table": "elsewhere", "a": 1}, GOOD]
     answer = site.post({"events": events})
@@ -53,7 +53,7 @@ def test_in_quarantine_valid_events_pass_and_the_others_are_rejected() -> None:
 
 @pytest.mark.parametrize("mode", ["observe", "off"])
 def test_other_modes_accept_everything(mode: Mode) -> None:
-    """Violations are counted where they are observed."""
+    """Violations are counted in the mode `observe` only."""
     site = planned(mode)
     answer = site.post({"events": [GOOD, BAD, {"table": "elsewhere"}]})
 
@@ -63,7 +63,7 @@ def test_other_modes_accept_everything(mode: Mode) -> None:
 
 
 def test_a_table_may_have_a_mode_of_its_own() -> None:
-    """The plan's mode is for the others."""
+    """The plan's mode applies to all other tables."""
     site = Site()
     tables = {**TABLES, "purchases": {**TABLES["purchases"], "mode": "observe"}}
     site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": "quarantine", "tables": tables})))
@@ -73,7 +73,7 @@ def test_a_table_may_have_a_mode_of_its_own() -> None:
 
 
 def test_violations_are_logged_by_account_table_and_code() -> None:
-    """Without a value."""
+    """The log lines contain no values."""
     site = planned("observe")
     site.post({"events": [BAD, {**BAD, "coupon": "secret"}]})
 
@@ -84,8 +84,8 @@ def test_violations_are_logged_by_account_table_and_code() -> None:
     assert "secret" not in json.dumps(lines)
 
 
-def test_a_pixel_that_differs_gets_the_image_and_a_400() -> None:
-    """The page that the browser names counts as the event's."""
+def test_a_pixel_that_violates_the_plan_gets_the_image_and_a_400() -> None:
+    """The `referer` header provides `td_url`, so it also satisfies the plan."""
     site = planned()
     fitting = site.pixel("title=x", referer="https://www.shop.example/")
     wrong = site.pixel("titel=x", referer="https://www.shop.example/")
@@ -99,7 +99,7 @@ def test_a_pixel_that_differs_gets_the_image_and_a_400() -> None:
 
 @pytest.mark.parametrize("mode", ["observe", "quarantine", "off"])
 def test_personal_data_is_handled_in_every_mode(mode: Mode) -> None:
-    """Dropped or hashed before it reaches the stream; without the key for hashes it is dropped."""
+    """Personal columns are dropped or hashed before they reach the stream; without a hash key they are dropped."""
     site, keyed = planned(mode), planned(mode)
     keyed.secret.text = json.dumps({"k1": "first secret", "k2": "second secret", ".hash": "hash secret"})
     for one in (site, keyed):
@@ -110,7 +110,7 @@ def test_personal_data_is_handled_in_every_mode(mode: Mode) -> None:
     assert "phone" not in keyed.row()
 
 
-def test_a_retry_under_another_plan_is_the_same_request() -> None:
+def test_a_retry_under_another_plan_has_the_same_request_ids() -> None:
     """Request ids and borders depend on the events alone."""
     events = [GOOD, BAD, *[{**GOOD, "text": "x" * 200_000}] * 4]
     ids = []
@@ -122,8 +122,8 @@ def test_a_retry_under_another_plan_is_the_same_request() -> None:
     assert set(ids[2]) <= set(ids[0])
 
 
-def test_events_in_quarantine_travel_with_their_code_and_without_personal_data() -> None:
-    """As they were sent, but for what the plan drops or hashes."""
+def test_quarantined_events_keep_their_bytes_but_no_personal_data() -> None:
+    """They go to the stream with code and message, as sent except for columns that the plan drops or hashes."""
     site = planned()
     wrong = {"table": "purchases", "amount": "five", "phone": "1"}
     site.post(b'{"events": [{"table":"pageviews", "titel":  1}, %b]}' % json.dumps(wrong).encode())
@@ -145,8 +145,8 @@ def test_events_in_quarantine_travel_with_their_code_and_without_personal_data()
     assert {"table": "purchases", "amount": "five"} == json.loads(item.rejected[1].original)
 
 
-def test_in_quarantine_no_sender_adds_a_column() -> None:
-    """Whatever its name: 5,000 new columns are no column in Treasure Data."""
+def test_quarantine_prevents_new_columns() -> None:
+    """A sender of 5,000 unplanned columns adds no column to Treasure Data, whatever their names."""
     site = planned()
     for start in range(0, 5000, 400):
         site.post([{**GOOD, f"td_{number}": 1, f"x{number}": 1} for number in range(start, start + 400)])
@@ -156,8 +156,8 @@ def test_in_quarantine_no_sender_adds_a_column() -> None:
     assert {frozenset()} == {frozenset(row.keys() - allowed) for _, row in site.rows()}
 
 
-def test_the_stacks_own_privacy_rules_still_hold() -> None:
-    """Beside those of the plan."""
+def test_privacy_settings_apply_beside_the_plan() -> None:
+    """A column that the stack's settings drop is dropped even if the plan has it."""
     site = planned(dropped_columns=("title",))
     site.pixel("title=x", referer="https://www.shop.example/")
 

@@ -1,4 +1,4 @@
-"""The ingest under an edge policy: who is refused, and that nobody else ever is."""
+"""The edge policy rejects disabled accounts and revoked keys, and never rejects anyone else."""
 
 import threading
 from collections.abc import Callable
@@ -35,12 +35,12 @@ PAGES = [b"", b"<html>sign in</html>", b"\x93\x01", b"\x93\x02\x01\x01"]
 
 
 def status(site: Site) -> int:
-    """Return the status of a pixel."""
+    """Return the status of the response to a pixel."""
     return site.pixel("a=1").status
 
 
 def put(site: Site, body: bytes) -> None:
-    """Put something else where the policy was."""
+    """Replace the policy's object with this body."""
     site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=body)
 
 
@@ -53,10 +53,10 @@ def put(site: Site, body: bytes) -> None:
     ],
 )
 @pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
-def test_what_the_policy_refuses_gets_403(
+def test_requests_that_the_policy_rejects_get_403(
     entries: dict[str, PolicyEntry], code: str, dialect: Dialect
 ) -> None:
-    """In every dialect, and nothing goes on the stream."""
+    """This holds in every dialect, and nothing is put on the stream."""
     site = Site()
     site.publish(**entries)
 
@@ -65,8 +65,8 @@ def test_what_the_policy_refuses_gets_403(
     assert (403, code, []) == (answer.status, answer.code, site.envelopes())
 
 
-def test_ordinary_accounts_are_served() -> None:
-    """Their other keys, too."""
+def test_revoking_a_key_does_not_affect_other_keys() -> None:
+    """The account's other keys remain valid."""
     site = Site()
     site.publish(shop=PolicyEntry(revoked_key_ids=frozenset({"k2"})))
 
@@ -74,8 +74,8 @@ def test_ordinary_accounts_are_served() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS.keys())
-def test_without_a_policy_all_are_served(fault: Exception) -> None:
-    """As they were before there was one; S3 is not asked at each request."""
+def test_without_a_policy_every_account_is_served(fault: Exception) -> None:
+    """If the policy cannot be read, nobody is rejected, and S3 is not asked with each request."""
     site = Site()
     site.publish(shop=DISABLED)
     site.s3.faults, site.s3.sticky = [fault], True
@@ -85,8 +85,8 @@ def test_without_a_policy_all_are_served(fault: Exception) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_what_is_no_policy_refuses_nobody(page: bytes) -> None:
-    """Truncated, of the next version, of somebody else."""
+def test_an_invalid_policy_rejects_nobody(page: bytes) -> None:
+    """The object may be empty, a proxy's page, truncated, or of a later version."""
     site = Site()
     put(site, page)
 
@@ -94,8 +94,8 @@ def test_what_is_no_policy_refuses_nobody(page: bytes) -> None:
 
 
 @pytest.mark.parametrize("fault", [*FAULTS.values(), *PAGES], ids=str)
-def test_a_policy_that_was_read_stays_in_use(fault: Exception | bytes) -> None:
-    """Until S3 has not confirmed it for five minutes: then nobody is refused because of it."""
+def test_a_policy_stays_in_use_for_five_minutes_while_it_cannot_be_read(fault: Exception | bytes) -> None:
+    """After five minutes without confirmation from S3, it rejects nobody."""
     site = Site()
     site.publish(shop=DISABLED)
     assert 403 == status(site)
@@ -111,8 +111,8 @@ def test_a_policy_that_was_read_stays_in_use(fault: Exception | bytes) -> None:
     assert 200 == status(site)
 
 
-def test_it_is_read_again_after_a_minute() -> None:
-    """Only if it has changed: S3 is told which one is known."""
+def test_the_policy_is_read_again_after_a_minute() -> None:
+    """The request is conditional, so S3 sends the policy only if it has changed."""
     site = Site()
     site.publish(shop=PolicyEntry())
     assert 200 == status(site)
@@ -128,7 +128,7 @@ def test_it_is_read_again_after_a_minute() -> None:
 
 
 def test_a_failed_read_is_repeated_after_a_pause() -> None:
-    """And S3 is left alone until then."""
+    """Until then, S3 receives no request."""
     site = Site()
     site.publish(shop=DISABLED)
     site.s3.faults = [FAULTS["silent"]]
@@ -141,7 +141,7 @@ def test_a_failed_read_is_repeated_after_a_pause() -> None:
 
 
 def test_an_older_policy_is_ignored() -> None:
-    """S3 answers with what was overwritten: nobody is refused whom the newer one serves."""
+    """If S3 returns an overwritten version, nobody is rejected whom the newer version serves."""
     site = Site()
     site.publish(shop=PolicyEntry())
     newest = site.bucket.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read()
@@ -157,7 +157,7 @@ def test_an_older_policy_is_ignored() -> None:
 
 
 def test_a_new_account_is_served_at_once() -> None:
-    """The policy is read again before an account that it does not name is refused."""
+    """The policy is read again before a request for an account that it does not name is rejected."""
     site = Site()
     site.publish(other=PolicyEntry())
     other = write_key.sign("other", "k1", SECRETS["k1"])
@@ -168,8 +168,8 @@ def test_a_new_account_is_served_at_once() -> None:
     assert 200 == status(site)
 
 
-def test_an_unknown_account_costs_one_read_a_minute() -> None:
-    """However often it is sent for."""
+def test_an_unknown_account_causes_no_repeated_reads() -> None:
+    """However many requests name the account, the policy is read once."""
     site = Site()
     site.publish(other=PolicyEntry())
 
@@ -177,8 +177,8 @@ def test_an_unknown_account_costs_one_read_a_minute() -> None:
     assert 1 == len(site.s3.calls)
 
 
-def test_an_account_that_cannot_be_looked_for_again_is_served() -> None:
-    """A policy that is merely fresh is no proof that the account does not exist."""
+def test_an_unknown_account_is_served_if_the_policy_cannot_be_read_again() -> None:
+    """Even a fresh policy does not prove that the account does not exist: it may have been added since."""
     site = Site()
     site.publish(other=PolicyEntry())
     other = write_key.sign("other", "k1", SECRETS["k1"])
@@ -190,7 +190,7 @@ def test_an_account_that_cannot_be_looked_for_again_is_served() -> None:
 
 
 def test_a_request_does_not_wait_for_a_slow_read() -> None:
-    """It waits for a moment; what is read later is used by later requests."""
+    """A request waits for 0.1 s; later requests use the policy once it has been read."""
     site, asked = Site(), threading.Event()
     site.publish(shop=DISABLED)
     jobs: list[Callable[[], None]] = []
@@ -210,8 +210,8 @@ def test_a_request_does_not_wait_for_a_slow_read() -> None:
         reader.entry(key)
 
 
-def test_reading_in_the_background_can_be_waited_for() -> None:
-    """For as long as one likes."""
+def test_a_background_job_can_be_awaited() -> None:
+    """The returned function waits until the job is done or the time is up."""
     done: list[Any] = []
     wait = in_background(lambda: done.append(1))
     wait(10)

@@ -1,4 +1,4 @@
-"""What a stack keeps about its visitors."""
+"""Privacy settings decide what a stack stores about its visitors."""
 
 import hmac
 from ipaddress import ip_address, ip_network
@@ -47,7 +47,7 @@ def row(site: Site, event: dict[str, Any], **headers: str) -> dict[str, Any]:
 def test_privacy_signals_remove_identifying_columns(
     settings: dict[str, str], headers: dict[str, str]
 ) -> None:
-    """The event is kept without the columns that identify its visitor."""
+    """The event is stored without the columns that identify its visitor."""
     found = row(Site(**settings), {"page": "home", "td_ip": "192.0.2.9", **IDS}, user_agent="UA", **headers)
 
     assert {"time", "event_id", "received_at", "page", "td_user_agent"} == set(found)
@@ -65,14 +65,14 @@ def test_privacy_signals_remove_identifying_columns(
     ],
 )
 def test_other_visitors_keep_their_columns(settings: dict[str, str], headers: dict[str, str]) -> None:
-    """By default GPC counts and DNT does not; either only if it is 1."""
+    """By default GPC is honored and DNT is not; either counts only if it is 1."""
     found = row(Site(**settings), IDS, **headers)
 
     assert {"td_ip": "192.0.2.7", "td_client_id": "c", "sccid": "3"}.items() <= found.items()
 
 
 def test_privacy_signals_disable_cookies() -> None:
-    """On the routes that set them for other visitors."""
+    """Routes that set cookies for other visitors set none, and old cookies are ignored."""
     site = Site(visitor_cookies="on")
     known = "0196aaaa-bbbb-7ccc-8ddd-eeeeeeeeeeee"
     for path, query in (("/", ""), ("/get_cookie_id", "cookie_domain=collect.example")):
@@ -84,12 +84,12 @@ def test_privacy_signals_disable_cookies() -> None:
         assert known not in answer.json.values()
 
 
-# Addresses
+# IP addresses
 
 
 @given(st.ip_addresses())
 def test_a_truncated_address_is_its_network(address: Any) -> None:
-    """An IPv4 /24 or an IPv6 /48."""
+    """The network is the IPv4 address's /24 or the IPv6 address's /48."""
     kept = ip_address(privacy._network(str(address)))
 
     assert kept.version == address.version
@@ -100,7 +100,7 @@ def test_a_truncated_address_is_its_network(address: Any) -> None:
 
 @pytest.mark.parametrize(("path", "placeholder"), [(PIXEL_PATHS[0], None), (PIXEL_PATHS[1], "192.0.2.0")])
 def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder: str | None) -> None:
-    """The gateway's and those that servers send for their visitors; a value that is not an address becomes null."""
+    """This includes addresses that servers send for their visitors; a value that is not an address becomes null."""
     site = Site(visitor_ip="truncate")
 
     site.get(path, f"k={KEY}&td_write_key={KEY}&t=pageviews&td_ip=td_ip&TD_IP=2001:db8:1:2::3&td_ip_7=text")
@@ -110,12 +110,12 @@ def test_addresses_are_truncated_wherever_they_come_from(path: str, placeholder:
 
 
 def test_the_gateways_address_is_truncated() -> None:
-    """When it is added to a row."""
+    """The address that API Gateway saw is truncated when it is added to a row."""
     assert "192.0.2.0" == row(Site(visitor_ip="truncate"), {})["td_ip"]
 
 
 def test_addresses_can_be_dropped() -> None:
-    """Altogether."""
+    """With `drop`, the row has no address, whether the event or API Gateway provided it."""
     found = row(Site(visitor_ip="drop"), {"td_ip": "192.0.2.9", "TD_IP": "192.0.2.9"})
 
     assert [] == [name for name in found if "ip" in name]
@@ -125,7 +125,7 @@ def test_addresses_can_be_dropped() -> None:
 
 
 def test_columns_can_be_dropped() -> None:
-    """By their name in the row, whatever spelling the event used."""
+    """Settings name columns as they are named in the row, whatever spelling the event used."""
     site = Site(dropped_columns=("email", "td_user_agent"))
 
     found = row(site, {"Email": "a", "email": "b", "E-Mail": "c", "email_address": "d"}, user_agent="UA")
@@ -135,7 +135,7 @@ def test_columns_can_be_dropped() -> None:
 
 
 def test_columns_can_be_hashed() -> None:
-    """With a key beside the signing secrets; equal values have equal hashes, and null stays null."""
+    """The key is stored with the signing secrets; equal values have equal hashes, and null stays null."""
     site = Site(hashed_columns=("email", "user", "none"))
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
 
@@ -153,7 +153,7 @@ def test_without_a_key_hashed_columns_are_dropped() -> None:
 
 
 def test_the_hash_key_signs_nothing() -> None:
-    """No write key can name it."""
+    """No write key can refer to the hash key."""
     site = Site()
     site.secret.text = '{"k1": "first secret", ".hash": "key"}'
 
@@ -163,7 +163,7 @@ def test_the_hash_key_signs_nothing() -> None:
 
 @pytest.mark.parametrize("name", ["time", "event_id", "received_at", "Email", "a b"])
 def test_required_columns_cannot_be_dropped(name: str) -> None:
-    """Illegal column names are an error too."""
+    """The setting is an error; so is an illegal column name."""
     dropped = {"DroppedColumns": f"a,{name}"}
     environment = functions.variables(functions.INGEST, Resources("", "http://127.0.0.1/queue"), dropped)
 
@@ -187,13 +187,13 @@ GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.htm
         ("", ""),
     ],
 )
-def test_bots_are_known_by_a_public_list(user_agent: str, name: str) -> None:
-    """Browsers and apps are not on it."""
+def test_bots_are_recognized_by_a_public_list(user_agent: str, name: str) -> None:
+    """Browsers and apps are not on the list."""
     assert name == user_agents.bot_name(user_agent)
 
 
-def test_every_bot_of_the_list_is_known() -> None:
-    """By the list's own examples, up to the maximum length."""
+def test_every_bot_on_the_list_is_recognized() -> None:
+    """The list's own examples are recognized, up to the maximum length of a user agent."""
     listed = [
         (entry["pattern"], example)
         for entry in user_agents.CRAWLER_USER_AGENTS_DATA
@@ -205,15 +205,15 @@ def test_every_bot_of_the_list_is_known() -> None:
 
 
 def test_bots_are_marked() -> None:
-    """In the column `bot`, which other rows do not have."""
+    """The column `bot` has the bot's name, unless the event has its own `bot`; other rows have no such column."""
     assert "Googlebot/" == row(Site(), {}, user_agent=GOOGLE)["bot"]
     assert "bot" not in row(Site(), {}, user_agent=CHROME)
     assert "bot" not in row(Site(bots="keep"), {}, user_agent=GOOGLE)
     assert "mine" == row(Site(), {"bot": "mine"}, user_agent=GOOGLE)["bot"]
 
 
-def test_bots_can_be_refused() -> None:
-    """403 on each route, and nothing is put: an event that is dropped is not reported as accepted."""
+def test_bots_can_be_rejected() -> None:
+    """Every route answers 403, and nothing is put: an event that is dropped must not be reported as accepted."""
     site = Site(bots="drop")
 
     answers = [
@@ -274,7 +274,7 @@ def test_bots_can_be_refused() -> None:
     ],
 )
 def test_browsers_and_systems_are_recognized(user_agent: str, expected: tuple[str | None, ...]) -> None:
-    """The common ones."""
+    """The parser recognizes common browsers and operating systems, and returns nothing for others."""
     assert expected == tuple(user_agents.browser(user_agent))
 
 
@@ -282,7 +282,7 @@ def test_browsers_and_systems_are_recognized(user_agent: str, expected: tuple[st
 
 
 def test_nothing_personal_is_logged() -> None:
-    """Rejections are logged only with code, route and the gateway's request id."""
+    """A rejection is logged only with its code, its route and the gateway's request id."""
     site = Site()
 
     site.send(http_event("POST", "/ann@a.example/secret", "email=ann", {"user-agent": "Ann's"}, b"ann"))

@@ -1,4 +1,4 @@
-"""The visitor's address is believed from trusted proxies, and from nobody else."""
+"""The ingest takes a visitor's address from trusted proxies and from nobody else."""
 
 import json
 from dataclasses import MISSING, fields
@@ -12,7 +12,7 @@ from shared.settings import IngestSettings
 from tests.support.ingest import SECRETS, Site
 
 GATEWAY_SAW = "192.0.2.7"
-"""The address from which the tests' requests come."""
+"""The address that API Gateway sees in these tests."""
 SECRET = "a secret of the distribution"
 
 
@@ -27,7 +27,7 @@ def site(trusted: str, secret: str | None = SECRET) -> Site:
 
 
 def address(made: Site, forwarded: str | None, **headers: str) -> Any:
-    """Return the address in a row of a request with this header, to which the gateway adds the address that it saw."""
+    """Return the stored address for a request with this header, to which the gateway appends the address it saw."""
     sent = headers if forwarded is None else {**headers, "x_forwarded_for": f"{forwarded}, {GATEWAY_SAW}"}
     assert 200 == made.pixel("a=1", **sent).status
     return made.row()["td_ip"]
@@ -53,41 +53,41 @@ def address(made: Site, forwarded: str | None, **headers: str) -> Any:
     ],
 )
 def test_only_trusted_proxies_are_believed(trusted: str, forwarded: str | None, expected: str) -> None:
-    """The header is read from its end, as far as the proxies in it are trusted."""
+    """The header is read from its end, as long as each address is that of a trusted proxy."""
     assert expected == address(site(trusted), forwarded)
 
 
-def test_cloudfront_shows_a_secret() -> None:
-    """Then the last address before its own is the one that reached it; what the visitor sent stands before that."""
+def test_cloudfront_is_trusted_by_its_secret() -> None:
+    """With the secret, the address before CloudFront's own is used, not what the visitor sent before it."""
     assert "198.51.100.1" == address(site("cloudfront"), "9.9.9.9, 198.51.100.1", x_sluice_proxy=SECRET)
 
 
 @pytest.mark.parametrize("sent", ["", "another", SECRET[:-1], "é"])
 def test_a_wrong_secret_proves_nothing(sent: str) -> None:
-    """Anyone can send the header."""
+    """Anyone can send the header, so only the right secret counts."""
     assert GATEWAY_SAW == address(site("cloudfront"), "198.51.100.1", x_sluice_proxy=sent)
 
 
 @pytest.mark.parametrize("secret", [None, ""])
 def test_without_a_secret_no_distribution_is_trusted(secret: str | None) -> None:
-    """An empty header does not match a missing secret."""
+    """An empty header does not match a missing or empty secret."""
     assert GATEWAY_SAW == address(site("cloudfront", secret), "198.51.100.1", x_sluice_proxy="")
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=60))
 def test_an_untrusted_sender_never_chooses_its_address(forwarded: str) -> None:
-    """Whatever it sends."""
+    """No value of `x-forwarded-for` changes the stored address."""
     assert GATEWAY_SAW == address(site("203.0.113.0/24"), forwarded)
 
 
 @given(st.text(st.characters(codec="latin-1"), max_size=60))
 def test_behind_a_proxy_a_visitor_never_chooses_its_address(forwarded: str) -> None:
-    """The proxy has appended the address that it saw."""
+    """The proxy appends the address that it saw, and that address is stored."""
     assert "198.51.100.1" == address(site("192.0.2.7"), f"{forwarded}, 198.51.100.1")
 
 
 def test_every_path_works_behind_the_first_party_prefix() -> None:
-    """A site's own CDN passes it on."""
+    """A site's own CDN may pass on the prefix `/c`."""
     made = site("")
 
     answer = made.get("/c/pixel.gif", "k=x")

@@ -1,4 +1,4 @@
-"""One write key cannot use up what all others need."""
+"""One write key cannot use up the capacity that others need."""
 
 import pytest
 
@@ -15,12 +15,12 @@ OTHER = write_key.sign("news", "k1", SECRETS["k1"])
 
 
 def post(site: Site, count: int, **headers: str) -> int:
-    """Send events; return the status."""
+    """Send this many events and return the response's status."""
     return site.post([{"table": "pageviews"}] * count, **headers).status
 
 
-def test_a_burst_passes_and_then_the_rate_counts() -> None:
-    """The request that overdraws is admitted; the next one waits until that is made up for."""
+def test_a_key_may_send_a_burst_and_then_its_rate() -> None:
+    """The request that overdraws the allowance is accepted; the next ones get 429 until the debt is paid."""
     site = Site(key_events_per_second=RATE)
     burst = int(RATE * BURST_SECONDS)
     assert [200, 200, 429] == [post(site, burst - 1), post(site, RATE + 1), post(site, 1)]
@@ -35,8 +35,8 @@ def test_a_burst_passes_and_then_the_rate_counts() -> None:
     assert not site.telemetry.counts
 
 
-def test_other_keys_have_their_own() -> None:
-    """Another account's, and another key of the same account."""
+def test_each_key_has_its_own_allowance() -> None:
+    """Keys of other accounts and other keys of the same account are not affected."""
     site = Site(key_events_per_second=1)
     assert [200, 429] == [post(site, 20), post(site, 1)]
 
@@ -46,7 +46,7 @@ def test_other_keys_have_their_own() -> None:
 
 
 def test_an_account_may_have_limits_of_its_own() -> None:
-    """As the edge policy says."""
+    """Limits in the edge policy replace the defaults."""
     clock, key = ManualClock(START), WriteKey("shop", "k1")
     rate = Rate(1, clock)
     limits = AccountLimits(events_per_second=100, bytes_per_second=5)
@@ -64,7 +64,7 @@ def test_an_account_may_have_limits_of_its_own() -> None:
 
 
 def test_bytes_count_too() -> None:
-    """A few large events weigh as much as many small ones."""
+    """A few large events use as much of the allowance as many small ones."""
     site = Site(key_events_per_second=RATE)
     large = {"table": "pageviews", "text": "x" * int(RATE * BURST_SECONDS * BYTES_PER_EVENT)}
 
@@ -72,15 +72,15 @@ def test_bytes_count_too() -> None:
 
 
 def test_rejected_events_count_too() -> None:
-    """They cost as much as others."""
+    """Rejected events cost as much to process as others."""
     site = Site(key_events_per_second=1)
     assert 400 == site.post([{}] * 20).status
 
     assert 429 == post(site, 1)
 
 
-def test_a_burst_is_never_larger() -> None:
-    """However long the key was idle."""
+def test_a_burst_does_not_grow_with_idle_time() -> None:
+    """After a day without requests, a key's burst is as large as ever."""
     site = Site(key_events_per_second=1)
     post(site, 1)
     site.clock.sleep(86_400)
@@ -88,8 +88,8 @@ def test_a_burst_is_never_larger() -> None:
     assert [200, 429] == [post(site, 10), post(site, 1)]
 
 
-def test_a_clock_that_is_set_back_takes_nothing_away() -> None:
-    """It adds nothing either."""
+def test_a_clock_set_back_does_not_change_an_allowance() -> None:
+    """The remaining allowance neither shrinks nor grows."""
     site = Site(key_events_per_second=RATE)
     post(site, 50)
     site.clock.time -= 3600
@@ -97,8 +97,8 @@ def test_a_clock_that_is_set_back_takes_nothing_away() -> None:
     assert [200, 429] == [post(site, 50), post(site, 1)]
 
 
-def test_the_pixel_shows_it_as_its_status() -> None:
-    """With the image, as for every refusal."""
+def test_a_pixel_over_the_rate_gets_429() -> None:
+    """Requests within the burst get 200."""
     site = Site(key_events_per_second=1)
     statuses = [site.pixel("a=1").status for _ in range(11)]
 
@@ -107,7 +107,7 @@ def test_the_pixel_shows_it_as_its_status() -> None:
 
 @pytest.mark.parametrize(("tables", "rejected"), [(20, 0), (21, 1), (500, 480)])
 def test_a_request_has_rows_for_at_most_20_tables(tables: int, rejected: int) -> None:
-    """Events of further tables are rejected, each by itself; the others are not affected."""
+    """Each event for a further table is rejected on its own; the others are not affected."""
     site = Site()
 
     answer = site.post([{"table": f"table_{number:03}"} for number in range(tables)])
@@ -121,8 +121,8 @@ def test_a_request_has_rows_for_at_most_20_tables(tables: int, rejected: int) ->
     assert list(range(20, tables)) == [one["index"] for one in answer.json["rejected"]]
 
 
-def test_events_of_a_table_that_counts_already_are_accepted() -> None:
-    """It is the number of tables that is limited."""
+def test_further_events_for_accepted_tables_are_accepted() -> None:
+    """The number of tables is limited, not the number of events in them."""
     events = [{"table": f"table_{number % 21:03}"} for number in range(42)]
 
     answer = Site().post(events)

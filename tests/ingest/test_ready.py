@@ -1,4 +1,4 @@
-"""`GET /health/ready` tells uptime checks whether events would become durable."""
+"""`GET /health/ready` tells uptime checks whether the ingest can store events."""
 
 import pytest
 from botocore.exceptions import ReadTimeoutError
@@ -15,13 +15,13 @@ def ready(site: Site) -> Answer:
     return site.get("/health/ready")
 
 
-def test_what_is_known_of_the_stream_is_used_for_a_time() -> None:
-    """Minutes after a put, a minute after a failed offer, and seconds after a look."""
+def test_knowledge_of_the_stream_expires() -> None:
+    """A put counts for five minutes, a failed offer for one minute, and a description of the stream for five seconds."""
     assert (300, 60, 5) == (READY_SECONDS, OFFER_PAUSE_SECONDS, LOOK_SECONDS)
 
 
-def test_a_new_instance_looks_at_the_stream() -> None:
-    """Once, and again only when the look is no longer fresh."""
+def test_a_new_sandbox_describes_the_stream() -> None:
+    """It asks Kinesis once, and again only after the answer has expired."""
     site = Site()
 
     answers = [ready(site), ready(site), ready(site)]
@@ -47,8 +47,8 @@ def test_a_new_instance_looks_at_the_stream() -> None:
     ],
     ids=repr,
 )
-def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object, codes: list[str]) -> None:
-    """Only the documented response proves that it is; another is logged, and the refusal is no error of the ingest."""
+def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, codes: list[str]) -> None:
+    """Only the documented response counts; a failed call is logged, but is not an error of the ingest."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -61,7 +61,7 @@ def test_a_stream_that_is_not_said_to_be_active_is_not_ready(fault: object, code
 
 
 def test_a_stream_that_is_resized_is_ready() -> None:
-    """It accepts envelopes meanwhile."""
+    """A stream accepts records while its shards change."""
     site = Site()
     site.kinesis.faults = [{"StreamDescriptionSummary": {"StreamStatus": "UPDATING"}}]
 
@@ -69,7 +69,7 @@ def test_a_stream_that_is_resized_is_ready() -> None:
 
 
 def test_an_acknowledged_put_is_enough() -> None:
-    """For five minutes the stream is not looked at."""
+    """For five minutes after a put, Kinesis is not asked."""
     site = Site()
     site.pixel("a=1")
     site.clock.sleep(READY_SECONDS - 1)
@@ -83,7 +83,7 @@ def test_an_acknowledged_put_is_enough() -> None:
 
 
 def test_the_queue_counts_too() -> None:
-    """What the queue has acknowledged is durable."""
+    """An envelope that the queue has acknowledged is durable."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOWN], True
     site.pixel("a=1")
@@ -91,8 +91,8 @@ def test_the_queue_counts_too() -> None:
     assert 200 == ready(site).status
 
 
-def test_a_failed_put_shows_until_one_succeeds() -> None:
-    """Whatever the stream says of itself."""
+def test_after_a_failed_put_the_ingest_is_not_ready_until_one_succeeds() -> None:
+    """The stream's description does not matter meanwhile."""
     site = Site()
     site.kinesis.faults, site.sqs.faults = [DOWN], [DOWN]
     assert 503 == site.pixel("a=1").status
@@ -102,8 +102,8 @@ def test_a_failed_put_shows_until_one_succeeds() -> None:
     assert 200 == ready(site).status
 
 
-def test_a_request_without_rows_tells_nothing() -> None:
-    """Rejected events are only offered to the stream."""
+def test_a_request_without_rows_does_not_affect_readiness() -> None:
+    """Rejected events are only offered to the stream, so a failed offer is not a failed put."""
     site = Site()
     site.kinesis.faults = [DOWN]
     site.post([{}])

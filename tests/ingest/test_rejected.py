@@ -1,4 +1,4 @@
-"""Rejected events travel with the rows of their request, and never change a response."""
+"""Rejected events travel with the rows of their request and never change a response."""
 
 import json
 from collections.abc import Iterable
@@ -29,8 +29,8 @@ def seen(events: Iterable[RejectedEvent]) -> list[tuple[int, str, str, bytes]]:
     return [event[:4] for event in events]
 
 
-def test_they_are_part_of_the_envelope() -> None:
-    """One record, as without them; each event as it was sent, byte for byte."""
+def test_rejected_events_are_part_of_the_envelope() -> None:
+    """The request is still one record, and each rejected event is stored byte for byte."""
     site = Site()
 
     site.post(b'{"events": [ {"table": "pageviews"},  {"page" : "\\u0068ome"} , 7, {"table":"Bad"} ]}')
@@ -44,8 +44,8 @@ def test_they_are_part_of_the_envelope() -> None:
     ] == seen(item.rejected)
 
 
-def test_a_request_without_rows_is_put_for_them_alone() -> None:
-    """With a table, if the event names a legal one."""
+def test_a_request_without_rows_is_put_for_its_rejected_events() -> None:
+    """A rejected event has a table if it names a legal one."""
     site = Site()
     event = {"table": "orders"} | {f"c{number}": 1 for number in range(600)}
 
@@ -55,8 +55,8 @@ def test_a_request_without_rows_is_put_for_them_alone() -> None:
 
 
 @pytest.mark.parametrize("body", [b'[{"a":1}]', b' {"a":1} ', gzipped(b'{"events":[{"a":1}]}')])
-def test_every_form_of_a_body_is_read(body: bytes) -> None:
-    """An array, a single event and a batch, compressed or not."""
+def test_rejected_events_are_found_in_every_form_of_a_body(body: bytes) -> None:
+    """The body may be an array, a single event or a batch, compressed or not."""
     site = Site()
     site.post(body)
 
@@ -64,15 +64,15 @@ def test_every_form_of_a_body_is_read(body: bytes) -> None:
 
 
 def test_a_pixel_is_kept_as_json() -> None:
-    """Its parameters, without the key."""
+    """A rejected pixel is stored as its parameters, without the key."""
     site = Site()
 
     assert 400 == site.get("/pixel.gif", f"k={KEY}&t=Bad&page=home&tag=a&tag=b").status
     assert [(0, "invalid_table", "", b'{"page":"home","tag":["a","b"]}')] == seen(rejected(site))
 
 
-def test_privacy_applies_to_them() -> None:
-    """What would not be in the row is not in the copy."""
+def test_privacy_settings_apply_to_rejected_events() -> None:
+    """A value that would not be stored in a row is not in the copy either."""
     site = Site(dropped_columns=("email",), visitor_ip="truncate")
 
     site.post([{"Email": "a@b.example", "td_ip": "198.51.100.77", "td_client_id": "c1", "a": 1}])
@@ -86,7 +86,7 @@ def test_privacy_applies_to_them() -> None:
 
 
 def test_a_flood_is_counted_and_not_kept() -> None:
-    """One request adds a bounded number of bytes to the stream."""
+    """One request adds a limited number of bytes to the stream; events beyond it are only counted."""
     site = Site()
 
     site.post([{"text": "x" * 100_000}] * 5)
@@ -97,8 +97,8 @@ def test_a_flood_is_counted_and_not_kept() -> None:
     assert sum(len(one.original) for one in found) <= MAX_BYTES
 
 
-def test_the_message_of_the_response_goes_with_them() -> None:
-    """Whoever looks at the copy learns what the sender was told; what is only counted has none."""
+def test_rejected_events_have_the_message_of_the_response() -> None:
+    """Whoever reads the copy learns what the sender was told; an event that is only counted has no message."""
     site = Site()
 
     told = site.post([{"a": 1}, 7, {"text": "x" * 200_000}]).json["rejected"]
@@ -106,8 +106,8 @@ def test_the_message_of_the_response_goes_with_them() -> None:
     assert [*[one["message"] for one in told[:2]], ""] == [one.message for one in rejected(site)]
 
 
-def test_messages_move_no_border() -> None:
-    """An envelope with room for the events, but not for their messages, goes without these."""
+def test_messages_do_not_move_borders() -> None:
+    """If the events fit into an envelope but their messages do not, the messages are left out."""
     site = Site()
     events = [{"n": number} for number in range(100)]
     size = (
@@ -129,8 +129,8 @@ def test_messages_move_no_border() -> None:
     assert len(item.encode()) <= MAX_ENVELOPE_BYTES
 
 
-def test_no_message_reaches_a_log() -> None:
-    """A column's name comes from the sender, and may be anything."""
+def test_messages_are_not_logged() -> None:
+    """A message may quote a column's name, which the sender chooses freely."""
     site = Site()
     site.post([{**GOOD, f"secret_{number}": 1} if number else {} for number in range(3)])
     site.post([{f"secret_{number}": 1 for number in range(600)} | GOOD])
@@ -138,8 +138,8 @@ def test_no_message_reaches_a_log() -> None:
     assert "secret" not in repr([(line.message, line.fields) for line in site.telemetry.lines])
 
 
-def test_a_full_envelope_leaves_them_one_of_their_own() -> None:
-    """Rows come first."""
+def test_rejected_events_get_their_own_envelope_if_the_last_is_full() -> None:
+    """Rows take precedence over rejected events."""
     site = Site()
 
     site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
@@ -148,8 +148,8 @@ def test_a_full_envelope_leaves_them_one_of_their_own() -> None:
     assert all(len(item.encode()) <= MAX_ENVELOPE_BYTES for item in site.envelopes())
 
 
-def test_the_response_does_not_depend_on_them() -> None:
-    """A stream that fails is not asked again for a while, and nothing goes to the queue."""
+def test_the_response_does_not_depend_on_storing_rejected_events() -> None:
+    """A stream that fails is not offered any for a while, and none go to the queue."""
     site = Site()
     usual = site.post([{}]).json
     site.kinesis.faults, site.kinesis.sticky = [DOWN], True
@@ -162,8 +162,8 @@ def test_the_response_does_not_depend_on_them() -> None:
     assert 2 == len(rejected(site))
 
 
-def test_an_envelope_of_their_own_never_overflows() -> None:
-    """Only rows are worth the queue."""
+def test_an_envelope_without_rows_never_goes_to_the_queue() -> None:
+    """If the stream is down, only envelopes with rows go to the queue."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOWN], True
 
@@ -172,8 +172,8 @@ def test_an_envelope_of_their_own_never_overflows() -> None:
     assert [3] == [item.row_count for item in site.queued()]
 
 
-def test_a_retry_has_the_same_name() -> None:
-    """So that the events of a batch with an id are counted once."""
+def test_a_retry_of_rejected_events_has_the_same_request_id() -> None:
+    """The rejected events of a batch with an id are therefore counted once."""
     site = Site()
     for _ in range(2):
         site.post({"batch_id": "b", "events": [{}]})
@@ -186,8 +186,8 @@ def test_a_retry_has_the_same_name() -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(json_values.events | st.just(GOOD), min_size=1, max_size=5))
-def test_every_rejected_event_is_there(events: list[Any]) -> None:
-    """With the index and code of the response, whatever the events are."""
+def test_every_rejected_event_is_stored(events: list[Any]) -> None:
+    """Whatever the events are, each rejected one is stored with the index and code of the response."""
     site = Site()
     body = json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999").encode()
 
