@@ -61,7 +61,7 @@ def an_envelope(claim: int = 0) -> Envelope:
 def test_a_message_has_everything_that_the_drainer_needs(
     claim: int, refused: bool, marks: dict[str, Any], delay: dict[str, int]
 ) -> None:
-    """It has the envelope, the partition key and the mark of a definite rejection; only an envelope in doubt is delayed."""
+    """It has the envelope, the partition key and the mark of a definite rejection; only one in doubt is delayed."""
     made = Made()
 
     assert made.send(claim, refused=refused)

@@ -16,7 +16,7 @@ def ready(site: Site) -> Answer:
 
 
 def test_knowledge_of_the_stream_expires() -> None:
-    """A put counts for five minutes, a failed offer for one minute, and a description of the stream for five seconds."""
+    """A put counts for five minutes, a failed offer for a minute, and a description of the stream for five seconds."""
     assert (300, 60, 5) == (READY_SECONDS, OFFER_PAUSE_SECONDS, LOOK_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""Parsing API Gateway's payload 2.0."""
+"""Requests are parsed from API Gateway's payload 2.0."""
 
 import base64
 import gzip
@@ -20,14 +20,14 @@ texts = st.text(max_size=20)
 
 
 def body_of(body: bytes | str | None, encoding: str = "") -> bytes:
-    """Return the body that the ingest sees; bytes are sent as base64, text as is."""
+    """Return the body that the ingest reads; bytes are sent as base64, a string as it is."""
     event = http_event("POST", "/v1/events", "", {"content-encoding": encoding} if encoding else {})
     event |= {"body": base64.b64encode(body).decode() if isinstance(body, bytes) else body}
     return Request.from_event(event | {"isBase64Encoded": isinstance(body, bytes)}).body()
 
 
 def refusal(body: bytes | str, encoding: str = "") -> str:
-    """Return the code that a body is rejected with."""
+    """Return the code with which a body is rejected."""
     with pytest.raises(Refused) as caught:
         body_of(body, encoding)
     return caught.value.code
@@ -38,7 +38,7 @@ def refusal(body: bytes | str, encoding: str = "") -> str:
 
 @given(st.lists(st.tuples(texts, texts)), st.sampled_from([quote, quote_plus]))
 def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: Any) -> None:
-    """Any names and values, including repeated ones, percent-encoded, with `+` or `%20` for a space."""
+    """Names and values may repeat, and be percent-encoded, with `+` or `%20` for a space."""
     query = "&".join(f"{encode(name, safe='')}={encode(value, safe='')}" for name, value in parameters)
 
     assert tuple(parameters) == request.parse_query(query)
@@ -66,39 +66,39 @@ def test_parameters_arrive_in_order(parameters: list[tuple[str, str]], encode: A
         ("page=http://a.example/?b=1", (("page", "http://a.example/?b=1"),)),
     ],
 )
-def test_odd_query_strings_are_read_leniently(query: str, expected: tuple[tuple[str, str], ...]) -> None:
-    """No query string is an error; bytes that are not UTF-8 become U+FFFD."""
+def test_odd_query_strings_are_parsed_leniently(query: str, expected: tuple[tuple[str, str], ...]) -> None:
+    """No query string is an error, and bytes that are not UTF-8 become U+FFFD."""
     assert expected == request.parse_query(query)
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=40))
 def test_any_query_string_is_parsed(query: str) -> None:
-    """Any text gives some parameters."""
+    """Any text gives pairs of names and values."""
     assert all(len(pair) == 2 for pair in request.parse_query(query))
 
 
 @given(st.text(alphabet="ab%0Ff1é日", max_size=12))
-def test_escapes_are_read_as_urllib_reads_them(text: str) -> None:
-    """Also those that are cut off, no hexadecimal digits, or not UTF-8."""
+def test_escapes_are_decoded_as_urllib_does(text: str) -> None:
+    """This includes escapes that are cut off, have no hexadecimal digits, or are not UTF-8."""
     assert (("name", unquote(text)),) == request.parse_query(f"name={text}")
 
 
-def test_the_raw_query_string_is_read() -> None:
-    """The gateway's own parameters, which join repeated ones with commas, are ignored."""
+def test_the_raw_query_string_is_used() -> None:
+    """The gateway's own parameters are ignored, because they join repeated ones with commas."""
     event = http_event("GET", "/pixel.gif", "a=1,2&a=3") | {"queryStringParameters": {"a": "1,2,3"}}
 
     assert (("a", "1,2"), ("a", "3")) == Request.from_event(event).query
 
 
 def test_the_first_value_that_is_not_empty_counts() -> None:
-    """For parameters that can have only one value."""
+    """This applies to parameters that can have only one value."""
     event = http_event("GET", "/pixel.gif", "k=&k=one&k=two&t=")
 
     assert ("one", None, None) == tuple(Request.from_event(event).parameter(name) for name in "ktx")
 
 
-def test_a_bare_event_is_enough() -> None:
-    """Fields that the gateway omits when empty may be missing."""
+def test_optional_fields_may_be_missing() -> None:
+    """The gateway omits fields that are empty."""
     event = {"rawPath": "/", "requestContext": {"http": {"method": "GET"}}}
 
     assert Request("GET", "/", (), {}, "", "", None, is_base64=False) == Request.from_event(event)
@@ -124,18 +124,18 @@ def test_gzip_is_recognized_by_its_bytes(encoding: str) -> None:
     ],
 )
 def test_other_bodies_are_unchanged(body: bytes | str | None, encoding: str, expected: bytes) -> None:
-    """As text or base64, whatever they contain, or empty."""
+    """They may be text or base64, empty or not, and have any content."""
     assert expected == body_of(body, encoding)
 
 
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip,identity", "x"])
-def test_other_encodings_are_refused(encoding: str) -> None:
+def test_other_encodings_are_rejected(encoding: str) -> None:
     """Only gzip and deflate are supported."""
     assert "unsupported_encoding" == refusal(b"[{}]", encoding)
 
 
 def test_deflate_is_the_zlib_format() -> None:
-    """RFC 9110, 8.4.1.2: complete, alone, within the same limits."""
+    """The body must be complete and within the same limits (RFC 9110, 8.4.1.2)."""
     deflated = zlib.compress(b"[{}]")
 
     assert b"[{}]" == body_of(deflated, "deflate")
@@ -145,13 +145,13 @@ def test_deflate_is_the_zlib_format() -> None:
 
 
 @given(st.lists(st.binary(max_size=300), min_size=1, max_size=4))
-def test_members_are_joined(contents: list[bytes]) -> None:
+def test_gzip_members_are_joined(contents: list[bytes]) -> None:
     """A gzip file may have several members (RFC 1952, 2.2)."""
     assert b"".join(contents) == request.inflate(b"".join(gzipped(content) for content in contents))
 
 
-def test_a_thousand_members_are_joined() -> None:
-    """Members may begin anywhere within the pieces that the file is read in."""
+def test_thousands_of_gzip_members_are_joined() -> None:
+    """Members may begin anywhere within the pieces that are decompressed."""
     assert b"x" * 5000 == request.inflate(gzipped(b"x") * 5000)
 
 
@@ -169,15 +169,15 @@ def test_a_thousand_members_are_joined() -> None:
         b"\x1f\x8b\x08" + bytes(20),
     ],
 )
-def test_broken_gzip_is_refused(data: bytes) -> None:
-    """Truncated, followed by other data, or with a wrong checksum."""
+def test_broken_gzip_is_rejected(data: bytes) -> None:
+    """The data is truncated, followed by other data, or has a wrong checksum."""
     assert "unreadable_body" == refusal(data)
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "x-gzip", "deflate"])
 @pytest.mark.parametrize("body", [b"[{}]", "[{}]", gzipped(b"[{}]"), zlib.compress(b"[{}]")])
-def test_a_body_is_read_whatever_its_header_announces(body: bytes | str, encoding: str) -> None:
-    """A proxy may have decompressed it and kept the header; some clients call zlib gzip."""
+def test_a_body_is_read_whatever_its_header_says(body: bytes | str, encoding: str) -> None:
+    """A proxy may have decompressed it and kept the header, and some clients call zlib gzip."""
     assert b"[{}]" == body_of(body, encoding)
 
 
@@ -192,12 +192,12 @@ def test_unannounced_base64_is_decoded(data: bytes, encode: Any) -> None:
 
 @pytest.mark.parametrize("text", ["event=pageviews", "eyJ", "eeee", "WWWW", "H4", "e", "W=", "PING"])
 def test_other_text_is_not_taken_for_base64(text: str) -> None:
-    """It stays as it is."""
+    """Text that resembles base64 stays as it is."""
     assert text.encode() == body_of(text)
 
 
 @pytest.mark.parametrize("body", ["not base64!", "YQ", "YQ==YQ==", "あ"])
-def test_broken_base64_is_refused(body: str) -> None:
+def test_broken_base64_is_rejected(body: str) -> None:
     """The gateway never sends it, but others can invoke the function."""
     event = http_event("POST", "/v1/events") | {"body": body, "isBase64Encoded": True}
 
@@ -207,32 +207,32 @@ def test_broken_base64_is_refused(body: str) -> None:
 
 
 def test_lone_surrogates_are_replaced() -> None:
-    """UTF-8 cannot encode them."""
+    """UTF-8 cannot encode them, so they become U+FFFD."""
     assert '"\ufffd"'.encode() == body_of('"\ud800"')
 
 
 @pytest.mark.parametrize("kind", [bytes, bytes.decode])
-def test_up_to_one_mebibyte_as_sent(kind: Any) -> None:
-    """As text or base64."""
+def test_a_body_has_at_most_one_mebibyte_as_sent(kind: Any) -> None:
+    """The limit is the same for text and base64."""
     assert request.MAX_RAW_BYTES == len(body_of(kind(b"x" * request.MAX_RAW_BYTES)))
     assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 1)))
     assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 3)))
 
 
-def test_bytes_count_not_characters() -> None:
+def test_the_limit_counts_bytes_not_characters() -> None:
     """Text with fewer characters than the limit may have more bytes."""
     assert "body_too_large" == refusal("あ" * (request.MAX_RAW_BYTES // 3 + 1))
 
 
-def test_up_to_five_mebibytes_inflated() -> None:
-    """In all members together."""
+def test_a_body_has_at_most_five_mebibytes_decompressed() -> None:
+    """The limit applies to all gzip members together."""
     half = gzipped(b" " * (request.MAX_INFLATED_BYTES // 2))
 
     assert request.MAX_INFLATED_BYTES == len(body_of(half + half))
     assert "body_too_large" == refusal(half + half + gzipped(b" "))
 
 
-def test_a_gzip_bomb_is_inflated_no_further_than_the_limit() -> None:
+def test_a_gzip_bomb_is_decompressed_only_up_to_the_limit() -> None:
     """A file that expands to a gigabyte takes little more memory than the limit."""
     member = gzip.compress(bytes(200 * 1024 * 1024), 9)
     bomb = member * 5
@@ -247,8 +247,8 @@ def test_a_gzip_bomb_is_inflated_no_further_than_the_limit() -> None:
 
 
 @given(st.binary(max_size=200), st.sampled_from([b"", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"]))
-def test_any_body_is_read_or_refused(data: bytes, prefix: bytes) -> None:
-    """No bytes raise an exception."""
+def test_any_body_is_read_or_rejected(data: bytes, prefix: bytes) -> None:
+    """No body raises another exception."""
     try:
         body_of(prefix + data)
     except Refused as refused:

@@ -15,7 +15,7 @@ def ask(method: str, path: str, origins: tuple[str, ...] = ("*",), **headers: st
 
 
 def test_health_needs_no_key() -> None:
-    """It shows that the function runs, and depends on nothing else."""
+    """The response shows that the function runs; it depends on nothing else."""
     site = Site()
 
     answer = site.get("/health")
@@ -55,7 +55,7 @@ def test_robots_are_excluded() -> None:
 )
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_other_paths_are_not_found(method: str, path: str) -> None:
-    """Paths are matched exactly, and names must not be empty."""
+    """Paths are matched exactly, and names in them must not be empty."""
     answer = ask(method, path)
 
     assert (404, "not_found", "not_found") == (answer.status, answer.code, answer.json["error"]["code"])
@@ -83,14 +83,14 @@ def test_repeated_slashes_count_as_one(path: str) -> None:
     ],
 )
 def test_other_methods_are_not_allowed(method: str, path: str, allowed: str) -> None:
-    """The response lists the methods that are (RFC 9110, 15.5.6)."""
+    """The response lists the allowed methods (RFC 9110, 15.5.6)."""
     answer = ask(method, path)
 
     assert (405, "method_not_allowed", allowed) == (answer.status, answer.code, answer.headers["allow"])
 
 
 def test_every_route_is_served() -> None:
-    """Every line of the table works."""
+    """No route in the table gets 404 or 405."""
     for route in app.ROUTES:
         path = route.path.replace("{database}", "shop").replace("{table}", "pageviews")
         assert ask(route.method, path).code in (
@@ -132,7 +132,7 @@ def test_every_path_answers_a_preflight(path: str, allowed: str) -> None:
 
 
 def test_exact_origins_may_send_credentials() -> None:
-    """An allowed origin is echoed, and caches are told that the response depends on it."""
+    """An allowed origin is echoed, and `vary` tells caches that the response depends on it."""
     for method, path in (
         ("OPTIONS", "/v1/events"),
         ("POST", "/v1/events"),
@@ -168,7 +168,7 @@ def test_exact_origins_may_send_credentials() -> None:
     ],
 )
 def test_only_exact_origins_are_allowed(origin: str) -> None:
-    """A similar origin is not allowed."""
+    """An origin that merely resembles an allowed one is not allowed."""
     for method in ("OPTIONS", "POST"):
         headers = ask(method, "/v1/events", (ORIGIN,), origin=origin).headers
 
@@ -188,7 +188,7 @@ def test_any_origin_excludes_credentials() -> None:
 
 
 def test_events_from_foreign_pages_are_accepted() -> None:
-    """CORS decides who may read a response, the key who may send; beacons and pixels arrive from any page anyway."""
+    """CORS decides who reads responses, the key decides who sends: beacons and pixels come from any page anyway."""
     site = Site((ORIGIN,))
 
     answer = site.post({"table": "pageviews"}, origin="https://elsewhere.example")
@@ -198,7 +198,7 @@ def test_events_from_foreign_pages_are_accepted() -> None:
 
 
 def test_every_meaningful_header_may_be_sent() -> None:
-    """Pages may send the key in any header, and may compress."""
+    """Pages may send the key in any of its headers, and may compress bodies."""
     sluice = {"authorization", "x-write-key", "content-encoding", "content-type", "idempotency-key"}
     treasure_data = {
         "accept",
@@ -212,11 +212,11 @@ def test_every_meaningful_header_may_be_sent() -> None:
     assert sluice | treasure_data <= set(cors.ALLOWED_HEADERS.split(", "))
 
 
-# The last resort
+# Internal errors and logs
 
 
 def test_an_internal_error_is_answered_and_logged() -> None:
-    """A bug never reaches the gateway; it is counted and logged."""
+    """An exception never reaches the gateway; it is counted and logged."""
     site = Site((ORIGIN,))
     site.kinesis.faults = [RuntimeError("a fault")]
 
@@ -233,11 +233,11 @@ def test_an_internal_error_is_answered_and_logged() -> None:
 
 @pytest.mark.parametrize("event", [{}, {"Records": []}, {"requestContext": {}}, {"requestContext": None}])
 def test_other_events_are_answered(event: dict[str, Any]) -> None:
-    """An event that is not an HTTP request is an internal error."""
+    """An event that is not an HTTP request is answered as an internal error."""
     assert (500, "internal_error") == ((answer := Site().send(event)).status, answer.code)
 
 
-def test_refusals_are_logged_and_successes_are_not() -> None:
+def test_rejections_are_logged_and_successes_are_not() -> None:
     """A rejection is logged with its code; API Gateway counts both."""
     site = Site()
 

@@ -86,13 +86,13 @@ def ids(items: list[Envelope]) -> list[str]:
 
 
 def entries(*codes: str | None) -> dict[str, Any]:
-    """Return a response to PutRecords: None acknowledges an entry, anything else is an error code."""
+    """Return a response to PutRecords: None acknowledges an entry, any other value is an error code."""
     results = [{"ErrorCode": code} if code else {"SequenceNumber": "1", "ShardId": "s"} for code in codes]
     return {"FailedRecordCount": sum(code is not None for code in codes), "Records": results}
 
 
 def queued(site: Site) -> list[tuple[str, bool, int | None]]:
-    """Return the envelope id of each message, whether it is marked as rejected, and its own delay."""
+    """Return each message's envelope id, whether it is marked as rejected, and its delay."""
     return [
         (item.request_id, "refused" in message["MessageAttributes"], message.get("DelaySeconds"))
         for item, message in zip(site.queued(), site.queue.messages, strict=True)
@@ -118,7 +118,7 @@ class Stopwatch(ManualClock):
 
 
 def half(size: int) -> bytes:
-    """Return random bytes that are exactly in the middle of their range."""
+    """Return random bytes in the exact middle of their range."""
     return b"\x80" + bytes(size - 1)
 
 
@@ -126,7 +126,7 @@ def half(size: int) -> bytes:
 
 
 def test_an_acknowledged_envelope_is_durable() -> None:
-    """It takes one call and nothing else."""
+    """A single put stores the envelope, and nothing goes to the queue."""
     site = Site()
 
     assert [True] == site.stream.put(envelopes(1), "shop/3")
@@ -137,7 +137,7 @@ def test_an_acknowledged_envelope_is_durable() -> None:
 
 @pytest.mark.parametrize("fault", REFUSED, ids=repr)
 def test_a_definite_rejection_is_retried(fault: Exception) -> None:
-    """Until the stream stores the envelope, once."""
+    """The put is retried until the stream stores the envelope, which it then does once."""
     site = Site()
     site.kinesis.faults = [fault, fault]
 
@@ -148,7 +148,7 @@ def test_a_definite_rejection_is_retried(fault: Exception) -> None:
 
 @pytest.mark.parametrize("fault", REFUSED, ids=repr)
 def test_retries_are_limited(fault: Exception) -> None:
-    """After at most a second of retries with growing, jittered pauses, the envelope goes to the queue, marked as rejected."""
+    """After at most a second of jittered retries, the envelope goes to the queue, marked as rejected."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [fault], True
     started = site.clock.now()
@@ -160,7 +160,7 @@ def test_retries_are_limited(fault: Exception) -> None:
 
 
 def test_pauses_double_up_to_400_ms() -> None:
-    """A pause is a random part, here half, of 50, 100, 200 and from then on 400 ms."""
+    """Each pause is a random part, here half, of 50, 100, 200 and from then on 400 ms."""
     site, clock = Site(), Stopwatch()
     site.stream._clock, site.stream._entropy = clock, half
     site.kinesis.faults, site.kinesis.sticky = [REFUSED[0]], True
@@ -170,10 +170,10 @@ def test_pauses_double_up_to_400_ms() -> None:
     assert [0.025, 0.05, 0.1, 0.2, 0.2, 0.2, 0.2] == clock.pauses
 
 
-def test_does_not_pause_until_the_deadline() -> None:
-    """No attempt can follow such a pause, so the envelope goes to the queue at once."""
+def test_a_pause_never_lasts_until_the_deadline() -> None:
+    """No attempt could follow such a pause, so the envelope goes to the queue at once."""
     site, clock = Site(), Stopwatch()
-    clock.time = 0.0  # where sums are exact
+    clock.time = 0.0  # float sums are exact here
     site.kinesis = Faults(site.kinesis, clock)
     site.stream._client, site.stream._clock, site.stream._entropy = site.kinesis, clock, half
     site.kinesis.faults, site.kinesis.seconds = [REFUSED[0]], PATIENCE_SECONDS - 0.025
@@ -194,7 +194,7 @@ def test_a_doubtful_put_is_never_retried(fault: Any) -> None:
 
 
 def test_a_retry_may_end_in_doubt() -> None:
-    """One doubtful attempt is enough, however many definite rejections came before it."""
+    """One doubtful attempt puts the envelope in doubt, however many definite rejections came before it."""
     site = Site()
     site.kinesis.faults = [REFUSED[0], REFUSED[0], TIMEOUT]
 
@@ -203,7 +203,7 @@ def test_a_retry_may_end_in_doubt() -> None:
 
 
 def test_a_claim_does_not_wait_in_the_queue() -> None:
-    """A second copy does no harm, so the first one's outcome does not matter."""
+    """A second copy does no harm, so the drainer need not wait for the first one's outcome."""
     site = Site()
     site.kinesis.faults = [TIMEOUT]
 
@@ -214,8 +214,8 @@ def test_a_claim_does_not_wait_in_the_queue() -> None:
 @pytest.mark.parametrize(
     "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
 )
-def test_an_envelope_that_neither_stores_is_not_durable(fault: Any) -> None:
-    """Without an acknowledgement it is not accepted."""
+def test_an_envelope_that_neither_stream_nor_queue_stores_is_not_durable(fault: Any) -> None:
+    """Only an acknowledgement makes an envelope durable."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
     site.sqs.faults = [fault]
@@ -235,7 +235,7 @@ def test_an_envelope_that_neither_stores_is_not_durable(fault: Any) -> None:
     ids=repr,
 )
 def test_a_failed_put_is_logged(fault: Exception, code: str, fates: dict[str, int]) -> None:
-    """The log line has the service's error code, or the exception's name, and how many envelopes were rejected or are in doubt."""
+    """The line has the error code or the exception's name, and how many envelopes were rejected or are in doubt."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -250,7 +250,7 @@ def test_a_failed_put_is_logged(fault: Exception, code: str, fates: dict[str, in
 
 
 def test_only_rejected_entries_are_retried() -> None:
-    """In a call of their own; the others are already acknowledged."""
+    """The retry is a put of its own; the other envelopes are already acknowledged."""
     site = Site()
     site.kinesis.faults = [entries(None, "ProvisionedThroughputExceededException", None), None]
 
@@ -262,7 +262,7 @@ def test_only_rejected_entries_are_retried() -> None:
     assert ([], 1) == (site.queue.messages, site.telemetry.total(NOT_ACKNOWLEDGED, "refused"))
 
 
-def test_counts_every_rejected_envelope() -> None:
+def test_every_rejected_envelope_is_counted() -> None:
     """The log counts envelopes, not calls."""
     site = Site()
     site.kinesis.faults = [entries("ProvisionedThroughputExceededException", None, "Throttling"), None]
@@ -274,7 +274,7 @@ def test_counts_every_rejected_envelope() -> None:
 
 @pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
 def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
-    """While a rejected one in the same call is retried."""
+    """A rejected entry of the same call is retried meanwhile."""
     site = Site()
     site.kinesis.faults = [entries(code, "ProvisionedThroughputExceededException", None), None]
 
@@ -283,8 +283,8 @@ def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
 
 
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
-def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
-    """In order, all of them in doubt."""
+def test_a_call_in_doubt_sends_all_envelopes_to_the_queue(fault: Any) -> None:
+    """They go to the queue in order, all of them in doubt."""
     site = Site()
     site.kinesis.faults = [fault]
 
@@ -294,7 +294,7 @@ def test_a_call_in_doubt_sends_all_to_the_queue(fault: Any) -> None:
     assert 3 == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
-def test_a_response_of_the_wrong_length_is_in_doubt() -> None:
+def test_a_response_of_the_wrong_length_leaves_all_envelopes_in_doubt() -> None:
     """Its entries cannot be matched to envelopes."""
     site = Site()
     site.kinesis.faults = [entries(None, None)]
@@ -303,8 +303,8 @@ def test_a_response_of_the_wrong_length_is_in_doubt() -> None:
     assert ["r0", "r1", "r2"] == ids(site.queued())
 
 
-def test_a_call_stays_below_the_limits() -> None:
-    """At most seven envelopes, which stay below 5 MiB even at their largest."""
+def test_a_call_stays_within_the_limits_of_kinesis() -> None:
+    """A call has at most 500 envelopes, and at most seven of the largest size, which stay below 5 MiB."""
     site = Site()
 
     assert [True] * 16 == site.stream.put(envelopes(16, MAX_ENVELOPE_BYTES - 100), "shop/3")
@@ -333,7 +333,7 @@ def test_a_hanging_stream_costs_one_call(seconds: float) -> None:
 
 
 def test_a_failing_queue_costs_one_call() -> None:
-    """It is not tried for the request's other envelopes; those it already stored stay stored."""
+    """After a failure, the request's other envelopes are not sent; those that it already stored stay stored."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
     site.sqs.faults = [None, None, None, QUEUE_DOWN]
@@ -352,25 +352,25 @@ def test_a_clock_set_back_does_not_cause_endless_retries() -> None:
 
 
 def longest_wait(options: Mapping[str, Any]) -> float:
-    """Return the longest time that a call takes with these client options, in seconds."""
+    """Return the longest time in seconds that a call can take with these client options."""
     seconds: float = options["connect_timeout"] + options["read_timeout"]
     return options.get("attempts", 1) * seconds
 
 
-def test_a_request_has_time_for_each_wait() -> None:
-    """Secrets, stream and queue may each take as long as they can, and Lambda does not kill the function before."""
+def test_a_request_has_time_for_the_longest_waits() -> None:
+    """Secrets, stream and queue may each take as long as they can before Lambda's timeout."""
     template = (Path(__file__).parents[2] / "template.yaml").read_text()
     [timeout] = re.findall(r"\n  IngestFunction:\n(?:   .*\n)*?      Timeout: (\d+)\n", template)
 
     put, send, read = [longest_wait(part.CLIENT_OPTIONS) for part in (stream, overflow, keyring)]
 
-    assert (put, 2 * send) == (LONGEST_PUT_SECONDS, overflow.LONGEST_SECONDS)  # a notice, and the envelope
+    assert (put, 2 * send) == (LONGEST_PUT_SECONDS, overflow.LONGEST_SECONDS)  # a notice and the envelope
     assert read + PATIENCE_SECONDS + put + 2 * send <= app.ANSWER_SECONDS < int(timeout)
 
 
 @pytest.mark.parametrize("seconds", [0, LONGEST_PUT_SECONDS])
-def test_nothing_starts_that_may_end_too_late(seconds: float) -> None:
-    """With less time than a put and a message may take, the envelope goes to the queue, with its key."""
+def test_no_put_starts_that_may_end_too_late(seconds: float) -> None:
+    """If a put and a message may take longer than the time left, the envelope goes to the queue, with its key."""
     site = Site()
     deadline = site.clock.now() + seconds + overflow.LONGEST_SECONDS
 
@@ -381,7 +381,7 @@ def test_nothing_starts_that_may_end_too_late(seconds: float) -> None:
 
 
 def test_an_offer_is_made_only_if_it_ends_in_time() -> None:
-    """It leaves the stream the time that a put may take."""
+    """An offer may take as long as a put."""
     site = Site()
     [item], latest = envelopes(1), site.clock.now() + LONGEST_PUT_SECONDS
     site.stream.offer(item, "shop/3", latest - 0.5)
@@ -391,7 +391,7 @@ def test_an_offer_is_made_only_if_it_ends_in_time() -> None:
 
 
 def slow(site: Site) -> float:
-    """Let every call of a request take as long as it can, and return when the request began."""
+    """Let every call of a request take as long as it can, and return the time at which the request begins."""
     for client, part in ((site.kinesis, stream), (site.sqs, overflow), (site.secrets, keyring)):
         client.seconds = longest_wait(part.CLIENT_OPTIONS)
     return site.clock.now()
@@ -400,7 +400,7 @@ def slow(site: Site) -> float:
 @pytest.mark.parametrize("fault", [REFUSED[0], DOUBTFUL[0]], ids=["refused", "doubtful"])
 @pytest.mark.parametrize("count", [1, 30])
 def test_the_slowest_request_ends_in_time(fault: Exception, count: int) -> None:
-    """Whatever its size. What was not stored in time is not called accepted."""
+    """This holds for any size: events that were not stored in time are not accepted."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [fault], True
     started = slow(site)
@@ -414,7 +414,7 @@ def test_the_slowest_request_ends_in_time(fault: Exception, count: int) -> None:
 
 
 def test_a_request_with_many_slow_puts_ends_in_time() -> None:
-    """Each table of an old mobile SDK's request is a put of its own; the SDK sends again what has no receipt."""
+    """Each table in a request of an old mobile SDK is a put of its own; the SDK repeats events without a receipt."""
     site = Site()
     started = slow(site)
     tables = {f"shop.table_{number:03}": [{"a": 1}] for number in range(100)}
@@ -453,7 +453,7 @@ class Partial:
         self.doubtful: list[bytes] = []
 
     def put_record(self, *, StreamName: str, **entry: Any) -> dict[str, Any]:  # noqa: N803 -- boto3's names
-        """Put one."""
+        """Put one record."""
         [result] = self.put_records(StreamName=StreamName, Records=[entry])["Records"]
         if result.get("ErrorCode"):
             raise client_error(
@@ -462,7 +462,7 @@ class Partial:
         return dict(result)
 
     def put_records(self, *, StreamName: str, Records: list[Any]) -> dict[str, Any]:  # noqa: ARG002, N803
-        """Put several."""
+        """Put several records."""
         step = self.schedule.pop(0) if self.schedule else None
         if isinstance(step, Exception):
             if step in DOUBTFUL:
@@ -479,9 +479,9 @@ class Partial:
 @settings(max_examples=200)
 @given(st.integers(1, 10), schedules(), st.lists(st.sampled_from([None, QUEUE_DOWN]), max_size=4))
 def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue: list[Any]) -> None:
-    """Each envelope reported as durable is in exactly one of stream and queue, and the others are in neither.
+    """Each envelope reported as durable is in either the stream or queue, and the others are in neither.
 
-    None is put on the stream after it may have been taken there, and exactly those that may have been are in doubt.
+    No envelope is put again after the stream may have stored it, and exactly those envelopes are in doubt.
     """
     site = Site()
     partial = Partial(schedule)
@@ -500,11 +500,11 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
     assert not doubted & {name for name, refused, _ in queued(site) if refused}
 
 
-# The answers
+# Responses
 
 
 def test_events_in_the_queue_are_accepted() -> None:
-    """They are stored: visitors do not notice an outage of the stream."""
+    """The queue is durable, so visitors do not notice an outage of the stream."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [EndpointConnectionError(endpoint_url=URL)], True
 
@@ -512,8 +512,8 @@ def test_events_in_the_queue_are_accepted() -> None:
     assert 2 == len(site.queue.messages)
 
 
-def test_what_neither_took_is_to_be_sent_again() -> None:
-    """503, with when; nothing of the request was accepted."""
+def test_a_request_that_is_not_stored_gets_503() -> None:
+    """`Retry-After` says when to send it again, and no event of the request was accepted."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [DOUBTFUL[0]], True
     site.sqs.faults, site.sqs.sticky = [QUEUE_DOWN], True
@@ -523,8 +523,8 @@ def test_what_neither_took_is_to_be_sent_again() -> None:
     assert {"EnvelopesNotStored": 2, "RequestsFailed": 2} == site.telemetry.counts
 
 
-def test_a_request_may_be_taken_in_part() -> None:
-    """The events of the envelopes that neither took are rejected one by one, among the others in their order."""
+def test_a_request_may_be_stored_in_part() -> None:
+    """Events of envelopes that neither stream nor queue stored are rejected one by one, in order with other rejections."""
     site = Site()
     events: list[Any] = [{"table": "pageviews", "a": "x" * 200_000} for _ in range(9)]
     events.insert(4, "no event")

@@ -1,4 +1,4 @@
-"""Recorded requests of Treasure Data's own clients, and the responses they expect."""
+"""Recorded requests of Treasure Data's own clients get the responses that these clients expect."""
 
 import json
 import zlib
@@ -22,14 +22,14 @@ PATHS = ["/shop/pageviews", "/js/v3/event/shop/pageviews", "/postback/v3/event/s
 
 
 def send(site: Site, path: str, body: Any = None, query: str = "", **headers: str) -> Answer:
-    """Post a body, JSON unless it is bytes, with a key in the SDK's header unless another is given."""
+    """Post a body, as JSON unless it is bytes, with a key in the SDK's header unless another is given."""
     sent = {"authorization": f"TD1 {KEY}"} | {name.replace("_", "-"): text for name, text in headers.items()}
     data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
     return site.send(http_event("POST", path, query, {n: t for n, t in sent.items() if t}, data))
 
 
 def columns(site: Site) -> dict[str, Any]:
-    """Return the only row's columns, without those that every row has."""
+    """Return the columns of the only row, without those that every row has."""
     [(table, row)] = site.rows()
     assert "pageviews" == table
     assert set(row) >= OWN
@@ -41,7 +41,7 @@ def columns(site: Site) -> dict[str, Any]:
 
 @pytest.mark.parametrize("body", [{"events": [RECORD]}, {"records": [RECORD]}, [RECORD], RECORD], ids=repr)
 def test_records_arrive_with_their_columns_and_no_others(body: Any) -> None:
-    """The path names the table, so a member `table` is a column; address and browser are added only on request."""
+    """The path names the table, so a member `table` is a column; no address or browser is added unless requested."""
     site = Site()
 
     answer = send(
@@ -53,7 +53,7 @@ def test_records_arrive_with_their_columns_and_no_others(body: Any) -> None:
 
 
 def test_a_single_record_may_have_any_members() -> None:
-    """`v1.single+json` is one record, whatever its members are called."""
+    """A body of type `v1.single+json` is one record, whatever its members are called."""
     site = Site()
 
     send(
@@ -67,8 +67,8 @@ def test_a_single_record_may_have_any_members() -> None:
 
 
 @pytest.mark.parametrize("kind", ["js", "mobile"])
-def test_two_types_ask_for_the_visitors_address(kind: str) -> None:
-    """The SDK requests it with the content type."""
+def test_two_content_types_request_the_visitors_address(kind: str) -> None:
+    """The SDK requests the column `td_ip` by the content type."""
     site = Site()
 
     send(
@@ -81,8 +81,8 @@ def test_two_types_ask_for_the_visitors_address(kind: str) -> None:
     assert COLUMNS | {"td_ip": "192.0.2.7"} == columns(site)
 
 
-def test_receipts_tell_a_mobile_sdk_what_to_forget() -> None:
-    """In the order of the events, gzip as the SDK sends by default; bad events are dropped, never retried."""
+def test_receipts_tell_a_mobile_sdk_which_events_to_drop() -> None:
+    """Receipts are in the order of the events; the SDK drops bad events and never repeats them."""
     site = Site()
     events = [{"uuid": "1", "a": 1}, 7, {"uuid": "2"}, {f"c{n}": 1 for n in range(600)}]
 
@@ -109,7 +109,7 @@ NAMED = [{"uuid": f"u{n}", "n": n, "o": {"a": 1, "b": 2}, "time": int(START) - n
 
 
 def claims(site: Site, path: str = PATHS[0], *requests: Any, agent: str = ANDROID) -> dict[str, str]:
-    """Send groups of events of a mobile SDK; return the request id of each claim by its row's event id."""
+    """Send groups of events from a mobile SDK; return each claim's request id by its row's event id."""
     for request in requests:
         assert 200 == send(site, path, request, user_agent=agent).status
     return {
@@ -121,8 +121,8 @@ def claims(site: Site, path: str = PATHS[0], *requests: Any, agent: str = ANDROI
 
 
 @pytest.mark.parametrize("agent", [ANDROID, "TD-iOS-SDK/1.2.1 (iOS 18.1)"])
-def test_a_mobile_sdk_repeats_events_in_any_group(agent: str) -> None:
-    """Each is a claim of its own, under the same id whatever comes with it and however its members are ordered."""
+def test_an_event_of_a_mobile_sdk_keeps_its_claim_in_any_group(agent: str) -> None:
+    """Its request id does not depend on the events beside it or on the order of its members."""
     first, again = Site(), Site(visitor_ip="drop")
     turned = [{**dict(reversed(event.items())), "o": {"b": 2, "a": 1}} for event in reversed(NAMED)]
 
@@ -138,7 +138,7 @@ def test_a_mobile_sdk_repeats_events_in_any_group(agent: str) -> None:
 
 
 def test_different_events_are_different_claims() -> None:
-    """Another content, table or account under the same `uuid` is another event."""
+    """Events that share a `uuid` but differ in content, table or account have different claims."""
     one = NAMED[0]
     found = [
         claims(Site(), PATHS[0], {"events": [one]}),
@@ -152,8 +152,8 @@ def test_different_events_are_different_claims() -> None:
     assert 4 == len(set(ids))
 
 
-def test_an_event_without_a_name_is_not_a_claim() -> None:
-    """Its envelope counts however often it comes; an event's own id comes before its `uuid`."""
+def test_an_event_without_an_id_is_not_a_claim() -> None:
+    """Its envelope counts each time it is sent. An event's own `event_id` takes precedence over its `uuid`."""
     site = Site()
     events: list[Any] = [
         {"a": 1},
@@ -169,7 +169,7 @@ def test_an_event_without_a_name_is_not_a_claim() -> None:
 
 
 def test_the_uuid_of_other_clients_is_a_column() -> None:
-    """A page may send a device's id under that name, many times."""
+    """A page may send a device's id as `uuid` in many events."""
     site = Site()
 
     assert {} == claims(site, PATHS[0], {"events": NAMED}, agent=CHROME)
@@ -178,8 +178,8 @@ def test_the_uuid_of_other_clients_is_a_column() -> None:
     assert "u0" not in {row["event_id"] for _, row in site.rows()}
 
 
-def test_old_mobile_sdks_repeat_events_too() -> None:
-    """They call the name `#UUID`."""
+def test_events_of_old_mobile_sdks_keep_their_claims_too() -> None:
+    """Old SDKs call the id `#UUID`."""
     events = [{"#UUID": f"u{n}", "n": n} for n in range(3)]
     first, again = Site(), Site()
 
@@ -191,8 +191,8 @@ def test_old_mobile_sdks_repeat_events_too() -> None:
     )
 
 
-def test_events_with_a_wrong_table_are_dropped() -> None:
-    """The receipts say so, and nothing is put."""
+def test_events_with_an_illegal_table_are_rejected() -> None:
+    """The receipts have the error, and nothing is put."""
     site = Site()
 
     [receipt] = send(site, "/shop/No", {"events": [RECORD]}).json["receipts"]
@@ -202,7 +202,7 @@ def test_events_with_a_wrong_table_are_dropped() -> None:
 
 
 def test_an_outage_keeps_events_on_the_device() -> None:
-    """503 without receipts."""
+    """The response is 503 without receipts, so the SDK keeps the events."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = [{}], True
     site.sqs.faults, site.sqs.sticky = [{}], True
@@ -217,30 +217,30 @@ def test_an_outage_keeps_events_on_the_device() -> None:
 @pytest.mark.parametrize(
     "headers", [{}, {"authorization": "", "x_td_write_key": KEY}, {"authorization": "td1  " + KEY}], ids=repr
 )
-def test_a_key_may_replace_treasure_datas(path: str, headers: dict[str, str]) -> None:
-    """In `Authorization: TD1` or `X-TD-Write-Key`."""
+def test_the_key_may_be_in_treasure_datas_headers(path: str, headers: dict[str, str]) -> None:
+    """The headers are `Authorization: TD1` and `X-TD-Write-Key`."""
     assert 200 == send(Site(), path, RECORD, **headers).status
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("name", ["api_key", "td_write_key"])
-def test_a_key_may_be_in_the_url(path: str, name: str) -> None:
-    """For clients that cannot set headers; it does not become a column."""
+def test_the_key_may_be_in_the_url(path: str, name: str) -> None:
+    """Some clients cannot set headers. The key does not become a column."""
     site = Site()
 
     assert 200 == send(site, path, {"a": 1}, f"{name}={KEY}", authorization="").status
     assert {"a": 1} == columns(site)
 
 
-def test_the_authorization_comes_before_other_keys() -> None:
-    """A wrong one is not replaced by a right one."""
+def test_authorization_takes_precedence_over_other_keys() -> None:
+    """A wrong key there is not replaced by a valid one elsewhere."""
     answer = send(Site(), PATHS[0], RECORD, authorization="TD1 1/abcdef", x_td_write_key=KEY)
 
     assert (401, "invalid_key") == (answer.status, answer.code)
 
 
 @pytest.mark.parametrize("path", PATHS)
-def test_the_database_is_the_keys_account(path: str) -> None:
+def test_the_database_must_be_the_keys_account(path: str) -> None:
     """A valid key of another account gets 403, `wrong_database`, and nothing is put."""
     site = Site()
 
@@ -255,7 +255,7 @@ def test_the_database_is_the_keys_account(path: str) -> None:
 
 
 def test_placeholders_are_filled_in() -> None:
-    """The server replaces a value equal to its column's name; other values stay."""
+    """A value that equals its column's name is replaced; other values stay as sent."""
     site = Site()
     names = ["td_ip", "td_ua", "td_user_agent", "td_browser", "td_browser_version", "td_os", "td_os_version"]
 
@@ -282,7 +282,7 @@ def test_placeholders_are_filled_in() -> None:
 
 @pytest.mark.parametrize("path", PATHS)
 def test_each_dialect_fills_placeholders_in(path: str) -> None:
-    """Even if the record is one of several."""
+    """Placeholders work on every route that Treasure Data's clients use."""
     site = Site()
 
     send(site, path, {"td_ip": "td_ip"})
@@ -316,7 +316,7 @@ DATA = quote(b64encode(json.dumps({"time": 1_700_000_000, **RECORD}, ensure_asci
 
 
 @pytest.mark.parametrize("data", [DATA, DATA.replace("%3D", ""), DATA.replace("%2B", "+")])
-def test_version_2_asks_for_a_script(data: str) -> None:
+def test_version_2_requests_a_script(data: str) -> None:
     """The script calls the page's function; the record is in the URL, however carelessly encoded."""
     site = Site()
 
@@ -332,8 +332,8 @@ def test_version_2_asks_for_a_script(data: str) -> None:
     assert 1_700_000_000 == site.row()["time"]
 
 
-def test_version_2_writes_surrogates() -> None:
-    """A character beyond the BMP is a surrogate pair, each half in UTF-8; a title cut within a pair has a lone one."""
+def test_version_2_encodes_surrogates() -> None:
+    """It writes each half of a surrogate pair in UTF-8; a title that is cut within a pair has a lone one."""
     site = Site()
     text = '{"td_title":"Sale \ud83c\udf89","td_description":"cut \ud83c"}'.encode("utf-8", "surrogatepass")
 
@@ -344,7 +344,7 @@ def test_version_2_writes_surrogates() -> None:
 
 
 def test_version_2_posts_the_url_on_page_exit() -> None:
-    """Without a body."""
+    """The request has no body; the record is in the URL."""
     site = Site()
 
     assert 200 == send(site, PATHS[1], b"", f"api_key={KEY}&modified=1&data={DATA}", authorization="").status
@@ -370,7 +370,7 @@ def test_version_2_posts_the_url_on_page_exit() -> None:
 )
 @pytest.mark.parametrize("path", [PATHS[1], "/js/v3/global_id", "/get_cookie_id", "/"])
 def test_a_callback_must_be_a_function_name(path: str, callback: str) -> None:
-    """Otherwise 400, and no event is accepted."""
+    """Any other callback gets 400, and no event is accepted."""
     site = Site()
 
     answer = site.get(path, f"api_key={KEY}&data={DATA}&callback={callback}")
@@ -388,15 +388,15 @@ def test_a_callback_must_be_a_function_name(path: str, callback: str) -> None:
         ("data=" + b64encode(b"[1]").decode(), "not_events"),
     ],
 )
-def test_data_that_is_not_a_record(query: str, code: str) -> None:
-    """400, with the reason."""
+def test_data_that_is_not_a_record_is_rejected(query: str, code: str) -> None:
+    """The response is 400 with the reason."""
     answer = Site().get(PATHS[1], f"api_key={KEY}&{query}")
 
     assert (400, code) == (answer.status, answer.code)
 
 
 def test_a_rejected_record_sets_the_status() -> None:
-    """There is only one record."""
+    """A request has one record, so the status can tell why it was rejected."""
     site = Site()
 
     assert "invalid_table" == send(site, "/js/v3/event/shop/No", RECORD).code
@@ -413,8 +413,8 @@ GLOBAL_ID_PATHS = ["/", "/js/v3/global_id", "/js/v3/enable_global_id"]
 
 
 @pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
-def test_a_global_id_is_new_each_time_and_no_cookie_is_set(path: str) -> None:
-    """If cookies are off, an old cookie is ignored."""
+def test_without_cookies_a_global_id_is_new_each_time(path: str) -> None:
+    """If cookies are off, none is set, and an old one is ignored."""
     site = Site()
     event = http_event("GET", path) | {"cookies": [f"_td_global={ID}"]}
 
@@ -426,8 +426,8 @@ def test_a_global_id_is_new_each_time_and_no_cookie_is_set(path: str) -> None:
 
 
 @pytest.mark.parametrize("path", GLOBAL_ID_PATHS)
-def test_a_cookie_keeps_the_global_id_if_cookies_are_on(path: str) -> None:
-    """For two years, on all sites, readable by the server only."""
+def test_with_cookies_a_global_id_is_kept(path: str) -> None:
+    """The cookie lasts two years, is sent from all sites, and is readable by the server only."""
     site = Site(visitor_cookies="on")
 
     answer = site.send(http_event("GET", path))
@@ -441,7 +441,7 @@ def test_a_cookie_keeps_the_global_id_if_cookies_are_on(path: str) -> None:
 
 
 def test_a_known_global_id_fills_its_placeholder() -> None:
-    """In each dialect."""
+    """The id in the cookie replaces a column's value `td_global_id`."""
     site = Site(visitor_cookies="on")
     event = http_event(
         "POST", PATHS[0], "", {"authorization": f"TD1 {KEY}"}, b'{"td_global_id":"td_global_id"}'
@@ -456,15 +456,15 @@ def test_a_known_global_id_fills_its_placeholder() -> None:
     "forged", ["x", ID + "; Domain=evil.example", ID.upper(), "", ID + "\r\nset-cookie: a=b"]
 )
 def test_a_cookie_that_is_not_an_id_is_replaced(forged: str) -> None:
-    """With a new id."""
+    """The response sets a cookie with a new id."""
     answer = Site(visitor_cookies="on").send(http_event("GET", "/") | {"cookies": [f"_td_global={forged}"]})
 
     assert answer.json["global_id"] not in (forged, ID)
     assert 1 == len(answer.cookies)
 
 
-def test_a_site_id_is_its_domains_cookie() -> None:
-    """As the SDK expects of `ssc.` and the site's name; the id stays the same, and the cookie is set every time."""
+def test_a_site_id_is_stored_in_a_cookie_of_its_domain() -> None:
+    """The SDK asks `ssc.` and the site's name; the id stays the same, and each response sets the cookie."""
     site = Site(visitor_cookies="on")
     event = http_event(
         "GET", "/get_cookie_id", "cookie_domain=shop.example&r=1", {"host": "ssc.shop.example:443"}
@@ -492,7 +492,7 @@ def test_a_site_id_is_its_domains_cookie() -> None:
     ],
 )
 def test_a_site_id_is_never_a_cookie_of_another_domain(domain: str) -> None:
-    """The response still has the id."""
+    """The response still has the id, but sets no cookie."""
     answer = Site(visitor_cookies="on").send(
         http_event("GET", "/get_cookie_id", f"cookie_domain={domain}", {"host": "ssc.shop.example"})
     )
@@ -502,7 +502,7 @@ def test_a_site_id_is_never_a_cookie_of_another_domain(domain: str) -> None:
 
 
 def test_ids_are_available_as_scripts() -> None:
-    """For SDK versions that use a script tag."""
+    """Some SDK versions load the id with a script tag."""
     answer = Site().get("/js/v3/global_id", "callback=cb")
 
     assert answer.body.startswith(b'/**/cb({"global_id":"')
@@ -512,8 +512,8 @@ def test_ids_are_available_as_scripts() -> None:
 
 
 @pytest.mark.parametrize("headers", [{}, {"content_type": "text/plain"}])
-def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
-    """JSON keeps its types; the response is an empty object."""
+def test_a_postback_is_a_json_object(headers: dict[str, str]) -> None:
+    """Its values keep their types, and the response is an empty object."""
     site = Site()
 
     answer = send(site, PATHS[2], {"a": 1, "b": "2"}, **headers)
@@ -523,7 +523,7 @@ def test_a_postback_is_one_object(headers: dict[str, str]) -> None:
 
 
 def test_a_postback_array_is_answered_like_a_batch() -> None:
-    """A sender that is told of an error sends the whole array again, so only an array without a row is one."""
+    """It is an error only if no row is stored, because the sender would repeat the whole array."""
     site = Site()
 
     answer = send(site, PATHS[2], [{"a": 1}, "no event", {"a": 2}])
@@ -535,13 +535,13 @@ def test_a_postback_array_is_answered_like_a_batch() -> None:
 
 
 def test_a_postback_array_that_is_stored_in_part_is_not_an_error() -> None:
-    """The sender would repeat what is stored too."""
+    """The sender would repeat the events that are stored, too."""
     site = Site()
     site.kinesis.faults, site.kinesis.sticky = (
         [client_error("InternalFailure", "PutRecords", status=500)],
         True,
     )
-    # a notice and an envelope are sent, another envelope is not
+    # a notice and an envelope are sent; another envelope is not
     site.sqs.faults = [None, None, client_error("InternalFailure", "SendMessage", status=500)]
 
     answer = send(site, PATHS[2], gzipped(json.dumps([{"a": "x" * 200_000}] * 6).encode()))
@@ -550,8 +550,8 @@ def test_a_postback_array_that_is_stored_in_part_is_not_an_error() -> None:
     assert {"stream_unavailable"} == {item["code"] for item in answer.json["rejected"]}
 
 
-def test_a_postback_url_is_an_event() -> None:
-    """By GET, or by a POST without a body or with a ping's body; values are text."""
+def test_a_postback_may_be_a_url() -> None:
+    """It is sent by GET, or by POST without a body or with the body of a ping; its values are text."""
     for method, body in (("GET", None), ("POST", b""), ("POST", b"PING")):
         site = Site()
 
@@ -563,8 +563,8 @@ def test_a_postback_url_is_an_event() -> None:
         assert {"a": "1", "page_url": "http://a.example/?x=1"} == columns(site)
 
 
-def test_a_form_is_an_event() -> None:
-    """On the postback's route and on every other route with a body."""
+def test_an_event_may_be_a_form() -> None:
+    """Every route that takes a body takes a form."""
     for path in [*PATHS, "/v1/events"]:
         site = Site()
 
@@ -580,8 +580,8 @@ def test_a_form_is_an_event() -> None:
         assert {"a": "1", "b": '["x y","z"]', "td_client_id": "c"}.items() <= columns(site).items()
 
 
-def test_json_sent_as_a_form_is_json() -> None:
-    """Curl sends it as a form by default."""
+def test_json_with_the_content_type_of_a_form_is_json() -> None:
+    """Curl sets this content type by default."""
     site = Site()
 
     send(site, PATHS[2], {"a": 1}, content_type="application/x-www-form-urlencoded")
@@ -589,7 +589,7 @@ def test_json_sent_as_a_form_is_json() -> None:
     assert {"a": 1} == columns(site)
 
 
-def test_a_postbacks_pixel() -> None:
+def test_a_postback_may_be_a_pixel() -> None:
     """Its other parameters are text columns, with placeholders filled in."""
     site = Site()
 
@@ -601,8 +601,8 @@ def test_a_postbacks_pixel() -> None:
     assert {"td_ip": "192.0.2.7", "td_ua": CHROME, "a": "1"} == columns(site)
 
 
-def test_a_refused_postback_pixel_is_an_image() -> None:
-    """With the code in the header."""
+def test_a_rejected_postback_pixel_is_an_image() -> None:
+    """The code is in the header."""
     answer = Site().get(PATHS[2], "td_format=pixel&td_write_key=x")
 
     assert (401, "invalid_key", 43) == (answer.status, answer.code, len(answer.body))
@@ -624,7 +624,7 @@ WEEK = 7 * 86_400
     ],
 )
 def test_td_record_time_is_the_time(stamp: Any, time: int, odd: dict[str, Any]) -> None:
-    """Unless it is more than seven days in the past or three days in the future."""
+    """A time more than seven days in the past or three days in the future is out of range."""
     site = Site()
 
     site.get(PATHS[2], f"td_write_key={KEY}&td_record_time={stamp}")
@@ -647,7 +647,7 @@ ALLOWED = "https://allowed.example"
     ],
 )
 def test_a_visitor_is_redirected_to_an_allowed_host(target: str, location: str) -> None:
-    """With the global id if the URL asks for it; the URL cannot inject a header."""
+    """The URL gets the global id if it asks for it, and cannot inject a header."""
     site = Site(redirect_hosts=("allowed.example",), visitor_cookies="on")
     query = f"td_write_key={KEY}&a=1&td_redirect={quote(target, safe='%')}"
 
@@ -679,8 +679,8 @@ def test_a_visitor_is_redirected_to_an_allowed_host(target: str, location: str) 
         "https://allowed.example/" + "x" * 5000,
     ],
 )
-def test_redirects_to_other_hosts_are_refused(target: str) -> None:
-    """400, and the event is not accepted: an open redirect could be abused for phishing."""
+def test_redirects_to_other_hosts_are_rejected(target: str) -> None:
+    """The response is 400, and the event is not accepted: an open redirect could be abused for phishing."""
     site = Site(redirect_hosts=("allowed.example",))
 
     answer = site.get(PATHS[2], f"td_write_key={KEY}&td_redirect={quote(target, safe='')}")
@@ -690,16 +690,16 @@ def test_redirects_to_other_hosts_are_refused(target: str) -> None:
     assert [] == site.kinesis.calls
 
 
-def test_without_a_setting_redirects_are_refused() -> None:
-    """The list of hosts is empty."""
+def test_redirects_are_rejected_by_default() -> None:
+    """The list of allowed hosts is empty by default."""
     answer = Site().get(PATHS[2], f"td_write_key={KEY}&td_redirect={ALLOWED}/")
 
     assert (400, "invalid_redirect") == (answer.status, answer.code)
 
 
 @pytest.mark.parametrize("key", ["x", OTHER])
-def test_a_visitor_is_redirected_even_if_the_event_is_refused(key: str) -> None:
-    """The header has the code."""
+def test_a_visitor_is_redirected_even_if_the_event_is_rejected(key: str) -> None:
+    """The code is in the header of the redirect."""
     answer = Site(redirect_hosts=("allowed.example",)).get(
         PATHS[2], f"td_write_key={key}&td_redirect={ALLOWED}/"
     )
@@ -713,7 +713,7 @@ def test_a_visitor_is_redirected_even_if_the_event_is_refused(key: str) -> None:
 
 @pytest.mark.parametrize("path", ["/ios/v3/event", "/android/v3/event"])
 def test_old_mobile_sdks_send_several_tables(path: str) -> None:
-    """In zlib format, with their own names for id and time; receipts are grouped by table."""
+    """The body is in zlib format and has its own names for id and time; receipts are grouped by table."""
     site = Site()
     body = {
         "shop.pageviews": [
@@ -753,7 +753,7 @@ def test_old_mobile_sdks_send_several_tables(path: str) -> None:
         ({}, 400, "no_events"),
     ],
 )
-def test_other_bodies_are_refused(body: Any, status: int, code: str) -> None:
+def test_other_bodies_are_rejected(body: Any, status: int, code: str) -> None:
     """The request is rejected as a whole."""
     site = Site()
 
@@ -763,11 +763,11 @@ def test_other_bodies_are_refused(body: Any, status: int, code: str) -> None:
     assert [] == site.kinesis.calls
 
 
-# HEAD and pings
+# HEAD requests and pings
 
 
 @pytest.mark.parametrize("path", PATHS[1:])
-def test_head_requests_are_not_events(path: str) -> None:
+def test_head_requests_record_no_event(path: str) -> None:
     """Link checkers and mail proxies send them."""
     site = Site()
 
@@ -776,8 +776,8 @@ def test_head_requests_are_not_events(path: str) -> None:
     assert (200, b"", []) == (answer.status, answer.body, site.kinesis.calls)
 
 
-def test_a_links_ping_is_an_event() -> None:
-    """With the page that had the link and the link's target."""
+def test_a_ping_is_an_event() -> None:
+    """It has the page with the link and the link's target."""
     site = Site()
 
     answer = site.send(

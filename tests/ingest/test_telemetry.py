@@ -1,4 +1,4 @@
-"""What the ingest logs and counts, and what it must not log."""
+"""What the ingest logs and counts, and what it must never log."""
 
 import json
 
@@ -9,7 +9,7 @@ from tests.support.telemetry import Output
 
 
 def test_nothing_personal_is_written() -> None:
-    """No key, address, path, query, header or body, whatever goes wrong."""
+    """Logs and metrics contain no key, address, path, query, header or body, whatever goes wrong."""
     site = Site()
     handler, clock = site.handler, site.clock
     output = Output(clock)
