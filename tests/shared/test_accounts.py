@@ -1,4 +1,4 @@
-"""How accounts are stored in Redis."""
+"""Accounts are stored as hashes in Redis."""
 
 import pytest
 from hypothesis import given
@@ -27,8 +27,8 @@ made = st.builds(
 
 
 @given(made)
-def test_an_account_survives_redis(account: Account) -> None:
-    """Its fields describe it completely."""
+def test_accounts_round_trip_through_redis(account: Account) -> None:
+    """An account's fields describe it completely."""
     fields = account.to_fields()
 
     assert account == Account.from_fields(fields)
@@ -43,13 +43,13 @@ def test_only_the_database_is_required() -> None:
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"tables": 0, "visitors": 5}', '{"tables": "many"}'])
-def test_illegal_limits_do_not_stop_an_account(text: str) -> None:
-    """Its rows are delivered under the default ones."""
+def test_illegal_limits_do_not_invalidate_an_account(text: str) -> None:
+    """Its rows are delivered under the default limits."""
     assert Account("events") == Account.from_fields({"database": "events", "limits": text})
 
 
-def test_the_edge_policy_says_what_the_account_says() -> None:
-    """All but the database, which the edge does not need."""
+def test_a_policy_entry_has_everything_but_the_database() -> None:
+    """The edge does not need to know the database."""
     account = Account("events", "disabled", frozenset({"k1"}), AccountLimits(5))
 
     assert PolicyEntry("disabled", frozenset({"k1"}), AccountLimits(5)) == account.to_entry()
@@ -58,14 +58,14 @@ def test_the_edge_policy_says_what_the_account_says() -> None:
 @pytest.mark.parametrize(
     "fields", [{}, {"database": None}, {"database": "Events"}, {"database": "events", "status": "on"}]
 )
-def test_invalid_fields_are_refused(fields: dict[str, str | None]) -> None:
+def test_invalid_fields_are_rejected(fields: dict[str, str | None]) -> None:
     """A hash without a legal database or with an unknown status is not an account."""
     with pytest.raises(InvalidAccountError):
         Account.from_fields(fields)
 
 
-def test_no_account_is_the_sentinel() -> None:
-    """No legal account name gives the sentinel's key."""
+def test_no_account_has_the_sentinels_key() -> None:
+    """The sentinel's key does not contain a legal account name."""
     keys = AccountKeys("ledger")
 
     assert not names.is_account(keys.sentinel.removeprefix(keys.of("")))

@@ -1,4 +1,4 @@
-"""Envelopes are decoded as encoded, other bytes are rejected, and splitting a request keeps its rows in order."""
+"""Envelopes round-trip, other bytes are rejected, and splitting a request keeps its rows in order."""
 
 import msgpack
 import pytest
@@ -38,16 +38,16 @@ ENVELOPE = Envelope("shop", "k1", 1_764_000_000_000, "r1", 0, (TableRows("pagevi
 
 
 @given(envelopes)
-def test_decoding_returns_what_was_encoded(made: Envelope) -> None:
-    """An envelope survives the stream."""
+def test_envelopes_round_trip(made: Envelope) -> None:
+    """Decoding an encoded envelope returns an equal one."""
     data = made.encode()
 
     assert made == envelope.decode(data)
     assert envelope.FIRST_BYTE == data[0]
 
 
-def test_the_wire_format_is_the_documented_one() -> None:
-    """Another version of the worker may read what this one writes."""
+def test_the_wire_format_is_as_documented() -> None:
+    """The format is fixed, because another version of the worker may decode the envelope."""
     expected = [1, "shop", "k1", 1_764_000_000_000, "r1", 0, [["pageviews", 1, b"\x80"]], []]
     event = [3, "too_deep", "pageviews", b"{}", "why"]
 
@@ -61,8 +61,8 @@ def test_the_wire_format_is_the_documented_one() -> None:
     ("rest", "message"),
     [([], ""), ([7], ""), (["why"], "why"), (["why", 7], "why"), (["x" * 999], "x" * MAX_MESSAGE)],
 )
-def test_a_message_is_optional_and_bounded(rest: list[object], message: str) -> None:
-    """An earlier version wrote none, a later one may write more."""
+def test_a_rejected_events_message_is_optional_and_truncated(rest: list[object], message: str) -> None:
+    """Earlier versions wrote no message, and later ones may write a longer one or more members."""
     event = [0, "too_deep", "pageviews", b"{}", *rest]
 
     decoded = envelope.decode(msgpack.packb([*MEMBERS[:-1], [event]]))
@@ -74,15 +74,15 @@ def test_a_message_is_optional_and_bounded(rest: list[object], message: str) -> 
     st.binary(max_size=80)
     | st.recursive(st.integers() | st.text(max_size=9), st.lists).map(repr).map(str.encode)
 )
-def test_other_bytes_are_refused(data: bytes) -> None:
+def test_other_bytes_are_rejected(data: bytes) -> None:
     """Anything else on the stream raises EnvelopeError and nothing else."""
     with pytest.raises(EnvelopeError):
         envelope.decode(data)
 
 
 @given(envelopes, st.data())
-def test_damaged_envelopes_are_refused_or_read(made: Envelope, data: st.DataObject) -> None:
-    """A truncated or changed envelope raises only EnvelopeError."""
+def test_damaged_envelopes_raise_only_envelope_errors(made: Envelope, data: st.DataObject) -> None:
+    """A truncated or changed envelope is rejected, or still decodes."""
     whole = bytearray(made.encode())
     whole[data.draw(st.integers(0, len(whole) - 1))] = data.draw(st.integers(0, 255))
     cut = bytes(whole[: data.draw(st.integers(0, len(whole)))])
@@ -128,7 +128,7 @@ MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]], []]
     ],
 )
 def test_every_member_is_checked(position: int, value: object, why: str) -> None:
-    """An envelope with a member of the wrong type is rejected, and the error says which kind of member."""
+    """A member of the wrong type rejects the envelope, and the error says which kind of member it is."""
     members = [*MEMBERS[:position], value, *MEMBERS[position + 1 :]]
 
     with pytest.raises(EnvelopeError, match=why):
@@ -137,19 +137,19 @@ def test_every_member_is_checked(position: int, value: object, why: str) -> None
 
 @pytest.mark.parametrize("members", [MEMBERS[:-1], [*MEMBERS, 1], [], {}, 7, None])
 def test_an_envelope_has_eight_members(members: object) -> None:
-    """It is an array with neither fewer nor more."""
+    """An array with fewer or more members is rejected."""
     with pytest.raises(EnvelopeError, match="not an envelope"):
         envelope.decode(msgpack.packb(members))
 
 
-def test_the_error_tells_other_bytes_from_other_messagepack() -> None:
-    """Bytes that are not MessagePack get an error of their own."""
+def test_bytes_that_are_not_messagepack_have_their_own_error() -> None:
+    """The error distinguishes them from MessagePack that is not an envelope."""
     with pytest.raises(EnvelopeError, match="not MessagePack"):
         envelope.decode(b"\x98\x01")
 
 
 def test_an_unknown_version_is_named() -> None:
-    """Data from a later version is distinguished from damage."""
+    """The error distinguishes data from a later version from damaged data."""
     with pytest.raises(EnvelopeError, match="version 2"):
         envelope.decode(msgpack.packb([2, *MEMBERS[1:]]))
 
@@ -165,8 +165,8 @@ def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
 
 @given(requests())
 @example([("pageviews", bytes([number]) * 200_000) for number in range(8)])
-def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> None:
-    """Each envelope has consecutive rows by table, and none exceeds the limit."""
+def test_dividing_keeps_rows_in_order_and_within_the_limit(made: list[tuple[str, bytes]]) -> None:
+    """Each envelope has consecutive rows, grouped by table, and none is too large."""
     rest = list(made)
     for number, item in enumerate(envelope.divide(made, "a" * 64, "k" * 16, 2**53, "r1")):
         mine, rest = rest[: item.row_count], rest[item.row_count :]
@@ -179,8 +179,8 @@ def test_division_keeps_rows_order_and_limits(made: list[tuple[str, bytes]]) -> 
     assert [] == rest
 
 
-def test_division_fills_envelopes() -> None:
-    """Small rows fit into one envelope; larger requests use as few as possible."""
+def test_dividing_fills_envelopes() -> None:
+    """Small rows fit into one envelope, and larger requests use as few as possible."""
     small = [("pageviews", b"\x80")] * 500
     large = [("pageviews", bytes(100 * 1024))] * 14
 
@@ -191,7 +191,7 @@ def test_division_fills_envelopes() -> None:
 
 
 FULL = 700 * 1024 - 512 - len("pageviews") - 16
-"""How many bytes of rows fit into an envelope with the single table pageviews."""
+"""The number of bytes of rows that fit into an envelope with the single table pageviews."""
 
 
 @pytest.mark.parametrize(
@@ -206,27 +206,27 @@ FULL = 700 * 1024 - 512 - len("pageviews") - 16
     ],
 )
 def test_borders_between_envelopes_are_fixed(made: list[tuple[str, int]], counts: list[int]) -> None:
-    """A repeated request must be divided exactly as the first was, even by another version: ids name the same rows.
+    """A repeated request is divided as before, even by another version, so that an id always names the same rows.
 
-    An envelope is full at 512 bytes below its limit, counting the rows and, per table, its name and 16 bytes.
+    An envelope is full at 512 bytes below its limit, counting its rows and, per table, the table's name and 16 bytes.
     """
     rows = [(table, bytes(size)) for table, size in made]
 
     assert counts == [item.row_count for item in envelope.divide(rows, "shop", "k1", 1, "r1")]
 
 
-def test_no_rows_no_envelope() -> None:
+def test_no_rows_give_no_envelope() -> None:
     """An empty request gives no envelope."""
     assert [] == list(envelope.divide([], "shop", "k1", 1, "r1"))
 
 
 def test_the_largest_envelope_fits_the_queue() -> None:
-    """In base64 with its attributes it stays below the 1 MiB of an SQS message."""
+    """In base64 and with its attributes, it stays below the 1 MiB of an SQS message."""
     assert (envelope.MAX_ENVELOPE_BYTES + 2) // 3 * 4 + 1024 < 1024 * 1024
 
 
 def test_a_marker_is_an_envelope_without_account_and_rows() -> None:
-    """With rows or rejected events, no account is illegal."""
+    """A marker that has rows or rejected events is not a legal envelope."""
     made = envelope.marker(1_764_000_000_000)
 
     assert Envelope("-", "", 1_764_000_000_000, "", 0, ()) == made == envelope.decode(made.encode())
@@ -238,16 +238,16 @@ def test_a_marker_is_an_envelope_without_account_and_rows() -> None:
             envelope.decode(wrong.encode())
 
 
-def test_a_claim_has_the_rows_by_table() -> None:
-    """In their order, in one envelope."""
+def test_a_claim_has_its_rows_by_table() -> None:
+    """All rows are in one envelope, in order within each table."""
     rows = [("views", b"\x80"), ("clicks", b"\x81"), ("views", b"\x82")]
 
     tables = (TableRows("views", 2, b"\x80\x82"), TableRows("clicks", 1, b"\x81"))
     assert Envelope("shop", "k1", 1, "r1", 1, tables) == envelope.gather(rows, "shop", "k1", 1, "r1")
 
 
-def test_messages_are_cut_and_may_be_missing() -> None:
-    """To 256 characters; an earlier version of the envelope has none."""
+def test_messages_have_at_most_256_characters() -> None:
+    """A longer message is truncated, and a missing one is empty: earlier versions wrote none."""
     event = RejectedEvent(0, "c", "", b"")
 
     assert ("", "x" * 256) == (event.message, envelope.rejected_event((0, "c", "", b"", "x" * 257)).message)

@@ -1,4 +1,4 @@
-"""The tree of errors."""
+"""The hierarchy of errors."""
 
 import builtins
 import pkgutil
@@ -13,12 +13,12 @@ import worker
 from shared.errors import SluiceError
 
 ANSWERS = {"Refused", "Rejected"}
-"""Answers that are raised, as shared/errors.py says."""
+"""Exceptions that carry an answer rather than an error, as shared/errors.py says."""
 
 
 @pytest.mark.parametrize("package", [shared, ingest, worker], ids=lambda package: str(package.__name__))
-def test_functions_raise_errors_of_the_tree(package: object) -> None:
-    """Every exception class of the functions derives from SluiceError, so that callers can catch it."""
+def test_every_error_derives_from_sluice_error(package: object) -> None:
+    """Callers can catch all errors of the functions at once."""
     path: list[str] = package.__path__  # type: ignore[attr-defined]  # a package has one
     name: str = package.__name__  # type: ignore[attr-defined]  # the same
     modules = [import_module(f"{name}.{module.name}") for module in pkgutil.iter_modules(path)]

@@ -1,4 +1,4 @@
-"""Ids for events that have none."""
+"""Events without an id get one."""
 
 import uuid
 
@@ -9,8 +9,8 @@ from shared import event_id
 
 
 @given(st.integers(0, 2**48 - 1), st.binary(min_size=10, max_size=10))
-def test_a_new_id_is_a_uuid_of_version_7(now_ms: int, chance: bytes) -> None:
-    """Its first 48 bits are the time in milliseconds, so ids sort by time; the rest is random (RFC 9562, 5.7)."""
+def test_a_new_id_is_a_uuid_version_7(now_ms: int, chance: bytes) -> None:
+    """Its first 48 bits are the time in milliseconds, so ids sort by time (RFC 9562, 5.7)."""
     made = uuid.UUID(event_id.new_event_id(now_ms, lambda _count: chance))
 
     assert (7, uuid.RFC_4122, now_ms) == (made.version, made.variant, made.int >> 80)
@@ -18,7 +18,7 @@ def test_a_new_id_is_a_uuid_of_version_7(now_ms: int, chance: bytes) -> None:
 
 @given(st.binary(min_size=10, max_size=10), st.binary(min_size=10, max_size=10))
 def test_74_bits_are_random(one: bytes, other: bytes) -> None:
-    """Two events in the same millisecond share an id only if 74 random bits are equal."""
+    """Two events in the same millisecond share an id only if all 74 random bits are equal."""
     ids = [event_id.new_event_id(1, lambda _count, chance=chance: chance) for chance in (one, other)]
     bits = [int.from_bytes(chance) & ~(0xF << 76 | 3 << 62) for chance in (one, other)]
 
@@ -26,7 +26,7 @@ def test_74_bits_are_random(one: bytes, other: bytes) -> None:
 
 
 def test_a_derived_id_depends_on_the_position() -> None:
-    """Version 8 (RFC 9562, 5.8): the same on each read, another for each position."""
+    """It is a UUID version 8 (RFC 9562, 5.8): the same each time for one position, and different for each position."""
     places = [("shard-0", "1", 0), ("shard-0", "1", 1), ("shard-0", "2", 0), ("shard-1", "1", 0)]
     ids = [event_id.derived_event_id(*place) for place in places]
 

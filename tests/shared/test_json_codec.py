@@ -1,4 +1,4 @@
-"""JSON is parsed and serialized with all digits, and odd input raises nothing unexpected."""
+"""JSON is parsed and serialized with all digits, and no input raises an undocumented error."""
 
 import json
 import math
@@ -13,18 +13,18 @@ from tests.support import json_values
 
 
 def standard(text: bytes) -> object:
-    """Parse with the standard library, without its constants, which are not JSON."""
+    """Parse with the standard library, but reject NaN and Infinity, which are not JSON."""
     return json.loads(text.decode(), parse_constant=lambda _name: int("no constant"))
 
 
 def nested(levels: int, inside: str = "1") -> bytes:
-    """Return this many nested arrays."""
+    """Return this many nested arrays around a value."""
     return ("[" * levels + inside + "]" * levels).encode()
 
 
 @given(json_values.values)
-def test_reads_what_the_standard_library_writes(value: object) -> None:
-    """Any document of the standard library gives the same values and types."""
+def test_parses_what_the_standard_library_writes(value: object) -> None:
+    """Values and types equal those that the standard library parses."""
     text = json.dumps(value, allow_nan=True)
 
     if any(word in text for word in ("NaN", "Infinity")):
@@ -35,8 +35,8 @@ def test_reads_what_the_standard_library_writes(value: object) -> None:
 @given(
     st.binary(max_size=60) | st.text(st.sampled_from('[]{}",:0123456789-+.eE \\undtrfalsNI')).map(str.encode)
 )
-def test_refuses_everything_else_in_one_way(text: bytes) -> None:
-    """Bytes are either a document that the standard library parses too, or InvalidJsonError."""
+def test_rejects_what_the_standard_library_rejects(text: bytes) -> None:
+    """Bytes either parse to the standard library's value or raise InvalidJsonError."""
     try:
         value = json_codec.parse(text)
     except InvalidJsonError:
@@ -65,8 +65,8 @@ def test_keeps_all_digits(digits: str) -> None:
     assert int(digits) == json_codec.parse(digits.encode())
 
 
-def test_reads_giant_integers_as_text() -> None:
-    """Beyond 4,000 digits, which Python does not convert, an integer becomes text."""
+def test_parses_giant_integers_as_text() -> None:
+    """An integer of more than 4,000 digits becomes text, because Python does not convert it."""
     assert "9" * 4001 == json_codec.parse(b"9" * 4001)
 
 
@@ -75,13 +75,13 @@ def test_overflowing_numbers_become_infinite() -> None:
     assert [math.inf, -math.inf] == json_codec.parse(b"[1e999, -1e999]")
 
 
-def test_a_repeated_name_counts_with_its_last_value() -> None:
-    """As in every common parser."""
+def test_the_last_of_repeated_names_counts() -> None:
+    """Every common parser does the same."""
     assert {"a": 2} == json_codec.parse(b'{"a": 1, "a": 2}')
     assert {"a": 2, "b": 10**20} == json_codec.parse(b'{"a": 1, "a": 2, "b": 100000000000000000000}')
 
 
-def test_reads_escaped_lone_surrogates() -> None:
+def test_parses_escaped_lone_surrogates() -> None:
     """They are valid JSON, although UTF-8 cannot encode them."""
     assert "\ud800" == json_codec.parse(rb'"\ud800"')
 
@@ -96,8 +96,8 @@ def test_reads_escaped_lone_surrogates() -> None:
         (b'"\xef\xbb\xbf\xed\xa0\xbd"', "\ufeff\ufffd"),
     ],
 )
-def test_reads_surrogates_in_utf_8(text: bytes, expected: object) -> None:
-    """A pair (CESU-8) is its character, a lone surrogate U+FFFD."""
+def test_parses_surrogates_in_utf_8(text: bytes, expected: object) -> None:
+    """A pair (CESU-8) becomes its character, and a lone surrogate becomes U+FFFD."""
     assert expected == json_codec.parse(text)
 
 
@@ -116,22 +116,22 @@ def test_reads_surrogates_in_utf_8(text: bytes, expected: object) -> None:
         b"1 2",
     ],
 )
-def test_refuses_invalid_json(text: bytes) -> None:
-    """Text must be one document in UTF-8 without a byte order mark."""
+def test_rejects_invalid_json(text: bytes) -> None:
+    """The input must be one document in UTF-8 without a byte order mark."""
     with pytest.raises(InvalidJsonError):
         json_codec.parse(text)
 
 
 @pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])
-def test_refuses_extreme_nesting(inside: str) -> None:
+def test_rejects_extreme_nesting(inside: str) -> None:
     """A document nested a million levels deep is rejected, whichever parser reads it."""
     with pytest.raises(InvalidJsonError):
         json_codec.parse(nested(1_000_000, inside))
 
 
 @given(json_values.values)
-def test_written_text_reads_back(value: object) -> None:
-    """It is JSON of the same value, except lone surrogates (U+FFFD) and non-finite numbers (null)."""
+def test_values_round_trip(value: object) -> None:
+    """Only lone surrogates (to U+FFFD) and non-finite numbers (to null) change."""
     assert json.loads(json.dumps(plain(value))) == json.loads(json_codec.dump(value))
 
 
@@ -153,7 +153,7 @@ def plain(value: object) -> object:
 
 @pytest.mark.parametrize("inside", [1, 10**30, "\ud800"])
 def test_writes_up_to_254_levels(inside: object) -> None:
-    """The limit is the same for ordinary and odd content."""
+    """The limit does not depend on which serializer the content needs."""
     value = inside
     for _ in range(json_codec.MAX_DEPTH):
         value = [value]
@@ -168,7 +168,7 @@ spaces = st.text(" \t\n\r", max_size=2)
 
 @st.composite
 def written(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
-    """Return a document with an array, and the array's items as they are written."""
+    """Draw a document with an array, and the text of each of the array's items."""
     options = st.sampled_from([(",", ":"), (" ,\t", ": "), ("\n,", "\r:")])
     texts = st.builds(
         lambda value, separators, escaped: json.dumps(
@@ -189,7 +189,7 @@ def written(draw: st.DrawFn) -> tuple[bytes, list[bytes]]:
 
 @given(written())
 def test_items_are_found_byte_for_byte(document: tuple[bytes, list[bytes]]) -> None:
-    """Whatever white space, escapes and numbers their sender writes."""
+    """The sender's white space, escapes and numbers do not matter."""
     text, items = document
 
     assert items == json_codec.items(text, "events")
@@ -206,6 +206,6 @@ def test_items_are_found_byte_for_byte(document: tuple[bytes, list[bytes]]) -> N
         (b'{"events":[123456789012345678901234567890123]}', [b"123456789012345678901234567890123"]),
     ],
 )
-def test_items_of_documents(text: bytes, items: list[bytes]) -> None:
-    """The last array of that name counts, as it does in parsing."""
+def test_items_come_from_the_last_array_of_the_name(text: bytes, items: list[bytes]) -> None:
+    """The parser also uses the last value of a repeated name."""
     assert items == json_codec.items(text, "events")

@@ -1,4 +1,4 @@
-"""Legal names."""
+"""Rules for legal names."""
 
 from collections.abc import Callable
 
@@ -40,6 +40,6 @@ from shared import names
         (names.is_table, "٣٣٣", False),
     ],
 )
-def test_names(legal: Callable[[str], bool], name: str, expected: bool) -> None:
-    """Lower case ASCII letters, digits and `_`, up to the maximum length of each kind."""
+def test_names_are_checked_by_their_kind(legal: Callable[[str], bool], name: str, expected: bool) -> None:
+    """A legal name has lower case ASCII letters, digits and `_`, and the length that its kind allows."""
     assert expected == legal(name)

@@ -1,4 +1,4 @@
-"""The edge policy's document: whatever arrives, it is the published one or none."""
+"""The edge policy's document is the published one, or it is rejected."""
 
 import tracemalloc
 
@@ -24,8 +24,8 @@ accounts = st.dictionaries(st.sampled_from(["shop", "news_2", "x" * 64]), entrie
 
 
 @given(accounts, st.integers(0, 2**53))
-def test_a_document_says_what_was_published(wanted: dict[str, PolicyEntry], at: int) -> None:
-    """Every account's entry, and nothing about others."""
+def test_policies_round_trip(wanted: dict[str, PolicyEntry], at: int) -> None:
+    """The document has the entry of every account, and none for other names."""
     found = EdgePolicy.parse(policy.encode(wanted, at))
 
     assert (at, wanted) == (found.published_at, {name: found.account(name) for name in wanted})
@@ -33,8 +33,8 @@ def test_a_document_says_what_was_published(wanted: dict[str, PolicyEntry], at: 
 
 
 @given(accounts, st.integers(0, 10_000))
-def test_a_truncated_document_is_none(wanted: dict[str, PolicyEntry], kept: int) -> None:
-    """Wherever it ends."""
+def test_a_truncated_document_is_rejected(wanted: dict[str, PolicyEntry], kept: int) -> None:
+    """It is rejected wherever it ends."""
     data = policy.encode(wanted, 1)
 
     with pytest.raises(InvalidPolicyError):
@@ -42,10 +42,10 @@ def test_a_truncated_document_is_none(wanted: dict[str, PolicyEntry], kept: int)
 
 
 @given(accounts, st.integers(0), st.integers(1, 255))
-def test_a_changed_byte_makes_it_none_or_changes_nothing(
+def test_a_document_with_a_changed_byte_is_rejected(
     wanted: dict[str, PolicyEntry], place: int, change: int
 ) -> None:
-    """No account is refused because of a damaged document."""
+    """No account is rejected because of a damaged document."""
     data = bytearray(policy.encode(wanted, 1))
     data[place % len(data)] ^= change
 
@@ -54,20 +54,20 @@ def test_a_changed_byte_makes_it_none_or_changes_nothing(
 
 
 @given(st.binary(max_size=100))
-def test_any_other_bytes_are_none(data: bytes) -> None:
-    """A proxy's page, another object, nothing."""
+def test_any_other_bytes_are_rejected(data: bytes) -> None:
+    """The object may be a proxy's page, another object or empty."""
     with pytest.raises(InvalidPolicyError):
         EdgePolicy.parse(data)
 
 
-def test_a_newer_version_says_so() -> None:
-    """The message names both, for the log."""
+def test_the_error_for_a_newer_version_names_it() -> None:
+    """The message names both versions, for the log."""
     with pytest.raises(InvalidPolicyError, match="version 2; this reader knows 1"):
         EdgePolicy.parse(msgpack.packb([2, {"anything": True}]))
 
 
 def _published(value: object) -> EdgePolicy:
-    """Return the policy of a publisher that knows more, or has gone wrong."""
+    """Return the policy of a publisher with a later version or a bug."""
     body = msgpack.packb([7, {"shop": value if value == 5 else msgpack.packb(value)}, "more"])
     return EdgePolicy.parse(msgpack.packb([1, policy.sha256(body).digest(), body, "more"]))
 
@@ -86,22 +86,22 @@ def _published(value: object) -> EdgePolicy:
         (5, PolicyEntry()),
     ],
 )
-def test_what_a_reader_does_not_know_is_ignored(value: object, entry: PolicyEntry) -> None:
-    """In the document and in an entry."""
+def test_unknown_members_are_ignored(value: object, entry: PolicyEntry) -> None:
+    """Unknown or illegal members of the document and of an entry do not invalidate the rest."""
     assert entry == _published(value).account("shop")
 
 
 @pytest.mark.parametrize(
     "value", [{"tables": 0}, {"tables": True}, {"tables": "9"}, {"visitors": 1}, ["tables"], None]
 )
-def test_illegal_limits_are_refused(value: object) -> None:
-    """Where a person writes them."""
+def test_illegal_limits_are_rejected(value: object) -> None:
+    """Limits that an operator writes must be legal."""
     with pytest.raises(ValueError, match=r"limit|tables"):
         AccountLimits.parse(value)
 
 
-def test_10000_accounts_are_small() -> None:
-    """At most 20 MB, with the document."""
+def test_10000_accounts_take_at_most_20_mb() -> None:
+    """This includes the document and the memory for parsing it."""
     one = PolicyEntry("disabled", frozenset({"k1", "k1-2", "k1-3"}), AccountLimits(50, 100, 1_000_000))
     data = policy.encode({f"account_{number:05}": one for number in range(10_000)}, 1)
     tracemalloc.start()

@@ -1,4 +1,4 @@
-"""Calls to the stream are filled to what Kinesis allows, and an answer proves only what it says."""
+"""Calls to the stream are as large as Kinesis allows, and a response proves only what it says."""
 
 from typing import Any
 
@@ -9,8 +9,8 @@ from doubles.aws_errors import client_error
 from shared.puts import Fate, batches, put
 
 
-def test_a_call_takes_no_more_than_kinesis_allows() -> None:
-    """At most 500 envelopes, and 5 MiB; one that is larger is put by itself."""
+def test_a_call_stays_within_the_limits_of_kinesis() -> None:
+    """A call has at most 500 envelopes and 5 MiB; a larger envelope gets its own call."""
     large = [3 << 20, 3 << 20, 6 << 20, 1]
 
     assert [500, 1] == [len(batch) for batch in batches([10] * 501, int)]
@@ -19,7 +19,7 @@ def test_a_call_takes_no_more_than_kinesis_allows() -> None:
 
 
 def test_a_call_is_filled_to_the_byte() -> None:
-    """Each call, not just the first one, takes exactly 5 MiB."""
+    """Every call, not just the first one, can have exactly 5 MiB."""
     half = 5 * 1024 * 1024 // 2
 
     assert [2, 2] == [len(batch) for batch in batches([half] * 4, int)]
@@ -27,13 +27,13 @@ def test_a_call_is_filled_to_the_byte() -> None:
 
 
 class Answering:
-    """A client that answers every call alike."""
+    """A client that gives every call the same response."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
 
     def put_records(self, **_request: Any) -> Any:
-        """Return the answer, or raise it."""
+        """Return the response or raise it."""
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer
@@ -61,7 +61,7 @@ THROTTLING = {"ErrorCode": "ProvisionedThroughputExceededException"}
     ],
 )
 def test_each_entry_has_a_fate(answer: Any, fates: list[Fate], code: str) -> None:
-    """An answer for another number of entries, or one that is none, proves nothing."""
+    """A response with another number of entries, or without any, proves nothing."""
     entries = [{"Data": b"", "PartitionKey": "shop/1"}] * 2
 
     assert (fates, code) == put(Answering(answer), "events", entries)

@@ -21,7 +21,7 @@ ARRIVAL = rows.Arrival(NOW * 1000 + 123)
 
 
 def row(event: object, arrival: rows.Arrival = ARRIVAL) -> dict[str, Any]:
-    """Return the event's row, decoded, its columns in order."""
+    """Return the event's row, decoded, with its columns in order."""
     value: dict[str, Any] = msgpack.unpackb(rows.encode(event, arrival, lambda: "new"))
     return value
 
@@ -34,22 +34,22 @@ def columns(event: object) -> dict[str, Any]:
 
 
 def rejection(event: object) -> rows.Rejected:
-    """Return why the event is rejected."""
+    """Return the exception that rejects the event."""
     with pytest.raises(rows.Rejected) as caught:
         rows.encode(event, ARRIVAL, lambda: "new")
     return caught.value
 
 
 def refusal(event: object) -> str:
-    """Return the code that the event is rejected with."""
+    """Return the code with which the event is rejected."""
     return rejection(event).code
 
 
-# The rules once more, written as plainly as can be.
+# A second implementation of the rules, as simple as possible.
 
 
 def expected_value(value: Any) -> Any:
-    """Return a column's value."""
+    """Return the value that a column gets."""
     if isinstance(value, str):
         return re.sub("[\ud800-\udfff]", "\ufffd", value)
     if isinstance(value, list | dict):
@@ -62,7 +62,7 @@ def expected_value(value: Any) -> Any:
 
 
 def expected_name(name: str, taken: set[str]) -> str:
-    """Return a column's name, given the names in use."""
+    """Return the name that a column gets, given the names in use."""
     name = re.sub("[^a-z0-9_]", "_", name[:128].lower())[:128] or "_"
     if name[0] in "0123456789":
         name = ("_" + name)[:128]
@@ -74,7 +74,7 @@ def expected_name(name: str, taken: set[str]) -> str:
 
 
 def expected_row(event: dict[str, Any]) -> dict[str, Any]:
-    """Return an event's row without `time` and the columns of an odd timestamp."""
+    """Return the event's row without `time` and the columns for an odd timestamp."""
     event_id = event.get("event_id")
     usable = isinstance(event_id, str) and 1 <= len(event_id) <= 128
     usable |= isinstance(event_id, int) and not isinstance(event_id, bool) and -(2**63) <= event_id < 2**63
@@ -94,7 +94,7 @@ def expected_row(event: dict[str, Any]) -> dict[str, Any]:
 
 
 def odd_time(event: dict[str, Any]) -> bool:
-    """Tell whether the event's timestamp is kept in a column."""
+    """Return whether the event's timestamp is kept in a column."""
     return bool(rows.event_time(event.get("time"), NOW)[1])
 
 
@@ -102,8 +102,8 @@ def odd_time(event: dict[str, Any]) -> bool:
 @example({"a!": 1, "a?": 2, "A": 3, "a_": 4, "a__2": 5})
 @example({"event_id": "", "event_id_2": 1})
 @example({"v": 1, "V": 2, "_v": 3})
-def test_any_event_becomes_the_row_that_the_rules_say(event: dict[str, Any]) -> None:
-    """Every member arrives under a legal, unused name with the same value or a documented replacement."""
+def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
+    """Every member gets a legal, unused name and keeps its value or a documented replacement."""
     actual = row(event)
 
     time, odd = rows.event_time(event.get("time"), NOW)
@@ -114,7 +114,7 @@ def test_any_event_becomes_the_row_that_the_rules_say(event: dict[str, Any]) -> 
 
 @given(json_values.values | json_values.events)
 def test_only_documented_codes_are_raised(event: object) -> None:
-    """Any JSON value is a row or is rejected with one of the codes."""
+    """Any JSON value becomes a row or is rejected with one of the codes."""
     codes = []
     for function in (rows.table_of, lambda event: rows.encode(event, ARRIVAL, lambda: "new")):
         try:
@@ -126,7 +126,7 @@ def test_only_documented_codes_are_raised(event: object) -> None:
 
 
 @pytest.mark.parametrize("event", [None, True, 1, "text", [], [{}]])
-def test_an_event_is_an_object(event: object) -> None:
+def test_an_event_must_be_an_object(event: object) -> None:
     """Both functions reject anything else."""
     assert "not_an_object" == refusal(event)
     with pytest.raises(rows.Rejected, match="object"):
@@ -150,7 +150,7 @@ def test_a_rejection_says_what_is_wrong(event: object, words: str) -> None:
     assert str(rejected) == rejected.message
 
 
-def test_our_columns_come_first() -> None:
+def test_required_columns_come_first() -> None:
     """A row starts with `time`, `event_id` and `received_at`."""
     assert ["time", "event_id", "received_at", "a"] == list(row({"a": 1, "time": NOW}))
 
@@ -164,13 +164,13 @@ def test_arrival_adds_missing_columns() -> None:
     assert {"td_ip": "mine", "td_url": "seen"} == {name: actual[name] for name in ("td_ip", "td_url")}
 
 
-def test_arrival_defaults() -> None:
-    """By default an arrival adds no columns and no drift, allows times from 2000 on, and `table` names the table."""
+def test_an_arrival_has_defaults() -> None:
+    """By default it adds no columns and no drift, allows times from 2000 on, and `table` names the table."""
     assert rows.Arrival(NOW, {}, 0, 946_684_800, table_is_column=False) == rows.Arrival(NOW)
 
 
 def test_the_screen_runs_last() -> None:
-    """It sees the whole row, including the added columns."""
+    """It gets the whole row, including the added columns."""
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1"})
     many = {f"c{n}": n for n in range(508)}
 
@@ -203,7 +203,7 @@ def test_table_may_be_a_column(is_column: bool, expected: dict[str, str]) -> Non
     ],
 )
 def test_the_event_names_its_table(event: dict[str, Any], default: object, expected: str) -> None:
-    """The event's table comes before the request's; null counts as absent."""
+    """The event's table takes precedence over the request's, and null counts as absent."""
     assert expected == rows.table_of(event, default)
 
 
@@ -221,7 +221,7 @@ def test_the_event_names_its_table(event: dict[str, Any], default: object, expec
         ({}, ["pageviews"], "invalid_table", "a-z"),
     ],
 )
-def test_illegal_tables_are_refused(
+def test_illegal_tables_are_rejected(
     event: dict[str, Any], default: object, expected: str, words: str
 ) -> None:
     """A missing table, or a name that is illegal in Treasure Data, rejects the event; the message says why."""
@@ -253,17 +253,17 @@ def test_illegal_tables_are_refused(
         ("İ" * 128, "i_" * 64),
     ],
 )
-def test_column_names_follow_treasure_datas_rule(name: str, expected: str) -> None:
-    """Lower case, only `a-z0-9_`, no leading digit, at most 128 characters, not `v`."""
+def test_column_names_follow_treasure_datas_rules(name: str, expected: str) -> None:
+    """A name is lower case, has only `a-z0-9_`, no leading digit, at most 128 characters, and is not `v`."""
     assert expected == rows.column_name(name)
 
 
 def test_equal_names_are_numbered() -> None:
-    """In the order of the event, and beside names that look numbered already."""
+    """Numbers follow the order of the event, and avoid names that already look numbered."""
     assert {"a_": 1, "a__2": 2, "a__3": 3, "a__2_2": 4} == columns({"a_": 1, "A!": 2, "a?": 3, "a__2": 4})
 
 
-def test_a_numbered_name_keeps_to_128_characters() -> None:
+def test_a_numbered_name_has_at_most_128_characters() -> None:
     """The number replaces the last four characters, enough for 512 columns."""
     assert {"a" * 128: 1, "a" * 124 + "_2": 2} == columns({"a" * 128: 1, "A" * 128: 2})
 
@@ -276,7 +276,7 @@ def test_reserved_columns_are_kept_under_another_name() -> None:
 
 
 def test_numbering_takes_linear_time() -> None:
-    """The second of two hundred equal names is found as fast as the last."""
+    """Numbering the last of two hundred equal names takes one lookup, like numbering the second."""
     looked_up = []
 
     class Watched(dict[str, Any]):
@@ -293,7 +293,7 @@ def test_numbering_takes_linear_time() -> None:
 
 
 def test_cached_names_are_short() -> None:
-    """Large names cannot fill the cache."""
+    """Names are truncated before they are cached, so long ones cannot fill the memory."""
     rows._column_name.cache_clear()
 
     rows.column_name("x" * 100_000)
@@ -302,7 +302,7 @@ def test_cached_names_are_short() -> None:
     assert 1 == rows._column_name.cache_info().currsize
 
 
-def test_up_to_512_columns() -> None:
+def test_a_row_has_at_most_512_columns() -> None:
     """`time`, `event_id` and `received_at` count; `table` does not."""
     many = {f"c{n}": n for n in range(509)}
 
@@ -343,13 +343,13 @@ def test_too_many_members_are_not_converted() -> None:
         ([], "[]"),
     ],
 )
-def test_values_are_kept_or_changed_by_rule(value: Any, expected: Any) -> None:
+def test_values_are_kept_or_converted(value: Any, expected: Any) -> None:
     """Values that MessagePack and Treasure Data support are kept; others become text or null."""
     assert {"a": expected} == columns({"a": value})
 
 
-def test_nesting_is_limited() -> None:
-    """A value nested more than 254 levels deep rejects the event."""
+def test_values_have_at_most_254_levels() -> None:
+    """A value with more levels rejects the event."""
     deep: object = 1
     for _ in range(254):
         deep = [deep]
@@ -358,8 +358,8 @@ def test_nesting_is_limited() -> None:
     assert "too_deep" == refusal({"a": [deep]})
 
 
-def test_the_size_of_an_event_is_limited() -> None:
-    """An event of more than 256 KiB of compact JSON in UTF-8 is rejected; one of exactly 256 KiB is accepted."""
+def test_an_event_has_at_most_256_kib() -> None:
+    """The limit applies to the event as compact JSON in UTF-8."""
     room = rows.MAX_EVENT_BYTES - len('{"é":""}'.encode())
 
     assert room == len(row({"é": "x" * room})["_"])
@@ -403,8 +403,8 @@ def test_rejection_does_not_depend_on_added_columns(
     assert codes[0] == codes[1]
 
 
-def test_a_full_row_gets_only_required_columns() -> None:
-    """An event with the maximum number of columns gets no optional ones."""
+def test_optional_columns_are_added_only_while_there_is_room() -> None:
+    """A row with 511 columns gets one more, and the columns for an odd time are left out."""
     full = {f"c{n}": n for n in range(508)}
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7", "td_user_agent": "UA"})
 
@@ -416,7 +416,7 @@ def test_a_full_row_gets_only_required_columns() -> None:
 
 
 def test_a_row_with_exactly_512_columns_keeps_them_all() -> None:
-    """What tells of an odd time is dropped only where there is no room for it."""
+    """Columns that describe an odd time are dropped only if there is no room for them."""
     event = {f"c{n}": n for n in range(507)} | {"time": "odd"}
 
     made = msgpack.unpackb(
@@ -428,7 +428,7 @@ def test_a_row_with_exactly_512_columns_keeps_them_all() -> None:
 
 @given(json_values.events | json_values.values)
 def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
-    """Whatever whitespace or escapes the sender used."""
+    """The sender's white space and escapes do not matter."""
     text = json.dumps(event).replace("NaN", "null").replace("Infinity", "1e999")
     once = json_codec.parse(text.encode())
     again = json_codec.parse(json.dumps(once, indent=1).replace("Infinity", "1e999").encode())
@@ -437,7 +437,7 @@ def test_the_text_of_an_event_is_the_same_each_time(event: Any) -> None:
 
 
 def test_deep_events_have_distinct_texts() -> None:
-    """Rejected events are part of a batch's identity too."""
+    """A batch's identity depends on its rejected events too."""
     deep: object = 1
     for _ in range(300):
         deep = [deep]
@@ -450,8 +450,8 @@ def test_deep_events_have_distinct_texts() -> None:
 
 
 @given(st.text(max_size=200), json_values.values)
-def test_a_column_is_hardly_larger_than_its_member(name: str, value: Any) -> None:
-    """The ingest estimates the size of a request's rows by that, before it encodes them."""
+def test_a_column_is_at_most_slightly_larger_than_its_member(name: str, value: Any) -> None:
+    """The ingest estimates the size of rows from their events before it encodes them."""
     arrival, event = rows.Arrival(NOW * 1000), {name: value}
     growth = len(rows.encode(event, arrival, lambda: "")) - len(rows.encode({}, arrival, lambda: ""))
 
@@ -459,7 +459,7 @@ def test_a_column_is_hardly_larger_than_its_member(name: str, value: Any) -> Non
 
 
 def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
-    """However short the sender wrote its numbers."""
+    """This holds however compactly the sender wrote its numbers."""
     text = f'{{"a":[{",".join(["1e9"] * (rows.SMALL_BYTES // 4 - 2))}]}}'
 
     assert len(text) <= rows.SMALL_BYTES
@@ -474,14 +474,14 @@ def test_an_event_of_a_small_request_cannot_be_too_large() -> None:
     [("e-1", "e-1"), ("x" * 128, "x" * 128), (17, "17"), (0, "0"), ("\ud800", "\ufffd"), (None, "new")],
 )
 def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
-    """Text of 1 to 128 characters and integers are ids; otherwise a new one is generated."""
+    """A string of 1 to 128 characters or an integer is an id; without one, a new id is generated."""
     assert {"event_id": expected} == {"event_id": row({"event_id": event_id})["event_id"]}
     assert {} == columns({"event_id": event_id})
 
 
 @pytest.mark.parametrize("event_id", ["", "x" * 129, True, 1.5, [], {}, 2**63])
 def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
-    """The row gets a new id, and the sender's is kept in another column."""
+    """The row gets a new id, and another column keeps the sender's."""
     actual = row({"event_id": event_id})
 
     assert ("new", expected_value(event_id)) == (actual["event_id"], actual["event_id_2"])
@@ -527,7 +527,7 @@ def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
         ({}, NOW, "unreadable"),
     ],
 )
-def test_time_is_read_by_rule(value: object, expected: int, rule: str | None) -> None:
+def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | None) -> None:
     """Units are distinguished by size; odd timestamps are kept as sent, with the rule that applied."""
     odd = {} if rule is None else {"time_raw": expected_value(value), "time_rule": rule}
 
@@ -537,8 +537,8 @@ def test_time_is_read_by_rule(value: object, expected: int, rule: str | None) ->
 
 
 @given(st.integers(rows.EARLIEST_TIME, NOW), st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]), st.data())
-def test_every_unit_tells_the_same_second(seconds: int, per_second: int, data: st.DataObject) -> None:
-    """A timestamp within range gives the same second in any unit, as a number or as text."""
+def test_every_unit_gives_the_same_second(seconds: int, per_second: int, data: st.DataObject) -> None:
+    """A timestamp in range gives the same second in any unit, as a number or as text."""
     stamp = seconds * per_second + data.draw(st.integers(0, per_second - 1))
 
     assert seconds == rows.event_time(stamp, NOW)[0]
@@ -573,7 +573,7 @@ def test_whole_numbers_keep_all_their_digits(stamp: object) -> None:
 
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Set the time zone of the process to one other than UTC."""
+    """Set the process's time zone to one other than UTC."""
     monkeypatch.setenv("TZ", "Asia/Tokyo")
     time.tzset()
     yield
@@ -582,8 +582,8 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("tokyo")
-def test_text_without_an_offset_is_utc_everywhere() -> None:
-    """The time zone of the machine does not matter."""
+def test_text_without_an_offset_is_utc() -> None:
+    """The machine's time zone does not matter."""
     assert 1_700_000_000 == rows.event_time("2023-11-14T22:13:20", NOW)[0]
 
 
@@ -597,7 +597,7 @@ def test_text_without_an_offset_is_utc_everywhere() -> None:
     ],
 )
 def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str, str]) -> None:
-    """The corrected time must be within range; the stamp as sent and the drift are kept in columns."""
+    """The corrected time must be in range; two columns keep the original timestamp and the drift."""
     odd = {"time_raw": stamp, "time_drift": drift} | rule
 
     assert (expected, odd) == rows.event_time(stamp, NOW, drift=drift)
@@ -619,8 +619,8 @@ def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str
         ("yesterday", 0),
     ],
 )
-def test_a_clock_that_differs_by_more_than_transit_takes_is_wrong(sent_at: object, expected: int) -> None:
-    """By the whole difference, for all events alike. A time that no clock shows tells nothing."""
+def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: object, expected: int) -> None:
+    """The drift is the whole difference. A timestamp that no clock shows gives no drift."""
     assert expected == rows.clock_drift(sent_at, NOW)
 
 
@@ -634,6 +634,6 @@ def test_arrival_bounds_and_corrects_the_time() -> None:
 
 
 @given(json_values.values)
-def test_time_is_always_within_range(value: object) -> None:
-    """A row's time is always between 2000 and three days after its arrival."""
+def test_time_is_always_in_range(value: object) -> None:
+    """A row's time is between 2000 and three days after its arrival."""
     assert rows.event_time(value, NOW)[0] in range(rows.EARLIEST_TIME, NOW + rows.MAX_SECONDS_AHEAD + 1)

@@ -1,4 +1,4 @@
-"""Settings are read from the environment once, and errors name the setting."""
+"""Settings are read from the environment, and errors name the setting."""
 
 import pytest
 
@@ -14,8 +14,8 @@ INGEST = {
 }
 
 
-def test_defaults() -> None:
-    """Optional settings have a default; an empty variable counts as absent."""
+def test_optional_settings_have_defaults() -> None:
+    """An empty variable counts as absent."""
     expected = IngestSettings("events", "https://queue", "keys", "aside", "https://notices", ("*",))
 
     assert expected == IngestSettings.from_environment(
@@ -23,8 +23,8 @@ def test_defaults() -> None:
     )
 
 
-def test_lists_and_numbers() -> None:
-    """Origins are separated by commas, with or without spaces; numbers are parsed."""
+def test_lists_and_numbers_are_parsed() -> None:
+    """Lists are separated by commas, with or without spaces."""
     settings = IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": "https://a.example, https://b.example,", "KEY_EVENTS_PER_SECOND": "4"}
     )
@@ -35,7 +35,7 @@ def test_lists_and_numbers() -> None:
     )
 
 
-def test_every_fault_is_named() -> None:
+def test_the_error_names_every_invalid_setting() -> None:
     """One message names all variables that are missing or invalid."""
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment({"STREAM_NAME": "events", "KEY_EVENTS_PER_SECOND": "many"})
@@ -53,7 +53,7 @@ def test_a_rate_is_at_least_one(rate: str) -> None:
         IngestSettings.from_environment(INGEST | {"KEY_EVENTS_PER_SECOND": rate})
 
 
-def test_choices() -> None:
+def test_a_choice_accepts_only_its_values() -> None:
     """A setting with a fixed set of values accepts no other."""
     with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: must be one of send, keep"):
         WorkerSettings.from_environment({"UNASKABLE_DOUBT": "ask"})

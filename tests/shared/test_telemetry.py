@@ -1,4 +1,4 @@
-"""What operators see, and what must never be logged."""
+"""Logs and metrics that operators see, and data that must never be logged."""
 
 import json
 import re
@@ -16,7 +16,7 @@ from tests.support.telemetry import Output
 
 
 def context(request_id: str) -> Context:
-    """Return the context of an invocation."""
+    """Return the context of an invocation with this request id."""
     return Context(
         function_name="WorkerFunction", deadline=START, now=lambda: START, aws_request_id=request_id
     )
@@ -24,18 +24,18 @@ def context(request_id: str) -> Context:
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """A clock that the test moves."""
+    """Return a clock that the test moves."""
     return ManualClock(START)
 
 
 @pytest.fixture
 def output(clock: ManualClock) -> Output:
-    """The function's output."""
+    """Return the function's captured output."""
     return Output(clock)
 
 
-def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
-    """In CloudWatch's embedded format, without dimensions, with the counters that add to them; no line if nothing was counted."""
+def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
+    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line."""
     with output.telemetry.invocation(context("1")):
         output.telemetry.count("RowsParked", 9)
         output.telemetry.count("Holds")
@@ -60,7 +60,7 @@ def test_one_line_holds_the_metrics_of_an_invocation(output: Output) -> None:
 
 
 def test_counts_start_at_zero_with_each_invocation(output: Output) -> None:
-    """Each line has its own."""
+    """Each line has only the counts of its own invocation."""
     for number in (1, 2):
         output.telemetry.count("Holds", number)
         output.telemetry.flush()
@@ -69,7 +69,7 @@ def test_counts_start_at_zero_with_each_invocation(output: Output) -> None:
 
 
 def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
-    """In a line of their own, so that no other metric has a version."""
+    """They are in a line of their own, so that no other metric has the dimension `version`."""
     output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
     output.telemetry.count("RequestsFailed")
     output.telemetry.count("EnvelopesNotStored")
@@ -83,14 +83,14 @@ def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
     assert ["7", "7"] == [line["version"] for line in output.metrics()]
 
 
-def test_an_unknown_counter_is_refused(output: Output) -> None:
-    """The list is the source for docs and alarms."""
+def test_an_unknown_counter_is_rejected(output: Output) -> None:
+    """Docs and alarms are based on the list of counters."""
     with pytest.raises(KeyError):
         output.telemetry.count("Typo")
 
 
 def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
-    """With Powertools' own variable."""
+    """Powertools' own variable turns them off."""
     monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
     output = Output(clock)
     output.telemetry.count("Holds")
@@ -100,7 +100,7 @@ def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: Manua
 
 
 def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None:
-    """They show what it did before."""
+    """They show what the invocation did before it failed."""
 
     def invoke() -> None:
         with output.telemetry.invocation(context("1")):
@@ -114,7 +114,7 @@ def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None
 
 
 def test_a_line_says_who_wrote_it(output: Output) -> None:
-    """Level, the caller's module and line, service, stage and the invocation's request id, beside its fields."""
+    """A line has its level, the caller's module and line, the service, the stage and the invocation's request id."""
     frame = currentframe()
     assert frame is not None
     with output.telemetry.invocation(context("1a2b")):
@@ -138,15 +138,15 @@ def test_a_line_says_who_wrote_it(output: Output) -> None:
 
 
 def test_a_line_says_when_it_was_written(output: Output) -> None:
-    """In RFC 3339: Lambda treats a warning with another timestamp as INFO."""
+    """The time is in RFC 3339: Lambda treats a warning with another timestamp as INFO."""
     output.telemetry.warning("held")
 
     [line] = output.log()
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})", line["timestamp"])
 
 
-def test_threads_of_an_invocation_write_under_its_request_id(output: Output) -> None:
-    """The worker uploads from several threads; after the invocation there is no id."""
+def test_threads_log_the_request_id_of_their_invocation(output: Output) -> None:
+    """The worker uploads from several threads. After the invocation, lines have no request id."""
     with ThreadPoolExecutor() as threads:
         for request_id in ("1", "2"):
             with output.telemetry.invocation(context(request_id)):
@@ -175,7 +175,7 @@ def test_concurrent_invocations_are_distinguished(output: Output) -> None:
 
 
 def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) -> None:
-    """One in ten seconds per message and code; the next one says how many were suppressed."""
+    """Each message and code gets one line in ten seconds; the next line says how many were suppressed."""
     for _ in range(100):
         output.telemetry.info("refused", code="invalid_key", path="/pixel.gif")
         output.telemetry.info("refused", code="not_found", path="other")
@@ -194,7 +194,7 @@ def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) 
 
 
 def test_lines_without_a_code_are_always_written(output: Output) -> None:
-    """Each batch has one, and all of them are needed."""
+    """Each batch writes such a line, and all of them are needed."""
     for number in range(3):
         output.telemetry.info("span", rows=number)
         output.telemetry.warning("held", rows=number)
@@ -204,7 +204,7 @@ def test_lines_without_a_code_are_always_written(output: Output) -> None:
 
 
 def test_a_clock_set_back_suppresses_nothing(output: Output, clock: ManualClock) -> None:
-    """A line from the future does not suppress others."""
+    """A line that was written in the future does not suppress others."""
     output.telemetry.info("refused", code="not_found")
     clock.time -= 86_400
     output.telemetry.info("refused", code="not_found")
@@ -220,7 +220,7 @@ def _look_up(visitor: str) -> None:
 
 
 def test_an_exception_is_logged_by_type_and_stack(output: Output) -> None:
-    """Without its message or its cause's, which may quote a visitor."""
+    """Its message and its cause's message are left out, because they may contain personal data."""
     try:
         _look_up("203.0.113.9")
     except ValueError as error:
@@ -266,6 +266,6 @@ def test_no_level_silences_warnings_or_metrics(
 
 
 def test_every_counter_is_explained_and_adds_to_a_metric() -> None:
-    """For the docs and the alarms."""
+    """The docs and the alarms rely on both."""
     assert [] == [name for name, meaning in METRICS.items() if not meaning]
     assert [] == [name for name, one in COUNTERS.items() if not one.meaning or one.metric not in METRICS]

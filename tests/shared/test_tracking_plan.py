@@ -56,8 +56,8 @@ RIGHT = {"time": 1, "event_id": "e", "received_at": 2, "td_url": "x", "order_id"
 
 
 @given(plans)
-def test_a_plan_survives_being_written_and_published(wanted: TrackingPlan) -> None:
-    """As people write it, and, without descriptions, as it is published."""
+def test_plans_round_trip(wanted: TrackingPlan) -> None:
+    """A written plan keeps everything; a published one loses only its descriptions."""
     value = wanted.to_value()
     published = TrackingPlan.of_known(json.loads(json.dumps(wanted.to_value(describes=False))))
 
@@ -72,8 +72,8 @@ def test_a_plan_survives_being_written_and_published(wanted: TrackingPlan) -> No
 
 
 @given(plans, names, rows_)
-def test_every_row_gets_an_answer(wanted: TrackingPlan, table: str, row: dict[str, Any]) -> None:
-    """Each violation is of the row or of the plan, and none is told twice."""
+def test_any_row_can_be_checked(wanted: TrackingPlan, table: str, row: dict[str, Any]) -> None:
+    """Each violation names a column of the row or of the plan, and none is reported twice."""
     found = list(wanted.violations(table, row))
 
     assert len(found) == len(set(found))
@@ -86,8 +86,8 @@ def test_every_row_gets_an_answer(wanted: TrackingPlan, table: str, row: dict[st
 
 
 @given(st.dictionaries(names, scalars, max_size=6))
-def test_a_plan_made_of_a_row_fits_it(row: dict[str, Any]) -> None:
-    """Each value has the type that is found for it."""
+def test_a_plan_derived_from_a_row_fits_it(row: dict[str, Any]) -> None:
+    """Each value has the type that `type_of` returns for it."""
     fitting = PlannedTable(
         {name: PlannedColumn(type_of(value), required=True, values=(value,)) for name, value in row.items()}
     )
@@ -104,8 +104,8 @@ def test_a_plan_made_of_a_row_fits_it(row: dict[str, Any]) -> None:
         {"time_raw": "x", "time_rule": "text", "time_drift": 7, "bot": "b", "uuid": "u", "td_title": 5},
     ],
 )
-def test_rows_that_fit(more: dict[str, Any]) -> None:
-    """Columns of Sluice and of Treasure Data's SDKs need not be in the plan; null is no value."""
+def test_rows_that_fit_have_no_violations(more: dict[str, Any]) -> None:
+    """Columns of Sluice and of Treasure Data's SDKs need not be planned, and null counts as no value."""
     assert [] == list(PURCHASES.violations("purchases", RIGHT | more))
 
 
@@ -129,8 +129,8 @@ def test_rows_that_fit(more: dict[str, Any]) -> None:
         ({"time": 1}, [("missing_column", "order_id")]),
     ],
 )
-def test_rows_that_differ(row: dict[str, Any], violations: list[tuple[str, str]]) -> None:
-    """Every difference is named, in the row's order."""
+def test_every_violation_of_a_row_is_reported(row: dict[str, Any], violations: list[tuple[str, str]]) -> None:
+    """Violations are in the order of the row."""
     assert violations == [(one.code, one.column) for one in PURCHASES.violations("purchases", row)]
 
 
@@ -148,21 +148,21 @@ def test_rows_that_differ(row: dict[str, Any], violations: list[tuple[str, str]]
     ],
 )
 def test_a_message_says_which_column_and_what_is_expected(row: dict[str, Any], message: str) -> None:
-    """Senders read it: it shows no value of theirs, and none that the plan allows."""
+    """Senders read it, so it shows none of their values and none that the plan allows."""
     [violation] = PURCHASES.violations("purchases", RIGHT | row)
 
     assert message == violation.message
 
 
-def test_no_sender_can_add_columns_without_end() -> None:
-    """What fits a plan has no columns but the plan's and the standard ones, whatever their names begin with."""
+def test_every_unplanned_column_is_a_violation() -> None:
+    """Only the plan's and the standard columns are exempt, whatever prefix a name has."""
     row = RIGHT | {f"{prefix}{number}": 1 for prefix in ("td_", "bot_", "c") for number in range(100)}
 
     assert 300 == len(PURCHASES.violations("purchases", row))
 
 
 def test_a_table_has_its_own_mode_or_the_plans() -> None:
-    """Tables that are not planned have the plan's."""
+    """Tables that are not planned have the plan's mode."""
     wanted = TrackingPlan({"one": PlannedTable({}, "off"), "two": PlannedTable({})}, "quarantine")
 
     assert ["off", "quarantine", "quarantine"] == [wanted.mode_of(name) for name in ("one", "two", "three")]
@@ -209,13 +209,13 @@ def _of(column: object) -> dict[str, Any]:
     ],
 )
 def test_a_mistake_in_a_plan_is_explained(value: object, message: str) -> None:
-    """Where it is, and what to write."""
+    """The message says where the mistake is and what to write instead."""
     with pytest.raises(ValueError, match=re.escape(message)):
         TrackingPlan.parse(value)
 
 
 def test_off_may_be_written_without_quotes() -> None:
-    """YAML reads it as false."""
+    """YAML parses `off` as false."""
     assert "off" == TrackingPlan.parse({"mode": False}).mode
 
 
@@ -236,16 +236,14 @@ def test_off_may_be_written_without_quotes() -> None:
         ("plan", None),
     ],
 )
-def test_what_a_reader_does_not_know_of_a_published_plan_allows_more(
-    value: object, known: TrackingPlan | None
-) -> None:
-    """And personal data is handled all the same."""
+def test_unknown_rules_of_a_published_plan_are_ignored(value: object, known: TrackingPlan | None) -> None:
+    """The plan then allows more, but rules for personal data still apply."""
     assert known == TrackingPlan.of_known(value)
 
 
 @pytest.mark.parametrize("pattern", ["[a-z]*[a-z0-9]*[a-z]*x", ".*.*.*x", "https?://[^/]+/.*"])
 def test_no_text_makes_a_pattern_slow(pattern: str) -> None:
-    """Senders choose what it is tried on."""
+    """Senders choose the text that a pattern is matched against."""
     wanted = TrackingPlan.parse(_of({"pattern": pattern})).tables["purchases"]
     began = process_time()
     list(wanted.violations({"amount": "a" * MAX_MATCHED}))

@@ -16,21 +16,21 @@ key_ids = st.from_regex(r"(k1|k2)(-[0-9]{1,4})?", fullmatch=True)
 
 
 @given(accounts, key_ids)
-def test_a_signed_key_says_its_account_and_id(account: str, key_id: str) -> None:
-    """For every account, under either of two secrets, with or without a serial number."""
+def test_a_signed_key_names_its_account_and_id(account: str, key_id: str) -> None:
+    """This holds for every account and either secret, with or without a serial number."""
     key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
 
     assert WriteKey(account, key_id) == write_key.verify(key, SECRETS)
 
 
-def test_the_signature_is_stable() -> None:
-    """Keys are embedded in pages and apps, so the way they are signed must never change."""
+def test_signing_never_changes() -> None:
+    """Keys are embedded in pages and apps, so a new version must give the same signature."""
     assert KEY == write_key.sign("shop_a", "k1", "first secret")
 
 
 @given(accounts, key_ids, st.data())
-def test_a_changed_key_is_refused(account: str, key_id: str, data: st.DataObject) -> None:
-    """Any changed, added or removed character makes the key invalid."""
+def test_a_changed_key_is_rejected(account: str, key_id: str, data: st.DataObject) -> None:
+    """Changing, adding or removing any character makes the key invalid."""
     key = write_key.sign(account, key_id, SECRETS[write_key.secret_id(key_id)])
     place = data.draw(st.integers(0, len(key) - 1))
     other = data.draw(st.sampled_from("abcxyz019_-.AZ=é ")).replace(key[place], "~")
@@ -41,13 +41,13 @@ def test_a_changed_key_is_refused(account: str, key_id: str, data: st.DataObject
 
 
 @given(st.text(st.characters(exclude_categories=()), max_size=200))
-def test_any_text_is_refused(text: str) -> None:
+def test_any_other_text_is_rejected(text: str) -> None:
     """Any text raises InvalidKeyError and nothing else."""
     with pytest.raises(InvalidKeyError):
         write_key.verify(text, SECRETS)
 
 
-def test_another_accounts_mac_is_refused() -> None:
+def test_another_accounts_mac_is_rejected() -> None:
     """The mac covers the account."""
     mac = write_key.sign("shop_a", "k1", SECRETS["k1"]).rpartition(".")[2]
 
@@ -55,8 +55,8 @@ def test_another_accounts_mac_is_refused() -> None:
         write_key.verify(f"shop_b.k1.{mac}", SECRETS)
 
 
-def test_a_key_of_a_withdrawn_secret_is_refused() -> None:
-    """Removing a secret invalidates exactly the keys signed with it."""
+def test_a_key_of_a_removed_secret_is_rejected() -> None:
+    """Removing a secret invalidates exactly the keys that are signed with it."""
     left = {"k2": SECRETS["k2"]}
 
     with pytest.raises(UnknownSecretError):
@@ -65,7 +65,7 @@ def test_a_key_of_a_withdrawn_secret_is_refused() -> None:
 
 
 def test_messages_do_not_repeat_the_key() -> None:
-    """The message is logged and returned to the client; the key is not."""
+    """The message is logged and returned to the client, so it must not contain the key."""
     for key in ("shop_a.k1.forged", "shop_a.k9.forged", "shop_a.forged"):
         with pytest.raises(InvalidKeyError) as caught:
             write_key.verify(key, SECRETS)
