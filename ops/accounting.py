@@ -1,12 +1,11 @@
-"""What was received and what became of it, by account and table.
+"""Reconciles what was received with what happened to it, by account and table.
 
-The ledger knows rows from the moment that the worker has planned them. What is not planned yet is counted in records: on the
-stream behind the last span of each shard's chain, and in the overflow queue. Whether the bucket has what is set aside is checked
-by the names of its objects.
+The ledger has rows once the worker has planned them. What is not planned yet is counted in records: those on the stream after the
+last span of each shard's chain, and those in the overflow queue. Object names tell whether the bucket has what is set aside.
 
-The worker may go on meanwhile. Where each chain ends is read first; spans that are planned later do not count, and their records
-count as unread. Each span is counted as it is when it is read, in one piece, so the sums hold at any time. Memory grows with what
-is set aside, not with the ledger; only of what the archive should have a few bytes are kept for each span.
+The worker may keep running. The end of each chain is read first: spans planned later are ignored, and their records count as
+unread. A span is one item, read atomically, so the sums hold at any time. Memory grows with the number of set-aside chunks, not
+with the ledger, except for eight bytes per span that the archive should have.
 """
 
 import json
@@ -45,8 +44,8 @@ class Rows:
 
     Attributes:
         received: planned by the worker.
-        states: what became of them. Treasure Data may have some of the pending ones already.
-        unbacked: set aside by the ledger's word, but without an object in the bucket. Always 0, unless objects were deleted.
+        states: their number by state. Treasure Data may already have some of the pending ones.
+        unbacked: set aside according to the ledger, but without an object in the bucket. Always 0 unless objects were deleted.
     """
 
     received: int = 0
@@ -87,10 +86,10 @@ class UnreadShard:
 
     Attributes:
         records: behind the last planned span.
-        is_complete: the shard was read to its end within the time; otherwise there are more.
-        behind_seconds: how long ago the oldest of them arrived, as Kinesis tells it.
+        is_complete: whether the shard was read to its end in time; if not, there are more.
+        behind_seconds: how long ago the oldest of them arrived, by Kinesis's arrival time.
         rows: in the records; one for a record that cannot be decoded.
-        after: the end of the chain, behind which they are.
+        after: the end of the chain, which they follow.
     """
 
     records: int = 0
@@ -135,18 +134,18 @@ class Unread:
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """What was received and what became of it.
+    """What was received and what happened to it.
 
     Attributes:
-        tables: rows by account and table. What could not become rows is under a table that is called `-` and the code, and
-            under account `-` where no account could be read.
+        tables: rows by account and table. What could not become rows is listed under the table `-CODE`, and under the account
+            `-` if no account could be read.
         unread: what the worker has not planned yet.
-        forced: rows that forced replays have sent again, which are not received again, in the same form as `tables`.
-        spans: how many spans were counted.
-        open_spans: how many of them are not settled.
-        copies: records that do not count, because another copy of their envelope does.
-        rejected: events whose senders were told so, by account, table and code. They are not received.
-        unarchived: spans that are settled, and whose records the archive should have and does not.
+        forced: rows that forced replays have sent again, by account and table. They do not count as received again.
+        spans: number of spans counted.
+        open_spans: number of these that are not settled.
+        copies: records that do not count because another copy of their envelope does.
+        rejected: rejected events by account, table and code. They do not count as received.
+        unarchived: settled spans missing from the archive, although it should still have their records.
     """
 
     tables: Mapping[tuple[str, str], Rows]
@@ -173,7 +172,7 @@ class Balance:
 
 
 class _Archived:
-    """A chain's spans that the archive should have: from which hour on, and a hash of each, eight bytes however many there are."""
+    """A chain's spans that the archive should have: their earliest hour, and an eight-byte hash of each."""
 
     def __init__(self, hour: str) -> None:
         self.hour = hour
@@ -194,8 +193,8 @@ class Accounting:
         archive: the archive.
         sqs: a boto3 client.
         queue_url: the overflow queue.
-        clock: tells how old records are, and when the time is up.
-        archive_days: for how many days the archive keeps records today.
+        clock: the time, for the age of records and for deadlines.
+        archive_days: how many days the archive keeps records for, by today's setting.
     """
 
     def __init__(
@@ -227,19 +226,19 @@ class Accounting:
         seconds: float = 60.0,
         each: Callable[[Span], None] = lambda _: None,
     ) -> Balance:
-        """Return the balance of everything in the ledger, or of a range of time.
+        """Return the balance of everything in the ledger, or of a time range.
 
-        The whole ledger is read, whatever the range: one read unit per 4 KB.
+        This reads the whole ledger, whatever the range: one read unit per 4 KB.
 
         Args:
             since: UNIX seconds; only what was planned then or later.
             until: UNIX seconds; only what was planned before.
-            seconds: how long unread records may be counted.
+            seconds: how long to count unread records.
             each: called with each span that counts.
 
         Raises:
-            UnavailableError: ledger, bucket or stream cannot be read.
-            ClientError: SQS refuses.
+            UnavailableError: the ledger, bucket or stream cannot be read.
+            ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
         ends = self._ends()
@@ -276,14 +275,14 @@ class Accounting:
         return Balance(tables, unread, forced, spans, open_spans, copies, rejected, unarchived)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
-        """Return what the worker has not planned yet; of the ledger only the ends of chains are read.
+        """Return what the worker has not planned yet. This reads only the ends of chains from the ledger.
 
         Raises: as `take`.
         """
         return self._unread(self._ends(), self._clock.now() + seconds)
 
     def _ends(self) -> dict[ChainId, Number]:
-        """Return the last sequence number that is planned in each shard's chain."""
+        """Return the last planned sequence number of each shard's chain."""
         chains = [self._shards.chain(shard.shard_id) for shard in self._shards.all()]
         return {chain: self._ledger.end(chain) for chain in chains}
 
@@ -293,8 +292,8 @@ class Accounting:
     def _find_unbacked(self, aside: Mapping[tuple[Place, ChunkKey], tuple[Rows, str]]) -> None:
         """Count set-aside chunks without an object.
 
-        An object is there before the ledger refers to it, and is deleted only after the ledger has settled its chunk. So a chunk
-        whose object was not listed after the ledger was read lacks it only if the ledger refers to it still.
+        An object is written before the ledger refers to it, and deleted only after the ledger has settled its chunk. If the listing,
+        taken after the ledger was read, lacks an object, it is missing only if the ledger still refers to it.
         """
         listed = {one.name for one in self._store.listed()} if aside else set()
         for (place, key), (rows, name) in aside.items():
@@ -305,7 +304,10 @@ class Accounting:
                     rows.unbacked += entry.rows
 
     def _should_be_archived(self, span: Span) -> ArchivedSpan | None:
-        """Return a settled span whose records the archive keeps still; a span of which records have expired was never there."""
+        """Return the archive's name for a settled span if the archive should still have it.
+
+        A span with records that expired before they were read was never archived.
+        """
         if span.archived is None or not span.done:
             return None
         days = min(span.archived.days, self._archive_days)
@@ -317,7 +319,7 @@ class Accounting:
         return ArchivedSpan.of(span)
 
     def _find_unarchived(self, wanted: Mapping[ChainId, _Archived]) -> int:
-        """Count the spans that the archive does not have; an object is there before its span is settled."""
+        """Count the spans that the archive lacks. An object is written before its span is settled."""
         count = 0
         for chain, spans in wanted.items():
             missing = set(spans.hashes)
@@ -347,7 +349,7 @@ class Accounting:
 
 
 def row_count(data: bytes) -> int:
-    """Return the number of rows in a record, 0 if it only has rejected events; a record that cannot be decoded counts as one."""
+    """Return the number of rows in a record: 0 if it only has rejected events, 1 if it cannot be decoded."""
     try:
         if data.startswith(b"{"):
             return len(json.loads(data)["events"])
@@ -357,10 +359,10 @@ def row_count(data: bytes) -> int:
 
 
 def by_group(span: Span) -> dict[Group, Counter[State]]:
-    """Return a span's rows by group and by what became of them.
+    """Return a span's rows by group and state.
 
-    An overflow chunk that Treasure Data was found to have, without our ever having sent it, came by the stream, where its rows
-    are counted; here they are left out. So are rows that were returned to the stream.
+    Two kinds of rows are left out because the stream's spans count them: those returned to the stream, and those of an overflow
+    chunk that was never sent but found in Treasure Data, since they arrived by the stream.
     """
     rest = State.DELIVERED if span.done else State.PENDING
     rows = {group: Counter({rest: count}) for group, count in span.counts.items()}

@@ -1,8 +1,8 @@
-"""What arrived, as those in front of the ledger counted it: so a loss between them and the ledger shows.
+"""Compares what arrived, as counted before the ledger, with what the ledger has, so that a loss in between shows.
 
-A deployed stream counts its records itself (CloudWatch's IncomingRecords, in closed windows of five minutes). They are compared
-with the records of the same time that the ledger has planned, or that wait on the stream. The local stack's gateway counts the
-events that its responses call accepted.
+On a deployed stack the stream counts its records (CloudWatch's IncomingRecords, in closed windows of five minutes). This count is
+compared with the records of the same time that the ledger has planned or that wait on the stream. On the local stack, the gateway
+counts the events that its responses call accepted.
 """
 
 from dataclasses import dataclass, field
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 WINDOW_SECONDS = 300
 _CLOSED_AFTER_SECONDS = 180.0  # CloudWatch has a minute's count within two minutes
-_UNSURE_SECONDS = 5.0  # stream and CloudWatch may put a record on different sides of a border
+_UNSURE_SECONDS = 5.0  # the stream and CloudWatch may date a record on different sides of a border
 _NO_END: Number = "999"
 
 
@@ -30,12 +30,12 @@ class Arrivals:
     """How many arrived, by two counts.
 
     Attributes:
-        unit: what is counted, in the plural.
-        counted: in front of the ledger.
-        seen: in the ledger, or waiting for it.
-        unsure: by how much the counts may differ without anything being lost.
-        since: UNIX seconds, the beginning of the time that is compared; None for all of it.
-        until: UNIX seconds, its end.
+        unit: what is counted: `events` or `records`.
+        counted: number counted before the ledger.
+        seen: number in the ledger, or waiting for it.
+        unsure: how far the counts may differ without a loss.
+        since: start of the compared time, UNIX seconds; None for all time.
+        until: its end, UNIX seconds.
     """
 
     unit: str
@@ -47,16 +47,16 @@ class Arrivals:
 
     @property
     def lost(self) -> int:
-        """How many were counted and are neither in the ledger nor waiting; 0 if the counts agree."""
+        """How many counted ones are neither in the ledger nor waiting; 0 if the counts agree within `unsure`."""
         lost = self.counted - self.seen
         return lost if lost > self.unsure else 0
 
 
 def of_gateway(counted: int, balance: Balance) -> Arrivals:
-    """Return the events that the local gateway had accepted before a balance of everything, beside the balance's rows.
+    """Compare the number of events that the local gateway accepted with the rows of a complete balance taken afterwards.
 
-    Copies of an envelope that do not count were accepted all the same, and messages in the queue hold unknown numbers of rows, so
-    with either the counts may differ.
+    The counts may differ if envelopes have copies that do not count, because the gateway counted each, or if the queue has
+    messages, because their rows are not counted.
     """
     waiting = balance.unread.rows
     seen = balance.total.received + waiting
@@ -66,7 +66,7 @@ def of_gateway(counted: int, balance: Balance) -> Arrivals:
 
 @dataclass(slots=True)
 class _Borders:
-    """Where the compared time begins and ends in one shard: the first record of it, and the first behind it."""
+    """The compared time in one shard: its first record, the first one after it, and how many may be on either side."""
 
     first: Number
     end: Number
@@ -75,7 +75,7 @@ class _Borders:
 
 @dataclass(slots=True)
 class StreamCount:
-    """Counts the records of a closed time in the ledger, and has the stream's own count of them.
+    """Compares the ledger's records of a closed time range with the stream's own count.
 
     Attributes:
         since: UNIX seconds.
@@ -90,7 +90,7 @@ class StreamCount:
 
     @classmethod
     def of(cls, shards: Shards, clock: Clock, since: float | None) -> "StreamCount | None":
-        """Return a count over the closed windows since a time, at most over the stream's retention; None if there are none.
+        """Return a count over the closed windows since a time, within the stream's retention; None if there are none.
 
         Raises:
             ShardUnreadableError: the stream cannot be read.
@@ -112,7 +112,7 @@ class StreamCount:
         return count
 
     def add(self, span: Span) -> None:
-        """Count the records of a span that are within the time.
+        """Count the records of a span that are within the range.
 
         Raises:
             ShardUnreadableError: the stream cannot be read.
@@ -131,10 +131,10 @@ class StreamCount:
             )
 
     def result(self, cloudwatch: "CloudWatchClient", stream: str, balance: Balance) -> Arrivals:
-        """Return the counts, once all spans of a balance were added.
+        """Return the counts. Call this after `add` has seen all spans of the balance.
 
         Raises:
-            ClientError: CloudWatch refuses.
+            ClientError: CloudWatch rejects the call.
             BotoCoreError: it cannot be reached.
             ShardUnreadableError: the stream cannot be read.
         """
@@ -167,7 +167,7 @@ class StreamCount:
         return Arrivals("records", round(counted), self._seen, unsure, self.since, self.until)
 
     def _border(self, shard: str, moment: float) -> tuple[Number, int]:
-        """Return the first record at or after a time, and how many are so close to it that they may count on either side."""
+        """Return the first record at or after a time, and how many are close enough to count on either side."""
         first, close = _NO_END, 0
         for page in filter(None, self.shards.pages(shard, Position(moment=moment - _UNSURE_SECONDS))):
             for record in page.records:
@@ -182,7 +182,7 @@ class StreamCount:
         return first, close
 
     def _on_stream(self, shard: str, begin: Number, first: Number, end: Number) -> int:
-        """Return how many records of a shard are from `first` to before `end`, reading from `begin`."""
+        """Return the number of records from `first` up to but excluding `end`, reading from `begin`."""
         count = 0
         position = Position() if begin == START else Position(at=begin)
         for page in filter(None, self.shards.pages(shard, position)):

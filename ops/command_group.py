@@ -6,7 +6,7 @@ import click
 
 
 class CommandGroup(click.Group):
-    """A group whose error for an unknown command names those that are spelt alike, or all of them."""
+    """A group that answers an unknown command with similar names, or with all names if none is similar."""
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -14,12 +14,12 @@ class CommandGroup(click.Group):
         """Find the command that a command line names.
 
         Raises:
-            click.UsageError: there is none of that name.
+            click.UsageError: no command has that name.
         """
         name = args[0] if args else ""
         if self.get_command(ctx, name) is None and not name.startswith("-"):
             close = get_close_matches(name, self.commands)
             listed = ", ".join(close or sorted(self.commands))
-            hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {listed}."
+            hint = f"Did you mean {' or '.join(close)}?" if close else f"Commands: {listed}."
             ctx.fail(f"No such command '{name}'. {hint}")
         return super().resolve_command(ctx, args)

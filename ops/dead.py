@@ -1,4 +1,4 @@
-"""`sluice dead`: lists dead letters, shows their rows, and gives up those that nobody needs."""
+"""`sluice dead`: lists dead letters, shows their rows, and drops those that nobody needs."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ _SINCE = click.option("--since", type=MOMENT, help="Only rows set aside since th
 
 @click.group("dead", cls=CommandGroup)
 def group() -> None:
-    """List dead letters, show their rows, or give them up. `sluice redrive --kind dead` sends them."""
+    """List dead letters, show their rows, or drop them. `sluice redrive --kind dead` sends them."""
 
 
 @group.command("list")
@@ -50,7 +50,7 @@ def list_(
     rejected: bool,
     as_json: bool,
 ) -> None:
-    """List dead letters, the oldest first."""
+    """List dead letters, oldest first."""
     state = State.REJECTED if rejected else State.DEAD_LETTER
     selection = Selection((state,), account, table, reason, since)
     found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.entry.aside_at)
@@ -58,7 +58,7 @@ def list_(
         screen.show_json([_described(chunk) for chunk in found])
         return
     if not found:
-        screen.say(f"There are no {'rejected events' if rejected else 'dead letters'} that match.")
+        screen.say(f"There are no matching {'rejected events' if rejected else 'dead letters'}.")
         return
     columns = ("id", "account", "table", "reason", "rows", "set aside")
     screen.show_table(columns, [tuple(_described(chunk).values()) for chunk in found])
@@ -69,9 +69,9 @@ def list_(
 @works_on_stack
 @screen.json_option
 def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
-    """Show the rows of the dead letter ID, one line of JSON per row; what never became rows, as it arrived.
+    """Show the rows of the dead letter ID, one line of JSON per row. What never became rows is shown as it arrived.
 
-    Rejected events follow a line with `#` and the message that their sender got.
+    Each rejected event follows a line with # and the message that its sender received.
     """
     found = [
         chunk
@@ -79,8 +79,12 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
         if id_of(chunk).startswith(dead_id)
     ]
     if len(found) != 1:
-        how = "no dead letter has" if not found else f"{len(found)} dead letters have"
-        raise Failure(f"{how} the id {dead_id}: `sluice dead list {stack.option}` lists them")
+        how = (
+            "no dead letter has an id that begins"
+            if not found
+            else f"{len(found)} dead letters have ids that begin"
+        )
+        raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
     lines = _lines(found[0], stack.set_aside_store())
     if as_json:
         screen.show_json(_described(found[0]) | {"lines": list(lines)})
@@ -96,17 +100,17 @@ def show(stack: Stack, dead_id: str, *, as_json: bool) -> None:
 @_REASON
 @_SINCE
 @_REJECTED
-@click.option("--all", "everything", is_flag=True, help="All of them.")
+@click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
 @click.pass_context
 def drop(ctx: click.Context, /, stack: Stack, *, everything: bool, rejected: bool, **options: Any) -> None:
-    """Give up dead letters permanently, after a confirmation. The reconciliation counts them as dropped."""
+    """Drop dead letters permanently, after a confirmation. The reconciliation counts them as dropped."""
     narrowed = any(options[name] is not None for name in ("account", "table", "reason", "since"))
     if not narrowed and not everything:
         raise click.UsageError(
-            "which? Narrow them with --account, --table, --reason or --since, or give --all"
+            "select what to drop with --account, --table, --reason or --since, or use --all"
         )
     names = ("rejected" if rejected else "dead",)
     redrive.run(ctx, stack, names=names, decision="drop", edits=False, **options)
@@ -119,18 +123,18 @@ def id_of(chunk: SetAsideChunk) -> str:
 
 
 def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
-    """Return a line for each row, or for each item that never became one, and before rejected events one for their message.
+    """Return a line for each row, or for each item that never became one. Rejected events follow a line with their message.
 
     Raises:
         Failure: its object is gone or damaged.
         BucketUnavailableError: the bucket cannot be reached.
     """
     if chunk.key.group.is_rejected and not chunk.entry.digest:
-        raise Failure("no copies of these events are kept: more were sent than are kept")
+        raise Failure("there are no copies of these events: they exceeded the number that is kept")
     try:
         stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
     except InvalidObjectError as error:
-        raise Failure(f"its object cannot be read: {error}. Was it just delivered?") from error
+        raise Failure(f"its object cannot be read: {error}. It may just have been delivered") from error
     if chunk.key.group.is_rejected:
         return list(repair.lines(repair.originals(stored.payload)))
     begin, end = offsets(stored.payload, chunk.key.within(stored.rows))

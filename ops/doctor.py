@@ -27,7 +27,7 @@ from worker.shards import Position
 from worker.span import Span
 
 MARKED_TABLE = "sluice_doctor"
-"""The table that the marked event goes to."""
+"""The table that the test event goes to."""
 
 _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
@@ -36,21 +36,21 @@ _LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
 
 
 def _got(answer: requests.Response) -> str:
-    """Return an answer's status, and the ingest's code if it gave one."""
+    """Return a response's status, with the ingest's error code if it has one."""
     code = answer.headers.get("x-sluice-error")
     return f"{answer.status_code} {answer.reason}{f' ({code})' if code else ''}"
 
 
 class Doctor:
-    """Looks at a stack.
+    """Checks a stack.
 
     Args:
-        stack: which one.
-        account: whose key is tried, and to whose database the marked event goes; None for any active one.
+        stack: the stack.
+        account: the account that supplies the write key and receives the test event. None: the first active one.
 
     Attributes:
-        account: the same, once it has looked.
-        assumed: what the worker takes for true of Treasure Data, in minutes, once it has looked.
+        account: the account in use, known after `findings`.
+        assumed: the limits of Treasure Data that the worker assumes, in minutes, known after `findings`.
     """
 
     def __init__(self, stack: Stack, account: str | None = None) -> None:
@@ -61,8 +61,8 @@ class Doctor:
         self._key = ""
 
     def findings(self) -> Iterator[CheckResult]:
-        """Yield what was looked at, from the outside in."""
-        looks: tuple[Callable[[], Iterator[CheckResult]], ...] = (
+        """Run the checks from the outside in, and yield their results."""
+        checks: tuple[Callable[[], Iterator[CheckResult]], ...] = (
             self._api,
             self._stream,
             self._mapping,
@@ -74,14 +74,14 @@ class Doctor:
             self._queue,
             self._alarms,
         )
-        for look in looks:
-            what = look.__name__.lstrip("_").replace("_", " ")
+        for check in checks:
+            what = check.__name__.lstrip("_").replace("_", " ")
             try:
-                yield from look()
+                yield from check()
             except FORESEEN as error:
                 yield unknown(what, explained(error).message)
             except requests.RequestException as error:
-                yield fault(what, f"{self._url} gave no answer ({type(error).__name__})")
+                yield fault(what, f"{self._url} did not respond ({type(error).__name__})")
             except Failure as failure:
                 yield fault(what, failure.message)
 
@@ -92,12 +92,12 @@ class Doctor:
         except requests.RequestException as error:
             yield fault(
                 "API",
-                f"{self._url}/health gave no answer ({type(error).__name__}): is it the right region, and the network up?",
+                f"{self._url}/health did not respond ({type(error).__name__}): check the region and your network",
             )
             return
         seconds = time.time() - started
         if answer.status_code != 200:
-            yield fault("API", f"{self._url}/health answered {_got(answer)}: the ingest's log says why")
+            yield fault("API", f"{self._url}/health answered {_got(answer)}: see the ingest's log")
         else:
             yield ok("API", f"{self._url} answers in {seconds * 1000:.0f} ms")
         if "Date" in answer.headers:
@@ -105,7 +105,7 @@ class Doctor:
             if skew > _CLOCK_SECONDS:
                 yield fault(
                     "clock",
-                    f"this machine's clock is {screen.lasting(skew)} off: set it, or AWS refuses its requests",
+                    f"this machine's clock is off by {screen.lasting(skew)}: set it, or AWS rejects its requests",
                 )
             else:
                 yield ok("clock")
@@ -117,18 +117,18 @@ class Doctor:
             yield fault("stream", f"{name} is {summary['StreamStatus']}")
         else:
             shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
-            yield ok("stream", f"{screen.plural(shards, 'open shard')}, keeps {hours} h")
-        strange = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
-        if strange:
+            yield ok("stream", f"{screen.plural(shards, 'open shard')}, keeps records for {hours} h")
+        unplanned = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
+        if unplanned:
             yield fault(
                 "stream",
-                f"the ledger knows nothing of {', '.join(strange)}, though there are records older than an hour: the worker"
-                " is not running, or this is not the stream that the ledger knew (was it deleted and created again?)",
+                f"the ledger has no spans of {', '.join(unplanned)}, although the oldest records there are more than an hour old:"
+                " the worker is not running, or the stream was deleted and recreated",
             )
 
     def _mapping(self) -> Iterator[CheckResult]:
         if self._stack.is_local:
-            yield unknown("mapping", "the local stack has an event source of its own")
+            yield unknown("mapping", "not checked: the local stack has its own event source")
             return
         client, function = self._stack.client("lambda"), self._stack.outputs["WorkerFunction"]
         found = client.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
@@ -136,13 +136,13 @@ class Doctor:
             found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
         wrong = list(mapping_faults(found, function))
         if wrong:
-            yield fault("mapping", f"{'; '.join(wrong)}. `sam deploy` puts back what was changed by hand")
+            yield fault("mapping", f"{'; '.join(wrong)}. `sam deploy` reverts manual changes")
         else:
             last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
             yield ok("mapping", f"enabled; last: {last}")
 
     def _inside(self) -> Iterator[CheckResult]:
-        """Yield how Redis and Treasure Data look from the functions' network."""
+        """Check Redis and Treasure Data from the functions' network."""
         answer = self._stack.administer(do="check")
         redis = answer["redis"]
         if "error" in redis:
@@ -150,7 +150,7 @@ class Doctor:
         elif redis["applied_at"] is None:
             yield fault(
                 "Redis",
-                "it is empty: `sluice accounts apply accounts.yaml` fills it; until then the worker holds",
+                "it is empty, so the worker holds: run `sluice accounts apply accounts.yaml`",
             )
         else:
             accounts = redis["accounts"]
@@ -161,25 +161,25 @@ class Doctor:
         self.assumed = answer.get("assumed", {})
 
     def _columns(self) -> Iterator[CheckResult]:
-        """Yield whether the table of earlier marked events shows the columns that rows in doubt are asked for by."""
+        """Check that the table of earlier test events shows the columns by which rows in doubt are queried."""
         if self.account is None:
             return
         shown = self._stack.administer(do="columns", account=self.account, table=MARKED_TABLE)["shown"]
         if shown:
             yield ok("columns", f"{MARKED_TABLE} shows event_id")
         elif shown is None:
-            yield unknown("columns", f"there is no table {MARKED_TABLE} yet, or no answer about it")
+            yield unknown("columns", f"the table {MARKED_TABLE} does not exist yet, or could not be queried")
         else:
             yield unknown(
                 "columns",
-                f"{MARKED_TABLE} does not show event_id: look again ten minutes after the first marked event. If it stays so, turn "
-                "schema detection on, or rows in doubt wait for a person",
+                f"{MARKED_TABLE} does not show event_id: run this again ten minutes after the first test event. If it still does "
+                "not, turn on schema detection; otherwise you have to decide about rows in doubt yourself",
             )
 
     def _write_key(self) -> Iterator[CheckResult]:
         signing = signing_secrets(self._stack)
         if self.account is None:
-            yield unknown("write key", "there is no active account whose key could be tried")
+            yield unknown("write key", "not checked: there is no active account")
             return
         secret_id = next(reversed(signing))
         self._key = write_key.sign(self.account, secret_id, signing[secret_id])
@@ -192,12 +192,13 @@ class Doctor:
         if answer.status_code in (401, 403):
             yield fault(
                 "write key",
-                f"{self._url} answered {_got(answer)} to a key of {self.account} under {secret_id}: a new secret needs five minutes",
+                f"{self._url} answered {_got(answer)} to a key of {self.account} under the secret {secret_id}. A new secret takes "
+                "effect within five minutes",
             )
         elif answer.status_code not in (200, 400):  # 400: the key is accepted, the body has no event
-            yield fault("write key", f"{self._url} answered {_got(answer)}: the ingest's log says why")
+            yield fault("write key", f"{self._url} answered {_got(answer)}: see the ingest's log")
         else:
-            yield ok("write key", f"a key of {self.account} under {secret_id} is accepted")
+            yield ok("write key", f"a key of {self.account} under the secret {secret_id} is accepted")
 
     def _ledger(self) -> Iterator[CheckResult]:
         name = self._stack.outputs["LedgerTable"]
@@ -224,12 +225,12 @@ class Doctor:
         names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
         ours = [name for name in names if name.startswith(f"{self._stack.name}-")]
         if ours:
-            yield fault("alarms", f"{', '.join(ours)}: docs/operations.md says what each means")
+            yield fault("alarms", f"{', '.join(ours)}: docs/operations.md explains each")
         else:
             yield ok("alarms", "none")
 
     def send_marked(self) -> CheckResult:
-        """Send one event through, and look for it in the ledger."""
+        """Send one test event, and wait until the ledger has settled it."""
         mark = f"sluice-doctor-{uuid4()}"
         event = {"table": MARKED_TABLE, "event_id": mark}
         try:
@@ -240,9 +241,9 @@ class Doctor:
                 timeout=_HTTP_SECONDS,
             )
         except requests.RequestException as error:
-            return fault("marked event", f"it could not be sent: {type(error).__name__}")
+            return fault("test event", f"it could not be sent: {type(error).__name__}")
         if answer.status_code != 200:
-            return fault("marked event", f"{self._url} answered {_got(answer)}: {answer.text[:200]}")
+            return fault("test event", f"{self._url} answered {_got(answer)}: {answer.text[:200]}")
         started = time.time()
         place = None
         while time.time() - started < _FOUND_SECONDS:
@@ -252,12 +253,12 @@ class Doctor:
                 return _canary(span, time.time() - started, self._stack.option)
             time.sleep(1)
         return fault(
-            "marked event",
-            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` says why",
+            "test event",
+            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` shows why",
         )
 
     def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
-        """Return where the marked event is on the stream: its shard's chain and its record's number."""
+        """Return where the test event is on the stream: its shard's chain and its record's number."""
         stream = self._stack.shards()
         for shard in stream.all():
             for page in stream.pages(shard.shard_id, Position(moment=since), until):
@@ -269,31 +270,33 @@ class Doctor:
         return None
 
     def _settled(self, chain: ChainId, number: Number) -> Span | None:
-        """Return the span of the marked event once it is settled."""
+        """Return the span of the test event once it is settled."""
         span = self._stack.ledger().locate(chain, number)
         return span if isinstance(span, Span) and span.done else None
 
 
 def _canary(span: Span, seconds: float, option: str) -> CheckResult:
-    """Return what became of the marked event: unless it is delivered, something is wrong."""
+    """Return the result of the test event: it passes only if the event was delivered."""
     aside = [
         entry
         for key, entry in span.entries.items()
         if key.group.table == MARKED_TABLE and entry.state in ASIDE
     ]
     if not aside:
-        return ok("marked event", f"delivered (according to the ledger) after {seconds:.1f} s")
+        return ok("test event", f"delivered (according to the ledger) after {seconds:.1f} s")
     state, reason = aside[0].state.value.replace("_", " "), aside[0].reason
     return fault(
-        "marked event",
-        f"accepted, but set aside after {seconds:.1f} s ({state}: {reason}): `sluice status {option}` says what to do",
+        "test event",
+        f"accepted, but set aside after {seconds:.1f} s ({state}: {reason}): `sluice status {option}` shows what to do",
     )
 
 
 def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
     host, status, error = said.get("host", "Treasure Data"), said.get("status", 0), said.get("error", "")
     got = (
-        f"{host} answered {status} to our key" if status else f"{host} gave no answer ({error or 'unknown'})"
+        f"{host} answered {status} to the API key"
+        if status
+        else f"{host} did not respond ({error or 'unknown'})"
     )
     if error == "SecretUnavailableError":
         advice = "there is no API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
@@ -301,24 +304,26 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
     elif said["knows_key"]:
         yield ok("Treasure Data", got)
     elif status == 401:
-        advice = "put a valid key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
-        yield fault("Treasure Data", f"{got}: it rejects the API key; {advice}")
+        advice = "store a valid one: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        yield fault("Treasure Data", f"{got}: it rejects the key; {advice}")
     elif status:
-        yield fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is not its API")
+        yield fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is wrong")
     else:
-        advice = "is TdSite (or TdApiEndpoint) right and, with Network=existing, do the subnets reach the internet?"
+        advice = (
+            "check TdSite (or TdApiEndpoint) and, with Network=existing, that the subnets reach the internet"
+        )
         yield fault("Treasure Data", f"{got}: {advice}")
     if said.get("may_write") is False:
         yield fault(
             "import permission",
-            f"the API key may not write to {said['database']}: give its user permission to import",
+            f"the API key may not write to {said['database']}: give its user permission to import data",
         )
     elif said.get("may_write"):
         yield ok("import permission", f"to {said['database']}")
     if said.get("may_query") is False:
         yield unknown(
             "query permission",
-            "the API key may not query: rows in doubt are decided by UnaskableDoubt",
+            "the API key may not query: the parameter UnaskableDoubt decides about rows in doubt",
         )
     elif said.get("may_query"):
         yield ok("query permission", "Treasure Data can be queried for rows in doubt")
@@ -367,41 +372,39 @@ def command(
     doctor = Doctor(stack, account)
     found: list[CheckResult] = []
 
-    def take(finding: CheckResult) -> None:
+    def report(finding: CheckResult) -> None:
         found.append(finding)
         if not as_json:
             finding.show()
 
     for finding in doctor.findings():
-        take(finding)
+        report(finding)
     if not no_event and all(finding.state != "fault" for finding in found):
-        take(doctor.send_marked())
+        report(doctor.send_marked())
     if measure:
         for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
-            take(finding)
+            report(finding)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
         findings = [{"what": one.what, "state": one.state, "said": one.said} for one in found]
         screen.show_json({"healthy": not faults, "findings": findings})
     else:
         screen.say(
-            f"\n{screen.plural(faults, 'fault')}." if faults else "\nAll is well.",
+            f"\n{screen.plural(faults, 'fault')}." if faults else "\nNo faults.",
             "bold red" if faults else "green",
         )
     ctx.exit(UNFINISHED if faults else 0)
 
 
 def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[CheckResult]:
-    """Measure, and return what was found; of a measurement that is broken off, what is known."""
+    """Measure, and return the results; after Ctrl-C, those known so far."""
     if doctor.account is None:
-        raise Failure(
-            "no active account is known whose database could be measured with: apply accounts first"
-        )
+        raise Failure("a measurement needs a database, and no account is active: apply accounts first")
     database = accounts.one(stack, doctor.account).database
     ages = [age for age in AGES if age <= up_to]
     screen.confirm(
-        f"This writes up to {1 + 3 * len(ages)} marked rows to {database}.{MEASURE_TABLE}, and takes {screen.lasting(up_to)} "
-        "and some minutes. Begin?",
+        f"This writes up to {1 + 3 * len(ages)} test rows to {database}.{MEASURE_TABLE}. It takes {screen.lasting(up_to)} plus "
+        "a few minutes. Continue?",
         yes=yes,
     )
     clock = SystemClock()
@@ -414,32 +417,33 @@ def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[C
     try:
         measurement.run(ages)
     except KeyboardInterrupt:
-        click.echo("broken off; so far:", err=True)
+        click.echo("Interrupted. Results so far:", err=True)
     return measured(measurement.found, doctor.assumed)
 
 
 def measured(found: Measured, assumed: Mapping[str, int]) -> list[CheckResult]:
-    """Return what a measurement means for what the worker takes for true of Treasure Data."""
+    """Compare a measurement with the limits of Treasure Data that the worker assumes, in minutes."""
     delay, memory = assumed["query_delay_minutes"] * 60, assumed["memory_minutes"] * 60
     hidden, remembered = screen.lasting(found.hidden), screen.lasting(found.remembered)
     waits = f"the worker waits {screen.lasting(delay)}"
     if found.shown is not None:
-        said = f"rows are shown after {hidden} to {screen.lasting(found.shown)}, and {waits}"
+        said = f"queries show new rows after {hidden} to {screen.lasting(found.shown)}; {waits}"
         late = found.shown > delay
     else:
-        said, late = f"after {hidden} a row was not shown, and {waits}", found.hidden > delay
+        said, late = f"queries did not show a new row within {hidden}; {waits}", found.hidden > delay
     state = "fault" if late else "unknown" if found.shown is None else "ok"
     said = f"{said}: raise TdQueryDelayMinutes" if late else said
     findings = [CheckResult("query delay", said, state=state)]
     if found.forgotten is not None and found.forgotten <= memory:
         minutes = int(found.remembered // 60)
-        advice = f"set TdMemoryMinutes to {minutes} and `sam deploy`, or rows may be doubled"
+        advice = f"set TdMemoryMinutes to {minutes} and run `sam deploy`, or rows may be duplicated"
         if minutes < _LEAST_MEMORY_MINUTES:
-            advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its least; a send that is repeated late may double rows"
-        said = f"an id of {screen.lasting(found.forgotten)} is forgotten, and the worker relies on {screen.lasting(memory)}: {advice}"
+            advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its minimum; a late retry may still duplicate rows"
+        relied = f"the worker relies on {screen.lasting(memory)}"
+        said = f"Treasure Data forgets an id within {screen.lasting(found.forgotten)}, but {relied}: {advice}"
         return [*findings, fault("id memory", said)]
-    until = "" if found.forgotten is None else f", and forgotten at {screen.lasting(found.forgotten)}"
-    said = f"an id of {remembered} is remembered{until}; the worker relies on {screen.lasting(memory)}"
+    until = "" if found.forgotten is None else f" and forgets it within {screen.lasting(found.forgotten)}"
+    said = f"Treasure Data remembers an id for {remembered}{until}; the worker relies on {screen.lasting(memory)}"
     return [
         *findings,
         CheckResult("id memory", said, state="ok" if found.remembered >= memory else "unknown"),

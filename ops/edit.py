@@ -1,4 +1,4 @@
-"""Dead letters' rows in an editor, for `sluice redrive --edit`: one line of JSON per row."""
+"""Edits the rows of dead letters, for `sluice redrive --edit`: one line of JSON per row."""
 
 import json
 from base64 import b64encode
@@ -15,12 +15,12 @@ from worker.edit import decoded, revised_row
 from worker.set_aside import SetAsideStore
 
 MOST_TEXT = 4_000_000
-"""The most characters to open at once. The event of one dead letter then fits Lambda's 6 MB."""
+"""The most characters to edit at once, so that the redrive's input for one dead letter fits Lambda's 6 MB."""
 
 _HEAD = """\
-# A line is a row. Change what was wrong, save, and leave the editor.
-# Keep the number and the order of the rows; event_id and received_at stay as they are.
-# Dead letters of which no row was changed are left alone; without a change nothing is sent.
+# Each line is a row. Fix the rows, save, and close the editor.
+# Keep the number and order of the rows, and their event_id and received_at.
+# Dead letters without a changed row are skipped. If nothing is changed, nothing is sent.
 """
 
 
@@ -39,7 +39,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """A dead letter with changed rows: its title, how many rows it has, and the event for the redrive."""
+    """A dead letter with changed rows: its title, its number of rows, and the redrive's input."""
 
     title: str
     rows: int
@@ -52,15 +52,15 @@ def _letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
     try:
         lines = tuple(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in decoded(payload))
     except (EditRefusedError, TypeError, ValueError) as error:
-        raise Failure(f"rows of {title} cannot be shown as text: {error}") from error
+        raise Failure(f"the rows of {title} cannot be shown as JSON: {error}") from error
     return Letter(chunk, title, lines)
 
 
 def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Letter]:
-    """Return the dead letters that hold rows, as they are shown.
+    """Return the dead letters that consist of rows, as text.
 
     Raises:
-        Failure: they are too much to edit at once, or JSON cannot hold them.
+        Failure: the text is too long for one edit, or JSON cannot represent a row.
         BucketUnavailableError: the bucket cannot be reached.
     """
     letters, total = [], 0
@@ -70,20 +70,20 @@ def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Le
         try:
             stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
         except InvalidObjectError:
-            continue  # it has just been delivered, or the balance shows it as lacking its object
+            continue  # it has just been delivered, or its object is missing, which the balance reports
         begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
         letters.append(_letter(chunk, stored.payload[begin:end]))
         total += sum(map(len, letters[-1].lines))
         if total > MOST_TEXT:
             raise Failure(
                 f"more than {MOST_TEXT:,} characters cannot be edited at once: "
-                "narrow them with --account, --table, --reason or --since"
+                "select fewer rows with --account, --table, --reason or --since"
             )
     return letters
 
 
 def text_of(letters: Sequence[Letter]) -> str:
-    """Return what is opened in the editor."""
+    """Return the text to edit."""
     parts = [_HEAD]
     for number, one in enumerate(letters, 1):
         parts += [f"\n# {number} of {len(letters)}: {one.title}\n", *(f"{line}\n" for line in one.lines)]
@@ -91,20 +91,22 @@ def text_of(letters: Sequence[Letter]) -> str:
 
 
 def read(letters: Sequence[Letter], text: str) -> list[Edited]:
-    """Return the dead letters with changed rows, each with the event for the redrive.
+    """Return the dead letters with changed rows, each with the redrive's input.
 
     Raises:
-        MistakeError: the text has another number of rows, or one that breaks the rules of rows.
+        MistakeError: the number of rows has changed, or a row is invalid.
     """
     lines = [
         (number, line.strip())
-        for number, line in enumerate(text.split("\n"), 1)  # not at what else Unicode calls an end of line
+        for number, line in enumerate(
+            text.split("\n"), 1
+        )  # splitlines would also split at Unicode's line separators
         if line.strip() and not line.lstrip().startswith("#")
     ]
     expected = sum(len(one.lines) for one in letters)
     if len(lines) != expected:
         raise MistakeError(
-            f"there were {screen.plural(expected, 'row')} and are {len(lines):,}: rows can be changed, not added or removed"
+            f"the text has {len(lines):,} instead of {screen.plural(expected, 'row')}: rows cannot be added or removed"
         )
     coming = iter(lines)
     return [edited for one in letters if (edited := _edited(one, [next(coming) for _ in one.lines]))]
@@ -121,7 +123,7 @@ def _edited(one: Letter, lines: Sequence[tuple[int, str]]) -> Edited | None:
 
 
 def _row(number: int, old: str, new: str) -> bytes:
-    """Return a row, checked by the rules that the redrive checks it by."""
+    """Return a row encoded, after the same checks as in the redrive."""
     try:
         row = json.loads(new, parse_constant=_refuse)
     except ValueError as error:
@@ -135,7 +137,7 @@ def _row(number: int, old: str, new: str) -> bytes:
 
 
 def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is not a value")
+    raise ValueError(f"{constant} is not valid JSON")
 
 
 def ask[T](
@@ -144,16 +146,16 @@ def ask[T](
     editor: Callable[[str], str | None],
     again: Callable[[str], bool],
 ) -> list[T]:
-    """Let a person edit a text; return what it says then.
+    """Let the operator edit a text until it is valid, and return the parsed result.
 
     Args:
-        text: what to open.
-        read_text: returns what the text says, or raises MistakeError.
-        editor: opens the text, and returns it as it was saved; None if it was not.
-        again: asks whether to go on editing a text with a mistake.
+        text: the text to edit.
+        read_text: parses the text, or raises MistakeError.
+        editor: opens the text, and returns the saved text; None if it was not saved.
+        again: asks whether to go on after a mistake.
 
     Raises:
-        Failure: the person gave up on a mistake.
+        Failure: the operator gave up after a mistake.
     """
     while True:
         saved = editor(text)

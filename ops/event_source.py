@@ -1,4 +1,4 @@
-"""Checks that the stream still feeds the worker as the template says: its event source mapping, and what it is."""
+"""Checks that the stream still feeds the worker as the template says: the mapping's settings, and that it is the same stream."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -8,26 +8,25 @@ from worker.record import START
 from worker.shards import Position, Shards
 
 _KNOWN_AFTER_SECONDS = 3600.0
-"""A record this old must be in the ledger, unless nothing has been delivered for as long."""
-
+"""A record this old is in the ledger, unless the worker has not run for as long."""
 
 _SETTINGS: tuple[tuple[str, Any, str], ...] = (
-    ("MaximumRetryAttempts", -1, "batches that must wait are given up"),
-    ("MaximumRecordAgeInSeconds", -1, "records that must wait are given up"),
-    ("FunctionResponseTypes", ["ReportBatchItemFailures"], "records that must wait are given up"),
-    ("ParallelizationFactor", 1, "the worker holds: records do not come in the shard's order"),
+    ("MaximumRetryAttempts", -1, "Lambda skips batches that have to wait"),
+    ("MaximumRecordAgeInSeconds", -1, "Lambda skips records that have to wait"),
+    ("FunctionResponseTypes", ["ReportBatchItemFailures"], "Lambda skips records that have to wait"),
+    ("ParallelizationFactor", 1, "the worker holds, because records arrive out of order"),
     ("FilterCriteria", None, "the worker holds, or records never reach it"),
     ("TumblingWindowInSeconds", None, "Lambda expects a state that the worker does not return"),
     ("BisectBatchOnFunctionError", False, "harmless, but not what the template says"),
 )
-"""Settings of the mapping with their values, and what follows where one has another."""
+"""Settings of the mapping with their values, and the consequence of any other value."""
 
 
 def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterator[str]:
     """Yield what is wrong with the worker's event source mappings.
 
     Args:
-        found: as ListEventSourceMappings describes them, those of other functions too.
+        found: mappings as ListEventSourceMappings describes them; may include those of other functions.
         function: the worker's name.
     """
     ours = {one["UUID"]: one for one in found if f":function:{function}:" in f"{one['FunctionArn']}:"}
@@ -36,17 +35,17 @@ def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterato
     for mapping in ours.values():
         if mapping["State"] not in ("Enabled", "Updating"):
             yield (
-                f"it is {mapping['State']}: nothing is delivered until "
+                f"it is {mapping['State']}, so nothing is delivered: run "
                 f"`aws lambda update-event-source-mapping --uuid {mapping['UUID']} --enabled`"
             )
         for name, value, otherwise in _SETTINGS:
-            is_value = mapping.get(name) or None  # not set, or set to nothing
-            if is_value != (value or None):
-                yield f"{name} is {is_value}, not {value}: {otherwise}"
+            found_value = mapping.get(name) or None  # unset and empty are the same
+            if found_value != (value or None):
+                yield f"{name} is {found_value}, not {value}: {otherwise}"
 
 
 def unknown_shards(shards: Shards, ledger: Ledger, now: float) -> Iterator[str]:
-    """Yield the shards with old records of which the ledger knows none: the stream is not the one that it knew.
+    """Yield the shards that have old records but no span in the ledger: the worker is not running, or the stream was recreated.
 
     Args:
         shards: the stream.

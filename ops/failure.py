@@ -1,4 +1,4 @@
-"""What went wrong, in one line that says what to do."""
+"""Error messages: one line that tells what went wrong and what to do."""
 
 import click
 from botocore import exceptions
@@ -18,25 +18,25 @@ from botocore.exceptions import (
 from shared.errors import UnavailableError
 
 FAILED = 1
-"""Exit code: it was not done; standard error has one line that says what to do."""
+"""Exit code: the command failed; one line on standard error tells what to do."""
 UNFINISHED = 3
-"""Exit code: it was done as far as possible, or looked at, and something needs attention."""
+"""Exit code: the command did what it could, or completed a check, and something needs attention."""
 TIMED_OUT = 4
-"""Exit code: what was waited for did not come about in time."""
+"""Exit code: the condition was not met in time."""
 INTERRUPTED = 130
-"""Exit code: Ctrl-C ended it."""
+"""Exit code: stopped by Ctrl-C."""
 
 EXIT_CODES = {
     0: "success, or nothing needs attention",
-    FAILED: "failed; one line on standard error says why and what to do",
+    FAILED: "failed; one line on standard error tells why and what to do",
     2: "invalid command line",
-    UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `replay` or `redrive` did not finish everything; what `wait` waited for is complete, but for rows that are set aside",
-    TIMED_OUT: "`wait`: it is not complete within --timeout",
+    UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `plan check` or `plan diff` found differences; `replay` or `redrive` did not finish everything; `wait`: the table is complete except for set-aside rows",
+    TIMED_OUT: "`wait`: the table is not complete within --timeout",
     INTERRUPTED: "stopped by Ctrl-C; `replay` prints how to continue",
 }
 
 FORESEEN = (BotoCoreError, ClientError, UnavailableError)
-"""Errors that may come of every call: `explained` says what they mean."""
+"""Errors that any call may raise. `explained` turns them into messages."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {
@@ -58,7 +58,7 @@ _NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environmen
 
 
 class Failure(click.ClickException):
-    """The command could not do what it was asked for; the message is one line that says what to do."""
+    """The command failed. The message is one line that tells what to do."""
 
     exit_code = FAILED
 
@@ -67,7 +67,7 @@ class Failure(click.ClickException):
 
 
 def is_lasting(error: Exception) -> bool:
-    """Tell whether an error stays until a person does something."""
+    """Return whether an error lasts until somebody acts."""
     cause = _cause(error)
     if isinstance(cause, ClientError):
         return cause.response.get("Error", {}).get("Code", "") in _EXPIRED | _UNKNOWN_KEY | _DENIED | _GONE
@@ -75,12 +75,12 @@ def is_lasting(error: Exception) -> bool:
 
 
 def is_denied(error: Exception) -> bool:
-    """Tell whether AWS answered that the caller has no right to something."""
+    """Return whether AWS denied the caller permission."""
     return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _DENIED
 
 
 def explained(error: Exception) -> Failure:
-    """Return what an error of AWS's clients, or of what stands on them, means to a person."""
+    """Turn an error of boto3, or one caused by it, into a message."""
     if isinstance(error, click.ClickException):
         return Failure(error.message)
     cause = _cause(error)
@@ -90,20 +90,20 @@ def explained(error: Exception) -> Failure:
         case NoCredentialsError() | PartialCredentialsError():
             return Failure(f"no AWS credentials were found: {_NEW_CREDENTIALS}")
         case ProfileNotFound():
-            return Failure(f"{cause}: set AWS_PROFILE to one that `aws configure list-profiles` lists")
+            return Failure(f"{cause}: set AWS_PROFILE to a profile in `aws configure list-profiles`")
         case SSOError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
             return Failure(f"your AWS session has expired: {_NEW_CREDENTIALS}")
         case NoRegionError():
             return Failure("no region: pass --region or set AWS_REGION")
         case exceptions.ConnectionError() | HTTPClientError():
             return Failure(
-                f"{_plain(cause)}: is the network up, and does the local stack run (`sluice local`)?"
+                f"{_plain(cause)}: check your network, and with --local, that the local stack is running (`sluice local`)"
             )
     return Failure(f"{type(error).__name__}: {_plain(error)}")
 
 
 def _cause(error: Exception) -> BaseException:
-    """Return the error of AWS's clients that an error stands on."""
+    """Return the boto3 error that caused an error."""
     cause: BaseException = error
     while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
         cause = cause.__cause__
@@ -119,12 +119,12 @@ def _refused(error: ClientError) -> str:
     if code in _UNKNOWN_KEY:
         return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
     if code in _DENIED:
-        return f"your credentials do not allow {operation}: {message} Ask your AWS administrator for it"
+        return f"your credentials do not allow {operation}: {message} Ask your AWS administrator for this permission"
     if code in _THROTTLED:
-        return f"AWS asks for a pause ({operation}): repeat the command in a minute"
+        return f"AWS throttles your calls ({operation}): repeat the command in a minute"
     if code in _GONE:
-        return f"a resource of the stack is gone ({operation}: {message}): `sam deploy` recreates it"
-    return f"AWS refused {operation}: {code}: {message}"
+        return f"a resource of the stack is gone ({operation}: {message}): run `sam deploy` to recreate it"
+    return f"AWS rejected {operation}: {code}: {message}"
 
 
 def _plain(error: BaseException) -> str:

@@ -1,8 +1,8 @@
-"""Where events are and what became of them, from everything that holds them or knows of them.
+"""Finds events: where they are, and what happened to them.
 
-`ops.sightings` looks for envelopes on the stream, in the archive and in the overflow queue; the set-aside store holds rows. The
-ledger says what became of an event: the span that holds its record, and the chunk of the span that holds its row. Nothing is consumed
-or changed.
+`ops.sightings` searches the envelopes on the stream, in the archive and in the overflow queue; this module searches the rows in
+the set-aside store. The ledger tells what happened to an event, through the span of its record and the chunk of its row. A search
+consumes and changes nothing.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -33,7 +33,7 @@ _SPANS_KEPT = 8
 
 
 class Stage(StrEnum):
-    """What became of an event."""
+    """What happened to an event."""
 
     QUEUED = "queued"
     WAITING = "waiting"
@@ -55,20 +55,20 @@ def _stage(state: State) -> Stage:
 
 @dataclass(frozen=True, slots=True)
 class Whereabouts:
-    """Where an event is, and what became of it.
+    """Where an event is, and what happened to it.
 
     Attributes:
         sightings: where it was seen.
-        stage: what became of it.
+        stage: what happened to it.
         reason: why it is set aside, or waits.
-        span: that holds it.
+        span: its span.
         key: its chunk.
-        rows: of the chunk.
-        database: to which it goes, or went.
-        unique_id: under which it is, or was, sent.
-        object_name: of the object that holds it in the set-aside store.
-        at: when the stage began, UNIX seconds; 0 where nobody knows.
-        owner: of a copy, what counts in its place.
+        rows: number of rows in the chunk.
+        database: its Treasure Data database.
+        unique_id: the id under which its chunk is sent.
+        object_name: its object in the set-aside store.
+        at: when the stage began, UNIX seconds; 0 if unknown.
+        owner: for a copy, the owner of the claim, which counts instead.
     """
 
     sightings: tuple[Sighting, ...]
@@ -93,10 +93,10 @@ class Finder:
     """Finds events.
 
     Args:
-        places: what holds envelopes.
+        places: the stores of envelopes.
         ledger: the ledger.
         store: the set-aside store.
-        clock: paces the reads, and tells when the time is up.
+        clock: paces the reads and measures the time limit.
     """
 
     def __init__(self, *, places: Places, ledger: Ledger, store: SetAsideStore, clock: Clock) -> None:
@@ -115,17 +115,17 @@ class Finder:
         seconds: float,
         progress: Callable[[Searched], None] = lambda _: None,
     ) -> tuple[list[Whereabouts], Searched]:
-        """Return where the events are, in the order of their arrival, and how far the search has come.
+        """Return the events found, in the order of their arrival, and how much was searched.
 
         Args:
-            query: which events.
-            since: UNIX seconds; what was sent before is not searched.
-            seconds: after which the search ends, complete or not.
-            progress: told of each read.
+            query: selects events.
+            since: where the search begins, UNIX seconds.
+            seconds: the time limit.
+            progress: called after each read.
 
         Raises:
-            UnavailableError: ledger, bucket or stream cannot be read.
-            ClientError: SQS refuses.
+            UnavailableError: the ledger, bucket or stream cannot be read.
+            ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
         until = self._clock.now() + seconds
@@ -142,10 +142,10 @@ class Finder:
             whereabouts += [one for one in aside if _place(one) not in held]
         return sorted(whereabouts, key=lambda one: one.seen.at), search.done
 
-    # What became of it
+    # What happened to it
 
     def _whereabouts(self, sightings: Sequence[Sighting]) -> Whereabouts:
-        """Return what became of an event: of its copies, the one that counts tells."""
+        """Return what happened to an event, according to the copy that counts."""
         every = tuple(sightings)
         if every[0].block[0] == REJECTED:
             return Whereabouts(every, Stage.REJECTED, every[0].seen.code)
@@ -161,7 +161,7 @@ class Finder:
         return self._of_owner(every) or best or Whereabouts(every, Stage.QUEUED)
 
     def _of_owner(self, sightings: tuple[Sighting, ...]) -> Whereabouts | None:
-        """Return what became of the copy that owns the envelope's claim; None if none does, or it is one of these."""
+        """Return what happened to the copy that owns the envelope's claim; None without a claim."""
         first = sightings[0]
         claim = self._ledger.owner(first.seen.request_id) if first.seen.request_id else None
         if claim is None:
@@ -196,7 +196,7 @@ class Finder:
         return found[0] if found else None
 
     def _of_overflow(self, sightings: tuple[Sighting, ...], chain: ChainId) -> Whereabouts:
-        """Return what became of an event that the drainer has set aside; its message is there until the ledger says so."""
+        """Return what happened to an event that the drainer has set aside. Until the ledger says so, it is in the queue."""
         span = self._ledger.get(Place(chain, START))
         if span is None:
             return Whereabouts(sightings, Stage.QUEUED, owner=chain.name)
@@ -232,7 +232,7 @@ class Finder:
         return replace(self._of_chunk(span, key), sightings=(sighting,))
 
     def _of_group(self, sighting: Sighting, span: Span) -> Whereabouts:
-        """Return what became of an event in a span whose records have expired, as far as all rows of its table fared alike."""
+        """Return what happened to an event whose span's records have expired: known only if all rows of its table share a state."""
         account, table = sighting.seen.account, sighting.seen.table
         key_id = "" if sighting.record is None else sighting.record.key_id
         for owner in (Owner(account, key_id), Owner(account)):
@@ -268,7 +268,7 @@ class Finder:
         )
 
     def _records_of(self, span: Span) -> list[Record] | None:
-        """Return a span's records, from the archive or the stream; None where neither has all of them."""
+        """Return a span's records, from the archive or the stream; None if neither has all of them."""
         place = Place(span.chain, span.after)
         if place not in self._spans:
             try:
@@ -292,7 +292,7 @@ class Finder:
             return None
 
     def _set_aside(self, query: EventQuery, since: float, search: EventSearch) -> Iterator[Whereabouts]:
-        """Look through the set-aside store, for what the stream has forgotten."""
+        """Search the set-aside store, for events that have expired on the stream."""
         selection = Selection(tuple(ASIDE), account=query.account or None, table=query.table or None)
         for chunk in set_aside.chunks(self._ledger, selection):
             if search.is_time_up():
@@ -321,13 +321,13 @@ class Finder:
 
 
 def _place(one: Whereabouts) -> tuple[object, ...]:
-    """Return what tells a row from any other, whichever source shows it."""
+    """Return a row's identity, the same for every source that shows it."""
     seen, span = one.seen, one.span
     return seen.account, seen.table, seen.event_id, one.key, span and span.chain, span and span.after
 
 
 def _began(span: Span, entry: Entry) -> float:
-    """Return when a chunk came into its state, UNIX seconds; 0 where the ledger does not tell."""
+    """Return when a chunk entered its state, UNIX seconds; 0 if the ledger does not tell."""
     if entry.state in ASIDE:
         return entry.aside_at / 1000
     if entry.state is State.PENDING:
@@ -352,9 +352,9 @@ def _key_of(span: Span, records: Sequence[Record], at: Number, block: tuple[int,
 
 
 def _block_in(record: Record, sighting: Sighting) -> tuple[int, int] | None:
-    """Return where another copy of a sighted envelope has the event.
+    """Return the place of a sighted event in another copy of its envelope.
 
-    None: it has the event as a rejected one. Copies may have been judged by different tracking plans.
+    None means that this copy rejects the event: copies may have been checked against different tracking plans.
     """
     seen = sighting.seen
     places = [
@@ -370,7 +370,7 @@ def _block_in(record: Record, sighting: Sighting) -> tuple[int, int] | None:
 
 
 def _leaf(span: Span, planned: ChunkKey, row: int, rows: int) -> ChunkKey:
-    """Return what stands for the row of a planned chunk: the chunk itself, or a half, or half of a half."""
+    """Return the chunk that holds a row of a planned chunk: the chunk itself or, after splits, one of its parts."""
     for leaf in span.leaves(planned):
         if row in leaf.within(rows):
             return leaf

@@ -1,4 +1,4 @@
-"""`sluice find`: tells where an event is, and what became of it."""
+"""`sluice find`: shows where an event is and what happened to it."""
 
 import time
 from collections.abc import Iterator
@@ -22,16 +22,16 @@ _MOST_IN_FULL = 5
 
 _NEXT = {
     Stage.QUEUED: "It waits in the overflow queue; the drainer puts it on the stream.",
-    Stage.WAITING: "It is on the stream, and the worker has not planned it yet: `sluice status {option}` says why.",
-    Stage.IN_FLIGHT: "It is planned and being sent: `sluice status {option}` says what it waits for.",
-    Stage.PARKED: "It is sent on its own once its database works again.",
-    Stage.IN_DOUBT: "It is settled on its own, by asking Treasure Data: `sluice redrive {option} --kind doubt` does so now.",
-    Stage.DEAD_LETTER: "Fix the cause, then `sluice redrive {option} --kind dead`.",
-    Stage.DROPPED: "A person gave it up.",
+    Stage.WAITING: "It is on the stream, and the worker has not planned it yet. `sluice status {option}` shows why.",
+    Stage.IN_FLIGHT: "It is planned and being sent. `sluice status {option}` shows what it waits for.",
+    Stage.PARKED: "It will be sent automatically once its database works again.",
+    Stage.IN_DOUBT: "The redrive will settle it by querying Treasure Data. To do this now: `sluice redrive {option} --kind doubt`.",
+    Stage.DEAD_LETTER: "Fix the cause, then run `sluice redrive {option} --kind dead`.",
+    Stage.DROPPED: "An operator gave it up.",
     Stage.MISSING: "Its record expired before it could be sent.",
-    Stage.REJECTED: "Its sender was told so. The code says what to fix.",
-    Stage.COPY: "It does not count: another copy of its request does.",
-    Stage.UNKNOWN: "The records that were planned with it have expired, and they did not all fare alike.",
+    Stage.REJECTED: "Its sender received this error code, which tells what to fix.",
+    Stage.COPY: "It does not count, because another copy of its request does.",
+    Stage.UNKNOWN: "The records that were planned with it have expired, and not all of their rows share a state.",
 }
 _WORDS = {
     Stage.IN_FLIGHT: "in flight",
@@ -54,7 +54,7 @@ _WORDS = {
 @click.option(
     "--since",
     type=MOMENT,
-    help="Search from this time on. Default: the time in the id, else a day ago, or an hour for columns.",
+    help="Search from this time on. Default: the time in the id, else a day ago, or an hour ago for columns.",
 )
 @click.option(
     "--for",
@@ -77,10 +77,10 @@ def command(
     raw: bool,
     as_json: bool,
 ) -> None:
-    """Tell where an event is and what became of it: stream, archive, overflow queue, Treasure Data, or set aside.
+    """Show where an event is and what happened to it: stream, archive, overflow queue, Treasure Data, or set aside.
 
-    Several ids find any of these events; visitor=ID is short for td_client_id=ID. Nothing is consumed or changed. The stream is read at
-    half of its capacity, so that the worker goes on.
+    Several ids find any of these events; visitor=ID is short for td_client_id=ID. The search consumes and changes nothing. It uses
+    half of the stream's read capacity, so the worker keeps running.
     """
     ids = frozenset(value for column, value in terms if not column)
     columns = {column: value for column, value in terms if column}
@@ -120,12 +120,12 @@ def command(
     if not found:
         raise Failure(_not_found(since, searched))
     if not searched.is_complete:
-        click.echo(f"Note: the time was up; {_reach(searched)}. Give a longer --for.", err=True)
+        click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)
         raise click.exceptions.Exit(UNFINISHED)
 
 
 def default_since(query: EventQuery, now: float) -> float:
-    """Return where a search begins, UNIX seconds: at the time that an id tells, if it is a UUIDv7 of a clock that is right."""
+    """Return where a search begins, UNIX seconds: at the time in an id, if that is a UUIDv7 and not in the future."""
     began = query.began
     if began is not None and began < now + INACCURACY_SECONDS:
         return began - INACCURACY_SECONDS
@@ -133,7 +133,7 @@ def default_since(query: EventQuery, now: float) -> float:
 
 
 def described(one: Whereabouts, *, raw: bool) -> dict[str, Any]:
-    """Return an event's whereabouts as a JSON object; members that say nothing are left out."""
+    """Return an event's whereabouts as a JSON object, without empty members."""
     seen, span = one.seen, one.span
     members = {
         "account": seen.account,
@@ -177,7 +177,7 @@ def _place(sighting: Sighting) -> dict[str, str]:
 
 
 def lines_of(one: Whereabouts, option: str, *, raw: bool) -> Iterator[str]:
-    """Yield an event's whereabouts for people."""
+    """Yield an event's whereabouts as lines of text."""
     seen, span = one.seen, one.span
     where = f"{seen.account}.{seen.table}" if seen.table else seen.account
     yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {where}")
@@ -226,10 +226,10 @@ def _not_found(since: float, searched: Searched) -> str:
     hidden = ""
     if searched.hidden:
         count = screen.plural(searched.hidden, "message")
-        hidden = f" It may be one of {count} of the overflow queue that SQS does not show now: try again in a minute."
+        hidden = f" SQS currently hides {count} of the overflow queue, which may contain it: try again in a minute."
     if not searched.is_complete:
-        return f"not found in time: {_reach(searched)}.{hidden} Give a longer --for, or a later --since"
+        return f"not found in time: {_reach(searched)}.{hidden} Use a longer --for or a later --since"
     return (
-        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Give an earlier --since; what stream and "
-        "archive have forgotten is in Treasure Data, where a query for its event_id finds it"
+        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Use an earlier --since. If it has expired on the "
+        "stream and in the archive, query Treasure Data for its event_id"
     )

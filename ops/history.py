@@ -1,4 +1,4 @@
-"""What came over the stream: its records, and where it has forgotten them, the archive's."""
+"""The records of a stream: from the stream itself or, where they have expired, from the archive."""
 
 from collections.abc import Iterator
 from operator import attrgetter
@@ -14,20 +14,20 @@ from worker.shards import Shards
 
 _DAY_SECONDS = 86_400.0
 _LONGEST_BEFORE_PLAN_SECONDS = 8 * _DAY_SECONDS
-"""A record may be planned this long after it arrived, also by a stack whose retention was longer once."""
+"""The least to assume for how long after its arrival a record may have been planned, in case the retention was longer once."""
 
 
 class StreamHistory(StreamReader):
     """Reads stream and archive as one.
 
-    A shard of today's stream is named by its id. A shard that the archive alone has, because the stream was deleted or its last record has
-    expired, is named by its chain, `stream@start#shard`.
+    A shard of the current stream is named by its id. A shard that only the archive has, because the stream was deleted or the
+    shard's last record has expired, is named by its chain, `stream@start#shard`.
 
     Args:
         shards: the stream.
         stream: its name.
         archive: the archive.
-        days: for how many days it keeps records; 0 where it is off.
+        days: how many days the archive keeps records for; 0 if it is off.
         clock: tells what has expired.
     """
 
@@ -39,10 +39,10 @@ class StreamHistory(StreamReader):
         self._chains: dict[str, ChainId] = {}
 
     def check(self, start: Border) -> None:
-        """Refuse a range whose beginning has expired, in the archive too.
+        """Check that the beginning of a range has not expired, on the stream or else in the archive.
 
         Raises:
-            Failure: it has expired.
+            Failure: it has expired in both.
             ShardUnreadableError: Kinesis does not answer.
         """
         try:
@@ -53,15 +53,15 @@ class StreamHistory(StreamReader):
                 raise
             if start.at is not None and start.at < oldest:
                 raise Failure(
-                    f"the archive keeps records since {screen.utc(int(oldest) + 1)} only, nothing from {screen.utc(start.at)}: "
-                    f"give --from {screen.utc(int(oldest) + 1)} or later; what is older is in Treasure Data or set aside"
+                    f"the archive has no records from {screen.utc(start.at)}: use --from {screen.utc(int(oldest) + 1)} or later. "
+                    "Older rows are in Treasure Data or set aside"
                 ) from None
 
     def names(self, start: Border, end: Border, only: str | None = None) -> list[str]:
-        """Return the shards that may have records of a range: today's, and before them those that the archive alone has.
+        """Return the shards that may have records of a range: first those that only the archive has, then the current ones.
 
         Raises:
-            Failure: none has the name that is asked for.
+            Failure: there is no shard named `only`.
             ShardUnreadableError: Kinesis does not answer.
             BucketUnavailableError: S3 does not answer.
         """
@@ -78,7 +78,7 @@ class StreamHistory(StreamReader):
         if len(gone) == 1:
             return gone
         known = ", ".join([*self._chains, *current])
-        raise Failure(f"there is no shard {only}: stream and archive have {known}")
+        raise Failure(f"there is no shard {only}: the stream and the archive have {known}")
 
     def chain(self, shard: str) -> ChainId:
         """Return the chain of a shard that `names` returned."""
@@ -88,9 +88,9 @@ class StreamHistory(StreamReader):
         """Yield a shard's records from one border to another, each piece from the stream or from the archive.
 
         Raises:
-            Failure: the first record that was asked for has expired, or never was.
+            Failure: the first record of the range has expired, or never existed.
             ShardUnreadableError: Kinesis does not answer.
-            BucketUnavailableError: S3 does not answer, or with something else.
+            BucketUnavailableError: S3 does not answer, or not with an archived object.
         """
         if shard in self._chains:
             self._check_first_archived(self._chains[shard], start)
@@ -110,21 +110,21 @@ class StreamHistory(StreamReader):
         yield from self._from_archive_on(chain, start, end)
 
     def _check_first_archived(self, chain: ChainId, start: Border) -> None:
-        """Refuse a range whose first record the archive does not have: what it has behind it is not all that was asked for."""
+        """Check that the archive has the first record of a range. Without it, the archive's part would be incomplete."""
         if not self._has_first(chain, start):
             raise ExpiredError(
                 f"{start.number} is not a sequence number of {chain.shard}, or has expired in the archive too: "
-                "give a time with --from"
+                "use a time with --from"
             )
 
     def _has_first(self, chain: ChainId, start: Border) -> bool:
-        """Tell whether the archive has the record at which a range begins; a range of time may begin anywhere."""
+        """Return whether the archive has the record at which a range begins; always true for a range of time."""
         if start.number is None:
             return True
         return any(True for _ in self._archived(chain, start, Border(number=start.number)))
 
     def _from_archive_on(self, chain: ChainId, start: Border, end: Border) -> Iterator[Piece]:
-        """Yield what the stream has forgotten, then what it has: from the record on that was its first, wherever that is now."""
+        """Yield what has expired on the stream, then what it has, starting over if more expires in the meantime."""
         while True:
             kept = self.first(chain.shard)
             yield from self._archived(chain, start, end, kept)
@@ -134,7 +134,7 @@ class StreamHistory(StreamReader):
             try:
                 for records in self.read(chain.shard, start, end):
                     yield Piece(records)
-            except ExpiredError:  # meanwhile
+            except ExpiredError:  # the stream's first record has expired since it was looked up
                 self._check_first_archived(chain, start)
             else:
                 return
@@ -143,14 +143,14 @@ class StreamHistory(StreamReader):
         return any(True for _ in self._archive.listed(self._chains[name], start.at, end.at, self._held()))
 
     def _held(self) -> float:
-        """Return how long after its arrival a record may have been planned."""
+        """Return the longest time between the arrival and the planning of a record, in seconds."""
         retention: float = self._shards.summary()["RetentionPeriodHours"] * 3600.0
         return max(_LONGEST_BEFORE_PLAN_SECONDS, retention + _DAY_SECONDS)
 
     def _archived(
         self, chain: ChainId, start: Border, end: Border, kept: Number | None = None
     ) -> Iterator[Piece]:
-        """Yield what the archive has of a range, in the shard's order; only records before `kept`, if that is given."""
+        """Yield the archive's records of a range, in the shard's order, up to but excluding `kept` if given."""
         objects = self._archive.listed(chain, start.at, end.at, self._held())
         for one in sorted(objects, key=attrgetter("first")):
             if kept is not None and one.first >= kept:
@@ -171,7 +171,7 @@ class StreamHistory(StreamReader):
 
 
 def _is_from(record: Read, start: Border) -> bool:
-    """Tell whether a record is at a range's begin, or behind it."""
+    """Return whether a record is at or after the start of a range."""
     if start.number is not None:
         return int(record["SequenceNumber"]) >= start.number
     return start.at is None or arrival(record) >= start.at

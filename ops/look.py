@@ -1,4 +1,4 @@
-"""The state of a stack, as its stream, ledger, bucket, queue and logs show it."""
+"""The state of a stack, read from its stream, ledger, bucket, queue and logs."""
 
 import time
 from collections import Counter
@@ -29,7 +29,7 @@ _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
 _OPEN_SECONDS = 3.0  # to search the ledger
-_OPEN_AGAIN_SECONDS = 60.0  # it costs, so that --watch does it once a minute
+_OPEN_AGAIN_SECONDS = 60.0  # the search costs read units, so --watch repeats it only once a minute
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,11 +38,11 @@ class ShardState:
 
     Attributes:
         shard: its id.
-        records: behind the last planned span.
-        is_complete: all of them were counted.
-        behind_seconds: age of the oldest record, or of the open span, that is not settled.
-        open_rows: planned and not settled.
-        rows_per_second: delivered in the last five minutes.
+        records: records after the last planned span.
+        is_complete: whether all of them were counted.
+        behind_seconds: age of the oldest unplanned record, or of the open span if that is older.
+        open_rows: rows planned but not settled.
+        rows_per_second: delivery rate over the last five minutes.
     """
 
     shard: str
@@ -58,9 +58,9 @@ class Hold:
     """Records that the worker could not settle when it last tried.
 
     Attributes:
-        reason: as the worker logs it.
-        error: the type of the error, as the worker logs it.
-        seconds: for how long.
+        reason: the reason in the worker's log.
+        error: the type of the error in the worker's log.
+        seconds: how long it has lasted.
     """
 
     reason: str
@@ -73,19 +73,19 @@ class StackState:
     """The state of a stack.
 
     Attributes:
-        shards: of the stream.
+        shards: the stream's shards.
         in_queue: envelopes in the overflow queue.
-        breakers: databases that are failing.
-        aside: rows by kind, account and reason.
-        aside_is_complete: all that is set aside was counted.
+        breakers: failing databases.
+        aside: set-aside rows by kind, account and reason.
+        aside_is_complete: whether all set-aside rows were counted.
         hold: why records are held; None if none are.
-        balance: what was received and what became of it, where asked for.
-        open: spans that have been open for long, beside those that shards are at.
-        notes: of trouble, of the last hour, the oldest first.
+        balance: what was received and what happened to it, if requested.
+        open: spans that have been open for a long time, except those that shards are working on.
+        notes: warnings and errors of the last hour, oldest first.
         unreadable: logs and counts that could not be read, each with the cause.
-        arrivals: what arrived in front of the ledger, where asked for and known.
-        completeness: up to when rows are complete, where asked for.
-        rejected: events of the last day whose senders were told so, by account, table and code.
+        arrivals: the counts taken before the ledger, if requested and known.
+        completeness: the watermarks, if requested.
+        rejected: rejected events of the last day, by account, table and code.
     """
 
     shards: list[ShardState]
@@ -104,12 +104,12 @@ class StackState:
 
     @property
     def behind_seconds(self) -> float:
-        """Age of the oldest record that is not settled."""
+        """The longest that any shard is behind."""
         return max((shard.behind_seconds for shard in self.shards), default=0.0)
 
     @property
     def records(self) -> int:
-        """Records that are not planned."""
+        """Number of records that are not planned yet."""
         return sum(shard.records for shard in self.shards)
 
     @property
@@ -119,7 +119,7 @@ class StackState:
 
 
 def accounting(stack: Stack) -> Accounting:
-    """Return what takes a stack's balances."""
+    """Return a stack's accounting."""
     return Accounting(
         ledger=stack.ledger(),
         shards=stack.shards(),
@@ -133,11 +133,11 @@ def accounting(stack: Stack) -> Accounting:
 
 
 class Look:
-    """Looks at a stack.
+    """Reads the state of a stack.
 
     Args:
-        stack: which one.
-        watermarks: tell up to when rows are complete; None if nobody asks.
+        stack: the stack.
+        watermarks: the source of watermarks; None if they are not requested.
     """
 
     def __init__(self, stack: Stack, watermarks: Watermarks | None = None) -> None:
@@ -149,7 +149,7 @@ class Look:
         self._accounting = accounting(stack)
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
-        """Return how the stack is now."""
+        """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds."""
         notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
         balance, arrivals = None, None
         if balanced:
@@ -180,7 +180,7 @@ class Look:
         )
 
     def _rejected(self) -> Counter[tuple[str, str, str]]:
-        """Return the rejected events of the last day, as far as they were counted within the time."""
+        """Return the rejected events of the last day, as many as can be counted in _COUNT_SECONDS."""
         events: Counter[tuple[str, str, str]] = Counter()
         now = self._clock.now()
         selection = Selection((State.REJECTED,), since=now - _REJECTED_SECONDS)
@@ -194,7 +194,7 @@ class Look:
     def _balance(
         self, since: float | None, until: float | None, unreadable: list[str]
     ) -> tuple[Balance, Arrivals | None]:
-        """Return a balance and what arrived in front of it; that is known unless the balance ends in the past."""
+        """Return a balance, and the arrivals to compare it with; None for these if the balance ends in the past."""
         if until is not None:
             return self._accounting.take(since, until, seconds=_COUNT_SECONDS), None
         if self._stack.folder is not None:
@@ -230,7 +230,7 @@ class Look:
         )
 
     def _aside(self) -> tuple[Counter[tuple[str, str, str]], bool]:
-        """Return what is set aside, and whether all of it was counted within the time."""
+        """Return the set-aside rows, and whether all of them were counted in _COUNT_SECONDS."""
         rows: Counter[tuple[str, str, str]] = Counter()
         until = self._clock.now() + _COUNT_SECONDS
         for chunk in set_aside.chunks(self._ledger, Selection(tuple(ASIDE))):
@@ -242,7 +242,7 @@ class Look:
         return rows, True
 
     def _open_spans(self, unread: Unread) -> Found:
-        """Return what has been open for long, except the spans that shards are at, which count as behind."""
+        """Return spans that have been open for a long time, except each shard's last one, which counts as behind."""
         if self._clock.now() - self._open_at >= _OPEN_AGAIN_SECONDS:
             at = {
                 Place(span.chain, span.after)
@@ -255,14 +255,14 @@ class Look:
 
 
 def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: float) -> Hold | None:
-    """Return why a shard's records are held, as soon as the worker has said so once; None if they are not.
+    """Return why a shard's records are held; None if they are not.
 
-    The worker logs the first record that it could not settle. If the ledger has not settled that record, it is held still.
+    The worker logs the first record that it could not settle. The record is still held if the ledger has not settled it.
 
     Args:
         chain: the shard's chain.
-        head: the last span of the chain, if there is any.
-        notes: warnings and errors, the oldest first.
+        head: the last span of the chain, if any.
+        notes: warnings and errors, oldest first.
         now: UNIX seconds.
     """
     settled = START if head is None else head.last if head.done else head.after
@@ -276,5 +276,5 @@ def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: flo
     if not found:
         return None
     last = found[-1]
-    reason = last.reason or f"an unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
+    reason = last.reason or f"unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
     return Hold(reason, last.error, max(0.0, now - min(began)))

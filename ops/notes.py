@@ -1,4 +1,4 @@
-"""The warnings and errors that the functions have logged lately."""
+"""The warnings and errors that the functions have logged recently."""
 
 import json
 import time
@@ -22,15 +22,15 @@ SERVICES = {
 """The functions whose logs are read, by the outputs that name them."""
 
 UPLOAD_FAILED = "an upload failed"
-"""What the worker logs when Treasure Data begins to fail, before it gives up."""
+"""What the worker logs at the first failed upload, before it gives up."""
 
 _LOCAL_BYTES = 256 * 1024
-_PAGES = 20  # of up to 1 MB or 10,000 events; the answer has pages without any
+_PAGES = 20  # of up to 1 MB or 10,000 events; some pages are empty
 _LEVELS = ("WARNING", "ERROR", "CRITICAL")
 type _Lines = tuple[list[tuple[str, str]], list[str]]
-"""Lines, each with the service that wrote it, and which logs could not be read, each with the cause."""
+"""Lines, each with the service that wrote it, and the logs that could not be read, each with the cause."""
 
-_ENDED_ILL = ("timeout", "error", "failure")
+_FAILED = ("timeout", "error", "failure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class Note:
     """A warning or an error in a function's log.
 
     Attributes:
-        function: which one, as `worker`.
+        function: the function's service name, such as `worker`.
         at: when, as ISO 8601 in UTC.
-        what: happened.
-        why: the reason or error that it gives; empty without one.
+        what: the message.
+        why: the reason or error in the line; empty without one.
         reason: the reason alone.
-        error: the type of the error alone.
-        shard: whose records it concerns, if it concerns any.
-        first: sequence number of the first of them.
+        error: the error's type alone.
+        shard: the shard of the records concerned, if any.
+        first: sequence number of the first of these records.
     """
 
     function: str
@@ -59,22 +59,22 @@ class Note:
 
     @property
     def seconds(self) -> float:
-        """When, in UNIX seconds; 0 if the line does not say."""
+        """The time in UNIX seconds; 0 if the line has none."""
         try:
             return datetime.fromisoformat(self.at).replace(tzinfo=UTC).timestamp()
         except ValueError:
             return 0.0
 
     def is_about_after(self, settled: Number) -> bool:
-        """Tell whether it reports that a record behind `settled` is held."""
+        """Return whether it reports that a record after `settled` is held."""
         return self.first.isdecimal() and number(self.first) > settled
 
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
-    """Return warnings and errors, the oldest first, and which logs could not be read, each with the cause.
+    """Return warnings and errors, oldest first, and the logs that could not be read, each with the cause.
 
     Args:
-        stack: whose.
+        stack: the stack.
         seconds: how far to look back.
     """
     found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time() - seconds)
@@ -98,10 +98,10 @@ def _local(stack: Stack) -> _Lines:
 
 
 def _deployed(stack: Stack, since: float) -> _Lines:
-    """Return what matters of the log group that all functions share."""
+    """Return the relevant lines of the log group that all functions share."""
     lines: list[tuple[str, str]] = []
     levels = [f'($.level = "{level}")' for level in _LEVELS]
-    ends = [f'($.record.status = "{status}")' for status in _ENDED_ILL]
+    ends = [f'($.record.status = "{status}")' for status in _FAILED]
     request: dict[str, Any] = {
         "startTime": int(since * 1000),
         "filterPattern": f"{{ {' || '.join([*levels, *ends])} }}",
@@ -127,15 +127,15 @@ def _deployed(stack: Stack, since: float) -> _Lines:
 
 
 def _service(stack: Stack, log_stream: str) -> str:
-    """Return the function that writes to a log stream, whose name contains the function's."""
+    """Return the service that writes to a log stream: the stream's name contains the function's."""
     names = (service for output, service in SERVICES.items() if stack.outputs.get(output, "?") in log_stream)
     return next(names, "")
 
 
 def _note(service: str, line: str) -> Note | None:
-    """Return what a line says; None unless it is a warning, an error, or a report of an invocation that ended badly.
+    """Parse a log line. Return None unless it is a warning, an error, or Lambda's report of a failed invocation.
 
-    Where the log does not say which function wrote it, a line of Sluice's own does.
+    Sluice's own lines name their service, which counts if the log does not tell the function.
     """
     try:
         said = json.loads(line)
@@ -148,7 +148,7 @@ def _note(service: str, line: str) -> Note | None:
     record = record if isinstance(record, dict) else {}
     status = record.get("status")
     at = str(said.get("timestamp") or said.get("time") or "?")[:19].replace(" ", "T")
-    if status in _ENDED_ILL:  # Lambda's own word on an invocation
+    if status in _FAILED:  # Lambda's own report
         return Note(service, at, f"an invocation ended with {status}", str(record.get("errorType") or ""))
     if said.get("level") not in _LEVELS:
         return None
@@ -161,7 +161,7 @@ def _note(service: str, line: str) -> Note | None:
 
 
 def _exception(said: dict[str, Any]) -> str:
-    """Return the type of the exception that a line reports, and where it was raised; empty where there is none."""
+    """Return the type of the exception in a line, and where it was raised; empty if there is none."""
     frames = said.get("frames")
     places = frames[-1:] if isinstance(frames, list) else []
     return " at ".join(str(part) for part in (said.get("exception_name"), *places) if part)

@@ -1,4 +1,4 @@
-"""Spans that have been open for long: an interrupted replay left them, or the worker holds them."""
+"""Spans that have been open for a long time: an interrupted replay left them, or the worker holds them."""
 
 import shlex
 from collections.abc import Collection
@@ -13,9 +13,9 @@ from worker.record import sequence_number
 from worker.span import Span
 
 LEFT_SECONDS = 900.0
-"""A span that has been open for longer is not being worked on: several invocations have ended since."""
+"""No invocation is working on a span that has been open for longer: several invocations have ended since."""
 MOST = 100
-"""At most this many are listed."""
+"""The most spans that are listed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,9 +28,9 @@ class OpenSpan:
         rows: pending rows.
         first: sequence number of its first record.
         last: sequence number of its last record.
-        tag: of the forced replay that planned it; empty for any other span.
-        account: the only account that the forced replay concerns, or empty.
-        table: likewise.
+        tag: the tag of the forced replay that planned it; empty for any other span.
+        account: the account to which that replay is limited; empty for all.
+        table: the table to which it is limited; empty for all.
     """
 
     shard: str
@@ -44,7 +44,7 @@ class OpenSpan:
 
     @classmethod
     def of(cls, span: Span) -> "OpenSpan":
-        """Return what there is to know of a span."""
+        """Return the description of a span."""
         replay = ForcedReplay.parse(span.chain.replay) if span.chain.is_forced else None
         return cls(
             span.chain.shard,
@@ -59,7 +59,7 @@ class OpenSpan:
         """Return the command line that settles it.
 
         Args:
-            option: names the stack.
+            option: names the stack, such as `--local`.
         """
         words = ["sluice", "replay", *option.split(), "--shard", self.shard]
         words += ["--from", self.first, "--to", self.last]
@@ -72,20 +72,20 @@ class OpenSpan:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Open spans, the oldest first; `is_complete` tells whether the whole ledger was searched."""
+    """Open spans, oldest first. `is_complete` tells whether the whole ledger was searched."""
 
     spans: tuple[OpenSpan, ...] = ()
     is_complete: bool = True
 
 
 def find(ledger: Ledger, clock: Clock, *, seconds: float, beside: Collection[Place] = ()) -> Found:
-    """Search the ledger for spans that have been open for long; one read unit per 8 KB.
+    """Search the ledger for spans that have been open for a long time; one read unit per 8 KB.
 
     Args:
         ledger: the ledger.
         clock: tells the time.
-        seconds: for how long to search, at most.
-        beside: where spans are that are known already.
+        seconds: the most time to search.
+        beside: places of spans to leave out.
 
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.

@@ -1,4 +1,4 @@
-"""`sluice redrive`: sends what is set aside. What is delivered is removed from there; what fails again stays."""
+"""`sluice redrive`: sends what is set aside. Delivered rows are removed from the bucket; rows that fail again stay."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -15,7 +15,7 @@ from worker.delivery import State
 from worker.selection import Selection
 
 DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead", "rejected")}
-"""Kinds that a person can decide about."""
+"""The kinds that an operator can decide about, by decision."""
 _OUTCOMES = ("delivered", "kept", "dead", "dropped")
 
 
@@ -42,24 +42,24 @@ _OUTCOMES = ("delivered", "kept", "dead", "dropped")
     "--drop",
     "decision",
     flag_value="drop",
-    help="Give up rows in doubt that Treasure Data has, or, with --kind dead or rejected, those that nobody needs.",
+    help="Give up rows in doubt that Treasure Data has; with --kind dead or rejected, give up rows that nobody needs.",
 )
 @click.option(
     "--edit",
     "edits",
     is_flag=True,
-    help="Open the rows of dead letters, or with --kind rejected rejected events, in $EDITOR, and send the changed ones.",
+    help="Open dead letters in $EDITOR and send the changed rows. With --kind rejected: the same for rejected events.",
 )
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
 @click.pass_context
 def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
-    """Send what is set aside. Delivered rows are removed from there; what fails again stays.
+    """Send what is set aside. Delivered rows are removed from the bucket; rows that fail again stay.
 
-    If Treasure Data cannot be queried for rows in doubt, decide with --send or --drop. --edit opens the rows of dead letters in
-    an editor. Changed rows are checked and sent; the original rows are kept until they are delivered. With --kind rejected it opens
-    rejected events; repaired ones are put on the stream.
+    If Treasure Data cannot be queried for rows in doubt, decide about them with --send or --drop. --edit opens dead letters in
+    an editor, then checks and sends the changed rows; the originals are kept until these are delivered. With --kind rejected,
+    --edit opens rejected events, and repaired events are put on the stream.
     """
     run(ctx, stack, **options)
 
@@ -82,7 +82,7 @@ def run(
     """Redrive as the options say, and end the command.
 
     Raises:
-        click.UsageError: the options do not go together.
+        click.UsageError: the options exclude each other.
     """
     states = _states(names, decision, edits=edits, as_json=as_json)
     selection = Selection(states, account, table, reason, since)
@@ -93,7 +93,7 @@ def run(
         opened += [chunk] if edits else []
     if not as_json:
         count = screen.plural(selected.total(), "row")
-        screen.say(f"{count} set aside." if selected else "Nothing that matches is set aside.")
+        screen.say(f"{count} set aside." if selected else "No matching rows are set aside.")
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],
@@ -106,7 +106,7 @@ def run(
         ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
     if decision == "drop":
         screen.confirm(
-            f"Sluice will give up {screen.plural(selected.total(), 'row')} and delete its copies. Are you sure?",
+            f"This gives up {screen.plural(selected.total(), 'row')} and deletes Sluice's copies. Continue?",
             yes=yes or as_json,
         )
     event: dict[str, Any] = {"kinds": [state.value for state in states]}
@@ -124,22 +124,22 @@ def run(
 
 
 def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:
-    """Return the states of what is redriven.
+    """Return the states to redrive.
 
     Raises:
-        click.UsageError: the options do not go together.
+        click.UsageError: the options exclude each other.
     """
     if edits and (decision is not None or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
-            "--edit works only on dead letters or rejected events, interactively; it cannot be combined with other kinds, --send,"
+            "--edit is interactive and works on dead letters or rejected events only: do not combine it with other kinds, --send,"
             " --drop or --json"
         )
     if "rejected" in names and decision != "drop" and not edits:
-        raise click.UsageError("rejected events are repaired with --edit, or given up with --drop")
+        raise click.UsageError("to repair rejected events, add --edit; to give them up, add --drop")
     if decision is not None:
         allowed = DECIDED[decision]
         if not set(names) <= set(allowed):
-            raise click.UsageError(f"--{decision} goes only with --kind {' and --kind '.join(allowed)}")
+            raise click.UsageError(f"--{decision} works only with --kind {' and --kind '.join(allowed)}")
         names = names or allowed[:1]
     return tuple(KINDS[name] for name in names or (("dead",) if edits else ("parked", "doubt")))
 
@@ -147,7 +147,7 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
 def _balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
     """Return the totals with `selected` and `untried`, so that each selected row counts once.
 
-    Rows that somebody else has settled meanwhile are untried; rows that were set aside meanwhile were selected too.
+    Rows that somebody else settled in the meantime count as untried, and rows set aside in the meantime as selected.
     """
     tried = sum(totals[name] for name in _OUTCOMES) + totals.get("returned", 0)
     return {"selected": max(selected, tried), **totals, "untried": max(0, selected - tried)}
@@ -156,8 +156,8 @@ def _balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
 def _report(stack: Stack, totals: Mapping[str, int]) -> int:
     dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
     if totals.get("returned"):
-        dropped += f", {totals['returned']:,} put on the stream again"
-    untried = f", {totals['untried']:,} not tried or settled meanwhile" if totals.get("untried") else ""
+        dropped += f", {totals['returned']:,} put back on the stream"
+    untried = f", {totals['untried']:,} not tried or already settled" if totals.get("untried") else ""
     screen.say(
         f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
         f"{totals['dead']:,} new dead letters{dropped}{untried}."
@@ -165,7 +165,7 @@ def _report(stack: Stack, totals: Mapping[str, int]) -> int:
     if totals["kept"]:
         screen.say(f"`sluice status {stack.option}` shows why rows are kept.")
     elif not totals["complete"]:
-        screen.say("Not everything was tried. Run the command again.")
+        screen.say("Some rows were not tried. Run the command again.")
     return _code(totals)
 
 
@@ -174,13 +174,13 @@ def _code(totals: Mapping[str, int]) -> int:
 
 
 def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
-    """Let a person edit dead letters, and send those that were changed; return the exit code."""
+    """Open dead letters in an editor, and send the changed ones; return the exit code."""
     letters = edit.letters_of(opened, stack.set_aside_store())
     if not letters:
-        raise Failure("none of these dead letters has rows to edit: they never became rows")
+        raise Failure("these dead letters cannot be edited: they never became rows")
     edited = edit.ask(edit.text_of(letters), lambda text: edit.read(letters, text), _editor, _again)
     if not edited:
-        screen.say("Nothing was changed, and nothing is sent.")
+        screen.say("Nothing was changed, so nothing is sent.")
         return 0
     screen.confirm(f"Send {screen.plural(sum(one.rows for one in edited), 'row')}?", yes=yes)
     totals = Counter(dict.fromkeys(_OUTCOMES, 0))
@@ -195,14 +195,16 @@ def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
 
 
 def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
-    """Let a person repair rejected events, and put them on the stream; return the exit code."""
+    """Open rejected events in an editor, and put the repaired ones on the stream; return the exit code."""
     plans = {name: account.plan for name, account in accounts.known(stack)[0].items()}
     batches = repair.batches_of(opened, stack.set_aside_store(), plans)
     if not batches:
-        raise Failure("no copies of these events are kept: they have expired, or were more than are kept")
+        raise Failure(
+            "there are no copies of these events: they have expired, or exceeded the number that is kept"
+        )
     found = edit.ask(repair.text_of(batches), lambda text: repair.read(batches, text), _editor, _again)
     if not found:
-        screen.say("Nothing was changed, and nothing is sent.")
+        screen.say("Nothing was changed, so nothing is sent.")
         return 0
     events, dropped = sum(one.events for one in found), sum(one.dropped for one in found)
     rest = f" and give up {dropped:,} others" if dropped else ""
@@ -228,13 +230,13 @@ def _again(mistake: str) -> bool:
 
 
 def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
-    """Invoke the redrive until everything had its turn, or nothing moves any more; return the rows by outcome.
+    """Invoke the redrive until it has tried everything or makes no progress; return the rows by outcome.
 
-    What one run keeps is selected again by the next one; everything else adds up.
+    Each run selects again the rows that the last one kept, so only the last count of kept rows matters. Other outcomes add up.
 
     Args:
-        stack: whose.
-        event: what the redrive's function is to send, or to drop.
+        stack: the stack.
+        event: tells the redrive function what to send or drop.
         tell: called with the number of rows delivered so far.
 
     Raises:

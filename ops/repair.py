@@ -19,9 +19,9 @@ from worker.repair import row_of
 from worker.set_aside import SetAsideStore
 
 _HEAD = """\
-# A line is a number and an event. Change what was wrong, save, and leave the editor.
-# Where you change an event, all others under the same heading must be right too; delete the lines of those that you give up.
-# Events under a heading without a change are left alone.
+# Each line is a number and an event. Fix the events, save, and close the editor.
+# If you change one event, all events under its heading must be valid. Delete the lines of events that you want to give up.
+# A heading under which nothing is changed is skipped.
 """
 
 
@@ -30,8 +30,8 @@ class Original(NamedTuple):
 
     Attributes:
         received_at: UNIX milliseconds.
-        text: what was sent, on one line.
-        message: what its sender was told; empty if that was not kept.
+        text: the event as sent, on one line.
+        message: the error message that its sender received; empty if that was not kept.
     """
 
     received_at: int
@@ -44,8 +44,8 @@ class RejectedBatch:
     """Rejected events that were set aside together.
 
     Attributes:
-        chunk: that holds them.
-        events: those of which copies are kept.
+        chunk: their chunk.
+        events: the events of which copies are kept.
         plan: the account's tracking plan; None if it has none.
     """
 
@@ -55,7 +55,7 @@ class RejectedBatch:
 
     @property
     def title(self) -> str:
-        """What is above its events."""
+        """The heading above its events."""
         group, entry = self.chunk.key.group, self.chunk.entry
         table = group.table or "no known table"
         return f"{group.owner.account}, {table}, {group.code}, since {screen.utc(entry.aside_at // 1000)}"
@@ -63,7 +63,7 @@ class RejectedBatch:
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A batch with repaired events: its title, how many there are, how many are given up, and the event for the redrive."""
+    """A batch with repaired events: its title, the number of events, how many are given up, and the redrive's input."""
 
     title: str
     events: int
@@ -72,7 +72,7 @@ class Repaired:
 
 
 def originals(payload: bytes) -> list[Original]:
-    """Return what is kept of rejected events."""
+    """Return the copies of rejected events in a payload."""
     unpacker = msgpack.Unpacker(max_buffer_size=0)
     unpacker.feed(payload)
     return [
@@ -82,7 +82,7 @@ def originals(payload: bytes) -> list[Original]:
 
 
 def lines(events: Iterable[Original], numbers: Iterable[str] = ()) -> Iterator[str]:
-    """Yield a line for each event, with its number if there are any, under the message that it shares with those before it."""
+    """Yield a line for each event, with its number if given. Consecutive events with the same message follow a line with it."""
     told, coming = "", iter(numbers)
     for event in events:
         if event.message and event.message != told:
@@ -106,12 +106,12 @@ def batches_of(
     """Return the rejected events of which copies are kept.
 
     Args:
-        chunks: that hold them.
-        store: where they are.
+        chunks: their chunks.
+        store: the set-aside store.
         plans: the tracking plans by account.
 
     Raises:
-        Failure: they are too much to edit at once.
+        Failure: the text is too long for one edit.
         BucketUnavailableError: the bucket cannot be reached.
     """
     batches, total = [], 0
@@ -121,19 +121,20 @@ def batches_of(
         try:
             stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
         except InvalidObjectError:
-            continue  # it has expired
+            continue  # the copy has expired
         plan = plans.get(chunk.key.account)
         batches.append(RejectedBatch(chunk, tuple(originals(stored.payload)), plan))
         total += sum(len(event.text) for event in batches[-1].events)
         if total > MOST_TEXT:
             raise Failure(
-                "this is too much to edit at once: narrow it with --account, --table, --reason or --since"
+                f"more than {MOST_TEXT:,} characters cannot be edited at once: select fewer events with --account, --table, "
+                "--reason or --since"
             )
     return batches
 
 
 def text_of(batches: Sequence[RejectedBatch]) -> str:
-    """Return what is opened in the editor."""
+    """Return the text to edit."""
     parts = [_HEAD]
     for number, batch in enumerate(batches, 1):
         parts.append(f"\n# {batch.title}\n")
@@ -143,10 +144,10 @@ def text_of(batches: Sequence[RejectedBatch]) -> str:
 
 
 def read(batches: Sequence[RejectedBatch], text: str) -> list[Repaired]:
-    """Return the batches with changed events, each with the event for the redrive.
+    """Return the batches with changed events, each with the redrive's input.
 
     Raises:
-        MistakeError: a line has no number of an event, or an event breaks the rules or differs from a tracking plan in quarantine.
+        MistakeError: a line lacks an event's number, or an event is invalid or differs from a tracking plan in quarantine mode.
     """
     found: dict[int, dict[int, tuple[int, str]]] = {}
     for line_number, line in enumerate(text.split("\n"), 1):
@@ -186,7 +187,7 @@ def _repaired(batch: RejectedBatch, texts: dict[int, tuple[int, str]]) -> Repair
 def _differences(plan: TrackingPlan | None, table: str, row: Mapping[str, Any]) -> list[str]:
     """Return why the ingest would reject an event by a plan.
 
-    Columns that the ingest itself adds, or whose values it drops or hashes, are not missed: no copy has them as they were.
+    Columns that the ingest adds, drops or hashes are ignored, because the copy does not have their original values.
     """
     if plan is None or plan.mode_of(table) != "quarantine":
         return []

@@ -1,7 +1,7 @@
-"""`sluice replay`: reads a range of the stream, or of the archive, again and passes it to the worker.
+"""`sluice replay`: rereads a range of the stream, or of the archive, and passes it to the worker.
 
-The ledger decides what is sent: delivered rows are skipped, rows that the event source skipped are delivered. With --force,
-rows that Treasure Data has lost are sent again, once per tag.
+The ledger decides what is sent: delivered rows are skipped, and rows that the event source missed are delivered. --force sends
+rows again that Treasure Data has lost, once per tag.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ from worker.record import number
 from worker.selection import Selection
 
 PATIENCE_SECONDS = 300.0
-"""For how long a worker that holds is asked again."""
+"""How long to retry while the worker holds."""
 
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
@@ -41,17 +41,17 @@ Invoke = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 class HoldsError(SluiceError):
-    """The worker holds, and has done so for too long."""
+    """The worker has held for PATIENCE_SECONDS."""
 
 
 @dataclass(frozen=True, slots=True)
 class Stretch:
-    """What is replayed.
+    """The range that is replayed.
 
     Attributes:
         start: where it begins.
         end: where it ends.
-        forced: what is sent again; None where the ledger decides.
+        forced: what to send again; None if the ledger decides.
     """
 
     start: Border
@@ -61,14 +61,14 @@ class Stretch:
 
 @dataclass(slots=True)
 class Progressing:
-    """How far a shard's replay is.
+    """The progress of one shard's replay.
 
     Attributes:
-        records: settled.
+        records: number of settled records.
         arrived: when the last of them arrived, in UNIX seconds.
-        next: the sequence number of the first that is not settled; empty while none was read.
-        passed_over: by account and table, rows that a forced replay has left out.
-        rows: in the records that were read; of a forced replay, those that it concerns.
+        next: the sequence number of the first record read that is not settled; empty if there is none.
+        passed_over: rows that a forced replay has left out, by account and table.
+        rows: rows in the records read; in a forced replay, those that it selects.
     """
 
     records: int = 0
@@ -82,10 +82,10 @@ class Replay:
     """Replays shards.
 
     Args:
-        stream: where the records are.
-        invoke: hands an event to the worker and returns its answer.
-        clock: paces what is tried again.
-        planned: is told of the records before and after they are replayed; None if nobody asks.
+        stream: reads the records.
+        invoke: passes an event to the worker and returns its response.
+        clock: paces retries.
+        planned: counts rows by outcome, if given.
     """
 
     def __init__(
@@ -101,17 +101,17 @@ class Replay:
         self._planned = planned
 
     def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
-        """Replay a stretch of one shard; while the worker is at one batch, the next is read.
+        """Replay a stretch of one shard. The next batch is read while the worker handles the current one.
 
         Args:
             shard: its id.
-            stretch: what of it.
-            settled: is told how far it is, after every answer of the worker.
+            stretch: the range.
+            settled: called with the progress after every response of the worker.
 
         Raises:
             HoldsError: the worker holds.
             Failure: the stretch has expired, or the worker failed.
-            ClientError: AWS refuses.
+            ClientError: AWS rejects a call.
         """
         progress = Progressing()
         pieces = self._stream.pieces(shard, stretch.start, stretch.end)
@@ -171,7 +171,7 @@ class Replay:
 
 
 def _rows(data: bytes, forced: ForcedReplay | None) -> int:
-    """Return how many rows of a record a replay concerns."""
+    """Return how many rows of a record a replay selects."""
     if forced is None or not (forced.account or forced.table):
         return row_count(data)
     try:
@@ -184,7 +184,7 @@ def _rows(data: bytes, forced: ForcedReplay | None) -> int:
 
 
 def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
-    """Return the records from the lowest that the worker reports on."""
+    """Return the records from the first one that the worker reports as failed."""
     failed = [int(failure["itemIdentifier"]) for failure in answer.get("batchItemFailures", ())]
     if not failed:
         return []
@@ -192,7 +192,7 @@ def _unsettled(batch: list[Read], answer: dict[str, Any]) -> list[Read]:
 
 
 def _ahead(made: Iterator[Piece]) -> Iterator[Piece]:
-    """Yield batches while the next one is made in a thread: never more than two are in memory."""
+    """Yield batches while a thread reads the next one. At most two are in memory."""
     with ThreadPoolExecutor(1, "reading ahead") as thread:
         coming = thread.submit(next, made, None)
         while (batch := coming.result()) is not None:
@@ -257,19 +257,19 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Read a range of the stream, or of the archive, again and pass it to the worker.
+    """Reread a range of the stream, or of the archive, and pass it to the worker.
 
-    The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. It is safe to run twice, next to
-    the live worker, or over too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
+    The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. You can safely repeat a replay, run it
+    next to the live worker, or choose too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
-        raise click.UsageError("a sequence number says nothing without its shard: give --shard")
+        raise click.UsageError("a sequence number needs its shard: add --shard")
     if not force and (tag or account or table):
         raise click.UsageError(
-            "--tag, --account and --table go with --force: without it the ledger decides, row by row"
+            "--tag, --account and --table work only with --force: without it, the ledger decides about each row"
         )
     if _is_reversed(start, end):
-        raise click.UsageError("--from is not before --to: exchange them")
+        raise click.UsageError("--from is not before --to: swap them")
     forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
     history = stack.history(clock)
@@ -285,9 +285,9 @@ def command(
     replay = Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
     if forced is not None:
         screen.confirm(
-            "Rows that Treasure Data still has will be doubled. Send them again?", yes=yes or as_json
+            "Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes or as_json
         )
-        # What is not delivered yet is not lost: the worker holds a forced replay until the shard's own chain has it.
+        # First deliver what is not delivered yet: the worker holds a forced replay until the shard's own chain has it.
         stretch = Stretch(start, _past(end, clock.now()), forced)
         plain = Stretch(start, stretch.end)
         code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
@@ -299,12 +299,12 @@ def command(
 
 
 def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
-    """Refuse a forced replay while rows that it may concern are parked or in doubt.
+    """Refuse a forced replay while rows that it may select are parked or in doubt.
 
-    Of a span's table of which rows are set aside it sends nothing, and under its tag it never will.
+    If a table has set-aside rows in a span, the replay sends nothing of that table in that span, and never will under this tag.
 
     Raises:
-        Failure: some are.
+        Failure: such rows are set aside.
     """
     waiting = sum(
         one.entry.rows
@@ -314,8 +314,8 @@ def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay
     )
     if waiting:
         raise Failure(
-            f"{screen.plural(waiting, 'row')} of this {'is' if waiting == 1 else 'are'} set aside, and the replay would leave out "
-            f"others that were planned with {'it' if waiting == 1 else 'them'}: send them first, `sluice redrive {stack.option}`, "
+            f"{screen.plural(waiting, 'row')} in this range {'is' if waiting == 1 else 'are'} set aside, and the replay would skip "
+            f"other rows planned with {'it' if waiting == 1 else 'them'}. Run `sluice redrive {stack.option}` first, "
             "or narrow the replay with --account and --table"
         )
 
@@ -327,7 +327,7 @@ def _is_reversed(start: Border, end: Border) -> bool:
 
 
 def _past(end: Border, now: float) -> Border:
-    """Return an end before which nothing can come any more."""
+    """Return an end before which no more records can arrive."""
     if end.number is not None or (end.at is not None and end.at <= now):
         return end
     return Border(at=int(now * 1000) / 1000)
@@ -339,8 +339,8 @@ def _forced(
     if tag is None:
         if not (start.is_fixed and end.is_fixed):
             raise click.UsageError(
-                "--force needs --from and --to that mean the same whenever they are read (2026-11-24T03:00, or sequence "
-                "numbers), or a --tag: so the same command, run again, is the same replay and doubles nothing"
+                "--force needs --from and --to as absolute times (2026-11-24T03:00) or sequence numbers, or a --tag. Then the same "
+                "command, run again, continues the same replay and duplicates nothing"
             )
         tag = hashlib.sha256(repr((start.at, start.number, end.at, end.number)).encode()).hexdigest()[:12]
     try:
@@ -352,9 +352,9 @@ def _forced(
 def _intention(stretch: Stretch, shards: list[str]) -> str:
     what = f"{screen.plural(len(shards), 'shard')} from {_text(stretch.start, 'the oldest record')} to {_text(stretch.end, 'now')}"
     if stretch.forced is None:
-        return f"Replaying {what}: rows that the ledger lists as delivered are skipped."
+        return f"Replaying {what}. Rows already delivered are skipped."
     of = " ".join(part for part in (stretch.forced.account, stretch.forced.table) if part)
-    return f"Sending again{f' {of}' if of else ''}: {what}, under the tag {stretch.forced.tag}."
+    return f"Sending {f'{of} ' if of else ''}again: {what}, under the tag {stretch.forced.tag}."
 
 
 def _text(border: Border, otherwise: str) -> str:
@@ -384,9 +384,9 @@ def run(
     then: Stretch | None = None,
     planned: Planned | None = None,
 ) -> int:
-    """Replay shards and say how it went; a pass before another (`then`) says nothing unless it stops.
+    """Replay shards and report the result; return the exit code.
 
-    What became of the rows is said if `planned` was told of them.
+    If a second pass follows (`then`), report only an early stop. `planned` supplies the rows by outcome.
     """
     done: dict[str, Progressing] = {}
     code, why = 0, ""
@@ -403,7 +403,7 @@ def run(
                 code, why = INTERRUPTED, "interrupted"
                 break
             except HoldsError as error:
-                code, why = UNFINISHED, f"{error}: `sluice status {stack.option}` says why"
+                code, why = UNFINISHED, f"{error} (`sluice status {stack.option}` shows why)"
                 break
     records = sum(progress.records for progress in done.values())
     passed_over = sum((progress.passed_over for progress in done.values()), Counter[str]())
@@ -430,7 +430,7 @@ def run(
         return code
     if not code:
         kept = (
-            f", {replayed.kept:,} not delivered: `sluice status {stack.option}` says why"
+            f", {replayed.kept:,} not delivered (`sluice status {stack.option}` shows why)"
             if replayed.kept
             else ""
         )
@@ -442,7 +442,7 @@ def run(
         return code
     sent = "" if planned is None else f", {screen.plural(replayed.sent, 'row')} sent"
     click.echo(
-        f"{why}; {screen.plural(records, 'record')} done{sent}. Go on with",
+        f"{why}; {screen.plural(records, 'record')} done{sent}. To continue:",
         err=True,
     )
     for line in left:
@@ -454,12 +454,12 @@ def _say_passed_over(passed_over: Counter[str]) -> None:
     for place, rows in sorted(passed_over.items()):
         said = screen.plural(rows, "row")
         screen.say(
-            f"Not sent: {said} of {place}, planned with rows that are dead letters, dropped or missing."
+            f"Not sent: {said} of {place}, because rows planned with them are dead letters, dropped or missing."
         )
 
 
 def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: dict[str, Progressing]) -> list[str]:
-    """Return the commands that replay what is left, shard by shard."""
+    """Return the commands that replay the rest, shard by shard."""
     lines = []
     for shard in shards:
         progress = done.get(shard)
@@ -484,7 +484,7 @@ def _option(name: str, border: Border) -> list[str]:
 
 
 def _reach(shard: str, done: dict[str, Progressing]) -> dict[str, Any]:
-    """Return how far a replay is, at a shard."""
+    """Return a replay's progress, for the progress bar."""
     arrived = done[shard].arrived
     at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
     return {"description": f"{shard}{at}", "completed": sum(one.records for one in done.values())}

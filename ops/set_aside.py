@@ -1,4 +1,4 @@
-"""What is set aside, as the ledger has it: its worklist says where to look, the spans say what is there."""
+"""Set-aside chunks according to the ledger: its worklist tells which spans have some, and the spans tell which."""
 
 import time
 from collections.abc import Iterator
@@ -17,16 +17,16 @@ KINDS = {
     "dead": State.DEAD_LETTER,
     "rejected": State.REJECTED,
 }
-"""States by their names on the command line."""
+"""States by their name on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 
-_AT_ONCE = 10  # as many as a client has connections
+_AT_ONCE = 10  # as many as a boto3 client has connections
 _BATCH = 100
 
 
 @dataclass(frozen=True, slots=True)
 class SetAsideChunk:
-    """A chunk that is set aside: its span, its key and what the ledger says of it."""
+    """A set-aside chunk: its span, its key and its entry in the ledger."""
 
     span: Span
     key: ChunkKey
@@ -34,9 +34,9 @@ class SetAsideChunk:
 
 
 def chunks(ledger: Ledger, selection: Selection) -> Iterator[SetAsideChunk]:
-    """Yield the chunks that are set aside and selected, each as the ledger has it when it is read.
+    """Yield the selected set-aside chunks, each with its entry when the ledger was read.
 
-    What was set aside within the last moments may not be on the worklist yet.
+    Chunks set aside moments ago may not be on the worklist yet.
 
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.

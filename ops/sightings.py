@@ -1,6 +1,6 @@
-"""Where events are: stream, archive and overflow queue hold envelopes, and are searched for some of their events.
+"""Searches the envelopes on the stream, in the archive and in the overflow queue for events.
 
-An envelope is *sighted* in any number of these places. Nothing is consumed, and nothing is changed.
+An event may be *sighted* in several of these places. A search consumes and changes nothing.
 """
 
 from base64 import b64decode
@@ -21,21 +21,21 @@ if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
 INACCURACY_SECONDS = 300.0
-"""By how much arrival times, and the clocks of those who make ids, may be wrong."""
+"""How far off arrival times, and the clocks of clients that make ids, may be."""
 SECONDS_PER_READ = 0.5
 BYTES_PER_SECOND = 1_000_000
-"""Half of what Kinesis grants a shard, so that the worker keeps the other half."""
+"""Half of what Kinesis allows per shard, so that the worker keeps the other half."""
 
 REJECTED = -1
-"""In place of a block's number: the record's rejected events."""
+"""Used as a block's number for the record's rejected events."""
 
-_LOOKS = 2  # answers that must say that nothing follows
+_LOOKS = 2  # empty reads at the tip after which a shard counts as read
 _FIRST_LIMIT = 100
 _LIMIT_GROWTH = 4
 _MOST_RECORDS = 10_000
-_PEEKS = 3  # receives without a new message, after which the queue counts as seen
+_PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
 _MOST_PEEKS = 500
-_PEEK_SECONDS = 5  # for which a message is hidden, so that the next receive brings others
+_PEEK_SECONDS = 5  # how long a received message is hidden, so that the next receive returns others
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessagesNotVisible",
     "ApproximateNumberOfMessagesDelayed",
@@ -44,7 +44,7 @@ _QUEUE_COUNTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class EventQuery(Wanted):
-    """Which events to find: those that are wanted and have one of these ids; without ids all that are wanted.
+    """A filter that also selects by id. Without ids, it selects as `Wanted` does.
 
     Attributes:
         ids: event ids, or request ids, with or without `#` and the number of an envelope.
@@ -53,21 +53,21 @@ class EventQuery(Wanted):
     ids: frozenset[str] = frozenset()
 
     def is_about(self, seen: Seen) -> bool:
-        """Tell whether an event is sought."""
+        """Return whether the query selects an event."""
         is_known = not self.ids or seen.event_id in self.ids or self.has_request(seen.request_id)
         return is_known and self.has(seen)
 
     def has_request(self, request_id: str) -> bool:
-        """Tell whether a request is sought."""
+        """Return whether the query names a request."""
         return request_id in self.ids or request_id.partition("#")[0] in self.ids
 
     def may_be_in(self, rows: bytes) -> bool:
-        """Tell whether rows may hold a sought event id; without decoding them."""
+        """Return whether rows may contain one of the event ids, without decoding them."""
         return any(one.encode(errors="replace") in rows for one in self.ids)
 
     @property
     def began(self) -> float | None:
-        """The earliest time, in UNIX seconds, that an id tells: that of a UUIDv7. None if there is none."""
+        """The earliest time in the ids that are UUIDv7s, in UNIX seconds; None if there are none."""
         times = [_moment(one) for one in self.ids]
         return min((one for one in times if one is not None), default=None)
 
@@ -87,9 +87,9 @@ class Sighting:
     Attributes:
         source: `stream`, `archive`, `queue` or `set_aside`.
         seen: the event.
-        chain: of the shard that holds it; None where no shard does.
-        record: what holds it; None in the set-aside store.
-        block: which of the record's blocks, rows before what could not become rows, and which item of the block it is.
+        chain: the chain of its shard; None in the queue and the set-aside store.
+        record: its record; None in the set-aside store.
+        block: the number of its block in the record, counting `blocks` before `refused`, and its place in the block.
     """
 
     source: str
@@ -107,15 +107,15 @@ class Sighting:
 
 @dataclass(slots=True)
 class Searched:
-    """How far a search has come.
+    """The progress of a search.
 
     Attributes:
-        records: that were looked at.
-        shards: how many are read.
-        ended: how many of them have been read to the end.
-        at: the arrival of the record that is furthest behind, UNIX seconds; 0 where nobody knows.
-        hidden: messages of the overflow queue that SQS does not show now.
-        is_complete: everything was searched.
+        records: number of records searched.
+        shards: number of shards to read.
+        ended: number of these read to the end.
+        at: how far all shards have been read, as an arrival time in UNIX seconds; 0 if unknown.
+        hidden: messages of the overflow queue that SQS hides at present.
+        is_complete: whether everything was searched.
     """
 
     records: int = 0
@@ -140,7 +140,7 @@ class _Lane:
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """What holds envelopes.
+    """The stores of envelopes.
 
     Attributes:
         shards: the stream.
@@ -156,18 +156,18 @@ class Places:
 
 
 class EventSearch:
-    """Looks for events in all places.
+    """Searches for events in all places.
 
     Args:
-        places: where to look.
-        query: which events.
-        since: UNIX seconds; what was sent before is not searched.
-        until: UNIX seconds at which the search ends, complete or not.
-        clock: paces the reads, and tells when the time is up.
-        progress: told of each read.
+        places: where to search.
+        query: selects events.
+        since: where the search begins, UNIX seconds.
+        until: when the search ends, complete or not, UNIX seconds.
+        clock: paces the reads and measures the time limit.
+        progress: called after each read.
 
     Attributes:
-        done: how far the search has come.
+        done: the progress.
     """
 
     def __init__(
@@ -186,15 +186,15 @@ class EventSearch:
         self._until = until
         self._clock = clock
         self._progress = progress
-        self._enough = float("inf")  # when what is sought has arrived
+        self._enough = float("inf")  # records that arrived later need not be read
         self.done = Searched()
 
     def sightings(self) -> Iterator[Sighting]:
-        """Yield where the events are; once an id is found, only what arrived about then is read.
+        """Yield where the events are. Once an id is found, only records that arrived around the same time are read.
 
         Raises:
-            UnavailableError: bucket or stream cannot be read.
-            ClientError: SQS refuses.
+            UnavailableError: the bucket or stream cannot be read.
+            ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
         is_found = False
@@ -207,15 +207,15 @@ class EventSearch:
             yield from self._on_stream()
 
     def is_time_up(self) -> bool:
-        """Tell whether the search must end, and note it."""
+        """Return whether the time is up; if so, mark the search as incomplete."""
         if self._clock.now() >= self._until:
             self.done.is_complete = False
         return not self.done.is_complete
 
     def _in_archive(self) -> Iterator[Sighting]:
-        """Read what the stream may have forgotten, and what came from the overflow queue and was never on it.
+        """Read records that may have expired on the stream, and those from the overflow queue that were never on it.
 
-        A stream that was deleted, and created again under its name, has forgotten everything.
+        A stream that was deleted and recreated under its name has lost all records.
         """
         shards, archive = self._places.shards, self._places.archive
         summary = shards.summary()
@@ -237,7 +237,7 @@ class EventSearch:
                 yield from self._in(records, chain, "archive")
 
     def _on_stream(self) -> Iterator[Sighting]:
-        """Read all shards in turn."""
+        """Read all shards, each when it is due."""
         shards = self._places.shards
         lanes = [
             _Lane(shards.chain(shard.shard_id), shards.cursor(shard.shard_id, Position(moment=self._since)))
@@ -260,11 +260,11 @@ class EventSearch:
             self._progress(self.done)
 
     def _read(self, lane: _Lane) -> list[Record]:
-        """Make one read, within the budget."""
+        """Make one read, within the read budget."""
         began = self._clock.now()
         try:
             page = lane.cursor.read(lane.limit)
-        except NoSuchRecordError:  # records have expired meanwhile, or this clock is ahead
+        except NoSuchRecordError:  # records have just expired, or this clock is ahead
             lane.cursor.seek(Position())
             page = None
         lane.due = max(began + SECONDS_PER_READ, lane.cursor.due if page is None else 0.0)
@@ -283,7 +283,7 @@ class EventSearch:
         return records
 
     def _on_queue(self) -> Iterator[Sighting]:
-        """Look at messages without taking them: each is hidden from the drainer for seconds only, and none is deleted."""
+        """Receive messages without deleting them: each is hidden from the drainer for only a few seconds."""
         sqs, url = self._places.sqs, self._places.queue_url
         answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
         self.done.hidden = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
@@ -296,11 +296,11 @@ class EventSearch:
                 VisibilityTimeout=_PEEK_SECONDS,
                 AttributeNames=["SentTimestamp"],
             ).get("Messages", [])
-            fresh = [one for one in received if one["MessageId"] not in known]
-            idle = 0 if fresh else idle + 1
+            new = [one for one in received if one["MessageId"] not in known]
+            idle = 0 if new else idle + 1
             if idle >= _PEEKS:
                 break
-            for message in fresh:
+            for message in new:
                 known.add(message["MessageId"])
                 sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
                 record = _of_message(message["Body"], sent_at)
@@ -321,7 +321,7 @@ class EventSearch:
 def _events(
     record: Record, chain: ChainId | None, query: EventQuery
 ) -> Iterator[tuple[tuple[int, int], Seen]]:
-    """Yield the events of a record that may be sought, each with its block and its place in that."""
+    """Yield the events of a record that the query may select, each with its block and its place in it."""
     common = common_of(record, None if chain is None else chain.shard)
     is_sought = not query.ids or query.has_request(record.request_id)
     for index, (table, _, rows) in enumerate(record.blocks):

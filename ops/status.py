@@ -32,7 +32,7 @@ _COLUMNS = {
     "dropped": State.DROPPED,
     "missing": State.MISSING,
 }
-_RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # shown where there are any
+_RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # columns shown only if they have rows
 _REJECTED_LINES = 20
 
 
@@ -72,7 +72,7 @@ def command(
     look = Look(stack, stack.watermarks() if complete else None)
     balanced = everything or since is not None or until is not None
     if since is not None and until is not None and since >= until:
-        raise click.UsageError("--since is not before --until: exchange them")
+        raise click.UsageError("--since is not before --until: swap them")
     if watch:
         _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
@@ -87,7 +87,7 @@ def command(
 
 
 def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
-    """Show the state again and again: on a terminal in place, in a pipe one below the other, with --json one a line."""
+    """Show the state repeatedly: in place on a terminal, appended in a pipe, one JSON document per line with --json."""
     out = Console(highlight=False)
     in_place = out.is_terminal and not as_json
     if in_place:
@@ -120,7 +120,7 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
 def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> None:
     for line, style in lines:
         out.print(Text(line, style))
-    out.print(f"as of {at}; Ctrl-C ends", style="dim")
+    out.print(f"as of {at}; Ctrl-C stops", style="dim")
     for title, columns, rows in tables:
         if rows:
             out.print(f"\n{title}")
@@ -128,7 +128,7 @@ def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Itera
 
 
 def _put(out: Console, text: str, *, in_place: bool) -> None:
-    """Write a frame; in place, as much of it as fits the terminal."""
+    """Write a frame. In place, write only what fits the terminal."""
     if not in_place:
         click.echo(text)
         return
@@ -160,14 +160,14 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         ],
     )
     yield (
-        "Set aside" if state.aside_is_complete else "Set aside, as far as it was counted",
+        "Set aside" if state.aside_is_complete else "Set aside (count incomplete)",
         ("kind", "account", "reason", "rows"),
         [(*place, rows) for place, rows in sorted(state.aside.items())],
     )
     rejected = state.rejected if state.balance is None else state.balance.rejected
     most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))
     yield (
-        "Rejected events, of one day" if state.balance is None else "Rejected events",
+        "Rejected events in the last day" if state.balance is None else "Rejected events",
         ("account", "table", "code", "events"),
         [(*place, number) for place, number in most[:_REJECTED_LINES]],
     )
@@ -177,14 +177,14 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
     )
     yield (
-        "Open spans" if state.open.is_complete else "Open spans, as far as the ledger was looked through",
-        ("shard", "since", "rows", "go on with"),
+        "Open spans" if state.open.is_complete else "Open spans (search incomplete)",
+        ("shard", "since", "rows", "settle with"),
         [
             (one.shard, screen.utc(int(one.planned_at)), one.rows, one.command(option))
             for one in state.open.spans
         ],
     )
-    yield "Last errors, of one hour", ("function", "times", "last", "what", "why"), _errors(state.notes)
+    yield "Errors in the last hour", ("function", "times", "last", "what", "why"), _errors(state.notes)
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.completeness is not None:
         yield watermark.section(state.completeness)
@@ -192,7 +192,7 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         yield from _balanced(state.balance)
     if state.arrivals is not None:
         yield (
-            "Before the ledger",
+            "Arrivals, compared with the ledger",
             ("counted by", "time", "counted", "in the ledger or waiting", "adds up"),
             [_arrived(state.arrivals)],
         )
@@ -211,7 +211,7 @@ def _arrived(arrivals: Arrivals) -> tuple[object, ...]:
 
 
 def _errors(notes: list[Note]) -> list[tuple[object, ...]]:
-    """Return a line for each kind of trouble, the latest first."""
+    """Return a line for each kind of warning or error, latest first."""
     times = Counter((note.function, note.what, note.why) for note in notes)
     last = {(note.function, note.what, note.why): note.at for note in notes}
     latest = sorted(last, key=lambda kind: last[kind], reverse=True)[:_ERRORS]
@@ -244,12 +244,12 @@ def _balanced(balance: Balance) -> Iterator[Section]:
     blank = [""] * (len(names) - 3)
     lines += [("waiting", where, what, *blank) for where, what in waiting if not what.startswith("0 ")]
     yield "Reconciliation in rows", names, lines
-    again = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
-    yield "Sent again by forced replays", names, again
+    resent = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
+    yield "Sent again by forced replays", names, resent
 
 
 def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
-    """Return the state as JSON's types."""
+    """Return the state as a JSON object."""
     return {
         "healthy": found[0].health is Health.HEALTHY,
         "verdict": found[0].line,
@@ -298,7 +298,7 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
                 "aside": {
                     name: rows.states[state]
                     for name, state in KINDS.items()
-                    if state is not State.REJECTED  # which are not received
+                    if state is not State.REJECTED  # rejected events do not count as received
                 },
                 "in_flight": rows.in_flight,
                 "dropped": rows.states[State.DROPPED],

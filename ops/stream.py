@@ -1,4 +1,4 @@
-"""Ranges of the stream: read shard by shard, and turned into events as Lambda passes them to the worker."""
+"""Reads ranges of the stream, shard by shard, and turns their records into events as Lambda passes them to the worker."""
 
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,9 +19,9 @@ from worker.record import Number, number
 from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
-"""An event's size: below the 6 MB that Lambda takes."""
+"""The largest event, below Lambda's limit of 6 MB."""
 _EVENT_RECORDS = 10_000
-_MEMBER_BYTES = 700  # what a record's member takes beside its data
+_MEMBER_BYTES = 700  # a record's size in an event, without data and partition key
 _TRIMMED_MARGIN_SECONDS = 60.0
 
 Read = Mapping[str, Any]
@@ -30,9 +30,9 @@ Read = Mapping[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Border:
-    """Where a stretch begins or ends: a time (UNIX seconds) or a sequence number; without either the stream's own.
+    """Where a range begins or ends: a time (UNIX seconds), a sequence number, or by default the stream's own end.
 
-    `is_fixed` tells that what somebody typed means the same whenever it is read.
+    `is_fixed` tells that the operator's text means the same at any time, unlike `2h`.
     """
 
     at: float | None = None
@@ -40,22 +40,22 @@ class Border:
     is_fixed: bool = False
 
     def is_before(self, record: Read) -> bool:
-        """Tell whether a record stands behind it, as an end: its time is not earlier, its number higher."""
+        """Return whether a range that ends here excludes a record: ends are inclusive as numbers, exclusive as times."""
         if self.number is not None:
             return int(record["SequenceNumber"]) > self.number
         return self.at is not None and arrival(record) >= self.at
 
 
 class ExpiredError(Failure):
-    """The stream no longer keeps what was asked for."""
+    """The start of the range has expired."""
 
 
 class Piece(NamedTuple):
     """Records of a shard, in order.
 
     Attributes:
-        records: them.
-        chain: the shard's, where they come from the archive; None where they come from the stream.
+        records: the records.
+        chain: the shard's chain if they come from the archive; None if they come from the stream.
     """
 
     records: list[Read]
@@ -67,7 +67,7 @@ class StreamReader:
 
     Args:
         shards: the stream.
-        clock: tells where the stream ends at the beginning of a read, and what has expired.
+        clock: tells when a read begins, and what has expired.
     """
 
     def __init__(self, shards: Shards, clock: Clock) -> None:
@@ -87,7 +87,7 @@ class StreamReader:
         return self._shards.chain(shard)
 
     def check(self, start: Border) -> None:
-        """Refuse a range whose beginning has expired. If it begins at a sequence number, `read` does so.
+        """Check that the start of a range has not expired. If it is a sequence number, `read` checks it.
 
         Raises:
             ExpiredError: it has expired.
@@ -98,17 +98,17 @@ class StreamReader:
         is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
         if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
             raise ExpiredError(
-                f"the stream keeps records since {screen.utc(int(oldest) + 1)} only, nothing from {screen.utc(start.at)}: "
-                f"give --from {screen.utc(int(oldest) + 1)} or later; what is older is in Treasure Data or set aside"
+                f"the stream has no records from {screen.utc(start.at)}: use --from {screen.utc(int(oldest) + 1)} or later. "
+                "Older rows are in Treasure Data or set aside"
             )
 
     def read(self, shard: str, start: Border, end: Border) -> Iterator[list[Read]]:
-        """Yield a shard's records from one border to another, read by read; empty where a read brought none.
+        """Yield a shard's records from one border to another, one list per read, which may be empty.
 
-        Without an end it goes to the last record that arrived before it began to read.
+        Without an end, this stops after the last record that arrived before it began.
 
         Raises:
-            ExpiredError: the first record that was asked for has expired, or never was.
+            ExpiredError: the first record of the range has expired, or never existed.
             ShardUnreadableError: Kinesis does not answer.
         """
         began = self._clock.now()
@@ -128,11 +128,11 @@ class StreamReader:
         except ShardUnreadableError as error:
             if not is_checked and _is_invalid(error):
                 raise ExpiredError(
-                    f"{start.number} is not a sequence number of {shard}, or has expired: give a time with --from"
+                    f"{start.number} is not a sequence number of {shard}, or has expired: use a time with --from"
                 ) from error
             raise
         if not is_checked:
-            raise ExpiredError(f"the shard {shard} does not show the record {start.number}: it has expired")
+            raise ExpiredError(f"the record {start.number} of {shard} has expired: use a time with --from")
 
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """Yield a shard's records from one border to another, piece by piece.
@@ -143,7 +143,7 @@ class StreamReader:
             yield Piece(records)
 
     def first(self, shard: str) -> Number | None:
-        """Return the number of the first record that the stream keeps of a shard; None if it shows none, at two looks.
+        """Return the number of the first record that the stream has of a shard; None if two attempts find none.
 
         Raises:
             ShardUnreadableError: Kinesis does not answer.
@@ -164,13 +164,13 @@ class StreamReader:
     def _check_first(self, shard: str, start: Border, record: Read) -> None:
         if start.number is not None and int(record["SequenceNumber"]) > start.number:
             raise ExpiredError(
-                f"the record {start.number} of {shard} has expired: the first that is kept is "
-                f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}; give that with --from"
+                f"the record {start.number} of {shard} has expired. The oldest record is "
+                f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}: use this with --from"
             )
 
 
 def member(record: Read, shard: str) -> dict[str, Any]:
-    """Return a record as it stands in Lambda's event, but for the stream's own name, which nobody looks at."""
+    """Return a record as a member of Lambda's event. The stream's name and region are placeholders, which nothing reads."""
     return {
         "kinesis": {
             "kinesisSchemaVersion": "1.0",
@@ -190,12 +190,12 @@ def member(record: Read, shard: str) -> dict[str, Any]:
 
 
 def size(record: Read) -> int:
-    """Return how many bytes of an event a record takes, at most."""
+    """Return the most bytes that a record takes in an event."""
     return _MEMBER_BYTES + len(record["PartitionKey"]) + (len(record["Data"]) + 2) // 3 * 4
 
 
 def batches_of(pieces: Iterable[Piece]) -> Iterator[Piece]:
-    """Yield the records of pieces in batches that fit an event; none has records of both stream and archive."""
+    """Yield the records of pieces in batches that fit an event. No batch mixes stream and archive."""
     for chain, same in groupby(pieces, key=attrgetter("chain")):
         records = (record for piece in same for record in piece.records)
         for batch in batches(records, size, EVENT_BYTES, _EVENT_RECORDS):
@@ -209,6 +209,6 @@ def arrival(record: Read) -> float:
 
 
 def _is_invalid(error: ShardUnreadableError) -> bool:
-    """Tell whether Kinesis does not know a sequence number."""
+    """Return whether Kinesis rejected a sequence number as unknown."""
     cause = error.__cause__
     return isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "InvalidArgumentException"

@@ -1,11 +1,11 @@
-"""The events of a stream as they arrive: those that were accepted, and those and the requests that were rejected.
+"""Follows a stream's events as they arrive: accepted events, rejected events and refused requests.
 
-Each shard is read once a second, and at most at 400 kB/s: a fifth of the reads and of the bytes that Kinesis grants a shard, so
-that the worker never waits for it. A shard that brings more than that falls behind; the tail says so, and after a minute goes on
-with what arrives then. Whatever Kinesis answers, it goes on: it begins again behind the last record that it has seen, and a shard
-that was split or merged leads to the shards that came of it.
+Each shard is read once a second and at 400 kB/s at most: a fifth of the calls and bytes that Kinesis allows per shard, so the
+worker never waits for the tail. On a busier shard the tail falls behind. It says so, and once it is a minute behind it skips to
+what arrives now. It survives errors of Kinesis by continuing after the last record it has seen, and follows a split or merged
+shard to its children.
 
-Requests that were rejected as a whole are on no stream. They come from the ingest's log.
+Refused requests never reach the stream. They come from the ingest's log.
 """
 
 import json
@@ -34,23 +34,23 @@ if TYPE_CHECKING:
     from mypy_boto3_logs import CloudWatchLogsClient
 
 SECONDS_PER_READ = 1.0
-"""Kinesis answers five reads a second and shard."""
+"""Kinesis allows five reads per second and shard."""
 BYTES_PER_SECOND = 400_000
-"""Kinesis gives out 2 MB a second and shard."""
+"""Kinesis allows 2 MB per second and shard."""
 LAG_SECONDS = 2.0
-"""From how far behind on the tail says that it lags."""
+"""How far behind a tail must be to say that it lags."""
 SKIP_SECONDS = 60.0
-"""How far a tail may fall behind before it goes on with what arrives then."""
+"""How far a tail may fall behind before it skips to what arrives now."""
 
-_FIRST_LIMIT = 20  # records of the first read, of whose size nothing is known; each is 700 KiB at most
+_FIRST_LIMIT = 20  # records of the first read, when their size is unknown; each is 700 KiB at most
 _LIMIT_GROWTH = 4
 _MOST_RECORDS = 10_000
 _SAY_AGAIN_SECONDS = 10.0
-_PATIENCE_SECONDS = 5.0  # before a shard, or a log, that failed is tried again
+_PATIENCE_SECONDS = 5.0  # before a failed read of a shard or log is retried
 _LIST_SECONDS = 5.0  # between two lists of the shards, while some are missing
 _LOG_SECONDS = 2.0
 _LOG_READ_SECONDS = 5.0
-_LOG_LATE_SECONDS = 60.0  # by which a line may be late in CloudWatch Logs
+_LOG_LATE_SECONDS = 60.0  # how late a line may show up in CloudWatch Logs
 _LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
 _LOG_BYTES = 1 << 20
 _AT_ONCE = 32
@@ -58,10 +58,7 @@ _EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
 
 
 class Kind(StrEnum):
-    """What was seen.
-
-    An event was accepted. A rejected one was not, though its request was. Of a refused request nothing was accepted.
-    """
+    """The kind of what was seen: an accepted event, a rejected event of an accepted request, or a request refused as a whole."""
 
     EVENT = "event"
     REJECTED = "rejected"
@@ -73,18 +70,18 @@ class Seen:
     """An event, or a refused request.
 
     Attributes:
-        kind: which.
+        kind: event, rejected event or refused request.
         at: when the ingest received it, UNIX seconds.
         arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
-        account: whose it is; empty where nobody knows.
-        table: its table; empty where it has none.
-        key_id: of the write key that it came by; empty where nobody knows.
+        account: its account; empty if unknown.
+        table: its table; empty without one.
+        key_id: the id of its write key; empty if unknown.
         event_id: its id; empty for what never became a row.
-        request_id: of its envelope; of a refused request the gateway's.
-        shard: where it is on the stream.
-        sequence_number: of its record.
-        row: its columns; of a rejected event what the sender wrote, if that is an object.
-        code: why it was rejected.
+        request_id: its envelope's request id; for a refused request, the gateway's.
+        shard: its shard on the stream.
+        sequence_number: its record's sequence number.
+        row: its columns; for a rejected event, the original if that is a JSON object.
+        code: why it was rejected or refused.
         path: the route of a refused request.
     """
 
@@ -104,7 +101,7 @@ class Seen:
 
 
 class Trouble(StrEnum):
-    """What a tail has to say of itself."""
+    """What a tail may report about itself."""
 
     LAGS = "lags"
     CAUGHT_UP = "caught_up"
@@ -114,12 +111,12 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """What a tail has to say of itself.
+    """A tail's report about itself.
 
     Attributes:
-        trouble: what.
+        trouble: the kind of report.
         source: the shard, or `log`.
-        seconds: how far it is behind, or how much was skipped; 0 where nobody knows.
+        seconds: how far it is behind, or how much was skipped; 0 if unknown.
         cause: why it cannot be read.
     """
 
@@ -131,12 +128,12 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """Which events to show; without conditions all.
+    """A filter for events. By default it selects all.
 
     Attributes:
-        account: only this account's.
-        table: only this table's.
-        columns: only those whose columns have these values, as text.
+        account: only this account's; empty for all.
+        table: only this table's; empty for all.
+        columns: only events with these column values, compared as text.
         rejected_only: only rejected events and refused requests.
     """
 
@@ -146,7 +143,7 @@ class Wanted:
     rejected_only: bool = False
 
     def has(self, seen: Seen) -> bool:
-        """Tell whether an event, or a refused request, is wanted."""
+        """Return whether the filter selects an event or a refused request."""
         return (
             not (self.rejected_only and seen.kind is Kind.EVENT)
             and self.account in ("", seen.account)
@@ -156,7 +153,7 @@ class Wanted:
 
 
 def text_of(value: Any) -> str:
-    """Return a column's value as people write it."""
+    """Return a column's value as text: a string as it is, anything else as JSON."""
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False, default=repr)
@@ -166,26 +163,26 @@ class Source(Protocol):
     """What a tail reads: a shard, or the log of refused requests."""
 
     due: float
-    """UNIX seconds before which it must not be read."""
+    """When it may be read next, UNIX seconds."""
     ended: bool
-    """Nothing ever comes from it any more."""
+    """Whether it will never return anything again."""
 
     def step(self) -> Sequence[Seen | Notice]:
-        """Read once and return what that brought."""
+        """Read once, and return what was found."""
         ...
 
 
 class LiveShard:
-    """Reads one shard within a fifth of its budget.
+    """Reads one shard within a fifth of its read budget.
 
     Args:
         shards: the stream.
-        shard: which.
+        shard: the shard.
         position: where to begin.
         clock: paces the reads.
 
     Attributes:
-        shard: which.
+        shard: the shard.
     """
 
     def __init__(self, shards: Shards, shard: Shard, position: Position, clock: Clock) -> None:
@@ -206,13 +203,13 @@ class LiveShard:
         """Make one read.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses for good.
+            ShardUnreadableError: Kinesis rejects the read with a 4xx status.
         """
         began = self._clock.now()
         self.due = began + SECONDS_PER_READ
         try:
             page = self._cursor.read(self._limit)
-        except NoSuchRecordError:  # it has expired, or this clock is ahead of Kinesis'
+        except NoSuchRecordError:  # it has expired, or this clock is ahead of Kinesis's
             return [self._seek_tip(0.0)]
         except ShardUnreadableError as error:
             return [self._wait(error)]
@@ -252,7 +249,7 @@ class LiveShard:
         return Notice(Trouble.SKIPPED, self.shard.shard_id, skipped)
 
     def _wait(self, error: ShardUnreadableError) -> Notice:
-        """Begin again in a while, unless Kinesis refuses for good."""
+        """Schedule a retry, unless Kinesis answered with a 4xx status."""
         cause = error.__cause__
         status = 500
         if isinstance(cause, ClientError):
@@ -265,14 +262,14 @@ class LiveShard:
 
 
 class Tail:
-    """Yields what arrives.
+    """Follows a stream.
 
     Args:
         shards: the stream.
         clock: paces the reads.
-        since: UNIX seconds at which to begin; None begins with what arrives now.
-        wanted: which events to show.
-        scrubs: whether personal data is replaced.
+        since: where to begin, UNIX seconds; None begins with what arrives now.
+        wanted: the events to show.
+        scrubs: whether to replace personal data.
         log: the log of refused requests, if it can be read.
         executors: read several shards at once.
     """
@@ -316,17 +313,17 @@ class Tail:
         return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
 
     def stop(self) -> None:
-        """Let `events` end soon; any thread may call it."""
+        """Make `events` end soon. Any thread may call this."""
         self._stopped = True
 
     def events(self, until: float = float("inf")) -> Iterator[Seen | Notice]:
         """Yield events, refused requests and notices as they come, until `stop` is called.
 
         Args:
-            until: UNIX seconds at which to end.
+            until: when to end, UNIX seconds.
 
         Raises:
-            ShardUnreadableError: Kinesis refuses for good: the stream is gone, or the person may not read it.
+            ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.
         """
         self._list()
         with self._executors() as executor:
@@ -349,7 +346,7 @@ class Tail:
                     self._list_at = float("-inf")
 
     def _start(self, executor: Executor, reading: set[int]) -> float:
-        """Start the reads that are due; return when the next one is, UNIX seconds."""
+        """Start the reads that are due. Return when the next one is due, UNIX seconds."""
         sources: list[Source] = [*self._lanes.values(), *([self._log] if self._log else [])]
         idle = sorted((one for one in sources if id(one) not in reading), key=lambda one: one.due)
         now = self._clock.now()
@@ -368,7 +365,7 @@ class Tail:
         return replace(found, row=personal_data.scrub(found.row)) if self._scrubs else found
 
     def _list(self) -> None:
-        """Begin with the shards that are there: at the tip of those that are open, or at a time in all of them."""
+        """Begin with the current shards: at the tip of the open ones, or at `since` in all of them."""
         self._list_at = self._clock.now()
         for shard in self._shards.all():
             self._known.add(shard.shard_id)
@@ -378,7 +375,7 @@ class Tail:
                 self._add(shard, Position(is_tip=True))
 
     def _list_missing(self) -> None:
-        """Add the shards that have come of splits and merges, from their oldest record on."""
+        """Add the shards created by splits and merges, from their oldest record on."""
         covered = sum(len_of(lane.shard.keys) for lane in self._lanes.values())
         if covered >= HASH_KEYS or self._clock.now() - self._list_at < _LIST_SECONDS:
             return
@@ -393,7 +390,7 @@ class Tail:
 
 
 def len_of(keys: range) -> int:
-    """Return how many hash keys a shard takes; `len` ends at 2^63."""
+    """Return how many hash keys a shard covers; `len` overflows at 2^63."""
     return keys.stop - keys.start
 
 
@@ -402,7 +399,7 @@ def _step_of(source: Source) -> Callable[[], tuple[Source, Sequence[Seen | Notic
 
 
 def common_of(record: Record, shard: str | None) -> Seen:
-    """Return what the events of a record have in common; without a shard, it has no place on the stream."""
+    """Return what all events of a record have in common. `shard` is None for a record that is not on the stream."""
     return Seen(
         kind=Kind.EVENT,
         at=record.received_at / 1000,
@@ -416,7 +413,7 @@ def common_of(record: Record, shard: str | None) -> Seen:
 
 
 def events_of(record: Record, shard: str) -> Iterator[Seen]:
-    """Yield the events of a record, and what of it could not become rows."""
+    """Yield the events of a record, including those that could not become rows."""
     common = common_of(record, shard)
     for table, _, rows in record.blocks:
         for row in unpacked(rows):
@@ -433,10 +430,10 @@ def rejected(common: Seen, code: str, table: str, original: Any) -> Seen:
     """Return a rejected event.
 
     Args:
-        common: what is known of its record.
+        common: the members that it shares with its record's other events.
         code: why it was rejected.
-        table: its table; empty where only the event itself may say.
-        original: what its sender wrote; empty where that was not kept.
+        table: its table; if empty, the event's own member `table` counts.
+        original: what its sender wrote; empty if that was not kept.
     """
     values = json_object(original)
     named = values.get("table")
@@ -453,7 +450,7 @@ def rejected(common: Seen, code: str, table: str, original: Any) -> Seen:
 
 
 def unpacked(data: bytes) -> Iterator[Any]:
-    """Yield MessagePack values that stand back to back, as far as they can be read."""
+    """Yield concatenated MessagePack values, up to the first that cannot be read."""
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
     unpacker.feed(data)
     try:
@@ -463,7 +460,7 @@ def unpacked(data: bytes) -> Iterator[Any]:
 
 
 def json_object(original: Any) -> dict[str, Any]:
-    """Return what a sender wrote, if it is a JSON object; else nothing, because nobody can tell what of it is personal."""
+    """Return a sender's original if it is a JSON object, else an empty one: personal data cannot be told apart in other text."""
     try:
         value = json.loads(original)
     except (ValueError, TypeError):
@@ -477,7 +474,7 @@ class LocalLog:
     Args:
         path: the log.
         clock: paces the reads.
-        since: UNIX seconds of the first line to show; None begins with what is written now.
+        since: where to begin, UNIX seconds; None begins with what is written now.
     """
 
     def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
@@ -491,7 +488,7 @@ class LocalLog:
             self._offset = path.stat().st_size
 
     def step(self) -> Sequence[Seen | Notice]:
-        """Return the refused requests of the lines that are complete."""
+        """Return the refused requests in the complete lines."""
         self.due = self._clock.now() + SECONDS_PER_READ / 2
         try:
             with self._path.open("rb") as log:
@@ -510,14 +507,14 @@ class LocalLog:
 class CloudWatchLog:
     """Reads refused requests from the log of a deployed stack's ingest.
 
-    CloudWatch shows lines some seconds late and not in order, so each read looks back.
+    CloudWatch shows lines some seconds late and out of order, so each read looks back.
 
     Args:
         logs: a boto3 client of CloudWatch Logs.
-        functions: a boto3 client of Lambda, which tells the log group.
+        functions: a boto3 client of Lambda, to look up the log group.
         function: the ingest's name.
         clock: paces the reads.
-        since: UNIX seconds of the first line to show; None begins with what is written now.
+        since: where to begin, UNIX seconds; None begins with what is written now.
     """
 
     def __init__(
@@ -540,7 +537,7 @@ class CloudWatchLog:
         self._seen: dict[str, float] = {}
 
     def step(self) -> Sequence[Seen | Notice]:
-        """Ask once; without the right to, say so and never ask again."""
+        """Query the log once. If that is not permitted, report it and never query again."""
         now = self._clock.now()
         self.due = now + _LOG_SECONDS
         try:
@@ -584,9 +581,9 @@ class CloudWatchLog:
 
 
 def refused_request(line: str) -> Seen | None:
-    """Return the refused request that a line of the ingest's log tells of; None if it tells of something else.
+    """Return the refused request that a line of the ingest's log reports; None if it reports something else.
 
-    A request with a single event is refused with the event's code where that is rejected: the stream tells of that.
+    Lines with an event's code are skipped: they report a request with one rejected event, which is on the stream.
     """
     try:
         said = json.loads(line)
@@ -604,7 +601,7 @@ def refused_request(line: str) -> Seen | None:
 
 
 def _moment(text: str) -> float:
-    """Return the UNIX seconds of a log line's time; 0 where it has none."""
+    """Return a log line's time in UNIX seconds; 0 if it has none."""
     try:
         found = datetime.fromisoformat(text.replace(",", "."))
     except ValueError:

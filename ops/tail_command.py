@@ -19,18 +19,18 @@ from ops.stack import Stack, works_on_stack
 from ops.tail import Kind, Notice, Seen, Tail, Trouble, Wanted, text_of
 
 ALIASES = {"visitor": "td_client_id"}
-"""Columns that have a second name on the command line."""
+"""Short names of columns on the command line."""
 
 _STYLES = {Kind.EVENT: "", Kind.REJECTED: "red", Kind.REFUSED: "red"}
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
-_IN_FRONT = ("time", "event_id", "received_at")  # shown otherwise, or said by the time of arrival
+_IN_FRONT = ("time", "event_id", "received_at")  # shown elsewhere in the line, or told by its time
 
 
 class ColumnCondition(click.ParamType):
     """`COLUMN=VALUE`, as a pair.
 
     Args:
-        ids: whether any other text is an id, which becomes a pair with an empty column.
+        ids: whether to accept any other text as an id: a pair with an empty column.
     """
 
     name = "condition"
@@ -76,8 +76,8 @@ def command(
 ) -> None:
     """Show events as they arrive, with the reason for each that is rejected. Ctrl-C stops it.
 
-    COLUMN=VALUE selects events by a column; visitor=ID is short for td_client_id=ID. Requests that are refused as a whole, such
-    as those with an invalid key, belong to no account and are shown where nothing selects by account, table or column.
+    COLUMN=VALUE selects events by a column; visitor=ID is short for td_client_id=ID. Requests refused as a whole, such as those
+    with an invalid key, belong to no account. They are shown unless you select by account, table or column.
     """
     wanted = Wanted(account, table, dict(conditions), rejected)
     tail = Tail.of(stack, since=since, wanted=wanted, scrubs=not raw)
@@ -86,7 +86,7 @@ def command(
     out = screen.console()
     counts: Counter[Kind] = Counter()
     if not is_plain:
-        click.echo("Waiting for events. Ctrl-C stops it.", err=True)
+        click.echo("Waiting for events. Press Ctrl-C to stop.", err=True)
     code = 0
     try:
         for found in tail.events(float("inf") if seconds is None else began + seconds):
@@ -106,7 +106,7 @@ def command(
 
 
 def described(seen: Seen) -> dict[str, Any]:
-    """Return what was seen as a JSON object; members that say nothing are left out."""
+    """Return an event or a refused request as a JSON object, without empty members."""
     members = {
         "kind": seen.kind.value,
         "at": screen.utc(seen.at),
@@ -125,7 +125,7 @@ def described(seen: Seen) -> dict[str, Any]:
 
 
 def line_of(seen: Seen) -> str:
-    """Return what was seen in one line; nothing in it moves the terminal's cursor, whatever the sender wrote."""
+    """Return an event or a refused request as one line, with control characters of the sender escaped."""
     at = datetime.fromtimestamp(seen.at, UTC).strftime("%H:%M:%S")
     where = f"{seen.account}.{seen.table}" if seen.table else seen.account
     words: tuple[str, ...]
@@ -140,7 +140,7 @@ def line_of(seen: Seen) -> str:
 
 
 def _columns(row: Mapping[str, Any]) -> list[str]:
-    """Return the columns as words, the sender's own before those that are known to be added."""
+    """Return the columns as `name=value`, the sender's own before those that clients add (`td_…`)."""
     names = [name for name in row if name not in _IN_FRONT]
     names.sort(key=lambda name: name.startswith("td_"))
     return [f"{name}={_word(row[name])}" for name in names]
@@ -152,27 +152,29 @@ def _word(value: Any) -> str:
 
 
 def printable(text: str) -> str:
-    """Return a text with escapes in place of characters that are not printed."""
+    """Return a text with its unprintable characters escaped."""
     if text.isprintable():
         return text
     return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def sentence(notice: Notice) -> str:
-    """Return what a notice says."""
+    """Return a notice as a sentence."""
     lasting = screen.lasting(notice.seconds)
     match notice.trouble:
         case Trouble.LAGS:
-            return f"{notice.source} is {lasting} behind: tail reads at most a fifth of what a shard gives."
+            return (
+                f"{notice.source} is {lasting} behind: tail uses at most a fifth of a shard's read capacity."
+            )
         case Trouble.CAUGHT_UP:
             return f"{notice.source} has caught up."
         case Trouble.SKIPPED if notice.seconds:
-            return f"{notice.source} was {lasting} behind. These events are skipped; tail goes on with what arrives now."
+            return f"{notice.source} was {lasting} behind. Skipping to the events that arrive now."
         case Trouble.SKIPPED:
-            return f"{notice.source}: some events are skipped, because the place to go on has expired."
+            return f"{notice.source}: the next record has expired. Skipping to the events that arrive now."
         case Trouble.UNREADABLE if notice.source == "log":
             return f"refused requests are not shown: the ingest's log cannot be read ({notice.cause})."
-    return f"{notice.source} cannot be read ({notice.cause}). Trying again."
+    return f"{notice.source} cannot be read ({notice.cause}). Retrying."
 
 
 def _summary(counts: Counter[Kind]) -> str:

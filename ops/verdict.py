@@ -1,4 +1,4 @@
-"""What the state of a stack means to the person on call: state, cause and next step, the worst first."""
+"""What the state of a stack means to the operator: health, cause and next step, worst first."""
 
 import re
 from collections import Counter
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from ops.look import StackState
 
 BEHIND_SECONDS = 60.0
-"""A stack with older records is behind, whatever the worker says."""
+"""A stack with records older than this is behind, whatever the worker logs."""
 
-NOTHING_TO_DO = "Nothing to do: delivery resumes by itself."
+NO_ACTION = "No action needed: delivery resumes on its own."
 
 
 class Health(StrEnum):
-    """How a stack is."""
+    """The health of a stack."""
 
     HEALTHY = "healthy"
     HOLDING = "holding"
@@ -38,13 +38,13 @@ STYLES = {
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One thing to know about a stack.
+    """One finding about a stack.
 
     Attributes:
-        health: how the stack is.
-        cause: why, as a sentence without its full stop.
+        health: its health.
+        cause: why, as a clause without a full stop.
         step: what to do next, in sentences.
-        seconds: how long it has been so; None if that is not known.
+        seconds: how long it has lasted; None if unknown.
     """
 
     health: Health
@@ -54,16 +54,16 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The finding as one line."""
         lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
         return f"{self.health.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
 
 
 def verdicts(state: "StackState", option: str) -> list[Verdict]:
-    """Return what there is to know of a stack, the worst first; never empty.
+    """Return the findings about a stack, worst first; at least one.
 
     Args:
-        state: how the stack is.
+        state: the state of the stack.
         option: names the stack on a command line.
     """
     found = [
@@ -104,7 +104,7 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
         yield Verdict(
             Health.ATTENTION,
             f"{screen.plural(gaps, 'settled span')} {'is' if gaps == 1 else 'are'} not in the archive",
-            "No row is lost, but only the stream can replay them. The worker's log shows why S3 did not take their records.",
+            "No rows are lost, but only the stream can replay them. The worker's log shows why S3 did not accept their records.",
         )
     if lost := state.balance.total.states[State.MISSING]:
         yield Verdict(
@@ -126,12 +126,12 @@ def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
         if rate:
             cause, step = (
                 f"{records} waiting, and the worker delivers {rate:,.1f} rows a second",
-                "It is catching up; nothing to do.",
+                "No action needed: it is catching up.",
             )
         else:
             cause, step = (
-                f"{records} waiting, and the worker does not say why",
-                f"`sluice doctor {option}` checks whether it is invoked.",
+                f"{records} waiting, and the worker logs no reason",
+                f"Run `sluice doctor {option}` to check whether the worker is invoked.",
             )
         yield Verdict(Health.BEHIND, cause, step, state.behind_seconds)
 
@@ -143,7 +143,7 @@ def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
             Health.ATTENTION,
             f"the database {breaker.database} has been failing since {screen.utc(breaker.since // 1000)} ({cause}), "
             "and its rows are set aside",
-            "Fix the database; the redrive sends the rows every five minutes, `sluice redrive` at once.",
+            "Fix the database. The rows are then sent within five minutes, or at once with `sluice redrive`.",
         )
     if state.open.spans:
         since = screen.utc(int(state.open.spans[0].planned_at))
@@ -151,7 +151,7 @@ def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
         yield Verdict(
             Health.ATTENTION,
             f"{count} {'span' if count == '1' else 'spans'} left open since {since}",
-            "Run the command beside each.",
+            "Run the command shown with each.",
         )
 
 
@@ -163,28 +163,28 @@ def _aside(state: "StackState", option: str) -> Iterator[Verdict]:
         yield Verdict(
             Health.ATTENTION,
             f"{screen.plural(doubt, 'row')} in doubt: Treasure Data may have {'it' if doubt == 1 else 'them'}",
-            "Nothing to do: the redrive asks Treasure Data as soon as a query can tell.",
+            "No action needed: the redrive queries Treasure Data as soon as queries can show the rows.",
         )
     if dead := kinds["dead"].total():
         reasons = ", ".join(sorted(kinds["dead"]))
         yield Verdict(
             Health.ATTENTION,
             f"{screen.plural(dead, 'dead letter')} ({reasons})",
-            f"`sluice dead list {option}` shows them; fix the cause, then redrive or drop them.",
+            f"List them with `sluice dead list {option}`, fix the cause, then redrive or drop them.",
         )
 
 
 _STATUS = re.compile(r"http_(\d{3})")
-_NETWORK = "Check its status page, TdImportEndpoint, and the network. " + NOTHING_TO_DO
+_NETWORK = "Check Treasure Data's status page, TdImportEndpoint and the network. Delivery resumes on its own afterwards."
 _REASONS = {
-    "timeout": ("Treasure Data does not answer in time", NOTHING_TO_DO),
-    "connect_timeout": ("no connection to Treasure Data can be made", _NETWORK),
+    "timeout": ("Treasure Data does not answer in time", NO_ACTION),
+    "connect_timeout": ("connections to Treasure Data time out", _NETWORK),
     "connection_refused": ("Treasure Data refuses connections", _NETWORK),
-    "connection_lost": ("Treasure Data breaks connections off", NOTHING_TO_DO),
-    "not_json": ("Treasure Data's endpoint answers with something else than Treasure Data's JSON", _NETWORK),
-    "slow": ("it is slow", NOTHING_TO_DO),
-    "set_aside_unavailable": ("the set-aside bucket does not answer", NOTHING_TO_DO),
-    "the time is up": ("the last invocation ran out of time", NOTHING_TO_DO),
+    "connection_lost": ("Treasure Data closes connections early", NO_ACTION),
+    "not_json": ("Treasure Data's endpoint does not answer with Treasure Data's JSON", _NETWORK),
+    "slow": ("it is slow", NO_ACTION),
+    "set_aside_unavailable": ("the set-aside bucket does not answer", NO_ACTION),
+    "the time is up": ("the last invocation ran out of time", NO_ACTION),
 }
 _ERRORS = {
     "LedgerUnavailableError": "the ledger (DynamoDB) does not answer",
@@ -192,44 +192,42 @@ _ERRORS = {
     "ShardUnreadableError": "the stream cannot be read",
 }
 _NO_ACCOUNTS = ("account_unavailable", "nobody can say where an account's rows go")
-
-
 _NOT_ARCHIVED = "the archive does not take the records"
 
 
 def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
-    """Return what a reason for which the worker holds means, and what to do.
+    """Explain why the worker holds: return the cause and what to do.
 
     Args:
-        reason: as the worker logs it; the first counts if there are several.
-        error: the type of the error that it logs with it; may be empty.
+        reason: the reason in the worker's log; if it lists several, the first counts.
+        error: the type of the error in the same line; may be empty.
         option: names the stack on a command line.
     """
     if reason.startswith(_NOT_ARCHIVED):
         return (
-            "S3 does not take records for the archive",
-            "Rows are delivered meanwhile, and delivery goes on by itself once it does.",
+            "S3 does not accept records for the archive",
+            "Rows are still delivered. The worker continues on its own once S3 accepts them.",
         )
     first = reason.removeprefix("chunks are pending: ").partition(", ")[0]
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",
-            "Put a valid key into the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            "Store a valid key in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
         )
     if first == "no_key":
         return (
             "there is no Treasure Data API key",
-            "Put one into the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            "Store one in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
         )
     if status := _STATUS.fullmatch(first):
-        return f"Treasure Data answers {status[1]}", NOTHING_TO_DO
+        return f"Treasure Data answers {status[1]}", NO_ACTION
     if first in _NO_ACCOUNTS:
         return (
             "Redis does not say where an account's rows go",
-            f"`sluice doctor {option}` checks Redis; if it has lost its data, run `sluice accounts apply accounts.yaml`.",
+            f"Check Redis with `sluice doctor {option}`. If it has lost its data, run `sluice accounts apply accounts.yaml`.",
         )
     if first in _REASONS:
         return _REASONS[first]
     if error in _ERRORS:
-        return _ERRORS[error], NOTHING_TO_DO
-    return first or "the worker does not say why", f"`sluice doctor {option}` checks the stack."
+        return _ERRORS[error], NO_ACTION
+    return first or "the worker logs no reason", f"Run `sluice doctor {option}` to check the stack."

@@ -1,4 +1,4 @@
-"""`sluice wait`, and what `sluice status --complete` shows: up to when rows are complete."""
+"""`sluice wait` and `sluice status --complete`: the time up to which rows are complete."""
 
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -16,12 +16,12 @@ from shared.clock import Clock, SystemClock
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
-_UNKNOWN = "not known"
+_UNKNOWN = "unknown"
 
 
 def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[object, ...]]]:
-    """Return what is complete as a table: its title, columns and rows."""
-    title = f"Complete: {found.obstacle or 'received before that time, and in Treasure Data or set aside'}"
+    """Return the watermarks as a table: its title, columns and rows."""
+    title = f"Complete: {found.obstacle or 'all rows received before this time are in Treasure Data or set aside'}"
     columns = ("account", "table", "complete before", "ago", *KINDS)
     rows: list[tuple[object, ...]] = []
     for account, table in sorted(found.tables):
@@ -36,7 +36,7 @@ def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[objec
 
 
 def document(found: Completeness) -> dict[str, Any]:
-    """Return what is complete as JSON's types."""
+    """Return the watermarks as a JSON object."""
     return {
         "at": screen.utc(round(found.at, 3)),
         "before": _utc(found.horizon),
@@ -68,15 +68,19 @@ def command(
     timeout: float | None,
     as_json: bool,
 ) -> None:
-    """Wait until a table is complete up to a time: all rows that were received before are in Treasure Data.
+    """Wait until a table is complete up to a time: all rows received before it are in Treasure Data.
 
-    Ends with 0 then, with 3 if rows of the table are set aside, and with 4 after --timeout. The time is that of receipt, the
-    column received_at: clients that were offline send rows later whose own time is older.
+    Exit codes: 0 complete, 3 complete except for set-aside rows, 4 not complete within --timeout. The time is when Sluice
+    received the rows (the column received_at), because clients that were offline send events with older times.
     """
     if not names.is_account(account):
-        raise click.UsageError(f"{account!r} is not an account's name: 3 to 64 characters of a-z, 0-9 and _")
+        raise click.UsageError(
+            f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _"
+        )
     if not names.is_table(table):
-        raise click.UsageError(f"{table!r} is not a table's name: 3 to 128 characters of a-z, 0-9 and _")
+        raise click.UsageError(
+            f"{table!r} is not a valid table name: use 3 to 128 characters of a-z, 0-9 and _"
+        )
     clock = SystemClock()
 
     def tell(text: str) -> None:
@@ -98,9 +102,9 @@ class Wait:
     """Waits until a table is complete.
 
     Args:
-        watermarks: tell up to when it is.
-        clock: tells the time and waits.
-        tell: is told what is waited for, as often as that changes.
+        watermarks: the source of watermarks.
+        clock: the time, and sleep.
+        tell: called with the reason for waiting whenever that changes.
     """
 
     def __init__(self, watermarks: Watermarks, clock: Clock, tell: Callable[[str], None]) -> None:
@@ -109,13 +113,13 @@ class Wait:
         self._tell = tell
 
     def until(self, account: str, table: str, moment: float, deadline: float | None) -> Completeness:
-        """Return up to when rows are complete, as soon as all of a table's that were received before a moment are.
+        """Wait until all of a table's rows that were received before a moment are complete, and return the watermarks.
 
         Args:
             account: the account.
             table: its table.
             moment: UNIX seconds.
-            deadline: UNIX seconds after which nothing is waited for any more; None for never.
+            deadline: UNIX seconds at which to stop waiting; None for never.
         """
         said = ""
         while True:
@@ -123,7 +127,7 @@ class Wait:
             before = found.before(account, table)
             if before is not None and before >= moment * 1000:
                 if (account, table) not in found.tables:
-                    self._tell(f"no rows of {account}.{table} were received lately: is that its name?")
+                    self._tell(f"no rows of {account}.{table} were received recently. Check the name.")
                 return found
             now = self._clock.now()
             if deadline is not None and now >= deadline:
@@ -137,7 +141,7 @@ class Wait:
             self._clock.sleep(pause if deadline is None else max(0.0, min(pause, deadline - now)))
 
     def _take(self) -> Completeness:
-        """Take a watermark; what passes by itself is waited for."""
+        """Take the watermarks. Treat a temporary error as a reason to wait."""
         try:
             return self._watermarks.take()
         except FORESEEN as error:
@@ -149,15 +153,11 @@ class Wait:
 def _sentence(found: Completeness, account: str, table: str, until: float, *, is_complete: bool) -> str:
     name, before = f"{account}.{table}", found.before(account, table)
     if not is_complete:
-        known = f"it is complete before {_utc(before)}" if before is not None else found.obstacle
+        known = f"only before {_utc(before)}" if before is not None else found.obstacle
         return f"{name} is not complete before {screen.utc(until)}: {known}."
     aside = found.set_aside(account, table)
     counts = [f"{aside[state]:,} {kind}" for kind, state in KINDS.items() if aside[state]]
-    but = (
-        f", but for rows that are set aside: {', '.join(counts)}. `sluice redrive` sends them"
-        if counts
-        else ""
-    )
+    but = f", except for set-aside rows: {', '.join(counts)}. `sluice redrive` sends them" if counts else ""
     return f"{name} is complete before {screen.utc(until)}{but}."
 
 
@@ -175,7 +175,7 @@ def _table_document(found: Completeness, account: str, table: str) -> dict[str, 
 
 
 def _utc(milliseconds: int | None) -> str | None:
-    """Return UNIX milliseconds as people read them; None where they are not known."""
+    """Return UNIX milliseconds as ISO 8601; None if they are unknown."""
     if milliseconds is None:
         return None
     moment = datetime.fromtimestamp(milliseconds / 1000, UTC)

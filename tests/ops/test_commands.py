@@ -87,7 +87,7 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     }
     assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
-    assert "Nothing that matches is set aside.\n" == lone.run("redrive --local").output
+    assert "No matching rows are set aside.\n" == lone.run("redrive --local").output
 
 
 def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
@@ -100,7 +100,7 @@ def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
     shown = lone.run("status --local --all")
     (table,) = lone.json("status --local --all")["balance"]["tables"]
 
-    assert (1, True) == (kept.exit_code, "Sluice will give up 2 rows" in kept.stderr)
+    assert (1, True) == (kept.exit_code, "This gives up 2 rows" in kept.stderr)
     assert (0, "0 rows delivered, 0 kept, 0 new dead letters, 2 dropped.") == (
         done.exit_code,
         done.stdout.splitlines()[-1],
@@ -199,7 +199,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str
     [
         (
             "replay --local --shard shardId-7 --from 1h",
-            "Error: there is no shard shardId-7: stream and archive have shardId-0",
+            "Error: there is no shard shardId-7: the stream and the archive have shardId-0",
         ),
         (
             "record --local -o {file} --from now",
@@ -248,12 +248,12 @@ def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: 
 
 
 def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
-    """On a healthy stack everything is well, and the marked event is found in the ledger."""
+    """A healthy stack has no faults, and the test event is found in the ledger."""
     found = sluice.json("doctor --local --account shop")
     faults = [one for one in found["findings"] if one["state"] == "fault"]
 
     assert (True, []) == (found["healthy"], faults)
-    assert "marked event" == found["findings"][-1]["what"]
+    assert "test event" == found["findings"][-1]["what"]
     assert {
         "API",
         "clock",
@@ -277,7 +277,7 @@ def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
 
     assert 3 == result.exit_code
     assert re.search(
-        r"FAULT  Treasure Data: 127\.0\.0\.1:\d+ answered 401 to our key: it rejects the API key",
+        r"FAULT  Treasure Data: 127\.0\.0\.1:\d+ answered 401 to the API key: it rejects the key",
         result.stdout,
     )
 
@@ -292,7 +292,7 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
 
     refused = sluice.run("replay --local --force --tag parked --account app --yes")
     assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
-    assert "is set aside, and the replay would leave out others" in refused.stderr
+    assert "is set aside, and the replay would skip other rows" in refused.stderr
     assert "send them first, `sluice redrive --local`" in refused.stderr
 
     assert 1 == sluice.json("redrive --local")["delivered"]

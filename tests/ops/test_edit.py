@@ -86,9 +86,9 @@ def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
     ("old", "new", "said"),
     [
         ('{"time"', '{"time', "line 6 is not JSON"),
-        ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not a value"),
+        ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not valid JSON"),
         ('{"time": 1700000000', '{"time": "x"', "line 6: time must be UNIX seconds, a whole number"),
-        ('{"time"', '[1]\n{"time"', "there were 4 rows and are 5"),
+        ('{"time"', '[1]\n{"time"', "the text has 5 instead of 4 rows"),
         (
             '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}',
             "7",
@@ -119,7 +119,7 @@ def test_a_mistake_can_be_mended() -> None:
 
     assert [letters[0].title] == [one.title for one in edit(editor, lambda _: True)]
     assert [text_of(letters), "nonsense"] == opened
-    with pytest.raises(Failure, match=r"there were 4 rows and are 1: .*; nothing was changed"):
+    with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
         edit(lambda _: "nonsense", lambda _: False)
     nothing: list[Edited] = []
     assert nothing == edit(lambda _: None, lambda _: True)
@@ -177,7 +177,7 @@ def test_what_was_refused_is_edited_and_arrives(
         still.stdout.splitlines()[-2],
     )
     assert (0, "2 rows set aside.") == (dry.exit_code, dry.stdout.splitlines()[0])
-    assert (0, "Nothing was changed, and nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
+    assert (0, "Nothing was changed, so nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
     assert (0, "2 rows delivered, 0 kept, 0 new dead letters.") == (
         done.exit_code,

@@ -24,7 +24,7 @@ from worker.admin import Admin
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
-ASK = "Ask your AWS administrator for it"
+ASK = "Ask your AWS administrator for this permission"
 
 
 def refused(code: str, message: str = "no") -> ClientError:
@@ -41,8 +41,11 @@ def refused(code: str, message: str = "no") -> ClientError:
             refused("AccessDeniedException", "User: x is not authorized to perform: kinesis:GetRecords."),
             f"your credentials do not allow GetRecords: User: x is not authorized to perform: kinesis:GetRecords. {ASK}",
         ),
-        (refused("ThrottlingException"), "AWS asks for a pause (GetRecords): repeat the command in a minute"),
-        (refused("Odd", "two\nlines"), "AWS refused GetRecords: Odd: two lines"),
+        (
+            refused("ThrottlingException"),
+            "AWS throttles your calls (GetRecords): repeat the command in a minute",
+        ),
+        (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
         (exceptions.NoRegionError(), "no region: pass --region or set AWS_REGION"),
     ],
@@ -209,7 +212,7 @@ def test_a_doctor_that_reaches_nothing_says_so(tmp_path: Path) -> None:
 
     assert (3, "") == (result.exit_code, result.stderr)
     assert (
-        "FAULT  API: http://127.0.0.1:9/health gave no answer (ConnectionError): is it the right"
+        "FAULT  API: http://127.0.0.1:9/health did not respond (ConnectionError): check the region"
         in result.stdout
     )
     assert "FAULT  Redis: Redis does not answer: Connection refused" in result.stdout

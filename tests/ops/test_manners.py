@@ -162,18 +162,18 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
     [
         ("statsu", "No such command 'statsu'. Did you mean status?"),
         ("accounts aply", "No such command 'aply'. Did you mean apply?"),
-        ("xyzzy", "No such command 'xyzzy'. There are: accounts, "),
+        ("xyzzy", "No such command 'xyzzy'. Commands: accounts, "),
         ("status --lcal", "No such option: --lcal"),
         ("dead drop --local", "Narrow them with --account, --table, --reason or --since, or give --all"),
-        ("replay --local --from 1h --to 2h", "--from is not before --to: exchange them"),
+        ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         (
             "replay --local --shard s --from 49590338271490256608 --to 49590338271490256607",
             "--from is not before",
         ),
-        ("status --local --since 1h --until 2h", "--since is not before --until: exchange them"),
+        ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("wait --local --account shop --table pageviews", "Missing option '--until'"),
-        ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not an account's name"),
-        ("wait --local --account shop --table p --until 1h", "'p' is not a table's name"),
+        ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
+        ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],
 )
 def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(

@@ -115,19 +115,27 @@ def test_what_makes_it_impossible_is_said(fault: Fault, said: str) -> None:
         (
             Measured(20, 30, {60, 3600}, {4500}),
             ["ok", "ok"],
-            "an id of 1 h is remembered, and forgotten at 1 h 15 min",
+            "remembers an id for 1 h and forgets it within 1 h 15 min",
         ),
-        (Measured(20, 30, {60, 1800}, {2700}), ["ok", "fault"], "set TdMemoryMinutes to 30 and `sam deploy`"),
-        (Measured(20, 30, {60, 600}, {1200}), ["ok", "fault"], "set TdMemoryMinutes to 16, its least"),
+        (
+            Measured(20, 30, {60, 1800}, {2700}),
+            ["ok", "fault"],
+            "set TdMemoryMinutes to 30 and run `sam deploy`",
+        ),
+        (Measured(20, 30, {60, 600}, {1200}), ["ok", "fault"], "set TdMemoryMinutes to 16, its minimum"),
         (
             Measured(20, 30, {60, 600}),
             ["ok", "unknown"],
-            "an id of 10 min is remembered; the worker relies on 1 h",
+            "Treasure Data remembers an id for 10 min; the worker relies on 1 h",
         ),
-        (Measured(580, 640, {3600}), ["fault", "ok"], "rows are shown after 9 min 40 s to 10 min 40 s"),
+        (
+            Measured(580, 640, {3600}),
+            ["fault", "ok"],
+            "queries show new rows after 9 min 40 s to 10 min 40 s",
+        ),
         (Measured(700, None), ["fault", "unknown"], "raise TdQueryDelayMinutes"),
-        (Measured(5, None), ["unknown", "unknown"], "after 5 s a row was not shown"),
-        (Measured(5, 9, {7200}, {3600}), ["ok", "fault"], "an id of 1 h is forgotten"),
+        (Measured(5, None), ["unknown", "unknown"], "queries did not show a new row within 5 s"),
+        (Measured(5, 9, {7200}, {3600}), ["ok", "fault"], "forgets an id within 1 h"),
     ],
 )
 def test_what_was_found_is_compared_with_what_the_worker_relies_on(
@@ -144,7 +152,7 @@ def test_the_advice_is_one_that_the_template_takes() -> None:
     """No less is recommended than TdMemoryMinutes may be."""
     least = template()["Parameters"]["TdMemoryMinutes"]["MinValue"]
 
-    assert f"set TdMemoryMinutes to {least}, its least" in measured(Measured(gone={60}), ASSUMED)[1].said
+    assert f"set TdMemoryMinutes to {least}, its minimum" in measured(Measured(gone={60}), ASSUMED)[1].said
 
 
 def measured_rows(sluice: Sluice) -> list[dict[str, Any]]:
@@ -161,7 +169,7 @@ def test_the_command_asks_before_it_writes(sluice: Sluice) -> None:
     done = sluice.json(line)
 
     assert (1, []) == (refused.exit_code, written)
-    assert "This writes up to 1 marked rows to shop.sluice_measure" in refused.stderr
+    assert "This writes up to 1 test rows to shop.sluice_measure" in refused.stderr
     assert ("query delay", "ok") == tuple(done["findings"][-2][name] for name in ("what", "state"))
     assert 1 == len(measured_rows(sluice))
     assert json.dumps(done["findings"]).count("id memory") == 1

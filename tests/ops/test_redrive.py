@@ -110,10 +110,10 @@ def test_what_a_person_drops_is_counted() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--send --kind dead", "--send goes only with --kind doubt"),
-        ("--send --kind parked", "--send goes only with --kind doubt"),
-        ("--drop --kind parked", "--drop goes only with --kind doubt and --kind dead"),
-        ("--edit --json", "--edit works only on dead letters"),
+        ("--send --kind dead", "--send works only with --kind doubt"),
+        ("--send --kind parked", "--send works only with --kind doubt"),
+        ("--drop --kind parked", "--drop works only with --kind doubt and --kind dead"),
+        ("--edit --json", "--edit is interactive and works on dead letters"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(sluice: Sluice, options: str, said: str) -> None:

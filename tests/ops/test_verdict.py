@@ -8,7 +8,7 @@ import pytest
 from ops.accounting import Balance, Rows, Unread
 from ops.look import Hold, ShardState, StackState, find_hold
 from ops.notes import UPLOAD_FAILED, Note
-from ops.verdict import NOTHING_TO_DO, Health, verdicts
+from ops.verdict import NO_ACTION, Health, verdicts
 from worker.chain import ChainId
 from worker.delivery import State
 from worker.ledger import OpenBreaker
@@ -71,13 +71,13 @@ def test_nothing_is_wrong() -> None:
 @pytest.mark.parametrize(
     ("reason", "error", "said"),
     [
-        ("chunks are pending: http_503", "HeldError", f"Treasure Data answers 503. {NOTHING_TO_DO}"),
-        ("timeout", "", f"Treasure Data does not answer in time. {NOTHING_TO_DO}"),
+        ("chunks are pending: http_503", "HeldError", f"Treasure Data answers 503. {NO_ACTION}"),
+        ("timeout", "", f"Treasure Data does not answer in time. {NO_ACTION}"),
         (
             "chunks are pending: http_401, timeout",
             "",
             (
-                "Treasure Data answers 401: it rejects the API key. Put a valid key into the secret TdApiKeySecret: "
+                "Treasure Data answers 401: it rejects the API key. Store a valid key in the secret TdApiKeySecret: "
                 "`aws secretsmanager put-secret-value`."
             ),
         ),
@@ -85,7 +85,7 @@ def test_nothing_is_wrong() -> None:
             "nobody can say where an account's rows go",
             "HeldError",
             (
-                "Redis does not say where an account's rows go. `sluice doctor --local` checks Redis; if it has lost its "
+                "Redis does not say where an account's rows go. Check Redis with `sluice doctor --local`. If it has lost its "
                 "data, run `sluice accounts apply accounts.yaml`."
             ),
         ),
@@ -93,12 +93,12 @@ def test_nothing_is_wrong() -> None:
             "the archive does not take the records: SlowDown",
             "HeldError",
             (
-                "S3 does not take records for the archive. Rows are delivered meanwhile, and delivery goes on by itself "
-                "once it does."
+                "S3 does not accept records for the archive. Rows are still delivered. The worker continues on its own once "
+                "S3 accepts them."
             ),
         ),
-        ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NOTHING_TO_DO}"),
-        ("something new", "", "something new. `sluice doctor --local` checks the stack."),
+        ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NO_ACTION}"),
+        ("something new", "", "something new. Run `sluice doctor --local` to check the stack."),
     ],
 )
 def test_a_hold_is_said_with_cause_and_next_step(reason: str, error: str, said: str) -> None:
@@ -111,12 +111,12 @@ def test_a_backlog_that_nobody_explains() -> None:
     idle, busy = first(state(shard(9, 90.0))), first(state(shard(9, 90.0, rate=2.5)))
 
     assert (
-        "BEHIND for 1 min 30 s: 9 records waiting, and the worker does not say why. "
-        "`sluice doctor --local` checks whether it is invoked." == idle
+        "BEHIND for 1 min 30 s: 9 records waiting, and the worker logs no reason. "
+        "Run `sluice doctor --local` to check whether the worker is invoked." == idle
     )
     assert (
         "BEHIND for 1 min 30 s: 9 records waiting, and the worker delivers 2.5 rows a second. "
-        "It is catching up; nothing to do." == busy
+        "No action needed: it is catching up." == busy
     )
 
 

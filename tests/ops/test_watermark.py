@@ -81,7 +81,7 @@ def test_a_table_that_nobody_knows_is_pointed_out() -> None:
     """Its name may be wrong."""
     _, told, _ = wait(complete(NOON, tables=()))
 
-    assert ["no rows of shop.pageviews were received lately: is that its name?"] == told
+    assert ["no rows of shop.pageviews were received recently. Check the name."] == told
 
 
 def test_tables_are_shown_with_what_is_set_aside() -> None:
@@ -119,4 +119,4 @@ def test_rows_that_are_set_aside_end_it_with_3(sluice: Sluice) -> None:
     result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
 
     assert 3 == result.exit_code, result.output
-    assert "but for rows that are set aside: 1 dead. `sluice redrive` sends them" in result.stdout
+    assert "except for set-aside rows: 1 dead. `sluice redrive` sends them" in result.stdout

@@ -27,7 +27,7 @@ STATE: dict[str, Any] = {
             },
             {
                 "health": "holding",
-                "line": "HOLDING for 2 min 4 s: Treasure Data answers 503. Nothing to do: delivery resumes by itself.",
+                "line": "HOLDING for 2 min 4 s: Treasure Data answers 503. No action needed: delivery resumes on its own.",
             },
         ],
         "shards": [
@@ -247,5 +247,5 @@ EVENTS: dict[str, Any] = {
         {"account": "shop", "table": "orders", "code": "wrong_type", "column": "price", "events": 3},
         {"account": "shop", "table": "oders", "code": "unplanned_table", "column": "", "events": 1},
     ],
-    "note": "shardId-000000000000 is 12 s behind: tail reads at most a fifth of what a shard gives.",
+    "note": "shardId-000000000000 is 12 s behind: tail uses at most a fifth of a shard's read capacity.",
 }
