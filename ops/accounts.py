@@ -1,4 +1,4 @@
-"""`sluice accounts`: maps accounts to databases. accounts.yaml is the source of truth; Redis is filled from it."""
+"""`sluice accounts`: maps accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -15,11 +15,11 @@ from shared.accounts import Account
 
 @click.group("accounts", cls=CommandGroup)
 def group() -> None:
-    """Map accounts to databases. accounts.yaml is the source of truth; Redis is filled from it."""
+    """Map accounts to databases. accounts.yaml is the source of truth; Redis holds a copy of it."""
 
 
 def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
-    """Return the accounts that a stack's Redis holds, and when they were applied; None for an emptied Redis."""
+    """Return the accounts in a stack's Redis, and when they were applied: None if Redis was never filled or lost its data."""
     answer = stack.administer(do="accounts")
     accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
     return accounts, answer["applied_at"]
@@ -29,18 +29,20 @@ def one(stack: Stack, name: str) -> Account:
     """Return one account.
 
     Raises:
-        Failure: Redis does not know it.
+        Failure: Redis does not have it.
     """
     accounts, applied_at = known(stack)
     if name in accounts:
         return accounts[name]
     if applied_at is None:
         raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
-    raise Failure(f"there is no account {name}: add it to accounts.yaml and apply that")
+    raise Failure(
+        f"there is no account {name}: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`"
+    )
 
 
 def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Iterator[tuple[str, str, str]]:
-    """Yield what applying changes: `+`, `-` or `~`, the account, and what of it."""
+    """Yield what applying changes: `+`, `-` or `~`, the account, and its new, old or changed fields."""
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
         if before is None and after is not None:
@@ -50,11 +52,11 @@ def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Itera
         elif before != after and before is not None and after is not None:
             fields = zip(_shown(before).items(), _shown(after).values(), strict=True)
             changed = [f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b]
-            yield "~", name, ", ".join(changed) or "plan: changed within its tables"
+            yield "~", name, ", ".join(changed) or "plan: its tables have changed"
 
 
 def _shown(account: Account) -> dict[str, str]:
-    """Return an account's fields in as many words as fit a line."""
+    """Return an account's fields, with its plan in brief."""
     plan = account.plan
     brief = f"{plan.mode}, {screen.plural(len(plan.tables), 'table')}" if plan else ""
     return account.to_fields() | {"plan": brief}
@@ -82,8 +84,8 @@ def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) 
     within a minute.
     """
     wanted = accounts_file.read(file)
-    standing, applied_at = known(stack)
-    changes = list(differences(standing, wanted))
+    current, applied_at = known(stack)
+    changes = list(differences(current, wanted))
     if as_json:
         show = {
             "changes": [{"change": sign, "account": name, "what": what} for sign, name, what in changes],
@@ -93,17 +95,17 @@ def apply(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) 
         screen.show_json(show)
     else:
         if applied_at is None:
-            screen.say("Redis is empty: until accounts are applied the worker holds.")
+            screen.say("Redis is empty. The worker holds until accounts are applied.")
         for sign, name, what in changes:
             screen.say(f"{sign} {name}  {what}")
         if not changes and applied_at is not None:
-            screen.say("Nothing changes.")
+            screen.say("No changes.")
     if dry_run:
         return
     if not changes and applied_at is not None:
-        stack.administer(do="publish")  # an older version may have published none
+        stack.administer(do="publish")  # an older version of Sluice may not have published the edge policy
         return
-    screen.confirm("Apply?", yes=yes or as_json)
+    screen.confirm("Apply these changes?", yes=yes or as_json)
     stack.administer(do="apply", accounts={name: account.to_fields() for name, account in wanted.items()})
     if not as_json:
         screen.say(f"Applied: {screen.plural(len(wanted), 'account')}.")
@@ -120,7 +122,7 @@ def list_(stack: Stack, *, as_json: bool) -> None:
         screen.show_json({"accounts": fields, "applied_at": applied_at})
         return
     if applied_at is None:
-        screen.say("Redis is empty, or was never filled: `sluice accounts apply accounts.yaml`")
+        screen.say("Redis is empty: fill it with `sluice accounts apply accounts.yaml`.")
     rows = (
         (name, account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
         for name, account in accounts.items()
@@ -168,19 +170,19 @@ def disable(stack: Stack, account: str, *, dry_run: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def enable(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Enable an account: its rows are delivered from now on. Send what was set aside with `sluice redrive`."""
+    """Enable an account: its rows are delivered from now on. `sluice redrive` sends those set aside before."""
     update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)
 
 
 def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
-    """Change one account, and remind of the file."""
+    """Change one account, and print a reminder to change accounts.yaml too."""
     changes = list(differences({name: one(stack, name)}, {name: account}))
     if not changes:
-        screen.say("Nothing changes.")
+        screen.say("No changes.")
         return
     screen.say(f"~ {name}  {changes[0][2]}")
     if not dry_run:
         stack.administer(do="change", account=name, fields=account.to_fields())
         screen.say(
-            "The worker and the ingest see it within a minute. Write it into accounts.yaml too, or the next apply undoes it."
+            "The worker and the ingest see this within a minute. Change accounts.yaml too, or the next apply reverts it."
         )

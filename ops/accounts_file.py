@@ -1,10 +1,10 @@
-"""accounts.yaml: the truth about accounts.
+"""Reads and writes accounts.yaml, the source of truth for accounts.
 
 shop:
   database: shop_events
 news:
   database: media
-  status: disabled          # active, unless it says otherwise
+  status: disabled          # default: active
   revoked_key_ids: [k1-2]
   limits: {tables: 500}     # tables, events_per_second, bytes_per_second
   plan: plans/news.yaml     # a tracking plan, or the file that holds it
@@ -26,22 +26,22 @@ _FIELDS = {"database", "status", "revoked_key_ids", "limits", "plan"}
 
 
 def read(path: Path) -> dict[str, Account]:
-    """Return the accounts that a file holds, by name.
+    """Return the accounts in a file, by name.
 
     Raises:
-        Failure: it cannot be read, or holds something else; the message names the first fault.
+        Failure: the file cannot be read, or is invalid; the message names the first error.
     """
     content = _content(path)
     if not isinstance(content, Mapping):
-        raise Failure(f"{path} holds no accounts: write one as `shop: {{database: shop_events}}`")
+        raise Failure(f"{path} has no accounts: write one as `shop: {{database: shop_events}}`")
     return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
 
 
 def read_plan(path: Path) -> TrackingPlan:
-    """Return the tracking plan that a file holds.
+    """Return the tracking plan in a file.
 
     Raises:
-        Failure: it cannot be read, or holds something else; the message names the first fault.
+        Failure: the file cannot be read, or is invalid; the message names the first error.
     """
     try:
         return TrackingPlan.parse(_content(path))
@@ -51,7 +51,7 @@ def read_plan(path: Path) -> TrackingPlan:
 
 def _content(path: Path) -> Any:
     if str(path).lstrip().startswith("{"):
-        raise Failure("give the name of a file, not what it holds")
+        raise Failure("pass the name of a file, not its content")
     try:
         return yaml.load(path.read_text(), _Loader)  # noqa: S506 -- a safe loader
     except OSError as error:
@@ -61,7 +61,7 @@ def _content(path: Path) -> Any:
 
 
 def text_of(accounts: Mapping[str, Account]) -> str:
-    """Return accounts in the form that `read` reads."""
+    """Return accounts as YAML that `read` accepts."""
     content: dict[str, dict[str, Any]] = {}
     for name, account in sorted(accounts.items()):
         content[name] = {"database": account.database}
@@ -77,7 +77,7 @@ def text_of(accounts: Mapping[str, Account]) -> str:
 def _name(path: Path, name: object) -> str:
     if isinstance(name, str) and names.is_account(name):
         return name
-    raise Failure(f"{path}: {name!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+    raise Failure(f"{path}: {name!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
 
 
 def _account(path: Path, name: str, fields: object) -> Account:
@@ -86,12 +86,12 @@ def _account(path: Path, name: str, fields: object) -> Account:
     unknown = sorted(str(field) for field in fields if field not in _FIELDS)
     if unknown:
         raise Failure(
-            f"{path}: {name} has a field {unknown[0]}, which is none of {', '.join(sorted(_FIELDS))}"
+            f"{path}: {name} has an unknown field {unknown[0]}: the fields are {', '.join(sorted(_FIELDS))}"
         )
     revoked = fields.get("revoked_key_ids") or []
     bad = [key_id for key_id in revoked if not (isinstance(key_id, str) and names.is_key_id(key_id))]
     if not isinstance(revoked, list) or bad:
-        raise Failure(f"{path}: {name}: revoked_key_ids is a list of key ids, such as [k1, k1-2]")
+        raise Failure(f"{path}: {name}: revoked_key_ids must be a list of key ids, such as [k1, k1-2]")
     try:
         limits = AccountLimits.parse(fields.get("limits") or {})
         plan = _plan(path, fields.get("plan"))
@@ -101,20 +101,20 @@ def _account(path: Path, name: str, fields: object) -> Account:
 
 
 def _plan(path: Path, value: object) -> TrackingPlan | None:
-    """Return the plan in accounts.yaml, or in the file that it names, relative to its own folder."""
+    """Return the plan in accounts.yaml, or in the file that it names, relative to the folder of accounts.yaml."""
     if not value:
         return None
     if not isinstance(value, str):
         return TrackingPlan.parse(value)
     if value.lstrip().startswith("{"):
         raise ValueError(
-            "plan is a mapping or the name of a file, and here is JSON in quotes: leave the quotes out"
+            "plan must be a mapping or the name of a file, but this is JSON in quotes: remove the quotes"
         )
     return read_plan(path.parent / value)
 
 
 class _Loader(yaml.SafeLoader):
-    """Refuses a name that stands twice, of which YAML would take the last."""
+    """Rejects duplicate keys, of which YAML would silently use the last."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
@@ -122,11 +122,9 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[Hashable, Any]:
     for key_node, _ in node.value:
         key = loader.construct_object(key_node, deep=True)
         if not isinstance(key, Hashable):
-            continue  # construct_mapping says so
+            continue  # construct_mapping raises the error
         if key in seen:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{key!r} stands there twice", key_node.start_mark
-            )
+            raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
         seen.add(key)
     return loader.construct_mapping(node, deep=True)
 

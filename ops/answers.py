@@ -1,6 +1,6 @@
-"""What the local stack's gateway has answered, as a file of one line for each response.
+"""The local gateway's log of its responses: a file with one line per response.
 
-It is written before the response is sent, by nothing that the functions have a hand in: so a loss between the response and the
+The gateway writes each line before it sends the response, independently of the functions, so a loss between the response and the
 ledger shows.
 """
 
@@ -18,7 +18,7 @@ ANSWERS = "answers.log"
 
 @dataclass(slots=True)
 class Answers:
-    """What was answered.
+    """Sums over the responses.
 
     Attributes:
         accepted: events that responses call accepted.
@@ -39,7 +39,7 @@ class Answers:
 
 
 def read(folder: Path) -> Answers:
-    """Return what the local stack of a folder has answered."""
+    """Return the sums of the local stack in a folder."""
     answers = Answers()
     with suppress(FileNotFoundError):
         answers.add((folder / ANSWERS).read_text().splitlines())
@@ -57,17 +57,17 @@ NO_EVENTS = frozenset(
         "/js/v3/enable_global_id",
     }
 )
-"""Paths that no event can be sent to."""
+"""Paths that accept no events."""
 _ONE_EVENT: Sequence[Any] = ({}, {"created": True})
 
 
 def answer_line(
     method: str, target: str, status: int, headers: Sequence[tuple[str, str]], body: bytes
 ) -> bytes:
-    """Return what a response says of the events of its request, as a line; empty if it says nothing.
+    """Return the line for a response; empty if it tells nothing about events.
 
-    The dialects answer differently: with a count, with a receipt for each event, or with the status alone, which counts as
-    one event. A form that is none of these counts as none.
+    Dialects answer with a count, with a receipt for each event, or only with the status, which counts as one event. Any other
+    form counts as no event.
     """
     names = {name.lower(): value for name, value in headers}
     code = names.get("x-sluice-error", f"http_{status}" if status >= 400 else "")

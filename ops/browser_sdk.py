@@ -1,4 +1,4 @@
-"""The built browser SDK, and what a page carries of it."""
+"""The built browser SDK, and its snippet for pages."""
 
 import json
 from dataclasses import dataclass
@@ -9,10 +9,10 @@ import requests
 from ops.failure import Failure
 
 FOLDER = Path(__file__).parents[1] / "sdk" / "dist"
-"""Where `make sdk` puts it in a clone, and where an installation has it."""
+"""The built SDK: where `make sdk` puts it in a clone, and where it is in an installation."""
 SNIPPET = "snippet.html"
 PAGE_TABLE = "pageviews"
-"""Where the SDK sends page views unless it is told otherwise."""
+"""The SDK's default table for page views."""
 
 _HTTP_SECONDS = 5
 
@@ -26,13 +26,13 @@ class Script:
 
 
 class Build:
-    """What `make sdk` has made.
+    """The output of `make sdk`.
 
     Args:
-        folder: where.
+        folder: its folder.
 
     Raises:
-        Failure: nothing was made there.
+        Failure: the SDK is not built.
     """
 
     def __init__(self, folder: Path = FOLDER) -> None:
@@ -41,7 +41,7 @@ class Build:
             manifest = json.loads((folder / "manifest.json").read_text())
         except FileNotFoundError:
             raise Failure(
-                "the browser SDK is not built: `make sdk` in a clone, and install the command again"
+                "the browser SDK is not built: run `make sdk` in a clone, and if `sluice` is installed, install it again"
             ) from None
         self.version: str = manifest["version"]
         self.scripts = [Script(name, file["path"]) for name, file in manifest["files"].items()]
@@ -52,14 +52,14 @@ class Build:
 
 
 def snippet(template: str, *, endpoint: str, key: str, host: str, table: str = PAGE_TABLE) -> str:
-    """Return what a page carries.
+    """Return the snippet for pages.
 
     Args:
         template: the SDK's `snippet.html`.
-        endpoint: where events go.
+        endpoint: the URL that receives events.
         key: the write key.
-        host: the URL under which the scripts lie.
-        table: where page views go.
+        host: the base URL of the scripts.
+        table: the table for page views.
     """
     if table != PAGE_TABLE:
         template = template.replace("auto:true", f"auto:true,pageTable:'{table}'")
@@ -69,7 +69,7 @@ def snippet(template: str, *, endpoint: str, key: str, host: str, table: str = P
 
 
 def published(url: str) -> str | None:
-    """Return the snippet's template that stands beside published scripts; None where none was published, or can be had."""
+    """Return the published template of the snippet; None if it is not published or cannot be fetched."""
     try:
         answer = requests.get(f"{url}/{SNIPPET}", timeout=_HTTP_SECONDS)
     except requests.RequestException:

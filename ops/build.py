@@ -1,4 +1,4 @@
-"""Build every function with `sam build` and print what each zip weighs."""
+"""Builds every function with `sam build`, and prints the size of each zip."""
 
 import argparse
 import os
@@ -19,11 +19,11 @@ def build(architecture: str, folder: Path, project: Path = Path()) -> list[Path]
 
     Args:
         architecture: `arm64` or `x86_64`.
-        folder: where the built template and a folder per function are put.
+        folder: the output folder, for the built template and a folder per function.
         project: the folder of template.yaml.
 
     Raises:
-        subprocess.CalledProcessError: sam build failed; it has said why on standard error.
+        subprocess.CalledProcessError: `sam build` failed. Its output is on standard error.
     """
     sam = [str(Path(sys.executable).with_name("sam")), "build", "--parallel"]
     sam += ["--build-dir", str(folder), "--parameter-overrides", f"Architecture={architecture}"]
@@ -36,7 +36,7 @@ def build(architecture: str, folder: Path, project: Path = Path()) -> list[Path]
 
 
 def sizes(function: Path) -> tuple[int, int]:
-    """Return the bytes of a built function's files, and of the zip that is uploaded for it."""
+    """Return the total size of a built function's files, and the size of its zip, in bytes."""
     files = [path for path in function.rglob("*") if path.is_file()]
     archive = BytesIO()
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:

@@ -1,4 +1,4 @@
-"""Changes a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
+"""Creates or updates a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -19,13 +19,13 @@ _PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their 
 
 
 class ChangeSet:
-    """Changes one stack.
+    """Creates or updates one stack.
 
     Args:
-        cloudformation: a client.
+        cloudformation: a boto3 client.
         stack: its name.
         clock: waits.
-        poll_seconds: between looks.
+        poll_seconds: time between polls.
     """
 
     def __init__(
@@ -48,18 +48,18 @@ class ChangeSet:
         *,
         waiting: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Create or update the stack; tell whether anything had to change.
+        """Create or update the stack. Return whether anything had to change.
 
         Args:
-            name: of the change set.
-            parameters: those that change; the others keep their values.
-            template_url: in S3; empty for the one that the stack has.
-            waiting: is called at each look.
+            name: the change set's name.
+            parameters: the parameters to change; the others keep their values.
+            template_url: a template in S3; empty for the stack's current template.
+            waiting: called at each poll.
 
         Raises:
-            Failure: it was rolled back; the message has the first reason.
+            Failure: CloudFormation rejected the change, rolled it back (the message has the first reason), or takes over an hour.
         """
-        before = self._standing()
+        before = self._current()
         kept = before.keys() - parameters.keys() if before is not None else ()
         given: list[ParameterTypeDef] = [
             {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
@@ -103,10 +103,10 @@ class ChangeSet:
             if not status.endswith("IN_PROGRESS"):
                 raise Failure(f"{self._stack} is {status}: {self._reason()}")
             if self._clock.now() > until:
-                raise Failure(f"{self._stack} is {status} still, after an hour")
+                raise Failure(f"{self._stack} is still {status} after an hour")
 
-    def _standing(self) -> dict[str, str] | None:
-        """Return the parameters of the stack; None where there is none, or only one that was never created."""
+    def _current(self) -> dict[str, str] | None:
+        """Return the stack's parameters; None if there is no stack, or it was never created."""
         try:
             found = self._look()
         except self._cloudformation.exceptions.ClientError as error:
@@ -124,5 +124,5 @@ class ChangeSet:
         events = self._cloudformation.describe_stack_events(StackName=self._stack)["StackEvents"]
         failed = [one for one in reversed(events) if one["ResourceStatus"].endswith("FAILED")]
         if not failed:
-            return "`aws cloudformation describe-stack-events` says why"
+            return "`aws cloudformation describe-stack-events` shows why"
         return f"{failed[0]['LogicalResourceId']}: {failed[0].get('ResourceStatusReason', '')}"

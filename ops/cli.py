@@ -1,4 +1,4 @@
-"""The `sluice` command: operates a stack after it is deployed."""
+"""The `sluice` command, which operates a stack after it is deployed."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""`sluice console`: serves a page that shows a stack, on this machine and to this person alone."""
+"""`sluice console`: serves a page that shows a stack, only on this machine and only to its user."""
 
 import secrets
 import threading
@@ -24,7 +24,7 @@ _HISTORY_SECONDS = 60.0
 
 @click.command("console")
 @works_on_stack
-@click.option("--port", type=click.IntRange(1024, 65_535), help="Its port. Default: any that is free.")
+@click.option("--port", type=click.IntRange(1024, 65_535), help="Port to listen on. Default: any free port.")
 @click.option(
     "--allow-changes",
     is_flag=True,
@@ -35,11 +35,11 @@ _HISTORY_SECONDS = 60.0
 def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, seconds: float | None) -> None:
     """Serve a page that shows a stack: state, events, tables, set-aside rows, accounts, cost. Ctrl-C stops it.
 
-    The page is served on this machine alone, uses your AWS permissions, and changes nothing unless you allow it. Whoever has the
-    printed address, with its token, sees what you may see.
+    The page is served only on this machine, uses your AWS permissions, and changes nothing unless you allow it. Anyone with the
+    printed address, which contains a token, can see what you can see.
     """
     view = ConsoleView(stack)
-    with screen.console(stderr=True).status("looking at the stack"):
+    with screen.console(stderr=True).status("reading the stack's state"):
         view.first()
     token = secrets.token_urlsafe(24)
     actions = Actions(stack, SystemClock(), view.expire)
@@ -54,7 +54,7 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     try:
         server = Server(page, port or 0)
     except OSError as error:
-        raise Failure(f"port {port} is in use: choose another with --port, or none") from error
+        raise Failure(f"port {port} is in use: choose another with --port, or leave out --port") from error
     with server:
         click.echo(f"{server.url}/#token={token}")
         click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
@@ -69,7 +69,7 @@ def page_data(
     allow_changes: bool,
     more: Callable[[], Mapping[str, Any]] = dict,
 ) -> Data:
-    """Return what the page shows, by path; `more` adds to its state."""
+    """Return the page's data sources, by path. `more` adds members to the state."""
 
     def state(_: Mapping[str, str]) -> dict[str, Any]:
         return view.state() | {
@@ -84,7 +84,7 @@ def page_data(
 
 
 def _wait(seconds: float | None) -> None:
-    """Wait so long, or for ever; Ctrl-C ends it."""
+    """Wait for a time, or until Ctrl-C."""
     until = float("inf") if seconds is None else time.monotonic() + seconds
     never = threading.Event()
     while (left := until - time.monotonic()) > 0:

@@ -1,6 +1,6 @@
-"""What the console may do: redrive and drop what is set aside, each once a person has confirmed it.
+"""The console's actions: redrive and drop set-aside rows, each after the operator has confirmed it.
 
-The page says how many rows the person has agreed to. If there are more or fewer by now, nothing is done.
+The page sends the number of rows that the operator agreed to. If there are more or fewer by then, nothing is done.
 """
 
 import threading
@@ -21,25 +21,25 @@ from shared.errors import UnavailableError
 from worker.selection import Selection
 
 REDRIVABLE = tuple(name for name in KINDS if name != "rejected")
-"""Kinds of set-aside rows that may be sent as they are."""
+"""Kinds of set-aside rows that can be sent as they are."""
 DROPPABLE = redrive.DECIDED["drop"]
-"""Kinds of set-aside rows that may be dropped."""
+"""Kinds of set-aside rows that can be dropped."""
 _KEPT = 20
 
 
 @dataclass(slots=True)
 class ConsoleAction:
-    """Something that was asked for.
+    """An action that the operator requested.
 
     Attributes:
         what: `redrive` or `drop`.
-        kind: of the set-aside rows.
-        account: whose.
-        reason: for which they are set aside.
+        kind: the kind of set-aside rows.
+        account: their account.
+        reason: why they are set aside.
         rows: how many.
-        at: UNIX seconds.
+        at: when it was requested, UNIX seconds.
         state: `running`, `done` or `failed`.
-        result: what became of the rows, by outcome.
+        result: rows by outcome.
         error: why it failed.
     """
 
@@ -55,12 +55,12 @@ class ConsoleAction:
 
 
 class Actions:
-    """Carries out one action at a time, in the background. Threads may share it.
+    """Runs one action at a time, in the background. Threads may share it.
 
     Args:
-        stack: whose rows.
+        stack: the stack.
         clock: tells the time.
-        changed: called when an action has ended.
+        changed: called when the rows may have changed.
         start: runs a job in the background.
     """
 
@@ -79,26 +79,26 @@ class Actions:
         self._actions: list[ConsoleAction] = []
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return the actions, the latest first."""
+        """Return the actions, latest first."""
         return [asdict(action) for action in reversed(self._actions)]
 
     def by_path(self) -> Doing:
-        """Return what a page may ask for, by path."""
+        """Return the page's actions, by path."""
         return {"/redrive": self.redrive, "/drop": self.drop}
 
     def redrive(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Start to send rows.
 
         Args:
-            asked: `kind`, `account` and `reason` name the rows; `rows` is how many the person has agreed to.
+            asked: `kind`, `account` and `reason` select the rows; `rows` is the number that the operator agreed to.
 
         Raises:
-            RefusedError: the request is wrong, another action runs, or the rows are others by now.
+            RefusedError: the request is invalid, another action is running, or the number of rows has changed.
         """
         return self._begin("redrive", asked, REDRIVABLE)
 
     def drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        """Start to give rows up; as `redrive`."""
+        """Start to drop rows; otherwise as `redrive`."""
         return self._begin("drop", asked, DROPPABLE)
 
     def _begin(self, what: str, asked: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
@@ -108,19 +108,19 @@ class Actions:
             case _:
                 raise RefusedError(400, "send kind, account, reason and rows")
         if kind not in kinds:
-            raise RefusedError(400, f"{what} goes with {', '.join(kinds)}, not with {kind!r}")
+            raise RefusedError(400, f"{what} works for {', '.join(kinds)}, not for {kind!r}")
         selection = Selection((KINDS[kind],), account, None, reason, None)
         action = ConsoleAction(what, kind, account, reason, rows, self._clock.now())
         with self._lock:
             if any(other.state == "running" for other in self._actions):
-                raise RefusedError(409, "another action is running: wait until it has ended")
+                raise RefusedError(409, "another action is running: wait until it ends")
             try:
                 found = sum(chunk.entry.rows for chunk in chunks(self._stack.ledger(), selection))
             except UnavailableError as error:
                 raise RefusedError(503, explained(error).message) from error
             if found != rows:
                 self._changed()
-                raise RefusedError(409, f"there are {found:,} rows by now, not {rows:,}: nothing was done")
+                raise RefusedError(409, f"there are now {found:,} rows, not {rows:,}: nothing was done")
             self._actions = [*self._actions[1 - _KEPT :], action]
         self._start(lambda: self._run(action))
         return asdict(action)

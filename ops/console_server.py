@@ -1,9 +1,8 @@
-"""Serves the console's page on the loopback interface, and to nobody but the person who opened it.
+"""Serves the console's page on the loopback interface, only to the person who opened it.
 
-A page of some other site that the person has open must not reach it. So requests need the server's own name in `Host` (another
-name may resolve to this machine) and, where a browser says where a request comes from, the server's own origin. For a
-deployed stack each request for data needs the token too, which is in the printed address behind `#`, so that browsers send
-it nowhere by themselves.
+Pages of other sites in the same browser must not reach it. So requests need this server's own name in `Host`, because other
+names may resolve to this machine too, and its own origin, if the browser sends one. For a deployed stack, each request for data
+also needs the token. It follows the `#` in the printed address, so browsers never send it on their own.
 """
 
 import hmac
@@ -30,7 +29,7 @@ _MOST_BYTES = 100_000
 
 
 class RefusedError(Exception):
-    """A request that is not answered; the message says why."""
+    """A request that is refused; the message tells why."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -38,15 +37,15 @@ class RefusedError(Exception):
 
 
 class ConsolePage:
-    """A WSGI application: the page at `/`, what it shows and what it may do at other paths.
+    """A WSGI application: the page at `/`, its data and its actions.
 
     Args:
-        data: what the page shows, by path: each takes the parameters of a GET and returns a JSON object.
-        actions: what the page may do, by path: each takes the JSON object of a POST and returns another.
-        token: which requests for data and actions need in the header `authorization: Bearer TOKEN`; empty for none.
+        data: the page's data by path: each takes the parameters of a GET and returns a JSON object.
+        actions: the page's actions by path: each takes the JSON object of a POST and returns another.
+        token: the token that requests for data and actions need in the header `authorization: Bearer TOKEN`; empty for none.
         beside: answers every other path.
         sections: HTML for the page's first column.
-        connects: other origins that the page sends requests to.
+        connects: other origins that the page may send requests to.
     """
 
     def __init__(
@@ -97,7 +96,7 @@ class ConsolePage:
     def _check_token(self, environ: WSGIEnvironment) -> None:
         given = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ").encode()
         if self._token and not hmac.compare_digest(given, self._token.encode()):
-            raise RefusedError(401, "open the address that `sluice console` has printed: it holds the token")
+            raise RefusedError(401, "open the address that `sluice console` printed: it contains the token")
 
     def _answer(self, environ: WSGIEnvironment) -> Mapping[str, Any]:
         path = environ["PATH_INFO"]
@@ -118,55 +117,55 @@ class ConsolePage:
 
 
 def check_host(environ: WSGIEnvironment) -> None:
-    """Check that a request names this server, and not another name that resolves to this machine.
+    """Check that a request names this server, not another name that resolves to this machine.
 
     Raises:
-        RefusedError: it does not.
+        RefusedError: it names another host.
     """
     host, port = environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]
     if host not in (f"127.0.0.1:{port}", f"localhost:{port}"):
-        raise RefusedError(403, f"the host {host} is not this server's: use http://127.0.0.1:{port}")
+        raise RefusedError(403, f"the host {host} is not this server: use http://127.0.0.1:{port}")
 
 
 def check_origin(environ: WSGIEnvironment) -> None:
-    """Check that no page of another site has made a request.
+    """Check that a request does not come from a page of another site.
 
     Raises:
-        RefusedError: one has.
+        RefusedError: it does.
     """
     host = environ.get("HTTP_HOST", "")
     origin = environ.get("HTTP_ORIGIN", f"http://{host}")
     if origin != f"http://{host}" or environ.get("HTTP_SEC_FETCH_SITE", "none") not in _SAME_ORIGIN:
-        raise RefusedError(403, "other sites' pages may not use this one")
+        raise RefusedError(403, "pages of other sites may not send requests here")
 
 
 def _document(environ: WSGIEnvironment) -> dict[str, Any]:
-    """Return the JSON object that a request carries; an empty one without a body.
+    """Return the JSON object in a request's body; an empty one without a body.
 
     Raises:
-        RefusedError: it carries none.
+        RefusedError: the request is not a POST with a JSON object.
     """
     if environ["REQUEST_METHOD"] != "POST":
         raise RefusedError(405, "use POST")
     length = environ.get("CONTENT_LENGTH") or "0"
     if length == "0":
         return {}
-    # browsers send JSON across sites only after a preflight request, which is not answered here
+    # Browsers send JSON to other sites only after a preflight request, which this server refuses.
     if environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != "application/json":
         raise RefusedError(415, "send JSON")
     if not length.isdecimal() or int(length) > _MOST_BYTES:
-        raise RefusedError(413, "this is too long")
+        raise RefusedError(413, "the body is too long")
     try:
         found = json.loads(environ["wsgi.input"].read(int(length)))
     except ValueError:
-        raise RefusedError(400, "this is not JSON") from None
+        raise RefusedError(400, "the body is not JSON") from None
     if not isinstance(found, dict):
         raise RefusedError(400, "send a JSON object")
     return found
 
 
 def _policy(connects: str) -> str:
-    """Return a content security policy: nothing but files of the page's own."""
+    """Return a content security policy that allows only the page's own files and connections."""
     allowed = {
         "default-src": "'none'",
         "script-src": "'self'",
@@ -230,7 +229,7 @@ class _Threaded(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def server_bind(self) -> None:
-        """Bind the address without asking a name server for its name."""
+        """Bind the address without the base class's DNS lookup of its name."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
         self.setup_environ()

@@ -1,4 +1,4 @@
-"""What the console shows of a stack, as JSON values."""
+"""The console's view of a stack, as JSON values."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +24,12 @@ _FIRST_COUNT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """What was counted in the whole ledger.
+    """Counts over the whole ledger.
 
     Attributes:
-        balance: of everything.
+        balance: the complete balance.
         history: when tables had rows.
-        since: UNIX seconds from which the month's cost is counted: its beginning, or the stream's.
+        since: start of the month's cost, UNIX seconds: the start of the month, or of the stream if that is later.
     """
 
     balance: Balance
@@ -38,14 +38,14 @@ class _Counted:
 
 
 class ConsoleView:
-    """What the console shows. Threads may share it.
+    """The console's view of a stack. Threads may share it.
 
     Args:
-        stack: which.
+        stack: the stack.
         look_seconds: how old the state may be.
-        count_seconds: how old the counts by table may be; they read the whole ledger.
-        count_share: the part of the time that counting may take. The ledger of a busy stack is hundreds of thousands of read units.
-        account_seconds: how old the accounts may be; a function is invoked to read them.
+        count_seconds: how old the counts by table may be. Counting reads the whole ledger.
+        count_share: the share of the time that counting may take. A busy stack's ledger takes hundreds of thousands of read units.
+        account_seconds: how old the accounts may be. Reading them invokes a function.
         clock: tells the time.
         start: runs a job in the background.
     """
@@ -71,7 +71,7 @@ class ConsoleView:
         self._accounts = Refreshed(lambda: accounts.known(stack), account_seconds, clock, start=start)
 
     def first(self) -> None:
-        """Look once, so that a person without the rights is told so before anything is shown.
+        """Read the state once, so that missing permissions show before the page is served.
 
         Raises:
             UnavailableError, ClientError, BotoCoreError, Failure: something cannot be read.
@@ -81,18 +81,18 @@ class ConsoleView:
         self._accounts.refresh()  # Redis may be down; the page says so
 
     def expire(self) -> None:
-        """Look again soon: something was changed."""
+        """Refresh soon, because something has changed."""
         self._look.expire()
         self._counted.expire()
 
     def plan(self, account: str) -> TrackingPlan | None:
-        """Return the tracking plan of an account, as far as it is known."""
+        """Return the tracking plan of an account; None if it has none or it is not known yet."""
         known = self._accounts.latest().value
         found = known[0].get(account) if known else None
         return found.plan if found else None
 
     def state(self) -> dict[str, Any]:
-        """Return what is known, at once; what is old is got again in the background."""
+        """Return what is known, without waiting. Old values are refreshed in the background."""
         looked, counted, known = self._look.latest(), self._counted.latest(), self._accounts.latest()
         return {
             "stack": {
@@ -122,7 +122,7 @@ class ConsoleView:
         return shown
 
     def _cost(self, counted: Reading[_Counted]) -> dict[str, Any] | None:
-        """Return what the month has cost so far, and costs in all if it goes on like this; None where nobody knows."""
+        """Return what the month has cost so far, and a projection for the whole month; None if unknown."""
         prices = REGIONS.get(self._stack.session.region_name)
         if counted.value is None or prices is None:
             return None
@@ -154,7 +154,7 @@ def _month(now: float) -> float:
 
 
 def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
-    """Return what was received and what became of it."""
+    """Return what was received and what happened to it."""
     shown = _dated(reading)
     if reading.value is None:
         return shown

@@ -30,12 +30,12 @@ class _Count(click.ParamType):
             return value
         written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", str(value))
         if written is None or not float(written[1]):
-            self.fail(f"{value!r} is no count such as 250000, 10M or 1.5G", param, ctx)
+            self.fail(f"{value!r} is not a count: use a number such as 250000, 10M or 1.5G", param, ctx)
         return float(written[1]) * _UNITS[written[2].lower()]
 
 
 def lean(setup: Setup) -> Setup:
-    """Return the setup with every setting that makes it cheaper without another network."""
+    """Return the setup with all settings that make it cheaper, except the network."""
     return replace(setup, stream_mode="AUTO", retention_hours=24, window=60)
 
 
@@ -54,13 +54,13 @@ def lean(setup: Setup) -> Setup:
 @click.option(
     "--batch-ids",
     is_flag=True,
-    help="Each request carries a batch id, as those of the browser SDK and the server client do.",
+    help="Each request carries a batch id, as from the browser SDK and the server client.",
 )
 @click.option(
     "--stack",
     "name",
     metavar="NAME",
-    help="Use the parameters and the region of this deployed stack, instead of the template's defaults.",
+    help="Use the parameters and region of this deployed stack instead of the template's defaults.",
 )
 @click.option(
     "--region",
@@ -103,7 +103,7 @@ def command(
     as_json: bool,
     **settings: Any,
 ) -> None:
-    """Estimate what a stack costs per month, by component, without traffic too, and what would make it cheaper.
+    """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
 
     With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/prices.py with dates
     and sources, usage per event in ops/estimate.py. Free tiers, discounts and taxes are not included.
@@ -115,7 +115,7 @@ def command(
     region = region or DEFAULT_REGION
     if region not in REGIONS:
         raise Failure(
-            f"the prices of {region} are not known here: --region takes {', '.join(sorted(REGIONS))}"
+            f"there are no prices for {region}: use --region with one of {', '.join(sorted(REGIONS))}"
         )
     setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
     told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
@@ -126,7 +126,7 @@ def command(
 
 
 def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
-    """Return everything that there is to say."""
+    """Return the whole estimate as a JSON object."""
     prices = REGIONS[region]
 
     def ours(events: float) -> float:
@@ -156,7 +156,7 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
 
 def _show(told: dict[str, Any]) -> None:
     screen.show_table(
-        ("component", "USD a month", "share", "usage"),
+        ("component", "USD per month", "share", "usage"),
         [
             (
                 line["component"],
@@ -168,12 +168,12 @@ def _show(told: dict[str, Any]) -> None:
         ],
     )
     screen.say(
-        f"\n${told['usd']:,.2f} a month, ${told['usd_per_million']:,.2f} per million events. "
-        f"Without traffic: ${told['usd_idle']:,.2f} a month.\n"
+        f"\n${told['usd']:,.2f} per month, ${told['usd_per_million']:,.2f} per million events. "
+        f"Without traffic: ${told['usd_idle']:,.2f} per month.\n"
     )
     _show_levers(told)
     top = max(volume["usd_per_million"] for volume in told["by_volume"])
-    screen.say("USD per million events, by events a month:")
+    screen.say("USD per million events, by events per month:")
     for volume in told["by_volume"]:
         screen.say(
             f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
@@ -181,18 +181,18 @@ def _show(told: dict[str, Any]) -> None:
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
-    screen.say("docs/performance.md says where each price was seen.")
+    screen.say("docs/performance.md lists the source of each price.")
 
 
 def _show_levers(told: dict[str, Any]) -> None:
     if not told["levers"]:
         return
     biggest, *others = told["levers"]
-    screen.say(f"The biggest lever: {_lever(biggest)}.")
+    screen.say(f"The biggest saving: {_lever(biggest)}.")
     for lever in others:
-        screen.say(f"             then: {_lever(lever)}.")
+        screen.say(f"              then: {_lever(lever)}.")
     screen.say(
-        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} a month.\n"
+        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} per month.\n"
     )
 
 
@@ -201,6 +201,6 @@ def _lever(lever: dict[str, Any]) -> str:
 
 
 def bar(value: float, top: float) -> str:
-    """Return a bar whose length is the logarithm of a price, from the least that is drawn to the top."""
+    """Return a bar for a price on a logarithmic scale, from the lowest price drawn to `top`."""
     longest = math.log(max(top, 2 * _LEAST_BAR) / _LEAST_BAR)
     return "█" * max(1, round(_BAR * math.log(max(value, _LEAST_BAR) / _LEAST_BAR) / longest))

@@ -1,14 +1,14 @@
-"""What whoever deploys must be allowed to do: CloudFormation creates, changes and deletes resources with the caller's rights.
+"""The permissions needed to deploy: CloudFormation creates, changes and deletes resources with the caller's permissions.
 
-Actions are listed by type of resource, so that a test can compare them with template.yaml, and `sluice preflight` asks only about
-the resources that the given parameters create.
+Actions are listed by resource type, so that a test can compare them with template.yaml, and `sluice preflight` checks only those
+for the resources that the given parameters create.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 type Needs = Mapping[str, tuple[str, ...]]
-"""Actions by the ARN that they are for. STACK stands for the stack's name, ZONE for the hosted zone's id."""
+"""Actions by the ARN that they apply to. STACK stands for the stack's name, ZONE for the hosted zone's id."""
 
 ALWAYS: Needs = {
     "arn:aws:cloudformation:*:*:stack/STACK/*": (
@@ -24,7 +24,7 @@ ALWAYS: Needs = {
         "cloudformation:GetTemplateSummary",
     ),
     "arn:aws:cloudformation:*:aws:transform/Serverless-2016-10-31": ("cloudformation:CreateChangeSet",),
-    # `sam deploy` keeps its uploads in a bucket of its own, which the first one creates.
+    # `sam deploy` keeps its uploads in its own bucket, which its first run creates.
     "arn:aws:cloudformation:*:*:stack/aws-sam-cli-managed-default/*": (
         "cloudformation:CreateChangeSet",
         "cloudformation:DescribeChangeSet",
@@ -61,7 +61,7 @@ TYPES: Mapping[str, Needs] = {
     "AWS::ApiGatewayV2::DomainName": {_DOMAIN: _EVERY_API},
     "AWS::ApiGatewayV2::Integration": {_API: _EVERY_API},
     "AWS::ApiGatewayV2::Route": {_API: _EVERY_API},
-    # A stage with an access log needs the delivery of logs, which AWS cannot narrow.
+    # A stage with an access log needs log delivery, which AWS cannot restrict to resources.
     "AWS::ApiGatewayV2::Stage": {
         _API: _EVERY_API,
         "*": (
@@ -272,7 +272,7 @@ TYPES: Mapping[str, Needs] = {
             "lambda:PutFunctionEventInvokeConfig",
         )
     },
-    # Named by an id that AWS draws.
+    # AWS assigns the id.
     "AWS::Lambda::EventSourceMapping": {
         "*": (
             "lambda:CreateEventSourceMapping",
@@ -295,7 +295,7 @@ TYPES: Mapping[str, Needs] = {
             "lambda:UpdateFunctionCode",
             "lambda:UpdateFunctionConfiguration",
         ),
-        # To join an existing network.
+        # To connect to an existing VPC.
         "*": ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs"),
     },
     "AWS::Lambda::Permission": {
@@ -382,7 +382,7 @@ TYPES: Mapping[str, Needs] = {
         "*": ("secretsmanager:GetRandomPassword",),
     },
 }
-"""What each type of resource needs, to be created, changed and deleted."""
+"""The actions needed to create, change and delete each type of resource."""
 
 PREFLIGHT = (
     "acm:DescribeCertificate",
@@ -405,7 +405,7 @@ PREFLIGHT = (
     "servicequotas:ListServiceQuotas",
     "sns:GetTopicAttributes",
 )
-"""What `sluice preflight` asks AWS. It changes nothing."""
+"""The actions that `sluice preflight` uses. It changes nothing."""
 
 _SERVICES = {
     "cache": ("ElastiCache",),
@@ -417,11 +417,11 @@ PARTS: Mapping[str, tuple[str, ...]] = {
     part: tuple(name for name in TYPES if _PART_OF.get(name.split("::")[1], "deploy") == part)
     for part in ("deploy", *_SERVICES)
 }
-"""Types of resources by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
+"""Resource types by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
 
 
 def needs(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the actions that a stack with resources of these types needs, by the ARN that they are for."""
+    """Return the actions needed for a stack with these resource types, by the ARN that they apply to."""
     found: dict[str, set[str]] = {}
     for of_type in (ALWAYS, *(TYPES[name] for name in sorted(set(types)))):
         for place, actions in of_type.items():

@@ -1,7 +1,7 @@
-"""What a stack costs in a month: how much of everything so many events use, at what AWS asks for it.
+"""Estimates what a stack costs per month: the usage of each service for a number of events, times AWS's prices.
 
-Three kinds of numbers go in. What the template says stands in Setup. What was measured here is CPU time of whole cores,
-from docs/performance.md. What only AWS can show (how long its services take to answer) is assumed, and said to be.
+There are three kinds of inputs. Setup has the template's settings. CPU times of whole cores were measured
+(docs/performance.md). What only AWS can show, such as the response times of its services, is marked as assumed.
 """
 
 import math
@@ -16,69 +16,69 @@ SECONDS = HOURS * 3600
 """A month."""
 
 CORE_MB = 1769
-"""Memory at which Lambda gives a function one whole core; less memory, the same part of it."""
+"""Memory at which Lambda gives a function one whole core; with less memory, proportionally less."""
 
 INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 300e-6, 10e-6
 """Measured CPU seconds of a warm request, two thirds of it Lambda's own runtime, and of each of its events."""
 WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 3e-6
-"""Measured CPU seconds of a batch, with its calls of the ledger and an import, and of each of its rows, once sent and once archived."""
+"""Measured CPU seconds of a batch, with its calls to the ledger and an import, and of each row, sent once and archived once."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 """Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
 ARCHIVE_COMPRESSION = 5
 """Measured: how many times smaller gzip makes a batch of records."""
 
 PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.5
-"""Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, a run for the ledger."""
+"""Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, and a redrive run for the ledger."""
 COLD_SHARE, COLD_SECONDS = 0.002, 0.5
-"""Assumed: how many of the requests start a function instance, and for how long that is billed."""
+"""Assumed: the share of requests that start a function instance, and how long the start is billed."""
 PEAK = 5
-"""Assumed: the busiest hour's rate, against the month's mean."""
+"""Assumed: the busiest hour's rate, as a multiple of the month's mean."""
 REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 500, 400
-"""Counted: an accepted request writes nothing, a batch and a run of the redrive one line; 26 bytes are added to each."""
+"""Counted: an accepted request logs nothing, a batch and a redrive run log one line each, with 26 bytes of overhead."""
 ACCESS_LOG_BYTES = 450
-"""Counted: a line of the access log, where it is on."""
+"""Counted: a line of the access log, if it is on."""
 ANSWER_BYTES = 600
-"""Counted: headers and body of an answer."""
+"""Counted: headers and body of a response."""
 LEDGER_WRITES, LEDGER_ITEM_BYTES = 2, 700
-"""Counted: write units of a span's two writes, and what is kept of it for a year, with what DynamoDB adds to an item."""
+"""Counted: write units of a span's two writes, and the size of its item, kept for a year, with DynamoDB's overhead."""
 CLAIM_WRITES, CLAIM_BYTES, CLAIM_DAYS = 1, 350, 45
-"""Counted: write units of the claim of a request with a batch id, its size with what DynamoDB adds, and how long it is kept."""
+"""Counted: write units of the claim of a request with a batch id, its size with DynamoDB's overhead, and how long it is kept."""
 METRICS_SENT = 1
-"""Assumed: metrics that are there every hour (rejected events); the others are sent when something is wrong."""
+"""Assumed: metrics that are sent every hour (rejected events). The others are sent only if something is wrong."""
 API_TIER = 3e8
-"""Requests of a month from which on API Gateway asks less for each."""
+"""Requests per month above which API Gateway charges less for each."""
 QUEUE_POLLS = 650_000
-"""Assumed: receives by which Lambda watches the overflow queue."""
+"""Assumed: receive calls per month with which Lambda polls the overflow queue."""
 SECRET_CALLS = 50_000
-"""Assumed: reads of secrets by function instances, each every few minutes."""
+"""Assumed: reads of secrets per month. Each function instance reads them every few minutes."""
 POLICY_SECONDS, INSTANCE_RATE = 60, 20
-"""How often each instance of the ingest reads the edge policy, and the requests a second that it answers on average (assumed)."""
+"""How often each instance of the ingest reads the edge policy, and its average rate in requests per second (assumed)."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
-"""Assumed: events of a visitor who downloads the script once; the script's size. Pixels are images, which need no script."""
+"""Assumed: events per download of the script; and the script's size. Pixels are images, which need no script."""
 
 SECRETS: Mapping[str, int] = {"managed": 2, "existing": 3, "external": 3}
-"""Counted: write keys, Treasure Data's key, and the URL of a Redis that is not managed."""
+"""Counted, by Network: write keys, Treasure Data's API key, and the URL of a Redis that is not managed."""
 
 AUTO_SHARE = 0.7
-"""Share of its capacity from which an AUTO stream grows; a test compares it with the scaler's rule."""
+"""Share of its capacity at which an AUTO stream grows. A test compares it with the scaler's rule."""
 SCALER_RUNS, SCALER_METRICS, SCALER_SECONDS, SCALER_MB = 730 * 12, 3, 0.3, 256
-"""Runs of the scaler in a month, metrics that each reads, how long it takes (assumed), and its memory."""
+"""The scaler's runs per month, metrics read per run, duration (assumed), and memory."""
 ON_DEMAND_SHARDS = 4
-"""Shards with which an on-demand stream begins."""
+"""Shards of a new on-demand stream."""
 SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
-"""What a shard takes in a second."""
+"""A shard's write capacity per second."""
 EVENT_BYTES = 4_500_000
-"""What one invocation is given at most, before base64."""
+"""The most record data per invocation, before base64."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What comes in.
+    """The traffic.
 
     Attributes:
-        events: in a month.
-        per_request: events in a request; 1 is a pixel, unless it has a batch id.
-        batch_ids: whether each request carries a batch id, as those of the browser SDK and the server client do.
+        events: events per month.
+        per_request: events per request; 1 without batch ids stands for pixels.
+        batch_ids: whether each request carries a batch id, as from the browser SDK and the server client.
     """
 
     events: float
@@ -87,7 +87,7 @@ class Workload:
 
     @property
     def requests(self) -> float:
-        """Requests in a month; each puts one record on the stream."""
+        """Requests per month. Each puts one record on the stream."""
         return self.events / self.per_request
 
     @property
@@ -97,34 +97,34 @@ class Workload:
 
     @property
     def record_bytes(self) -> float:
-        """Size of a record."""
+        """Size of a record, in bytes."""
         return ENVELOPE_BYTES + self.per_request * ROW_BYTES
 
 
 IDLE = Workload(1)
-"""No traffic to speak of."""
+"""No traffic, except for one event that avoids divisions by zero."""
 
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What the template says; a test compares the two.
+    """The template's settings. A test compares the defaults with the template's.
 
     Attributes:
-        network: `managed`; `existing` and `external` cost nothing of Sluice's own.
+        network: `managed`, or `existing` or `external`, of which the estimate includes no cost.
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
-        shards: of a provisioned stream, at least.
-        retention_hours: of the stream.
-        archive_days: for which the archive keeps records; 0 without it.
-        batch_size: records of an invocation of the worker, at most.
-        window: seconds for which a batch may fill.
-        ingest_mb: memory of the function.
-        worker_mb: memory of the function.
-        redrive_mb: memory of the function.
-        alarms: how many metrics they watch, for each of which an alarm is paid.
-        dashboards: how many.
-        redrive_minutes: between two runs.
+        shards: the minimum for a provisioned stream.
+        retention_hours: the stream's retention.
+        archive_days: how many days the archive keeps records for; 0 without an archive.
+        batch_size: the most records per invocation of the worker.
+        window: how long a batch may fill, in seconds.
+        ingest_mb: the ingest's memory.
+        worker_mb: the worker's memory.
+        redrive_mb: the redrive's memory.
+        alarms: metrics watched by alarms; AWS charges for each.
+        dashboards: number of dashboards.
+        redrive_minutes: minutes between two runs of the redrive.
         x86: whether the functions run on x86_64.
-        is_prod: whether the ledger can be restored to any moment.
+        is_prod: whether the ledger has point-in-time recovery.
         access_log: whether the HTTP API logs each request.
         sdk_hosting: whether visitors download the script from the stack.
     """
@@ -152,7 +152,7 @@ class Setup:
         """Return the setup of a deployed stack.
 
         Args:
-            parameters: of the template; those that do not matter here are ignored, and missing ones have their defaults.
+            parameters: the template's parameters. Irrelevant ones are ignored, and missing ones have their defaults.
         """
         found = {
             field: convert(parameters[name])
@@ -180,17 +180,17 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "AccessLog": ("access_log", _is_on),
     "SdkHosting": ("sdk_hosting", _is_on),
 }
-"""The template's parameters that change the cost: the member of Setup, and how to read the value."""
+"""The template's parameters that affect the cost: the member of Setup, and a converter for the value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one component costs.
+    """The cost of one component.
 
     Attributes:
         component: its name.
-        usd: dollars a month.
-        of: what is paid for.
+        usd: US dollars per month.
+        of: the usage.
     """
 
     component: str
@@ -203,9 +203,9 @@ class Lever:
     """A setting that would save money.
 
     Attributes:
-        setting: what to set, or do.
-        saves: dollars a month, by itself.
-        price: what is given up.
+        setting: what to set or do.
+        saves: US dollars per month, if only this is changed.
+        price: the disadvantage.
     """
 
     setting: str
@@ -214,17 +214,17 @@ class Lever:
 
 
 def estimate(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Line]:
-    """Return what each component costs in a month, the dearest first."""
+    """Return what each component costs per month, most expensive first."""
     return sorted(_Estimate(workload, setup, prices).lines(), key=lambda line: -line.usd)
 
 
 def total(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> float:
-    """Return what everything costs in a month."""
+    """Return the total cost per month."""
     return sum(line.usd for line in _Estimate(workload, setup, prices).lines())
 
 
 def levers(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Lever]:
-    """Return what would save money, the most first; each by itself, against the setup as it is."""
+    """Return settings that would save money, largest saving first, each compared with the current setup."""
     now = total(workload, setup, prices)
     found = [
         Lever(name, now - total(changed_workload, changed, prices), given_up)
@@ -234,7 +234,7 @@ def levers(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> lis
 
 
 def batches(workload: Workload, setup: Setup) -> float:
-    """Return how often the worker is invoked in a month: when a window ends, or a batch is full, whichever is first."""
+    """Return the worker's invocations per month: one whenever a window ends or a batch is full."""
     shards = shard_count(workload, setup)
     rate = workload.requests / SECONDS / shards
     full = min(setup.batch_size, EVENT_BYTES / workload.record_bytes)
@@ -242,7 +242,7 @@ def batches(workload: Workload, setup: Setup) -> float:
 
 
 def shard_count(workload: Workload, setup: Setup) -> int:
-    """Return how many shards there are at the busiest hour."""
+    """Return the number of shards in the busiest hour."""
     peak = workload.requests / SECONDS * PEAK
     filled = max(peak / SHARD_RECORDS, peak * workload.record_bytes / SHARD_BYTES)
     if setup.stream_mode == "AUTO":
@@ -250,7 +250,7 @@ def shard_count(workload: Workload, setup: Setup) -> int:
     needed = math.ceil(filled)
     if setup.stream_mode == "PROVISIONED":
         return max(setup.shards, needed)
-    return max(ON_DEMAND_SHARDS, 2 * needed)  # it makes room for twice the last month's peak
+    return max(ON_DEMAND_SHARDS, 2 * needed)  # capacity for twice the peak of the last month
 
 
 def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
@@ -272,11 +272,11 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             "ArchiveDays=0",
             workload,
             replace(setup, archive_days=0),
-            "no replay of more than RetentionHours",
+            "no replays beyond RetentionHours",
         )
     if setup.access_log:
         quiet = replace(setup, access_log=False)
-        yield "AccessLog=off", workload, quiet, "only requests that are rejected or fail are logged"
+        yield "AccessLog=off", workload, quiet, "only rejected and failed requests are logged"
     if setup.window < 60:
         yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
     if setup.network == "managed":
@@ -310,12 +310,12 @@ class _Estimate:
                 "Scaler",
                 self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
                 + SCALER_RUNS * SCALER_METRICS / 1000 * p["metric_reads"],
-                f"{short(SCALER_RUNS)} runs, each of which reads {SCALER_METRICS} metrics",
+                f"{short(SCALER_RUNS)} runs, {SCALER_METRICS} metrics read by each",
             )
         yield Line(
             "SQS and drain",
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
-            "watching the overflow queue, which is empty as a rule",
+            "polling the overflow queue, which is usually empty",
         )
         yield self._s3()
         yield Line(
@@ -337,12 +337,12 @@ class _Estimate:
                 f"{short(visits)} downloads of the script",
             )
         out = (requests * ANSWER_BYTES + self._compressed) / 1e9
-        yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of answers and imports")
+        yield Line("Data transfer out", out * p["data_out"], f"{out:.2g} GB of responses and imports")
         if self._s.network == "managed":
             yield Line(
                 "ElastiCache Serverless",
                 0.1 * HOURS * p["valkey_storage"] + self._batches / 1e6 * p["valkey_units"],
-                "its least, 0.1 GB",
+                "the minimum, 0.1 GB",
             )
 
     @property
@@ -380,7 +380,7 @@ class _Estimate:
     def _kinesis(self) -> Line:
         p, hours = self._p, self._s.retention_hours
         written = self._w.requests * math.ceil(self._w.record_bytes / 1024) * 1024 / 1e9
-        longer = max(0, min(hours, 168) - 24) / HOURS * written  # GB kept, all month round
+        longer = max(0, min(hours, 168) - 24) / HOURS * written  # GB stored on average
         longest = max(0, hours - 168) / HOURS * written
         if self._s.stream_mode != "ON_DEMAND":
             units = self._w.requests * math.ceil(self._w.record_bytes / 25_600)
@@ -410,7 +410,7 @@ class _Estimate:
         reads = min(self._w.requests, SECONDS / POLICY_SECONDS * instances)
         usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"] + reads / 1000 * p["s3_gets"]
         if not days:
-            return Line("S3", usd, "what is set aside, as a rule nothing")
+            return Line("S3", usd, "set-aside rows, usually none")
         usd += self._batches / 1000 * p["s3_puts"]
         return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
 
@@ -424,5 +424,5 @@ class _Estimate:
 
 
 def _elapsed(cpu: float, megabytes: int) -> float:
-    """Return how long CPU seconds of a whole core take with a function's part of one."""
+    """Return how long CPU seconds of a whole core take with a function's share of one."""
     return cpu / min(1.0, megabytes / CORE_MB)

@@ -1,8 +1,8 @@
-"""Sees that Ctrl-C ends a command, whatever the main thread does at that moment.
+"""Makes Ctrl-C stop a command reliably, whatever the main thread is doing.
 
-Python runs a signal's handler between two of its own instructions, and drops what the handler raises in a destructor or in a callback
-of native code. A signal that comes just before the main thread begins to wait in the operating system is heard only when that wait
-ends, which for an HTTP answer may take minutes.
+Python runs signal handlers between bytecode instructions, and drops an exception that a handler raises in a destructor or in a
+callback of native code. A signal that arrives just before the main thread starts to wait in the operating system is not handled
+until the wait ends, which may take minutes for an HTTP response.
 """
 
 import signal
@@ -20,13 +20,13 @@ _UNHEARD_SECONDS = 0.05
 
 @contextmanager
 def interruptible(*also: signal.Signals) -> Iterator[None]:
-    """Let Ctrl-C raise KeyboardInterrupt in the block, sent again until its handler has run and Python has not dropped the exception.
+    """Make Ctrl-C raise KeyboardInterrupt in the block: the signal is repeated until its handler has run and the exception stands.
 
-    Whatever the interrupted code had at hand is destroyed, and what fails in that is not reported. Outside the main thread, and where
-    who started the command has SIGINT ignored, nothing is changed.
+    After an interrupt, the objects of the interrupted frames are destroyed, and errors in their destructors are not reported. This
+    changes nothing outside the main thread, or if SIGINT was ignored when the command started.
 
     Args:
-        also: what else interrupts as Ctrl-C does. If anything does, then Ctrl-C does too where it was ignored.
+        also: other signals that interrupt in the same way. If there are any, Ctrl-C interrupts even if it was ignored.
     """
     is_ours = also or signal.getsignal(signal.SIGINT) is signal.default_int_handler
     if not is_ours or current_thread() is not main_thread():
@@ -35,27 +35,27 @@ def interruptible(*also: signal.Signals) -> Iterator[None]:
     hook = sys.unraisablehook
     interrupt = _Interrupt(hook)
     handlers = {number: signal.signal(number, interrupt.handle) for number in (signal.SIGINT, *also)}
-    waked = signal.set_wakeup_fd(interrupt.fileno(), warn_on_full_buffer=False)
+    wakeup_fd = signal.set_wakeup_fd(interrupt.fileno(), warn_on_full_buffer=False)
     sys.unraisablehook = interrupt.report
     try:
         yield
     except KeyboardInterrupt as interrupted:
-        sys.unraisablehook = lambda _: None  # what was interrupted half made may not know how to end
+        sys.unraisablehook = lambda _: None  # destructors of half-built objects may fail
         traceback.clear_frames(interrupted.__traceback__)
         raise
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler)
-        signal.set_wakeup_fd(waked)
+        signal.set_wakeup_fd(wakeup_fd)
         sys.unraisablehook = hook
         interrupt.close()
 
 
 class _Interrupt:
-    """Raises KeyboardInterrupt in the main thread; a thread of its own sees that this is heard.
+    """Raises KeyboardInterrupt in the main thread. A second thread repeats the signal until it has been handled.
 
     Args:
-        hook: reports what else Python drops.
+        hook: reports the other exceptions that Python drops.
     """
 
     def __init__(self, hook: "Callable[[sys.UnraisableHookArgs], object]") -> None:
@@ -68,7 +68,7 @@ class _Interrupt:
         self._thread.start()
 
     def fileno(self) -> int:
-        """Return where Python writes a signal's number as soon as it comes, also while the main thread waits."""
+        """Return the file to which Python writes a signal's number on arrival, even while the main thread waits."""
         return self._sent.fileno()
 
     def handle(self, _number: int, _frame: FrameType | None) -> None:
@@ -77,7 +77,7 @@ class _Interrupt:
         raise KeyboardInterrupt
 
     def report(self, dropped: "sys.UnraisableHookArgs") -> None:
-        """Report what Python drops; if that is the KeyboardInterrupt, raise it again."""
+        """Report an exception that Python dropped; if it is the KeyboardInterrupt, make the thread send the signal again."""
         if issubclass(dropped.exc_type, KeyboardInterrupt):
             self._heard = False
             self._sent.send(bytes([signal.SIGINT]))
@@ -85,7 +85,7 @@ class _Interrupt:
             self._hook(dropped)
 
     def close(self) -> None:
-        """Repeat nothing any more."""
+        """Stop the thread."""
         self._ended.set()
         self._sent.close()
         self._thread.join()

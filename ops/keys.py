@@ -18,7 +18,7 @@ from shared.errors import InvalidKeyError
 
 _SECRET_BYTES = 48
 _ELSEWHERE = "https://YOUR-HOST"
-_NOTICED = "The ingest notices within five minutes."
+_NOTICED = "This takes effect within five minutes."
 
 
 @click.group("keys", cls=CommandGroup)
@@ -27,7 +27,7 @@ def group() -> None:
 
 
 def signing_secrets(stack: Stack) -> dict[str, str]:
-    """Return the secrets that sign write keys now, by id, the newest last.
+    """Return the valid signing secrets, by id, newest last.
 
     Raises:
         Failure: the stack's secret has none.
@@ -36,7 +36,7 @@ def signing_secrets(stack: Stack) -> dict[str, str]:
 
 
 def _members(stack: Stack) -> dict[str, str]:
-    """Return everything in the stack's secret: the signing secrets and, if there is one, the key for hashed columns."""
+    """Return the content of the stack's secret: the signing secrets and, if any, the key for hashed columns."""
     client = stack.client("secretsmanager")
     text = client.get_secret_value(SecretId=stack.outputs["WriteKeySecret"])["SecretString"]
     try:
@@ -74,11 +74,11 @@ def issue(
     The same account, secret and serial number always give the same key. Nothing is stored.
     """
     if not names.is_account(account):
-        raise Failure(f"{account!r} cannot be an account: 3 to 64 of a-z, 0-9 and _")
+        raise Failure(f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _")
     signing = signing_secrets(stack)
     secret_id = secret_id or next(reversed(signing))
     if secret_id not in signing:
-        raise Failure(f"there is no secret {secret_id}: {', '.join(signing)} are valid")
+        raise Failure(f"there is no secret {secret_id}: the valid ones are {', '.join(signing)}")
     key_id = secret_id if serial is None else f"{secret_id}-{serial}"
     key = write_key.sign(account, key_id, signing[secret_id])
     script, about_script = _script(stack, key, table)
@@ -96,31 +96,33 @@ def issue(
 
 
 def _remark(stack: Stack, account: str, key_id: str) -> str:
-    """Return what keeps rows under this key from being delivered; empty when nothing does."""
+    """Return why rows sent with this key would not be delivered; empty if they would."""
     try:
         found = accounts.one(stack, account)
     except Failure as failure:
         return f"Note: {failure.message}."
     if found.status != "active":
-        return f"Note: the account is disabled: `sluice accounts enable {account}`."
+        return f"Note: the account is disabled. Enable it with `sluice accounts enable {account}`."
     if key_id in found.revoked_key_ids:
-        return f"Note: the key id {key_id} is revoked: take another with --serial."
+        return f"Note: the key id {key_id} is revoked. Issue another key with --serial."
     return ""
 
 
 def _script(stack: Stack, key: str, table: str) -> tuple[str, str]:
-    """Return the browser SDK's snippet for a key, and what is to be done before it works; each empty where there is none."""
+    """Return the browser SDK's snippet for a key, and a note about what it still needs to work; either may be empty."""
     host, remark = stack.outputs.get("SdkUrl"), ""
     template = browser_sdk.published(host) if host and not stack.is_local else None
     if template is None:
         try:
             template = Build().read(browser_sdk.SNIPPET).decode()
         except Failure as failure:
-            return "", f"Note: no line for a script: {failure.message}."
+            return "", f"Note: the script's snippet is missing: {failure.message}."
         if host is None:
-            remark = f"Note: this stack hosts no scripts: put the files of sdk/dist where {_ELSEWHERE} shall stand."
+            remark = f"Note: this stack does not host scripts. Host the files of sdk/dist, and replace {_ELSEWHERE} with their URL."
         elif not stack.is_local:
-            remark = f"Note: the script is not published yet: `sluice sdk publish {stack.option}`."
+            remark = (
+                f"Note: the script is not published yet. Publish it with `sluice sdk publish {stack.option}`."
+            )
     endpoint = stack.outputs["ApiUrl"]
     return browser_sdk.snippet(
         template, endpoint=endpoint, key=key, host=host or _ELSEWHERE, table=table
@@ -145,17 +147,21 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
     try:
         found = write_key.verify(key, signing_secrets(stack))
     except InvalidKeyError as error:
-        raise Failure(f"refused: {error}") from error
+        raise Failure(f"invalid key: {error}") from error
     account = accounts.one(stack, found.account)
     if account.status != "active":
-        raise Failure(f"well signed, but the account {found.account} is disabled: its rows are set aside")
+        raise Failure(
+            f"the signature is valid, but the account {found.account} is disabled: its events are refused"
+        )
     if found.key_id in account.revoked_key_ids:
-        raise Failure(f"well signed, but the key id {found.key_id} is revoked: its rows are set aside")
+        raise Failure(
+            f"the signature is valid, but the key id {found.key_id} is revoked: its events are refused"
+        )
     if as_json:
         screen.show_json({"account": found.account, "key_id": found.key_id, "database": account.database})
         return
     screen.say(
-        f"valid: rows of {found.account}, key id {found.key_id}, go to the database {account.database}"
+        f"Valid: account {found.account}, key id {found.key_id}. Rows go to the database {account.database}."
     )
 
 
@@ -165,11 +171,11 @@ def verify(stack: Stack, key: str, *, as_json: bool) -> None:
 @works_on_stack
 @screen.dry_run_option
 def revoke(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
-    """Revoke a key: within a minute its events are refused; rows already accepted are set aside. Issue a new key with --serial first."""
+    """Revoke a key: within a minute its events are refused; rows already accepted are set aside. Issue a new key first, with --serial."""
     if not names.is_key_id(key_id):
-        raise Failure(f"{key_id!r} cannot be a key id: it is the middle part of a key, such as k1 or k1-2")
-    standing = accounts.one(stack, account)
-    revoked = replace(standing, revoked_key_ids=standing.revoked_key_ids | {key_id})
+        raise Failure(f"{key_id!r} is not a valid key id: use the middle part of the key, such as k1 or k1-2")
+    current = accounts.one(stack, account)
+    revoked = replace(current, revoked_key_ids=current.revoked_key_ids | {key_id})
     accounts.update(stack, account, revoked, dry_run=dry_run)
 
 
@@ -187,23 +193,23 @@ def rotate(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> Non
     members = _members(stack)
     signing = _signing(members)
     if retire is None:
-        fresh = _next_id(signing)
-        screen.say(f"Adding the secret {fresh}; {', '.join(signing)} stay valid.")
+        added = _next_id(signing)
+        screen.say(f"Adding the secret {added}. Still valid: {', '.join(signing)}.")
         if not dry_run:
-            _store(stack, members | {fresh: secrets.token_urlsafe(_SECRET_BYTES)})
+            _store(stack, members | {added: secrets.token_urlsafe(_SECRET_BYTES)})
             screen.say(
-                f"{_NOTICED} Then issue new keys; once no page uses an old one: `sluice keys rotate --retire ID`"
+                f"{_NOTICED} Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
             )
         return
     if retire not in signing:
-        raise Failure(f"there is no secret {retire}: {', '.join(signing)} are valid")
+        raise Failure(f"there is no secret {retire}: the valid ones are {', '.join(signing)}")
     rest = [secret_id for secret_id in signing if secret_id != retire]
     if not rest:
         raise Failure(
-            f"{retire} is the only secret: without it no key is valid. Add another first: `sluice keys rotate`"
+            f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate`"
         )
     screen.say(
-        f"Retiring the secret {retire}: every key under it is refused from then on; {', '.join(rest)} stay valid."
+        f"Retiring the secret {retire}: all keys signed with it become invalid. Still valid: {', '.join(rest)}."
     )
     if not dry_run:
         screen.confirm("Retire it?", yes=yes)
@@ -225,6 +231,6 @@ def _store(stack: Stack, members: dict[str, str]) -> None:
     except ClientError as error:
         if error.response["Error"]["Code"] == "InvalidRequestException":
             raise Failure(
-                "the secret is about to be deleted: `aws secretsmanager restore-secret` brings it back"
+                "the secret is scheduled for deletion: restore it with `aws secretsmanager restore-secret`"
             ) from error
         raise

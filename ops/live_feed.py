@@ -1,4 +1,4 @@
-"""The latest events of a stack, kept for pages that ask for those after a number."""
+"""The latest events of a stack, for pages that request those after a number."""
 
 import threading
 from collections import Counter, deque
@@ -27,13 +27,13 @@ _PATIENCE_SECONDS = 10.0
 
 
 class LiveFeed:
-    """Follows a stack while pages ask for its events. Threads may share it.
+    """Follows a stack while pages request its events. Threads may share it.
 
     Args:
         tail: returns a tail that begins at a time, UNIX seconds, and does not replace personal data.
         clock: tells the time.
-        history_seconds: how far back it begins.
-        scrubs: whether personal data is replaced before it is shown.
+        history_seconds: how far back to begin.
+        scrubs: whether to replace personal data.
         plan: returns an account's tracking plan.
         start: runs a job in the background.
     """
@@ -65,18 +65,18 @@ class LiveFeed:
         self._tailing: Tail | None = None
 
     def stop(self) -> None:
-        """Read nothing any more."""
+        """Stop reading."""
         self._due = float("inf")
         if self._tailing is not None:
             self._tailing.stop()
 
     def page(self, parameters: Mapping[str, str]) -> dict[str, Any]:
-        """Return the events after the number `after`, the oldest first, and the number to ask for next."""
+        """Return the events after the number in the parameter `after`, oldest first, and the number to request next."""
         after = parameters.get("after", "")
         return self.after(int(after) if after.isdecimal() else 0)
 
     def after(self, number: int) -> dict[str, Any]:
-        """Return the events after a number, the oldest first, and the number to ask for next."""
+        """Return the events after a number, oldest first, and the number to request next."""
         now = self._clock.now()
         with self._lock:
             self._asked_at = now
@@ -89,18 +89,18 @@ class LiveFeed:
             missed = self._count - number - len(found) if number <= self._count else 0
             notes = list(self._notes.values())
             if missed and number:
-                notes.append(f"{screen.plural(missed, 'event')} came too fast to be shown.")
+                notes.append(f"{screen.plural(missed, 'event')} arrived too fast to be shown.")
             return {"events": found, "next": self._count, "note": " ".join(notes), "drift": self._drifted()}
 
     def _drifted(self) -> list[dict[str, Any]]:
-        """Return how the events seen so far differ from their tracking plans, the most frequent first."""
+        """Return how the events seen so far differ from their tracking plans, most frequent first."""
         return [
             {"account": account, "table": table, "code": code, "column": column, "events": events}
             for (account, table, code, column), events in self._drift.most_common(_MOST_DRIFT)
         ]
 
     def _follow(self) -> None:
-        """Read until nobody has asked for a while; if it cannot be read, say why and let the next page try again."""
+        """Read until no page has asked for _UNWATCHED_SECONDS. If reading fails, note why; the next page's request retries."""
         self._tailing = tail = self._tail(self._since)
         try:
             for found in tail.events():
@@ -144,9 +144,9 @@ class LiveFeed:
 
 
 def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
-    """Return how an event differs from its account's plan; of one that was rejected for that, only what it was rejected for.
+    """Return how an event differs from its account's plan. For an event that the plan rejected, return only the reason for that.
 
-    Columns whose values the ingest drops or hashes are not judged: the row no longer has what was sent.
+    Columns whose values the ingest drops or hashes are not checked, because the row no longer has the original values.
     """
     if plan is None or plan.mode_of(seen.table) == "off":
         return []
@@ -164,5 +164,5 @@ def violations_of(seen: Seen, plan: TrackingPlan | None) -> list[Violation]:
 
 
 def stack_tail(stack: Stack) -> Callable[[float], Tail]:
-    """Return what makes tails of a stack."""
+    """Return a function that starts a tail of a stack at a time, UNIX seconds."""
     return lambda since: Tail.of(stack, since=since, scrubs=False)

@@ -1,8 +1,8 @@
-"""Measures what nobody documents of Treasure Data: how long it remembers an id, and how soon queries show rows.
+"""Measures undocumented limits of Treasure Data: how long it remembers an id, and how soon queries show new rows.
 
-For each age one marked row is sent under an id of its own at the beginning, and when the id has that age a second row
-under the same id. Where the second row is shown, the id was forgotten. A third row, sent right behind it under a fresh
-id, tells when the second one would have to be shown.
+For each age, it sends a test row under its own id at the beginning and, once the id has that age, a second row under the same id.
+If queries show the second row, the id was forgotten. A third row, sent right after the second under a new id, tells when the
+second one would be visible.
 """
 
 import heapq
@@ -16,21 +16,21 @@ from ops.failure import Failure
 from shared.clock import Clock
 
 AGES = (60.0, 300.0, 600.0, 1200.0, 1800.0, 2700.0, 3600.0, 4500.0, 5400.0, 7200.0, 10_800.0)
-"""The ages of ids that are tried, in seconds."""
+"""The ages of ids to try, in seconds."""
 MOST_DELAY = 1800.0
-"""What is not shown after so many seconds is not waited for any longer."""
+"""How many seconds to wait for a row to become visible."""
 
 _LONGEST_PAUSE = 60.0
-_SURE = 60.0  # a row that is not there is asked for once more, so much later
+_SURE = 60.0  # seconds until a row that was not found is queried once more
 
 
 @dataclass(slots=True)
 class Measured:
-    """What was found, in seconds.
+    """The results, in seconds.
 
     Attributes:
-        hidden: after so long a row was not yet shown.
-        shown: after so long it was; None where it was not, as far as was looked.
+        hidden: the latest time at which a new row was still hidden.
+        shown: the time at which it was shown; None if it never was.
         kept: ages of ids that were remembered.
         gone: ages of ids that were forgotten.
     """
@@ -42,12 +42,12 @@ class Measured:
 
     @property
     def forgotten(self) -> float | None:
-        """The youngest age of an id that was forgotten; None where none was."""
+        """The youngest age at which an id was forgotten; None if none was."""
         return min(self.gone, default=None)
 
     @property
     def remembered(self) -> float:
-        """The oldest age of an id that was remembered, of those younger than any that was forgotten; 0 where none was."""
+        """The oldest age at which an id was remembered, below the youngest at which one was forgotten; 0 if none was."""
         return max((age for age in self.kept if self.forgotten is None or age < self.forgotten), default=0.0)
 
 
@@ -55,15 +55,15 @@ class Measurement:
     """One measurement.
 
     Args:
-        administer: has the administration's function do something.
+        administer: invokes AdminFunction.
         clock: paces it.
-        database: where the marked rows go.
-        mark: begins the name of each of them.
-        show: is told how far it is.
-        first_ask: seconds from a row's import until it is looked for.
+        database: the database of the test rows.
+        mark: the prefix of their names and ids.
+        show: receives progress messages.
+        first_ask: seconds from a row's import to the first query for it.
 
     Attributes:
-        found: what is known so far.
+        found: the results so far.
     """
 
     def __init__(
@@ -90,10 +90,10 @@ class Measurement:
         self._sent: dict[str, float] = {}
 
     def run(self, ages: Sequence[float]) -> Measured:
-        """Measure with ids of these ages, in seconds, rising; without any only how soon rows are shown.
+        """Measure with ids of these ages, in seconds, ascending; without any, measure only how soon rows are shown.
 
         Raises:
-            Failure: Treasure Data does not take the rows, or may not be asked.
+            Failure: Treasure Data does not accept the rows, or the API key may not query.
         """
         self._send("shown", "shown")
         self._at(self._first_ask, lambda: self._look(0.0))
@@ -110,11 +110,11 @@ class Measurement:
         heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), task))
 
     def _look(self, before: float) -> None:
-        """Look whether the first row is shown; `before`: after how many seconds it was not."""
+        """Check whether the first row is shown. `before` is the age, in seconds, at which it last was not."""
         age = self._clock.now() - self._sent["shown"]
         if self._is_shown("shown"):
             self.found.hidden, self.found.shown = before, age
-            self._show(f"rows are shown after {screen.lasting(age)}")
+            self._show(f"queries show a new row after {screen.lasting(age)}")
         elif age < MOST_DELAY:
             self._show(f"not shown yet after {screen.lasting(age)}")
             self._at(min(max(self._first_ask, age / 4), _LONGEST_PAUSE), lambda: self._look(age))
@@ -122,7 +122,7 @@ class Measurement:
             self.found.hidden = age
 
     def _repeat(self, age: float) -> None:
-        """Send a second row under an id that has this age, and a third one under a fresh id."""
+        """Send a second row under an id of this age, and a third one under a new id."""
         if self.found.forgotten is not None:
             return
         self._show(f"resending an id that is {screen.lasting(age)} old")
@@ -131,7 +131,7 @@ class Measurement:
         self._at(self._first_ask, lambda: self._judge(age))
 
     def _judge(self, age: float, *, is_last: bool = False) -> None:
-        """Look whether the second row of an age is shown, once the third one is; where it is not, once more."""
+        """Check whether the second row of an age is shown, once the third one is. If it is not, check again later."""
         waited = self._clock.now() - self._sent[f"{age:.0f}-third"]
         is_due = self._is_shown(f"{age:.0f}-third")
         is_shown = self._is_shown(f"{age:.0f}-second") if is_due else None
@@ -159,16 +159,16 @@ class Measurement:
         )
         if not answer["taken"]:
             raise Failure(
-                f"Treasure Data did not take a marked row ({answer['reason']}): try again when it is well"
+                f"Treasure Data did not accept a test row ({answer['reason']}): try again when it works"
             )
         self._sent[name] = self._clock.now()
 
     def _is_shown(self, name: str) -> bool | None:
-        """Tell whether a row is shown; None where that cannot be told now."""
+        """Return whether a row is shown; None if that cannot be determined now."""
         answer = self._administer(
             do="ask_marked", database=self._database, mark=f"{self._mark}-{name}", time=self._time
         )
         if answer["reason"] == "forbidden":
-            raise Failure("the API key may not query, and without that nothing can be measured")
+            raise Failure("the API key may not query, which a measurement needs")
         shown: bool | None = answer["shown"]
         return shown

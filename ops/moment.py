@@ -1,4 +1,4 @@
-"""Times on the command line."""
+"""Times and durations on the command line."""
 
 import re
 import time
@@ -13,10 +13,10 @@ _SECONDS = {"s": 1, "min": 60, "m": 60, "h": 3600, "d": 86_400}
 
 
 def moment(text: str, now: float) -> float:
-    """Return the UNIX seconds that a text means: ISO 8601, in UTC unless it says otherwise, or `90min`, `2h`, `3d` ago.
+    """Parse a time into UNIX seconds: `now`, ISO 8601 (in UTC without an offset), or how long ago (`90min`, `2h`, `3d`).
 
     Raises:
-        ValueError: it means none.
+        ValueError: the text is not a time.
     """
     if text == "now":
         return now
@@ -27,10 +27,10 @@ def moment(text: str, now: float) -> float:
 
 
 def length(text: str) -> float:
-    """Return the seconds that a text means: `90min`, `2h`, `3d`.
+    """Parse a duration into seconds: `90min`, `2h`, `3d`.
 
     Raises:
-        ValueError: it means none.
+        ValueError: the text is not a duration.
     """
     found = _AGO.fullmatch(text)
     if found is None:
@@ -39,17 +39,17 @@ def length(text: str) -> float:
 
 
 def is_relative(text: str) -> bool:
-    """Tell whether a text means another time whenever it is read."""
+    """Return whether the meaning of a time depends on when it is read."""
     return text == "now" or _AGO.fullmatch(text) is not None
 
 
 class TimeOption(click.ParamType):
-    """A time, or a length of time.
+    """An option's type: a time or a duration.
 
     Args:
-        name: of such values, for the help.
-        parse: returns the seconds that a text means, or raises ValueError.
-        hint: says, of a text that means none, what it is not, with examples.
+        name: the type's name in the help.
+        parse: returns the seconds, or raises ValueError.
+        hint: what the text should have been, with examples, for the error message.
     """
 
     def __init__(self, name: str, parse: Callable[[str], float], hint: str) -> None:
@@ -58,16 +58,20 @@ class TimeOption(click.ParamType):
         self._hint = hint
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Read the option's text."""
+        """Parse the option's text."""
         if isinstance(value, float):
             return value
         try:
             return self._parse(value)
         except ValueError:
-            self.fail(f"{value!r} is no {self._hint}, 2h, 3d", param, ctx)
+            self.fail(f"{value!r} is not {self._hint}", param, ctx)
 
 
-MOMENT = TimeOption("time", lambda text: moment(text, time.time()), "time: 2026-11-24T03:00, 90min (ago)")
+MOMENT = TimeOption(
+    "time",
+    lambda text: moment(text, time.time()),
+    "a time: use 2026-11-24T03:00 or, for how long ago, 90min, 2h or 3d",
+)
 """A time, as UNIX seconds."""
-LENGTH = TimeOption("length", length, "length of time: 90min")
-"""A length of time, in seconds."""
+LENGTH = TimeOption("length", length, "a duration: use 90min, 2h or 3d")
+"""A duration, in seconds."""

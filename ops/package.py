@@ -1,6 +1,6 @@
-"""Lay out what one function's zip holds. `sam build` runs this through the Makefile's build-… targets.
+"""Lays out the content of one function's zip. `sam build` runs this through the Makefile's build-… targets.
 
-Only the standard library is used, so that `sam build` needs Python 3.13 and uv but none of the environments.
+This uses only the standard library, so that `sam build` needs Python 3.13 and uv but none of the environments.
 """
 
 import argparse
@@ -15,10 +15,10 @@ from pathlib import Path
 
 ARCHITECTURES = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 
-# The packages of ours that a function imports; its requirements stand in the first.
+# The packages of this repository that a function imports. The first one has its requirements.
 PACKAGES = {"ingest": ("ingest", "shared"), "worker": ("worker", "shared"), "scaler": ("scaler", "shared")}
 
-# What no function imports, as globs below the zip's root. A test loads each function from what is left.
+# Files that no function imports, as globs below the zip's root. A test loads each function from the remaining files.
 UNUSED = (
     "*.dist-info",
     "bin",
@@ -26,7 +26,7 @@ UNUSED = (
     "**/*.pyi",
     "**/py.typed",
     "**/__pycache__",
-    # Powertools: routers, parsers, batch processors. Of its utilities the logger needs jmespath_utils alone.
+    # Powertools: routers, parsers, batch processors. Of its utilities, the logger needs only jmespath_utils.
     "aws_lambda_powertools/event_handler",
     "aws_lambda_powertools/utilities/[!j]*/",
     # crawler-user-agents: its own tests and other languages' metadata.
@@ -34,7 +34,7 @@ UNUSED = (
     "crawleruseragents/validate.py",
     "crawleruseragents/package*.json",
     "crawleruseragents/composer.json",
-    # isal: the papers of the C library.
+    # isal: the C library's documentation.
     "isal/isa-l",
     # pybase64: its command.
     "pybase64/__main__.py",
@@ -48,19 +48,19 @@ UNUSED = (
 
 
 def package(function: str, architecture: str, target: Path, uv: str, root: Path = Path()) -> None:
-    """Fill target, an empty folder, with one function's code and its locked dependencies, all compiled.
+    """Fill an empty folder with one function's code and its locked dependencies, all compiled.
 
-    Libraries come as bytecode alone, which halves the zip; our own code keeps its source, so that tracebacks show it.
+    Libraries are stored only as bytecode, which halves the zip. Sluice's own code keeps its source, for tracebacks.
 
     Args:
         function: `ingest`, `worker` or `scaler`.
-        architecture: as Lambda calls it, `arm64` or `x86_64`.
-        target: the folder whose content becomes the zip.
-        uv: the program uv.
+        architecture: Lambda's name for it, `arm64` or `x86_64`.
+        target: the folder to fill. Its content becomes the zip.
+        uv: the path of uv.
         root: the repository.
 
     Raises:
-        subprocess.CalledProcessError: a dependency could not be had as a wheel with the locked hash.
+        subprocess.CalledProcessError: a dependency is not available as a wheel with the locked hash.
         RuntimeError: a module could not be compiled.
     """
     target.mkdir(parents=True, exist_ok=True)
@@ -86,8 +86,8 @@ def _drop(folder: Path, patterns: Iterable[str]) -> None:
 
 
 def _compile(folder: Path, target: Path, *, beside_source: bool) -> None:
-    # Lambda's file system is read-only: without bytecode every cold start would compile again. Unchecked, because
-    # a zip does not keep the times that the usual check compares. Tracebacks name the files as they lie in Lambda.
+    # Lambda's file system is read-only, so without bytecode every cold start would compile again. The bytecode is unchecked,
+    # because a zip does not keep the times that the usual check compares. Tracebacks name the files by their path in Lambda.
     done = compileall.compile_dir(
         folder,
         quiet=1,

@@ -1,4 +1,4 @@
-"""Stand-ins for personal data: equal values get equal stand-ins, so that rows can be compared without showing whose they are."""
+"""Replaces personal data by stand-ins. Equal values get equal stand-ins, so rows can be compared without revealing a person."""
 
 import hashlib
 import re
@@ -25,12 +25,12 @@ _EMAIL = re.compile(r"[^\s\"'<>@,;:=/?&]+@[^\s\"'<>@,;:=/?&]+\.[a-zA-Z]{2,}")
 
 
 def scrub(row: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a row, or an event as it was sent, with stand-ins for personal data: by column, and email addresses anywhere."""
+    """Return a row, or an event as sent, with stand-ins for the values of COLUMNS and for email addresses in any column."""
     return {name: stand_in(name, value) for name, value in row.items()}
 
 
 def stand_in(name: str, value: Any) -> Any:
-    """Return what stands for a column's value: the value itself unless it is personal data."""
+    """Return the stand-in for a column's value, or the value itself if it is not personal data."""
     column = column_name(name)
     if column not in COLUMNS:
         return _EMAIL.sub(_email, value) if isinstance(value, str) and "@" in value else value
@@ -39,7 +39,7 @@ def stand_in(name: str, value: Any) -> Any:
     text = value if isinstance(value, str) else repr(value)
     digest = hashlib.sha256(f"{column}\n{text}".encode(errors="replace")).digest()
     if column == "td_ip":
-        return f"198.51.100.{digest[0]}"  # addresses for documentation, RFC 5737
+        return f"198.51.100.{digest[0]}"  # reserved for documentation, RFC 5737
     if column in ("td_url", "td_referrer"):
         return f"https://page.example/{digest.hex()[:12]}"
     return f"{column}-{digest.hex()[:16]}"

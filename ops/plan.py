@@ -1,4 +1,4 @@
-"""`sluice plan`: tracking plans, made from what arrives, checked against it and compared with it."""
+"""`sluice plan`: makes tracking plans from the events that arrive, and compares plans with events."""
 
 import json
 from base64 import b64decode
@@ -25,17 +25,17 @@ from worker.record import decode, number
 from worker.shards import Shards
 
 DRIFTS = 3
-"""Exit code where events differ from their plan."""
+"""Exit code: events differ from their plan."""
 
 
 class Arrived(NamedTuple):
-    """An event that arrived, as the row that it is or would have been.
+    """An event that arrived, as the row that it became or, if it was rejected, would have become.
 
     Attributes:
-        account: whose it is.
+        account: its account.
         table: its table.
-        row: by column.
-        at: UNIX seconds at which the ingest received it.
+        row: values by column.
+        at: when the ingest received it, UNIX seconds.
     """
 
     account: str
@@ -45,18 +45,18 @@ class Arrived(NamedTuple):
 
 
 def since_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that say which events are read."""
+    """Add the options that select events."""
     command = click.option(
-        "--archive", is_flag=True, help="Read the archive, beyond the stream's retention."
+        "--archive", is_flag=True, help="Read the archive, which goes beyond the stream's retention."
     )(command)
     return click.option(
-        "--since", type=MOMENT, help="Begin at this time, such as 3d ago. Default: with the oldest event."
+        "--since", type=MOMENT, help="Begin at this time, such as 3d ago. Default: at the oldest event."
     )(command)
 
 
 @click.group("plan", cls=CommandGroup)
 def group() -> None:
-    """Make tracking plans from what arrives, and compare them with it."""
+    """Make tracking plans from the events that arrive, and compare plans with events."""
 
 
 @group.command()
@@ -65,16 +65,16 @@ def group() -> None:
 @since_option
 @screen.output_option
 def infer(stack: Stack, account: str, *, since: float | None, archive: bool, file: Path | None) -> None:
-    """Write a plan that fits what arrived for ACCOUNT, with frequencies and examples as comments.
+    """Write a plan that fits the events of ACCOUNT, with frequencies and examples as comments.
 
-    Examples never show what may be personal data. Read the plan, correct it, and name it in accounts.yaml.
+    Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml.
     """
     profile = Profile()
     for event in _events(stack, since, archive=archive):
         if event.account == account:
             profile.add(event.table, event.row)
     if not profile.tables:
-        raise Failure(f"no event of {account} has arrived since then: give an earlier --since, or --archive")
+        raise Failure(f"no events of {account} were found: use an earlier --since, or --archive")
     said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
     screen.put(inferred(profile), file, said)
 
@@ -82,12 +82,12 @@ def infer(stack: Stack, account: str, *, since: float | None, archive: bool, fil
 @group.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @works_on_stack
-@click.option("--account", help="Whose events to compare. Required unless --events names a file.")
+@click.option("--account", help="Account whose events to compare. Required unless --events names a file.")
 @click.option(
     "--events",
     "recorded",
     type=click.Path(path_type=Path),
-    help="Compare the events that `sluice record` saved here.",
+    help="Compare the events in this file, written by `sluice record`.",
 )
 @since_option
 @screen.json_option
@@ -101,10 +101,10 @@ def check(
     archive: bool,
     as_json: bool,
 ) -> None:
-    """Compare recorded events with the plan in FILE, before it is applied. Exit code 3: some differ."""
+    """Compare events with the plan in FILE, before you apply it. Exit code 3: some differ."""
     drifts = Drifts(accounts_file.read_plan(file))
     if recorded is None and account is None:
-        raise Failure("whose events? Give --account, or --events with a file that `sluice record` wrote")
+        raise Failure("select events: --account, or --events with a file that `sluice record` wrote")
     events = _events(stack, since, archive=archive) if recorded is None else saved_events(recorded)
     for event in events:
         if account in (None, event.account):
@@ -133,7 +133,8 @@ def diff(stack: Stack, account: str, *, since: float | None, archive: bool, as_j
     plan = one(stack, account).plan
     if plan is None:
         raise Failure(
-            f"{account} has no tracking plan: write one with `sluice plan infer {account}`, name it in accounts.yaml and apply that"
+            f"{account} has no tracking plan: write one with `sluice plan infer {account}`, name it in accounts.yaml, and run "
+            "`sluice accounts apply accounts.yaml`"
         )
     drifts = Drifts(plan)
     for event in _events(stack, since, archive=archive):
@@ -150,7 +151,7 @@ def diff(stack: Stack, account: str, *, since: float | None, archive: bool, as_j
 @click.argument("plan", metavar="FILE", type=click.Path(path_type=Path))
 @screen.output_option
 def types(plan: Path, *, file: Path | None) -> None:
-    """Write TypeScript declarations of the plan in FILE: the compiler then checks what pages give to `track`."""
+    """Write TypeScript declarations for the plan in FILE, so that the compiler checks what pages pass to `track`."""
     screen.put(declarations(accounts_file.read_plan(plan)), file, f"Written: {file}.")
 
 
@@ -158,7 +159,7 @@ def types(plan: Path, *, file: Path | None) -> None:
 @works_on_stack
 @screen.json_option
 def list_(stack: Stack, *, as_json: bool) -> None:
-    """List the tracking plans that are applied."""
+    """List the applied tracking plans."""
     plans = {name: account.plan for name, account in known(stack)[0].items() if account.plan}
     if as_json:
         screen.show_json({name: plan.to_value() for name, plan in plans.items()})
@@ -176,7 +177,7 @@ def list_(stack: Stack, *, as_json: bool) -> None:
 
 
 def show(drifts: Drifts) -> None:
-    """Print drifts for people, and what they come to."""
+    """Print drifts as a table with a summary."""
     screen.show_table(
         ("table", "column", "differs", "found", "events", "since", "pages"),
         [
@@ -196,7 +197,7 @@ def show(drifts: Drifts) -> None:
 
 
 def as_value(drifts: Drifts) -> dict[str, Any]:
-    """Return drifts for scripts."""
+    """Return drifts as a JSON object."""
     return {
         "events": drifts.events,
         "fitting": drifts.fitting,
@@ -215,7 +216,7 @@ def as_value(drifts: Drifts) -> dict[str, Any]:
 
 
 def rows_of(record: Mapping[str, Any], shard: str) -> Iterator[Arrived]:
-    """Yield the events of a record as GetRecords returns it; of rejected events the rows that they would have been."""
+    """Yield the events of a record as GetRecords returns it, including the rows that rejected events would have become."""
     arrived_at = record["ApproximateArrivalTimestamp"].timestamp()
     found = decode(record["Data"], shard, number(record["SequenceNumber"]), arrived_at)
     for event in events_of(found, shard):
@@ -229,7 +230,7 @@ def saved_events(file: Path) -> Iterator[Arrived]:
     """Yield the events that `sluice record` saved.
 
     Raises:
-        Failure: the file cannot be read, or holds something else.
+        Failure: the file cannot be read, or is not from `sluice record`.
     """
     try:
         records = json.loads(file.read_text())["Records"]
@@ -244,14 +245,14 @@ def saved_events(file: Path) -> Iterator[Arrived]:
     except OSError as error:
         raise Failure(f"{file} cannot be read: {error.strerror}") from error
     except (ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{file} is not what `sluice record` writes") from error
+        raise Failure(f"{file} was not written by `sluice record`") from error
 
 
 def stream_events(shards: Shards, since: float | None = None) -> Iterator[Arrived]:
-    """Yield the events that the stream holds, those that arrived at a time or later.
+    """Yield the events on the stream that were received at a time or later.
 
     Raises:
-        Failure: the stream does not go back so far.
+        Failure: the stream does not go back that far.
         ShardUnreadableError: Kinesis does not answer.
     """
     reader, start = StreamReader(shards, SystemClock()), Border(at=since)
@@ -262,7 +263,7 @@ def stream_events(shards: Shards, since: float | None = None) -> Iterator[Arrive
 
 
 def _events(stack: Stack, since: float | None, *, archive: bool) -> Iterator[Arrived]:
-    """Yield what arrived since a time, as far as it is kept."""
+    """Yield the events received since a time, from the stream or from the archive."""
     if not archive:
         yield from stream_events(stack.shards(), since)
         return
@@ -280,7 +281,7 @@ def _rows(records: Iterable[Mapping[str, Any]], shard: str, since: float | None)
 
 
 def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:
-    """Return the row that a rejected event would have been; None if it cannot be one."""
+    """Return the row that a rejected event would have become; None if it cannot become one."""
     if not event:
         return None
     try:

@@ -1,4 +1,4 @@
-"""What really arrived: tables, columns, types and values, from which tracking plans are made and against which they are checked."""
+"""Profiles of the events that arrived: tables, columns, types and values, to make tracking plans from and to compare plans with."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
@@ -19,11 +19,11 @@ from shared.tracking_plan import (
 )
 
 MAX_DISTINCT = 50
-"""Values that are remembered of a column; with more than that they are no list."""
+"""The most distinct values to remember per column."""
 MAX_LISTED = 12
-"""Values of a column that a plan lists."""
+"""The most values of a column that an inferred plan lists."""
 MIN_LISTED = 20
-"""Events that a table needs before a plan calls a column required, or lists its values."""
+"""The fewest events of a table from which an inferred plan calls a column required, or lists its values."""
 MAX_EXAMPLE = 40
 MAX_DRIFTS = 10_000
 
@@ -43,7 +43,7 @@ _PERSONAL_NAMES = (
 
 
 def page_of(row: Mapping[str, Any]) -> str:
-    """Return the page that an event came from, without query; empty if it names none."""
+    """Return the page that an event came from, without query; empty if the event names none."""
     url = row.get("td_url")
     if not isinstance(url, str):
         return ""
@@ -55,7 +55,7 @@ def page_of(row: Mapping[str, Any]) -> str:
 
 
 def is_personal(column: str, value: object = None) -> bool:
-    """Tell whether a column, or this value of it, may be personal data: then no value of it is shown."""
+    """Return whether a column, or this value of it, may be personal data. If so, its values are not shown."""
     words = column.split("_")
     named = any(hint in words or (len(hint) > 3 and hint in column) for hint in _PERSONAL_NAMES)
     if named or column in personal_data.COLUMNS or column.startswith("td_"):
@@ -70,9 +70,9 @@ class ColumnProfile:
     """What arrived in one column.
 
     Attributes:
-        present: rows with a value that is not null.
-        types: how often each type.
-        values: how often each value; None if there are more than MAX_DISTINCT or they may be personal.
+        present: number of rows with a value that is not null.
+        types: number of values by type.
+        values: number of rows by value; None if there are more than MAX_DISTINCT values, or they may be personal or are long.
     """
 
     present: int = 0
@@ -101,7 +101,7 @@ class ColumnProfile:
 
     @property
     def type(self) -> Type | None:
-        """The type that holds all values; None if none does."""
+        """The type that fits all values; None if there is none."""
         found = set(self.types)
         if found == {"integer", "number"}:
             return "number"
@@ -115,8 +115,8 @@ class TableProfile:
     """What arrived in one table.
 
     Attributes:
-        events: how many.
-        columns: by name, in the order of their first arrival.
+        events: number of events.
+        columns: columns by name, in the order of their first arrival.
     """
 
     events: int = 0
@@ -130,7 +130,7 @@ class TableProfile:
                 self.columns.setdefault(name, ColumnProfile()).add(name, value)
 
     def plan(self) -> PlannedTable:
-        """Return what a plan would say of the table."""
+        """Return a plan of the table that fits all of its rows."""
         return PlannedTable({name: self._column(column) for name, column in self.columns.items()})
 
     def _column(self, column: ColumnProfile) -> PlannedColumn:
@@ -153,7 +153,7 @@ class Profile:
         self.tables[table].add(row)
 
     def plan(self) -> TrackingPlan:
-        """Return the plan that everything fits that arrived."""
+        """Return a plan that fits everything that arrived."""
         return TrackingPlan({name: table.plan() for name, table in sorted(self.tables.items())})
 
 
@@ -161,10 +161,10 @@ class Drift(NamedTuple):
     """One way in which events differ from the plan.
 
     Attributes:
-        code: how.
+        code: the kind of difference.
         table: their table.
-        column: empty for a table.
-        found: the type or the value that arrived; empty where that says nothing, or may be personal data.
+        column: the column; empty if the table itself differs.
+        found: the type or value that arrived; empty if it is irrelevant or may be personal data.
     """
 
     code: PlanCode
@@ -175,13 +175,13 @@ class Drift(NamedTuple):
 
 @dataclass(slots=True)
 class Extent:
-    """How far a drift goes.
+    """The extent of a drift.
 
     Attributes:
-        events: how many differ in this way.
-        since: UNIX seconds at which the first was received.
-        until: UNIX seconds at which the last was received.
-        pages: how many came from each page.
+        events: number of events that differ in this way.
+        since: when the first was received, UNIX seconds.
+        until: when the last was received, UNIX seconds.
+        pages: number of events by page.
     """
 
     events: int = 0
@@ -204,10 +204,10 @@ class Drifts:
         plan: the plan.
 
     Attributes:
-        events: how many were compared.
-        fitting: how many of them fit.
+        events: number of events compared.
+        fitting: number of these that fit.
         found: each drift with its extent.
-        missing: drifts beyond MAX_DRIFTS, which are only counted.
+        missing: number of differences that are not in `found`, because it has MAX_DRIFTS drifts.
     """
 
     def __init__(self, plan: TrackingPlan) -> None:
@@ -221,7 +221,9 @@ class Drifts:
         """Compare a row of a table, received at a time in UNIX seconds."""
         self.events += 1
         planned = self._plan.tables.get(table)
-        personal = planned.personal if planned else {}  # what the row has of these is not what was sent
+        personal = (
+            planned.personal if planned else {}
+        )  # the row does not have the original values of these columns
         violations = [one for one in self._plan.violations(table, row) if one.column not in personal]
         self.fitting += not violations
         for violation in violations:
@@ -232,13 +234,13 @@ class Drifts:
                 self.found.setdefault(drift, Extent()).add(at, page_of(row))
 
     def sorted(self) -> Iterator[tuple[Drift, Extent]]:
-        """Yield the drifts, table by table, the most frequent first."""
+        """Yield the drifts by table, most frequent first."""
         yield from sorted(self.found.items(), key=lambda item: (item[0].table, -item[1].events, item[0]))
 
     def summary(self) -> str:
-        """Return what they come to, in a sentence."""
+        """Return a summary in one sentence."""
         if not self.events:
-            return "No event has arrived since then."
+            return "No events were found."
         differing = self.events - self.fitting
         if not differing:
             return f"All {screen.plural(self.events, 'event')} fit the plan."
@@ -247,7 +249,7 @@ class Drifts:
         return f"{differing:,} of {screen.plural(self.events, 'event')} differ from the plan ({share:.3g} %).{more}"
 
     def codes(self) -> Counter[tuple[str, PlanCode]]:
-        """Return how many violations there are by table and code."""
+        """Return the number of violations by table and code."""
         counts: Counter[tuple[str, PlanCode]] = Counter()
         for drift, extent in self.found.items():
             counts[drift.table, drift.code] += extent.events

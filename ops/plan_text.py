@@ -1,4 +1,4 @@
-"""Tracking plans as texts: YAML with what arrived as comments, and TypeScript declarations."""
+"""Tracking plans as text: YAML with statistics as comments, and TypeScript declarations."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -19,9 +19,9 @@ _TS_TYPES: Mapping[Type | None, str] = {
 
 
 def inferred(profile: Profile) -> str:
-    """Return a plan in YAML that everything fits that arrived, with frequencies and examples as comments.
+    """Return a plan in YAML that fits everything that arrived, with frequencies and examples as comments.
 
-    Examples of what may be personal data are left out.
+    There are no examples of possible personal data.
     """
     plan, lines = profile.plan(), ["mode: observe", "tables:"]
     for name, table in plan.tables.items():
@@ -47,7 +47,7 @@ def _flow(rule: PlannedColumn) -> str:
 
 
 def _in_yaml(value: object) -> str:
-    """Return a value on one line, with quotes where YAML needs them: a table may be called `off` or `123`."""
+    """Return a value on one line, quoted if YAML needs it, as for a table called `off` or `123`."""
     text = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=10_000)
     return text.removesuffix("\n").removesuffix("\n...").strip()
 
@@ -67,7 +67,7 @@ def _comment(table: TableProfile, name: str) -> str:
 
 
 def declarations(plan: TrackingPlan) -> str:
-    """Return TypeScript declarations that let the compiler check what pages give to the browser SDK's `track`."""
+    """Return TypeScript declarations, so that the compiler checks what pages pass to the browser SDK's `track`."""
     lines = [
         "// Written by `sluice plan types`. Do not edit.",
         "import '@sluice/browser';",
@@ -86,7 +86,7 @@ def _interface(name: str, table: PlannedTable) -> Iterator[str]:
     for column, rule in table.columns.items():
         notes = [rule.description, f"Matches {rule.pattern}" if rule.pattern else ""]
         yield from (f"  {line}" for line in _remark(". ".join(filter(None, notes))))
-        given = rule.required and column not in STANDARD_COLUMNS  # which the SDK adds
+        given = rule.required and column not in STANDARD_COLUMNS  # the SDK adds the standard columns
         yield f"  {_name(column)}{': ' if given else '?: '}{_type(rule)}{'' if given else ' | null'};"
     yield "  [column: `td_${string}`]: unknown;"
     yield "};"

@@ -1,4 +1,4 @@
-"""What the ledger says of the rows of a stretch of the stream, before and after it is replayed."""
+"""Counts the rows of a replay by outcome, from the ledger before and after it."""
 
 from bisect import bisect_left, bisect_right
 from collections import Counter
@@ -15,11 +15,11 @@ from worker.span import Span
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What became of the rows that were read: together they are all of them.
+    """The rows of a replay by outcome. Together they are all rows that were read.
 
     Attributes:
-        sent: delivered meanwhile.
-        passed_over: delivered before, or not to be sent again.
+        sent: delivered during the replay.
+        passed_over: delivered before, or left out.
         kept: set aside, dropped, missing or still pending.
     """
 
@@ -30,7 +30,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class Planned:
-    """Compares the spans that hold records before and after these are replayed.
+    """Compares the spans of replayed records before and after the replay.
 
     Args:
         ledger: the ledger.
@@ -41,7 +41,7 @@ class Planned:
     _after: dict[Place, Counter[State]] = field(default_factory=dict)
 
     def note_before(self, chain: ChainId, numbers: Sequence[Number]) -> None:
-        """Note what of these records is delivered already; the first note of a span counts.
+        """Note how many rows of these records' spans are already delivered. The first note of a span counts.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
@@ -50,7 +50,7 @@ class Planned:
             self._before.setdefault(Place(span.chain, span.after), _states(span)[State.DELIVERED])
 
     def note_after(self, chain: ChainId, numbers: Sequence[Number]) -> None:
-        """Note what has become of these records; the last note of a span counts.
+        """Note the states of these records' spans. The last note of a span counts.
 
         Raises: as `note_before`.
         """
@@ -65,7 +65,7 @@ class Planned:
         self._after.clear()
 
     def replayed(self, rows: int) -> Replayed:
-        """Return what became of as many rows as were read. Of spans that the stretch cuts, all rows were looked at."""
+        """Return the outcomes of the rows that were read, capped at that number: a span may extend beyond the replayed range."""
         delivered = sum(states[State.DELIVERED] for states in self._after.values())
         sent = max(0, delivered - sum(self._before[place] for place in self._after))
         kept = sum(states.total() for states in self._after.values()) - delivered

@@ -1,7 +1,7 @@
-"""What AWS asks, in US dollars before taxes and discounts, as seen on READ_ON; no free allowance is subtracted.
+"""AWS prices in US dollars on READ_ON, before taxes, discounts and free tiers.
 
-AWS's pages show most figures only by script, so each says where it was seen beside the page that is the authority.
-A figure that was seen nowhere but is plausible from the region's other prices is marked as not confirmed.
+AWS's pages show most prices only with JavaScript. So each price has, besides the authoritative page, the source where it was read.
+A price without a source, estimated from the region's other prices, is marked as not confirmed.
 """
 
 from collections.abc import Mapping
@@ -25,11 +25,11 @@ _EC2 = "https://aws.amazon.com/ec2/pricing/on-demand/"
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What one price is for.
+    """The unit of a price.
 
     Attributes:
         per: the unit, with its multiple.
-        page: AWS's page that is the authority.
+        page: AWS's authoritative page.
     """
 
     per: str
@@ -72,7 +72,7 @@ UNITS: Mapping[str, Unit] = {
     "cloudfront_data": Unit("GB to viewers, North America and Europe", _CLOUDFRONT),
     "data_out": Unit("GB to the internet, first 10 TB", _EC2),
 }
-"""Each price by the name that the estimate knows it by."""
+"""The unit of each price, by the name that the estimate uses."""
 
 US_EAST_1: dict[str, float] = {
     "api_requests": 1.00,
@@ -138,8 +138,8 @@ _TOKYO = {
 }
 
 _ON_DEMAND = ("stream_hours", "stream_in", "stream_out", "stream_retention")
-"""Assumed to differ as a shard's hour does."""
-# What the regions ask for the same units as _DIFFERS: prices that differ from us-east-1, in this order.
+"""Assumed to differ between regions as much as `shard_hours`."""
+# The prices in _ELSEWHERE, in this order: those that differ from us-east-1.
 _DIFFERS = (
     *("api_requests", "api_more", "shard_hours", "put_units", "shard_retention"),
     *("writes", "reads", "table_storage", "table_backup", "s3_storage", "s3_puts"),
@@ -198,7 +198,7 @@ REGIONS: Mapping[str, Mapping[str, float]] = {
         for region, prices in _ELSEWHERE.items()
     },
 }
-"""The regions of Treasure Data's sites, and more. What differs was seen nowhere but in us-east-1 and Tokyo: it is not confirmed."""
+"""Prices by region: those of Treasure Data's sites, and more. Outside us-east-1 and Tokyo, prices that differ are not confirmed."""
 
 _SEEN = {
     name: where
@@ -228,7 +228,7 @@ _SEEN_IN_TOKYO = {
 
 
 def seen(region: str, name: str) -> str:
-    """Return where a price was seen; empty where it is not confirmed."""
+    """Return the source of a price; empty if it is not confirmed."""
     if region not in (DEFAULT_REGION, "ap-northeast-1"):
         return _SEEN[name] if name == "lambda_requests" else ""
     return (_SEEN if region == DEFAULT_REGION else _SEEN_IN_TOKYO).get(name, "")

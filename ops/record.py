@@ -58,7 +58,7 @@ def command(
     found = list(islice(chain.from_iterable(piece.records for piece in pieces), count))
     shard = history.chain(shard).shard
     if not found:
-        raise Failure(f"{shard} has no record there: give an earlier --from, or another --shard")
+        raise Failure(f"{shard} has no records in this range: use an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)
     screen.write(file, json.dumps(event, indent=2) + "\n")
     written = len(event["Records"])
@@ -66,12 +66,12 @@ def command(
         screen.show_json({"file": str(file), "records": written, "shard": shard})
         return
     screen.say(
-        f"{screen.plural(written, 'record')} of {shard} in {file}: sam local invoke WorkerFunction --event {file}"
+        f"{screen.plural(written, 'record')} of {shard} in {file}. Use it with `sam local invoke WorkerFunction --event {file}`."
     )
 
 
 def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
-    """Return Lambda's event with as many of the records as fit one."""
+    """Return a Lambda event with as many of the records as fit."""
     members = []
     for record in next(batches_of([Piece(records)])).records:
         kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
@@ -80,9 +80,9 @@ def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]
 
 
 def scrubbed(data: bytes) -> bytes:
-    """Return a record's data without personal data: the same value becomes the same stand-in, always.
+    """Return a record's data with personal data replaced by stand-ins.
 
-    What is no envelope cannot be looked into, and becomes as many question marks.
+    Data that is not an envelope cannot be parsed. It is replaced by question marks of the same length.
     """
     try:
         found = envelope.decode(data)

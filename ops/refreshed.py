@@ -1,4 +1,4 @@
-"""Values that take long to get: got in the background, only so often, and only while somebody asks for them."""
+"""Values that are slow to read: refreshed in the background, at a limited rate, and only while they are requested."""
 
 import threading
 from collections.abc import Callable
@@ -12,12 +12,12 @@ from shared.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Reading[T]:
-    """A value as it was.
+    """A value at a point in time.
 
     Attributes:
-        value: the last one that could be got; None before the first.
-        at: UNIX seconds at which it was asked for.
-        error: why a newer one could not be got; empty if it could.
+        value: the last value that was read; None before the first.
+        at: when reading it began, UNIX seconds.
+        error: why the latest refresh failed; empty if it succeeded.
     """
 
     value: T | None = None
@@ -26,13 +26,13 @@ class Reading[T]:
 
 
 class Refreshed[T]:
-    """A value that is got again when it is old. Threads may share it.
+    """A value that is refreshed when it is old. Threads may share it.
 
     Args:
-        get: gets it.
+        get: reads the value.
         seconds: how old it may be.
         clock: tells the time.
-        share: the part of the time that getting it may take, so that a value that takes long is got less often.
+        share: the share of the time that reading may take, so that slow values are refreshed less often.
         start: runs a job in the background.
     """
 
@@ -57,7 +57,7 @@ class Refreshed[T]:
         self._was_got = threading.Event()
 
     def first(self) -> T:
-        """Get the value now.
+        """Read the value now.
 
         Raises: what `get` raises.
         """
@@ -67,7 +67,7 @@ class Refreshed[T]:
         return value
 
     def latest(self) -> Reading[T]:
-        """Return the value as it was last got, at once; if that is too long ago, start to get it again."""
+        """Return the last reading without waiting. If it is too old, start a refresh."""
         with self._lock:
             is_due = not self._runs and self._clock.now() >= self._due
             self._runs = self._runs or is_due
@@ -76,21 +76,21 @@ class Refreshed[T]:
         return self._reading
 
     def wait(self, seconds: float) -> None:
-        """Start to get the value, and wait until it was got or could not be, but not longer than that."""
+        """Start a refresh, and wait for the first one to end, at most for a time."""
         self.latest()
         self._was_got.wait(seconds)
 
     def expire(self) -> None:
-        """Let the value be got again soon."""
+        """Make the next request start a refresh."""
         with self._lock:
             self._due = float("-inf")
 
     def refresh(self) -> None:
-        """Get the value now; if it cannot be got, the reading says why."""
+        """Refresh the value now. If that fails, the reading tells why."""
         began = self._clock.now()
         try:
             self._put(Reading(self._get(), began), began)
-        except Exception as error:  # noqa: BLE001 -- the next one may succeed; this one is shown
+        except Exception as error:  # noqa: BLE001 -- shown in the reading; the next refresh may succeed
             is_foreseen = isinstance(error, (click.ClickException, *FORESEEN))
             said = explained(error).message if is_foreseen else f"{type(error).__name__}: {error}"
             self._put(Reading(self._reading.value, self._reading.at, said), began)
@@ -104,5 +104,5 @@ class Refreshed[T]:
 
 
 def in_background(job: Callable[[], None]) -> None:
-    """Run a job in a thread, which ends with the process."""
+    """Run a job in a daemon thread."""
     threading.Thread(target=job, daemon=True).start()

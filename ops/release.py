@@ -1,6 +1,6 @@
-"""Pack what `sam build` makes into one file per processor, which can be deployed without this repository: `make package`.
+"""`make package`: packs the output of `sam build` into one file per processor, to deploy without this repository.
 
-The same commit gives the same bytes: names are sorted, and neither times nor owners are kept.
+The same commit gives the same bytes: names are sorted, and neither times nor owners are stored.
 """
 
 import argparse
@@ -27,24 +27,24 @@ _FILES = ("CHANGELOG.md", "LICENSE")
 
 
 class _Plain(yaml.SafeDumper):
-    """Writes no anchors: CloudFormation does not know them."""
+    """Writes no anchors, because CloudFormation does not support them."""
 
     def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 -- the base class's signature
         return True
 
 
 class ReleaseError(Exception):
-    """What was built cannot be packed."""
+    """The build cannot be packed."""
 
 
 def archive(members: Mapping[str, bytes]) -> bytes:
-    """Return a zip of files by name that depends on nothing else."""
+    """Return a zip of files. Its bytes depend only on their names and content."""
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as file:
         for name in sorted(members):
             entry = zipfile.ZipInfo(name, _MOMENT)
             entry.compress_type = zipfile.ZIP_DEFLATED
-            entry.create_system = 3  # of which the mode below is
+            entry.create_system = 3  # UNIX, so that the mode below counts
             entry.external_attr = (stat.S_IFREG | 0o644) << 16  # Lambda has to be able to read it
             file.writestr(entry, members[name])
     return packed.getvalue()
@@ -61,9 +61,9 @@ def pack(built: Path, architecture: str, version: str, root: Path = Path()) -> b
     """Return the artifact: a zip with the template, the functions' zips, the changelog and the license.
 
     Args:
-        built: the folder that `sam build` has filled.
-        architecture: that it was built for.
-        version: of this release.
+        built: the output folder of `sam build`.
+        architecture: the architecture that it was built for.
+        version: the version of this release.
         root: the repository.
 
     Raises:
@@ -91,7 +91,7 @@ def pack(built: Path, architecture: str, version: str, root: Path = Path()) -> b
 
 
 def _long_form(value: Any) -> Any:
-    """Return a part of the template with the names after `Fn::GetAtt` as a list, as its long form wants them."""
+    """Return a part of the template with each `Fn::GetAtt` as a list, which its long form requires."""
     match value:
         case {"Fn::GetAtt": str(name)}:
             return {"Fn::GetAtt": name.split(".", 1)}

@@ -1,4 +1,4 @@
-"""What each command asks AWS for with the person's own rights, and the policies that allow it.
+"""The AWS permissions that each command needs, and policies that grant them.
 
 A test runs every command and compares.
 """
@@ -92,13 +92,13 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sqs:ReceiveMessage",
     ),
 }
-"""By command the actions, as IAM names them; where a stack has several such resources, the output that names it, or the index."""
+"""IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
 OWNERS = {"certify"}
-"""Commands that deploy, change functions and secrets, and remove the stack: for whoever may deploy it."""
+"""Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 UNASKED = {"s3:ListBucket SdkBucket"}
-"""Rights to what no command calls: without it S3 does not tell an object that is not there from one that may not be seen."""
+"""Actions that no command calls. Without this one, S3 answers 403 instead of 404 for a missing object."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status", "wait"),
@@ -110,9 +110,9 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("plan check", "plan diff", "plan infer", "plan list"),
     ),
 }
-"""What people may be trusted with: who watches changes nothing."""
+"""The commands of each role. `watch` changes nothing."""
 
-# Where the outputs of template.yaml stand in ARNs; what they do not name, AWS lets nobody narrow, or a prefix does.
+# ARNs by service or action, with the outputs of template.yaml in angle brackets. `*` where AWS supports no resource.
 _PLACES = {
     "cloudformation": "arn:aws:cloudformation:*:*:stack/STACK/*",
     "dynamodb": "arn:aws:dynamodb:*:*:table/<LedgerTable>",
@@ -132,7 +132,7 @@ _PLACES = {
 
 
 def policy(commands: Iterable[str]) -> dict[str, Any]:
-    """Return the IAM policy that allows commands; `<…>` stands for an output of the stack, STACK for its name."""
+    """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name."""
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:
         action, _, output = right.partition(" ")

@@ -1,4 +1,4 @@
-"""What a command shows: tables and sentences for people, or JSON for scripts."""
+"""Output of commands: tables and sentences for people, or JSON for scripts."""
 
 import json
 import sys
@@ -17,7 +17,7 @@ from rich.text import Text
 
 from ops.failure import INTERRUPTED, Failure
 
-_WIDEST = 500  # in a pipe a table is never cut
+_WIDEST = 500  # columns of a table in a pipe, where it must not be cut
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 output_option = click.option(
@@ -27,12 +27,12 @@ dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would b
 
 
 def console(*, stderr: bool = False) -> Console:
-    """Return where people read."""
+    """Return a console for output to people."""
     return Console(stderr=stderr, highlight=False, soft_wrap=True)
 
 
 def say(text: str, style: str = "") -> None:
-    """Print a sentence; in colour where standard output is a terminal that has colours, and NO_COLOR is not set."""
+    """Print a line. A style applies only on a terminal with colours, and unless NO_COLOR is set."""
     if style:
         console().print(Text(text, style))
     else:
@@ -48,7 +48,7 @@ def write(file: Path, text: str) -> None:
     """Write a file.
 
     Raises:
-        Failure: that is not possible.
+        Failure: it cannot be written.
     """
     try:
         file.write_text(text)
@@ -58,7 +58,7 @@ def write(file: Path, text: str) -> None:
 
 
 def put(text: str, file: Path | None, said: str) -> None:
-    """Print a text or, if a file is given, write it there and say so."""
+    """Print a text. If a file is given, write the text there and print `said` instead."""
     if file is None:
         click.echo(text, nl=False)
     else:
@@ -68,7 +68,7 @@ def put(text: str, file: Path | None, said: str) -> None:
 
 @contextmanager
 def progress(doing: str, *more: ProgressColumn, hidden: bool) -> Iterator[Callable[..., None]]:
-    """Show on a terminal how far something is; yields what takes a `description`, and how much is `completed`."""
+    """Show progress on a terminal. Yields a function that updates `description` and `completed`."""
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
     out = console(stderr=True)
     with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as shown:
@@ -76,7 +76,7 @@ def progress(doing: str, *more: ProgressColumn, hidden: bool) -> Iterator[Callab
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:
-    """Return a table; numbers stand at the right. Where it `folds`, long texts go on in the next line."""
+    """Return a table, with numbers aligned right. If it `folds`, long texts wrap."""
     rows = [list(row) for row in rows]
     made = Table(box=None, pad_edge=False, header_style="bold")
     for index, column in enumerate(columns):
@@ -91,7 +91,7 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bo
 
 
 def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: as wide as the terminal, or in a pipe as wide as it is."""
+    """Print a table: fitted to the terminal, or at its full width in a pipe."""
     rows = list(rows)
     if not rows:
         return
@@ -103,11 +103,12 @@ def show_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None
 
 
 def confirm(question: str, *, yes: bool) -> None:
-    """Ask before something changes, unless `--yes` was given; a no ends the command.
+    """Ask for confirmation, unless `--yes` was given. The answer no aborts the command.
 
     Raises:
-        Failure: there is no terminal, and nothing on standard input, to answer.
-        click.exceptions.Exit: Ctrl-C was the answer.
+        Failure: there is neither a terminal nor an answer on standard input.
+        click.exceptions.Exit: Ctrl-C was pressed.
+        click.Abort: the answer is no.
     """
     if yes:
         return
@@ -118,20 +119,20 @@ def confirm(question: str, *, yes: bool) -> None:
         if sys.stdin.isatty():
             raise click.exceptions.Exit(INTERRUPTED) from None
         raise Failure(
-            "nobody answered, and nothing was done: give --yes where there is no terminal"
+            "nothing was done, because there was no answer: without a terminal, add --yes"
         ) from None
     if not is_agreed:
         raise click.Abort
 
 
 def utc(seconds: float) -> str:
-    """Return UNIX seconds as people read them, with a fraction where there is one."""
+    """Return UNIX seconds as ISO 8601 in UTC, with milliseconds if they are not whole."""
     precision = "seconds" if seconds == int(seconds) else "milliseconds"
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec=precision).replace("+00:00", "Z")
 
 
 def lasting(seconds: float) -> str:
-    """Return a length of time in words: its two largest units."""
+    """Return a duration as text, in its two largest units: `1 h 15 min`."""
     rest, parts = int(seconds), []
     for size, unit in ((86_400, "d"), (3600, "h"), (60, "min"), (1, "s")):
         count, rest = divmod(rest, size)

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 
 FOR_EVER = "public, max-age=31536000, immutable"
 SHORTLY = "public, max-age=300"
-"""For what is overwritten by the next version; within five minutes everybody has it."""
+"""For files that the next version overwrites. Everybody has the new ones within five minutes."""
 
 _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "mjs": "text/javascript; charset=utf-8",
-    "html": "text/plain; charset=utf-8",  # to be read, not to be shown as a page
+    "html": "text/plain; charset=utf-8",  # a snippet to copy, not a page to display
     "json": "application/json",
     "ts": "text/plain; charset=utf-8",
 }
@@ -31,7 +31,7 @@ _TYPES = {
 
 @dataclass(frozen=True, slots=True)
 class Object:
-    """What is put: the key, the bytes, and whether they never change."""
+    """An object in the bucket: its key, its content, and whether that never changes."""
 
     key: str
     body: bytes
@@ -39,15 +39,15 @@ class Object:
 
     @property
     def headers(self) -> dict[str, str]:
-        """How it is served."""
+        """The headers with which it is served."""
         kind = _TYPES[self.key.rpartition(".")[2]]
         return {"ContentType": kind, "CacheControl": FOR_EVER if self.is_fixed else SHORTLY}
 
 
 def objects(build: Build) -> list[Object]:
-    """Return what is published: each script under its version for ever, and under `latest`; then what tells of them.
+    """Return what to publish, in order: each script under its version and under `latest`, the manifest, and the snippet.
 
-    The snippet comes last: who reads it finds the scripts that it names.
+    The snippet comes last, so that the scripts that it names exist before anyone can read it.
     """
     scripts = [(script, build.read(script.name)) for script in build.scripts]
     return [
@@ -60,29 +60,29 @@ def objects(build: Build) -> list[Object]:
 
 
 def publish(s3: "S3Client", bucket: str, made: list[Object]) -> list[str]:
-    """Put what is not there yet and return its keys.
+    """Put the objects that are missing or may change, and return their keys.
 
     Raises:
-        Failure: a version stands there that differs; nothing after it was put.
-        ClientError: S3 refuses.
+        Failure: a published version differs. The objects after it were not put.
+        ClientError: S3 rejects a call.
     """
     put = []
     for one in made:
         if one.is_fixed:
-            standing = _standing(s3, bucket, one.key)
-            if standing is not None and standing != one.body:
+            existing = _existing(s3, bucket, one.key)
+            if existing is not None and existing != one.body:
                 raise Failure(
-                    f"{one.key} is published already and differs, and pages rely on it: "
-                    "raise the version in sdk/package.json, `make sdk`, and publish that"
+                    f"{one.key} is already published with different content, on which pages rely: "
+                    "raise the version in sdk/package.json, run `make sdk`, and publish again"
                 )
-            if standing is not None:
+            if existing is not None:
                 continue
         s3.put_object(Bucket=bucket, Key=one.key, Body=one.body, **one.headers)  # type: ignore[arg-type]  # S3's names of headers
         put.append(one.key)
     return put
 
 
-def _standing(s3: "S3Client", bucket: str, key: str) -> bytes | None:
+def _existing(s3: "S3Client", bucket: str, key: str) -> bytes | None:
     try:
         body: bytes = s3.get_object(Bucket=bucket, Key=key)["Body"].read()
     except ClientError as error:
@@ -113,12 +113,12 @@ def publish_command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool)
     A published version never changes. `latest` and the snippet refer to the newest version.
     """
     if stack.is_local:
-        raise click.UsageError("the local site serves sdk/dist as it is: there is nothing to publish")
+        raise click.UsageError("there is nothing to publish: the local stack serves sdk/dist directly")
     missing = [output for output in ("SdkBucket", "SdkUrl") if output not in stack.outputs]
     if missing:
         raise Failure(
-            f"the stack {stack.name} hosts no SDK (it lacks the output {missing[0]}): deploy it with hosting, "
-            "or put the files of sdk/dist where you like, as docs/sdk.md says"
+            f"the stack {stack.name} does not host the SDK (it lacks the output {missing[0]}): deploy it with SdkHosting=on, "
+            "or host the files of sdk/dist elsewhere (docs/sdk.md)"
         )
     build = Build(folder)
     made = objects(build)
@@ -141,6 +141,8 @@ def publish_command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool)
         )
         return
     for one in made:
-        done = "would be put" if dry_run else "put" if one.key in put else "is there already"
+        done = "would be published" if dry_run else "published" if one.key in put else "already published"
         screen.say(f"{one.key}  {done}")
-    screen.say(f"\nVersion {build.version}; into a page, with a key of `sluice keys issue ACCOUNT`:\n{text}")
+    screen.say(
+        f"\nVersion {build.version}. Paste this into pages, with a key from `sluice keys issue ACCOUNT`:\n{text}"
+    )

@@ -1,4 +1,4 @@
-"""The stack that a command works on: a deployed one, found through its outputs, or the local one."""
+"""The stack that a command works on: a deployed one, described by its outputs, or the local one."""
 
 import functools
 import json
@@ -26,7 +26,7 @@ from worker.watermark import Watermarks
 
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
-_INVOCATION_SECONDS = 310  # longer than any of the functions may run
+_INVOCATION_SECONDS = 310  # longer than any function may run
 _OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "AsideBucket", "WorkerFunction", "AdminFunction")
 
 
@@ -36,13 +36,13 @@ class Stack:
 
     Attributes:
         name: its name; `local` for the local one.
-        outputs: what template.yaml puts out.
-        session: makes clients with the person's own rights.
-        endpoint: of AWS, on this machine; None for AWS itself.
-        functions: by output, the endpoint of a function on this machine.
-        folder: where the logs of the local stack are.
-        archive_days: for how many days the archive keeps records.
-        parameters: of template.yaml, of a deployed one.
+        outputs: the outputs of template.yaml.
+        session: creates clients with the caller's own permissions.
+        endpoint: the local emulator of AWS; None for AWS itself.
+        functions: the local stack's functions: their endpoints by output. None for a deployed stack.
+        folder: the local stack's folder, with its logs.
+        archive_days: how many days the archive keeps records for.
+        parameters: the parameters of a deployed stack.
     """
 
     name: str
@@ -61,13 +61,13 @@ class Stack:
 
     @property
     def option(self) -> str:
-        """How to name it on a command line."""
+        """The options that name it on a command line."""
         if self.is_local:
             return "--local"
         return f"--stack {self.name} --region {self.session.region_name}"
 
     def client(self, service: str, read_timeout: float = 60) -> Any:
-        """Return a client of one of AWS's services, which waits for answers for that many seconds."""
+        """Return a boto3 client of a service. `read_timeout` is in seconds."""
         config = Config(
             connect_timeout=5,
             read_timeout=read_timeout,
@@ -90,7 +90,7 @@ class Stack:
         return Shards(self.client("kinesis"), self.outputs["StreamName"], SystemClock())
 
     def watermarks(self) -> Watermarks:
-        """Return what takes watermarks."""
+        """Return the source of watermarks."""
         return Watermarks(
             shards=self.shards(),
             ledger=self.ledger(),
@@ -112,17 +112,17 @@ class Stack:
         return Bucket(self.client("s3"), self.outputs["AsideBucket"])
 
     def history(self, clock: Clock) -> StreamHistory:
-        """Return what reads stream and archive as one."""
+        """Return a reader of the stream and the archive as one."""
         stream = self.outputs["StreamName"]
         return StreamHistory(self.shards(), stream, self.archive(), self.archive_days, clock)
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Invoke the function that an output names and return its answer.
+        """Invoke the function that an output names, and return its response.
 
         Raises:
-            ClientError: Lambda refuses.
+            ClientError: Lambda rejects the call.
             BotoCoreError: it cannot be reached.
-            Failure: the function failed, or the stack has none of that name.
+            Failure: the function failed.
         """
         config = Config(
             connect_timeout=5, read_timeout=_INVOCATION_SECONDS, retries={"total_max_attempts": 1}
@@ -134,15 +134,15 @@ class Stack:
         content: dict[str, Any] = json.loads(answer["Payload"].read())
         if answer.get("FunctionError"):
             raise Failure(
-                f"{output} failed: {content.get('errorType')}: {content.get('errorMessage')}; its log says more"
+                f"{output} failed: {content.get('errorType')}: {content.get('errorMessage')}; see its log for details"
             )
         return content
 
     def administer(self, **event: Any) -> dict[str, Any]:
-        """Have the administration's function do something and return its answer.
+        """Invoke AdminFunction, and return its response.
 
         Raises:
-            Failure: it says what is wrong.
+            Failure: it reports an error.
         """
         answer = self.invoke("AdminFunction", event)
         if "error" in answer:
@@ -151,22 +151,22 @@ class Stack:
 
 
 _ADVICE = {
-    "redis_unreachable": "{}. The worker holds and loses nothing meanwhile; look whether Redis runs and lets this stack in",
+    "redis_unreachable": "{}. The worker holds rows until Redis is back, and loses none. Check that Redis is running and accepts connections from this stack",
     "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
 }
 
 
 def home() -> Path:
-    """Return where the local stack keeps everything: `.local/` of a clone, else `.sluice/` of the person's home."""
+    """Return the local stack's folder: `.local/` in a clone, else `.sluice/` in the user's home."""
     if named := os.environ.get("SLUICE_HOME"):
         return Path(named)
     return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
 
 
 def running() -> Path:
-    """Return the file that names the folder of the local stack that was started last.
+    """Return the file that names the folder of the last local stack that was started.
 
-    By it an installed command finds the stack that `make up` runs in a clone.
+    Through it, an installed command finds the stack that `make up` runs in a clone.
     """
     return Path.home() / ".sluice/running"
 
@@ -175,8 +175,8 @@ def deployed(name: str, region: str | None) -> Stack:
     """Find a deployed stack.
 
     Raises:
-        Failure: there is none of that name, or it is not one of Sluice's.
-        ClientError: CloudFormation refuses.
+        Failure: there is no stack of that name, or it is not a Sluice stack.
+        ClientError: CloudFormation rejects the call.
         BotoCoreError: it cannot be reached.
     """
     session = boto3.Session(region_name=region or os.environ.get("AWS_REGION"))
@@ -188,15 +188,14 @@ def deployed(name: str, region: str | None) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise Failure(
-            f"there is no stack {name} in {where}: `aws cloudformation list-stacks` lists those that are; "
-            "give the right name with --stack, and its --region"
+            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks"
         ) from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
     missing = [output for output in _OUTPUTS if output not in outputs]
     if missing:
         raise Failure(
             f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "
-            "it is not a Sluice stack, or an older one, which `sam deploy` brings up to date"
+            "it is not a Sluice stack, or is from an older version, which `sam deploy` updates"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
     days = int(parameters.get("ArchiveDays", 0))
@@ -204,10 +203,10 @@ def deployed(name: str, region: str | None) -> Stack:
 
 
 def local() -> Stack:
-    """Find the local stack that runs on this machine.
+    """Find the local stack on this machine.
 
     Raises:
-        Failure: it does not run.
+        Failure: it is not running.
     """
     found = home() / _DESCRIPTION
     if not found.exists() and "SLUICE_HOME" not in os.environ and running().exists():
@@ -215,12 +214,12 @@ def local() -> Stack:
     try:
         said = json.loads(found.read_text())
     except FileNotFoundError:
-        raise Failure("the local stack does not run: start it with `sluice local`, or `make up`") from None
+        raise Failure("the local stack is not running: start it with `sluice local` or `make up`") from None
     return described(said)
 
 
 def described(said: Mapping[str, Any]) -> Stack:
-    """Return the local stack that a description is of."""
+    """Return the local stack from its description, the content of stack.json."""
     made, functions = said["resources"], said["functions"]
     outputs = {
         "ApiUrl": said["gateway"],
@@ -239,16 +238,16 @@ def described(said: Mapping[str, Any]) -> Stack:
         outputs["SdkUrl"] = f"{said['page']}/sdk"
     session = boto3.Session(
         aws_access_key_id="local",
-        aws_secret_access_key="local",  # noqa: S106 -- moto takes any
+        aws_secret_access_key="local",  # noqa: S106 -- moto accepts any
         region_name="us-east-1",
     )
     return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
 
 
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a stack, and the stack as its first argument.
+    """Give a command the options that name a stack, and pass the stack as its first argument.
 
-    A command that another one runs with a stack as the context's object works on that stack.
+    If another command runs it with a stack as the context's object, that stack is used.
     """
 
     @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
@@ -269,7 +268,7 @@ def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
         if is_local:
             return command(local(), *args, **options)
         if name is None:
-            raise click.UsageError("which stack? --local, or --stack NAME (or the variable SLUICE_STACK)")
+            raise click.UsageError("name a stack: --stack NAME (or the variable SLUICE_STACK), or --local")
         return command(deployed(name, region), *args, **options)
 
     return cast("Callable[..., Any]", wrapped)

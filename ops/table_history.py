@@ -1,4 +1,4 @@
-"""When tables had rows: first, last, and how many lately, from the spans of the ledger."""
+"""When tables had rows: first, last, and how many recently, from the spans in the ledger."""
 
 from collections import Counter
 from dataclasses import dataclass, field
@@ -14,10 +14,10 @@ class TableHistory:
     """Rows of one account's table over time, by when the worker planned them.
 
     Attributes:
-        first: UNIX seconds.
-        last: UNIX seconds.
-        recent: rows of the last RECENT_SECONDS.
-        hours: rows of each of the last HOURS, the oldest first.
+        first: time of the first, UNIX seconds.
+        last: time of the last, UNIX seconds.
+        recent: rows in the last RECENT_SECONDS.
+        hours: rows in each of the last HOURS hours, oldest first.
     """
 
     first: float
@@ -26,7 +26,7 @@ class TableHistory:
     hours: list[int] = field(default_factory=lambda: [0] * HOURS)
 
     def add(self, at: float, rows: int, now: float) -> None:
-        """Count rows that were planned at a time, UNIX seconds."""
+        """Count rows planned at `at`, UNIX seconds."""
         self.first, self.last = min(self.first, at), max(self.last, at)
         age = max(0.0, now - at)
         if age < RECENT_SECONDS:
@@ -36,16 +36,16 @@ class TableHistory:
 
 
 class History:
-    """The tables of a stack, and what has arrived since a time.
+    """The history of a stack's tables, and totals since a time.
 
     Args:
-        now: UNIX seconds at which it is taken.
-        since: UNIX seconds.
+        now: the current time, UNIX seconds.
+        since: start of the totals, UNIX seconds.
 
     Attributes:
-        tables: by account and table.
-        rows: planned since then.
-        records: planned since then.
+        tables: histories by account and table.
+        rows: rows planned since `since`.
+        records: records planned since `since`.
     """
 
     def __init__(self, now: float, since: float) -> None:
@@ -56,7 +56,7 @@ class History:
         self.records = 0
 
     def add(self, span: Span) -> None:
-        """Count a span, unless it only sends again what was received before."""
+        """Count a span, unless it belongs to a forced replay."""
         if span.chain.is_forced:
             return
         at = span.planned_at / 1000

@@ -1,4 +1,4 @@
-"""Reads rows back through Treasure Data's query API, with the caller's own copy of the API key."""
+"""Reads rows through Treasure Data's query API."""
 
 import json
 from typing import Any
@@ -16,14 +16,14 @@ _ENDED = ("success", "error", "killed")
 
 
 class TreasureDataQueries:
-    """Asks one database.
+    """Queries one database.
 
     Args:
-        session: carries the requests.
-        endpoint: of Treasure Data's API.
+        session: sends the requests.
+        endpoint: Treasure Data's API.
         key: the API key.
         clock: waits for jobs.
-        database: which one.
+        database: the database.
     """
 
     def __init__(
@@ -36,10 +36,10 @@ class TreasureDataQueries:
         self._database = database
 
     def rows(self, query: str) -> list[list[Any]] | None:
-        """Return the rows that a SELECT finds; None where the query fails, as it does while there is no such table.
+        """Return the result of a SELECT; None if the query fails, as it does while the table does not exist.
 
         Raises:
-            Failure: Treasure Data rejects the key, or gives no answer.
+            Failure: Treasure Data rejects the key, or does not respond as documented or in time.
         """
         issued = self._call(
             "POST", f"/v3/job/issue/trino/{quote(self._database)}", {"query": query, "priority": "0"}
@@ -79,4 +79,4 @@ class TreasureDataQueries:
                 method, self._endpoint + path, data=form, headers=headers, timeout=_SECONDS
             )
         except requests.RequestException as error:
-            raise Failure(f"{self._endpoint} gave no answer: {type(error).__name__}") from error
+            raise Failure(f"{self._endpoint} did not respond: {type(error).__name__}") from error

@@ -1,4 +1,4 @@
-"""Removes a stack with everything in it, and proves that nothing is left."""
+"""Removes a stack and its data, and proves that nothing is left."""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,8 +20,8 @@ class StackResource:
     """A resource of the stack.
 
     Attributes:
-        logical_id: in the template.
-        physical_id: in AWS.
+        logical_id: its id in the template.
+        physical_id: its id in AWS.
         kind: its type.
     """
 
@@ -45,7 +45,7 @@ type _Look = Callable[[Stack, str], bool]
 
 
 def _described(service: str, operation: str, argument: str, *, many: bool = False) -> _Look:
-    """Return a look that finds a resource if a call by its id succeeds; of a call that lists, if it lists any."""
+    """Return a check that finds a resource if a call with its id succeeds and, with `many`, returns any items."""
 
     def is_there(stack: Stack, physical_id: str) -> bool:
         call = getattr(stack.client(service), operation)
@@ -63,7 +63,7 @@ def _described(service: str, operation: str, argument: str, *, many: bool = Fals
 
 
 def _secret(stack: Stack, physical_id: str) -> bool:
-    """Tell whether a secret is there and not about to be deleted, when it costs nothing."""
+    """Return whether a secret exists. One that is scheduled for deletion does not count, because it costs nothing."""
     found = _described("secretsmanager", "describe_secret", "SecretId")(stack, physical_id)
     return found and "DeletedDate" not in stack.client("secretsmanager").describe_secret(SecretId=physical_id)
 
@@ -101,7 +101,7 @@ LOOKS: Mapping[str, _Look] = {
     "AWS::SQS::Queue": _described("sqs", "get_queue_attributes", "QueueUrl"),
     "AWS::SecretsManager::Secret": _secret,
 }
-"""How to tell whether a resource is there, by its type."""
+"""How to check whether a resource exists, by type."""
 
 GO_WITH: Mapping[str, str] = {
     "AWS::ApiGatewayV2::ApiMapping": "AWS::ApiGatewayV2::DomainName",
@@ -121,17 +121,17 @@ GO_WITH: Mapping[str, str] = {
     "AWS::SNS::TopicPolicy": "AWS::SNS::Topic",
     "AWS::SQS::QueuePolicy": "AWS::SQS::Queue",
 }
-"""Types that are parts of others, and go with them."""
+"""Types that are part of another resource and are deleted with it."""
 
 
 class Teardown:
     """Removes one stack.
 
     Args:
-        stack: which one.
+        stack: the stack.
         clock: waits.
-        poll_seconds: between looks.
-        say: is told how far it is.
+        poll_seconds: time between polls.
+        say: receives progress messages.
     """
 
     def __init__(self, stack: Stack, clock: Clock, poll_seconds: float, say: Callable[[str], None]) -> None:
@@ -141,7 +141,7 @@ class Teardown:
         self._say = say
 
     def report(self) -> StepReport:
-        """Remove everything and return the proof that nothing is left, or what is."""
+        """Remove everything, and return a report that proves that nothing is left, or lists what is."""
         began = self._clock.now()
 
         def report(verdict: StepVerdict, said: str, **evidence: Any) -> StepReport:
@@ -156,11 +156,11 @@ class Teardown:
         if left:
             return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
         if unseen:
-            return report(StepVerdict.NOT_POSSIBLE, "Not every resource could be looked for.", unseen=unseen)
+            return report(StepVerdict.NOT_POSSIBLE, "Some resources could not be checked.", unseen=unseen)
         looked = [one for one in resources if one.kind in LOOKS]
         return report(
             StepVerdict.PASSED,
-            f"{len(resources)} resources removed; each of the {len(looked)} that stand alone was looked for and is gone.",
+            f"{len(resources)} resources removed. The {len(looked)} that are not part of others were checked and are gone.",
             removed=sorted({one.kind for one in looked}),
         )
 
@@ -180,7 +180,7 @@ class Teardown:
             )
         except WaiterError as error:
             raise Failure(
-                f"CloudFormation did not delete {self._stack.name}: `aws cloudformation describe-stack-events` says why"
+                f"CloudFormation did not delete {self._stack.name}: `aws cloudformation describe-stack-events` shows why"
             ) from error
         for one in resources:
             if one.kind in _RETAINED and self._is_there(one):
@@ -198,7 +198,7 @@ class Teardown:
                     raise Failure(f"S3 did not delete {errors[0]['Key']} of {bucket}: {errors[0]['Code']}")
 
     def _left(self, resources: list[StackResource]) -> tuple[dict[str, str], dict[str, str]]:
-        """Return what is left, and what could not be looked for, by logical id."""
+        """Return the resources that are left, and those that could not be checked, by logical id."""
         left: dict[str, str] = {}
         unseen: dict[str, str] = {}
         until = self._clock.now() + 300
@@ -212,7 +212,7 @@ class Teardown:
             except (ClientError, BotoCoreError) as error:
                 unseen[one.logical_id] = explained(error).message
             if one.kind not in LOOKS and one.kind not in GO_WITH:
-                unseen[one.logical_id] = f"no look for {one.kind}"
+                unseen[one.logical_id] = f"no check for {one.kind}"
         return left, unseen
 
     def _is_there(self, one: StackResource) -> bool:
@@ -239,4 +239,4 @@ _RETAINED: Mapping[str, Callable[[Stack, str], object]] = {
         SecretId=name
     ),
 }
-"""How to delete what prod retains, by type."""
+"""How to delete the resources that a prod stack retains, by type."""

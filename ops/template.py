@@ -1,4 +1,4 @@
-"""Reads template.yaml, and resolves as many of CloudFormation's intrinsic functions as commands and the local stack need."""
+"""Reads template.yaml, and resolves the intrinsic functions that the commands and the local stack need."""
 
 import re
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ _FROM_FUNCTIONS = {
     "AWS::Lambda::Permission",
     "AWS::Lambda::Version",
 }
-"""Types that the SAM transform makes of functions with events, an alias and a canary."""
+"""The resource types that the SAM transform creates for functions with events, an alias and a canary."""
 
 
 class TemplateError(Exception):
-    """The template uses a function or names a value that is not known here."""
+    """The template uses an unsupported function, or refers to an unknown value."""
 
 
 class Template:
@@ -58,7 +58,7 @@ class Template:
         return defaults | dict(overrides)
 
     def has_parameter(self, name: str) -> bool:
-        """Tell whether the template has a parameter."""
+        """Return whether the template has a parameter."""
         return name in self._parameters
 
     def mapping(self, name: str) -> Mapping[str, Mapping[str, str]]:
@@ -67,7 +67,7 @@ class Template:
         return found
 
     def objections(self, overrides: Mapping[str, str]) -> list[str]:
-        """Return what CloudFormation would refuse about values of parameters, each as a sentence."""
+        """Return why CloudFormation would reject values of parameters, each reason as a sentence."""
         said = [
             f"The template has no parameter {name}."
             for name in sorted(overrides.keys() - self._parameters.keys())
@@ -89,12 +89,12 @@ class Template:
         return said
 
     def resources(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Return the type of each resource that a stack with these parameters has, by logical id.
+        """Return the type of each resource of a stack with these parameters, by logical id.
 
-        Each type that the SAM transform makes of functions is there once, under a name of its own.
+        Each type that the SAM transform creates for functions appears once, under a made-up id.
 
         Args:
-            values: of every parameter.
+            values: the value of every parameter.
         """
         made = {
             name: str(resource["Type"])
@@ -106,7 +106,7 @@ class Template:
         }
 
     def all_types(self) -> list[str]:
-        """Return the types of all resources, in whatever mode, with those that the SAM transform makes of functions."""
+        """Return the types of all resources, whatever the parameters, with those that the SAM transform creates."""
         found = {str(resource["Type"]) for resource in self._resources.values()}
         return sorted(found - {_FUNCTION} | _FROM_FUNCTIONS)
 
@@ -120,7 +120,7 @@ class Template:
         return properties
 
     def variables(self, function: str) -> dict[str, Any]:
-        """Return the environment variables of a function, those of Globals included, unresolved."""
+        """Return the environment variables of a function, including those of Globals, unresolved."""
         variables: dict[str, Any] = {}
         for properties in (self._globals, self.properties(function)):
             variables |= properties.get("Environment", {}).get("Variables", {})
@@ -131,10 +131,10 @@ class Template:
 
         Args:
             value: the part.
-            values: results of `!Ref` and `!GetAtt` by what follows them, such as `Stage`, `Stream` and `Stream.Arn`.
+            values: results of `!Ref` and `!GetAtt` by their argument, such as `Stage`, `Stream` and `Stream.Arn`.
 
         Raises:
-            TemplateError: it uses another function, or `values` lacks a name.
+            TemplateError: it uses an unsupported function, or `values` lacks a name.
         """
         match value:
             case {"Ref": "AWS::NoValue"}:
@@ -177,7 +177,7 @@ class Template:
 
 
 def _objection(parameter: Mapping[str, Any], value: str) -> str:
-    """Return what a parameter's value has to be, empty where this one is."""
+    """Return which values a parameter allows; empty if it allows this one."""
     if "AllowedValues" in parameter:
         allowed = [str(one) for one in parameter["AllowedValues"]]
         return "" if value in allowed else f"use {', '.join(allowed)}"
@@ -214,7 +214,7 @@ _Loader.add_multi_constructor("!", _long_form)
 
 
 def expanded(text: str) -> dict[str, Any]:
-    """Return a template with CloudFormation's functions in their long form, and without YAML's anchors."""
+    """Parse a template, with CloudFormation's functions in their long form and YAML's anchors expanded."""
     document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
     return document
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def sluice_version() -> str:
-    """Return the version that is installed, or that of the clone."""
+    """Return the installed version, or the clone's."""
     try:
         return version("sluice")
     except PackageNotFoundError:

@@ -58,7 +58,7 @@ def test_what_is_applied_is_all_that_redis_knows(sluice: Sluice, file: Path) -> 
     assert 0 == sluice.run(f"accounts apply --local {file}", answer="y\n").exit_code
 
     assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
-    assert "Nothing changes.\n" == sluice.run(f"accounts apply --local {file}").output
+    assert "No changes.\n" == sluice.run(f"accounts apply --local {file}").output
 
 
 def test_a_no_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
@@ -74,7 +74,7 @@ def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) 
 
     result = sluice.run(f"accounts apply --local --yes {file}")
 
-    assert "Redis is empty: until accounts are applied the worker holds.\n+ news" in result.output
+    assert "Redis is empty. The worker holds until accounts are applied.\n+ news" in result.output
     assert redis.exists(KEYS.of(".applied"))
     assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
         KEYS.of("news")
@@ -92,14 +92,17 @@ def test_an_account_is_disabled_and_enabled(sluice: Sluice, redis: Redis) -> Non
     assert "disabled" == redis.hget(KEYS.of("app"), "status")
     sluice.run("accounts enable --local app")
     assert "active" == redis.hget(KEYS.of("app"), "status")
-    assert "Nothing changes.\n" == sluice.run("accounts enable --local app").output
+    assert "No changes.\n" == sluice.run("accounts enable --local app").output
 
 
 def test_one_account_is_shown(sluice: Sluice) -> None:
     """Its fields are shown; an account that is not there is an error that says what to do."""
     assert "media" == sluice.json("accounts show --local news")["database"]
     missing = sluice.run("accounts show --local nobody")
-    assert (1, "Error: there is no account nobody: add it to accounts.yaml and apply that\n") == (
+    assert (
+        1,
+        "Error: there is no account nobody: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`\n",
+    ) == (
         missing.exit_code,
         missing.stderr,
     )
@@ -118,7 +121,7 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids is a list of key ids"),
         ("shop: {database: shop, limits: {rows: 5}}", "'rows' is not a limit: use tables,"),
         ("shop: {database: shop, limits: {tables: 0}}", "tables must be a positive integer, not 0"),
-        ("shop: {database: shop}\nshop: {database: media}", "'shop' stands there twice"),
+        ("shop: {database: shop}\nshop: {database: media}", "duplicate key 'shop'"),
         (
             "shop: {database: shop, plan: '{\"tables\": {}}'}",
             "shop: plan is a mapping or the name of a file, and here is JSON in quotes",
@@ -143,7 +146,7 @@ def test_a_text_in_place_of_a_file_is_named_as_such() -> None:
     with pytest.raises(Failure) as raised:
         accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
 
-    assert "give the name of a file, not what it holds" == raised.value.message
+    assert "pass the name of a file, not its content" == raised.value.message
 
 
 def test_a_file_is_read(file: Path) -> None:

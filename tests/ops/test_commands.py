@@ -182,8 +182,8 @@ def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Slui
         ("replay --local --account shop", "go with --force"),
         ("replay --local --from 2h --force", "--force needs --from and --to that mean the same"),
         ("replay --local --force --tag A#B", "is not a tag"),
-        ("replay --local --from yesterday", "'yesterday' is no time"),
-        ("replay", "which stack? --local, or --stack NAME"),
+        ("replay --local --from yesterday", "'yesterday' is not a time"),
+        ("replay", "name a stack: --stack NAME"),
     ],
 )
 def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str, said: str) -> None:

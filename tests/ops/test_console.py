@@ -100,7 +100,7 @@ def test_a_port_in_use_is_named(sluice: Sluice) -> None:
     with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
         result = shown.run(["console", "--port", str(taken.port)])
 
-    assert (1, f"Error: port {taken.port} is in use: choose another with --port, or none\n") == (
+    assert (1, f"Error: port {taken.port} is in use: choose another with --port, or leave out --port\n") == (
         result.exit_code,
         result.stderr,
     )
@@ -194,7 +194,7 @@ def test_what_is_set_aside_is_dropped_once_it_is_confirmed(sluice: Sluice, stack
         until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
         done = page.ask("/state.json")["actions"][0]
 
-    assert (409, "there are 2 rows by now, not 1: nothing was done") == stale
+    assert (409, "there are now 2 rows, not 1: nothing was done") == stale
     assert [400, 400, 400] == [status for status, _ in wrong]
     assert ("running", "redrive") == (redriven["state"], redriven["what"])
     assert ("done", 2, 0) == (

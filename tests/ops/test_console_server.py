@@ -50,7 +50,7 @@ def test_the_page_needs_no_token_but_what_it_shows_does() -> None:
     assert {"asked": {"after": "7"}} == page.get("/state.json?after=7", **BEARER).json
     for headers in ({}, {"authorization": "Bearer wrong"}, {"authorization": TOKEN + "x"}):
         refused = page.get("/state.json", **headers)
-        assert (401, True) == (refused.status_code, "holds the token" in refused.text)
+        assert (401, True) == (refused.status_code, "contains the token" in refused.text)
 
 
 @pytest.mark.parametrize("path", ["/", "/page.js", "/state.json"])

@@ -317,7 +317,7 @@ def test_it_prints_components_and_levers() -> None:
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} a month" in printed
-    assert f"The biggest lever: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
+    assert f"The biggest saving: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 
@@ -348,4 +348,4 @@ def test_it_refuses_what_is_no_count(count: str) -> None:
     done = CliRunner().invoke(main, ["cost", f"--events={count}"])
 
     assert 2 == done.exit_code
-    assert "is no count" in done.output
+    assert "is not a count" in done.output

@@ -143,7 +143,7 @@ def test_a_local_stack_that_does_not_run(tmp_path: Path) -> None:
     )
 
     assert (
-        "Error: the local stack does not run: start it with `sluice local`, or `make up`\n" == result.stderr
+        "Error: the local stack is not running: start it with `sluice local` or `make up`\n" == result.stderr
     )
 
 

@@ -132,7 +132,7 @@ def test_the_command_runs_far_from_the_repository(plain: Installation) -> None:
 
     assert "sluice = ops.cli:main" in entry_points.read_text()
     assert (1, "") == (done.returncode, done.stdout)
-    assert "Error: the local stack does not run: start it with `sluice local`, or `make up`\n" == done.stderr
+    assert "Error: the local stack is not running: start it with `sluice local` or `make up`\n" == done.stderr
 
 
 def test_the_command_requires_what_it_imports(plain: Installation) -> None:

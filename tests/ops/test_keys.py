@@ -37,9 +37,9 @@ def test_a_key_whose_rows_would_go_nowhere_comes_with_a_note(sluice: Sluice, lin
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("shop", "valid: rows of shop, key id demo, go to the database shop"),
-        ("disabled account", "Error: well signed, but the account closed is disabled"),
-        ("revoked key", "Error: well signed, but the key id next-1 is revoked"),
+        ("shop", "Valid: account shop, key id demo. Rows go to the database shop."),
+        ("disabled account", "Error: the signature is valid, but the account closed is disabled"),
+        ("revoked key", "Error: the signature is valid, but the key id next-1 is revoked"),
         ("unknown account", "Error: there is no account nobody"),
     ],
 )
@@ -70,7 +70,7 @@ def test_a_key_is_revoked(sluice: Sluice) -> None:
 
 def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> None:
     """Rotation adds a secret; retiring one makes its keys invalid, and the last one stays."""
-    assert "Adding the secret k3; demo, next stay valid." in sluice.run("keys rotate --local").output
+    assert "Adding the secret k3. Still valid: demo, next." in sluice.run("keys rotate --local").output
     assert "shop.k3." in sluice.json("keys issue shop --local")["key"]
     assert 0 == sluice.run(f"keys verify {KEYS['shop']} --local").exit_code
 
@@ -119,7 +119,7 @@ def test_the_last_signing_secret_stays_beside_the_key_for_hashed_columns(hashing
 
 def test_rotation_keeps_the_key_for_hashed_columns(hashing: Sluice) -> None:
     """Otherwise equal values would get other hashes, or none."""
-    assert "k1 stay valid" in hashing.run("keys rotate --local").output
+    assert "Still valid: k1." in hashing.run("keys rotate --local").output
     hashing.run("keys rotate --local --retire k1 --yes")
 
     assert "b" * 48 == _members(hashing)[HASH_KEY]

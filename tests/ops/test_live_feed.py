@@ -88,7 +88,7 @@ def test_a_page_is_told_what_it_has_missed() -> None:
     page = followed.feed.after(1)
 
     assert (500, 3001) == (len(page["events"]), page["next"])
-    assert "2,500 events came too fast to be shown." == page["note"]
+    assert "2,500 events arrived too fast to be shown." == page["note"]
 
 
 def test_nobody_watches_and_nothing_is_read() -> None:

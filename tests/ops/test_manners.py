@@ -198,7 +198,7 @@ def test_a_question_that_nobody_can_answer_names_yes(sluice: Sluice, tmp_path: P
     _, said = running.communicate(timeout=60)
 
     assert 1 == running.returncode
-    assert b"nobody answered, and nothing was done: give --yes where there is no terminal" in said
+    assert b"nothing was done, because there was no answer: without a terminal, add --yes" in said
 
 
 def test_accounts_are_exported_as_they_are_applied(sluice: Sluice, tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_accounts_are_exported_as_they_are_applied(sluice: Sluice, tmp_path: Pat
     applied = sluice.run(f"accounts apply --local {file}")
     written = sluice.run(f"accounts export --local -o {tmp_path}/other.yaml")
 
-    assert (0, "Nothing changes.\n") == (applied.exit_code, applied.stdout)
+    assert (0, "No changes.\n") == (applied.exit_code, applied.stdout)
     assert (0, printed.stdout) == (written.exit_code, (tmp_path / "other.yaml").read_text())
 
 

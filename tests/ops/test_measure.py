@@ -96,7 +96,7 @@ def test_a_query_that_fails_for_a_while_leads_to_no_wrong_word() -> None:
         (Fault(kind=Kind.STATUS, action=Action.QUERY, status=403), "the API key may not query"),
         (
             Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503),
-            r"did not take a marked row \(http_503\)",
+            r"did not accept a test row \(http_503\)",
         ),
     ],
 )

@@ -74,7 +74,7 @@ def test_a_version_that_is_published_is_never_overwritten(s3: MemoryS3, tmp_path
     """Other bytes under the same version would break the integrity of pages; the version must be raised first."""
     publish(s3, "scripts", objects(built(tmp_path)))
 
-    with pytest.raises(Failure, match=r"0\.1\.0/sluice\.js is published already and differs"):
+    with pytest.raises(Failure, match=r"0\.1\.0/sluice\.js is already published with different content"):
         publish(s3, "scripts", objects(built(tmp_path, "second")))
     assert {b"first"} == {
         one.body for key, one in s3.objects("scripts").items() if key.endswith((".js", ".mjs"))
@@ -154,5 +154,5 @@ def test_a_stack_without_hosting_is_said_so(sluice: Sluice) -> None:
         result = stack.run(["sdk", "publish"])
 
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
-    assert "hosts no SDK (it lacks the output SdkBucket)" in result.stderr
+    assert "does not host the SDK (it lacks the output SdkBucket)" in result.stderr
     assert 2 == sluice.run("sdk publish --local").exit_code
