@@ -1,4 +1,4 @@
-"""Carries out the steps of a certification, and shows how far it is."""
+"""Runs the steps of a certification, and shows its progress."""
 
 import signal
 from collections.abc import Collection, Mapping, Sequence
@@ -17,17 +17,17 @@ from shared.clock import Clock
 
 
 class Certification:
-    """Carries out steps, one after the other.
+    """Runs steps, one after the other.
 
     Args:
-        stage: to carry them out on.
-        run: keeps their reports; those that it has already are not carried out again.
-        steps: in their order.
-        show: is told of each step's beginning and of its report.
+        stage: the stage to run them on.
+        run: stores their reports. Steps that already have one are skipped.
+        steps: all steps, in order.
+        show: shows the start and the report of each step.
         clock: measures how long they take.
 
     Attributes:
-        is_interrupted: Ctrl-C has stopped it.
+        is_interrupted: whether Ctrl-C has stopped it.
     """
 
     def __init__(
@@ -46,7 +46,7 @@ class Certification:
         self.is_interrupted = False
 
     def carry_out(self, names: Collection[str]) -> None:
-        """Carry out steps by their names; what they break is whole again afterwards."""
+        """Run the steps with these names. Afterwards, everything that they broke is restored."""
         for step in self._steps:
             if step.name not in names or step.name in self._run.reports:
                 continue
@@ -74,7 +74,7 @@ class Certification:
         except (KeyboardInterrupt, click.Abort):
             self.is_interrupted = True
             verdict, said = StepVerdict.NOT_TRIED, "interrupted"
-        except Exception as error:  # noqa: BLE001 -- a bug in one step must not cost the report of the others
+        except Exception as error:  # noqa: BLE001 -- a bug in one step must not lose the reports of the others
             verdict, said = (
                 StepVerdict.FAILED,
                 f"unexpected {type(error).__name__}: {error}. Please report it",
@@ -85,11 +85,11 @@ class Certification:
 
 
 class Progress:
-    """Shows a run.
+    """Shows a run's progress.
 
     Args:
-        total: how many steps there are.
-        hidden: show nothing but what is restored.
+        total: number of steps.
+        hidden: show nothing.
     """
 
     def __init__(self, total: int, *, hidden: bool) -> None:
@@ -98,13 +98,13 @@ class Progress:
         self._number = 0
 
     def begin(self, step: CertifyStep) -> None:
-        """Say which step begins."""
+        """Show that a step begins."""
         self._number += 1
         if not self._hidden:
             click.echo(f"{self._number:>2} of {self._total}  {step.name}: {step.proves}", err=True)
 
     def end(self, report: StepReport) -> None:
-        """Say what came of it."""
+        """Show a step's report."""
         if not self._hidden:
             screen.say(
                 f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}",

@@ -1,4 +1,4 @@
-"""`sluice certify`: tries Sluice's promises on a deployed stage, and writes a dated report."""
+"""`sluice certify`: tests Sluice's promises on a deployed stage, and writes a dated report."""
 
 import json
 import os
@@ -41,17 +41,21 @@ _AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
     metavar="STEP",
     help="Only this step; may be repeated.",
 )
-@click.option("--resume", is_flag=True, help="Go on with the last run: repeat only steps that did not pass.")
-@click.option("--restore", is_flag=True, help="Only restore what a run that was killed has left broken.")
+@click.option(
+    "--resume", is_flag=True, help="Continue the last run: run only the steps that have not passed."
+)
+@click.option("--restore", is_flag=True, help="Only restore what a killed run has left broken.")
 @click.option(
     "--to",
     "folder",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path(),
-    help="Folder for the report. Default: this one.",
+    help="Folder for the report. Default: the current folder.",
 )
 @click.option("--even-prod", is_flag=True, help="Allow a stage that is called prod.")
-@click.option("--despite-traffic", is_flag=True, help="Allow a stage that others have sent events to lately.")
+@click.option(
+    "--despite-traffic", is_flag=True, help="Allow a stage that received other events in the last hour."
+)
 @click.option(
     "--teardown",
     "removes",
@@ -76,13 +80,13 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Try Sluice's promises on a deployed stage, and write a dated report with a verdict for each.
+    """Test Sluice's promises on a deployed stage, and write a dated report with a verdict for each.
 
-    It sends events, revokes and restores the API key, cuts Redis off, replays, redrives and deploys a parameter. It restores
-    what it breaks, also after Ctrl-C. Its rows stay in Treasure Data, in tables that begin with sluice_certify.
+    This sends events, replaces and restores the API key, cuts off Redis, replays, redrives and deploys a parameter. It restores
+    everything that it breaks, even after Ctrl-C. Its rows stay in Treasure Data, in tables named sluice_certify….
     """
     if stack.is_local:
-        raise Failure("`sluice certify` needs a deployed stack: `make endurance` tries the local one")
+        raise Failure("`sluice certify` needs a deployed stack. `make endurance` tests the local one")
     clock = SystemClock()
     endpoint = _emulator(stack)
     pace = EMULATED if endpoint else ON_AWS
@@ -94,13 +98,13 @@ def command(
     repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
     left = [one.kind for one in repairs.broken]
     if left:
-        say("an earlier run has left something broken")
+        say("an earlier run left something broken")
         repairs.restore_all()
     if restore:
         if as_json:
             screen.show_json({"restored": left})
         else:
-            screen.say(f"Restored: {', '.join(left)}." if left else "Nothing is broken.")
+            screen.say(f"Restored: {', '.join(left)}." if left else "Nothing to restore.")
         return
     check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
@@ -123,13 +127,13 @@ def command(
     if repairs.broken:
         repairs.restore_all()
     if certification.is_interrupted:
-        say(f"stopped; everything is restored. Go on with `sluice certify {stack.option} --resume`")
+        say(f"stopped; everything is restored. To continue: `sluice certify {stack.option} --resume`")
         ctx.exit(INTERRUPTED)
     ctx.exit(UNFINISHED if report.failed else 0)
 
 
 def _emulator(stack: Stack) -> str:
-    """Return where an emulator of AWS is; empty for AWS itself."""
+    """Return the URL of an emulator of AWS; empty for AWS itself."""
     url: str = stack.client("cloudformation").meta.endpoint_url
     host = (urlsplit(url).hostname or "").lower()
     return "" if host.endswith(_AWS_HOSTS) else url
@@ -139,25 +143,25 @@ def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic:
     """Refuse a stage that others rely on.
 
     Raises:
-        Failure: it is one.
+        Failure: it is called prod, or others have sent events to it recently.
     """
     if not even_prod and (stack.parameters.get("Stage") == "prod" or _PROD.search(stack.name)):
         raise Failure(
-            f"{stack.name} is called prod, and a certification revokes its API key and cuts Redis off for minutes: use another "
-            "stage, or give --even-prod"
+            f"{stack.name} is called prod, and a certification replaces its API key and cuts off Redis for minutes: use another "
+            "stage, or add --even-prod"
         )
     if not despite_traffic and (sender := foreign_traffic(stack, clock)):
         raise Failure(
-            f"{stack.name} has had events of {sender} within the last hour, and a certification would hold them for minutes: use "
-            "another stage, or give --despite-traffic"
+            f"{stack.name} received events of {sender} in the last hour, and a certification would hold such events for minutes: "
+            "use another stage, or add --despite-traffic"
         )
 
 
 def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
     end = " Then it REMOVES THE STACK AND ITS DATA." if removes else ""
     return (
-        f"This tries {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
-        f"{end} Begin?"
+        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
+        f"{end} Continue?"
     )
 
 
@@ -204,7 +208,7 @@ def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> Certi
             conclude(name, [one.name for one in STEPS if number in one.promises], reports)
             for number, name in PROMISES.items()
         ),
-        # Whatever an emulator does, it confirms nothing about AWS.
+        # An emulator cannot confirm anything about AWS.
         assumptions=tuple(
             Conclusion(name, StepVerdict.NOT_TRIED, "", steps) if endpoint else conclude(name, steps, reports)
             for name, steps in ASSUMPTIONS.items()

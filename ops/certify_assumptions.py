@@ -1,4 +1,4 @@
-"""The steps that try what only AWS can confirm. An emulator does not do what they look at, so that nothing is tried there."""
+"""The steps that test what only AWS can confirm. They are not tried on an emulator, which lacks the behaviour in question."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -23,10 +23,10 @@ type _Run = Callable[[DeployedStage], StepFinding]
 
 
 def _only_aws(lacks: str) -> Callable[[_Run], _Run]:
-    """Try a step on AWS only.
+    """Return a decorator that runs a step only on AWS.
 
     Args:
-        lacks: what emulators do not do, as a clause.
+        lacks: what emulators do not do, as the rest of a sentence.
     """
 
     def limited(run: _Run) -> _Run:
@@ -57,9 +57,9 @@ def _log_group(stage: DeployedStage, output: str) -> str:
     return str(settings["LoggingConfig"]["LogGroup"])
 
 
-@_only_aws("closes no idle connection")
+@_only_aws("does not close idle connections")
 def idle(stage: DeployedStage) -> StepFinding:
-    """Send nothing for minutes, then two events over connections that something on the way may have closed."""
+    """Send nothing for minutes, then two events over connections that may have been closed on the way."""
     stage.send("before-idle")
     stage.wait_for([stage.event_id("before-idle")])
     stage.clock.sleep(stage.pace.idle)
@@ -77,9 +77,9 @@ def idle(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("starts no instances")
+@_only_aws("does not start instances")
 def cold_start(stage: DeployedStage) -> StepFinding:
-    """Send requests at once, so that Lambda starts instances, and compare the slowest with those of instances that run."""
+    """Send simultaneous requests, so that Lambda starts instances, and compare the slowest with warm ones."""
     warm = [stage.send(f"before-burst-{number}").seconds for number in range(5)]
 
     def post(number: int) -> float:
@@ -87,7 +87,7 @@ def cold_start(stage: DeployedStage) -> StepFinding:
         answer = stage.request("POST", "/v1/events", json.dumps([event]), {"x-write-key": key})
         if answer.status != 200:
             raise Failure(
-                f"the API answered {answer.status} {answer.code} to one of {_AT_ONCE} requests at once"
+                f"the API answered {answer.status} {answer.code} to one of {_AT_ONCE} simultaneous requests"
             )
         return answer.seconds
 
@@ -100,13 +100,13 @@ def cold_start(stage: DeployedStage) -> StepFinding:
     slowest, usual = seconds[-1] * 1000, median(warm) * 1000
     stage.timings["response, instance starts"] = f"{slowest:.0f} ms"
     return StepFinding(
-        f"{_AT_ONCE} requests at once: the slowest took {slowest:.0f} ms, one that finds an instance {usual:.0f} ms.",
+        f"{_AT_ONCE} simultaneous requests: the slowest took {slowest:.0f} ms, a request to a running instance {usual:.0f} ms.",
         {"ms": [round(one * 1000) for one in seconds]},
     )
 
 
 def _sum(stage: DeployedStage, metric: str, since: float) -> float:
-    """Return how much one of Sluice's own metrics without dimensions has counted since a time."""
+    """Return the sum of one of Sluice's metrics, without dimensions, since a time."""
     answer = stage.client("cloudwatch").get_metric_statistics(
         Namespace=stage.stack.name,
         MetricName=metric,
@@ -118,9 +118,9 @@ def _sum(stage: DeployedStage, metric: str, since: float) -> float:
     return float(sum(one["Sum"] for one in answer["Datapoints"]))
 
 
-@_only_aws("makes no metrics of log lines")
+@_only_aws("does not extract metrics from log lines")
 def metrics(stage: DeployedStage) -> StepFinding:
-    """Let the ingest reject an event under each LogLevel, and look for the metric and for the worker's warnings."""
+    """Make the ingest reject an event under each LogLevel, and look for the metric and the worker's log lines."""
     counted = {}
     level = stage.parameters["LogLevel"]
     for name in (level, "WARN" if level == "INFO" else "INFO"):
@@ -144,15 +144,15 @@ def metrics(stage: DeployedStage) -> StepFinding:
 
 
 def _rejection(stage: DeployedStage) -> float:
-    """Let the ingest reject an event that names no table; return how many CloudWatch has counted since."""
+    """Send an event without a table, which the ingest rejects; return how many CloudWatch has counted since."""
     began = stage.clock.now()
     stage.request("POST", "/v1/events", '[{"n": 1}]', {"x-write-key": stage.key()})
     return stage.until(lambda: _sum(stage, "EventsRejected", began), seconds=stage.pace.metrics)
 
 
-@_only_aws("writes no access log")
+@_only_aws("does not write an access log")
 def access_log(stage: DeployedStage) -> StepFinding:
-    """Request a path with quotes, backslashes, a line break and other scripts, and parse what is logged."""
+    """Request a path with quotes, backslashes, a line break and non-Latin characters, and parse its lines in the log."""
     if stage.parameters["AccessLog"] == "on":
         return _access_log(stage)
     with deployed_with(stage, "AccessLog", "on"):
@@ -164,7 +164,7 @@ def _access_log(stage: DeployedStage) -> StepFinding:
     answer = stage.request("GET", quote(_HARD_PATH.format(stage.run), safe="/"))
     lines = stage.until(lambda: [*_lines(stage, group, f'"{stage.run}"')], seconds=stage.pace.metrics)
     if not lines:
-        raise Failure("the access log has no line of a request")
+        raise Failure("the access log has no line for the request")
     for line in lines:
         try:
             json.loads(line)
@@ -175,9 +175,9 @@ def _access_log(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("evaluates no alarm")
+@_only_aws("does not evaluate alarms")
 def alarms(stage: DeployedStage) -> StepFinding:
-    """Ask CloudWatch for the value of each alarm's expression, and for the state of each alarm."""
+    """Get the value of each alarm's expression, and the state of each alarm, from CloudWatch."""
     cloudwatch = stage.client("cloudwatch")
     pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stage.stack.name}-")
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
@@ -209,9 +209,9 @@ def alarms(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("does not move the alias by CodeDeploy")
+@_only_aws("does not move the alias through CodeDeploy")
 def canary(stage: DeployedStage) -> StepFinding:
-    """Look at CodeDeploy's last deployment, and at the version that the canary's alarm is about."""
+    """Check CodeDeploy's deployments in this run, and the version that the canary's alarm watches."""
     (application,) = resources(stage, "AWS::CodeDeploy::Application").values()
     codedeploy = stage.client("codedeploy")
     (group,) = codedeploy.list_deployment_groups(applicationName=application)["deploymentGroups"]
@@ -221,18 +221,18 @@ def canary(stage: DeployedStage) -> StepFinding:
         createTimeRange={"start": datetime.fromtimestamp(stage.began, UTC)},
     )["deployments"]
     if not listed:
-        raise Untried("nothing was deployed in this run: run the step parameter before it")
+        raise Untried("nothing was deployed in this run: run the step `parameter` first")
     deployments = [codedeploy.get_deployment(deploymentId=one)["deploymentInfo"] for one in listed]
     wrong = {one["deploymentId"]: one["status"] for one in deployments if one["status"] != "Succeeded"}
     if wrong:
-        raise Failure(f"deployments have not succeeded: {wrong}")
+        raise Failure(f"deployments did not succeed: {wrong}")
     ingest = stage.stack.outputs["IngestFunction"]
     version = stage.client("lambda").get_alias(FunctionName=ingest, Name="live")["FunctionVersion"]
     watched = resources(stage, "AWS::CloudWatch::Alarm").get("CanaryAlarm", "")
     (alarm,) = stage.client("cloudwatch").describe_alarms(AlarmNames=[watched])["MetricAlarms"]
     if f'"{version}"' not in json.dumps(alarm, default=str):
-        raise Failure(f"the alias is at version {version}, and the alarm {watched} looks at another one")
+        raise Failure(f"the alias is at version {version}, but the alarm {watched} watches another one")
     return StepFinding(
-        f"{len(deployments)} deployments succeeded, and the alarm looks at version {version}.",
+        f"{len(deployments)} deployments succeeded, and the alarm watches version {version}.",
         {"deployments": {one["deploymentId"]: one["deploymentConfigName"] for one in deployments}},
     )

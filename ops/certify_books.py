@@ -1,4 +1,4 @@
-"""The books of a run: what was accepted, what Treasure Data has, and what the ledger says."""
+"""The books of a run: compares what was accepted with Treasure Data and with the ledger."""
 
 from collections.abc import Mapping
 from operator import not_
@@ -11,7 +11,7 @@ from ops.failure import Failure
 
 
 def books(stage: DeployedStage) -> StepFinding:
-    """Compare all that was accepted with Treasure Data, and with the ledger's own sums."""
+    """Compare everything that was accepted with Treasure Data, and with the ledger's own sums."""
     balance = settled(stage)
     if wrong := stage.until(lambda: _differing(stage), not_):
         some = ", ".join(f"{one}: {said}" for one, said in list(wrong.items())[:5])
@@ -20,7 +20,7 @@ def books(stage: DeployedStage) -> StepFinding:
         )
     ours = [one for one in balance["tables"] if one["table"].startswith(TABLE)]
     return StepFinding(
-        f"{stage.accepted.requests} requests, {stage.accepted.rows()} rows expected, and exactly those are in Treasure Data.",
+        f"{stage.accepted.requests} requests, {stage.accepted.rows()} rows expected, and Treasure Data has exactly these.",
         {
             "received": sum(one["received"] for one in ours),
             "delivered": sum(one["delivered"] for one in ours),
@@ -30,7 +30,7 @@ def books(stage: DeployedStage) -> StepFinding:
 
 
 def _differing(stage: DeployedStage) -> dict[str, str]:
-    """Return the events of which Treasure Data does not have as many rows as were accepted."""
+    """Return the events whose number of rows in Treasure Data is wrong, each with a description."""
     wrong: dict[str, str] = {}
     for table, copies in stage.accepted.copies.items():
         counts = stage.counts(table)
@@ -40,7 +40,7 @@ def _differing(stage: DeployedStage) -> dict[str, str]:
 
 
 def settled(stage: DeployedStage) -> dict[str, Any]:
-    """Return the books of the run, with everything settled: a row can be in Treasure Data before the ledger says so.
+    """Wait until everything is settled, and return the books of the run. A row may be in Treasure Data before the ledger says so.
 
     Raises:
         Failure: they do not balance, or something is not settled in time.
@@ -56,12 +56,12 @@ def settled(stage: DeployedStage) -> dict[str, Any]:
         lambda: stage.operate(status.command, "--since", since(stage))["balance"], is_settled
     )
     if not balance["adds_up"]:
-        raise Failure("`sluice status --since` says that the books do not balance")
+        raise Failure("the books do not balance: see `sluice status --since`")
     if not is_settled(balance):
-        raise Failure("records wait on the stream or in the queue still, or are being delivered")
+        raise Failure("some records are still on the stream, in the queue or being delivered")
     return balance
 
 
 def since(stage: DeployedStage) -> str:
-    """Return when the run began, for commands."""
+    """Return when the run began, as an option's value."""
     return screen.utc(int(stage.began) - 1)

@@ -1,4 +1,4 @@
-"""The steps that ask the stage how it is: the doctor, the cache, and how soon Treasure Data's queries see a row."""
+"""The steps that check the stage's health: the doctor, the cache, and how soon queries see a row."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from uuid import uuid4
@@ -11,7 +11,7 @@ from ops.measure import Measurement
 
 
 def well(stage: DeployedStage) -> StepFinding:
-    """Have the doctor look."""
+    """Run `sluice doctor`."""
     found = diagnoses(stage, lambda faulty: not faulty)
     if faulty := faults(stage, found):
         raise Failure("; ".join(f"{what}: {said}" for what, said in faulty.items()))
@@ -21,7 +21,7 @@ def well(stage: DeployedStage) -> StepFinding:
 def diagnoses(
     stage: DeployedStage, is_right: Callable[[Mapping[str, str]], bool]
 ) -> Sequence[Mapping[str, str]]:
-    """Return what the doctor finds; if its faults are not those that are right, what it finds at a second look."""
+    """Return the doctor's findings. If its faults are not the expected ones, run it once more and return those."""
     return stage.until(
         lambda: stage.operate(doctor.command, "--no-event", "--account", stage.account)["findings"],
         lambda found: is_right(faults(stage, found)),
@@ -30,14 +30,14 @@ def diagnoses(
 
 
 def faults(stage: DeployedStage, found: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return what is at fault, with what the doctor says of it."""
-    # An emulator's API has an address that no name server knows.
+    """Return the faults among the doctor's findings, with their messages."""
+    # An emulator's API has an address that DNS cannot resolve.
     local = ("API", "write key") if stage.is_emulated else ()
     return {one["what"]: one["said"] for one in found if one["state"] == "fault" and one["what"] not in local}
 
 
 def visibility(stage: DeployedStage) -> StepFinding:
-    """Measure how soon a query sees an import, beside what the worker assumes."""
+    """Measure how soon a query sees an import, and compare it with what the worker assumes."""
     check = stage.administer(do="check")
     assumed = check["assumed"]["query_delay_minutes"] * 60
     measurement = Measurement(
@@ -50,11 +50,11 @@ def visibility(stage: DeployedStage) -> StepFinding:
     )
     found = measurement.run(())
     if found.shown is None:
-        raise Failure(f"a row is not shown {screen.lasting(found.hidden)} after its import")
+        raise Failure(f"queries do not see a row {screen.lasting(found.hidden)} after its import")
     stage.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
     if found.shown > assumed:
         raise Failure(
-            f"queries see rows after {found.shown:.0f} s, and the worker assumes {assumed} s: raise TdQueryDelayMinutes"
+            f"queries see rows after {found.shown:.0f} s, but the worker assumes {assumed} s: raise TdQueryDelayMinutes"
         )
     return StepFinding(
         f"Queries see rows {found.hidden:.0f} to {found.shown:.0f} s after an import; the worker assumes {assumed} s."
@@ -62,7 +62,7 @@ def visibility(stage: DeployedStage) -> StepFinding:
 
 
 def resp(stage: DeployedStage) -> StepFinding:
-    """Read accounts through the functions' own client, by a connection that is new."""
+    """Read accounts through the functions' own client, over a new connection."""
     with stage.repairs.breaking("sandboxes", output="AdminFunction"):
         stage.restart("AdminFunction")
         redis = stage.until(

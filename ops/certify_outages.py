@@ -17,24 +17,24 @@ from shared.envelope import Envelope, TableRows
 
 
 def key(stage: DeployedStage) -> StepFinding:
-    """Replace the API key by one that Treasure Data does not know, and put it back."""
+    """Replace the API key by an invalid one, and restore it."""
     with new_api_key(stage):
-        evidence = _held(stage, "key", "the API key is revoked")
+        evidence = _held(stage, "key", "the API key was invalid")
         said = faults(stage, diagnoses(stage, lambda faulty: "Treasure Data" in faulty))
         if "Treasure Data" not in said:
-            raise Failure("`sluice doctor` does not name the API key that Treasure Data refuses")
+            raise Failure("`sluice doctor` does not report that Treasure Data rejects the API key")
     return _after(stage, "key", evidence | {"doctor said": said["Treasure Data"]}, "the API key was restored")
 
 
 def redis(stage: DeployedStage) -> StepFinding:
-    """Cut Redis off from a worker that has nothing in memory, and let it in again."""
+    """Cut off Redis from a worker with empty memory, and reconnect it."""
     with without_redis(stage):
-        evidence = _held(stage, "redis", "Redis is cut off")
+        evidence = _held(stage, "redis", "Redis was cut off")
     return _after(stage, "redis", evidence, "Redis was back")
 
 
 def parameter(stage: DeployedStage) -> StepFinding:
-    """Deploy another LogLevel and the old one again, while events arrive; look at the version that answers."""
+    """Deploy another LogLevel and then the old one, while events arrive; check which version answers."""
     other = "WARN" if stage.parameters["LogLevel"] == "INFO" else "INFO"
     client, ingest = stage.client("lambda"), stage.stack.outputs["IngestFunction"]
 
@@ -53,7 +53,7 @@ def parameter(stage: DeployedStage) -> StepFinding:
         first = stage.send("after-deploy").seconds
         refused = stage.request("POST", "/v1/events", "[]", {"x-write-key": "no.such.key"}).status
     if before == after:
-        raise Failure(f"after the deploy the ingest still answers with version {before}")
+        raise Failure(f"after the deploy, version {before} of the ingest still answers")
     stage.timings["deploy of a parameter"] = f"{seconds:.0f} s"
     stage.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
     stage.wait_for([*sent, stage.event_id("after-deploy")])
@@ -64,7 +64,7 @@ def parameter(stage: DeployedStage) -> StepFinding:
 
 
 def overflow(stage: DeployedStage) -> StepFinding:
-    """Put an envelope on the overflow queue, as the ingest does if the stream refuses it; twice, as SQS may deliver it."""
+    """Put an envelope on the overflow queue twice, as if the stream had rejected it and SQS delivered it twice."""
     event_id, now = stage.event_id("overflowed"), stage.clock.now()
     row = msgpack.packb({"time": int(now), "event_id": event_id})
     rows = (TableRows(TABLE, 1, row),)
@@ -94,11 +94,11 @@ def overflow(stage: DeployedStage) -> StepFinding:
 
 
 def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
-    """Send an event while something is broken; return the evidence that it is answered, held, and neither lost nor settled."""
+    """Send an event while something is broken; return evidence that it is answered and held, neither lost nor settled."""
     answer = stage.send(case)
     stage.clock.sleep(stage.pace.hold)
     if stage.counts()[stage.event_id(case)]:
-        raise Failure(f"the row is in Treasure Data although {what}: nothing was broken")
+        raise Failure(f"the row is in Treasure Data although {what}, so the outage had no effect")
     waiting = stage.operate(status.command)
     dead_letters = stage.operate(dead.list_, "--account", stage.account, "--table", TABLE)
     if dead_letters:
@@ -113,5 +113,5 @@ def _after(stage: DeployedStage, case: str, evidence: dict[str, Any], what: str)
     seconds = stage.wait_for([stage.event_id(case)])
     stage.timings[f"rows after {what}"] = f"{seconds:.0f} s"
     return StepFinding(
-        f"The API answered meanwhile, the row was held, and delivered {seconds:.0f} s after {what}.", evidence
+        f"The API kept answering, and the row was held and delivered {seconds:.0f} s after {what}.", evidence
     )

@@ -1,4 +1,4 @@
-"""The steps that send rows again: replays of the stream and of the archive, forced ones, and the redrive of a dead letter."""
+"""The steps that send rows again: replays of the stream and the archive, forced replays, and the redrive of a dead letter."""
 
 import json
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from ops.stream import Border, Piece
 from shared.accounts import Account
 
 FORCED_TABLE = f"{TABLE}_forced"
-"""The table whose row is sent a second time."""
+"""The table for the row that is sent a second time."""
 
 
 def replayed(stage: DeployedStage) -> StepFinding:
@@ -28,49 +28,49 @@ def replayed(stage: DeployedStage) -> StepFinding:
     if not said["complete"]:
         raise Failure(f"the replay stopped: {said['stopped']}")
     if said["rows"]["sent"]:
-        raise Failure(f"a replay sent {said['rows']['sent']} rows that were delivered")
+        raise Failure(f"a replay sent {said['rows']['sent']} rows that were already delivered")
     _check_single(stage)
     return StepFinding(
-        f"{said['records']} records read again, no row sent twice.",
+        f"{said['records']} records reread, no row sent twice.",
         {"records": said["records"]} | said["rows"],
     )
 
 
 def _check_single(stage: DeployedStage) -> None:
-    """Look whether a replay has doubled rows.
+    """Check that a replay has not duplicated rows.
 
     Raises:
         Failure: it has.
     """
     stage.clock.sleep(stage.pace.settle)
     counts = stage.counts()
-    doubled = {one: count for one, count in counts.items() if count != stage.accepted.copies[TABLE][one]}
-    if doubled:
-        raise Failure(f"a replay doubled rows: {doubled}")
+    wrong = {one: count for one, count in counts.items() if count != stage.accepted.copies[TABLE][one]}
+    if wrong:
+        raise Failure(f"a replay duplicated rows: {wrong}")
 
 
-class _ArchiveAlone(StreamHistory):
-    """Reads from the archive what the stream has, too, and remembers what it has read."""
+class _ArchiveOnly(StreamHistory):
+    """Reads everything from the archive, even what the stream still has, and collects the data."""
 
     read_data = b""
 
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
-        """See StreamHistory."""
+        """See StreamReader."""
         for piece in self._archived(self.chain(shard), start, end):
             self.read_data += b"".join(record["Data"] for record in piece.records)
             yield piece
 
 
 def archived(stage: DeployedStage) -> StepFinding:
-    """Look for everything that was accepted in the archive, and replay the run from there."""
+    """Check that the archive has everything that was accepted, and replay the run from it."""
     stack, clock = stage.stack, stage.clock
     if not stack.archive_days:
-        raise Impossible("ArchiveDays is 0, so that this stage keeps no archive")
+        raise Impossible("ArchiveDays is 0, so this stage has no archive")
     stage.send("archived")
     stage.wait_for([stage.event_id("archived")])
     if missing := settled(stage)["unarchived_spans"]:
         raise Failure(f"{screen.plural(missing, 'settled span')} without an object in the archive")
-    history = _ArchiveAlone(
+    history = _ArchiveOnly(
         stack.shards(), stack.outputs["StreamName"], stack.archive(), stack.archive_days, clock
     )
     stretch = replay.Stretch(Border(at=stage.began - stage.pace.settle - 1), Border())
@@ -86,18 +86,18 @@ def archived(stage: DeployedStage) -> StepFinding:
         raise Failure(f"the archive does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
     found = planned.replayed(sum(one.rows for one in done))
     if found.sent:
-        raise Failure(f"a replay from the archive sent {found.sent} rows that were delivered")
+        raise Failure(f"a replay from the archive sent {found.sent} rows that were already delivered")
     _check_single(stage)
     records = sum(one.records for one in done)
     return StepFinding(
-        f"The archive has every event of the run. {records} records read again from it, no row sent twice.",
+        f"The archive has every event of the run. {records} records reread from it, no row sent twice.",
         {"records": records} | asdict(found),
     )
 
 
 def forced(stage: DeployedStage) -> StepFinding:
-    """Send a table's row again by force, twice under one tag."""
-    began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # by another clock than the stream's
+    """Force a replay of a table's row, twice under one tag."""
+    began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # the stream's clock may differ
     stage.send("forced", FORCED_TABLE)
     stage.wait_for([stage.event_id("forced")], FORCED_TABLE)
     words = ["--force", "--tag", stage.run.lower(), "--account", stage.account, "--table", FORCED_TABLE]
@@ -114,7 +114,8 @@ def forced(stage: DeployedStage) -> StepFinding:
     if count != 2:
         raise Failure(f"a forced replay left {count} rows, not 2")
     return StepFinding(
-        "A forced replay sent 1 row again, a second one under its tag none.", {"tag": stage.run.lower()}
+        "A forced replay sent 1 row again. A second one with the same tag sent none.",
+        {"tag": stage.run.lower()},
     )
 
 
@@ -136,18 +137,18 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     kinds = [word for kind in ("dead", "parked", "doubt") for word in ("--kind", kind)]
     with stage.repairs.breaking("account", name=account):
         stage.administer(do="change", account=account, fields=Account(stage.database).to_fields())
-        # A run keeps what it cannot send for the moment, and the scheduled run may send it before the next one.
+        # A redrive may keep the row for now, and a scheduled redrive may send it before the next attempt.
         said = stage.until(
             lambda: stage.operate(redrive.command, *kinds, "--account", account),
             lambda said: said["delivered"] == said["selected"],
         )
     if said["delivered"] != said["selected"]:
-        raise Failure(f"the redrive does not deliver the row ({letters[0]['reason']}): {said}")
+        raise Failure(f"the redrive did not deliver the row ({letters[0]['reason']}): {said}")
     stage.accepted.add(TABLE, redriven)
     stage.wait_for([redriven])
     if (count := stage.counts()[redriven]) != 1:
-        raise Failure(f"a dead letter of one row became {count}")
+        raise Failure(f"a dead letter with one row became {count} rows")
     return StepFinding(
-        "A dead letter became a row, and its neighbour did not wait for it.",
+        "A dead letter became a row, and its neighbour did not have to wait.",
         {"dead letter": letters[0]["id"], "reason": letters[0]["reason"], "neighbour's row after s": seconds},
     )

@@ -1,4 +1,4 @@
-"""What a certification found: a verdict for each step, for each promise, and for each assumption that only AWS can confirm."""
+"""The report of a certification: a verdict for each step, each promise, and each assumption that only AWS can confirm."""
 
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
@@ -10,7 +10,7 @@ _WIDTH = 80
 
 
 class StepVerdict(StrEnum):
-    """What came of a step."""
+    """The verdict on a step."""
 
     PASSED = "passed"
     FAILED = "failed"
@@ -20,14 +20,14 @@ class StepVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """What came of one step.
+    """The report of one step.
 
     Attributes:
         step: its name.
-        verdict: what came of it.
+        verdict: its verdict.
         said: one sentence, with the reason unless it passed.
         evidence: numbers and ids.
-        seconds: that it took.
+        seconds: how long it took.
     """
 
     step: str
@@ -39,13 +39,13 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """What the steps together say about a promise or an assumption.
+    """The verdict on a promise or an assumption.
 
     Attributes:
-        name: of it.
-        verdict: `failed` if a step failed, `passed` if all passed, else what the first of the others says.
-        said: why, unless it passed.
-        steps: those that it rests on.
+        name: its name.
+        verdict: `failed` if a step failed, `passed` if all passed, else `not possible here` or `not tried`, in this order.
+        said: the reason, unless it passed.
+        steps: the steps that it rests on.
     """
 
     name: str
@@ -67,12 +67,12 @@ PROMISES: Mapping[int, str] = {
 
 
 def conclude(name: str, steps: Sequence[str], reports: Mapping[str, StepReport]) -> Conclusion:
-    """Return what steps say together. A step without a report was not tried.
+    """Return the conclusion from steps. A step without a report was not tried.
 
     Args:
-        name: of what they are about.
-        steps: their names.
-        reports: by step.
+        name: the promise or assumption.
+        steps: the names of the steps.
+        reports: reports by step.
     """
     found = [reports.get(one, StepReport(one, StepVerdict.NOT_TRIED, "not selected")) for one in steps]
     order = (StepVerdict.FAILED, StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED)
@@ -87,20 +87,20 @@ def conclude(name: str, steps: Sequence[str], reports: Mapping[str, StepReport])
 
 @dataclass(frozen=True, slots=True)
 class CertificationReport:
-    """Everything that a run found.
+    """The report of a run.
 
     Attributes:
         stack: the stack's name.
         region: its region.
         where: `AWS`, or the address of an emulator.
-        version: of Sluice's command.
+        version: the version of the `sluice` command.
         run: the run's id.
         began: ISO 8601.
         ended: ISO 8601.
-        steps: in their order.
-        promises: in the order of their numbers.
-        assumptions: in their order.
-        timings: what was measured, by name.
+        steps: reports of the steps, in order.
+        promises: conclusions about the promises, in the order of their numbers.
+        assumptions: conclusions about the assumptions.
+        timings: measured times by name.
     """
 
     stack: str
@@ -121,11 +121,11 @@ class CertificationReport:
         return any(one.verdict is StepVerdict.FAILED for one in self.steps)
 
     def document(self) -> dict[str, Any]:
-        """Return the report as JSON's types."""
+        """Return the report as a JSON object."""
         return {"failed": self.failed} | asdict(self)
 
     def markdown(self) -> str:
-        """Return the report as Markdown, 80 columns wide but for ids that are longer."""
+        """Return the report as Markdown, wrapped at 80 columns except for longer ids."""
         head = [
             f"# Certification of {self.stack}",
             "",
@@ -135,7 +135,7 @@ class CertificationReport:
             ),
         ]
         if self.where != "AWS":
-            said = "This was an emulator: the report shows that the program works, not that AWS does. It confirms no assumption."
+            said = "This run used an emulator. It tests Sluice, not AWS, and does not confirm any assumption about AWS."
             head += ["", *_wrapped(said)]
         parts = [
             head,

@@ -1,4 +1,4 @@
-"""The steps that send requests to the API: each dialect, compressed bodies, repeated batches, and how long a visitor waits."""
+"""The steps that send requests to the API: each dialect, compressed bodies, repeated batches, and response times."""
 
 import gzip
 import json
@@ -18,14 +18,14 @@ _REQUESTS = 40
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A way in which clients send one event.
+    """A request that sends one event in some dialect.
 
     Attributes:
-        name: of it.
-        method: of the request.
-        target: path and query.
-        body: of the request.
-        headers: of the request.
+        name: the dialect's name.
+        method: its method.
+        target: its path and query.
+        body: its body.
+        headers: its headers.
     """
 
     name: str
@@ -36,12 +36,12 @@ class Dialect:
 
 
 def dialects(account: str, key: str, event_id: Callable[[str], str]) -> Iterator[Dialect]:
-    """Yield one request in each dialect; its event has the id of the dialect's name.
+    """Yield one request in each dialect.
 
     Args:
-        account: whose.
+        account: the account.
         key: its write key.
-        event_id: returns an event's id by a name.
+        event_id: returns the event's id for a dialect's name.
     """
     own = {"x-write-key": key}
     td = {"x-td-write-key": key}
@@ -87,12 +87,12 @@ COMPRESSED: Mapping[str, Mapping[str, str]] = {
     "gzip-text": {"content-encoding": "gzip", "content-type": "text/plain"},
     "gzip-beacon": {"content-type": "text/plain;charset=UTF-8"},
 }
-"""Headers of requests with compressed bodies. The HTTP API hands over those of text types as text, which would destroy them, unless it
-looks at the encoding or at the bytes as well."""
+"""Headers of requests with compressed bodies. The HTTP API would corrupt bodies with a text type by passing them on as text, unless
+it also considers the encoding or the bytes."""
 
 
 def compressed(key: str, event_id: Callable[[str], str]) -> Iterator[Dialect]:
-    """Yield requests with compressed bodies, as COMPRESSED has them."""
+    """Yield requests with compressed bodies, one for each member of COMPRESSED."""
     target = f"/v1/events?{urlencode({'k': key, 't': TABLE})}"
     for name, headers in COMPRESSED.items():
         body = gzip.compress(json.dumps({"event_id": event_id(name), "dialect": name}).encode())
@@ -100,7 +100,7 @@ def compressed(key: str, event_id: Callable[[str], str]) -> Iterator[Dialect]:
 
 
 def _send_all(stage: DeployedStage, found: Iterable[Dialect]) -> StepFinding:
-    """Send, and read back: one row each."""
+    """Send requests, and check that each became one row."""
     answers, events = {}, []
     for one in found:
         answer = stage.request(one.method, one.target, one.body, one.headers)
@@ -135,12 +135,12 @@ def gzip_bodies(stage: DeployedStage) -> StepFinding:
         return _send_all(stage, found)
     _send_all(stage, found[:1])
     raise Untried(
-        f"the emulator hands over {', '.join(one.name for one in found[1:])} as text; only octets were tried"
+        f"the emulator passes on {', '.join(one.name for one in found[1:])} as text; only gzip was tested"
     )
 
 
 def repeated(stage: DeployedStage) -> StepFinding:
-    """Send the same batch three times under one id."""
+    """Send the same batch three times with one id."""
     event = {"table": TABLE, "event_id": stage.event_id("repeated")}
     headers = {"x-write-key": stage.key(), "idempotency-key": stage.event_id("batch")[-64:]}
     for _ in range(3):
@@ -149,31 +149,31 @@ def repeated(stage: DeployedStage) -> StepFinding:
             raise Failure(f"the API answered {answer.status} {answer.code}")
         stage.accepted.requests += 1
     stage.accepted.add(TABLE, stage.event_id("repeated"))
-    stage.send("after-repeated")  # of the same sender, so behind them
+    stage.send("after-repeated")  # from the same sender, so it follows them on the shard
     stage.wait_for([stage.event_id("repeated"), stage.event_id("after-repeated")])
     stage.clock.sleep(stage.pace.settle)
     count = stage.counts()[stage.event_id("repeated")]
     if count != 1:
-        raise Failure(f"a batch that was sent three times under one id became {count} rows")
-    return StepFinding("3 requests under one batch id, 1 row.", {"event": stage.event_id("repeated")})
+        raise Failure(f"a batch that was sent three times with one id became {count} rows")
+    return StepFinding("3 requests with one batch id, 1 row.", {"event": stage.event_id("repeated")})
 
 
 def response_time(stage: DeployedStage) -> StepFinding:
-    """Measure what a visitor waits for, from here, with connections that stay open."""
+    """Measure response times from this machine, over connections that stay open."""
     seconds = [stage.send(f"warm-{number}").seconds * 1000 for number in range(_REQUESTS)]
     half, most = median(seconds), quantiles(seconds, n=20)[-1]
     stage.timings["response, median"] = f"{half:.0f} ms"
     stage.timings["response, 95 %"] = f"{most:.0f} ms"
     stage.timings["response, slowest"] = f"{max(seconds):.0f} ms"
     return StepFinding(
-        f"{_REQUESTS} requests: {half:.0f} ms in the median, {most:.0f} ms at 95 %.",
+        f"{_REQUESTS} requests: median {half:.0f} ms, 95th percentile {most:.0f} ms.",
         {"median ms": half, "p95 ms": most, "slowest ms": max(seconds)},
     )
 
 
 def time_to_row(stage: DeployedStage) -> StepFinding:
-    """Measure from the answer until a query finds the row."""
+    """Measure the time from the response until a query finds the row."""
     stage.send("time-to-row")
     seconds = stage.wait_for([stage.event_id("time-to-row")])
     stage.timings["time to row"] = f"{seconds:.1f} s"
-    return StepFinding(f"A query found the row {seconds:.1f} s after the answer.", {"seconds": seconds})
+    return StepFinding(f"A query found the row {seconds:.1f} s after the response.", {"seconds": seconds})

@@ -1,6 +1,7 @@
-"""What a certification breaks, and how it is restored: after each step, after Ctrl-C, and after a crash by the next run.
+"""Restores what a certification breaks: after each step, after Ctrl-C and, after a crash, in the next run.
 
-A thing is written to disk before it is broken, and forgotten when it is whole again. No secret is written, only where its value is.
+A record on disk is written before anything is broken, and deleted once it is restored. It never contains a secret, only where to
+find its value.
 """
 
 import json
@@ -20,11 +21,11 @@ _PAUSES = (1.0, 5.0, 15.0, 30.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something that is broken on purpose.
+    """Something that was broken on purpose.
 
     Attributes:
-        kind: names the repair.
-        how: what the repair needs to know.
+        kind: the name of its repair.
+        how: the repair's parameters.
     """
 
     kind: str
@@ -32,11 +33,11 @@ class Broken:
 
 
 class Repair(NamedTuple):
-    """Makes things of one kind whole again.
+    """Restores things of one kind.
 
     Attributes:
-        restore: makes one whole, which may be whole already, or in part.
-        by_hand: returns the command that does the same.
+        restore: restores one thing. It is idempotent, and finishes a partial restore.
+        by_hand: returns a command that does the same.
     """
 
     restore: Callable[[Mapping[str, str]], None]
@@ -44,13 +45,13 @@ class Repair(NamedTuple):
 
 
 class Repairs:
-    """Everything that is broken now.
+    """The things that are broken at present.
 
     Args:
-        file: where it is kept.
-        repairs: by kind.
+        file: the record on disk.
+        repairs: repairs by kind.
         clock: waits between attempts.
-        say: is told what is being restored.
+        say: receives progress messages.
     """
 
     def __init__(
@@ -64,15 +65,15 @@ class Repairs:
 
     @property
     def broken(self) -> Sequence[Broken]:
-        """What is broken now, in the order in which it was broken."""
+        """The things that are broken, in the order in which they were broken."""
         return tuple(self._broken)
 
     @contextmanager
     def breaking(self, kind: str, **how: str) -> Iterator[None]:
-        """Restore a thing at the end of the `with`, however that ends. Break it inside.
+        """Restore a thing when the `with` block ends, however it ends. Break the thing inside the block.
 
         Raises:
-            Failure: it could not be restored; the message has the command that does it.
+            Failure: it could not be restored. The message has a command that does it.
         """
         thing = Broken(kind, how)
         self._broken.append(thing)
@@ -84,10 +85,10 @@ class Repairs:
                 self._restore(thing)
 
     def restore_all(self) -> None:
-        """Restore everything, the last first.
+        """Restore everything, in reverse order.
 
         Raises:
-            Failure: something could not be restored; the message has the command that does it.
+            Failure: something could not be restored. The message has a command that does it.
         """
         failures = []
         with _uninterrupted(self._say):
@@ -114,7 +115,7 @@ class Repairs:
                 self._write()
                 return
         raise Failure(
-            f"NOT RESTORED: {thing.kind} ({cause}). Restore it by hand: `{repair.by_hand(thing.how)}`, or run "
+            f"NOT RESTORED: {thing.kind} ({cause}). Restore it manually: `{repair.by_hand(thing.how)}`, or run "
             "`sluice certify --restore`."
         )
 
@@ -138,16 +139,16 @@ def _read(file: Path) -> list[Broken]:
 
 @contextmanager
 def _uninterrupted(say: Callable[[str], None]) -> Iterator[None]:
-    """Let no Ctrl-C stop what is being restored."""
+    """Prevent Ctrl-C from interrupting a restore."""
 
     def wait(_number: int, _frame: FrameType | None) -> None:
-        say("restoring what was broken: this must end first")
+        say("still restoring what was broken, please wait")
 
     before: dict[signal.Signals, Any] = {}
     try:
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             before[number] = signal.signal(number, wait)
-    except ValueError:  # not the main thread, which gets no signals
+    except ValueError:  # not the main thread: other threads receive no signals
         pass
     try:
         yield

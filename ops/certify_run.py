@@ -14,11 +14,11 @@ from ops.failure import Failure
 
 @dataclass(slots=True)
 class Accepted:
-    """What the API accepted: how many rows of each event must be in Treasure Data, by table.
+    """What the API accepted.
 
     Attributes:
-        copies: by table and event id.
-        requests: answered with a 2xx.
+        copies: the number of rows that Treasure Data must have, by table and event id.
+        requests: number of requests answered with a 2xx.
     """
 
     copies: dict[str, Counter[str]] = field(default_factory=dict)
@@ -29,7 +29,7 @@ class Accepted:
         self.copies.setdefault(table, Counter())[event_id] += 1
 
     def rows(self) -> int:
-        """Return how many rows there must be in total."""
+        """Return the total number of rows that Treasure Data must have."""
         return sum(one.total() for one in self.copies.values())
 
 
@@ -38,12 +38,12 @@ class CertifyRun:
     """A run.
 
     Attributes:
-        file: where it is kept.
-        name: every event id of it begins with this.
-        began: UNIX seconds.
-        reports: by step, in the order in which they were carried out.
+        file: where it is stored.
+        name: the prefix of all its event ids.
+        began: when it began, UNIX seconds.
+        reports: reports by step, in the order in which the steps ran.
         accepted: what the API accepted.
-        timings: what was measured, by name.
+        timings: measured times by name.
     """
 
     file: Path
@@ -64,12 +64,12 @@ class CertifyRun:
         """Return the last run, without the reports of steps that did not pass.
 
         Raises:
-            Failure: there is none.
+            Failure: there is no last run.
         """
         try:
             found = json.loads(file.read_text())
         except FileNotFoundError:
-            raise Failure("there is no run to resume: begin one without --resume") from None
+            raise Failure("there is no run to resume: start one without --resume") from None
         reports = [StepReport(**one | {"verdict": StepVerdict(one["verdict"])}) for one in found["reports"]]
         copies = {table: Counter(counts) for table, counts in found["accepted"]["copies"].items()}
         return cls(

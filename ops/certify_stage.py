@@ -1,4 +1,4 @@
-"""The deployed stage that a certification works on: sends to it, reads rows back, and operates it as its owner would."""
+"""The deployed stage under certification: sends events to it, reads rows back, and operates it as its owner would."""
 
 import io
 import json
@@ -28,7 +28,7 @@ from shared.errors import EnvelopeError
 TABLE = "sluice_certify"
 """The table that most rows go to."""
 OUR_PREFIX = "sluice_"
-"""How the tables and accounts of Sluice's own checks begin."""
+"""The prefix of the tables and accounts of Sluice's own checks."""
 
 _HTTP_SECONDS = 30.0
 _READ_SECONDS = 60.0
@@ -38,16 +38,16 @@ _DAY_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How long things take, in seconds.
+    """Intervals and time limits, in seconds.
 
     Attributes:
-        poll: between questions.
-        row: until a row must be in Treasure Data. Lambda backs off for minutes, and queries see rows minutes after an import.
-        hold: for which something stays broken, so that the worker has tried more than once.
-        idle: for which nothing is sent, so that idle connections are closed on their way.
-        settle: until a second copy of a row would have been seen.
-        deploy_poll: between looks at a deploy.
-        metrics: until metrics and log lines must be in CloudWatch.
+        poll: time between two polls.
+        row: limit for a row to be in Treasure Data. Lambda backs off for minutes, and queries see rows minutes after an import.
+        hold: how long something stays broken, so that the worker tries more than once.
+        idle: how long to send nothing, so that idle connections are closed somewhere on the way.
+        settle: how long to wait until a second copy of a row would be visible.
+        deploy_poll: time between two polls of a deploy.
+        metrics: limit for metrics and log lines to be in CloudWatch.
     """
 
     poll: float = 10.0
@@ -65,13 +65,13 @@ class Pace:
         clock: Clock,
         seconds: float,
     ) -> Found:
-        """Return the first result of a look that is right, or the last one. It looks once more when the time is up.
+        """Poll until a result is right, or once more after the time is up; return the last result.
 
         Args:
-            look: is called again and again, twice at least.
-            is_right: tells whether a result is what is waited for.
+            look: returns a result. It is called at least twice unless the first result is right.
+            is_right: returns whether a result is right.
             clock: waits.
-            seconds: that it may take.
+            seconds: the time limit.
         """
         end, is_last = clock.now() + seconds, False
         while not is_right(found := look()) and not is_last:
@@ -86,13 +86,13 @@ EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """What the API answered.
+    """A response of the API.
 
     Attributes:
         status: its status.
-        code: Sluice's error code, empty without one.
+        code: Sluice's error code; empty without one.
         body: its body.
-        seconds: until it was there.
+        seconds: how long it took.
     """
 
     status: int
@@ -106,15 +106,15 @@ class DeployedStage:
 
     Args:
         stack: the stack.
-        run: keeps what was accepted and measured.
-        account: whose keys are used.
-        database: where its rows go.
+        run: stores what was accepted and measured.
+        account: the account to send events for.
+        database: its database.
         queries: reads rows back.
-        session: carries requests to the API.
-        endpoint: where the API is reached instead of at its own address; empty on AWS.
+        session: sends requests to the API.
+        endpoint: the emulator's address, used instead of the API's own; empty on AWS.
         repairs: restores what steps break.
         clock: paces everything.
-        pace: how long things take.
+        pace: intervals and time limits.
     """
 
     def __init__(
@@ -172,7 +172,7 @@ class DeployedStage:
         """Send a request to the API.
 
         Raises:
-            Failure: there was no answer.
+            Failure: there was no response.
         """
         api = self.stack.outputs["ApiUrl"]
         sent = {**headers, "Host": urlsplit(api).netloc}
@@ -186,10 +186,10 @@ class DeployedStage:
                 headers=sent,
                 timeout=_HTTP_SECONDS,
                 allow_redirects=False,
-                verify=self._session.verify,  # or variables of the environment would win
+                verify=self._session.verify,  # otherwise environment variables would take precedence
             )
         except requests.RequestException as error:
-            raise Failure(f"{api} gave no answer: {type(error).__name__}") from error
+            raise Failure(f"{api} did not respond: {type(error).__name__}") from error
         return HttpAnswer(
             answer.status_code,
             answer.headers.get("x-sluice-error", ""),
@@ -198,10 +198,10 @@ class DeployedStage:
         )
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
-        """Have the API accept one event.
+        """Send one event, which the API must accept.
 
         Raises:
-            Failure: it was not accepted.
+            Failure: the API did not accept it.
         """
         event = {"table": table, "event_id": self.event_id(case)}
         answer = self.request(
@@ -214,7 +214,7 @@ class DeployedStage:
         return answer
 
     def counts(self, table: str = TABLE) -> Counter[str]:
-        """Return how many rows of each event of this run Treasure Data has."""
+        """Return the number of rows in Treasure Data, by event of this run."""
         begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
         # A run's id has neither quotes nor wildcards.
         query = (
@@ -225,10 +225,10 @@ class DeployedStage:
         return Counter({str(event_id): int(count) for event_id, count in found or ()})
 
     def wait_for(self, event_ids: Iterable[str], table: str = TABLE) -> float:
-        """Return after how many seconds Treasure Data had a row of each event.
+        """Wait until Treasure Data has a row of each event, and return how long it took, in seconds.
 
         Raises:
-            Failure: it does not have them all in time.
+            Failure: some are missing after the time limit.
         """
         began, wanted = self.clock.now(), set(event_ids)
         if missing := self.until(lambda: wanted - self.counts(table).keys(), not_):
@@ -245,21 +245,21 @@ class DeployedStage:
         is_right: Callable[[Found], bool] = bool,
         seconds: float | None = None,
     ) -> Found:
-        """Return the first result of a look that is right, or the last one.
+        """Poll until a result is right, or the time is up; return the last result. See `Pace.until`.
 
         Args:
-            look: is called again and again, twice at least.
-            is_right: tells whether a result is what is waited for.
-            seconds: that it may take. Default: until a row must be in Treasure Data.
+            look: returns a result.
+            is_right: returns whether a result is right.
+            seconds: the time limit. Default: the limit for a row to be in Treasure Data.
         """
         return self.pace.until(look, is_right, self.clock, self.pace.row if seconds is None else seconds)
 
     def operate(self, command: click.Command, *words: str) -> Any:
-        """Run one of the commands on the stack with --json, and return what it prints.
+        """Run a command on the stack with --json, and return what it prints.
 
         Raises:
             Failure: it failed.
-            KeyboardInterrupt: Ctrl-C has stopped it.
+            KeyboardInterrupt: Ctrl-C stopped it.
         """
         printed = io.StringIO()
         with redirect_stdout(printed), redirect_stderr(io.StringIO()):
@@ -269,10 +269,10 @@ class DeployedStage:
         return json.loads(printed.getvalue())
 
     def administer(self, **event: Any) -> dict[str, Any]:
-        """Have the administration's function do something; if it fails, once more: Redis may have been slow for a moment.
+        """Invoke AdminFunction. If it reports an error, try once more, because Redis may have been slow for a moment.
 
         Raises:
-            Failure: it says what is wrong.
+            Failure: it reports an error again.
         """
         try:
             return self.stack.administer(**event)
@@ -281,7 +281,7 @@ class DeployedStage:
             return self.stack.administer(**event)
 
     def restart(self, output: str) -> None:
-        """Restart a function, with nothing in its memory, until the repair `sandboxes`. Use inside `breaking`."""
+        """Restart a function with empty memory, by a variable that the repair `sandboxes` removes. Use inside `breaking`."""
         client, name = self.client("lambda"), self.stack.outputs[output]
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(
@@ -291,7 +291,7 @@ class DeployedStage:
 
 
 def wait_until_updated(lambdas: Any, function: str, pace: Pace) -> None:
-    """Return when a function's update is in force."""
+    """Wait until a function's update has taken effect."""
     lambdas.get_waiter("function_updated_v2").wait(
         FunctionName=function, WaiterConfig={"Delay": pace.deploy_poll}
     )
@@ -302,7 +302,7 @@ RESTARTED = "SLUICE_CERTIFIED_BY"
 
 
 def foreign_traffic(stack: Stack, clock: Clock) -> str:
-    """Return whose records are on the stream that no check of Sluice has sent within the last hour; empty if there are none."""
+    """Return the sender of a record from the last hour that is not from Sluice's own checks; empty if there is none."""
     stream = StreamReader(stack.shards(), clock)
     since = clock.now() - _TRAFFIC_SECONDS
     for shard in stream.shards():
@@ -312,12 +312,12 @@ def foreign_traffic(stack: Stack, clock: Clock) -> str:
                 if sender := _foreign(record["Data"]):
                     return sender
             if clock.now() - began > _READ_SECONDS:
-                return "somebody: the stream has too much of an hour to read it"
+                return "an unknown sender (the hour has too many records to read them all)"
     return ""
 
 
 def _foreign(data: bytes) -> str:
-    """Return whom a record is of, unless it is of a check."""
+    """Return the sender of a record; empty if it is one of Sluice's checks."""
     if data.startswith(b"{"):
         try:
             name = str(json.loads(data).get("account", "nobody"))
@@ -336,7 +336,7 @@ def account_of(stack: Stack, named: str | None) -> tuple[str, str]:
     """Return the account whose keys a run uses, and its database: the named one, or the first active one.
 
     Raises:
-        Failure: there is none.
+        Failure: there is no such active account.
     """
     known, _ = accounts.known(stack)
     names: Sequence[str] = [
@@ -344,6 +344,6 @@ def account_of(stack: Stack, named: str | None) -> tuple[str, str]:
     ]
     if not names:
         raise Failure(
-            f"there is no active account{f' {named}' if named else ''} to send events of: `sluice accounts apply accounts.yaml`"
+            f"there is no active account{f' {named}' if named else ''} to send events for: run `sluice accounts apply accounts.yaml`"
         )
     return names[0], known[names[0]].database

@@ -8,16 +8,16 @@ from ops.certify_stage import DeployedStage
 
 
 class Untried(Exception):  # noqa: N818 -- not an error
-    """A step is not tried; the message says why."""
+    """A step was not tried; the message tells why."""
 
 
 class Impossible(Exception):  # noqa: N818 -- not an error
-    """A step is not possible on this stage; the message says why."""
+    """A step is not possible on this stage; the message tells why."""
 
 
 @dataclass(frozen=True, slots=True)
 class StepFinding:
-    """What a step found.
+    """The finding of a step that passed.
 
     Attributes:
         said: one sentence.
@@ -33,10 +33,10 @@ class CertifyStep:
     """A step.
 
     Attributes:
-        name: for `--only`.
-        proves: what is so if it passes.
-        run: carries it out.
-        promises: by number, those that it speaks for.
+        name: its name, for `--only`.
+        proves: the claim that it tests.
+        run: runs it.
+        promises: the numbers of the promises that it supports.
     """
 
     name: str

@@ -1,6 +1,6 @@
-"""The steps of a certification, in their order, and what each proves.
+"""The steps of a certification, in order, and what each proves.
 
-A step returns what it found. It raises Failure if what it proves is not so, Untried or Impossible if it cannot tell.
+A step returns its finding. It raises Failure if the claim is false, and Untried or Impossible if it cannot be tested.
 """
 
 from collections.abc import Mapping
@@ -14,25 +14,25 @@ from ops import certify_requests as requests
 from ops.certify_step import CertifyStep
 
 STEPS = (
-    CertifyStep("doctor", "The stage is well before anything is tried.", health.well),
+    CertifyStep("doctor", "The stage has no faults before the other steps run.", health.well),
     CertifyStep(
         "dialects",
         "An event of each dialect is accepted and becomes one row.",
         requests.each_dialect,
         promises=(1, 3),
     ),
+    CertifyStep("gzip", "Compressed bodies pass the HTTP API unchanged.", requests.gzip_bodies),
     CertifyStep(
-        "gzip", "Compressed bodies arrive through the HTTP API as they were sent.", requests.gzip_bodies
-    ),
-    CertifyStep(
-        "repeat", "A batch that is sent again under its id counts once.", requests.repeated, promises=(3,)
+        "repeat", "A batch that is sent again with its id counts once.", requests.repeated, promises=(3,)
     ),
     CertifyStep("response-time", "Responses take milliseconds.", requests.response_time, promises=(5,)),
     CertifyStep(
-        "time-to-row", "How long an event takes from its response to a query's result.", requests.time_to_row
+        "time-to-row",
+        "How long it takes from an event's response until a query finds it.",
+        requests.time_to_row,
     ),
     CertifyStep("visibility", "Queries see an import as soon as the worker assumes.", health.visibility),
-    CertifyStep("resp", "The cache answers in RESP version 2, by a new connection.", health.resp),
+    CertifyStep("resp", "The cache answers a new connection in RESP version 2.", health.resp),
     CertifyStep(
         "key",
         "While Treasure Data rejects the API key, events are answered and held; then they are delivered.",
@@ -51,19 +51,17 @@ STEPS = (
         outages.overflow,
         promises=(1, 2, 3),
     ),
-    CertifyStep(
-        "replay", "A replay of the whole run sends no row a second time.", replays.replayed, promises=(3,)
-    ),
+    CertifyStep("replay", "A replay of the whole run sends no row twice.", replays.replayed, promises=(3,)),
     CertifyStep(
         "archive",
-        "The archive has every event of the run, and a replay from it sends no row a second time.",
+        "The archive has every event of the run, and a replay from it sends no row twice.",
         replays.archived,
         promises=(2, 3),
     ),
     CertifyStep("force", "A forced replay sends rows once per tag.", replays.forced, promises=(3,)),
     CertifyStep(
         "redrive",
-        "Rows of an unknown account delay nobody, and become rows once it is mapped.",
+        "A record of an unknown account delays no other rows, and is delivered once the account is mapped.",
         replays.redriven_letter,
         promises=(2, 4),
     ),
@@ -76,7 +74,7 @@ STEPS = (
     CertifyStep("idle", "Connections that were idle for minutes lose nothing.", assumptions.idle),
     CertifyStep(
         "cold-start",
-        "How long a response takes that has to wait for an instance to start.",
+        "How long a response takes if an instance has to start first.",
         assumptions.cold_start,
     ),
     CertifyStep("metrics", "Metrics arrive, whatever the log level is.", assumptions.metrics),
@@ -86,7 +84,7 @@ STEPS = (
     CertifyStep("alarms", "CloudWatch evaluates the expression of each alarm.", assumptions.alarms),
     CertifyStep(
         "canary",
-        "CodeDeploy has moved the alias, and the canary's alarm looks at its version.",
+        "CodeDeploy has moved the alias, and the canary's alarm watches its version.",
         assumptions.canary,
     ),
     CertifyStep(
@@ -96,8 +94,7 @@ STEPS = (
         promises=(1, 2, 3, 6),
     ),
 )
-
-"""All steps, in their order."""
+"""All steps, in order."""
 
 ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
     "Gzip bodies pass the HTTP API unchanged": ("gzip",),
@@ -106,9 +103,8 @@ ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
     "Metric lines arrive whatever the log level": ("metrics",),
     "The access log is JSON for every path": ("access-log",),
     "CloudWatch evaluates the alarms' expressions": ("alarms",),
-    "The canary looks at the new version alone": ("canary",),
+    "The canary watches only the new version": ("canary",),
     "Lambda redelivers what the worker holds": ("key", "redis"),
     "Queries see imports in TdQueryDelayMinutes": ("visibility",),
 }
-
-"""What only a real account can confirm, with the steps that try it."""
+"""What only a real AWS account can confirm, with the steps that test it."""

@@ -1,4 +1,4 @@
-"""What a certification breaks on a stage: the API key, the way to Redis; and how each thing is made whole again."""
+"""Breaks parts of a stage for a certification, such as the API key and the connection to Redis, and restores them."""
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +22,9 @@ _GROUP_SECONDS = 300.0
 
 @contextmanager
 def new_api_key(stage: DeployedStage) -> Iterator[None]:
-    """Let the worker have an API key that Treasure Data does not know. A running worker keeps its key, so it is restarted."""
+    """Give the worker an invalid API key. Running functions keep their key, so they are restarted."""
     if stage.parameters.get("TdApiKeySecretArn"):
-        raise Impossible("the API key is in a secret that is not the stack's own, and others may use it")
+        raise Impossible("the API key is in a secret outside the stack, which others may use")
     client, secret = stage.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
     old = client.get_secret_value(SecretId=secret)
     account, _, _ = old["SecretString"].rpartition("/")
@@ -42,9 +42,9 @@ def new_api_key(stage: DeployedStage) -> Iterator[None]:
 
 @contextmanager
 def without_redis(stage: DeployedStage) -> Iterator[None]:
-    """Keep the worker from Redis: its user leaves the cache's group, or the secret names a place where nobody answers."""
+    """Cut off Redis from the worker: remove its user from the cache's group, or store a URL where nothing answers."""
     if stage.parameters.get("RedisUrlSecretArn"):
-        raise Impossible("the Redis URL is in a secret that is not the stack's own, and others may use it")
+        raise Impossible("the Redis URL is in a secret outside the stack, which others may use")
     with stage.repairs.breaking("sandboxes", output="WorkerFunction"):
         if stage.parameters["Network"] == "managed":
             name = stage.stack.name
@@ -67,7 +67,7 @@ def without_redis(stage: DeployedStage) -> Iterator[None]:
 def deployed_with(
     stage: DeployedStage, name: str, value: str, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
-    """Let the stack have another value of a parameter for a while; `waiting` is called during the deploy."""
+    """Deploy another value of a parameter for the duration of the block. `waiting` is called during the deploy."""
     change = ChangeSet(stage.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll)
     with stage.repairs.breaking("parameter", name=name, value=stage.parameters[name]):
         change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {name: value}, waiting=waiting)
@@ -75,10 +75,10 @@ def deployed_with(
 
 
 def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> None:
-    """Return when a change of a user group is in force.
+    """Wait until a change of a user group has taken effect.
 
     Raises:
-        Failure: it is not after five minutes.
+        Failure: it has not after five minutes.
     """
     status = pace.until(
         lambda: elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["Status"],
@@ -87,7 +87,7 @@ def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> No
         _GROUP_SECONDS,
     )
     if status != "active":
-        raise Failure(f"ElastiCache does not finish changing the user group {group}")
+        raise Failure(f"ElastiCache has not finished changing the user group {group} after five minutes")
 
 
 def _restore_secret(stack: Stack, how: Mapping[str, str]) -> None:
@@ -104,7 +104,7 @@ def _restore_secret(stack: Stack, how: Mapping[str, str]) -> None:
 
 
 def _restore_sandboxes(stack: Stack, pace: Pace, how: Mapping[str, str]) -> None:
-    """Remove the variable that restarted a function, which restarts it once more, with everything restored."""
+    """Remove the variable that restarted a function. This restarts it once more, with everything restored."""
     client, name = stack.client("lambda"), stack.outputs[how["output"]]
     variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
     if variables.pop(RESTARTED, None) is not None:
@@ -114,7 +114,7 @@ def _restore_sandboxes(stack: Stack, pace: Pace, how: Mapping[str, str]) -> None
 
 
 def _restore_redis_user(stack: Stack, clock: Clock, pace: Pace, how: Mapping[str, str]) -> None:
-    """Put the reader back into the cache's user group."""
+    """Add the reader to the cache's user group again."""
     elasticache, group = stack.client("elasticache"), how["group"]
     wait_for_group(elasticache, group, clock, pace)
     users = elasticache.describe_user_groups(UserGroupId=group)["UserGroups"][0]["UserIds"]
@@ -130,7 +130,7 @@ def _restore_parameter(change: ChangeSet, how: Mapping[str, str]) -> None:
 
 
 def _restore_account(stack: Stack, how: Mapping[str, str]) -> None:
-    """Remove an account that a step has made."""
+    """Remove an account that a step has added."""
     known, _ = accounts.known(stack)
     if how["name"] in known:
         rest = {name: one.to_fields() for name, one in known.items() if name != how["name"]}
@@ -151,7 +151,7 @@ def repairs_of(stack: Stack, clock: Clock, pace: Pace) -> dict[str, Repair]:
         "sandboxes": Repair(
             partial(_restore_sandboxes, stack, pace),
             lambda how: (
-                f"remove the variable {RESTARTED} from the function {stack.outputs[how['output']]}; it does no harm there"
+                f"remove the variable {RESTARTED} from the function {stack.outputs[how['output']]} (it is harmless)"
             ),
         ),
         "redis user": Repair(

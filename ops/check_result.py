@@ -1,4 +1,4 @@
-"""What a check found, as `sluice doctor` and `sluice preflight` say it."""
+"""Results of checks, as `sluice doctor` and `sluice preflight` print them."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -11,14 +11,14 @@ _STYLES = {"fault": "bold red", "unknown": "yellow"}
 
 @dataclass(frozen=True, slots=True)
 class CheckResult:
-    """One thing that was looked at.
+    """The result of one check.
 
     Attributes:
-        what: it is.
+        what: what was checked.
         said: what was found.
         advice: what to do about it.
-        state: `ok`; `fault`, if something does not work, or would fail; `warning`; `unknown`, if it could not be looked at, or does
-            not apply.
+        state: `ok`, `fault` (something does not work, or would fail), `warning`, or `unknown` (it could not be checked, or does not
+            apply).
     """
 
     what: str
@@ -28,7 +28,7 @@ class CheckResult:
 
     @property
     def line(self) -> str:
-        """All of it in one line."""
+        """The result as one line."""
         said = " ".join(filter(None, (self.said, self.advice)))
         return f"{_MARKS[self.state]}{self.what}{f': {said}' if said else ''}"
 

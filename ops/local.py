@@ -1,4 +1,4 @@
-"""`sluice local`: runs the whole pipeline on this machine, for the other commands' `--local`, and breaks parts of it."""
+"""`sluice local`: runs the whole pipeline on this machine, for --local in other commands, and breaks parts of it."""
 
 import json
 import os
@@ -17,19 +17,21 @@ from ops.moment import LENGTH
 from ops.stack import home, local
 
 _EXTRA = ("crawleruseragents", "moto", "redis", "werkzeug")
-"""What the local stack imports and the command does not: the extra `local` installs it."""
+"""Packages that only the local stack imports. The extra `local` installs them."""
 _DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
 _SECONDS = 15.0
 
 
 @click.group("local", cls=CommandGroup, invoke_without_command=True)
 @click.option(
-    "--port", type=click.IntRange(1024, 65_000), help="First of its ports; remembered. Default: 8700."
+    "--port",
+    type=click.IntRange(1024, 65_000),
+    help="First of the ports to use; remembered. Default: 8700.",
 )
-@click.option("--keep", is_flag=True, help="Go on with the data of the last run, instead of empty.")
+@click.option("--keep", is_flag=True, help="Keep the data of the last run instead of starting empty.")
 @click.option("--reload", is_flag=True, help="Restart the functions when the code changes.")
 @click.option(
-    "--log-level", type=click.Choice(["INFO", "WARN"]), help="What the functions log. Default: INFO."
+    "--log-level", type=click.Choice(["INFO", "WARN"]), help="Log level of the functions. Default: INFO."
 )
 @click.pass_context
 def command(ctx: click.Context, *, port: int | None, keep: bool, reload: bool, log_level: str | None) -> None:
@@ -53,14 +55,19 @@ def command(ctx: click.Context, *, port: int | None, keep: bool, reload: bool, l
 @command.command("break")
 @click.argument("target", metavar="TARGET")
 @click.option(
-    "--for", "seconds", type=LENGTH, default=120.0, show_default="2min", help="How long; 0s ends it."
+    "--for",
+    "seconds",
+    type=LENGTH,
+    default=120.0,
+    show_default="2min",
+    help="How long the outage lasts; 0s ends it.",
 )
 @screen.json_option
 def break_(target: str, *, seconds: float, as_json: bool) -> None:
     """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
 
-    td: Treasure Data answers 503. answers: it accepts imports, and its answers are lost. redis and worker: the process is
-    killed, and started again when the time is up. kinesis: the stream rejects every call.
+    td: Treasure Data answers 503. answers: Treasure Data accepts imports, but its responses are lost. redis and worker: the process
+    is killed, and restarted when the time is up. kinesis: the stream rejects every call.
     """
     page = local().outputs.get("SdkUrl", "").removesuffix("/sdk")
     body = json.dumps({"target": target, "seconds": seconds}).encode()
@@ -72,7 +79,7 @@ def break_(target: str, *, seconds: float, as_json: bool) -> None:
         raise click.UsageError(json.load(error)["error"]) from error
     except (URLError, ValueError) as error:
         raise Failure(
-            "the local stack's page does not answer: is it stopping? `sluice local` starts it"
+            "the local stack's page does not answer, perhaps because it is stopping: start it again with `sluice local`"
         ) from error
     if as_json:
         screen.show_json({"under_way": under_way})

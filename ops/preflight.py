@@ -1,6 +1,6 @@
-"""`sluice preflight`: looks, before anything is created, for what would make a first deploy fail.
+"""`sluice preflight`: checks what would make a deploy fail, before anything is created.
 
-It runs with the credentials of whoever deploys, and changes nothing.
+It runs with the deployer's credentials, and changes nothing.
 """
 
 import os
@@ -33,7 +33,7 @@ _LOOKS = (stack, rights, names, concurrency, stream, quotas, network, domain, sd
 
 
 def findings(survey: Survey) -> Iterator[CheckResult]:
-    """Yield what was looked at. Without credentials nothing else can be."""
+    """Run the checks and yield their results. Without credentials, checks of AWS are left out."""
     for settled in (parameters, region, build):
         yield from settled(survey)
     found = list(_guarded(credentials, survey))
@@ -45,7 +45,7 @@ def findings(survey: Survey) -> Iterator[CheckResult]:
 
 
 def _guarded(look: Callable[[Survey], Iterator[CheckResult]], survey: Survey) -> Iterator[CheckResult]:
-    """Yield what a look finds; what the caller may not see is unknown."""
+    """Yield the results of a check. An error of AWS makes its result unknown, or a fault for `credentials`."""
     try:
         yield from look(survey)
     except (ClientError, BotoCoreError) as error:
@@ -57,7 +57,7 @@ _DNS_TYPES = {"NS": 2, "CAA": 257}
 
 
 def _lookup(name: str, kind: str) -> list[str] | None:
-    """Look DNS records up over HTTPS: Python's own resolver knows addresses only."""
+    """Look up DNS records over HTTPS, because Python's resolver supports only addresses. None: no answer."""
     try:
         answer = requests.get(
             "https://dns.google/resolve", params={"name": name, "type": str(_DNS_TYPES[kind])}, timeout=5
@@ -73,9 +73,9 @@ def planned(config: Path, environment: str, region: str, stack: str, overrides: 
     Args:
         config: samconfig.toml; it need not exist.
         environment: its section, as for `--config-env`.
-        region: where, or empty for the session's.
-        stack: the stack's name, or empty for the section's.
-        overrides: instead of the section's, as for `--parameter-overrides`.
+        region: the region; empty for the section's, or else the session's.
+        stack: the stack's name; empty for the section's.
+        overrides: parameters as for `--parameter-overrides`; empty for the section's.
 
     Raises:
         Failure: the file cannot be read, or names no stack.
@@ -93,7 +93,9 @@ def planned(config: Path, environment: str, region: str, stack: str, overrides: 
     given = dict(pair.partition("=")[::2] for pair in pairs)
     name = stack or found.get("stack_name", "")
     if not name:
-        raise Failure(f"{config} has no stack_name for {environment}: give --stack-name")
+        raise Failure(
+            f"{config} has no stack_name in the section {environment}: add one, or use --stack-name"
+        )
     where = region or found.get("region", "")
     return Deployment(name, where, given, config.parent / ".aws-sam" / "build")
 
@@ -130,8 +132,8 @@ def command(
 ) -> None:
     """Check, before anything is created, what would make a deploy fail.
 
-    It looks at your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, at the
-    Treasure Data API key. It changes nothing.
+    This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
+    Data API key. It changes nothing.
     """
     plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
     session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))

@@ -1,4 +1,4 @@
-"""Looks at the custom domain and at the SDK's: whether certificates can be validated, and names be served."""
+"""Checks of the custom domain and the SDK's domain: their names and certificates."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -10,7 +10,7 @@ _AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
 
 
 def domain(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the certificate of the custom domain can be validated, and the name be served."""
+    """Check that the custom domain's certificate can be validated, and that its name is free."""
     domain, zone_id = survey.values["DomainName"], survey.values["HostedZoneId"]
     if not domain or not zone_id:
         return
@@ -41,7 +41,7 @@ def _delegation(survey: Survey, name: str, servers: list[str]) -> CheckResult:
     if not wanted & {server.rstrip(".").lower() for server in found}:
         return fault(
             "delegation",
-            f"{name} is not delegated to this hosted zone: the certificate would never be validated, and the deploy would wait.",
+            f"{name} is not delegated to this hosted zone, so its certificate would never be validated and the deploy would hang.",
             f"Set these name servers at {name}'s registrar or parent zone: {', '.join(sorted(wanted))}.",
         )
     return ok("delegation", name)
@@ -56,7 +56,7 @@ def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
             if not any(authority in record for record in records for authority in _AMAZON):
                 yield fault(
                     "certificate authority",
-                    f"A CAA record of {parent} lets only others issue certificates.",
+                    f"The CAA records of {parent} do not allow Amazon to issue certificates.",
                     f'Add the record `0 issue "amazon.com"` to {parent}.',
                 )
             return
@@ -72,20 +72,20 @@ def _record(survey: Survey, route53: Any, zone_id: str, domain: str) -> Iterator
     if taken:
         yield fault(
             "record",
-            f"{domain} has a record already ({taken[0]}).",
+            f"{domain} already has a DNS record ({taken[0]}).",
             "Delete it, or choose another DomainName.",
         )
     pages = survey.client("apigatewayv2").get_paginator("get_domain_names").paginate()
     if any(one["DomainName"] == domain for page in pages for one in page["Items"]):
         yield fault(
             "custom domain",
-            f"API Gateway has the custom domain {domain} already.",
+            f"API Gateway already has the custom domain {domain}.",
             "Delete it, or choose another DomainName.",
         )
 
 
 def sdk(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the account may have a CloudFront distribution, and its name and certificate be used."""
+    """Check that the account can create a CloudFront distribution, and that its domain and certificate are usable."""
     if survey.values["SdkHosting"] != "on":
         return
     pages = survey.client("cloudfront", "us-east-1").get_paginator("list_distributions").paginate()
@@ -94,7 +94,7 @@ def sdk(survey: Survey) -> Iterator[CheckResult]:
     if not distributions:
         yield warning(
             "CloudFront",
-            "This account has no distribution. AWS refuses them to accounts that it has not verified.",
+            "This account has no distribution yet. AWS refuses to create one for accounts that it has not verified.",
             "If the deploy fails with `Your account must be verified`, see docs/deploying.md#cloudfront-verification.",
         )
     elif (
@@ -103,7 +103,7 @@ def sdk(survey: Survey) -> Iterator[CheckResult]:
         and any(domain in one.get("Aliases", {}).get("Items", ()) for one in distributions)
     ):
         yield fault(
-            "SDK domain", f"Another distribution has the name {domain}.", "Choose another SdkDomainName."
+            "SDK domain", f"Another distribution uses the name {domain}.", "Choose another SdkDomainName."
         )
     else:
         yield ok("CloudFront")
@@ -116,11 +116,11 @@ def _certificate(survey: Survey, domain: str, arn: str) -> CheckResult:
         return fault(
             "SDK certificate",
             f"It is in {arn.split(':')[3]}.",
-            "CloudFront takes only certificates in us-east-1.",
+            "CloudFront accepts only certificates in us-east-1.",
         )
     answer = described(survey.client("acm", "us-east-1").describe_certificate, CertificateArn=arn)
     if answer is None:
-        return fault("SDK certificate", "There is none with this ARN.", "Correct SdkCertificateArn.")
+        return fault("SDK certificate", f"There is no certificate {arn}.", "Correct SdkCertificateArn.")
     found = answer["Certificate"]
     names = [found["DomainName"], *found.get("SubjectAlternativeNames", ())]
     if found["Status"] != "ISSUED":

@@ -1,4 +1,4 @@
-"""Looks at what the AWS account allows: concurrency, streams, caches."""
+"""Checks of the AWS account's quotas: concurrency, streams, caches."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from ops.check_result import CheckResult, fault, ok, unknown, warning
 from ops.preflight_survey import Survey
 
 _RESERVABLE = 100
-"""Concurrency that Lambda never lets functions reserve."""
+"""Concurrency that Lambda always keeps unreserved."""
 _NEW_ACCOUNT = 10
 _QUOTAS = {
     "AWS::ElastiCache::ServerlessCache": (
@@ -21,7 +21,7 @@ _QUOTAS = {
 
 
 def concurrency(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the functions can have the concurrency that they reserve."""
+    """Check that the functions can reserve their concurrency."""
     limit = survey.client("lambda").get_account_settings()["AccountLimit"]
     reserved = int(survey.values["IngestConcurrency"]) + int(survey.values["WorkerConcurrency"])
     left = limit["UnreservedConcurrentExecutions"]
@@ -29,13 +29,13 @@ def concurrency(survey: Survey) -> Iterator[CheckResult]:
     if reserved and left - reserved < _RESERVABLE and not survey.is_there():
         yield fault(
             "concurrency",
-            f"{reserved} cannot be reserved: the account has {left} unreserved, and Lambda keeps {_RESERVABLE}.",
+            f"{reserved} cannot be reserved: the account has {left} unreserved, of which Lambda keeps {_RESERVABLE}.",
             f"Set IngestConcurrency and WorkerConcurrency to 0. {request}",
         )
     elif limit["ConcurrentExecutions"] <= _NEW_ACCOUNT:
         yield warning(
             "concurrency",
-            f"The account may run {limit['ConcurrentExecutions']} functions at a time, as new ones may: requests above that get 503.",
+            f"This new account may run only {limit['ConcurrentExecutions']} functions at a time: more simultaneous requests get 503.",
             request,
         )
     else:
@@ -43,7 +43,7 @@ def concurrency(survey: Survey) -> Iterator[CheckResult]:
 
 
 def stream(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether Kinesis allows another stream of this mode."""
+    """Check that Kinesis allows another stream of this mode."""
     limits = survey.client("kinesis").describe_limits()
     if survey.is_there():
         return
@@ -61,14 +61,14 @@ def stream(survey: Survey) -> Iterator[CheckResult]:
         yield fault(
             "stream",
             f"{used} of {limit} {what} are in use, and the stack needs {wanted}.",
-            "Delete some, or request a higher quota for Kinesis in the console of Service Quotas.",
+            "Delete some, or request a higher quota for Kinesis in the Service Quotas console.",
         )
     else:
         yield ok("stream", f"{used} of {limit} {what} in use")
 
 
 def quotas(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether there is room for what has a quota of its own."""
+    """Check the quotas of other resources."""
     if survey.is_there():
         return
     quotas = survey.client("service-quotas")
@@ -80,12 +80,12 @@ def quotas(survey: Survey) -> Iterator[CheckResult]:
         found = [one for page in pages for one in page["Quotas"] if one["QuotaName"].lower() == name.lower()]
         used = len(getattr(survey.client(service), operation)()[answer])
         if not found:
-            yield unknown("quotas", f"Service Quotas does not say how many {name} are allowed.")
+            yield unknown("quotas", f"Service Quotas does not list the quota {name}.")
         elif used + made.count(kind) > found[0]["Value"]:
             yield fault(
                 "quotas",
                 f"{used} of {found[0]['Value']:.0f} ({name}) are in use.",
-                f"Request more in the console of Service Quotas, or {advice}.",
+                f"Request more in the Service Quotas console, or {advice}.",
             )
         else:
             yield ok("quotas", f"{used} of {found[0]['Value']:.0f} ({name}) in use")

@@ -1,4 +1,4 @@
-"""Looks at what parameters name in the AWS account: subnets and security groups, the alarms' topic, secrets."""
+"""Checks of existing resources that parameters name: subnets and security groups, the alarms' topic, secrets."""
 
 from collections.abc import Iterator
 
@@ -9,7 +9,7 @@ from ops.preflight_survey import Survey, described
 
 
 def network(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether subnets and security groups exist, and in one VPC."""
+    """Check that subnets and security groups exist, in one VPC."""
     if survey.values["Network"] != "existing" or not survey.values["SubnetIds"]:
         return
     ec2 = survey.client("ec2")
@@ -24,7 +24,7 @@ def network(survey: Survey) -> Iterator[CheckResult]:
         yield fault(
             "network",
             error.response["Error"]["Message"],
-            f"SubnetIds and SecurityGroupIds have to be in {survey.plan.region}.",
+            f"SubnetIds and SecurityGroupIds must be in {survey.plan.region}.",
         )
         return
     networks = {one["VpcId"] for one in (*subnets, *groups)}
@@ -32,14 +32,14 @@ def network(survey: Survey) -> Iterator[CheckResult]:
         yield fault(
             "network",
             f"SubnetIds and SecurityGroupIds are in several VPCs: {', '.join(sorted(networks))}.",
-            "Choose them from one.",
+            "Choose them from one VPC.",
         )
     else:
         yield ok("network", f"in {networks.pop()}")
 
 
 def topic(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the alarms' topic exists, in this region."""
+    """Check that the alarms' topic exists in this region."""
     arn = survey.values["AlarmTopicArn"]
     if not arn:
         return
@@ -52,7 +52,7 @@ def topic(survey: Survey) -> Iterator[CheckResult]:
 
 
 def secrets(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the secrets exist, in this region, and the functions may read them."""
+    """Check that the secrets exist in this region, and that the functions may read them."""
     for parameter in ("TdApiKeySecretArn", "RedisUrlSecretArn"):
         arn = survey.values[parameter]
         if not arn:

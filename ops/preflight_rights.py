@@ -1,4 +1,4 @@
-"""Looks at what whoever deploys may do, as IAM and the organization's policies say."""
+"""Checks of the deployer's permissions, by IAM and the organization's policies."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -9,11 +9,13 @@ from ops.preflight_survey import Survey
 
 
 def rights(survey: Survey) -> Iterator[CheckResult]:
-    """Yield which actions of a deploy the caller is denied, as IAM and the organization's policies say."""
+    """Check that IAM and the organization's policies allow the caller every action of the deploy."""
     iam = survey.client("iam")
     arn = survey.client("sts").get_caller_identity()["Arn"]
     if arn.endswith(":root"):
-        yield warning("rights", "These are the root user's.", "Deploy with a role or a user.")
+        yield warning(
+            "rights", "These are the root user's credentials.", "Deploy with a role or a user instead."
+        )
         return
     if ":assumed-role/" in arn:
         arn = iam.get_role(RoleName=arn.split("/")[1])["Role"]["Arn"]
@@ -35,7 +37,7 @@ def rights(survey: Survey) -> Iterator[CheckResult]:
             "organization",
             f"A policy of your organization denies {', '.join(by_organization)}"
             f"{_about_cache(survey, by_organization)}.",
-            "Ask its administrators for an exception, or choose parameters that do without: Network=existing or external, SdkHosting=off.",
+            "Ask its administrators for an exception, or avoid the resource: Network=existing or external, SdkHosting=off.",
         )
     if denied:
         yield fault(
@@ -44,7 +46,7 @@ def rights(survey: Survey) -> Iterator[CheckResult]:
             "Attach the policies in docs/deploying.md#permissions to it.",
         )
     if not denied and not by_organization:
-        yield ok("rights", "everything that this deploy needs")
+        yield ok("rights", "everything this deploy needs")
 
 
 def _about_cache(survey: Survey, actions: Mapping[str, None]) -> str:
@@ -53,7 +55,7 @@ def _about_cache(survey: Survey, actions: Mapping[str, None]) -> str:
 
 
 def _context(survey: Survey) -> list[dict[str, Any]]:
-    """Return what conditions of policies may look at."""
+    """Return values of condition keys that policies may use."""
     kind = _connection_type(survey)
     entry = {
         "ContextKeyName": "elasticache:ConnectionType",
@@ -84,5 +86,5 @@ def _concrete(survey: Survey, place: str) -> str:
 
 
 def _example(action: str) -> str:
-    """Return an action that a pattern stands for: IAM simulates no patterns."""
+    """Return one of the actions that a pattern stands for, because IAM does not simulate patterns."""
     return {"s3:GetBucket*": "s3:GetBucketLocation"}.get(action, action)

@@ -1,4 +1,4 @@
-"""Looks at what can be judged without AWS: the parameters, the region and the build."""
+"""Checks that need no AWS credentials: the parameters, the region and the build."""
 
 import re
 from collections.abc import Iterator
@@ -25,21 +25,21 @@ _MACHINES = {62: "x86_64", 183: "arm64"}
 
 
 def parameters(survey: Survey) -> Iterator[CheckResult]:
-    """Yield what the template objects to, and what does not go together."""
+    """Check the parameters against the template, and against each other."""
     objections = survey.template.objections(survey.plan.given)
     for said in objections:
         yield fault("parameters", said, "Correct parameter_overrides in samconfig.toml.")
     if not _STACK_NAME.fullmatch(survey.plan.stack):
         yield fault(
             "stack name",
-            f"{survey.plan.stack} is not a name for a stack.",
+            f"{survey.plan.stack} is not a valid stack name for Sluice.",
             "Use at most 33 lower-case letters, digits and hyphens, beginning with a letter.",
         )
     shards, workers = int(survey.values["ShardCount"]), int(survey.values["WorkerConcurrency"])
     if 0 < workers < shards and survey.values["StreamMode"] == "PROVISIONED":
         yield fault(
             "parameters",
-            f"WorkerConcurrency={workers} is less than ShardCount={shards}: some shards would wait.",
+            f"WorkerConcurrency={workers} is less than ShardCount={shards}, so some shards would have to wait.",
             f"Set WorkerConcurrency to 0 or to at least {shards}.",
         )
     elif not objections:
@@ -47,7 +47,7 @@ def parameters(survey: Survey) -> Iterator[CheckResult]:
 
 
 def region(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the region has every service."""
+    """Check that the region has every service."""
     region = survey.plan.region
     services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES.keys()
     missing = sorted(name for name in services if region not in survey.world.regions(_SERVICES[name]))
@@ -64,23 +64,23 @@ def region(survey: Survey) -> Iterator[CheckResult]:
 
 
 def build(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the build is for the stack's processor."""
+    """Check that the build is for the stack's architecture."""
     built = {_processor(path) for path in survey.plan.build.glob("*/**/*.so")} - {""}
     wanted = survey.values["Architecture"]
     if built - {wanted}:
         yield fault(
             "build",
-            f"{survey.plan.build} is built for {', '.join(sorted(built))}, and the stack's Architecture is {wanted}.",
+            f"{survey.plan.build} is built for {', '.join(sorted(built))}, but the stack's Architecture is {wanted}.",
             "Run `sam build` with the same --config-env or --parameter-overrides as `sam deploy`.",
         )
     elif built:
         yield ok("build", f"for {wanted}")
     else:
-        yield warning("build", "Nothing is built.", "Run `sam build` before `sam deploy`.")
+        yield warning("build", "There is no build yet.", "Run `sam build` before `sam deploy`.")
 
 
 def _processor(library: Path) -> str:
-    """Return the processor that a shared library is for, empty where its ELF header names another one or there is none."""
+    """Return a shared library's architecture; empty if its ELF header names neither of Lambda's, or it has none."""
     with library.open("rb") as file:
         head = file.read(20)
     return _MACHINES.get(int.from_bytes(head[18:20], "little"), "") if head.startswith(b"\x7fELF") else ""

@@ -1,4 +1,4 @@
-"""Looks at what is there already: the stack, and names that it would give."""
+"""Checks of what already exists: the stack, and resources with names that the stack would use."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from ops.preflight_survey import Survey
 
 
 def credentials(survey: Survey) -> Iterator[CheckResult]:
-    """Yield who deploys; the survey knows the account from then on."""
+    """Report the deployer's identity, and note the account in the survey."""
     who = survey.client("sts").get_caller_identity()
     survey.account = who["Account"]
     yield ok("credentials", f"{who['Arn']} in account {who['Account']}")
 
 
 def stack(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether the stack's name is free, or its own, and in a state that a deploy can start from."""
+    """Check that the stack's name is free, or that the stack is in a state that can be deployed to."""
     pages = survey.client("cloudformation").get_paginator("describe_stacks").paginate()
     stacks = [stack for page in pages for stack in page["Stacks"]]
     ours = next((stack for stack in stacks if stack["StackName"] == survey.plan.stack), None)
@@ -43,7 +43,7 @@ def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
         )
     said = f"{name} is in {status}."
     if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        advice = f"It cannot be updated. Delete it first: {command.format('delete-stack')}"
+        advice = f"It cannot be updated, so delete it first: {command.format('delete-stack')}"
         return fault("stack", said, f"{advice}.")
     if status == "UPDATE_ROLLBACK_FAILED":
         return fault(
@@ -55,18 +55,18 @@ def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
 
 
 def _left_network(survey: Survey, stack: Mapping[str, Any]) -> Iterator[CheckResult]:
-    """Object to a deploy that leaves a VPC and takes away what Lambda needs to delete its interfaces there."""
+    """Reject a deploy that leaves a VPC and at once removes the permissions that Lambda needs to delete its interfaces there."""
     now = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
     if now.get("Network") == "existing" and not survey.values["SubnetIds"]:
         yield fault(
             "network",
-            "The functions leave their subnets, and without SubnetIds Lambda may not delete its interfaces there.",
+            "The functions leave their subnets, and without SubnetIds Lambda lacks permission to delete its interfaces there.",
             f"Keep SubnetIds={now.get('SubnetIds', '')} for an hour after this deploy.",
         )
 
 
 def names(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether names that the stack gives, rather than CloudFormation, are taken."""
+    """Check that names which the stack chooses itself, not CloudFormation, are free."""
     if survey.is_there():
         return
     cache, own = survey.client("elasticache"), survey.values | {"AWS::StackName": survey.plan.stack}
@@ -86,7 +86,7 @@ def names(survey: Survey) -> Iterator[CheckResult]:
         if taken := sorted(names & {one[key] for page in pages for one in page[answer]}):
             yield fault(
                 "names",
-                f"ElastiCache has a {kind} named {taken[0]} already.",
+                f"ElastiCache already has a {kind} named {taken[0]}.",
                 "Delete it, or change stack_name in samconfig.toml.",
             )
             return

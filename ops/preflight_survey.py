@@ -1,4 +1,4 @@
-"""What the looks of a preflight share: what is to be deployed, and whom they ask."""
+"""What the checks of a preflight share: the planned deployment, and access to AWS, DNS and Treasure Data."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ _ABSENT = {
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What is to be deployed.
+    """A planned deployment.
 
     Attributes:
         stack: the stack's name.
-        region: where.
-        given: parameters that are not left at their defaults.
-        build: folder of the built template, whose processor has to be the stack's.
+        region: its region.
+        given: the parameters that are set.
+        build: the folder of `sam build`.
     """
 
     stack: str
@@ -33,30 +33,30 @@ class Deployment:
 
 
 class Site(Protocol):
-    """Treasure Data at one site, asked with one key."""
+    """Treasure Data at one site, with one key."""
 
     def answers(self) -> bool:
-        """Tell whether it is there at all."""
+        """Return whether it answers at all."""
         ...
 
     def knows_key(self) -> bool:
-        """Tell whether it knows the key."""
+        """Return whether it knows the key."""
         ...
 
     def may_import(self, database: str) -> bool | None:
-        """Tell whether the key may import into a database; None where no answer tells."""
+        """Return whether the key may import into a database; None if the response does not tell."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """What is asked.
+    """Access to AWS, DNS and Treasure Data.
 
     Attributes:
         client: returns a boto3 client of a service in a region.
         regions: returns the regions that have a service.
-        lookup: returns the DNS records of a name and type; None where DNS does not answer.
-        site: returns Treasure Data at endpoints for imports and for everything else, asked with a key.
+        lookup: returns the DNS records of a name and type; None if DNS does not answer.
+        site: returns Treasure Data, given the endpoint for imports, the endpoint for everything else, and a key.
     """
 
     client: Callable[[str, str], Any]
@@ -66,19 +66,19 @@ class World:
 
 
 class Survey:
-    """One deployment, looked at.
+    """One planned deployment, for the checks.
 
     Args:
-        plan: what is to be deployed.
-        world: what to ask.
-        td_api_key: Treasure Data's key; empty where it is in the secret TdApiKeySecretArn, or not known.
-        database: a database of Treasure Data that the key must be able to write to; empty for none.
+        plan: the planned deployment.
+        world: access to AWS, DNS and Treasure Data.
+        td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
+        database: a Treasure Data database that the key must be able to write to; empty for none.
 
     Attributes:
-        template: of the stack.
-        values: the parameters' values.
-        types: of the resources that they make, by logical id.
-        account: AWS's, once its credentials are known to be valid.
+        template: the stack's template.
+        values: the values of all parameters.
+        types: the types of the stack's resources, by logical id.
+        account: the AWS account's id, known once `credentials` has run.
     """
 
     def __init__(self, plan: Deployment, world: World, td_api_key: str = "", database: str = "") -> None:
@@ -93,17 +93,17 @@ class Survey:
         self.account = ""
 
     def client(self, service: str, region: str = "") -> Any:
-        """Return a client of one of AWS's services, in the deployment's region unless another one is given."""
+        """Return a boto3 client of a service, in the deployment's region unless another one is given."""
         return self.world.client(service, region or self.plan.region)
 
     def is_there(self) -> bool:
-        """Tell whether the stack exists: then its names and quotas are its own."""
+        """Return whether the stack exists. If so, its names and quotas are already in use by itself."""
         found = described(self.client("cloudformation").describe_stacks, StackName=self.plan.stack)
         return found is not None and found["Stacks"][0]["StackStatus"] != "REVIEW_IN_PROGRESS"
 
 
 def described(describe: Callable[..., Any], **arguments: str) -> Any:
-    """Return what AWS describes; None if it says that there is no such thing."""
+    """Return the result of a describe call; None if AWS answers that the resource does not exist."""
     try:
         return describe(**arguments)
     except ClientError as error:

@@ -1,4 +1,4 @@
-"""Looks at Treasure Data: whether the site answers, and what the API key may do there."""
+"""Checks of Treasure Data: whether the site answers, and what the API key may do there."""
 
 import re
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ from worker.chunk import compress
 from worker.treasure_data import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
-"""A table that need not exist: what Treasure Data answers to an empty import into it tells what the key may do."""
+"""The target of an empty import, whose response tells whether the key may import. The table need not exist."""
 
 _API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
 _PROBE_SECONDS = 10.0
 
 
 def treasure_data(survey: Survey) -> Iterator[CheckResult]:
-    """Yield whether Treasure Data answers, knows the key, and lets it import."""
+    """Check that Treasure Data answers, knows the key, and lets it import."""
     here = _endpoints(survey, survey.values["TdSite"])
     if survey.values["TdImportEndpoint"] and survey.values["TdApiEndpoint"]:
         here = survey.values["TdImportEndpoint"], survey.values["TdApiEndpoint"]
@@ -30,17 +30,17 @@ def treasure_data(survey: Survey) -> Iterator[CheckResult]:
         yield fault(
             "Treasure Data",
             f"{here[1]} does not answer.",
-            "Correct TdSite, or TdApiEndpoint, or check your network.",
+            "Correct TdSite or TdApiEndpoint, or check your network.",
         )
         return
     if not key:
         yield ok("Treasure Data", f"{here[1]} answers")
-        yield unknown("API key", "No key is known.", "Set TD_API_KEY and run this again to check it.")
+        yield unknown("API key", "It was not checked.", "Set TD_API_KEY and run this again to check it.")
         return
     if not _API_KEY.fullmatch(key):
         yield fault(
             "API key",
-            "It does not look like one: 40 hexadecimal digits, usually after a number and a slash.",
+            "It does not look like an API key: 40 hexadecimal digits, usually after a number and a slash.",
             "Copy it again from Treasure Data's console.",
         )
         return
@@ -69,7 +69,7 @@ def _endpoints(survey: Survey, site: str) -> tuple[str, str]:
 
 
 def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
-    """Return what it means that a site does not know the key."""
+    """Return why a site does not know the key."""
     for name in survey.template.mapping("TdSites"):
         if _endpoints(survey, name) != here and survey.world.site(*_endpoints(survey, name), key).knows_key():
             return fault("API key", f"It belongs to the site {name}.", f"Set TdSite={name}.")
@@ -81,21 +81,21 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
 def _import_right(site: Site, database: str) -> CheckResult:
     allowed = site.may_import(database)
     if allowed is None:
-        return unknown("import permission", "Treasure Data's answer does not tell.")
+        return unknown("import permission", "Treasure Data's response does not tell. Try again later.")
     if not allowed:
         return fault(
-            "import permission", f"The key may not import into {database}.", "Give its user that permission."
+            "import permission", f"The key may not import into {database}.", "Give its user this permission."
         )
     return ok("import permission", database)
 
 
 class _FixedKey:
-    """A key that is known already, in the place of a secret."""
+    """A known key, with the interface of a secret."""
 
     def __init__(self, key: str) -> None:
         self._key = key
 
-    def get(self, max_age: float = float("inf")) -> str:  # noqa: ARG002 -- as a secret
+    def get(self, max_age: float = float("inf")) -> str:  # noqa: ARG002 -- a secret's interface
         return self._key
 
     def changed(self, text: str) -> bool:
@@ -106,9 +106,9 @@ class RealSite:
     """Treasure Data itself; see Site.
 
     Args:
-        of_import: where it takes rows.
-        of_api: where it answers everything else.
-        key: to ask with.
+        of_import: the endpoint for imports.
+        of_api: the endpoint for everything else.
+        key: the API key.
     """
 
     def __init__(self, of_import: str, of_api: str, key: str) -> None:

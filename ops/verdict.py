@@ -170,7 +170,7 @@ def _aside(state: "StackState", option: str) -> Iterator[Verdict]:
         yield Verdict(
             Health.ATTENTION,
             f"{screen.plural(dead, 'dead letter')} ({reasons})",
-            f"List them with `sluice dead list {option}`, fix the cause, then redrive or drop them.",
+            f"`sluice dead list {option}` lists them. Fix the cause, then redrive or drop them.",
         )
 
 

@@ -237,7 +237,7 @@ def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
         bench.lamp.is_on = False
 
     assert bench.lamp.is_on
-    assert "restoring what was broken: this must end first" in bench.said
+    assert "still restoring what was broken, please wait" in bench.said
     assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
 
 

@@ -273,7 +273,7 @@ class Archived:
 def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker gets all of its records again."""
     monkeypatch.setattr(
-        certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-one", "certify-1-archived")
+        certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
     )
     stage = Rehearsal(status=[balance()])
     stage.send("one")
@@ -283,7 +283,7 @@ def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch
 
 def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever its spans say."""
-    monkeypatch.setattr(certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-archived"))
+    monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.send("one")
     with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
@@ -292,7 +292,7 @@ def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.Mo
 
 def test_a_worker_that_holds_a_replay_from_the_archive_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked again for minutes."""
-    monkeypatch.setattr(certify_replays, "_ArchiveAlone", lambda *_: Archived("certify-1-archived"))
+    monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
     with pytest.raises(Failure, match="stopped: the worker has held for"):

@@ -177,10 +177,10 @@ def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Slui
     [
         (
             "replay --local --from 49590338271490256608559600000",
-            "a sequence number says nothing without its shard",
+            "a sequence number needs its shard",
         ),
-        ("replay --local --account shop", "go with --force"),
-        ("replay --local --from 2h --force", "--force needs --from and --to that mean the same"),
+        ("replay --local --account shop", "work only with --force"),
+        ("replay --local --from 2h --force", "--force needs --from and --to as absolute times"),
         ("replay --local --force --tag A#B", "is not a tag"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("replay", "name a stack: --stack NAME"),
@@ -293,7 +293,7 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
     refused = sluice.run("replay --local --force --tag parked --account app --yes")
     assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
     assert "is set aside, and the replay would skip other rows" in refused.stderr
-    assert "send them first, `sluice redrive --local`" in refused.stderr
+    assert "Run `sluice redrive --local` first" in refused.stderr
 
     assert 1 == sluice.json("redrive --local")["delivered"]
     assert sluice.json("replay --local --force --tag parked --account app --table parked_rows")["complete"]

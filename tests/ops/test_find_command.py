@@ -55,4 +55,4 @@ def test_what_is_not_there_is_said_with_what_to_do(sluice: Sluice) -> None:
     assert 1 == result.exit_code
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: not found since ")
-    assert "Give an earlier --since" in line
+    assert "Use an earlier --since" in line

@@ -164,7 +164,10 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("accounts aply", "No such command 'aply'. Did you mean apply?"),
         ("xyzzy", "No such command 'xyzzy'. Commands: accounts, "),
         ("status --lcal", "No such option: --lcal"),
-        ("dead drop --local", "Narrow them with --account, --table, --reason or --since, or give --all"),
+        (
+            "dead drop --local",
+            "select what to drop with --account, --table, --reason or --since, or use --all",
+        ),
         ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         (
             "replay --local --shard s --from 49590338271490256608 --to 49590338271490256607",

@@ -125,7 +125,9 @@ def parked(sluice: Sluice) -> Iterator[None]:
 
 def _is_expected(said: str) -> bool:
     """Tell whether a command stopped after it had asked for everything."""
-    return any(part in said for part in ("has no record there", "not found since", "no copies of these"))
+    return any(
+        part in said for part in ("has no records in this range", "not found since", "no copies of these")
+    )
 
 
 def _has_dead_letter(sluice: Sluice) -> bool:

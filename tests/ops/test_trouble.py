@@ -149,7 +149,7 @@ def test_a_part_of_the_stack_that_is_gone(
         message = said(stack.run(words(line, tmp_path)))
 
     assert message.startswith("a resource of the stack is gone (")
-    assert message.endswith("`sam deploy` recreates it")
+    assert message.endswith("run `sam deploy` to recreate it")
 
 
 def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) -> None:

@@ -151,7 +151,7 @@ def test_spans_that_the_archive_lacks_are_said() -> None:
     """No row is lost, but they cannot be replayed for as long as others."""
     said = first(state(shard(), balance=Balance({}, Unread(), {}, 2, 0, unarchived=2)))
 
-    assert said.startswith("ATTENTION: 2 settled spans are not in the archive. No row is lost")
+    assert said.startswith("ATTENTION: 2 settled spans are not in the archive. No rows are lost")
 
 
 def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
