@@ -27,7 +27,7 @@ NEWS_PLAN = TrackingPlan.parse(
         },
     }
 )
-"""What the news site is expected to send; it sends more, which `sluice plan diff news --local` shows."""
+"""The tracking plan of the news site. Its events differ from the plan, which `sluice plan diff news --local` shows."""
 
 ACCOUNTS = {
     "shop": Account("shop"),

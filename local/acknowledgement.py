@@ -1,6 +1,6 @@
-"""Reads from a request and its response which events were accepted, without using the ingest's code.
+"""Determines from a request and its response which events were accepted, without using the ingest's code.
 
-This is what a sender may rely on, and so what the reconciliation starts from.
+Senders rely on this, so the reconciliation starts from it.
 """
 
 import gzip
@@ -41,7 +41,7 @@ class Acknowledgement:
     Attributes:
         accepted: the accepted events.
         rejected: number of rejected events by code.
-        refused: the code for which the whole request was refused; empty if it was not.
+        refused: the code with which the whole request was refused; empty if it was not.
     """
 
     accepted: tuple[AcceptedEvent, ...] = ()
@@ -55,10 +55,10 @@ def read_acknowledgement(
     """Return what a response says about the events of its request.
 
     Args:
-        request: what was sent.
-        status: of the response.
-        headers: of the response, with names in lower case.
-        body: of the response.
+        request: the request.
+        status: the response's status.
+        headers: the response's headers, with names in lower case.
+        body: the response's body.
 
     Raises:
         InconsistentResponseError: the response cannot be interpreted.

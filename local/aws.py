@@ -1,9 +1,8 @@
 """AWS, as one part of the local stack: `python -m local.aws FOLDER --port PORT`.
 
-The stream and the queue are the doubles, everything else is moto. One request is carried out at a time: moto's backends
-lose writes when threads share them. What changes something goes into a journal, so that a part that is killed has lost
-nothing that it acknowledged. It is a separate process so that it does not compete with the functions for the interpreter
-lock.
+The stream and the queue are doubles, everything else is moto. Requests are executed one at a time, because moto's backends lose
+writes when threads share them. Requests that change something are logged in a journal, so nothing that was acknowledged is lost
+if the process is killed. It is a separate process so that it does not compete with the functions for the interpreter lock.
 """
 
 import argparse
@@ -43,12 +42,12 @@ class Cloud:
     """AWS without its sockets.
 
     Args:
-        folder: where the journal is.
-        endpoint: where it is reached; it goes into queue URLs.
+        folder: the folder of the journal.
+        endpoint: its own URL, for queue URLs.
     """
 
     def __init__(self, folder: Path, endpoint: str) -> None:
-        # moto's INSERT takes no parameters, and overwrites the item that is there
+        # moto's INSERT ignores parameters and overwrites existing items.
         DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
         self._clock = RecordedClock()
         self._endpoint = endpoint
@@ -61,9 +60,9 @@ class Cloud:
             self._carry_out(request, at)
 
     def answer(self, request: Request) -> Response:
-        """Carry out a request, and return its response when the journal has what it changed.
+        """Execute a request, and return its response once the journal has any change.
 
-        `POST /-/outage` with {"seconds"} lets the stream refuse every call for so long.
+        `POST /-/outage` with {"seconds"} makes the stream reject every call for that time.
         """
         with self._lock:
             at = self._clock.now()
@@ -99,7 +98,7 @@ class Cloud:
         pieces, status, headers = run_wsgi_app(self._moto, _environ(request))
         body = b"".join(pieces)
         kept = tuple((name, value) for name, value in headers.items() if name.lower() != "content-length")
-        if request.method == "HEAD":  # whose length is that of what a GET would return
+        if request.method == "HEAD":  # its content-length is that of a GET
             body = bytes(int(headers.get("content-length", 0)))
         return Response(int(status.split()[0]), body, kept)
 
@@ -109,7 +108,7 @@ class Queue:
 
     Args:
         sqs: the double.
-        endpoint: of AWS.
+        endpoint: the URL of AWS.
     """
 
     def __init__(self, sqs: MemorySQS, endpoint: str) -> None:
@@ -118,7 +117,7 @@ class Queue:
         self._attributes: dict[str, dict[str, str]] = {}
 
     def create_queue(self, *, QueueName: str, Attributes: Mapping[str, str] | None = None) -> dict[str, str]:  # noqa: N803 -- boto3's names
-        """Create a queue unless it is there."""
+        """Create a queue unless it exists."""
         url = self._sqs.create_queue(QueueName=QueueName, Attributes=Attributes)["QueueUrl"]
         self._attributes.setdefault(url, dict(Attributes or {}))
         return {"QueueUrl": f"{self._endpoint}/123456789012/{QueueName}"}
@@ -139,7 +138,7 @@ class Queue:
 
 
 def _changes(request: Request, reply: Response) -> bool:
-    """Tell whether a request may have changed something."""
+    """Return whether a request may have changed something."""
     operation = request.header("x-amz-target").rpartition(".")[2]
     if operation == "ReceiveMessage":
         return b'"Messages"' in reply.body
@@ -168,7 +167,7 @@ def _refusal(status: int, code: str, message: str) -> Response:
 
 
 def _unpacked(request: dict[str, Any]) -> dict[str, Any]:
-    """Return a request of Kinesis' with its data decoded."""
+    """Return a Kinesis request with its data decoded."""
     if "Data" in request:
         request["Data"] = b64decode(request["Data"])
     for record in request.get("Records", ()):
@@ -177,7 +176,7 @@ def _unpacked(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _packed(value: Any) -> str | float:
-    """Return bytes and times as they travel in JSON."""
+    """Return bytes and times in their JSON form."""
     if isinstance(value, bytes):
         return b64encode(value).decode()
     if isinstance(value, datetime):
@@ -186,7 +185,7 @@ def _packed(value: Any) -> str | float:
 
 
 def _environ(request: Request) -> dict[str, Any]:
-    """Return the environment in which a WSGI application gets a request."""
+    """Return the WSGI environment of a request."""
     path, _, query = request.target.partition("?")
     headers = {name.lower(): value for name, value in request.headers}
     host, _, port = headers.get("host", "127.0.0.1").partition(":")
@@ -215,7 +214,7 @@ def _environ(request: Request) -> dict[str, Any]:
 
 
 def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Carry out a batch of PartiQL INSERTs; return a response for each."""
+    """Execute a batch of PartiQL INSERTs; return a response for each."""
     return [_insert(backend, one["Statement"], one.get("Parameters", ())) for one in statements]
 
 

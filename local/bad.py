@@ -1,6 +1,6 @@
-"""What was not accepted: refused requests and rejected events, as requests and responses show them.
+"""Refused requests and rejected events, derived from requests and responses.
 
-The gateway writes them to a file before it answers, so that a test that has the response finds them.
+The gateway writes them to a file before it responds, so a test that has the response finds them there.
 """
 
 import json
@@ -27,15 +27,15 @@ class Bad:
     Attributes:
         kind: `refused` or `rejected`.
         at: UNIX seconds.
-        account: that the write key names, valid or not; empty without one.
-        table: as the sender wrote it; empty where nobody can tell.
-        code: why.
-        message: why, for a person.
-        original: the event as it was sent; of a refused request its body, or its query if it has none.
+        account: the account in the write key, whether valid or not; empty without one.
+        table: the table as the sender wrote it; empty if unknown.
+        code: the error code.
+        message: the error message.
+        original: the event as sent; for a refused request, its body, or its query if it has no body.
         index: the event's place in its request; None for a refused request.
-        method: of the request.
-        path: of the request.
-        status: of the response.
+        method: the request's method.
+        path: the request's path.
+        status: the response's status.
     """
 
     kind: str
@@ -52,12 +52,12 @@ class Bad:
 
     @property
     def line(self) -> bytes:
-        """It as a line of JSON."""
+        """All of it as a line of JSON."""
         return json.dumps(asdict(self)).encode() + b"\n"
 
 
 def bad_of(request: Request, reply: Response, at: float) -> Iterator[Bad]:
-    """Yield what a response says was not accepted; nothing for a response that accepted everything."""
+    """Yield the refused request or the rejected events that a response reports."""
     if request.method not in ("GET", "POST"):
         return
     url = urlsplit(request.target)
@@ -104,7 +104,7 @@ def bad_of(request: Request, reply: Response, at: float) -> Iterator[Bad]:
 
 
 def _rejected(answer: Mapping[str, Any], body: Any) -> Iterator[tuple[int, str, str, Any]]:
-    """Yield place, code, message and original of each event that an answer calls rejected."""
+    """Yield index, code, message and original of each event that a response reports as rejected."""
     match answer:
         case {"rejected": list(items)}:
             for item in items:
@@ -124,7 +124,7 @@ def _failed(receipts: list[Any], body: Any) -> Iterator[tuple[int, str, str, Any
 
 
 def _event(body: Any, index: int) -> Any:
-    """Return an event of a body, None where there is none at that place."""
+    """Return the event at an index of a body; None if there is none."""
     events: Any = body
     if isinstance(body, dict):
         events = body.get("events", body.get("records", [body]))
@@ -132,7 +132,7 @@ def _event(body: Any, index: int) -> Any:
 
 
 def _value(request: Request) -> Any:
-    """Return what a request carries: a JSON value, text, or None without a body."""
+    """Return a request's body as a JSON value or text; None without a body."""
     data = request.body
     if data[:2] == b"\x1f\x8b":
         try:

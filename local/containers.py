@@ -1,8 +1,8 @@
-"""Lets the functions run in containers over the local stack, as `sam local invoke` and `sam local start-api` run them.
+"""Lets functions run in containers with the local stack, as `sam local invoke` and `sam local start-api` run them.
 
 The SAM CLI resolves references to resources to empty strings. So the local stack writes a file with the real values, which
-samconfig.toml passes to `sam local` as `--env-vars`. Containers reach this machine by another address than 127.0.0.1; the
-stack's services are forwarded from there.
+samconfig.toml passes to `sam local` as `--env-vars`. Containers reach this machine by an address other than 127.0.0.1, from
+which connections are forwarded to the stack's services.
 """
 
 import json
@@ -22,12 +22,12 @@ VARIABLES = "sam.json"
 """The file's name, in the folder of the local stack."""
 
 _DOCKER_DESKTOP = "192.168.65.254"
-"""This machine, as containers of Docker Desktop see it; it forwards to 127.0.0.1 by itself."""
+"""This machine's address in containers of Docker Desktop, which forwards it to 127.0.0.1."""
 _SECRET = "sluice-local-redis-url-for-containers"  # noqa: S105 -- a name
 
 
 def gateway() -> str | None:
-    """Return this machine's address in Docker's default network, None if no Docker runs."""
+    """Return this machine's address in Docker's default network; None if Docker is not running."""
     command = ["docker", "network", "inspect", "bridge", "--format", "{{(index .IPAM.Config 0).Gateway}}"]
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=True)  # noqa: S603 -- our own arguments
@@ -38,12 +38,12 @@ def gateway() -> str | None:
 
 @contextmanager
 def reachable(stack: LocalStack, folder: Path, host: str | None) -> Iterator[Path]:
-    """Let containers reach a running stack while the block lasts, and yield the file with the functions' variables.
+    """Let containers reach a running stack during the block, and yield the file with the functions' variables.
 
     Args:
-        stack: which one.
+        stack: the stack.
         folder: where to write the file.
-        host: this machine's address in Docker's network, None if no Docker runs.
+        host: this machine's address in Docker's network; None if Docker is not running.
     """
     made, addresses = stack.resources, stack.addresses
     seen = host or "127.0.0.1"
@@ -56,7 +56,7 @@ def reachable(stack: LocalStack, folder: Path, host: str | None) -> Iterator[Pat
         secrets, url = made.client("secretsmanager"), addresses.redis.replace("127.0.0.1", seen)
         try:
             secrets.create_secret(Name=_SECRET, SecretString=url)
-        except secrets.exceptions.ResourceExistsException:  # the stack goes on with its data
+        except secrets.exceptions.ResourceExistsException:  # kept from the last run
             secrets.put_secret_value(SecretId=_SECRET, SecretString=url)
         named = replace(made, redis_url_secret=_SECRET)
         overrides = functions.treasure_data_at(addresses.treasure_data)

@@ -95,8 +95,8 @@ def drifts_of(stack: LocalStack, account: str) -> Drifts:
 
 
 def show_drifts(drifts: Drifts, console: Console) -> None:
-    """Print how events differ from the news site's plan, which only observes."""
-    console.print(f"\nThe account news has a tracking plan that observes: {drifts.summary()}")
+    """Print how events differ from the news site's plan, which is in observe mode."""
+    console.print(f"\nThe account news has a tracking plan in observe mode. {drifts.summary()}")
     columns = ("table", "column", "differs", "found", "events")
     found = [
         (drift.table, drift.column, drift.code, drift.found, extent.events)
@@ -118,10 +118,10 @@ def run(
     """Send the requests through a new stack, print the result, and return whether it adds up.
 
     Args:
-        folder: of the stack.
+        folder: the stack's folder.
         requests: what to send.
         console: where to print.
-        patience: seconds without a change after which missing events count as missing.
+        patience: seconds without a change after which outstanding events count as missing.
         parameters: as for `LocalStack`.
 
     Raises:

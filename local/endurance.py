@@ -1,7 +1,7 @@
 """`make endurance`: sends events to the local stack while its parts are killed, and counts every event by its id.
 
-Every accepted event must be delivered or set aside exactly once; an event whose response was lost, or that was refused, at
-most once. Requests are not repeated, so that each event is sent once.
+Every accepted event must be delivered or set aside exactly once; an event that was refused, or whose response was lost, at most
+once. Requests are not retried, so each event is sent once.
 """
 
 import argparse
@@ -33,20 +33,20 @@ _POLL_SECONDS = 1.0
 _PAUSE_SECONDS = 0.2
 _TIMEOUT_SECONDS = 30.0
 PATIENCE_SECONDS = 420.0
-"""For how long nothing may change: the overflow queue lets an envelope wait for two minutes, twice."""
+"""How long to wait without any change: an envelope in the overflow queue may wait for two minutes, twice."""
 
 
 @dataclass(slots=True)
 class Count:
-    """What was sent and what became of it.
+    """What was sent and what happened to it.
 
     Attributes:
-        accepted: ids of events that a response called accepted.
+        accepted: ids of events that a response reports as accepted.
         unknown: ids of events without such a response.
-        statuses: responses by status; 0 is none.
-        killed: parts by how often they were killed.
-        found: how often each id is in Treasure Data or set aside.
-        said: events that the gateway called accepted, as it counted them.
+        statuses: number of responses by status; 0 stands for no response.
+        killed: number of kills by part.
+        found: number of rows in Treasure Data or set aside, by event id.
+        said: number of events that the gateway reported as accepted, by its own count.
         in_flight: what is not settled, by kind.
     """
 
@@ -60,32 +60,32 @@ class Count:
 
     @property
     def lost(self) -> set[str]:
-        """Accepted events that are nowhere."""
+        """Accepted events without a row."""
         return {event_id for event_id in self.accepted if not self.found[event_id]}
 
     @property
     def doubled(self) -> set[str]:
-        """Events that are there more than once."""
+        """Events with more than one row."""
         return {event_id for event_id, count in self.found.items() if count > 1}
 
     @property
     def adds_up(self) -> bool:
-        """Whether every accepted event is there once, no other twice, and the gateway's own count agrees."""
+        """Whether every accepted event has one row, no event has two, and the gateway's own count is at least as high."""
         return not self.lost and not self.doubled and self.said >= len(self.accepted)
 
 
 class Sender:
-    """Sends events, each in a request of its own, over several connections at once.
+    """Sends events, one per request, over several connections at once.
 
     Args:
-        url: the gateway's.
-        count: where to note what is answered.
+        url: the gateway's URL.
+        count: receives the responses.
         total: number of events.
         threads: number of connections.
 
     Attributes:
-        sent: number of events that were begun.
-        allowed: number of events after which it pauses until it is raised.
+        sent: number of events for which sending has begun.
+        allowed: number of events after which it pauses, until this is raised.
     """
 
     def __init__(self, url: str, count: Count, *, total: int, threads: int) -> None:
@@ -98,13 +98,13 @@ class Sender:
         self._threads = [threading.Thread(target=self._send, daemon=True) for _ in range(threads)]
 
     def start(self) -> None:
-        """Begin to send."""
+        """Start to send."""
         for thread in self._threads:
             thread.start()
 
     @property
     def is_sending(self) -> bool:
-        """Whether it has not ended."""
+        """Whether it is still sending."""
         return any(thread.is_alive() for thread in self._threads)
 
     def _send(self) -> None:
@@ -149,16 +149,16 @@ def run(
     seed: int,
     spared: tuple[str, ...] = (),
 ) -> None:
-    """Send events to a running stack while its parts are killed, and start them again.
+    """Send events to a running stack, while killing and restarting its parts.
 
     Args:
         stack: the stack.
-        count: where to note what is answered, and what was killed.
+        count: receives the responses and the kills.
         total: number of events.
         threads: number of connections.
-        kills: how many parts are killed with SIGKILL, evenly spread over the events. Where a kill is half an interval late,
-            because a part takes long to start, the sender waits for it.
-        seed: decides which.
+        kills: number of parts to kill with SIGKILL, evenly spread over the events. If a kill is half an interval late, because a
+            part is slow to start, the sender waits for it.
+        seed: determines which parts are killed.
         spared: parts that are not killed.
     """
     chance = random.Random(seed)  # noqa: S311 -- no secret
@@ -179,7 +179,7 @@ def run(
 
 
 def settle(stack: LocalStack, count: Count, patience: float = PATIENCE_SECONDS) -> None:
-    """Count what became of the events until nothing is missing or in flight, or until nothing has changed for a while."""
+    """Count the outcomes until nothing is missing or in flight, or nothing has changed for `patience` seconds."""
     observer = Observer(stack)
     before, changed = -1, time.monotonic()
     while time.monotonic() - changed < patience:
@@ -191,7 +191,7 @@ def settle(stack: LocalStack, count: Count, patience: float = PATIENCE_SECONDS) 
                 *outcomes.set_aside(stack.resources, ACCOUNTS),
             ]
         except (OSError, BotoCoreError, ClientError):
-            continue  # a part is just starting
+            continue  # a part is restarting
         count.found = Counter(event_id for one in found for event_id in one.event_ids)
         count.said = answers.read(stack.folder).accepted
         if not count.lost and not any(count.in_flight.values()):
@@ -214,9 +214,9 @@ def report(count: Count, console: Console) -> None:
     )
     console.print(f"delivered, set aside{found:>8,}  of the accepted events")
     console.print(f"lost                {len(count.lost):>8,}  {', '.join(sorted(count.lost)[:5])}")
-    console.print(f"doubled             {len(count.doubled):>8,}  {', '.join(sorted(count.doubled)[:5])}")
+    console.print(f"duplicated          {len(count.doubled):>8,}  {', '.join(sorted(count.doubled)[:5])}")
     unheard = sum(count.found[event_id] > 0 for event_id in count.unknown)
-    console.print(f"without response    {unheard:>8,}  of {len(count.unknown):,} were stored all the same")
+    console.print(f"without response    {unheard:>8,}  of {len(count.unknown):,} were stored anyway")
     console.print("[green]It adds up.[/]" if count.adds_up else "[red]It does not add up.[/]")
 
 

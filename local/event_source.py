@@ -1,4 +1,4 @@
-"""The event source in real time: what stands between the stream and the worker in the local stack."""
+"""The local stack's event source, which feeds the stream to the worker in real time."""
 
 import json
 import logging
@@ -18,20 +18,20 @@ _SHARDS_AT_ONCE = 16
 
 
 class EventSource:
-    """Calls the function with what its poller finds, the shards in parallel.
+    """Calls the function with batches of records, with the shards in parallel.
 
-    A function that overruns its time-out is not stopped, because a thread cannot be. Its shard waits for it and then
-    ignores its result, as Lambda would.
+    A function that exceeds its timeout is not stopped, because threads cannot be. Its shard waits for it and then ignores its
+    result, as Lambda would.
 
     Args:
-        poller: of the stream.
+        poller: polls the stream.
         invoke: the handler, called with an event and a context.
         clock: tells the time.
-        poll_seconds: how long to rest between polls. Lambda rests a second.
-        timeout_seconds: the function's time-out.
-        function_name: goes into the context.
-        memory_limit_in_mb: likewise.
-        settled: told of a shard and the last record that was settled in it, after each call.
+        poll_seconds: pause between polls. Lambda pauses for a second.
+        timeout_seconds: the function's timeout.
+        function_name: the name in the context.
+        memory_limit_in_mb: the memory in the context.
+        settled: called after each invocation with the shard and its last settled record.
     """
 
     def __init__(
@@ -56,7 +56,7 @@ class EventSource:
         self._settled = settled
 
     def run(self, stop: Event) -> None:
-        """Poll and call until told to stop; return when no call is under way."""
+        """Poll and invoke until `stop` is set; return when all invocations have ended."""
         under_way: dict[Future[Outcome], Invocation] = {}
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             while not stop.is_set():
@@ -82,7 +82,7 @@ class EventSource:
         )
         outcome: Outcome
         try:
-            # The result goes through JSON, as in Lambda: what cannot be written fails here as there.
+            # As in Lambda, a result that cannot be encoded as JSON is an error.
             outcome = Returned(json.loads(json.dumps(self._invoke(invocation.event, context))))
         except BaseException as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
             outcome = Raised(type(error).__name__, str(error))

@@ -1,6 +1,6 @@
 """One function, as one part of the local stack: `python -m local.function_host FUNCTION RESOURCES FOLDER`.
 
-The environment variables are the function's own, as in Lambda. What invokes it depends on the function.
+The process has the function's own environment variables, as in Lambda. What invokes the function depends on its trigger.
 """
 
 import argparse
@@ -51,7 +51,7 @@ def load(function: Function) -> Handler:
 
 
 def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
-    """Serve the function behind the gateway, and note what each response says of the events."""
+    """Serve the function behind the gateway, and log what each response says about the events."""
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
     answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, bads.FILE))
     clock = SystemClock()
@@ -121,13 +121,13 @@ def serve_worker(
 
 
 class Checkpoints:
-    """Where the event source goes on in each shard, as Lambda keeps it for an event source mapping.
+    """Where the event source continues in each shard, stored as Lambda does for an event source mapping.
 
     Args:
-        path: of the file.
+        path: the file.
 
     Attributes:
-        by_shard: the last record that was settled, by shard id.
+        by_shard: sequence number of the last settled record, by shard id.
     """
 
     def __init__(self, path: Path) -> None:
@@ -135,7 +135,7 @@ class Checkpoints:
         self.by_shard: dict[str, str] = json.loads(path.read_text()) if path.exists() else {}
 
     def settled(self, shard: str, sequence_number: str) -> None:
-        """Keep how far a shard is."""
+        """Store a shard's last settled record."""
         self.by_shard[shard] = sequence_number
         new = self._path.with_suffix(".new")
         new.write_text(json.dumps(self.by_shard))

@@ -11,7 +11,7 @@ from shared.telemetry import SERVICE
 
 TEMPLATE = sluice_template()
 _LOCAL = {"Stage": "local", "Network": "external", "StreamMode": "PROVISIONED"}
-"""Parameters that the local stack sets. Its Redis has a URL, as an external one does; its stream keeps its size."""
+"""Parameters that the local stack sets. Its Redis has a URL, like an external one, and its stream has a fixed size."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +40,7 @@ def _read(name: str) -> Function:
 
 
 FUNCTIONS = {name: _read(name) for name in TEMPLATE.logical_ids("AWS::Serverless::Function")}
-"""By logical id."""
+"""Functions by logical id."""
 
 INGEST = FUNCTIONS["IngestFunction"]
 WORKER = FUNCTIONS["WorkerFunction"]
@@ -56,7 +56,7 @@ def variables(function: Function, resources: Resources, overrides: Mapping[str, 
     Args:
         function: one of FUNCTIONS.
         resources: what the template's references to resources refer to.
-        overrides: values of template parameters, where they differ from the local stack's.
+        overrides: values of template parameters that differ from the local stack's.
 
     Raises:
         TemplateError: the template has no such parameter, or a variable cannot be resolved.
@@ -75,7 +75,7 @@ def event_source(function: Function, name: str, resources: Resources) -> dict[st
 
     Args:
         function: one of FUNCTIONS.
-        name: of the event source in the template.
+        name: the event source's name in the template.
         resources: what the template's references to resources refer to.
 
     Raises:

@@ -6,9 +6,9 @@ from types import FrameType
 
 
 def exit_on_signals() -> None:
-    """Exit on SIGTERM and SIGHUP as on Ctrl-C: by an exception, so that context managers stop what they started.
+    """Make SIGTERM and SIGHUP raise an exception, as Ctrl-C does, so that context managers stop what they started.
 
-    SIGINT is restored too, because a shell sets it to be ignored in commands that it starts in the background.
+    This also restores SIGINT, because shells make commands that they start in the background ignore it.
     """
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):

@@ -1,8 +1,8 @@
-"""What a part of the local stack has carried out, kept in a file so that it survives the part's death.
+"""A log of the requests that a part of the local stack has executed, so that its state survives a crash.
 
-Each request that changed something is appended before it is answered, with the time at which it was carried out. A part
-that starts again carries them out again, at the same times and in the same order, and so has the same state. What was not
-appended was not answered either.
+Each request that changes something is appended, with the time of its execution, before it is answered. A part that restarts
+executes the log again, in the same order and at the same times, and so has the same state. A request that is not in the log was
+not answered either.
 """
 
 import os
@@ -16,10 +16,10 @@ from doubles.http_server import Request
 
 
 class RecordedClock:
-    """The machine's clock, which stands still while a request is carried out.
+    """The machine's clock, which is stopped while a request is executed.
 
     Attributes:
-        at: UNIX seconds at which it stands still; None if it does not.
+        at: the time at which it is stopped, UNIX seconds; None if it runs.
     """
 
     def __init__(self) -> None:
@@ -30,7 +30,7 @@ class RecordedClock:
         return time.time() if self.at is None else self.at
 
     def sleep(self, seconds: float) -> None:
-        """Wait, for the interface of clocks; nothing that is carried out waits."""
+        """Wait. The interface of clocks requires this; no request waits."""
         time.sleep(seconds)
 
 
@@ -38,7 +38,7 @@ class Journal:
     """A file of requests.
 
     Args:
-        path: of the file; it need not exist.
+        path: the file, which need not exist.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,9 +46,9 @@ class Journal:
         self._file = -1
 
     def requests(self) -> Iterator[tuple[float, Request]]:
-        """Yield what the file has, each with its time; an incomplete end, of a part that was killed, is cut off.
+        """Yield the requests in the file, each with its time. An incomplete end, left by a kill, is cut off.
 
-        Call it to its end before `append`.
+        Exhaust this before you call `append`.
         """
         complete = 0
         if self._path.exists():
@@ -64,7 +64,7 @@ class Journal:
         self._file = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     def append(self, at: float, request: Request) -> None:
-        """Keep a request that was carried out at a time. The process may be killed as soon as this returns."""
+        """Append a request that was executed at a time. Once this returns, the request survives a kill of the process."""
         os.write(
             self._file, msgpack.packb((at, request.method, request.target, request.headers, request.body))
         )

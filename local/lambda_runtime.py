@@ -18,12 +18,12 @@ import samcli
 from local.part import listens
 
 ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
-"""This machine's processor, as Lambda names it."""
+"""This machine's architecture, by Lambda's name."""
 
 _EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{ARCHITECTURE}"
 _START_SECONDS = 30
 
-# What Lambda adds to a function's own code: its runtime client, boto3, and their dependencies.
+# The libraries that Lambda provides: its runtime client, boto3, and their dependencies.
 _LIBRARIES = (
     *("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py"),
     *("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3"),
@@ -35,11 +35,11 @@ class LambdaRuntime:
 
     Args:
         code: the folder of the built function.
-        handler: as in the template.
+        handler: the handler, as in the template.
         environment: the function's variables.
-        libraries: the folder of the libraries that Lambda's runtime has, behind the function's code on the path.
-        folder: where the emulator and its log go.
-        timeout: the function's time-out in seconds.
+        libraries: the folder of the libraries that Lambda provides, which follows the function's code on the path.
+        folder: the folder for the emulator and its log.
+        timeout: the function's timeout in seconds.
     """
 
     def __init__(
@@ -57,8 +57,8 @@ class LambdaRuntime:
         self._port, runtime_port = _free_ports()
         emulator = Path(shutil.copy(_EMULATOR, folder / "emulator"))
         emulator.chmod(0o755)
-        # No site packages: the function sees its own zip and what Lambda brings, nothing of this environment.
-        interpreter = str(Path(sys.executable).resolve())  # not the virtual environment's
+        # No site packages: the function can import only its own zip and what Lambda provides.
+        interpreter = str(Path(sys.executable).resolve())  # outside the virtual environment
         python = [interpreter, "-s", "-S", "-m", "awslambdaric"]
         self._command = [str(emulator), "--runtime-interface-emulator-address", f"127.0.0.1:{self._port}"]
         self._command += ["--runtime-api-address", f"127.0.0.1:{runtime_port}", *python, handler]
@@ -124,7 +124,7 @@ class LambdaRuntime:
 
 
 def link_runtime(folder: Path) -> Path:
-    """Fill a folder with the libraries that Lambda's runtime has, and return it."""
+    """Fill a folder with links to the libraries that Lambda provides, and return it."""
     site = Path(samcli.__file__).parents[1]
     for pattern in _LIBRARIES:
         (source,) = site.glob(pattern)

@@ -60,7 +60,7 @@ class Observer:
 
     Args:
         stack: the stack.
-        outages: returns the outages that were ordered, with the seconds that are left of each.
+        outages: returns the outages in progress, with the seconds left of each.
     """
 
     def __init__(self, stack: LocalStack, outages: Callable[[], Mapping[str, float]] = dict) -> None:
@@ -92,9 +92,9 @@ class Observer:
             }
 
     def state(self) -> dict[str, Any]:
-        """Return what the page shows of the local stack beside what it shows of any, as JSON values.
+        """Return what the page shows only for a local stack, as JSON values.
 
-        What became of the events is left out while a part is down.
+        The counts of events by state are left out while a part is down.
         """
         addresses = self._stack.addresses
         told: dict[str, Any] = {
@@ -114,7 +114,7 @@ class Observer:
             return told
 
     def _flow(self) -> dict[str, int]:
-        """Return what became of the events: counted on the stream, in Treasure Data and in the ledger."""
+        """Return the number of events by state, counted on the stream, in Treasure Data and in the ledger."""
         with self._lock:
             self._update()
             accepted = sum(shard.rows for shard in self._shards.values())
@@ -141,7 +141,7 @@ class Observer:
                 break
 
     def _settle(self, shard: _Shard) -> None:
-        """Read the chain after the spans that are known to be settled."""
+        """Read the chain after the spans already known to be settled."""
         spans = list(takewhile(lambda span: span.after >= shard.settled, self._ledger.latest(shard.chain)))
         shard.open = sum(not span.done for span in spans)
         for span in reversed(spans):

@@ -1,4 +1,4 @@
-"""Outages on demand: what `sluice local break` and the page's buttons do to the local stack."""
+"""Outages on demand, for `sluice local break` and the page's buttons."""
 
 import json
 import threading
@@ -12,12 +12,12 @@ from shared.errors import InvalidError
 TARGETS = {
     "td": "Treasure Data answers 503 to everything",
     "td:DATABASE": "Treasure Data answers 503 for one database",
-    "answers": "Treasure Data takes imports, and its answers are lost",
+    "answers": "Treasure Data accepts imports, but its responses are lost",
     "redis": "Valkey is down",
     "kinesis": "the stream rejects every call",
     "worker": "the worker is down",
 }
-"""What can be broken, with what then happens."""
+"""The targets of outages, and their effect."""
 
 _PAUSED = {"redis": "valkey", "worker": "worker"}
 _DIRECT = build_opener(ProxyHandler({}))
@@ -25,7 +25,7 @@ _SECONDS = 10.0
 
 
 class UnknownTargetError(InvalidError):
-    """There is no such thing to break; the message lists what there is."""
+    """There is no such target; the message lists the targets."""
 
 
 class Outages:
@@ -41,7 +41,7 @@ class Outages:
         self._ends: dict[str, float] = {}
 
     def order(self, target: str, seconds: float) -> dict[str, Any]:
-        """Begin an outage, or with 0 seconds end it; return those that are under way.
+        """Begin an outage, or end it with 0 seconds; return the outages in progress.
 
         Args:
             target: one of TARGETS.
@@ -52,7 +52,7 @@ class Outages:
         """
         database = target.removeprefix("td:") if target.startswith("td:") else None
         if target not in TARGETS and not database:
-            raise UnknownTargetError(f"{target!r} cannot be broken. What can: {', '.join(TARGETS)}")
+            raise UnknownTargetError(f"{target!r} is not a target. The targets are {', '.join(TARGETS)}")
         with self._lock:
             self._ends[target] = time.time() + seconds
             if part := _PAUSED.get(target):
@@ -64,18 +64,18 @@ class Outages:
         return self.under_way()
 
     def under_way(self) -> dict[str, float]:
-        """Return the outages that are under way, with the seconds that are left of each."""
+        """Return the outages in progress, with the seconds left of each."""
         now = time.time()
         return {target: round(end - now, 1) for target, end in self._ends.items() if end > now}
 
     def end_due(self) -> None:
-        """Forget the outages that are over; they end by themselves."""
+        """Forget the outages that are over. They end on their own."""
         now = time.time()
         with self._lock:
             self._ends = {target: end for target, end in self._ends.items() if end > now}
 
     def _set_faults(self) -> None:
-        """Let Treasure Data have the faults of the outages that are under way, and no others."""
+        """Give Treasure Data the faults of the outages in progress, and no others."""
         td, now = self._stack.addresses.treasure_data, time.time()
         self._send(f"{td}/-/faults", method="DELETE")
         for target, end in self._ends.items():

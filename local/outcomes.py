@@ -1,4 +1,4 @@
-"""Reads what became of events: the rows in Treasure Data, and the rows that are set aside.
+"""Reads the outcomes of events: the rows in Treasure Data, and the rows that are set aside.
 
 It uses none of the worker's code, so a bug there cannot hide itself.
 """
@@ -36,8 +36,8 @@ def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator
     """Yield the rows that are set aside, one outcome for each chunk.
 
     Args:
-        resources: the bucket has the rows, the ledger says which of them are set aside and why.
-        accounts: by name; they give the database that the rows were meant for.
+        resources: the bucket, which has the rows, and the ledger, which tells which of them are set aside and why.
+        accounts: the accounts by name, for the databases of their rows.
     """
     s3, bucket = resources.client("s3"), resources.aside_bucket
     spans = _items(resources)
@@ -67,7 +67,7 @@ def _items(resources: Resources) -> dict[tuple[str, str], dict[str, Any]]:
 def _leaves(
     chunk: str, ids: tuple[str, ...], entries: Mapping[str, Any]
 ) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Yield what the ledger says of a chunk and its event ids; if it was split, of its halves."""
+    """Yield a chunk's entry in the ledger and its event ids; if the chunk was split, those of its parts."""
     entry = entries[chunk]["M"] if chunk in entries else {"s": {"S": "delivered"}}
     if entry["s"]["S"] == "split":
         half = len(ids) // 2

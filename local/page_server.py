@@ -1,4 +1,4 @@
-"""What the local stack adds to the console's page: buttons that send events and break parts, a demo site, the browser SDK."""
+"""The local stack's additions to the console's page: buttons that send events and break parts, a demo site, the browser SDK."""
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -26,11 +26,11 @@ def local_page(
     """Return the console's page for the local stack.
 
     Args:
-        site: what is beside the page.
-        data: what the page shows, by path.
-        actions: what it may do, by path.
-        order: breaks a part for so many seconds and returns what is broken; called for `POST /break` with {"target", "seconds"}.
-        gateway: where the page sends events.
+        site: serves the other paths.
+        data: the page's data, by path.
+        actions: the page's actions, by path.
+        order: breaks a part for some seconds and returns the outages in progress. `POST /break` with {"target", "seconds"} calls it.
+        gateway: the URL to which the page sends events.
     """
 
     def break_(document: Mapping[str, Any]) -> Mapping[str, Any]:

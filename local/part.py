@@ -29,8 +29,8 @@ class Part:
     Attributes:
         name: shown to people.
         log: its log.
-        restarts: how often it was started again.
-        ended: how it ended the last time, in words; empty if it never did.
+        restarts: how often it was restarted.
+        ended: how it last ended, as text; empty if it never did.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Part:
             arguments: the module, as for `python -m`, and its arguments.
             environment: its complete environment.
             folder: where to write its log, `<name>.log`.
-            port: passed on as `--port`; 0 is any free port, which the part reports and keeps when it starts again.
+            port: passed on as `--port`; 0 is any free port, which the part reports and keeps when it restarts.
         """
         self.name = name
         self.log = folder / f"{name}.log"
@@ -77,9 +77,9 @@ class Part:
             )
 
     def revive(self) -> str:
-        """Start the part again if it has exited and is not paused; return how it ended, empty if it was not started.
+        """Restart the part if it has exited and is not paused. Return how it ended; empty if it was not restarted.
 
-        A part that exits soon after its start is given a moment first.
+        A part that exits right after its start is restarted a moment later.
         """
         now = time.monotonic()
         if self.running or now < max(self._paused_until, self._started + _REVIVE_SECONDS):
@@ -91,19 +91,19 @@ class Part:
         return self.ended
 
     def pause(self, seconds: float) -> None:
-        """Kill the process, and let `revive` start it only after so many seconds."""
+        """Kill the process. `revive` restarts it after that many seconds."""
         self._paused_until = time.monotonic() + seconds
         self.kill()
 
     def kill(self) -> None:
-        """Kill the process and those that it has started with SIGKILL, and wait until it has ended."""
+        """Kill the process and its children with SIGKILL, and wait until it has ended."""
         with suppress(ProcessLookupError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads a session of its own
+            os.killpg(self._process.pid, signal.SIGKILL)  # each part leads its own session
         self._process.wait()
 
     @property
     def is_paused(self) -> bool:
-        """Whether it was paused and will be started again."""
+        """Whether it is paused and will be restarted."""
         return not self.running and time.monotonic() < self._paused_until
 
     @property
@@ -201,7 +201,7 @@ class Part:
 
 
 def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bool:
-    """Wait until a process listens on a port of this machine; return False where it exits first, or the time is over."""
+    """Wait until a process listens on a port of this machine. Return False if it exits first or the time is up."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and process.poll() is None:
         try:
@@ -209,5 +209,5 @@ def listens(process: "subprocess.Popen[bytes]", port: int, seconds: float) -> bo
         except OSError:
             time.sleep(0.01)
         else:
-            return process.poll() is None  # or another process listens there
+            return process.poll() is None  # otherwise another process listens there
     return False

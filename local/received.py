@@ -1,7 +1,7 @@
-"""What the local stack has received, good and bad, for end-to-end tests of a site to assert on.
+"""The events that the local stack has received, good and bad, for end-to-end tests of a site.
 
-Good is what was accepted: it is read from the stream when it is asked for, so that whoever has a 2xx finds its events. Bad is what
-was refused or rejected.
+Good events were accepted. They are read from the stream on request, so a client that has a 2xx finds its events. Bad ones were
+refused or rejected.
 """
 
 import json
@@ -20,21 +20,21 @@ from worker.record import START, Number, from_stream
 from worker.shards import Position, Shards
 
 MOST_EVENTS = 10_000
-"""Events that are kept of each kind; of more, the oldest are forgotten."""
+"""The most events of each kind to keep. Beyond that, the oldest are dropped."""
 MOST_WAIT_SECONDS = 30.0
 WAIT_SECONDS = 5.0
-"""How long a question with `count` waits unless it says otherwise."""
+"""How long a query with `count` waits by default."""
 
 _AGAIN_SECONDS = 0.1
 _PARAMETERS = frozenset(("account", "table", "code", "match", "count", "wait"))
 
 
 class Received:
-    """The good and the bad since the last reset. Threads may share it.
+    """The good and bad events since the last reset. Threads may share it.
 
     Args:
         shards: the stream.
-        folder: of the local stack.
+        folder: the local stack's folder.
         clock: waits for events.
     """
 
@@ -50,18 +50,18 @@ class Received:
         self._bad: deque[dict[str, Any]] = deque(maxlen=MOST_EVENTS)
 
     def data(self) -> Data:
-        """Return what may be asked, by path."""
+        """Return the queries, by path."""
         return {
             "/good": lambda asked: self._matching(asked, self.good),
             "/bad": lambda asked: self._matching(asked, self.bad),
         }
 
     def actions(self) -> Doing:
-        """Return what may be done, by path."""
+        """Return the actions, by path."""
         return {"/reset": lambda _: self.reset()}
 
     def good(self) -> list[dict[str, Any]]:
-        """Return the accepted events, the oldest first.
+        """Return the accepted events, oldest first.
 
         Raises:
             ShardUnreadableError: the stream is down.
@@ -72,7 +72,7 @@ class Received:
             return list(self._good)
 
     def bad(self) -> list[dict[str, Any]]:
-        """Return the rejected events and refused requests, the oldest first."""
+        """Return the rejected events and refused requests, oldest first."""
         with self._lock:
             try:
                 with self._file.open("rb") as file:
@@ -86,7 +86,7 @@ class Received:
             return list(self._bad)
 
     def reset(self) -> dict[str, int]:
-        """Forget everything so far; return how much it was.
+        """Forget everything so far; return how many there were of each kind.
 
         Raises:
             RefusedError: the stream is down.
@@ -101,7 +101,7 @@ class Received:
         return counts
 
     def _read_shard(self, shard: str) -> None:
-        """Read what has come; an envelope that is there twice becomes rows once."""
+        """Read the new records. If an envelope is there twice, only the first copy counts."""
         position = Position(after=self._read[shard]) if shard in self._read else Position()
         for page in filter(None, self._shards.pages(shard, position)):
             for record in from_stream(page.records, shard):
@@ -117,14 +117,14 @@ class Received:
                 return
 
     def _matching(self, asked: Mapping[str, str], get: Callable[[], list[dict[str, Any]]]) -> dict[str, Any]:
-        """Return the events that a question asks for, once there are as many as it wants or its time is up.
+        """Return the events that match a query, once there are `count` of them or the wait is over.
 
         Raises:
-            RefusedError: the question is wrong, or the stream is down.
+            RefusedError: the query is invalid, or the stream is down.
         """
         if unknown := sorted(asked.keys() - _PARAMETERS):
             known = ", ".join(sorted(_PARAMETERS))
-            raise RefusedError(400, f"unknown parameter {unknown[0]!r}: there are {known}")
+            raise RefusedError(400, f"unknown parameter {unknown[0]!r}: the parameters are {known}")
         count = _number(asked, "count", 0.0)
         until = self._clock.now() + min(
             MOST_WAIT_SECONDS, _number(asked, "wait", WAIT_SECONDS if count else 0.0)
@@ -151,7 +151,7 @@ def _good(seen: Seen) -> dict[str, Any]:
 
 
 def _has(event: Mapping[str, Any], asked: Mapping[str, str]) -> bool:
-    """Tell whether an event is one that a question asks for."""
+    """Return whether an event matches a query."""
     column, _, value = asked.get("match", "").partition("=")
     values = event.get("row", event.get("original"))
     is_match = not column or (
@@ -167,7 +167,7 @@ def _number(asked: Mapping[str, str], name: str, otherwise: float) -> float:
     except ValueError:
         found = -1.0
     if not 0 <= found < float("inf"):
-        raise RefusedError(400, f"{name} is a number, 0 or more")
+        raise RefusedError(400, f"{name} must be a number, 0 or more")
     return found
 
 

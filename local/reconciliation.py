@@ -25,12 +25,12 @@ class TablePlace(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TableOutcome:
-    """What became of some rows.
+    """The outcome of some rows.
 
     Attributes:
-        place: the table that they are in, or that they were meant for.
+        place: the table that they are in, or were meant for.
         event_ids: the event id of each row.
-        kind: how they are set aside, as the ledger calls it; empty if they are in Treasure Data.
+        kind: the ledger's name for how they are set aside; empty if they are in Treasure Data.
         reason: why they are set aside.
     """
 
@@ -45,7 +45,7 @@ class Reconciliation:
     """The counts of one run.
 
     Attributes:
-        requests: number of requests exchange.
+        requests: number of requests exchanged.
         without_events: of these, requests that carry no events, such as preflights.
         refused: of these, requests that were refused as a whole, by code.
         errors: responses that are missing or inconsistent.

@@ -1,7 +1,7 @@
 """Recreates events/: `python -m local.record` drives a real browser through the demo site on the local stack.
 
-Chromium reaches the sites and the gateway under host names, so that origins, referrers and preflights are those of real
-pages. The recording holds its requests as the gateway received them, the payload 2.0 events that the gateway made from
+Chromium reaches the sites and the gateway under host names, so that origins, referrers and preflights are like those of real
+pages. The recording consists of its requests as the gateway received them, the payload 2.0 events that the gateway made from
 them, and Kinesis events with the records that the ingest made from those.
 """
 
@@ -52,7 +52,7 @@ BROWSER_ARGUMENTS = (
 )
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 _SHARD = "shardId-000000000000"
-_VISITS = 16  # envelopes in the event of visits
+_VISITS = 16  # envelopes in the event `visits`
 _QUIET_SECONDS = 0.2
 _PATIENCE_SECONDS = 10.0
 
@@ -85,7 +85,7 @@ class GatewayLog:
     """Reads the gateway's log of requests, step by step.
 
     Args:
-        path: of the log, one JSON object per line.
+        path: the log, one JSON object per line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -218,8 +218,8 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     """Write a recording and the events to a folder.
 
     Args:
-        folder: normally events/.
-        visits: how many, besides one to each site and all mistakes.
+        folder: the target folder, normally events/.
+        visits: number of visits, besides one to each site and all mistakes.
         say: prints progress.
 
     Raises:
@@ -310,7 +310,7 @@ def _read(stack: LocalStack, after: str) -> list[Any]:
 def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
     """Return an event with the records after a sequence number, at most `most` of them.
 
-    Their own sequence numbers would be taken for those of other records by every other stack; what they get instead is free in all.
+    They get new sequence numbers that no stack uses. In another stack, their own could belong to other records.
     """
     mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
     numbered = [
@@ -322,7 +322,7 @@ def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any
 
 
 def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:
-    """Return the event with the message that the ingest would have queued, had the stream refused one of its records."""
+    """Return the event with the message that the ingest would have queued if the stream had rejected one of its records."""
     record = _read(stack, "")[: number + 1][-1]
     arrived = str(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
     texts = {"partition_key": record["PartitionKey"], "refused": "true"}

@@ -25,7 +25,7 @@ class RecordedRequest:
         method: for example `GET`.
         target: path and query, as in the request line.
         headers: names and values, in order.
-        body: as sent, so compressed if `content-encoding` says so.
+        body: as sent, so compressed if there is a `content-encoding`.
     """
 
     step: str
@@ -56,7 +56,7 @@ class RecordedRequest:
 
     @classmethod
     def from_line(cls, line: str) -> "RecordedRequest":
-        """Return the request that a line of a recording holds.
+        """Return the request in a line of a recording.
 
         Raises:
             ValueError, KeyError, TypeError: the line is not a recorded request.

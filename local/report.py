@@ -1,4 +1,4 @@
-"""Prints the progress and the result of the demo, on a terminal or into a log."""
+"""Prints the progress and the result of the demo, on a terminal or in a log."""
 
 from collections.abc import Mapping
 from types import TracebackType

@@ -115,14 +115,14 @@ def _session() -> Session:
 def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Create the resources of template.yaml, those that do not exist, and return their names.
+    """Create the resources of template.yaml that do not exist yet, and return their names.
 
     Args:
-        endpoint: of AWS.
+        endpoint: the URL of AWS.
         shards: number of shards of the stream.
         signing_secrets: secrets that sign write keys, by id.
-        td_api_key: API key of Treasure Data.
-        redis_url: of the Redis that holds the accounts.
+        td_api_key: Treasure Data's API key.
+        redis_url: the URL of the Redis with the accounts.
 
     Raises:
         ClientError: AWS rejected a request.
@@ -138,7 +138,7 @@ def create(
     }
     if "SecretList" in (found := secrets.list_secrets()) and found["SecretList"]:
         secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
-        return resources  # all of it is kept from an earlier run; secrets are created last
+        return resources  # everything exists from an earlier run, because secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
     resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)

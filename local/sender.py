@@ -20,7 +20,7 @@ class Exchange:
 
     Attributes:
         request: the recorded request.
-        status: of the response; 0 if there was none.
+        status: the response's status; 0 if there was no response.
         acknowledgement: what the response says about the events.
         error: why there is no acknowledgement; empty if there is one.
     """
@@ -37,9 +37,9 @@ def send(
     """Send the requests in order, and return when each has a response.
 
     Args:
-        url: the gateway's.
+        url: the gateway's URL.
         requests: what to send.
-        connections: how many to use at once.
+        connections: number of connections.
         done: called with each exchange when it is complete, by one thread at a time.
     """
     waiting: queue.SimpleQueue[RecordedRequest] = queue.SimpleQueue()

@@ -38,7 +38,7 @@ PORTS = (
     "valkey",
     *(name for name in _SERVICES if name != "ingest"),
 )
-"""What listens, in the order of the ports."""
+"""The parts that listen on a port, in the order of their ports."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,21 +50,21 @@ class Addresses:
     aws: str
     redis: str
     functions: Mapping[str, str]
-    """The endpoint of Lambda's Invoke API for each function but the ingest, by logical id."""
+    """The endpoint of Lambda's Invoke API for each function except the ingest, by logical id."""
 
 
 class LocalStack:
     """The whole pipeline. A context manager that starts and stops it.
 
     Args:
-        folder: for logs and data; emptied at the start.
+        folder: the folder for logs and data, emptied at the start.
         shards: number of shards of the stream.
         redrive_seconds: how often to redrive what is set aside.
-        window_seconds: how long the worker's batches may fill. Shorter than when deployed, since somebody is watching.
+        window_seconds: how long the worker's batches may fill. Shorter than in a deployed stack, because somebody is watching.
         record: file to which the gateway appends each request, as one JSON object per line.
         accounts: the accounts in Redis.
-        parameters: values of template parameters, where they differ from the local stack's.
-        keep: go on with the data of the last stack in this folder, instead of emptying it.
+        parameters: values of template parameters that differ from the local stack's.
+        keep: keep the data of the last stack in this folder, instead of emptying it.
         base_port: the first of the ports of `PORTS`; 0 for any free ports.
     """
 
@@ -109,10 +109,10 @@ class LocalStack:
         return self._addresses
 
     def start(self) -> None:
-        """Start all parts and return when events can be sent and are delivered.
+        """Start all parts, and return when events can be sent and are delivered.
 
-        If a part ends meanwhile, because another process took its port or the machine ran out of memory, all start once
-        more.
+        If a part exits during the start, because another process took its port or the machine ran out of memory, all parts start
+        once more.
 
         Raises:
             PartError: a part did not start; none is left running.
@@ -149,15 +149,13 @@ class LocalStack:
             part.check()
 
     def revive(self) -> list[str]:
-        """Start parts again that have exited, and return a line for each that was started."""
+        """Restart parts that have exited, and return a line for each."""
         return [
-            f"{part.name} ended {ended} and was started again"
-            for part in self.parts
-            if (ended := part.revive())
+            f"{part.name} exited {ended} and was restarted" for part in self.parts if (ended := part.revive())
         ]
 
     def restart_functions(self) -> None:
-        """Let the functions run the code as it is now."""
+        """Restart the functions, so that they run the current code."""
         for part in self.parts:
             if part.name in _SERVICES:
                 part.pause(0)

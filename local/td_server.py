@@ -11,10 +11,10 @@ from local.parent_watch import ParentWatch
 
 
 class LastingTreasureData:
-    """The double, which has everything that it acknowledged when it starts again.
+    """The double, with a journal: after a restart it still has everything that it acknowledged.
 
     Args:
-        folder: where the journal is.
+        folder: the folder of the journal.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -26,7 +26,7 @@ class LastingTreasureData:
             self._carry_out(request, at)
 
     def handle(self, request: Request) -> Response:
-        """Carry out a request; what changed something is in the journal when this returns."""
+        """Execute a request. If it changed something, it is in the journal when this returns."""
         with self._lock:
             at = self._clock.now()
             response = self._carry_out(request, at)

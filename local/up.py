@@ -1,6 +1,6 @@
 """`make up`: runs the whole pipeline on this machine until it is stopped, with a page that shows it at work.
 
-A part that dies is started again. Ports are the same at every start, so that snippets and bookmarks stay valid.
+A part that dies is restarted. Ports are the same at every start, so that snippets and bookmarks stay valid.
 """
 
 import argparse
@@ -51,16 +51,16 @@ _SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
 
 
 class PortInUseError(SluiceError):
-    """Somebody else listens on one of the ports."""
+    """Another program listens on one of the ports."""
 
 
 def base_port(home: Path, wanted: int | None) -> int:
-    """Return the first port of the stack, and remember it: the one that is wanted, else the last one, else 8700.
+    """Return the first port of the stack, and remember it: the wanted port, or else the last one, or else 8700.
 
-    If nothing was wanted and another program has the default ports, the next ones are taken.
+    If neither is given and another program has the default ports, the next free ones are used.
 
     Raises:
-        PortInUseError: they are in use.
+        PortInUseError: the ports are in use.
     """
     file = home / _PORT_FILE
     remembered = int(file.read_text()) if file.exists() else None
@@ -71,8 +71,8 @@ def base_port(home: Path, wanted: int | None) -> int:
             file.write_text(str(base))
             return base
     raise PortInUseError(
-        f"Port {busy[0]} is in use. Stop the program that uses it, or choose others with --port FIRST: "
-        f"the stack needs {len(PORTS)} ports from there on."
+        f"Port {busy[0]} is in use. Stop the program that uses it, or choose other ports with --port FIRST: "
+        f"the stack needs {len(PORTS)} consecutive ports."
     )
 
 
@@ -148,7 +148,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
 
 
 def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
-    """Return the page: a console that may change everything, and the local stack's own parts."""
+    """Return the page: a console with all changes allowed, and the local stack's own sections."""
     clock = SystemClock()
     described_stack = described(stack.describe())
     view = ConsoleView(
@@ -175,7 +175,7 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
 
 
 def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool) -> NoReturn:
-    """Start parts again that die and, with `reload`, the functions whenever the code changes."""
+    """Restart parts that die and, with `reload`, the functions whenever the code changes."""
     changed = _last_change() if reload else 0.0
     while True:
         for line in stack.revive():
@@ -184,28 +184,28 @@ def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool
         if reload and (now := _last_change()) != changed:
             changed = now
             stack.restart_functions()
-            console.print("The code has changed; the functions run it now.")
+            console.print("The code has changed. The functions were restarted.")
         time.sleep(_CHECK_SECONDS)
 
 
 def _last_change() -> float:
-    """Return when a module was changed last."""
+    """Return when a module was last changed, UNIX seconds."""
     root = Path(__file__).parents[1]
     return max(file.stat().st_mtime for package in _SOURCES for file in (root / package).rglob("*.py"))
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
-    """Return the HTML that loads the browser SDK or, if the SDK is not built, a message that says how to build it.
+    """Return the HTML that loads the browser SDK or, if the SDK is not built, a message that tells how to build it.
 
     Args:
-        endpoint: where to send events.
+        endpoint: the URL to which to send events.
         key: the write key.
         sdk: the folder of the built SDK.
     """
     try:
         template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
     except Failure as failure:
-        return f'<p role="alert">This page sends no events: {escape(str(failure))}.</p>'
+        return f'<p role="alert">This page cannot send events: {escape(str(failure))}.</p>'
     return browser_sdk.snippet(template, endpoint=endpoint, key=key, host="/sdk")
 
 
@@ -239,14 +239,16 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, help="the first port; remembered for the next start (default: 8700)"
     )
-    parser.add_argument("--keep", action="store_true", help="go on with the data of the last run")
+    parser.add_argument("--keep", action="store_true", help="keep the data of the last run")
     parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
-    parser.add_argument("--log-level", choices=("INFO", "WARN"), help="of the functions (default: INFO)")
+    parser.add_argument(
+        "--log-level", choices=("INFO", "WARN"), help="log level of the functions (default: INFO)"
+    )
     parser.add_argument(
         "--record",
         type=Path,
         metavar="FILE",
-        help="append each request, and the event that the gateway makes of it, as a line of JSON",
+        help="append each request, and the event that the gateway makes from it, as a line of JSON",
     )
     options = parser.parse_args()
     exit_on_signals()

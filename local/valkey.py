@@ -26,7 +26,7 @@ _PORT = "valkey.port"
 
 
 class NoValkeyError(SluiceError):
-    """There is no server to run. The message says what to install."""
+    """There is no server to run. The message tells what to install."""
 
 
 def find_server() -> str:
@@ -54,13 +54,13 @@ def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subpr
     """Start a server that keeps its data in a folder; return its process and port once it accepts connections.
 
     Args:
-        folder: its working directory. Data of an earlier server there are loaded.
+        folder: its working directory. It loads the data of an earlier server there.
         port: where to listen; 0 is any free port.
         is_quiet: discard its log.
 
     Raises:
         NoValkeyError: there is no executable.
-        OSError: it did not start; its log on standard error says why.
+        OSError: it did not start; its log on standard error shows why.
     """
     binary = find_server()
     _end_predecessor(folder)
@@ -79,14 +79,14 @@ def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subpr
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on at the moment."""
+    """Return a port on which nothing listens at the moment."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port: int = probe.getsockname()[1]
     return port
 
 
 def _end_predecessor(folder: Path) -> None:
-    """End a server of this folder whose part was killed, and which nobody has told to end."""
+    """Stop an earlier server in this folder, which kept running when its part was killed."""
     try:
         port = int((folder / _PORT).read_text())
         with Redis(host="127.0.0.1", port=port, decode_responses=True) as left:
@@ -111,7 +111,7 @@ def main() -> None:
 
 
 def _follow(server: subprocess.Popen[bytes]) -> None:
-    """Exit if the server has, so that this part is started again."""
+    """Exit if the server has exited, so that this part is restarted."""
     if server.poll() is not None:
         sys.exit(f"the server exited with status {server.returncode}")
 

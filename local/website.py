@@ -22,7 +22,7 @@ class Website:
     Args:
         endpoint: where the pages send their events, for example `http://127.0.0.1:8000`.
         keys: write keys by name.
-        folder: of the pages.
+        folder: the folder of the pages.
         snippet: HTML that loads the browser SDK.
     """
 

@@ -1,4 +1,4 @@
-/* What the local stack adds to the console: sends events like a web site, and breaks parts of the stack. */
+/* The local stack's additions to the console: sends events like a web site, and breaks parts of the stack. */
 import { $, element, plural } from "/page.js";
 
 /* --- send events --- */
@@ -76,7 +76,7 @@ function renderParts({ parts, outages }) {
   }
   const said = parts.filter((part) => !part.running || part.restarts).map((part) => {
     const state = part.paused ? "broken on purpose" : part.running ? "running again" : "down";
-    return element("li", "", `${part.name}: ${state}${part.restarts ? `, started again ${plural(part.restarts, "time")}, ended ${part.ended}` : ""}`);
+    return element("li", "", `${part.name}: ${state}${part.restarts ? `, restarted ${plural(part.restarts, "time")}, last exited ${part.ended}` : ""}`);
   });
   $("parts").replaceChildren(...(said.length ? said : [element("li", "quiet", "all parts are running")]));
 }

@@ -19,7 +19,7 @@ export function element(tag, className, ...children) {
 
 /* --- talk to the console --- */
 
-// The token stands behind # in the address, so that no browser sends it anywhere. It is taken out of the address bar.
+// The token follows the # in the address, so browsers never send it. It is then removed from the address bar.
 const given = new URLSearchParams(location.hash.slice(1)).get("token");
 if (given) {
   sessionStorage.setItem("token", given);
@@ -34,7 +34,7 @@ export async function ask(path, document) {
     Object.assign(options, { method: "POST", body: JSON.stringify(document) });
   }
   const answer = await fetch(path, options);
-  const content = await answer.json().catch(() => ({ error: "The console has failed; its terminal says why" }));
+  const content = await answer.json().catch(() => ({ error: "The console has failed: see its terminal" }));
   if (!answer.ok) throw Object.assign(new Error(content.error), { status: answer.status });
   return content;
 }
@@ -44,7 +44,7 @@ $("pause").onclick = () => {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", paused);
   $("pause").textContent = paused ? "Resume" : "Pause";
-  $("stale").textContent = paused ? "Paused: this is how it was. Events that arrive meanwhile are shown when you resume." : "";
+  $("stale").textContent = paused ? "Paused. Events that arrive in the meantime are shown when you resume." : "";
 };
 
 async function repeat(milliseconds, work) {
@@ -55,7 +55,7 @@ async function repeat(milliseconds, work) {
         await work();
       } catch (error) {
         pause = RETRY_MS;
-        const said = error.status ? `${error.message}.` : "The console does not respond. It has stopped or is stopping.";
+        const said = error.status ? `${error.message}.` : "The console does not respond. It may have been stopped.";
         verdict("bad", said[0].toUpperCase() + said.slice(1));
       }
     }
@@ -67,7 +67,7 @@ async function repeat(milliseconds, work) {
 
 let state;
 
-/* Show how the stack is. Its age and counts change all the time; a screen reader is told only of another state. */
+/* Show the state. Ages and counts change constantly, so screen readers hear only changes of the state itself. */
 function verdict(kind, text, state = text) {
   $("verdict").className = kind;
   if ($("verdict").textContent !== text) $("verdict").textContent = text;
@@ -94,7 +94,7 @@ function render(found) {
 
 function renderLook(look) {
   if (look.error) verdict("bad", `UNKNOWN: ${look.error}.`);
-  else if (!look.known) verdict("busy", "Looking …");
+  else if (!look.known) verdict("busy", "Loading …");
   else {
     const [worst, ...others] = look.lines;
     verdict({ healthy: "good", attention: "bad" }[worst.health] ?? "busy", worst.line, look.lines.map((one) => one.health).join());
@@ -144,8 +144,8 @@ function renderAside(look) {
     return item;
   });
   update($("aside-list"), items.length ? items : [element("li", "quiet", "nothing")]);
-  const hint = state.allows_changes || !look.aside.length ? "" : "Read-only. With --allow-changes this page can redrive and drop.";
-  $("aside-note").textContent = look.aside_is_complete ? hint : `Not everything was counted. ${hint}`;
+  const hint = state.allows_changes || !look.aside.length ? "" : "Read-only. Start the console with --allow-changes to redrive and drop.";
+  $("aside-note").textContent = look.aside_is_complete ? hint : `This count is incomplete. ${hint}`;
 }
 
 function actionButton(what, one) {
@@ -163,7 +163,7 @@ function renderActions(actions) {
   $("actions-part").hidden = !actions.length;
   update($("actions"), actions.map((action) => {
     const outcomes = Object.entries(action.result ?? {}).filter(([name, rows]) => OUTCOMES[name] && rows).map(([name, rows]) => `${number(rows)} ${OUTCOMES[name]}`);
-    const said = { running: "running …", failed: action.error, done: outcomes.join(", ") || "nothing was left to do" }[action.state];
+    const said = { running: "running …", failed: action.error, done: outcomes.join(", ") || "no rows were left" }[action.state];
     return element("li", "", element("span", "", `${action.what === "drop" ? "Drop" : "Redrive"} of ${plural(action.rows, "row")} of ${action.account}: ${said}`),
       element("small", "", `${clock(action.at)}, ${KINDS[action.kind] ?? action.kind}: ${action.reason}`));
   }));
@@ -177,8 +177,8 @@ function renderCounts(counts) {
     $(name).classList.toggle("some", value > 0);
   }
   const said = counts.error ? `Counts: ${counts.error}.` : counts.known ? `As of ${clock(counts.at)}.` : "Counting …";
-  $("flow-note").textContent = state.flow ? "" : `${said} ${counts.known && !counts.is_complete ? "There is more on the stream." : ""}`;
-  $("tables-note").textContent = `${said} Seen and rates are by when the worker planned the rows.`;
+  $("flow-note").textContent = state.flow ? "" : `${said} ${counts.known && !counts.is_complete ? "More events are on the stream." : ""}`;
+  $("tables-note").textContent = `${said} Times and rates refer to when the worker planned the rows.`;
   if (!counts.known) return;
   const rows = counts.tables.map((one) => {
     const cells = [one.received, one.delivered, one.in_flight, Object.values(one.aside).reduce((sum, n) => sum + n, 0), one.per_minute];
@@ -224,7 +224,7 @@ function hours(counts) {
 }
 
 function renderAccounts(accounts) {
-  $("accounts-note").textContent = accounts.error ? `${accounts.error}.` : !accounts.known ? "Asking Redis …" : accounts.applied_at ? `Applied ${accounts.applied_at}.` : "Redis is empty: apply accounts.yaml.";
+  $("accounts-note").textContent = accounts.error ? `${accounts.error}.` : !accounts.known ? "Reading Redis …" : accounts.applied_at ? `Applied ${accounts.applied_at}.` : "Redis is empty: apply accounts.yaml.";
   if (!accounts.known) return;
   const items = accounts.accounts.map((one) => {
     const revoked = one.revoked_key_ids.length ? `revoked keys: ${one.revoked_key_ids.join(", ")}` : "";
@@ -241,7 +241,7 @@ function renderCost(cost) {
   $("cost-part").hidden = !cost;
   if (!cost) return;
   const dollars = (usd) => `$${usd.toLocaleString("en", { minimumFractionDigits: 2 })}`;
-  renderPairs($("cost"), [["So far this month", dollars(cost.so_far)], ["The month, at this rate", dollars(cost.month)]]);
+  renderPairs($("cost"), [["So far this month", dollars(cost.so_far)], ["Whole month, at this rate", dollars(cost.month)]]);
   $("cost-note").textContent = `Estimated for ${plural(cost.rows, "row")} since ${cost.since.slice(0, 10)}, at AWS's list prices of ${cost.prices_read_on}.`;
 }
 
@@ -253,7 +253,7 @@ function renderAddresses(addresses) {
   update($("addresses"), Object.entries(addresses).map(([name, address]) => element("span", "", `${name} `, element("code", "", address))));
 }
 
-/* Replace children only where they differ, so that focus, selection and screen readers are left alone. */
+/* Replace the children only if they differ, to keep the focus and selection and not to disturb screen readers. */
 function update(parent, children) {
   const before = document.activeElement?.dataset?.key;
   if (parent.childNodes.length === children.length && children.every((child, index) => child.isEqualNode(parent.childNodes[index]))) return;
@@ -282,7 +282,7 @@ async function confirm(what, one) {
   const isDrop = what === "drop";
   const rows = `${plural(one.rows, "row")} of ${one.account}`;
   $("confirm-title").textContent = isDrop ? `Drop ${rows}?` : `Redrive ${rows}?`;
-  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives them up and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
+  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives up these rows and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
   $("confirm-word-part").hidden = !isDrop;
   $("confirm-word").value = "";
   $("confirm-yes").textContent = isDrop ? "Drop them" : "Redrive them";
@@ -305,7 +305,7 @@ $("confirm-no").onclick = () => $("confirm").close("");
 
 /* --- live events --- */
 
-// What Sluice and its clients add to every event; an event's own columns come first.
+// Columns that Sluice and its clients add to every event. An event's own columns come first.
 const ADDED = /^(td_.*|time|event_id|received_at|sent_at|batch_id|bot)$/;
 const events = [];
 const keys = new Map();

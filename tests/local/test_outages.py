@@ -87,7 +87,7 @@ def test_a_stream_that_refuses_sends_events_through_the_queue(sluice: Sluice, ou
 
 def test_what_cannot_be_broken_is_refused(outages: Outages) -> None:
     """With what can be."""
-    with pytest.raises(UnknownTargetError, match="'dynamodb' cannot be broken"):
+    with pytest.raises(UnknownTargetError, match="'dynamodb' is not a target"):
         outages.order("dynamodb", 1)
 
 
