@@ -36,7 +36,7 @@ def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator
     """Yield the rows that are set aside, one outcome for each chunk.
 
     Args:
-        resources: the bucket, which has the rows, and the ledger, which tells which of them are set aside and why.
+        resources: the bucket, which has the rows, and the ledger, which says which of them are set aside and why.
         accounts: the accounts by name, for the databases of their rows.
     """
     s3, bucket = resources.client("s3"), resources.aside_bucket

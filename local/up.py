@@ -195,7 +195,7 @@ def _last_change() -> float:
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
-    """Return the HTML that loads the browser SDK or, if the SDK is not built, a message that tells how to build it.
+    """Return the HTML that loads the browser SDK or, if the SDK is not built, a message that says how to build it.
 
     Args:
         endpoint: the URL to which to send events.

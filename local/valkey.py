@@ -26,7 +26,7 @@ _PORT = "valkey.port"
 
 
 class NoValkeyError(SluiceError):
-    """There is no server to run. The message tells what to install."""
+    """There is no server to run. The message says what to install."""
 
 
 def find_server() -> str:

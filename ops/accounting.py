@@ -1,7 +1,7 @@
 """Reconciles what was received with what happened to it, by account and table.
 
 The ledger has rows once the worker has planned them. What is not planned yet is counted in records: those on the stream after the
-last span of each shard's chain, and those in the overflow queue. Object names tell whether the bucket has what is set aside.
+last span of each shard's chain, and those in the overflow queue. Object names show whether the bucket has what is set aside.
 
 The worker may keep running. The end of each chain is read first: spans planned later are ignored, and their records count as
 unread. A span is one item, read atomically, so the sums hold at any time. Memory grows with the number of set-aside chunks, not

@@ -64,7 +64,7 @@ _ONE_EVENT: Sequence[Any] = ({}, {"created": True})
 def answer_line(
     method: str, target: str, status: int, headers: Sequence[tuple[str, str]], body: bytes
 ) -> bytes:
-    """Return the line for a response; empty if it tells nothing about events.
+    """Return the line for a response; empty if it says nothing about events.
 
     Dialects answer with a count, with a receipt for each event, or only with the status, which counts as one event. Any other
     form counts as no event.

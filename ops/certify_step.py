@@ -8,11 +8,11 @@ from ops.certify_stage import DeployedStage
 
 
 class Untried(Exception):  # noqa: N818 -- not an error
-    """A step was not tried; the message tells why."""
+    """A step was not tried; the message says why."""
 
 
 class Impossible(Exception):  # noqa: N818 -- not an error
-    """A step is not possible on this stage; the message tells why."""
+    """A step is not possible on this stage; the message says why."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,7 +29,7 @@ _MOST_BYTES = 100_000
 
 
 class RefusedError(Exception):
-    """A request that is refused; the message tells why."""
+    """A request that is refused; the message says why."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)

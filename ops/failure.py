@@ -1,4 +1,4 @@
-"""Error messages: one line that tells what went wrong and what to do."""
+"""Error messages: one line that says what went wrong and what to do."""
 
 import click
 from botocore import exceptions
@@ -18,7 +18,7 @@ from botocore.exceptions import (
 from shared.errors import UnavailableError
 
 FAILED = 1
-"""Exit code: the command failed; one line on standard error tells what to do."""
+"""Exit code: the command failed; one line on standard error says what to do."""
 UNFINISHED = 3
 """Exit code: the command did what it could, or completed a check, and something needs attention."""
 TIMED_OUT = 4
@@ -28,7 +28,7 @@ INTERRUPTED = 130
 
 EXIT_CODES = {
     0: "success, or nothing needs attention",
-    FAILED: "failed; one line on standard error tells why and what to do",
+    FAILED: "failed; one line on standard error says why and what to do",
     2: "invalid command line",
     UNFINISHED: "`status`, `doctor`, `preflight` or `certify` found something that needs attention; `plan check` or `plan diff` found differences; `replay` or `redrive` did not finish everything; `wait`: the table is complete except for set-aside rows",
     TIMED_OUT: "`wait`: the table is not complete within --timeout",
@@ -58,7 +58,7 @@ _NEW_CREDENTIALS = "log in again (`aws sso login`, or new keys in the environmen
 
 
 class Failure(click.ClickException):
-    """The command failed. The message is one line that tells what to do."""
+    """The command failed. The message is one line that says what to do."""
 
     exit_code = FAILED
 

@@ -1,7 +1,7 @@
 """Finds events: where they are, and what happened to them.
 
 `ops.sightings` searches the envelopes on the stream, in the archive and in the overflow queue; this module searches the rows in
-the set-aside store. The ledger tells what happened to an event, through the span of its record and the chunk of its row. A search
+the set-aside store. The ledger shows what happened to an event, through the span of its record and the chunk of its row. A search
 consumes and changes nothing.
 """
 
@@ -327,7 +327,7 @@ def _place(one: Whereabouts) -> tuple[object, ...]:
 
 
 def _began(span: Span, entry: Entry) -> float:
-    """Return when a chunk entered its state, UNIX seconds; 0 if the ledger does not tell."""
+    """Return when a chunk entered its state, UNIX seconds; 0 if the ledger does not say."""
     if entry.state in ASIDE:
         return entry.aside_at / 1000
     if entry.state is State.PENDING:

@@ -29,7 +29,7 @@ _NEXT = {
     Stage.DEAD_LETTER: "Fix the cause, then run `sluice redrive {option} --kind dead`.",
     Stage.DROPPED: "An operator gave it up.",
     Stage.MISSING: "Its record expired before it could be sent.",
-    Stage.REJECTED: "Its sender received this error code, which tells what to fix.",
+    Stage.REJECTED: "Its sender received this error code, which says what to fix.",
     Stage.COPY: "It does not count, because another copy of its request does.",
     Stage.UNKNOWN: "The records that were planned with it have expired, and not all of their rows share a state.",
 }

@@ -135,7 +135,7 @@ def _service(stack: Stack, log_stream: str) -> str:
 def _note(service: str, line: str) -> Note | None:
     """Parse a log line. Return None unless it is a warning, an error, or Lambda's report of a failed invocation.
 
-    Sluice's own lines name their service, which counts if the log does not tell the function.
+    Sluice's own lines name their service, which counts if the log does not name the function.
     """
     try:
         said = json.loads(line)

@@ -72,7 +72,7 @@ class OpenSpan:
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """Open spans, oldest first. `is_complete` tells whether the whole ledger was searched."""
+    """Open spans, oldest first. `is_complete` says whether the whole ledger was searched."""
 
     spans: tuple[OpenSpan, ...] = ()
     is_complete: bool = True

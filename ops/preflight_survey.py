@@ -44,7 +44,7 @@ class Site(Protocol):
         ...
 
     def may_import(self, database: str) -> bool | None:
-        """Return whether the key may import into a database; None if the response does not tell."""
+        """Return whether the key may import into a database; None if the response does not say."""
         ...
 
 

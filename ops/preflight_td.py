@@ -13,7 +13,7 @@ from worker.chunk import compress
 from worker.treasure_data import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"
-"""The target of an empty import, whose response tells whether the key may import. The table need not exist."""
+"""The target of an empty import, whose response shows whether the key may import. The table need not exist."""
 
 _API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
 _PROBE_SECONDS = 10.0
@@ -81,7 +81,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
 def _import_right(site: Site, database: str) -> CheckResult:
     allowed = site.may_import(database)
     if allowed is None:
-        return unknown("import permission", "Treasure Data's response does not tell. Try again later.")
+        return unknown("import permission", "Treasure Data's response does not say. Try again later.")
     if not allowed:
         return fault(
             "import permission", f"The key may not import into {database}.", "Give its user this permission."

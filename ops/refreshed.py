@@ -86,7 +86,7 @@ class Refreshed[T]:
             self._due = float("-inf")
 
     def refresh(self) -> None:
-        """Refresh the value now. If that fails, the reading tells why."""
+        """Refresh the value now. If that fails, the reading says why."""
         began = self._clock.now()
         try:
             self._put(Reading(self._get(), began), began)

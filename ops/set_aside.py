@@ -1,4 +1,4 @@
-"""Set-aside chunks according to the ledger: its worklist tells which spans have some, and the spans tell which."""
+"""Set-aside chunks according to the ledger: its worklist says which spans have some, and the spans say which."""
 
 import time
 from collections.abc import Iterator

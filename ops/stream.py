@@ -32,7 +32,7 @@ Read = Mapping[str, Any]
 class Border:
     """Where a range begins or ends: a time (UNIX seconds), a sequence number, or by default the stream's own end.
 
-    `is_fixed` tells that the operator's text means the same at any time, unlike `2h`.
+    `is_fixed` says that the operator's text means the same at any time, unlike `2h`.
     """
 
     at: float | None = None
