@@ -37,7 +37,7 @@ def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path
     assert {"not tried"} == {one["verdict"] for one in report["assumptions"]}
     assert [] == list(tmp_path.rglob("*.broken.json"))
     assert [] == [line for line in page.splitlines() if len(line) > 80]
-    assert "This was an emulator" in page
+    assert "This run used an emulator" in page
     assert before == [stack.variables(name) for name in RESTARTED]
 
 

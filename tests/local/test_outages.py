@@ -48,7 +48,7 @@ def outages(sluice: Sluice) -> Outages:
     ("target", "account", "said"),
     [
         ("td", "outlet", ("Treasure Data answers 503",)),
-        ("answers", "app", ("breaks connections off", "in doubt")),
+        ("answers", "app", ("closes connections early", "in doubt")),
         ("redis", "news", ("Redis does not say",)),  # whose database the worker does not know yet
         ("worker", "outlet", ("",)),
     ],

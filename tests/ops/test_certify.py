@@ -118,7 +118,7 @@ def test_a_report_fits_80_columns() -> None:
 
 def test_a_report_of_an_emulator_says_so() -> None:
     """It is not taken for one of AWS."""
-    assert "This was an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
+    assert "This run used an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
     assert "emulator" not in a_report().markdown()
 
 
@@ -334,7 +334,7 @@ def test_a_resumed_run_repeats_only_what_did_not_pass(tmp_path: Path) -> None:
 
 def test_there_may_be_no_run_to_resume(tmp_path: Path) -> None:
     """It says what to do."""
-    with pytest.raises(Failure, match="begin one without --resume"):
+    with pytest.raises(Failure, match="start one without --resume"):
         CertifyRun.resumed(tmp_path / "run.json")
 
 
@@ -401,7 +401,7 @@ def test_a_secret_that_others_may_use_is_left_alone(breaking: Any, parameter: st
     stage: Any = Untouched()
     stage.parameters = {parameter: "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shared"}
 
-    with pytest.raises(Impossible, match="not the stack's own"), breaking(stage):
+    with pytest.raises(Impossible, match="in a secret outside the stack"), breaking(stage):
         raise AssertionError
 
 

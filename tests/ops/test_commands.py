@@ -203,7 +203,7 @@ def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str
         ),
         (
             "record --local -o {file} --from now",
-            "Error: shardId-000000000000 has no record there: give an earlier",
+            "Error: shardId-000000000000 has no records in this range: use an earlier",
         ),
     ],
 )

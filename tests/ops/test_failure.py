@@ -187,8 +187,8 @@ def test_a_redis_that_cannot_be_reached(tmp_path: Path) -> None:
 
     assert 1 == result.exit_code
     assert result.stderr == (
-        "Error: Redis does not answer: Connection refused. The worker holds and loses nothing meanwhile; "
-        "look whether Redis runs and lets this stack in\n"
+        "Error: Redis does not answer: Connection refused. The worker holds rows until Redis is back, and loses none. "
+        "Check that Redis is running and accepts connections from this stack\n"
     )
 
 
