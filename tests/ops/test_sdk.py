@@ -83,7 +83,7 @@ def test_a_version_that_is_published_is_never_overwritten(s3: MemoryS3, tmp_path
 
 def test_a_build_that_is_not_there_is_said_so(tmp_path: Path) -> None:
     """Who has not built the SDK is told how."""
-    with pytest.raises(Failure, match="the browser SDK is not built: `make sdk`"):
+    with pytest.raises(Failure, match="the browser SDK is not built: run `make sdk`"):
         Build(tmp_path)
 
 
@@ -141,7 +141,7 @@ def test_publishing_to_a_stack_and_issuing_a_key_give_the_same_snippet(
         "the browser SDK is not built" in before["remark"]
     )
     assert ([], 0) == (dry["put"], empty)
-    assert (0, "0.1.0/sluice.js  put") == (published.exit_code, published.stdout.splitlines()[0])
+    assert (0, "0.1.0/sluice.js  published") == (published.exit_code, published.stdout.splitlines()[0])
     assert "key:'YOUR-KEY'" in published.stdout
     assert f"key:'{after['key']}'" in after["script"]
     assert f'src="{host.url}/0.1.0/sluice.js"' in after["script"]
