@@ -1,4 +1,4 @@
-"""Accounts from Redis: memory doubles for the rules, real Valkey servers for the protocol."""
+"""The account cache: in-memory doubles test the rules, real Valkey servers test the protocol."""
 
 import socket
 import subprocess
@@ -28,7 +28,7 @@ BLOG = Account("blog_db", "disabled")
 
 
 def fill(client: Any, *, sentinel: bool = True) -> None:
-    """Write two accounts and one that is none."""
+    """Write two valid accounts and one invalid one."""
     for name, account in (("shop", SHOP), ("blog", BLOG)):
         client.hset(KEYS.of(name), mapping=account.to_fields())
     client.hset(KEYS.of("odd"), mapping={"database": "No!"})
@@ -41,8 +41,8 @@ def cache(client: Any, clock: ManualClock | None = None) -> AccountCache:
     return AccountCache(lambda: client, KEYS, clock or ManualClock(), CollectedTelemetry())
 
 
-def test_answers() -> None:
-    """Known accounts, unknown ones and those that are none are told apart."""
+def test_resolves_known_unknown_and_invalid_accounts() -> None:
+    """A malformed account is INVALID, and one that Redis does not have is UNKNOWN."""
     client = MemoryRedis()
     fill(client)
 
@@ -54,16 +54,16 @@ def test_answers() -> None:
     }
 
 
-def test_missing_sentinel_makes_nobody_unknown() -> None:
-    """Without the sentinel, accounts that are there count and those that are not have no answer."""
+def test_without_the_sentinel_no_account_is_unknown() -> None:
+    """An empty Redis may have lost its data: accounts that it has resolve, and the others get no answer."""
     client = MemoryRedis()
     fill(client, sentinel=False)
 
     assert {"shop": SHOP} == cache(client).resolve(["shop", "nobody"])
 
 
-def test_fresh_then_asked_again() -> None:
-    """An answer is believed for a minute; then a change shows."""
+def test_answers_are_cached_for_a_minute() -> None:
+    """Within 60 s Redis is not asked again; after that, a change takes effect."""
     client, clock = MemoryRedis(), ManualClock()
     fill(client)
     made = cache(client, clock)
@@ -76,8 +76,8 @@ def test_fresh_then_asked_again() -> None:
     assert {"shop": Account("new_db")} == made.resolve(["shop"])
 
 
-def test_unknown_is_not_remembered() -> None:
-    """An account that is added is known at the next batch."""
+def test_unknown_accounts_are_not_cached() -> None:
+    """A new account takes effect at the next batch."""
     client = MemoryRedis()
     fill(client)
     made = cache(client)
@@ -91,8 +91,8 @@ def test_unknown_is_not_remembered() -> None:
     "error",
     [redis.ConnectionError("away"), redis.TimeoutError("slow"), SecretUnavailableError("no value yet")],
 )
-def test_stale_while_redis_fails(error: Exception) -> None:
-    """While Redis fails, what is in memory counts however old it is, and other accounts have no answer."""
+def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
+    """While Redis fails, cached accounts resolve however old they are, and other accounts get no answer."""
     client, clock = MemoryRedis(), ManualClock()
     fill(client)
     broken: list[Exception] = []
@@ -110,8 +110,8 @@ def test_stale_while_redis_fails(error: Exception) -> None:
     assert {"shop": SHOP} == made.resolve(["shop", "blog"])
 
 
-def test_a_secret_without_a_value_is_logged_with_what_to_do() -> None:
-    """The log says why Redis cannot be reached where that is for the operator to fix."""
+def test_a_secret_without_a_value_is_logged_with_its_remedy() -> None:
+    """The log names the secret and what to do, since only the operator can fix it."""
     telemetry = CollectedTelemetry()
 
     def connect() -> Any:
@@ -126,8 +126,8 @@ def test_a_secret_without_a_value_is_logged_with_what_to_do() -> None:
     assert [expected] == telemetry.said("Redis cannot be reached")
 
 
-def test_failures_of_single_accounts() -> None:
-    """When Redis answers for some accounts only, only the others go without an answer."""
+def test_an_error_for_one_account_affects_only_that_account() -> None:
+    """If one reply of a pipeline is an error, the other accounts still resolve."""
     client = MemoryRedis()
     fill(client)
 
@@ -174,8 +174,8 @@ def valkey(folder: Path, *options: str) -> Iterator[int]:
             server.kill()
 
 
-def test_real_server_in_cluster_mode_with_tls(tmp_path: Path) -> None:
-    """One pipeline asks a server in cluster mode over TLS for accounts in many slots, as ElastiCache Serverless serves them."""
+def test_resolves_accounts_from_a_cluster_over_tls(tmp_path: Path) -> None:
+    """One pipeline reads accounts in many hash slots over TLS, as with ElastiCache Serverless."""
     with (
         valkey(tmp_path, "--cluster-enabled", "yes", "--requirepass", "secret") as port,
         TlsFront(port, tmp_path) as front,
@@ -196,8 +196,8 @@ def test_real_server_in_cluster_mode_with_tls(tmp_path: Path) -> None:
         client.close()
 
 
-def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
-    """A server that no longer answers costs seconds, not minutes, and so does one that has gone."""
+def test_a_server_that_hangs_or_is_down_costs_seconds(tmp_path: Path) -> None:
+    """A lookup gives up within 4 s, so the batch still has time."""
     with valkey(tmp_path) as port, TcpProxy(f"http://127.0.0.1:{port}") as proxy:
         client = connect(proxy.url.replace("http", "redis"))
         fill(client)
@@ -214,16 +214,16 @@ def test_real_server_that_hangs_or_is_gone(tmp_path: Path) -> None:
     client.close()
 
 
-def test_a_connection_speaks_resp2(tmp_path: Path) -> None:
-    """No greeting at each connect, which proxies and older servers reject, and no pushes."""
+def test_connections_speak_resp2(tmp_path: Path) -> None:
+    """RESP3 would need a HELLO, which proxies and older servers reject, and would bring push messages."""
     with valkey(tmp_path) as port:
         client = connect(f"redis://127.0.0.1:{port}")
         assert " resp=2 " in str(client.execute_command("CLIENT", "INFO"))
         client.close()
 
 
-def test_wrong_type_on_a_real_server(tmp_path: Path) -> None:
-    """A key that holds something else than a hash is an account that is none."""
+def test_a_key_that_is_not_a_hash_is_an_invalid_account(tmp_path: Path) -> None:
+    """A real server answers WRONGTYPE for this key alone; the other accounts resolve."""
     with valkey(tmp_path) as port:
         client = connect(f"redis://127.0.0.1:{port}")
         fill(client)

@@ -1,4 +1,4 @@
-"""The administration's entry point: accounts, checks, and the probe rows by which Treasure Data is measured."""
+"""The admin function: accounts, checks, and the probe rows that measure Treasure Data."""
 
 from dataclasses import replace
 from typing import Any
@@ -24,14 +24,14 @@ SHOP = CLOSED | {"database": "shop_db", "status": "active"}
 
 
 def delivery() -> Delivery:
-    """Return a delivery whose register holds one active account and a disabled one."""
+    """Return a delivery with one active and one disabled account."""
     made = Delivery()
     assert "error" not in ask(made, do="apply", accounts={"shop": SHOP, "closed": CLOSED})
     return made
 
 
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
-    """Have the administration answer a request."""
+    """Return the admin function's answer to a request."""
     wiring = made.wiring
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
     return admin.run(event, made.deadline(60_000))
@@ -42,8 +42,8 @@ def published(made: Delivery) -> EdgePolicy:
     return EdgePolicy.parse(made.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
 
 
-def lose_object_puts(made: Delivery) -> None:
-    """Let S3 refuse every put from now on."""
+def fail_object_puts(made: Delivery) -> None:
+    """Make every S3 put fail from now on."""
 
     def refuse(_request: dict[str, Any]) -> None:
         raise client_error("SlowDown", "PutObject", status=503)
@@ -51,8 +51,8 @@ def lose_object_puts(made: Delivery) -> None:
     made.s3.before["put_object"] = refuse
 
 
-def test_accounts_are_published_when_they_are_applied_or_changed() -> None:
-    """The edge policy says of each what Redis says, and when it was published."""
+def test_applying_and_changing_accounts_publishes_the_edge_policy() -> None:
+    """The policy has the same accounts as Redis, and a later time of publication."""
     made = delivery()
     first = published(made)
     made.clock.time += 1
@@ -73,10 +73,10 @@ def test_accounts_are_published_when_they_are_applied_or_changed() -> None:
     ],
 )
 def test_nothing_changes_if_the_policy_cannot_be_published(event: dict[str, Any]) -> None:
-    """Otherwise the edge would refuse accounts that Redis knows."""
+    """Otherwise the edge would reject accounts that Redis has."""
     made = delivery()
     before = ask(made, do="accounts")
-    lose_object_puts(made)
+    fail_object_puts(made)
     answer = ask(made, **event)
 
     assert "policy_not_published" == answer["error"]
@@ -84,8 +84,8 @@ def test_nothing_changes_if_the_policy_cannot_be_published(event: dict[str, Any]
     assert before == ask(made, do="accounts")
 
 
-def test_a_redis_that_has_lost_accounts_is_not_published() -> None:
-    """The edge would refuse those that are missing."""
+def test_an_incomplete_redis_is_never_published() -> None:
+    """The edge would reject the accounts that Redis has lost."""
     made = delivery()
     made.redis.delete(KEYS.of("closed"))
     answers = [ask(made, do="publish"), ask(made, do="change", account="shop", fields=CLOSED)]
@@ -94,8 +94,8 @@ def test_a_redis_that_has_lost_accounts_is_not_published() -> None:
     assert PolicyEntry() == published(made).account("shop")
 
 
-def test_a_lost_policy_is_published_again() -> None:
-    """From Redis, without a change."""
+def test_publish_restores_a_lost_policy() -> None:
+    """It is rebuilt from Redis, without changing an account."""
     made = delivery()
     made.s3.delete_object(Bucket=BUCKET, Key=policy.KEY)
     answer = ask(made, do="publish")
@@ -104,8 +104,8 @@ def test_a_lost_policy_is_published_again() -> None:
     assert PolicyEntry("disabled") == published(made).account("closed")
 
 
-def test_a_change_concerns_one_account() -> None:
-    """The others stay as they were applied."""
+def test_a_change_affects_one_account() -> None:
+    """The other accounts stay as they were applied."""
     made = delivery()
     answer = ask(made, do="change", account="closed", fields=CLOSED | {"status": "active"})
 
@@ -113,8 +113,8 @@ def test_a_change_concerns_one_account() -> None:
     assert answer == ask(made, do="accounts")
 
 
-def test_a_new_account_counts_as_the_others_do() -> None:
-    """Redis has lost accounts if any of them is missing, and only then."""
+def test_a_new_account_counts_toward_completeness() -> None:
+    """Once added, Redis is complete with the account and incomplete without it."""
     made = delivery()
     added = ask(made, do="change", account="new", fields=SHOP)
     again = ask(made, do="publish")
@@ -126,13 +126,13 @@ def test_a_new_account_counts_as_the_others_do() -> None:
     assert "accounts_incomplete" == lost["error"]
 
 
-def test_a_request_that_it_does_not_know_is_answered() -> None:
-    """A newer command gets told that the stack is older."""
+def test_unknown_requests_get_an_error_answer() -> None:
+    """A newer command thereby learns that the stack is older."""
     assert "unknown_request" == ask(delivery(), do="dance")["error"]
 
 
-def test_a_probe_row_says_what_it_is_and_is_found_again() -> None:
-    """Table and database are created where they are missing; a query finds the row by its mark."""
+def test_a_probe_row_can_be_found_by_its_mark() -> None:
+    """Missing tables and databases are created, and the row's event id says what it is."""
     made = delivery()
 
     assert {"taken": True, "reason": ""} == ask(made, **SENT)
@@ -143,8 +143,8 @@ def test_a_probe_row_says_what_it_is_and_is_found_again() -> None:
     assert {"shown": False, "reason": ""} == ask(made, **asked, mark="m-2")
 
 
-def test_another_row_under_the_same_id_is_taken_for_the_first() -> None:
-    """What a name stands for is the same id each time."""
+def test_the_probe_id_determines_the_unique_id() -> None:
+    """Treasure Data therefore drops a second probe row that is sent under the same id."""
     made = delivery()
     for mark in ("m-1", "m-2"):
         ask(made, **SENT | {"mark": mark})
@@ -154,8 +154,8 @@ def test_another_row_under_the_same_id_is_taken_for_the_first() -> None:
 
 
 @pytest.mark.parametrize("database", ["closed_db", "elsewhere"])
-def test_only_databases_of_active_accounts_are_written_to(database: str) -> None:
-    """Probe rows go nowhere else."""
+def test_probe_rows_go_only_to_databases_of_active_accounts(database: str) -> None:
+    """Databases that are unknown or belong to a disabled account are refused, and nothing is created."""
     made = delivery()
 
     assert "unknown_database" == ask(made, **SENT | {"database": database})["error"]
@@ -163,16 +163,16 @@ def test_only_databases_of_active_accounts_are_written_to(database: str) -> None
 
 
 @pytest.mark.parametrize("mark", ["", "Up", "it's", "a" * 65])
-def test_what_cannot_be_a_mark_is_refused(mark: str) -> None:
-    """A mark cannot be anything that means something to a query."""
+def test_invalid_marks_are_rejected(mark: str) -> None:
+    """A mark becomes part of a query, so it must not hold anything with a meaning in SQL."""
     made = delivery()
 
     assert "error" in ask(made, **SENT | {"mark": mark})
     assert {} == made.td.counts()
 
 
-def test_the_reason_of_a_failure_is_handed_on() -> None:
-    """Where Treasure Data does not accept a row, or does not tell, the answer says why."""
+def test_the_answer_gives_the_reason_of_a_failure() -> None:
+    """If Treasure Data does not accept a row or does not answer a query, the caller learns why."""
     made = delivery()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     assert {"taken": False, "reason": "http_503"} == ask(made, **SENT)
@@ -182,15 +182,15 @@ def test_the_reason_of_a_failure_is_handed_on() -> None:
     assert {"shown": None, "reason": "forbidden"} == answer
 
 
-def test_a_check_tells_what_the_worker_assumes() -> None:
-    """A measurement can be compared with it."""
+def test_a_check_reports_the_worker_s_assumptions() -> None:
+    """A measurement can then be compared with them."""
     expected = {"memory_minutes": 60, "query_delay_minutes": 10}
 
     assert expected == ask(delivery(), do="check")["assumed"]
 
 
-def test_a_check_writes_nothing() -> None:
-    """It tells what the key may do by an import of no rows."""
+def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
+    """It tests the right to write with an import of no rows."""
     made = delivery()
     answer = ask(made, do="check")["treasure_data"]
     expected = {
@@ -212,8 +212,10 @@ def test_a_check_writes_nothing() -> None:
     ("account", "table", "shown"),
     [("shop", "views", True), ("shop", "bare", False), ("shop", "gone", None), ("nobody", "views", None)],
 )
-def test_columns_that_rows_in_doubt_are_asked_for_by(account: str, table: str, shown: bool | None) -> None:
-    """A table shows them, or not; where there is none, nobody can tell."""
+def test_reports_whether_a_table_shows_the_columns_that_searches_need(
+    account: str, table: str, shown: bool | None
+) -> None:
+    """Rows in doubt are searched for by these columns; without a table, the answer is null."""
     made = delivery()
     made.td.create("shop_db", "views", "bare")
     put(made.td, "shop_db.views", [row("e1")])
@@ -230,8 +232,8 @@ def test_columns_that_rows_in_doubt_are_asked_for_by(account: str, table: str, s
         {"do": "change", "account": "shop", "fields": SHOP | {"status": "gone"}},
     ],
 )
-def test_what_is_not_an_account_changes_nothing(event: dict[str, Any]) -> None:
-    """The answer says what is wrong."""
+def test_invalid_accounts_change_nothing(event: dict[str, Any]) -> None:
+    """The answer says what is wrong with them."""
     made = delivery()
     before = ask(made, do="accounts")
     answer = ask(made, **event)
@@ -251,8 +253,8 @@ def test_what_is_not_an_account_changes_nothing(event: dict[str, Any]) -> None:
         (SecretUnavailableError("no value yet"), {"error": "no_redis_url", "message": "no value yet"}),
     ],
 )
-def test_a_redis_that_is_away_is_reported(problem: Exception, error: dict[str, str]) -> None:
-    """By a check too, which looks at Treasure Data all the same."""
+def test_an_unreachable_redis_is_reported(problem: Exception, error: dict[str, str]) -> None:
+    """A check reports it too, and checks Treasure Data all the same."""
     made = delivery()
 
     def fail(*_: Any, **__: Any) -> Any:
@@ -275,10 +277,10 @@ def test_a_redis_that_is_away_is_reported(problem: Exception, error: dict[str, s
         (Action.QUERY, 503, {"may_write": True, "may_query": None}),
     ],
 )
-def test_a_check_tells_what_the_key_may_not_do(
+def test_a_check_reports_missing_rights(
     action: Action, status: int, expected: dict[str, bool | None]
 ) -> None:
-    """Each right for itself; what Treasure Data does not say is null."""
+    """Each right is reported on its own; one that Treasure Data does not tell is null."""
     made = delivery()
     made.td.create("shop_db")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status))
@@ -287,8 +289,8 @@ def test_a_check_tells_what_the_key_may_not_do(
     assert expected == {name: told[name] for name in expected}
 
 
-def test_a_check_tells_that_treasure_data_does_not_know_the_key() -> None:
-    """Then it can say nothing about databases."""
+def test_a_check_reports_an_unknown_api_key() -> None:
+    """The answer then says nothing about databases."""
     made = delivery()
     made.secrets.values["td"] = "1/other"
     made.start()

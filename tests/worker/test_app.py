@@ -1,4 +1,4 @@
-"""The handlers, as Lambda invokes them: built from the environment, over moto, Valkey and the stand-in on loopback."""
+"""The Lambda handlers, built from the environment, against moto, Valkey and a Treasure Data double on loopback."""
 
 import itertools
 import json
@@ -32,7 +32,7 @@ NAMES = itertools.count()
 
 @dataclass
 class Stack:
-    """What is around the handlers; stream, bucket and ledger have the same name."""
+    """Everything around the handlers. Stream, bucket and ledger share one name."""
 
     td: TreasureData
     kinesis: Any
@@ -46,7 +46,7 @@ class Stack:
             self.kinesis.put_record(StreamName=self.name, Data=one, PartitionKey="k")
 
     def invoke(self, seconds: float = 60) -> Any:
-        """Invoke the worker with everything that is on the stream."""
+        """Invoke the worker with every record on the stream."""
         shard = self.kinesis.list_shards(StreamName=self.name)["Shards"][0]["ShardId"]
         iterator = self.kinesis.get_shard_iterator(
             StreamName=self.name, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
@@ -64,7 +64,7 @@ class Stack:
         return list(app._wiring().ledger.spans())
 
     def entries(self) -> dict[str, tuple[str, str, int]]:
-        """Return the ledger's entries: by chunk its state, reason and rows."""
+        """Return state, reason and row count of each chunk in the ledger."""
         return {
             key.name: (entry.state.value, entry.reason, entry.rows)
             for span in self.spans()
@@ -72,7 +72,7 @@ class Stack:
         }
 
     def edit(self, chunk: str, *rows: dict[str, Any]) -> dict[str, str]:
-        """Return the edit of a chunk of the one span."""
+        """Return the edit of a chunk of the only span."""
         (span,) = self.spans()
         packed = compress(b"".join(map(msgpack.packb, rows)))
         return {
@@ -83,20 +83,20 @@ class Stack:
         }
 
     def objects(self) -> list[str]:
-        """Return the names of the objects that are set aside."""
+        """Return the names of the set-aside objects."""
         listed = self.s3.list_objects_v2(Bucket=self.name, Prefix=PREFIX)
         return [one["Key"] for one in listed.get("Contents", [])]
 
 
 def context(name: str, seconds: float) -> Context:
-    """Return Lambda's context of an invocation that times out after that many seconds."""
+    """Return the Lambda context of an invocation that times out after this many seconds."""
     clock = SystemClock()
     return Context(function_name=name, deadline=clock.now() + seconds, now=clock.now)
 
 
 @pytest.fixture(scope="module")
 def aws() -> Iterator[str]:
-    """The URL of a server that speaks as AWS does."""
+    """Return the URL of a server that emulates AWS."""
     server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
@@ -106,7 +106,7 @@ def aws() -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a Valkey."""
+    """Return the URL of a Valkey server."""
     server, port = valkey.start(tmp_path_factory.mktemp("valkey"))
     yield f"redis://127.0.0.1:{port}"
     server.kill()
@@ -115,7 +115,7 @@ def redis_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
-    """Everything set up under fresh names, and the environment that template.yaml gives the functions."""
+    """Set everything up under fresh names, with the environment that template.yaml gives the functions."""
     name = f"sluice-{next(NAMES)}"
     for key, value in {
         "AWS_ENDPOINT_URL": aws,
@@ -165,8 +165,8 @@ def ids(td: TreasureData, database: str, table: str) -> list[str]:
     return [one["event_id"] for one in td.rows(database, table)]
 
 
-def test_a_batch_and_what_is_told_of_it(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    """A batch is delivered, dead letters go to S3, and a log line and a line of metrics tell of it, without the rows."""
+def test_a_batch_is_delivered_logged_and_measured(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Dead letters go to S3, and one log line and one metrics line describe the batch without its rows."""
     stack.put(
         envelope("shop", {"views": [row("e1"), row("e2")]}), b"junk", envelope("shop", {"views": [row("e3")]})
     )
@@ -186,8 +186,8 @@ def test_a_batch_and_what_is_told_of_it(stack: Stack, capsys: pytest.CaptureFixt
     assert "event_id" not in json.dumps(lines)
 
 
-def test_a_batch_that_comes_again_is_not_sent_again(stack: Stack) -> None:
-    """The ledger tells that it is delivered."""
+def test_a_redelivered_batch_is_not_sent_again(stack: Stack) -> None:
+    """The ledger says that it is delivered."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
     for _ in range(2):
         assert {"batchItemFailures": []} == stack.invoke()
@@ -196,8 +196,8 @@ def test_a_batch_that_comes_again_is_not_sent_again(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize(("status", "state"), [(429, "parked"), (503, "in_doubt")])
-def test_set_aside_by_the_worker_and_delivered_by_the_redrive(stack: Stack, status: int, state: str) -> None:
-    """Rows of a database that fails are parked, or in doubt where it may have them, until the redrive delivers them."""
+def test_the_redrive_delivers_what_the_worker_set_aside(stack: Stack, status: int, state: str) -> None:
+    """Rows of a failing database are parked, or in doubt if it may have them, until the redrive delivers them."""
     stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
     stack.put(envelope("shop", {"views": [row("e1")]}))
     assert {"batchItemFailures": []} == stack.invoke()
@@ -210,8 +210,8 @@ def test_set_aside_by_the_worker_and_delivered_by_the_redrive(stack: Stack, stat
     assert ({}, []) == (stack.entries(), stack.objects())
 
 
-def test_a_selection_by_hand(stack: Stack) -> None:
-    """The redrive takes kinds, account and table."""
+def test_a_redrive_can_be_limited_to_kinds_account_and_table(stack: Stack) -> None:
+    """Other chunks stay set aside."""
     stack.put(envelope("new", {"views": [row("e1")], "clicks": [row("e2")]}))
     stack.invoke()
     stack.redis.hset(AccountKeys(stack.name).of("new"), mapping=Account("new_db").to_fields())
@@ -221,8 +221,8 @@ def test_a_selection_by_hand(stack: Stack) -> None:
     assert {"new_db": {"clicks": 1}} == stack.td.counts()
 
 
-def test_rows_that_are_dropped(stack: Stack) -> None:
-    """What a person gives up counts as dropped, and its object is deleted."""
+def test_dropped_rows_count_as_dropped(stack: Stack) -> None:
+    """If a person gives up a dead letter, its object is deleted."""
     stack.put(envelope("new", {"views": [row("e1")]}))
     stack.invoke()
     report = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "returned": 0, "complete": True}
@@ -232,8 +232,8 @@ def test_rows_that_are_dropped(stack: Stack) -> None:
     assert [] == stack.objects()
 
 
-def test_an_edit_is_made_and_sent(stack: Stack) -> None:
-    """The edited rows, gzip in Base64, take the place of a dead letter's, which alone is sent."""
+def test_an_edit_replaces_a_dead_letter_and_sends_it(stack: Stack) -> None:
+    """The edited rows arrive as gzip in Base64, and only their chunk is sent."""
     stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
     stack.put(envelope("shop", {"views": [row("e1", page="/a")], "clicks": [row("e2")]}))
     stack.invoke()
@@ -255,7 +255,7 @@ def test_an_edit_is_made_and_sent(stack: Stack) -> None:
         ({"rows": b64encode(compress(b"\xc1")).decode()}, "these are not rows"),
     ],
 )
-def test_an_edit_that_cannot_be_made_is_answered(stack: Stack, changed: dict[str, str], message: str) -> None:
+def test_an_edit_that_cannot_be_made_is_refused(stack: Stack, changed: dict[str, str], message: str) -> None:
     """The answer says why, and nothing is sent."""
     stack.put(envelope("new", {"views": [row("e1")]}))
     stack.invoke()
@@ -266,8 +266,8 @@ def test_an_edit_that_cannot_be_made_is_answered(stack: Stack, changed: dict[str
     assert {"new/views/0": ("dead_letter", "unknown_account", 1)} == stack.entries()
 
 
-def test_a_sweep_of_the_bucket(stack: Stack) -> None:
-    """It leaves alone what was written a moment ago."""
+def test_a_sweep_leaves_recent_objects_alone(stack: Stack) -> None:
+    """An object written a moment ago may belong to a chunk that is not noted yet."""
     stack.put(b"junk")
     stack.invoke()
 
@@ -275,8 +275,8 @@ def test_a_sweep_of_the_bucket(stack: Stack) -> None:
     assert 1 == len(stack.objects())
 
 
-def test_a_request_of_the_command(stack: Stack) -> None:
-    """The administration tells of the accounts by which the worker has delivered."""
+def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
+    """It answers with the accounts that the worker has just delivered by."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
     stack.invoke()
     answer = app.admin({"do": "accounts"}, context("admin", 60))
@@ -285,8 +285,8 @@ def test_a_request_of_the_command(stack: Stack) -> None:
     assert {"shop_db": {"views": 1}} == stack.td.counts()
 
 
-def test_no_time_left(stack: Stack) -> None:
-    """An invocation that begins with hardly any time holds its batch in time."""
+def test_an_invocation_with_hardly_any_time_holds_its_batch(stack: Stack) -> None:
+    """It returns before Lambda stops it, and the next invocation delivers the rows."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
     (failure,) = stack.invoke(seconds=0.2)["batchItemFailures"]
     assert failure["itemIdentifier"]
@@ -296,10 +296,10 @@ def test_no_time_left(stack: Stack) -> None:
     assert ["e1"] == ids(stack.td, "shop_db", "views")
 
 
-def test_secrets_without_values_hold(
+def test_a_secret_without_a_value_holds_everything(
     stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While the Redis URL has no value yet, everything is held, and the log says what to do."""
+    """Until the Redis URL has a value, batches are held, and the log says what to do."""
     monkeypatch.setenv("REDIS_URL_SECRET", "nowhere")
     app._wiring.cache_clear()
     stack.put(envelope("shop", {"views": [row("e1")]}))
@@ -312,15 +312,15 @@ def test_secrets_without_values_hold(
 
 
 def test_no_thread_outlives_the_invocation(stack: Stack) -> None:
-    """After the handler has returned, none of its threads is left."""
+    """Lambda freezes the sandbox after the handler returns, and a thread would go on in the next invocation."""
     stack.put(*(envelope("shop", {f"table_{n}": [row("e")]}) for n in range(30)))
     stack.invoke()
 
     assert [] == [thread for thread in threading.enumerate() if thread.name == "sluice"]
 
 
-def test_secrets_never_show(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
-    """Neither the API key nor the Redis URL is in anything that is written, whatever happens."""
+def test_secrets_never_appear_in_the_output(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:
+    """Neither the API key nor the Redis URL is logged, even when Treasure Data rejects the key."""
     stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=401))
     stack.put(envelope("shop", {"views": [row("e1")]}), b"junk")
     stack.invoke()

@@ -1,4 +1,4 @@
-"""The archive: what the worker writes to it, and what it reads from it once the stream has forgotten."""
+"""The archive: what the worker writes, and what it reads back once the stream no longer has the records."""
 
 import gzip
 from collections.abc import Callable
@@ -38,7 +38,7 @@ ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(4)]
 
 
 def delivery(**options: Any) -> Delivery:
-    """Return a delivery of four records, a second apart, on a stream that keeps them for a day."""
+    """Return a delivery of four records, one second apart, on a stream with a retention of one day."""
     made = Delivery(**{"retention": DAY} | options)
     made.map(shop="shop_db")
     for data in ROWS:
@@ -48,17 +48,17 @@ def delivery(**options: Any) -> Delivery:
 
 
 def refuse(_: dict[str, Any]) -> None:
-    """Fail a call to S3."""
+    """Fail an S3 call."""
     raise client_error("SlowDown", "PutObject", status=503)
 
 
 def archived(made: Delivery) -> list[ArchivedSpan]:
-    """Return what the archive has of the shard."""
+    """Return the shard's archived spans."""
     return list(made.archive.listed(made.wiring.shards.chain(SHARD)))
 
 
 def open_span(made: Delivery) -> Delivery:
-    """Plan a span of all records, and die while it is sent; its object is written."""
+    """Plan and archive a span of all records, and leave it open: Treasure Data fails."""
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=503))
     assert made.deliver() is not None
@@ -68,7 +68,7 @@ def open_span(made: Delivery) -> Delivery:
 
 
 def test_an_object_holds_the_records_as_the_stream_had_them() -> None:
-    """Gzip of MessagePack: what span it is, then number, arrival, key and bytes of each record."""
+    """It is gzipped MessagePack: a header that identifies the span, then each record's number, arrival, key and bytes."""
     made = delivery()
     made.put(b"junk")
     made.deliver()
@@ -98,7 +98,7 @@ def test_an_object_holds_the_records_as_the_stream_had_them() -> None:
 
 
 def test_an_object_is_named_by_chain_hour_and_borders() -> None:
-    """The ledger's item of the span tells the name."""
+    """The name can be derived from the span's ledger item."""
     made = delivery()
     made.deliver()
     read, start = made.records(), made.spans()[0].chain.start
@@ -109,8 +109,8 @@ def test_an_object_is_named_by_chain_hour_and_borders() -> None:
     assert Archived(1_700_000_000_000, 1_700_000_003_000, 30) == made.spans()[0].archived
 
 
-def test_a_span_is_written_once_however_often_it_is_taken_up() -> None:
-    """Only if there is none of its name, and not again by a sandbox that knows."""
+def test_a_span_is_archived_once_however_often_it_is_retried() -> None:
+    """The put is conditional, and a sandbox that has written the object does not repeat it."""
     made = open_span(delivery())
     [before] = made.s3.objects(BUCKET).values()
     made.clock.sleep(60)
@@ -121,8 +121,8 @@ def test_a_span_is_written_once_however_often_it_is_taken_up() -> None:
     assert 2 == made.s3.calls.count("put_object")
 
 
-def test_nothing_is_archived_where_it_is_off() -> None:
-    """With 0 days."""
+def test_zero_archive_days_turn_the_archive_off() -> None:
+    """Nothing is written, and the span's plan says so."""
     made = delivery(archive_days=0)
     made.deliver()
 
@@ -138,8 +138,8 @@ def test_nothing_is_archived_where_it_is_off() -> None:
         lambda: EndpointConnectionError(endpoint_url="http://s3"),
     ],
 )
-def test_a_span_stays_open_until_its_object_is_there(failure: Callable[[], Exception]) -> None:
-    """Its rows are delivered and noted, the records held; nothing is sent again when S3 works."""
+def test_a_span_stays_open_until_it_is_archived(failure: Callable[[], Exception]) -> None:
+    """Its rows are delivered and noted, and its records held; when S3 works again, nothing is sent twice."""
     made = delivery()
     numbers = [one["SequenceNumber"] for one in made.records()]
 
@@ -158,8 +158,8 @@ def test_a_span_stays_open_until_its_object_is_there(failure: Callable[[], Excep
     assert (1, 1, {}) == (len(made.td.imports()), len(made.archived()), made.spans()[0].entries)
 
 
-def test_an_acknowledgement_of_other_bytes_is_not_one() -> None:
-    """A proxy's page, or another object's ETag."""
+def test_an_etag_of_other_bytes_is_not_an_acknowledgement() -> None:
+    """The answer may come from a proxy, or be about another object."""
     made = delivery()
     put = made.s3.client.put_object
     made.s3.client.put_object = lambda **_: {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'}
@@ -170,8 +170,8 @@ def test_an_acknowledgement_of_other_bytes_is_not_one() -> None:
     assert 1 == len(made.archived())
 
 
-def test_records_that_cannot_wait_any_longer_do_without_the_archive() -> None:
-    """After half the retention a span is settled all the same, or they would expire; that is logged."""
+def test_after_half_the_retention_spans_are_settled_without_the_archive() -> None:
+    """Held any longer, the records would expire. The log tells it."""
     made = delivery()
     made.s3.before["put_object"] = refuse
     assert made.deliver() is not None
@@ -185,7 +185,7 @@ def test_records_that_cannot_wait_any_longer_do_without_the_archive() -> None:
 
 
 def test_an_incomplete_read_is_never_archived() -> None:
-    """An object lacks no record of its span."""
+    """An object holds every record of its span, or is not written."""
     made = delivery()
     made.dynamodb.after["put_item"] = once(kill)
     with pytest.raises(KilledError):
@@ -198,8 +198,8 @@ def test_an_incomplete_read_is_never_archived() -> None:
     assert ([], 1) == (made.archived(), made.telemetry.counts["RowsMissing"])
 
 
-def test_an_open_span_that_the_stream_has_forgotten_is_finished_from_the_archive() -> None:
-    """By the daily sweep: no batch brings its records any more."""
+def test_the_sweep_finishes_open_spans_from_the_archive() -> None:
+    """Once the records have expired, no batch brings them any more."""
     made = open_span(delivery())
     made.clock.sleep(DAY + 7200)
     made.td.settings = made.td.settings.__class__(id_memory=2 * DAY)
@@ -213,8 +213,8 @@ def test_an_open_span_that_the_stream_has_forgotten_is_finished_from_the_archive
     assert ["e0", "e1", "e2", "e3"] == made.ids("shop_db", "views")
 
 
-def test_a_sweep_holds_what_the_archive_does_not_show() -> None:
-    """An error of S3 does not make rows missing."""
+def test_the_sweep_counts_rows_as_missing_only_if_the_object_is_gone() -> None:
+    """A failing S3 read proves nothing, so the span stays open."""
     made = open_span(delivery())
     made.clock.sleep(DAY + 7200)
     made.s3.before["get_object"] = refuse
@@ -227,8 +227,8 @@ def test_a_sweep_holds_what_the_archive_does_not_show() -> None:
     assert ([True], 4) == ([span.done for span in made.spans()], made.telemetry.counts["RowsMissing"])
 
 
-def test_what_expired_of_an_open_span_comes_from_the_archive() -> None:
-    """A batch brings its last records alone."""
+def test_expired_records_of_an_open_span_come_from_the_archive() -> None:
+    """The batch brings only the last records of the span."""
     made = open_span(delivery())
     event = {"Records": [member(one) for one in made.records()[2:]]}
     made.clock.sleep(DAY + 1)
@@ -240,7 +240,10 @@ def test_what_expired_of_an_open_span_comes_from_the_archive() -> None:
 
 
 def replay(made: Delivery, **event: Any) -> list[str]:
-    """Hand the worker what the archive has, as `sluice replay` does; return what it reports."""
+    """Pass the archived records to the worker, as `sluice replay` does.
+
+    Return the numbers it reports as failed.
+    """
     failures = []
     for found in archived(made):
         records = made.archive.read(found)
@@ -251,7 +254,7 @@ def replay(made: Delivery, **event: Any) -> list[str]:
 
 
 def test_a_replay_from_the_archive_sends_nothing_twice() -> None:
-    """A month later, and of a stream that was deleted and created again since."""
+    """This holds a month later, and after the stream was deleted and recreated."""
     made = delivery()
     made.deliver(0, 2)
     made.deliver(2, 4)
@@ -273,7 +276,7 @@ def test_a_replay_from_the_archive_sends_nothing_twice() -> None:
 
 
 def test_a_forced_replay_from_the_archive_restores_rows_once() -> None:
-    """Under one tag, with only some records of a span at hand."""
+    """Repeated under the same tag, it adds nothing; records of the span that are not replayed stay out."""
     made = delivery()
     made.deliver()
     made.clock.sleep(20 * DAY)
@@ -293,8 +296,8 @@ def test_a_forced_replay_from_the_archive_restores_rows_once() -> None:
     assert 1 == len(made.archived())
 
 
-def test_a_forced_replay_that_broke_off_goes_on_from_the_archive() -> None:
-    """Its span's records are those of the shard's own span."""
+def test_an_interrupted_forced_replay_is_finished_from_the_archive() -> None:
+    """Its span has the same records as the shard's span, so the missing ones come from there."""
     made = delivery()
     made.deliver()
     made.clock.sleep(20 * DAY)
@@ -315,8 +318,8 @@ def test_a_forced_replay_that_broke_off_goes_on_from_the_archive() -> None:
     assert ["e0", "e1", "e2", "e3"] == made.ids("shop_db", "views")
 
 
-def test_what_the_ledger_does_not_know_is_not_sent_from_the_archive() -> None:
-    """Nothing would tell what of it was delivered."""
+def test_archived_records_without_a_ledger_item_are_not_sent() -> None:
+    """Nothing would say which of them were delivered."""
     made = delivery()
     made.deliver()
     span = made.spans()[0]
@@ -329,7 +332,7 @@ def test_what_the_ledger_does_not_know_is_not_sent_from_the_archive() -> None:
 
 @pytest.mark.parametrize("chain", ["", "events", "overflow#1", "events@1#s#0565", "events@1#s#force#a/*/*"])
 def test_a_replay_names_the_chain_of_a_shard(chain: str) -> None:
-    """Anything else is refused."""
+    """Other chains are refused."""
     made = delivery()
 
     with pytest.raises(InvalidReplayError):
@@ -337,8 +340,8 @@ def test_a_replay_names_the_chain_of_a_shard(chain: str) -> None:
 
 
 @pytest.mark.parametrize("lie", ["another", "half", "page"])
-def test_other_bytes_than_were_written_settle_nothing(lie: str) -> None:
-    """They are an error, never taken for a span's records."""
+def test_an_object_with_other_bytes_settles_nothing(lie: str) -> None:
+    """Another span's object, half of one or a web page raises an error and never counts as the span's records."""
     made = delivery()
     made.deliver(0, 2)
     made.deliver(2, 4)
@@ -350,8 +353,8 @@ def test_other_bytes_than_were_written_settle_nothing(lie: str) -> None:
         made.archive.get(made.spans()[0])
 
 
-def test_records_that_were_not_planned_are_not_a_span() -> None:
-    """The ledger's digest decides."""
+def test_records_must_match_the_span_s_digest() -> None:
+    """Records other than the planned ones raise an error."""
     made = delivery()
     made.deliver()
     [span] = made.spans()
@@ -365,7 +368,7 @@ CHAIN = ChainId("events", "49", SHARD)
 
 
 def listing(*spans: tuple[str, int, int, int]) -> Archive:
-    """Return an archive of spans, each by the hour of its plan, a number, and when its records arrived."""
+    """Return an archive of spans, given the hour of the plan, a number, and the first and last arrival of each."""
     s3 = MemoryS3(page_keys=2)
     s3.create_bucket(Bucket=BUCKET)
     for hour, first, since, until in spans:
@@ -396,17 +399,17 @@ HOURS = listing(
         (1_700_003_100.0, 1_700_003_200.0, 3600.0, []),
     ],
 )
-def test_a_range_of_time_is_found_by_listing(
+def test_a_time_range_selects_spans_by_arrival(
     since: float | None, until: float | None, held: float, expected: list[int]
 ) -> None:
-    """By when the records arrived, whenever they were planned: up to `held` later."""
+    """Spans may have been planned up to `held` seconds after their records arrived."""
     found = HOURS.listed(CHAIN, since, until, held)
 
     assert expected == [int(one.first[3:]) for one in found]
 
 
-def test_shards_are_found_by_listing() -> None:
-    """Those of streams that were deleted, too; not another stream's."""
+def test_listing_finds_every_chain_of_a_stream() -> None:
+    """Chains of deleted streams with the same name are included, those of other streams are not."""
     assert [CHAIN, ChainId("events", "5", SHARD)] == HOURS.chains("events")
 
 
@@ -417,8 +420,8 @@ def test_shards_are_found_by_listing() -> None:
     st.integers(0, 10**9),
     st.from_regex(r"[a-zA-Z0-9_.-]{1,128}", fullmatch=True),
 )
-def test_a_name_is_read_as_it_was_written(first: int, more: int, since: int, later: int, stream: str) -> None:
-    """Whatever the stream is called."""
+def test_object_names_round_trip(first: int, more: int, since: int, later: int, stream: str) -> None:
+    """This holds for every legal stream name, and no name exceeds S3's 1024 bytes."""
     chain = ChainId(stream, str(first), SHARD)
     one = ArchivedSpan(
         chain, "2026-11-24T03", number(str(first)), number(str(first + more)), since, since + later
@@ -428,8 +431,8 @@ def test_a_name_is_read_as_it_was_written(first: int, more: int, since: int, lat
     assert len(one.name) < 1024
 
 
-def test_a_hole_is_kept_under_its_shard() -> None:
-    """What a replay ran ahead of is found among its neighbours."""
+def test_a_hole_is_archived_under_its_shard() -> None:
+    """A hole is what a replay ran ahead of; its records belong among their neighbours."""
     made = delivery()
     made.deliver(2, 4)
     made.deliver(0, 2)
@@ -442,8 +445,8 @@ def test_a_hole_is_kept_under_its_shard() -> None:
     assert {made.spans()[0].chain} == {one.chain for one in archived(made)}
 
 
-def test_a_put_that_was_repeated_by_the_client_is_acknowledged() -> None:
-    """Its answer was lost, and the repetition finds the object there."""
+def test_a_put_that_the_client_repeated_counts_as_acknowledged() -> None:
+    """The first answer was lost, and the repetition finds the object there."""
     made = delivery()
     made.s3.before["put_object"] = lambda request: made.s3.client.put_object(**request)
 
@@ -451,8 +454,8 @@ def test_a_put_that_was_repeated_by_the_client_is_acknowledged() -> None:
     assert 1 == len(made.archived())
 
 
-def test_a_settled_span_has_its_object_before() -> None:
-    """A kill in between leaves an object without a settled span, not the other way round."""
+def test_the_object_is_written_before_the_span_is_settled() -> None:
+    """A kill in between leaves an object without a settled span, never the reverse."""
     made = delivery()
     seen: list[int] = []
     made.dynamodb.before["update_item"] = once(lambda: seen.append(len(made.archived())), is_settling)
@@ -461,8 +464,8 @@ def test_a_settled_span_has_its_object_before() -> None:
     assert [1] == seen
 
 
-def test_only_spans_whose_plan_says_so_are_read() -> None:
-    """Others have no object, whatever is in the bucket."""
+def test_only_spans_planned_with_an_archive_are_read() -> None:
+    """Other spans have no object, so S3 is not asked."""
     made = delivery(archive_days=0)
     made.deliver()
     made.s3.calls.clear()

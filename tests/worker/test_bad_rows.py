@@ -1,4 +1,4 @@
-"""Rows that Treasure Data rejects, and what becomes of the rows that travel with them."""
+"""Rows that Treasure Data rejects, and the fate of the rows sent with them."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -16,7 +16,7 @@ from worker.treasure_data import TreasureDataClient
 
 
 def delivery(count: int, bad: Collection[int]) -> Delivery:
-    """Return a delivery of one chunk, of whose rows Treasure Data rejects some."""
+    """Return a delivery of one chunk that has some rows Treasure Data rejects."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -26,12 +26,12 @@ def delivery(count: int, bad: Collection[int]) -> Delivery:
 
 
 def refuse(made: Delivery, status: int, **options: object) -> None:
-    """Let imports be refused."""
+    """Make imports fail with a status."""
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **options))  # type: ignore[arg-type]
 
 
 def imports_tried(made: Delivery) -> list[str]:
-    """Count imports from now on."""
+    """Return a list that collects the imports from now on."""
     tried: list[str] = []
     for client in (made.wiring.treasure_data, made.redrive_wiring.treasure_data):
         _count(client, tried)
@@ -54,8 +54,8 @@ def _count(client: TreasureDataClient, tried: list[str]) -> None:
     )
 )
 @settings(max_examples=60, deadline=None)
-def test_a_bad_row_costs_itself_alone(rows: tuple[int, set[int]]) -> None:
-    """The others are delivered, each once, and the bad ones are dead letters of one row."""
+def test_a_bad_row_affects_only_itself(rows: tuple[int, set[int]]) -> None:
+    """The other rows are delivered once, and each bad row becomes a dead letter of its own."""
     count, bad = rows
     made = delivery(count, bad)
 
@@ -71,8 +71,8 @@ def test_a_bad_row_costs_itself_alone(rows: tuple[int, set[int]]) -> None:
     )
 
 
-def test_a_bad_row_of_fifty_thousand() -> None:
-    """It takes two imports for each time that the chunk is halved."""
+def test_one_bad_row_costs_two_imports_per_halving() -> None:
+    """Of 4096 rows the bad one is found after 12 halvings."""
     made = delivery(4096, {1234})
     tried = imports_tried(made)
 
@@ -82,8 +82,8 @@ def test_a_bad_row_of_fifty_thousand() -> None:
     assert 1 + 2 * 12 == len(tried) == len(set(tried))
 
 
-def test_a_chunk_of_which_nothing_is_accepted() -> None:
-    """After 15 halvings no row of it is to blame: all of it is set aside."""
+def test_a_chunk_of_bad_rows_is_set_aside_after_15_vain_halvings() -> None:
+    """If no part is accepted, no single row is to blame, so the search stops."""
     made = delivery(1000, range(1000))
     tried = imports_tried(made)
 
@@ -93,8 +93,8 @@ def test_a_chunk_of_which_nothing_is_accepted() -> None:
     assert 1 + 2 * MOST_VAIN_HALVINGS == len(tried)
 
 
-def test_a_chunk_with_very_many_bad_rows() -> None:
-    """Halving is bounded: the rows beside them are set aside with them, and none is lost."""
+def test_the_number_of_halvings_is_bounded() -> None:
+    """With very many bad rows, good rows beside them are set aside with them, and none is lost."""
     made = delivery(1000, range(0, 1000, 2))
     made.td.settings = replace(made.td.settings, rejects=lambda one: one["n"] % 2 == 0 and one["n"] > 3)
     tried = imports_tried(made)
@@ -106,8 +106,8 @@ def test_a_chunk_with_very_many_bad_rows() -> None:
 
 
 @pytest.mark.parametrize("status", [405, 415])
-def test_a_refusal_that_is_no_rows_fault(status: int) -> None:
-    """What Treasure Data says of the request as a whole is not tried with less of it."""
+def test_a_refusal_of_the_request_as_a_whole_does_not_halve_it(status: int) -> None:
+    """Fewer rows would not change the answer."""
     made = delivery(10, ())
     refuse(made, status)
     tried = imports_tried(made)
@@ -117,8 +117,8 @@ def test_a_refusal_that_is_no_rows_fault(status: int) -> None:
     assert 1 == len(tried)
 
 
-def test_a_dead_letter_of_an_older_version_is_halved_by_a_redrive() -> None:
-    """Its good rows are delivered, by the schedule's next run at the latest."""
+def test_a_redrive_halves_dead_letters_of_older_versions() -> None:
+    """Its good rows are delivered by the next scheduled run at the latest."""
     made = delivery(8, {5})
     refuse(made, 415)
     assert made.deliver() is None
@@ -130,8 +130,8 @@ def test_a_dead_letter_of_an_older_version_is_halved_by_a_redrive() -> None:
     assert 7 == made.td.counts()["shop_db"]["views"]
 
 
-def test_a_page_that_says_too_large() -> None:
-    """The chunk is in doubt until Treasure Data does not have it; then it is halved without another try."""
+def test_a_413_from_a_proxy_leaves_the_chunk_in_doubt() -> None:
+    """Once Treasure Data shows that it lacks the rows, the chunk is halved without being tried whole again."""
     made = delivery(4, ())
     refuse(made, 413, body="<html>")
     assert made.deliver() is None
@@ -148,8 +148,8 @@ def test_a_page_that_says_too_large() -> None:
     assert 2 == len(tried)
 
 
-def test_a_page_that_says_too_large_after_the_rows_were_accepted() -> None:
-    """Nothing is halved: Treasure Data has the chunk."""
+def test_a_413_after_the_rows_were_accepted_halves_nothing() -> None:
+    """Treasure Data has the chunk."""
     made = delivery(4, ())
     refuse(made, 413, body="<html>", lands=0)
     assert made.deliver() is None
@@ -160,8 +160,8 @@ def test_a_page_that_says_too_large_after_the_rows_were_accepted() -> None:
     assert [4] == [len(one.rows) for one in made.td.imports()]
 
 
-def test_a_row_that_a_page_calls_too_large() -> None:
-    """It is sent again once Treasure Data does not have it, and no dead letter for a page."""
+def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
+    """The row is sent again once Treasure Data shows that it lacks it."""
     made = delivery(1, ())
     refuse(made, 413, body="<html>")
     assert made.deliver() is None
@@ -175,8 +175,8 @@ def test_a_row_that_a_page_calls_too_large() -> None:
 
 @pytest.mark.parametrize("status", [400, 404, 409, 422])
 @pytest.mark.parametrize("lands", [None, 0])
-def test_a_page_settles_nothing(status: int, lands: int | None) -> None:
-    """Whether Treasure Data has the rows or not: they are there once in the end, and no dead letter."""
+def test_a_refusal_with_another_body_settles_nothing(status: int, lands: int | None) -> None:
+    """Whether or not Treasure Data has the rows, they end up there once and never become a dead letter."""
     made = delivery(4, ())
     refuse(made, status, body="<html>", lands=lands)
     assert made.deliver() is None
@@ -188,8 +188,8 @@ def test_a_page_settles_nothing(status: int, lands: int | None) -> None:
     assert ({}, 4) == (made.aside(), made.td.counts()["shop_db"]["views"])
 
 
-def test_a_wrong_host_does_not_make_a_database_gone() -> None:
-    """Rows of an account that was mapped elsewhere since wait, where the listing still names their database."""
+def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
+    """While the listing still names the database, rows of a remapped account wait for it."""
     made = delivery(1, ())
     refuse(made, 500)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -207,8 +207,8 @@ def test_a_wrong_host_does_not_make_a_database_gone() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_halves_of_unlike_sizes_are_counted_once() -> None:
-    """Where one half is halved further than the other, whose halves stand as one again by then."""
+def test_halves_that_were_halved_unevenly_are_counted_once() -> None:
+    """One half is halved further, while the halves of the other are already merged in the ledger."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")

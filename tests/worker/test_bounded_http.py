@@ -1,4 +1,4 @@
-"""Responses end in time, however slowly they drip: over real sockets on loopback."""
+"""Responses end in time, however slowly they trickle in: over real sockets on loopback."""
 
 import socket
 import threading
@@ -19,7 +19,7 @@ HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n"
 
 @contextmanager
 def dripping(start: bytes) -> Iterator[str]:
-    """Serve one connection: send `start`, then a byte every 20 ms, for 5 s at most."""
+    """Serve one connection: send `start`, then one byte every 20 ms for at most 5 s."""
     listener = socket.create_server(("127.0.0.1", 0))
     ended = threading.Event()
 
@@ -48,7 +48,7 @@ def dripping(start: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("start", [b"HTTP/1.1 200 OK\r\nX-Slow: ", HEAD], ids=["head", "body"])
 def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
-    """Neither a head nor a body that comes byte by byte holds a request beyond its time-out."""
+    """A head or body that comes byte by byte does not extend the request beyond its time-out."""
     began = time.monotonic()
     with dripping(start) as url, pytest.raises(requests.RequestException):
         bounded_http.session(1).get(url, timeout=0.3)
@@ -57,7 +57,7 @@ def test_a_dripping_response_ends_at_the_timeout(start: bytes) -> None:
 
 
 def test_aws_responses_end_at_the_timeout() -> None:
-    """A client of AWS gives up on a dripping response at its time-out, too."""
+    """The AWS clients use the same bounded response."""
     assert wiring.AWSHTTPConnection.response_class is bounded_http.BoundedResponse
     began = time.monotonic()
     with dripping(HEAD) as url, pytest.raises(BotoCoreError):
@@ -74,7 +74,7 @@ def test_aws_responses_end_at_the_timeout() -> None:
 
 
 def test_a_connection_is_kept_for_the_next_request() -> None:
-    """A response that ends in time leaves its connection open for the next request."""
+    """A response that ends in time leaves its connection open."""
     listener = socket.create_server(("127.0.0.1", 0))
     accepted = []
 

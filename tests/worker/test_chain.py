@@ -14,8 +14,8 @@ ONE, TWO = number("49590338"), number("7")
 
 
 @given(chains)
-def test_a_name_says_everything(chain: ChainId) -> None:
-    """A chain comes back from its name unchanged, and two chains never have one name."""
+def test_names_round_trip(chain: ChainId) -> None:
+    """A name determines its chain, so no two chains share a name."""
     assert chain == ChainId.parse(chain.name)
 
 
@@ -31,13 +31,13 @@ def test_a_name_says_everything(chain: ChainId) -> None:
         (ChainId.overflow("r#1"), "overflow#r#1"),
     ],
 )
-def test_names_stay_what_they_are(chain: ChainId, name: str) -> None:
-    """Names are keys of what the ledger holds, and part of the ids under which rows travel."""
+def test_names_are_stable(chain: ChainId, name: str) -> None:
+    """Names are ledger keys and part of the unique ids that rows are sent under."""
     assert name == chain.name
 
 
-def test_an_overflow_chain_is_only_its_name() -> None:
-    """It belongs to no stream and no shard, and is the same wherever it is made."""
+def test_an_overflow_chain_consists_of_its_name() -> None:
+    """It belongs to no stream and no shard, and is the same wherever it is created."""
     chain = ChainId.overflow("r")
 
     assert {"r"} == {member for member in astuple(chain) if member}
@@ -47,7 +47,7 @@ def test_an_overflow_chain_is_only_its_name() -> None:
 
 @given(replays, numbers)
 def test_holes_and_replays_have_the_shard_s_chain_as_root(replay: str, after: Number) -> None:
-    """However deep, they belong to one shard; a stream created again under its name has other chains."""
+    """This holds at any depth. A stream recreated under the same name has other chains."""
     derived = CHAIN.forced(replay).hole(after).hole(after)
 
     assert CHAIN == derived.root
@@ -57,13 +57,13 @@ def test_holes_and_replays_have_the_shard_s_chain_as_root(replay: str, after: Nu
     assert CHAIN is CHAIN.root
 
 
-def test_no_record_of_a_shard_has_a_lower_number_than_its_first_possible_one() -> None:
-    """The chain's name has that number, so records of an older stream of the same name can be told apart."""
+def test_a_chain_knows_its_shard_s_lowest_possible_number() -> None:
+    """Records of an older stream with the same name have lower numbers and can be told apart by them."""
     assert number("1700000000") == CHAIN.lowest
 
 
 @pytest.mark.parametrize("name", ["", "events", "events#s", "events@x#s", "@1#s", "events@1#", f"{NAME}#x"])
-def test_other_texts_are_not_names(name: str) -> None:
-    """What does not name a chain is refused."""
+def test_texts_that_do_not_name_a_chain_are_rejected(name: str) -> None:
+    """Each part of a name is required, and its numbers must be numbers."""
     with pytest.raises(ValueError, match="does not name a chain"):
         ChainId.parse(name)

@@ -1,4 +1,4 @@
-"""Chunks: cutting, halving, compressing, and the rows that are looked at."""
+"""Chunks: cutting, halving, compressing and sampling."""
 
 import gzip
 from itertools import pairwise
@@ -24,8 +24,13 @@ rows = st.lists(
     st.integers(1, 20),
     st.integers(1, 40),
 )
-def test_a_cut_keeps_rows_and_limits(sizes: list[tuple[int, int]], most_rows: int, most_bytes: int) -> None:
-    """Parts keep every block in order, are as full as whole blocks allow, and exceed no limit unless by one block."""
+def test_cutting_keeps_all_rows_within_the_limits(
+    sizes: list[tuple[int, int]], most_rows: int, most_bytes: int
+) -> None:
+    """Parts keep the blocks in order and are as full as whole blocks allow.
+
+    Only a single block may exceed a limit.
+    """
     blocks = [("views", count, b"x" * size) for count, size in sizes]
     parts = list(planned_chunks({VIEWS: blocks}, Cut(most_rows, most_bytes)))
 
@@ -41,8 +46,8 @@ def test_a_cut_keeps_rows_and_limits(sizes: list[tuple[int, int]], most_rows: in
 
 
 @given(rows)
-def test_leaves_hold_the_rows(values: list[dict[str, Any]]) -> None:
-    """However often a chunk is halved, its leaves hold its rows in order."""
+def test_leaves_hold_the_rows_in_order(values: list[dict[str, Any]]) -> None:
+    """However often a chunk is halved, its leaves together hold its rows."""
     packed = list(map(msgpack.packb, values))
     chunk, keys = Chunk.of_payload(KEY, len(packed), b"".join(packed)), [KEY]
     for _ in range(5):
@@ -54,7 +59,7 @@ def test_leaves_hold_the_rows(values: list[dict[str, Any]]) -> None:
     assert chunk is chunk.leaf(KEY)
 
 
-def test_a_half_of_blocks_is_cut_between_rows() -> None:
+def test_halves_are_cut_between_rows() -> None:
     """A chunk of several envelopes' blocks is halved by rows, not by blocks."""
     one, two, three = (msgpack.packb({"n": n}) for n in range(3))
     chunk = Chunk(KEY, [("views", 2, one + two), ("views", 1, three)], 3)
@@ -63,13 +68,13 @@ def test_a_half_of_blocks_is_cut_between_rows() -> None:
 
 
 def test_a_chunk_with_fewer_rows_than_planned_has_no_halves() -> None:
-    """Bytes that hold something else are found out before anything is sent."""
+    """Bytes that hold something else are detected before anything is sent."""
     with pytest.raises(ValueError, match="fewer rows than planned"):
         Chunk.of_payload(KEY, 3, msgpack.packb({"n": 1})).leaf(KEY.halves[1])
 
 
 def test_only_pending_leaves_are_sent() -> None:
-    """Of a split chunk what is pending goes out; of one that is settled nothing does."""
+    """Only the pending half of a split chunk is sent, and nothing of a settled span."""
     chunk = Chunk.of_payload(KEY, 2, msgpack.packb({"n": 1}) + msgpack.packb({"n": 2}))
     first, second = KEY.halves
     halved = span(entries={KEY: Entry(State.SPLIT, 2), first: Entry(State.DELIVERED, 1), second: Entry()})
@@ -80,8 +85,8 @@ def test_only_pending_leaves_are_sent() -> None:
 
 
 @given(rows)
-def test_offsets_lie_between_rows(values: list[dict[str, Any]]) -> None:
-    """A range of rows is found by its bytes, whatever the rows hold."""
+def test_offsets_fall_between_rows(values: list[dict[str, Any]]) -> None:
+    """They delimit a range of rows in the packed bytes, whatever the rows hold."""
     packed = list(map(msgpack.packb, values))
     payload = b"".join(packed)
     for stop in range(len(packed) + 1):
@@ -102,8 +107,10 @@ def test_offsets_lie_between_rows(values: list[dict[str, Any]]) -> None:
         ([3600 * hour for hour in range(50)], [*range(24), 49]),
     ],
 )
-def test_rows_that_stand_for_an_import(times: list[int | None], found: list[int]) -> None:
-    """The first, the last, and the first of each hour, of which Treasure Data makes files of their own."""
+def test_a_sample_has_the_first_and_last_row_and_one_per_hour(
+    times: list[int | None], found: list[int]
+) -> None:
+    """Treasure Data writes a file for each hour, so any of them may be missing on its own."""
     payload = b"".join(msgpack.packb({"time": time, "n": n}) for n, time in enumerate(times))
 
     assert found == [row["n"] for row in sample(payload)]
@@ -119,13 +126,13 @@ def test_rows_that_stand_for_an_import(times: list[int | None], found: list[int]
         (msgpack.packb({"a": 1}) + b"\xc1", [{"a": 1}]),
     ],
 )
-def test_sampling_what_holds_no_rows(payload: bytes, found: list[Any]) -> None:
-    """What can be read is returned as it is."""
+def test_sampling_tolerates_bytes_that_are_not_rows(payload: bytes, found: list[Any]) -> None:
+    """Values that can be read are returned as they are."""
     assert found == sample(payload)
 
 
-def test_gzip_is_reproducible_and_says_nothing_else() -> None:
-    """The same rows give the same bytes: no time, no file name."""
+def test_gzip_is_reproducible() -> None:
+    """The same rows give the same bytes: the header has no time and no file name."""
     body = compress(b"rows")
 
     assert b"rows" == gzip.decompress(body)
