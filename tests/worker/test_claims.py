@@ -1,4 +1,4 @@
-"""Claims: of all copies of an envelope on the stream, the rows of one count."""
+"""Claims: of all copies of an envelope on the stream, only one counts."""
 
 from dataclasses import replace
 from typing import Any
@@ -42,7 +42,7 @@ def copy(request_id: str, *ids: str, claim: int = 1, account: str = "shop") -> b
 
 
 def records(*data: bytes, begin: int = 1) -> list[Record]:
-    """Return records with these bytes, numbered from there on."""
+    """Return records with these bytes, numbered from `begin`."""
     return [decode(one, SHARD, number(str(n)), 1_700_000_000.0) for n, one in enumerate(data, begin)]
 
 
@@ -66,16 +66,16 @@ def made() -> Made:
     return Made()
 
 
-def test_records_without_claims_ask_nobody(made: Made) -> None:
-    """They all count, and cost no call."""
+def test_records_without_claims_cost_no_call(made: Made) -> None:
+    """They all count."""
     made.delivery.dynamodb.calls.clear()
 
     assert (["1", "2"], []) == made.decide(records(copy("q", claim=0), copy("q", claim=0)))
     assert [] == made.delivery.dynamodb.calls
 
 
-def test_of_copies_in_one_batch_the_lowest_number_counts(made: Made) -> None:
-    """It is the one that claims: the others are not even asked for."""
+def test_the_first_of_several_copies_in_a_batch_counts(made: Made) -> None:
+    """Only the lowest number claims, so the others add nothing to the request."""
     made.delivery.dynamodb.calls.clear()
     batch = records(copy("q"), copy("r"), copy("q"), copy("s", claim=0), copy("q"))
 
@@ -83,8 +83,8 @@ def test_of_copies_in_one_batch_the_lowest_number_counts(made: Made) -> None:
     assert ["batch_execute_statement"] == made.delivery.dynamodb.calls
 
 
-def test_of_copies_on_two_shards_the_first_that_was_claimed_counts(made: Made) -> None:
-    """Also days later, when the stream has forgotten it."""
+def test_the_first_claimed_copy_counts_across_shards(made: Made) -> None:
+    """This holds days later too, when the stream no longer has the copy that counts."""
     assert (["5"], []) == made.decide(records(copy("q"), begin=5))
     made.ledger.append(span(first=number("5"), last=number("5")))
     made.clock.sleep(30 * DAY)
@@ -93,13 +93,13 @@ def test_of_copies_on_two_shards_the_first_that_was_claimed_counts(made: Made) -
 
 
 def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
-    """However often it is decided about, from its shard's chain or a hole of it."""
+    """However often it is decided, and whether from its shard's chain or from a hole of it, the result is the same."""
     for chain in (CHAIN, CHAIN, CHAIN.hole(number("7"))):
         assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), chain)
 
 
-def test_an_owner_is_the_stream_s_shard_and_number() -> None:
-    """Whichever chain its record is met in."""
+def test_an_owner_is_named_by_shard_and_number() -> None:
+    """Holes and forced replays of a shard give a record the same name."""
     name = f"{CHAIN.name}#{number('7')}"
 
     assert name == owner_name(CHAIN, number("7"))
@@ -108,7 +108,7 @@ def test_an_owner_is_the_stream_s_shard_and_number() -> None:
 
 
 def test_a_claim_outlives_every_copy(made: Made) -> None:
-    """A sender repeats for 30 days, a queue keeps for 14, the stream for its retention."""
+    """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its retention."""
     made.decide(records(copy("q")))
     (item,) = made.delivery.dynamodb.client.items("ledger")
 
@@ -117,7 +117,7 @@ def test_a_claim_outlives_every_copy(made: Made) -> None:
 
 
 def throttle(made: Made, *positions: int) -> None:
-    """Let DynamoDB refuse these statements of each batch."""
+    """Make DynamoDB throttle these statements of each batch."""
     client = made.delivery.dynamodb.client
     real = client.batch_execute_statement
 
@@ -137,15 +137,15 @@ def throttle(made: Made, *positions: int) -> None:
 def test_an_undecided_claim_ends_the_stretch(
     made: Made, position: int, decided: list[str], ignored: list[str]
 ) -> None:
-    """What comes before it is decided, what comes behind it waits."""
+    """The records before it are decided; it and the records behind it wait."""
     batch = records(copy("q"), copy("q"), copy("x", claim=0), copy("r"), copy("s"))
     throttle(made, position)
 
     assert (decided, ignored) == made.decide(batch)
 
 
-def test_more_claims_than_one_batch_takes_are_made_in_several(made: Made) -> None:
-    """All of them are decided."""
+def test_many_claims_are_split_into_several_calls(made: Made) -> None:
+    """DynamoDB takes a limited number of statements per call."""
     batch = records(*(copy(f"q{n}") for n in range(60)))
     made.delivery.dynamodb.calls.clear()
 
@@ -157,21 +157,21 @@ def test_more_claims_than_one_batch_takes_are_made_in_several(made: Made) -> Non
 
 
 def claimed(made: Made, owner: str) -> None:
-    """Let somebody claim the envelope whose record arrives now."""
+    """Claim the envelope for a record that arrives now."""
     made.ledger.claim({"q": Claim(owner, int(made.clock.now()))}, round(10 * RETENTION))
 
 
-def standing(made: Made) -> ChainId:
-    """Return the chain of the shard that the stream has."""
+def current_chain(made: Made) -> ChainId:
+    """Return the chain of the stream's shard."""
     return made.delivery.wiring.shards.chain(SHARD)
 
 
 def owner(chain: ChainId) -> str:
-    """Return what names a record of a chain as an owner."""
+    """Return the owner's name of a record of the chain."""
     return owner_name(chain, number("5"))
 
 
-OWNER = owner(CHAIN)  # of a stream that has gone
+OWNER = owner(CHAIN)  # of a stream that no longer exists
 COPY = replace(CHAIN, shard=OTHER)
 EXPIRED = RETENTION + 1200
 
@@ -186,35 +186,35 @@ EXPIRED = RETENTION + 1200
         (EXPIRED + 1, ["1"], []),
     ],
 )
-def test_a_claim_of_a_record_that_has_expired_is_taken_over(
+def test_the_claim_of_an_expired_record_is_taken_over(
     made: Made, age: float, decided: list[str], ignored: list[str]
 ) -> None:
-    """Until then it may still come; while clocks may differ about it, its copy waits."""
-    claimed(made, owner(standing(made)))
+    """Before that the record may still come, and while clocks may disagree about it, its copy waits."""
+    claimed(made, owner(current_chain(made)))
     made.clock.sleep(age)
 
     assert (decided, ignored) == made.decide(records(copy("q")), COPY)
 
 
 def test_a_claim_is_as_old_as_its_owners_record(made: Made) -> None:
-    """A record that was claimed days after it arrived, and never planned, expires when it does; its copies then count."""
+    """A record claimed days after its arrival and never planned expires by its arrival; then its copies count."""
     late = [record._replace(arrived_at=made.clock.now()) for record in records(copy("q"))]
     made.clock.sleep(RETENTION - DAY)
-    made.decide(late, standing(made))
+    made.decide(late, current_chain(made))
     made.clock.sleep(DAY + 1201)
 
     assert (["8"], []) == made.decide(records(copy("q"), begin=8), COPY)
 
 
-def test_a_claim_of_a_stream_that_has_gone_is_taken_over(made: Made) -> None:
-    """Nobody reads its records any more; one of the same name has shards that begin elsewhere."""
+def test_the_claim_of_a_deleted_stream_is_taken_over(made: Made) -> None:
+    """Nobody reads its records any more. A new stream of the same name has shards that begin elsewhere."""
     claimed(made, OWNER)
 
     assert (["1"], []) == made.decide(records(copy("q")), COPY)
 
 
-def test_nothing_is_taken_over_while_kinesis_does_not_say_what_it_has(made: Made) -> None:
-    """Silence does not mean that a shard has gone."""
+def test_no_claim_is_taken_over_while_shards_cannot_be_listed(made: Made) -> None:
+    """A missing answer does not mean that a shard is gone."""
     claimed(made, OWNER)
     made.delivery.kinesis.before["list_shards"] = lambda _: lose_answer()
 
@@ -223,8 +223,8 @@ def test_nothing_is_taken_over_while_kinesis_does_not_say_what_it_has(made: Made
 
 
 @pytest.mark.parametrize("held_by", [CHAIN, CHAIN.hole(number("3"))])
-def test_a_claim_of_a_planned_record_is_never_taken_over(made: Made, held_by: ChainId) -> None:
-    """Its rows are a span's, whatever became of stream and retention; a hole's span counts too."""
+def test_the_claim_of_a_planned_record_is_never_taken_over(made: Made, held_by: ChainId) -> None:
+    """Its rows belong to a span, of the shard or of a hole, whatever happened to stream and retention since."""
     if held_by != CHAIN:
         made.ledger.append(span(after=number("3"), first=number("9"), last=number("9")))
     made.ledger.append(span(chain=held_by, first=number("5"), last=number("5")))
@@ -235,8 +235,8 @@ def test_a_claim_of_a_planned_record_is_never_taken_over(made: Made, held_by: Ch
 
 
 @pytest.mark.parametrize("name", ["q", "q#1"])
-def test_a_claim_of_what_was_set_aside_is_never_taken_over(made: Made, name: str) -> None:
-    """An envelope of the overflow queue goes to Treasure Data past the stream, whatever its request is called."""
+def test_the_claim_of_a_set_aside_envelope_is_never_taken_over(made: Made, name: str) -> None:
+    """Its rows reach Treasure Data without the stream, whatever the request's name."""
     chain = ChainId.overflow(name)
     made.ledger.append(span(chain=chain, first="000", last="000", done=True))
     claimed(made, chain.name)
@@ -245,10 +245,10 @@ def test_a_claim_of_what_was_set_aside_is_never_taken_over(made: Made, name: str
     assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
 
 
-def test_one_copy_takes_a_claim_over(made: Made) -> None:
-    """The first of a batch; and of two batches the one that comes first."""
+def test_only_one_copy_takes_a_claim_over(made: Made) -> None:
+    """It is the first copy of a batch, and of two batches the one that comes first."""
     claimed(made, OWNER)
-    there = standing(made)
+    there = current_chain(made)
     batch, later = records(copy("q"), copy("q")), records(copy("q"), begin=8)
 
     assert (["1", "2"], ["2"]) == made.decide(batch, there)
@@ -256,8 +256,8 @@ def test_one_copy_takes_a_claim_over(made: Made) -> None:
     assert (["1", "2"], ["2"]) == made.decide(batch, there)
 
 
-def test_of_two_that_take_a_claim_over_at_once_one_does(made: Made) -> None:
-    """Who was overtaken after it looked does not count."""
+def test_concurrent_takeovers_have_one_winner(made: Made) -> None:
+    """A copy that was overtaken between its read and its write does not count."""
     claimed(made, OWNER)
     made.clock.sleep(EXPIRED + 1)
     client = made.delivery.dynamodb
@@ -268,7 +268,7 @@ def test_of_two_that_take_a_claim_over_at_once_one_does(made: Made) -> None:
     assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
 
 
-# What the worker makes of them
+# How the worker delivers copies
 
 
 def delivery(**changes: Any) -> Delivery:
@@ -280,7 +280,7 @@ def delivery(**changes: Any) -> Delivery:
 
 
 def test_copies_are_delivered_once_in_any_order() -> None:
-    """The span says how many rows count."""
+    """The spans' counts include only the rows that count."""
     made = delivery()
     made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("q", "e1"))
     assert made.deliver(2, 3) is None
@@ -291,8 +291,8 @@ def test_copies_are_delivered_once_in_any_order() -> None:
     assert 2 == sum(sum(one.counts.values()) for one in made.spans())
 
 
-def test_a_span_without_rows_is_settled_without_a_send() -> None:
-    """A batch of nothing but copies costs nothing more."""
+def test_a_span_of_copies_is_settled_without_an_import() -> None:
+    """No row of it counts."""
     made = delivery()
     made.put(copy("q"), copy("q"))
     made.deliver(0, 1)
@@ -302,8 +302,8 @@ def test_a_span_without_rows_is_settled_without_a_send() -> None:
     assert [True, True] == [one.done for one in made.spans()]
 
 
-def test_claims_are_asked_for_before_the_plan() -> None:
-    """Which stores what was decided, so that a batch costs one call more, and only where there are claims."""
+def test_claims_are_made_before_the_plan() -> None:
+    """The plan stores what they decided. A batch costs one more call, and only if it has claims."""
     made = delivery()
     made.put(copy("r", claim=0), copy("q"), copy("q"))
     made.dynamodb.calls.clear()
@@ -314,15 +314,15 @@ def test_claims_are_asked_for_before_the_plan() -> None:
 
 
 def forget_claims(made: Delivery) -> None:
-    """Let the ledger lose all claims."""
+    """Delete all claims from the ledger."""
     for item in list(made.dynamodb.client.items("ledger")):
         if item["pk"]["S"].startswith("put#"):
             made.dynamodb.client.delete_item(TableName="ledger", Key={"pk": item["pk"], "sk": item["sk"]})
 
 
 @pytest.mark.parametrize("begin", [0, 2])
-def test_a_plan_that_is_met_again_asks_nobody(begin: int) -> None:
-    """Not even when the claims have gone: what does not count never will, whichever part of the span a batch holds."""
+def test_a_planned_span_needs_no_claims(begin: int) -> None:
+    """Even with the claims gone, what the plan ignores stays ignored, whichever part of the span a batch has."""
     made = delivery()
     made.put(copy("q", "e1"), copy("q", "e1"), copy("r", "e2"))
     made.dynamodb.after["put_item"] = once(kill)
@@ -337,7 +337,7 @@ def test_a_plan_that_is_met_again_asks_nobody(begin: int) -> None:
 
 
 def test_an_undecided_claim_holds_from_its_record_on() -> None:
-    """What comes before is delivered; the record itself comes again."""
+    """Records before it are delivered; the batch is retried from the record itself."""
     made = delivery()
     numbers = made.put(copy("r", "e1", claim=0), copy("q", "e2"), copy("s", "e3", claim=0))
     claims = Made()
@@ -353,8 +353,8 @@ def test_an_undecided_claim_holds_from_its_record_on() -> None:
     assert ["e1", "e2", "e3"] == made.ids("shop_db", "views")
 
 
-def test_without_the_ledger_s_word_nothing_is_planned() -> None:
-    """Who counts is never guessed."""
+def test_nothing_is_planned_if_claims_get_no_answer() -> None:
+    """Which copy counts is never guessed."""
     made = delivery()
     numbers = made.put(copy("q"))
     made.dynamodb.before["batch_execute_statement"] = lambda _: lose_answer()
@@ -364,7 +364,7 @@ def test_without_the_ledger_s_word_nothing_is_planned() -> None:
 
 
 def test_an_invocation_that_dies_between_claim_and_plan_loses_nothing() -> None:
-    """The record comes again, and owns its claim."""
+    """The record is redelivered and owns its claim."""
     made = delivery()
     made.put(copy("q", "e1"))
     made.dynamodb.after["batch_execute_statement"] = once(kill)
@@ -376,7 +376,7 @@ def test_an_invocation_that_dies_between_claim_and_plan_loses_nothing() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_an_account_that_cannot_be_asked_claims_nothing() -> None:
+def test_a_record_without_a_known_account_makes_no_claim() -> None:
     """A record that must wait leaves the claim to a copy that need not."""
     made = delivery()
     numbers = made.put(copy("q", account="blog"))
@@ -403,7 +403,7 @@ def test_an_account_that_cannot_be_asked_claims_nothing() -> None:
 def test_copies_on_two_shards_are_delivered_once(
     copies: list[str], invocations: list[tuple[int, int, int, str]]
 ) -> None:
-    """In whatever batches, overlapping and broken off, each envelope's rows arrive once."""
+    """In any batches, overlapping and interrupted ones included, each envelope's rows arrive once."""
     made = delivery()
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=2)
@@ -435,7 +435,7 @@ def test_copies_on_two_shards_are_delivered_once(
 
 
 def read_from(made: Delivery, shards: list[list[dict[str, Any]]]) -> None:
-    """Let the worker read both shards, of which the stream in memory has one, from what was put."""
+    """Make the worker read each shard's records; the stream in memory has them all on one."""
     names = (SHARD, OTHER)
     found = {names[n]: {one["kinesis"]["sequenceNumber"] for one in part} for n, part in enumerate(shards)}
     original = made.wiring.shards.read

@@ -1,4 +1,4 @@
-"""An event source that leaves records out, and reads of the shard that are wrong: the worker holds, and loses nothing."""
+"""If the event source leaves records out or reads of the shard are wrong, the worker holds and loses nothing."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ ROWS = [envelope("shop", {"views": [row(f"e{number}")]}) for number in range(6)]
 
 
 def delivery(**options: Any) -> Delivery:
-    """Return a pipeline with six records on its shard."""
+    """Return a delivery with six records on its shard."""
     made = Delivery(**options)
     made.map(shop="shop_db")
     made.put(*ROWS)
@@ -26,7 +26,7 @@ def lane(made: Delivery, number: int) -> dict[str, Any]:
 
 
 def run(made: Delivery, event: dict[str, Any]) -> bool:
-    """Hand the worker an event; tell whether all of it was settled."""
+    """Run the worker on an event and return whether all of it was settled."""
     return made.run(event, 60_000) == {"batchItemFailures": []}
 
 
@@ -38,7 +38,7 @@ def reason(made: Delivery) -> str:
 
 
 def blind(made: Delivery) -> None:
-    """Let the shard be unreadable."""
+    """Make the shard unreadable."""
 
     def refuse(_: Any) -> None:
         raise client_error("AccessDeniedException", "GetShardIterator")
@@ -48,7 +48,7 @@ def blind(made: Delivery) -> None:
 
 @pytest.mark.parametrize("left_out", [slice(1, 2), slice(2, 5)])
 def test_a_batch_with_records_left_out_is_held(left_out: slice) -> None:
-    """Between its first and its last record the shard has others: a filter, or more than one lane."""
+    """The shard has more records between the first and the last: the source filters, or has several lanes."""
     made = delivery()
     event = made.event()
     del event["Records"][left_out]
@@ -60,7 +60,7 @@ def test_a_batch_with_records_left_out_is_held(left_out: slice) -> None:
 
 
 def test_each_batch_is_compared_with_the_shard() -> None:
-    """A mapping that is changed while the worker is warm leaves records out of the very next batch."""
+    """If the mapping changes while the worker is warm, the very next batch has records missing."""
     made = delivery()
     assert run(made, made.event())
     made.put(*(envelope("shop", {"views": [row(f"f{number}")]}) for number in range(4)))
@@ -72,7 +72,7 @@ def test_each_batch_is_compared_with_the_shard() -> None:
 
 
 def test_records_of_a_second_lane_are_held_behind_a_plan_without_them() -> None:
-    """They lie within a span that was settled without them: to skip them would lose them."""
+    """They lie within a span that was settled without them, so skipping them would lose them."""
     made = delivery(without=frozenset({Guard.CONTIGUOUS}))
     assert run(made, lane(made, 0))
 
@@ -81,7 +81,7 @@ def test_records_of_a_second_lane_are_held_behind_a_plan_without_them() -> None:
 
 
 def test_records_of_a_second_lane_are_held_while_the_first_is_open() -> None:
-    """The rows of the first lane are delivered when they come again, and only they."""
+    """When the first lane's records come again, they are delivered, and no others."""
     made = delivery(without=frozenset({Guard.CONTIGUOUS}))
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
         client_error("InternalServerError", "UpdateItem", status=500)
@@ -94,8 +94,11 @@ def test_records_of_a_second_lane_are_held_while_the_first_is_open() -> None:
     assert made.ids("shop_db", "views") == ["e0", "e2", "e4"]
 
 
-def test_what_the_event_source_has_left_behind_is_settled_first() -> None:
-    """With a limit on retries it goes on behind a batch that failed: its span is open, and nobody else would take it up."""
+def test_a_span_that_the_event_source_gave_up_is_settled_first() -> None:
+    """With a retry limit, the source moves past a failed batch whose span is open.
+
+    No other batch would settle it.
+    """
     made = delivery()
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
         client_error("InternalServerError", "UpdateItem", status=500)
@@ -108,8 +111,8 @@ def test_what_the_event_source_has_left_behind_is_settled_first() -> None:
     assert all(span.done for span in made.spans())
 
 
-def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_whole() -> None:
-    """Batches may be cut differently: what was planned is compared with the shard, once."""
+def test_part_of_a_settled_span_is_skipped_if_the_shard_confirms_it() -> None:
+    """Batch borders may change. The plan is compared with the shard once."""
     made = delivery()
     assert run(made, made.event())
     made.kinesis.calls.clear()
@@ -120,7 +123,7 @@ def test_a_part_of_a_settled_span_is_skipped_once_the_shard_shows_that_it_is_who
 
 
 def test_a_batch_is_held_while_its_shard_shows_nothing() -> None:
-    """A lane's records are delivered by nobody if an empty answer is believed."""
+    """If an empty answer counted, records of another lane would never be delivered."""
     made = delivery()
     event = made.event()
     truth = made.kinesis.client.get_records
@@ -133,7 +136,7 @@ def test_a_batch_is_held_while_its_shard_shows_nothing() -> None:
 
 
 def test_recorded_events_of_another_stream_are_delivered() -> None:
-    """Kinesis says that the shard never had them, so there is nothing to compare them with."""
+    """Kinesis says that the shard never had the records, so there is nothing to compare them with."""
     made = delivery()
     made.kinesis.before["get_shard_iterator"] = lambda _: (_ for _ in ()).throw(
         client_error("InvalidArgumentException", "GetShardIterator", status=400)
@@ -143,7 +146,7 @@ def test_recorded_events_of_another_stream_are_delivered() -> None:
 
 
 def test_records_that_may_have_expired_meanwhile_are_not_compared() -> None:
-    """To hold them would lose them."""
+    """Holding them would lose them."""
     made = delivery()
     event = made.event()
     made.clock.time += made.retention - 1800
@@ -153,7 +156,7 @@ def test_records_that_may_have_expired_meanwhile_are_not_compared() -> None:
 
 
 def test_a_batch_is_held_while_the_shard_cannot_be_read() -> None:
-    """It is not known whether it is all that the shard has there."""
+    """The shard may have more records there than the batch."""
     made = delivery()
     blind(made)
 
@@ -162,8 +165,8 @@ def test_a_batch_is_held_while_the_shard_cannot_be_read() -> None:
     assert run(made, made.event())
 
 
-def test_a_part_of_a_settled_span_is_held_while_the_shard_cannot_be_read() -> None:
-    """Whether its records were planned is not known, and unknown is not yes."""
+def test_part_of_a_settled_span_is_held_while_the_shard_cannot_be_read() -> None:
+    """Whether its records were planned is unknown, and unknown is not yes."""
     made = delivery()
     assert run(made, made.event())
     blind(made)
@@ -175,7 +178,7 @@ def test_a_part_of_a_settled_span_is_held_while_the_shard_cannot_be_read() -> No
 
 @pytest.mark.parametrize("lie", ["foreign", "twice"])
 def test_a_wrong_read_of_an_open_span_settles_nothing(lie: str) -> None:
-    """As many records as were planned are not the records that were planned."""
+    """The right number of records is not enough: they must be the planned ones."""
     made = delivery(archive_days=0)
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(
         client_error("InternalServerError", "UpdateItem", status=500)
@@ -207,8 +210,8 @@ def _twice(answer: dict[str, Any]) -> dict[str, Any]:
     return answer | {"Records": [records[0], records[0], *records[2:]]}
 
 
-def test_rows_are_missing_only_when_the_stream_itself_no_longer_keeps_them() -> None:
-    """The setting is too low: the stream says that its records are there still."""
+def test_rows_count_as_missing_only_after_the_stream_s_own_retention() -> None:
+    """The setting may be too low while the stream still has the records."""
     made = delivery(archive_days=0)
     made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=24 * 30)
     made.dynamodb.before["update_item"] = lambda _: (_ for _ in ()).throw(

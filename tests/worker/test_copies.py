@@ -1,4 +1,4 @@
-"""Requests with a batch id that arrive more than once: from the HTTP requests to exactly one set of rows."""
+"""Requests with a batch id that arrive more than once become one set of rows: from HTTP to Treasure Data."""
 
 import json
 import os
@@ -25,11 +25,11 @@ LARGE = [{"table": "pageviews", "event_id": f"e{number:02}", "text": "x" * 100_0
 
 
 class Sender:
-    """A client, and all that stands between it and Treasure Data.
+    """A client, and everything between it and Treasure Data.
 
     Attributes:
         way: stream, queue, drainer, worker and Treasure Data.
-        events: what each request holds.
+        events: the events of each request.
     """
 
     def __init__(self, events: list[dict[str, Any]] | None = None) -> None:
@@ -56,7 +56,7 @@ class Sender:
         return Answer(self._ingest(event, None))
 
     def arrived(self) -> list[str]:
-        """Let the drainer and the worker do what there is to do; return the ids of the rows in Treasure Data."""
+        """Run the drainer and the worker until nothing is left; return the ids of the rows in Treasure Data."""
         for _ in range(3):
             self.way.wait(400)
             self.way.drain()
@@ -73,7 +73,7 @@ class Sender:
 
 @pytest.mark.parametrize("after", [0, 0.012, 0.07, 30, 10 * MINUTE, HOUR, DAY, 6 * DAY, 13 * DAY, 29 * DAY])
 def test_a_copy_adds_no_rows(after: float) -> None:
-    """Milliseconds later, as Chromium resends what it was not answered, or weeks later, when the first has expired."""
+    """It may come milliseconds later (Chromium resends unanswered requests) or weeks later, when the first has expired."""
     sender = Sender()
     first = sender.send()
     if after > DAY:
@@ -86,8 +86,8 @@ def test_a_copy_adds_no_rows(after: float) -> None:
     assert sender.ids == sender.arrived()
 
 
-def test_a_copy_is_durable_at_once_and_waits_for_nobody() -> None:
-    """It is one put on the stream, like any other request."""
+def test_a_copy_is_durable_at_once() -> None:
+    """Like any other request, it is one put on the stream."""
     sender = Sender()
     sender.send()
     sender.send()
@@ -97,7 +97,7 @@ def test_a_copy_is_durable_at_once_and_waits_for_nobody() -> None:
 
 
 def test_the_worker_counts_copies() -> None:
-    """A sender whose batch id never changes shows."""
+    """The count exposes a sender that never changes its batch id."""
     sender = Sender()
     for _ in range(3):
         sender.send()
@@ -107,7 +107,7 @@ def test_the_worker_counts_copies() -> None:
 
 
 def test_copies_may_be_in_any_shards() -> None:
-    """From other addresses, by other partition keys, before and after a reshard."""
+    """Copies from other addresses have other partition keys, before and after a reshard."""
     sender = Sender()
     for ip in ("192.0.2.8", "192.0.2.9", "2001:db8:85a3::8a2e:370:7334"):
         sender.send(ip)
@@ -120,7 +120,7 @@ def test_copies_may_be_in_any_shards() -> None:
 
 
 def test_a_copy_may_be_delivered_days_before_the_first() -> None:
-    """A shard that lags holds the first, others have delivered copies."""
+    """The first may be in a shard that lags."""
     sender = Sender()
     way = sender.way
     sender.send()
@@ -135,7 +135,7 @@ def test_a_copy_may_be_delivered_days_before_the_first() -> None:
 
 
 def test_a_doubtful_put_and_a_copy_count_once() -> None:
-    """The first request's envelope waits in the queue, under the same name; whether it has landed does not matter."""
+    """The first request's envelope waits in the queue under the same name, whether or not its put landed."""
     for fault in ("landing_unheard", "gone"):
         sender = Sender()
         way = sender.way
@@ -149,7 +149,7 @@ def test_a_doubtful_put_and_a_copy_count_once() -> None:
 
 
 def test_a_put_that_lands_hours_late_counts_once() -> None:
-    """The claim asks for no time within which a put must land."""
+    """A claim does not limit how late a put may land."""
     sender = Sender()
     sender.way.kinesis.faults["put_record"] = [sender.way.landing_late(5 * HOUR)]
     sender.send()
@@ -162,8 +162,8 @@ def test_a_put_that_lands_hours_late_counts_once() -> None:
     assert sender.ids == sender.arrived()
 
 
-def test_what_was_set_aside_and_a_copy_count_once() -> None:
-    """Neither before nor after the redrive has delivered it is a copy on the stream taken for another."""
+def test_a_set_aside_envelope_and_a_copy_count_once() -> None:
+    """A copy on the stream is ignored both before and after the redrive delivers the envelope."""
     sender = Sender()
     way = sender.way
     way.kinesis.faults["put_record"] = throttled(100)
@@ -181,8 +181,8 @@ def test_what_was_set_aside_and_a_copy_count_once() -> None:
     assert sender.ids == sender.arrived()
 
 
-def test_a_visitor_may_have_another_address_by_then() -> None:
-    """What the ingest adds to rows is in no name and moves no border."""
+def test_a_copy_may_come_from_another_address() -> None:
+    """What the ingest adds to rows affects neither names nor borders."""
     sender = Sender(LARGE)
     for ip in ("192.0.2.8", "2001:db8:85a3:1234:5678:8a2e:370:7334"):
         assert 200 == sender.send(ip).status
@@ -192,8 +192,8 @@ def test_a_visitor_may_have_another_address_by_then() -> None:
 
 
 @pytest.mark.parametrize("lost", [0, 1])
-def test_what_was_missing_of_a_large_request_is_added_by_its_copy(lost: int) -> None:
-    """The sender was told that nothing is durable; the part that is counts once."""
+def test_a_copy_completes_a_partly_stored_request(lost: int) -> None:
+    """The sender was told that nothing is durable. The part that is durable counts once."""
     sender = Sender(LARGE)
     way = sender.way
 
@@ -213,8 +213,8 @@ def test_what_was_missing_of_a_large_request_is_added_by_its_copy(lost: int) -> 
     assert sender.ids == sender.arrived()
 
 
-def test_other_events_under_an_old_id_are_not_lost() -> None:
-    """What is known again is the id together with the events."""
+def test_other_events_under_a_reused_batch_id_are_not_lost() -> None:
+    """A copy is recognised by its id together with its events."""
     sender = Sender()
     sender.send()
     sender.events = [{"table": "pageviews", "event_id": "other"}]
@@ -224,7 +224,7 @@ def test_other_events_under_an_old_id_are_not_lost() -> None:
 
 
 def test_events_without_an_id_of_their_own_count_once() -> None:
-    """Equal events of one request are as many rows; those of a copy are none."""
+    """Equal events within a request are separate rows; those of a copy add none."""
     sender = Sender([{"table": "pageviews"}, {"table": "pageviews"}, {"table": "pageviews", "a": 1}])
     sender.send()
     sender.send()
@@ -232,8 +232,8 @@ def test_events_without_an_id_of_their_own_count_once() -> None:
     assert 3 == len(set(sender.arrived()))
 
 
-def test_events_as_deep_as_they_may_be_have_copies_too() -> None:
-    """Their text is a level deeper than what a value may have."""
+def test_the_deepest_allowed_events_may_have_copies() -> None:
+    """The text that identifies a request nests one level deeper than a value may."""
     value: Any = 10**30
     for _ in range(254):
         value = [value]
@@ -262,10 +262,10 @@ FATES = ["lands", "gone", "unheard", "late", "refused", "throttled"]
         max_size=6,
     )
 )
-def test_whatever_becomes_of_copies_there_is_one_set_of_rows(
+def test_copies_become_one_set_of_rows_whatever_happens_to_them(
     requests: list[tuple[str, float, str, str]],
 ) -> None:
-    """A client sends until it hears an answer, for weeks; puts land, get lost, or land late; drainers die."""
+    """The client retries for weeks; puts land, get lost or land late; drainers die."""
     sender, began, is_split = Sender(), 0.0, False
     way = sender.way
     for fate, pause, then, ip in requests:
