@@ -42,7 +42,7 @@ SINCE, NOW, ASIDE_AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
 
 
 def rules(**changes: Any) -> Rules:
-    """Return rules."""
+    """Return rules with defaults."""
     members = {
         "memory_seconds": MEMORY,
         "query_delay_seconds": QUERY_DELAY,
@@ -54,7 +54,7 @@ def rules(**changes: Any) -> Rules:
 
 
 def entry(state: State, **changes: Any) -> Entry:
-    """Return an entry of which every member says something."""
+    """Return an entry with a distinct value in every member."""
     members = {
         "rows": 7,
         "since": None,
@@ -68,8 +68,8 @@ def entry(state: State, **changes: Any) -> Entry:
     return Entry(state, **(members | changes))
 
 
-def test_names_in_the_ledger_are_fixed() -> None:
-    """Entries outlive the version of the worker that wrote them."""
+def test_state_names_are_stable() -> None:
+    """Ledger entries outlive the version of the worker that wrote them."""
     expected = [
         "pending",
         "parked",
@@ -87,51 +87,51 @@ def test_names_in_the_ledger_are_fixed() -> None:
     assert "unresolved" == UNRESOLVED
 
 
-def test_decisions_have_the_names_that_people_use() -> None:
-    """They are the words of the command."""
+def test_decisions_have_the_command_s_names() -> None:
+    """They are its options."""
     assert ["send", "drop"] == [decision.value for decision in Decision]
 
 
 def test_states_are_pending_aside_final_or_split() -> None:
-    """Each is in exactly one of these groups."""
+    """Each state is in exactly one of these groups."""
     assert {K, U, D} == ASIDE
     assert {OK, DROPPED, MISSING, State.RETURNED} == FINAL
 
 
 def test_an_entry_begins_pending_and_empty() -> None:
-    """That is what the ledger has of a chunk about which nothing is written."""
+    """It stands for a chunk that the ledger has no entry of."""
     assert Entry(P, 0, None, "", 0, "", 0, 0, "") == Entry()
 
 
 def test_a_happening_assumes_nothing() -> None:
-    """Unless it says so, it is neither certain nor divisible, and has no texts."""
+    """By default it is neither certain nor divisible, and its texts are empty."""
     expected = Happening(Event.FENCED, NOW, "", certain=False, divisible=False, database="", digest="")
 
     assert expected == Happening(Event.FENCED, NOW)
 
 
-def test_steps_without_an_event_or_a_reason() -> None:
-    """To send and to ask need neither."""
+def test_sending_and_asking_need_no_event_or_reason() -> None:
+    """The constants SEND and ASK leave both out."""
     assert (Step(Action.SEND, None, ""), Step(Action.ASK, None, "")) == (SEND, ASK)
 
 
 def test_rows_are_sent_unasked_by_default() -> None:
-    """Keeping them for a person is a setting."""
+    """Keeping them for a person to decide is a setting."""
     assert rules(sends_unasked=True) == rules()
 
 
-def test_a_line_without_a_condition_has_no_words() -> None:
-    """The picture of the state machine then shows the event alone."""
+def test_the_unconditional_condition_has_no_text() -> None:
+    """The diagram of the state machine then shows the event alone."""
     assert "" == Condition.ALWAYS.value
 
 
 def test_an_invocation_takes_at_most_15_minutes() -> None:
-    """It is Lambda's limit, in seconds."""
+    """This is Lambda's limit, in seconds."""
     assert 900 == LONGEST_INVOCATION_SECONDS
 
 
-# Where each event leads: where Treasure Data cannot have the chunk, and where it may. Two states with a bar: a chunk that cannot be
-# halved, and one that can. Events that a state does not know leave it as it is.
+# For each state and event: the next state if Treasure Data cannot have the chunk, and the next state if it may. A nested
+# pair is for a chunk that cannot be halved, and one that can. Events that a state does not list leave it unchanged.
 MACHINE = {
     P: {
         Event.FENCED: (P, P),
@@ -180,8 +180,8 @@ MACHINE = {
 
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", State)
-def test_every_event_leads_from_every_state_where_the_machine_says(state: State, event: Event) -> None:
-    """Each transition is there, and no other is; what does not follow leaves the very same entry."""
+def test_every_event_in_every_state_leads_to_the_specified_state(state: State, event: Event) -> None:
+    """There are no other transitions: any other event returns the same entry object."""
     expected = MACHINE.get(state, {}).get(event, (state, state))
     for doubted, divisible in product((False, True), repeat=2):
         to = expected[doubted]
@@ -194,8 +194,8 @@ def test_every_event_leads_from_every_state_where_the_machine_says(state: State,
 
 @pytest.mark.parametrize("event", Event)
 @pytest.mark.parametrize("state", State)
-def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, event: Event) -> None:
-    """Where every attempt was definitely refused, a doubt counts no more than none."""
+def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None:
+    """If every attempt was definitely refused, an open doubt does not affect the next state."""
     for divisible in (False, True):
         happening = Happening(event, NOW, "why", certain=True, divisible=divisible)
         certain = rules().follow(entry(state, since=SINCE), happening)
@@ -207,16 +207,16 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
 @pytest.mark.parametrize(
     ("before", "happening", "changes"),
     [
-        # A fence opens the doubt, and keeps the time of one that is open.
+        # A fence opens a doubt, or keeps the time of an open one.
         (entry(P), Happening(Event.FENCED, NOW), {"since": NOW}),
         (entry(P, since=SINCE), Happening(Event.FENCED, NOW), {}),
         (entry(P), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
         (entry(K), Happening(Event.FENCED, NOW), {"state": U, "since": NOW}),
         (entry(U, since=SINCE), Happening(Event.FENCED, NOW), {}),
         (entry(U), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
-        # A dead letter that is sent is seen by the schedule from then on, as if it had just been set aside.
+        # Once sent, a dead letter belongs to the schedule, as if it had just been set aside.
         (entry(D), Happening(Event.FENCED, NOW), {"state": U, "since": NOW, "aside_at": NOW}),
-        # What is accepted, dropped or missing has neither a doubt nor a reason.
+        # A chunk that is accepted, dropped or missing has neither a doubt nor a reason.
         (entry(P, since=SINCE), Happening(Event.ACCEPTED, NOW), {"state": OK, "since": None, "reason": ""}),
         (entry(K), Happening(Event.ACCEPTED, NOW), {"state": OK, "reason": ""}),
         (entry(D), Happening(Event.DROPPED, NOW), {"state": DROPPED, "reason": ""}),
@@ -230,7 +230,7 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             Happening(Event.VANISHED, NOW),
             {"state": MISSING, "since": None, "reason": ""},
         ),
-        # What is set aside says why and since when; what changes only its reason keeps its age.
+        # A set-aside chunk says why and since when; a new reason alone does not change its age.
         (
             entry(P),
             Happening(Event.REFUSED, NOW, "http_422"),
@@ -282,7 +282,7 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             Happening(Event.EXPIRED, NOW, "parked_too_long"),
             {"state": D, "reason": "parked_too_long", "aside_at": NOW},
         ),
-        # A chunk that is too large and cannot be halved, or may be in Treasure Data whole.
+        # The chunk is too large and cannot be halved, or Treasure Data may have all of it.
         (
             entry(P),
             Happening(Event.TOO_LARGE, NOW, "http_413"),
@@ -294,7 +294,7 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             {"state": U, "reason": "http_413", "aside_at": NOW},
         ),
         (entry(U, since=SINCE), Happening(Event.TOO_LARGE, NOW, "http_413"), {"reason": "http_413"}),
-        # A chunk that waits no longer.
+        # The chunk waits no longer.
         *(
             (
                 entry(P, since=since),
@@ -304,7 +304,7 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             for event in (Event.DATABASE_FAILS, Event.HELD_TOO_LONG)
             for since, to in ((None, K), (SINCE, U))
         ),
-        # An orderly end without an answer: the doubt is over where nothing can have been accepted.
+        # An orderly end without an answer clears the doubt only if no attempt can have been accepted.
         (entry(P, since=SINCE), Happening(Event.UNANSWERED, NOW, "http_503"), {}),
         (
             entry(P, since=SINCE),
@@ -316,14 +316,14 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             Happening(Event.UNANSWERED, NOW, certain=True),
             {"state": K, "since": None},
         ),
-        # What Treasure Data does not have goes out under another id.
+        # A chunk that Treasure Data does not have is sent under another id.
         (entry(U, since=SINCE), Happening(Event.ABSENT, NOW), {"since": None, "generation": 3}),
         (entry(U, since=SINCE), Happening(Event.UNASKED, NOW), {"since": None, "generation": 3}),
         # So do edited rows.
         (entry(D), Happening(Event.EDITED, NOW, digest="d2"), {"generation": 3, "edit": 2, "digest": "d2"}),
-        # Rows of it are refused after a doubt.
+        # Some of its rows are refused after a doubt.
         (entry(U, since=SINCE), Happening(Event.ROWS_REFUSED, NOW, "http_422"), {"reason": "http_422"}),
-        # What needs no delivery any more.
+        # The chunk needs no delivery any more.
         (
             entry(P, since=SINCE),
             Happening(Event.INVALID, NOW, "too_deep"),
@@ -335,20 +335,20 @@ def test_what_was_certainly_not_accepted_is_as_good_as_never_sent(state: State, 
             {"state": DROPPED, "reason": "repaired"},
         ),
         (entry(D), Happening(Event.RETURNED, NOW), {"state": State.RETURNED, "reason": ""}),
-        # What was searched for, or sent under another id since, can get another id.
+        # A chunk of an unsearched envelope gets another id only after it was sent under another id.
         (
             entry(U, since=SINCE, reason=UNSEARCHED, generation=1),
             Happening(Event.ABSENT, NOW),
             {"since": None, "generation": 2},
         ),
-        # Of a split chunk the halves tell.
+        # The entries of the halves replace that of a split chunk.
         (entry(P), Happening(Event.TOO_LARGE, NOW, "http_413", divisible=True), {"state": S}),
     ],
 )
-def test_a_transition_changes_these_members_alone(
+def test_a_transition_changes_only_these_members(
     before: Entry, happening: Happening, changes: dict[str, Any]
 ) -> None:
-    """What is known of a chunk stays unless the transition is about it."""
+    """Everything else known about a chunk stays."""
     assert replace(before, **changes) == rules().follow(before, happening)
 
 
@@ -363,13 +363,13 @@ BEGINNINGS = (
     Entry(K, rows=7, reason="stream_refused", aside_at=ASIDE_AT),
     Entry(U, rows=7, since=SINCE, reason=UNSEARCHED, aside_at=ASIDE_AT),
 )
-"""What a plan implies, and what the drainer writes of an envelope that cannot be put on the stream."""
+"""The entries that a plan implies, and those that the drainer writes for an envelope it cannot put on the stream."""
 MOST_IDS, MOST_EDITS = 2, 1  # a third id is like the second
 
 
 @cache
 def lives() -> tuple[tuple[Entry, Happening, Entry], ...]:
-    """Return everything that can happen to every entry that a chunk can have: before, what happens, after."""
+    """Return every transition of every entry that a chunk can have: before, happening, after."""
     found, waiting, seen = [], list(BEGINNINGS), set(BEGINNINGS)
     while waiting:
         before = waiting.pop()
@@ -383,26 +383,26 @@ def lives() -> tuple[tuple[Entry, Happening, Entry], ...]:
 
 
 def test_final_states_and_splits_never_change() -> None:
-    """Nothing that happens to a chunk that is settled for good, or stands in halves, changes its entry."""
+    """No event changes the entry of a chunk that is settled for good or split into halves."""
     ended = FINAL | {State.SPLIT}
 
     assert ended | {P, K, U, D, R} == {before.state for before, _, _ in lives()}
     assert [] == [life for life in lives() if life[0].state in ended and life[2] is not life[0]]
 
 
-def test_what_treasure_data_may_have_is_neither_parked_nor_a_dead_letter() -> None:
-    """Whatever happens: what is parked or a dead letter goes where the account goes today, and must not be there already."""
+def test_parked_chunks_and_dead_letters_have_no_doubt() -> None:
+    """They are sent to the account's current database, so Treasure Data must not have them already."""
     assert [] == [life for life in lives() if life[2].state in (K, D) and life[2].since is not None]
 
 
 CLEARS = {Event.ACCEPTED, Event.ABSENT, Event.UNASKED, Event.DROPPED, Event.VANISHED}
-"""Events after which nobody need ask any more whether Treasure Data has the chunk."""
+"""Events that settle whether Treasure Data has the chunk."""
 NEVER_SENT = {Event.NOT_DELIVERABLE, Event.UNRESOLVED, Event.INVALID}
-"""Events of chunks whose rows go nowhere: none of them was ever sent."""
+"""Events of chunks that have no destination: none of them was ever sent."""
 
 
-def test_a_doubt_is_cleared_by_certainty_alone() -> None:
-    """It ends with an answer to the question, or where every attempt of it was definitely refused."""
+def test_only_certainty_clears_a_doubt() -> None:
+    """A doubt ends with an answer from Treasure Data, or if every attempt was definitely refused."""
     cleared = [life for life in lives() if life[0].since is not None and life[2].since is None]
 
     assert cleared
@@ -410,7 +410,7 @@ def test_a_doubt_is_cleared_by_certainty_alone() -> None:
 
 
 def test_a_doubt_keeps_the_time_of_its_first_attempt() -> None:
-    """Whatever is sent later under the same id: Treasure Data's memory is counted from the first."""
+    """Treasure Data's memory of an id is counted from the first attempt, whatever is sent later under it."""
     kept = [life for life in lives() if None not in (life[0].since, life[2].since)]
 
     assert kept
@@ -418,7 +418,7 @@ def test_a_doubt_keeps_the_time_of_its_first_attempt() -> None:
 
 
 def test_an_id_is_renewed_only_once_the_old_one_is_settled() -> None:
-    """A chunk gets another id when Treasure Data does not have the old one's rows, or a person or a rule decides so."""
+    """Either Treasure Data does not have the old id's rows, or a person or a rule decides so."""
     for before, happening, after in lives():
         renewed = happening.event in (Event.ABSENT, Event.UNASKED, Event.EDITED) and after is not before
         assert before.generation + renewed == after.generation
@@ -426,29 +426,29 @@ def test_an_id_is_renewed_only_once_the_old_one_is_settled() -> None:
 
 
 def test_rows_are_never_forgotten() -> None:
-    """Each entry counts its rows, edits go up, and what is set aside says since when."""
+    """No event changes an entry's row count or lowers its edit number, and set-aside chunks say since when."""
     for before, _, after in lives():
         assert before.rows == after.rows
         assert before.edit <= after.edit
         assert after.state not in ASIDE or after.aside_at > 0
 
 
-def test_what_may_still_come_from_the_stream_gets_no_other_id() -> None:
-    """As long as an envelope was not searched for, Treasure Data's not having its rows proves nothing."""
+def test_an_unsearched_envelope_gets_no_new_id() -> None:
+    """Its rows may still come from the stream, so their absence in Treasure Data proves nothing."""
     unsearched = [life for life in lives() if life[0].reason == UNSEARCHED and life[0].generation == 0]
 
     assert unsearched
     assert [] == [life for life in unsearched if life[1].event is Event.ABSENT and life[2] is not life[0]]
 
 
-def test_reasons_that_rules_read_stay_what_the_ledger_has() -> None:
-    """Entries of weeks ago hold them."""
+def test_reasons_that_the_rules_read_are_stable() -> None:
+    """Entries that are weeks old hold them."""
     assert ("too_large", "row_too_large", "stream_unsearched") == (TOO_LARGE, ROW_TOO_LARGE, UNSEARCHED)
 
 
 @pytest.mark.parametrize("event", [Event.REFUSED, Event.ROWS_REFUSED])
-def test_without_the_guard_of_doubted_refusals_they_are_dead_letters(event: Event) -> None:
-    """So that fault injection can show what it is for."""
+def test_without_its_guard_a_refusal_in_doubt_becomes_a_dead_letter(event: Event) -> None:
+    """Fault injection thereby shows what the guard is for."""
     unguarded = rules(without=frozenset({Guard.DOUBTED_REFUSAL}))
 
     assert (U, D) == tuple(
@@ -456,8 +456,8 @@ def test_without_the_guard_of_doubted_refusals_they_are_dead_letters(event: Even
     )
 
 
-def test_without_the_guard_of_searches_an_absent_chunk_gets_another_id() -> None:
-    """So that fault injection can show what it is for; the other guards have no part in it."""
+def test_without_its_guard_an_unsearched_chunk_gets_another_id() -> None:
+    """Fault injection thereby shows what the guard is for. No other guard affects this."""
     before = entry(U, since=SINCE, reason=UNSEARCHED, generation=0)
     ids = [
         rules(without=frozenset(Guard) - kept).follow(before, Happening(Event.ABSENT, NOW)).generation
@@ -468,7 +468,7 @@ def test_without_the_guard_of_searches_an_absent_chunk_gets_another_id() -> None
 
 
 def test_rejected_events_are_set_aside_whatever_their_account() -> None:
-    """Their senders know that they were rejected."""
+    """Their senders were told that they are rejected."""
     step = Step(Action.APPLY, Event.INVALID, "too_deep")
 
     assert step == rules().first_step(Entry(since=SINCE), "too_deep", LATER + 1, is_rejected=True)
@@ -482,25 +482,28 @@ def test_rejected_events_are_set_aside_whatever_their_account() -> None:
         (entry(U, since=SINCE), {"state": K, "since": None}),
     ],
 )
-def test_a_half_takes_over_what_is_known_of_the_whole(whole: Entry, changes: dict[str, Any]) -> None:
-    """Halves of what is pending are pending; of what was in doubt, parked, because Treasure Data cannot have it."""
+def test_a_half_inherits_the_entry_of_the_whole(whole: Entry, changes: dict[str, Any]) -> None:
+    """Halves of a pending chunk are pending.
+
+    Halves of one in doubt are parked: Treasure Data cannot have it.
+    """
     assert replace(whole, **changes) == Rules.half(whole)
 
 
 @pytest.mark.parametrize(
     ("reason", "ids", "is_halved"), [(TOO_LARGE, 1, True), (TOO_LARGE, 0, False), ("http_500", 1, False)]
 )
-def test_what_was_called_too_large_is_halved_before_it_goes_out_under_another_id(
+def test_a_chunk_called_too_large_is_halved_before_it_gets_another_id(
     reason: str, ids: int, is_halved: bool
 ) -> None:
-    """Under the same id it goes out whole: Treasure Data may have it."""
+    """Under the same id it is sent whole, because Treasure Data may have it."""
     before = entry(U, reason=reason)
 
     assert is_halved == Rules.is_halved_first(before, replace(before, generation=before.generation + ids))
 
 
-def test_the_machine_has_no_line_without_effect() -> None:
-    """Of two lines about the same state and event, each has a condition that the other lacks."""
+def test_no_transition_is_unreachable() -> None:
+    """Of two transitions for the same state and event, each has a condition that the other lacks."""
     seen = [
         (state, line.event, line.when) for line in TRANSITIONS for state in line.states if line.when.value
     ]
@@ -514,7 +517,7 @@ def test_the_machine_has_no_line_without_effect() -> None:
 # Steps
 
 LATER = 1_700_000_000.0 + REPEATABLE
-"""The last moment, in UNIX seconds, at which what is in doubt since SINCE may be sent under its id."""
+"""The last moment, in UNIX seconds, at which a chunk in doubt since SINCE may be sent under its id."""
 
 
 @pytest.mark.parametrize(
@@ -526,16 +529,16 @@ LATER = 1_700_000_000.0 + REPEATABLE
         (SINCE, LATER + 0.001, Step(Action.APPLY, Event.FORGOTTEN, "too_old_to_repeat")),
     ],
 )
-def test_a_pending_chunk_is_sent_while_treasure_data_is_sure_to_know_its_id(
+def test_a_pending_chunk_is_sent_while_treasure_data_remembers_its_id(
     since: int | None, now: float, step: Step
 ) -> None:
-    """The longest invocation lies between the look at the clock and the last moment at which a send can arrive."""
+    """The margin is the longest invocation: a send may arrive that long after the clock was read."""
     assert step == rules().first_step(Entry(since=since), "", now)
 
 
 @pytest.mark.parametrize("since", [None, SINCE])
-def test_a_pending_chunk_that_goes_nowhere_is_not_sent(since: int | None) -> None:
-    """The obstacle says whether it is parked, because it may pass, or a dead letter; however old it is."""
+def test_a_pending_chunk_without_a_destination_is_not_sent(since: int | None) -> None:
+    """It is parked if the obstacle may pass, and otherwise a dead letter, whatever its age."""
     for now in (SINCE / 1000, LATER + 1):
         assert Step(Action.APPLY, Event.UNRESOLVED, UNRESOLVED) == rules().first_step(
             Entry(since=since), UNRESOLVED, now
@@ -546,12 +549,12 @@ def test_a_pending_chunk_that_goes_nowhere_is_not_sent(since: int | None) -> Non
 
 
 def waits(reason: str) -> Step:
-    """Return the step of a chunk that is left."""
+    """Return the step that leaves a chunk alone."""
     return Step(Action.WAIT, reason=reason)
 
 
 def applies(event: Event, reason: str = "") -> Step:
-    """Return the step that writes an event."""
+    """Return the step that records an event."""
     return Step(Action.APPLY, event, reason)
 
 
@@ -602,23 +605,23 @@ SEND_UNASKED = Step(Action.SEND, Event.UNASKED)
         (entry(R), "too_deep", None, ASKABLE + 1, waits("settled")),
     ],
 )
-def test_a_set_aside_chunk_takes_this_step(
+def test_the_next_step_of_a_set_aside_chunk(
     before: Entry, obstacle: str | None, decision: Decision | None, now: float, step: Step
 ) -> None:
-    """The redrive sends, asks, writes or waits, as the entry, the account, a person and the time say."""
+    """Entry, account, decision and time determine whether the redrive sends, asks, writes or waits."""
     assert step == rules().next_step(before, obstacle, decision, now)
 
 
 @pytest.mark.parametrize("decision", [None, *Decision])
 @pytest.mark.parametrize("state", sorted(set(State) - ASIDE - {R}))
-def test_what_is_not_set_aside_is_left_alone(state: State, decision: Decision | None) -> None:
-    """The redrive has no business with what is pending or settled."""
+def test_the_redrive_leaves_other_chunks_alone(state: State, decision: Decision | None) -> None:
+    """Pending and settled chunks are not its business."""
     assert waits("settled") == rules().next_step(entry(state), "", decision, ASKABLE + 1)
 
 
 @given(st.integers(0, 10 * 86_400_000), st.sampled_from([None, *Decision]))
 def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decision: Decision | None) -> None:
-    """Between memory and question, and behind both, a send has another id."""
+    """After Treasure Data's memory of the id ends, the chunk is sent under another id or not at all."""
     now = (SINCE + age) / 1000
     step = rules().next_step(DOUBTED, "", decision, now)
 
@@ -626,7 +629,7 @@ def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decis
     assert step != ASK or age > (MEMORY + QUERY_DELAY) * 1000
 
 
-# Guards, which fault injection leaves out by name
+# Guards, which fault injection switches off by name
 
 
 @pytest.mark.parametrize(
@@ -637,7 +640,7 @@ def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decis
         (Guard.FENCED_IN_DOUBT, entry(D), Happening(Event.FENCED, NOW), D),
     ],
 )
-def test_a_guard_can_be_left_out(guard: Guard, before: Entry, happening: Happening, state: State) -> None:
-    """Without it the chunk ends in a state that it protects from."""
+def test_a_guard_can_be_switched_off(guard: Guard, before: Entry, happening: Happening, state: State) -> None:
+    """Without it, the chunk ends in the state that the guard protects from."""
     assert state is rules(without={guard}).follow(before, happening).state
     assert state is not rules().follow(before, happening).state

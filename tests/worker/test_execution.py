@@ -1,4 +1,4 @@
-"""The execution of a span's plan, where the worker and the redrive differ."""
+"""The execution of a span's plan, where worker and redrive differ."""
 
 from typing import Any
 
@@ -21,8 +21,8 @@ from worker.upload import Outcome, Upload
         (State.IN_DOUBT, [["shop/views/0"]]),
     ],
 )
-def test_halves_go_out_at_once_only_where_they_are_pending(state: State, sent: list[list[str]]) -> None:
-    """Those of a set-aside chunk are set aside: each is fenced before it is sent."""
+def test_only_pending_halves_are_sent_at_once(state: State, sent: list[list[str]]) -> None:
+    """Halves of a set-aside chunk are set aside first, since each is fenced before it is sent."""
     made = Delivery()
     entry = Entry(state, rows=2, since=1_700_000_000_000, digest="d")
     _, planned = made.ledger.append(span(entries={KEY: entry}))

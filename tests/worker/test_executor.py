@@ -8,8 +8,8 @@ import pytest
 from worker.executor import Threads, run_parallel
 
 
-def test_results_come_back() -> None:
-    """Every job's result comes back, and None when none is ready in time."""
+def test_wait_returns_the_results_of_all_jobs() -> None:
+    """It returns None if no result is ready in time."""
     with Threads() as threads:
         for number in range(5):
             threads.submit(lambda number=number: number)
@@ -17,15 +17,15 @@ def test_results_come_back() -> None:
         assert threads.wait(0.01) is None
 
 
-def test_jobs_run_side_by_side() -> None:
-    """Jobs that wait for each other end."""
+def test_jobs_run_concurrently() -> None:
+    """Jobs that wait for each other finish."""
     barrier = threading.Barrier(8, timeout=5)
 
     assert sorted(run_parallel(Threads, [barrier.wait] * 8)) == list(range(8))
 
 
 def test_no_thread_outlives_the_context() -> None:
-    """When the context is left all threads have ended, those that were still at work too."""
+    """Leaving the context waits for threads that are still running."""
     before = threading.active_count()
     done = []
     with Threads() as threads:
@@ -36,7 +36,7 @@ def test_no_thread_outlives_the_context() -> None:
 
 
 def test_errors_are_raised_by_wait() -> None:
-    """What a job raises is raised where its result is waited for, after all jobs have ended."""
+    """A job's error is raised where its result is awaited, after all jobs have ended."""
     done = []
 
     def fail() -> int:
@@ -49,7 +49,7 @@ def test_errors_are_raised_by_wait() -> None:
 
 
 def test_run_parallel_keeps_order_and_limit() -> None:
-    """Results come in the order of their jobs, and no more than the limit are under way."""
+    """Results come in the order of their jobs, and no more jobs than the limit run at once."""
     under_way, most = [], []
 
     def job(number: int) -> int:

@@ -1,4 +1,4 @@
-"""The ledger's reads and writes, over the double and over moto."""
+"""The ledger's reads and writes, against the double and moto."""
 
 import itertools
 from collections.abc import Callable, Iterator
@@ -45,7 +45,7 @@ IN_DOUBT = Entry(State.IN_DOUBT, 2, since=1, digest="d")
 
 @pytest.fixture(params=["memory", "moto"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client with the ledger's table."""
+    """Return a client with the ledger's table."""
     if request.param == "memory":
         yield memory()
         return
@@ -65,7 +65,7 @@ def memory() -> MemoryDynamoDB:
 
 
 def ledger(client: Any, first: int = 1, *without: Guard) -> Ledger:
-    """Return a sandbox's ledger, whose writers' names begin with that number."""
+    """Return a sandbox's ledger that numbers its writers from `first`."""
     counter = itertools.count(first)
     return Ledger(
         client,
@@ -78,7 +78,7 @@ def ledger(client: Any, first: int = 1, *without: Guard) -> Ledger:
 
 
 def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) -> Span:
-    """Return a span of some numbers."""
+    """Return a span with these borders."""
     return span(chain=chain, after=after, first=first, last=last)
 
 
@@ -91,12 +91,12 @@ def stored(client: Any, after: Number = START, chain: ChainId = CHAIN) -> dict[s
 
 
 @given(spans)
-def test_a_span_comes_back_from_its_item(one: Span) -> None:
-    """Whatever it holds, unchanged."""
+def test_spans_round_trip_through_their_items(one: Span) -> None:
+    """This holds for every span."""
     assert one == _span(_item(one))
 
 
-def test_an_item_says_this() -> None:
+def test_the_format_of_an_item_is_stable() -> None:
     """Items outlive the code that wrote them."""
     one = span(
         ignored=frozenset((0, 9)),
@@ -145,8 +145,8 @@ def test_an_item_says_this() -> None:
     } == _item(one)
 
 
-def test_a_chain_tells_what_precedes_a_number(client: Any) -> None:
-    """Of what was appended, the span whose predecessor ends before a number is found, in its chain alone."""
+def test_preceding_finds_the_span_at_or_before_a_number(client: Any) -> None:
+    """It is the last span whose predecessor ends before the number, in that chain alone."""
     one = ledger(client)
     assert one.preceding(CHAIN, N[15]) is None
     for appended in (
@@ -180,7 +180,7 @@ def test_a_chain_tells_what_precedes_a_number(client: Any) -> None:
     ],
 )
 def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Number | Gap) -> None:
-    """Behind the last span, in front of one, or behind what was planned of the hole in front of one."""
+    """A gap is behind the last span, in front of a span, or in the unplanned rest of the hole in front of one."""
     one = ledger(client)
     for appended in (
         stretch(START, N[11], N[13]),
@@ -197,8 +197,8 @@ def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Nu
         assert expected == (found.last if isinstance(found, Span) else found)
 
 
-def test_a_gap_tells_of_the_open_span_that_it_follows(client: Any) -> None:
-    """Its records may have expired, so that nobody meets it again."""
+def test_a_gap_names_the_open_span_before_it(client: Any) -> None:
+    """The span's records may have expired, so no batch brings them any more."""
     one = ledger(client)
     _, first = one.append(stretch(START, N[11], N[13]))
     expected = Gap(CHAIN, N[13], None, first)
@@ -209,14 +209,14 @@ def test_a_gap_tells_of_the_open_span_that_it_follows(client: Any) -> None:
 
 
 def test_only_one_span_follows_the_last(client: Any) -> None:
-    """Who comes second is handed what is there."""
+    """A second append fails and returns the existing span."""
     _, standing = ledger(client).append(stretch(START, N[11], N[13]))
 
     assert (False, standing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
 
 
-def test_an_update_is_bound_to_its_version(client: Any) -> None:
-    """Who has not seen the last write is refused, and handed what is there."""
+def test_an_update_requires_the_current_version(client: Any) -> None:
+    """A writer that has not seen the last write loses and gets the current span."""
     one = ledger(client)
     _, read = one.append(span())
     won, written = one.update(read.with_entries({KEY: PARKED}))
@@ -226,8 +226,8 @@ def test_an_update_is_bound_to_its_version(client: Any) -> None:
     assert (False, written) == ledger(client, 100).update(read.with_entries({}, done=True))
 
 
-def test_settled_spans_expire_and_others_do_not(client: Any) -> None:
-    """Only a span of which nothing is pending or set aside may ever be forgotten."""
+def test_only_settled_spans_expire(client: Any) -> None:
+    """A span with pending or set-aside chunks is kept forever."""
     one = ledger(client)
     _, read = one.append(span())
     _, aside = one.update(read.with_entries({KEY: PARKED}, done=True))
@@ -239,7 +239,7 @@ def test_settled_spans_expire_and_others_do_not(client: Any) -> None:
 
 
 def test_a_span_that_is_done_at_once_expires() -> None:
-    """Also one that nothing was set aside of when it was appended."""
+    """Nothing of it was set aside when it was appended."""
     double = memory()
     one = ledger(double)
     _, read = one.append(span())
@@ -250,8 +250,8 @@ def test_a_span_that_is_done_at_once_expires() -> None:
 
 
 @pytest.mark.parametrize("call", ["put_item", "update_item"])
-def test_own_writes_are_recognised(client: Any, call: str) -> None:
-    """A write that took effect, was not answered, and was repeated by the client, is known as one's own."""
+def test_repeated_writes_are_recognised_as_own(client: Any, call: str) -> None:
+    """A write whose answer was lost and that the client repeated does not count as another writer's."""
 
     class Repeating:
         def __getattr__(self, name: str) -> Any:
@@ -268,8 +268,8 @@ def test_own_writes_are_recognised(client: Any, call: str) -> None:
     assert written == one.get(Place(CHAIN, START))
 
 
-def test_a_span_that_has_gone_cannot_be_written() -> None:
-    """An update creates nothing."""
+def test_a_deleted_span_cannot_be_updated() -> None:
+    """An update never creates an item."""
     double = memory()
     with pytest.raises(LedgerUnavailableError, match="no longer has the span"):
         ledger(double).update(span())
@@ -281,7 +281,7 @@ def test_a_span_that_has_gone_cannot_be_written() -> None:
 
 
 def places(one: Ledger, *, dead: bool) -> list[Place]:
-    """Return the worklist."""
+    """Return the worklist in order."""
     return sorted(one.worklist(dead=dead), key=lambda place: (place.chain.name, place.after))
 
 
@@ -305,10 +305,10 @@ def places(one: Ledger, *, dead: bool) -> list[Place]:
     ],
 )
 @pytest.mark.parametrize("done", [False, True])
-def test_the_worklist_holds_what_is_set_aside(
+def test_the_worklist_holds_spans_with_set_aside_chunks(
     client: Any, entries: dict[Any, Entry], aside: bool, dead: bool, done: bool
 ) -> None:
-    """A span of which nothing but dead letters is set aside is a person's; with anything else it is the schedule's."""
+    """A span with only dead letters set aside waits for a person, any other for the schedule."""
     one = ledger(client)
     _, read = one.append(span())
     one.update(read.with_entries(entries, done=done))
@@ -319,7 +319,7 @@ def test_the_worklist_holds_what_is_set_aside(
 
 
 def test_a_span_leaves_the_worklist_with_its_last_chunk(client: Any) -> None:
-    """And it changes its key with what is left."""
+    """Its worklist key changes with the chunks that are left."""
     one = ledger(client)
     clicks = key("shop/clicks/0")
     _, read = one.append(span(entries={KEY: PARKED, clicks: DEAD}, done=True))
@@ -333,8 +333,8 @@ def test_a_span_leaves_the_worklist_with_its_last_chunk(client: Any) -> None:
     assert "wk" not in stored(client)
 
 
-def test_an_outage_that_parks_everything_heats_no_partition() -> None:
-    """Spans spread over all keys of the worklist, and all of them are found, page after page."""
+def test_the_worklist_has_no_hot_partition() -> None:
+    """After an outage, spans spread over all of its keys, and all are found across pages."""
     double = memory()
     one = ledger(double)
     wanted = []
@@ -347,8 +347,8 @@ def test_an_outage_that_parks_everything_heats_no_partition() -> None:
     assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items("ledger")})
 
 
-def test_the_worklist_lags_behind() -> None:
-    """What the index shows later is shown later; nothing else waits for it."""
+def test_the_worklist_is_eventually_consistent() -> None:
+    """The index may lag; reads of a span do not depend on it."""
     double = memory()
     double.lag_indexes("ledger", float("inf"))
     one = ledger(double)
@@ -360,11 +360,11 @@ def test_the_worklist_lags_behind() -> None:
     assert [Place(CHAIN, START)] == places(one, dead=False)
 
 
-# Readers of everything
+# Reading everything
 
 
-def test_all_spans_are_read(client: Any) -> None:
-    """Spans alone, of all chains, within a time if one is given; claims and breakers are something else."""
+def test_reads_all_spans(client: Any) -> None:
+    """It returns the spans of all chains, optionally of a time range, without claims and breakers."""
     one = ledger(client)
     for serial in range(5):
         one.append(span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
@@ -375,8 +375,8 @@ def test_all_spans_are_read(client: Any) -> None:
     assert [1000, 2000] == sorted(each.planned_at for each in one.spans(since=1.0, until=3.0))
 
 
-def test_open_spans_are_found(client: Any) -> None:
-    """Those that were planned before a time and are not done."""
+def test_finds_open_spans(client: Any) -> None:
+    """They were planned before a time and are not done."""
     one = ledger(client)
     for serial in range(4):
         chain = replace(CHAIN, shard=f"shardId-{serial:012d}")
@@ -393,8 +393,8 @@ A, B, C = (Claim(owner, int(BEGAN)) for owner in "abc")
 CLAIMED = {"pk": {"S": "put#q"}, "sk": {"S": "-"}}
 
 
-def test_a_claim_is_the_first_s_for_good() -> None:
-    """However often it is asked, by whomever, together with others or alone."""
+def test_the_first_claim_wins() -> None:
+    """Later claims get the first one's owner, whether alone or with others."""
     one = ledger(memory())
 
     assert {"q": A} == one.claim({"q": A}, 60)
@@ -403,8 +403,8 @@ def test_a_claim_is_the_first_s_for_good() -> None:
     assert [True, False, True] == [one.claim_one(*wanted, 60) for wanted in (("q", A), ("q", B), ("s", B))]
 
 
-def test_a_claim_is_remembered_for_as_long_as_it_is_said() -> None:
-    """And says when its owner arrived, which may have been long before."""
+def test_a_claim_expires_after_the_given_time() -> None:
+    """It also stores when its owner's record arrived, which may have been long before."""
     double = memory()
     ledger(double).claim({"q": Claim("a", 7)}, 90)
 
@@ -416,8 +416,8 @@ def test_a_claim_is_remembered_for_as_long_as_it_is_said() -> None:
     } == double.get_item(TableName="ledger", Key=CLAIMED)["Item"]
 
 
-def test_claims_are_calls_that_dynamodb_takes() -> None:
-    """Requests and answers keep to the service's own model; a refused claim is read consistently."""
+def test_claims_match_dynamodb_s_service_model() -> None:
+    """Botocore validates requests and responses. The owner of a refused claim is read consistently."""
     real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
     insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}"
     at, ttl = {"N": str(int(BEGAN))}, {"N": str(int(BEGAN) + 60)}
@@ -438,8 +438,8 @@ def test_claims_are_calls_that_dynamodb_takes() -> None:
         assert {"q": Claim("a", 7), "r": B} == ledger(real).claim({"q": B, "r": B}, 60)
 
 
-def test_a_claim_is_taken_over_from_who_owns_it_alone(client: Any) -> None:
-    """Of two that take it over, one does, from now on; and who has it already may say so again."""
+def test_a_claim_can_be_taken_over_only_from_its_owner(client: Any) -> None:
+    """Of two takeovers one wins, and the winner may repeat it."""
     one = ledger(client)
     client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}})
 
@@ -452,8 +452,8 @@ def test_a_claim_is_taken_over_from_who_owns_it_alone(client: Any) -> None:
 
 
 @pytest.mark.parametrize("code", ["ThrottlingError", "InternalServerError", "ProvisionedThroughputExceeded"])
-def test_a_statement_without_an_answer_is_left_out(code: str) -> None:
-    """A 200 of the batch says nothing of its single statements: what was throttled is undecided, its neighbours are not."""
+def test_a_failed_statement_leaves_its_claim_undecided(code: str) -> None:
+    """A batch's 200 says nothing about single statements; the others are decided."""
     double = memory()
     meddled = Meddled(double)
     one = ledger(meddled)
@@ -470,8 +470,8 @@ def test_a_statement_without_an_answer_is_left_out(code: str) -> None:
     assert wanted.keys() - {"q3"} == one.claim(wanted, 60).keys()
 
 
-def test_an_owner_that_cannot_be_read_is_left_out() -> None:
-    """Keys that DynamoDB did not come to, and items that are not there, are undecided."""
+def test_an_unread_owner_leaves_its_claim_undecided() -> None:
+    """DynamoDB may leave keys unprocessed or not return an item."""
     double = memory()
     one = ledger(double)
     wanted = {f"q{n}": A for n in range(10)}
@@ -481,8 +481,8 @@ def test_an_owner_that_cannot_be_read_is_left_out() -> None:
     assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
 
 
-def test_one_claim_without_an_answer_is_an_error() -> None:
-    """Nobody may take silence for a no."""
+def test_a_single_claim_without_an_answer_is_an_error() -> None:
+    """A missing answer is never a no."""
     double = memory()
     one = ledger(double)
     one.claim({"q": A}, 60)
@@ -496,7 +496,7 @@ def test_one_claim_without_an_answer_is_an_error() -> None:
 
 
 def test_a_breaker_is_open_until_it_is_closed(client: Any) -> None:
-    """Each with its reason and the time at which it was opened last."""
+    """It has a reason and the time at which it was last opened."""
     one = ledger(client)
     assert [] == list(one.breakers())
 
@@ -515,12 +515,12 @@ def test_a_breaker_is_open_until_it_is_closed(client: Any) -> None:
 
 
 def throttle(_: Any) -> None:
-    """Let DynamoDB refuse."""
+    """Make DynamoDB throttle."""
     raise ClientError({"Error": {"Code": "ProvisionedThroughputExceededException"}}, "Query")
 
 
 def lose(_: Any) -> None:
-    """Let DynamoDB be silent."""
+    """Lose DynamoDB's answer."""
     lose_answer()
 
 
@@ -546,10 +546,10 @@ def lose(_: Any) -> None:
         lambda one: one.close_breaker("shop_db"),
     ],
 )
-def test_failures_are_told_apart_from_refusals(
+def test_every_failure_is_logged_as_an_unavailable_ledger(
     act: Callable[[Ledger], Any], failure: Callable[[Any], None]
 ) -> None:
-    """Whatever keeps the ledger from answering is that it is unavailable, and is logged."""
+    """It is therefore never mistaken for a lost conditional write."""
     meddled = Meddled(memory())
     one = ledger(meddled)
     calls = ("query", "scan", "put_item", "get_item", "update_item", "batch_execute_statement")
@@ -563,8 +563,8 @@ def test_failures_are_told_apart_from_refusals(
 # Guards
 
 
-def test_guards_can_be_left_out() -> None:
-    """Fault injection needs a plan that replaces another, and writes that ignore what others wrote."""
+def test_guards_can_be_switched_off() -> None:
+    """Fault injection needs plans that replace others and updates that ignore the version."""
     careless = ledger(memory(), 1, Guard.CONDITIONAL_PLAN, Guard.IF_VERSION)
     _, read = careless.append(stretch(START, N[11], N[13]))
     careless.update(read.with_entries({KEY: PARKED}))

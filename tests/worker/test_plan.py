@@ -23,12 +23,12 @@ def records(*data: bytes) -> list[Record]:
 
 
 def answers(**accounts: Account | str) -> dict[str, Account | str]:
-    """Return what Redis says of accounts."""
+    """Return Redis's answers about accounts."""
     return accounts
 
 
 @given(st.lists(st.sampled_from(["a1", "b1", "a2", "c1"]), min_size=1), st.integers(1, 5))
-def test_chunks_and_ids_depend_on_the_records_alone(order: list[str], limit: int) -> None:
+def test_chunks_and_ids_depend_only_on_the_records(order: list[str], limit: int) -> None:
     """The same records under the same plan give the same chunks, ids and bytes."""
     data = [
         envelope({"a": "shop", "b": "blog", "c": "none"}[one[0]], {f"table_{one[1]}": [row(str(n))]})
@@ -51,8 +51,8 @@ def test_chunks_and_ids_depend_on_the_records_alone(order: list[str], limit: int
     assert len(order) == sum(gzip.decompress(body).count(b"event_id") for _, _, body in first)
 
 
-def test_rows_go_where_their_account_s_go() -> None:
-    """Each account has one destination; rows of a revoked key have one of their own, and what names no account has none."""
+def test_each_account_has_one_destination() -> None:
+    """Rows of a revoked key have their own destination, and records without an account have none."""
     revoked = Account("s_db", "active", frozenset({"k2"}))
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),
@@ -81,7 +81,7 @@ def test_rows_go_where_their_account_s_go() -> None:
 
 
 def test_a_stretch_ends_before_an_account_without_an_answer() -> None:
-    """What comes before it is planned; nothing is where the first record must wait."""
+    """Records before it are planned. If it is the first, nothing is."""
     data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "shop")))
 
     assert data[:1] == list(plan(data, answers(shop=Account("s_db")), UNCUT).records)
@@ -95,8 +95,8 @@ def test_a_stretch_ends_before_its_limit() -> None:
     assert data[:2] == list(plan(data, answers(shop=Account("s_db")), UNCUT, limit=data[2].number).records)
 
 
-def test_what_is_too_old_waits_for_no_answer() -> None:
-    """A record that arrived before the limit is planned without a destination, one that arrived then waits."""
+def test_records_that_are_too_old_wait_for_no_answer() -> None:
+    """Records that arrived before the limit are planned without a destination; one exactly at the limit waits."""
     data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "blog")))
     known = answers(shop=Account("s_db"))
     planned = plan(data, known, UNCUT, too_old=STAMP + 3)
@@ -106,8 +106,8 @@ def test_what_is_too_old_waits_for_no_answer() -> None:
     assert data == list(plan(data, known, UNCUT, too_old=STAMP + 3.001).records)
 
 
-def test_records_that_do_not_count_have_no_rows() -> None:
-    """Their positions are in the plan, their rows are not."""
+def test_ignored_records_have_no_rows() -> None:
+    """The plan lists their positions, but counts none of their rows."""
     data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
     planned = plan(
         data, answers(shop=Account("s_db")), UNCUT, ignored=frozenset((data[1].number, data[3].number))
@@ -119,7 +119,7 @@ def test_records_that_do_not_count_have_no_rows() -> None:
 
 
 def test_a_plan_fits_its_item() -> None:
-    """A stretch is shortened until its plan takes no more than an item leaves it, and never to nothing."""
+    """A stretch is shortened until its plan fits into a ledger item, but never to nothing."""
     data = records(*(envelope(f"acct_{n}", {"views": [row("1")]}) for n in range(2_000)))
     known: dict[str, Account | str] = {one.account: Account("some_db") for one in data}
     planned = plan(data, known, UNCUT)
@@ -132,7 +132,7 @@ def test_a_plan_fits_its_item() -> None:
 
 
 def test_one_record_s_plan_fits_its_item() -> None:
-    """A record of the most tables, with the longest names, can be planned alone."""
+    """A record with the most tables and the longest names can be planned alone."""
     wide = envelope("s" * 64, {f"{n:0>128}": [row("1")] for n in range(500)}, key_id="k2")
     revoked = Account("d" * 128, "active", frozenset({"k2"}))
     planned = plan(records(wide), {"s" * 64: revoked}, UNCUT)
@@ -140,8 +140,8 @@ def test_one_record_s_plan_fits_its_item() -> None:
     assert plan_bytes(planned.counts, planned.destinations, UNCUT) < 370_000
 
 
-def test_rows_that_no_plan_knows_are_not_lost() -> None:
-    """Rows of an owner that the plan does not name, which only a change of code can bring about, stand apart."""
+def test_rows_of_unplanned_owners_are_not_lost() -> None:
+    """Only a code change can produce an owner that the plan lacks; such rows get a group of their own."""
     data = records(envelope("shop", {"views": [row("1")]}), envelope("new", {"views": [row("2")]}))
     groups = group(data, owners_of(data, {SHOP: Database("shop_db")}))
 
@@ -149,7 +149,7 @@ def test_rows_that_no_plan_knows_are_not_lost() -> None:
 
 
 def test_owners_are_those_of_the_plan() -> None:
-    """A key that was revoked, or no longer is, since the plan was made changes nothing."""
+    """Revoking a key, or restoring it, after the plan was made changes nothing."""
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),
         envelope("shop", {"views": [row("2")]}, key_id="k2"),
