@@ -25,36 +25,36 @@ from worker.search import INACCURACY_SECONDS
 
 DAY = 86_400.0
 HELD = 3.5 * DAY
-"""For how long a message is put on the stream, with a retention of seven days."""
+"""For how many seconds a message is put on the stream, with a retention of seven days."""
 OLD = HELD + CLOCKS_DIFFER_SECONDS
-"""The age from which on it is set aside."""
+"""The age in seconds from which it is set aside."""
 ONE = {"r-0": 1}
 
 
 @pytest.fixture
 def way() -> Way:
-    """Return the way of a test."""
+    """Return a pipeline with an overflow queue."""
     return Way()
 
 
 def doubt(way: Way, *names: str, **options: Any) -> None:
-    """Send envelopes whose puts are in doubt and have not landed."""
+    """Send envelopes whose puts are in doubt and did not land."""
     way.kinesis.faults["put_record"] = [timeout() for _ in names]
     assert way.collect(*names, **options)
 
 
 def refuse(way: Way, *names: str, **options: Any) -> None:
-    """Send envelopes of which the stream definitely refuses every put."""
+    """Send envelopes for which the stream definitely refuses every put."""
     way.kinesis.faults["put_record"] = throttled(100)
     assert way.collect(*names, **options)
     way.kinesis.faults["put_record"] = []
 
 
-# What is put at once
+# Envelopes that are put at once
 
 
 def test_a_put_that_was_definitely_refused_is_put_at_once(way: Way) -> None:
-    """Without waiting, and without a search: no copy of it can be there."""
+    """It needs neither a wait nor a search, since the stream has no copy."""
     refuse(way, "r")
 
     assert (1, {"put": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
@@ -64,7 +64,7 @@ def test_a_put_that_was_definitely_refused_is_put_at_once(way: Way) -> None:
 
 @pytest.mark.parametrize("lands", [True, False])
 def test_a_doubtful_put_of_a_claim_is_put_at_once(lands: bool, way: Way) -> None:
-    """Whether the first put has landed or not: only one copy counts."""
+    """Only one copy counts, whether or not the first put landed."""
     way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     assert way.collect("r", claim=1)
 
@@ -74,8 +74,8 @@ def test_a_doubtful_put_of_a_claim_is_put_at_once(lands: bool, way: Way) -> None
     assert ONE == Counter(way.ids())
 
 
-def test_a_search_that_cannot_be_made_keeps_nothing_else_from_the_stream(way: Way) -> None:
-    """What needs no search is put all the same."""
+def test_a_failing_search_delays_only_envelopes_that_need_it(way: Way) -> None:
+    """Envelopes that need no search are put."""
     doubt(way, "doubtful")
     refuse(way, "refused")
     way.wait(130)
@@ -84,8 +84,8 @@ def test_a_search_that_cannot_be_made_keeps_nothing_else_from_the_stream(way: Wa
     assert (1, {"put": 1, "undecided": 1}) == (way.drain(), way.handled())
 
 
-def test_what_the_ingest_calls_refused_and_what_it_doubts_are_two_things(way: Way) -> None:
-    """A queue that delivers one envelope under both flags has it searched for."""
+def test_an_envelope_flagged_both_refused_and_in_doubt_is_searched_for(way: Way) -> None:
+    """The queue may deliver one envelope in two messages with different flags."""
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("r")
     [message] = way.sqs.messages(way.queue_url)
@@ -100,7 +100,7 @@ def test_what_the_ingest_calls_refused_and_what_it_doubts_are_two_things(way: Wa
 
 
 def test_a_put_counts_only_with_a_sequence_number(way: Way) -> None:
-    """Any other answer leaves the message where it is."""
+    """Any other answer leaves the message on the queue."""
     refuse(way, "r")
     way.kinesis.faults["put_record"] = [{}, {"SequenceNumber": ""}, {"SequenceNumber": "<html>"}]
 
@@ -111,8 +111,8 @@ def test_a_put_counts_only_with_a_sequence_number(way: Way) -> None:
 
 
 @pytest.mark.parametrize("faults", [throttled(3), [EndpointConnectionError(endpoint_url="https://k")] * 3])
-def test_a_put_that_was_refused_is_repeated(faults: list[Any], way: Way) -> None:
-    """What Kinesis has definitely refused, or could not be reached for, is put again within the time."""
+def test_a_refused_put_is_retried(faults: list[Any], way: Way) -> None:
+    """It is retried within the invocation if Kinesis definitely refused it or could not be reached."""
     refuse(way, "r")
     way.kinesis.faults["put_record"] = list(faults)
 
@@ -120,7 +120,7 @@ def test_a_put_that_was_refused_is_repeated(faults: list[Any], way: Way) -> None
 
 
 def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
-    """After a few refusals the rest of that partition key waits for the next invocation."""
+    """After a few refusals, the rest of the partition key waits for the next invocation."""
     refuse(way, "a", "b", "c")
     way.kinesis.faults["put_records"] = throttled(5)
 
@@ -130,8 +130,8 @@ def test_a_put_throttled_for_long_stays_on_the_queue(way: Way) -> None:
     assert (3, 3) == (way.drain(), way.records())
 
 
-def test_each_envelope_of_a_call_has_an_answer_of_its_own(way: Way) -> None:
-    """Of one call, some are put, some are throttled and put again, and some are in doubt and wait."""
+def test_each_envelope_of_a_call_has_its_own_answer(way: Way) -> None:
+    """In one call some are put, some are throttled and retried, and some are in doubt and wait."""
     refuse(way, "a", "b", "c", "d")
 
     def answer(**request: Any) -> Any:
@@ -154,15 +154,15 @@ def test_each_envelope_of_a_call_has_an_answer_of_its_own(way: Way) -> None:
 
 @pytest.mark.parametrize("records", [[], [{"SequenceNumber": "1"}], [{"SequenceNumber": "1"}] * 3])
 def test_an_answer_for_another_number_of_envelopes_proves_nothing(records: list[Any], way: Way) -> None:
-    """All of them wait."""
+    """All envelopes of the call wait."""
     refuse(way, "a", "b")
     way.kinesis.faults["put_records"] = [lambda **_: {"Records": records}]
 
     assert (0, {"doubtful": 2}) == (way.drain(), way.handled())
 
 
-def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None:
-    """A doubtful put of the drainer is repeated until one is acknowledged; the claim lets one record count."""
+def test_a_drainer_s_unacknowledged_put_makes_no_second_row(way: Way) -> None:
+    """The drainer repeats a doubtful put until one is acknowledged. The claim lets one record count."""
     refuse(way, "r")
     way.kinesis.faults["put_record"] = [way.landing_unheard, way.landing_unheard]
     for _ in range(3):
@@ -175,7 +175,7 @@ def test_a_drainer_whose_put_lands_unheard_makes_no_second_row(way: Way) -> None
 
 
 def test_a_second_record_in_another_shard_makes_no_second_row(way: Way) -> None:
-    """A reshard between two puts of the drainer leaves them in parent and child, and still one counts."""
+    """After a reshard between two puts, parent and child each have a record, and one of them counts."""
     refuse(way, "r")
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.drain()
@@ -187,8 +187,8 @@ def test_a_second_record_in_another_shard_makes_no_second_row(way: Way) -> None:
     assert ONE == Counter(way.ids())
 
 
-def test_two_drainers_at_once_make_one_row(way: Way) -> None:
-    """Both put: the worker takes the rows of the record that claims the envelope first."""
+def test_concurrent_drainers_make_one_row(way: Way) -> None:
+    """Both put the envelope. The worker delivers the rows of the record that claims it first."""
     refuse(way, "r")
     [message] = way.sqs.messages(way.queue_url)
     second = way.drainer()
@@ -203,8 +203,8 @@ def test_two_drainers_at_once_make_one_row(way: Way) -> None:
     assert ONE == Counter(way.ids())
 
 
-def test_puts_keep_the_order_in_which_messages_came(way: Way) -> None:
-    """A visitor's envelopes stand on the stream in their order, as far as the queue has kept it."""
+def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
+    """A visitor's envelopes keep their order on the stream as far as the queue kept it."""
     for number in range(5):
         doubt(way, f"r{number}")
         way.wait(1)
@@ -219,11 +219,11 @@ def test_puts_keep_the_order_in_which_messages_came(way: Way) -> None:
     assert [f"r{number}-0" for number in range(5)] == way.delivery.ids("shop_db", "pageviews")
 
 
-# What is searched for
+# Envelopes that are searched for
 
 
-def test_a_put_that_landed_though_its_answer_was_lost_becomes_one_row(way: Way) -> None:
-    """The search finds the record, so nothing is put a second time."""
+def test_a_put_that_landed_unacknowledged_becomes_one_row(way: Way) -> None:
+    """The search finds the record, so it is not put again."""
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     assert way.collect("r")
     way.wait(LATEST_LANDING_SECONDS)
@@ -234,8 +234,8 @@ def test_a_put_that_landed_though_its_answer_was_lost_becomes_one_row(way: Way) 
 
 
 @pytest.mark.parametrize("fault", [timeout(), refusal("AccessDeniedException", "PutRecord")])
-def test_a_doubtful_put_that_is_not_there_becomes_one_row(fault: Exception, way: Way) -> None:
-    """What the search does not find is put."""
+def test_a_doubtful_put_that_did_not_land_becomes_one_row(fault: Exception, way: Way) -> None:
+    """The search does not find it, so it is put."""
     way.kinesis.faults["put_record"] = [fault]
     assert way.collect("r")
     assert 0 == way.records()
@@ -248,7 +248,7 @@ def test_a_doubtful_put_that_is_not_there_becomes_one_row(fault: Exception, way:
 
 @pytest.mark.parametrize("late", [1, 60, 119])
 def test_a_put_that_lands_late_becomes_one_row(late: float, way: Way) -> None:
-    """A message is left alone for as long as its put may land."""
+    """A message is left alone while its put may still land."""
     way.kinesis.faults["put_record"] = [way.landing_late(late)]
     assert way.collect("r")
     for _ in range(50):
@@ -260,7 +260,7 @@ def test_a_put_that_lands_late_becomes_one_row(late: float, way: Way) -> None:
 
 
 def test_a_young_message_comes_back_when_it_is_old_enough(way: Way) -> None:
-    """The queue shows it again as soon as its put can no longer land, long before its own time-out."""
+    """It becomes visible when its put can no longer land, long before the queue's own time-out."""
     doubt(way, "r")
     way.wait(30)
 
@@ -270,7 +270,7 @@ def test_a_young_message_comes_back_when_it_is_old_enough(way: Way) -> None:
 
 
 def test_a_drainer_killed_after_its_put_makes_no_second_row(way: Way) -> None:
-    """What a killed drainer has put is found, or put again to no effect."""
+    """The next drainer finds the record, or its own put does not count."""
     doubt(way, "r")
     way.wait(130)
     way.crash_draining()
@@ -293,7 +293,7 @@ def test_a_put_found_in_a_parent_shard_is_not_repeated(way: Way) -> None:
 
 
 def test_a_message_delivered_twice_at_once_is_put_once(way: Way) -> None:
-    """Deliveries of one envelope share one search and one put."""
+    """Both deliveries of the envelope share one search and one put."""
     doubt(way, "r")
     way.wait(130)
     [message] = way.sqs.messages(way.queue_url)
@@ -306,7 +306,7 @@ def test_a_message_delivered_twice_at_once_is_put_once(way: Way) -> None:
 
 @pytest.mark.parametrize("ages", [(130, 1), (1, 130), (2, 130, 1)])
 def test_an_envelope_is_as_old_as_the_earliest_of_its_messages(ages: tuple[int, ...], way: Way) -> None:
-    """The put that it waits for came before the first of them: it has landed, or never will."""
+    """The put in question preceded the earliest message, so it has landed by now or never will."""
     doubt(way, "r")
     way.wait(130)
     [message] = way.sqs.messages(way.queue_url)
@@ -324,15 +324,15 @@ def test_an_envelope_is_as_old_as_the_earliest_of_its_messages(ages: tuple[int, 
 
 
 def test_one_search_serves_all_messages(way: Way) -> None:
-    """Two hundred messages cost as many reads as one: some to find where to begin, and two looks at the tip."""
+    """Two hundred messages cost as many reads as one: some find the beginning, two look at the tip."""
     doubt(way, *(f"r{number}" for number in range(200)))
     way.wait(130)
 
     assert (200, 5) == (way.drain(), len(way.kinesis.called("get_records")))
 
 
-def test_a_search_that_is_cut_short_goes_on_where_it_ended(way: Way) -> None:
-    """However little an invocation can read: in the end everything is decided, and little is read twice."""
+def test_an_interrupted_search_resumes_where_it_stopped(way: Way) -> None:
+    """However little each invocation can read, everything is decided in the end, and little is read twice."""
     way.kinesis.page = 5
     doubt(way, "gone")
     for number in range(100):
@@ -346,8 +346,8 @@ def test_a_search_that_is_cut_short_goes_on_where_it_ended(way: Way) -> None:
     assert 25 <= len(way.kinesis.called("get_records")) <= 50
 
 
-def test_a_search_whose_progress_cannot_be_noted_begins_again(way: Way) -> None:
-    """The ledger's absence costs reads and no message."""
+def test_a_search_whose_progress_cannot_be_stored_starts_over(way: Way) -> None:
+    """An unavailable ledger costs reads, but loses no message."""
     way.kinesis.page = 10
     doubt(way, "gone")
     way.collect(*(f"other{number}" for number in range(100)))
@@ -362,8 +362,8 @@ def test_a_search_whose_progress_cannot_be_noted_begins_again(way: Way) -> None:
     assert 1 == Counter(way.ids())["gone-0"]
 
 
-def test_one_messages_window_does_not_delay_another(way: Way) -> None:
-    """Of two messages on one shard, the one whose window ends before the time is up is put, the other one waits."""
+def test_one_message_s_window_does_not_delay_another(way: Way) -> None:
+    """Of two messages on one shard, one has a window that can be read in time. It is put, the other waits."""
     way.kinesis.page = 5
     doubt(way, "first")
     for number in range(1000):
@@ -381,7 +381,7 @@ def test_one_messages_window_does_not_delay_another(way: Way) -> None:
 
 
 def test_an_invocation_short_of_time_leaves_messages_on_the_queue(way: Way) -> None:
-    """A search that cannot finish decides nothing, and what is undecided is not put."""
+    """A search that cannot finish decides nothing, and undecided envelopes are not put."""
     doubt(way, "r")
     way.wait(130)
     way.kinesis.faults["get_records"] = [
@@ -407,7 +407,7 @@ def test_an_unreadable_stream_leaves_messages_on_the_queue(way: Way) -> None:
 
 
 def test_a_queue_that_does_not_answer_changes_nothing(way: Way) -> None:
-    """When the visibility cannot be changed, the message comes back by the queue's own time-out."""
+    """If the visibility cannot be changed, the message returns after the queue's own time-out."""
     doubt(way, "r")
     queue, way.sqs = way.sqs, SimpleNamespace(change_message_visibility=_raise)
     drainer, way.sqs = way.drainer(), queue
@@ -419,7 +419,7 @@ def test_a_queue_that_does_not_answer_changes_nothing(way: Way) -> None:
 
 
 def test_reads_only_the_minutes_in_which_the_put_can_have_landed(way: Way) -> None:
-    """A message that waited for a day is searched for where it came from, not through the day."""
+    """A message that waited for a day is searched for around its arrival, not through the day."""
     way.kinesis.page = 10
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("r")
@@ -431,7 +431,7 @@ def test_reads_only_the_minutes_in_which_the_put_can_have_landed(way: Way) -> No
 
 
 def test_a_message_that_is_stamped_too_early_is_not_searched_for_too_early(way: Way) -> None:
-    """The queue's time stamp may be minutes off; the ingest's clock tells that the put may still land."""
+    """The queue's time stamp may be minutes off. The ingest's clock shows that the put may still land."""
     data = an_envelope("r", at=way.clock.now()).encode()
     _send(way, base64.b64encode(data).decode())
     [message] = way.sqs.messages(way.queue_url)
@@ -446,7 +446,7 @@ def test_a_message_that_is_stamped_too_early_is_not_searched_for_too_early(way: 
 
 @pytest.mark.parametrize("wrong", [-30 * DAY, 30 * DAY])
 def test_searches_by_the_clocks_of_stream_and_queue(wrong: float, way: Way) -> None:
-    """An ingest whose clock is far off does not mislead the search."""
+    """A wrong clock in the ingest does not mislead the search."""
     record = an_envelope("r", at=way.clock.now() + wrong).encode()
     way.delivery.kinesis.put_record(StreamName=STREAM, Data=record, PartitionKey=KEY)
     _send(way, base64.b64encode(record).decode())
@@ -455,14 +455,12 @@ def test_searches_by_the_clocks_of_stream_and_queue(wrong: float, way: Way) -> N
     assert (1, {"found": 1}) == (way.drain(), way.handled())
 
 
-# What is held for too long
+# Envelopes that are held for too long
 
 
 @pytest.mark.parametrize("send", [refuse, doubt])
-def test_what_cannot_be_put_for_half_the_retention_reaches_treasure_data_past_the_stream(
-    send: Any, way: Way
-) -> None:
-    """It is parked in S3 and the ledger, and the redrive delivers it."""
+def test_envelopes_held_for_half_the_retention_bypass_the_stream(send: Any, way: Way) -> None:
+    """They are parked in S3 and the ledger, and the redrive delivers them."""
     send(way, "r", rows=3)
     way.wait(OLD)
 
@@ -472,8 +470,8 @@ def test_what_cannot_be_put_for_half_the_retention_reaches_treasure_data_past_th
     assert (["r-0", "r-1", "r-2"], {}) == (way.ids(), way.delivery.aside())
 
 
-def test_between_the_last_put_and_setting_aside_clocks_may_differ(way: Way) -> None:
-    """For a quarter of an hour a message is left alone: what a run has set aside, none with another clock puts."""
+def test_clocks_may_differ_between_the_last_put_and_setting_aside(way: Way) -> None:
+    """A message is left alone for 15 minutes, so that no drainer puts what another has set aside."""
     refuse(way, "r")
     way.wait(HELD)
 
@@ -481,7 +479,7 @@ def test_between_the_last_put_and_setting_aside_clocks_may_differ(way: Way) -> N
 
 
 def test_a_put_that_lands_after_its_envelope_was_set_aside_makes_no_second_row(way: Way) -> None:
-    """Setting aside claims the envelope, and the claim decides on every record of the drainer."""
+    """Setting aside claims the envelope, so no record that the drainer put counts."""
     refuse(way, "r")
     way.wait(HELD - 1)
     way.kinesis.faults["put_record"] = [way.landing_late(CLOCKS_DIFFER_SECONDS + 10)]
@@ -498,7 +496,7 @@ def test_a_put_that_lands_after_its_envelope_was_set_aside_makes_no_second_row(w
 
 
 def test_an_envelope_that_the_worker_has_claimed_is_not_set_aside(way: Way) -> None:
-    """An earlier put of the drainer has landed and counts: the message is done."""
+    """An earlier put of the drainer landed and counts, so the message is done."""
     refuse(way, "r")
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.drain()
@@ -510,8 +508,8 @@ def test_an_envelope_that_the_worker_has_claimed_is_not_set_aside(way: Way) -> N
 
 
 @pytest.mark.parametrize("lands", [True, False])
-def test_an_old_claim_is_parked_and_never_in_doubt(lands: bool, way: Way) -> None:
-    """Its claim decides on every copy, so nobody has to know what has landed."""
+def test_an_old_envelope_with_a_claim_is_parked_and_never_in_doubt(lands: bool, way: Way) -> None:
+    """The claim decides about every copy, so it does not matter what landed."""
     way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     way.collect("r", claim=1)
     way.wait(OLD)
@@ -525,8 +523,8 @@ def test_an_old_claim_is_parked_and_never_in_doubt(lands: bool, way: Way) -> Non
 
 
 @pytest.mark.parametrize("lands", [True, False])
-def test_what_nobody_can_search_for_any_more_is_in_doubt(lands: bool, way: Way) -> None:
-    """The stream no longer keeps the minutes in question: Treasure Data settles it by having the rows."""
+def test_an_envelope_that_can_no_longer_be_searched_for_is_in_doubt(lands: bool, way: Way) -> None:
+    """The stream no longer has the minutes in question. Only rows found in Treasure Data settle it."""
     way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     way.collect("r")
     way.deliver()
@@ -542,8 +540,8 @@ def test_what_nobody_can_search_for_any_more_is_in_doubt(lands: bool, way: Way) 
     assert (ONE, {}) == (Counter(way.ids()), way.delivery.aside())
 
 
-def test_what_treasure_data_does_not_have_may_still_come_from_the_stream(way: Way) -> None:
-    """The first put is parked as part of its span when its message is in doubt: only one of them is sent."""
+def test_rows_absent_from_treasure_data_may_still_come_from_the_stream(way: Way) -> None:
+    """The first put is parked with its span while the message is in doubt. Only one of them is sent."""
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("r")
     way.delivery.td.create("shop_db", "pageviews")
@@ -560,8 +558,8 @@ def test_what_treasure_data_does_not_have_may_still_come_from_the_stream(way: Wa
     assert (ONE, {}) == (Counter(way.ids()), way.delivery.aside())
 
 
-def test_what_cannot_be_searched_for_half_the_retention_waits_for_its_search(way: Way) -> None:
-    """The first put may stand on the stream, unread; the queue keeps the message until that has been read."""
+def test_an_envelope_whose_search_fails_stays_on_the_queue(way: Way) -> None:
+    """The first put may be on the stream unread, so half the retention is no reason to set it aside."""
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("r")
     way.wait(OLD)
@@ -575,8 +573,8 @@ def test_what_cannot_be_searched_for_half_the_retention_waits_for_its_search(way
 
 
 @pytest.mark.parametrize("lands", [True, False])
-def test_what_an_earlier_stream_may_hold_is_not_searched_for_on_a_later_one(lands: bool, way: Way) -> None:
-    """The first put may have gone to the stream before it was created again, and been delivered from there."""
+def test_an_envelope_of_an_earlier_stream_is_not_searched_for_on_a_new_one(lands: bool, way: Way) -> None:
+    """The first put may have gone to the stream before it was recreated, and been delivered from there."""
     way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     way.collect("r")
     way.deliver()
@@ -599,8 +597,8 @@ def test_what_an_earlier_stream_may_hold_is_not_searched_for_on_a_later_one(land
     )
 
 
-def test_nothing_is_decided_while_kinesis_does_not_say_when_the_stream_was_created(way: Way) -> None:
-    """However old the message is, as long as the queue keeps it."""
+def test_nothing_is_decided_while_the_stream_s_creation_time_is_unknown(way: Way) -> None:
+    """This holds for messages of any age."""
     doubt(way, "r")
     way.wait(OLD)
     way.kinesis.faults["describe_stream_summary"] = [timeout()]
@@ -608,8 +606,8 @@ def test_nothing_is_decided_while_kinesis_does_not_say_when_the_stream_was_creat
     assert (0, {"undecided": 1}, []) == (way.drain(), way.handled(), way.kinesis.called("get_records"))
 
 
-def test_no_message_waits_for_its_search_until_the_queue_forgets_it() -> None:
-    """A stream that keeps records for a year is no reason to lose a message after two weeks."""
+def test_a_message_is_set_aside_before_the_queue_drops_it() -> None:
+    """The queue keeps messages for 14 days, even if the stream keeps records for a year."""
     way = Way(retention=365 * DAY)
     doubt(way, "r")
     way.kinesis.faults["list_shards"] = [timeout(), timeout()]
@@ -635,10 +633,8 @@ BREAKS = {
 
 @pytest.mark.parametrize("point", BREAKS)
 @pytest.mark.parametrize("claim", [0, 1])
-def test_a_run_that_breaks_off_while_it_sets_aside_is_completed_by_the_next_one(
-    claim: int, point: str, way: Way
-) -> None:
-    """Wherever it ends, with a stream that works again and a copy that lands meanwhile: one row."""
+def test_an_interrupted_set_aside_is_completed_by_the_next_run(claim: int, point: str, way: Way) -> None:
+    """Wherever it stops, with the stream working again and a copy landing meanwhile, there is one row."""
     refuse(way, "r", claim=claim)
     way.wait(HELD - 1)
     way.kinesis.faults["put_record"] = [way.landing_late(OLD - HELD + 600)]
@@ -664,7 +660,7 @@ def test_a_run_that_breaks_off_while_it_sets_aside_is_completed_by_the_next_one(
 
 
 def test_copies_of_different_requests_are_set_aside_once(way: Way) -> None:
-    """A client's copies differ in what the ingest adds to them: the first one's content is the envelope's."""
+    """Copies from a client differ in what the ingest adds. The first one's content becomes the envelope's."""
     refuse(way, "r", claim=1)
     way.wait(1)
     refuse(way, "r", claim=1)
@@ -679,7 +675,7 @@ def test_copies_of_different_requests_are_set_aside_once(way: Way) -> None:
 
 
 def test_a_message_without_an_envelope_becomes_a_dead_letter(way: Way) -> None:
-    """Its body stands in S3 as it was, and its neighbours are drained."""
+    """S3 keeps its body unchanged, and the other messages are drained."""
     refuse(way, "r")
     _send(way, "this is no envelope")
 
@@ -690,7 +686,7 @@ def test_a_message_without_an_envelope_becomes_a_dead_letter(way: Way) -> None:
 
 @pytest.mark.parametrize("key", ["", "k" * 257])
 def test_an_envelope_without_a_usable_partition_key_becomes_a_dead_letter(key: str, way: Way) -> None:
-    """Nobody can tell where to put it."""
+    """There is no telling which shard it belongs to."""
     _send(way, base64.b64encode(an_envelope("r").encode()).decode(), key)
 
     assert 1 == way.drain()
@@ -710,10 +706,10 @@ def test_setting_aside_twice_leaves_one_object_and_one_span(way: Way) -> None:
 @pytest.mark.parametrize(
     "error", [BucketUnavailableError("S3"), LedgerUnavailableError("DynamoDB"), KeyError("?")]
 )
-def test_what_cannot_be_set_aside_stays_on_the_queue(
+def test_a_message_that_cannot_be_set_aside_stays_on_the_queue(
     error: Exception, way: Way, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With S3 or the ledger away, the message waits."""
+    """It waits until S3 and the ledger are available."""
     _send(way, "this is no envelope")
 
     def fail(*_: object) -> None:
@@ -724,11 +720,11 @@ def test_what_cannot_be_set_aside_stays_on_the_queue(
     assert (0, 1, {"failed": 1}) == (way.drain(), way.waiting(), way.handled())
 
 
-# What it tells
+# Telemetry
 
 
-def test_tells_what_it_did_in_one_line(way: Way) -> None:
-    """One log line per invocation counts what became of messages, and reads; metrics count the same."""
+def test_an_invocation_logs_one_line(way: Way) -> None:
+    """The line counts messages by outcome, shards, reads and records."""
     way.kinesis.faults["put_record"] = [way.landing_unheard, timeout()]
     way.collect("a", "b")
     way.wait(130)
@@ -754,8 +750,8 @@ def test_tells_what_it_did_in_one_line(way: Way) -> None:
 
 
 @mock_aws
-def test_drains_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With boto3's clients before an emulator of AWS, one envelope is found, two are put, one is buried."""
+def test_drains_with_the_services_own_response_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With boto3's clients against an AWS emulator, one envelope is found, two are put, one is buried."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -773,11 +769,11 @@ def test_drains_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 class _Adversary:
-    """Decides what becomes of puts and what happens next.
+    """Decides the fate of puts and what happens next.
 
     Args:
         data: draws.
-        way: what it happens to.
+        way: the pipeline under test.
     """
 
     def __init__(self, data: st.DataObject, way: Way) -> None:
@@ -785,7 +781,7 @@ class _Adversary:
         self.way = way
 
     def decide_puts(self) -> None:
-        """Set what becomes of the next puts."""
+        """Set the fate of the next puts."""
         self.way.kinesis.faults["put_record"] = [self._fate() for _ in range(4)]
 
     def act(self) -> None:
@@ -810,7 +806,7 @@ class _Adversary:
         self.way.wait()
 
     def heal(self) -> None:
-        """Let the ledger answer from now on."""
+        """Make the ledger answer from now on."""
         self.way.delivery.dynamodb.before.clear()
         self.way.delivery.dynamodb.after.clear()
 
@@ -832,7 +828,7 @@ class _Adversary:
 @settings(deadline=None, max_examples=60)
 @given(data=st.data())
 def test_every_envelope_becomes_one_row(data: st.DataObject) -> None:
-    """Whatever becomes of puts, whenever drainers and workers run or die, reshards and old age included: one row each."""
+    """Puts meet any fate, drainers and workers run or die at any time, shards split, and messages grow old."""
     way = Way()
     way.kinesis.page = data.draw(st.sampled_from([1, 1000]))
     adversary, expected = _Adversary(data, way), []

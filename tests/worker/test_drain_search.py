@@ -1,4 +1,4 @@
-"""Looking for envelopes on the stream."""
+"""The search for envelopes on the stream."""
 
 import itertools
 from collections.abc import Collection
@@ -42,7 +42,7 @@ FAR = START + 10**6
 
 @pytest.fixture
 def clock() -> ManualClock:
-    """Return the time of a test."""
+    """Return a manual clock."""
     return ManualClock()
 
 
@@ -61,7 +61,7 @@ def kinesis(memory: MemoryKinesis, clock: ManualClock) -> WatchedKinesis:
 
 
 class Findings(NamedTuple):
-    """What a whole search came to."""
+    """The result of a whole search."""
 
     found: set[Identity]
     absent: set[Identity]
@@ -71,7 +71,7 @@ class Findings(NamedTuple):
 
 
 class Whole:
-    """Carries searches out to their end."""
+    """Runs searches to their end."""
 
     def __init__(self, kinesis: WatchedKinesis, clock: ManualClock) -> None:
         self.search = partial(Search, Shards(kinesis, STREAM, clock), clock)  # type: ignore[arg-type]  # a double
@@ -116,25 +116,29 @@ def put_there(memory: MemoryKinesis, request_id: str, key: str) -> str:
 
 @pytest.mark.parametrize("claim", [0, 1])
 def test_finds_an_envelope_whoever_put_it_there(claim: int, memory: MemoryKinesis, search: Whole) -> None:
-    """An envelope on the stream is found, whether the ingest or the drainer brought it."""
+    """It is found whether the ingest or the drainer put it."""
     put(memory, claim=claim)
     assert search.find([sought()]).found == {IDENTITY}
 
 
-def test_knows_what_is_absent(memory: MemoryKinesis, search: Whole) -> None:
-    """What a complete search does not meet is absent."""
+def test_an_envelope_that_a_complete_search_does_not_find_is_absent(
+    memory: MemoryKinesis, search: Whole
+) -> None:
+    """Other envelopes on its shard do not matter."""
     put(memory, "r2")
     assert search.find([sought()]).absent == {IDENTITY}
 
 
-def test_another_accounts_request_id_is_another_envelope(memory: MemoryKinesis, search: Whole) -> None:
-    """The account belongs to what names an envelope."""
+def test_the_same_request_id_of_another_account_is_another_envelope(
+    memory: MemoryKinesis, search: Whole
+) -> None:
+    """The account is part of an envelope's identity."""
     put(memory, account="blog")
     assert search.find([sought()]).absent == {IDENTITY}
 
 
-def test_other_records_are_passed_over(memory: MemoryKinesis, search: Whole) -> None:
-    """Records in JSON and garbage do not disturb a search."""
+def test_other_records_are_skipped(memory: MemoryKinesis, search: Whole) -> None:
+    """JSON records and garbage do not disturb a search."""
     for data in (b'{"account":"shop","events":[]}', b"", b"\x98\x01", b"\x98\x01\xc1"):
         memory.put_record(StreamName=STREAM, Data=data, PartitionKey="shop/1")
     put(memory)
@@ -144,7 +148,7 @@ def test_other_records_are_passed_over(memory: MemoryKinesis, search: Whole) -> 
 def test_one_scan_serves_many_envelopes(
     memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole
 ) -> None:
-    """A shard is read once, however many envelopes are looked for in it."""
+    """A shard is read once, however many envelopes are searched for in it."""
     for number in range(0, 50, 2):
         put(memory, f"r{number}")
     findings = search.find([sought(f"r{number}") for number in range(50)])
@@ -152,7 +156,7 @@ def test_one_scan_serves_many_envelopes(
 
 
 def test_reads_only_shards_that_the_key_can_have_gone_to(clock: ManualClock) -> None:
-    """Of four shards one holds a key's hash, and only that one is read."""
+    """Of four shards, only the one with the key's hash is read."""
     kinesis = WatchedKinesis(stream(clock, shards=4), clock)
     Whole(kinesis, clock).find([sought()])
     read = [call["ShardId"] for call in kinesis.called("get_shard_iterator")]
@@ -162,7 +166,7 @@ def test_reads_only_shards_that_the_key_can_have_gone_to(clock: ManualClock) -> 
 def test_follows_a_key_through_splits_and_merges(
     memory: MemoryKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """Parents, children and grandchildren are searched: the put can have landed in any of them."""
+    """The put may have landed in a parent, a child or a grandchild, so all are searched."""
     put(memory, "before")
     memory.split_shard(
         StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(HASH_KEYS // 2)
@@ -179,10 +183,10 @@ def test_follows_a_key_through_splits_and_merges(
     assert {identity.request_id for identity in findings.found} == {"before", "between", "after"}
 
 
-def test_begins_where_the_first_can_have_landed_and_ends_after_the_last(
+def test_reads_only_the_period_in_which_envelopes_can_have_landed(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """What an envelope cannot be among is not read, however much the stream holds."""
+    """Records outside it are not read, however many the stream holds."""
     kinesis.page = 10
     for _ in range(1000):
         put(memory, "other")
@@ -193,10 +197,10 @@ def test_begins_where_the_first_can_have_landed_and_ends_after_the_last(
     assert least <= findings.records <= least + 50
 
 
-def test_skips_what_lies_between_two_periods(
+def test_skips_records_between_two_periods(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """Envelopes of this morning and of tonight do not cost reading the day."""
+    """Searching for envelopes of this morning and of tonight does not read the whole day."""
     kinesis.page = 10
     for number in range(1000):
         put(memory, f"r{number}")
@@ -218,8 +222,8 @@ def test_ends_as_soon_as_all_are_found(
     assert clock.now() == START + 100
 
 
-def test_waits_while_kinesis_throttles(memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole) -> None:
-    """Throttled reads are repeated at growing distances, up to five seconds."""
+def test_throttled_reads_back_off(memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole) -> None:
+    """The pauses double up to five seconds."""
     put(memory)
     code = "ProvisionedThroughputExceededException"
     kinesis.faults["get_records"] = [refusal(code, "GetRecords") for _ in range(10)]
@@ -232,15 +236,15 @@ def test_waits_while_kinesis_throttles(memory: MemoryKinesis, kinesis: WatchedKi
 def test_gives_up_a_shard_that_keeps_failing(
     memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole
 ) -> None:
-    """A shard that cannot be read leaves what it may hold undecided."""
+    """The envelopes that the shard may hold stay undecided."""
     put(memory)
     kinesis.faults["get_records"] = [timeout() for _ in range(4)]
     findings = search.find([sought()])
     assert (findings.found, findings.absent, findings.undecided) == (set(), set(), {IDENTITY: {}})
 
 
-def test_a_sick_shard_leaves_others_decided(clock: ManualClock) -> None:
-    """Envelopes whose shards could all be read are decided, whatever became of another shard."""
+def test_an_unreadable_shard_does_not_affect_envelopes_of_others(clock: ManualClock) -> None:
+    """An envelope is decided if all of its own shards could be read."""
     memory = stream(clock, shards=2)
     put_old_records(memory, clock)
     kinesis = WatchedKinesis(memory, clock)
@@ -256,8 +260,8 @@ def test_a_sick_shard_leaves_others_decided(clock: ManualClock) -> None:
     assert (findings.found, findings.absent) == (set(), {Identity("shop", "high")})
 
 
-def test_an_envelope_found_elsewhere_needs_no_sick_shard(clock: ManualClock) -> None:
-    """Found is found, though another shard that could have held it cannot be read."""
+def test_a_found_envelope_needs_no_other_shard(clock: ManualClock) -> None:
+    """It counts as found even if another shard that could hold it cannot be read."""
     memory = stream(clock)
     put(memory)
     memory.split_shard(StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey="5")
@@ -275,7 +279,7 @@ def test_an_envelope_found_elsewhere_needs_no_sick_shard(clock: ManualClock) -> 
 def test_a_search_cut_short_leaves_the_rest_undecided(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """At the deadline the search ends; what it has not met may still be there."""
+    """At the deadline the search ends, and envelopes it has not met may still be there."""
     kinesis.page = 1
     for number in range(100):
         put(memory, f"r{number}")
@@ -285,10 +289,10 @@ def test_a_search_cut_short_leaves_the_rest_undecided(
 
 
 @pytest.mark.parametrize("missing", ["all", "the open one"])
-def test_a_list_of_shards_that_cannot_be_whole_proves_nothing(
+def test_an_incomplete_list_of_shards_proves_nothing(
     missing: str, memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole
 ) -> None:
-    """One shard is open for every key: where the list shows none, the put may be in one that it does not show."""
+    """Every key has one open shard. If the list lacks it, the put may be in it."""
     memory.split_shard(
         StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey=str(HASH_KEYS // 2)
     )
@@ -300,12 +304,12 @@ def test_a_list_of_shards_that_cannot_be_whole_proves_nothing(
 
 
 @pytest.mark.parametrize("lag", [0, 5])
-def test_an_empty_answer_hides_nothing(
+def test_empty_answers_prove_nothing(
     lag: int, memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole
 ) -> None:
-    """However often Kinesis says so, with or without lag: the record that reading begins at is not among them."""
+    """They lack the record that the read begins at, so they are not believed, however many there are."""
     put(memory)
-    told = iter(range(5))  # reads that are answered truly, until the search has something to begin at
+    told = iter(range(5))  # truthful reads, until the search has a record to begin at
 
     def empty(**request: Any) -> Any:
         if next(told, None) is not None:
@@ -321,8 +325,8 @@ def test_an_empty_answer_hides_nothing(
     assert findings.absent == set()
 
 
-def test_the_tip_is_looked_at_twice(memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole) -> None:
-    """One answer that ends too early and calls itself the tip does not hide a record."""
+def test_the_tip_is_read_twice(memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole) -> None:
+    """One answer that ends too early and claims to be the tip hides no record."""
     put(memory)
 
     def short(**request: Any) -> Any:
@@ -336,7 +340,7 @@ def test_the_tip_is_looked_at_twice(memory: MemoryKinesis, kinesis: WatchedKines
 def test_a_record_of_another_shard_ends_no_window(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """Whatever its number and its arrival time: the shard does not lead on from it."""
+    """Whatever its number and arrival time, the shard does not continue from it, so it is not believed."""
     for _ in range(30):
         put(memory, "other")
         clock.sleep(30)
@@ -357,10 +361,10 @@ def test_a_record_of_another_shard_ends_no_window(
     assert search.find([sought(since=START + 880)]).found == {IDENTITY}
 
 
-def test_an_iterator_that_leads_past_records_hides_none(
+def test_an_iterator_that_skips_records_hides_none(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """An answer without the record at which reading was to begin is not believed."""
+    """An answer that lacks the record at which the read should begin is not believed."""
     put(memory, "other")
     clock.sleep(310)
     put(memory)
@@ -379,7 +383,7 @@ def test_an_iterator_that_leads_past_records_hides_none(
 def test_one_wrong_arrival_time_ends_no_window(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """However far off it is: the next answer must say the same."""
+    """However far off it is, the next answer must confirm it."""
     put(memory, "other")
     clock.sleep(310)
     memory.arrival_error = lambda: 3600.0
@@ -393,8 +397,8 @@ def test_one_wrong_arrival_time_ends_no_window(
 
 
 @pytest.mark.parametrize(("hours", "is_absent"), [(0.9, False), (1.1, True)])
-def test_a_shard_without_any_record_is_empty_after_an_hour(hours: float, is_absent: bool) -> None:
-    """Nothing proves that it is: until then it may be an answer that hides everything."""
+def test_a_shard_without_records_counts_as_empty_after_an_hour(hours: float, is_absent: bool) -> None:
+    """Nothing proves it empty: until then, the answer may be hiding everything."""
     clock = ManualClock()
     kinesis = WatchedKinesis(stream(clock), clock)
     clock.sleep(180 + hours * 3600)
@@ -402,8 +406,8 @@ def test_a_shard_without_any_record_is_empty_after_an_hour(hours: float, is_abse
     assert findings.absent == ({IDENTITY} if is_absent else set())
 
 
-def test_all_shards_are_searched_where_kinesis_chooses_them(clock: ManualClock) -> None:
-    """With the record distribution AUTO a partition key says nothing of the shard."""
+def test_all_shards_are_searched_if_kinesis_chooses_them(clock: ManualClock) -> None:
+    """With the record distribution AUTO, the partition key does not determine the shard."""
     memory = stream(clock, shards=4)
     put_old_records(memory, clock)
     memory.distribute(StreamName=STREAM)
@@ -414,7 +418,7 @@ def test_all_shards_are_searched_where_kinesis_chooses_them(clock: ManualClock) 
 
 
 def test_a_misplaced_record_makes_the_search_look_everywhere(clock: ManualClock) -> None:
-    """Kinesis chose the shards until a moment ago: one record that is not where its key says tells that."""
+    """One record that is not where its key belongs shows that Kinesis chose shards until recently."""
     memory = stream(clock, shards=2)
     put_old_records(memory, clock)
     home = f"shardId-{hash_key('shop/1') * 2 // HASH_KEYS:012}"
@@ -428,17 +432,15 @@ def test_a_misplaced_record_makes_the_search_look_everywhere(clock: ManualClock)
     assert findings.found == {Identity("shop", abroad)}
 
 
-def test_nothing_is_searched_for_that_the_stream_no_longer_keeps(
-    memory: MemoryKinesis, clock: ManualClock, search: Whole
-) -> None:
-    """The stream's own retention counts, whatever the setting says: what has expired is not absent."""
+def test_expired_records_are_not_absent(memory: MemoryKinesis, clock: ManualClock, search: Whole) -> None:
+    """The stream's own retention counts, whatever the setting says."""
     put(memory)
     clock.sleep(25 * 3600)
     put(memory, "other")
     assert search.find([sought()]).absent == set()
 
 
-def test_an_empty_answer_on_the_way_is_no_end(
+def test_an_empty_answer_does_not_end_a_read(
     memory: MemoryKinesis, kinesis: WatchedKinesis, search: Whole
 ) -> None:
     """Kinesis may answer with no records and say that there are more."""
@@ -454,7 +456,7 @@ def test_an_empty_answer_on_the_way_is_no_end(
 @pytest.mark.parametrize("which", ["before", "it", "behind"])
 @pytest.mark.parametrize("wrong", [-290, -150, 150, 290])
 def test_arrival_times_may_be_wrong_by_minutes(wrong: float, which: str, clock: ManualClock) -> None:
-    """A record stamped minutes late or early neither ends a window nor lets it begin too late."""
+    """A record stamped minutes late or early neither ends a window nor begins it too late."""
     memory = stream(clock)
     for turn in range(40):
         put(memory, {19: "before", 20: "it"}.get(turn, "behind"))
@@ -473,10 +475,10 @@ def test_arrival_times_may_be_wrong_by_minutes(wrong: float, which: str, clock: 
     assert findings.found == {Identity("shop", "it")}
 
 
-def test_decides_each_envelope_when_its_own_window_is_read(
+def test_decides_each_envelope_once_its_own_window_is_read(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """The first finding comes before the shard is read to where the last envelope can be."""
+    """The first result comes before the shard is read as far as the last envelope can be."""
     kinesis.page = 10
     for _ in range(200):
         put(memory, "other")
@@ -495,7 +497,7 @@ def test_decides_each_envelope_when_its_own_window_is_read(
 def test_no_stretch_of_a_shard_waits_for_another(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """Where two stretches are read in turn, the short one is decided however long the other one is."""
+    """Two stretches are read in turn, so a short one is decided however long the other is."""
     kinesis.page = 1
     for _ in range(5000):
         put(memory, "other")
@@ -507,10 +509,10 @@ def test_no_stretch_of_a_shard_waits_for_another(
     assert findings.absent == {Identity("shop", "late")}
 
 
-def test_a_search_goes_on_where_the_last_one_ended(
+def test_a_search_resumes_where_the_last_one_stopped(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """What was looked at is not looked at again, in however many searches; what is new begins at its own window."""
+    """Over any number of searches, no record is read twice, and new envelopes begin at their own windows."""
     kinesis.page = 5
     for _ in range(100):
         put(memory, "other")
@@ -527,7 +529,10 @@ def test_a_search_goes_on_where_the_last_one_ended(
 
 
 def test_a_shard_that_was_read_out_is_not_read_again(clock: ManualClock) -> None:
-    """With the parent read, only the children are; with all read, nothing is, and the envelope is absent."""
+    """With the parent read, only its children are read.
+
+    With all read, the envelope is absent without a read.
+    """
     memory = stream(clock)
     memory.split_shard(StreamName=STREAM, ShardToSplit="shardId-000000000000", NewStartingHashKey="5")
     clock.time -= 1000
@@ -540,10 +545,10 @@ def test_a_shard_that_was_read_out_is_not_read_again(clock: ManualClock) -> None
     assert whole.find([sought(s0=READ_OUT, s2=READ_OUT)]) == (set(), {IDENTITY}, {}, 0, 0)
 
 
-def test_tells_how_far_it_has_read(
+def test_reports_how_far_it_has_read(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """Up to the last record that was met twice, for what is undecided."""
+    """For undecided envelopes, this is the last record that was met twice."""
     kinesis.page = 2
     numbers = []
     for _ in range(20):
@@ -555,16 +560,16 @@ def test_tells_how_far_it_has_read(
 
 
 def test_leaves_all_undecided_when_shards_cannot_be_listed(kinesis: WatchedKinesis, search: Whole) -> None:
-    """Without the list of shards nothing is decided."""
+    """Without the list of shards, nothing is decided."""
     kinesis.faults["list_shards"] = [timeout()]
     findings = search.find([sought()])
     assert (findings.found, findings.absent) == (set(), set())
 
 
-def test_goes_on_behind_the_last_record_when_an_iterator_expires(
+def test_resumes_after_the_last_record_if_an_iterator_expires(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """A new iterator starts after what was read."""
+    """A new iterator starts after the records that were read."""
     kinesis.page = 2
     for number in range(3):
         put(memory, f"r{number}")
@@ -577,7 +582,7 @@ def test_goes_on_behind_the_last_record_when_an_iterator_expires(
 def test_keeps_below_five_reads_a_second(
     memory: MemoryKinesis, kinesis: WatchedKinesis, clock: ManualClock, search: Whole
 ) -> None:
-    """The reads of one shard leave room for the worker's event source mapping."""
+    """The worker's event source mapping needs the rest of a shard's five reads a second."""
     kinesis.page = 1
     for _ in range(50):
         put(memory, "other")
@@ -588,7 +593,7 @@ def test_keeps_below_five_reads_a_second(
 
 
 class _Noisy:
-    """Reads of a stream that answers as little, and as wrongly, as Kinesis may."""
+    """Reads that answer as little, and as wrongly, as Kinesis may."""
 
     def __init__(self, memory: MemoryKinesis, data: st.DataObject) -> None:
         self._memory = memory
@@ -601,7 +606,7 @@ class _Noisy:
         if kind == "empty":
             return {"Records": [], "MillisBehindLatest": 5, "NextShardIterator": request["ShardIterator"]}
         place = request["ShardIterator"].rpartition("/")[0]  # its time of issue is the last part
-        if kind == "lie" and place not in self._lies:  # whoever looks there a second time is told the truth
+        if kind == "lie" and place not in self._lies:  # a second read of the same place gets the truth
             self._lies.add(place)
             return {"Records": [], "MillisBehindLatest": 0, "NextShardIterator": request["ShardIterator"]}
         answer = self._memory.get_records(**request)
@@ -613,7 +618,7 @@ class _Noisy:
 @settings(deadline=None)
 @given(data=st.data())
 def test_finds_exactly_what_is_there(data: st.DataObject) -> None:
-    """Whatever is put, split and lost, however noisy the stream and short the time: found is what is there, no more."""
+    """Whatever is put, split or lost, however noisy the stream and short the time, the result is what is there."""
     clock = ManualClock()
     memory = stream(clock, shards=data.draw(st.integers(1, 3)))
     put_old_records(memory, clock)
@@ -643,7 +648,7 @@ def test_finds_exactly_what_is_there(data: st.DataObject) -> None:
 
 
 def _reshard(memory: MemoryKinesis, data: st.DataObject) -> None:
-    """Perhaps split or merge a shard."""
+    """Split or merge a shard, or do nothing."""
     shards = memory.list_shards(StreamName=STREAM)["Shards"]
     ranges = [
         (int(shard["HashKeyRange"]["StartingHashKey"]), int(shard["HashKeyRange"]["EndingHashKey"]), shard)
@@ -675,10 +680,10 @@ def _reshard(memory: MemoryKinesis, data: st.DataObject) -> None:
     request_id=st.text(max_size=300),
     rows=st.binary(max_size=2000),
 )
-def test_reads_the_name_off_any_envelope(
+def test_reads_the_identity_of_any_envelope(
     account: str, key_id: str, received_at: int, request_id: str, rows: bytes
 ) -> None:
-    """The name is read from the first bytes, however long they are."""
+    """It is read from the first bytes, however long the names are."""
     data = Envelope(account, key_id, received_at, request_id, 0, (TableRows("t", 1, rows),)).encode()
     assert identity_of(data) == Identity(account, request_id)
 
@@ -686,5 +691,5 @@ def test_reads_the_name_off_any_envelope(
 @example(b"\x98\x01\x80\xa0\x00\x80\x80\x00")
 @given(st.binary() | st.binary().map(lambda data: b"\x98\x01" + data))
 def test_no_bytes_raise(data: bytes) -> None:
-    """Records of any other kind have no name, or one that is nobody's."""
+    """Other records have no identity, or one that matches no envelope."""
     assert identity_of(data) in {None, identity_of(data)}

@@ -14,11 +14,7 @@ FATES = ("taken", "gone", "unheard")
 
 
 class Liar:
-    """A Kinesis client whose reads lie as hypothesis says, while they may.
-
-    Attributes:
-        is_lying: whether they may.
-    """
+    """A Kinesis client with reads that lie, as hypothesis draws, while `is_lying` is set."""
 
     def __init__(self, memory: MemoryKinesis, data: st.DataObject) -> None:
         self.is_lying = False
@@ -38,7 +34,7 @@ class Liar:
         if lie == "short":
             answer = self._memory.get_records(ShardIterator=ShardIterator, Limit=Limit)
             place = ShardIterator.rpartition("/")[0]
-            if place in self._short:  # whoever looks there again is told the truth
+            if place in self._short:  # a second read of the same place gets the truth
                 return answer
             self._short.add(place)
             return answer | {"Records": answer["Records"][:1], "MillisBehindLatest": 0}
@@ -49,7 +45,7 @@ class Liar:
 
 
 def records(memory: MemoryKinesis, shard: str) -> list[dict[str, Any]]:
-    """Return what is on a shard."""
+    """Return the records of a shard."""
     iterator = memory.get_shard_iterator(StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON")
     found: list[dict[str, Any]] = memory.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
     return [record for record in found if not record["PartitionKey"].startswith(OLD)]
@@ -58,7 +54,7 @@ def records(memory: MemoryKinesis, shard: str) -> list[dict[str, Any]]:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_every_envelope_becomes_one_row_whatever_reads_say(data: st.DataObject) -> None:
-    """Puts land, are lost or land unheard; shards split or are chosen by Kinesis; the worker dies between plan and end."""
+    """Puts land, are lost or land unheard; shards split or are chosen by Kinesis; the worker dies before it settles."""
     way = Way()
     memory = way.delivery.kinesis.client
     liar = way.delivery.kinesis.client = Liar(memory, data)
@@ -98,7 +94,7 @@ def test_every_envelope_becomes_one_row_whatever_reads_say(data: st.DataObject) 
 
 
 def deliver(way: Way, memory: MemoryKinesis, liar: Liar, data: st.DataObject, *, dies: bool) -> None:
-    """Hand the worker a stretch of each shard, and perhaps let it die before it settles what it has sent."""
+    """Run the worker on a stretch of each shard, and kill it before it settles if `dies`."""
     made = way.delivery
     for shard in [one["ShardId"] for one in memory.list_shards(StreamName=STREAM)["Shards"]]:
         found = records(memory, shard)

@@ -1,4 +1,4 @@
-"""Markers: records without rows, for shards on which nothing else would be."""
+"""Markers: records without rows, for shards that would otherwise have none."""
 
 from botocore.exceptions import ConnectionClosedError
 
@@ -10,7 +10,7 @@ from worker.shards import Position, Shards
 
 
 def _split() -> Delivery:
-    """Return a delivery whose stream has two open shards, on one of which a row was delivered."""
+    """Return a delivery with two open shards; a row was delivered from their parent."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(support.envelope("shop", {"pageviews": [support.row("e1")]}))
@@ -21,35 +21,35 @@ def _split() -> Delivery:
     return made
 
 
-def _numbers(made: Delivery) -> list[int]:
-    """Return how many records each of the stream's shards has."""
+def _record_counts(made: Delivery) -> list[int]:
+    """Return the number of records on each shard."""
     shards = Shards(made.kinesis, support.STREAM, made.clock)
     return [len(next(shards.pages(shard.shard_id, Position())).records) for shard in shards.all()]  # type: ignore[union-attr]
 
 
-def test_each_open_shard_without_records_gets_one() -> None:
-    """A closed one gets none."""
+def test_each_open_shard_without_records_gets_a_marker() -> None:
+    """A closed shard gets none."""
     made = _split()
     made.invoke_redrive({})
 
-    assert [1, 1, 1] == _numbers(made)
+    assert [1, 1, 1] == _record_counts(made)
 
 
-def test_a_shard_that_had_records_lately_gets_none() -> None:
-    """Six hours later it gets one: its records have half of a day left."""
+def test_a_shard_with_recent_records_gets_no_marker() -> None:
+    """It gets one after six hours, while its records have half a day left."""
     made = Delivery()
     made.invoke_redrive({})
     made.deliver()
     made.invoke_redrive({})
-    soon = _numbers(made)
+    soon = _record_counts(made)
     made.clock.time += IDLE_SECONDS
     made.invoke_redrive({})
 
-    assert ([1], [2]) == (soon, _numbers(made))
+    assert ([1], [2]) == (soon, _record_counts(made))
 
 
-def test_one_item_of_the_ledger_tells_that_a_shard_is_busy() -> None:
-    """However many spans it has: the redrive asks every five minutes."""
+def test_one_ledger_item_shows_that_a_shard_is_busy() -> None:
+    """The redrive asks every five minutes, so it must not read all of a shard's spans."""
     made = Delivery()
     asked: list[object] = []
     made.invoke_redrive({})
@@ -60,18 +60,18 @@ def test_one_item_of_the_ledger_tells_that_a_shard_is_busy() -> None:
     assert 1 == asked[0]
 
 
-def test_a_replay_does_not_count() -> None:
-    """What it brings may expire at any moment."""
+def test_a_replay_does_not_make_a_shard_busy() -> None:
+    """Its records may expire at any moment."""
     made = Delivery()
     made.invoke_redrive({})
     made.run(made.event() | {"replay": True}, support.INVOCATION_MS)
     made.invoke_redrive({})
 
-    assert [2] == _numbers(made)
+    assert [2] == _record_counts(made)
 
 
-def test_the_worker_plans_a_marker_and_does_nothing_more() -> None:
-    """It names no account: Redis, which has lost its data here, does not hold it, and nothing is sent or set aside."""
+def test_the_worker_plans_and_settles_a_marker_at_once() -> None:
+    """A marker names no account, so an empty Redis does not hold it, and nothing is sent or set aside."""
     made = Delivery()
     made.invoke_redrive({})
     failed = made.deliver()
@@ -81,8 +81,8 @@ def test_the_worker_plans_a_marker_and_does_nothing_more() -> None:
     assert [] == made.archived()
 
 
-def test_a_marker_is_read_as_a_record_without_rows() -> None:
-    """Its account is nobody."""
+def test_a_marker_decodes_to_a_record_without_rows() -> None:
+    """It has no account."""
     made = Delivery()
     made.invoke_redrive({})
     (stored,) = made.records()
@@ -91,7 +91,7 @@ def test_a_marker_is_read_as_a_record_without_rows() -> None:
     assert (NOBODY, (), (), ()) == (record.account, record.blocks, record.refused, record.rejected)
 
 
-def test_what_fails_does_not_keep_the_redrive() -> None:
+def test_a_failed_marker_does_not_stop_the_redrive() -> None:
     """The next run puts it."""
     made = Delivery()
 
@@ -101,14 +101,14 @@ def test_what_fails_does_not_keep_the_redrive() -> None:
     made.kinesis.before["put_record"] = fail
     made.invoke_redrive({})
     del made.kinesis.before["put_record"]
-    failed = _numbers(made)
+    failed = _record_counts(made)
     made.invoke_redrive({})
 
-    assert ([0], [1]) == (failed, _numbers(made))
+    assert ([0], [1]) == (failed, _record_counts(made))
 
 
 def test_partition_keys_lead_to_their_shards() -> None:
-    """No explicit hash key is needed, by which the search for envelopes would take the record for misplaced."""
+    """An explicit hash key would make the search for envelopes take the record for misplaced."""
     made = _split()
     shards = [one for one in Shards(made.kinesis, support.STREAM, made.clock).all() if one.is_open]
 

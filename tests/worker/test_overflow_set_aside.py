@@ -1,4 +1,4 @@
-"""What cannot be brought from the overflow queue to the stream, and goes to Treasure Data past it."""
+"""Envelopes that cannot be put from the overflow queue on the stream, and reach Treasure Data without it."""
 
 from typing import Any
 
@@ -30,7 +30,7 @@ def waiting(request_id: str = "r") -> Envelope:
 
 
 def delivery() -> Delivery:
-    """Return a delivery with an account."""
+    """Return a delivery with one account."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views", "clicks")
@@ -38,7 +38,7 @@ def delivery() -> Delivery:
 
 
 def overflow(made: Delivery) -> OverflowSetAside:
-    """Return what sets aside in a sandbox."""
+    """Return the object under test, over a delivery."""
     return OverflowSetAside(
         made.wiring.delivery,
         seconds_kept=made.wiring.claims.seconds_kept,
@@ -57,8 +57,8 @@ def ids(made: Delivery) -> list[str]:
     return sorted(made.ids("shop_db", "views") + made.ids("shop_db", "clicks"))
 
 
-def test_what_is_not_on_the_stream_is_parked_and_delivered() -> None:
-    """It has a span, and an object for each table, like everything else that is set aside."""
+def test_an_envelope_absent_from_the_stream_is_parked_and_delivered() -> None:
+    """It has a span, and an object for each table, like everything that is set aside."""
     made = delivery()
 
     assert set_aside(made)
@@ -76,8 +76,8 @@ def test_what_is_not_on_the_stream_is_parked_and_delivered() -> None:
     assert (["e1", "e2", "e3"], []) == (ids(made), made.objects())
 
 
-def test_its_objects_are_complete() -> None:
-    """They say whose rows these are and when they came, and hold them."""
+def test_set_aside_objects_are_complete() -> None:
+    """They hold the rows, their owner and their time of arrival."""
     made = delivery()
     set_aside(made)
     (span,) = made.spans()
@@ -102,8 +102,11 @@ def test_its_objects_are_complete() -> None:
 
 
 @pytest.mark.parametrize("there", [False, True])
-def test_what_the_stream_may_have_is_in_doubt_and_asked_about(there: bool) -> None:
-    """Treasure Data settles it by having the rows; that it does not have them is no reason to send them."""
+def test_an_envelope_that_the_stream_may_have_is_in_doubt(there: bool) -> None:
+    """If Treasure Data has the rows, that settles it.
+
+    If not, they may still come from the stream, so they wait.
+    """
     made = delivery()
     if there:
         made.put(waiting().encode())
@@ -120,8 +123,8 @@ def test_what_the_stream_may_have_is_in_doubt_and_asked_about(there: bool) -> No
     assert (0 if there else 2) == len(made.objects())
 
 
-def test_what_a_record_on_the_stream_counts_for_is_not_set_aside() -> None:
-    """A put of the drainer has landed after all, and the worker has claimed it."""
+def test_an_envelope_claimed_by_a_record_is_not_set_aside() -> None:
+    """A put of the drainer landed after all, and the worker claimed it."""
     made = delivery()
     made.ledger.claim({"r": Claim("events@1700000000#shardId-000000000000#00217", 0)}, 60)
 
@@ -130,7 +133,7 @@ def test_what_a_record_on_the_stream_counts_for_is_not_set_aside() -> None:
 
 
 def test_a_record_that_lands_later_does_not_count() -> None:
-    """Setting aside claims the envelope, also where the request was divided into several."""
+    """Setting aside claims the envelope, even one of several parts of a request."""
     for request_id in ("r", "r#1"):
         made = delivery()
         set_aside(made, request_id=request_id)
@@ -150,8 +153,8 @@ def spans_and_objects(made: Delivery) -> tuple[int, int]:
     return len(made.spans()), len(made.objects())
 
 
-def test_the_ledger_is_told_once_all_objects_are_there() -> None:
-    """Killed between any two of them, it says nothing that is not so."""
+def test_the_span_is_written_after_all_objects() -> None:
+    """Killed between any two writes, the ledger claims nothing untrue."""
     made = delivery()
     counts: list[tuple[int, int]] = []
     look = lambda _: counts.append(spans_and_objects(made))  # noqa: E731 -- a hook
@@ -164,8 +167,8 @@ def test_the_ledger_is_told_once_all_objects_are_there() -> None:
     assert (1, 2) == spans_and_objects(made)
 
 
-def test_an_object_that_s3_does_not_take_leaves_no_span() -> None:
-    """The message comes back, and is set aside then."""
+def test_a_failed_object_put_leaves_no_span() -> None:
+    """The message is retried and set aside then."""
     made = delivery()
     made.s3.before["put_object"] = once(lose_answer)
     with pytest.raises(BucketUnavailableError):
@@ -177,8 +180,8 @@ def test_an_object_that_s3_does_not_take_leaves_no_span() -> None:
 
 
 @pytest.mark.parametrize("call", ["batch_execute_statement", "put_item"])
-def test_without_the_ledger_nothing_is_said(call: str) -> None:
-    """The message comes back; nothing was put before the envelope was claimed."""
+def test_without_the_ledger_nothing_is_set_aside(call: str) -> None:
+    """The message is retried. No object is written before the envelope is claimed."""
     made = delivery()
     made.dynamodb.before[call] = once(lose_answer)
     with pytest.raises(LedgerUnavailableError):
@@ -202,7 +205,7 @@ POINTS: list[tuple[str, str, str]] = [
 
 @pytest.mark.parametrize("later", [0.0, 86_400.0])
 @pytest.mark.parametrize(("client", "when", "call"), POINTS)
-def test_a_run_that_breaks_off_is_completed_by_the_next_one(
+def test_an_interrupted_run_is_completed_by_the_next_one(
     client: str, when: str, call: str, later: float
 ) -> None:
     """Each step may be repeated, days later too."""
@@ -218,8 +221,8 @@ def test_a_run_that_breaks_off_is_completed_by_the_next_one(
     assert ["e1", "e2", "e3"] == ids(made)
 
 
-def test_a_message_that_comes_back_once_its_rows_are_delivered_changes_nothing() -> None:
-    """The queue may deliver it again, as parked or in doubt: what the ledger says stays."""
+def test_a_message_redelivered_after_delivery_changes_nothing() -> None:
+    """Whether it would be parked or in doubt now, the ledger's entry stays."""
     made = delivery()
     set_aside(made)
     made.redrive()
@@ -232,7 +235,7 @@ def test_a_message_that_comes_back_once_its_rows_are_delivered_changes_nothing()
     assert 2 == made.invoke_redrive({"sweep": True})["deleted"]
 
 
-def test_what_is_parked_goes_where_the_account_goes_then() -> None:
+def test_a_parked_envelope_goes_to_the_account_s_current_database() -> None:
     """It was never planned for a database."""
     made = delivery()
     set_aside(made)
@@ -253,7 +256,7 @@ def message(body: str = "text", message_id: str = "m-1", fault: str = "undecodab
 
 @pytest.mark.parametrize("fault", ["undecodable", "no_partition_key"])
 def test_a_message_without_an_envelope_is_a_dead_letter(fault: str) -> None:
-    """With its body as it came, until a person drops it."""
+    """Its body is kept unchanged until a person drops it."""
     made = delivery()
     overflow(made).bury(message(fault=fault))
 
@@ -267,8 +270,8 @@ def test_a_message_without_an_envelope_is_a_dead_letter(fault: str) -> None:
     assert [] == made.objects()
 
 
-def test_messages_are_told_apart_by_the_queue_s_names() -> None:
-    """Two of the same body are two; one that is delivered twice is one."""
+def test_messages_are_identified_by_their_message_ids() -> None:
+    """Two messages with the same body are two; one delivered twice is one."""
     made = delivery()
     for message_id in ("m-1", "m-2", "m-1"):
         overflow(made).bury(message(message_id=message_id))
@@ -276,8 +279,8 @@ def test_messages_are_told_apart_by_the_queue_s_names() -> None:
     assert 2 == len(made.spans()) == len(made.objects())
 
 
-def test_a_message_s_object_is_there_before_the_ledger_says_so() -> None:
-    """Killed in between, the next run completes it."""
+def test_a_message_s_object_is_written_before_its_span() -> None:
+    """If the drainer is killed in between, the next run completes it."""
     made = delivery()
     made.s3.after["put_object"] = once(kill)
     with pytest.raises(KilledError):
