@@ -1,4 +1,4 @@
-"""Edits of dead letters: other rows in place of those that were rejected."""
+"""Edits of dead letters: other rows in place of the rejected ones."""
 
 from dataclasses import replace
 from gzip import decompress
@@ -27,7 +27,7 @@ FIRST, SECOND = CHUNK.halves
 
 
 def packed(*changed: dict[str, Any]) -> bytes:
-    """Return rows one after another."""
+    """Return rows packed back to back."""
     return b"".join(map(msgpack.packb, changed))
 
 
@@ -36,12 +36,12 @@ EDITED = packed(row("e1", page="/a", note="fixed"), row("e2", page="/c"))
 
 
 def fault(made: Delivery, status: int, count: int | None = None) -> None:
-    """Let imports be answered with a status."""
+    """Make imports fail with a status."""
     made.td.faults.add(Fault(kind=FaultKind.STATUS, action=Action.IMPORT, status=status, count=count))
 
 
 def rejected(*, halved: bool = False) -> Delivery:
-    """Return a delivery whose two rows Treasure Data has rejected, together or one by one."""
+    """Return a delivery of two rows that Treasure Data rejected, together or one by one."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]}))
@@ -56,7 +56,7 @@ def rejected(*, halved: bool = False) -> Delivery:
 
 
 def span(made: Delivery) -> Span:
-    """Return the one span."""
+    """Return the only span."""
     (found,) = made.spans()
     return found
 
@@ -68,7 +68,7 @@ def edit(made: Delivery, payload: bytes = EDITED, key: ChunkKey = CHUNK) -> None
 
 
 def letter(made: Delivery, key: ChunkKey = CHUNK) -> SetAside:
-    """Return what the ledger has a chunk's rows in."""
+    """Return the set-aside object that holds a chunk's rows."""
     entry = span(made).entry(key)
     return made.store.get(span(made), key, entry.edit, entry.digest)
 
@@ -80,19 +80,19 @@ def redrive(made: Delivery, key: ChunkKey) -> RedriveReport:
 
 
 def pages(made: Delivery) -> list[str]:
-    """Return a column of what is in Treasure Data."""
+    """Return the `page` column of the rows in Treasure Data."""
     return [one["page"] for one in made.td.rows("shop_db", "views")]
 
 
 def change_entry(made: Delivery, **changes: Any) -> None:
-    """Change what the ledger says of the chunk."""
+    """Change the chunk's entry in the ledger."""
     found = span(made)
     won, _ = made.ledger.update(found.with_entries({CHUNK: replace(found.entry(CHUNK), **changes)}))
     assert won
 
 
 def test_edited_rows_are_delivered_once() -> None:
-    """They take the dead letter's place under an id of their own; delivered, nothing of the chunk is set aside."""
+    """They replace the dead letter under a new id. Once delivered, nothing of the chunk is set aside."""
     made = rejected()
     old = letter(made)
     edit(made)
@@ -112,7 +112,7 @@ def test_edited_rows_are_delivered_once() -> None:
     assert RedriveReport() == made.redrive(State.DEAD_LETTER)
 
 
-def test_edited_rows_travel_under_another_id() -> None:
+def test_edited_rows_are_sent_under_another_id() -> None:
     """Treasure Data may remember the id of the rejected rows."""
     made = rejected()
     before, found = span(made).entry(CHUNK), span(made)
@@ -125,8 +125,8 @@ def test_edited_rows_travel_under_another_id() -> None:
     assert [ids[1]] == [one.unique_id for one in made.td.imports()]
 
 
-def test_an_edit_changes_nothing_else_of_the_entry() -> None:
-    """State, reason and age stay, so that it is found by them as before."""
+def test_an_edit_keeps_state_reason_and_age() -> None:
+    """Filters by them find the dead letter as before."""
     made = rejected()
     before = span(made).entry(CHUNK)
     made.clock.sleep(60)
@@ -136,8 +136,8 @@ def test_an_edit_changes_nothing_else_of_the_entry() -> None:
     assert expected == span(made).entry(CHUNK)
 
 
-def test_the_sweeper_removes_what_an_edit_leaves() -> None:
-    """Once the edited rows are delivered, the object of the original ones goes as well."""
+def test_the_sweeper_removes_the_objects_of_an_edit() -> None:
+    """Once the edited rows are delivered, the object of the original rows goes as well."""
     made = rejected()
     edit(made)
     assert 2 == len(made.objects())
@@ -149,7 +149,7 @@ def test_the_sweeper_removes_what_an_edit_leaves() -> None:
 
 
 def test_the_original_rows_are_kept_until_the_edited_ones_are_delivered() -> None:
-    """Rows that are rejected again stay with both; edited once more, the first original is still there."""
+    """If edited rows are rejected again and edited once more, the first original is still there."""
     made = rejected()
     fault(made, 405)
     for times, page in enumerate(("/c", "/d"), 1):
@@ -167,7 +167,7 @@ def test_the_original_rows_are_kept_until_the_edited_ones_are_delivered() -> Non
 
 
 def test_an_edit_of_a_half_keeps_the_other_half() -> None:
-    """Its object holds the whole planned chunk, in which only the half's rows are other ones."""
+    """Its object holds the whole planned chunk, with only the rows of the half replaced."""
     made = rejected(halved=True)
     other = span(made).entry(SECOND)
     edit(made, packed(row("e1", page="/c")), FIRST)
@@ -184,8 +184,8 @@ def test_an_edit_of_a_half_keeps_the_other_half() -> None:
 
 
 @pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
-def test_both_halves_are_edited(order: tuple[ChunkKey, ChunkKey]) -> None:
-    """One after the other, each in an object of its own; neither undoes the other."""
+def test_both_halves_can_be_edited(order: tuple[ChunkKey, ChunkKey]) -> None:
+    """Each edit has its own object, and neither undoes the other."""
     made = rejected(halved=True)
     for key in order:
         edit(made, packed(row("e1", page="/c") if key == FIRST else row("e2", page="/d")), key)
@@ -197,8 +197,8 @@ def test_both_halves_are_edited(order: tuple[ChunkKey, ChunkKey]) -> None:
     assert ({}, []) == (span(made).entries, made.objects())
 
 
-def test_an_edit_of_a_half_keeps_to_the_half() -> None:
-    """Rows of the other half cannot be passed in."""
+def test_an_edit_of_a_half_accepts_only_rows_of_the_half() -> None:
+    """Rows of the other half are refused."""
     made = rejected(halved=True)
 
     with pytest.raises(EditRefusedError, match="the number of rows is 2, not 1"):
@@ -207,8 +207,8 @@ def test_an_edit_of_a_half_keeps_to_the_half() -> None:
         edit(made, packed(row("e1", page="/c")), SECOND)
 
 
-def test_an_edit_that_is_killed_before_its_object_changes_nothing() -> None:
-    """The original rows are in the ledger, and are delivered once."""
+def test_an_edit_killed_before_its_object_is_written_changes_nothing() -> None:
+    """The ledger still names the original rows, which are delivered once."""
     made = rejected()
     made.s3.before["put_object"] = lambda _: kill()
     with pytest.raises(KilledError):
@@ -219,8 +219,8 @@ def test_an_edit_that_is_killed_before_its_object_changes_nothing() -> None:
     assert ["/a", "/b"] == pages(made)
 
 
-def test_an_edit_that_is_killed_between_object_and_ledger_changes_nothing() -> None:
-    """The ledger still names the original rows; the edit can be made again."""
+def test_an_edit_killed_between_object_and_ledger_changes_nothing() -> None:
+    """The ledger still names the original rows, and the edit can be repeated."""
     made = rejected()
     made.dynamodb.before["update_item"] = once(kill)
     with pytest.raises(KilledError):
@@ -233,7 +233,7 @@ def test_an_edit_that_is_killed_between_object_and_ledger_changes_nothing() -> N
 
 
 def test_an_edit_whose_object_is_not_acknowledged_is_not_made() -> None:
-    """Without the answer of S3 the ledger is not touched."""
+    """Without S3's answer the ledger is not changed."""
     made = rejected()
     before = span(made)
     made.s3.after["put_object"] = lambda _: lose_answer()
@@ -244,8 +244,8 @@ def test_an_edit_whose_object_is_not_acknowledged_is_not_made() -> None:
 
 
 @pytest.mark.parametrize("state", [State.PARKED, State.IN_DOUBT, State.PENDING])
-def test_only_dead_letters_are_edited(state: State) -> None:
-    """Treasure Data may have the rows of others: other rows would be there beside them."""
+def test_only_dead_letters_can_be_edited(state: State) -> None:
+    """Treasure Data may have the rows of other chunks, and would then have the edited ones as well."""
     made = rejected()
     change_entry(made, state=state, since=1 if state is State.IN_DOUBT else None)
     before = span(made)
@@ -255,8 +255,8 @@ def test_only_dead_letters_are_edited(state: State) -> None:
     assert before == span(made)
 
 
-def test_a_send_that_begins_meanwhile_makes_the_edit_refuse() -> None:
-    """The ledger decides: whoever writes first."""
+def test_an_edit_is_refused_if_a_send_begins_meanwhile() -> None:
+    """Whichever writes to the ledger first wins."""
     made = rejected()
 
     def send_meanwhile(_: dict[str, Any]) -> None:
@@ -271,8 +271,8 @@ def test_a_send_that_begins_meanwhile_makes_the_edit_refuse() -> None:
     assert {} == span(made).entries
 
 
-def test_an_edit_during_the_fence_of_a_send_comes_first() -> None:
-    """The redrive, which read the original rows, decides again and sends the edited ones alone."""
+def test_an_edit_before_a_send_s_fence_wins() -> None:
+    """The redrive has read the original rows, but decides again and sends only the edited ones."""
     made = rejected()
 
     def edit_meanwhile(_: dict[str, Any]) -> None:
@@ -285,8 +285,8 @@ def test_an_edit_during_the_fence_of_a_send_comes_first() -> None:
     assert ["/a", "/c"] == pages(made)
 
 
-def test_what_is_delivered_or_was_never_there_is_not_edited() -> None:
-    """Each is refused with the reason."""
+def test_delivered_and_unknown_chunks_cannot_be_edited() -> None:
+    """The refusal says why."""
     made = rejected()
     found = span(made)
     made.redrive(State.DEAD_LETTER)
@@ -300,8 +300,8 @@ def test_what_is_delivered_or_was_never_there_is_not_edited() -> None:
         edit(made, key=CHUNK._replace(part=1))
 
 
-def test_what_could_not_become_rows_is_not_edited() -> None:
-    """There are no rows to bring to the rules."""
+def test_undecodable_records_cannot_be_edited() -> None:
+    """They have no rows that the rules could be applied to."""
     made = Delivery()
     made.put(b"\xffnonsense")
     made.deliver()
@@ -311,8 +311,8 @@ def test_what_could_not_become_rows_is_not_edited() -> None:
         edit(made, EDITED, ChunkKey.parse(name))
 
 
-def test_rows_that_cannot_be_read_are_not_edited() -> None:
-    """Without them nobody can tell which rows the edited ones stand for."""
+def test_a_dead_letter_without_its_object_cannot_be_edited() -> None:
+    """The original rows are needed to check which rows the edited ones replace."""
     made = rejected()
     (name,) = made.objects()
     made.s3.delete_object(Bucket=BUCKET, Key=name)
@@ -323,7 +323,7 @@ def test_rows_that_cannot_be_read_are_not_edited() -> None:
 
 
 def test_an_edit_is_logged_without_its_rows() -> None:
-    """The line says whose rows, and how many."""
+    """The line gives the account, the table and the number of rows."""
     made = rejected()
     edit(made)
 
@@ -343,13 +343,13 @@ def test_an_edit_is_logged_without_its_rows() -> None:
     ],
 )
 def test_rows_that_break_the_rules_are_refused(changed: list[dict[str, Any]], message: str) -> None:
-    """An edited row keeps to the rules of rows, and stays the row of its event."""
+    """An edited row obeys the rules for rows and stays the row of its event."""
     with pytest.raises(EditRefusedError, match=message):
         revised(packed(row("e1"), row("e2")), packed(*changed))
 
 
-def test_columns_follow_the_rules_of_rows() -> None:
-    """Names and values become what the ingest makes of an event's."""
+def test_edited_columns_are_normalised() -> None:
+    """Names and values become what the ingest would make of an event's."""
     new = row("e1", **{"Page Name": "a", "v": 1, "list": [1, 2], "table": "t"})
 
     assert {**row("e1"), "page_name": "a", "_v": 1, "list": "[1,2]", "table": "t"} == msgpack.unpackb(
@@ -362,8 +362,8 @@ def test_columns_follow_the_rules_of_rows() -> None:
         st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text(), max_size=20
     )
 )
-def test_a_row_that_is_left_alone_stays_as_it_is(event: dict[str, Any]) -> None:
-    """What the ingest made of an event, whatever it held, is taken byte by byte."""
+def test_an_unchanged_row_keeps_its_bytes(event: dict[str, Any]) -> None:
+    """This holds for whatever the ingest made of an event."""
     made = rows.encode(event, rows.Arrival(received_at=1_700_000_000_000), lambda: "e1")
 
     assert made == revised(made, made)
@@ -378,13 +378,13 @@ def test_bytes_that_are_not_rows_are_refused(payload: bytes) -> None:
 
 @pytest.mark.parametrize("original", [b"", ORIGINAL])
 def test_an_object_says_whether_it_was_edited(original: bytes) -> None:
-    """It holds original rows only where somebody has edited them, and can be read back."""
+    """It holds original rows only if somebody edited them, and round-trips."""
     one = replace(letter(rejected()), original=original)
 
     assert one == decode(one.encode())
     assert bool(original) is (b'"original": "' in decompress(one.encode()))
 
 
-def test_an_object_that_nobody_edited_says_nothing_of_original_rows() -> None:
+def test_an_unedited_object_has_no_original_rows() -> None:
     """The worker sets chunks aside without them."""
     assert (b"", 0) == (letter(rejected()).original, letter(rejected()).edit)

@@ -1,4 +1,4 @@
-"""A forced replay sends again what the ledger has as delivered, once per tag."""
+"""A forced replay resends what the ledger has as delivered, once per tag."""
 
 from typing import Any
 
@@ -12,13 +12,13 @@ from worker.forced_replay import ForcedReplay
 
 
 def forced(delivery: Delivery, begin: int = 0, end: int | None = None, **asked: str) -> list[Any]:
-    """Invoke the worker with a forced replay of records by their position; return what it holds."""
+    """Run the worker on a forced replay of records by their position, and return what it holds."""
     event = delivery.event(begin, end) | {"forced": {"tag": "lost"} | asked}
     return list(delivery.run(event, 120_000)["batchItemFailures"])
 
 
 def lose(delivery: Delivery) -> None:
-    """Let Treasure Data lose everything."""
+    """Make Treasure Data lose everything."""
     for database, tables in delivery.td.counts().items():
         for table in tables:
             delivery.td.lose(database, table, 0, 2_000_000_000)
@@ -26,7 +26,7 @@ def lose(delivery: Delivery) -> None:
 
 @pytest.fixture
 def delivery() -> Delivery:
-    """Four delivered records of two accounts, of which Treasure Data has lost everything."""
+    """Return four delivered records of two accounts that Treasure Data has lost."""
     made = Delivery()
     made.map(shop="shop", news="media")
     for index in range(4):
@@ -38,7 +38,7 @@ def delivery() -> Delivery:
     return made
 
 
-def test_what_was_lost_is_there_again(delivery: Delivery) -> None:
+def test_a_forced_replay_restores_lost_rows(delivery: Delivery) -> None:
     """Everything in the range is sent, although the ledger has it as delivered."""
     assert [] == forced(delivery, 0, 2)
 
@@ -48,7 +48,7 @@ def test_what_was_lost_is_there_again(delivery: Delivery) -> None:
 
 
 def test_the_same_tag_sends_nothing_twice(delivery: Delivery) -> None:
-    """Run again, over other borders and in a new sandbox, it changes nothing."""
+    """Run again with other borders and in a new sandbox, it adds nothing."""
     forced(delivery, 1, 3)
     delivery.start()
     forced(delivery, 0, 4)
@@ -59,15 +59,15 @@ def test_the_same_tag_sends_nothing_twice(delivery: Delivery) -> None:
 
 
 def test_another_tag_sends_again(delivery: Delivery) -> None:
-    """What is lost twice is sent twice."""
+    """Rows that were lost twice can be sent twice."""
     forced(delivery, 0, 1)
     forced(delivery, 0, 1, tag="lost-again")
 
     assert ["v0", "v0"] == delivery.ids("shop", "views")
 
 
-def test_one_account_or_table_alone(delivery: Delivery) -> None:
-    """What is narrowed to an account's table sends nothing else."""
+def test_a_forced_replay_can_be_limited_to_an_account_and_table(delivery: Delivery) -> None:
+    """Nothing else is sent."""
     forced(delivery, account="shop", table="views")
 
     assert ["v0", "v1", "v3"] == delivery.ids("shop", "views")
@@ -75,10 +75,10 @@ def test_one_account_or_table_alone(delivery: Delivery) -> None:
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 4), (2, 3)])
-def test_broken_off_in_the_middle_and_run_again_with_other_borders(
+def test_an_interrupted_replay_can_be_repeated_with_other_borders(
     delivery: Delivery, begin: int, end: int
 ) -> None:
-    """A span that was planned and not executed is read from the shard, narrowed as it was planned."""
+    """A planned span that was not executed is read from the shard, with the limits of its plan."""
     delivery.dynamodb.after["put_item"] = once(kill)
     with pytest.raises(KilledError):
         forced(delivery, 0, 4, table="views")
@@ -89,11 +89,11 @@ def test_broken_off_in_the_middle_and_run_again_with_other_borders(
     assert [] == delivery.ids("shop", "clicks")
 
 
-# Rows that the shard's own chain does not have as delivered go out by themselves
+# Rows that the shard's own chain has not delivered are delivered without a forced replay
 
 
-def test_what_was_never_planned_is_held(delivery: Delivery) -> None:
-    """The live worker delivers it for the first time; forced later, it is sent again."""
+def test_records_that_were_never_planned_are_held(delivery: Delivery) -> None:
+    """The live worker delivers them first. Forced after that, they are sent again."""
     (number,) = delivery.put(envelope("shop", {"views": [row("v4")]}, request_id="r4"))
 
     assert [{"itemIdentifier": number}] == forced(delivery, 4)
@@ -104,8 +104,8 @@ def test_what_was_never_planned_is_held(delivery: Delivery) -> None:
     assert ["v4"] == delivery.ids("shop", "views")
 
 
-def test_what_is_being_delivered_is_held(delivery: Delivery) -> None:
-    """While its span is open nobody can say which rows it will have delivered."""
+def test_records_of_an_open_span_are_held(delivery: Delivery) -> None:
+    """Until it is settled, nobody can say which of its rows are delivered."""
     (number,) = delivery.put(envelope("shop", {"views": [row("v4")]}, request_id="r4"))
     delivery.dynamodb.before["update_item"] = once(kill, is_settling)
     with pytest.raises(KilledError):
@@ -121,7 +121,7 @@ THROTTLING = {"status": 429, "retry_after": 99}
 
 
 def partly_aside(fault: dict[str, Any]) -> Delivery:
-    """Return a delivery of which rows of the shop's are set aside, and the others are lost by Treasure Data."""
+    """Return a delivery with rows of the shop set aside and the others lost by Treasure Data."""
     made = Delivery()
     made.map(shop="shop", news="media")
     made.td.create("shop", "views", "clicks")
@@ -149,10 +149,13 @@ def partly_aside(fault: dict[str, Any]) -> Delivery:
         (THROTTLING, {"parked"}, []),
     ],
 )
-def test_what_is_set_aside_is_not_forced(
+def test_set_aside_rows_are_not_forced(
     fault: dict[str, Any], states: set[str], clicks: list[str], broken_off: tuple[int, int] | None
 ) -> None:
-    """The redrive sends it, once, also where the replay is broken off; what was delivered beside it is forced."""
+    """The redrive sends them once, even if the replay is interrupted.
+
+    Delivered rows beside them are forced.
+    """
     made = partly_aside(fault)
     aside = made.aside()
     assert states == {one[0] for one in aside.values()}
@@ -170,8 +173,8 @@ def test_what_is_set_aside_is_not_forced(
     assert (["v0", "v1"], ["c0", "c1"]) == (made.ids("shop", "views"), made.ids("shop", "clicks"))
 
 
-def test_what_is_left_out_is_told() -> None:
-    """By account and table, with the rows that were delivered but planned with others that were not."""
+def test_skipped_rows_are_reported() -> None:
+    """Delivered rows planned with others that were not are counted by account and table."""
     made = partly_aside({"status": 422, "table": "views"})
     event = {**made.event(0, 3), "forced": {"tag": "lost"}}
 
@@ -187,8 +190,8 @@ def test_what_is_left_out_is_told() -> None:
     assert {"batchItemFailures": [], "passed_over": {}} == made.run(event, 60_000)
 
 
-def test_each_span_says_for_itself_what_it_has_delivered() -> None:
-    """What a later span of the replay's range has set aside is not forced because an earlier one has delivered."""
+def test_each_span_decides_separately_what_was_delivered() -> None:
+    """A later span's set-aside rows are not forced because an earlier span delivered the same table."""
     made = Delivery()
     made.map(shop="shop")
     made.put(*(envelope("shop", {"views": [row(f"v{n}")]}, request_id=f"r{n}") for n in range(3)))
@@ -204,7 +207,7 @@ def test_each_span_says_for_itself_what_it_has_delivered() -> None:
 
 
 def with_copies() -> Delivery:
-    """Return a delivery of an envelope and two copies of it, whose rows Treasure Data has lost, without an archive."""
+    """Return a delivery without an archive, of two envelopes and two copies of the first, with all rows lost."""
     made = Delivery(archive_days=0)
     made.map(shop="shop")
     made.put(
@@ -219,7 +222,7 @@ def with_copies() -> Delivery:
 
 @pytest.mark.parametrize(("begin", "end"), [(0, 4), (2, 4), (1, 3)])
 def test_copies_that_do_not_count_are_not_forced(begin: int, end: int) -> None:
-    """The span of the shard's own chain says which of them counts; nobody is asked again."""
+    """The span of the shard's chain says which copy counts, so no claim is read again."""
     made = with_copies()
     made.dynamodb.calls.clear()
     assert [] == forced(made, begin, end)
@@ -228,8 +231,8 @@ def test_copies_that_do_not_count_are_not_forced(begin: int, end: int) -> None:
     assert "batch_execute_statement" not in made.dynamodb.calls
 
 
-def test_copies_that_do_not_count_are_not_forced_by_a_replay_that_was_broken_off() -> None:
-    """A planned span is met again: what its plan left out stays out."""
+def test_an_interrupted_replay_does_not_force_copies() -> None:
+    """When its span is met again, the copies that its plan ignores stay ignored."""
     made = with_copies()
     made.dynamodb.after["put_item"] = once(kill)
     with pytest.raises(KilledError):
@@ -240,8 +243,8 @@ def test_copies_that_do_not_count_are_not_forced_by_a_replay_that_was_broken_off
     assert ["v0", "v1"] == made.ids("shop", "views")
 
 
-def test_copies_are_not_told_apart_by_an_incomplete_read() -> None:
-    """The plan knows a copy by its place among its span's records: where one cannot be read, nothing is sent."""
+def test_nothing_is_forced_after_an_incomplete_read() -> None:
+    """The plan names copies by position, so every record of the span is needed."""
     made = with_copies()
     read = made.wiring.shards.read
     made.wiring.shards.read = lambda *stretch: read(*stretch)[1:]  # type: ignore[method-assign]  # the first one has expired
@@ -250,8 +253,8 @@ def test_copies_are_not_told_apart_by_an_incomplete_read() -> None:
     assert [] == made.ids("shop", "views")
 
 
-def test_what_could_not_become_rows_is_not_forced(delivery: Delivery) -> None:
-    """It was never delivered."""
+def test_undecodable_records_are_not_forced(delivery: Delivery) -> None:
+    """They were never delivered."""
     delivery.put(b"junk", b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"v5"}]}')
     delivery.deliver(4)
     objects = delivery.objects()
@@ -276,8 +279,8 @@ def test_what_could_not_become_rows_is_not_forced(delivery: Delivery) -> None:
         {"tag": "t", "table": "-x"},
     ],
 )
-def test_what_cannot_be_part_of_a_chain_s_name_is_refused(asked: dict[str, str]) -> None:
-    """A tag, account or table that could be mistaken for something else is refused before anything is sent."""
+def test_names_that_do_not_fit_a_chain_s_name_are_refused(asked: dict[str, str]) -> None:
+    """A tag, account or table that could be read as something else is refused before anything is sent."""
     with pytest.raises(InvalidReplayError):
         ForcedReplay.from_event({"forced": asked})
 
@@ -285,8 +288,8 @@ def test_what_cannot_be_part_of_a_chain_s_name_is_refused(asked: dict[str, str])
 @pytest.mark.parametrize(
     "asked", [{"tag": "a" * 64}, {"tag": "2026-11-25_10:00.1", "account": "shop", "table": "views"}]
 )
-def test_a_replay_comes_back_from_its_name(asked: dict[str, str]) -> None:
-    """A chain says which replay it belongs to."""
+def test_replay_names_round_trip(asked: dict[str, str]) -> None:
+    """A chain's name says which replay it belongs to."""
     replay = ForcedReplay.from_event({"forced": asked})
 
     assert replay == ForcedReplay.parse(replay.name)

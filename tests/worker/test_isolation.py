@@ -1,4 +1,4 @@
-"""No database waits for another, in virtual time."""
+"""Databases are isolated from each other, in virtual time."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ READ_SECONDS = 10.0
 
 
 def delivery(accounts: int = 10, **changes: Any) -> Delivery:
-    """Return a delivery whose sends take 0.2 s; the account `sick` goes to sick_db, `acct_n` to db_n."""
+    """Return a delivery with sends of 0.2 s; the account `sick` goes to sick_db, `acct_n` to db_n."""
     clock = VirtualClock()
     made = Delivery(clock=clock, executors=lambda: SideBySide(clock), **changes)
     made.td.settings = Settings(answer_seconds=0.2, query_delay=600)
@@ -31,24 +31,24 @@ def delivery(accounts: int = 10, **changes: Any) -> Delivery:
 
 
 def fault(made: Delivery, kind: Kind, database: str | None = SICK, **members: Any) -> None:
-    """Set a fault of imports."""
+    """Add a fault to imports."""
     made.td.faults.add(Fault(kind=kind, action=Action.IMPORT, database=database, **members))
 
 
 def silence(made: Delivery) -> None:
-    """Let Treasure Data's status endpoint fail."""
+    """Make Treasure Data's status endpoint fail."""
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=503))
 
 
 def put_round(made: Delivery, number: int, accounts: int = 10, *, sick: bool = True) -> int:
-    """Put one record of each account; return how many."""
+    """Put one record of each account and return how many."""
     names = [f"acct_{n}" for n in range(accounts)] + (["sick"] if sick else [])
     made.put(*(envelope(name, {"views": [row(f"{name}-{number}")]}) for name in names))
     return len(names)
 
 
 def kinds(made: Delivery) -> list[str]:
-    """Return the states of what is set aside."""
+    """Return the states of the set-aside chunks."""
     return [
         entry.state.value for span in made.spans() for entry in span.entries.values() if entry.state in ASIDE
     ]
@@ -65,12 +65,14 @@ BROKEN = [
     (Kind.CLOSE, {}, "in_doubt"),
     (Kind.NOT_JSON, {}, "in_doubt"),
 ]
-"""Ways in which a database is broken, and what that makes of its rows: whether Treasure Data may have them."""
+"""Ways in which a database fails, and the resulting state of its rows: in doubt if Treasure Data may have them."""
 
 
 @pytest.mark.parametrize(("kind", "members", "state"), BROKEN)
-def test_a_sick_database_is_parked_within_bounds(kind: Kind, members: dict[str, Any], state: str) -> None:
-    """However one database fails, the others' rows arrive at once, and its own are parked within its patience."""
+def test_a_failing_database_delays_no_other_and_is_parked_in_time(
+    kind: Kind, members: dict[str, Any], state: str
+) -> None:
+    """The others' rows arrive within 1 s, and its own are set aside within its patience of 20 s."""
     made = delivery()
     fault(made, kind, **members)
     put_round(made, 0)
@@ -84,8 +86,10 @@ def test_a_sick_database_is_parked_within_bounds(kind: Kind, members: dict[str, 
 
 
 @pytest.mark.parametrize(("kind", "members", "state"), BROKEN)
-def test_a_batch_of_the_sick_alone_is_parked_too(kind: Kind, members: dict[str, Any], state: str) -> None:
-    """A batch that holds only the sick database is parked within the same bounds, since Treasure Data is there."""
+def test_a_batch_of_only_a_failing_database_is_parked_in_time(
+    kind: Kind, members: dict[str, Any], state: str
+) -> None:
+    """Treasure Data itself answers, so the same bound applies."""
     made = delivery()
     fault(made, kind, **members)
     put_round(made, 0, accounts=0)
@@ -96,8 +100,8 @@ def test_a_batch_of_the_sick_alone_is_parked_too(kind: Kind, members: dict[str, 
     assert [state] == kinds(made)
 
 
-def test_an_open_breaker_parks_at_once_and_untried() -> None:
-    """After the breaker has opened, the database's rows are parked without a send, and so without doubt."""
+def test_an_open_breaker_parks_rows_without_a_send() -> None:
+    """They are never sent, so they are not in doubt."""
     made = delivery()
     fault(made, Kind.HANG)
     count = put_round(made, 0)
@@ -112,8 +116,8 @@ def test_an_open_breaker_parks_at_once_and_untried() -> None:
     assert ["in_doubt", "parked"] == kinds(made)
 
 
-def test_sandboxes_tell_each_other() -> None:
-    """A sandbox that knows nothing parks after the first failure when another one has opened the breaker."""
+def test_sandboxes_share_open_breakers() -> None:
+    """After its own first failure, a fresh sandbox parks at once if another has opened the breaker."""
     made = delivery()
     fault(made, Kind.STATUS, status=500)
     count = put_round(made, 0)
@@ -127,7 +131,7 @@ def test_sandboxes_tell_each_other() -> None:
     assert [] == made.telemetry.said("breaker opened")
 
 
-def test_the_ordinary_path_reads_no_breaker() -> None:
+def test_the_normal_path_reads_no_breakers() -> None:
     """While no database fails, breakers cost nothing."""
     made = delivery()
     put_round(made, 0)
@@ -137,8 +141,8 @@ def test_the_ordinary_path_reads_no_breaker() -> None:
     assert ["query", "put_item", "update_item"] == made.dynamodb.calls
 
 
-def test_redrive_closes_the_breaker() -> None:
-    """Once the database takes rows again, the redrive delivers what is parked, in doubt or not, and closes the breaker."""
+def test_the_redrive_closes_the_breaker() -> None:
+    """Once the database works again, the redrive delivers its set-aside rows and closes the breaker."""
     made = delivery()
     fault(made, Kind.STATUS, status=500)
     count = put_round(made, 0)
@@ -158,8 +162,8 @@ def test_redrive_closes_the_breaker() -> None:
     assert 0 == made.td.duplicates
 
 
-def test_silence_of_all_holds() -> None:
-    """When Treasure Data is silent altogether, everything is held and nothing is parked."""
+def test_an_outage_of_treasure_data_holds_everything() -> None:
+    """If all of Treasure Data is down, nothing is parked."""
     made = delivery()
     fault(made, Kind.STATUS, database=None, status=503)
     silence(made)
@@ -174,8 +178,8 @@ def test_silence_of_all_holds() -> None:
     assert 11 == sum(len(taken.rows) for taken in made.td.imports())
 
 
-def test_a_long_silence_costs_little_time() -> None:
-    """While the silence goes on, a warm sandbox tries each database once and holds at once."""
+def test_a_long_outage_costs_little_time() -> None:
+    """A warm sandbox tries each database once and then holds."""
     made = delivery()
     fault(made, Kind.STATUS, database=None, status=503)
     silence(made)
@@ -188,8 +192,8 @@ def test_a_long_silence_costs_little_time() -> None:
     assert made.clock.now() - began < 2
 
 
-def test_silence_for_half_the_retention_sets_aside() -> None:
-    """What was held for half the retention is set aside although Treasure Data is silent, so that nothing ends with it."""
+def test_an_outage_for_half_the_retention_sets_rows_aside() -> None:
+    """Held any longer, they would expire."""
     made = delivery(retention=48 * 3600.0)
     fault(made, Kind.STATUS, database=None, status=503)
     silence(made)
@@ -203,8 +207,8 @@ def test_silence_for_half_the_retention_sets_aside() -> None:
     assert {"in_doubt"} == set(kinds(made))
 
 
-def test_refusal_for_half_the_retention_parks() -> None:
-    """What was refused for half the retention is parked too, free of doubt."""
+def test_rows_refused_for_half_the_retention_are_parked() -> None:
+    """They are not in doubt, since every attempt was refused."""
     made = delivery(retention=48 * 3600.0)
     fault(made, Kind.STATUS, database=None, status=429)
     silence(made)
@@ -219,8 +223,8 @@ def test_refusal_for_half_the_retention_parks() -> None:
     assert [] == list(made.ledger.breakers())
 
 
-def test_a_database_that_recovers_just_in_time_is_found_out() -> None:
-    """A database that keeps every batch for a while and then takes its rows has its breaker opened all the same."""
+def test_a_database_that_keeps_recovering_just_in_time_opens_its_breaker() -> None:
+    """It delays every batch although it accepts the rows in the end."""
     made = delivery()
     begin = 0
     for number in range(3):
@@ -237,8 +241,8 @@ def test_a_database_that_recovers_just_in_time_is_found_out() -> None:
     assert made.clock.now() - began < 1
 
 
-def test_databases_that_all_must_rest_are_not_slow() -> None:
-    """Treasure Data throttles most databases: none of them keeps the others waiting."""
+def test_throttling_of_most_databases_opens_no_breaker() -> None:
+    """If Treasure Data throttles most of them, none keeps the others waiting."""
     made = delivery()
     begin = 0
     for number in range(3):
@@ -251,8 +255,8 @@ def test_databases_that_all_must_rest_are_not_slow() -> None:
     assert [] == list(made.ledger.breakers())
 
 
-def test_a_wrong_key_holds() -> None:
-    """A key that Treasure Data does not know is an operator's fault: everything is held, and it is counted."""
+def test_an_unknown_api_key_holds_everything() -> None:
+    """The operator must fix it, so it is counted and nothing is parked."""
     made = delivery()
     made.secrets.values["td"] = "1/0000"
     made.start()
@@ -265,8 +269,8 @@ def test_a_wrong_key_holds() -> None:
     assert made.telemetry.counts["KeyRefused"] > 0
 
 
-def test_a_key_that_may_write_nowhere_holds() -> None:
-    """A key that is refused by all databases of a batch parks none of them."""
+def test_a_key_without_any_write_access_holds_everything() -> None:
+    """If every database of a batch refuses the key, none is parked."""
     made = delivery()
     fault(made, Kind.STATUS, database=None, status=403)
     put_round(made, 0)
@@ -275,8 +279,8 @@ def test_a_key_that_may_write_nowhere_holds() -> None:
     assert [] == made.objects()
 
 
-def test_a_new_key_is_found_without_a_restart() -> None:
-    """After a rotation the new key is read as soon as the old one is refused."""
+def test_a_rotated_key_needs_no_restart() -> None:
+    """The new key is read as soon as the old one is refused."""
     made = delivery()
     key = made.secrets.values["td"]
     made.secrets.values["td"] = "1/0000"
@@ -290,8 +294,8 @@ def test_a_new_key_is_found_without_a_restart() -> None:
     assert ["acct_0-0"] == made.ids("db_0", "views")
 
 
-def test_a_key_without_a_value_holds() -> None:
-    """While nobody has put a key into the secret, everything is held."""
+def test_a_missing_key_holds_everything() -> None:
+    """The secret has no value until somebody puts one there."""
     made = delivery()
     made.secrets.values["td"] = " "
     made.start()
@@ -302,7 +306,7 @@ def test_a_key_without_a_value_holds() -> None:
 
 
 def test_one_chunk_that_always_fails_is_set_aside_alone() -> None:
-    """A chunk that its database never takes is set aside without its neighbours, and opens no breaker."""
+    """Its neighbours are delivered, and no breaker opens."""
     made = delivery()
     made.wiring.treasure_data.create_table("db_0", "odd", 1)
     fault(made, Kind.STATUS, database="db_0", table="odd", status=500)
@@ -316,7 +320,7 @@ def test_one_chunk_that_always_fails_is_set_aside_alone() -> None:
 
 
 def test_a_slow_database_is_parked_in_time() -> None:
-    """A database that answers, but slowly, keeps a batch no longer than a failing one: what is left of it is parked."""
+    """It holds a batch no longer than a failing one: the rest of its rows is parked."""
     made = delivery()
     client = made.wiring.treasure_data
     for n in range(50):
@@ -346,7 +350,7 @@ def test_a_slow_database_is_parked_in_time() -> None:
 
 
 def test_a_slow_treasure_data_parks_nothing() -> None:
-    """When all databases are slow, or there is only one, none keeps another waiting, and nothing is parked."""
+    """If all databases are slow, or there is only one, none keeps another waiting."""
     for accounts in (10, 0):
         made = delivery()
         made.td.settings = Settings(answer_seconds=8.0)
@@ -358,21 +362,21 @@ def test_a_slow_treasure_data_parks_nothing() -> None:
 
 
 def test_many_hanging_databases_leave_threads_to_the_others() -> None:
-    """Even when more databases hang than there are threads, the others' rows arrive within one time-out."""
+    """Even if more databases hang than there are threads, the others' rows arrive within one time-out."""
     made = delivery(accounts=30, threads=8)
     for n in range(15):
         fault(made, Kind.HANG, database=f"db_{n}")
     put_round(made, 0, accounts=30, sick=False)
     began = made.clock.now()
     assert made.deliver() is None
-    well = [taken for taken in made.td.imports() if int(taken.database[3:]) >= 15]
+    healthy = [taken for taken in made.td.imports() if int(taken.database[3:]) >= 15]
 
-    assert 15 == len(well)
-    assert max(taken.at for taken in well) - began < 2 * READ_SECONDS + 2
+    assert 15 == len(healthy)
+    assert max(taken.at for taken in healthy) - began < 2 * READ_SECONDS + 2
 
 
-def test_a_well_database_gets_more_than_one_lane() -> None:
-    """Once a database has answered well, several of its chunks are sent at once; all threads if no other needs them."""
+def test_a_healthy_database_gets_more_than_one_thread() -> None:
+    """After its first success, several chunks are sent at once, on all threads if no other database needs them."""
     made = delivery(accounts=1)
     made.put(envelope("acct_0", {f"table_{n:03d}": [row(f"e{n}")] for n in range(41)}))
     made.td.settings = Settings(answer_seconds=1)
@@ -385,8 +389,8 @@ def test_a_well_database_gets_more_than_one_lane() -> None:
     assert made.clock.now() - began == pytest.approx(1 + 3, abs=0.1)  # 40 chunks, 16 at a time
 
 
-def test_a_failing_database_is_tried_with_pauses() -> None:
-    """Once a database fails it is tried one chunk at a time, with pauses, however many chunks it has."""
+def test_a_failing_database_is_retried_with_pauses() -> None:
+    """It is tried one chunk at a time, however many chunks it has."""
     made = delivery(accounts=1)
     made.put(envelope("acct_0", {f"table_{n:03d}": [row(f"e{n}")] for n in range(41)}))
     client = made.wiring.treasure_data
@@ -408,8 +412,8 @@ def test_a_failing_database_is_tried_with_pauses() -> None:
     assert 41 == len(made.objects()) + len(made.td.imports())
 
 
-def test_a_silent_treasure_data_is_not_slow() -> None:
-    """While Treasure Data is silent altogether, batches of one database are held, however long that goes on."""
+def test_an_outage_of_treasure_data_opens_no_breaker() -> None:
+    """Batches of one database are held for as long as it lasts."""
     made = delivery()
     count = put_round(made, 0)
     assert made.deliver() is None
@@ -424,7 +428,7 @@ def test_a_silent_treasure_data_is_not_slow() -> None:
 
 
 def test_retry_after_is_honoured() -> None:
-    """A database that asks for a pause is left alone for it."""
+    """A database that asks for a pause gets it."""
     made = delivery()
     fault(made, Kind.STATUS, status=429, retry_after=7, count=1)
     put_round(made, 0)
@@ -444,8 +448,8 @@ def test_retry_after_is_honoured() -> None:
         (Kind.SLOW, {"seconds": 8.0}),
     ],
 )
-def test_p99_of_the_others(kind: Kind, members: dict[str, Any]) -> None:
-    """With one database broken, hanging or slow for an hour, the others' p99 is at most 1.5 times what it is without."""
+def test_a_broken_database_barely_raises_the_others_p99(kind: Kind, members: dict[str, Any]) -> None:
+    """With one database broken, hanging or slow for an hour, the others' p99 rises by 50% at most."""
 
     def p99(*, sick: bool) -> float:
         made = delivery(accounts=4)
@@ -477,7 +481,7 @@ def test_p99_of_the_others(kind: Kind, members: dict[str, Any]) -> None:
 
 
 def test_a_chunk_that_is_too_large_is_halved() -> None:
-    """An import that is too large is halved until it fits; all rows arrive once, in order, under their own ids."""
+    """It is halved until it fits. All rows arrive once, in order, and every half has its own id."""
     made = delivery(accounts=1, cut=Cut(1000, 16 << 20))
     made.td.settings = Settings(largest_import=900)
     rows = [row(f"e{n:02d}", text="x" * 20) for n in range(50)]
@@ -494,7 +498,7 @@ def test_a_chunk_that_is_too_large_is_halved() -> None:
 
 
 def test_a_row_that_is_too_large_is_a_dead_letter() -> None:
-    """A single row that Treasure Data finds too large is set aside; its neighbours arrive."""
+    """Its neighbours are delivered."""
     made = delivery(accounts=1)
     made.td.settings = Settings(largest_import=900)
     made.put(envelope("acct_0", {"views": [row("e1"), row("big", text="x" * 2000), row("e2")]}))
@@ -506,7 +510,7 @@ def test_a_row_that_is_too_large_is_a_dead_letter() -> None:
 
 
 def test_halves_are_noted_before_they_are_sent() -> None:
-    """Killed after the halves were noted, the next invocation sends the same halves under the same ids."""
+    """If the worker is killed after that, the next invocation sends the same halves under the same ids."""
     made = delivery(accounts=1)
     made.td.settings = Settings(largest_import=70)
     made.put(envelope("acct_0", {"views": [row("e1"), row("e2")]}))
@@ -522,8 +526,8 @@ def test_halves_are_noted_before_they_are_sent() -> None:
     assert 2 == made.td.duplicates
 
 
-def test_doubt_forbids_halving() -> None:
-    """A chunk that may have been taken whole is not halved: it is set aside in doubt, and Treasure Data asked first."""
+def test_a_chunk_in_doubt_is_not_halved() -> None:
+    """Treasure Data may have it whole, so it is set aside and Treasure Data is asked first."""
     made = delivery(accounts=1)
     fault(made, Kind.CLOSE, database="db_0", lands=0, count=1)
     fault(made, Kind.STATUS, database="db_0", status=413)
@@ -536,8 +540,8 @@ def test_doubt_forbids_halving() -> None:
     assert ["e1", "e2"] == made.ids("db_0", "views")
 
 
-def test_doubt_of_an_earlier_invocation_forbids_halving() -> None:
-    """A chunk that an earlier invocation may have sent whole is not halved by a later one."""
+def test_a_chunk_in_doubt_from_an_earlier_invocation_is_not_halved() -> None:
+    """The earlier invocation may have sent it whole."""
     made = delivery(accounts=1)
     made.put(envelope("acct_0", {"views": [row("e1"), row("e2")]}))
     made.dynamodb.before = {"update_item": once(kill)}
