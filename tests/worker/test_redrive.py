@@ -1,4 +1,4 @@
-"""The redrive and the sweep: what becomes of chunks that are set aside."""
+"""The redrive and the sweep: the fate of set-aside chunks."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -37,16 +37,16 @@ from worker.upload import Upload
 
 CHUNK = ChunkKey.parse("shop/views/0")
 ASKABLE_SECONDS = 3 * 3600.0
-"""After this time Treasure Data can be asked about a doubt."""
+"""After this many seconds Treasure Data can be asked about a doubt."""
 
 
 def fault(made: Delivery, status: int, **members: Any) -> None:
-    """Let imports be answered with a status."""
+    """Make imports fail with a status."""
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
 
 
 def set_aside(status: int, *data: bytes, **changes: Any) -> Delivery:
-    """Return a delivery of these records, whose imports were answered with that status; now they are taken."""
+    """Return a delivery of these records whose imports failed with the status; from now on they succeed."""
     made = Delivery(**changes)
     made.map(shop="shop_db", blog="blog_db")
     made.td.create("shop_db", "views")
@@ -65,7 +65,7 @@ def parked(**changes: Any) -> Delivery:
 
 
 def in_doubt(**changes: Any) -> Delivery:
-    """Return a delivery with one chunk of two rows in doubt; Treasure Data does not have it."""
+    """Return a delivery with one chunk of two rows in doubt that Treasure Data does not have."""
     made = set_aside(500, **changes)
     assert {"shop/views/0": ("in_doubt", "http_500", 2)} == made.aside()
     return made
@@ -79,7 +79,7 @@ def dead(**changes: Any) -> Delivery:
 
 
 def unaskable(setting: str) -> Delivery:
-    """Return a delivery with a chunk in old doubt, and a key that may not query."""
+    """Return a delivery with a chunk long in doubt, and a key that may not query."""
     made = in_doubt(unaskable_doubt=setting)
     keys = {API_KEY: frozenset({Action.IMPORT, Action.CREATE})}
     made.td = TreasureData(clock=made.clock, keys=keys, settings=Settings())
@@ -94,7 +94,7 @@ def span(made: Delivery) -> Span:
 
 
 def entry(made: Delivery) -> Entry:
-    """Return what the ledger says of the chunk."""
+    """Return the chunk's ledger entry."""
     return span(made).entry(CHUNK)
 
 
@@ -106,7 +106,7 @@ def breakers(made: Delivery) -> list[str]:
 def around_attempts(
     made: Delivery, before: Callable[[], Any] = lambda: None, after: Callable[[], Any] = lambda: None
 ) -> list[str]:
-    """Let something happen before and after each attempt; return a list of the chunks that are attempted."""
+    """Call functions before and after each attempt; return a list of the chunks attempted."""
     attempted: list[str] = []
     attempt = made.redrive_wiring.uploader.attempt
 
@@ -122,17 +122,17 @@ def around_attempts(
 
 
 def assert_delivered_once(made: Delivery) -> None:
-    """Check that both rows are there once, and that nothing of them is left."""
+    """Check that both rows were delivered once and nothing of them is left."""
     assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
     assert ({}, []) == (span(made).entries, made.objects())
 
 
-# What is sent, and where to
+# What is sent, and to where
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt])
-def test_what_is_set_aside_is_delivered_by_schedule(make: Callable[[], Delivery]) -> None:
-    """Parked or in doubt, the next run sends it, and object, entry and breaker are gone."""
+def test_the_schedule_delivers_parked_and_doubtful_chunks(make: Callable[[], Delivery]) -> None:
+    """Object, entry and breaker are then gone."""
     made = make()
 
     assert RedriveReport(delivered=2) == made.redrive()
@@ -141,8 +141,8 @@ def test_what_is_set_aside_is_delivered_by_schedule(make: Callable[[], Delivery]
     assert 2 == made.telemetry.total("redrive", "delivered")
 
 
-def test_what_cannot_be_there_goes_where_the_account_goes_today() -> None:
-    """Rows that Treasure Data cannot have follow their account to its new database."""
+def test_parked_rows_go_to_the_account_s_current_database() -> None:
+    """Treasure Data cannot have them, so they follow their account."""
     made = parked()
     made.map(shop="new_db")
     made.start()
@@ -151,8 +151,8 @@ def test_what_cannot_be_there_goes_where_the_account_goes_today() -> None:
     assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == made.td.counts()
 
 
-def test_what_is_in_doubt_goes_where_it_went_before() -> None:
-    """Rows that may be there go to the database of their plan, under the id that they had."""
+def test_rows_in_doubt_go_to_their_planned_database() -> None:
+    """Treasure Data may have them there, so they are sent under the same id."""
     made = in_doubt()
     unique_id = span(made).unique_id(CHUNK, "shop_db", 0)
     made.map(shop="new_db")
@@ -162,8 +162,8 @@ def test_what_is_in_doubt_goes_where_it_went_before() -> None:
     assert [("shop_db", unique_id)] == [(one.database, one.unique_id) for one in made.td.imports()]
 
 
-def test_a_redrive_to_another_database_is_seen_through_there() -> None:
-    """A doubt that a redrive opened at the account's new database is settled there, wherever the account goes then."""
+def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
+    """A redrive opened it at the account's new database; the account has been remapped since."""
     made = parked()
     made.map(shop="new_db")
     made.td.create("new_db", "views")
@@ -178,8 +178,8 @@ def test_a_redrive_to_another_database_is_seen_through_there() -> None:
     assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == made.td.counts()
 
 
-def test_a_missing_database_that_is_no_longer_the_account_s_is_not_made() -> None:
-    """Once the doubt is over the rows are a dead letter, which goes where the account goes."""
+def test_a_former_database_is_not_recreated() -> None:
+    """Once the doubt is over, the rows are a dead letter that goes to the account's current database."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1")]}))
@@ -207,10 +207,10 @@ def test_a_missing_database_that_is_no_longer_the_account_s_is_not_made() -> Non
         ({"database": "No!"}, "invalid_account"),
     ],
 )
-def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
+def test_parked_rows_of_a_removed_account_become_dead_letters(
     fields: dict[str, str] | None, reason: str
 ) -> None:
-    """Nobody knows where they go any more, until somebody says so."""
+    """They have no destination until a person decides."""
     made = parked()
     made.redis.delete(KEYS.of("shop"))
     if fields:
@@ -224,7 +224,7 @@ def test_parked_rows_of_an_account_that_has_gone_are_dead_letters(
 
 @pytest.mark.parametrize("large", [False, True])
 def test_a_dead_letter_that_is_rejected_again_is_not_counted_again(large: bool) -> None:
-    """Nor are its halves; what was parked is a new one."""
+    """Nor are its halves."""
     made = dead()
     if large:
         made.td.settings = Settings(largest_import=20)
@@ -236,8 +236,8 @@ def test_a_dead_letter_that_is_rejected_again_is_not_counted_again(large: bool) 
     assert 0 == made.telemetry.counts["RowsDeadLettered"]
 
 
-def test_a_turn_that_a_service_broke_off_was_not_complete() -> None:
-    """What was selected has not been tried."""
+def test_a_run_interrupted_by_a_service_is_not_complete() -> None:
+    """Some of the selected chunks have not been tried."""
     made = parked()
     made.s3.before["get_object"] = once(lose_answer)
 
@@ -245,8 +245,8 @@ def test_a_turn_that_a_service_broke_off_was_not_complete() -> None:
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-def test_a_database_is_left_alone_after_failures_in_a_row() -> None:
-    """An answer in between shows that it works: the next failure is the first one again."""
+def test_a_database_is_left_alone_after_consecutive_failures() -> None:
+    """A success in between restarts the count."""
     made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(6)))
     made.ledger.close_breaker("shop_db")
     attempted: list[str] = []
@@ -263,7 +263,7 @@ def test_a_database_is_left_alone_after_failures_in_a_row() -> None:
 
 
 def test_halves_are_fenced_before_they_are_sent() -> None:
-    """Each is in doubt while it is under way, as any chunk that was set aside."""
+    """Like any set-aside chunk, a half is in doubt while it is being sent."""
     made = parked()
     made.td.settings = Settings(largest_import=80)
     states = []
@@ -277,8 +277,8 @@ def test_halves_are_fenced_before_they_are_sent() -> None:
     assert {State.IN_DOUBT} == set(states)
 
 
-def test_what_is_in_doubt_needs_no_account() -> None:
-    """Where it went before is in the plan."""
+def test_rows_in_doubt_need_no_account() -> None:
+    """The plan has their database."""
     made = in_doubt()
     made.redis.delete(KEYS.of("shop"))
     made.start()
@@ -286,7 +286,7 @@ def test_what_is_in_doubt_needs_no_account() -> None:
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-def test_rows_stay_parked_while_accounts_cannot_be_asked_for() -> None:
+def test_rows_stay_parked_while_accounts_are_unavailable() -> None:
     """An emptied Redis makes no dead letters."""
     made = parked()
     made.redis.flushall()
@@ -296,8 +296,8 @@ def test_rows_stay_parked_while_accounts_cannot_be_asked_for() -> None:
     assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
 
 
-def test_rows_of_a_revoked_key_wait_until_it_is_no_longer_revoked() -> None:
-    """A person who redrives them before that changes nothing."""
+def test_rows_of_a_revoked_key_wait_until_it_is_restored() -> None:
+    """Redriving them by hand before that changes nothing."""
     made = Delivery()
     revoked = Account("shop_db", "active", frozenset({"k1"}))
     made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
@@ -311,7 +311,7 @@ def test_rows_of_a_revoked_key_wait_until_it_is_no_longer_revoked() -> None:
     assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
 
 
-def test_parked_for_too_long_is_a_dead_letter() -> None:
+def test_a_chunk_parked_for_too_long_becomes_a_dead_letter() -> None:
     """A person may still send it."""
     made = parked()
     made.clock.sleep(15 * 86_400)
@@ -323,8 +323,8 @@ def test_parked_for_too_long_is_a_dead_letter() -> None:
     assert RedriveReport(delivered=2) == made.redrive(State.DEAD_LETTER)
 
 
-def test_what_is_in_doubt_for_however_long_is_asked_about() -> None:
-    """It is no dead letter while Treasure Data may have it, and waits for an answer."""
+def test_a_chunk_in_doubt_never_expires() -> None:
+    """Treasure Data may have it, so it waits for an answer however long that takes."""
     made = in_doubt()
     made.clock.sleep(15 * 86_400)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
@@ -334,11 +334,11 @@ def test_what_is_in_doubt_for_however_long_is_asked_about() -> None:
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-# Answers
+# Treasure Data's answers
 
 
-def test_what_is_rejected_is_a_dead_letter_with_the_new_reason() -> None:
-    """Where nothing was in doubt, nothing has to be asked."""
+def test_a_rejected_chunk_becomes_a_dead_letter_with_the_new_reason() -> None:
+    """It was not in doubt, so nothing has to be asked."""
     made = parked()
     fault(made, 415)
 
@@ -348,8 +348,8 @@ def test_what_is_rejected_is_a_dead_letter_with_the_new_reason() -> None:
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_what_is_rejected_in_doubt_is_asked_about(taken: bool) -> None:
-    """Rows that an earlier attempt may have brought are no dead letter, whatever a later one is answered."""
+def test_a_rejected_chunk_in_doubt_is_asked_about(taken: bool) -> None:
+    """An earlier attempt may have delivered the rows, so a later rejection does not make them dead letters."""
     made = parked()
     fault(made, 500, count=1, lands=0 if taken else None)
     made.redrive()
@@ -363,8 +363,8 @@ def test_what_is_rejected_in_doubt_is_asked_about(taken: bool) -> None:
     assert ["e1", "e2"] * taken == made.ids("shop_db", "views")
 
 
-def test_a_refused_redrive_keeps_the_doubt_of_before() -> None:
-    """That its own attempt was refused says nothing of earlier ones."""
+def test_a_refused_redrive_keeps_an_earlier_doubt() -> None:
+    """The refusal of its own attempt says nothing about earlier ones."""
     made = in_doubt()
     before = entry(made)
     made.clock.sleep(60)
@@ -375,7 +375,7 @@ def test_a_refused_redrive_keeps_the_doubt_of_before() -> None:
 
 
 def test_a_refused_redrive_opens_no_doubt() -> None:
-    """What was parked stays parked, as long as before."""
+    """A parked chunk stays parked, with its age."""
     made = parked()
     before = entry(made)
     made.clock.sleep(60)
@@ -385,8 +385,8 @@ def test_a_refused_redrive_opens_no_doubt() -> None:
     assert before == entry(made)
 
 
-def test_other_bytes_under_an_id_are_asked_about() -> None:
-    """Where Treasure Data says that it has something else than was sent, it is asked what it has."""
+def test_a_checksum_mismatch_is_in_doubt() -> None:
+    """If Treasure Data reports other bytes than were sent, it is asked what it has."""
     made = parked()
     made.td.faults.add(Fault(kind=Kind.WRONG_MD5, action=Action.IMPORT, count=1))
     made.redrive()
@@ -397,8 +397,8 @@ def test_other_bytes_under_an_id_are_asked_about() -> None:
     assert_delivered_once(made)
 
 
-def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
-    """Each rejected chunk of a span is free of doubt."""
+def test_chunks_of_one_span_are_independent() -> None:
+    """Each rejected chunk of a span ends without a doubt."""
     data = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
     made = set_aside(429, *data)
     fault(made, 415)
@@ -410,8 +410,8 @@ def test_chunks_of_one_span_do_not_hinder_each_other() -> None:
 # Halves
 
 
-def test_what_is_too_large_goes_in_halves_within_one_run() -> None:
-    """The halves are written first, then sent under ids of their own."""
+def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
+    """The halves are written first, then sent under their own ids."""
     made = parked()
     made.td.settings = replace(made.td.settings, largest_import=70)
 
@@ -420,8 +420,8 @@ def test_what_is_too_large_goes_in_halves_within_one_run() -> None:
     assert [1, 1] == [len(one.rows) for one in made.td.imports()]
 
 
-def test_a_half_is_counted_for_itself() -> None:
-    """Of two halves one is delivered and the other a dead letter; their object stays until both are settled."""
+def test_halves_are_counted_separately() -> None:
+    """One half is delivered, the other a dead letter. Their object stays until both are settled."""
     made = parked()
     made.td.settings = replace(made.td.settings, largest_import=70)
 
@@ -440,8 +440,8 @@ def test_a_half_is_counted_for_itself() -> None:
     assert_delivered_once(made)
 
 
-def test_what_is_too_large_in_doubt_stays_whole_until_treasure_data_was_asked() -> None:
-    """It may be there whole; too large a row is a dead letter only then."""
+def test_a_chunk_in_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
+    """Treasure Data may have it whole. Only after that is a row that is too large a dead letter."""
     made = in_doubt()
     largest = made.td.settings.largest_import
     made.td.settings = replace(made.td.settings, largest_import=1)
@@ -456,8 +456,8 @@ def test_what_is_too_large_in_doubt_stays_whole_until_treasure_data_was_asked() 
     assert_delivered_once(made)
 
 
-def test_a_chunk_that_is_halved_more_often_than_a_run_allows_is_not_complete() -> None:
-    """One row among thousands that is too large is found by halving; a run says that halves still wait."""
+def test_a_run_with_halves_left_is_not_complete() -> None:
+    """Finding one row that is too large among thousands takes more halvings than a run makes."""
     rows = [row("big", text="x" * 300_000), *(row(f"e{n}") for n in range(4_999))]
     made = set_aside(429, envelope("shop", {"views": rows}))
     made.td.settings = replace(made.td.settings, largest_import=290_000)
@@ -472,7 +472,7 @@ def test_a_chunk_that_is_halved_more_often_than_a_run_allows_is_not_complete() -
 
 
 def test_dead_letters_wait_for_a_person() -> None:
-    """Of what somebody redrives by hand, what could not become rows stays."""
+    """Redriven by hand, those with rows are sent, and undecodable ones stay."""
     made = Delivery()
     made.put(envelope("shop", {"views": [row("e1")], "clicks": [row("e2")]}), b"junk")
     assert made.deliver() is None
@@ -486,7 +486,7 @@ def test_dead_letters_wait_for_a_person() -> None:
 
 
 def test_a_dead_letter_that_is_rejected_again_stays_one() -> None:
-    """It is kept, not counted as having become one."""
+    """The report counts it as kept, not as a new dead letter."""
     made = dead()
     fault(made, 415)
 
@@ -495,8 +495,8 @@ def test_a_dead_letter_that_is_rejected_again_stays_one() -> None:
 
 
 @pytest.mark.parametrize("taken", [False, True])
-def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_schedule(taken: bool) -> None:
-    """Whether Treasure Data took it or not, it is there once in the end."""
+def test_the_schedule_settles_a_dead_letter_s_doubtful_send(taken: bool) -> None:
+    """Whether or not Treasure Data accepted it, it is delivered once in the end."""
     made = dead()
     fault(made, 500, count=1, lands=0 if taken else None)
     assert RedriveReport(kept=2, complete=False) == made.redrive(State.DEAD_LETTER)
@@ -506,8 +506,8 @@ def test_a_dead_letter_whose_send_was_in_doubt_is_seen_through_by_schedule(taken
     assert_delivered_once(made)
 
 
-def test_a_dead_letter_by_plan_is_free_of_doubt() -> None:
-    """It was never to be sent, also where the invocation that planned it was killed."""
+def test_a_planned_dead_letter_has_no_doubt() -> None:
+    """It was never to be sent, even if the invocation that planned it was killed."""
     made = Delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.s3.before = {"put_object": once(kill)}
@@ -521,11 +521,11 @@ def test_a_dead_letter_by_plan_is_free_of_doubt() -> None:
     assert RedriveReport(delivered=1) == made.redrive(State.DEAD_LETTER)
 
 
-# What cannot be asked about, and what a person decides
+# Chunks that cannot be asked about, and decisions by a person
 
 
-def test_what_cannot_be_asked_about_is_sent_and_reported() -> None:
-    """A key that may not query: the rows go out under a new id, and both ids are in the log."""
+def test_an_unaskable_chunk_is_sent_and_reported() -> None:
+    """The key may not query, so the rows are sent under a new id, and the log has both ids."""
     made = unaskable("send")
     ids = [span(made).unique_id(CHUNK, "shop_db", generation) for generation in (0, 1)]
 
@@ -536,16 +536,16 @@ def test_what_cannot_be_asked_about_is_sent_and_reported() -> None:
     assert [ids[1]] == [one.unique_id for one in made.td.imports() if one.rows]
 
 
-def test_what_cannot_be_asked_about_is_kept() -> None:
-    """By setting it waits for a person instead."""
+def test_an_unaskable_chunk_can_be_kept() -> None:
+    """By setting, it waits for a person instead."""
     made = unaskable("keep")
 
     assert RedriveReport(kept=2) == made.redrive()
     assert ([], 0) == (made.td.imports(), made.telemetry.counts["RowsAmbiguous"])
 
 
-def test_what_cannot_be_asked_about_and_is_rejected_is_a_dead_letter() -> None:
-    """It is reported as ambiguous once, and not sent again by itself."""
+def test_an_unaskable_chunk_that_is_rejected_becomes_a_dead_letter() -> None:
+    """It is reported as ambiguous once, and the schedule does not send it again."""
     made = unaskable("send")
     around_attempts(made, before=lambda: fault(made, 415))
     assert RedriveReport(dead=2) == made.redrive()
@@ -557,8 +557,8 @@ def test_what_cannot_be_asked_about_and_is_rejected_is_a_dead_letter() -> None:
     assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
 
 
-def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
-    """Where the key may neither query nor write just now, nothing is called unaskable."""
+def test_a_database_without_any_access_is_asked_later() -> None:
+    """While the key may neither query nor write there, its rows do not count as unaskable."""
     made = in_doubt()
     made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, database="shop_db", status=403))
@@ -571,8 +571,8 @@ def test_a_database_that_is_closed_for_a_while_is_asked_later() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-def test_a_query_that_was_forbidden_for_a_moment_is_made_again() -> None:
-    """A key that may write is not believed at once to be one that may not query."""
+def test_a_query_that_is_forbidden_once_is_repeated() -> None:
+    """One refusal does not prove that a key that may write may not query."""
     made = in_doubt()
     made.clock.sleep(ASKABLE_SECONDS)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
@@ -581,8 +581,8 @@ def test_a_query_that_was_forbidden_for_a_moment_is_made_again() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-def test_a_person_sends_what_cannot_be_asked_about() -> None:
-    """It goes out under a new id, and the log says that it may be there twice."""
+def test_a_person_can_send_an_unaskable_chunk() -> None:
+    """It is sent under a new id, and the log says that the rows may be duplicates."""
     made = unaskable("keep")
     unique_id = span(made).unique_id(CHUNK, "shop_db", 1)
 
@@ -592,7 +592,7 @@ def test_a_person_sends_what_cannot_be_asked_about() -> None:
 
 
 def test_a_person_s_send_keeps_an_id_that_is_remembered() -> None:
-    """Where Treasure Data still knows the id, another one could only make duplicates."""
+    """While Treasure Data remembers the id, a new one could only create duplicates."""
     made = in_doubt()
     unique_id = span(made).unique_id(CHUNK, "shop_db", 0)
 
@@ -601,8 +601,8 @@ def test_a_person_s_send_keeps_an_id_that_is_remembered() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-def test_a_person_s_send_that_is_in_doubt_is_seen_through_by_schedule() -> None:
-    """The new id begins a doubt of its own."""
+def test_the_schedule_settles_a_person_s_doubtful_send() -> None:
+    """The new id has a doubt of its own."""
     made = in_doubt()
     made.clock.sleep(ASKABLE_SECONDS)
     fault(made, 500, count=1, lands=0)
@@ -614,8 +614,8 @@ def test_a_person_s_send_that_is_in_doubt_is_seen_through_by_schedule() -> None:
 
 
 @pytest.mark.parametrize("make", [in_doubt, dead])
-def test_a_person_drops_rows(make: Callable[[], Delivery]) -> None:
-    """They are given up and counted as such: nothing is sent, and nothing stays in the bucket."""
+def test_a_person_can_drop_rows(make: Callable[[], Delivery]) -> None:
+    """They count as dropped; nothing is sent, and their object is deleted."""
     made = make()
 
     assert RedriveReport(dropped=2) == made.redrive(*ASIDE, decision=Decision.DROP)
@@ -624,15 +624,15 @@ def test_a_person_drops_rows(make: Callable[[], Delivery]) -> None:
     assert RedriveReport() == made.redrive(*ASIDE)
 
 
-def test_what_is_parked_is_not_dropped() -> None:
-    """Treasure Data cannot have it, and nobody has rejected it: it is sent."""
+def test_parked_rows_are_sent_even_if_told_to_drop() -> None:
+    """Treasure Data cannot have them, and nobody rejected them."""
     made = parked()
 
     assert RedriveReport(delivered=2) == made.redrive(*ASIDE, decision=Decision.DROP)
 
 
 def test_a_drop_that_comes_second_drops_nothing() -> None:
-    """What another redrive has delivered meanwhile is delivered."""
+    """Rows that another redrive delivered meanwhile count as delivered."""
     made = dead()
     other = other_sandbox(made)
     made.dynamodb.before = {"update_item": once(lambda: other.redrive(State.DEAD_LETTER))}
@@ -666,8 +666,8 @@ SELECTED = (
         ({"since": 1_800_000_000}, []),
     ],
 )
-def test_chunks_are_selected(selected: dict[str, Any], delivered: list[str]) -> None:
-    """What is not selected is left alone, and not counted either."""
+def test_a_selection_limits_the_redrive(selected: dict[str, Any], delivered: list[str]) -> None:
+    """Other chunks are left alone and not counted."""
     made = set_aside(429, *SELECTED)
     answer = made.invoke_redrive(selected)
 
@@ -684,8 +684,8 @@ def test_chunks_are_selected(selected: dict[str, Any], delivered: list[str]) -> 
     assert expected == answer
 
 
-def test_one_chunk_is_selected_by_its_place() -> None:
-    """Of its span nothing else is sent, and the worklist is not read."""
+def test_a_place_and_chunk_select_one_chunk() -> None:
+    """Nothing else of its span is sent, and the worklist is not read."""
     made = set_aside(429, *SELECTED)
     found = span(made)
     made.dynamodb.calls.clear()
@@ -696,8 +696,8 @@ def test_one_chunk_is_selected_by_its_place() -> None:
     assert 1 == made.dynamodb.calls.count("query")  # of the breakers
 
 
-def test_a_span_that_is_not_there_has_nothing_to_redrive() -> None:
-    """The index may lag: it names spans of which nothing is set aside any more."""
+def test_a_missing_span_has_nothing_to_redrive() -> None:
+    """The index may lag and name spans with nothing left set aside."""
     made = parked()
     found = span(made)
 
@@ -705,14 +705,14 @@ def test_a_span_that_is_not_there_has_nothing_to_redrive() -> None:
 
 
 @pytest.mark.parametrize("event", [{"kinds": ["delivered!"]}, {"decision": "burn"}])
-def test_a_selection_that_says_nothing_is_an_error(event: dict[str, Any]) -> None:
+def test_an_invalid_selection_is_an_error(event: dict[str, Any]) -> None:
     """Nothing is redriven by mistake."""
     with pytest.raises(ValueError, match="is not a valid"):
         Selection.from_event(event)
 
 
-def test_a_schedule_selects_nothing_by_its_account() -> None:
-    """The account in EventBridge's event is AWS's: the scheduled run takes up everything that is parked or in doubt."""
+def test_a_scheduled_event_s_account_is_not_a_filter() -> None:
+    """The account in EventBridge's event is AWS's. The schedule selects everything parked or in doubt."""
     event = {"version": "0", "source": "aws.events", "account": "123456789012"}
 
     assert Selection(SCHEDULED) == Selection.from_event(event)
@@ -722,14 +722,14 @@ def test_a_schedule_selects_nothing_by_its_account() -> None:
 
 
 def failing_tables(count: int) -> Delivery:
-    """Return a delivery with parked chunks of one database, which still fails."""
+    """Return a delivery with parked chunks of one database that still fails."""
     made = set_aside(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(count)}))
     fault(made, 429)
     return made
 
 
 def test_a_database_with_an_open_breaker_is_tried_once_a_run() -> None:
-    """While it fails nothing changes but what the run has tried."""
+    """While it fails, only one chunk is attempted, and nothing changes."""
     made = failing_tables(10)
     before = span(made).entries
     attempted = around_attempts(made)
@@ -740,7 +740,7 @@ def test_a_database_with_an_open_breaker_is_tried_once_a_run() -> None:
 
 
 def test_a_database_that_begins_to_fail_is_left_alone_after_three_chunks() -> None:
-    """One chunk that always fails keeps no other one back; three in a row do."""
+    """A single failing chunk does not stop the others, but three failures in a row do."""
     made = failing_tables(10)
     made.ledger.close_breaker("shop_db")
     attempted = around_attempts(made)
@@ -750,8 +750,8 @@ def test_a_database_that_begins_to_fail_is_left_alone_after_three_chunks() -> No
     assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("redrive")]
 
 
-def test_one_chunk_that_always_fails_keeps_no_other_back() -> None:
-    """The database's other chunks are delivered, and its breaker closes."""
+def test_one_failing_chunk_does_not_stop_the_others() -> None:
+    """The others are delivered, and the breaker closes."""
     made = set_aside(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(10)}))
     fault(made, 429, table="table_5")
 
@@ -760,8 +760,8 @@ def test_one_chunk_that_always_fails_keeps_no_other_back() -> None:
     assert [] == breakers(made)
 
 
-def test_accounts_do_not_wait_for_each_other() -> None:
-    """One account's failing database keeps no other account's rows in the bucket."""
+def test_accounts_are_redriven_independently() -> None:
+    """One account's failing database does not delay the rows of others."""
     names = [f"acct_{n}" for n in range(5)]
     made = Delivery()
     made.map(**{name: f"db_{name}" for name in names})
@@ -779,7 +779,7 @@ def test_accounts_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize("executors", [InlineExecutor, Threads])
 @pytest.mark.parametrize("status", [429, 500])
 def test_spans_of_one_failing_database_try_it_once(status: int, executors: Callable[[], Any]) -> None:
-    """They do not each find out that it still fails, be their rows in doubt or not."""
+    """They share the result, whether their rows are in doubt or parked."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -795,8 +795,8 @@ def test_spans_of_one_failing_database_try_it_once(status: int, executors: Calla
     assert 1 == len(attempted)
 
 
-def test_databases_with_an_open_breaker_take_their_turn_last() -> None:
-    """What may fail keeps nothing back that works."""
+def test_databases_with_an_open_breaker_come_last() -> None:
+    """A database that may fail delays none that works."""
     data = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
     made = set_aside(429, *data)
     made.ledger.close_breaker("blog_db")
@@ -805,7 +805,7 @@ def test_databases_with_an_open_breaker_take_their_turn_last() -> None:
     assert ["blog_db", "shop_db"] == [one.database for one in made.td.imports()]
 
 
-def test_spans_are_redriven_side_by_side() -> None:
+def test_spans_are_redriven_concurrently() -> None:
     """Two of them are being sent at the same time."""
     data = [envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")]
     made = Delivery(executors=Threads)
@@ -821,8 +821,8 @@ def test_spans_are_redriven_side_by_side() -> None:
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-def test_an_idle_breaker_is_closed_by_an_answer() -> None:
-    """A database that nothing is set aside for is probed after a while; while it fails its breaker stays open."""
+def test_an_idle_breaker_is_closed_by_a_probe() -> None:
+    """A database with nothing set aside is probed after a while. While it fails, its breaker stays open."""
     made = Delivery()
     made.ledger.open_breaker("shop_db", "http_500")
     made.redrive()
@@ -838,8 +838,8 @@ def test_an_idle_breaker_is_closed_by_an_answer() -> None:
     assert [] == made.td.imports()
 
 
-def test_an_idle_breaker_is_closed_also_when_a_run_was_not_complete() -> None:
-    """A database that fails run after run does not keep another one's breaker open."""
+def test_an_incomplete_run_closes_idle_breakers() -> None:
+    """A database that fails in run after run does not keep another one's breaker open."""
     made = parked()
     made.ledger.open_breaker("blog_db", "http_500")
     made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
@@ -850,16 +850,16 @@ def test_an_idle_breaker_is_closed_also_when_a_run_was_not_complete() -> None:
 
 
 def test_a_breaker_is_probed_while_its_chunks_only_wait() -> None:
-    """What comes new is not parked for as long as an old doubt cannot be asked about."""
+    """Otherwise new rows would be parked for as long as an old doubt cannot be asked about."""
     made = in_doubt()
-    made.clock.sleep(3600 + 60)  # too late to be sent again, too early to be asked about
+    made.clock.sleep(3600 + 60)  # too late to resend, too early to ask
 
     assert RedriveReport(kept=2) == made.redrive()
     assert [] == breakers(made)
 
 
 def test_a_database_that_has_just_rejected_rows_is_not_probed() -> None:
-    """Its breaker closes only when it has accepted an import, in a later run."""
+    """Its breaker closes in a later run, once it accepts an import."""
     made = parked()
     made.clock.sleep(BREAKER_LEFT_SECONDS + 1)
     fault(made, 415, table="views")
@@ -871,7 +871,7 @@ def test_a_database_that_has_just_rejected_rows_is_not_probed() -> None:
 
 
 def test_a_breaker_that_could_not_be_closed_is_closed_by_a_later_run() -> None:
-    """The run ends with the ledger's failure; what it has delivered is delivered."""
+    """The run ends with the ledger's failure, but its rows are delivered."""
     made = parked()
     made.dynamodb.before = {"put_item": once(lose_answer)}
     with pytest.raises(LedgerUnavailableError):
@@ -884,8 +884,8 @@ def test_a_breaker_that_could_not_be_closed_is_closed_by_a_later_run() -> None:
     assert [] == breakers(made)
 
 
-def test_a_slow_database_s_breaker_stays_open_until_it_is_quick() -> None:
-    """Its rows are delivered all the same; after an hour it is tried however long its answers take."""
+def test_a_slow_database_s_breaker_stays_open_for_an_hour() -> None:
+    """Its rows are delivered all the same. After an hour the breaker closes however slow its answers are."""
     made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(3)))
     made.ledger.open_breaker("shop_db", SLOW)
     made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=3.0))
@@ -901,7 +901,7 @@ def test_a_slow_database_s_breaker_stays_open_until_it_is_quick() -> None:
 
 
 def settle(made: Delivery, *states: State) -> None:
-    """Let new sandboxes finish what is left, and check that it was delivered once."""
+    """Run new sandboxes until nothing is left, and check that the rows were delivered once."""
     made.dynamodb.before, made.dynamodb.after, made.s3.before, made.s3.after = {}, {}, {}, {}
     for _ in range(2):
         made.start()
@@ -912,7 +912,7 @@ def settle(made: Delivery, *states: State) -> None:
 
 
 def at_call(number: int, act: Callable[[], Any]) -> Callable[..., None]:
-    """Return a hook that acts at the call of that number, from 0."""
+    """Return a hook that acts at the call with this number, counted from 0."""
     calls: list[dict[str, Any]] = []
 
     def is_its_turn(request: dict[str, Any]) -> bool:
@@ -929,16 +929,16 @@ def at_call(number: int, act: Callable[[], Any]) -> Callable[..., None]:
         ("s3", "before", "get_object", 0),
         ("dynamodb", "before", "update_item", 0),  # the fence
         ("dynamodb", "after", "update_item", 0),
-        ("dynamodb", "before", "update_item", 1),  # what came of the send
+        ("dynamodb", "before", "update_item", 1),  # the outcome of the send
         ("dynamodb", "after", "update_item", 1),
         ("s3", "before", "delete_object", 0),
         ("s3", "after", "delete_object", 0),
     ],
 )
-def test_a_redrive_may_die_at_any_time(
+def test_a_redrive_may_be_killed_at_any_time(
     make: Callable[[], Delivery], client: str, moment: str, call: str, number: int
 ) -> None:
-    """Whatever it has written or deleted by then, later runs see it through."""
+    """Later runs finish whatever it has written or deleted."""
     made = make()
     getattr(getattr(made, client), moment)[call] = at_call(number, kill)
     with pytest.raises(KilledError):
@@ -948,8 +948,8 @@ def test_a_redrive_may_die_at_any_time(
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt, dead])
-def test_a_redrive_may_die_after_its_send(make: Callable[[], Delivery]) -> None:
-    """The ledger has the send as a doubt from before it began."""
+def test_a_redrive_may_be_killed_after_its_send(make: Callable[[], Delivery]) -> None:
+    """The ledger recorded a doubt before the send began."""
     made = make()
     around_attempts(made, after=kill)
     with pytest.raises(KilledError):
@@ -961,8 +961,11 @@ def test_a_redrive_may_die_after_its_send(make: Callable[[], Delivery]) -> None:
 
 @pytest.mark.parametrize("make", [parked, in_doubt, dead])
 @pytest.mark.parametrize("number", [0, 1])
-def test_a_lost_answer_of_the_ledger_is_seen_through(make: Callable[[], Delivery], number: int) -> None:
-    """A redrive that does not know what the ledger has sends nothing; what it has sent, the next one settles."""
+def test_a_later_run_recovers_from_a_lost_ledger_answer(make: Callable[[], Delivery], number: int) -> None:
+    """A redrive that cannot know what the ledger has sends nothing.
+
+    What it has sent, the next run settles.
+    """
     made = make()
     made.dynamodb.after["update_item"] = at_call(number, lose_answer)
 
@@ -972,8 +975,8 @@ def test_a_lost_answer_of_the_ledger_is_seen_through(make: Callable[[], Delivery
     settle(made)
 
 
-def test_trouble_with_one_object_keeps_no_other_back() -> None:
-    """A span whose object S3 does not give has its turn in the next run."""
+def test_a_failing_object_read_does_not_stop_the_others() -> None:
+    """The span is retried in the next run."""
     made = set_aside(429, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
     made.s3.before = {"get_object": once(lose_answer)}
     assert RedriveReport(kept=2, complete=False) == made.redrive()
@@ -981,7 +984,7 @@ def test_trouble_with_one_object_keeps_no_other_back() -> None:
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-def test_an_object_that_has_gone_keeps_its_neighbours_not_back() -> None:
+def test_a_missing_object_does_not_stop_the_others() -> None:
     """Its entry stays, and the log names the object."""
     made = set_aside(429, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
     (gone,) = [name for name in made.objects() if "/blog/" in name]
@@ -993,7 +996,7 @@ def test_an_object_that_has_gone_keeps_its_neighbours_not_back() -> None:
     assert line["object_id"] in gone
 
 
-def test_an_unforeseen_error_keeps_no_other_span_back() -> None:
+def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
     """It is counted, and the run goes on."""
     made = Delivery()
     made.map(shop="shop_db", blog="blog_db")
@@ -1015,8 +1018,8 @@ def test_an_unforeseen_error_keeps_no_other_span_back() -> None:
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt, dead])
-def test_of_two_redrives_the_second_decides_again(make: Callable[[], Delivery]) -> None:
-    """It finds everything done, and its report says what became of the rows."""
+def test_an_overtaken_redrive_decides_again(make: Callable[[], Delivery]) -> None:
+    """It finds everything done, and reports the rows as delivered."""
     made = make()
     other = other_sandbox(made)
     made.dynamodb.before = {"update_item": once(lambda: other.redrive(*ASIDE))}
@@ -1027,7 +1030,7 @@ def test_of_two_redrives_the_second_decides_again(make: Callable[[], Delivery]) 
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt, dead])
-def test_two_redrives_that_send_at_once_use_one_id(make: Callable[[], Delivery]) -> None:
+def test_concurrent_redrives_send_under_one_id(make: Callable[[], Delivery]) -> None:
     """Treasure Data ignores the repetition."""
     made = make()
     other = other_sandbox(made)
@@ -1040,8 +1043,8 @@ def test_two_redrives_that_send_at_once_use_one_id(make: Callable[[], Delivery])
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_rejection_beside_another_redrive_is_a_doubt(moment: str) -> None:
-    """One that was killed after its send, before or after our fence, may have brought what ours is refused."""
+def test_a_rejection_during_another_redrive_s_send_is_in_doubt(moment: str) -> None:
+    """A redrive that was killed after its send, before or after our fence, may have delivered the rows."""
     made = parked()
     other = other_sandbox(made)
     around_attempts(other, after=kill)
@@ -1058,8 +1061,8 @@ def test_a_rejection_beside_another_redrive_is_a_doubt(moment: str) -> None:
     settle(made)
 
 
-def test_a_redrive_that_was_frozen_sends_nothing_under_a_forgotten_id() -> None:
-    """While it stood still another one has sent the rows, and was told that they are there."""
+def test_a_frozen_redrive_sends_nothing_under_a_forgotten_id() -> None:
+    """While it was frozen, another one sent the rows and confirmed that they are there."""
     made = parked()
     other = other_sandbox(made)
 
@@ -1080,8 +1083,8 @@ def test_a_redrive_that_was_frozen_sends_nothing_under_a_forgotten_id() -> None:
 # Time
 
 
-def test_a_run_ends_with_its_time() -> None:
-    """It says that it is not complete, and later ones go on where it ended."""
+def test_a_run_stops_when_its_time_is_up() -> None:
+    """It reports that it is not complete, and later runs continue."""
     made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(22)))
     made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
     began = made.clock.now()
@@ -1097,7 +1100,7 @@ def test_a_run_ends_with_its_time() -> None:
 
 
 def test_a_run_without_time_does_nothing() -> None:
-    """Nothing is read but the breakers, and nothing is called complete."""
+    """It reads only the breakers, and does not report completion."""
     made = parked()
     report = made.redrive_wiring.redrive.run(Deadline(made.clock, made.clock.now()))
 
@@ -1105,8 +1108,8 @@ def test_a_run_without_time_does_nothing() -> None:
     assert {"shop/views/0": ("parked", "http_429", 2)} == made.aside()
 
 
-def test_a_question_that_takes_too_long_is_asked_again() -> None:
-    """A run waits a minute for an answer, then takes up what comes next."""
+def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
+    """A run waits a minute for the answer and then goes on."""
     made = in_doubt()
     made.clock.sleep(ASKABLE_SECONDS)
     quick = made.td.settings
@@ -1123,13 +1126,13 @@ def test_a_question_that_takes_too_long_is_asked_again() -> None:
 
 
 def sweep(made: Delivery) -> dict[str, Any]:
-    """Sweep the bucket, an hour later."""
+    """Sweep the bucket an hour later."""
     made.clock.sleep(YOUNGEST_SECONDS)
     return made.invoke_redrive({"sweep": True})
 
 
-def test_an_object_whose_rows_were_delivered_after_all_is_swept() -> None:
-    """It was written by an invocation that was killed before it told the ledger; a younger one is left alone."""
+def test_an_unused_object_is_swept() -> None:
+    """An invocation was killed before it told the ledger, and the rows were delivered. Young objects stay."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"views": [row("e1")]}))
@@ -1146,8 +1149,8 @@ def test_an_object_whose_rows_were_delivered_after_all_is_swept() -> None:
     assert [] == made.objects()
 
 
-def test_an_object_whose_span_is_open_is_needed() -> None:
-    """It belongs to the worker, which may be about to name it, whatever a redrive or a sweep finds."""
+def test_an_object_of_an_open_span_is_needed() -> None:
+    """The worker may be about to record it in the ledger."""
     made = Delivery()
     made.put(envelope("nobody", {"views": [row("e1")]}))
     made.dynamodb.before = {"update_item": lambda _: lose_answer()}
@@ -1160,16 +1163,16 @@ def test_an_object_whose_span_is_open_is_needed() -> None:
     assert 1 == len(made.objects())
 
 
-def test_what_is_set_aside_is_needed() -> None:
-    """Parked rows, and both halves' object while one of them is set aside."""
+def test_an_object_of_a_parked_chunk_is_needed() -> None:
+    """Deleting it would lose its rows."""
     made = parked()
 
     assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
     assert RedriveReport(delivered=2) == made.redrive()
 
 
-def test_an_object_that_the_ledger_knows_nothing_of_is_kept() -> None:
-    """It is reported: nothing is deleted because it looks out of place."""
+def test_an_object_of_an_unknown_span_is_kept_and_reported() -> None:
+    """Nothing is deleted just because it looks out of place."""
     made = parked()
     for item in list(made.dynamodb.client.items(TABLE)):
         made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
@@ -1183,7 +1186,7 @@ def test_an_object_that_the_ledger_knows_nothing_of_is_kept() -> None:
     assert before == [line["object"] for line in lines]
 
 
-def test_an_object_that_cannot_be_deleted_is_swept_the_next_time() -> None:
+def test_an_object_that_cannot_be_deleted_is_swept_next_time() -> None:
     """Neither the redrive nor the sweep fails because of it."""
     made = parked()
     made.s3.before = {"delete_object": lambda _: lose_answer()}
@@ -1195,8 +1198,8 @@ def test_an_object_that_cannot_be_deleted_is_swept_the_next_time() -> None:
     assert [] == made.objects()
 
 
-def test_a_sweep_ends_with_its_time() -> None:
-    """What it did not come to is left for the next one."""
+def test_a_sweep_stops_when_its_time_is_up() -> None:
+    """The next sweep continues."""
     made = parked()
     made.clock.sleep(YOUNGEST_SECONDS)
     report = made.redrive_wiring.sweeper.run(Deadline(made.clock, made.clock.now()))

@@ -1,4 +1,4 @@
-"""Rejected events are counted, kept in part, and settle nothing."""
+"""Rejected events are counted, kept in part, and delay nothing."""
 
 from collections import Counter
 from typing import Any
@@ -37,7 +37,7 @@ def event(
 
 
 def delivered(*data: bytes) -> Delivery:
-    """Return a delivery that has delivered these records."""
+    """Return a delivery of these records."""
     made = Delivery()
     made.map(shop="shop_db", news="news_db")
     made.put(*data)
@@ -58,17 +58,17 @@ def counted(made: Delivery) -> Counter[str]:
 
 
 def objects(made: Delivery) -> list[str]:
-    """Return the names of their objects."""
+    """Return the names of the rejected events' objects."""
     return sorted(name for name in made.s3.objects(BUCKET) if name.startswith(REJECTED_PREFIX))
 
 
 def kept(made: Delivery) -> list[SetAside]:
-    """Return what is kept of them."""
+    """Return the rejected events that are kept."""
     return [made.store.read(name) for name in objects(made)]
 
 
-def test_they_are_counted_and_kept_beside_rows() -> None:
-    """By account, table and code; with when they were received, the bytes as they were sent, and the message."""
+def test_rejected_events_are_counted_and_kept() -> None:
+    """They are counted by account, table and code, and kept with arrival, original bytes and message."""
     made = delivered(envelope(event(), event("invalid_table", "", b"7"), rows=2))
 
     assert {"shop/views!too_deep": 1, "shop/!invalid_table": 1} == counted(made)
@@ -81,7 +81,7 @@ def test_they_are_counted_and_kept_beside_rows() -> None:
     assert {} == made.aside()
 
 
-def test_a_record_of_theirs_alone_settles() -> None:
+def test_a_record_of_rejected_events_alone_is_settled() -> None:
     """Nothing is sent for it."""
     made = delivered(envelope(event()))
 
@@ -92,8 +92,8 @@ def test_a_record_of_theirs_alone_settles() -> None:
     assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
 
 
-def test_a_redelivery_counts_them_once() -> None:
-    """As rows."""
+def test_a_redelivered_record_counts_once() -> None:
+    """The same holds for its rows."""
     made = delivered(envelope(event(), rows=1))
     made.start()
 
@@ -102,8 +102,8 @@ def test_a_redelivery_counts_them_once() -> None:
     assert 1 == len(made.td.imports())
 
 
-def test_copies_of_a_claim_count_once() -> None:
-    """The events of one request, sent twice."""
+def test_copies_count_rejected_events_once() -> None:
+    """The client sent the request twice."""
     one = envelope(event(), request_id="b", claim=1)
     made = delivered(one, one)
 
@@ -111,7 +111,7 @@ def test_copies_of_a_claim_count_once() -> None:
 
 
 def test_a_flood_is_counted_and_kept_in_part() -> None:
-    """Each account has room of its own."""
+    """All events are counted, but only some kept. Each account has its own limit."""
     flood = [envelope(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]
     made = delivered(*flood, envelope(event(), account="news"))
 
@@ -131,8 +131,8 @@ def _stream(payload: bytes) -> Any:
     return BytesIO(payload)
 
 
-def test_large_ones_are_kept_as_far_as_there_is_room() -> None:
-    """Then they are only counted."""
+def test_large_rejected_events_are_kept_within_the_limit() -> None:
+    """The rest is only counted."""
     made = delivered(*[envelope(event(original=b"x" * 100_000))] * 4, envelope(event(original=b"")))
 
     assert {"shop/views!too_deep": 5} == counted(made)
@@ -140,7 +140,7 @@ def test_large_ones_are_kept_as_far_as_there_is_room() -> None:
 
 
 def test_tables_of_a_plan_are_all_counted_by_name() -> None:
-    """Senders cannot choose these names, as they can those of tables that no plan has."""
+    """Senders cannot choose these names, unlike those of unplanned tables."""
     drift = [event("wrong_type", f"t_{number:03}") for number in range(30)]
     strange = [event("unplanned_table", f"u_{number:03}") for number in range(30)]
     made = delivered(envelope(*drift, *strange))
@@ -150,22 +150,22 @@ def test_tables_of_a_plan_are_all_counted_by_name() -> None:
     assert 30 - MAX_REJECTED_TABLES == numbers["shop/!unplanned_table"]
 
 
-def test_messages_need_room_too() -> None:
-    """A flood with long messages is bounded as one with long events."""
+def test_messages_count_toward_the_limit() -> None:
+    """A flood of long messages is bounded like one of long events."""
     made = delivered(*[envelope(event(original=b"x" * 2000, message="w" * 256))] * 150)
 
     assert sum(len(one.payload) for one in kept(made)) <= MAX_KEPT_BYTES + 150 * 20
 
 
-def test_without_a_copy_there_is_no_object() -> None:
-    """The ledger has their number."""
+def test_an_event_without_its_original_has_no_object() -> None:
+    """The ledger counts it."""
     made = delivered(envelope(event(original=b"")))
 
     assert ([], {"shop/views!too_deep": 1}) == (objects(made), counted(made))
 
 
-def test_they_hold_nothing_up() -> None:
-    """If S3 does not take them they are only counted."""
+def test_a_failing_bucket_delays_nothing() -> None:
+    """If S3 does not accept rejected events, they are only counted."""
     made = Delivery()
     made.map(shop="shop_db")
 
@@ -181,8 +181,8 @@ def test_they_hold_nothing_up() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_they_are_dropped_by_hand_alone() -> None:
-    """The schedule does not look for them; dropped ones stay counted, and their copies go."""
+def test_only_a_person_drops_rejected_events() -> None:
+    """The schedule ignores them. Dropped ones stay counted, and their objects go."""
     made = delivered(envelope(event(), rows=1))
     assert (0, 0) == (made.redrive().kept, made.redrive(State.PARKED, State.DEAD_LETTER).kept)
     assert 1 == len(kept(made))
@@ -193,8 +193,8 @@ def test_they_are_dropped_by_hand_alone() -> None:
     assert ([], {"shop/views!too_deep": 1}) == (objects(made), counted(made))
 
 
-def test_they_are_found_by_the_day() -> None:
-    """Beside a dead letter they are found with it."""
+def test_rejected_events_are_found_by_day() -> None:
+    """Those in a span with a dead letter are found on the worklist of dead letters."""
     made = delivered(envelope(event()), envelope(event(), rows=1, account="nobody"))
     now = made.clock.now()
     places = [Place(span.chain, span.after) for span in made.spans()]
@@ -208,8 +208,8 @@ def test_they_are_found_by_the_day() -> None:
     assert [first] == list(made.ledger.worklist(dead=True))
 
 
-def test_a_forced_replay_leaves_them_out() -> None:
-    """It sends rows again; these have no rows, and do not keep others from being sent."""
+def test_a_forced_replay_skips_rejected_events() -> None:
+    """They have no rows, and do not keep others from being sent."""
     made = delivered(envelope(event(), rows=1))
     forced = made.event() | {"forced": {"tag": "again"}}
 
@@ -225,7 +225,7 @@ def test_a_forced_replay_leaves_them_out() -> None:
     [None, 7, [7], [[0, "x/y", "views", b""]], [[0, "too_deep", "V", b""]], [[0, "too_deep", "views"]]],
 )
 def test_a_damaged_member_makes_the_record_a_dead_letter(member: object) -> None:
-    """As any other damage: nothing of it is believed."""
+    """As with any other damage, nothing in the record is believed."""
     members = msgpack.unpackb(envelope(event(), rows=1))
 
     record = decode(msgpack.packb([*members[:-1], member]), "shard", "0011", 1.0)
@@ -233,8 +233,8 @@ def test_a_damaged_member_makes_the_record_a_dead_letter(member: object) -> None
     assert ("-", "undecodable") == (record.account, record.refused[0][0])
 
 
-def test_an_unreadable_copy_is_no_error() -> None:
-    """Copies expire; the object of one that is dropped may have gone."""
+def test_a_missing_object_does_not_prevent_a_drop() -> None:
+    """Objects expire, so a dropped event's object may be gone."""
     made = delivered(envelope(event()))
     [name] = objects(made)
     made.s3.delete_object(Bucket=BUCKET, Key=name)

@@ -1,4 +1,4 @@
-"""Repaired events, and rows of tables that were too many, go back to the stream, and count once."""
+"""Repaired events and rows of tables over the limit go back to the stream and count once."""
 
 from base64 import b64encode
 from typing import Any
@@ -22,7 +22,7 @@ GOOD = '{"table":"views","event_id":"mended","a":1}'
 
 
 def asked(made: Delivery, *events: tuple[int, str]) -> dict[str, Any]:
-    """Return the redrive's event that repairs the only rejected chunk."""
+    """Return a redrive event that repairs the only rejected chunk."""
     [(span, key)] = [
         (span, key)
         for span in made.spans()
@@ -34,7 +34,7 @@ def asked(made: Delivery, *events: tuple[int, str]) -> dict[str, Any]:
 
 
 def rejected(made: Delivery) -> int:
-    """Return how many rejected events the ledger counts."""
+    """Return the ledger's count of rejected events."""
     return sum(
         states.total()
         for span in made.spans()
@@ -44,7 +44,7 @@ def rejected(made: Delivery) -> int:
 
 
 def test_a_repaired_event_is_delivered() -> None:
-    """Like a new one, but with the time at which it was received; the rejected one stays counted, and its copy goes."""
+    """It keeps its time of arrival. The rejected event stays counted, and its object goes."""
     made = delivered(envelope(event("missing_table", "", b'{"a":1}')))
 
     assert {"repaired": 1} == made.invoke_redrive(asked(made, (AT, GOOD)))
@@ -55,7 +55,7 @@ def test_a_repaired_event_is_delivered() -> None:
 
 
 def test_a_repair_that_is_repeated_counts_once() -> None:
-    """Also where the ledger did not hear of the first."""
+    """This holds even if the ledger did not record the first one."""
     made = delivered(envelope(event()))
     repair = asked(made, (AT, GOOD))
 
@@ -73,8 +73,8 @@ def test_a_repair_that_is_repeated_counts_once() -> None:
     assert ["mended"] == made.ids("shop_db", "views")
 
 
-def test_an_event_that_names_no_table_belongs_to_its_own() -> None:
-    """As its request said."""
+def test_a_repaired_event_without_a_table_keeps_its_own() -> None:
+    """It is the table that its request named."""
     made = delivered(envelope(event(table="orders")))
     made.invoke_redrive(asked(made, (AT, '{"event_id":"mended"}')))
     made.deliver(1)
@@ -92,8 +92,8 @@ def test_an_event_that_names_no_table_belongs_to_its_own() -> None:
         ('{"table":"views",' + ",".join(f'"c{n}":1' for n in range(600)) + "}", "columns"),
     ],
 )
-def test_a_broken_repair_is_refused(text: str, why: str) -> None:
-    """Nothing is put, and the events stay as they are."""
+def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
+    """Nothing is put, and the rejected events stay as they are."""
     made = delivered(envelope(event("missing_table", "", b"{}")))
 
     answer = made.invoke_redrive(asked(made, (AT, GOOD), (AT, text)))
@@ -105,15 +105,15 @@ def test_a_broken_repair_is_refused(text: str, why: str) -> None:
 
 
 @pytest.mark.parametrize("answer", [{}, {"SequenceNumber": None}, {"SequenceNumber": "a page"}])
-def test_only_an_acknowledged_put_settles(answer: dict[str, Any]) -> None:
-    """The command may be repeated."""
+def test_a_repair_counts_only_if_its_put_is_acknowledged(answer: dict[str, Any]) -> None:
+    """Otherwise the command can be repeated."""
     made = delivered(envelope(event()))
 
     class Silent:
         """A stream that says nothing useful."""
 
         def put_record(self, **_request: Any) -> dict[str, Any]:
-            """Answer so."""
+            """Return the answer."""
             return answer
 
     made.redrive_wiring = made.wiring_of(_redrive(), kinesis=Silent())
@@ -128,8 +128,8 @@ def _redrive() -> Any:
     return REDRIVE
 
 
-def test_rows_of_tables_that_were_too_many_are_returned() -> None:
-    """Once the limit is higher, and by hand; the reconciliation counts them once."""
+def test_rows_of_tables_over_the_limit_can_be_returned() -> None:
+    """A person returns them once the limit is higher, and the reconciliation counts them once."""
     made = delivery(tables=10)
     put(made, 0, 30)
     made.deliver()

@@ -1,4 +1,4 @@
-"""The set-aside store: objects that never change, and what is believed of them."""
+"""The set-aside store: objects that never change, and what is believed about them."""
 
 import gzip
 import json
@@ -54,12 +54,12 @@ class Bucket:
         self.store = SetAsideStore(S3Bucket(self.s3, BUCKET), frozenset(without))
 
     def overwrite(self, data: bytes) -> None:
-        """Put other bytes in place of each object."""
+        """Replace the bytes of each object."""
         for name in self.s3.objects(BUCKET):
             self.s3.put_object(Bucket=BUCKET, Key=name, Body=data)
 
     def get(self, one: SetAside) -> SetAside:
-        """Return what the store holds in the chunk's place."""
+        """Return the object that the store has for the chunk."""
         return self.store.get(span(), one.key, one.edit, one.digest)
 
 
@@ -69,17 +69,17 @@ class Bucket:
     st.lists(st.text("0123456789", min_size=1), max_size=5).map(tuple),
     st.integers(0, 3),
 )
-def test_a_chunk_comes_back_from_its_object(
+def test_chunks_round_trip_through_their_objects(
     payload: bytes, original: bytes, numbers: tuple[str, ...], edit: int
 ) -> None:
-    """Whatever bytes it holds, edited or not."""
+    """This holds for any bytes, edited or not."""
     one = chunk(payload=payload, original=original, sequence_numbers=numbers, edit=edit)
 
     assert one == decode(one.encode())
 
 
-def test_an_object_is_gzip_of_a_line_and_the_rows() -> None:
-    """It can be understood without anything else, and tells of original rows only where there are any."""
+def test_an_object_is_gzip_of_a_header_line_and_the_rows() -> None:
+    """It is self-contained. Only edited chunks have original rows."""
     header, _, payload = gzip.decompress(chunk().encode()).partition(b"\n")
 
     assert ROWS == payload
@@ -109,8 +109,8 @@ def test_an_object_is_gzip_of_a_line_and_the_rows() -> None:
         ("-/-undecodable/0", "aside/-/-undecodable/"),
     ],
 )
-def test_a_name_is_account_table_chunk_edit_and_digest(name: str, prefix: str) -> None:
-    """One that reads the listing finds an account's table; halves are in their planned chunk's object."""
+def test_an_object_is_named_by_account_table_chunk_edit_and_digest(name: str, prefix: str) -> None:
+    """A listing by prefix finds an account's table. Halves share the object of their planned chunk."""
     planned = key(name).planned
 
     assert f"{prefix}{span().object_id(planned)}-2-abc.gz" == Bucket().store.name(span(), key(name), 2, "abc")
@@ -119,14 +119,14 @@ def test_a_name_is_account_table_chunk_edit_and_digest(name: str, prefix: str) -
 @pytest.mark.parametrize(
     "change", [{"payload": b"\x80"}, {"original": b"\x80"}, {"edit": 1}, {"rows": 3}, {"last_seen": 3}]
 )
-def test_a_digest_covers_all_that_an_object_says(change: dict[str, Any]) -> None:
-    """Two chunks that differ in anything never have one name."""
+def test_a_digest_covers_everything_in_an_object(change: dict[str, Any]) -> None:
+    """Chunks that differ in anything have different names."""
     assert chunk().digest != chunk(**change).digest
     assert 32 == len(chunk().digest)
 
 
-def test_an_object_that_is_there_is_written_again() -> None:
-    """Whoever comes second writes the same bytes, and believes nobody who says that they are there."""
+def test_an_existing_object_is_written_again() -> None:
+    """The second writer writes the same bytes, and does not rely on what S3 says is there."""
     bucket = Bucket()
     bucket.store.put(span(), chunk())
     bucket.overwrite(b"other bytes")
@@ -137,15 +137,15 @@ def test_an_object_that_is_there_is_written_again() -> None:
 
 @pytest.mark.parametrize("answer", [{}, {"ETag": '"d41d8cd98f00b204e9800998ecf8427e"'}, {"ETag": ""}])
 def test_a_put_counts_only_with_the_etag_of_its_bytes(answer: dict[str, Any]) -> None:
-    """Status 200 of a proxy, or for other bytes, does not say that S3 has them."""
+    """A 200 from a proxy, or for other bytes, does not prove that S3 has them."""
     bucket = Bucket()
     bucket.s3.client.put_object = lambda **_: answer
     with pytest.raises(BucketUnavailableError, match="did not acknowledge aside/"):
         bucket.store.put(span(), chunk())
 
 
-def test_versions_of_a_chunk_stand_side_by_side() -> None:
-    """An edit is an object of its own, and the one before it is still there."""
+def test_versions_of_a_chunk_coexist() -> None:
+    """An edit has its own object, and the previous one stays."""
     bucket = Bucket()
     edited = chunk().edited(b"\x80" * 2)
     bucket.store.put(span(), chunk())
@@ -155,7 +155,7 @@ def test_versions_of_a_chunk_stand_side_by_side() -> None:
 
 
 def test_an_edit_keeps_the_first_original() -> None:
-    """However often a person edits, what was sent in is not lost."""
+    """However often a person edits, the rows as sent are not lost."""
     edited = chunk().edited(b"\x81").edited(b"\x82")
 
     assert (2, b"\x82", ROWS) == (edited.edit, edited.payload, edited.original)
@@ -163,7 +163,7 @@ def test_an_edit_keeps_the_first_original() -> None:
 
 
 def zipped(data: bytes) -> bytes:
-    """Return gzip of some bytes."""
+    """Return bytes as gzip."""
     return gzip.compress(data, mtime=0)
 
 
@@ -187,7 +187,7 @@ def zipped(data: bytes) -> bytes:
     ],
 )
 def test_other_bytes_are_not_a_chunk(data: bytes) -> None:
-    """A foreign or broken object is told apart by a documented error, whatever it holds."""
+    """A foreign or broken object raises a documented error, whatever it holds."""
     bucket = Bucket()
     bucket.store.put(span(), chunk())
     bucket.overwrite(data)
@@ -200,8 +200,8 @@ def test_other_bytes_are_not_a_chunk(data: bytes) -> None:
 
 
 @pytest.mark.parametrize("other", [chunk(payload=b"\x80" * 2), chunk(edit=1), chunk(rows=1)])
-def test_a_whole_chunk_with_other_bytes_is_not_believed(other: SetAside) -> None:
-    """The ledger names the digest: another chunk in the object's place is never sent."""
+def test_a_different_chunk_in_an_object_s_place_is_rejected(other: SetAside) -> None:
+    """The ledger names the digest, so another chunk is never sent."""
     bucket = Bucket()
     bucket.store.put(span(), chunk())
     bucket.overwrite(other.encode())
@@ -210,8 +210,8 @@ def test_a_whole_chunk_with_other_bytes_is_not_believed(other: SetAside) -> None
         bucket.get(chunk())
 
 
-def test_an_object_that_has_gone_is_told_apart_from_a_store_that_is_away() -> None:
-    """Gone is for good, away is for now."""
+def test_a_missing_object_is_distinguished_from_an_unavailable_store() -> None:
+    """A missing object is gone for good; the store will come back."""
     bucket = Bucket()
     with pytest.raises(InvalidObjectError, match="has gone"):
         bucket.get(chunk())
@@ -223,7 +223,7 @@ def test_an_object_that_has_gone_is_told_apart_from_a_store_that_is_away() -> No
 
 
 def refuse(code: str) -> Callable[[Any], None]:
-    """Return a hook that lets S3 refuse."""
+    """Return a hook that makes S3 fail."""
 
     def refused(_: Any) -> None:
         raise ClientError({"Error": {"Code": code}}, "operation")
@@ -235,8 +235,8 @@ def refuse(code: str) -> Callable[[Any], None]:
     "failure",
     [refuse("SlowDown"), refuse("AccessDenied"), refuse("PreconditionFailed"), lambda _: lose_answer()],
 )
-def test_what_s3_did_not_acknowledge_is_not_set_aside(failure: Callable[[Any], None]) -> None:
-    """Every failure is an error, whatever it says."""
+def test_every_failure_of_s3_is_an_error(failure: Callable[[Any], None]) -> None:
+    """A chunk counts as set aside only if S3 acknowledged its object."""
     bucket = Bucket()
     for call in ("put_object", "get_object", "list_objects_v2", "delete_object"):
         bucket.s3.before[call] = failure
@@ -250,8 +250,8 @@ def test_what_s3_did_not_acknowledge_is_not_set_aside(failure: Callable[[Any], N
     assert not bucket.store.delete("aside/x")
 
 
-def test_all_objects_are_listed() -> None:
-    """Page after page, with the time at which each was written; other objects of the bucket are not."""
+def test_lists_all_set_aside_objects() -> None:
+    """The listing spans pages and gives each time of writing. The bucket's other objects are left out."""
     bucket = Bucket()
     for edit in range(5):
         bucket.store.put(span(), chunk(edit=edit))
@@ -264,8 +264,8 @@ def test_all_objects_are_listed() -> None:
     assert {1_700_000_000.0} == {one.written_at for one in listed}
 
 
-def test_an_object_may_be_deleted_on_the_ledger_s_word_alone() -> None:
-    """What the ledger does not call final for all of the object's chunk is needed; a done span keeps no entry of the delivered."""
+def test_an_object_may_be_deleted_only_if_the_ledger_says_so() -> None:
+    """All of its chunk must be final. A done span has no entries of delivered chunks."""
     store = Bucket().store
 
     assert store.may_delete(span(entries={KEY: Entry(State.DELIVERED, 2)}), KEY)
@@ -274,7 +274,7 @@ def test_an_object_may_be_deleted_on_the_ledger_s_word_alone() -> None:
     assert not store.may_delete(span(entries={KEY: Entry(State.PARKED, 2)}, done=True), KEY)
 
 
-def test_guards_can_be_left_out() -> None:
+def test_guards_can_be_switched_off() -> None:
     """Fault injection needs objects that are overwritten, and deleted whatever the ledger says."""
     careless = Bucket(Guard.DIGEST_IN_NAME, Guard.FINAL_DELETE)
     careless.store.put(span(), chunk())

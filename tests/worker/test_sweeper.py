@@ -1,4 +1,4 @@
-"""The sweeper: it deletes what the ledger calls final, and nothing else."""
+"""The sweeper deletes what the ledger calls final, and nothing else."""
 
 from collections.abc import Callable
 from typing import Any
@@ -27,7 +27,7 @@ CHUNK = ChunkKey.parse("shop/views/0")
 
 
 def fail(made: Delivery, status: int, count: int | None = None) -> None:
-    """Let imports fail."""
+    """Make imports fail."""
     made.td.faults.add(
         Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, count=count, retry_after=99)
     )
@@ -46,7 +46,7 @@ def set_aside(status: int = 429) -> Delivery:
 
 
 def delivered() -> Delivery:
-    """Return a delivery whose chunk was delivered by a redrive that died before it deleted the object."""
+    """Return a delivery with a chunk delivered by a redrive that was killed before it deleted the object."""
     made = set_aside()
     made.s3.before["delete_object"] = once(kill)
     with pytest.raises(KilledError):
@@ -55,7 +55,7 @@ def delivered() -> Delivery:
 
 
 def dropped() -> Delivery:
-    """Return a delivery whose chunk a person dropped, and whose object S3 did not delete."""
+    """Return a delivery with a chunk dropped by a person, whose object S3 did not delete."""
     made = set_aside(415)
     made.s3.before["delete_object"] = once(lose_answer)
     assert 2 == made.redrive(*ASIDE, decision=Decision.DROP).dropped
@@ -63,14 +63,14 @@ def dropped() -> Delivery:
 
 
 def sweep(made: Delivery, age: float = YOUNGEST_SECONDS) -> dict[str, Any]:
-    """Let time pass, and the redrive function sweep."""
+    """Let time pass and run the redrive function's sweep."""
     made.clock.sleep(age)
     return made.invoke_redrive({"sweep": True})
 
 
 @pytest.mark.parametrize("make", [delivered, dropped])
 def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> None:
-    """Whoever settled it was cut short."""
+    """The run that settled it was cut short."""
     made = make()
 
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
@@ -79,8 +79,8 @@ def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> 
 
 
 @pytest.mark.parametrize("status", [429, 500, 415])
-def test_an_object_of_a_chunk_that_is_set_aside_is_needed(status: int) -> None:
-    """Parked, in doubt or a dead letter, however old."""
+def test_an_object_of_a_set_aside_chunk_is_needed(status: int) -> None:
+    """This holds for parked, doubtful and dead-letter chunks of any age."""
     made = set_aside(status)
 
     assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made, 300 * 86_400)
@@ -88,8 +88,8 @@ def test_an_object_of_a_chunk_that_is_set_aside_is_needed(status: int) -> None:
 
 
 @pytest.mark.parametrize("hole", [False, True])
-def test_an_open_span_whose_records_have_all_expired_ends(hole: bool) -> None:
-    """The event source went past it, as past a hole that a replay has left: nothing else would ever meet it again."""
+def test_an_open_span_whose_records_have_expired_is_settled(hole: bool) -> None:
+    """The event source has moved past it, or past a replay's hole, so no batch would ever finish it."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)))
@@ -115,7 +115,7 @@ def test_an_open_span_whose_records_have_all_expired_ends(hole: bool) -> None:
 
 
 def test_a_young_object_is_left_alone() -> None:
-    """Whoever wrote it may be about to tell the ledger; it is not even read."""
+    """Its writer may be about to update the ledger. The object is not even read."""
     made = delivered()
     reads = made.s3.calls.count("get_object")
 
@@ -124,8 +124,8 @@ def test_a_young_object_is_left_alone() -> None:
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made, 1)
 
 
-def test_an_object_whose_chunk_is_pending_is_needed() -> None:
-    """Object first, then the ledger: an invocation died in between, and the next one finds it there."""
+def test_an_object_of_a_pending_chunk_is_needed() -> None:
+    """An invocation was killed between object and ledger, and the next one finds the object."""
     made = Delivery()
     made.put(envelope("nobody", {"views": [row("e1")]}))
     made.dynamodb.before["update_item"] = once(kill)
@@ -138,8 +138,8 @@ def test_an_object_whose_chunk_is_pending_is_needed() -> None:
     assert (["nobody/views/0"], 1) == (list(made.aside()), len(made.objects()))
 
 
-def test_an_object_of_a_chunk_that_a_done_span_does_not_mention_is_deleted() -> None:
-    """An absent entry of a done span means that the chunk was delivered."""
+def test_an_object_of_a_chunk_without_an_entry_in_a_done_span_is_deleted() -> None:
+    """A missing entry in a done span means delivered."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -176,8 +176,8 @@ def test_an_object_is_needed_until_both_halves_are_final(first: State) -> None:
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
 
 
-def test_objects_of_earlier_edits_go_with_the_last_one() -> None:
-    """An edit is an object of its own; when its rows are delivered nothing of the chunk is needed."""
+def test_objects_of_all_edits_are_deleted_together() -> None:
+    """Each edit has its own object. Once the rows are delivered, none is needed."""
     made = set_aside(415)
     (one,) = made.spans()
     edited = made.store.read(made.objects()[0]).payload
@@ -191,8 +191,8 @@ def test_objects_of_earlier_edits_go_with_the_last_one() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"other bytes"])
-def test_a_foreign_object_is_reported_and_stays(data: bytes) -> None:
-    """Nothing is deleted because it does not fit."""
+def test_a_foreign_object_is_reported_and_kept(data: bytes) -> None:
+    """Nothing is deleted just because it does not fit."""
     made = delivered()
     made.s3.client.put_object(Bucket=BUCKET, Key="aside/aaa/foreign", Body=data)
 
@@ -203,7 +203,7 @@ def test_a_foreign_object_is_reported_and_stays(data: bytes) -> None:
     )
 
 
-def test_an_object_of_a_span_that_the_ledger_has_forgotten_is_reported_and_stays() -> None:
+def test_an_object_of_an_unknown_span_is_reported_and_kept() -> None:
     """Its rows may be nowhere else."""
     made = set_aside()
     (item,) = [one for one in made.dynamodb.client.items(TABLE) if "first" in one]
@@ -214,7 +214,7 @@ def test_an_object_of_a_span_that_the_ledger_has_forgotten_is_reported_and_stays
 
 
 def test_another_chunk_in_an_object_s_place_is_left_alone() -> None:
-    """What an object holds decides about it only if that belongs there: S3 may have answered with another object."""
+    """S3 may have answered with another object. Content decides only about the object it belongs to."""
     made = delivered()
     made.put(envelope("nobody", {"views": [row("e3")]}))
     assert made.deliver(1) is None
@@ -227,7 +227,7 @@ def test_another_chunk_in_an_object_s_place_is_left_alone() -> None:
 
 
 def test_an_object_that_s3_does_not_delete_is_swept_again() -> None:
-    """It counts as needed until then."""
+    """Until then it counts as needed."""
     made = delivered()
     made.s3.before["delete_object"] = once(lose_answer)
 
@@ -235,8 +235,8 @@ def test_an_object_that_s3_does_not_delete_is_swept_again() -> None:
     assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
 
 
-def test_without_the_ledger_nothing_is_deleted() -> None:
-    """Nor without the bucket."""
+def test_nothing_is_deleted_without_ledger_and_bucket() -> None:
+    """The sweep fails with an error instead."""
     made = delivered()
     made.clock.sleep(YOUNGEST_SECONDS)
     for client, call, error in (
@@ -251,8 +251,8 @@ def test_without_the_ledger_nothing_is_deleted() -> None:
     assert 1 == len(made.objects())
 
 
-def test_a_sweep_ends_with_its_time() -> None:
-    """It says so; the next one goes on."""
+def test_a_sweep_stops_when_its_time_is_up() -> None:
+    """It reports that it is not complete, and the next sweep continues."""
     made = delivered()
     made.clock.sleep(YOUNGEST_SECONDS)
     made.s3.after["list_objects_v2"] = once(lambda: made.clock.sleep(60))
@@ -267,10 +267,10 @@ def test_a_sweep_ends_with_its_time() -> None:
     ("client", "call"),
     [("s3", "put_object"), ("dynamodb", "update_item"), ("s3", "get_object"), ("s3", "delete_object")],
 )
-def test_a_sweep_within_any_step_of_worker_and_redrive_loses_nothing(
+def test_a_sweep_during_any_step_of_worker_and_redrive_loses_nothing(
     client: str, call: str, when: str
 ) -> None:
-    """Even of objects that have become old meanwhile: what is about to be needed is not final."""
+    """This holds even for objects that have aged meanwhile: a chunk about to be set aside is not final."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
