@@ -40,18 +40,18 @@ def kinesis_event(*records: tuple[str, bytes], shard: str = SHARD) -> dict[str, 
 
 
 @given(st.lists(st.integers(0, 10**60), min_size=2, unique=True))
-def test_numbers_sort_as_they_count(numbers: list[int]) -> None:
-    """Sequence numbers as text sort like the numbers, however many digits they have."""
+def test_sequence_numbers_sort_numerically(numbers: list[int]) -> None:
+    """Their text form sorts like the numbers, however many digits they have."""
     assert sorted(numbers) == [int(sequence_number(one)) for one in sorted(number(str(n)) for n in numbers)]
 
 
-def test_start_sorts_before_all() -> None:
-    """A chain's start sorts before every sequence number."""
+def test_start_sorts_before_every_number() -> None:
+    """A chain begins with it."""
     assert record.START < number("0")
 
 
-def test_envelope_keeps_its_blocks() -> None:
-    """An envelope's rows are handed on as they are, undecoded."""
+def test_an_envelope_s_blocks_stay_encoded() -> None:
+    """The worker passes rows on without decoding them."""
     data = envelope(
         "shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}, key_id="k7", request_id="q"
     )
@@ -73,13 +73,13 @@ def test_envelope_keeps_its_blocks() -> None:
     assert expected == decode(data, *PLACE)
 
 
-def test_a_claim_is_kept() -> None:
-    """An envelope that may be on the stream more than once says so in its record."""
+def test_a_record_keeps_its_claim() -> None:
+    """An envelope with a claim may be on the stream more than once."""
     assert 1 == decode(envelope("shop", {"views": [row("e1")]}, request_id="q", claim=1), *PLACE).claim
 
 
 def test_event_and_stream_give_the_same_records() -> None:
-    """What Lambda delivers and what GetRecords returns of the same records is the same."""
+    """Records from Lambda's event equal those from GetRecords."""
     data = [
         envelope("shop", {"views": [row("e1")]}),
         b"junk",
@@ -100,15 +100,15 @@ def test_event_and_stream_give_the_same_records() -> None:
     assert from_lambda[SHARD] == from_stream(answer, SHARD)
 
 
-def test_disorder_and_repeats_are_corrected() -> None:
-    """Records come out in the shard's order, each once."""
+def test_records_are_sorted_and_deduplicated() -> None:
+    """They come out in the shard's order, each once."""
     event = kinesis_event(("10", b"b"), ("9", b"a"), ("10", b"b"))
 
     assert [number("9"), number("10")] == [one.number for one in from_event(event)[SHARD]]
 
 
-def test_shards_are_told_apart() -> None:
-    """Records of two shards in one event are kept apart."""
+def test_records_are_grouped_by_shard() -> None:
+    """One event may hold records of several shards."""
     event = kinesis_event(("1", b"a"))
     event["Records"] += kinesis_event(("2", b"b"), shard="shardId-000000000009")["Records"]
 
@@ -154,8 +154,8 @@ def test_shards_are_told_apart() -> None:
         b"\xff\xfe",
     ],
 )
-def test_what_cannot_be_decoded_keeps_its_bytes(data: bytes) -> None:
-    """A record that is neither an envelope nor JSON of our form is one original under the code `undecodable`."""
+def test_an_undecodable_record_keeps_its_bytes(data: bytes) -> None:
+    """A record that is neither an envelope nor JSON of our form becomes one `undecodable` original."""
     record = decode(data, *PLACE)
 
     assert (NOBODY, (), (("undecodable", 1, packed(data)),)) == (
@@ -166,8 +166,8 @@ def test_what_cannot_be_decoded_keeps_its_bytes(data: bytes) -> None:
     assert data == msgpack.unpackb(record.refused[0][2])
 
 
-def test_json_form_derives_what_its_rows_lack() -> None:
-    """Id and time of a row in JSON form come from shard, sequence number and arrival, not from clock or chance."""
+def test_json_rows_get_a_derived_id_and_time() -> None:
+    """They come from shard, sequence number and arrival, never from a clock or from chance."""
     data = orjson.dumps(
         {"account": "shop", "events": [{"table": "views", "a": 1}, {"table": "views", "event_id": "x"}]}
     )
@@ -185,8 +185,8 @@ def test_json_form_derives_what_its_rows_lack() -> None:
     ] == list(unpacker)
 
 
-def test_bad_event_leaves_its_neighbours() -> None:
-    """One bad event in JSON form is kept byte for byte under its code; the others become rows."""
+def test_a_bad_json_event_does_not_affect_its_neighbours() -> None:
+    """It is kept byte for byte under its code, and the others become rows."""
     data = b'{"account":"shop","events":[{"table":"views"},{"table": "No!", "n":1.50},[1],{"table":"views"}]}'
     record = decode(data, *PLACE)
 
@@ -196,8 +196,8 @@ def test_bad_event_leaves_its_neighbours() -> None:
 
 
 @given(st.binary(max_size=200))
-def test_nothing_raises(data: bytes) -> None:
-    """Whatever is on the stream is decoded to something, the same each time, and none of it is lost."""
+def test_any_bytes_decode_without_loss(data: bytes) -> None:
+    """The result is the same each time."""
     first = decode(data, *PLACE)
 
     assert first == decode(data, *PLACE)
@@ -212,8 +212,8 @@ json_values = st.recursive(
 
 
 @given(json_values)
-def test_odd_events_in_json_form(event: Any) -> None:
-    """Any JSON value as an event gives a row or an original."""
+def test_any_json_event_becomes_a_row_or_an_original(event: Any) -> None:
+    """No JSON value is lost."""
     record = decode(json.dumps({"account": "shop", "events": [event]}).encode(), *PLACE)
 
     assert 1 == sum(block[1] for block in (*record.blocks, *record.refused))
@@ -236,7 +236,7 @@ blocks = st.lists(
     | st.lists(members(1), max_size=8)
 )
 def test_the_fast_check_agrees_with_the_contract(value: Any) -> None:
-    """What the worker takes for an envelope is what the contract's own decoder takes for one."""
+    """The worker accepts exactly the envelopes that the contract's own decoder accepts."""
     data = msgpack.packb(value)
     try:
         envelopes.decode(data)

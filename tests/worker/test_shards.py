@@ -1,4 +1,4 @@
-"""The reader of shards: where it begins, what an answer says, and how it waits."""
+"""The shard reader: where it begins, what an answer means, and how it waits."""
 
 import hashlib
 from collections.abc import Callable
@@ -26,7 +26,7 @@ STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
 
 def refusal(code: str) -> ClientError:
-    """Return what boto3 raises for an error code."""
+    """Return boto3's exception for an error code."""
     return ClientError({"Error": {"Code": code, "Message": code}}, "GetRecords")
 
 
@@ -49,7 +49,7 @@ EXPIRED = refusal("ExpiredIteratorException")
 
 
 def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str, Any]:
-    """Return an answer of GetRecords with these records."""
+    """Return a GetRecords response with these records."""
     answer: dict[str, Any] = {
         "Records": [
             {
@@ -67,12 +67,12 @@ def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str
 
 
 class Kinesis:
-    """Answers reads as the script says.
+    """A client with reads that follow a script.
 
     Attributes:
-        calls: what was asked for: the arguments of each GetShardIterator, and the iterator of each GetRecords.
+        calls: the arguments of each GetShardIterator, and the iterator of each GetRecords.
         times: when each read was made.
-        limits: how many records each read asked for at most.
+        limits: the most records that each read asked for.
     """
 
     def __init__(self, clock: ManualClock, *script: dict[str, Any] | Exception) -> None:
@@ -89,7 +89,7 @@ class Kinesis:
         return {"ShardIterator": "first"}
 
     def get_records(self, *, ShardIterator: str, Limit: int) -> dict[str, Any]:  # noqa: N803 -- boto3's names
-        """Return the next answer of the script."""
+        """Return the script's next answer."""
         self.limits.append(Limit)
         self.calls.append(ShardIterator)
         self.times.append(self._clock.now())
@@ -100,7 +100,7 @@ class Kinesis:
 
 
 def reader(*script: dict[str, Any] | Exception) -> tuple[Shards, Kinesis, ManualClock]:
-    """Return the reader of a stream whose reads are answered like this."""
+    """Return the reader of a stream whose reads follow the script."""
     clock = ManualClock()
     kinesis = Kinesis(clock, *script)
     return Shards(kinesis, STREAM, clock), kinesis, clock  # type: ignore[arg-type]  # two calls are made
@@ -109,7 +109,7 @@ def reader(*script: dict[str, Any] | Exception) -> tuple[Shards, Kinesis, Manual
 def cursor(
     *script: dict[str, Any] | Exception, position: Position = OLDEST
 ) -> tuple[Cursor, Kinesis, ManualClock]:
-    """Return a cursor whose reads are answered like this."""
+    """Return a cursor whose reads follow the script."""
     shards, kinesis, clock = reader(*script)
     return shards.cursor(SHARD, position), kinesis, clock
 
@@ -134,16 +134,16 @@ def numbers_of(records: Any) -> list[str]:
         (Position(moment=BEGAN), {"ShardIteratorType": "AT_TIMESTAMP", "Timestamp": BEGAN}),
     ],
 )
-def test_reading_begins_at_its_position(position: Position, request_: dict[str, Any]) -> None:
-    """At the oldest record, behind or at a record, or at a time."""
+def test_a_read_begins_at_its_position(position: Position, request_: dict[str, Any]) -> None:
+    """That is the oldest record, at or after a record, or a time."""
     one, kinesis, _ = cursor(page(78), position=position)
     one.read()
 
     assert [request_, "first"] == kinesis.calls
 
 
-def test_answers_lead_on() -> None:
-    """Each read goes on from the iterator of the one before, a distance apart."""
+def test_each_read_continues_the_previous_one() -> None:
+    """It uses the previous iterator, after the minimum pause."""
     one, kinesis, clock = cursor(page(1, 2, behind=5000), page(behind=5000), page(3))
     pages = []
     for _ in range(3):
@@ -168,7 +168,7 @@ def test_answers_lead_on() -> None:
     ],
 )
 def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool, ended: bool) -> None:
-    """An empty answer alone says nothing; an iterator that is missing says that nothing ever comes."""
+    """An empty answer alone is not the tip. A missing iterator means that no record will follow."""
     one, _, _ = cursor(answer)
     read = one.read()
 
@@ -176,8 +176,8 @@ def test_the_tip_is_what_kinesis_says_it_is(answer: dict[str, Any], at_tip: bool
     assert (at_tip, ended) == (read.at_tip, read.ended)
 
 
-def test_an_expired_iterator_is_renewed_behind_the_last_record() -> None:
-    """Nothing is read twice, nothing is left out."""
+def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
+    """No record is read twice or left out."""
     one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
@@ -187,8 +187,8 @@ def test_an_expired_iterator_is_renewed_behind_the_last_record() -> None:
     } == kinesis.calls[3]
 
 
-def test_an_iterator_that_expires_before_anything_was_read_begins_again() -> None:
-    """The position is what it was."""
+def test_an_iterator_that_expires_before_any_record_starts_over() -> None:
+    """It begins at the original position."""
     one, kinesis, _ = cursor(page(behind=9), EXPIRED, page(7), position=Position(at=number("7")))
     for _ in range(3):
         one.read()
@@ -197,7 +197,7 @@ def test_an_iterator_that_expires_before_anything_was_read_begins_again() -> Non
 
 
 def test_a_cursor_can_be_moved() -> None:
-    """It goes on from there, whatever its iterator was."""
+    """It continues from the new position, whatever its iterator was."""
     one, kinesis, _ = cursor(page(1, behind=9), page(5))
     one.read()
     one.seek(Position(moment=BEGAN))
@@ -207,8 +207,8 @@ def test_a_cursor_can_be_moved() -> None:
 
 
 @pytest.mark.parametrize("error", THROTTLED)
-def test_a_throttled_read_is_made_again_after_a_growing_pause(error: Exception) -> None:
-    """However often Kinesis throttles: it is never an error, and the pause is no longer than it needs to be."""
+def test_throttled_reads_back_off(error: Exception) -> None:
+    """Throttling is never an error, however often it happens. Pauses grow to five seconds."""
     one, _, clock = cursor(*[error] * 12, page(1))
     pauses = []
     for _ in range(12):
@@ -224,7 +224,7 @@ def test_a_throttled_read_is_made_again_after_a_growing_pause(error: Exception) 
 
 @pytest.mark.parametrize("error", FAILING)
 def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
-    """The fourth failure in a row is one; a read that was answered restarts the count."""
+    """The fourth consecutive failure raises. A successful read restarts the count."""
     one, _, _ = cursor(error, error, error, page(1, behind=9), error, error, error, error)
     for _ in range(7):
         one.read()
@@ -238,7 +238,7 @@ def test_a_read_that_keeps_failing_is_an_error(error: Exception) -> None:
     ["ResourceNotFoundException", "AccessDeniedException", "KMSDisabledException", "ValidationException"],
 )
 def test_a_definite_refusal_is_an_error_at_once(code: str) -> None:
-    """Asking again would get the same answer, seconds later."""
+    """A retry would get the same answer, seconds later."""
     one, _, clock = cursor(client_error(code, "GetRecords"))
 
     with pytest.raises(ShardUnreadableError):
@@ -246,7 +246,7 @@ def test_a_definite_refusal_is_an_error_at_once(code: str) -> None:
     assert BEGAN == clock.now()
 
 
-def test_a_record_that_the_shard_never_had_is_an_error_of_its_own() -> None:
+def test_a_record_that_the_shard_never_had_has_its_own_error() -> None:
     """The caller can begin elsewhere."""
     one, _, _ = cursor(client_error("InvalidArgumentException", "GetShardIterator"))
 
@@ -254,8 +254,8 @@ def test_a_record_that_the_shard_never_had_is_an_error_of_its_own() -> None:
         one.read()
 
 
-def test_pages_are_read_until_the_shard_has_ended() -> None:
-    """Pauses are waited for, refused reads are left out."""
+def test_pages_yields_until_the_shard_ends() -> None:
+    """It waits between reads and skips throttled ones."""
     shards, kinesis, clock = reader(page(1, behind=9), THROTTLED[0], page(2), page(3, ended=True))
     pages = list(shards.pages(SHARD, Position()))
 
@@ -265,7 +265,7 @@ def test_pages_are_read_until_the_shard_has_ended() -> None:
 
 
 def test_no_page_is_read_when_the_time_is_up() -> None:
-    """The pause before a read counts too: the caller is told at once, not after the pause."""
+    """The pause before a read counts too, so the caller is told at once and not after the pause."""
     shards, kinesis, clock = reader(page(1, behind=9), page(2, behind=9), page(3))
     pages = list(shards.pages(SHARD, Position(), until=BEGAN + 0.5))
 
@@ -278,7 +278,7 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
 def read(
     shards: Shards, clock: ManualClock, first: Number, last: Number, seconds: float = 10.0
 ) -> list[Number]:
-    """Return the numbers of a stretch's records."""
+    """Return the sequence numbers of a stretch's records."""
     return [
         record.number for record in shards.read(SHARD, first, last, 3, Deadline(clock, clock.now() + seconds))
     ]
@@ -298,7 +298,7 @@ SEVEN, NINE = number("7"), number("9")
     ],
 )
 def test_a_stretch_is_read_to_its_end(script: Any) -> None:
-    """Over empty pages and expired iterators, and no further than its last record."""
+    """It is read across empty pages and expired iterators, and no further than its last record."""
     shards, kinesis, clock = reader(*script)
 
     assert [SEVEN, number("8"), NINE] == read(shards, clock, SEVEN, NINE)
@@ -306,8 +306,8 @@ def test_a_stretch_is_read_to_its_end(script: Any) -> None:
 
 
 @pytest.mark.parametrize(("expected", "limit"), [(3, 4), (9_999, 10_000), (20_000, 10_000)])
-def test_a_stretch_leaves_what_is_behind_it_to_the_shards_other_readers(expected: int, limit: int) -> None:
-    """A read costs what it returns, and one record more tells whether there are others between the expected ones."""
+def test_a_stretch_limits_its_read_to_the_expected_records_and_one_more(expected: int, limit: int) -> None:
+    """A read costs what it returns; one more record shows whether the expected ones have others between them."""
     shards, kinesis, clock = reader(page(7, 8, 9, 10, behind=9))
     shards.read(SHARD, SEVEN, NINE, expected, Deadline(clock, clock.now() + 10.0))
 
@@ -317,7 +317,7 @@ def test_a_stretch_leaves_what_is_behind_it_to_the_shards_other_readers(expected
 @pytest.mark.parametrize(
     "script", [(page(7, behind=9), page()), (page(7, ended=True),), (page(7, 10, behind=9),)]
 )
-def test_a_stretch_of_which_records_are_not_there_is_returned_without_them(script: Any) -> None:
+def test_a_stretch_with_missing_records_is_returned_without_them(script: Any) -> None:
     """The caller knows how many there must be."""
     shards, _, clock = reader(*script)
 
@@ -325,7 +325,7 @@ def test_a_stretch_of_which_records_are_not_there_is_returned_without_them(scrip
 
 
 def test_a_stretch_that_is_not_read_in_time_is_an_error() -> None:
-    """Half a stretch is never taken for the whole."""
+    """Part of a stretch never counts as the whole."""
     shards, _, clock = reader(page(7, behind=9), page(behind=9))
 
     with pytest.raises(ShardUnreadableError, match="time was up"):
@@ -335,14 +335,14 @@ def test_a_stretch_that_is_not_read_in_time_is_an_error() -> None:
 # The stream
 
 
-def recreated(kinesis: Any, shards: int = 1) -> None:
+def recreate(kinesis: Any, shards: int = 1) -> None:
     """Delete the stream and create it again."""
     kinesis.delete_stream(StreamName=STREAM)
     kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
 
 
 def one_shard() -> tuple[Any, Shards, ManualClock]:
-    """Return a stream of one shard, whose calls are watched."""
+    """Return a stream of one shard with its calls recorded."""
     clock = ManualClock()
     kinesis = Meddled(MemoryKinesis(clock.now))
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
@@ -357,8 +357,8 @@ def start_of(kinesis: Any) -> str:
     return start
 
 
-def test_a_chain_is_named_by_where_its_shard_begins() -> None:
-    """It is asked for once, as long as batches follow one another."""
+def test_a_chain_is_named_by_its_shard_s_first_number() -> None:
+    """Shards are listed once, as long as batches keep coming."""
     kinesis, shards, clock = one_shard()
     for _ in range(9):
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD)
@@ -367,12 +367,12 @@ def test_a_chain_is_named_by_where_its_shard_begins() -> None:
     assert 1 == kinesis.calls.count("list_shards")
 
 
-def test_a_stream_that_was_created_again_has_other_chains() -> None:
-    """After a pause in which that can have happened the shards are listed again, also after a clock that was set back."""
+def test_a_recreated_stream_has_other_chains() -> None:
+    """Shards are listed again after a pause in which it may have been recreated, or if the clock went back."""
     kinesis, shards, clock = one_shard()
     for pause in (BELIEVED_SECONDS + 0.1, -1.0):
         before = shards.chain(SHARD)
-        recreated(kinesis)
+        recreate(kinesis)
         clock.time += pause
 
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD) != before
@@ -380,7 +380,7 @@ def test_a_stream_that_was_created_again_has_other_chains() -> None:
 
 
 def test_a_shard_that_is_not_listed_has_no_chain() -> None:
-    """One that came by a reshard is found; what is not there is never guessed, and not remembered as missing."""
+    """A missing shard is neither guessed nor remembered as missing, so one from a reshard is found."""
     kinesis, shards, _ = one_shard()
     shards.chain(SHARD)
     child = "shardId-000000000001"
@@ -394,7 +394,7 @@ def test_a_shard_that_is_not_listed_has_no_chain() -> None:
 @pytest.mark.parametrize("error", [*THROTTLED, *FAILING])
 @pytest.mark.parametrize("act", [lambda one: one.chain(SHARD), lambda one: list(one.all())])
 def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any], error: Exception) -> None:
-    """What the stream is like is never guessed."""
+    """The stream's state is never guessed."""
 
     def fail(_: Any) -> None:
         raise error
@@ -409,7 +409,7 @@ def test_a_stream_that_does_not_answer_is_an_error(act: Callable[[Shards], Any],
 
 
 def split_stream() -> tuple[MemoryKinesis, Shards]:
-    """Return a stream of one shard that was split in the middle."""
+    """Return a stream of one shard that was split in half."""
     clock = ManualClock()
     kinesis = MemoryKinesis(clock.now)
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
@@ -418,8 +418,8 @@ def split_stream() -> tuple[MemoryKinesis, Shards]:
     return kinesis, Shards(kinesis, STREAM, clock)
 
 
-def test_all_shards_are_listed_with_the_keys_that_they_take() -> None:
-    """Parents before children; each range ends with its last key."""
+def test_lists_all_shards_with_their_hash_keys() -> None:
+    """Parents come before children, and each range includes its last key."""
     _, shards = split_stream()
 
     assert [
@@ -429,8 +429,8 @@ def test_all_shards_are_listed_with_the_keys_that_they_take() -> None:
     ] == [(shard.shard_id, shard.keys, shard.is_open) for shard in shards.all()]
 
 
-def test_the_list_of_shards_goes_on() -> None:
-    """A page of it is not all of it."""
+def test_the_list_of_shards_may_have_several_pages() -> None:
+    """All of them are read."""
     kinesis, _ = split_stream()
     paged = Meddled(kinesis)
     paged.before["list_shards"] = lambda request: request.update(MaxResults=1)
@@ -440,7 +440,7 @@ def test_the_list_of_shards_goes_on() -> None:
 
 
 def shard_at(first: int, last: int) -> Any:
-    """Return a client of a stream with one shard that takes these hash keys."""
+    """Return a client of a stream with one shard of these hash keys."""
     described = {
         "ShardId": SHARD,
         "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(last)},
@@ -450,8 +450,8 @@ def shard_at(first: int, last: int) -> Any:
 
 
 @given(st.text(min_size=1, max_size=20))
-def test_a_shard_takes_the_keys_at_both_of_its_borders(partition_key: str) -> None:
-    """A record whose hash is a shard's first or last is on that shard; its neighbours' are not."""
+def test_a_shard_includes_the_keys_at_both_borders(partition_key: str) -> None:
+    """A record whose hash is a shard's first or last is on that shard; those next to it are not."""
     key = int(hashlib.md5(partition_key.encode()).hexdigest(), 16)
 
     def takes(first: int, last: int) -> bool:
@@ -466,8 +466,8 @@ def test_a_shard_takes_the_keys_at_both_of_its_borders(partition_key: str) -> No
 
 
 @given(st.text(min_size=1, max_size=20))
-def test_a_key_is_hashed_as_kinesis_does(partition_key: str) -> None:
-    """A record is on the shard that its key's hash says."""
+def test_keys_are_hashed_as_kinesis_does(partition_key: str) -> None:
+    """A record is on the shard with its key's hash."""
     kinesis, shards = split_stream()
     put = kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey=partition_key)
 

@@ -42,20 +42,20 @@ PENDING, SPLIT = Entry(State.PENDING, 1), Entry(State.SPLIT, 2)
 
 
 @given(owners)
-def test_an_owner_comes_back_from_its_name(owner: Owner) -> None:
-    """An account, with or without the key that its rows came by."""
+def test_owners_round_trip_through_their_names(owner: Owner) -> None:
+    """An owner is an account, with a key id if its rows came by a revoked key."""
     assert owner == Owner.parse(owner.name)
 
 
 @given(groups)
-def test_a_group_comes_back_from_its_name(group: Group) -> None:
-    """A table's rows, or what could not become rows."""
+def test_groups_round_trip_through_their_names(group: Group) -> None:
+    """A group is a table's rows, or originals that could not become rows."""
     assert group == Group.parse(group.name)
 
 
 @given(keys)
-def test_a_chunk_s_key_comes_back_from_its_name(one: ChunkKey) -> None:
-    """A planned chunk, or a half of one however deep."""
+def test_chunk_keys_round_trip_through_their_names(one: ChunkKey) -> None:
+    """A key is that of a planned chunk, or of a half at any depth."""
     assert one == ChunkKey.parse(one.name)
 
 
@@ -69,28 +69,28 @@ def test_a_chunk_s_key_comes_back_from_its_name(one: ChunkKey) -> None:
         (KEY._replace(part=EXPIRED), "shop/views/-1"),
     ],
 )
-def test_names_stay_what_they_are(one: ChunkKey, name: str) -> None:
-    """Names are in the ledger, in objects, and part of the ids under which rows travel."""
+def test_chunk_names_are_stable(one: ChunkKey, name: str) -> None:
+    """Names are in the ledger and in objects, and part of the unique ids that rows are sent under."""
     assert name == one.name
 
 
 @pytest.mark.parametrize(
     "name", ["", "0", "shop/views", "/0", "shop/views/", "shop/views/0.2", "shop/views/0.01", "shop/views/x"]
 )
-def test_other_texts_are_not_names(name: str) -> None:
-    """What does not name a chunk is refused."""
+def test_texts_that_do_not_name_a_chunk_are_rejected(name: str) -> None:
+    """Each part of a name is required, and its numbers must be numbers."""
     with pytest.raises(ValueError, match=r"does not name a chunk|invalid literal"):
         ChunkKey.parse(name)
 
 
 @pytest.mark.parametrize("code", get_args(Code))
-def test_what_could_not_become_rows_is_never_taken_for_rows(code: str) -> None:
-    """It goes nowhere, and the reason is its code."""
+def test_originals_that_are_not_rows_are_never_deliverable(code: str) -> None:
+    """Their code is the reason."""
     assert NotDeliverable(code) == span().destination(ChunkKey(Group(Owner("shop"), "", code), 0))
 
 
 def test_an_entry_s_database_replaces_the_plan_s() -> None:
-    """A chunk that was redriven elsewhere stays there."""
+    """A chunk that was redriven to another database stays there."""
     moved = span(entries={KEY: Entry(State.IN_DOUBT, 2, database="new_db")})
 
     assert Database("shop_db") == span().destination(KEY)
@@ -121,16 +121,16 @@ def test_ids_differ_with_everything_that_matters() -> None:
     assert base.object_id(KEY) == base.object_id(HALVES[1])
 
 
-def test_an_id_is_that_of_the_entry_s_generation() -> None:
-    """Unless another one is asked for."""
+def test_an_id_defaults_to_the_entry_s_generation() -> None:
+    """Another generation can be given."""
     again = span(entries={KEY: Entry(State.IN_DOUBT, 2, generation=3)})
 
     assert again.unique_id(KEY, "shop_db", 3) == again.unique_id(KEY, "shop_db")
     assert span().unique_id(KEY, "shop_db", 0) == span().unique_id(KEY, "shop_db")
 
 
-def test_an_id_stays_what_it_is() -> None:
-    """A chunk that is in doubt when the code changes must still travel under the same id."""
+def test_ids_are_stable() -> None:
+    """A chunk in doubt must be sent under the same id after a deploy."""
     assert "812cf8eb28f5121756c68464233b7909" == span().unique_id(KEY, "shop_db", 0)
     assert "cf76f78000dc733978b5b5a1ce107b7c" == span().object_id(KEY)
 
@@ -140,7 +140,7 @@ def test_an_id_stays_what_it_is() -> None:
 
 @given(st.integers(0, 300), st.integers(0, 9))
 def test_halves_hold_the_positions_of_the_whole_in_order(rows: int, depth: int) -> None:
-    """Halved as often as one likes, each position is in one leaf, and no leaf is larger than its share."""
+    """At any depth, each position is in one leaf, and no leaf exceeds its share."""
     leaves = [KEY]
     for _ in range(depth):
         leaves = [half for leaf in leaves for half in leaf.halves]
@@ -162,21 +162,21 @@ def test_halves_hold_the_positions_of_the_whole_in_order(rows: int, depth: int) 
         ("1", 1, range(1)),
     ],
 )
-def test_halves_stay_what_they_are(path: str, rows: int, positions: range) -> None:
-    """A half that is in doubt when the code changes must hold the same rows."""
+def test_the_rows_of_a_half_are_stable(path: str, rows: int, positions: range) -> None:
+    """A half in doubt must hold the same rows after a deploy."""
     assert list(positions) == list(KEY._replace(path=path).within(rows))
 
 
 @given(keys)
 def test_halves_belong_to_their_planned_chunk(one: ChunkKey) -> None:
-    """Whatever is halved, group and part stay, and the planned chunk is its own."""
+    """Halving keeps group and part, and a planned chunk is its own planned chunk."""
     assert one.planned == one.halves[0].planned == one.halves[1].planned == one.planned.planned
     assert "" == one.planned.path
     assert one.halves[0] != one.halves[1]
 
 
 def tree(*states: tuple[str, State], digest: str = "", done: bool = False) -> Span:
-    """Return a span with the shop's views in these leaves, by path."""
+    """Return a span with the shop's views split into leaves with these paths and states."""
     entries = {KEY._replace(path=path): Entry(state, 1, digest=digest) for path, state in states}
     for path, _ in states:
         for length in range(len(path)):
@@ -184,8 +184,8 @@ def tree(*states: tuple[str, State], digest: str = "", done: bool = False) -> Sp
     return span(entries=entries, done=done)
 
 
-def test_leaves_stand_for_a_split_chunk() -> None:
-    """A chunk without an entry, or with another one, stands for itself."""
+def test_leaves_replace_a_split_chunk() -> None:
+    """A chunk that is not split is its own leaf."""
     split = tree(("0", State.PARKED), ("10", State.DELIVERED), ("11", State.DEAD_LETTER))
 
     assert [KEY] == list(span().leaves(KEY))
@@ -194,16 +194,16 @@ def test_leaves_stand_for_a_split_chunk() -> None:
 
 
 @pytest.mark.parametrize("state", sorted(FINAL))
-def test_halves_that_end_alike_become_one(state: State) -> None:
-    """Whole subtrees become one entry, with the rows of all, so that splits do not fill the item for good."""
+def test_halves_with_the_same_final_state_are_joined(state: State) -> None:
+    """Whole subtrees become one entry with all their rows, so that splits do not fill the item for good."""
     split = tree(("0", state), ("10", state), ("11", State.PARKED))
     joined = split.with_entries({KEY._replace(path="11"): Entry(state, 1)})
 
     assert {KEY: Entry(state, 3)} == joined.entries
 
 
-def test_halves_that_end_differently_stay() -> None:
-    """Delivered rows are not counted as dropped ones."""
+def test_halves_with_different_final_states_stay() -> None:
+    """Delivered rows do not count as dropped."""
     split = tree(("0", State.DELIVERED), ("10", State.DELIVERED), ("11", State.DEAD_LETTER))
     ended = split.with_entries({KEY._replace(path="11"): DROPPED})
 
@@ -218,7 +218,7 @@ def test_halves_that_end_differently_stay() -> None:
 
 
 def test_joined_halves_keep_their_object() -> None:
-    """A chunk that was set aside in halves has an object, which the entry that stands for both still names."""
+    """The joined entry still names the object that the chunk was set aside in."""
     split = tree(("0", State.DEAD_LETTER), ("1", State.DEAD_LETTER), digest="d1", done=True)
     joined = split.with_entries({half: Entry(State.DROPPED, 1, digest="d1") for half in HALVES})
 
@@ -226,8 +226,8 @@ def test_joined_halves_keep_their_object() -> None:
     assert joined.is_final(KEY)
 
 
-def test_halves_that_are_all_delivered_leave_nothing_in_a_done_span() -> None:
-    """Not even the note that their chunk was split."""
+def test_delivered_halves_leave_no_entry_in_a_done_span() -> None:
+    """Not even the split is kept."""
     split = tree(("0", State.PARKED), ("10", State.PARKED), ("11", State.PARKED), done=True)
     first = split.with_entries(dict.fromkeys((HALVES[0], HALVES[1]._replace(path="10")), DELIVERED))
     second = first.with_entries({HALVES[1]._replace(path="11"): DELIVERED})
@@ -239,8 +239,8 @@ def test_halves_that_are_all_delivered_leave_nothing_in_a_done_span() -> None:
     assert second.is_final(KEY)
 
 
-def test_a_done_span_keeps_no_entry_of_what_is_delivered() -> None:
-    """It needs none; an open span does, and so does a chain of the overflow queue, where it tells what was sent."""
+def test_a_done_span_keeps_no_entries_of_delivered_chunks() -> None:
+    """Open spans and chains of the overflow queue keep them, since they show what was sent."""
     entries = {
         KEY: DELIVERED,
         key("shop/views/1"): Entry(State.DELIVERED, 1, digest="d1"),
@@ -277,7 +277,7 @@ def test_a_done_span_keeps_no_entry_of_what_is_delivered() -> None:
 def test_a_chunk_is_final_when_all_its_leaves_are(
     states: list[tuple[str, State]], final: bool, done: bool
 ) -> None:
-    """Only then may its object go; asked of a half, the answer is its planned chunk's."""
+    """Only then may its object be deleted. For a half, the answer is its planned chunk's."""
     one = tree(*states, done=done)
 
     assert final == one.is_final(KEY)
@@ -285,14 +285,14 @@ def test_a_chunk_is_final_when_all_its_leaves_are(
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_what_has_no_entry_is_final_once_the_span_is_done(done: bool) -> None:
-    """Then nothing of it is pending: it is delivered."""
+def test_a_chunk_without_an_entry_is_final_once_the_span_is_done(done: bool) -> None:
+    """It is then delivered, and before that pending."""
     assert done == span(done=done).is_final(KEY)
     assert (State.DELIVERED if done else State.PENDING) is span(done=done).entry(KEY).state
 
 
 def test_a_pending_chunk_may_have_been_sent_since_its_plan() -> None:
-    """Whoever planned a span and died may have sent it."""
+    """The invocation that planned it may have sent it before it died."""
     assert 1_700_000_000_000 == span().entry(KEY).since
 
 
@@ -310,10 +310,10 @@ def test_a_pending_chunk_may_have_been_sent_since_its_plan() -> None:
         ([("", State.DELIVERED)], False, False),
     ],
 )
-def test_a_span_is_settled_when_nothing_can_follow(
+def test_a_span_is_settled_when_nothing_is_left_to_do(
     states: list[tuple[str, State]], done: bool, settled: bool
 ) -> None:
-    """Only then may the ledger forget it."""
+    """Only then may the ledger let it expire."""
     made = Delivery()
     _, open_span = made.ledger.append(tree(*states, done=done))
     made.ledger.update(open_span)
@@ -346,7 +346,7 @@ def longest(rows: int = 10**7) -> Entry:
 
 
 def largest_plan(cut: Cut, rows: int) -> Span:
-    """Return the span with the most groups of that many rows, of the longest names, that may be planned."""
+    """Return the largest span that may be planned, with this many rows in each group."""
     counts: dict[Group, int] = {}
     destinations: dict[Owner, Database] = {}
     for serial in count():
@@ -367,8 +367,8 @@ def largest_plan(cut: Cut, rows: int) -> Span:
 
 
 @pytest.mark.parametrize(("cut", "rows"), [(UNCUT, 10**4), (Cut(10, 1 << 20), 95), (Cut(2, 1 << 20), 501)])
-def test_a_span_fits_its_item_whatever_becomes_of_its_chunks(cut: Cut, rows: int) -> None:
-    """Planned to the limit, with every chunk set aside at its longest, and then split as far as is allowed."""
+def test_a_span_fits_its_item_whatever_happens_to_its_chunks(cut: Cut, rows: int) -> None:
+    """Even if planned to the limit, with every chunk set aside at its longest and split as far as allowed."""
     planned = largest_plan(cut, rows)
     parts = range(1 + 2 * rows // cut.rows)
     aside = planned.with_entries(
@@ -387,7 +387,7 @@ def test_a_span_fits_its_item_whatever_becomes_of_its_chunks(cut: Cut, rows: int
 
 
 def test_an_item_has_room_for_splits() -> None:
-    """An ordinary chunk can be halved down to its rows, and an item that is full says so."""
+    """An ordinary chunk can be halved down to its rows. A full item allows no further split."""
     one, depth = span(), KEY
     for _ in range(20):
         assert one.can_split(depth)
@@ -404,21 +404,21 @@ def test_an_item_has_room_for_splits() -> None:
     [
         ({}, {}, 0),
         ({VIEWS: 1}, {}, 10 + 16 + 340),
-        ({VIEWS: 10}, {}, 10 + 16 + 5 * 340),  # as many parts as there can be, and one more
+        ({VIEWS: 10}, {}, 10 + 16 + 5 * 340),  # the most possible parts, and one more
         ({VIEWS: 10, Group(Owner("shop"), "", "x"): 1}, {}, 1726 + 7 + 16 + 337),
         ({}, {Owner("shop"): Database("shop_db"), Owner("a"): NotDeliverable("gone")}, 11 + 16 + 6 + 16),
     ],
 )
-def test_a_plan_s_size_is_an_entry_for_each_part(
+def test_a_plan_s_size_has_one_entry_per_part(
     counts: dict[Group, int], destinations: dict[Owner, Destination], size: int
 ) -> None:
-    """Names are counted by their length, and an entry as the longest that there is."""
+    """Names count with their length, and each entry with the maximum."""
     assert size == plan_bytes(counts, destinations, Cut(5, 1))
 
 
 @pytest.mark.parametrize("half", [False, True])
 def test_a_chunk_is_split_only_if_the_item_has_room_for_both_halves(half: bool) -> None:
-    """To the byte; entries of halves that are there count with their names, others are part of the plan."""
+    """The limit is exact to the byte. Existing halves count with their names; others are part of the plan."""
     other = key("shop/clicks/0")
     entries = {other: PENDING, **({other.halves[0]: PENDING} if half else {})}
     taken = half * (330 + len("shop/clicks/0.0")) + 2 * (330 + len("shop/views/0.0"))
@@ -432,13 +432,13 @@ def test_a_chunk_is_split_only_if_the_item_has_room_for_both_halves(half: bool) 
     assert not too_long.can_split(KEY)
 
 
-def test_a_settled_span_is_remembered_for_longer_than_any_stream_keeps_records() -> None:
+def test_settled_spans_outlive_the_longest_retention() -> None:
     """Kinesis keeps records for at most 365 days."""
     assert 366 * 86_400 == SECONDS_KEPT
 
 
 def test_a_new_span_has_nothing_but_its_plan() -> None:
-    """It is open, at its first version, and nobody has written it."""
+    """It is open, at its first version, and without a writer."""
     made = Span(CHAIN, number("1"), number("2"), number("3"), 0, {}, UNCUT, {})
 
     assert (0, frozenset(), 1, "") == (made.records, made.ignored, made.version, made.writer)
@@ -446,19 +446,19 @@ def test_a_new_span_has_nothing_but_its_plan() -> None:
     assert (b"", None, False) == (made.digest, made.archived, made.in_order)
 
 
-def test_spans_that_differ_in_when_they_were_settled_are_the_same() -> None:
-    """The ledger notes that time on its own, and no write is owed for it."""
+def test_spans_are_equal_whenever_they_were_settled() -> None:
+    """The ledger notes that time itself, so a difference needs no write."""
     assert span() == replace(span(), settled_at=1)
 
 
 @pytest.mark.parametrize(("place", "expected"), [("0", False), ("1", True), ("9", True), ("10", False)])
 def test_a_span_has_the_records_from_its_first_to_its_last(place: str, expected: bool) -> None:
-    """Both included."""
+    """Both are included."""
     assert expected is span().has(number(place))
 
 
 def test_a_span_is_whole_with_exactly_its_records() -> None:
-    """Their number must be right, and their digest where the plan has one."""
+    """Their number must match, and their digest if the plan has one."""
     numbers = [number("1"), number("9")]
     unnamed = span()
     named = span(digest=bytes.fromhex("3f942e535dcca6cc"))
@@ -468,8 +468,8 @@ def test_a_span_is_whole_with_exactly_its_records() -> None:
     assert [False, False] == [one.is_whole(numbers[:1]) for one in (unnamed, named)]
 
 
-def test_the_archive_s_times_are_those_of_the_earliest_and_the_latest_record() -> None:
-    """Kinesis' arrival times need not be in order. Without days, nothing is archived."""
+def test_the_archive_has_the_earliest_and_the_latest_arrival() -> None:
+    """Kinesis' arrival times need not be in order. With 0 days, nothing is archived."""
     records = [Record(number(str(at)), at, "shop", "", 0, "r", 0, ()) for at in (2.5, 1.25, 3.0625, 2.0)]
 
     assert Archived(1250, 3062, 30) == Archived.of(records, 30)
@@ -485,13 +485,13 @@ def test_the_archive_s_times_are_those_of_the_earliest_and_the_latest_record() -
         (Group(Owner("shop"), "views", "wrong_type", is_rejected=True), True),
     ],
 )
-def test_what_comes_from_several_tables_or_is_rejected_is_gathered(group: Group, expected: bool) -> None:
-    """Blocks of several records are joined in it, so none of them is its source alone."""
+def test_groups_of_several_tables_and_of_rejected_events_are_gathered(group: Group, expected: bool) -> None:
+    """They join blocks of several records, so none of those is the only source."""
     assert expected is group.is_gathered
 
 
-def test_what_is_joined_makes_room_again() -> None:
-    """Splits that have ended do not keep others from being split."""
+def test_joined_halves_make_room_for_new_splits() -> None:
+    """Otherwise finished splits would keep other chunks from being split."""
     one = tree(("0", State.PENDING), ("1", State.PENDING))
     joined = one.with_entries(dict.fromkeys(HALVES, DELIVERED))
 

@@ -1,4 +1,4 @@
-"""An account has as many tables as its limit says, and what is over becomes one dead letter for each span."""
+"""An account may have a limited number of tables. Rows over the limit become one dead letter per span."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ LIMIT = 200
 
 
 def delivery(**limits: int) -> Delivery:
-    """Return a delivery with an account that has these limits, and another one."""
+    """Return a delivery with one account that has these limits, and another account."""
     made = Delivery()
     made.map(news="news_db")
     account = Account("shop_db", limits=AccountLimits(**limits))
@@ -30,7 +30,7 @@ def tables(begin: int, end: int) -> dict[str, list[dict[str, Any]]]:
 
 
 def put(made: Delivery, begin: int, end: int, each: int = 20, account: str = "shop") -> None:
-    """Put rows of tables on the stream, in records of so many tables."""
+    """Put rows of these tables on the stream, `each` tables to a record."""
     made.put(
         *(
             envelope(account, tables(first, min(end, first + each)), request_id=f"r{account}{first}")
@@ -40,12 +40,12 @@ def put(made: Delivery, begin: int, end: int, each: int = 20, account: str = "sh
 
 
 def created(made: Delivery, database: str = "shop_db") -> int:
-    """Return how many tables a database has."""
+    """Return the number of tables in a database."""
     return len(made.td.counts().get(database, {}))
 
 
 def test_tables_are_created_up_to_the_limit() -> None:
-    """The rows of all others become one dead letter, in one object, whatever their number."""
+    """The rows of all other tables become one dead letter in one object."""
     made = delivery()
     put(made, 0, 1000)
 
@@ -61,8 +61,8 @@ def test_tables_are_created_up_to_the_limit() -> None:
     assert {name: (1, one[0]) for name, one in tables(LIMIT, 1000).items()} == kept
 
 
-def test_tables_that_are_there_stay_in_use() -> None:
-    """New ones of the next span are over the limit; a fresh function instance knows that from the ledger."""
+def test_existing_tables_stay_in_use_at_the_limit() -> None:
+    """Only new tables of later spans are over the limit. A fresh sandbox knows that from the ledger."""
     made = delivery(tables=30)
     put(made, 0, 30)
     assert made.deliver() is None
@@ -78,7 +78,7 @@ def test_tables_that_are_there_stay_in_use() -> None:
 
 
 def test_other_accounts_are_not_affected() -> None:
-    """Each has a limit of its own, and its own chunk for what is over."""
+    """Each account has its own limit and its own dead letter."""
     made = delivery(tables=1)
     put(made, 0, 50)
     put(made, 0, 50, account="news")
@@ -87,8 +87,8 @@ def test_other_accounts_are_not_affected() -> None:
     assert (1, 50) == (created(made), created(made, "news_db"))
 
 
-def test_an_ordinary_account_costs_nothing() -> None:
-    """The ledger is asked when a table is created, and when a span has more new ones than the account may have."""
+def test_an_account_below_its_limit_costs_no_call() -> None:
+    """The ledger is read only for new tables, or if a span has more than the account may have."""
     made = delivery()
     for number in range(LIMIT):
         made.wiring.treasure_data.create_database("shop_db", 1)
@@ -100,18 +100,18 @@ def test_an_ordinary_account_costs_nothing() -> None:
     assert ["query", "put_item", "update_item"] == made.dynamodb.calls
 
 
-def few(made: Delivery) -> None:
-    """Deliver as many new tables as fit, and as many again."""
+def deliver_few_tables(made: Delivery) -> None:
+    """Deliver two new tables in one span, and two more in the next."""
     put(made, 0, 2)
     put(made, 2, 4)
     assert made.deliver(0, 1) is None
     assert made.deliver(1, 2) is None
 
 
-def test_few_new_tables_are_refused_one_by_one() -> None:
-    """Where they are so few that nobody looked before: each is a dead letter of its own, once."""
+def test_few_new_tables_become_separate_dead_letters() -> None:
+    """They are too few for the limit to be checked before the plan. From the next span on they are one."""
     made = delivery(tables=2)
-    few(made)
+    deliver_few_tables(made)
     assert [("dead_letter", "too_many_tables", 1)] * 2 == list(made.aside().values())
     put(made, 4, 6)
 
@@ -120,10 +120,10 @@ def test_few_new_tables_are_refused_one_by_one() -> None:
     assert 2 == created(made)
 
 
-def test_a_higher_limit_lets_dead_letters_go() -> None:
-    """Those that are chunks of one table are sent by the redrive."""
+def test_a_higher_limit_lets_the_redrive_deliver() -> None:
+    """It sends dead letters that are chunks of one table."""
     made = delivery(tables=2)
-    few(made)
+    deliver_few_tables(made)
     account = Account("shop_db", limits=AccountLimits(tables=9))
     made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
     made.clock.sleep(61)
@@ -132,8 +132,8 @@ def test_a_higher_limit_lets_dead_letters_go() -> None:
     assert (4, {}) == (created(made), made.aside())
 
 
-def test_two_that_create_tables_at_once_keep_to_the_limit() -> None:
-    """Both want the same number; one of them looks again."""
+def test_concurrent_creations_keep_to_the_limit() -> None:
+    """Both want the same number, and the loser reads again."""
     made = delivery()
     ledger, raced = made.ledger, []
 
@@ -151,7 +151,7 @@ def test_two_that_create_tables_at_once_keep_to_the_limit() -> None:
 
 
 def test_without_the_ledger_no_table_is_created() -> None:
-    """The rows are parked, as where Treasure Data does not create one."""
+    """The rows are parked, as when Treasure Data fails to create a table."""
     made = delivery()
     put(made, 0, 1)
 
@@ -170,8 +170,8 @@ def test_without_the_ledger_no_table_is_created() -> None:
 
 
 @pytest.mark.parametrize("later", [10, 400])
-def test_a_span_is_carried_out_as_it_was_planned(later: int) -> None:
-    """Whatever the limit is by then: the invocation that planned it has ended before anything was sent."""
+def test_a_span_is_executed_as_planned(later: int) -> None:
+    """The limit changes after an invocation planned the span and before the next one finishes it."""
     made = delivery(tables=40)
     put(made, 0, 60)
 
@@ -192,8 +192,8 @@ def test_a_span_is_carried_out_as_it_was_planned(later: int) -> None:
     assert 60 == len(made.td.imports()) + sum(rows for *_, rows in made.aside().values())
 
 
-def test_a_forced_replay_leaves_out_what_was_over() -> None:
-    """It was never delivered, and is sent by other ways."""
+def test_a_forced_replay_skips_rows_over_the_limit() -> None:
+    """They were never delivered, so there is nothing to repeat."""
     made = delivery(tables=40)
     put(made, 0, 60)
     made.deliver()
