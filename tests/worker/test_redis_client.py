@@ -1,4 +1,4 @@
-"""Signing in to Redis with IAM: the token, and what its users may do on a real Valkey."""
+"""IAM authentication to Redis: the token, and what its users may do on a real Valkey."""
 
 import hashlib
 import hmac
@@ -28,7 +28,7 @@ ACCOUNT_KEYS = AccountKeys("sluice-dev-Ledger-1ABC2DEF3GHI")
 
 
 def signature(token: str, secret: str) -> str:
-    """Compute what the signature of a presigned GET has to be, from AWS's description of Signature Version 4."""
+    """Compute the expected signature of a presigned GET, following AWS's description of Signature Version 4."""
     parts = urlsplit(f"https://{token}")
     query = sorted((name, value) for name, value in parse_qsl(parts.query) if name != "X-Amz-Signature")
     given = dict(query)
@@ -58,7 +58,7 @@ def signature(token: str, secret: str) -> str:
 
 
 def test_a_token_is_a_signed_request_to_connect() -> None:
-    """It names the cache in lower case, its user and the kind of cache; its signature is AWS's, over all of that."""
+    """It names the cache in lower case, its user and kind of cache, all covered by an AWS signature."""
     address, user = iam_user(
         "rediss://sluice-reader@sluice-a1.public.serverless.eu-central-1.cache.amazonaws.com:6379/?cache=Sluice-Dev",
         "eu-central-1",
@@ -87,8 +87,8 @@ def test_a_token_is_a_signed_request_to_connect() -> None:
     }
 
 
-def test_every_connection_has_a_token_of_its_own() -> None:
-    """Credentials are asked for at each, so that rotated ones are used."""
+def test_every_connection_gets_a_new_token() -> None:
+    """Credentials are read for each one, so rotated ones take effect."""
     keys = iter([KEYS, KEYS._replace(access_key="AKIDROTATED")])
     user = IamUser("sluice-reader", "sluice-dev", "us-east-1", lambda: next(keys))
     tokens = [user.get_credentials()[1] for _ in range(2)]
@@ -98,7 +98,7 @@ def test_every_connection_has_a_token_of_its_own() -> None:
 
 @pytest.fixture
 def sign_in(tmp_path: Path) -> Iterator[Any]:
-    """Returns clients of a Valkey behind TLS 1.3 with the template's users, who may give any token, and no other."""
+    """Return a function that connects to a Valkey behind TLS 1.3 with the template's users, who may give any token."""
     server, port = valkey.start(tmp_path, is_quiet=True)
     clients = []
     with TlsFront(port, tmp_path) as front:
@@ -149,12 +149,12 @@ def test_the_administration_writes_and_the_worker_reads(sign_in: Any) -> None:
     ],
 )
 def test_users_may_do_nothing_else(sign_in: Any, user: str, command: tuple[str, ...]) -> None:
-    """The worker cannot write, and neither user reaches other keys or the server's administration."""
+    """The worker cannot write, and neither user can reach other keys or administer the server."""
     with pytest.raises(redis.exceptions.NoPermissionError):
         sign_in(user).execute_command(*command)
 
 
-def test_nobody_else_gets_in(sign_in: Any) -> None:
-    """A user that the cache does not know is refused."""
+def test_unknown_users_are_refused(sign_in: Any) -> None:
+    """Only the template's users exist; the default user is off."""
     with pytest.raises(redis.AuthenticationError):
         sign_in("Somebody").hget("ledger:account:shop", "database")

@@ -1,4 +1,4 @@
-"""Secrets, kept in memory."""
+"""Secrets cached in memory."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from worker.secret import Secret
 
 
 class Secrets:
-    """Secrets Manager with one secret that can be changed, or fail."""
+    """Secrets Manager with one secret that can change or fail."""
 
     def __init__(self, text: str = "one") -> None:
         self.text = text
@@ -33,21 +33,21 @@ def secret(secrets: Secrets, clock: ManualClock | None = None) -> Secret:
 
 
 def missing() -> ClientError:
-    """Return what Secrets Manager answers about a secret without a value."""
+    """Return Secrets Manager's error for a secret without a value."""
     response: Any = {"Error": {"Code": "ResourceNotFoundException"}}
     return ClientError(response, "GetSecretValue")
 
 
-def test_read_once() -> None:
-    """The text is read once, without the white space around it."""
+def test_a_secret_is_read_once() -> None:
+    """Surrounding white space is removed."""
     secrets = Secrets(" text\n")
     one = secret(secrets)
 
     assert [one.get(), one.get(), secrets.reads] == ["text", "text", 1]
 
 
-def test_an_old_text_is_read_again() -> None:
-    """By wish an old text is read again, and kept while that fails."""
+def test_a_secret_older_than_max_age_is_read_again() -> None:
+    """If that fails, the old text stays."""
     secrets, clock = Secrets(), ManualClock()
     one = secret(secrets, clock)
     one.get()
@@ -61,8 +61,8 @@ def test_an_old_text_is_read_again() -> None:
     assert "two" == one.get(max_age=600)
 
 
-def test_a_refused_text_is_read_again() -> None:
-    """After a refusal the text is read again, but not twice within half a minute."""
+def test_a_refused_secret_is_read_again() -> None:
+    """It is read at most once in half a minute."""
     secrets, clock = Secrets(), ManualClock()
     one = secret(secrets, clock)
     one.get()
@@ -89,8 +89,8 @@ def test_a_refused_text_is_read_again() -> None:
         ({"text": "ü"}, "holds no usable text"),
     ],
 )
-def test_unusable_secrets(change: dict[str, Any], message: str) -> None:
-    """A secret without a usable value says what to do, and never what it holds."""
+def test_an_unusable_secret_raises_an_error_with_its_remedy(change: dict[str, Any], message: str) -> None:
+    """The error never contains the secret's text."""
     secrets = Secrets()
     secrets.__dict__.update(change)
     with pytest.raises(SecretUnavailableError, match=message):

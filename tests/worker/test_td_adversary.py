@@ -1,8 +1,8 @@
 """Worker and redrive against an adversary at Treasure Data's address.
 
-To each request it answers what it likes: any documented answer of any call, with any status, cut off or not, and whether the
-request was carried out or not. It is only kept from giving false proof: from the answers that docs/delivery.md says are believed,
-written here once more, it may give those that are true.
+It answers each request as it likes: any documented answer of any call, with any status, cut off or not, whether or not the
+request was carried out. Only false proof is off limits: of the answers that docs/delivery.md says are believed (restated
+here), it gives only true ones.
 """
 
 import json
@@ -52,7 +52,7 @@ def error(status: int) -> dict[str, Any]:
 
 
 def documents(request: Request) -> list[Any]:
-    """Return what Treasure Data may answer to some call, about what this request names or about something else."""
+    """Return documents that some call may answer, about the names in this request or about others."""
     names = [*request.segments, "other", "other", "other"]
     database, table, unique_id = names[3:6]
     checksums = [md5(body, usedforsecurity=False).hexdigest() for body in (request.body, b"", b"other")]
@@ -90,7 +90,7 @@ def documents(request: Request) -> list[Any]:
 
 
 def proves(request: Request, status: int, document: Any) -> bool:
-    """Tell whether an answer would prove something."""
+    """Return whether an answer would prove something."""
     refusal = document == error(status)
     match request.segments[1:]:
         case ("table", "import_with_id", database, table, unique_id, _):
@@ -117,7 +117,7 @@ def proves(request: Request, status: int, document: Any) -> bool:
 
 
 def is_true(request: Request, status: int, document: Any, honest: Response | None) -> bool:
-    """Tell whether a proof is true, after the request was carried out with an honest answer, or was not."""
+    """Return whether a proof is true, given the honest answer if the request was carried out."""
     if "import_with_id" in request.segments:
         is_acceptance = status in (200, 409)
         return is_acceptance is (honest is not None and honest.status == 200)
@@ -129,11 +129,11 @@ def is_true(request: Request, status: int, document: Any, honest: Response | Non
 
 
 class Adversary:
-    """Answers in Treasure Data's place.
+    """Answers in place of Treasure Data.
 
     Args:
-        made: the delivery, whose double carries requests out.
-        draw: of what hypothesis decides.
+        made: the delivery with the double that carries requests out.
+        draw: draws from hypothesis.
     """
 
     def __init__(self, made: Delivery, draw: Any) -> None:
@@ -177,7 +177,7 @@ STEPS = st.sampled_from(("deliver", "redrive", "minutes", "hours", "cold"))
 
 
 def act(made: Delivery, step: str) -> None:
-    """Do one thing that happens to a stack."""
+    """Do one thing that can happen to a stack."""
     match step:
         case "deliver":
             made.deliver()
@@ -193,10 +193,13 @@ def act(made: Delivery, step: str) -> None:
 
 @given(st.data(), st.booleans(), st.lists(STEPS, max_size=8))
 @settings(max_examples=100, deadline=None)
-def test_whatever_is_answered_each_event_ends_in_one_place(
+def test_each_event_ends_in_one_place_whatever_is_answered(
     data: st.DataObject, tables_exist: bool, steps: list[str]
 ) -> None:
-    """In Treasure Data once, or as a dead letter; nothing is lost, duplicated or left in doubt once answers are right."""
+    """That is Treasure Data or a dead letter.
+
+    Once answers are right, nothing is lost, duplicated or in doubt.
+    """
     made = Delivery(unaskable_doubt="keep")
     made.map(**ACCOUNTS)
     if tables_exist:

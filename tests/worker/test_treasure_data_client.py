@@ -1,4 +1,4 @@
-"""What is sent to Treasure Data, and what its answers mean."""
+"""Requests to Treasure Data, and the meaning of its answers."""
 
 import gzip
 import json
@@ -68,8 +68,8 @@ def refusal(status: int, **changes: Any) -> bytes:
         (429, Meaning.PASSING),
     ],
 )
-def test_refusals(status: int, meaning: Meaning) -> None:
-    """Each status has one meaning, and Treasure Data's own error document rules out that the rows were accepted."""
+def test_each_refusal_has_one_meaning(status: int, meaning: Meaning) -> None:
+    """Treasure Data's own error document proves that the rows were not accepted."""
     reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
 
     assert (meaning, True) == (reply.meaning, reply.definitely_not_delivered)
@@ -102,21 +102,21 @@ def test_refusals(status: int, meaning: Meaning) -> None:
         (429, Meaning.PASSING),
     ],
 )
-def test_refusals_by_someone_else(status: int, body: bytes, meaning: Meaning) -> None:
-    """A proxy's page may come after the rows were accepted: it rejects nothing for good, and accepts nothing."""
+def test_refusals_by_anyone_else_prove_nothing(status: int, body: bytes, meaning: Meaning) -> None:
+    """A proxy's page may come after the rows were accepted, so it neither rejects nor accepts them."""
     reply = classify(TdAnswer(status, {}, body), SENT, START)
 
     assert (meaning, False) == (reply.meaning, reply.definitely_not_delivered)
 
 
-def test_an_error_document_may_name_what_conflicts() -> None:
-    """Treasure Data's clients know of `details`."""
+def test_an_error_document_may_have_details() -> None:
+    """Treasure Data's own clients know this member."""
     assert ACCEPTED is classify(TdAnswer(409, {}, refusal(409, details={"conflicts_with": 1})), SENT, START)
 
 
 @pytest.mark.parametrize("status", [301, 307, 408, 500, 502, 503, 504])
 def test_failures_settle_nothing(status: int) -> None:
-    """Whoever wrote the answer: the rows may have been accepted."""
+    """The rows may have been accepted, whoever wrote the answer."""
     reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
 
     assert Reply(Meaning.PASSING, f"http_{status}", definitely_not_delivered=False) == reply
@@ -139,15 +139,15 @@ def test_failures_settle_nothing(status: int) -> None:
         (206, TAKEN, "http_206"),
     ],
 )
-def test_successes_that_prove_nothing(status: int, body: bytes, reason: str) -> None:
-    """Only a 200 is documented, and only what tells the MD5 of our bytes and contradicts nothing we sent."""
+def test_undocumented_successes_prove_nothing(status: int, body: bytes, reason: str) -> None:
+    """Proof is a 200 with the MD5 of our bytes that contradicts nothing we sent."""
     reply = classify(TdAnswer(status, {}, body), SENT, START)
 
     assert Reply(Meaning.PASSING, reason, definitely_not_delivered=False) == reply
 
 
-def test_successes() -> None:
-    """The MD5 proves that Treasure Data has our bytes; another one, that it has others."""
+def test_the_md5_decides_about_a_success() -> None:
+    """Our MD5 proves that Treasure Data has our bytes. Another one proves that it has others."""
     other = json.dumps(SENT | {"md5_hex": "1"}).encode()
 
     assert ACCEPTED is classify(TdAnswer(200, {}, TAKEN), SENT, START)
@@ -172,8 +172,8 @@ def test_successes() -> None:
         ("", 0.0),
     ],
 )
-def test_retry_after(text: str, seconds: float) -> None:
-    """Retry-After is in seconds or a date; what cannot be parsed is ignored."""
+def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
+    """A value that cannot be parsed is ignored."""
     assert seconds == classify(TdAnswer(503, {"Retry-After": text}, b""), SENT, START).retry_after
 
 
@@ -198,8 +198,10 @@ def client_of(
         (Fault(kind=Kind.CLOSE), "connection_lost", False),
     ],
 )
-def test_lost_connections(fault: Fault, reason: str, definitely_not_delivered: bool) -> None:
-    """Only where no connection was made can Treasure Data not have accepted the rows."""
+def test_only_a_failed_connect_proves_that_nothing_was_accepted(
+    fault: Fault, reason: str, definitely_not_delivered: bool
+) -> None:
+    """After a connection is made, the rows may have been accepted."""
     clock = ManualClock()
     td = with_tables(TreasureData(clock=clock), "shop_db.views")
     td.faults.add(fault)
@@ -211,7 +213,7 @@ def test_lost_connections(fault: Fault, reason: str, definitely_not_delivered: b
 
 @contextmanager
 def capture() -> Iterator[tuple[str, list[bytes]]]:
-    """Listen on loopback and keep what arrives, answering as Treasure Data does."""
+    """Listen on loopback, record requests and answer as Treasure Data does."""
     received: list[bytes] = []
     listener = socket.create_server(("127.0.0.1", 0))
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
@@ -248,7 +250,7 @@ def capture() -> Iterator[tuple[str, list[bytes]]]:
 
 
 def parts(request: bytes) -> tuple[bytes, dict[str, str], bytes]:
-    """Return request line, headers by lower-case name, and what the body inflates to."""
+    """Return the request line, the headers by lower-case name, and the inflated body."""
     head, _, body = request.partition(b"\r\n\r\n")
     line, *fields = head.split(b"\r\n")
     headers = dict(field.decode().split(": ", 1) for field in fields)
@@ -264,8 +266,8 @@ def send_over_sockets(url: str, body: bytes) -> None:
         TreasureDataClient(session, url, url, key, clock).send("shop_db", "views", UNIQUE_ID, body, 5)
 
 
-def test_same_request_as_the_official_client() -> None:
-    """Our import is, header by header and byte by byte, what td-client sends for the same rows."""
+def test_an_import_equals_the_official_client_s_request() -> None:
+    """td-client sends the same headers and bytes for the same rows."""
     stream = b"".join(msgpack.packb(row(f"e{n}", n=n, text="ü")) for n in range(20))
     body = compress(stream)
     with capture() as (url, received):
@@ -283,8 +285,8 @@ def test_same_request_as_the_official_client() -> None:
     assert ours["user-agent"].startswith("Sluice/")
 
 
-def test_same_request_for_what_the_official_client_packs() -> None:
-    """Rows that td-client packs itself arrive as the same bytes as our ingest's."""
+def test_rows_packed_by_the_official_client_are_the_same_bytes() -> None:
+    """The ingest's packing equals td-client's."""
     rows = [{"time": 1_700_000_000, "a": 1, "b": None, "c": "x", "d": 0.5, "e": True}]
     packed = b"".join(msgpack.packb(one) for one in rows)
     with capture() as (url, received):
@@ -296,8 +298,8 @@ def test_same_request_for_what_the_official_client_packs() -> None:
     assert their_rows == our_rows
 
 
-def test_against_the_stand_in_over_sockets() -> None:
-    """Imports, creations, probes and queries work over real connections."""
+def test_works_over_real_connections() -> None:
+    """Imports, creations, probes and queries reach a Treasure Data double over sockets."""
     td = TreasureData()
     with HttpServer(td.handle) as server, requests.Session() as session:
         clock = ManualClock()
@@ -323,14 +325,14 @@ def test_against_the_stand_in_over_sockets() -> None:
 def presence(
     td: TreasureData, *rows: object, key: str = API_KEY, table: str = "views", not_before: float = 0.0
 ) -> Presence:
-    """Ask whether rows are there."""
+    """Return the client's answer to whether rows are there."""
     clock = ManualClock()
     deadline = Deadline(clock, clock.now() + 60)
     return client_of(td.handle, clock, key).ask("shop_db", table, rows, deadline, not_before)
 
 
-def test_asking_where_nothing_is() -> None:
-    """A row is absent also without its database, its table or its columns."""
+def test_a_row_is_absent_without_its_database_table_or_columns() -> None:
+    """Each of them is missing in turn."""
     td = TreasureData()
     assert Presence.ABSENT is presence(td, row("e1"))
     with_tables(td, "shop_db.views")
@@ -340,8 +342,8 @@ def test_asking_where_nothing_is() -> None:
 
 
 @pytest.mark.parametrize("schema_delay", [3600.0, math.inf])
-def test_a_schema_that_lags_behind_the_rows(schema_delay: float) -> None:
-    """Where a table does not show our columns, only that no row has the same second shows that ours is absent."""
+def test_a_schema_that_lags_leaves_a_row_undecided(schema_delay: float) -> None:
+    """Without our columns, a row is proved absent only if no row has its second."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1")])
     td.settings = Settings(schema_delay=schema_delay)
@@ -351,8 +353,8 @@ def test_a_schema_that_lags_behind_the_rows(schema_delay: float) -> None:
     assert Presence.ABSENT is presence(td, row("e2", time=1_700_000_001))
 
 
-def test_columns_of_another_type() -> None:
-    """Where another producer has made our columns with other types, a comparison would find nothing."""
+def test_columns_of_another_type_leave_a_row_undecided() -> None:
+    """If another producer created our columns with other types, a comparison would find nothing."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [{"time": 1_700_000_000, "event_id": 7, "received_at": 7}])
     put(td, "shop_db.views", [row("e1")], "1" * 32)
@@ -361,8 +363,8 @@ def test_columns_of_another_type() -> None:
     assert Presence.ABSENT is presence(td, row("e2", time=1_700_000_001))
 
 
-def test_a_query_that_began_too_early_shows_no_absence() -> None:
-    """By Treasure Data's own clock; that it finds the rows counts whenever it began."""
+def test_a_query_that_began_too_early_proves_no_absence() -> None:
+    """Treasure Data's own clock decides. Rows that the query finds count whenever it began."""
     td = with_tables(TreasureData(clock=ManualClock()), "shop_db.views")
     put(td, "shop_db.views", [row("e1")])
 
@@ -372,8 +374,8 @@ def test_a_query_that_began_too_early_shows_no_absence() -> None:
 
 
 @pytest.mark.parametrize("event_id", ["e1", "it's", '"; DROP TABLE views --', "a/1"])
-def test_asking_for_a_row_that_is_there(event_id: str) -> None:
-    """Whatever its event is called."""
+def test_a_row_that_is_there_is_found(event_id: str) -> None:
+    """This holds for any event id."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("other"), row(event_id), row("another")])
 
@@ -390,16 +392,16 @@ def test_asking_for_a_row_that_is_there(event_id: str) -> None:
         row("' OR 1 = 1 --"),
     ],
 )
-def test_asking_for_a_row_whose_like_is_there(asked: dict[str, Any]) -> None:
-    """A row that differs by event id, time or arrival is another row."""
+def test_a_similar_row_is_another_row(asked: dict[str, Any]) -> None:
+    """A row is identified by event id, time and arrival."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1")])
 
     assert Presence.ABSENT is presence(td, asked)
 
 
-def test_asking_for_the_rows_of_an_import() -> None:
-    """They are there together, or none is; one of two settles nothing."""
+def test_the_rows_of_an_import_are_there_together_or_not_at_all() -> None:
+    """If only some are found, that settles nothing."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1"), row("e2"), row("e3", time=1_700_000_001)])
 
@@ -409,8 +411,8 @@ def test_asking_for_the_rows_of_an_import() -> None:
     assert Presence.UNDECIDED is presence(td, row("e4"), row("e2"))
 
 
-def test_asking_for_rows_that_are_alike() -> None:
-    """Rows count once however often they are asked for, or there."""
+def test_equal_rows_count_once() -> None:
+    """This holds for the rows asked for and for those that are there."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1"), row("e1"), row("e2")])
 
@@ -452,8 +454,8 @@ def test_asking_for_rows_that_are_alike() -> None:
         (b"[\xff]", Presence.UNDECIDED),
     ],
 )
-def test_counts(result: bytes, expected: Presence) -> None:
-    """Of two rows, a count decides only if it is one line, one array and one integer: nought or two."""
+def test_only_an_exact_count_decides(result: bytes, expected: Presence) -> None:
+    """For two rows it must be one line with one array of one integer: 0 or 2."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1"), row("e2")])
 
@@ -467,8 +469,8 @@ def test_counts(result: bytes, expected: Presence) -> None:
     assert expected is client_of(handle, clock).ask("shop_db", "views", [row("e1"), row("e2")], deadline)
 
 
-def test_asking_a_full_table() -> None:
-    """A table whose columns ran out before ours came shows only whether any row is there of the same second."""
+def test_a_full_table_shows_only_whether_the_second_has_rows() -> None:
+    """Its columns ran out before ours came."""
     td = with_tables(TreasureData(), "shop_db.views")
     wide = {f"column_{n}": n for n in range(511)}
     put(td, "shop_db.views", [{"time": 1_700_000_000, **wide}])
@@ -478,8 +480,8 @@ def test_asking_a_full_table() -> None:
     assert Presence.ABSENT is presence(td, row("e1", time=1_700_000_001))
 
 
-def test_asking_without_permission() -> None:
-    """A key that may not query gets no answer, now or later."""
+def test_a_key_that_may_not_query_gets_no_answer() -> None:
+    """Waiting would not help, so the rows are unaskable."""
     keys = {"1/w": frozenset({Action.IMPORT, Action.CREATE}), API_KEY: frozenset(Action)}
     td = with_tables(TreasureData(keys=keys), "shop_db.views")
 
@@ -487,16 +489,16 @@ def test_asking_without_permission() -> None:
 
 
 @pytest.mark.parametrize("rows", [(), ({"time": 1},), (row("e1"), {"time": 1}), (row("e1"), 7)])
-def test_asking_for_what_no_query_can_tell_from_other_rows(rows: tuple[object, ...]) -> None:
-    """Every one of the rows must have what tells it from others; no rows at all cannot be asked for."""
+def test_rows_that_cannot_be_identified_are_unaskable(rows: tuple[object, ...]) -> None:
+    """Every row must have the columns that identify it, and there must be a row."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1")])
 
     assert Presence.UNASKABLE is presence(td, *rows)
 
 
-def test_asking_without_an_answer() -> None:
-    """A query that does not end, fails or loses its connection settles nothing."""
+def test_a_query_without_an_answer_settles_nothing() -> None:
+    """It does not end, fails, or loses its connection."""
     td = with_tables(TreasureData(), "shop_db.views")
     td.settings = Settings(job_seconds=1e9)
     assert Presence.UNDECIDED is presence(td, row("e1"))
@@ -509,14 +511,14 @@ def test_asking_without_an_answer() -> None:
 
 
 def job(status: str, **changes: Any) -> tuple[int, bytes]:
-    """Return the answer about a job."""
+    """Return an answer about a job."""
     empty = dict.fromkeys(("cpu_time", "created_at", "duration", "end_at", "result_size", "updated_at"))
     shown = {"job_id": "7", "status": status, "num_records": 1, "start_at": "2023-11-14T22:13:20Z"}
     return 200, json.dumps(empty | shown | changes).encode()
 
 
 def document(**members: Any) -> tuple[int, bytes]:
-    """Return an answer with a JSON object."""
+    """Return a 200 answer with a JSON object."""
     return 200, json.dumps(members).encode()
 
 
@@ -528,7 +530,7 @@ GONE = (404, refusal(404))
 
 
 def presence_by(*answers: tuple[int, bytes], not_before: float = START) -> Presence:
-    """Ask a Treasure Data that answers like this, one request after another; then by pages."""
+    """Ask about a row; Treasure Data gives these answers in turn, and then HTML pages."""
     clock, script = ManualClock(), list(answers)
     client = client_of(lambda _: Response(*(script.pop(0) if script else (200, b"<html>"))), clock)
     return client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 10), not_before)
@@ -585,8 +587,8 @@ def presence_by(*answers: tuple[int, bytes], not_before: float = START) -> Prese
         (ISSUED, FAILED, GONE, document(tables=[{"name": "views"}])),
     ],
 )
-def test_what_is_not_documented_settles_nothing(answers: tuple[tuple[int, bytes], ...]) -> None:
-    """A question is undecided unless each answer on the way is exactly the documented one."""
+def test_undocumented_answers_settle_nothing(answers: tuple[tuple[int, bytes], ...]) -> None:
+    """A row is undecided unless each answer on the way is exactly the documented one."""
     assert Presence.UNDECIDED is presence_by(*answers)
 
 
@@ -605,13 +607,15 @@ def test_what_is_not_documented_settles_nothing(answers: tuple[tuple[int, bytes]
         (((401, refusal(401)),), Presence.UNASKABLE),
     ],
 )
-def test_what_settles_a_question(answers: tuple[tuple[int, bytes], ...], expected: Presence) -> None:
-    """These answers and no others."""
+def test_documented_answers_settle_a_question(
+    answers: tuple[tuple[int, bytes], ...], expected: Presence
+) -> None:
+    """Only these do."""
     assert expected is presence_by(*answers)
 
 
 def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
-    """Return a client of a Treasure Data that answers like this."""
+    """Return a client of a Treasure Data that gives these answers in turn."""
     script = list(answers)
     return client_of(lambda _: Response(*script.pop(0)), ManualClock())
 
@@ -629,13 +633,13 @@ def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
         *[((status, refusal(status)), status) for status in (401, 403, 404, 409, 422, 503)],
     ],
 )
-def test_creations(answer: tuple[int, bytes], expected: int) -> None:
-    """A table was created, is there or cannot be created only where Treasure Data itself says so."""
+def test_only_treasure_data_s_own_answers_decide_a_creation(answer: tuple[int, bytes], expected: int) -> None:
+    """Any other answer does not show whether a table was created, exists or cannot be created."""
     assert expected == scripted(answer).create_table("shop_db", "views", 5)
 
 
-def test_listings_and_status() -> None:
-    """Whether a database is gone, our key known, or Treasure Data there: a page says none of it."""
+def test_only_documented_answers_count_for_listings_and_status() -> None:
+    """An HTML page does not prove a database gone, a key known, or Treasure Data available."""
     page, other = (200, b"<html>"), document(databases=[{"name": "other"}])
 
     assert [True, False, False, False] == [
@@ -673,8 +677,8 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
     ]
 
 
-def test_redirections_are_not_followed() -> None:
-    """Rows and key go to the addresses in the settings alone."""
+def test_redirects_are_not_followed() -> None:
+    """Rows and key go only to the addresses in the settings."""
     targets: list[str] = []
 
     def handle(request: Request) -> Response:
@@ -692,7 +696,7 @@ def test_redirections_are_not_followed() -> None:
 
 
 def test_an_endless_answer_is_cut_off() -> None:
-    """An answer that does not end costs no more than a limited number of bytes, and does not count as a delivery."""
+    """It costs a limited number of bytes, and does not count as a delivery."""
     clock = ManualClock()
     td = with_tables(TreasureData(clock=clock), "shop_db.views")
     td.faults.add(Fault(kind=Kind.STATUS, status=502, body="x" * (3 << 20)))
