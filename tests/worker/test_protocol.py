@@ -1,4 +1,4 @@
-"""Each step of the delivery protocol, in the situation that it is there for."""
+"""Each step of the delivery protocol, in the situation that requires it."""
 
 from dataclasses import replace
 from typing import Any
@@ -27,7 +27,7 @@ CHUNK = ChunkKey.parse("shop/views/0")
 
 
 def delivery(events: int = 1, **changes: Any) -> Delivery:
-    """Return a delivery with one account and that many records."""
+    """Return a delivery with one account and this many records."""
     made = Delivery(**changes)
     made.map(shop="shop_db")
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(events)))
@@ -40,17 +40,17 @@ def span(made: Delivery) -> Span:
 
 
 def fault(made: Delivery, **members: Any) -> None:
-    """Set a fault of imports."""
+    """Add a fault to imports."""
     made.td.faults.add(Fault(action=Action.IMPORT, **members))
 
 
-def is_of_breakers(request: dict[str, Any]) -> bool:
-    """Tell whether a query looks for open breakers."""
+def queries_breakers(request: dict[str, Any]) -> bool:
+    """Return whether a query looks for open breakers."""
     return bool(request["ExpressionAttributeValues"][":pk"] == {"S": "breakers"})
 
 
 def test_only_one_span_follows_the_last() -> None:
-    """Of two invocations that both found nothing planned, one plans; the other executes what that one has left."""
+    """If two invocations find nothing planned, one plans, and the other executes what the plan leaves."""
     made = delivery(2)
 
     def run_other(_: Any = None) -> None:
@@ -63,7 +63,7 @@ def test_only_one_span_follows_the_last() -> None:
 
 
 def test_the_plan_comes_before_the_upload() -> None:
-    """What was sent by an invocation that was killed before it settled is sent again under the same id alone."""
+    """If an invocation is killed before it settles, its rows are sent again under the same id."""
     made = delivery(3)
     made.dynamodb.before = {"update_item": once(kill, is_settling)}
     with pytest.raises(Killed):
@@ -76,7 +76,7 @@ def test_the_plan_comes_before_the_upload() -> None:
 
 
 def test_nothing_is_sent_if_the_plan_s_answer_is_lost_for_good() -> None:
-    """A plan that may or may not be in the ledger is not executed; whoever meets it does that."""
+    """A plan that may not be in the ledger is not executed. The next invocation that finds it executes it."""
     made = delivery()
     made.dynamodb.after = {"put_item": lambda _: lose_answer()}
     assert made.deliver() is not None
@@ -87,8 +87,8 @@ def test_nothing_is_sent_if_the_plan_s_answer_is_lost_for_good() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_a_plan_that_the_client_repeats_is_recognised_as_our_own() -> None:
-    """A plan whose answer was lost, and that the client then wrote again, is ours: no fence, and doubt can be cleared."""
+def test_a_plan_that_the_client_repeats_is_recognised_as_own() -> None:
+    """The first answer was lost. The plan still needs no fence, and its doubt can be cleared."""
     made = delivery()
     made.td.create("shop_db", "views")
     client = made.dynamodb.client
@@ -106,8 +106,8 @@ def test_a_plan_that_the_client_repeats_is_recognised_as_our_own() -> None:
     assert ["create_table", "query", "put_item", "update_item"] == made.dynamodb.calls
 
 
-def test_a_settlement_that_the_client_repeats_is_recognised_as_our_own() -> None:
-    """A settlement written twice by the client is one."""
+def test_a_settlement_that_the_client_repeats_is_recognised_as_own() -> None:
+    """It is settled once, in one version."""
     made = delivery()
     client = made.dynamodb.client
     original = client.update_item
@@ -123,7 +123,7 @@ def test_a_settlement_that_the_client_repeats_is_recognised_as_our_own() -> None
 
 
 def test_a_fence_keeps_the_doubt_from_being_cleared() -> None:
-    """An invocation whose sends were all refused clears no doubt that another one has brought about meanwhile."""
+    """If another invocation has sent the chunk meanwhile, one whose sends were all refused clears no doubt."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=429, retry_after=1000, count=1)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -152,8 +152,8 @@ def test_a_fence_keeps_the_doubt_from_being_cleared() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_s3_comes_before_the_ledger() -> None:
-    """A chunk is aside in the ledger only once its object is there."""
+def test_the_object_is_written_before_the_ledger() -> None:
+    """A chunk is set aside in the ledger only once its object exists."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=422)
     made.s3.before = {"put_object": once(kill)}
@@ -163,16 +163,16 @@ def test_s3_comes_before_the_ledger() -> None:
     made.start()
 
     assert made.deliver() is None
-    assert span(made).entry(CHUNK).state is State.IN_DOUBT  # the one that was killed may have brought it
+    assert span(made).entry(CHUNK).state is State.IN_DOUBT  # the killed invocation may have delivered it
     assert 1 == len(made.objects())
 
 
 def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
-    """Return a delivery whose chunk was set aside in doubt 46 minutes after its only send."""
+    """Return a delivery with a chunk set aside in doubt 46 minutes after its only send."""
     made = delivery(**changes)
-    with_table(made)
+    create_table(made)
     fault(made, kind=Kind.CLOSE, lands=0 if taken else None, count=1)
-    made.dynamodb.before = {"query": once(kill, is_of_breakers)}  # after the first failure
+    made.dynamodb.before = {"query": once(kill, queries_breakers)}  # after the first failure
     with pytest.raises(Killed):
         made.deliver()
     made.clock.sleep(46 * 60)
@@ -182,14 +182,14 @@ def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
     return made
 
 
-def with_table(made: Delivery, database: str = "shop_db") -> None:
-    """Let the table be there before."""
+def create_table(made: Delivery, database: str = "shop_db") -> None:
+    """Create database and table in advance."""
     made.wiring.treasure_data.create_database(database, 1)
     made.wiring.treasure_data.create_table(database, "views", 1)
 
 
-def test_doubt_ends_sending_under_the_same_id() -> None:
-    """Rows that Treasure Data may have had for longer than it remembers ids are not sent, but set aside in doubt."""
+def test_an_old_doubt_forbids_sending_under_the_same_id() -> None:
+    """Treasure Data may have had the rows for longer than it remembers ids, so they are set aside in doubt."""
     made = in_doubt(taken=True)
 
     assert {"shop/views/0": ("in_doubt", "too_old_to_repeat", 1)} == made.aside()
@@ -198,7 +198,7 @@ def test_doubt_ends_sending_under_the_same_id() -> None:
 
 
 def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
-    """Before a last send under the old id can have landed and shows, the redrive leaves the chunk alone."""
+    """Until the last send under the old id must have landed and be visible, the redrive leaves the chunk alone."""
     made = in_doubt(taken=True)
     made.clock.sleep(23 * 60)  # 69 minutes after the send
     report = made.redrive()
@@ -210,8 +210,8 @@ def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_what_treasure_data_does_not_have_is_sent_under_a_new_id() -> None:
-    """Where the query finds nothing the chunk is sent, under another id than before."""
+def test_rows_absent_from_treasure_data_are_sent_under_a_new_id() -> None:
+    """The query has found nothing."""
     made = in_doubt(taken=False)
     before = span(made).unique_id(CHUNK, "shop_db", 0)
     made.clock.sleep(25 * 60)
@@ -223,7 +223,7 @@ def test_what_treasure_data_does_not_have_is_sent_under_a_new_id() -> None:
 
 
 def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
-    """After an answer that does not exclude that the rows were taken, the chunk's doubt stands."""
+    """After a 5xx the rows may have been accepted."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=500)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -233,7 +233,7 @@ def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
 
 
 def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
-    """After answers that all exclude that the rows were taken, the chunk is free of doubt, and goes where the plan says."""
+    """If every answer excludes that the rows were accepted, the chunk can be sent as planned at any later time."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=429)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -247,12 +247,12 @@ def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
     assert ["e0"] == made.ids("shop_db", "views")
 
 
-def test_doubt_that_began_before_is_not_cleared() -> None:
-    """An invocation that met a chunk in doubt cannot clear it, whatever its own sends were answered."""
+def test_an_earlier_doubt_is_not_cleared() -> None:
+    """An invocation that finds a chunk in doubt cannot clear it, whatever its own sends are answered."""
     made = delivery()
-    with_table(made)
+    create_table(made)
     fault(made, kind=Kind.CLOSE, count=1)
-    made.dynamodb.before = {"query": once(kill, is_of_breakers)}
+    made.dynamodb.before = {"query": once(kill, queries_breakers)}
     with pytest.raises(Killed):
         made.deliver()
     since = span(made).entry(CHUNK).since
@@ -266,13 +266,13 @@ def test_doubt_that_began_before_is_not_cleared() -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 16])
-def test_every_send_looks_at_the_deadline(threads: int) -> None:
-    """Once the time is up no further chunk is sent, not even by a thread that has it, and it is free of doubt."""
+def test_every_send_checks_the_deadline(threads: int) -> None:
+    """Once the time is up, no thread sends its next chunk, and unsent chunks are not in doubt."""
     made = Delivery(threads=threads)
     made.map(shop="shop_db", blog="blog_db")
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
-    with_table(made)
-    with_table(made, "blog_db")
+    create_table(made)
+    create_table(made, "blog_db")
     fault(made, kind=Kind.SLOW, seconds=7.4)
     assert made.deliver(remaining_ms=10_000) is not None
     assert 1 == len(made.td.imports())
@@ -284,7 +284,7 @@ def test_every_send_looks_at_the_deadline(threads: int) -> None:
 
 
 def test_two_invocations_settle_one_span_together() -> None:
-    """Of what overlapping invocations write about a span, delivered beats aside and aside beats pending."""
+    """When their writes meet, delivered beats set aside, and set aside beats pending."""
     made = Delivery()
     made.map(shop="shop_db", blog="blog_db")
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
@@ -300,8 +300,11 @@ def test_two_invocations_settle_one_span_together() -> None:
     assert (True, {}) == (span(made).done, span(made).entries)
 
 
-def test_refused_rows_that_are_accepted_after_all_are_no_dead_letter() -> None:
-    """Where an invocation died with the object written, the next one's answer counts; the object belongs to nobody."""
+def test_rows_that_are_accepted_in_the_end_are_no_dead_letter() -> None:
+    """An invocation was killed after it wrote the object.
+
+    The next one's answer counts, and the object is unused.
+    """
     made = delivery()
     fault(made, kind=Kind.STATUS, status=422, count=1)
     made.s3.after = {"put_object": once(kill)}
@@ -315,8 +318,8 @@ def test_refused_rows_that_are_accepted_after_all_are_no_dead_letter() -> None:
     assert 0 == made.redrive(*ASIDE).delivered
 
 
-def test_an_object_that_is_there_already_is_the_same() -> None:
-    """Who died once it was written is followed by one that finds it there."""
+def test_an_object_from_a_killed_invocation_is_reused() -> None:
+    """The next invocation writes the same object under the same name."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=422)
     made.s3.after = {"put_object": once(kill)}
@@ -330,8 +333,8 @@ def test_an_object_that_is_there_already_is_the_same() -> None:
     assert 1 == len(made.objects())
 
 
-def test_a_refusal_while_others_write_is_a_doubt() -> None:
-    """Refused rows are no dead letters where another invocation is at work on them, and may have brought them."""
+def test_a_refusal_during_another_invocation_s_send_is_in_doubt() -> None:
+    """The other invocation may have delivered the rows, so they are not dead letters."""
     made = delivery()
     made.td.create("shop_db", "views")
     fault(made, kind=Kind.STATUS, status=422, count=1)
@@ -353,8 +356,8 @@ def test_a_refusal_while_others_write_is_a_doubt() -> None:
     assert ([], ["e0"]) == (made.objects(), made.ids("shop_db", "views"))
 
 
-def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:
-    """Rows of which Treasure Data took an attempt whose answer was lost are no dead letters when a repetition is refused."""
+def test_a_refusal_after_a_lost_answer_is_in_doubt() -> None:
+    """The earlier attempt may have been accepted, so the rows are not dead letters."""
     made = delivery()
     made.td.create("shop_db", "views")
     fault(made, kind=Kind.STATUS, status=500, lands=0, count=1)
@@ -372,22 +375,22 @@ def test_a_refusal_after_a_lost_answer_is_a_doubt() -> None:
 # Halves
 
 
-def too_large(made: Delivery) -> None:
-    """Let Treasure Data take one row an import."""
+def accept_single_rows_only(made: Delivery) -> None:
+    """Make Treasure Data accept one row per import."""
     made.td.settings = replace(made.td.settings, largest_import=70)
 
 
 def two_rows(**changes: Any) -> Delivery:
-    """Return a delivery with one chunk of two rows."""
+    """Return a delivery of one chunk with two rows."""
     made = Delivery(**changes)
     made.map(shop="shop_db")
-    with_table(made)
+    create_table(made)
     made.put(envelope("shop", {"views": [row("e0"), row("e1")]}))
     return made
 
 
-def test_halves_of_a_fenced_chunk_are_as_free_of_doubt_as_it_was() -> None:
-    """Where the invocation that halves a chunk has opened its doubt, a refused half is a dead letter."""
+def test_halves_of_a_fenced_chunk_inherit_its_certainty() -> None:
+    """If the halving invocation itself opened the doubt, a refused half is a dead letter."""
     made = two_rows()
     fault(made, kind=Kind.STATUS, status=429)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -402,10 +405,10 @@ def test_halves_of_a_fenced_chunk_are_as_free_of_doubt_as_it_was() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_halves_of_a_chunk_in_doubt_are_not_made() -> None:
-    """Killed after the split was written, nothing is sent twice: the halves are the plan's from then on."""
+def test_a_split_that_was_written_is_final() -> None:
+    """If the worker is killed after that, the next invocation sends the halves, and nothing twice."""
     made = two_rows()
-    too_large(made)
+    accept_single_rows_only(made)
     made.dynamodb.after = {"update_item": once(kill)}
     with pytest.raises(Killed):
         made.deliver()
@@ -418,7 +421,10 @@ def test_halves_of_a_chunk_in_doubt_are_not_made() -> None:
 
 
 def test_a_chunk_is_halved_as_long_as_its_span_s_item_has_room() -> None:
-    """A span of the most tables with the longest names has room for few halves: the other chunks are dead letters."""
+    """With the most tables and the longest names there is room for few halves.
+
+    The other chunks are dead letters.
+    """
     made = Delivery()
     account = "a" * 64
     fields = Account("d" * 128, limits=AccountLimits(tables=500)).to_fields()
@@ -426,7 +432,7 @@ def test_a_chunk_is_halved_as_long_as_its_span_s_item_has_room() -> None:
     tables = [f"{n:0>128}" for n in range(500)]
     made.td.create("d" * 128, *tables)
     made.put(envelope(account, {table: [row("e0"), row("e1")] for table in tables}))
-    too_large(made)
+    accept_single_rows_only(made)
 
     assert made.deliver() is None
     split = [key for key, entry in span(made).entries.items() if entry.state is State.SPLIT]
@@ -435,7 +441,7 @@ def test_a_chunk_is_halved_as_long_as_its_span_s_item_has_room() -> None:
     assert 1000 == 2 * len(dead) + len(made.td.imports()) + 2 * len(split)
 
 
-def test_a_hold_that_has_nothing_to_say_writes_nothing() -> None:
+def test_a_hold_without_changes_writes_nothing() -> None:
     """A doubt that stays needs no write."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=500)

@@ -1,4 +1,4 @@
-"""Watermarks: the time before which everything that was received is in Treasure Data, or set aside."""
+"""Watermarks: the time before which every received event is in Treasure Data or set aside."""
 
 from collections import Counter
 from typing import Any
@@ -37,7 +37,7 @@ class Stack:
 
     Attributes:
         delivery: stream, worker, ledger and so on.
-        clock: passes by hand.
+        clock: the delivery's manual clock.
         sqs: the queue's client.
     """
 
@@ -51,7 +51,7 @@ class Stack:
         self._number = 0
 
     def put(self, account: str = "shop", at: float | None = None) -> float:
-        """Put an envelope of one row; return when it was received."""
+        """Put an envelope of one row and return when it was received."""
         self._number += 1
         received_at = self.clock.now() if at is None else at
         self.delivery.put(an_envelope(f"r{self._number}", account=account, at=received_at).encode())
@@ -77,14 +77,14 @@ class Stack:
         ).take(seconds)
 
     def before(self, account: str = "shop") -> float | None:
-        """Return a watermark in UNIX seconds."""
+        """Return a table's watermark in UNIX seconds."""
         found = self.take().before(account, "pageviews")
         return None if found is None else found / 1000
 
 
 @pytest.fixture
 def stack() -> Stack:
-    """Return a stack whose first record is delivered."""
+    """Return a stack with its first record delivered."""
     made = Stack()
     made.put()
     made.delivery.deliver()
@@ -92,8 +92,8 @@ def stack() -> Stack:
     return made
 
 
-def test_what_is_delivered_is_complete(stack: Stack) -> None:
-    """Up to what an ingest may still be at, by clocks that are wrong."""
+def test_delivered_rows_are_complete(stack: Stack) -> None:
+    """The margin covers requests still in the ingest, and wrong clocks."""
     began = stack.clock.now()
     found = stack.take()
 
@@ -101,8 +101,8 @@ def test_what_is_delivered_is_complete(stack: Stack) -> None:
     assert frozenset({SHOP}) == found.tables
 
 
-def test_what_is_not_planned_is_pending(stack: Stack) -> None:
-    """The table's watermark stays before it; that of other tables does not."""
+def test_an_unplanned_record_is_pending(stack: Stack) -> None:
+    """It limits the watermark of its own table alone."""
     received_at = stack.put(at=stack.clock.now() - 3000)
     began = stack.clock.now()
     found = stack.take()
@@ -112,7 +112,7 @@ def test_what_is_not_planned_is_pending(stack: Stack) -> None:
 
 
 def test_an_open_span_is_pending(stack: Stack) -> None:
-    """It is planned and not delivered: Treasure Data does not answer."""
+    """It is planned but not delivered, since Treasure Data fails."""
     received_at = stack.put(at=stack.clock.now() - 3000)
     for action in (Action.IMPORT, Action.STATUS):
         stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=503))  # type: ignore[attr-defined]  # the default source
@@ -122,7 +122,7 @@ def test_an_open_span_is_pending(stack: Stack) -> None:
 
 
 def test_records_before_the_last_span_may_be_pending(stack: Stack) -> None:
-    """A replay has planned what comes behind them."""
+    """A replay has planned the records behind them."""
     received_at = stack.put(at=stack.clock.now() - 3000)
     stack.put()
     event = stack.delivery.event(2) | {"replay": True}
@@ -131,16 +131,16 @@ def test_records_before_the_last_span_may_be_pending(stack: Stack) -> None:
     assert received_at == stack.before()
 
 
-def test_the_overflow_queue_keeps_the_watermark(stack: Stack) -> None:
-    """Nobody can tell how old its envelopes are."""
+def test_envelopes_in_the_overflow_queue_leave_the_watermark_unknown(stack: Stack) -> None:
+    """Their age is unknown."""
     stack.sqs.send_message(QueueUrl=stack.queue_url, MessageBody="x")
     found = stack.take()
 
     assert (None, "about 1 envelopes are in the overflow queue") == (found.before(*SHOP), found.obstacle)
 
 
-def test_counts_are_believed_late_after_a_notice(stack: Stack) -> None:
-    """The overflow queue was used: what was sent since may not be counted. The notice stays, for as long as it matters."""
+def test_a_notice_delays_the_watermark(stack: Stack) -> None:
+    """The overflow queue was used, and its counts may lag. The notice stays for as long as that matters."""
     stack.sqs.send_message(QueueUrl=stack.notices_url, MessageBody="x")
     began = stack.clock.now()
     first, second = stack.before(), stack.before()
@@ -153,15 +153,15 @@ def test_counts_are_believed_late_after_a_notice(stack: Stack) -> None:
     assert began + 301 - MARGIN == stack.before()
 
 
-def test_notices_outlast_what_the_counts_may_lack() -> None:
-    """A notice may be a minute old when an envelope is sent, by clocks that are wrong."""
+def test_notices_outlast_the_lag_of_the_counts() -> None:
+    """A notice may be a minute old when an envelope is sent, and clocks may differ."""
     lasting = int(NOTICES["MessageRetentionPeriod"])
 
     assert COUNTED_SECONDS <= lasting - NOTICE_EVERY_SECONDS - 2 * CLOCK_SECONDS
 
 
-def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
-    """It counts as complete."""
+def test_set_aside_rows_are_complete_and_counted_separately(stack: Stack) -> None:
+    """They need no further delivery by the worker."""
     stack.put("nobody", at=stack.clock.now() - 3000)
     stack.delivery.deliver()
     began = stack.clock.now()
@@ -171,8 +171,8 @@ def test_what_is_set_aside_is_said_apart(stack: Stack) -> None:
     assert Counter({State.DEAD_LETTER: 1}) == found.set_aside("nobody", "pageviews")
 
 
-def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(stack: Stack) -> None:
-    """Nothing else leads to its span, so the whole ledger is read."""
+def test_rows_set_aside_by_the_drainer_are_counted_before_the_index_shows_them(stack: Stack) -> None:
+    """Nothing else leads to their span, so the whole ledger is read."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
     aside = OverflowSetAside(
         stack.delivery.wiring.delivery,
@@ -186,8 +186,8 @@ def test_what_the_drainer_has_set_aside_is_counted_before_the_index_shows_it(sta
 
 
 @pytest.mark.parametrize("pause", [0, 3600])
-def test_what_was_settled_is_not_read_again(stack: Stack, pause: float) -> None:
-    """All that the event source has delivered before a batch is settled; what was set aside of it stands in the ledger."""
+def test_settled_records_are_not_read_again(stack: Stack, pause: float) -> None:
+    """All records that the event source delivered before a batch are settled, and the ledger has their set-aside rows."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 0 if pause else 400)
     stack.put("nobody")
     stack.deliver_many(11)
@@ -202,8 +202,8 @@ def test_what_was_settled_is_not_read_again(stack: Stack, pause: float) -> None:
     assert found.before(*SHOP) is not None
 
 
-def test_what_was_set_aside_of_a_settled_hole_is_counted_before_the_index_shows_it(stack: Stack) -> None:
-    """A replay had planned what came behind it, and the hole was planned a moment ago."""
+def test_set_aside_rows_of_a_settled_hole_are_counted_before_the_index_shows_them(stack: Stack) -> None:
+    """A replay planned the records behind it, and the hole was planned a moment ago."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, 400)
     stack.put("nobody")
     stack.put()
@@ -214,8 +214,8 @@ def test_what_was_set_aside_of_a_settled_hole_is_counted_before_the_index_shows_
     assert Counter({State.DEAD_LETTER: 1}) == stack.take().set_aside("nobody", "pageviews")
 
 
-def test_replays_do_not_tell_the_stream_s_order() -> None:
-    """Only what the event source delivers does."""
+def test_replays_are_not_in_stream_order() -> None:
+    """Only batches of the event source are."""
     stack = Stack()
     stack.put()
     stack.put()
@@ -233,7 +233,7 @@ def split(stack: Stack) -> None:
 
 
 def test_a_shard_without_records_proves_nothing(stack: Stack) -> None:
-    """An answer that is empty is not believed."""
+    """An empty answer is not believed."""
     split(stack)
     found = stack.take()
 
@@ -244,7 +244,7 @@ def test_a_shard_without_records_proves_nothing(stack: Stack) -> None:
 
 
 def test_a_marker_proves_that_an_idle_shard_is_read(stack: Stack) -> None:
-    """The redrive puts it there; whether the worker has planned it does not matter."""
+    """It does so whether or not the worker has planned it."""
     split(stack)
     stack.delivery.invoke_redrive({})
     began = stack.clock.now()
@@ -253,7 +253,7 @@ def test_a_marker_proves_that_an_idle_shard_is_read(stack: Stack) -> None:
 
 
 def test_answers_without_the_record_they_begin_at_are_not_believed(stack: Stack) -> None:
-    """The stream shows nothing, although the ledger knows that there is something."""
+    """The stream shows nothing, although the ledger knows of a record."""
 
     class Blind:
         def __getattr__(self, name: str) -> Any:
@@ -270,7 +270,7 @@ def test_answers_without_the_record_they_begin_at_are_not_believed(stack: Stack)
 
 
 def test_a_closed_shard_that_shows_none_of_its_records_is_not_believed(stack: Stack) -> None:
-    """The ledger knows that they cannot have expired."""
+    """The ledger shows that they cannot have expired."""
     split(stack)
     stack.delivery.invoke_redrive({})
 
@@ -287,8 +287,8 @@ def test_a_closed_shard_that_shows_none_of_its_records_is_not_believed(stack: St
     assert f"the shard {support.SHARD} shows none of its records" == stack.take(Blind()).obstacle
 
 
-def test_a_list_without_all_shards_is_not_believed(stack: Stack) -> None:
-    """Its open shards do not take every key."""
+def test_an_incomplete_list_of_shards_is_not_believed(stack: Stack) -> None:
+    """Its open shards do not cover every key."""
 
     class Short:
         def __getattr__(self, name: str) -> Any:
@@ -301,7 +301,7 @@ def test_a_list_without_all_shards_is_not_believed(stack: Stack) -> None:
     assert "Kinesis does not list all shards" == stack.take(Short()).obstacle
 
 
-def test_a_shard_that_gets_records_all_the_time_is_read_to_its_tip(stack: Stack) -> None:
+def test_a_busy_shard_is_read_to_its_tip(stack: Stack) -> None:
     """Its tip moves with each answer."""
 
     class Busy:
@@ -318,8 +318,8 @@ def test_a_shard_that_gets_records_all_the_time_is_read_to_its_tip(stack: Stack)
     assert (began - MARGIN) * 1000 == stack.take(Busy()).before(*SHOP)
 
 
-def test_what_landed_while_the_stream_was_read_is_met(stack: Stack) -> None:
-    """A record may be settled because a copy counts that came later, on a shard that was read before."""
+def test_records_that_land_during_the_read_are_met(stack: Stack) -> None:
+    """A record may be settled because a later copy counts, on a shard that was read before."""
     late = stack.clock.now() - 2000
 
     class Moving:
@@ -338,16 +338,16 @@ def test_what_landed_while_the_stream_was_read_is_met(stack: Stack) -> None:
     assert late * 1000 == stack.take(Moving()).before(*SHOP)
 
 
-def test_the_time_may_be_up(stack: Stack) -> None:
-    """Then nothing is known."""
+def test_without_time_the_watermark_is_unknown(stack: Stack) -> None:
+    """The obstacle says so."""
     found = stack.take(seconds=0.1)
 
     assert (None, "the time was up before the stream was read") == (found.horizon, found.obstacle)
 
 
 @pytest.mark.parametrize("service", ["sqs", "dynamodb", "kinesis"])
-def test_a_service_that_does_not_answer_leaves_it_unknown(stack: Stack, service: str) -> None:
-    """Each is asked."""
+def test_a_failing_service_is_an_error(stack: Stack, service: str) -> None:
+    """Queue, ledger and stream are all needed."""
     if service == "sqs":
         stack.queue_url = "https://sqs.invalid/000000000000/gone"
     elif service == "dynamodb":
@@ -360,5 +360,5 @@ def test_a_service_that_does_not_answer_leaves_it_unknown(stack: Stack, service:
 
 
 def test_the_ingest_ends_within_the_margin() -> None:
-    """The template says so."""
+    """The margin must not be shorter than the template's time-out."""
     assert INGEST.timeout == INGEST_SECONDS

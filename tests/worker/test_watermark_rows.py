@@ -1,4 +1,4 @@
-"""Watermarks in Treasure Data: a row for each table every few minutes, and one for all tables of an account."""
+"""Watermarks in Treasure Data: every few minutes a row for each table, and one for all tables of an account."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
 
 
 class Stack:
-    """A delivery and what writes its watermarks.
+    """A delivery and the writer of its watermarks.
 
     Attributes:
         delivery: stream, worker, ledger and Treasure Data.
@@ -54,13 +54,13 @@ class Stack:
         return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
     def told(self, database: str) -> list[tuple[str, int, int]]:
-        """Return what rows say: table, complete before and rows set aside."""
+        """Return each row's table, time before which it is complete, and rows set aside."""
         rows = self.delivery.td.rows(database, TABLE)
         return [(row["table_name"], row["complete_before"], row["set_aside"]) for row in rows]
 
 
-def test_each_account_is_told_of_its_tables() -> None:
-    """In its own database, whose table is created; an account that nobody knows has none."""
+def test_each_account_gets_watermarks_of_its_tables() -> None:
+    """They go to a table, created if missing, in its own database. An unknown account gets none."""
     stack = Stack()
     for account in ("shop", "blog", "nobody"):
         stack.put(account, stack.delivery.clock.now())
@@ -75,8 +75,8 @@ def test_each_account_is_told_of_its_tables() -> None:
         assert all(before - 10_000 < at <= before for _, at, _ in told)
 
 
-def test_what_is_pending_keeps_the_row_of_all_tables() -> None:
-    """Both say when the first pending row was received."""
+def test_a_pending_row_limits_the_watermark_of_all_tables() -> None:
+    """Both watermarks are the time at which the first pending row was received."""
     stack = Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
@@ -89,8 +89,8 @@ def test_what_is_pending_keeps_the_row_of_all_tables() -> None:
     )
 
 
-def test_a_quiet_account_is_told_too() -> None:
-    """Its tables are remembered when the stream has forgotten their records."""
+def test_an_idle_account_keeps_getting_watermarks() -> None:
+    """Its tables are remembered after their records have expired."""
     stack = Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
@@ -105,8 +105,8 @@ def test_a_quiet_account_is_told_too() -> None:
     assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.told("shop_db")]
 
 
-def test_rows_of_one_period_are_there_once() -> None:
-    """A run that is repeated within it changes nothing."""
+def test_a_period_has_one_watermark_per_table() -> None:
+    """A run repeated within it changes nothing."""
     stack = Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
@@ -117,8 +117,8 @@ def test_rows_of_one_period_are_there_once() -> None:
     assert 2 == len(stack.told("shop_db"))
 
 
-def test_nothing_is_written_that_is_not_known() -> None:
-    """Or where no table is set, or while Treasure Data does not answer: the next run does."""
+def test_unknown_watermarks_are_not_written() -> None:
+    """Nor are any without a configured table, or while Treasure Data fails. The next run writes them."""
     none, stack = Stack(table=""), Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()

@@ -1,4 +1,4 @@
-"""Batches, from Lambda's event to what Treasure Data, the bucket and the ledger hold."""
+"""Batches, from Lambda's event to Treasure Data, bucket and ledger."""
 
 import gc
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ def delivery(**changes: Any) -> Delivery:
 
 
 def open_span(*data: bytes, **changes: Any) -> Delivery:
-    """Return a delivery with an open span of these records that nobody has begun to send."""
+    """Return a delivery with an open span of these records, of which nothing was sent."""
     made = delivery(**changes)
     made.put(*data)
     made.dynamodb.after["put_item"] = once(kill)
@@ -51,7 +51,7 @@ def open_span(*data: bytes, **changes: Any) -> Delivery:
 
 
 def test_rows_arrive_once_in_order() -> None:
-    """Rows of a batch end in their account's database, in order, and the whole batch is reported as settled."""
+    """They arrive in their account's database, and the whole batch is reported as settled."""
     made = delivery()
     made.put(
         envelope("shop", {"views": [row("e1"), row("e2")], "clicks": [row("e3")]}),
@@ -68,7 +68,7 @@ def test_rows_arrive_once_in_order() -> None:
 
 
 def test_columns_arrive_as_they_were_sent() -> None:
-    """A row in Treasure Data has the values that its envelope carries."""
+    """A row in Treasure Data has the values of its envelope."""
     made = delivery()
     sent = row("e1", flag=True, nothing=None, text="ü", number=2**62, ratio=0.5)
     made.put(envelope("shop", {"views": [sent]}))
@@ -77,8 +77,8 @@ def test_columns_arrive_as_they_were_sent() -> None:
     assert [sent] == made.td.rows("shop_db", "views")
 
 
-def test_redelivery_sends_nothing() -> None:
-    """A settled batch that is delivered again, by a sandbox that remembers nothing, costs one question."""
+def test_a_redelivered_batch_costs_one_ledger_query() -> None:
+    """A cold sandbox finds in the ledger that it is settled, and sends nothing."""
     made = delivery()
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(5)))
     made.deliver()
@@ -94,7 +94,7 @@ def test_redelivery_sends_nothing() -> None:
 
 @pytest.fixture(params=[False, True])
 def gc_enabled(request: pytest.FixtureRequest) -> Iterator[bool]:
-    """Whether the cyclic garbage collector is enabled before a batch."""
+    """Enable or disable the cyclic garbage collector before a batch."""
     before = gc.isenabled()
     (gc.enable if request.param else gc.disable)()
     yield request.param
@@ -102,8 +102,8 @@ def gc_enabled(request: pytest.FixtureRequest) -> Iterator[bool]:
 
 
 @pytest.mark.parametrize("outage", [False, True])
-def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool, gc_enabled: bool) -> None:
-    """Afterwards it is as it was before, even when the batch was killed."""
+def test_the_cyclic_gc_is_off_only_during_a_batch(outage: bool, gc_enabled: bool) -> None:
+    """Afterwards it is as before, even if the batch was killed."""
     made = delivery()
     made.td.create("shop_db", "views")
     made.put(envelope("shop", {"views": [row("e1")]}))
@@ -127,8 +127,8 @@ def test_the_cyclic_gc_is_off_during_a_batch_alone(outage: bool, gc_enabled: boo
 
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 11), st.integers(1, 12)), min_size=1, max_size=12), st.booleans())
-def test_any_borders_give_each_row_once(batches: list[tuple[int, int]], forgetful: bool) -> None:
-    """However the shard is cut into batches, and in whatever order they come, each row arrives once."""
+def test_each_row_arrives_once_for_any_batch_borders(batches: list[tuple[int, int]], forgetful: bool) -> None:
+    """Batches may be cut anywhere and come in any order."""
     made = delivery(cut=Cut(3, 1 << 20))
     made.put(*(envelope("shop" if n % 3 else "blog", {"views": [row(f"e{n}")]}) for n in range(12)))
     for begin, size in [*batches, (0, 12)]:
@@ -143,8 +143,8 @@ def test_any_borders_give_each_row_once(batches: list[tuple[int, int]], forgetfu
 
 
 @pytest.mark.parametrize("size", [1, 150])
-def test_ordinary_path_calls(size: int) -> None:
-    """A batch costs three calls to the ledger in a cold sandbox, two in a warm one and one to S3, however many chunks it has."""
+def test_a_batch_costs_few_calls(size: int) -> None:
+    """It costs three ledger calls in a cold sandbox, two in a warm one, and one S3 call, for any number of chunks."""
     made = delivery()
     made.map(**{f"acct_{n}": f"db_{n}_x" for n in range(size)})
     for n in range(size):
@@ -166,8 +166,8 @@ def test_ordinary_path_calls(size: int) -> None:
     assert ["create_bucket", *["put_object"] * 3] == made.s3.calls
 
 
-def test_a_pause_in_which_shards_are_listed_again_costs_no_call_to_the_ledger() -> None:
-    """The chain is the same as before, and so is its end."""
+def test_listing_shards_again_costs_no_ledger_call() -> None:
+    """After a pause the chain is the same as before, and so is its end."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -182,8 +182,8 @@ def test_a_pause_in_which_shards_are_listed_again_costs_no_call_to_the_ledger() 
     assert ["put_item", "update_item"] * 3 == made.dynamodb.calls
 
 
-def test_one_round_trip_for_accounts() -> None:
-    """All accounts of a batch are asked for at once, and not again while the answers are fresh."""
+def test_accounts_cost_one_round_trip() -> None:
+    """All accounts of a batch are read at once, and not again while the answers are fresh."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]}))
     trips = []
@@ -200,8 +200,8 @@ def test_one_round_trip_for_accounts() -> None:
     assert [{"transaction": False}] * 2 == trips
 
 
-def test_dead_letters_leave_their_neighbours() -> None:
-    """What is undecodable, rejected, of unknown, disabled or invalid accounts or revoked keys goes to S3 alone."""
+def test_dead_letters_do_not_affect_their_neighbours() -> None:
+    """Only undecodable or rejected events, bad accounts and revoked keys go to S3."""
     made = delivery()
     made.redis.hset(KEYS.of("gone"), mapping=Account("gone_db", "disabled").to_fields())
     made.redis.hset(KEYS.of("odd"), mapping={"database": "No!", "status": "active"})
@@ -240,8 +240,8 @@ def test_dead_letters_leave_their_neighbours() -> None:
     } == {group.name: count for group, count in made.spans()[0].counts.items()}
 
 
-def test_a_set_aside_chunk_is_complete() -> None:
-    """Its object says whose rows these are, where they came from, and holds them; why, the ledger says."""
+def test_a_set_aside_object_is_complete() -> None:
+    """It holds the rows, their owner and their origin. The ledger has the reason."""
     made = delivery()
     began = round(made.clock.now() * 1000)
     numbers = []
@@ -276,7 +276,7 @@ def test_a_set_aside_chunk_is_complete() -> None:
     assert (None, round(made.clock.now() * 1000)) == (entry.since, entry.aside_at)
 
 
-def test_what_could_not_become_rows_keeps_its_bytes() -> None:
+def test_an_undecodable_record_keeps_its_bytes() -> None:
     """A person can look at what came."""
     made = delivery()
     made.put(b"junk")
@@ -287,8 +287,8 @@ def test_what_could_not_become_rows_keeps_its_bytes() -> None:
     assert ("original", b"junk") == (stored.payload_form, msgpack.unpackb(stored.payload))
 
 
-def test_redis_without_data_judges_nobody() -> None:
-    """While the sentinel is missing, an account that is not there is held, not called unknown."""
+def test_an_empty_redis_holds_every_account() -> None:
+    """While the sentinel is missing, an account that Redis lacks is not unknown."""
     made = delivery()
     made.redis.flushall()
     numbers = made.put(envelope("shop", {"views": [row("e1")]}))
@@ -302,8 +302,8 @@ def test_redis_without_data_judges_nobody() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_span_ends_before_an_account_that_cannot_be_asked() -> None:
-    """What comes before the record whose account cannot be asked for is delivered; from there on it is held."""
+def test_a_span_ends_before_an_unavailable_account() -> None:
+    """Records before it are delivered, and those from it on are held."""
     made = delivery()
     made.redis.flushall()
     made.map(shop="shop_db")  # no sentinel
@@ -317,8 +317,8 @@ def test_span_ends_before_an_account_that_cannot_be_asked() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_stale_answers_while_redis_fails() -> None:
-    """A warm sandbox goes on with what it knows while Redis fails."""
+def test_a_warm_sandbox_uses_stale_accounts_while_redis_fails() -> None:
+    """They are counted."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.deliver()
@@ -331,8 +331,8 @@ def test_stale_answers_while_redis_fails() -> None:
     assert 1 == made.telemetry.counts["AccountsStale"]
 
 
-def test_ledger_away_holds_everything() -> None:
-    """Without the ledger nothing is sent."""
+def test_without_the_ledger_everything_is_held() -> None:
+    """Nothing is sent."""
     made = delivery()
     numbers = made.put(envelope("shop", {"views": [row("e1")]}))
     for call in ("query", "put_item"):
@@ -347,8 +347,8 @@ def test_ledger_away_holds_everything() -> None:
     assert made.deliver() is None
 
 
-def test_unforeseen_error_holds_what_is_not_settled() -> None:
-    """An error that no rule foresaw neither passes for success nor escapes; what is settled stays settled."""
+def test_an_unforeseen_error_holds_the_rest_of_the_batch() -> None:
+    """It neither passes for success nor escapes, and settled records stay settled."""
     made = delivery()
     numbers = made.put(envelope("shop", {"views": [row("e1")]}), envelope("shop", {"views": [row("e2")]}))
     made.deliver(0, 1)
@@ -363,8 +363,8 @@ def test_unforeseen_error_holds_what_is_not_settled() -> None:
     assert {"UnforeseenErrors": 1, "Holds": 1} == made.telemetry.counts
 
 
-def test_no_time_left_sends_nothing() -> None:
-    """An invocation whose time is up sends nothing and holds, without doubt about its chunks."""
+def test_without_time_nothing_is_sent() -> None:
+    """The invocation holds, and its chunks are not in doubt."""
     made = delivery()
     numbers = made.put(envelope("shop", {"views": [row("e1")]}))
 
@@ -375,7 +375,7 @@ def test_no_time_left_sends_nothing() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_no_time_left_leaves_an_open_span_alone() -> None:
+def test_without_time_an_open_span_is_left_alone() -> None:
     """It is neither fenced nor read from the shard."""
     made = open_span(*ROWS)
     before = made.spans()
@@ -386,21 +386,21 @@ def test_no_time_left_leaves_an_open_span_alone() -> None:
     assert "get_records" not in made.kinesis.calls
 
 
-def create_stream_again(made: Delivery) -> None:
-    """Delete the stream and create it again, in no time, with sequence numbers that begin where they began before."""
+def recreate_stream(made: Delivery) -> None:
+    """Delete the stream and recreate it instantly, with the same first sequence numbers."""
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.restart_numbers()
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     made.read.clear()
 
 
-def test_a_stream_that_is_created_again_under_a_warm_sandbox_has_chains_of_its_own() -> None:
-    """None of its records is taken for one that the old stream has delivered, and none goes into the old stream's chain."""
+def test_a_stream_recreated_under_a_warm_sandbox_has_its_own_chains() -> None:
+    """Its records are never taken for delivered ones of the old stream, nor added to the old chain."""
     made = delivery()
     made.put(*ROWS)
     assert made.deliver() is None
     [before] = made.spans()
-    create_stream_again(made)
+    recreate_stream(made)
     made.put(envelope("shop", {"views": [row("new-1")]}))
     made.clock.sleep(10)
     assert made.deliver() is None
@@ -412,8 +412,8 @@ def test_a_stream_that_is_created_again_under_a_warm_sandbox_has_chains_of_its_o
     assert (1, 2) == (chains.count(before.chain), chains.count(made.wiring.shards.chain(SHARD)))
 
 
-def test_records_of_a_stream_that_was_deleted_are_held() -> None:
-    """Which of them the old stream has delivered, nobody can tell from the new one's chain."""
+def test_records_of_a_deleted_stream_are_held() -> None:
+    """The new stream's chain does not show which of them the old one delivered."""
     made = delivery()
     numbers = made.put(*ROWS)
     event = made.event()
@@ -429,8 +429,8 @@ def test_records_of_a_stream_that_was_deleted_are_held() -> None:
     ]
 
 
-def test_a_warm_sandbox_that_was_overtaken_looks_again() -> None:
-    """What it remembers of the chain's end is no longer so: it executes what another one has planned."""
+def test_an_overtaken_warm_sandbox_reads_the_chain_again() -> None:
+    """The end that it remembers is outdated, so it executes what another sandbox planned."""
     made = delivery()
     made.put(*ROWS)
     made.deliver(0, 1)
@@ -444,8 +444,8 @@ def test_a_warm_sandbox_that_was_overtaken_looks_again() -> None:
     assert [1, 1, 1] == [span.records for span in made.spans()]
 
 
-def test_s3_away_holds_what_must_be_set_aside() -> None:
-    """A chunk that S3 does not take stays pending; its neighbours are delivered, once."""
+def test_without_s3_chunks_to_set_aside_stay_pending() -> None:
+    """Their neighbours are delivered once."""
     made = delivery()
     numbers = made.put(envelope("nobody", {"views": [row("e1")]}), envelope("shop", {"views": [row("e2")]}))
     made.s3.before = {"put_object": lambda _: lose_answer()}
@@ -459,7 +459,7 @@ def test_s3_away_holds_what_must_be_set_aside() -> None:
 
 
 def test_an_open_span_is_executed_beyond_the_batch() -> None:
-    """A span that is met again by a batch that holds only a part of it is executed as a whole: the rest is read from the shard."""
+    """If a batch has only part of it, the rest is read from the shard."""
     made = delivery()
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(6)))
     made.dynamodb.after = {"put_item": once(kill)}
@@ -472,8 +472,8 @@ def test_an_open_span_is_executed_beyond_the_batch() -> None:
     assert [4, 2] == [len(one.rows) for one in made.td.imports()]
 
 
-def test_hole_is_a_chain_of_its_own() -> None:
-    """Records in front of a span that nobody has planned are delivered, and the span's own rows only once."""
+def test_a_hole_is_its_own_chain() -> None:
+    """Unplanned records in front of a span are delivered, and the span's own rows only once."""
     made = delivery()
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(6)))
     made.deliver(3, 5)
@@ -486,8 +486,8 @@ def test_hole_is_a_chain_of_its_own() -> None:
     assert 4 == len(made.td.imports())
 
 
-def test_plan_outlives_a_change_of_mapping() -> None:
-    """An open span goes to the database it was planned for, also after the account's rows go elsewhere."""
+def test_a_plan_survives_a_change_of_mapping() -> None:
+    """An open span goes to its planned database, even if the account has another by now."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.dynamodb.before = {"update_item": once(kill, is_settling)}
@@ -500,8 +500,8 @@ def test_plan_outlives_a_change_of_mapping() -> None:
     assert {"shop_db": {"views": 1}} == made.td.counts()
 
 
-def test_plan_outlives_a_change_of_limits() -> None:
-    """The parts of an open span are those of its plan, also after a deploy with other limits."""
+def test_a_plan_survives_a_change_of_limits() -> None:
+    """An open span keeps its chunks after a deploy with other limits."""
     made = delivery(cut=Cut(2, 1 << 20))
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(5)))
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, begin=0, count=1))
@@ -516,8 +516,8 @@ def test_plan_outlives_a_change_of_limits() -> None:
     assert [2, 2, 1] == [len(one.rows) for one in made.td.imports()]
 
 
-def test_plan_outlives_a_change_of_keys() -> None:
-    """A key that is revoked after its rows were planned does not change where they go."""
+def test_a_plan_survives_a_key_s_revocation() -> None:
+    """A key revoked after its rows were planned does not change their destination."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.dynamodb.after = {"put_item": once(kill)}
@@ -530,8 +530,8 @@ def test_plan_outlives_a_change_of_keys() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_held_for_half_the_retention_is_set_aside() -> None:
-    """Rows whose account cannot be asked for are parked before the retention ends, and redriven once it can."""
+def test_rows_held_for_half_the_retention_are_set_aside() -> None:
+    """Their account is unavailable. They are parked before they expire, and redriven once it is available."""
     made = delivery(retention=86_400.0)
     made.redis.flushall()
     made.put(envelope("shop", {"views": [row("e1")]}))
@@ -550,8 +550,8 @@ def test_held_for_half_the_retention_is_set_aside() -> None:
     assert [] == made.objects()
 
 
-def test_small_items_whatever_the_batch() -> None:
-    """A batch with more accounts than an item can hold becomes several spans."""
+def test_a_batch_with_too_many_accounts_for_an_item_becomes_several_spans() -> None:
+    """Each span's plan fits its ledger item."""
     made = Delivery()
     names = [f"account_with_a_long_name_{n:05d}" for n in range(1200)]
     made.map(**{name: f"db_{name}" for name in names})
@@ -563,8 +563,8 @@ def test_small_items_whatever_the_batch() -> None:
     assert all(span.done for span in made.spans())
 
 
-def test_many_shards_in_one_event() -> None:
-    """Records of several shards are worked on per shard, and each shard's lowest unsettled number is reported."""
+def test_an_event_may_hold_several_shards() -> None:
+    """Each shard is processed separately, and its lowest unsettled number is reported."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}), envelope("who", {"views": [row("e2")]}))
     made.redis.delete(KEYS.sentinel)
@@ -575,11 +575,11 @@ def test_many_shards_in_one_event() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-# Open spans of which records cannot be read
+# Open spans with unreadable records
 
 
 def expire(made: Delivery, records: int) -> dict[str, Any]:
-    """Let the stream forget the first records; return the event with the others."""
+    """Make the stream drop the first records, and return the event with the others."""
     event = made.event(records)
     read = made.wiring.shards.read
 
@@ -591,8 +591,8 @@ def expire(made: Delivery, records: int) -> dict[str, Any]:
     return event
 
 
-def test_an_open_span_that_cannot_be_read_as_a_whole_is_held() -> None:
-    """An incomplete read is not believed: what it lacks may be there the next time."""
+def test_an_open_span_that_is_read_incompletely_is_held() -> None:
+    """The missing records may be there next time."""
     made = open_span(*ROWS)
     event = expire(made, 1)
 
@@ -604,8 +604,8 @@ def test_an_open_span_that_cannot_be_read_as_a_whole_is_held() -> None:
     assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")
 
 
-def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> None:
-    """A span is planned after its records have arrived: what is as old as the retention is still there."""
+def test_records_are_waited_for_until_the_retention_has_passed() -> None:
+    """A span is planned after its records arrived, so records as old as the retention may still be there."""
     made = open_span(*ROWS)
     event = expire(made, 1)
     made.clock.sleep(made.retention)
@@ -618,7 +618,7 @@ def test_records_are_waited_for_until_the_stream_cannot_have_them_any_more() -> 
 
 
 def held(made: Delivery, event: dict[str, Any]) -> str | None:
-    """Invoke the worker; return the sequence number that it reports."""
+    """Run the worker and return the sequence number that it reports."""
     failures = made.run(event, 120_000)["batchItemFailures"]
     return failures[0]["itemIdentifier"] if failures else None
 
@@ -628,8 +628,8 @@ def states(made: Delivery) -> dict[str, tuple[str, int]]:
     return {key.name: (entry.state.value, entry.rows) for key, entry in made.spans()[0].entries.items()}
 
 
-def test_what_was_delivered_of_other_groups_is_not_taken_for_what_has_expired() -> None:
-    """Each group's rows are counted for themselves."""
+def test_missing_rows_are_counted_per_group() -> None:
+    """Delivered rows of other groups do not make up for expired ones."""
     made = delivery(archive_days=0)
     made.put(*ROWS[:2], envelope("blog", {"views": [row("e3")]}))
     made.td.create("shop_db", "views")
@@ -644,8 +644,8 @@ def test_what_was_delivered_of_other_groups_is_not_taken_for_what_has_expired() 
     assert ("missing", 2) == states(made)["shop/views/-1"]
 
 
-def test_rows_whose_records_have_expired_are_missing() -> None:
-    """They are counted and said, never called delivered; what is there of other groups is delivered."""
+def test_rows_of_expired_records_are_missing() -> None:
+    """They are counted and logged, never called delivered. Other groups' rows are still delivered."""
     made = open_span(*ROWS, envelope("blog", {"views": [row("e3")]}))
     event = expire(made, 3)
     made.clock.sleep(made.retention + 1)
@@ -660,8 +660,8 @@ def test_rows_whose_records_have_expired_are_missing() -> None:
     assert made.spans()[0].done
 
 
-def test_an_open_span_that_has_expired_as_a_whole_keeps_no_batch_behind_it_waiting() -> None:
-    """Nothing of it is left to read or to send."""
+def test_a_fully_expired_open_span_does_not_delay_later_batches() -> None:
+    """Nothing of it is left to read or send."""
     made = open_span(*ROWS)
     made.clock.sleep(made.retention + 1)
     made.put(envelope("shop", {"views": [row("later")]}, request_id="later"))
@@ -671,8 +671,8 @@ def test_an_open_span_that_has_expired_as_a_whole_keeps_no_batch_behind_it_waiti
     assert (["later"], 3) == (made.ids("shop_db", "views"), made.telemetry.counts["RowsMissing"])
 
 
-def test_a_group_that_lacks_rows_is_missing_but_for_what_is_settled() -> None:
-    """Which of its rows a chunk held can no longer be told: none of them is sent under another one's id."""
+def test_a_group_that_lacks_rows_is_missing_except_for_settled_chunks() -> None:
+    """Which rows a chunk held is unknown, so none is sent under another one's id."""
     made = delivery(cut=Cut(1, 1 << 20), archive_days=0)
     made.put(*ROWS)
     made.td.create("shop_db", "views")
@@ -694,7 +694,7 @@ def test_a_group_that_lacks_rows_is_missing_but_for_what_is_settled() -> None:
 
 
 def test_missing_rows_are_written_once() -> None:
-    """A span that is held after it was found incomplete does not count them again."""
+    """A span held after it was found incomplete does not count them again."""
     made = open_span(*ROWS, envelope("nobody", {"views": [row("e3")]}))
     event = expire(made, 3)
     made.clock.sleep(made.retention + 1)
@@ -707,8 +707,8 @@ def test_missing_rows_are_written_once() -> None:
     assert 3 == made.telemetry.counts["RowsMissing"]
 
 
-def test_rows_that_are_left_are_kept_when_the_span_is_held() -> None:
-    """What was found to be missing before is told from what has been settled."""
+def test_remaining_rows_are_kept_if_the_span_is_held() -> None:
+    """Rows found missing before are distinguished from settled ones."""
     made = open_span(*ROWS)
     event = expire(made, 1)
     made.clock.sleep(made.retention + 1)
@@ -722,8 +722,8 @@ def test_rows_that_are_left_are_kept_when_the_span_is_held() -> None:
 
 
 @pytest.mark.parametrize("done", [False, True])
-def test_missing_rows_are_told_whoever_else_writes_the_span(done: bool) -> None:
-    """They are written and counted with the version that wins; not where another invocation had all rows."""
+def test_missing_rows_are_counted_despite_concurrent_writes(done: bool) -> None:
+    """They are written with the version that wins, unless another invocation had all rows and settled the span."""
     made = open_span(*ROWS)
     event = expire(made, 1)
     made.clock.sleep(made.retention + 1)
@@ -749,7 +749,7 @@ HALVES = ChunkKey.parse("shop/views/0").halves
     ],
 )
 def test_chunks_are_not_cut_again_from_fewer_rows(cut: Cut, entries: dict[ChunkKey, State]) -> None:
-    """Rows would travel under the id of others; all are missing, each once, and nothing is left pending."""
+    """Rows would be sent under the ids of others. All are missing, each once, and nothing stays pending."""
     made = open_span(*ROWS, cut=cut)
     if entries:
         [span] = made.spans()
@@ -764,8 +764,8 @@ def test_chunks_are_not_cut_again_from_fewer_rows(cut: Cut, entries: dict[ChunkK
     assert [] == made.td.imports()
 
 
-def test_a_chunk_that_was_held_may_expire_as_a_whole() -> None:
-    """It is not left pending in a span that is done."""
+def test_a_held_chunk_may_expire_completely() -> None:
+    """It is not left pending in a done span."""
     made = open_span(*ROWS, envelope("blog", {"views": [row("e3")]}))
     [span] = made.spans()
     made.ledger.update(span.with_entries({ChunkKey.parse("shop/views/0"): Entry(rows=3)}))
@@ -781,7 +781,7 @@ def test_a_chunk_that_was_held_may_expire_as_a_whole() -> None:
 
 
 def test_copies_of_an_incomplete_span_are_not_guessed() -> None:
-    """Which records count is known by their place among all of the span's."""
+    """Their positions among all of the span's records say which of them count."""
     copy = envelope("shop", {"views": [row("e0")]}, request_id="q", claim=1)
     made = open_span(copy, copy, ROWS[1])
     event = expire(made, 1)
