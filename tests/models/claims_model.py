@@ -1,13 +1,13 @@
 """A model of batch ids from the client to Treasure Data: ingest, overflow queue, drainer, claims, worker and redrive.
 
-It knows nothing of the product's code. Each part is a process that does one thing at a time; between any two things a
-schedule may kill it, run another one, or let days pass. What Kinesis and SQS may do is up to the schedule too: a put lands
-or not, heard or unheard, now or later; a message is delivered twice; an arrival time is wrong, an empty answer claims to be
-the tip. Then everything heals and comes to rest, and each accepted event must be in Treasure Data once, or be kept with the
-record that counts as rejected.
+It uses none of the product's code. Each part is a process that takes one step at a time; between any two steps a schedule
+may kill it, run another one, or let days pass. The schedule also decides what Kinesis and SQS may do: a put lands or not,
+acknowledged or not, now or later; a message is delivered twice; an arrival time is wrong; an empty answer claims to be the
+tip. Then everything heals and comes to rest, and each accepted event must be in Treasure Data once, or be kept as rejected
+with the record that counts.
 
-A schedule is a sequence of numbers, so schedules can be drawn at random, or enumerated. Every rule can be left out by name.
-`python -m tests.models.claims_model 100000` runs as many schedules.
+A schedule is a sequence of numbers, so schedules can be drawn at random or enumerated. Every rule can be switched off by name.
+`python -m tests.models.claims_model 100000` runs that many schedules.
 """
 
 import random
@@ -35,38 +35,38 @@ class Rule(Enum):
     """What the parts do so that nothing is lost or duplicated."""
 
     CLAIM = "rows of a claim count only for the record that owns it"
-    PLAN_KEEPS = "the plan stores which records do not count, and nobody asks again"
+    PLAN_KEEPS = "the plan stores which records do not count, so claims are not read again"
     CLAIM_IS_KEPT = "a claim is remembered for longer than a copy can still be planned"
-    TAKE_OVER = "a copy takes over the claim of a record that has gone without a plan"
-    TAKE_OVER_LATE = "but not while the owner can still be planned"
-    OVERFLOW_KEEPS = "nor from an envelope that was set aside"
+    TAKE_OVER = "a copy takes over the claim of a record that is gone and was never planned"
+    TAKE_OVER_LATE = "no claim is taken over while its owner can still be planned"
+    OVERFLOW_KEEPS = "no claim is taken over from an envelope that was set aside"
     ALL_EVENTS = "the request id covers all events, rejected ones too"
-    BORDERS = "envelopes end by the events as sent"
-    DEFINITE = "only what the stream has definitely refused is called refused"
+    BORDERS = "the borders of envelopes depend only on the events as sent"
+    DEFINITE = "a put is called refused only if the stream definitely refused it"
     WAIT = "a doubtful put without a claim is left alone until it has landed or never will"
-    SEARCH = "and is looked for before it is put again"
+    SEARCH = "a doubtful put without a claim is searched for before it is repeated"
     STAMPS = "the search allows for wrong arrival times"
-    SECOND_LOOK = "and believes in a shard's tip when it has seen it twice"
-    RESUME = "and goes on where the last one ended"
-    PUT_CLAIMS = "what the drainer puts is a claim"
-    NUMBER = "a put is done when its answer has a sequence number"
-    NEVER_PUT_OLD = "what is old enough to be set aside is never put"
-    CLOCKS = "by the clock of any run"
-    CLAIM_ASIDE = "what is set aside is claimed first"
-    OBJECT_FIRST = "its object is written before its span"
-    DOUBT = "what may have landed without a claim is in doubt"
-    SEARCHED = "and is not sent because Treasure Data does not have it: the stream may still bring it"
-    WAIT_FOR_SEARCH = "so it is set aside only when no search can end any more"
+    SECOND_LOOK = "the search believes a shard's tip only when it has seen it twice"
+    RESUME = "a search resumes where the last one stopped"
+    PUT_CLAIMS = "everything that the drainer puts has a claim"
+    NUMBER = "a put counts only if its answer has a sequence number"
+    NEVER_PUT_OLD = "an envelope old enough to be set aside is never put"
+    CLOCKS = "setting aside starts late enough for the runs' clocks to differ"
+    CLAIM_ASIDE = "an envelope is claimed before it is set aside"
+    OBJECT_FIRST = "a set-aside envelope's object is written before its span"
+    DOUBT = "a set-aside envelope that may have landed without a claim is in doubt"
+    SEARCHED = "its absence from Treasure Data is no reason to send it: it may still come from the stream"
+    WAIT_FOR_SEARCH = "an envelope that needs a search is set aside only when no search can finish any more"
 
 
 Name = tuple[str, ...]
-"""Of an envelope: its request id."""
+"""An envelope's request id."""
 Process = Iterator[None]
-"""One invocation; it yields wherever others may come between."""
+"""One invocation; it yields wherever others may run in between."""
 
 STEPS = 10
-"""Of a schedule at random."""
-_TROUBLE = 0.5  # the share of choices at random that need not be the first
+"""The number of steps of a random schedule."""
+_TROUBLE = 0.5  # the share of random choices that need not be the first
 
 
 class Chooser:
@@ -94,7 +94,7 @@ class Chooser:
 
 @dataclass(frozen=True)
 class Envelope:
-    """What a record or a message carries: rows for some events, and others that are kept as rejected."""
+    """What a record or a message carries: rows of some events, and others that are kept as rejected."""
 
     name: Name
     claim: bool
@@ -104,7 +104,7 @@ class Envelope:
 
 @dataclass(eq=False)
 class Record:
-    """An envelope on the stream; `counts` is what the plan says once there is one, `behind` the record that counts instead."""
+    """An envelope on the stream. `counts` is the plan's decision, `behind` the record that counts instead."""
 
     shard: int
     number: int
@@ -119,7 +119,7 @@ class Record:
 
     @property
     def is_lost(self) -> bool:
-        """Whether it, or the record for which it does not count, was lost with its stream."""
+        """Whether it, or the record that counts in its place, was lost with its stream."""
         return self.behind.is_lost if self.behind is not None else self.counts is None
 
 
@@ -135,7 +135,7 @@ class Message:
 
 @dataclass(eq=False)
 class Aside:
-    """The span of an envelope that was set aside."""
+    """The span of a set-aside envelope."""
 
     envelope: Envelope
     in_doubt: bool
@@ -144,7 +144,7 @@ class Aside:
 
 @dataclass(eq=False)
 class Copy:
-    """One envelope of one accepted request, and what carries it."""
+    """One envelope of one accepted request, and its carriers."""
 
     envelope: Envelope
     carriers: list[Record | Message | Aside] = field(default_factory=list)
@@ -204,7 +204,7 @@ class World:
     # The client and the ingest
 
     def _request(self) -> None:
-        """Let the client send its request, or a copy of it, and the ingest put its envelopes."""
+        """Send the client's request or a copy of it, and put the ingest's envelopes."""
         self._requests += 1
         if not self._has_id:
             self._accept(Envelope(("request",), claim=False, rows=frozenset("a")))
@@ -236,7 +236,7 @@ class World:
         self._note(f"put of {envelope.name}, claim {envelope.claim}: {fate}")
         if fate in ("heard", "unheard"):
             self._land(envelope, copy)
-        if fate == "late":  # nobody waits for a claim, so it may land whenever it likes
+        if fate == "late":  # nothing waits for a put with a claim, so it may land at any time
             after = 5 * DAY if envelope.claim else LANDING - 10
             self._landings.append((self._now + after, envelope, copy))
         if fate == "heard" or (fate == "no number" and not self._has(Rule.NUMBER)):
@@ -258,7 +258,7 @@ class World:
     # Claims
 
     def _owner(self, name: Name, me: Record | Name) -> Record | Name:
-        """Claim an envelope; return who owns it."""
+        """Claim an envelope and return its owner."""
         kept = CLAIM_KEPT if self._has(Rule.CLAIM_IS_KEPT) else 3 * DAY
         owner, claimed = self._claims.get(name, (None, 0.0))
         if owner is None or self._now - claimed > kept:
@@ -267,7 +267,7 @@ class World:
         return owner
 
     def _counts(self, record: Record) -> bool:
-        """Tell whether a record's rows count."""
+        """Return whether a record's rows count."""
         name = record.envelope.name
         if not record.envelope.claim or not self._has(Rule.CLAIM):
             return True
@@ -290,7 +290,7 @@ class World:
     # The worker
 
     def _work(self, shard: int) -> Process:
-        """Plan and deliver what a shard holds."""
+        """Plan and deliver the records of a shard."""
         batch = [
             one for one in self._stream if one.shard == shard and one.counts is None and self._is_kept(one)
         ]
@@ -316,11 +316,11 @@ class World:
             self._deliver(record.envelope, f"record {record.number}")
 
     def _is_sent(self, record: Record) -> bool:
-        """Tell whether whoever carries out a plan sends a record's rows."""
+        """Return whether executing a plan sends a record's rows."""
         return bool(record.counts) if self._has(Rule.PLAN_KEEPS) else self._counts(record)
 
     def _replay(self) -> None:
-        """Send by force what the stream brought to Treasure Data, months later and the latest first."""
+        """Send delivered records by force, months later and the latest first."""
         self._now += 60 * DAY
         for one in reversed(self._stream):
             if one.is_delivered and self._is_sent(one) is not one.counts:
@@ -334,7 +334,7 @@ class World:
     # The drainer
 
     def _drain(self, message: Message, skew: float) -> Process:
-        """Handle one delivery of a message, with a clock that may be wrong by minutes; what matters to seconds is not."""
+        """Handle one delivery of a message, with a clock that may be minutes off where minutes matter."""
         age = self._now + skew - message.sent
         old = HELD_AT_MOST + (CLOCKS_DIFFER if self._has(Rule.CLOCKS) else 0)
         is_certain = message.envelope.claim or message.is_refused
@@ -360,12 +360,12 @@ class World:
             yield from self._set_aside(message, is_certain=is_certain)
 
     def _waits_for_search(self, message: Message) -> bool:
-        """Tell whether a search can still show whether a message's envelope is on the stream."""
+        """Return whether a search can still show whether the envelope is on the stream."""
         age = self._now - message.sent
         return self._has(Rule.WAIT_FOR_SEARCH) and age <= RETENTION - HOUR and age < QUEUE_RETENTION - DAY
 
     def _search(self, message: Message) -> Generator[None, None, Record | bool | None]:
-        """Return the record that carries the envelope, False where there is none, None where that is not known."""
+        """Return the record that carries the envelope, False if there is none, or None if that is unknown."""
         if not self._has(Rule.SEARCH):
             return False
         if self._now - message.sent > RETENTION - HOUR:
@@ -388,12 +388,12 @@ class World:
                     return one
             read.add(shard)
             if self._is_healed and shard == 0:
-                return None  # even then a run has the time for one shard only
+                return None  # even then a run has time for one shard only
             yield
         return False
 
     def _set_aside(self, message: Message, *, is_certain: bool) -> Process:
-        """Claim an envelope, write its object, then its span; each step may be done again."""
+        """Claim an envelope, write its object, then its span. Each step may be repeated."""
         name = message.envelope.name
         owner = self._owner(name, name) if self._has(Rule.CLAIM_ASIDE) else name
         if isinstance(owner, Record):
@@ -408,13 +408,13 @@ class World:
             self._note(f"{name} set aside, certain {is_certain}")
             self._asides[name] = Aside(message.envelope, in_doubt=not is_certain and self._has(Rule.DOUBT))
             if not is_certain and min(self._now, self._healed + DAY) - message.sent < RETENTION - HOUR:
-                self._undecided.add(name)  # though the stream could be read
+                self._undecided.add(name)  # although the stream could be read
             yield
             self._objects.add(name)
         self._forget(message, self._asides[name])
 
     def _forget(self, message: Message, *carriers: Record | Aside) -> None:
-        """Delete a message, because something else carries its envelope: or so the drainer believes."""
+        """Delete a message because, as far as the drainer knows, something else carries its envelope."""
         self._note(f"message of {message.envelope.name} deleted")
         if message in self._queue:
             self._queue.remove(message)
@@ -426,7 +426,10 @@ class World:
     # The redrive
 
     def _redrive(self) -> None:
-        """Send what is parked; what is in doubt is settled if Treasure Data has it, or waits for a person."""
+        """Send parked rows.
+
+        Rows in doubt are settled if Treasure Data has them, and otherwise wait for a person.
+        """
         for name, aside in self._asides.items():
             if aside.is_delivered or name not in self._objects:
                 continue
@@ -434,18 +437,18 @@ class World:
                 aside.is_delivered = True
             elif not aside.in_doubt or not self._has(Rule.SEARCHED):
                 aside.is_delivered = True
-                self._deliver(aside.envelope, "what was set aside")
+                self._deliver(aside.envelope, "the set-aside envelope")
         for record in self._stream:
             if record.is_parked and not record.is_delivered:
                 self._send(record)
 
     def _decide(self) -> None:
-        """Let a person, who knows what the stream still brings, send what is in doubt."""
+        """Act as a person who knows what the stream still brings, and send what is in doubt."""
         for name, aside in self._asides.items():
             records = [one for one in self._stream if one.envelope.name == name]
             if not aside.is_delivered and name in self._objects and not any(one.counts for one in records):
                 aside.is_delivered = True
-                self._deliver(aside.envelope, "what a person sends")
+                self._deliver(aside.envelope, "the envelope a person sends")
 
     # The schedule
 
@@ -465,7 +468,7 @@ class World:
         for name, process in self._processes:
             actions[f"{name} is killed"] = partial(self._end, process)
         actions["redrive"] = self._redrive
-        actions["the stream is created again"] = self._create_again
+        actions["the stream is recreated"] = self._recreate
         chosen = self._choose(*actions)
         self._note(chosen)
         actions[chosen]()
@@ -485,14 +488,17 @@ class World:
     def _end(self, process: Process) -> None:
         self._processes = [one for one in self._processes if one[1] is not process]
 
-    def _create_again(self) -> None:
-        """Lose what nobody has planned."""
+    def _recreate(self) -> None:
+        """Recreate the stream, which loses every record that is not planned."""
         self._processes.clear()
         for one in self._stream:
             one.is_gone = one.counts is None
 
     def _wait(self, seconds: float) -> None:
-        """Let time pass; no invocation lasts for hours, and nothing is left on stream or queue until it expires."""
+        """Let time pass.
+
+        No invocation lasts for hours, and stream and queue are emptied before anything expires.
+        """
         if seconds >= HOUR:
             self._processes.clear()
         end = self._now + seconds
@@ -512,12 +518,12 @@ class World:
         self._now = end
 
     def _work_off(self) -> None:
-        """Let workers do all that there is to do."""
+        """Run workers until nothing is left to do."""
         for shard in (0, 1):
             _exhaust(self._work(shard))
 
     def _drain_off(self) -> None:
-        """Let drainers do all that they can, with nothing in their way."""
+        """Run drainers, without failures, until they can do nothing more."""
         was_healed, self._is_healed = self._is_healed, True
         for _ in range(3):
             for message in list(self._queue):
@@ -525,7 +531,7 @@ class World:
         self._is_healed = was_healed
 
     def _rest(self) -> None:
-        """Heal everything, and let it come to rest."""
+        """Heal everything and let it come to rest."""
         self._note("everything heals")
         self._is_healed, self._healed = True, self._now
         self._processes.clear()
@@ -555,15 +561,15 @@ def _exhaust(process: Process) -> None:
         pass
 
 
-def at_random(seed: int, without: Collection[Rule] = ()) -> World:
-    """Return the world of a seed, not yet run; that of an even one has a batch id."""
+def random_world(seed: int, without: Collection[Rule] = ()) -> World:
+    """Return the world of a seed, not yet run. Even seeds have a batch id."""
     return World(Chooser(chance=random.Random(seed)), has_id=seed % 2 == 0, without=without)
 
 
 def enumerated(
     deviations: int, *, has_id: bool, steps: int, without: Collection[Rule] = ()
 ) -> Iterator[tuple[World, list[str]]]:
-    """Yield all schedules that differ from the first choice in so many places at most, and what is wrong with each."""
+    """Yield each schedule with at most this many deviations from the first choices, and what is wrong with it."""
     waiting: list[tuple[tuple[int, ...], int]] = [((), deviations)]
     while waiting:
         prefix, left = waiting.pop()
@@ -579,10 +585,10 @@ def enumerated(
 
 
 def main(schedules: int) -> int:
-    """Run so many schedules at random; print the shortest that breaks something, and return 1 if one does."""
+    """Run random schedules, print the shortest that breaks something, and return 1 if one does."""
     broken: list[tuple[int, World, list[str]]] = []
     for seed in range(schedules):
-        world = at_random(seed)
+        world = random_world(seed)
         if wrong := world.run(STEPS):
             broken.append((seed, world, wrong))
     print(f"{schedules} schedules, {len(broken)} broken")  # noqa: T201 -- a command

@@ -1,23 +1,23 @@
-"""The model of batch ids: sound with all its rules, and broken without any one of them."""
+"""The model of batch ids is sound with all its rules and broken without any one of them."""
 
 import pytest
 
-from tests.models.claims_model import STEPS, Rule, at_random, enumerated
+from tests.models.claims_model import STEPS, Rule, enumerated, random_world
 
 _FIRST_SEEDS = {Rule.CLOCKS: 3_800, Rule.WAIT_FOR_SEARCH: 1_000}
-"""Where to look first for what few schedules at random show."""
+"""First seeds for rules whose absence few random schedules expose."""
 
 
-def test_no_schedule_at_random_breaks_anything() -> None:
-    """Kills, days that pass, wrong answers, copies from anywhere: each event is a row once."""
-    broken = {seed: wrong for seed in range(2_000) if (wrong := at_random(seed).run(STEPS))}
+def test_no_random_schedule_breaks_anything() -> None:
+    """With kills, long pauses, wrong answers and copies from anywhere, each event becomes one row."""
+    broken = {seed: wrong for seed in range(2_000) if (wrong := random_world(seed).run(STEPS))}
 
     assert {} == broken
 
 
 @pytest.mark.parametrize("has_id", [False, True])
-def test_no_schedule_with_two_troubles_breaks_anything(has_id: bool) -> None:
-    """All of them, up to a few steps."""
+def test_no_schedule_with_two_deviations_breaks_anything(has_id: bool) -> None:
+    """All schedules of five steps are enumerated."""
     outcomes = [wrong for _, wrong in enumerated(2, has_id=has_id, steps=5)]
 
     assert len(outcomes) > 1_000
@@ -29,4 +29,4 @@ def test_every_rule_is_needed(rule: Rule) -> None:
     """Without it, some schedule loses rows, duplicates them, or does not end."""
     first = _FIRST_SEEDS.get(rule, 0)
 
-    assert any(at_random(seed, {rule}).run(STEPS) for seed in range(first, first + 500))
+    assert any(random_world(seed, {rule}).run(STEPS) for seed in range(first, first + 500))
