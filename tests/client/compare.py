@@ -1,4 +1,4 @@
-"""The same program under the same troubles with each client: `python -m tests.client.compare [--write]`.
+"""Runs the same program under the same failures with each client: `python -m tests.client.compare [--write]`.
 
 Prints a table, and with --write puts it into docs/server-client.md. The clients run in `.venv-trackers`.
 """
@@ -25,7 +25,7 @@ PYTHON = ROOT / ".venv-trackers/bin/python"
 PAGE = ROOT / "docs/server-client.md"
 RUN_SECONDS = 120
 HANG_SECONDS = 30.0
-"""Longer than each client waits for an answer."""
+"""Longer than any client waits for a response."""
 PACKAGES = {
     "sluice": ("Sluice", ""),
     "td-client": ("td-client", "td-client"),
@@ -33,21 +33,21 @@ PACKAGES = {
     "posthog": ("posthog-python", "posthog"),
     "segment": ("analytics-python", "segment-analytics-python"),
 }
-"""Name in the table and package, by contender."""
+"""Each contender's name in the table, and its package."""
 _MARK = re.compile(rb"mark-\d{5}")
 _TAKEN = b'{"elapsed_time": 0.1, "success": true, "status": 1}'
 
 
 @dataclass(frozen=True)
 class Trouble:
-    """What goes wrong.
+    """A failure and the program that runs during it.
 
     Attributes:
-        name: in the table.
+        name: as the table shows it.
         program: the steps, as contender.py reads them.
-        made: how many events it tracks.
-        fault: of requests, from the beginning.
-        fault_seconds: for how long from the first request on; 0 for as long as the program runs.
+        made: the number of events that the program tracks.
+        fault: of the collector, from the beginning.
+        fault_seconds: how long the fault lasts after the first request; 0 for as long as the program runs.
     """
 
     name: str
@@ -73,7 +73,7 @@ TROUBLES = (
 
 
 class Collector(FlakyIngest):
-    """Takes events of every client, each in its own way, with the same failures."""
+    """Accepts every client's events in its own format, with the same failures."""
 
     def __init__(self) -> None:
         self.marks: Counter[str] = Counter()
@@ -90,13 +90,13 @@ class Collector(FlakyIngest):
         return Response(200, _TAKEN, (("content-type", "application/json"),))
 
     def counted(self) -> Counter[str]:
-        """Return how many rows each mark has."""
+        """Return the number of rows of each mark."""
         return self.marks + Counter(str(row["mark"]) for row in self.rows())
 
 
 @dataclass
 class Outcome:
-    """What came of a trouble with one client, in events."""
+    """The result of one client under one failure, in events."""
 
     made: int
     delivered: int
@@ -105,12 +105,12 @@ class Outcome:
 
     @property
     def lost(self) -> int:
-        """Events that are not a row, although `track` returned."""
+        """The events that did not become a row although `track` returned."""
         return self.made - self.delivered
 
 
 def play(name: str, trouble: Trouble) -> Outcome:
-    """Run the program under a trouble; then, with the trouble over, start it again and let it end in an orderly way."""
+    """Run the program during a failure; then start it again without the failure, and let it end normally."""
     with tempfile.TemporaryDirectory() as spool, Collector() as collector:
         collector.fault = trouble.fault
         if trouble.fault_seconds:
@@ -118,7 +118,7 @@ def play(name: str, trouble: Trouble) -> Outcome:
             end.daemon = True
 
             def begin() -> None:
-                with suppress(RuntimeError):  # it has begun
+                with suppress(RuntimeError):  # already started
                     end.start()
 
             collector.on_request = begin
@@ -135,7 +135,7 @@ def play(name: str, trouble: Trouble) -> Outcome:
 
 
 def run(name: str, url: str, spool: str, program: str) -> None:
-    """Run a program to its end, at most RUN_SECONDS."""
+    """Run a program to its end, for at most RUN_SECONDS."""
     command = [PYTHON, "-W", "ignore", ROOT / "tests/client/contender.py", name, url, KEY, spool, program]
     environment = {"PYTHONPATH": str(ROOT / "client"), "PATH": ""}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -179,7 +179,7 @@ def table(outcomes: Sequence[tuple[Trouble, str, Outcome]]) -> str:
 
 
 def main() -> None:
-    """Play every trouble with every client."""
+    """Run every failure with every client."""
     parser = argparse.ArgumentParser(prog="python -m tests.client.compare", description=__doc__)
     parser.add_argument("--write", action="store_true", help="write the table into docs/server-client.md")
     options = parser.parse_args()

@@ -1,8 +1,8 @@
 """A program that tracks events with one of the compared clients: `python contender.py NAME URL KEY SPOOL SCRIPT`.
 
-Each client is used as its documentation shows for a long-running program. SCRIPT is a line of steps: `track:FIRST-LAST` tracks
-events with these marks, `wait:SECONDS` goes on with other work, `fork:STEPS` (steps separated by `;`) does them in a child
-process and waits for it, `kill` ends the process as kill -9 does, and `close` is the end of an orderly program.
+Each client is used as its documentation shows for a long-running program. SCRIPT is a line of steps: `track:FIRST-LAST`
+tracks events with these marks, `wait:SECONDS` does other work, `fork:STEPS` (steps separated by `;`) runs them in a child
+process and waits for it, `kill` ends the process like kill -9, and `close` is the end of a program that ends normally.
 """
 
 import gzip
@@ -19,7 +19,7 @@ Close = Callable[[], object]
 
 
 def sluice(url: str, key: str, spool: str) -> tuple[Track, Close]:
-    """This project's client."""
+    """Use this project's client."""
     from sluice_client import Client
 
     client = Client(url, key, spool=spool)
@@ -28,7 +28,7 @@ def sluice(url: str, key: str, spool: str) -> tuple[Track, Close]:
 
 
 def td_client(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
-    """td-client: ten events to an import, as a program would collect them."""
+    """Use td-client, with ten events per import, as a program would collect them."""
     import msgpack
     import tdclient
 
@@ -40,7 +40,7 @@ def td_client(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
         rows.clear()
         try:
             client.import_data("shop", "orders", "msgpack.gz", io.BytesIO(data), len(data))
-        except Exception:  # noqa: BLE001 -- the program goes on with its work
+        except Exception:  # noqa: BLE001 -- the program carries on
             return
 
     def track(mark: str) -> None:
@@ -52,7 +52,7 @@ def td_client(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
 
 
 def snowplow(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
-    """snowplow-python-tracker with its asynchronous emitter."""
+    """Use snowplow-python-tracker with its asynchronous emitter."""
     from snowplow_tracker import AsyncEmitter, StructuredEvent, Tracker
 
     tracker = Tracker("shop", AsyncEmitter(url))
@@ -60,7 +60,7 @@ def snowplow(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
 
 
 def posthog(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
-    """posthog-python."""
+    """Use posthog-python."""
     from posthog import Posthog
 
     client = Posthog("key", host=url)
@@ -68,7 +68,7 @@ def posthog(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
 
 
 def segment(url: str, _key: str, _spool: str) -> tuple[Track, Close]:
-    """analytics-python."""
+    """Use analytics-python."""
     from segment.analytics.client import Client
 
     client = Client("key", host=url)
@@ -85,7 +85,7 @@ CONTENDERS: dict[str, Callable[[str, str, str], tuple[Track, Close]]] = {
 
 
 def perform(steps: list[str], track: Track, close: Close) -> None:
-    """Do the steps."""
+    """Run the steps."""
     for step in steps:
         name, _, value = step.partition(":")
         match name:
@@ -109,7 +109,7 @@ def perform(steps: list[str], track: Track, close: Close) -> None:
 
 
 def main() -> Any:
-    """Do what the command line says."""
+    """Run the program that the command line describes."""
     name, url, key, spool, script = sys.argv[1:]
     track, close = CONTENDERS[name](url, key, spool)
     perform(script.split(), track, close)

@@ -1,8 +1,8 @@
-"""Kills programs that use the client, at random moments and in every trouble: `python -m tests.client.faults --points N`.
+"""Kills programs that use the client, at random moments, in every failure: `python -m tests.client.faults --points N`.
 
 A round kills ten programs one after another that share a spool: a parent or its children, at a random time or while the
-ingest has their request, while requests fail in every way, clocks jump and the disk is full. Then the trouble ends, the rest
-is delivered, and every id that `track` had returned must be exactly one row.
+ingest handles their request, while requests fail in every way, clocks jump and the disk is full. Then the failures end, the
+remaining events are delivered, and every id that `track` has returned must be exactly one row.
 """
 
 import argparse
@@ -27,24 +27,24 @@ from tests.support.ingest import KEY
 
 KILLS_IN_A_ROUND = 10
 WAYS = ("parent", "children", "request", "disk")
-"""Whom to kill when: the parent at a random time, first the children, as the ingest gets or has taken a request, or while no
-file may grow."""
+"""What to kill and when: the parent at a random time, the children before it, the process whose request the ingest is handling,
+or a process whose files cannot grow."""
 _ROOT = Path(__file__).parents[2]
 _PROGRAM = ("-W", "ignore::DeprecationWarning", "tests/client/victim.py")
 
 
 @dataclass
 class Result:
-    """What the rounds have shown.
+    """The results of all rounds.
 
     Attributes:
         kills: by way and fault.
-        acknowledged: events that `track` had stored.
-        rows: that there are.
-        requests: that reached the ingest.
-        lost: events that `track` had stored and that are not a row.
-        duplicated: events that are more than one row.
-        undrained: rounds after which something was left in the spool.
+        acknowledged: the number of events that `track` stored.
+        rows: their number.
+        requests: the number of requests that reached the ingest.
+        lost: the number of events that `track` stored and that did not become a row.
+        duplicated: the number of events that became several rows.
+        undrained: the number of rounds that left something in the spool.
     """
 
     kills: Counter[str] = field(default_factory=Counter)
@@ -57,12 +57,12 @@ class Result:
 
     @property
     def is_good(self) -> bool:
-        """Whether every acknowledged event is one row."""
+        """Whether every acknowledged event became one row."""
         return not (self.lost or self.duplicated or self.undrained)
 
 
 class Forker:
-    """A process that forks victims, so that each starts at once."""
+    """A process that forks victims, so that each starts immediately."""
 
     def __init__(self, python: str) -> None:
         environment = {**os.environ, "PYTHONPATH": f"{_ROOT / 'client'}:{_ROOT}"}
@@ -75,13 +75,13 @@ class Forker:
         self._output: IO[str] = self._process.stdout
 
     def fork(self, **task: Any) -> int:
-        """Return the process id of a new victim."""
+        """Start a victim and return its process id."""
         self._input.write(json.dumps(task) + "\n")
         self._input.flush()
         return int(self._output.readline())
 
     def exit_code(self) -> int:
-        """Return the last drain's exit code."""
+        """Return the exit code of the last drain."""
         return int(self._output.readline())
 
     def stop(self) -> None:
@@ -92,12 +92,12 @@ class Forker:
 
 
 def run(points: int, seed: int, *, small_disk: bool = False, python: str = sys.executable) -> Result:
-    """Kill so many programs.
+    """Kill this many programs.
 
     Args:
-        points: how many.
-        seed: decides whom and how; when exactly is up to the machine.
-        small_disk: every fifth round, give the spool a real file system that is too small (needs root).
+        points: the number of kills.
+        seed: decides which process to kill and how; the exact moment depends on the machine.
+        small_disk: every fifth round, put the spool on a real file system that is too small (requires root).
         python: the interpreter of the programs that are killed.
     """
     result, chance = Result(), random.Random(seed)
@@ -211,7 +211,7 @@ def _children(pid: int) -> list[int]:
 
 
 def main() -> None:
-    """Run, and print what came of it."""
+    """Run the rounds and print the result."""
     parser = argparse.ArgumentParser(prog="python -m tests.client.faults", description=__doc__)
     parser.add_argument("--points", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=0)

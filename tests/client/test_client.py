@@ -29,19 +29,19 @@ from tests.support.ingest import KEY
 
 Make = Callable[..., Client]
 PATIENCE = 20.0
-"""Seconds that no test needs; only a failure takes so long."""
+"""Seconds that no test needs unless it fails."""
 
 
 @pytest.fixture
 def ingest() -> Iterator[FlakyIngest]:
-    """An ingest."""
+    """Yield an ingest that can fail."""
     with FlakyIngest(hang_seconds=1.0) as serving:
         yield serving
 
 
 @pytest.fixture
 def client(ingest: FlakyIngest, tmp_path: Path) -> Iterator[Make]:
-    """Makes clients of the ingest that are closed at the end."""
+    """Return a function that makes clients of the ingest, and close them at the end."""
     made = []
 
     def make(**options: Any) -> Client:
@@ -60,7 +60,7 @@ def files(path: Path) -> list[str]:
 
 
 def test_an_event_becomes_a_row(ingest: FlakyIngest, client: Make) -> None:
-    """Columns, id and table arrive as they were tracked."""
+    """The row has the columns, the id and the table that were tracked."""
     event_id = client().track("orders", {"sku": "kettle"}, price=7800)
     [sent] = wait_for_rows(ingest, 1)
 
@@ -68,15 +68,15 @@ def test_an_event_becomes_a_row(ingest: FlakyIngest, client: Make) -> None:
 
 
 def wait_for_rows(ingest: FlakyIngest, count: int) -> list[dict[str, Any]]:
-    """Return the rows when there are so many."""
+    """Return the rows once there are this many."""
     deadline = time.monotonic() + PATIENCE
     while len(rows := ingest.rows()) < count and time.monotonic() < deadline:
         threading.Event().wait(0.005)
     return rows
 
 
-def test_a_context_delivers_and_leaves_nothing(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
-    """At the end of a `with` block everything has arrived, in as few requests as possible, and no file is left."""
+def test_a_with_block_delivers_everything(ingest: FlakyIngest, client: Make, tmp_path: Path) -> None:
+    """At its end all events have arrived, in as few requests as possible, and no file is left."""
     with client(batch_seconds=60.0) as one:
         ids = {one.track("orders", {"n": number}) for number in range(1200)}
 
@@ -87,7 +87,7 @@ def test_a_context_delivers_and_leaves_nothing(ingest: FlakyIngest, client: Make
     )
 
 
-def test_a_batch_waits_for_others_no_longer_than_it_says(ingest: FlakyIngest, client: Make) -> None:
+def test_a_batch_waits_for_more_events_for_batch_seconds(ingest: FlakyIngest, client: Make) -> None:
     """Events that are tracked together are sent together, without a flush."""
     one = client(batch_seconds=0.2)
     for number in range(10):
@@ -98,7 +98,7 @@ def test_a_batch_waits_for_others_no_longer_than_it_says(ingest: FlakyIngest, cl
 
 @pytest.mark.parametrize("fault", ["unavailable", "hanging", "deaf", "reset", "page"])
 def test_every_event_is_one_row_after_a_failure(ingest: FlakyIngest, client: Make, fault: Fault) -> None:
-    """Whatever happens to requests and answers, the batch is repeated until it counts once."""
+    """Whatever happens to requests and responses, the batch is retried until it is accepted, and counts once."""
     ingest.fault, ingest.retry_after = fault, "0"
     one = client()
     ids = [one.track("orders", {"n": number}) for number in range(20)]
@@ -115,7 +115,7 @@ def test_every_event_is_one_row_after_a_failure(ingest: FlakyIngest, client: Mak
 
 
 def test_retry_after_is_respected(ingest: FlakyIngest, client: Make) -> None:
-    """No attempt is made before the time that a 503 asks for, even by a flush."""
+    """No attempt is made before the time in a 503, even by a flush."""
     ingest.fault, ingest.retry_after = "unavailable", "3600"
     one = client()
     one.track("orders")
@@ -127,7 +127,7 @@ def test_retry_after_is_respected(ingest: FlakyIngest, client: Make) -> None:
 def test_rejected_events_are_reported_and_harm_no_others(
     ingest: FlakyIngest, client: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An event that the ingest rejects is logged and handed to the callback; its neighbours become rows."""
+    """A rejected event is logged and passed to the callback; the events beside it become rows."""
     rejected: list[Rejection] = []
     one = client(on_rejected=rejected.append, batch_seconds=60.0)
     one.track("orders", n=1)
@@ -145,8 +145,8 @@ def test_rejected_events_are_reported_and_harm_no_others(
     assert "too_many_columns" in caplog.text
 
 
-def test_a_callback_that_fails_stops_nothing(ingest: FlakyIngest, client: Make) -> None:
-    """The sender survives whatever the caller's function raises."""
+def test_a_failing_callback_does_not_stop_the_sender(ingest: FlakyIngest, client: Make) -> None:
+    """The sender survives any exception of the caller's function."""
 
     def fail(_: Rejection) -> None:
         raise RuntimeError("a test's")
@@ -180,7 +180,7 @@ def test_a_wrong_key_keeps_the_events(ingest: FlakyIngest, client: Make, tmp_pat
 
 
 def test_a_full_spool_raises(ingest: FlakyIngest, client: Make) -> None:
-    """Back-pressure is an exception that names the limit; what was stored before is delivered."""
+    """The exception names the limit, and the events that were stored before are delivered."""
     ingest.fault, ingest.retry_after = "unavailable", "0"
     one = client(spool_bytes=450)
     stored = [one.track("orders", time=1_764_000_000) for _ in range(5)]
@@ -191,8 +191,8 @@ def test_a_full_spool_raises(ingest: FlakyIngest, client: Make) -> None:
     assert (True, len(stored)) == (one.flush(PATIENCE), len(ingest.rows()))
 
 
-def test_a_closed_client_says_so(client: Make) -> None:
-    """Nothing is taken after `close`."""
+def test_a_closed_client_accepts_no_events(client: Make) -> None:
+    """Tracking after `close` raises ClosedError."""
     one = client()
     one.close()
 
@@ -204,14 +204,14 @@ def test_a_closed_client_says_so(client: Make) -> None:
     "options",
     [{"endpoint": "collect.example.com"}, {"key": "nonsense"}, {"batch_events": 501}, {"batch_bytes": 0}],
 )
-def test_wrong_arguments_are_refused_at_once(options: dict[str, Any], tmp_path: Path) -> None:
-    """A mistake in the configuration shows when the client is made."""
+def test_invalid_arguments_raise_at_once(options: dict[str, Any], tmp_path: Path) -> None:
+    """A mistake in the configuration raises when the client is created."""
     with pytest.raises(ValueError, match=r"URL|write key|batch"):
         Client(**{"endpoint": "https://collect.example.com", "key": KEY, "spool": tmp_path, **options})
 
 
 def test_threads_share_a_client(ingest: FlakyIngest, client: Make) -> None:
-    """Eight threads that track at once lose nothing, and each event is one row."""
+    """Eight threads that track at the same time lose nothing, and each event is one row."""
     one = client(batch_seconds=0.01)
     ids: list[str] = []
 
@@ -228,7 +228,7 @@ def test_threads_share_a_client(ingest: FlakyIngest, client: Make) -> None:
 
 
 def test_a_signal_handler_may_track(ingest: FlakyIngest, client: Make) -> None:
-    """A handler that interrupts `track` in the same thread does not block, and nothing is lost."""
+    """A handler that interrupts `track` in the same thread does not deadlock, and nothing is lost."""
     one = client()
     ids = [one.track("orders")]
     before = signal.signal(signal.SIGALRM, lambda *_: ids.append(one.track("orders")))
@@ -243,7 +243,7 @@ def test_a_signal_handler_may_track(ingest: FlakyIngest, client: Make) -> None:
 
 
 def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-    """Run a script that knows `Client`, in an interpreter of its own."""
+    """Run a script that uses `Client` in its own interpreter."""
     root = Path(__file__).parents[2] / "client"
     program = f"import os, sys\nfrom sluice_client import Client\n{script}"
     return subprocess.run(
@@ -253,7 +253,7 @@ def run(script: str, *arguments: str, stdin: str = "") -> subprocess.CompletedPr
 
 
 def test_forked_processes_each_deliver(ingest: FlakyIngest, tmp_path: Path) -> None:
-    """A client that is made and used before a fork, as under gunicorn's preload, works in parent and children."""
+    """A client that is used before a fork, as with gunicorn's preload, works in the parent and the children."""
     done = run(
         """
 client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3])
@@ -277,8 +277,8 @@ sys.exit(any(codes) or not client.close())
     assert (0, "", [4, 100, 100, 100]) == (done.returncode, done.stderr, counts)
 
 
-def test_what_a_killed_child_left_is_sent_by_its_parent(ingest: FlakyIngest, tmp_path: Path) -> None:
-    """Events of a child that ends without a word, as a pool's worker does, arrive all the same."""
+def test_a_parent_sends_the_events_of_a_killed_child(ingest: FlakyIngest, tmp_path: Path) -> None:
+    """The child may be killed like a pool's worker, without a chance to flush."""
     done = run(
         """
 client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3], batch_seconds=0)
@@ -297,8 +297,8 @@ sys.exit(not client.close())
     assert (0, "", 10) == (done.returncode, done.stderr, len(ingest.rows()))
 
 
-def test_the_end_of_a_program_flushes(ingest: FlakyIngest, tmp_path: Path) -> None:
-    """A script that tracks and ends has delivered, without calling `close`."""
+def test_a_program_flushes_when_it_ends(ingest: FlakyIngest, tmp_path: Path) -> None:
+    """A script that tracks an event and ends has delivered it without calling `close`."""
     run(
         "Client(sys.argv[1], sys.argv[2], spool=sys.argv[3]).track('orders')",
         ingest.url, KEY, str(tmp_path),
@@ -308,7 +308,7 @@ def test_the_end_of_a_program_flushes(ingest: FlakyIngest, tmp_path: Path) -> No
 
 
 def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
-    """The handler stores a record with its origin and its exception, and none of the client's own."""
+    """The handler stores a record with its logger and its exception, but none of the client's own records."""
     one = client(batch_seconds=60.0)
     logger = logging.getLogger("shop.orders")
     logger.addHandler(shop := SluiceHandler(one))
@@ -333,7 +333,7 @@ def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
 
 
 def send(monkeypatch: pytest.MonkeyPatch, lines: bytes, *arguments: str) -> int:
-    """Run the command on these lines."""
+    """Run the command with these lines as its input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
     return command.main([*arguments, "--timeout", "1"])
 
@@ -341,7 +341,7 @@ def send(monkeypatch: pytest.MonkeyPatch, lines: bytes, *arguments: str) -> int:
 def test_the_command_sends_lines(
     ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each line is an event, for its own table or the option's; the exit code is 0 when all are accepted."""
+    """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted."""
     lines = b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n'
     code = send(
         monkeypatch,
@@ -363,7 +363,7 @@ def test_the_command_sends_lines(
 
 
 @pytest.mark.parametrize("line", [b"nonsense\n", b"[1]\n", b'{"table": "No"}\n', b"{}\n", b"\xff\n"])
-def test_the_command_fails_if_a_line_is_lost(
+def test_the_command_fails_if_a_line_is_not_an_event(
     ingest: FlakyIngest,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -394,10 +394,10 @@ def test_the_command_fails_if_an_event_is_rejected(
     assert 1 == send(monkeypatch, line, "--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
 
 
-def test_the_command_keeps_what_is_not_accepted_yet(
+def test_the_command_keeps_events_while_the_endpoint_is_down(
     ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While the endpoint is away the exit code is 75; the next run sends what was kept."""
+    """The exit code is 75, and the next run sends the events."""
     options = ("--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
     ingest.fault = "unavailable"
     first = send(monkeypatch, b'{"table": "orders"}\n', *options)
@@ -408,7 +408,7 @@ def test_the_command_keeps_what_is_not_accepted_yet(
 
 
 def test_an_invalid_event_is_not_stored(client: Make) -> None:
-    """What can never be accepted raises in the caller, and nothing is pending."""
+    """An event that can never be accepted raises in the caller, and nothing is pending."""
     one = client()
     with pytest.raises(InvalidEventError):
         one.track("Orders!")

@@ -1,4 +1,4 @@
-"""What answers to a batch mean."""
+"""What the client concludes from each response to a batch."""
 
 import json
 
@@ -11,7 +11,7 @@ ERROR = b'{"error": {"code": "c", "message": "text"}}'
 
 
 def accepted(count: int, *rejected: object) -> bytes:
-    """Return the body of an answer of the events API."""
+    """Return the body of a response of the events API."""
     return json.dumps({"accepted": count, "rejected": rejected}).encode()
 
 
@@ -24,7 +24,7 @@ REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
         (200, {}, accepted(2), Settled([])),
         (200, {}, accepted(1, REJECTED), Settled([Refused(1, "too_deep", "m")])),
         (400, {}, accepted(0, {**REJECTED, "index": 0}, REJECTED), Settled([Refused(0, "too_deep", "m"), Refused(1, "too_deep", "m")])),
-        # not every event is accounted for, or one of them twice
+        # not every event is accounted for, or one is accounted for twice
         (200, {}, accepted(1), Unknown("http_200", "HTTP status 200")),
         (200, {}, accepted(0, REJECTED, REJECTED), Unknown("http_200", "HTTP status 200")),
         (200, {}, accepted(1, {**REJECTED, "index": 2}), Unknown("http_200", "HTTP status 200")),
@@ -34,14 +34,14 @@ REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
         (202, {}, accepted(2), Unknown("http_202", "HTTP status 202")),
         (302, {}, b"", Unknown("http_302", "HTTP status 302")),
         (413, {}, b"<html>", Unknown("http_413", "HTTP status 413", needs_operator=True)),
-        # refused as a whole
+        # rejected as a whole
         (400, {"x-sluice-error": "invalid_json"}, ERROR, Unacceptable("invalid_json", "text")),
         (413, {"x-sluice-error": "body_too_large"}, ERROR, Unacceptable("body_too_large", "text")),
-        # until somebody changes something
+        # until an operator changes something
         (401, {"x-sluice-error": "invalid_key"}, ERROR, Unknown("invalid_key", "text", needs_operator=True)),
         (403, {"x-sluice-error": "unwanted_bot"}, ERROR, Unknown("unwanted_bot", "text", needs_operator=True)),
         (404, {"x-sluice-error": "not_found"}, ERROR, Unknown("not_found", "text", needs_operator=True)),
-        # for a while
+        # temporary
         (429, {"retry-after": "7"}, b"", Unknown("http_429", "HTTP status 429", 7.0)),
         (503, {"x-sluice-error": "stream_unavailable", "retry-after": "5"}, ERROR, Unknown("stream_unavailable", "text", 5.0)),
         (503, {"retry-after": "Mon, 24 Nov 2025 16:01:00 GMT"}, b"", Unknown("http_503", "HTTP status 503", 60.0)),
@@ -50,8 +50,8 @@ REJECTED = {"index": 1, "code": "too_deep", "message": "m"}
         (503, {"retry-after": "soon"}, b"", Unknown("http_503", "HTTP status 503")),
     ],
 )  # fmt: skip
-def test_only_what_sluice_says_settles_anything(
+def test_only_a_documented_response_settles_a_batch(
     status: int, headers: dict[str, str], body: bytes, expected: Answer
 ) -> None:
-    """An answer counts only in the documented form; everything else leaves the batch as it is."""
+    """Any other response leaves the batch as it is, to be sent again."""
     assert expected == meaning(status, headers, body, 2, NOW)

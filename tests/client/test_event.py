@@ -1,4 +1,4 @@
-"""How events become JSON."""
+"""Events are converted to JSON."""
 
 import json
 from datetime import UTC, date, datetime
@@ -12,8 +12,8 @@ from sluice_client import InvalidEventError
 from sluice_client.event import encode
 
 
-def test_an_event_has_time_and_id_unless_it_brings_them() -> None:
-    """`time` and `event_id` are set, or kept."""
+def test_an_event_gets_a_time_and_an_id() -> None:
+    """The caller's own `time` and `event_id` are kept."""
     made, text = encode("orders", {}, 7)
     kept, other = encode("orders", {"time": 1, "event_id": "e-1"}, 7)
 
@@ -58,7 +58,7 @@ CIRCLE.append(CIRCLE)
         ("orders", [float("nan"), object()], "object is not a JSON type"),
     ],
 )
-def test_what_can_never_be_accepted_is_refused_at_once(table: Any, value: Any, message: str) -> None:
-    """The caller learns of its mistake, instead of a log line later."""
+def test_an_event_that_can_never_be_accepted_raises(table: Any, value: Any, message: str) -> None:
+    """The caller gets an exception at once, rather than a log line later."""
     with pytest.raises(InvalidEventError, match=message):
         encode(table, {"x": value}, 0)

@@ -1,4 +1,4 @@
-"""The package as it is published."""
+"""The client's package as it is published."""
 
 import ast
 import sys
@@ -11,18 +11,18 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "client/pyproject.toml").read_text())["project"]
 
 
-def test_the_version_is_the_code_s() -> None:
-    """The package's version and the one that it sends are the same."""
+def test_the_version_matches_the_code() -> None:
+    """The package's version equals the one that the client sends."""
     assert PROJECT["version"] == sluice_client.__version__
 
 
-def test_the_licence_is_the_repository_s() -> None:
-    """The package carries the same licence."""
+def test_the_license_matches_the_repository() -> None:
+    """The package contains the repository's license."""
     assert (ROOT / "LICENSE").read_text() == (ROOT / "client/LICENSE").read_text()
 
 
-def test_the_standard_library_is_enough() -> None:
-    """The package imports nothing that has to be installed."""
+def test_only_the_standard_library_is_imported() -> None:
+    """The package has no dependencies."""
     imported = set()
     for path in (ROOT / "client/sluice_client").glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -1,4 +1,4 @@
-"""What the sender does after each kind of answer, without a network and without waiting."""
+"""What the sender does after each kind of response, without a network and without waiting."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -13,7 +13,7 @@ from sluice_client.spool_file import Batch, Limits
 
 
 class ScriptedEndpoint(Endpoint):
-    """An endpoint that gives these answers in turn, the last one again and again.
+    """An endpoint that returns these answers in turn, and the last one repeatedly.
 
     Attributes:
         sent: the batches, with their ids.
@@ -29,14 +29,14 @@ class ScriptedEndpoint(Endpoint):
         self.sent: list[tuple[str, list[bytes]]] = []
 
     def send(self, batch_id: str, events: Sequence[bytes]) -> Answer:
-        """Remember the batch."""
+        """Record the batch and return the next answer."""
         self.sent.append((batch_id, list(events)))
         self.now += self.seconds
         return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 class Bench:
-    """A sender with an endpoint, a directory and a list of rejections."""
+    """A sender with its endpoint, spool directory and rejections."""
 
     def __init__(self, folder: Path, *answers: Answer) -> None:
         self.endpoint = ScriptedEndpoint(*answers)
@@ -55,12 +55,12 @@ class Bench:
         )
 
     def step(self, now: float) -> float:
-        """Do one thing at a time."""
+        """Run one step of the sender at this time."""
         self.endpoint.now = now
         return self.sender.step()
 
     def track(self, *events: bytes) -> None:
-        """Store events and fix their batch."""
+        """Store events and seal their batch."""
         for event in events:
             self.file.append(event)
         self.file.seal()
@@ -71,7 +71,7 @@ Make = Callable[..., Bench]
 
 @pytest.fixture
 def make(tmp_path: Path) -> Iterator[Make]:
-    """Makes senders, and closes their files at the end."""
+    """Return a function that makes senders, and close their files at the end."""
     made = []
 
     def one(*answers: Answer) -> Bench:
@@ -83,8 +83,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
         bench.file.close()
 
 
-def test_waits_double_up_to_the_longest(make: Make) -> None:
-    """After each failure the sender waits twice as long; after a success it begins again."""
+def test_waits_double_up_to_a_limit(make: Make) -> None:
+    """The wait doubles after each failure, and is short again after a success."""
     bench = make(*[Unknown("http_503", "")] * 8, Settled([]), Unknown("http_503", ""))
     bench.track(b"{}")
     now, waits = 0.0, []
@@ -98,7 +98,7 @@ def test_waits_double_up_to_the_longest(make: Make) -> None:
 
 
 def test_a_wait_is_not_cut_short(make: Make) -> None:
-    """Nothing is sent before `Retry-After` has passed, whatever is appended and whoever rings."""
+    """Nothing is sent before `Retry-After` has passed, even if events are added."""
     bench = make(Unknown("http_503", "", after=300.0))
     bench.track(b"{}")
     bench.step(0.0)
@@ -108,8 +108,8 @@ def test_a_wait_is_not_cut_short(make: Make) -> None:
     assert (200.0, 1) == (left, len(bench.endpoint.sent))
 
 
-def test_a_wait_begins_with_the_answer(make: Make) -> None:
-    """An answer that took long is not followed by an attempt that comes too early."""
+def test_a_wait_begins_when_the_response_arrives(make: Make) -> None:
+    """A slow response does not shorten the wait."""
     bench = make(Unknown("http_503", "", after=5.0))
     bench.endpoint.seconds = 9.0
     bench.track(b"{}")
@@ -118,8 +118,8 @@ def test_a_wait_begins_with_the_answer(make: Make) -> None:
     assert 4.0 == bench.step(10.0)
 
 
-def test_a_repetition_has_the_same_id_and_events(make: Make) -> None:
-    """What is appended after a failure does not get into the batch that is repeated."""
+def test_a_retry_has_the_same_id_and_events(make: Make) -> None:
+    """Events that are added after a failure do not join the batch that is retried."""
     bench = make(Unknown("http_503", ""), Settled([]))
     bench.track(b"1", b"2")
     bench.step(0.0)
@@ -130,8 +130,8 @@ def test_a_repetition_has_the_same_id_and_events(make: Make) -> None:
     assert (first, [b"1", b"2"], 1) == (second, second[1], bench.file.pending_events)
 
 
-def test_an_unreadable_event_is_found_and_its_neighbours_are_kept(make: Make) -> None:
-    """A batch that is refused as a whole is divided until the culprit is alone; the others are accepted."""
+def test_an_unreadable_event_is_isolated(make: Make) -> None:
+    """A batch that is rejected as a whole is split until the bad event is alone; the others are accepted."""
     bench = make(Settled([]))
     send = bench.endpoint.send
     events = [b'{"n": %d}' % number for number in range(7)]
@@ -149,10 +149,10 @@ def test_an_unreadable_event_is_found_and_its_neighbours_are_kept(make: Make) ->
     )
 
 
-def test_what_was_answered_is_not_sent_again_while_the_disk_is_full(
+def test_a_settled_batch_is_not_sent_again_while_the_disk_is_full(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """If a confirmed batch cannot be deleted, only the deletion is repeated, and the rejection is reported once."""
+    """If it cannot be deleted, only the deletion is retried, and its rejections are reported once."""
     bench = make(Settled([Refused(0, "too_deep", "m")]))
     bench.track(b"{}", b"{}")
 
@@ -173,8 +173,8 @@ def test_what_was_answered_is_not_sent_again_while_the_disk_is_full(
     )
 
 
-def test_what_others_left_is_sent_and_deleted(make: Make) -> None:
-    """A spool file whose owner has gone is sent, also its events that were in no batch, and removed."""
+def test_files_of_processes_that_ended_are_sent_and_deleted(make: Make) -> None:
+    """This includes events that are not in a batch yet."""
     bench = make(Settled([]))
     left = bench.directory.own()
     left.append(b"left")

@@ -1,4 +1,4 @@
-"""The spool: what `append` has returned from is there afterwards, in batches that never change."""
+"""The spool keeps every event for which `append` has returned, in batches that never change."""
 
 import resource
 import sqlite3
@@ -17,7 +17,7 @@ LIMITS = Limits(batch_events=3, batch_bytes=100, spool_bytes=10_000)
 
 @pytest.fixture
 def file(tmp_path: Path) -> Iterator[SpoolFile]:
-    """A spool file, closed at the end."""
+    """Yield a spool file and close it at the end."""
     opened = SpoolFile(tmp_path / "one.sqlite", LIMITS)
     yield opened
     opened.close()
@@ -46,16 +46,16 @@ def test_a_batch_is_full_by_bytes(file: SpoolFile) -> None:
     assert [b"x" * 60] == file.events(oldest(file))
 
 
-def test_an_event_larger_than_a_batch_is_one_of_its_own(file: SpoolFile) -> None:
-    """The limit of bytes never keeps an event back."""
+def test_an_event_larger_than_a_batch_gets_its_own(file: SpoolFile) -> None:
+    """The byte limit of batches never holds an event back."""
     file.append(b"x" * 500)
     file.append(b"y")
 
     assert [b"x" * 500] == file.events(oldest(file))
 
 
-def test_a_batch_keeps_its_id_and_events_when_it_is_opened_again(file: SpoolFile, tmp_path: Path) -> None:
-    """Whatever is appended later, and whoever opens the file, a fixed batch stays as it is."""
+def test_a_sealed_batch_survives_reopening(file: SpoolFile, tmp_path: Path) -> None:
+    """Later events and another process do not change its id or its events."""
     file.append(b"a")
     file.seal()
     before = oldest(file)
@@ -72,8 +72,8 @@ def test_a_batch_keeps_its_id_and_events_when_it_is_opened_again(file: SpoolFile
     again.close()
 
 
-def test_numbers_are_not_used_again(file: SpoolFile) -> None:
-    """An event after all others were settled is not taken for one of them."""
+def test_sequence_numbers_are_not_reused(file: SpoolFile) -> None:
+    """An event that is added after all others were settled cannot be mistaken for one of them."""
     file.append(b"a")
     file.seal()
     file.settle(oldest(file))
@@ -82,8 +82,8 @@ def test_numbers_are_not_used_again(file: SpoolFile) -> None:
     assert (2, False, True) == (file.last, file.has_before(1), file.has_before(2))
 
 
-def test_a_full_spool_says_so_and_has_room_after_delivery(file: SpoolFile) -> None:
-    """At its limit the spool stores nothing, and names the limit; what is settled makes room."""
+def test_a_full_spool_raises_until_events_are_delivered(file: SpoolFile) -> None:
+    """At its limit the spool stores nothing, and the error names the limit; settling a batch makes room."""
     for _ in range(10):
         file.append(b"x" * 999)
     with pytest.raises(SpoolFullError, match="holds 10000 undelivered bytes and may hold 10000"):
@@ -95,7 +95,7 @@ def test_a_full_spool_says_so_and_has_room_after_delivery(file: SpoolFile) -> No
 
 
 def test_a_split_batch_keeps_all_events_under_new_ids(file: SpoolFile) -> None:
-    """The halves of a batch hold its events in order, and neither has its id."""
+    """The halves of a batch have its events in order, and neither has its id."""
     for number in range(3):
         file.append(b"%d" % number)
     file.seal()
@@ -114,7 +114,7 @@ def test_a_split_batch_keeps_all_events_under_new_ids(file: SpoolFile) -> None:
 
 
 def test_a_checkpoint_keeps_everything(file: SpoolFile) -> None:
-    """Copying the log into the database loses nothing, with a full batch settled before and one after."""
+    """Copying the log into the database loses no event."""
     for number in range(4100):
         if file.pending_events >= 3:
             file.seal()
@@ -128,7 +128,7 @@ def test_a_checkpoint_keeps_everything(file: SpoolFile) -> None:
 
 
 def test_a_file_in_use_is_not_taken_over(tmp_path: Path) -> None:
-    """Two owners in one directory get files of their own; an empty one is deleted when it is closed."""
+    """Two owners of one directory get separate files; an empty file is deleted when it is closed."""
     directory = SpoolDirectory(tmp_path / "spool", LIMITS)
     one, other = directory.own(), directory.own()
     one.append(b"a")
@@ -139,8 +139,8 @@ def test_a_file_in_use_is_not_taken_over(tmp_path: Path) -> None:
     assert (True, [".lock", ".sqlite", ".sqlite-shm", ".sqlite-wal"]) == (one.path != other.path, left)
 
 
-def test_what_was_left_behind_is_taken_over(tmp_path: Path) -> None:
-    """A file with events that nobody owns is the next owner's own."""
+def test_a_file_without_an_owner_is_taken_over(tmp_path: Path) -> None:
+    """The next owner gets the file and its events."""
     directory = SpoolDirectory(tmp_path / "spool", LIMITS)
     left = directory.own()
     left.append(b"a")
@@ -151,8 +151,8 @@ def test_what_was_left_behind_is_taken_over(tmp_path: Path) -> None:
     file.close()
 
 
-def test_a_corrupt_file_is_put_away(tmp_path: Path) -> None:
-    """A file that is not a database stops nobody, and is kept for whoever wants to look."""
+def test_a_corrupt_file_is_renamed(tmp_path: Path) -> None:
+    """It does not prevent a client from starting, and is kept for inspection."""
     directory = SpoolDirectory(tmp_path / "spool", LIMITS)
     (directory.path / "bad.lock").touch()
     (directory.path / "bad.sqlite").write_bytes(b"no database" * 1000)
@@ -164,8 +164,8 @@ def test_a_corrupt_file_is_put_away(tmp_path: Path) -> None:
     assert {"bad.corrupt"} == {path.name.partition("-")[0] for path in directory.path.iterdir()}
 
 
-def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
-    """The error says which directory, and how to choose another."""
+def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
+    """The error names the directory and says how to choose another."""
     (tmp_path / "file").touch()
 
     with pytest.raises(SpoolError, match="pass another directory as `spool`"):
@@ -174,7 +174,7 @@ def test_a_directory_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
 
 @contextmanager
 def largest_file(size: int) -> Iterator[None]:
-    """Let no file of this process grow beyond so many bytes: a disk that is full."""
+    """Limit the size of this process's files, as on a full disk."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
@@ -183,8 +183,8 @@ def largest_file(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def test_a_full_disk_loses_only_what_was_refused(file: SpoolFile, tmp_path: Path) -> None:
-    """What is appended while the disk is full raises and is not there; all else is, before and after."""
+def test_a_full_disk_loses_no_acknowledged_event(file: SpoolFile, tmp_path: Path) -> None:
+    """An event that cannot be stored raises and is not stored; all others are, before and after."""
     stored = []
     with largest_file(40_000):
         for number in range(100):
@@ -202,7 +202,7 @@ def test_a_full_disk_loses_only_what_was_refused(file: SpoolFile, tmp_path: Path
 
 
 def test_the_spool_is_private(tmp_path: Path) -> None:
-    """Other users cannot read what is spooled."""
+    """Other users cannot read spooled events."""
     SpoolDirectory(tmp_path / "spool", LIMITS)
 
     assert 0o700 == (tmp_path / "spool").stat().st_mode & 0o777

@@ -1,9 +1,9 @@
 """Programs that use the client and are killed: `python victim.py` forks one for each line of its input.
 
 A line is JSON: `url`, `key`, `spool`, `acks` (a pipe that gets each id that `track` has returned), `children` (how many to
-fork), `file_bytes` (no file may grow beyond it, as on a full disk; null: no limit), `clock` (seconds that the clock is wrong,
-again and again), `drain` (track nothing, end when the spool is empty). Each victim leads a process group. The answer to a
-line is its process id, and after that of a drain its exit code.
+fork), `file_bytes` (the limit of a file's size, as on a full disk; null: no limit), `clock` (by how many seconds each reading
+of the clock may be wrong), `drain` (track nothing, and end when the spool is empty). Each victim leads a process group. The
+output for a line is the victim's process id, and after a drain its exit code.
 """
 
 import json
@@ -19,14 +19,14 @@ from typing import Any
 from sluice_client import Client, SpoolError
 
 MOST_EVENTS = 1500
-"""Whoever is not killed stops: their ids fit into the pipe."""
+"""The limit for a victim that is not killed, so that all ids fit into the pipe."""
 DRAIN_SECONDS = 60.0
 IDLE_SECONDS = 30.0
-"""How long a victim waits to be killed when it has tracked everything."""
+"""How long a victim that has tracked everything waits to be killed."""
 
 
 def client_of(task: dict[str, Any]) -> Client:
-    """Return a client that is quick to send and to give up."""
+    """Return a client that sends and gives up quickly."""
 
     def now() -> float:
         return time.time() + random.uniform(-1, 1) * task["clock"]
@@ -61,7 +61,7 @@ def run(task: dict[str, Any]) -> int:
 
 
 def drain(client: Client, task: dict[str, Any]) -> int:
-    """Send what all before have left."""
+    """Send everything that earlier victims have left."""
     deadline = time.monotonic() + DRAIN_SECONDS
     while time.monotonic() < deadline:
         client.resume()
@@ -86,7 +86,7 @@ def main() -> None:
                 code = run(task)
             finally:
                 os._exit(code)
-        print(pid, flush=True)  # noqa: T201 -- for whoever started it
+        print(pid, flush=True)  # noqa: T201 -- for the parent process
         status = os.waitpid(pid, 0)[1]
         if task["drain"]:
             print(os.waitstatus_to_exitcode(status), flush=True)  # noqa: T201

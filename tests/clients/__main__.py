@@ -22,7 +22,7 @@ BROWSER = "tests/clients/test_td_js_sdk.py"
 
 
 def install() -> dict[str, str]:
-    """Install the newest versions; return each one by the name that the tests use."""
+    """Install the newest versions, and return each version by the name that the tests use."""
     wanted = {f"{PACKAGE}-{major}": f"npm:{PACKAGE}@^{major}" for major in MAJORS}
     FOLDER.mkdir(parents=True, exist_ok=True)
     (FOLDER / "package.json").write_text(json.dumps({"private": True, "dependencies": wanted}))
@@ -34,13 +34,13 @@ def install() -> dict[str, str]:
 
 
 def latest() -> str:
-    """Return the version that npm gives to new users."""
+    """Return the version that npm installs by default."""
     command = ["npm", "view", PACKAGE, "version"]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
 def test() -> ET.Element:
-    """Run the tests; return their report."""
+    """Run the tests and return their report."""
     report = FOLDER / "report.xml"
     report.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", "-q", f"--junit-xml={report}", BROWSER, RECORDED]

@@ -1,6 +1,6 @@
-"""Treasure Data's browser SDKs, as npm has them, unmodified, in a real browser on a page of another origin.
+"""Treasure Data's browser SDKs from npm, unmodified, in a real browser on a page of another origin.
 
-Each public method that sends something is called; what the SDK sent must stand on the stream, in the right table,
+The tests call each public method that sends something. Whatever the SDK sent must be on the stream, in the right table,
 with the same columns and no others.
 """
 
@@ -23,13 +23,13 @@ SETTINGS = {
     "td-js-sdk-4 by endpoint": f"{{endpoint: 'https://{COLLECTOR}/', host: '{COLLECTOR}'}}",
     "td-js-sdk-3 as 4": f"{{host: '{COLLECTOR}', pathname: '/', useNewJavaScriptEndpoint: true}}",
 }
-"""Each client and how it is pointed here."""
+"""Each client's options that point it to this collector."""
 Begin = Callable[..., Visit]
 
 
 @pytest.fixture(scope="module")
 def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
-    """Return the servers and the browser of this module's tests."""
+    """Yield the servers and the browser of this module's tests."""
     npm.path("td-js-sdk-4")
     with street(tmp_path_factory.mktemp("tls")) as made:
         yield made
@@ -37,7 +37,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Street]:
 
 @pytest.fixture(params=SETTINGS)
 def client(request: pytest.FixtureRequest) -> str:
-    """Return which of SETTINGS it is."""
+    """Return a key of SETTINGS."""
     return str(request.param)
 
 
@@ -58,7 +58,7 @@ def begin(house: Street, client: str) -> Iterator[Begin]:
 
 
 def check(visit: Visit, *tables: str) -> None:
-    """Hold what arrived against what the SDK sent, and its tables against those that it was told."""
+    """Check that exactly what the SDK sent has arrived, in these tables."""
     found = visit.arrived(len(tables))
     assert Counter(tables) == Counter(table for table, _ in found)
     assert visit.expected() == columns_of(found)
@@ -68,7 +68,7 @@ def check(visit: Visit, *tables: str) -> None:
 
 
 def test_every_tracking_method_arrives(begin: Begin) -> None:
-    """Page views, events, records, consents and their contexts, in signed mode."""
+    """Page views, events, records, consents and contexts arrive in signed mode."""
     visit = begin()
     visit.run("td.set('$global', 'td_ip', 'td_ip'); td.set('$global', 'site', 'shop')")
 
@@ -90,7 +90,7 @@ def test_every_tracking_method_arrives(begin: Begin) -> None:
 
 
 def test_clicks_arrive(begin: Begin) -> None:
-    """On a button, and on a link, whose record version 2 posts without a body."""
+    """Clicks on a button and on a link arrive; for the link, version 2 posts without a body."""
     visit = begin()
     visit.run("td.trackClicks({tableName: 'clicks'})")
 
@@ -102,8 +102,8 @@ def test_clicks_arrive(begin: Begin) -> None:
 
 
 @pytest.mark.parametrize("client", ["td-js-sdk-2"])
-def test_what_a_leaving_page_sends_arrives(begin: Begin) -> None:
-    """Version 2's last event goes out while the next page comes; later ones ask first, which no browser then does."""
+def test_an_event_of_a_page_that_is_left_arrives(begin: Begin) -> None:
+    """Version 2 sends it while the next page loads. Later versions send a preflight first, which browsers then suppress."""
     visit = begin()
     visit.run("addEventListener('pagehide', () => td.trackEvent('leaving', {a: 1}))")
 
@@ -112,8 +112,8 @@ def test_what_a_leaving_page_sends_arrives(begin: Begin) -> None:
     check(visit, "leaving")
 
 
-def test_anonymous_mode_sends_nothing_of_the_visitor(begin: Begin) -> None:
-    """And nothing of it is added here."""
+def test_anonymous_mode_stores_nothing_about_the_visitor(begin: Begin) -> None:
+    """The SDK sends none of these columns, and the ingest adds none."""
     visit = begin(signed=False)
     visit.run("td.set('$global', 'td_ip', 'td_ip'); td.set('$global', 'td_global_id', 'td_global_id')")
 
@@ -124,7 +124,7 @@ def test_anonymous_mode_sends_nothing_of_the_visitor(begin: Begin) -> None:
 
 
 def test_a_global_id_is_fetched_and_filled_in(begin: Begin) -> None:
-    """The page keeps it, and so does the collector's own cookie where the browser allows it."""
+    """The page keeps the id, and so does the collector's cookie if the browser allows it."""
     visit = begin()
     visit.run("td.set('$global', 'td_global_id', 'td_global_id')")
 
@@ -138,7 +138,7 @@ def test_a_global_id_is_fetched_and_filled_in(begin: Begin) -> None:
 
 
 def test_a_server_side_cookie_is_fetched(begin: Begin) -> None:
-    """From a name of the shop's own; the cookie is the shop's, and the page reads it from then on."""
+    """It comes from a subdomain of the shop, and the page reads the shop's cookie from then on."""
     visit = begin()
 
     fetched = visit.call("fetchServerCookie")
@@ -150,8 +150,8 @@ def test_a_server_side_cookie_is_fetched(begin: Begin) -> None:
     assert [] == visit.errors
 
 
-def test_a_wrong_key_is_told_to_the_page(begin: Begin) -> None:
-    """By its error callback: the answer of a refusal can be read too."""
+def test_a_wrong_key_calls_the_error_callback(begin: Begin) -> None:
+    """CORS headers let the page read the response of a rejection, too."""
     visit = begin()
     visit.run("td.client.writeKey = '1/abcdef'; td.client.jsonpTimeout = 300")
 

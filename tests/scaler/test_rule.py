@@ -23,7 +23,7 @@ def busy(shards: float, throttled: float = 0.0) -> Minute:
 
 
 def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
-    """Whichever is more counts, and puts that were refused count with their tries and their size."""
+    """The larger number counts, and throttled puts count with their attempts and their size."""
     assert 2.0 == Minute(records=60 * 2 * SHARD_RECORDS, size=1.0).shards
     assert 3.0 == Minute(records=1.0, size=60 * 3 * SHARD_BYTES).shards
     assert 2.0 == Minute(records=60 * SHARD_RECORDS, size=1.0, throttled=60 * 5 * SHARD_RECORDS).shards
@@ -39,13 +39,13 @@ def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
         (2, busy(5.6), 8),
         (1, busy(0.1, throttled=1.0), 2),
         (8, busy(7.0, throttled=1.0), 16),
-        (8, busy(1.0, throttled=1.0), 8),  # one key is too hot for any shard
+        (8, busy(1.0, throttled=1.0), 8),  # a single partition key is too busy for any shard
         (4, busy(100.0), 16),
-        (20, busy(100.0), 20),  # somebody gave it more than the limit
+        (20, busy(100.0), 20),  # an operator gave it more shards than the limit
     ],
 )
 def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minute, expected: int) -> None:
-    """It gets what that minute needs, twice its shards where puts were throttled, and never more than the limit."""
+    """It gets the shards that this minute needs, or twice its shards if puts were throttled, up to the limit."""
     assert expected == target(shards, [recent], [recent], OUTSIDE, 16)
 
 
@@ -63,7 +63,7 @@ def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minu
 def test_a_stream_is_halved_within_a_window(
     shards: int, day: list[Minute], now: float, expected: int
 ) -> None:
-    """It needs an open window, and a day whose busiest minute would fill at most half of the smaller stream."""
+    """The window must be open, and the day's busiest minute must fill at most half of the smaller stream."""
     assert expected == target(shards, day, [], now, 16)
 
 
@@ -74,10 +74,10 @@ def test_a_stream_is_halved_within_a_window(
     st.floats(0, 1e9),
     st.integers(1, 100),
 )
-def test_a_stream_never_has_less_than_the_day_needed(
+def test_a_stream_never_shrinks_below_what_the_day_needed(
     shards: int, day: list[Minute], recent: int, now: float, most: int
 ) -> None:
-    """Whatever came in, a smaller stream has room for the busiest minute twice, and a larger one keeps to its limit."""
+    """A smaller stream has room for twice the busiest minute, and a larger one stays within its limit."""
     found = target(shards, day, day[len(day) - recent :], now, most)
 
     if found < shards:

@@ -1,4 +1,4 @@
-"""The scaler: metrics in, changes of the stream out; against moto's Kinesis and CloudWatch where they can say it."""
+"""The scaler reads metrics and resizes the stream, against moto's Kinesis and CloudWatch where they support it."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -18,11 +18,11 @@ from tests.support.delivery import RESOURCES
 from tests.support.telemetry import CollectedTelemetry
 
 STREAM = "events"
-NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # in a window for shrinking
+NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # within a window for shrinking
 
 
 class Scaled:
-    """A stream, its metrics, and a scaler for it."""
+    """A stream with metrics and a scaler."""
 
     def __init__(self, shards: int, most: int = 16) -> None:
         self.kinesis: Any = boto3.client("kinesis", region_name="us-east-1")
@@ -41,19 +41,19 @@ class Scaled:
         )
 
     def count(self, metric: str, value: float, minutes_ago: float) -> None:
-        """Have CloudWatch know a value of the stream."""
+        """Add a value of the stream's metric to CloudWatch."""
         dimensions = [{"Name": "StreamName", "Value": STREAM}]
         data = {"MetricName": metric, "Dimensions": dimensions, "Value": value}
         at = NOW - timedelta(minutes=minutes_ago)
         self.cloudwatch.put_metric_data(Namespace="AWS/Kinesis", MetricData=[data | {"Timestamp": at}])
 
     def run(self) -> int | None:
-        """Run the scaler with the time that the function has."""
+        """Run the scaler with the time that its function has."""
         return self.scaler.run(self.clock.now() + 230)
 
     @property
     def shards(self) -> int:
-        """How many open shards the stream has."""
+        """The number of open shards."""
         summary = self.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         count: int = summary["OpenShardCount"]
         return count
@@ -61,15 +61,15 @@ class Scaled:
 
 @pytest.fixture(autouse=True)
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Imitate AWS."""
+    """Use moto instead of AWS."""
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     with mock_aws():
         yield
 
 
-def test_a_spike_is_met_in_one_run_by_doublings() -> None:
-    """Ten times what a shard takes brings sixteen shards, each step at most twice the one before."""
+def test_one_run_doubles_a_stream_several_times() -> None:
+    """Ten times a shard's capacity needs 15 shards; each step at most doubles the stream."""
     made = Scaled(1)
     made.count("IncomingRecords", 60_000, 3)
     made.count("WriteProvisionedThroughputExceeded", 60_000 * 9 * 5, 3)
@@ -82,7 +82,7 @@ def test_a_spike_is_met_in_one_run_by_doublings() -> None:
 
 
 def test_a_quiet_day_halves_the_stream_once() -> None:
-    """A window takes one step, which is all that Kinesis allows at a time."""
+    """A run makes one step, because Kinesis allows no more at a time."""
     made = Scaled(8)
     made.count("IncomingRecords", 100, 60)
 
@@ -91,7 +91,7 @@ def test_a_quiet_day_halves_the_stream_once() -> None:
 
 
 def test_yesterdays_peak_keeps_the_stream_large() -> None:
-    """What came in 23 hours ago can come again."""
+    """A peak 23 hours ago may come again."""
     made = Scaled(8)
     made.count("IncomingRecords", 60 * 1000 * 4, 23 * 60)
 
@@ -116,8 +116,8 @@ def _answer(*codes: str, **more: Any) -> dict[str, Any]:
         {"MetricDataResults": []},
     ],
 )
-def test_metrics_that_are_not_complete_change_nothing(answer: dict[str, Any]) -> None:
-    """Silence of CloudWatch is not silence of the stream."""
+def test_incomplete_metrics_change_nothing(answer: dict[str, Any]) -> None:
+    """Missing data does not prove that the stream is idle."""
     made = Scaled(8)
     with Stubber(made.cloudwatch) as stubber:
         stubber.add_response("get_metric_data", answer)
@@ -128,8 +128,8 @@ def test_metrics_that_are_not_complete_change_nothing(answer: dict[str, Any]) ->
     ]
 
 
-def test_a_stream_that_is_changing_is_left_alone() -> None:
-    """Kinesis changes one thing at a time; the next run looks again."""
+def test_a_stream_that_is_being_resized_is_left_alone() -> None:
+    """Kinesis makes one change at a time, and the next run checks again."""
     made = Scaled(8)
     summary = {
         "StreamName": STREAM,
@@ -149,8 +149,8 @@ def test_a_stream_that_is_changing_is_left_alone() -> None:
 @pytest.mark.parametrize(
     "code", ["LimitExceededException", "ResourceInUseException", "AccessDeniedException"]
 )
-def test_a_refusal_is_told_and_nothing_breaks(code: str) -> None:
-    """The line says why, and the next run tries again."""
+def test_a_failed_call_is_logged(code: str) -> None:
+    """The line has the reason, and the next run tries again."""
     made = Scaled(8)
     with Stubber(made.cloudwatch) as stubber:
         stubber.add_client_error("get_metric_data", code)
@@ -159,8 +159,8 @@ def test_a_refusal_is_told_and_nothing_breaks(code: str) -> None:
     assert [{"reason": code}] == [line.fields for line in made.telemetry.lines]
 
 
-def test_time_that_is_over_ends_a_run() -> None:
-    """What is left to do is left to the next run."""
+def test_a_run_ends_when_its_time_is_up() -> None:
+    """The next run continues the resizing."""
     made = Scaled(1)
     made.count("IncomingRecords", 600_000, 3)
 
