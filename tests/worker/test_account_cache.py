@@ -55,7 +55,7 @@ def test_resolves_known_unknown_and_invalid_accounts() -> None:
 
 
 def test_without_the_sentinel_no_account_is_unknown() -> None:
-    """An empty Redis may have lost its data: accounts that it has resolve, and the others get no answer."""
+    """An empty Redis may have lost its data: accounts in it still resolve, and the others get no answer."""
     client = MemoryRedis()
     fill(client, sentinel=False)
 

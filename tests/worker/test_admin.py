@@ -171,7 +171,7 @@ def test_invalid_marks_are_rejected(mark: str) -> None:
     assert {} == made.td.counts()
 
 
-def test_the_answer_gives_the_reason_of_a_failure() -> None:
+def test_the_answer_gives_the_reason_for_a_failure() -> None:
     """If Treasure Data does not accept a row or does not answer a query, the caller learns why."""
     made = delivery()
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
@@ -280,7 +280,7 @@ def test_an_unreachable_redis_is_reported(problem: Exception, error: dict[str, s
 def test_a_check_reports_missing_rights(
     action: Action, status: int, expected: dict[str, bool | None]
 ) -> None:
-    """Each right is reported on its own; one that Treasure Data does not tell is null."""
+    """Each right is reported separately; one that Treasure Data does not report is null."""
     made = delivery()
     made.td.create("shop_db")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status))

@@ -140,7 +140,7 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
         settings = {
             "STAGE": "test",
             "POWERTOOLS_METRICS_NAMESPACE": "Sluice",
-            "POWERTOOLS_SERVICE_NAME": f"worker-{name}",  # loggers are kept by service, with the output they began with
+            "POWERTOOLS_SERVICE_NAME": f"worker-{name}",  # Powertools keeps a logger per service, with the output it began with
             "STREAM_NAME": name,
             "OVERFLOW_QUEUE_URL": "http://queue",
             "OVERFLOW_NOTICES_URL": "http://notices",
@@ -267,7 +267,7 @@ def test_an_edit_that_cannot_be_made_is_refused(stack: Stack, changed: dict[str,
 
 
 def test_a_sweep_leaves_recent_objects_alone(stack: Stack) -> None:
-    """An object written a moment ago may belong to a chunk that is not noted yet."""
+    """An object written a moment ago may belong to a chunk whose entry is not written yet."""
     stack.put(b"junk")
     stack.invoke()
 
@@ -276,7 +276,7 @@ def test_a_sweep_leaves_recent_objects_alone(stack: Stack) -> None:
 
 
 def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
-    """It answers with the accounts that the worker has just delivered by."""
+    """It lists the account that the worker has just delivered for."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
     stack.invoke()
     answer = app.admin({"do": "accounts"}, context("admin", 60))
@@ -312,7 +312,7 @@ def test_a_secret_without_a_value_holds_everything(
 
 
 def test_no_thread_outlives_the_invocation(stack: Stack) -> None:
-    """Lambda freezes the sandbox after the handler returns, and a thread would go on in the next invocation."""
+    """Lambda freezes the sandbox after the handler returns; a thread would resume in the next invocation."""
     stack.put(*(envelope("shop", {f"table_{n}": [row("e")]}) for n in range(30)))
     stack.invoke()
 

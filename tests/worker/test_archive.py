@@ -171,7 +171,7 @@ def test_an_etag_of_other_bytes_is_not_an_acknowledgement() -> None:
 
 
 def test_after_half_the_retention_spans_are_settled_without_the_archive() -> None:
-    """Held any longer, the records would expire. The log tells it."""
+    """Held any longer, the records would expire. The log says so."""
     made = delivery()
     made.s3.before["put_object"] = refuse
     assert made.deliver() is not None

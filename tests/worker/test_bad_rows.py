@@ -118,7 +118,7 @@ def test_a_refusal_of_the_request_as_a_whole_does_not_halve_it(status: int) -> N
 
 
 def test_a_redrive_halves_dead_letters_of_older_versions() -> None:
-    """Its good rows are delivered by the next scheduled run at the latest."""
+    """Their good rows are delivered by the next scheduled run at the latest."""
     made = delivery(8, {5})
     refuse(made, 415)
     assert made.deliver() is None

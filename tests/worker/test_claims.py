@@ -93,7 +93,7 @@ def test_the_first_claimed_copy_counts_across_shards(made: Made) -> None:
 
 
 def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
-    """However often it is decided, and whether from its shard's chain or from a hole of it, the result is the same."""
+    """The result is the same however often it is decided, from its shard's chain or from a hole of it."""
     for chain in (CHAIN, CHAIN, CHAIN.hole(number("7"))):
         assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), chain)
 
@@ -167,7 +167,7 @@ def current_chain(made: Made) -> ChainId:
 
 
 def owner(chain: ChainId) -> str:
-    """Return the owner's name of a record of the chain."""
+    """Return the name that a record of the chain has as an owner."""
     return owner_name(chain, number("5"))
 
 
@@ -236,7 +236,7 @@ def test_the_claim_of_a_planned_record_is_never_taken_over(made: Made, held_by: 
 
 @pytest.mark.parametrize("name", ["q", "q#1"])
 def test_the_claim_of_a_set_aside_envelope_is_never_taken_over(made: Made, name: str) -> None:
-    """Its rows reach Treasure Data without the stream, whatever the request's name."""
+    """Its rows reach Treasure Data without the stream, whatever the request is called."""
     chain = ChainId.overflow(name)
     made.ledger.append(span(chain=chain, first="000", last="000", done=True))
     claimed(made, chain.name)
@@ -376,7 +376,7 @@ def test_an_invocation_that_dies_between_claim_and_plan_loses_nothing() -> None:
     assert ["e1"] == made.ids("shop_db", "views")
 
 
-def test_a_record_without_a_known_account_makes_no_claim() -> None:
+def test_a_record_with_an_unavailable_account_makes_no_claim() -> None:
     """A record that must wait leaves the claim to a copy that need not."""
     made = delivery()
     numbers = made.put(copy("q", account="blog"))

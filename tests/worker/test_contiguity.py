@@ -60,7 +60,7 @@ def test_a_batch_with_records_left_out_is_held(left_out: slice) -> None:
 
 
 def test_each_batch_is_compared_with_the_shard() -> None:
-    """If the mapping changes while the worker is warm, the very next batch has records missing."""
+    """If the mapping changes while the worker is warm, the very next batch that lacks records is held."""
     made = delivery()
     assert run(made, made.event())
     made.put(*(envelope("shop", {"views": [row(f"f{number}")]}) for number in range(4)))
@@ -156,7 +156,7 @@ def test_records_that_may_have_expired_meanwhile_are_not_compared() -> None:
 
 
 def test_a_batch_is_held_while_the_shard_cannot_be_read() -> None:
-    """The shard may have more records there than the batch."""
+    """The shard may have records there that the batch lacks."""
     made = delivery()
     blind(made)
 

@@ -88,7 +88,7 @@ def test_state_names_are_stable() -> None:
 
 
 def test_decisions_have_the_command_s_names() -> None:
-    """They are its options."""
+    """The command uses the same words."""
     assert ["send", "drop"] == [decision.value for decision in Decision]
 
 
@@ -99,7 +99,7 @@ def test_states_are_pending_aside_final_or_split() -> None:
 
 
 def test_an_entry_begins_pending_and_empty() -> None:
-    """It stands for a chunk that the ledger has no entry of."""
+    """It stands for a chunk without an entry in the ledger."""
     assert Entry(P, 0, None, "", 0, "", 0, 0, "") == Entry()
 
 
@@ -417,7 +417,7 @@ def test_a_doubt_keeps_the_time_of_its_first_attempt() -> None:
     assert [] == [life for life in kept if life[0].since != life[2].since]
 
 
-def test_an_id_is_renewed_only_once_the_old_one_is_settled() -> None:
+def test_an_id_is_renewed_only_after_the_old_one_is_settled() -> None:
     """Either Treasure Data does not have the old id's rows, or a person or a rule decides so."""
     for before, happening, after in lives():
         renewed = happening.event in (Event.ABSENT, Event.UNASKED, Event.EDITED) and after is not before

@@ -524,7 +524,10 @@ def test_an_old_envelope_with_a_claim_is_parked_and_never_in_doubt(lands: bool, 
 
 @pytest.mark.parametrize("lands", [True, False])
 def test_an_envelope_that_can_no_longer_be_searched_for_is_in_doubt(lands: bool, way: Way) -> None:
-    """The stream no longer has the minutes in question. Only rows found in Treasure Data settle it."""
+    """The stream no longer has the minutes in question.
+
+    Rows found in Treasure Data, or a person, settle it.
+    """
     way.kinesis.faults["put_record"] = [way.landing_unheard if lands else timeout()]
     way.collect("r")
     way.deliver()

@@ -126,7 +126,7 @@ def test_edited_rows_are_sent_under_another_id() -> None:
 
 
 def test_an_edit_keeps_state_reason_and_age() -> None:
-    """Filters by them find the dead letter as before."""
+    """A selection by any of them still finds the dead letter."""
     made = rejected()
     before = span(made).entry(CHUNK)
     made.clock.sleep(60)

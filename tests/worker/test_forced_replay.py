@@ -253,7 +253,7 @@ def test_nothing_is_forced_after_an_incomplete_read() -> None:
     assert [] == made.ids("shop", "views")
 
 
-def test_undecodable_records_are_not_forced(delivery: Delivery) -> None:
+def test_originals_that_are_not_rows_are_not_forced(delivery: Delivery) -> None:
     """They were never delivered."""
     delivery.put(b"junk", b'{"account":"shop","events":[{"table":"?"},{"table":"views","event_id":"v5"}]}')
     delivery.deliver(4)

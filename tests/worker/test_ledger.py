@@ -145,8 +145,8 @@ def test_the_format_of_an_item_is_stable() -> None:
     } == _item(one)
 
 
-def test_preceding_finds_the_span_at_or_before_a_number(client: Any) -> None:
-    """It is the last span whose predecessor ends before the number, in that chain alone."""
+def test_preceding_finds_the_span_whose_predecessor_ends_before_a_number(client: Any) -> None:
+    """It is the last such span of the given chain."""
     one = ledger(client)
     assert one.preceding(CHAIN, N[15]) is None
     for appended in (

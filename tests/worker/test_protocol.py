@@ -129,7 +129,7 @@ def test_a_fence_keeps_the_doubt_from_being_cleared() -> None:
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
 
     def run_other() -> None:
-        fault(made, kind=Kind.CLOSE, lands=0, count=1)  # taken, the answer lost
+        fault(made, kind=Kind.CLOSE, lands=0, count=1)  # accepted, but the answer is lost
         other = other_sandbox(made)
         other.dynamodb = made.dynamodb
         made.dynamodb.before = {"update_item": once(kill, settles)}
@@ -167,11 +167,11 @@ def test_the_object_is_written_before_the_ledger() -> None:
     assert 1 == len(made.objects())
 
 
-def in_doubt(*, taken: bool, **changes: Any) -> Delivery:
+def in_doubt(*, accepted: bool, **changes: Any) -> Delivery:
     """Return a delivery with a chunk set aside in doubt 46 minutes after its only send."""
     made = delivery(**changes)
     create_table(made)
-    fault(made, kind=Kind.CLOSE, lands=0 if taken else None, count=1)
+    fault(made, kind=Kind.CLOSE, lands=0 if accepted else None, count=1)
     made.dynamodb.before = {"query": once(kill, queries_breakers)}  # after the first failure
     with pytest.raises(Killed):
         made.deliver()
@@ -190,16 +190,16 @@ def create_table(made: Delivery, database: str = "shop_db") -> None:
 
 def test_an_old_doubt_forbids_sending_under_the_same_id() -> None:
     """Treasure Data may have had the rows for longer than it remembers ids, so they are set aside in doubt."""
-    made = in_doubt(taken=True)
+    made = in_doubt(accepted=True)
 
     assert {"shop/views/0": ("in_doubt", "too_old_to_repeat", 1)} == made.aside()
     assert 1 == made.telemetry.counts["RowsInDoubt"]
     assert 1 == len(made.td.imports())
 
 
-def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
-    """Until the last send under the old id must have landed and be visible, the redrive leaves the chunk alone."""
-    made = in_doubt(taken=True)
+def test_treasure_data_is_asked_only_when_it_can_tell() -> None:
+    """The redrive waits until a last send under the old id must have landed and its rows would show."""
+    made = in_doubt(accepted=True)
     made.clock.sleep(23 * 60)  # 69 minutes after the send
     report = made.redrive()
     assert (report.delivered, report.kept, len(made.objects())) == (0, 1, 1)
@@ -212,7 +212,7 @@ def test_treasure_data_is_asked_only_once_it_can_tell() -> None:
 
 def test_rows_absent_from_treasure_data_are_sent_under_a_new_id() -> None:
     """The query has found nothing."""
-    made = in_doubt(taken=False)
+    made = in_doubt(accepted=False)
     before = span(made).unique_id(CHUNK, "shop_db", 0)
     made.clock.sleep(25 * 60)
 
@@ -233,7 +233,7 @@ def test_an_orderly_hold_keeps_the_doubt_of_a_5xx() -> None:
 
 
 def test_an_orderly_hold_clears_the_doubt_of_a_refusal() -> None:
-    """If every answer excludes that the rows were accepted, the chunk can be sent as planned at any later time."""
+    """If every answer rules out that the rows were accepted, the chunk can be sent as planned at any time."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=429)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.STATUS, status=500))
@@ -318,8 +318,8 @@ def test_rows_that_are_accepted_in_the_end_are_no_dead_letter() -> None:
     assert 0 == made.redrive(*ASIDE).delivered
 
 
-def test_an_object_from_a_killed_invocation_is_reused() -> None:
-    """The next invocation writes the same object under the same name."""
+def test_a_repeated_invocation_writes_the_same_object() -> None:
+    """The first one was killed after it wrote the object, and the second one leaves a single object."""
     made = delivery()
     fault(made, kind=Kind.STATUS, status=422)
     made.s3.after = {"put_object": once(kill)}

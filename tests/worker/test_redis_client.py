@@ -122,7 +122,7 @@ def sign_in(tmp_path: Path) -> Iterator[Any]:
     server.wait()
 
 
-def test_the_administration_writes_and_the_worker_reads(sign_in: Any) -> None:
+def test_the_admin_function_writes_and_the_worker_reads(sign_in: Any) -> None:
     """The template's users may do all that the functions do with accounts."""
     writer = sign_in("Writer")
     account_store.apply(writer, ACCOUNT_KEYS, {"gone": SHOP}, 0)

@@ -131,7 +131,7 @@ def assert_delivered_once(made: Delivery) -> None:
 
 
 @pytest.mark.parametrize("make", [parked, in_doubt])
-def test_the_schedule_delivers_parked_and_doubtful_chunks(make: Callable[[], Delivery]) -> None:
+def test_the_schedule_delivers_chunks_that_are_parked_or_in_doubt(make: Callable[[], Delivery]) -> None:
     """Object, entry and breaker are then gone."""
     made = make()
 
@@ -347,11 +347,11 @@ def test_a_rejected_chunk_becomes_a_dead_letter_with_the_new_reason() -> None:
     assert entry(made).since is None
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_a_rejected_chunk_in_doubt_is_asked_about(taken: bool) -> None:
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_rejected_chunk_in_doubt_is_asked_about(accepted: bool) -> None:
     """An earlier attempt may have delivered the rows, so a later rejection does not make them dead letters."""
     made = parked()
-    fault(made, 500, count=1, lands=0 if taken else None)
+    fault(made, 500, count=1, lands=0 if accepted else None)
     made.redrive()
     made.td.faults.clear()
     fault(made, 415)
@@ -359,8 +359,8 @@ def test_a_rejected_chunk_in_doubt_is_asked_about(taken: bool) -> None:
     assert {"shop/views/0": ("in_doubt", "http_415", 2)} == made.aside()
     made.clock.sleep(ASKABLE_SECONDS)
 
-    assert RedriveReport(delivered=2 * taken, dead=2 * (not taken)) == made.redrive()
-    assert ["e1", "e2"] * taken == made.ids("shop_db", "views")
+    assert RedriveReport(delivered=2 * accepted, dead=2 * (not accepted)) == made.redrive()
+    assert ["e1", "e2"] * accepted == made.ids("shop_db", "views")
 
 
 def test_a_refused_redrive_keeps_an_earlier_doubt() -> None:
@@ -494,11 +494,11 @@ def test_a_dead_letter_that_is_rejected_again_stays_one() -> None:
     assert {"shop/views/0": ("dead_letter", "http_415", 2)} == made.aside()
 
 
-@pytest.mark.parametrize("taken", [False, True])
-def test_the_schedule_settles_a_dead_letter_s_doubtful_send(taken: bool) -> None:
+@pytest.mark.parametrize("accepted", [False, True])
+def test_the_schedule_settles_a_dead_letter_s_send_in_doubt(accepted: bool) -> None:
     """Whether or not Treasure Data accepted it, it is delivered once in the end."""
     made = dead()
-    fault(made, 500, count=1, lands=0 if taken else None)
+    fault(made, 500, count=1, lands=0 if accepted else None)
     assert RedriveReport(kept=2, complete=False) == made.redrive(State.DEAD_LETTER)
     assert {"shop/views/0": ("in_doubt", "http_415", 2)} == made.aside()
 
@@ -601,7 +601,7 @@ def test_a_person_s_send_keeps_an_id_that_is_remembered() -> None:
     assert 0 == made.telemetry.counts["RowsAmbiguous"]
 
 
-def test_the_schedule_settles_a_person_s_doubtful_send() -> None:
+def test_the_schedule_settles_a_person_s_send_in_doubt() -> None:
     """The new id has a doubt of its own."""
     made = in_doubt()
     made.clock.sleep(ASKABLE_SECONDS)
@@ -693,7 +693,7 @@ def test_a_place_and_chunk_select_one_chunk() -> None:
 
     assert RedriveReport(delivered=2) == made.redrive(place=place, chunk=CHUNK)
     assert {"shop/clicks/0", "blog/views/0"} == made.aside().keys()
-    assert 1 == made.dynamodb.calls.count("query")  # of the breakers
+    assert 1 == made.dynamodb.calls.count("query")  # the one for breakers
 
 
 def test_a_missing_span_has_nothing_to_redrive() -> None:
@@ -884,8 +884,11 @@ def test_a_breaker_that_could_not_be_closed_is_closed_by_a_later_run() -> None:
     assert [] == breakers(made)
 
 
-def test_a_slow_database_s_breaker_stays_open_for_an_hour() -> None:
-    """Its rows are delivered all the same. After an hour the breaker closes however slow its answers are."""
+def test_a_slow_database_s_breaker_stays_open_until_it_is_fast() -> None:
+    """Its rows are delivered all the same.
+
+    After an hour the breaker closes even if the database is still slow.
+    """
     made = set_aside(429, *(envelope("shop", {f"table_{n}": [row(f"x{n}")]}) for n in range(3)))
     made.ledger.open_breaker("shop_db", SLOW)
     made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=3.0))

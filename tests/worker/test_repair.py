@@ -110,7 +110,7 @@ def test_a_repair_counts_only_if_its_put_is_acknowledged(answer: dict[str, Any])
     made = delivered(envelope(event()))
 
     class Silent:
-        """A stream that says nothing useful."""
+        """A stream that does not acknowledge puts."""
 
         def put_record(self, **_request: Any) -> dict[str, Any]:
             """Return the answer."""

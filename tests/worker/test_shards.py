@@ -135,7 +135,7 @@ def numbers_of(records: Any) -> list[str]:
     ],
 )
 def test_a_read_begins_at_its_position(position: Position, request_: dict[str, Any]) -> None:
-    """That is the oldest record, at or after a record, or a time."""
+    """A position is the oldest record, a record, the one after a record, or a time."""
     one, kinesis, _ = cursor(page(78), position=position)
     one.read()
 
@@ -451,7 +451,7 @@ def shard_at(first: int, last: int) -> Any:
 
 @given(st.text(min_size=1, max_size=20))
 def test_a_shard_includes_the_keys_at_both_borders(partition_key: str) -> None:
-    """A record whose hash is a shard's first or last is on that shard; those next to it are not."""
+    """A record whose hash is a shard's first or last key is on that shard; the keys next to them are not."""
     key = int(hashlib.md5(partition_key.encode()).hexdigest(), 16)
 
     def takes(first: int, last: int) -> bool:

@@ -80,7 +80,7 @@ def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> 
 
 @pytest.mark.parametrize("status", [429, 500, 415])
 def test_an_object_of_a_set_aside_chunk_is_needed(status: int) -> None:
-    """This holds for parked, doubtful and dead-letter chunks of any age."""
+    """This holds for chunks of any age that are parked, in doubt or dead letters."""
     made = set_aside(status)
 
     assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made, 300 * 86_400)

@@ -87,7 +87,7 @@ def test_other_accounts_are_not_affected() -> None:
     assert (1, 50) == (created(made), created(made, "news_db"))
 
 
-def test_an_account_below_its_limit_costs_no_call() -> None:
+def test_an_account_within_its_limit_costs_no_call() -> None:
     """The ledger is read only for new tables, or if a span has more than the account may have."""
     made = delivery()
     for number in range(LIMIT):
@@ -109,7 +109,7 @@ def deliver_few_tables(made: Delivery) -> None:
 
 
 def test_few_new_tables_become_separate_dead_letters() -> None:
-    """They are too few for the limit to be checked before the plan. From the next span on they are one."""
+    """They are too few for the limit to be checked before the plan. In the next span they share one."""
     made = delivery(tables=2)
     deliver_few_tables(made)
     assert [("dead_letter", "too_many_tables", 1)] * 2 == list(made.aside().values())

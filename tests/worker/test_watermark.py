@@ -161,7 +161,7 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 
 
 def test_set_aside_rows_are_complete_and_counted_separately(stack: Stack) -> None:
-    """They need no further delivery by the worker."""
+    """The watermark passes them, and their number is reported beside it."""
     stack.put("nobody", at=stack.clock.now() - 3000)
     stack.delivery.deliver()
     began = stack.clock.now()

@@ -201,7 +201,7 @@ def test_accounts_cost_one_round_trip() -> None:
 
 
 def test_dead_letters_do_not_affect_their_neighbours() -> None:
-    """Only undecodable or rejected events, bad accounts and revoked keys go to S3."""
+    """They come from bytes or events that are invalid, from revoked keys, and from accounts that are not active."""
     made = delivery()
     made.redis.hset(KEYS.of("gone"), mapping=Account("gone_db", "disabled").to_fields())
     made.redis.hset(KEYS.of("odd"), mapping={"database": "No!", "status": "active"})
@@ -318,7 +318,7 @@ def test_a_span_ends_before_an_unavailable_account() -> None:
 
 
 def test_a_warm_sandbox_uses_stale_accounts_while_redis_fails() -> None:
-    """They are counted."""
+    """It counts the accounts that it resolves this way."""
     made = delivery()
     made.put(envelope("shop", {"views": [row("e1")]}))
     made.deliver()
