@@ -70,25 +70,25 @@ _TROUBLE = 0.5  # the share of random choices that need not be the first
 
 
 class Chooser:
-    """Decides for a schedule: as a prefix says, then by chance, or always for the first choice.
+    """Makes a schedule's choices: first those of a prefix, then random ones, or always the first.
 
     Attributes:
-        taken: what was chosen, of how many.
+        choices: each choice, and the number of options it had.
     """
 
     def __init__(self, prefix: Sequence[int] = (), chance: random.Random | None = None) -> None:
         self._prefix = prefix
         self._chance = chance
-        self.taken: list[tuple[int, int]] = []
+        self.choices: list[tuple[int, int]] = []
 
     def __call__(self, count: int) -> int:
         """Return a number below `count`."""
         number = 0
-        if len(self.taken) < len(self._prefix):
-            number = self._prefix[len(self.taken)]
+        if len(self.choices) < len(self._prefix):
+            number = self._prefix[len(self.choices)]
         elif self._chance is not None and self._chance.random() < _TROUBLE:
             number = self._chance.randrange(count)
-        self.taken.append((number, count))
+        self.choices.append((number, count))
         return number
 
 
@@ -154,12 +154,12 @@ class World:
     """One schedule.
 
     Args:
-        chooser: decides.
+        chooser: makes the schedule's choices.
         has_id: the client gives a batch id, and sends copies.
         without: rules to leave out.
 
     Attributes:
-        trace: what happened, with the seconds since the begin.
+        trace: what happened, with the seconds since the start.
     """
 
     def __init__(self, chooser: Chooser, *, has_id: bool, without: Collection[Rule] = ()) -> None:
@@ -185,7 +185,7 @@ class World:
         self.trace: list[str] = []
 
     def run(self, steps: int) -> list[str]:
-        """Run a schedule of so many steps, and to rest; return what is wrong then."""
+        """Run this many steps, let everything come to rest, and return what is wrong then."""
         self._request()
         for _ in range(steps):
             self._step()
@@ -232,14 +232,14 @@ class World:
 
     def _put(self, envelope: Envelope, copy: Copy | None = None) -> str:
         """Put an envelope; return what the caller believes: acknowledged, refused or doubtful."""
-        fate = self._choose("heard", "refused", "unheard", "gone", "late", "no number")
+        fate = self._choose("acknowledged", "refused", "unacknowledged", "gone", "late", "no number")
         self._note(f"put of {envelope.name}, claim {envelope.claim}: {fate}")
-        if fate in ("heard", "unheard"):
+        if fate in ("acknowledged", "unacknowledged"):
             self._land(envelope, copy)
         if fate == "late":  # nothing waits for a put with a claim, so it may land at any time
             after = 5 * DAY if envelope.claim else LANDING - 10
             self._landings.append((self._now + after, envelope, copy))
-        if fate == "heard" or (fate == "no number" and not self._has(Rule.NUMBER)):
+        if fate == "acknowledged" or (fate == "no number" and not self._has(Rule.NUMBER)):
             return "acknowledged"
         return "refused" if fate == "refused" else "doubtful"
 
@@ -257,7 +257,7 @@ class World:
 
     # Claims
 
-    def _owner(self, name: Name, me: Record | Name) -> Record | Name:
+    def _claim(self, name: Name, me: Record | Name) -> Record | Name:
         """Claim an envelope and return its owner."""
         kept = CLAIM_KEPT if self._has(Rule.CLAIM_IS_KEPT) else 3 * DAY
         owner, claimed = self._claims.get(name, (None, 0.0))
@@ -271,7 +271,7 @@ class World:
         name = record.envelope.name
         if not record.envelope.claim or not self._has(Rule.CLAIM):
             return True
-        owner = self._owner(name, record)
+        owner = self._claim(name, record)
         if owner is record:
             return True
         if isinstance(owner, Record):
@@ -395,7 +395,7 @@ class World:
     def _set_aside(self, message: Message, *, is_certain: bool) -> Process:
         """Claim an envelope, write its object, then its span. Each step may be repeated."""
         name = message.envelope.name
-        owner = self._owner(name, name) if self._has(Rule.CLAIM_ASIDE) else name
+        owner = self._claim(name, name) if self._has(Rule.CLAIM_ASIDE) else name
         if isinstance(owner, Record):
             self._forget(message, owner)
             return
@@ -577,10 +577,10 @@ def enumerated(
         world = World(chooser, has_id=has_id, without=without)
         yield world, world.run(steps)
         if left:
-            numbers = tuple(number for number, _ in chooser.taken)
+            numbers = tuple(number for number, _ in chooser.choices)
             for place in range(len(prefix), len(numbers)):
                 waiting += [
-                    ((*numbers[:place], other), left - 1) for other in range(1, chooser.taken[place][1])
+                    ((*numbers[:place], other), left - 1) for other in range(1, chooser.choices[place][1])
                 ]
 
 

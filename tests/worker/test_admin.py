@@ -284,9 +284,9 @@ def test_a_check_reports_missing_rights(
     made = delivery()
     made.td.create("shop_db")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status))
-    told = ask(made, do="check")["treasure_data"]
+    rights = ask(made, do="check")["treasure_data"]
 
-    assert expected == {name: told[name] for name in expected}
+    assert expected == {name: rights[name] for name in expected}
 
 
 def test_a_check_reports_an_unknown_api_key() -> None:

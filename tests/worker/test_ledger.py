@@ -154,8 +154,8 @@ def test_preceding_finds_the_span_whose_predecessor_ends_before_a_number(client:
         stretch(N[13], N[15], N[17]),
         stretch(START, N[9], N[9], OTHER),
     ):
-        won, standing = one.append(appended)
-        assert (True, appended.last) == (won, standing.last)
+        won, added = one.append(appended)
+        assert (True, appended.last) == (won, added.last)
 
     found = [one.preceding(CHAIN, each) for each in (N[9], N[11], N[13], N[14], N[15], N[100])]
     assert [N[13], N[13], N[13], N[17], N[17], N[17]] == [each and each.last for each in found]
@@ -210,9 +210,9 @@ def test_a_gap_names_the_open_span_before_it(client: Any) -> None:
 
 def test_only_one_span_follows_the_last(client: Any) -> None:
     """A second append fails and returns the existing span."""
-    _, standing = ledger(client).append(stretch(START, N[11], N[13]))
+    _, existing = ledger(client).append(stretch(START, N[11], N[13]))
 
-    assert (False, standing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
+    assert (False, existing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
 
 
 def test_an_update_requires_the_current_version(client: Any) -> None:
@@ -422,7 +422,7 @@ def test_claims_match_dynamodb_s_service_model() -> None:
     insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}"
     at, ttl = {"N": str(int(BEGAN))}, {"N": str(int(BEGAN) + 60)}
     parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": "b"}, at, ttl] for one in ("q", "r")]
-    standing = {**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}}
+    item = {**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}}
     with Stubber(real) as stub:
         stub.add_response(
             "batch_execute_statement",
@@ -431,7 +431,7 @@ def test_claims_match_dynamodb_s_service_model() -> None:
         )
         stub.add_response(
             "batch_get_item",
-            {"Responses": {"ledger": [standing]}, "UnprocessedKeys": {}},
+            {"Responses": {"ledger": [item]}, "UnprocessedKeys": {}},
             {"RequestItems": {"ledger": {"Keys": [CLAIMED], "ConsistentRead": True}}},
         )
 

@@ -54,7 +54,7 @@ def records(memory: MemoryKinesis, shard: str) -> list[dict[str, Any]]:
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
 def test_every_envelope_becomes_one_row_whatever_reads_say(data: st.DataObject) -> None:
-    """Puts land, are lost or land unheard; shards split or are chosen by Kinesis; the worker dies before it settles."""
+    """Puts land, get lost or land unacknowledged; shards split or Kinesis chooses them; the worker dies."""
     way = Way()
     memory = way.delivery.kinesis.client
     liar = way.delivery.kinesis.client = Liar(memory, data)

@@ -43,7 +43,7 @@ PENDING, SPLIT = Entry(State.PENDING, 1), Entry(State.SPLIT, 2)
 
 @given(owners)
 def test_owners_round_trip_through_their_names(owner: Owner) -> None:
-    """An owner is an account, with or without the key id that its rows came by."""
+    """An owner is an account, with a key id if its rows came by a revoked key."""
     assert owner == Owner.parse(owner.name)
 
 

@@ -53,7 +53,7 @@ class Stack:
         self.delivery.clock.time += pause
         return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
-    def told(self, database: str) -> list[tuple[str, int, int]]:
+    def watermarks(self, database: str) -> list[tuple[str, int, int]]:
         """Return each row's table, time before which it is complete, and rows set aside."""
         rows = self.delivery.td.rows(database, TABLE)
         return [(row["table_name"], row["complete_before"], row["set_aside"]) for row in rows]
@@ -70,9 +70,9 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
 
     assert {"written": 2} == written
     for database in ("shop_db", "blog_db"):
-        told = stack.told(database)
-        assert ["*", "pageviews"] == [table for table, _, _ in told]
-        assert all(before - 10_000 < at <= before for _, at, _ in told)
+        watermarks = stack.watermarks(database)
+        assert ["*", "pageviews"] == [table for table, _, _ in watermarks]
+        assert all(before - 10_000 < at <= before for _, at, _ in watermarks)
 
 
 def test_a_pending_row_limits_the_watermark_of_all_tables() -> None:
@@ -84,9 +84,10 @@ def test_a_pending_row_limits_the_watermark_of_all_tables() -> None:
     stack.put("shop", received_at)
     stack.write()
 
-    assert [("*", round(received_at * 1000), 0), ("pageviews", round(received_at * 1000), 0)] == stack.told(
-        "shop_db"
-    )
+    assert [
+        ("*", round(received_at * 1000), 0),
+        ("pageviews", round(received_at * 1000), 0),
+    ] == stack.watermarks("shop_db")
 
 
 def test_an_idle_account_keeps_getting_watermarks() -> None:
@@ -102,7 +103,7 @@ def test_an_idle_account_keeps_getting_watermarks() -> None:
     stack.delivery.invoke_redrive({})
     stack.write()
 
-    assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.told("shop_db")]
+    assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.watermarks("shop_db")]
 
 
 def test_a_period_has_one_watermark_per_table() -> None:
@@ -114,7 +115,7 @@ def test_a_period_has_one_watermark_per_table() -> None:
     stack.write(0)
     stack.write(0)
 
-    assert 2 == len(stack.told("shop_db"))
+    assert 2 == len(stack.watermarks("shop_db"))
 
 
 def test_unknown_watermarks_are_not_written() -> None:
