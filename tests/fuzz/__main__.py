@@ -1,4 +1,4 @@
-"""`python -m tests.fuzz`: sends random requests to the ingest and fails if a response is not as documented."""
+"""`python -m tests.fuzz`: sends random requests to the ingest, and fails if a response is undocumented."""
 
 import argparse
 import sys

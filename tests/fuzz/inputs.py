@@ -38,7 +38,7 @@ class Inputs:
 
     Args:
         seed: the same seed draws the same events.
-        texts: that break parsers; others are made of them.
+        texts: strings that break parsers; others are made from them.
     """
 
     def __init__(self, seed: int, texts: list[str]) -> None:
@@ -53,7 +53,7 @@ class Inputs:
         )
 
     def draw(self) -> dict[str, Any]:
-        """Return the next one."""
+        """Return the next event."""
         random = self._random
         method, path = random.choice(ROUTES)
         if random.random() < 0.05:

@@ -1,4 +1,4 @@
-"""Sends random requests to the ingest and measures it."""
+"""Sends random requests to the ingest, and measures time and memory."""
 
 import os
 import time
@@ -20,16 +20,16 @@ from tests.support.ingest import START, Answer, Secrets, no_policy
 from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
-"""How long 99 of 100 requests may take at most."""
+"""The longest time that 99 of 100 requests may take, in milliseconds."""
 GROWTH_MIB = 32.0
-"""By how much the process may have grown between the tenth part of a run and its end."""
+"""The most that the process may grow after the first tenth of a run, in MiB."""
 
 _PAGE = os.sysconf("SC_PAGE_SIZE")
-_WARM = 0.1  # of a run fills the caches
+_WARM = 0.1  # the share of a run that fills the caches
 
 
 class _Sink:
-    """Stream and queue in one, which discard what they receive."""
+    """A stream and a queue that discard what they receive."""
 
     def put_record(self, **_: Any) -> dict[str, str]:
         return {"SequenceNumber": "1"}
@@ -42,7 +42,7 @@ class _Sink:
 
 
 class _Faults(CollectedTelemetry):
-    """Keeps only faults, so that it does not grow."""
+    """Keeps only faults, so that its memory does not grow."""
 
     def info(self, message: str, **fields: Any) -> None:
         """Discard the line."""
@@ -57,16 +57,16 @@ class _Faults(CollectedTelemetry):
 
 @dataclass(slots=True)
 class Report:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
-        statuses: how many requests were answered with each.
-        accepted: events.
-        p50: milliseconds within which half of the requests were answered.
-        p99: the same for 99 of 100.
-        longest: the slowest request's milliseconds.
-        growth: MiB by which the process grew between the tenth part of the run and its end.
-        faults: what is wrong.
+        statuses: the number of responses with each status.
+        accepted: the number of accepted events.
+        p50: the milliseconds within which half of the requests were answered.
+        p99: the same for 99 of 100 requests.
+        longest: the milliseconds of the slowest request.
+        growth: the MiB by which the process grew after the first tenth of the run.
+        faults: descriptions of everything that is wrong.
     """
 
     statuses: Counter[int] = field(default_factory=Counter)
@@ -102,7 +102,7 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
     ingest = Ingest(
         settings, keyring, stream, no_policy(clock), clock=clock, entropy=os.urandom, telemetry=telemetry
     )
-    tenths: Counter[int] = Counter()  # of a millisecond: bounded, however long the run
+    tenths: Counter[int] = Counter()  # tenths of a millisecond: a histogram does not grow with the run
     warm = 0.0
     for number in range(count):
         if number == int(count * _WARM):

@@ -1,1 +1,1 @@
-"""Mutation testing: the tests must notice small faults in the code that decides about events. `make mutate` runs it."""
+"""Mutation testing (`make mutate`): tests must notice small faults in the code that decides about events."""

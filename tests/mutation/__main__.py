@@ -29,11 +29,11 @@ _COLUMNS = ("module", "mutants", "killed", "timed out", "survived", "share")
 
 @dataclass(slots=True)
 class Outcome:
-    """What became of a module's mutants.
+    """The results of a module's mutants.
 
     Attributes:
-        module: its path.
-        verdicts: how many mutants met each.
+        module: the module's path.
+        verdicts: the number of mutants with each verdict.
         survivors: the mutants that no test noticed.
     """
 
@@ -47,7 +47,7 @@ class Outcome:
         return 1 - len(self.survivors) / max(1, self.verdicts.total())
 
     def cells(self) -> list[str]:
-        """Return its row of the table."""
+        """Return the module's row of the table."""
         counts = [self.verdicts.total(), *(self.verdicts[verdict] for verdict in Verdict)]
         return [self.module, *map(str, counts), f"{self.share:.1%}"]
 
@@ -74,7 +74,7 @@ def examine(module: str, tests: Sequence[str], processes: int, progress: Console
 
 
 def table_of(outcomes: Sequence[Outcome]) -> Table:
-    """Return a table with a row for each module and one for their sum."""
+    """Return a table with a row for each module and one for the total."""
     table = Table(box=box.SIMPLE)
     for name in _COLUMNS:
         table.add_column(name, justify="left" if name == "module" else "right")
@@ -91,7 +91,7 @@ def table_of(outcomes: Sequence[Outcome]) -> Table:
 @click.option("--only", default="", help="Only modules whose path contains this.")
 @click.option("--processes", default=0, help="Mutants to run at once; 0 for one per core.")
 def main(only: str, processes: int) -> None:
-    """Run."""
+    """Run the mutants and print what survived."""
     targets = Targets.load()
     chosen = {module: tests for module, tests in targets.tests.items() if only in module}
     if not chosen:

@@ -1,6 +1,6 @@
 """`python mutants.py MODULE …` prints every mutant of the modules, one JSON object per line. It runs in .venv-mutate.
 
-The mutations are mutmut's and the six below. mutmut's own runner leaves out everything outside functions, and decorated
+The mutations are mutmut's and the six below. mutmut's own runner skips everything outside functions, and decorated
 functions. Here the limits, tables and state machines at module level matter just as much, so tests.mutation runs the mutants
 itself.
 """
@@ -51,7 +51,7 @@ def remove_element(node: cst.Tuple | cst.List | cst.Set | cst.Dict) -> Iterator[
 
 
 def negate(node: cst.If | cst.While) -> Iterator[cst.CSTNode]:
-    """Negate a condition that contains no operator; mutmut mutates the operators of the others."""
+    """Negate a condition without an operator; mutmut mutates the operators of the others."""
     if not isinstance(node.test, (cst.Comparison, cst.BooleanOperation, cst.UnaryOperation)):
         condition = node.test.with_changes(lpar=[cst.LeftParen()], rpar=[cst.RightParen()])
         yield node.with_changes(test=cst.UnaryOperation(cst.Not(), condition))
@@ -93,7 +93,7 @@ OPERATORS: OPERATORS_TYPE = [
 
 
 class Visitor(MutationVisitor):
-    """Finds mutations, in decorated functions too, but not in types and not in prose: wording is free to change."""
+    """Finds mutations, also in decorated functions, but not in types or in prose: wording is free to change."""
 
     def _skip_node_and_children(self, node: cst.CSTNode) -> bool:
         if isinstance(node, cst.FunctionDef):

@@ -1,6 +1,6 @@
-"""Runs tests against mutants. Each mutant gets a forked process, which imports it in place of its module.
+"""Runs tests against mutants. Each mutant gets a forked process, which imports the mutant in place of its module.
 
-No file is written: the mutant's source is given to the import system of its process only, so mutants can run in parallel.
+No file is written: the import system passes the mutant's source to its own process only, so mutants can run in parallel.
 Third-party packages are imported before forking, so a mutant costs little more than the time of its tests.
 """
 
@@ -28,11 +28,11 @@ ROOT = Path(__file__).parents[2]
 
 _PYTEST = ("-qx", "--disable-plugin-autoload", "-p", "pytest_socket", "-p", "no:cacheprovider")
 _PRELOADED = ("-W", "ignore::pytest.PytestAssertRewriteWarning")  # plugins are imported before pytest starts
-_MAX_BYTES = 4 << 30  # for mutants that fill the memory
+_MAX_BYTES = 4 << 30  # stops mutants that fill the memory
 
 settings.register_profile(
     "mutation",
-    derandomize=True,  # each run has the same result
+    derandomize=True,  # every run has the same result
     database=None,
     deadline=None,  # every core is busy
     phases=(Phase.explicit, Phase.generate),
@@ -52,8 +52,8 @@ class Mutant:
     Attributes:
         module: path of the module, relative to the root.
         line: number of the first line that differs.
-        was: the lines that differ, in one, as the module has them.
-        now: as the mutant has them.
+        was: the lines that differ, joined, as the module has them.
+        now: the same lines as the mutant has them.
         source: the mutant's whole text.
     """
 
@@ -65,7 +65,7 @@ class Mutant:
 
 
 class Verdict(Enum):
-    """What the tests say about a mutant."""
+    """The tests' verdict on a mutant."""
 
     KILLED = "a test fails"
     TIMED_OUT = "the tests take far too long"
@@ -104,7 +104,7 @@ def prepare(module: str, tests: Sequence[str]) -> float:
     """Import the third-party modules that the tests need, and return how many seconds the tests take.
 
     Args:
-        module: path of a module, relative to the root.
+        module: path of the module, relative to the root.
         tests: paths of the files that test it.
 
     Raises:
@@ -122,7 +122,7 @@ def prepare(module: str, tests: Sequence[str]) -> float:
         raise TestsError(f"{module}: its tests fail without a mutation. To see why, run: {command}")
     seconds = time.monotonic() - began
     for name in names:
-        with contextlib.suppress(Exception):  # left to each mutant's process
+        with contextlib.suppress(Exception):  # each mutant's process imports it itself
             importlib.import_module(name)
     gc.collect()
     gc.freeze()
@@ -139,9 +139,9 @@ def judge(
 
     Args:
         mutants: to run the tests against.
-        tests: paths of the files.
+        tests: paths of the test files.
         limit: seconds after which a run is killed.
-        processes: how many mutants run at once.
+        processes: the number of mutants that run at once.
     """
     running: dict[int, Mutant] = {}
     for mutant in mutants:

@@ -1,4 +1,4 @@
-"""What targets.toml says: the modules to mutate, their tests, and the mutants that may survive."""
+"""Reads targets.toml: the modules to mutate, their tests, and the mutants that may survive."""
 
 import tomllib
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ class Change(NamedTuple):
 
     Attributes:
         module: path of the module, relative to the root.
-        was: the lines that differ, in one, as the module has them.
-        now: as the mutant has them.
+        was: the lines that differ, joined, as the module has them.
+        now: the same lines as the mutant has them.
     """
 
     module: str
@@ -24,11 +24,11 @@ class Change(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Targets:
-    """What is to be mutated.
+    """The modules to mutate.
 
     Attributes:
-        tests: by module, the files that test it; all are paths relative to the root.
-        reasons: why these mutants may survive.
+        tests: the test files of each module; all paths are relative to the root.
+        reasons: why each of these mutants may survive.
     """
 
     tests: dict[str, list[str]]

@@ -1,4 +1,4 @@
-"""The tests notice a mutant if, and only if, one of them fails with it."""
+"""A mutant counts as noticed if, and only if, a test fails with it."""
 
 import subprocess
 import sys
@@ -25,14 +25,14 @@ def preparation(module, tests):
 
 
 def run(*lines: str) -> list[str]:
-    """Return what a script prints. It has a process of its own: forking is safe only without threads, and pytest may have some."""
+    """Return the lines that a script prints. It runs in its own process, because pytest may have threads, and then forking is unsafe."""
     command = [sys.executable, "-c", SCRIPT + "\n".join(lines)]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return printed.splitlines()
 
 
-def test_verdicts() -> None:
-    """A mutant survives if all tests pass; a failing test, a failing import or an endless run kills it."""
+def test_a_mutant_survives_only_if_all_tests_pass() -> None:
+    """A failing test, a failing import or an endless run kills it."""
     actual = run(
         "verdict('{3,64}', '{3,64}')",
         "verdict('{3,64}', '{3,65}')",
@@ -43,8 +43,8 @@ def test_verdicts() -> None:
     assert ["['SURVIVED']", "['KILLED']", "['KILLED']", "['TIMED_OUT']"] == actual
 
 
-def test_tests_must_be_able_to_judge() -> None:
-    """They must pass with the module as it is, and fail without it."""
+def test_tests_that_cannot_judge_are_rejected() -> None:
+    """Tests must pass with the module as it is, and fail without it."""
     actual = run(
         "preparation(NAMES, TESTS)",
         "preparation('shared/clock.py', TESTS)",

@@ -11,8 +11,8 @@ TARGETS = Targets.load()
 
 
 @pytest.mark.parametrize("path", sorted({*TARGETS.tests, *chain(*TARGETS.tests.values())}))
-def test_modules_and_tests_exist(path: str) -> None:
-    """Every path is a file of this repository."""
+def test_paths_exist(path: str) -> None:
+    """Every module and every test file is in this repository."""
     assert (ROOT / path).is_file()
 
 

@@ -1,4 +1,4 @@
-"""What the zips hold, how large they are, and which modules a sandbox loads from them."""
+"""The contents and the size of the functions' zips, and the modules that a cold start loads from them."""
 
 import importlib.util
 import json
@@ -23,7 +23,7 @@ CONTENTS = {
     "scaler": {"scaler", "shared", *LIBRARIES} - {"msgpack"},
 }
 LIMITS = {"ingest": 4 * MIB, "worker": 10 * MIB, "scaler": 4 * MIB}
-# Imports the handler's module as Lambda does, and prints what it loaded from the function's folder.
+# Imports the handler's module as Lambda does, and prints the modules loaded from the function's folder.
 LOAD = """
 import importlib, json, sys
 folder, libraries, module = sys.argv[1:]
@@ -35,7 +35,7 @@ print(json.dumps(sorted(name for name, path in found.items() if path.startswith(
 
 
 def package(function: str) -> str:
-    """Return the package of ours whose handler the function has."""
+    """Return the package that contains the function's handler."""
     return str(properties(function)["Handler"]).partition(".")[0]
 
 
@@ -51,10 +51,10 @@ def loaded(function: str, artifacts: Path, libraries: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_zip_holds_what_its_function_imports(
+def test_a_zip_has_only_the_packages_that_its_function_imports(
     function: str, artifacts: Path, runtime_libraries: Path
 ) -> None:
-    """Every package in the zip is loaded by a cold start, and no other lies in it."""
+    """A cold start loads every package in the zip."""
     contents = {path.name.partition(".")[0] for path in (artifacts / function).iterdir()}
     modules = {name.partition(".")[0] for name in loaded(function, artifacts, runtime_libraries)}
 
@@ -63,10 +63,10 @@ def test_a_zip_holds_what_its_function_imports(
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_a_cold_start_loads_no_part_of_powertools_that_is_slow(
+def test_slow_parts_of_powertools_are_not_loaded(
     function: str, artifacts: Path, runtime_libraries: Path
 ) -> None:
-    """Routers, parsers and batch processors are neither loaded nor packed."""
+    """Routers, parsers and batch processors are neither loaded nor packaged."""
     modules = loaded(function, artifacts, runtime_libraries)
 
     assert [] == [name for name in modules if name.startswith("aws_lambda_powertools.event_handler")]
@@ -75,7 +75,7 @@ def test_a_cold_start_loads_no_part_of_powertools_that_is_slow(
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_zip_is_small(function: str, artifacts: Path) -> None:
-    """Unzipped and with bytecode, ingest and scaler are within 4 MiB and the others within 10 MiB."""
+    """With bytecode, ingest and scaler take at most 4 MiB unzipped, and the others 10 MiB."""
     unzipped, zipped = sizes(artifacts / function)
 
     assert unzipped <= LIMITS[package(function)]
@@ -84,7 +84,7 @@ def test_a_zip_is_small(function: str, artifacts: Path) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_nothing_is_compiled_at_a_cold_start(function: str, artifacts: Path) -> None:
-    """Our modules come with bytecode beside the source, libraries as bytecode; it is not checked against times."""
+    """Sluice's modules have bytecode beside the source, libraries have only bytecode, and no file times are checked."""
     root = artifacts / function
     sources = list(root.rglob("*.py"))
     bytecode = list(root.rglob("*.pyc"))
@@ -95,8 +95,8 @@ def test_nothing_is_compiled_at_a_cold_start(function: str, artifacts: Path) -> 
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_tracebacks_name_files_as_they_lie_in_lambda(function: str, artifacts: Path) -> None:
-    """The bytecode holds no path of the machine that built it."""
+def test_bytecode_has_no_path_of_the_build_machine(function: str, artifacts: Path) -> None:
+    """Tracebacks show the paths in Lambda."""
     root = artifacts / function
 
     assert [] == [path for path in root.rglob("*.pyc") if str(root).encode() in path.read_bytes()]

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("runtime")
 
 @pytest.fixture(scope="module")
 def content(artifacts: Path) -> dict[str, bytes]:
-    """The artifact's files by name, without their common folder."""
+    """Return the artifact's files by name, without their common folder."""
     with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
         names = packed.namelist()
         assert {f"sluice-1.2.3-{ARCHITECTURE}"} == {name.partition("/")[0] for name in names}
@@ -29,13 +29,13 @@ def content(artifacts: Path) -> dict[str, bytes]:
 
 @pytest.fixture(scope="module")
 def packaged(content: dict[str, bytes]) -> dict[str, Any]:
-    """Its template."""
+    """Return the artifact's template."""
     found: dict[str, Any] = yaml_parse(content["template.yaml"].decode())
     return found
 
 
-def test_it_holds_what_a_deploy_needs(content: dict[str, bytes]) -> None:
-    """One zip for each package; the functions of one share it."""
+def test_the_artifact_has_everything_that_a_deploy_needs(content: dict[str, bytes]) -> None:
+    """Functions of the same package share a zip."""
     assert {
         "template.yaml",
         "ingest.zip",
@@ -50,7 +50,7 @@ def test_it_holds_what_a_deploy_needs(content: dict[str, bytes]) -> None:
 def test_each_function_finds_its_handler(
     content: dict[str, bytes], packaged: dict[str, Any], function: str
 ) -> None:
-    """The template names the zip, and the zip has the module and may be read by Lambda."""
+    """The template names the zip, and the zip has the handler's module, which Lambda may read."""
     code = packaged["Resources"][function]["Properties"]["CodeUri"]
     module = properties(function)["Handler"].rpartition(".")[0].replace(".", "/")
     with zipfile.ZipFile(io.BytesIO(content[code])) as packed:
@@ -59,8 +59,8 @@ def test_each_function_finds_its_handler(
     assert 0o644 == entry.external_attr >> 16 & 0o777
 
 
-def test_its_template_is_the_repositorys(packaged: dict[str, Any]) -> None:
-    """But for code and processor: the wrong one cannot be chosen."""
+def test_the_template_matches_the_repository(packaged: dict[str, Any]) -> None:
+    """Only the code's location and the processor differ, so nobody can choose the wrong processor."""
     ours = json.loads(json.dumps(template()))
     for name in FUNCTIONS:
         del ours["Resources"][name]["Metadata"]
@@ -74,8 +74,8 @@ def test_its_template_is_the_repositorys(packaged: dict[str, Any]) -> None:
     assert ours == json.loads(json.dumps(packaged))
 
 
-def test_its_template_is_clean(content: dict[str, bytes], tmp_path: Path) -> None:
-    """cfn-lint finds nothing, and YAML's anchors are resolved, which CloudFormation does not know."""
+def test_the_template_is_clean(content: dict[str, bytes], tmp_path: Path) -> None:
+    """cfn-lint reports nothing, and YAML anchors are resolved, because CloudFormation does not support them."""
     (tmp_path / "template.yaml").write_bytes(content["template.yaml"])
 
     assert (0, "") == run("cfn-lint", str(tmp_path / "template.yaml"))
@@ -84,7 +84,7 @@ def test_its_template_is_clean(content: dict[str, bytes], tmp_path: Path) -> Non
 
 
 def test_the_same_build_gives_the_same_bytes(artifacts: Path, tmp_path: Path) -> None:
-    """Whenever, and in whatever order the files were written."""
+    """The time of the build and the order of the files do not matter."""
     again = tmp_path / "again"
     for path in sorted(artifacts.rglob("*"), reverse=True):
         if path.is_file():

@@ -1,6 +1,6 @@
-"""Each function's role allows what the function does, and nothing that it does not do.
+"""Each function's role allows exactly what the function does.
 
-The built functions run in Lambda's runtime, by every path on which they call AWS; what they ask for is written down.
+The built functions run in Lambda's runtime, on every path that calls AWS, and their calls are recorded.
 """
 
 import gzip
@@ -37,14 +37,14 @@ from worker.selection import Selection
 
 pytestmark = pytest.mark.xdist_group("runtime")
 
-# What Lambda itself does with a function's role: it writes logs, and reads event sources.
+# Lambda itself uses a function's role to write logs and to read event sources.
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 BY_LAMBDA: dict[str, set[Call]] = {
     "WorkerRole": {
         ("kinesis:DescribeStream", "Stream"),
         ("kinesis:DescribeStreamSummary", "Stream"),
         ("kinesis:ListShards", "Stream"),
-        ("s3:ListBucket", "AsideBucket"),  # of the mapping's destination
+        ("s3:ListBucket", "AsideBucket"),  # for the destination of the event source mapping
     },
     "DrainRole": {
         ("sqs:DeleteMessage", "OverflowQueue"),
@@ -55,7 +55,7 @@ BY_LAMBDA: dict[str, set[Call]] = {
 
 
 class Recorded:
-    """Starts functions, and keeps what they ask AWS for."""
+    """Starts functions and records their calls to AWS."""
 
     def __init__(self, start: Start, aws: Resources, parts: ExitStack) -> None:
         self._start = start
@@ -76,7 +76,7 @@ class Recorded:
         return self._start(function, endpoint=self._recorder.url)
 
     def age_stream(self) -> None:
-        """Let the stream be days old."""
+        """Make the stream appear to be years old."""
 
         def change(call: Call, content: bytes) -> bytes:
             if call != ("kinesis:DescribeStreamSummary", "Stream"):
@@ -88,7 +88,7 @@ class Recorded:
         self._recorder.change = change
 
     def lose_answer(self, lost: Call, number: int) -> None:
-        """Close the connection instead of answering such a call, the first being number 1; it is carried out all the same."""
+        """Carry out a call's numbered occurrence, counted from 1, but close the connection instead of answering."""
         before, calls = self._recorder.change, count(1)
 
         def change(call: Call, content: bytes) -> bytes:
@@ -99,7 +99,7 @@ class Recorded:
         self._recorder.change = change
 
     def check(self, role: str) -> None:
-        """Compare what was asked for, and what Lambda does by itself, with what a role allows."""
+        """Compare the recorded calls, and those that Lambda makes itself, with the role's permissions."""
         allowed = {
             (action, resource)
             for resource, actions in granted(role).items()
@@ -111,7 +111,7 @@ class Recorded:
 
 @pytest.fixture
 def made(start: Start, aws: Resources) -> Iterator[Recorded]:
-    """Functions whose calls are kept."""
+    """Yield functions whose calls are recorded."""
     with ExitStack() as parts:
         yield Recorded(start, aws, parts)
 
@@ -132,8 +132,8 @@ def _health() -> dict[str, Any]:
     return event
 
 
-def test_the_ingest_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
-    """It describes the stream, reads the edge policy, puts one envelope or several, and sends what the stream does not acknowledge to the queue."""
+def test_the_ingests_role_matches_its_calls(made: Recorded, aws: Resources) -> None:
+    """It describes the stream, reads the edge policy, puts one or several envelopes, and sends them to the queue."""
     ingest = made.start(functions.INGEST)
     assert 200 == ingest.invoke(_health())["statusCode"]
     large = [{"table": "pages", "text": "x" * 200_000, "number": number} for number in range(4)]
@@ -145,14 +145,16 @@ def test_the_ingest_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
     made.check("IngestRole")
 
 
-def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure_data: TreasureData) -> None:
+def test_the_workers_role_matches_its_calls(
+    made: Recorded, aws: Resources, treasure_data: TreasureData
+) -> None:
     """It plans, uploads, archives, sets aside, reads what an open span lacks, and claims what was put twice."""
     worker = made.start(functions.WORKER)
     event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"), b"poison")
     treasure_data.faults.add(Fault(kind=Kind.STATUS, status=401))
     assert worker.invoke(event)["batchItemFailures"]
     treasure_data.faults.clear()
-    worker = made.start(functions.WORKER)  # which does not know that the archive has the span, and looks
+    worker = made.start(functions.WORKER)  # a new process checks whether the archive has the span
     assert {"batchItemFailures": []} == worker.invoke({"Records": event["Records"][:1]})
     assert {"batchItemFailures": []} == worker.invoke(event)
     twice = envelope.decode(an_envelope("r-3", "/three"))._replace(claim=1).encode()
@@ -163,10 +165,10 @@ def test_the_worker_may_do_what_it_does(made: Recorded, aws: Resources, treasure
     made.check("WorkerRole")
 
 
-def test_the_redrive_may_do_what_it_does(
+def test_the_redrives_role_matches_its_calls(
     made: Recorded, start: Start, aws: Resources, treasure_data: TreasureData, redis_url: str
 ) -> None:
-    """It finds, reads, edits, repairs, sends, sweeps and deletes what is set aside, keeps what is refused, and closes breakers."""
+    """It finds, reads, edits, repairs, sends, sweeps and deletes set-aside objects, and closes breakers."""
     now = int(time.time())
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
     (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
@@ -201,14 +203,14 @@ def test_the_redrive_may_do_what_it_does(
         events = b64encode(gzip.compress(msgpack.packb([[now * 1000, '{"table": "pageviews"}']]))).decode()
         assert {"repaired": 1} == redrive.invoke({"repair": {**repaired, "events": events}})
         client.delete(keys.of("stray"))
-    assert 1 == len(aside(aws))  # the rows before they were edited, for the sweep
+    assert 1 == len(aside(aws))  # the rows before the edit, which the sweep will delete
     assert [] == list(ledger.breakers())
 
     made.check("RedriveRole")
 
 
-def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None:
-    """It looks on the stream, puts what is not there, archives and sets aside what it cannot put or find, and shows the rest again."""
+def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:
+    """It searches the stream, puts missing envelopes, archives, sets aside, and returns the rest to the queue."""
     now = int(time.time() * 1000)
     ages_ago = now - 10 * 86_400_000
 
@@ -240,7 +242,7 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
     made.age_stream()
     made.lose_answer(
         ("s3:PutObject", "AsideBucket/*"), 2
-    )  # so that it looks whether the archive has the span
+    )  # so that the drainer checks whether the archive has the span
     drain = made.start(functions.DRAIN)
     drain.invoke({"Records": records[3:4]})
     answers = [drain.invoke({"Records": one}) for one in (records, records[3:4])]
@@ -250,8 +252,8 @@ def test_the_drainer_may_do_what_it_does(made: Recorded, aws: Resources) -> None
     made.check("DrainRole")
 
 
-def test_the_administration_may_do_what_it_does(made: Recorded) -> None:
-    """It reads the two secrets, for Redis and for Treasure Data, and publishes the edge policy."""
+def test_the_admin_functions_role_matches_its_calls(made: Recorded) -> None:
+    """It reads the secrets for Redis and for Treasure Data, and publishes the edge policy."""
     admin = made.start(functions.ADMIN)
     answers = [admin.invoke({"do": do}) for do in ("check", "publish")]
 

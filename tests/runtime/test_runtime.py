@@ -18,7 +18,7 @@ pytestmark = pytest.mark.xdist_group("runtime")
 
 
 def test_a_pixel_is_answered_and_its_event_is_on_the_stream(start: Start, aws: Resources) -> None:
-    """The ingest answers a browser's recorded request with the GIF, and its one envelope holds the event."""
+    """The ingest answers a browser's recorded request with the GIF, and the single envelope has the event."""
     answer = start(functions.INGEST).invoke(recorded("http")["pixel"])
 
     assert (200, True) == (answer["statusCode"], answer["isBase64Encoded"])
@@ -29,7 +29,7 @@ def test_a_pixel_is_answered_and_its_event_is_on_the_stream(start: Start, aws: R
 
 
 def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> None:
-    """Every recorded request is answered, none with a fault, and what is called accepted is on the stream."""
+    """No recorded request gets a 5xx, and every event that a response calls accepted is on the stream."""
     ingest = start(functions.INGEST)
     answers = {name: ingest.invoke(event) for name, event in recorded("http").items()}
     accepted = 0
@@ -45,7 +45,7 @@ def test_recorded_requests_are_accounted_for(start: Start, aws: Resources) -> No
 
 
 def test_records_become_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
-    """The worker delivers a batch and reports that nothing is left."""
+    """The worker delivers a batch and reports no failures."""
     event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"))
     answer = start(functions.WORKER).invoke(event)
 
@@ -54,12 +54,12 @@ def test_records_become_rows(start: Start, aws: Resources, treasure_data: Treasu
 
 
 def _recorded_data(name: str) -> list[bytes]:
-    """Return what the records of a recorded event hold; the worker wants to see them on the shard."""
+    """Return the data of a recorded event's records, to be put on the stream, because the worker verifies them there."""
     return [b64decode(record["kinesis"]["data"]) for record in recorded("kinesis")[name]["Records"]]
 
 
 def test_a_recorded_batch_becomes_rows(start: Start, aws: Resources, treasure_data: TreasureData) -> None:
-    """The worker delivers the recorded visits, each row once."""
+    """The worker delivers each recorded row once."""
     data = _recorded_data("visits")
 
     assert {"batchItemFailures": []} == start(functions.WORKER).invoke(stream_event(aws, *data))
@@ -70,10 +70,10 @@ def test_a_recorded_batch_becomes_rows(start: Start, aws: Resources, treasure_da
 @pytest.mark.parametrize(
     ("name", "accounts"), [("mistakes", {"closed", "news", "nobody"}), ("other-producers", {"-", "app"})]
 )
-def test_a_recorded_batch_with_poison_leaves_nothing_behind(
+def test_a_recorded_batch_with_poison_does_not_block_its_shard(
     name: str, accounts: set[str], start: Start, aws: Resources, treasure_data: TreasureData
 ) -> None:
-    """What cannot be delivered is set aside, the rest is delivered, and the shard moves on."""
+    """The worker sets aside what cannot be delivered, and delivers the rest."""
     event = stream_event(aws, *_recorded_data(name))
 
     assert {"batchItemFailures": []} == start(functions.WORKER).invoke(event)
@@ -81,10 +81,10 @@ def test_a_recorded_batch_with_poison_leaves_nothing_behind(
     assert accounts == {key.split("/")[1] for key in aside(aws)}
 
 
-def test_after_a_time_out_the_next_invocation_delivers(
+def test_the_next_invocation_delivers_after_a_timeout(
     start: Start, aws: Resources, treasure_data: TreasureData
 ) -> None:
-    """Lambda ends a worker that hangs and says so in plain text; a new process delivers the same batch, once."""
+    """Lambda kills a worker that hangs and reports it in plain text; a new process delivers the batch once."""
     event = stream_event(aws, an_envelope("r-3", "/three"))
     with TcpProxy(aws.endpoint) as proxy:
         worker = start(functions.WORKER, endpoint=proxy.url, timeout=5)
@@ -96,7 +96,7 @@ def test_after_a_time_out_the_next_invocation_delivers(
     assert ["/three"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
 
 
-def test_a_scheduled_redrive_with_nothing_set_aside_ends_well(start: Start) -> None:
+def test_a_scheduled_redrive_with_nothing_set_aside_succeeds(start: Start) -> None:
     """The schedule's event is answered without an error."""
     event = {"version": "0", "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
     answer = start(functions.REDRIVE).invoke(event)
@@ -105,7 +105,7 @@ def test_a_scheduled_redrive_with_nothing_set_aside_ends_well(start: Start) -> N
 
 
 def test_an_overflowed_envelope_is_put_on_the_stream(start: Start, aws: Resources) -> None:
-    """The drainer puts an envelope that the stream refused on the stream, as a claim, and reports no failure."""
+    """The drainer puts an envelope that the stream rejected on the stream, as a claim, and reports no failure."""
     received_at = int(time.time() * 1000) - 600_000
     data = envelope.decode(an_envelope("r-4", "/four"))
     message = {
