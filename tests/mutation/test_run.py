@@ -25,7 +25,7 @@ def preparation(module, tests):
 
 
 def run(*lines: str) -> list[str]:
-    """Return the lines that a script prints. It runs in its own process, because pytest may have threads, and then forking is unsafe."""
+    """Return the lines that a script prints, in its own process: pytest may have threads, which make forking unsafe."""
     command = [sys.executable, "-c", SCRIPT + "\n".join(lines)]
     printed = subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout
     return printed.splitlines()

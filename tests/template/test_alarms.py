@@ -1,4 +1,4 @@
-"""Alarms, what they tell operators to do, and the dashboard."""
+"""Alarms, the commands that they recommend, and the dashboard."""
 
 import json
 import re
@@ -18,11 +18,11 @@ from tests.support.telemetry import Output
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
 THROTTLES = "StreamThrottlesAlarm"
-"""With an AUTO stream it calls a function, not a person."""
+"""With an AUTO stream this alarm invokes a function; it notifies nobody."""
 CANARY = "CanaryAlarm"
-"""It is about one version of the ingest, and only CodeDeploy looks at it."""
+"""This alarm watches one version of the ingest, and only CodeDeploy uses it."""
 MOST_PAID = 14
-"""Metrics that alarms read: AWS charges for each."""
+"""The number of metrics that alarms read; AWS charges for each."""
 STACK = {"Ref": "AWS::StackName"}
 """The namespace of Sluice's own metrics."""
 OF_AWS = {
@@ -36,7 +36,7 @@ TOPIC_ARN = "arn:aws:sns:us-east-1:123456789012:ours"
 
 
 def _queries(alarm: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return what an alarm reads and calculates, in a stack that has everything that it may read."""
+    """Return an alarm's metrics and expressions, in a stack with all optional resources."""
     return [one["Fn::If"][1] if "Fn::If" in one else one for one in alarm.get("Metrics", ())]
 
 
@@ -54,12 +54,12 @@ def _said(alarm: dict[str, Any]) -> str:
 
 
 def _names() -> set[str]:
-    """Return the names of all alarms but the canary's."""
+    """Return the names of all alarms except the canary's."""
     return {alarm["Properties"]["AlarmName"]["Fn::Sub"] for name, alarm in ALARMS.items() if name != CANARY}
 
 
 def test_every_failure_has_an_alarm() -> None:
-    """Lag, what a person has to look at, what Sluice depends on, overflow, throttles, and the ingest."""
+    """Alarms cover lag, failures that need a person, dependencies, overflow, throttles and the ingest."""
     assert _names() == {
         f"${{AWS::StackName}}-{name}"
         for name in (
@@ -85,18 +85,18 @@ def test_every_failure_has_an_alarm() -> None:
         *("throttling puts", "IngestConcurrency", "WorkerConcurrency", "rolls its newest version back"),
     ],
 )
-def test_the_alarms_say_what_can_be_wrong(said: str) -> None:
-    """Few alarms tell all that may need an operator."""
+def test_the_alarms_name_every_possible_cause(said: str) -> None:
+    """The descriptions of a few alarms mention everything that may need an operator."""
     assert any(said in _said(alarm["Properties"]) for alarm in ALARMS.values())
 
 
 def test_the_alarms_read_few_metrics() -> None:
-    """AWS charges for each metric that an alarm reads, with metric math too."""
+    """AWS charges for each metric that an alarm reads, also within an expression."""
     assert MOST_PAID == sum(len(list(_metrics(alarm["Properties"]))) for alarm in ALARMS.values())
 
 
-def test_there_are_few_metrics_of_sluices_own() -> None:
-    """AWS charges for each, in hours in which it is sent; only one has a dimension, whose value changes with a deploy."""
+def test_sluice_has_few_metrics_of_its_own() -> None:
+    """AWS charges for each metric and dimension value in every hour in which it is sent."""
     assert len(METRICS) <= 5
 
 
@@ -127,10 +127,10 @@ def test_an_alarms_expression_uses_its_metrics(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALARMS)
-def test_a_series_without_data_hides_no_other(name: str) -> None:
-    """An expression over several series has a value while only one of them has, as a function that never failed has none.
+def test_a_metric_without_data_does_not_hide_others(name: str) -> None:
+    """An expression has a value even if only one of its metrics has data: a function that never failed has none.
 
-    CloudWatch fills in the newest period too, before its data has arrived. So such an alarm looks at one period more.
+    CloudWatch also fills the newest period before its data has arrived, so such an alarm evaluates one period more.
     """
     alarm = ALARMS[name]["Properties"]
     metrics = [one for one in _queries(alarm) if "MetricStat" in one]
@@ -141,13 +141,13 @@ def test_a_series_without_data_hides_no_other(name: str) -> None:
     filled = re.sub(r"FILL\([^()]+(\(\))?, (0|-1|REPEAT)\)|\$\{\w+\}", "", expression)
     unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", filled))
 
-    assert unfilled <= {"requests"}  # a fraction of no requests is none
+    assert unfilled <= {"requests"}  # without requests there is no fraction
     assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] + 1
 
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_an_alarm_says_what_to_run(name: str) -> None:
-    """Its description names a command with the stack and the region; `sluice` commands exist."""
+    """Its description has a command with the stack and the region, and the `sluice` commands exist."""
     said = _said(ALARMS[name]["Properties"])
     commands = [shlex.split(command) for command in re.findall(r"`([^`]+)`", said)]
 
@@ -173,8 +173,8 @@ def test_missing_data_is_not_an_alarm(name: str) -> None:
     assert ("ignore" if lasts else "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
 
 
-def test_one_late_invocation_is_a_lag() -> None:
-    """While the worker holds, invocations are minutes apart: one is enough, or its age is repeated."""
+def test_one_late_invocation_raises_a_lag_alarm() -> None:
+    """While the worker holds, invocations are minutes apart, so one period is enough or the last age is repeated."""
     warn, page = (ALARMS[name]["Properties"] for name in ("LagWarnAlarm", "LagPageAlarm"))
 
     assert 1 == warn["EvaluationPeriods"]
@@ -186,7 +186,7 @@ def test_one_late_invocation_is_a_lag() -> None:
     [({}, None), ({"AlarmEmail": "a@example.com"}, [TOPIC]), ({"AlarmTopicArn": TOPIC_ARN}, [TOPIC_ARN])],
 )
 def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: list[Any] | None) -> None:
-    """All alarms notify when they are raised and when they end, or none does."""
+    """Either all alarms notify when they are raised and when they end, or none does."""
     mode = Mode(parameters | {"StreamMode": "ON_DEMAND"})
 
     assert ("AlarmTopic" in mode.resources()) == ("AlarmEmail" in parameters)
@@ -195,8 +195,8 @@ def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: li
         assert (actions, actions) == (alarm.get("AlarmActions"), alarm.get("OKActions"))
 
 
-def test_a_throttled_put_calls_the_scaler() -> None:
-    """Within a minute, whoever is notified of alarms; only that alarm may call it."""
+def test_a_throttled_put_invokes_the_scaler() -> None:
+    """The alarm invokes it within a minute, and only that alarm may."""
     mode = Mode({"AlarmEmail": "a@example.com"})
     alarm, permission = mode.properties(THROTTLES), mode.properties("StreamThrottlesPermission")
 
@@ -220,8 +220,8 @@ def test_a_throttled_put_calls_the_scaler() -> None:
         ({"status": "timeout"}, True),
     ],
 )
-def test_an_invocation_that_fails_needs_attention(record: dict[str, str], *, expected: bool) -> None:
-    """Lambda's own report of it counts, of whichever function, because a function that is stopped cannot count itself."""
+def test_a_failed_invocation_needs_attention(record: dict[str, str], *, expected: bool) -> None:
+    """Lambda's own report counts, for every function, because a function that was killed cannot count itself."""
     failures = properties("FailedInvocations")
     pattern = r"\{ \$\.type = \"([\w.]+)\" && \$\.record\.(\w+) != \"(\w+)\" \}"
     kind, member, other = re.fullmatch(pattern, failures["FilterPattern"]).groups()  # type: ignore[union-attr]  # else it fails
@@ -236,7 +236,7 @@ def test_an_invocation_that_fails_needs_attention(record: dict[str, str], *, exp
         assert {"Ref": "Logs"} == properties(function)["LoggingConfig"]["LogGroup"]
 
 
-def test_only_our_alarms_publish_to_the_topic() -> None:
+def test_only_the_stacks_alarms_publish_to_the_topic() -> None:
     """CloudWatch may publish for alarms of this stack, and nobody else may."""
     (statement,) = Mode({"AlarmEmail": "a@example.com"}).properties("AlarmTopicPolicy")["PolicyDocument"][
         "Statement"
@@ -251,7 +251,7 @@ def test_lag_is_measured_against_the_retention() -> None:
     """The urgent alarm is raised at a quarter of the retention, long before rows are set aside."""
     alarm = Mode({"RetentionHours": "24"}).properties("LagPageAlarm")
 
-    assert "/ (24 * 36000))" in alarm["Metrics"][0]["Expression"]  # 24 h are 24 * 36000 ms per cent
+    assert "/ (24 * 36000))" in alarm["Metrics"][0]["Expression"]  # 1 % of 24 h is 24 * 36000 ms
     assert 25 == alarm["Threshold"]
 
 
@@ -263,14 +263,14 @@ def _dashboard() -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize(("setting", "expected"), [({}, False), ({"Dashboard": "on"}, True)])
 def test_the_dashboard_is_optional(setting: dict[str, str], *, expected: bool) -> None:
-    """It costs more than all alarms."""
+    """It costs more than all alarms together."""
     mode = Mode(setting)
 
     assert (expected, expected) == ("DashboardOfStack" in mode.resources(), "DashboardUrl" in mode.outputs())
 
 
 def test_widgets_do_not_overlap() -> None:
-    """Each has its own place in the 24 columns."""
+    """Each widget has its own place in the 24 columns."""
     cells = [
         (x, y)
         for widget in _dashboard()
@@ -296,8 +296,8 @@ def test_the_dashboard_shows_existing_metrics() -> None:
                     raise AssertionError(f"a metric that this test does not know: {other}")
 
 
-def test_the_canary_looks_at_the_new_version_only() -> None:
-    """What the old version does, or did before, must not stop the deploy of its fix."""
+def test_the_canary_watches_only_the_new_version() -> None:
+    """Failures of the old version, or earlier ones, must not stop the deployment of a fix."""
     (errors, failed) = (dimensions for _, _, dimensions in _metrics(ALARMS[CANARY]["Properties"]))
     (version,) = resources("AWS::Lambda::Version")
     executed = {"Fn::GetAtt": [version, "Version"]}
@@ -314,7 +314,7 @@ def test_the_canary_looks_at_the_new_version_only() -> None:
 
 
 def test_each_version_has_a_canary_alarm_of_its_own() -> None:
-    """CloudWatch keeps the state of an alarm that is changed; one with another name is new, and not raised."""
+    """CloudWatch keeps the state of an alarm that is changed; an alarm with a new name starts without a state."""
     (version,) = resources("AWS::Lambda::Version")
     text, own = ALARMS[CANARY]["Properties"]["AlarmName"]["Fn::Sub"]
 
@@ -322,8 +322,8 @@ def test_each_version_has_a_canary_alarm_of_its_own() -> None:
     assert {"Version": {"Fn::GetAtt": [version, "Version"]}} == own
 
 
-def test_the_canary_counts_the_failures_that_the_ingest_answers_itself() -> None:
-    """They are a metric of their version."""
+def test_the_canary_counts_failed_requests() -> None:
+    """The ingest answers them itself, so it counts them in a metric with its version."""
     output = Output(ManualClock(), AWS_LAMBDA_FUNCTION_VERSION="7")
     output.telemetry.count("RequestsFailed", 2)
     output.telemetry.flush()

@@ -1,4 +1,4 @@
-"""checkov's findings in the template, each with the reason why it is accepted."""
+"""Checkov's findings in the template, each with the reason why it is accepted."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, ROOT, resources
 
 _PROGRAM = ROOT / ".venv-checkov" / "bin" / "checkov"
-# The mode in which most is made.
+# The mode with the most resources.
 _FULLEST = {
     "Stage": "prod",
     "Network": "managed",
@@ -25,7 +25,7 @@ _FULLEST = {
 _LOG_GROUPS = set(resources("AWS::Logs::LogGroup")) - {"AccessLogs"}  # off by default
 _SECRETS = set(resources("AWS::SecretsManager::Secret")) - {"RedisUrlSecret"}  # a managed Redis has none
 
-# By check: what it asks for, why it is not done, and where.
+# By check: what it requires, why the template does not do it, and for which resources.
 ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
     "CKV_AWS_18": (
         "bucket's access log: IAM alone reads them, and a log would keep visitors' addresses",
@@ -104,5 +104,5 @@ def failures(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[str]]:
 
 
 def test_every_finding_is_explained(failures: dict[str, set[str]]) -> None:
-    """There are no other findings, and no explanation is left over."""
+    """There are no other findings, and no obsolete explanations."""
     assert {check: where for check, (_, where) in ACCEPTED.items()} == failures

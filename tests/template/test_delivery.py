@@ -12,8 +12,8 @@ from worker.ledger import WORKLIST
 from worker.watermark_rows import PERIOD_SECONDS
 
 
-def test_the_mapping_of_the_stream_never_gives_up() -> None:
-    """The worker reads each shard in order from its start and reports partial progress; no record is ever discarded."""
+def test_the_stream_never_discards_a_record() -> None:
+    """The worker reads each shard in order from its start, reports partial progress, and retries without a limit."""
     mapping = properties("WorkerFunctionStream")
     expected = {
         "EventSourceArn": {"Fn::GetAtt": ["Stream", "Arn"]},
@@ -31,8 +31,8 @@ def test_the_mapping_of_the_stream_never_gives_up() -> None:
     assert expected == mapping
 
 
-def test_the_mapping_of_the_queue_reports_each_message() -> None:
-    """The drainer handles many messages with one search, and reports which ones failed."""
+def test_the_drainer_reports_each_failed_message() -> None:
+    """One invocation handles many messages with one search of the stream."""
     mapping = properties("DrainFunctionQueue")
     expected = {
         "EventSourceArn": {"Fn::GetAtt": ["OverflowQueue", "Arn"]},
@@ -45,7 +45,7 @@ def test_the_mapping_of_the_queue_reports_each_message() -> None:
     assert expected == mapping
 
 
-def test_the_queue_outlasts_its_drainer() -> None:
+def test_the_queue_hides_messages_longer_than_the_drainer_runs() -> None:
     """Messages are delayed until no late put can arrive, hidden for six timeouts, and kept for 14 days."""
     queue = properties("OverflowQueue")
 
@@ -72,7 +72,7 @@ def test_runs_of_the_redrive_do_not_overlap() -> None:
 
 
 def test_every_request_reaches_the_ingest() -> None:
-    """The default route is the only one, with payload format 2.0, and the gateway does not handle CORS."""
+    """The default route is the only one and uses payload format 2.0, and the gateway does not handle CORS."""
     assert [
         {
             "ApiId": {"Ref": "Api"},
@@ -88,15 +88,15 @@ def test_every_request_reaches_the_ingest() -> None:
     assert "CorsConfiguration" not in properties("Api")
 
 
-def test_the_gateway_outwaits_the_ingest() -> None:
-    """The ingest's own timeout comes first, so that its log shows it; the gateway's limit is 30 s."""
+def test_the_ingest_times_out_before_the_gateway() -> None:
+    """The ingest's log then shows the timeout. The gateway's limit is 30 s."""
     waits = properties("ApiIntegration")["TimeoutInMillis"]
 
     assert 1000 * properties("IngestFunction")["Timeout"] < waits <= 30_000
 
 
 def test_the_gateway_throttles_by_parameter() -> None:
-    """Rate and burst of the stage are parameters."""
+    """The stage's rate and burst are parameters."""
     settings = properties("ApiStage")["DefaultRouteSettings"]
 
     assert {"Ref": "ThrottlingRate"} == settings["ThrottlingRateLimit"]
@@ -106,8 +106,8 @@ def test_the_gateway_throttles_by_parameter() -> None:
 @pytest.mark.parametrize(
     "logical_id", ["Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "WriteKeySecret"]
 )
-def test_what_holds_data_outlives_the_stack_in_prod_only(logical_id: str) -> None:
-    """Retained in prod, deleted with the stack in dev and stg."""
+def test_resources_with_data_outlive_the_stack_in_prod_only(logical_id: str) -> None:
+    """They are retained in prod, and deleted with the stack in dev and stg."""
     resource = transformed()["Resources"][logical_id]
 
     assert ["RetainExceptOnCreate", "Retain"] == [
@@ -119,7 +119,7 @@ def test_what_holds_data_outlives_the_stack_in_prod_only(logical_id: str) -> Non
 
 
 def test_a_failed_first_deploy_leaves_nothing() -> None:
-    """When the creation of the stack is rolled back, nothing is retained and nothing is protected from deletion."""
+    """If the stack's creation is rolled back, no resource is retained or protected from deletion."""
     made = Mode({"Stage": "prod"}).resources()
 
     assert [] == [
@@ -129,12 +129,12 @@ def test_a_failed_first_deploy_leaves_nothing() -> None:
 
 
 def _is_version(resource: dict[str, Any]) -> bool:
-    """Tell whether it is a version of a function, which is deleted with its function."""
+    """Return whether it is a version of a function, which is deleted with its function."""
     return bool(resource["Type"] == "AWS::Lambda::Version")
 
 
 def test_resources_have_no_fixed_names() -> None:
-    """CloudFormation names everything, so that stages coexist and a retained resource blocks nothing."""
+    """CloudFormation names everything, so stages can coexist and a retained resource blocks no deployment."""
     names = {"BucketName", "StreamName", "TableName", "QueueName", "FunctionName", "RoleName", "LogGroupName"}
     named = {
         logical_id: sorted(names & resource.get("Properties", {}).keys())
@@ -145,7 +145,7 @@ def test_resources_have_no_fixed_names() -> None:
 
 
 def test_the_bucket_is_swept_daily() -> None:
-    """The schedule tells the redrive to sweep."""
+    """The schedule's event tells the redrive to sweep."""
     sweep = properties("RedriveFunctionSweep")
     (target,) = sweep["Targets"]
 
@@ -153,8 +153,8 @@ def test_the_bucket_is_swept_daily() -> None:
     assert {"sweep": True} == json.loads(target["Input"])
 
 
-def test_watermarks_are_written_where_a_table_is_set() -> None:
-    """Every five minutes; the rows of one period have one id."""
+def test_watermarks_are_written_if_a_table_is_set() -> None:
+    """They are written every five minutes, which is the period that gives rows the same id."""
     off, on = (
         Mode(parameters).properties("RedriveFunctionWatermarks")
         for parameters in ({}, {"WatermarkTable": "sluice_watermarks"})
@@ -166,7 +166,7 @@ def test_watermarks_are_written_where_a_table_is_set() -> None:
 
 
 def test_the_ledger_has_an_index_of_spans_with_work() -> None:
-    """It contains only keys, and the worker knows its name."""
+    """The index contains only keys, and the worker knows its name."""
     (index,) = properties("Ledger")["GlobalSecondaryIndexes"]
 
     assert WORKLIST == index["IndexName"]
@@ -175,7 +175,7 @@ def test_the_ledger_has_an_index_of_spans_with_work() -> None:
 
 
 def test_the_ledger_has_the_keys_of_its_items() -> None:
-    """Items have the string keys pk and sk and expire by `ttl`."""
+    """Items have the string keys `pk` and `sk` and expire by `ttl`."""
     ledger: dict[str, Any] = properties("Ledger")
 
     assert [("pk", "HASH"), ("sk", "RANGE")] == [
@@ -186,9 +186,9 @@ def test_the_ledger_has_the_keys_of_its_items() -> None:
 
 
 def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
-    """The description of a version contains a number that depends on everything its properties refer to.
+    """The description of a version contains a number that depends on everything the function's properties refer to.
 
-    The transform gives it another name when the template changes, and does not see a parameter's value.
+    The SAM transform renames a version when the template changes, but does not see the values of parameters.
     """
     ingest, version = properties("IngestFunction"), _ingest_version()
     named = _names({key: value for key, value in ingest.items() if key not in _OF_ALL_VERSIONS})
@@ -198,7 +198,7 @@ def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
     assert named - {"AWS::NoValue", "AWS::StackName"} == watched
 
 
-# What is the function's and not a version's, or stays.
+# Properties that belong to the function rather than to a version, or that never change.
 _OF_ALL_VERSIONS = ("ReservedConcurrentExecutions", "Role", "LoggingConfig", "Code")
 _CONDITIONS = {"Traces": "Tracing", "UsesSnapStart": "SnapStart"}
 

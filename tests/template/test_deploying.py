@@ -23,15 +23,15 @@ def _section(title: str) -> str:
 
 
 def _commands(section: str) -> list[str]:
-    """Return the commands of a section, each a line to copy; one that goes on behind a backslash is one."""
+    """Return the commands of a section; a command that continues after a backslash is one."""
     blocks = re.findall(r"```sh\n(.*?)```", section, re.DOTALL)
     return [
         line.strip() for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()
     ]
 
 
-def test_the_first_row_is_six_commands_away_or_fewer() -> None:
-    """The steps are numbered, and each is one command to copy."""
+def test_a_first_deployment_takes_at_most_six_commands() -> None:
+    """Each numbered step is one command to copy."""
     section = _section("First deployment")
     steps = re.split(r"^\d+\. ", section, flags=re.MULTILINE)[1:]
 
@@ -46,8 +46,8 @@ def test_the_first_row_is_six_commands_away_or_fewer() -> None:
         (r"`Network=external`, about \$(\d+)", {"network": "external"}),
     ],
 )
-def test_the_page_says_what_an_idle_stack_costs(said: str, setup: dict[str, Any]) -> None:
-    """Before the first command, in dollars a month."""
+def test_the_page_states_the_cost_of_an_idle_stack(said: str, setup: dict[str, Any]) -> None:
+    """The monthly cost in dollars comes before the first command."""
     before = _PAGE.partition("## First deployment")[0]
     found = re.search(said, before)
     cost = total(Workload(1), Setup(**setup), US_EAST_1)
@@ -57,7 +57,7 @@ def test_the_page_says_what_an_idle_stack_costs(said: str, setup: dict[str, Any]
 
 
 def test_the_pages_sluice_commands_exist() -> None:
-    """With their options."""
+    """Every `sluice` command on the page is a command of the CLI."""
     named = set(
         re.findall(r"(?:^|&& )sluice ([a-z]+(?: (?!-)[a-z]+)?)", "\n".join(_commands(_PAGE)), re.MULTILINE)
     )
@@ -72,8 +72,8 @@ def test_the_pages_sluice_commands_exist() -> None:
     ]
 
 
-def test_the_command_of_the_clone_runs_anywhere(tmp_path: Path) -> None:
-    """bin/sluice, which the page puts on the PATH, finds its repository."""
+def test_the_sluice_command_runs_from_any_folder(tmp_path: Path) -> None:
+    """The page puts `bin/sluice` on the PATH, so it must find its repository."""
     done = subprocess.run(
         [str(ROOT / "bin" / "sluice"), "--help"], cwd=tmp_path, check=True, capture_output=True, text=True
     )
@@ -82,7 +82,7 @@ def test_the_command_of_the_clone_runs_anywhere(tmp_path: Path) -> None:
 
 
 def test_every_likely_failure_has_commands() -> None:
-    """Each has a heading that people search for, and something to run."""
+    """Each failure has a heading that people search for, and a command to run."""
     parts = re.split(r"^### ", _section("When a deploy fails"), flags=re.MULTILINE)[1:]
     titles = {part.partition("\n")[0] for part in parts}
 
@@ -98,15 +98,17 @@ def test_every_likely_failure_has_commands() -> None:
     assert {
         "CloudFront verification",
         "Treasure Data",
-    } >= without  # a parameter, and another section's command
+    } >= without  # a parameter, and a command of another section
 
 
-def test_the_page_deletes_everything_prod_retains() -> None:
-    """Each retained resource has an output, and the page deletes what it names."""
+def test_the_page_deletes_everything_that_prod_retains() -> None:
+    """Each retained resource has an output, and the page deletes the resource that the output names."""
     kept = {
         name for name, found in _PROD.resources().items() if found.get("DeletionPolicy", "Delete") != "Delete"
     }
-    kept = {name for name in kept if not name.startswith("IngestFunctionVersion")}  # goes with its function
+    kept = {
+        name for name in kept if not name.startswith("IngestFunctionVersion")
+    }  # deleted with its function
     named = {str(output["Value"]): name for name, output in _PROD.outputs().items()}
     values = {str({"Ref": name}): name for name in kept}
     values |= {str({"Fn::GetAtt": [name, "Id"]}): name for name in kept}
@@ -128,7 +130,7 @@ def test_other_stages_retain_only_versions() -> None:
 
 
 def test_the_pages_parameters_exist() -> None:
-    """Each parameter that the page sets is one of the template's."""
+    """Each parameter that the page sets is in the template."""
     set_there = set(re.findall(r"`?\b([A-Z][A-Za-z]+)=", _PAGE)) - {
         "STACK",
         "PATH",

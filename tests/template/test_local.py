@@ -1,4 +1,4 @@
-"""The local stack reads the same values from the template as AWS."""
+"""The local stack reads the same values from the template as AWS does."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ def _deployed(name: str) -> dict[str, Any]:
 
 
 def test_every_function_is_found() -> None:
-    """The local stack runs the functions of the transformed template."""
+    """The local stack runs all functions of the transformed template."""
     assert sam.resources("AWS::Lambda::Function").keys() == FUNCTIONS.keys()
 
 
@@ -38,7 +38,7 @@ def test_a_function_has_the_limits_and_variables_of_a_deployed_one(name: str) ->
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_variables_refer_to_the_local_resources(name: str) -> None:
-    """A variable that refers to a resource or parameter has that resource's name or that parameter's value."""
+    """A variable that refers to a resource or parameter has the local resource's name or the parameter's value."""
     deployed = _deployed(name)["Environment"]["Variables"]
     found = variables(FUNCTIONS[name], RESOURCES, {"Stage": "here", **treasure_data_at("http://td")})
     by_reference = {str(value): found[key] for key, value in deployed.items() if key in found}
@@ -56,8 +56,8 @@ def test_variables_refer_to_the_local_resources(name: str) -> None:
         assert {RESOURCES.redis_url_secret, RESOURCES.td_api_key_secret} <= set(found.values())
 
 
-def test_the_worker_reads_batches_as_large_as_when_deployed() -> None:
-    """The event source uses the template's batch size and response type."""
+def test_the_local_event_source_matches_the_template() -> None:
+    """It uses the template's batch size and response type."""
     source = event_source(FUNCTIONS["WorkerFunction"], "Stream", RESOURCES)
 
     assert RESOURCES.stream_arn == source["Stream"]

@@ -1,4 +1,4 @@
-"""Which output of the functions reaches their logs."""
+"""Which lines of the functions' output reach their logs."""
 
 import re
 from typing import Any
@@ -17,7 +17,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}(\.\d+)?(Z|[+-]\d{2}
 
 
 def reaches_the_log(line: dict[str, Any], least: str) -> bool:
-    """Tell whether Lambda's filter passes a line; without a known level or timestamp it counts as INFO."""
+    """Return whether Lambda's filter passes a line; without a known level or timestamp it counts as INFO."""
     level = str(line.get("level", "INFO"))
     is_known = level in LEVELS and _RFC_3339.fullmatch(str(line.get("timestamp")))
     return LEVELS.index(level if is_known else "INFO") >= LEVELS.index(least)
@@ -25,13 +25,13 @@ def reaches_the_log(line: dict[str, Any], least: str) -> bool:
 
 @pytest.mark.parametrize("level", LOG_LEVELS)
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_no_log_level_hides_metrics_or_trouble(
+def test_no_log_level_hides_metrics_warnings_or_errors(
     function: str, level: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Alarms depend on the metrics, and `sluice status` on warnings and errors."""
     properties = Mode({"LogLevel": level}).properties(function)
     least = properties["LoggingConfig"]["ApplicationLogLevel"]
-    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", least)  # as Lambda does, and Powertools reads it
+    monkeypatch.setenv("AWS_LAMBDA_LOG_LEVEL", least)  # Lambda sets it and Powertools reads it
     output = Output(
         ManualClock(), POWERTOOLS_LOG_LEVEL=properties["Environment"]["Variables"]["POWERTOOLS_LOG_LEVEL"]
     )
@@ -52,7 +52,7 @@ def _report(telemetry: PowertoolsTelemetry) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_lambda_logs_failed_invocations(function: str) -> None:
-    """`sluice status` and an alarm read its reports, which are JSON; those of failed invocations have level WARN, others INFO."""
+    """`sluice status` and an alarm read these reports, which have the level WARN; those of other invocations have INFO."""
     config = Mode({}).properties(function)["LoggingConfig"]
 
     assert ("JSON", "WARN") == (config["LogFormat"], config["SystemLogLevel"])

@@ -35,7 +35,7 @@ ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs", "Dashb
 
 
 @pytest.mark.parametrize("name", MODES)
-def test_a_mode_makes_its_resources_and_no_others(name: str) -> None:
+def test_a_mode_creates_its_resources_and_no_others(name: str) -> None:
     """Resources for network, domain and SDK exist only in their modes; all others always do."""
     optional = IN_MANAGED | {"RedisUrlSecret"} | WITH_DOMAIN | WITH_SDK | ELSEWHERE
     chosen = MODES[name]
@@ -57,7 +57,7 @@ def test_a_mode_has_everything_it_refers_to(name: str) -> None:
 
 
 def test_every_mode_is_clean(tmp_path: Path) -> None:
-    """cfn-lint finds nothing in what CloudFormation creates in any mode."""
+    """cfn-lint reports nothing about the resources of any mode."""
     paths = []
     for number, chosen in enumerate(MODES.values()):
         paths.append(tmp_path / f"{number}.json")
@@ -68,7 +68,7 @@ def test_every_mode_is_clean(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_only_an_existing_network_is_joined(network: str) -> None:
-    """Worker, redrive and administration use its Redis; ingest and drainer are never in a VPC."""
+    """Worker, redrive and administration use its Redis; ingest, drainer and scaler are never in a VPC."""
     mode = Mode(NETWORKS[network])
     inside = {name for name in FUNCTIONS if "VpcConfig" in mode.properties(name)}
 
@@ -85,7 +85,7 @@ def test_only_an_existing_network_is_joined(network: str) -> None:
         ("ON_DEMAND", ({"StreamMode": "ON_DEMAND"}, None, False)),
     ],
 )
-def test_a_stream_has_a_size_in_three_ways(stream_mode: str, expected: tuple[Any, ...]) -> None:
+def test_a_streams_mode_decides_its_size(stream_mode: str, expected: tuple[Any, ...]) -> None:
     """Only an AUTO stream has a scaler, and its template never changes its shards."""
     mode = Mode({"StreamMode": stream_mode, "ShardCount": "3"})
     stream = mode.properties("Stream")
@@ -99,7 +99,7 @@ def test_a_stream_has_a_size_in_three_ways(stream_mode: str, expected: tuple[Any
 
 
 def test_functions_join_an_existing_network() -> None:
-    """They are in the given subnets and security groups."""
+    """They use the given subnets and security groups."""
     config = Mode(NETWORKS["existing"]).properties("WorkerFunction")["VpcConfig"]
 
     assert {
@@ -108,8 +108,8 @@ def test_functions_join_an_existing_network() -> None:
     } == config
 
 
-def test_the_managed_redis_admits_two_users_of_iam() -> None:
-    """It has a public endpoint, and each user is named by the URL and the rights of the functions that sign in as it."""
+def test_the_managed_redis_has_two_iam_users() -> None:
+    """Its endpoint is public, and each function's URL names the user that the function signs in as."""
     mode = Mode(NETWORKS["managed"])
     cache = mode.properties("Redis")
 
@@ -129,12 +129,12 @@ def test_the_managed_redis_admits_two_users_of_iam() -> None:
         assert "" == variables["REDIS_URL_SECRET"]
         properties = mode.properties(user)
         assert {"Type": "iam"} == properties["AuthenticationMode"]
-        assert properties["UserId"] == properties["UserName"]  # IAM requires it
+        assert properties["UserId"] == properties["UserName"]  # IAM authentication requires it
 
 
 @pytest.mark.parametrize("network", ["existing", "external"])
-def test_another_redis_is_named_by_a_secret(network: str) -> None:
-    """The URL is in the given secret, or in an empty one to be filled."""
+def test_the_url_of_another_redis_is_in_a_secret(network: str) -> None:
+    """The secret is given by its ARN, or is created empty for the operator to fill."""
     arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
     given = Mode(NETWORKS[network] | {"RedisUrlSecretArn": arn})
 
@@ -165,7 +165,7 @@ def test_another_redis_is_named_by_a_secret(network: str) -> None:
         ),
     ],
 )
-def test_conflicting_parameters_are_refused(parameters: dict[str, str], objection: str) -> None:
+def test_conflicting_parameters_are_rejected(parameters: dict[str, str], objection: str) -> None:
     """The rules report the conflict before any resource is created."""
     (said,) = Mode(parameters).refusals()
 
@@ -198,7 +198,7 @@ def test_a_domain_needs_one_deploy() -> None:
     assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
 
 
-def test_the_sdk_is_served_under_our_domain_or_cloudfronts() -> None:
+def test_the_sdk_is_served_under_a_custom_domain_or_cloudfronts() -> None:
     """With a domain, the distribution has its certificate and a record; an output always has the URL."""
     certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
     own = Mode(
@@ -225,7 +225,7 @@ def test_the_sdk_is_served_under_our_domain_or_cloudfronts() -> None:
 
 
 def test_any_page_may_load_the_sdk() -> None:
-    """Responses allow any origin without credentials, require TLS, and S3 is read with a signature."""
+    """Responses allow any origin without credentials and require TLS, and S3 is read with a signature."""
     mode = Mode({})
     cors = mode.properties("SdkHeaders")["ResponseHeadersPolicyConfig"]["CorsConfig"]
     behaviour = _distribution(mode)["DefaultCacheBehavior"]
@@ -286,16 +286,16 @@ def test_prod_deploys_the_ingest_as_a_canary(stage: str, kind: str) -> None:
         ("ap03", "api-import.ap03.treasuredata.com", "api.ap03.treasuredata.com"),
     ],
 )
-def test_one_parameter_names_the_site_of_treasure_data(site: str, of_import: str, of_api: str) -> None:
-    """Both endpoints follow from it, for every function that sends or asks."""
+def test_td_site_decides_both_endpoints(site: str, of_import: str, of_api: str) -> None:
+    """Every function that calls Treasure Data gets the site's endpoints."""
     for name in set(FUNCTIONS) - {"IngestFunction", "ScaleFunction"}:
         variables = Mode({"TdSite": site}).properties(name)["Environment"]["Variables"]
         assert f"https://{of_import}" == variables["TD_IMPORT_ENDPOINT"]
         assert f"https://{of_api}" == variables["TD_API_ENDPOINT"]
 
 
-def test_the_endpoints_of_treasure_data_can_be_given() -> None:
-    """Both replace those of the site."""
+def test_treasure_datas_endpoints_can_be_set() -> None:
+    """Given endpoints replace both of the site's."""
     given = {"TdImportEndpoint": "https://in.example.com", "TdApiEndpoint": "https://api.example.com"}
     variables = Mode(given).properties("WorkerFunction")["Environment"]["Variables"]
 
@@ -314,7 +314,7 @@ def test_tracing_is_optional(setting: str, mode: str) -> None:
 
 
 def test_mode_dependent_names_exist() -> None:
-    """Every mode-dependent name in these tests is in the template."""
+    """Every name that these tests expect only in some modes has a condition in the template."""
     conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
 
     assert (IN_MANAGED | IN_AUTO | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {

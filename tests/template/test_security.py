@@ -80,7 +80,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
 }
 
 
-# Policies that are there in one mode. What they are for has no smaller name than everything.
+# Policies that exist in one mode only. AWS supports no narrower resource than `*` for their actions.
 TRACES = ("traces", "Allow", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"})
 INTERFACES = {
     "ec2:AssignPrivateIpAddresses",
@@ -93,7 +93,7 @@ INTERFACES = {
 METRICS = ("scale", "Allow", {"cloudwatch:GetMetricData"})
 NETWORK = ("network", "Allow", INTERFACES)
 NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
-# What is open in the strictest mode, and what opens the rest.
+# The mode with the fewest permissions, and those that add some.
 PLAIN = {"Network": "external"}
 TRACED = {"Network": "external", "Tracing": "on"}
 MANAGED = {"Network": "managed"}
@@ -104,12 +104,12 @@ IN_VPC = ("WorkerRole", "RedriveRole", "AdminRole")
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
-    """Every action of every role is listed here, each on the one resource it needs."""
+    """This file lists every action of every role, each for the one resource that it needs."""
     assert ALLOWED[role] == granted(role)
 
 
-def test_who_writes_watermarks_reads_the_stream_and_looks_at_the_queues() -> None:
-    """Only where a table for them is set."""
+def test_the_redrive_may_read_stream_and_queues_only_for_watermarks() -> None:
+    """Without a table for watermarks, its role lacks these permissions."""
     more = {
         "Stream": ALLOWED["RedriveRole"].get("Stream", set())
         | {
@@ -126,7 +126,7 @@ def test_who_writes_watermarks_reads_the_stream_and_looks_at_the_queues() -> Non
 
 
 def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str, set[str]]]:
-    """Return policy, effect and actions of each statement of a role that does not name a resource."""
+    """Return policy, effect and actions of each statement of a role that applies to all resources."""
     return [
         (policy["PolicyName"], statement["Effect"], set(listed(statement["Action"])))
         for policy in Mode(parameters).properties(role)["Policies"]
@@ -140,7 +140,7 @@ def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str
     [("WorkerRole", "RedisReader"), ("RedriveRole", "RedisReader"), ("AdminRole", "RedisWriter")],
 )
 def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) -> None:
-    """With a managed Redis that right replaces the one to read its URL, and nothing else changes."""
+    """With a managed Redis this permission replaces the one to read the URL, and nothing else changes."""
     changed = {resource: ALLOWED[role][resource] for resource in ALLOWED[role].keys() - {"RedisUrlSecret"}}
 
     assert changed | {name: {"elasticache:Connect"} for name in ("Redis", user)} == granted(role, MANAGED)
@@ -148,7 +148,7 @@ def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) 
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only X-Ray, a VPC's interfaces and metrics are allowed on everything, the first two only in their modes."""
+    """Only X-Ray, network interfaces and metrics are allowed on all resources, the first two only in their modes."""
     always = [METRICS] if role == "ScaleRole" else []
     interfaces = [NETWORK, NETWORK_BY_CODE] if role in IN_VPC else []
 
@@ -160,14 +160,14 @@ def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
 
 @pytest.mark.parametrize("role", IN_VPC)
 def test_lambda_can_delete_interfaces_after_a_function_has_left_a_network(role: str) -> None:
-    """As long as the subnets are named: a role that had lost the right would leave them in an existing VPC for ever."""
+    """The role keeps the permission while subnets are named; without it, interfaces would stay in the VPC for ever."""
     assert "ec2:DeleteNetworkInterface" in {
         action for _, effect, actions in _on_everything(LEFT, role) if effect == "Allow" for action in actions
     }
 
 
-def test_only_lambda_itself_manages_interfaces() -> None:
-    """A function's own code is denied EC2 actions, although its role must grant them to Lambda."""
+def test_only_lambda_itself_manages_network_interfaces() -> None:
+    """Its role must grant EC2 actions to Lambda, but the function's own code is denied them."""
     (policy,) = (
         found
         for found in Mode(EXISTING).properties("WorkerRole")["Policies"]
@@ -179,7 +179,7 @@ def test_only_lambda_itself_manages_interfaces() -> None:
 
 
 def test_a_deployment_only_moves_the_ingests_alias() -> None:
-    """CodeDeploy's role is defined here and may change only one function's aliases."""
+    """CodeDeploy's role may change the aliases of that function only."""
     role = properties("DeploymentRole")
     (policy,) = role["Policies"]
     move, look = policy["PolicyDocument"]["Statement"]
@@ -216,7 +216,7 @@ def _is_role(resource: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_each_function_has_its_own_role(function: str) -> None:
-    """Only Lambda can assume it."""
+    """Only Lambda can assume the role."""
     role = function.replace("Function", "Role")
 
     assert {"Fn::GetAtt": [role, "Arn"]} == properties(function)["Role"]
@@ -226,7 +226,7 @@ def test_each_function_has_its_own_role(function: str) -> None:
 
 
 def test_data_is_encrypted_at_rest() -> None:
-    """Stream, queue, table and bucket are; secrets and log groups are by default."""
+    """The template encrypts stream, queues, table and buckets; AWS encrypts secrets and log groups by default."""
     assert {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"} == properties("Stream")["StreamEncryption"]
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
     assert properties("OverflowNotices")["SqsManagedSseEnabled"]
@@ -237,17 +237,17 @@ def test_data_is_encrypted_at_rest() -> None:
 
 
 def test_every_data_store_is_listed() -> None:
-    """A new kind of data store must be added to the tests for encryption and retention."""
+    """A new data store must be added to the tests of encryption and retention."""
     kinds = {
         "AWS::Kinesis::Stream",
         "AWS::SQS::Queue",
         "AWS::DynamoDB::Table",
         "AWS::S3::Bucket",
-        "AWS::ElastiCache::ServerlessCache",  # encrypted by itself, and TLS only
+        "AWS::ElastiCache::ServerlessCache",  # always encrypted, and accepts TLS only
     }
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
-    notices = {"OverflowNotices"}  # which hold no data
+    notices = {"OverflowNotices"}  # they contain no data
     assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | notices == held
 
 
@@ -255,14 +255,14 @@ def test_every_data_store_is_listed() -> None:
     ("policy", "actions"), [("OverflowQueuePolicy", "sqs:*"), ("AsideBucketPolicy", "s3:*")]
 )
 def test_plain_http_is_denied(policy: str, actions: str) -> None:
-    """Resource policies deny it to everyone and grant nothing to anyone."""
+    """The policy denies it to everyone and grants nothing to anyone."""
     (statement,) = properties(policy)["PolicyDocument"]["Statement"]
 
     assert ("Deny", "*", actions) == (statement["Effect"], statement["Principal"], statement["Action"])
     assert {"Bool": {"aws:SecureTransport": "false"}} == statement["Condition"]
 
 
-def test_only_our_distribution_reads_the_sdks_bucket() -> None:
+def test_only_the_stacks_distribution_reads_the_sdk_bucket() -> None:
     """The policy denies plain HTTP and lets CloudFront read on behalf of the stack's distribution."""
     deny, allow = properties("SdkBucketPolicy")["PolicyDocument"]["Statement"]
 
@@ -275,7 +275,7 @@ def test_only_our_distribution_reads_the_sdks_bucket() -> None:
 
 @pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
 def test_buckets_block_public_access(name: str) -> None:
-    """All four blocks are on, and access lists are off."""
+    """All four blocks are on, and access control lists are off."""
     bucket = properties(name)
 
     assert {
@@ -287,7 +287,7 @@ def test_buckets_block_public_access(name: str) -> None:
     assert {"Rules": [{"ObjectOwnership": "BucketOwnerEnforced"}]} == bucket["OwnershipControls"]
 
 
-def test_only_our_own_api_and_schedule_invoke_functions() -> None:
+def test_only_the_stacks_own_resources_invoke_functions() -> None:
     """Each permission names a service and a single source in this stack."""
     principals = {
         name: (permission["Properties"]["Principal"], "SourceArn" in permission["Properties"])
@@ -314,7 +314,7 @@ def test_function_logs_have_a_retention(function: str) -> None:
 
 
 def test_the_access_log_has_no_query_string() -> None:
-    """It is one JSON line per request with a retention, without query strings or headers; by default there is none."""
+    """It has one line of JSON per request, without query strings or headers, and is off by default."""
     mode = Mode({"AccessLog": "on"})
     log = mode.properties("ApiStage")["AccessLogSettings"]
     variables = set(re.findall(r"\$context\.([\w.]+)", log["Format"]))

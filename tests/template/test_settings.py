@@ -15,7 +15,7 @@ from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, ROOT, properties, template
 
-# Read by Powertools, but for the stage.
+# Variables of every function; Powertools reads those that begin with its name.
 COMMON = {
     "STAGE",
     "RES_OPTIONS",
@@ -23,9 +23,9 @@ COMMON = {
     "POWERTOOLS_METRICS_NAMESPACE",
     "POWERTOOLS_LOG_LEVEL",
 }
-# How the worker cuts and spreads its uploads: set in code, changed together with it.
+# How the worker splits and parallelizes its uploads: set in code, not by a parameter.
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
-# Set by the mode of the network, one of the two.
+# The network's mode decides which of the two is set.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
 CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "scaler", "shared", "tests/support", "worker")
 READS = {
@@ -48,7 +48,7 @@ def _variables(function: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_gets_its_settings(function: str) -> None:
-    """Its variables are its declared settings, except those set only in code."""
+    """Its variables are its declared settings, except those that are set only in code."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
 
     assert COMMON | (_settings(function).keys() - INNER) == variables.keys()
@@ -56,14 +56,14 @@ def test_a_function_gets_its_settings(function: str) -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_sam_local_can_point_a_function_at_another_aws(function: str) -> None:
-    """It sets only variables that the template has; deployed, the function does not have this one."""
+    """`sam local` sets only variables that the template has; a deployed function does not have this one."""
     assert {"Ref": "AWS::NoValue"} == _variables(function)["AWS_ENDPOINT_URL"]
     assert "AWS_ENDPOINT_URL" not in Mode({}).properties(function)["Environment"]["Variables"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
-    """A setting with a default has a parameter with the same default, or follows from one."""
+    """A setting with a default has a parameter with the same default."""
     variables = Mode({}).properties(function)["Environment"]["Variables"]
     for name, default in _settings(function).items():
         if default is MISSING or name in INNER | REDIS:
@@ -73,7 +73,7 @@ def test_a_parameter_has_the_default_of_its_setting(function: str) -> None:
 
 
 def test_variables_are_named_in_one_place() -> None:
-    """Only shared/settings.py and the template name them, but for the one that AWS's own clients read."""
+    """Only shared/settings.py and the template name a variable, except the one that AWS's own clients read."""
     variables = {name for function in FUNCTIONS for name in _variables(function)} - {"AWS_ENDPOINT_URL"}
     sources = [path for folder in CODE for path in (ROOT / folder).rglob("*.py")]
     named = Counter(
@@ -89,15 +89,15 @@ def test_variables_are_named_in_one_place() -> None:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_names_itself(function: str) -> None:
-    """Logs and metrics have the function's name."""
+    """Its logs and metrics have the function's name."""
     assert function.removesuffix("Function").lower() == _variables(function)["POWERTOOLS_SERVICE_NAME"]
     assert {"Ref": "AWS::StackName"} == _variables(function)["POWERTOOLS_METRICS_NAMESPACE"]
     assert {"Ref": "Stage"} == _variables(function)["STAGE"]
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)
-def test_functions_run_on_the_architecture_they_are_built_for(function: str) -> None:
-    """Python 3.13, on arm64 unless the parameter says otherwise, built by the Makefile."""
+def test_functions_run_python_3_13_on_the_chosen_architecture(function: str) -> None:
+    """The default is arm64, and the Makefile builds the function."""
     assert "python3.13" == properties(function)["Runtime"]
     assert [{"Ref": "Architecture"}] == properties(function)["Architectures"]
     assert "arm64" == template()["Parameters"]["Architecture"]["Default"]
@@ -105,7 +105,7 @@ def test_functions_run_on_the_architecture_they_are_built_for(function: str) -> 
 
 
 def test_every_parameter_has_a_description_and_a_default() -> None:
-    """And a constraint, where values can be wrong."""
+    """Each also has a constraint, because values can be wrong."""
     for name, parameter in template()["Parameters"].items():
         assert parameter.keys() >= {"Type", "Description", "Default"}, name
         assert parameter.keys() & {"AllowedValues", "AllowedPattern", "MinValue"}, name
@@ -136,14 +136,14 @@ def test_every_parameter_is_used_and_grouped() -> None:
     ],
 )
 def test_origins_are_validated_by_the_template(origins: str, allowed: bool) -> None:
-    """Either `*` or exact origins without a path."""
+    """A legal value is `*`, or a list of exact origins without a path."""
     pattern = template()["Parameters"]["AllowedOrigins"]["AllowedPattern"]
 
     assert allowed == bool(re.fullmatch(pattern, origins))
 
 
 def _stages() -> dict[str, dict[str, Any]]:
-    """Return what samconfig.toml gives to `sam deploy`, by stage."""
+    """Return the parameters that samconfig.toml passes to `sam deploy`, by stage."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())
     return {
         name: section["global"]["parameters"] | section["deploy"]["parameters"]
@@ -157,7 +157,7 @@ def _chosen(stage: str) -> dict[str, str]:
 
 
 def test_sam_deploy_defaults_to_dev() -> None:
-    """The default is the stage dev."""
+    """Without `--config-env`, `sam deploy` uses the stage dev."""
     assert _stages()["dev"] == _stages()["default"]
 
 
@@ -181,8 +181,8 @@ def _is_valid(parameter: dict[str, Any], value: str) -> bool:
 
 
 @pytest.mark.parametrize("stage", ["dev", "stg", "prod"])
-def test_stages_keep_records_as_long_as_they_need(stage: str) -> None:
-    """Longer than 24 h costs extra for every hour of a shard, and the archive has the records."""
+def test_streams_keep_records_for_24_hours(stage: str) -> None:
+    """A longer retention costs extra for every hour of a shard, and the archive keeps the records anyway."""
     default = str(template()["Parameters"]["RetentionHours"]["Default"])
 
     assert "24" == _chosen(stage).get("RetentionHours", default)
@@ -190,7 +190,7 @@ def test_stages_keep_records_as_long_as_they_need(stage: str) -> None:
 
 @pytest.mark.parametrize("stage", ["default", "dev", "stg", "prod"])
 def test_a_build_gets_the_parameters_of_its_deploy(stage: str) -> None:
-    """`sam build` reads the same section as `sam deploy`; with other parameters it could build for another processor."""
+    """`sam build` reads the same section as `sam deploy`: other parameters could build for the wrong processor."""
     config = tomllib.loads((ROOT / "samconfig.toml").read_text())[stage]
 
     assert "parameter_overrides" in config["global"]["parameters"]
@@ -204,7 +204,7 @@ def test_a_build_gets_the_parameters_of_its_deploy(stage: str) -> None:
 @pytest.mark.parametrize("architecture", template()["Parameters"]["Architecture"]["AllowedValues"])
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_function_is_built_for_the_processor_it_runs_on(function: str, architecture: str) -> None:
-    """`sam build` runs make in the folder that the parameter selects, and make passes the folder's name on."""
+    """`sam build` runs make in the folder that the parameter selects, and make passes on the folder's name."""
     resource = template()["Resources"][function]
     folder = resource["Metadata"]["WorkingDirectory"]["Fn::Sub"].replace("${Architecture}", architecture)
     make = ["make", "--dry-run", "--makefile", str(ROOT / "lambda" / "Makefile"), f"build-{function}"]
@@ -218,5 +218,5 @@ def test_a_function_is_built_for_the_processor_it_runs_on(function: str, archite
 
 
 def test_outputs_have_descriptions() -> None:
-    """Every output has one."""
+    """Every output has a description for the console."""
     assert [] == [name for name, output in template()["Outputs"].items() if not output.get("Description")]

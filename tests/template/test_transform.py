@@ -1,4 +1,4 @@
-"""The result of the SAM transform, and what the linters find."""
+"""The result of the SAM transform, and the findings of the linters."""
 
 import json
 from pathlib import Path
@@ -31,19 +31,19 @@ def test_the_transform_adds_only_expected_resources() -> None:
 
 
 def test_the_transformed_template_is_clean(tmp_path: Path) -> None:
-    """cfn-lint finds nothing."""
+    """cfn-lint reports nothing."""
     path = tmp_path / "transformed.json"
     path.write_text(json.dumps(transformed()))
     assert run("cfn-lint", str(path)) == (0, "")
 
 
 def test_the_template_is_valid() -> None:
-    """`sam validate --lint` finds nothing."""
+    """`sam validate --lint` reports nothing."""
     status, said = run("sam", "validate", "--lint")
     assert status == 0, said
 
 
-# Of Treasure Data's sites, in the order of the parameter TdSite, and five more.
+# The regions of Treasure Data's sites, in the order of the parameter TdSite, and five more.
 REGIONS = (
     *("us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"),
     *("us-west-2", "eu-west-1", "ap-southeast-1", "ap-southeast-2", "ca-central-1"),
@@ -51,5 +51,5 @@ REGIONS = (
 
 
 def test_every_region_has_what_the_template_needs() -> None:
-    """cfn-lint knows which types of resources and which values a region has."""
+    """cfn-lint knows the resource types and values that each region supports."""
     assert run("cfn-lint", "template.yaml", "--regions", *REGIONS) == (0, "")
