@@ -1,4 +1,4 @@
-/* The built script in thousands of seeded visits full of trouble: what can be delivered arrives, and only once. */
+/* The built script in thousands of seeded visits with failures: every event that can be delivered arrives exactly once. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -22,7 +22,7 @@ const FATES = [
   { status: 503, unreadable: true },
 ];
 
-/** Returns the numbers of events that were sent in two versions of one batch, which are two batches to a server. */
+/** Returns the numbers of events in batches that were sent in two versions, which a server cannot recognize as one batch. */
 const torn = (requests) => {
   const versions = new Map();
   for (const { body } of requests) {
@@ -34,13 +34,13 @@ const torn = (requests) => {
   return new Set(several.flatMap((texts) => [...texts].flatMap((text) => JSON.parse(text))));
 };
 
-/** Plays one visit of less than an hour. */
+/** Simulates one visit of less than an hour. */
 const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
   const random = chance(seed);
   const pick = (values) => values[Math.floor(random() * values.length)];
   const browser = new Browser({ random, locks, script });
   const { clock, server } = browser;
-  // A clock that jumps makes waiting pointless: then only a network without delay keeps a request before its repetition.
+  // If the clock jumps, pages do not wait reliably, so the network must be fast for a request to arrive before its retry.
   const jumps = random() < 0.5;
   browser.capacity = capacity;
   browser.forgets = () => !!forgets && random() < 0.5;
@@ -63,7 +63,7 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
       if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].leave();
     },
     kill: async () => {
-      await clock.advance(1); // the task that made events ends before the page can
+      await clock.advance(1); // the task that tracked events ends before the page does
       if (pages.length) pages.splice(Math.floor(random() * pages.length), 1)[0].kill();
     },
     hide: () => pick(pages)?.hide(),
@@ -84,7 +84,7 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
       browser.cuts = () => random() < 0.3;
     },
     clock: async () => {
-      await clock.advance(100); // the jump comes after all pages have seen what was stored
+      await clock.advance(100); // the clock jumps after all pages have seen each other's writes
       if (jumps) clock.skew += (random() - 0.5) * 10 * MINUTE;
     },
     wait: () => clock.advance(random() * 1500),
@@ -99,7 +99,7 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
   server.latency = () => 20;
   browser.setOnline(true);
   browser.beacon = () => true;
-  await clock.advance(100); // what a page wrote in its last moment shows a little later
+  await clock.advance(100); // a page's last writes become visible a little later
   browser.open();
   await clock.advance(40 * MINUTE);
   const copies = server.copies();
@@ -112,7 +112,7 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
 };
 
 for (const options of [{ locks: true }, { locks: false }, { locks: true, script: 'sluice.core.js' }]) {
-  test(`nothing is lost and nothing doubled in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
+  test(`no event is lost or duplicated in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
     let made = 0;
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {
       const { made: some, torn, ...result } = await visit(seed, options);
@@ -127,13 +127,13 @@ for (const options of [
   { locks: true, forgets: true },
   { locks: true, capacity: 3000 },
 ]) {
-  test(`where storage itself loses, nothing is doubled but what it tore in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
+  test(`if storage loses writes, only events of torn batches are duplicated in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
     let [all, some] = [0, 0];
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {
       const { made, doubled, left, torn } = await visit(seed, options);
       assert.deepEqual({ seed, left, doubled: doubled.filter((n) => !torn.has(n)) }, { seed, left: [], doubled: [] });
       [all, some] = [all + made, some + doubled.length];
     }
-    assert.ok(some < all / 100, `${some} of ${all} are doubled`);
+    assert.ok(some < all / 100, `${some} of ${all} are duplicated`);
   });
 }

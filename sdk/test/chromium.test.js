@@ -10,7 +10,7 @@ const click = (tab, selector) => tab.evaluate((which) => document.querySelector(
 
 suite('chrome', (visit) => {
   visit(
-    'views are recorded for the page and for each address that its scripts show',
+    'a view is recorded for the page and for each URL that its scripts navigate to',
     async (visitor, collector) => {
       const tab = await visitor.open();
       await tab.evaluate(async () => {
@@ -46,7 +46,7 @@ suite('chrome', (visit) => {
   );
 
   visit(
-    'clicks, forms and errors are recorded, and nothing that a visitor typed',
+    'clicks, forms and errors are recorded, without anything that a visitor typed',
     async (visitor, collector, site) => {
       site.bodies['/sluice/home'] = `
         <a id="out" href="http://127.0.0.1:1/else?x=1">Else<b id="inner">where</b></a>
@@ -88,13 +88,13 @@ suite('chrome', (visit) => {
         ],
       );
       assert.ok(!JSON.stringify(await collector.requests()).includes('secret'));
-      visitor.faults = []; // the page's own mistakes
+      visitor.faults = []; // the page's own errors
     },
     AUTO,
   );
 
   visit(
-    'leaving tells how long a page was in view and how far it was read',
+    'a leave event has the visible time and the scroll depth of its page',
     async (visitor, collector, site) => {
       site.bodies['/sluice/home'] = '<div style="height: 5000px">long</div>';
       const tab = await visitor.open();
@@ -116,7 +116,7 @@ suite('chrome', (visit) => {
   );
 
   visit(
-    'a page that comes back from the back/forward cache goes on where it was',
+    'a page restored from the back/forward cache continues where it stopped',
     async (visitor, collector) => {
       const tab = await visitor.open('home');
       await tab.evaluate(() => addEventListener('pageshow', (event) => (window.persisted = event.persisted)));
@@ -143,7 +143,7 @@ suite('chrome', (visit) => {
     AUTO,
   );
 
-  visit('with cookies blocked events arrive, of one visitor', async (visitor, collector) => {
+  visit('events of one visitor arrive even if cookies are blocked', async (visitor, collector) => {
     visitor.options = { id: 'cookie' };
     const tab = await visitor.tab();
     const session = await tab.createCDPSession();
@@ -156,7 +156,7 @@ suite('chrome', (visit) => {
     assert.equal(new Set(events.map(({ td_client_id }) => td_client_id)).size, 1);
   });
 
-  visit('the cookie is kept, and leads on to the next page', async (visitor, collector) => {
+  visit('the cookie identifies the visitor on the next page', async (visitor, collector) => {
     visitor.options = { id: 'cookie' };
     const tab = await visitor.open();
     await visitor.sendAndGo(tab, 'list');
@@ -166,7 +166,7 @@ suite('chrome', (visit) => {
     assert.ok((await tab.evaluate(() => document.cookie)).includes(`_td=${events[0].td_client_id}`));
   });
 
-  visit('the script runs under its integrity hash and a strict policy', async (visitor, collector, site) => {
+  visit('the script runs with its integrity hash and a strict content security policy', async (visitor, collector, site) => {
     site.bodies['/strict'] =
       `<meta http-equiv="content-security-policy" content="default-src 'none'; script-src 'self'; connect-src ${collector.url}">
       <script src="/sluice.js" integrity="${manifest.files['sluice.js'].integrity}" crossorigin="anonymous"></script>`;
@@ -187,7 +187,7 @@ suite('chrome', (visit) => {
     ['script', `<script src="/sluice.js"></script>`],
     ['module', `<script type="module">import { init, track } from '/sluice.mjs'; Object.assign(window, { init, track })</script>`],
   ]) {
-    visit(`debug mode shows a wrong key as invalid_key, with the ${build}`, async (visitor, collector, site) => {
+    visit(`debug mode reports a wrong key as invalid_key, with the ${build}`, async (visitor, collector, site) => {
       site.bodies['/debug'] = load;
       const tab = await visitor.tab();
       const lines = [];

@@ -1,4 +1,4 @@
-/* What the commands do, on the built script. */
+/* The commands of the built script. */
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -20,7 +20,7 @@ const PAGE_COLUMNS = {
 };
 const { version } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8'));
 
-/** Returns the rows that the commands make. */
+/** Returns the rows that result from the commands. */
 const rows = async (options, ...commands) => {
   const browser = new Browser();
   const page = browser.open(options);
@@ -29,7 +29,7 @@ const rows = async (options, ...commands) => {
   return browser.server.rows;
 };
 
-test('an event has a time, an id, the visitor, and what Treasure Data knows of a page', async () => {
+test("an event has a time, an id, a visitor id, and Treasure Data's columns about the page", async () => {
   const [{ event_id, td_client_id, ...row }] = await rows({}, ['track', 'visits', { n: 1 }]);
   assert.match(event_id, /^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-8[0-9a-f]{3}-[0-9a-f]{12}$/);
   assert.match(td_client_id, /^[0-9a-f-]{36}$/);
@@ -43,21 +43,21 @@ test('an event has a time, an id, the visitor, and what Treasure Data knows of a
   });
 });
 
-test('page goes to its table', async () => {
+test('page sends an event to its table', async () => {
   const tables = async (options) =>
     (await rows(options, ['page', { price: 7 }])).map(({ table, price }) => [table, price]);
   assert.deepEqual(await tables({}), [['pageviews', 7]]);
   assert.deepEqual(await tables({ pageTable: 'views' }), [['views', 7]]);
 });
 
-test('an event goes to the table of its name, or under its name to the table of events', async () => {
+test('an event goes to the table with its name, or to the option eventTable with its name as a column', async () => {
   const found = async (options) =>
     (await rows(options, ['track', 'signup'])).map(({ table, event }) => [table, event]);
   assert.deepEqual(await found({}), [['signup', undefined]]);
   assert.deepEqual(await found({ eventTable: 'events' }), [['events', 'signup']]);
 });
 
-test('set adds columns to later events, an event overrides them, and reset takes them away', async () => {
+test('set adds columns to later events, an event overrides them, and reset removes them', async () => {
   const found = await rows(
     {},
     ['track', 'one'],
@@ -79,7 +79,7 @@ test('set adds columns to later events, an event overrides them, and reset takes
   );
 });
 
-test('no column changes the table', async () => {
+test('a column named table does not change the table', async () => {
   const found = await rows({}, ['track', 'one', { table: 'two' }], ['page', { table: 'three' }]);
   assert.deepEqual(
     found.map(({ table }) => table),
@@ -101,7 +101,7 @@ test('the visitor stays the same on later pages, until reset', async () => {
   assert.notEqual(ids[1], ids[2]);
 });
 
-test('identify names the user on later pages too, until reset', async () => {
+test('identify sets the user on later pages too, until reset', async () => {
   const browser = new Browser();
   const users = [];
   for (const commands of [
@@ -120,7 +120,7 @@ test('identify names the user on later pages too, until reset', async () => {
   assert.deepEqual(users, [undefined, 'u1', 'u1', undefined, '7']);
 });
 
-test('commands wait for the script, and for init', async () => {
+test('commands are queued until the script has loaded and init is called', async () => {
   const browser = new Browser();
   const page = browser.open(null, (window) => {
     window.sluice = Object.assign(() => {}, {
@@ -139,7 +139,7 @@ test('commands wait for the script, and for init', async () => {
   );
 });
 
-test('the second init and the second script change nothing', async () => {
+test('a second init or a second script has no effect', async () => {
   const browser = new Browser();
   const page = browser.open();
   const first = page.window.sluice;
@@ -174,7 +174,7 @@ test('the core script has the same commands', async () => {
   );
 });
 
-test('a page that is prerendered counts when it is shown', async () => {
+test('a prerendered page is recorded when it is shown', async () => {
   const browser = new Browser();
   const page = browser.open({ auto: ['page'] }, (window) => {
     window.document.prerendering = true;
@@ -189,7 +189,7 @@ test('a page that is prerendered counts when it is shown', async () => {
   );
 });
 
-test('only what was asked for is recorded by itself', async () => {
+test('only the requested kinds of events are recorded automatically', async () => {
   for (const [auto, tables] of [
     [undefined, []],
     [[], []],
@@ -206,7 +206,7 @@ test('only what was asked for is recorded by itself', async () => {
   }
 });
 
-test('a reset in one page reaches the others: none names the visitor or the user that was reset', async () => {
+test('a reset in one page applies to all open pages: no later event has the old visitor or user', async () => {
   for (const options of [{}, { id: 'cookie' }]) {
     const browser = new Browser();
     const jar = { cookie: '' };
@@ -244,7 +244,7 @@ test('a reset in one page reaches the others: none names the visitor or the user
   }
 });
 
-test('several changes of the address in one task are one view, of the last', async () => {
+test('several URL changes in one task are one view, of the last URL', async () => {
   const browser = new Browser();
   const page = browser.open({ auto: ['page'] });
   await browser.clock.advance(2000);

@@ -1,6 +1,6 @@
-/* The same visits under the same failures with each tracker, in real Chromium: `node test/compare.js [--write] [FAILURE]`.
+/* Runs the same visits with the same failures with each tracker, in Chromium: `node test/compare.js [--write] [FAILURE]`.
 
-   Prints a table, of one failure if it is named, and with --write puts it into docs/sdk.md. */
+   Prints a table, of a single failure if one is named, and with --write puts it into docs/sdk.md. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -17,10 +17,10 @@ const TRACKERS = {
   plausible: ['Plausible 0.4.6', '/plausible.js'],
   snowplow: ['Snowplow 4.10.1', '/snowplow.js'],
 };
-/** How long a tracker has to deliver the rest; nothing is expected after that. */
+/** How long a tracker has to deliver the remaining events. */
 const PATIENCE_MS = 60_000;
 const CALM_MS = 18_000;
-/** How many troubles are played at a time. */
+/** How many failures are simulated at a time. */
 const AT_ONCE = 2;
 
 const docs = fileURLToPath(new URL('../../docs/sdk.md', import.meta.url));
@@ -31,7 +31,7 @@ const play = (tracker, trouble, seed) =>
     const context = await browser.createBrowserContext();
     const visitor = new Visitor(context, site, collector, tracker, seed);
     await TROUBLE[trouble](visitor);
-    // The trouble is over, and the visitor comes back: a last chance for each tracker.
+    // After the failure the visitor returns, which gives each tracker a last chance to deliver.
     await sleep(2000);
     await visitor.send(await visitor.open('return'), 1);
     await until(

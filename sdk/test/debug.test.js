@@ -1,4 +1,4 @@
-/* What a developer is told, on the built scripts. */
+/* The messages of the built scripts to developers. */
 
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
@@ -10,7 +10,7 @@ const SCRIPT = 'https://sdk.example/0.1.0/sluice.js';
 const { files } = JSON.parse(readFileSync(new URL('manifest.json', DIST), 'utf8'));
 const REFUSED = { status: 401, body: { error: { code: 'invalid_key', message: 'the key is not signed' } } };
 
-/** Opens a page whose debug script loads when it is asked for; `loaded` are the elements that ask. */
+/** Opens a page that can load the debug script; `loaded` has the script elements that were added. */
 const open = (options, { script = 'sluice.js', stored = {} } = {}) => {
   const browser = new Browser({ script });
   for (const [key, text] of Object.entries(stored)) browser.stored.set(key, text);
@@ -34,14 +34,14 @@ const open = (options, { script = 'sluice.js', stored = {} } = {}) => {
   return { browser, page, loaded, told: () => page.warnings.map((line) => String(line[0])) };
 };
 
-/** Returns whether a line begins so. */
+/** Returns whether a line begins with this text. */
 const says = (lines, start) => lines.some((line) => line.startsWith(`sluice: ${start}`));
 
 for (const [name, options, stored] of [
   ['the option debug', { debug: true }, {}],
-  ['an entry in the storage', {}, { 'sluice.debug': '1' }],
+  ['an entry in localStorage', {}, { 'sluice.debug': '1' }],
 ]) {
-  test(`${name} loads the texts once, from beside the script, and tells each event and what became of it`, async () => {
+  test(`${name} loads the debug script once, from the script's folder, and logs each event and its outcome`, async () => {
     const { browser, page, loaded, told } = open(options, { stored });
     page.sluice('track', 'visits', { n: 1 });
     page.sluice('page');
@@ -63,7 +63,7 @@ for (const [name, options, stored] of [
   });
 }
 
-test('each refusal is told with its code', async () => {
+test('each rejection is logged with its code', async () => {
   const { browser, page, told } = open({ debug: true });
   const fates = [
     REFUSED,
@@ -82,7 +82,7 @@ test('each refusal is told with its code', async () => {
     assert.ok(says(told(), `${code}: `), `${code}: ${told()}`);
 });
 
-test('unknown commands and wrong options are named', async () => {
+test('unknown commands and invalid options are logged by name', async () => {
   const { browser, page, told } = open({ debug: true, key: '', endpiont: 'x', id: 'cookies', auto: ['pages'] });
   page.sluice('trak', 'visits');
   await browser.clock.advance(2000);
@@ -94,7 +94,7 @@ test('unknown commands and wrong options are named', async () => {
   assert.ok(says(lines, 'unknown_command: there is no command "trak"'), lines);
 });
 
-test('an event that the visitor does not want recorded is named', async () => {
+test('an event that is not recorded for lack of consent is logged', async () => {
   const { browser, page, told } = open({ debug: true });
   page.sluice('consent', 'denied');
   page.sluice('track', 'visits');
@@ -102,7 +102,7 @@ test('an event that the visitor does not want recorded is named', async () => {
   assert.ok(says(told(), 'not recorded: an event for the table visits'), told());
 });
 
-test('the texts know every option and command', async () => {
+test('the debug script knows every option and command', async () => {
   const types = readFileSync(new URL('sluice.d.ts', DIST), 'utf8');
   const texts = readFileSync(new URL('../src/sluice.debug.js', import.meta.url), 'utf8');
   for (const [name, pattern] of [
@@ -115,7 +115,7 @@ test('the texts know every option and command', async () => {
   }
 });
 
-test('without debug mode there is one warning for the first mistake, and none for trouble that passes', async () => {
+test('without debug mode only the first permanent error is logged, and temporary failures are not', async () => {
   const { browser, page, loaded } = open({});
   const fates = [503, { unreadable: true }, 429, REFUSED, REFUSED, 'take'];
   browser.server.decide = () => fates.shift() || 'take';
@@ -131,7 +131,7 @@ test('without debug mode there is one warning for the first mistake, and none fo
   assert.deepEqual(loaded, []);
 });
 
-test('a mistake in the page is the warning: an unknown command, or no key', async () => {
+test('without debug mode an unknown command or a missing key is logged', async () => {
   for (const [options, command, code] of [
     [{}, 'trak', 'unknown_command'],
     [{ key: '' }, 'page', 'init'],
@@ -146,7 +146,7 @@ test('a mistake in the page is the warning: an unknown command, or no key', asyn
   }
 });
 
-test('the core script tells the codes without texts', async () => {
+test('the core script logs codes without messages', async () => {
   const { browser, page, loaded } = open({ debug: true }, { script: 'sluice.core.js' });
   browser.server.decide = () => REFUSED;
   page.sluice('page');

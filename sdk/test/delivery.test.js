@@ -1,4 +1,4 @@
-/* How the built script delivers, in a browser made of objects, where time passes as fast as a test wants. */
+/* How the built script delivers events, in a simulated browser with a simulated clock. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -11,12 +11,12 @@ const bodies = (browser) => browser.server.requests.map(({ body }) => JSON.parse
 const numbers = (browser) => browser.server.rows.map(({ n }) => n);
 const batches = (browser) => [...browser.stored.keys()].filter((key) => key.includes('.b.'));
 
-/** Makes the events from one number to another. */
+/** Tracks the events with these numbers. */
 const make = (page, first, last = first, columns = {}) => {
   for (let n = first; n <= last; n += 1) page.sluice('track', 'visits', { n, ...columns });
 };
 
-test('events of one second are one request', async () => {
+test('the events of one second are sent in one request', async () => {
   const browser = new Browser();
   make(browser.open(), 1, 3);
   await browser.clock.advance(999);
@@ -43,7 +43,7 @@ test('ten events are sent at once', async () => {
   );
 });
 
-test('flush sends at once', async () => {
+test('flush sends events at once', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
@@ -52,7 +52,7 @@ test('flush sends at once', async () => {
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('a page that goes out of view sends at once', async () => {
+test('a page that is hidden sends its events at once', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
@@ -61,7 +61,7 @@ test('a page that goes out of view sends at once', async () => {
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('a request is text, is kept alive, and says of which batch it is and when it was sent', async () => {
+test('a request uses keepalive, and has the batch id and the time of sending', async () => {
   const browser = new Browser();
   make(browser.open(), 1);
   await browser.clock.advance(1100);
@@ -76,7 +76,7 @@ test('a request is text, is kept alive, and says of which batch it is and when i
   assert.deepEqual(rest, {});
 });
 
-test('what is too large for a request that outlives its page goes in one that does not', async () => {
+test('a batch that is too large for keepalive is sent without it', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1, 1, { text: 'x'.repeat(30_000) });
@@ -89,21 +89,21 @@ test('what is too large for a request that outlives its page goes in one that do
   );
 });
 
-test('all that is stored is gone once it is delivered', async () => {
+test('batches are deleted from storage once they are delivered', async () => {
   const browser = new Browser();
   make(browser.open(), 1, 12);
   await browser.clock.advance(2000);
   assert.deepEqual(batches(browser), []);
 });
 
-test('a slash at the end of the endpoint does no harm', async () => {
+test('the endpoint may end with a slash', async () => {
   const browser = new Browser();
   make(browser.open({ endpoint: 'https://collect.example/' }), 1);
   await browser.clock.advance(1100);
   assert.equal(browser.server.requests[0].url, 'https://collect.example/v1/events');
 });
 
-test('a request that failed is repeated as it was', async () => {
+test('a failed request is retried with the same id and events', async () => {
   const browser = new Browser();
   const page = browser.open();
   const fates = ['take', 'lose answer', 503, 'take'];
@@ -119,7 +119,7 @@ test('a request that failed is repeated as it was', async () => {
   assert.deepEqual(numbers(browser), [1, 2, 3, 4]);
 });
 
-test('Retry-After is waited for, by other pages too', async () => {
+test('Retry-After is respected, by other pages too', async () => {
   const browser = new Browser();
   browser.server.decide = () => ({ status: 503, headers: { 'retry-after': '120' }, body: {} });
   const page = browser.open();
@@ -134,7 +134,7 @@ test('Retry-After is waited for, by other pages too', async () => {
   assert.deepEqual(numbers(browser).sort(), [1, 2]);
 });
 
-test('pauses grow to five minutes, and differ by chance', async () => {
+test('pauses between retries grow to five minutes, with random jitter', async () => {
   const pauses = async (seed) => {
     const browser = new Browser({ random: chance(seed) });
     browser.server.decide = () => 503;
@@ -150,7 +150,7 @@ test('pauses grow to five minutes, and differ by chance', async () => {
   assert.notDeepEqual(some, await pauses(2));
 });
 
-test('a request without an answer is given up after ten seconds and repeated', async () => {
+test('a request without a response is aborted after ten seconds and retried', async () => {
   const browser = new Browser();
   const fates = ['lose request', 'take'];
   browser.server.decide = () => fates.shift();
@@ -161,7 +161,7 @@ test('a request without an answer is given up after ten seconds and repeated', a
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('offline nothing is tried, and on return all is sent', async () => {
+test('an offline page sends nothing, and sends everything once it is online', async () => {
   const browser = new Browser();
   const page = browser.open();
   browser.setOnline(false);
@@ -173,7 +173,7 @@ test('offline nothing is tried, and on return all is sent', async () => {
   assert.equal(browser.server.rows.length, 15);
 });
 
-test('a rejected event is not sent again, and its neighbours are delivered', async () => {
+test('a rejected event is not sent again, and the other events of its batch are delivered', async () => {
   const browser = new Browser();
   const page = browser.open();
   browser.server.decide = () => ({
@@ -191,7 +191,7 @@ test('a rejected event is not sent again, and its neighbours are delivered', asy
 });
 
 for (const status of [400, 403, 413]) {
-  test(`a batch that is refused with ${status} is not sent again, and counted`, async () => {
+  test(`a batch rejected with ${status} is not sent again, and its events are counted as dropped`, async () => {
     const browser = new Browser();
     const page = browser.open();
     browser.server.decide = () => status;
@@ -211,7 +211,7 @@ for (const status of [400, 403, 413]) {
 }
 
 for (const status of [401, 404, 408, 429, 500, 502]) {
-  test(`a batch that is answered ${status} is kept and sent again`, async () => {
+  test(`a batch answered with ${status} is kept and retried`, async () => {
     const browser = new Browser();
     const fates = [status, status, 'take'];
     browser.server.decide = () => fates.shift();
@@ -221,7 +221,7 @@ for (const status of [401, 404, 408, 429, 500, 502]) {
   });
 }
 
-test('an answer that is not ours is none', async () => {
+test('a 200 that is not from the ingest does not settle a batch', async () => {
   const browser = new Browser();
   const fates = [{ status: 200, body: '<h1>Welcome to our wireless network</h1>' }, 'take'];
   browser.server.decide = () => fates.shift();
@@ -230,7 +230,7 @@ test('an answer that is not ours is none', async () => {
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('of too much the oldest is given up, and counted', async () => {
+test('if too much is stored, the oldest events are dropped and counted', async () => {
   const browser = new Browser();
   const page = browser.open();
   browser.server.decide = () => 503;
@@ -256,7 +256,7 @@ test('of too much the oldest is given up, and counted', async () => {
   );
 });
 
-test('an event that no request can hold is given up alone', async () => {
+test('an event that is too large for any request is dropped alone', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
@@ -272,7 +272,7 @@ test('an event that no request can hold is given up alone', async () => {
   );
 });
 
-test('a page that is left hands its events to the browser, and the next page repeats them', async () => {
+test('a page that is left sends its events by beacon, and the next page retries them', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1, 2);
@@ -287,7 +287,7 @@ test('a page that is left hands its events to the browser, and the next page rep
   assert.deepEqual(batches(browser), []);
 });
 
-test('what the browser does not take as a beacon is sent as a request that outlives the page', async () => {
+test('if the browser does not accept a beacon, the events are sent with a keepalive request', async () => {
   const browser = new Browser();
   browser.beacon = () => false;
   const page = browser.open();
@@ -300,7 +300,7 @@ test('what the browser does not take as a beacon is sent as a request that outli
   );
 });
 
-test('a page whose script is ended while it hands events to the browser sends nothing twice', async () => {
+test('a page whose script ends while it sends a beacon delivers nothing twice', async () => {
   const browser = new Browser();
   browser.cuts = () => true;
   const page = browser.open();
@@ -314,7 +314,7 @@ test('a page whose script is ended while it hands events to the browser sends no
   assert.deepEqual(batches(browser), []);
 });
 
-test('what a page could not send at all is sent by the next one, even weeks later', async () => {
+test('events that a page never sent are sent by the next page, even weeks later', async () => {
   for (const minutes of [1, 61, 60 * DAYS]) {
     const browser = new Browser();
     const page = browser.open();
@@ -329,7 +329,7 @@ test('what a page could not send at all is sent by the next one, even weeks late
   }
 });
 
-test('what a page had sent when it was left is repeated for as long as the server recognises it, and then counts as delivered', async () => {
+test('a batch sent by a page that was left is retried while the server recognizes it, and later counts as delivered', async () => {
   for (const [minutes, requests] of [
     [28 * DAYS, 2],
     [30 * DAYS, 1],
@@ -347,7 +347,7 @@ test('what a page had sent when it was left is repeated for as long as the serve
   }
 });
 
-test('what was never sent, or failed, is sent days later', async () => {
+test('events that were never sent or that failed are sent days later', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
@@ -381,7 +381,7 @@ test("a new visitor's events outlast an endpoint that is unreachable for hours",
   assert.deepEqual(batches(browser), []);
 });
 
-test('where the browser itself repeats a request that was taken, its events count once', async () => {
+test('events count once even if the browser itself repeats a request that was accepted', async () => {
   const browser = new Browser();
   const fates = ['die', 'take'];
   browser.server.decide = () => fates.shift();
@@ -401,7 +401,7 @@ for (const [name, sendBeacon] of [
     },
   ],
 ]) {
-  test(`where sendBeacon is ${name}, the last events are sent as a request or by the next page, even weeks later`, async () => {
+  test(`if sendBeacon is ${name}, the last events are sent in a request or by the next page, even weeks later`, async () => {
     for (const hides of [true, false]) {
       const browser = new Browser();
       const page = browser.open({}, (window) => Object.assign(window.navigator, { sendBeacon }));
@@ -421,7 +421,7 @@ for (const [name, sendBeacon] of [
   });
 }
 
-test('a page that clears the storage in the same breath loses nothing', async () => {
+test('a page that clears storage in the task that tracks an event does not lose it', async () => {
   const browser = new Browser();
   const page = browser.open();
   make(page, 1);
@@ -430,7 +430,7 @@ test('a page that clears the storage in the same breath loses nothing', async ()
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('without storage events live as long as their page, and the last of them go by beacon', async () => {
+test('without storage, events are kept while their page is open, and the last are sent by beacon', async () => {
   const browser = new Browser();
   const page = browser.open({}, (window) => {
     Object.defineProperty(window, 'localStorage', {
@@ -454,7 +454,7 @@ test('without storage events live as long as their page, and the last of them go
   assert.deepEqual(numbers(browser), [1, 2]);
 });
 
-test('in a full storage events live as long as their page', async () => {
+test('if storage is full, events are kept while their page is open', async () => {
   const browser = new Browser();
   const page = browser.open();
   browser.server.decide = () => 503;
@@ -467,7 +467,7 @@ test('in a full storage events live as long as their page', async () => {
   assert.equal(numbers(browser).length, 30);
 });
 
-test('two pages share out what a third has left, each batch to one of them', async () => {
+test('each batch that a closed page has left is sent by one of two open pages', async () => {
   for (const locks of [true, false]) {
     const browser = new Browser({ random: chance(3), locks });
     browser.server.decide = () => 503;
@@ -487,7 +487,7 @@ test('two pages share out what a third has left, each batch to one of them', asy
   }
 });
 
-test('accounts on one site do not meet', async () => {
+test("one account's batches are not sent under the key of another", async () => {
   const browser = new Browser();
   browser.server.decide = () => 503;
   const page = browser.open({ key: 'shop.k1.mac' });
@@ -500,7 +500,7 @@ test('accounts on one site do not meet', async () => {
   assert.deepEqual(numbers(browser), [2]);
 });
 
-test('what was stored under a key goes out under the next key of the account', async () => {
+test('stored events are sent under the current key of the account', async () => {
   const browser = new Browser();
   browser.server.decide = () => 401;
   const page = browser.open({ key: 'shop.k1.old' });
@@ -514,7 +514,7 @@ test('what was stored under a key goes out under the next key of the account', a
   assert.deepEqual(numbers(browser), [1]);
 });
 
-test('what others wrote under our names does no harm', async () => {
+test('foreign data under the names of stored batches is harmless', async () => {
   const browser = new Browser();
   browser.stored.set('sluice.shop.b.junk', 'junk');
   browser.stored.set('sluice.shop.b.', '1\n2');
@@ -534,7 +534,7 @@ test('what others wrote under our names does no harm', async () => {
   assert.deepEqual(numbers(browser), [1, 2]);
 });
 
-test('a clock that was set back holds nothing up', async () => {
+test('a clock that is set back delays nothing', async () => {
   const browser = new Browser();
   browser.clock.skew = 24 * 60 * MINUTE;
   browser.server.decide = () => 503;

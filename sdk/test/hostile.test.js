@@ -1,4 +1,4 @@
-/* Nothing is ever thrown into the page, whatever it passes and whatever it has done to its globals. */
+/* The script never throws an error into the page, whatever arguments the page passes and whatever it does to its globals. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -77,7 +77,7 @@ const OPTIONS = [
   '__proto__',
 ];
 
-/** Every global that the script uses, and what pages may have made of them. */
+/** Every global that the script uses; BROKEN are values that a page may have assigned to them. */
 const GLOBALS = [
   'localStorage',
   'navigator',
@@ -160,7 +160,7 @@ test('broken globals never throw', async () => {
   assert.deepEqual(unhandled, []);
 });
 
-test('globals that break while events wait never throw', async () => {
+test('globals that break while events are pending never throw', async () => {
   for (const name of GLOBALS) {
     const browser = new Browser();
     const page = browser.open({ auto: true });
@@ -173,7 +173,7 @@ test('globals that break while events wait never throw', async () => {
   assert.deepEqual(unhandled, []);
 });
 
-test('whatever stands under our name, loading the script never throws', () => {
+test('loading the script never throws, whatever window.sluice is', () => {
   for (const value of [...BROKEN, { q: 7 }, { q: [7] }, { q: [[throwing]] }, { version: throwing }]) {
     const page = new Browser().open();
     page.window.sluice = value;
@@ -224,7 +224,7 @@ test('broken members of the browser never throw', async () => {
   assert.deepEqual(unhandled, []);
 });
 
-test('a page that broke what only describes it is measured all the same', async () => {
+test('events are recorded even if the globals that describe a page are broken', async () => {
   for (const name of [
     'screen',
     'innerWidth',
@@ -248,7 +248,7 @@ test('a page that broke what only describes it is measured all the same', async 
   }
 });
 
-test('an event that cannot be written is given up alone, and counted', async () => {
+test('an event that cannot be serialized is dropped alone, and counted', async () => {
   const browser = new Browser();
   const page = browser.open();
   for (const text of ['one', circular, 10n, 'two']) page.sluice('track', 'visits', { text });
@@ -262,7 +262,7 @@ test('an event that cannot be written is given up alone, and counted', async () 
   );
 });
 
-test('a frame that may not ask for cookies is measured all the same', async () => {
+test('events are recorded in a frame without access to cookies', async () => {
   for (const id of ['storage', 'cookie']) {
     const browser = new Browser();
     const page = browser.open({ id }, (window) =>
@@ -276,7 +276,7 @@ test('a frame that may not ask for cookies is measured all the same', async () =
   }
 });
 
-test("a page's own toJSON of arrays changes nothing of ours", async () => {
+test("a page's own toJSON of arrays does not change what is sent", async () => {
   const browser = new Browser();
   const page = browser.open();
   page.evaluate('Array.prototype.toJSON = function () { return "[]" }');

@@ -1,4 +1,4 @@
-/* The package, its types and its page in the docs are what the code is. */
+/* The package, its types and docs/sdk.md match the code. */
 
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
@@ -18,7 +18,7 @@ const members = (name) =>
     ([, member]) => member,
   );
 
-/** Returns what a section's tables name in their first column. */
+/** Returns the names in the first column of a section's tables. */
 const rows = (heading) =>
   [...docs.match(new RegExp(`\n## ${heading}\n([^]*?)\n## `))[1].matchAll(/^\| `(\w+)/gm)].map(
     ([, name]) => name,
@@ -29,13 +29,13 @@ const sources = readdirSync(`${folder}src`, { recursive: true })
   .map((file) => read(`src/${file}`))
   .join('\n');
 
-test('the scripts are small', () => {
+test('the scripts take at most 4,000 and 2,500 bytes after gzip', () => {
   const size = (file) => gzipSync(readFileSync(`${folder}dist/${file}`), { level: 9 }).length;
   assert.ok(size('sluice.js') <= 4000, `${size('sluice.js')} bytes`);
   assert.ok(size('sluice.core.js') <= 2500, `${size('sluice.core.js')} bytes`);
 });
 
-test('the scripts run in browsers of 2018', () => {
+test('the scripts use no syntax that browsers of 2018 lack', () => {
   for (const file of ['sluice.js', 'sluice.core.js', 'sluice.mjs']) {
     assert.doesNotMatch(read(`dist/${file}`), /\?\.|\?\?|catch\{|\|\|=|\.at\(|#\w+=/);
   }
@@ -47,7 +47,7 @@ test('every command is documented', async () => {
   assert.deepEqual(rows('Commands'), members('Commands'));
 });
 
-test('every option is documented, and used', () => {
+test('every option is documented and used', () => {
   assert.deepEqual(rows('Options'), members('Options'));
   assert.deepEqual(
     [...new Set([...sources.matchAll(/\bsettings\.(?!js\b)(\w+)/g)].map(([, name]) => name))].sort(),
@@ -68,7 +68,7 @@ test('every automatic event is documented', () => {
   assert.deepEqual(rows('Automatic events').sort(), kinds.sort());
 });
 
-test('every column of ours is documented', () => {
+test('every column that the script adds is documented', () => {
   const columns = new Set(
     [
       ...sources.matchAll(/\b(td_[a-z]+(?:_[a-z]+)*|sluice_dropped|user_id|visible_ms|scroll_percent)\b/g),
@@ -80,7 +80,7 @@ test('every column of ours is documented', () => {
   );
 });
 
-test('the snippet in the docs is the one that is built', () => {
+test('the snippet in the docs matches the built one', () => {
   const built = read('dist/snippet.html')
     .replace('{{endpoint}}', 'https://collect.example.com')
     .replace('{{key}}', 'shop.k1.…');
@@ -89,7 +89,7 @@ test('the snippet in the docs is the one that is built', () => {
   );
 });
 
-test('the package holds the build and nothing else', () => {
+test('the package contains the build and nothing else', () => {
   const [{ files, version }] = JSON.parse(
     execFileSync('npm', ['pack', '--dry-run', '--json'], {
       cwd: folder,
@@ -113,6 +113,6 @@ test('the package holds the build and nothing else', () => {
   assert.equal(JSON.parse(read('dist/manifest.json')).version, version);
 });
 
-test('the lock names no registry', () => {
+test('the lock file names no registry', () => {
   assert.doesNotMatch(read('package-lock.json'), /"resolved"/);
 });

@@ -1,4 +1,4 @@
-/* What is stored and sent depends on what the visitor wants, on the built script. */
+/* The built script stores and sends only what the visitor has consented to. */
 
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
@@ -18,11 +18,11 @@ const kept = ({ browser }) => [...browser.stored.keys()];
 
 for (const [name, options, signals, measured] of [
   ['Global Privacy Control is respected', {}, { globalPrivacyControl: true }, false],
-  ['Global Privacy Control can be overlooked', { gpc: false }, { globalPrivacyControl: true }, true],
-  ['Do Not Track is overlooked', {}, { doNotTrack: '1' }, true],
-  ['Do Not Track is respected where that is asked for', { dnt: true }, { doNotTrack: '1' }, false],
+  ['Global Privacy Control is ignored with the option gpc: false', { gpc: false }, { globalPrivacyControl: true }, true],
+  ['Do Not Track is ignored by default', {}, { doNotTrack: '1' }, true],
+  ['Do Not Track is respected with the option dnt: true', { dnt: true }, { doNotTrack: '1' }, false],
   [
-    'a browser that wishes nothing is measured',
+    'events are recorded for a browser without privacy signals',
     { dnt: true },
     { globalPrivacyControl: false, doNotTrack: '0' },
     true,
@@ -40,7 +40,7 @@ for (const [name, options, signals, measured] of [
   });
 }
 
-test('where consent is required nothing is stored or sent before it, and what was held is sent after it', async () => {
+test('if consent is required, events are held without storing them, and sent once it is granted', async () => {
   const visit = open({ consent: 'required', id: 'cookie' });
   visit.page.sluice('identify', 'u');
   visit.page.sluice('track', 'visits', { n: 1 });
@@ -56,7 +56,7 @@ test('where consent is required nothing is stored or sent before it, and what wa
   assert.match(visit.page.document.cookie, /^_td=/);
 });
 
-test('a page that is left before consent leaves nothing', async () => {
+test('a page that is left before consent stores and sends nothing', async () => {
   const visit = open({ consent: 'required' });
   visit.page.sluice('track', 'visits', { n: 1 });
   visit.page.leave();
@@ -64,7 +64,7 @@ test('a page that is left before consent leaves nothing', async () => {
   assert.deepEqual([visit.sent(), kept(visit)], [[], []]);
 });
 
-test('at most a hundred events are held, the latest', async () => {
+test('only the latest hundred events are held until consent', async () => {
   const visit = open({ consent: 'required' });
   for (let n = 1; n <= 130; n += 1) visit.page.sluice('track', 'visits', { n });
   await visit.browser.clock.advance(1);
@@ -76,7 +76,7 @@ test('at most a hundred events are held, the latest', async () => {
   );
 });
 
-test('consent that is denied drops what was held and erases what was stored', async () => {
+test('denied consent drops held events and erases stored data', async () => {
   for (const options of [{}, { consent: 'required' }]) {
     const visit = open(options);
     visit.browser.server.decide = () => 503;
@@ -96,7 +96,7 @@ test('consent that is denied drops what was held and erases what was stored', as
   }
 });
 
-test('consent that is granted after it was denied begins anew', async () => {
+test('consent granted after a denial applies only to later events', async () => {
   const visit = open({ consent: 'required' });
   visit.page.sluice('consent', 'denied');
   visit.page.sluice('track', 'visits', { n: 1 });
@@ -117,7 +117,7 @@ const id = async (options, cookie) => {
   };
 };
 
-test('the visitor is known by storage, by a cookie, or not at all', async () => {
+test('the visitor id is kept in storage, in a cookie, or not at all', async () => {
   const stored = await id({});
   assert.deepEqual([stored.cookie, stored.stored], ['', stored.id]);
   const cookie = await id({ id: 'cookie', cookieName: 'who', cookieDomain: 'shop.example' });
@@ -129,12 +129,12 @@ test('the visitor is known by storage, by a cookie, or not at all', async () => 
   assert.deepEqual(await id({ id: 'none' }), { id: undefined, cookie: '', stored: undefined });
 });
 
-test("td-js-sdk's visitors stay the same", async () => {
+test("visitors keep the id that td-js-sdk gave them", async () => {
   assert.equal((await id({}, 'a=b; _td=11111111-2222; c=d')).id, '11111111-2222');
   assert.equal((await id({ id: 'cookie' }, '_td=11111111-2222')).id, '11111111-2222');
 });
 
-test('reset and denied consent take the cookie away', async () => {
+test('reset and denied consent delete the cookie', async () => {
   for (const command of [['reset'], ['consent', 'denied']]) {
     const visit = open({ id: 'cookie' });
     visit.page.sluice('page');

@@ -1,4 +1,4 @@
-/* How long the script keeps a slow page's thread busy: `make sdk-speed`. A busy machine makes all of it longer. */
+/* How long the script blocks the main thread on a slow device: `make sdk-speed`. A busy machine makes all times longer. */
 
 import { launch } from './support/browser.js';
 import { SLOWDOWN, measure } from './support/speed.js';

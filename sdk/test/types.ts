@@ -1,4 +1,4 @@
-// What the package says of itself is what it is, and takes what the docs show.
+// The package's types match its code, and accept the calls that the docs show.
 
 import * as built from '../src/module.js';
 import { init, page, track, set, identify, consent, reset, flush } from '@sluice/browser';

@@ -17,7 +17,7 @@ const BROWSERS = {
   firefox: { paths: [process.env.FIREFOX, '/usr/bin/firefox-esr', '/usr/bin/firefox'], args: [] },
 };
 
-/** Returns where the browser is; undefined where it is not installed. */
+/** Returns the path of the browser, or undefined if it is not installed. */
 export const pathOf = (name) => BROWSERS[name].paths.find((path) => path && existsSync(path));
 
 export const launch = (name = 'chrome', extraPrefsFirefox = {}) =>
@@ -31,7 +31,7 @@ export const launch = (name = 'chrome', extraPrefsFirefox = {}) =>
 
 export const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
 
-/** Returns what `look` returns as soon as `good` likes it, and what it returned last where that takes too long. */
+/** Calls `look` until `good` accepts its result or the time is up, and returns the last result. */
 export const until = async (look, good, ms = 30_000) => {
   const end = Date.now() + ms;
   for (;;) {

@@ -1,4 +1,4 @@
-/* Time that passes only when a test says so. */
+/* A clock that a test moves. */
 
 export class Clock {
   constructor(now = 1_800_000_000_000) {
@@ -8,7 +8,7 @@ export class Clock {
     this.last = 0;
   }
 
-  /** @param {{closed: boolean}} owner Whose timers die with it. */
+  /** @param {{closed: boolean}} owner The timer does not run once its owner is closed. */
   setTimeout(run, ms, owner) {
     this.last += 1;
     this.timers.set(this.last, { at: this.now + (ms > 0 ? ms : 0), order: this.last, run, owner });
@@ -19,7 +19,7 @@ export class Clock {
     this.timers.delete(id);
   }
 
-  /** Lets time pass; what is due runs at its time, and all that follows from it at once. */
+  /** Lets time pass. Each timer runs when it is due, followed at once by the promises that it resolves. */
   async advance(ms) {
     const end = this.now + ms;
     await settled();

@@ -1,4 +1,4 @@
-/* The real ingest behind the local gateway, as a process of its own: tests/support/collector.py. */
+/* The real ingest behind the local gateway, in its own process: tests/support/collector.py. */
 
 import { spawn } from 'node:child_process';
 import { existsSync } from 'node:fs';
@@ -10,7 +10,7 @@ const venv = `${root}.venv/bin/python`;
 
 export class Collector {
   /**
-   * @param {...string} origins What pages may read answers; default: all.
+   * @param {...string} origins The origins that may read responses; default: all.
    */
   static async start(...origins) {
     const python = process.env.SLUICE_PYTHON || (existsSync(venv) ? venv : 'python3');
@@ -31,7 +31,7 @@ export class Collector {
     this.keys = keys;
   }
 
-  /** Switches a fault on; `none` ends it. */
+  /** Starts a fault; `none` ends it. */
   async fault(name) {
     const { status } = await fetch(`${this.url}/-/fault`, { method: 'POST', body: name });
     if (status != 200) throw new Error(`no such fault: ${name}`);

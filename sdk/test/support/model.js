@@ -1,5 +1,5 @@
-/* A browser made of objects, for the real build: pages in it share storage that is as slow and as unordered as a
-   real browser's between its processes, and talk to a server that can be in any trouble. */
+/* A simulated browser for the built scripts: its pages share storage that is as slow and as unordered as a
+   real browser's between its processes, and send requests to a server that can fail in any way. */
 
 import { readFileSync } from 'node:fs';
 import { createContext, runInContext } from 'node:vm';
@@ -7,7 +7,7 @@ import { Clock } from './clock.js';
 
 const file = (name) => readFileSync(new URL(`../../dist/${name}`, import.meta.url), 'utf8');
 
-/** The server: takes batches once; the same events under the same id within 30 days are the same batch. */
+/** The server accepts each batch once: the same events under the same id within 30 days are the same batch. */
 export class Server {
   constructor(clock) {
     this.clock = clock;
@@ -16,13 +16,13 @@ export class Server {
     this.taken = new Map();
     /**
      * Decides on a request: `take`, `lose answer`, `lose request`, a status, an object with `status`, …, or `die`: it is
-     * taken, and the reused connection closes without an answer. Chromium then repeats it 12 to 70 ms later, byte for byte.
+     * accepted, and the reused connection closes without a response. Chromium then repeats it 12 to 70 ms later, byte for byte.
      */
     this.decide = () => 'take';
     this.latency = () => 20;
   }
 
-  /** Returns the answer, or undefined where none comes; `again` where the browser repeats the request by itself. */
+  /** Returns the response, or undefined if none arrives; `again` if the browser itself repeats the request. */
   receive(request) {
     const fate = this.decide(request);
     this.requests.push({ at: this.clock.now, fate, ...request });
@@ -69,13 +69,13 @@ export class Browser {
     this.held = new Set();
     this.hasLocks = locks;
     this.lockDelay = () => random() * 5;
-    /** Whether what a page stored in its last moment is lost with it. */
+    /** Whether a page's last writes are lost when it ends. */
     this.forgets = () => false;
     this.online = true;
     this.script = file(script);
-    /** Whether a beacon is accepted by the browser. */
+    /** Whether the browser accepts a beacon. */
     this.beacon = () => true;
-    /** Whether the script ends with the beacon, before it knows; what other events call goes on. */
+    /** Whether the script ends during sendBeacon, before it returns; handlers of other events still run. */
     this.cuts = () => false;
   }
 
@@ -95,7 +95,7 @@ export class Browser {
   }
 }
 
-/** One page's view of what is stored: its own writes at once, others' a little later. */
+/** One page's view of the storage: it sees its own writes at once, and others' a little later. */
 class Storage {
   constructor(page) {
     const { browser } = page;
@@ -133,7 +133,7 @@ class Storage {
     for (const key of [...this.view.keys()]) this.removeItem(key);
   }
 
-  /** Shows to all pages what this one has written, in the order in which it was. */
+  /** Shows this page's writes to all pages, in order. */
   #change(key, text) {
     const { browser } = this.page;
     apply(this.view, key, text);
@@ -152,7 +152,7 @@ class Storage {
   }
 }
 
-/** What takes up to 40 ms each time, and keeps its order. */
+/** Runs tasks in order, each after up to 40 ms. */
 class Channel {
   constructor({ clock, random }) {
     Object.assign(this, { clock, random, last: 0 });
@@ -294,7 +294,7 @@ export class Page {
         clock.setTimeout(() => reject(new TypeError('Failed to fetch')), 1, this);
         return;
       }
-      // What was sent goes on without its page.
+      // A request that was sent continues without its page.
       const arrive = () => {
         const answer = server.receive({ url, body: init.body, keepalive: init.keepalive });
         if (answer == undefined) return;
@@ -329,14 +329,14 @@ export class Page {
     this.fire(this.document, 'visibilitychange');
   }
 
-  /** The visitor goes elsewhere. */
+  /** Leaves the page for another one. */
   leave() {
     this.fire(this.window, 'pagehide');
     this.hide();
     this.kill();
   }
 
-  /** The browser ends the page without a word. */
+  /** Ends the page without any event. */
   kill() {
     this.closed = true;
     for (const name of this.locks) this.browser.held.delete(name);

@@ -1,4 +1,4 @@
-/* A website whose pages carry a tracker. Every tracker is reached by `send(n)`, which makes the event number n. */
+/* A website whose pages have a tracker. With every tracker, `send(n)` tracks the event number n. */
 
 import { readFileSync } from 'node:fs';
 import { createServer } from 'node:http';
@@ -17,7 +17,7 @@ const bundled = (source) =>
     logLevel: 'error',
   }).outputFiles[0].text;
 
-/** The head of a page, by tracker: scripts as they stand in real pages. */
+/** The head of a page, by tracker, with the scripts as real pages have them. */
 const TRACKERS = {
   sluice: (endpoint, key, options) =>
     read('dist/snippet.html')
@@ -39,7 +39,7 @@ const send = (n) => td.trackEvent('visits', {n});
 
 let cache;
 
-/** Returns what the website serves as scripts, by path. */
+/** Returns the website's scripts, by path. */
 export const scripts = () =>
   (cache ??= {
     '/sluice.js': read('dist/sluice.js'),
@@ -68,7 +68,7 @@ export class Site {
       const script = scripts()[url.pathname];
       const [, tracker] = url.pathname.split('/');
       if (script) {
-        // Integrity is checked across origins only where the script's host allows its reading.
+        // Browsers check the integrity of a cross-origin script only if its host allows reading it.
         response
           .setHeader('content-type', 'text/javascript')
           .setHeader('access-control-allow-origin', '*')
@@ -93,7 +93,7 @@ ${site.bodies[url.pathname] || `<h1>${url.pathname}</h1>`}`);
   }
 
   constructor() {
-    /** What pages hold, by path. */
+    /** The content of pages, by path. */
     this.bodies = {};
   }
 

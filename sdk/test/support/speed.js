@@ -1,4 +1,4 @@
-/* How long the script keeps a slow page's thread busy, in Chromium with its processor slowed down six times. */
+/* How long the script blocks the main thread, in Chromium with its processor slowed down six times. */
 
 import { readFileSync } from 'node:fs';
 
@@ -8,11 +8,11 @@ const script = readFileSync(new URL('../../dist/sluice.js', import.meta.url), 'u
 const quantile = (values, share) => [...values].sort((a, b) => a - b)[Math.floor(values.length * share)];
 
 /**
- * Measures in fresh pages.
+ * Measures new pages.
  *
  * @returns {Promise<Record<'load' | 'init' | 'event' | 'longest', {quarter: number, half: number}>>} Milliseconds that a
  *   quarter and half of the pages do not exceed: evaluating the script, `init` with everything automatic, one event, and
- *   the longest task. Whatever else the machine does makes all of them longer.
+ *   the longest task. Other work on the machine makes all times longer.
  */
 export const measure = async (context, url, { endpoint, key }, pages = 15) => {
   const found = { load: [], init: [], event: [], longest: [] };

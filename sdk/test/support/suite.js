@@ -1,4 +1,4 @@
-/* What holds in every real browser. */
+/* Tests for every real browser. */
 
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
@@ -9,11 +9,11 @@ import { TROUBLE, Visitor, outcome } from './trouble.js';
 
 const SEED = Number(process.env.SLUICE_SEED || 7);
 
-/** Returns the batches that a browser still keeps. */
+/** Returns the number of batches in the browser's storage. */
 const keptBatches = (tab) =>
   tab.evaluate(() => Object.keys(localStorage).filter((key) => key.includes('.b.')).length);
 
-/** Runs with a collector and a website of its own. */
+/** Runs a function with its own collector and website. */
 export const withSite = async (run, ...origins) => {
   const collector = await Collector.start(...origins);
   const site = await Site.start(collector);
@@ -36,7 +36,7 @@ export const suite = (name, more = () => {}) => {
     });
     after(() => browser?.close());
 
-    /** Runs with a visitor's own browser context; what it throws into pages fails the test. */
+    /** Runs a test with a visitor's own browser context; an uncaught error in a page fails it. */
     const visit = (title, run, { options = {} } = {}) =>
       test(title, { timeout: 240_000 }, () =>
         withSite(async (collector, site) => {
@@ -59,7 +59,7 @@ export const suite = (name, more = () => {}) => {
           ({ lost }) => lost == 0,
           90_000,
         );
-        const tab = visitor.last; // no trouble closes it; Firefox may still list others that were closed
+        const tab = visitor.last; // no failure closes this tab; Firefox may still list others that were closed
         await until(
           () => keptBatches(tab),
           (count) => count == 0,
@@ -71,7 +71,7 @@ export const suite = (name, more = () => {}) => {
       });
     }
 
-    visit('in a frame without storage or cookies events arrive', async (visitor, collector, site) => {
+    visit('events arrive from a frame without storage or cookies', async (visitor, collector, site) => {
       site.bodies['/frames'] = `<iframe sandbox="allow-scripts" src="${visitor.url('framed')}"></iframe>`;
       site.bodies['/sluice/framed'] = '<script>send(1)</script>';
       const tab = await visitor.tab();
@@ -86,7 +86,7 @@ export const suite = (name, more = () => {}) => {
       );
     });
 
-    visit('a module imports the same commands', async (visitor, collector, site) => {
+    visit('the module exports the same commands', async (visitor, collector, site) => {
       site.bodies['/module'] = `<script type="module">
         import { init, page, track } from '/sluice.mjs';
         init({ endpoint: '${collector.url}', key: '${collector.keys.shop}' });
@@ -112,7 +112,7 @@ export const suite = (name, more = () => {}) => {
   });
 };
 
-/** Returns the events with that name, or of that table, when there are so many; batches may arrive in any order. */
+/** Returns the events with this name or table once there are this many; batches may arrive in any order. */
 export const named = (collector, name, count = 1) =>
   until(
     async () => (await collector.events()).filter(({ event, table }) => (event || table) == name),

@@ -1,12 +1,12 @@
-/* Visits in trouble. Each makes numbered events in real pages and returns how many; the same numbers, pauses and
-   pages whatever the tracker. */
+/* Visits with failures. Each tracks numbered events in real pages, with the same numbers, pauses and
+   pages for every tracker. */
 
 import { sleep } from './browser.js';
 import { chance } from './chance.js';
 
 const DAY_MS = 86_400_000;
 
-/** Opens a tab; a busy Firefox now and then loses one while it opens it, and says so. */
+/** Opens a tab; tries again if Firefox reports that it lost the tab, as it may when busy. */
 const newTab = async (context, tries = 3) => {
   try {
     return await context.newPage();
@@ -16,7 +16,7 @@ const newTab = async (context, tries = 3) => {
   }
 };
 
-/** One browser of one visitor. */
+/** A visitor with a browser context. */
 export class Visitor {
   constructor(context, site, collector, tracker, seed, options = {}) {
     Object.assign(this, { context, site, collector, tracker, options });
@@ -47,12 +47,12 @@ export class Visitor {
     return Array.from({ length: 1 + Math.floor(this.random() * most) }, () => ++this.made);
   }
 
-  /** Makes some events. */
+  /** Tracks some events. */
   send(tab, most) {
     return tab.evaluate((numbers) => numbers.forEach((n) => send(n)), this.numbers(most));
   }
 
-  /** Makes some events and is gone before anything can happen. */
+  /** Tracks some events and leaves the page in the same task. */
   async sendAndGo(tab, page) {
     await Promise.all([
       tab.waitForNavigation({ waitUntil: 'load' }),
@@ -72,7 +72,7 @@ export class Visitor {
   }
 }
 
-/** How events are lost, and what is done about it in the end, if anything can be. */
+/** Failures by name: each plays a visit, and ends its failure if that is possible. */
 export const TROUBLE = {
   'no failure': async (visitor) => {
     const tab = await visitor.open();
@@ -228,7 +228,7 @@ export const TROUBLE = {
   },
 };
 
-/** Returns what became of the events. */
+/** Returns the outcome of the visitor's events. */
 export const outcome = async (visitor) => {
   const { collector, made } = visitor;
   const copies = new Map();
