@@ -155,7 +155,7 @@ class Ledger:
     # Spans
 
     def preceding(self, chain: ChainId, number: Number) -> Span | None:
-        """Return the chain's last span whose `after` is below `number`: the one that holds it, or ends before it."""
+        """Return the chain's last span whose `after` is below `number`; it may hold the number, or lie before or behind it."""
         answer = self._call(
             self._dynamodb.query,
             KeyConditionExpression="pk = :pk AND sk < :sk",

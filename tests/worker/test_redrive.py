@@ -13,7 +13,6 @@ from shared.errors import LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
     KEYS,
-    TABLE,
     Delivery,
     KilledError,
     envelope,
@@ -31,7 +30,6 @@ from worker.ledger import Place
 from worker.redrive import BREAKER_LEFT_SECONDS, LONGEST_QUERY_SECONDS, SLOW_SECONDS, RedriveReport
 from worker.selection import SCHEDULED, Selection
 from worker.span import ChunkKey, Span
-from worker.sweeper import YOUNGEST_SECONDS
 from worker.treasure_data import Reply
 from worker.upload import Upload
 
@@ -1123,88 +1121,3 @@ def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
     made.td.settings = quick
 
     assert RedriveReport(delivered=2) == made.redrive()
-
-
-# The sweep
-
-
-def sweep(made: Delivery) -> dict[str, Any]:
-    """Sweep the bucket an hour later."""
-    made.clock.sleep(YOUNGEST_SECONDS)
-    return made.invoke_redrive({"sweep": True})
-
-
-def test_an_unused_object_is_swept() -> None:
-    """An invocation was killed before it told the ledger, and the rows were delivered. Young objects stay."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    fault(made, 415, count=1)
-    made.s3.after = {"put_object": once(kill)}
-    with pytest.raises(KilledError):
-        made.deliver()
-    made.start()
-    assert made.deliver() is None
-    assert {"deleted": 0, "needed": 0, "unknown": 0} == made.invoke_redrive({"sweep": True})
-    assert 1 == len(made.objects())
-
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-    assert [] == made.objects()
-
-
-def test_an_object_of_an_open_span_is_needed() -> None:
-    """The worker may be about to record it in the ledger."""
-    made = Delivery()
-    made.put(envelope("nobody", {"views": [row("e1")]}))
-    made.dynamodb.before = {"update_item": lambda _: lose_answer()}
-    assert made.deliver() is not None
-    made.dynamodb.before = {}
-
-    assert RedriveReport() == made.redrive(*ASIDE)
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-    assert made.deliver() is None
-    assert 1 == len(made.objects())
-
-
-def test_an_object_of_a_parked_chunk_is_needed() -> None:
-    """Deleting it would lose its rows."""
-    made = parked()
-
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-    assert RedriveReport(delivered=2) == made.redrive()
-
-
-def test_an_object_of_an_unknown_span_is_kept_and_reported() -> None:
-    """Nothing is deleted just because it looks out of place."""
-    made = parked()
-    for item in list(made.dynamodb.client.items(TABLE)):
-        made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
-    made.s3.put_object(Bucket=BUCKET, Key="aside/shop/views/foreign", Body=b"foreign")
-    before = made.objects()
-
-    assert RedriveReport() == made.redrive(*ASIDE)
-    assert {"deleted": 0, "needed": 0, "unknown": 2} == sweep(made)
-    assert before == made.objects()
-    lines = made.telemetry.said("the bucket holds an object of an unknown span")
-    assert before == [line["object"] for line in lines]
-
-
-def test_an_object_that_cannot_be_deleted_is_swept_next_time() -> None:
-    """Neither the redrive nor the sweep fails because of it."""
-    made = parked()
-    made.s3.before = {"delete_object": lambda _: lose_answer()}
-    assert RedriveReport(delivered=2) == made.redrive()
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-    made.s3.before = {}
-
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-    assert [] == made.objects()
-
-
-def test_a_sweep_stops_when_its_time_is_up() -> None:
-    """The next sweep continues."""
-    made = parked()
-    made.clock.sleep(YOUNGEST_SECONDS)
-    report = made.redrive_wiring.sweeper.run(Deadline(made.clock, made.clock.now()))
-
-    assert (0, False) == (report.needed, report.complete)
