@@ -316,7 +316,7 @@ def test_it_prints_components_and_levers() -> None:
 
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
-    assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} a month" in printed
+    assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
     assert f"The biggest saving: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
