@@ -16,7 +16,7 @@ from tests.support.telemetry import CollectedTelemetry
 NOT_STORED = "the overflow queue did not store an envelope"
 
 
-class Made:
+class Bench:
     """An overflow with a queue that can fail.
 
     Attributes:
@@ -62,9 +62,9 @@ def test_a_message_has_everything_that_the_drainer_needs(
     claim: int, refused: bool, marks: dict[str, Any], delay: dict[str, int]
 ) -> None:
     """It has the envelope, the partition key and the mark of a definite rejection; only one in doubt is delayed."""
-    made = Made()
+    bench = Bench()
 
-    assert made.send(claim, refused=refused)
+    assert bench.send(claim, refused=refused)
     assert [
         {
             "QueueUrl": QUEUE_URL,
@@ -72,8 +72,8 @@ def test_a_message_has_everything_that_the_drainer_needs(
             "MessageAttributes": {"partition_key": {"DataType": "String", "StringValue": "shop/3"}, **marks},
             **delay,
         }
-    ] == made.queue.messages
-    assert ([], {}) == (made.telemetry.lines, made.telemetry.counts)
+    ] == bench.queue.messages
+    assert ([], {}) == (bench.telemetry.lines, bench.telemetry.counts)
 
 
 @pytest.mark.parametrize(
@@ -89,29 +89,29 @@ def test_a_message_has_everything_that_the_drainer_needs(
 )
 def test_a_failure_is_logged_and_not_counted(fault: Exception, code: str) -> None:
     """The log line has the service's error code or the name of the exception."""
-    made = Made(fault)
+    bench = Bench(fault)
 
-    assert not made.send()
-    assert [("WARNING", NOT_STORED, {"code": code})] == made.telemetry.lines
-    assert {} == made.telemetry.counts
+    assert not bench.send()
+    assert [("WARNING", NOT_STORED, {"code": code})] == bench.telemetry.lines
+    assert {} == bench.telemetry.counts
 
 
 @pytest.mark.parametrize("answer", [{}, {"message": "<html>"}])
 def test_a_response_without_a_message_id_acknowledges_nothing(answer: dict[str, Any]) -> None:
     """A proxy's page with status 200 does not prove that the queue has the message."""
-    made = Made(answer)
+    bench = Bench(answer)
 
-    assert not made.send()
-    assert {} == made.telemetry.counts
+    assert not bench.send()
+    assert {} == bench.telemetry.counts
 
 
 def test_the_client_is_created_on_demand_and_kept() -> None:
     """Most sandboxes never need a client, and each creates at most one."""
-    made = Made()
-    assert 0 == made.clients
+    bench = Bench()
+    assert 0 == bench.clients
 
-    assert [True, True] == [made.send(), made.send()]
-    assert (1, 2) == (made.clients, len(made.queue.messages))
+    assert [True, True] == [bench.send(), bench.send()]
+    assert (1, 2) == (bench.clients, len(bench.queue.messages))
 
 
 def test_creating_the_client_is_retried() -> None:
@@ -139,23 +139,23 @@ def test_the_client_times_out_quickly_and_tries_twice() -> None:
 
 def test_a_notice_precedes_the_first_envelope_of_each_minute() -> None:
     """If the clock is set back, another notice is sent. A notice has a body, because SQS requires one."""
-    made, order = Made(), list[str]()
+    bench, order = Bench(), list[str]()
     for pause in (0, 0, 59, 1, -10):
-        made.clock.time += pause
-        made.send()
-    order = [arguments["QueueUrl"] for _, arguments in made.sqs.calls]
+        bench.clock.time += pause
+        bench.send()
+    order = [arguments["QueueUrl"] for _, arguments in bench.sqs.calls]
 
     assert [
         *(NOTICES_URL, QUEUE_URL, QUEUE_URL, QUEUE_URL),
         *(NOTICES_URL, QUEUE_URL),
         *(NOTICES_URL, QUEUE_URL),
     ] == order
-    assert all(notice["MessageBody"] for notice in made.queue.notices)
+    assert all(notice["MessageBody"] for notice in bench.queue.notices)
 
 
 def test_no_envelope_is_sent_without_a_notice() -> None:
     """Nobody would know of the envelope; the next one tries to send a notice again."""
-    made = Made(client_error("InternalFailure", "SendMessage", status=500))
+    bench = Bench(client_error("InternalFailure", "SendMessage", status=500))
 
-    assert [False, True] == [made.send(), made.send()]
-    assert (1, 1) == (len(made.queue.messages), len(made.queue.notices))
+    assert [False, True] == [bench.send(), bench.send()]
+    assert (1, 1) == (len(bench.queue.messages), len(bench.queue.notices))

@@ -491,8 +491,8 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
 
     durable = site.stream.put(made, "shop/3")
 
-    stands = [*partial.acknowledged, *(item.encode() for item in site.queued())]
-    assert sorted(item.encode() for item, yes in zip(made, durable, strict=True) if yes) == sorted(stands)
+    stored = [*partial.acknowledged, *(item.encode() for item in site.queued())]
+    assert sorted(item.encode() for item, yes in zip(made, durable, strict=True) if yes) == sorted(stored)
     assert set() == set(partial.acknowledged) & set(partial.doubtful)
     assert len(partial.doubtful) == len(set(partial.doubtful))
     doubted = {item.request_id for item in made if item.encode() in partial.doubtful}

@@ -18,7 +18,7 @@ ANSWERS = {"Refused", "Rejected"}
 
 @pytest.mark.parametrize("package", [shared, ingest, worker], ids=lambda package: str(package.__name__))
 def test_every_error_derives_from_sluice_error(package: object) -> None:
-    """Callers can catch all errors of the functions at once."""
+    """Only the two answers, and exceptions that extend another library's, are exempt."""
     path: list[str] = package.__path__  # type: ignore[attr-defined]  # a package has one
     name: str = package.__name__  # type: ignore[attr-defined]  # the same
     modules = [import_module(f"{name}.{module.name}") for module in pkgutil.iter_modules(path)]

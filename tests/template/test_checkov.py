@@ -28,51 +28,57 @@ _SECRETS = set(resources("AWS::SecretsManager::Secret")) - {"RedisUrlSecret"}  #
 # By check: what it requires, why the template does not do it, and for which resources.
 ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
     "CKV_AWS_18": (
-        "bucket's access log: IAM alone reads them, and a log would keep visitors' addresses",
+        "buckets' access logs: access requires IAM, and a log would store visitors' addresses",
         {"AsideBucket", "SdkBucket"},
     ),
     "CKV_AWS_21": (
-        "versions: what is published is built from the repository, under a path of its version",
+        "versioning: published files are built from the repository, and each version has its own path",
         {"SdkBucket"},
     ),
     "CKV_AWS_26": (
-        "topic's key: CloudWatch may not use AWS's own, and a message says no more than an alarm",
+        "topic's encryption: CloudWatch may not use AWS's own key, and a message says no more than its alarm",
         {"AlarmTopic"},
     ),
     "CKV_AWS_27": (
-        "queue's customer key: SQS encrypts it with its own",
+        "queues' customer-managed key: SQS encrypts them with its own",
         {"OverflowQueue", "OverflowNotices"},
     ),
     "CKV_AWS_68": (
-        "firewall: it serves public files of a private bucket, and nothing else",
+        "firewall: the distribution serves only public files from a private bucket",
         {"SdkDistribution"},
     ),
-    "CKV_AWS_86": ("distribution's access log: it would keep visitors' addresses", {"SdkDistribution"}),
-    "CKV_AWS_95": ("API's access log: by parameter, because it keeps visitors' addresses", {"ApiStage"}),
+    "CKV_AWS_86": ("distribution's access log: it would store visitors' addresses", {"SdkDistribution"}),
+    "CKV_AWS_95": (
+        "API's access log: a parameter enables it, because it stores visitors' addresses",
+        {"ApiStage"},
+    ),
     "CKV_AWS_115": (
-        "reserved concurrency: by parameter; a new account has too little for it",
+        "reserved concurrency: parameters set it, because a new account has too little",
         set(FUNCTIONS),
     ),
     "CKV_AWS_116": (
-        "dead-letter queue: of asynchronous calls, of which there is the schedule's alone, and the next run repeats it",
+        "dead-letter queue: only schedules and an alarm invoke asynchronously, and the next run repeats a failed one",
         set(FUNCTIONS),
     ),
     "CKV_AWS_117": (
-        "VPC: everything that they use has a public endpoint that asks for IAM; only an existing Redis may need one",
+        "VPC: every service that they use has a public endpoint with IAM; only an existing Redis may need one",
         set(FUNCTIONS),
     ),
     "CKV_AWS_119": (
-        "ledger's customer key: it holds no row, and DynamoDB encrypts it with AWS's",
+        "ledger's customer-managed key: it contains no rows, and DynamoDB encrypts it with AWS's key",
         {"Ledger"},
     ),
-    "CKV_AWS_149": ("secrets' customer key: AWS's own needs no right in any role", _SECRETS),
+    "CKV_AWS_149": ("secrets' customer-managed key: AWS's own key needs no permission in any role", _SECRETS),
     "CKV_AWS_158": (
-        "logs' customer key: they hold no secret and no row, and CloudWatch encrypts them",
+        "logs' customer-managed key: they contain no secrets and no rows, and CloudWatch encrypts them",
         _LOG_GROUPS,
     ),
-    "CKV_AWS_173": ("variables' customer key: they hold no secret, and Lambda encrypts them", set(FUNCTIONS)),
+    "CKV_AWS_173": (
+        "variables' customer-managed key: they contain no secrets, and Lambda encrypts them",
+        set(FUNCTIONS),
+    ),
     "CKV_AWS_174": (
-        "TLS 1.2 and above: CloudFront alone decides it for its own name; with SdkDomainName it is so",
+        "TLS 1.2 or later: CloudFront decides the version for its own domain; with SdkDomainName it is required",
         {"SdkDistribution"},
     ),
 }
