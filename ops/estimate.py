@@ -272,7 +272,7 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             "ArchiveDays=0",
             workload,
             replace(setup, archive_days=0),
-            "no replays beyond RetentionHours",
+            "replays cannot go beyond RetentionHours",
         )
     if setup.access_log:
         quiet = replace(setup, access_log=False)
