@@ -43,7 +43,7 @@ def client(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def begin(house: Street, client: str) -> Iterator[Begin]:
-    """Return what begins a visit, signed unless it is told otherwise."""
+    """Return a function that begins a visit, in signed mode by default."""
     begun: list[Visit] = []
 
     def begin(*, signed: bool = True) -> Visit:
@@ -103,7 +103,7 @@ def test_clicks_arrive(begin: Begin) -> None:
 
 @pytest.mark.parametrize("client", ["td-js-sdk-2"])
 def test_an_event_of_a_page_that_is_left_arrives(begin: Begin) -> None:
-    """Version 2 sends it while the next page loads. Later versions send a preflight first, which browsers then suppress."""
+    """Version 2 sends it while the next page loads. Later versions need a preflight, which no browser then makes."""
     visit = begin()
     visit.run("addEventListener('pagehide', () => td.trackEvent('leaving', {a: 1}))")
 

@@ -45,7 +45,7 @@ def test_a_minute_fills_shards_by_records_or_by_bytes() -> None:
     ],
 )
 def test_a_stream_grows_with_its_busiest_recent_minute(shards: int, recent: Minute, expected: int) -> None:
-    """It gets the shards that this minute needs, or twice its shards if puts were throttled, up to the limit."""
+    """It gets as many shards as this minute needs, or twice its shards if puts were throttled, up to the limit."""
     assert expected == target(shards, [recent], [recent], OUTSIDE, 16)
 
 

@@ -32,7 +32,7 @@ class Scaled:
         self.telemetry = CollectedTelemetry()
         role = role_of(SCALE, RESOURCES)
         self.scaler = Scaler(
-            kinesis=Authorized("kinesis", self.kinesis, role),  # type: ignore[arg-type]  # of its shape
+            kinesis=Authorized("kinesis", self.kinesis, role),  # type: ignore[arg-type]  # a wrapper with the client's methods
             cloudwatch=Authorized("cloudwatch", self.cloudwatch, role),  # type: ignore[arg-type]
             stream_name=STREAM,
             most=most,
