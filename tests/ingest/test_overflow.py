@@ -139,7 +139,7 @@ def test_the_client_times_out_quickly_and_tries_twice() -> None:
 
 def test_a_notice_precedes_the_first_envelope_of_each_minute() -> None:
     """If the clock is set back, another notice is sent. A notice has a body, because SQS requires one."""
-    bench, order = Bench(), list[str]()
+    bench = Bench()
     for pause in (0, 0, 59, 1, -10):
         bench.clock.time += pause
         bench.send()

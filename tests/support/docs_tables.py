@@ -266,7 +266,7 @@ def steps_table() -> str:
         (f"`{one.name}`", one.proves, ", ".join(PROMISES[number] for number in one.promises) or "–")
         for one in STEPS
     )
-    return _table(("step", "what is so if it passes", "promises"), rows)
+    return _table(("step", "what it proves", "promises"), rows)
 
 
 def assumptions_table() -> str:
