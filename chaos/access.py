@@ -1,6 +1,6 @@
 """Limits each function to the permissions that template.yaml grants, and revokes single ones for a while."""
 
-from typing import Any, NoReturn
+from typing import Any, NoReturn, override
 
 from botocore.exceptions import ClientError
 
@@ -58,10 +58,12 @@ class _Client(Authorized):
         self._name = function.name
         self._effects = effects
 
+    @override
     def _allows(self, action: str, resource: str) -> bool:
         if self._effects.trouble.strike(Kind.ACCESS_DENIED, f"{self._name} {action}"):
             return False
         return super()._allows(action, resource)
 
+    @override
     def _refuse(self, what: str, error: ClientError) -> NoReturn:
         self._effects.fail(what, error, 0.02)

@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, override
 
 import redis
 from botocore.exceptions import (
@@ -119,11 +119,13 @@ class DynamoDB(_Client):
     service = "dynamodb"
     kinds = _DYNAMODB
 
+    @override
     def _named(self, what: str, request: dict[str, Any]) -> str:
         if self.effects.simulation.trace is None:
             return what
         return f"{what} {_brief(request)}"
 
+    @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble, what = self.effects.trouble, self._named(what, request)
         write = operation in ("put_item", "update_item", "batch_execute_statement")
@@ -192,9 +194,11 @@ class S3(_Client):
         super().__init__(client, effects)
         self._lies = S3Lies(client, effects.trouble)
 
+    @override
     def _named(self, what: str, request: dict[str, Any]) -> str:
         return f"{what} {request.get('Key', request.get('Prefix', ''))}"
 
+    @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble, what = self.effects.trouble, self._named(what, request)
         name = operation.title().replace("_", "")
@@ -219,6 +223,7 @@ class SQS(_Client):
     seconds = 0.01
     kinds = _SQS
 
+    @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
@@ -249,6 +254,7 @@ class Kinesis(_Client):
     seconds = 0.01
     kinds = _KINESIS
 
+    @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         if operation == "put_record":
             return self._put(what, action, _latest_landing(request))
@@ -391,6 +397,7 @@ class Reachable(MemoryRedis):
         self._keys = server._keys
         self._effects = effects
 
+    @override
     def _hash(self, name: str) -> dict[str, str]:
         trouble = self._effects.trouble
         if trouble.active(Kind.REDIS_HALF, name):
@@ -406,7 +413,8 @@ class _Pipeline(MemoryPipeline):
         super().__init__(server)
         self._effect = effect
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT002 -- redis-py's signature
+    @override
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
         """Execute all commands as one effect."""
         run = super().execute
         answers: list[Any] = self._effect("pipeline", lambda: run(raise_on_error))

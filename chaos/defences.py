@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
 
@@ -94,10 +94,12 @@ class _LatePlans(Ledger):
         super().__init__(*args, **options)
         self._unwritten: dict[tuple[str, str], Span] = {}
 
+    @override
     def append(self, span: Span) -> tuple[bool, Span]:
         self._unwritten[span.chain.name, span.after] = span
         return True, replace(span, version=1)
 
+    @override
     def update(self, span: Span) -> tuple[bool, Span]:
         planned = self._unwritten.pop((span.chain.name, span.after), None)
         if planned is not None:
@@ -110,6 +112,7 @@ def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
 
     def replaced(world: World) -> Mapping[Any, Any]:
         class OtherLedger(Ledger):
+            @override
             def preceding(self, *args: Any) -> Span | None:
                 span = super().preceding(*args)
                 return span and change(world, span)
@@ -128,22 +131,26 @@ def _todays_databases(world: World, span: Span) -> Span:
 
 
 class _NoClaims(Claims):
-    def decide(self, records: Any, chain: Any) -> Any:  # noqa: ARG002 -- the signature
+    @override
+    def decide(self, records: Any, chain: Any) -> Any:
         return records, frozenset()
 
 
 class _BatchAlone(Shards):
+    @override
     def read(self, *_args: Any) -> Any:
         return []
 
 
 class _Unchanging(Shards):
+    @override
     def _list(self) -> None:
         if not self._chains:
             super()._list()
 
 
 class _ByName(Shards):
+    @override
     def chain(self, shard: str) -> ChainId:
         return replace(super().chain(shard), start="0")
 
@@ -152,7 +159,8 @@ class _ByName(Shards):
 
 
 class _EndlessMemory(Rules):
-    def may_repeat(self, since: int, now: float) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def may_repeat(self, since: int, now: float) -> bool:
         return True
 
 
@@ -161,6 +169,7 @@ def _held_for_ever(**options: Any) -> Rules:
 
 
 class _NeverThere(TreasureDataClient):
+    @override
     def ask(self, *_args: Any) -> Presence:
         return Presence.ABSENT
 
@@ -169,11 +178,13 @@ _serial = itertools.count()
 
 
 class _NewIds(TreasureDataClient):
-    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Any:  # noqa: ARG002 -- the signature
+    @override
+    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Any:
         return super().send(database, table, f"{next(_serial):032x}", body, seconds)
 
 
 class _BlindToMd5(TreasureDataClient):
+    @override
     def send(self, *args: Any) -> Any:
         reply = super().send(*args)
         return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
@@ -186,6 +197,7 @@ def _accepting(*reasons: str) -> Weakness:
     """Treat responses with these reasons as acceptance, although they do not prove it."""
 
     class Credulous(TreasureDataClient):
+        @override
         def send(self, *args: Any) -> Any:
             reply = super().send(*args)
             return ACCEPTED if reply.reason.startswith(reasons) else reply
@@ -194,23 +206,27 @@ def _accepting(*reasons: str) -> Weakness:
 
 
 class _TrustsRefusals(TreasureDataClient):
+    @override
     def send(self, *args: Any) -> Any:
         reply = super().send(*args)
         return replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply
 
 
 class _UndecidedIsAbsent(TreasureDataClient):
+    @override
     def ask(self, *args: Any) -> Presence:
         presence = super().ask(*args)
         return Presence.ABSENT if presence is Presence.UNDECIDED else presence
 
 
 class _AnyTime(TreasureDataClient):
+    @override
     def ask(self, *args: Any) -> Presence:
         return super().ask(*args[:4])
 
 
 class _NoColumnsNoRows(TreasureDataClient):
+    @override
     def ask(self, database: str, table: str, *args: Any) -> Presence:
         presence = super().ask(database, table, *args)
         if presence is Presence.UNDECIDED and self.shows_columns(database, table) is False:
@@ -219,6 +235,7 @@ class _NoColumnsNoRows(TreasureDataClient):
 
 
 class _NotFoundIsGone(TreasureDataClient):
+    @override
     def _api(self, method: str, *path: str, **options: Any) -> TdAnswer:
         if "list" in path:
             return TdAnswer(200, {}, b'{"databases": [], "tables": []}')
@@ -226,6 +243,7 @@ class _NotFoundIsGone(TreasureDataClient):
 
 
 class _ChunksStayWhole(Rules):
+    @override
     def follow(self, entry: Any, happening: Any) -> Any:
         if happening.event is Event.ROWS_REFUSED:
             happening = replace(happening, divisible=False)
@@ -236,6 +254,7 @@ class _ChunksStayWhole(Rules):
 
 
 class _AlwaysAbsent(Search):
+    @override
     def __iter__(self) -> Iterator[Finding]:
         return (Finding(one.identity, is_there=False) for one in self._sought)
 
@@ -243,6 +262,7 @@ class _AlwaysAbsent(Search):
 class _Credulous(Search):
     """Reads the shard of each envelope's key once, and takes an empty response to mean absent."""
 
+    @override
     def __iter__(self) -> Iterator[Finding]:
         for one in self._sought:
             try:
@@ -267,6 +287,7 @@ class _Credulous(Search):
 class _HopefulLedger(Ledger):
     """Assumes that it owns a claim whose statement was not answered."""
 
+    @override
     def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
         return {**wanted, **super().claim(wanted, seconds_kept)}
 
@@ -274,6 +295,7 @@ class _HopefulLedger(Ledger):
 class _RepeatingKinesis(clients.Kinesis):
     """Retries a put that timed out, as botocore does by default."""
 
+    @override
     def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
             return super()._put(what, action, latest)
@@ -284,6 +306,7 @@ class _RepeatingKinesis(clients.Kinesis):
 class _TrustingKinesis(clients.Kinesis):
     """Treats a put that timed out as accepted."""
 
+    @override
     def _put(self, what: str, action: Any, latest: float) -> Any:
         try:
             return super()._put(what, action, latest)
@@ -300,6 +323,7 @@ class _SentinelEverywhere(clients.Redis):
 
 
 class _Sentinel(clients.Reachable):
+    @override
     def hget(self, *_args: Any) -> str:
         return "always"
 
@@ -310,7 +334,8 @@ class _Sentinel(clients.Reachable):
 class _AnyAnswer(Bucket):
     """Believes every response to a put."""
 
-    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:
         return True
 
 
@@ -318,6 +343,7 @@ def _ignoring(code: str) -> type[SetAsideStore]:
     """Return a store that continues when S3 rejects a put with this code."""
 
     class Ignoring(SetAsideStore):
+        @override
         def put(self, span: Span, chunk: SetAside) -> None:
             try:
                 super().put(span, chunk)
@@ -331,6 +357,7 @@ def _ignoring(code: str) -> type[SetAsideStore]:
 class _AnyBytes(SetAsideStore):
     """Assumes that S3 returns the bytes that were written."""
 
+    @override
     def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
         return self.read(self.name(span, key, edit, digest))
 
@@ -338,27 +365,31 @@ class _AnyBytes(SetAsideStore):
 class _AnyName(SetAsideStore):
     """Assumes that an object holds what its name says."""
 
-    def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
         return True
 
 
 class _WritesAgain(Bucket):
     """Overwrites objects that already exist."""
 
-    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:
         return super().put(name, body)
 
 
 class _TrustsConflicts(Archive):
     """Believes S3 that an object exists."""
 
-    def _check_standing(self, span: Span) -> None:
+    @override
+    def _check_existing(self, span: Span) -> None:
         pass
 
 
 class _ArchivesAnyRead(OpenSpans):
     """Archives an open span's records even if it could read only some of them."""
 
+    @override
     def _records_of(self, batch: Any, span: Span) -> list[Record]:
         records = super()._records_of(batch, span)
         if span.archived is not None and records:
@@ -370,6 +401,7 @@ class _ArchivesAnyRead(OpenSpans):
 class _DoesWithoutArchive(Archive):
     """Settles a span even if S3 did not acknowledge its archive object."""
 
+    @override
     def put(self, span: Span, records: Sequence[Record]) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, records)
@@ -378,9 +410,11 @@ class _DoesWithoutArchive(Archive):
 class _IgnoresArchivedChain(Worker):
     """Treats archived records as records of the current stream's shard."""
 
+    @override
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         return super().run({name: event[name] for name in event if name != "chain"}, deadline)
 
+    @override
     def _chain(self, shard: str, first: Record) -> ChainId:
         with suppress(HeldError):
             return super()._chain(shard, first)
@@ -388,7 +422,8 @@ class _IgnoresArchivedChain(Worker):
 
 
 class _Idle(Sweeper):
-    def run(self, deadline: Deadline) -> Sweep:  # noqa: ARG002 -- the signature
+    @override
+    def run(self, deadline: Deadline) -> Sweep:
         return Sweep()
 
 
@@ -398,6 +433,7 @@ class _Idle(Sweeper):
 class _FailsClosed(PolicyReader):
     """Rejects everything until it has read a policy."""
 
+    @override
     def entry(self, key: WriteKey) -> PolicyEntry:
         found = super().entry(key)
         if self._policy is None:
@@ -408,6 +444,7 @@ class _FailsClosed(PolicyReader):
 class _UnderstandsNextVersion(PolicyReader):
     """Reads a document of a newer version as one that names no account."""
 
+    @override
     def _use(self, document: bytes) -> None:
         try:
             super()._use(document)
@@ -420,6 +457,7 @@ class _UnderstandsNextVersion(PolicyReader):
 class _Forgets(PolicyReader):
     """Drops its policy when it reads a document that it cannot use."""
 
+    @override
     def _use(self, document: bytes) -> None:
         try:
             super()._use(document)
@@ -431,6 +469,7 @@ class _Forgets(PolicyReader):
 class _RefusesForEver(PolicyReader):
     """Keeps rejecting by a policy that has not been confirmed for long."""
 
+    @override
     def _is_within(self, since: float, seconds: float) -> bool:
         return seconds == REFUSING_SECONDS or super()._is_within(since, seconds)
 
@@ -439,18 +478,21 @@ class _RefusesForEver(PolicyReader):
 
 
 class _ClosedBreakers(Breakers):
-    def is_open(self, database: str) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def is_open(self, database: str) -> bool:
         return False
 
     consult = is_open
 
 
 class _NobodyElse(Breakers):
-    def others_succeeded(self, database: str, since: float) -> bool:  # noqa: ARG002 -- the signature
+    @override
+    def others_succeeded(self, database: str, since: float) -> bool:
         return False
 
 
 class _Silent(TreasureDataClient):
+    @override
     def answers(self) -> bool:
         return False
 

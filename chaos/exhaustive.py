@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any
+from typing import Any, override
 
 import click
 import msgpack
@@ -109,6 +109,7 @@ class _Warehouse:
 
 def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient]:  # noqa: C901 -- a class of small methods
     class Client(TreasureDataClient):
+        @override
         def send(self, _database: str, table: str, unique_id: str, body: bytes, _seconds: float) -> Reply:
             names = _names(body)
             unheard = Reply(Meaning.PASSING, "timeout", definitely_not_delivered=False)
@@ -130,6 +131,7 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
                 return unheard
             return reply
 
+        @override
         def ask(
             self, _database: str, _table: str, rows: Any, _deadline: Deadline, _not_before: float = 0.0
         ) -> Presence:
@@ -141,9 +143,11 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
                 return Presence.UNDECIDED
             return Presence.PRESENT if all(there) else Presence.UNDECIDED if any(there) else Presence.ABSENT
 
+        @override
         def answers(self) -> bool:
             return True
 
+        @override
         def knows_key(self) -> bool:
             return True
 

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, override
 from zlib import crc32
 
 import click
@@ -170,6 +170,7 @@ class _CountedRedis(MemoryRedis):
         self._server, self._world, self._count = server, world, count
         self.trips = 0
 
+    @override
     def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
         """Return a pipeline that executes as one effect."""
         super().pipeline(transaction=transaction)
@@ -180,6 +181,7 @@ class _CountedRedis(MemoryRedis):
         self.trips += 1
         return self._world.effects.perform("redis pipeline", action, 0.001)
 
+    @override
     def _hash(self, name: str) -> dict[str, str]:
         self._count(name)
         return self._server._keys.get(name, {})
@@ -190,7 +192,8 @@ class _RoundTrip(MemoryPipeline):
         super().__init__(redis)
         self._counted = redis
 
-    def execute(self, raise_on_error: bool = True) -> list[Any]:  # noqa: FBT002 -- as redis-py has it
+    @override
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
         answers: list[Any] = self._counted.once(partial(super().execute, raise_on_error))
         return answers
 
@@ -203,6 +206,7 @@ class _Timed(Functions):
         self._result = result
         self._running = 0
 
+    @override
     def worker(self, sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""
         handler, result, simulation = super().worker(sandbox), self._result, self.world.simulation

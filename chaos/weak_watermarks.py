@@ -1,6 +1,7 @@
 """Watermarks that lack one of their rules, so that fault injection can show why each is needed."""
 
 from collections.abc import Iterator
+from typing import override
 
 from chaos.defences import Defence
 from chaos.functions import Weakness
@@ -13,23 +14,27 @@ from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Table, Watermarks, _
 
 
 class _NoQueue(Watermarks):
+    @override
     def _in_queue(self, began: float) -> float:
         return began
 
 
 class _CountsAlone(Watermarks):
+    @override
     def _in_queue(self, began: float) -> float:
         super()._in_queue(began)
         return began
 
 
 class _NoMargin(Watermarks):
+    @override
     def _in_queue(self, began: float) -> float:
         return super()._in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS
 
 
 class _LedgerAlone(Watermarks):
     @staticmethod
+    @override
     def _read(lane: _Lane, until: float) -> None:
         Watermarks._read(lane, until)
         lane.records = {}
@@ -37,11 +42,13 @@ class _LedgerAlone(Watermarks):
 
 class _PlannedIsDone(Watermarks):
     @staticmethod
-    def _pending_of(span: Span) -> frozenset[Table]:  # noqa: ARG004 -- the signature
+    @override
+    def _pending_of(span: Span) -> frozenset[Table]:
         return frozenset()
 
 
 class _FromTheEnd(Watermarks):
+    @override
     def _lane(self, shard: Shard, began: float) -> _Lane:
         lane = super()._lane(shard, began)
         lane.after = self._ledger.end(lane.chain)
@@ -50,6 +57,7 @@ class _FromTheEnd(Watermarks):
 
 
 class _Credulous(ShardReader):
+    @override
     def read(self, until: float) -> Iterator[Record]:
         self._cursor.seek(Position())
         while True:
@@ -61,6 +69,7 @@ class _Credulous(ShardReader):
 
 
 class _AnyAnswer(Watermarks):
+    @override
     def _lane(self, shard: Shard, began: float) -> _Lane:
         lane = super()._lane(shard, began)
         lane.reader = _Credulous(self._shards, shard, lane.after, self._clock)
@@ -68,6 +77,7 @@ class _AnyAnswer(Watermarks):
 
 
 class _EmptyIsEmpty(Watermarks):
+    @override
     def _check_empty(self, lane: _Lane, began: float) -> None:
         pass
 

@@ -5,7 +5,7 @@ from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, override
 
 import requests
 
@@ -49,12 +49,14 @@ class _Kinesis(MemoryKinesis):
         super().__init__(*args, **options)
         self.last: dict[str, int] = {}
 
+    @override
     def put_record(self, **request: Any) -> dict[str, Any]:
         answer = super().put_record(**request)
         self.last[answer["ShardId"]] = int(answer["SequenceNumber"])
         self.landed()
         return answer
 
+    @override
     def put_records(self, **request: Any) -> dict[str, Any]:
         answer = super().put_records(**request)
         for entry in answer["Records"]:
@@ -72,12 +74,14 @@ class _SQS(MemorySQS):
         super().__init__(*args, **options)
         self._held: dict[str, list[tuple[float, int]]] = {}
 
+    @override
     def send_message(self, **request: Any) -> dict[str, str]:
         answer = super().send_message(**request)
         self._note(request["QueueUrl"])
         self.landed()
         return answer
 
+    @override
     def delete_message(self, **request: Any) -> dict[str, Any]:
         answer = super().delete_message(**request)
         self._note(request["QueueUrl"])
@@ -100,6 +104,7 @@ class _S3(MemoryS3):
         super().__init__(now)
         self.overwritten: list[str] = []
 
+    @override
     def put_object(self, **request: Any) -> dict[str, Any]:
         key = request["Key"]
         was_there = key.startswith(ARCHIVE) and key in self._buckets[request["Bucket"]]

@@ -11,7 +11,7 @@ from functools import cached_property
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import TIMEOUT_MAX, Event, Thread
-from typing import Any
+from typing import Any, override
 from urllib.parse import unquote
 
 _MAX_LINE = 65_536
@@ -115,19 +115,23 @@ class HttpServer(ThreadingHTTPServer):
             with suppress(OSError):  # it has just ended
                 connection.shutdown(socket.SHUT_RDWR)
 
+    @override
     def __exit__(self, *_: object) -> None:
         self.stop()
 
+    @override
     def process_request(self, request: Any, client_address: Any) -> None:
         """Serve a connection, and remember it for `stop`."""
         self._connections.add(request)
         super().process_request(request, client_address)
 
+    @override
     def shutdown_request(self, request: Any) -> None:
         """End a connection."""
         self._connections.discard(request)
         super().shutdown_request(request)
 
+    @override
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Ignore clients that disconnect or send nonsense."""
         if not isinstance(sys.exception(), OSError | ValueError):
@@ -147,9 +151,11 @@ class _Connection(BaseHTTPRequestHandler):
             return self._answer
         raise AttributeError(name)
 
+    @override
     def log_message(self, *_: object) -> None:
         """Log nothing."""
 
+    @override
     def parse_request(self) -> bool:
         """Parse a request with any bytes in its target: the base class splits the line at every Unicode space."""
         words = self.raw_requestline.split(b" ")

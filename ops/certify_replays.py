@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from typing import override
 from uuid import uuid4
 
 from ops import dead, redrive, replay, screen
@@ -54,6 +55,7 @@ class _ArchiveOnly(StreamHistory):
 
     read_data = b""
 
+    @override
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """See StreamReader."""
         for piece in self._archived(self.chain(shard), start, end):

@@ -1,6 +1,6 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
-from typing import Any
+from typing import Any, override
 
 import click
 
@@ -31,6 +31,7 @@ from ops.version import sluice_version
 
 
 class _Sluice(CommandGroup):
+    @override
     def invoke(self, ctx: click.Context) -> Any:
         try:
             with interrupt.interruptible():

@@ -1,6 +1,7 @@
 """A group of commands that suggests the right name for a mistyped one."""
 
 from difflib import get_close_matches
+from typing import override
 
 import click
 
@@ -8,6 +9,7 @@ import click
 class CommandGroup(click.Group):
     """A group that answers an unknown command with similar names, or with all names if none is similar."""
 
+    @override
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:

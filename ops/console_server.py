@@ -13,7 +13,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping
 from http import HTTPStatus
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, override
 from urllib.parse import parse_qsl
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -228,6 +228,7 @@ class Server:
 class _Threaded(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
+    @override
     def server_bind(self) -> None:
         """Bind the address without the base class's DNS lookup of its name."""
         socketserver.TCPServer.server_bind(self)
@@ -236,5 +237,6 @@ class _Threaded(socketserver.ThreadingMixIn, WSGIServer):
 
 
 class _Silent(WSGIRequestHandler):
+    @override
     def log_message(self, *_: Any) -> None:
         """Do not log requests."""

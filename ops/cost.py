@@ -3,7 +3,7 @@
 import math
 import re
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, override
 
 import click
 
@@ -24,6 +24,7 @@ class _Count(click.ParamType):
 
     name = "count"
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Return it as a number above 0."""
         if isinstance(value, float):

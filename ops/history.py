@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from operator import attrgetter
+from typing import override
 
 from ops import screen
 from ops.failure import Failure
@@ -38,6 +39,7 @@ class StreamHistory(StreamReader):
         self._days = days
         self._chains: dict[str, ChainId] = {}
 
+    @override
     def check(self, start: Border) -> None:
         """Check that the beginning of a range has not expired, on the stream or else in the archive.
 
@@ -80,10 +82,12 @@ class StreamHistory(StreamReader):
         known = ", ".join([*self._chains, *current])
         raise Failure(f"there is no shard {only}: the stream and the archive have {known}")
 
+    @override
     def chain(self, shard: str) -> ChainId:
         """Return the chain of a shard that `names` returned."""
         return self._chains.get(shard) or super().chain(shard)
 
+    @override
     def pieces(self, shard: str, start: Border, end: Border) -> Iterator[Piece]:
         """Yield a shard's records from one border to another, each piece from the stream or from the archive.
 

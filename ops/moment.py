@@ -4,7 +4,7 @@ import re
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, override
 
 import click
 
@@ -57,6 +57,7 @@ class TimeOption(click.ParamType):
         self._parse = parse
         self._hint = hint
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
         """Parse the option's text."""
         if isinstance(value, float):

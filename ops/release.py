@@ -14,7 +14,7 @@ import tomllib
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 
 import yaml
 
@@ -29,7 +29,8 @@ _FILES = ("CHANGELOG.md", "LICENSE")
 class _Plain(yaml.SafeDumper):
     """Writes no anchors, because CloudFormation does not support them."""
 
-    def ignore_aliases(self, data: object) -> bool:  # noqa: ARG002 -- the base class's signature
+    @override
+    def ignore_aliases(self, data: object) -> bool:
         return True
 
 

@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, override
 
 import click
 from rich.progress import MofNCompleteColumn
@@ -203,6 +203,7 @@ def _ahead(made: Iterator[Piece]) -> Iterator[Piece]:
 class _Place(click.ParamType):
     name = "time|number"
 
+    @override
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Border:
         if isinstance(value, Border):
             return value

@@ -7,7 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, override
 
 import click
 from rich.text import Text
@@ -38,6 +38,7 @@ class ColumnCondition(click.ParamType):
     def __init__(self, *, ids: bool = False) -> None:
         self._ids = ids
 
+    @override
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> tuple[str, str]:

@@ -230,6 +230,7 @@ class PowertoolsTelemetry(Telemetry):
         with self._lock:
             self._counts[counter] = self._counts.get(counter, 0) + value
 
+    @override
     def info(self, message: str, **fields: Any) -> None:
         """Log ordinary work, unless the log level excludes it."""
         if self._with_info and (line := self._line(message, fields)) is not None:
@@ -240,6 +241,7 @@ class PowertoolsTelemetry(Telemetry):
         if (line := self._line(message, fields)) is not None:
             self._logger.warning(message, extra=line, stacklevel=3)
 
+    @override
     def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
         """Log a fault, with an exception's type (`exception_name`) and stack (`frames`), never its message."""
         if (line := self._line(message, fields)) is not None:
@@ -249,6 +251,7 @@ class PowertoolsTelemetry(Telemetry):
                 line["frames"] = [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]
             self._logger.error(message, extra=line, stacklevel=3)
 
+    @override
     def flush(self) -> None:
         """Write what was counted since the last flush, or nothing if nothing was.
 

@@ -8,7 +8,7 @@ import io
 import time
 from http.client import HTTPResponse
 from socket import socket
-from typing import Any
+from typing import Any, override
 
 import requests
 from requests.adapters import HTTPAdapter
@@ -24,10 +24,12 @@ class _BoundedReader(io.RawIOBase):
         self._raw = sock.makefile("rb", buffering=0)
         self._until = time.monotonic() + seconds
 
+    @override
     def readable(self) -> bool:
         """Return True."""
         return True
 
+    @override
     def readinto(self, buffer: Any) -> int | None:
         """Read the bytes that are there, or wait for some.
 
@@ -40,6 +42,7 @@ class _BoundedReader(io.RawIOBase):
         self._sock.settimeout(left)
         return self._raw.readinto(buffer)
 
+    @override
     def close(self) -> None:
         """Close the reader's end of the socket."""
         self._raw.close()
@@ -74,6 +77,7 @@ class _SecurePool(HTTPSConnectionPool):
 
 
 class _BoundedAdapter(HTTPAdapter):
+    @override
     def init_poolmanager(self, *args: Any, **options: Any) -> None:
         super().init_poolmanager(*args, **options)
         self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}

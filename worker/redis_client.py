@@ -1,7 +1,7 @@
 """Creates the Redis client, which never waits for long."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, override
 from urllib.parse import parse_qs, urlsplit
 
 import redis
@@ -30,6 +30,7 @@ class IamUser(redis.CredentialProvider):
         self._region = region
         self._credentials = credentials
 
+    @override
     def get_credentials(self) -> tuple[str, str]:
         """Return the user and a token: the signed request to connect, without its scheme."""
         question = {"Action": "connect", "User": self._name, "ResourceType": "ServerlessCache"}

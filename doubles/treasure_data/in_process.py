@@ -7,7 +7,7 @@ from functools import cache
 from http import HTTPStatus
 from http.client import RemoteDisconnected
 from io import BytesIO
-from typing import Any
+from typing import Any, override
 from urllib.parse import urlsplit
 
 from requests import PreparedRequest
@@ -38,6 +38,7 @@ class InProcess(HTTPAdapter):
         super().__init__()
         self._connections = cache(lambda host: _Connections(host, handle, clock))
 
+    @override
     def get_connection_with_tls_context(
         self, request: PreparedRequest, *_arguments: Any, **_options: Any
     ) -> HTTPConnectionPool:
@@ -51,6 +52,7 @@ class _Connections(HTTPConnectionPool):
         self._handle = handle
         self._clock = clock
 
+    @override
     def urlopen(  # type: ignore[override]  # requests passes these and few other of urllib3's parameters
         self, *, method: str, url: str, body: bytes | str | None, headers: Any, timeout: Timeout, **_: object
     ) -> HTTPResponse:
