@@ -1,4 +1,4 @@
-"""What the functions' logs tell of trouble."""
+"""Problems that the functions' logs report."""
 
 import json
 import re
@@ -17,14 +17,14 @@ REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {
 
 
 def line(level: str, message: str, **fields: Any) -> str:
-    """Return a line of a log."""
+    """Return a log line."""
     return json.dumps(
         {"level": level, "timestamp": "2026-11-24T10:42:00.123+00:00", "message": message} | fields
     )
 
 
 def local(folder: Path, **logs: str) -> Stack:
-    """Return a local stack, which has no scaler, whose logs are in a folder."""
+    """Return a local stack with its logs in a folder. It has no scaler."""
     for function in ("ingest", "worker", "redrive", "drain"):
         (folder / f"{function}.log").write_text(logs.get(function, ""))
     outputs = {name: name for name in SERVICES if name != "ScaleFunction"}
@@ -50,18 +50,18 @@ def local(folder: Path, **logs: str) -> Stack:
         ("[1, 2]", []),
     ],
 )
-def test_the_level_of_a_line_says_whether_it_is_trouble(
+def test_warnings_errors_and_failed_invocations_are_trouble(
     tmp_path: Path, text: str, expected: list[tuple[str, str]]
 ) -> None:
-    """Warnings, errors, and what Lambda says of an invocation; all else is left out."""
+    """Other lines, such as metrics, traces and successful reports, are skipped."""
     notes, unreadable = troubles(local(tmp_path, worker=text), 3600)
 
     assert expected == [(note.what, note.why) for note in notes]
     assert [] == unreadable
 
 
-def test_what_functions_log_is_read(tmp_path: Path) -> None:
-    """An exception is told by its type and where it was raised."""
+def test_lines_that_the_telemetry_writes_are_parsed(tmp_path: Path) -> None:
+    """An exception is described by its type and by the place that raised it."""
     output = Output(ManualClock())
     output.telemetry.info("span", rows=3)
     output.telemetry.warning("held", reason="http_503")
@@ -78,8 +78,8 @@ def test_what_functions_log_is_read(tmp_path: Path) -> None:
     assert held.at <= unexpected.at
 
 
-def test_notes_of_all_functions_are_in_order(tmp_path: Path) -> None:
-    """The oldest first; a log that cannot be read is named."""
+def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
+    """The oldest comes first. A log that cannot be read is reported by name."""
     stack = local(
         tmp_path,
         worker="\n".join((line("WARNING", "held"), json.dumps(REPORT))),

@@ -1,4 +1,4 @@
-"""Spans that were left open are found, with the command that settles them."""
+"""Spans that were left open are listed with the command that settles them."""
 
 import os
 import shlex
@@ -37,7 +37,7 @@ def replay(made: Delivery, stretch: Stretch) -> None:
 
 
 def delivered() -> Delivery:
-    """Return a delivery of three records that are in Treasure Data."""
+    """Return a delivery with three records that are in Treasure Data."""
     made = Delivery()
     made.map(shop="shop")
     for event_id in ("a", "b", "c"):
@@ -47,7 +47,7 @@ def delivered() -> Delivery:
 
 
 def broken_off(made: Delivery, forced: ForcedReplay | None, begin: int) -> None:
-    """Let a replay be killed before it has sent anything."""
+    """Kill a replay before it has sent anything."""
     made.s3.before.clear()
     made.clock.sleep(1)
     event = made.event(begin)
@@ -60,8 +60,8 @@ def broken_off(made: Delivery, forced: ForcedReplay | None, begin: int) -> None:
     made.start()
 
 
-def test_what_a_forced_replay_left_is_settled_by_the_command_that_is_shown() -> None:
-    """The command has the tag, its narrowing and the borders of the span; then nothing is open."""
+def test_the_command_shown_settles_a_span_that_a_forced_replay_left_open() -> None:
+    """The command repeats the tag, the account, the table and the span's borders."""
     made = delivered()
     made.td.lose("shop", "views", 0, 2_000_000_000)
     broken_off(made, ForcedReplay("lost", "shop", "views"), 1)
@@ -82,8 +82,8 @@ def test_what_a_forced_replay_left_is_settled_by_the_command_that_is_shown() -> 
     assert Found() == found(made)
 
 
-def test_what_a_plain_replay_left_is_settled_likewise() -> None:
-    """A hole in front of what was planned is a chain of its own, and its shard is known by it."""
+def test_the_command_shown_settles_a_span_that_a_plain_replay_left_open() -> None:
+    """Records before the first planned span form a chain of their own. Its name contains the shard."""
     made = Delivery()
     made.map(shop="shop")
     for event_id in ("a", "b"):
@@ -102,8 +102,8 @@ def test_what_a_plain_replay_left_is_settled_likewise() -> None:
     assert () == found(made).spans
 
 
-def test_what_is_young_or_known_is_not_listed() -> None:
-    """A span that is being worked on, and the one that the shard is at, are none of those that were left."""
+def test_young_or_known_spans_are_not_listed() -> None:
+    """A worker may still be busy with a young span, and the status shows each shard's current span anyway."""
     made = delivered()
     made.put(envelope("shop", {"views": [row("d")]}, request_id="d"))
     broken_off(made, None, 3)
@@ -125,8 +125,10 @@ def test_what_is_young_or_known_is_not_listed() -> None:
         ("events@1700000000#shardId-1#force#t:1.a/shop/*#0007#0008", ("shardId-1", "t:1.a", "shop", "")),
     ],
 )
-def test_a_chain_s_name_tells_shard_and_replay(chain: str, expected: tuple[str, str, str, str]) -> None:
-    """Of a shard's chain, its holes and its forced replays."""
+def test_a_chain_name_contains_the_shard_and_the_replay(
+    chain: str, expected: tuple[str, str, str, str]
+) -> None:
+    """The name gives the shard, the tag, the account and the table, also for a chain of a hole."""
     settled = {ChunkKey(Group(SHOP, "views"), 0): Entry(State.DELIVERED, rows=2)}
     made = OpenSpan.of(span(ChainId.parse(chain), "1", "2", 5, settled))
 
@@ -147,8 +149,8 @@ def span(
     )
 
 
-def test_looking_ends_with_the_time_and_with_enough() -> None:
-    """A large ledger is looked through for some seconds only, and a long list is cut."""
+def test_the_search_is_limited_in_time_and_in_results() -> None:
+    """On a large ledger the search stops when its time is up, and it lists a limited number of spans."""
     made = delivered()
     broken_off(made, ForcedReplay("lost"), 0)
     (item,) = (one for one in made.dynamodb.client.items(TABLE) if one.get("st") == {"S": "open"})
@@ -164,8 +166,8 @@ def test_looking_ends_with_the_time_and_with_enough() -> None:
 
 
 @pytest.mark.xdist_group("ops")
-def test_status_shows_what_was_left_and_how_to_go_on(sluice: Sluice) -> None:
-    """The verdict counts it, and beside each span stands the command; settled, nothing of it is shown."""
+def test_status_shows_open_spans_and_how_to_settle_them(sluice: Sluice) -> None:
+    """The verdict counts them, and each is listed with its command until it is settled."""
     made = sluice.stack.resources
     dynamodb, table = made.client("dynamodb"), made.ledger_table
     chain = ChainId.parse("sluice-local@1700000000#shardId-000000000000#force#left/shop/*")

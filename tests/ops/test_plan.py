@@ -1,4 +1,4 @@
-"""Tracking plans: made from what arrived, compared with it, and written as declarations."""
+"""Tracking plans: inferred from rows, compared with rows, and written as type declarations."""
 
 import json
 from pathlib import Path
@@ -36,7 +36,7 @@ rows = st.lists(
 
 
 def profile(*found: dict[str, Any], table: str = "orders") -> Profile:
-    """Return what arrived."""
+    """Return a profile of rows."""
     made = Profile()
     for row in found:
         made.add(table, row)
@@ -44,8 +44,8 @@ def profile(*found: dict[str, Any], table: str = "orders") -> Profile:
 
 
 @given(rows)
-def test_what_arrived_fits_the_plan_that_is_made_of_it(found: list[tuple[str, dict[str, Any]]]) -> None:
-    """As it is, and as the text that is written."""
+def test_rows_fit_the_plan_that_is_inferred_from_them(found: list[tuple[str, dict[str, Any]]]) -> None:
+    """The plan's YAML text parses to the same plan."""
     made = Profile()
     for table, row in found:
         made.add(table, row)
@@ -55,8 +55,8 @@ def test_what_arrived_fits_the_plan_that_is_made_of_it(found: list[tuple[str, di
     assert [] == [one for table, row in found for one in plan.violations(table, row)]
 
 
-def test_a_plan_has_types_values_and_what_is_always_there() -> None:
-    """With as many events as a statement needs; examples and frequencies are comments."""
+def test_a_plan_has_types_values_and_required_columns() -> None:
+    """Each is inferred from enough events only. Comments show examples and frequencies."""
     found = [
         {
             "order": f"A-{number}",
@@ -83,8 +83,8 @@ def test_a_plan_has_types_values_and_what_is_always_there() -> None:
     )
 
 
-def test_few_events_prove_little() -> None:
-    """Of one event, nothing is required and no value is the only one."""
+def test_one_event_is_too_few_to_infer_required_columns_or_values() -> None:
+    """The plan states the column's type alone."""
     assert PlannedColumn("string") == profile({"currency": "JPY"}).plan().tables["orders"].columns["currency"]
 
 
@@ -100,7 +100,7 @@ def test_few_events_prove_little() -> None:
     ],
 )
 def test_personal_data_is_not_shown(column: str, value: str) -> None:
-    """Neither in a plan nor in what differs from one."""
+    """Neither an inferred plan nor a drift contains the value."""
     made = profile(*[{column: value}] * 30)
     drifts = Drifts(TrackingPlan.parse({"tables": {"orders": {"columns": {column: {"values": ["none"]}}}}}))
     drifts.add("orders", {column: value}, NOW)
@@ -110,8 +110,8 @@ def test_personal_data_is_not_shown(column: str, value: str) -> None:
     assert [""] == [drift.found for drift in drifts.found]
 
 
-def test_a_column_of_many_values_has_no_list() -> None:
-    """And memory is bounded, however many there are."""
+def test_a_column_with_many_values_has_no_list_of_values() -> None:
+    """The profile stops collecting them, so its memory is bounded."""
     made = profile(*[{"sku": f"s{number}"} for number in range(MAX_DISTINCT + 1)])
 
     assert made.tables["orders"].columns["sku"].values is None
@@ -128,8 +128,8 @@ PLAN = TrackingPlan.parse(
 )
 
 
-def test_a_drift_says_what_since_when_how_often_and_from_where() -> None:
-    """Per value or type, and pages without their queries."""
+def test_a_drift_has_its_cause_start_count_and_pages() -> None:
+    """There is one drift per unexpected value or type. Pages are listed without their query strings."""
     drifts = Drifts(PLAN)
     url = "https://shop.example/cart?visitor=1"
     drifts.add("orders", {"amount": 1, "currency": "JPY"}, NOW)
@@ -152,8 +152,8 @@ def test_a_drift_says_what_since_when_how_often_and_from_where() -> None:
     assert 2 == drifts.codes()["orders", "wrong_type"]
 
 
-def test_columns_with_personal_data_are_not_judged() -> None:
-    """Their values were dropped or hashed on the way."""
+def test_columns_with_personal_data_are_not_checked() -> None:
+    """The ingest has already dropped or hashed their values."""
     columns = {
         "email": {"required": True, "personal": "drop"},
         "phone": {"type": "integer", "personal": "hash"},
@@ -164,8 +164,8 @@ def test_columns_with_personal_data_are_not_judged() -> None:
     assert (1, {}) == (drifts.fitting, drifts.found)
 
 
-def test_differences_without_end_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hostile sender cannot fill the memory of whoever looks."""
+def test_drifts_beyond_the_limit_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hostile sender cannot fill the operator's memory."""
     monkeypatch.setattr("ops.plan_profile.MAX_DRIFTS", 2)
     drifts = Drifts(TrackingPlan())
     for number in range(5):
@@ -175,8 +175,8 @@ def test_differences_without_end_are_counted(monkeypatch: pytest.MonkeyPatch) ->
     assert Drift("unplanned_table", "table_0", "", "") in drifts.found
 
 
-def test_declarations_say_what_a_plan_says() -> None:
-    """Columns of Treasure Data's SDKs are the SDK's business; descriptions become remarks."""
+def test_declarations_follow_the_plan() -> None:
+    """Columns that Treasure Data's SDKs fill are optional, and descriptions become comments."""
     plan = TrackingPlan.parse(
         {
             "tables": {
@@ -214,7 +214,7 @@ def test_declarations_say_what_a_plan_says() -> None:
 
 
 def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
-    """Named relative to accounts.yaml; a fault names the file and the place."""
+    """Its path is relative to accounts.yaml. An error names the file and the place in it."""
     (tmp_path / "plans").mkdir()
     (tmp_path / "plans/shop.yaml").write_text("tables: {orders: {columns: {amount: number}}}")
     file = tmp_path / "accounts.yaml"
@@ -231,8 +231,8 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     assert "plans/shop.yaml: orders.amount: type must be one of string, integer" in str(raised.value)
 
 
-def test_types_are_written_without_a_stack(tmp_path: Path) -> None:
-    """The plan's file is all that is needed."""
+def test_plan_types_needs_no_stack(tmp_path: Path) -> None:
+    """The plan's file is enough."""
     (tmp_path / "plan.yaml").write_text("tables: {orders: {columns: {amount: number}}}")
     result = CliRunner(mix_stderr=False).invoke(main, ["plan", "types", str(tmp_path / "plan.yaml")])
 
@@ -241,8 +241,8 @@ def test_types_are_written_without_a_stack(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("ops")
-def test_from_what_arrives_to_the_drift(sluice: Sluice, tmp_path: Path) -> None:
-    """A plan is inferred, applied and compared, with the stream's events and with saved ones."""
+def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path) -> None:
+    """The commands read the events from the local stack's stream."""
     sluice.produce("planned", "first_rows", "a", "b")
     plan = tmp_path / "planned.yaml"
     assert "1 table of planned" in sluice.run(f"plan infer planned --local -o {plan}").stdout

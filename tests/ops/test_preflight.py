@@ -1,4 +1,4 @@
-"""`sluice preflight`, against doubles of everything that it asks."""
+"""`sluice preflight`, against doubles of every service that it calls."""
 
 import json
 from collections.abc import Callable
@@ -32,7 +32,7 @@ EXISTING = {
 
 @dataclass
 class Surroundings:
-    """What a deploy meets; sound unless a test breaks it."""
+    """The environment of a deploy. It is sound unless a test breaks it."""
 
     account: AwsAccount = field(default_factory=AwsAccount)
     sites: TreasureDataSites = field(default_factory=TreasureDataSites)
@@ -56,7 +56,7 @@ class Surroundings:
         return list(findings(Survey(self.plan, world, self.key, self.database)))
 
     def faults(self) -> list[tuple[str, str]]:
-        """Return what it calls a fault: what, and everything that it says of it."""
+        """Return its faults: what is faulty, and the whole message."""
         return [(one.what, f"{one.said} {one.advice}") for one in self.findings() if one.state == "fault"]
 
 
@@ -70,7 +70,7 @@ def here(tmp_path: Path) -> Surroundings:
 
 
 def build(folder: Path, machine: int) -> None:
-    """Put a library for a processor, by its number in ELF, where `sam build` does."""
+    """Put a library for a processor, given as its ELF machine number, where `sam build` does."""
     library = folder / "IngestFunction" / "orjson" / "orjson.so"
     library.parent.mkdir(parents=True, exist_ok=True)
     library.write_bytes(b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little"))
@@ -116,8 +116,8 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
 
 
 @pytest.mark.parametrize("name", SOUND)
-def test_nothing_is_invented(here: Surroundings, name: str) -> None:
-    """Where a deploy would succeed, no fault is reported."""
+def test_sound_surroundings_have_no_fault(here: Surroundings, name: str) -> None:
+    """A fault is reported only where the deploy would fail."""
     SOUND[name](here)
 
     assert [] == here.faults()
@@ -325,8 +325,8 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
 
 
 @pytest.mark.parametrize("name", SEEDED)
-def test_a_fault_is_named(here: Surroundings, name: str) -> None:
-    """What a deploy would fail at is reported once, with what to do, and nothing else is."""
+def test_a_fault_is_reported_with_its_remedy(here: Surroundings, name: str) -> None:
+    """Each cause of a failed deploy is reported once, and nothing else is."""
     seed, what, said = SEEDED[name]
     seed(here)
     ((found, told),) = here.faults()
@@ -335,21 +335,21 @@ def test_a_fault_is_named(here: Surroundings, name: str) -> None:
     assert said in told
 
 
-def test_all_faults_are_named_at_once(here: Surroundings) -> None:
-    """Whoever deploys corrects them together, not one failed deploy at a time."""
+def test_all_faults_are_reported_at_once(here: Surroundings) -> None:
+    """The operator can then fix them together instead of one failed deploy at a time."""
     names = ["right to create roles", "failed first deploy", "reserved concurrency", "shards", "zone not delegated",
              "topic missing", "key of another site", "build for another processor", "certificate missing"]  # fmt: skip
     for name in names:
         SEEDED[name][0](here)
 
-    # A stack that is there has its shards and concurrency already; those are looked at for new ones.
+    # An existing stack already has its shards and concurrency, so only a new one is checked for them.
     assert {SEEDED[name][1] for name in names} - {"stream", "concurrency"} == {
         what for what, _ in here.faults()
     }
 
 
-def test_a_new_account_is_told_its_limits(here: Surroundings) -> None:
-    """Ten concurrent invocations, and no CloudFront yet: the deploy may succeed, so these are notes."""
+def test_limits_of_a_new_account_are_warnings(here: Surroundings) -> None:
+    """It has ten concurrent invocations and no access to CloudFront yet, but the deploy may succeed."""
     here.account.concurrency, here.account.distributions = 10, []
     notes = {one.what: one.advice for one in here.findings() if one.state == "warning"}
 
@@ -358,8 +358,8 @@ def test_a_new_account_is_told_its_limits(here: Surroundings) -> None:
     assert [] == here.faults()
 
 
-def test_what_may_not_be_looked_at_is_unknown(here: Surroundings) -> None:
-    """Missing rights to look are no fault of the deploy, and the rest is looked at."""
+def test_a_check_without_the_right_to_read_is_unknown(here: Surroundings) -> None:
+    """A missing read permission does not fail a deploy, and the other checks still run."""
     here.account.unreadable = {"SimulatePrincipalPolicy", "GetAccountSettings", "DescribeLimits"}
     unknown = {one.what for one in here.findings() if one.state == "unknown"}
 
@@ -367,8 +367,8 @@ def test_what_may_not_be_looked_at_is_unknown(here: Surroundings) -> None:
     assert [] == here.faults()
 
 
-def test_dns_that_does_not_answer_is_no_fault(here: Surroundings) -> None:
-    """The delegation is unknown then."""
+def test_the_delegation_is_unknown_if_dns_does_not_answer(here: Surroundings) -> None:
+    """A resolver that is down proves nothing about the zone."""
     here.given(**DOMAIN)
     here.dns.lookup = lambda _name, _kind: None  # type: ignore[method-assign]  # a resolver that is away
     (found,) = (one for one in here.findings() if one.what == "delegation")
@@ -376,16 +376,16 @@ def test_dns_that_does_not_answer_is_no_fault(here: Surroundings) -> None:
     assert "unknown" == found.state
 
 
-def test_a_finding_is_one_line(here: Surroundings) -> None:
-    """Whatever was found, with what to do."""
+def test_each_finding_is_one_line(here: Surroundings) -> None:
+    """The line includes the remedy."""
     for name in SEEDED:
         SEEDED[name][0](here)
 
     assert [] == [one.line for one in here.findings() if "\n" in one.line or len(one.line) > 700]
 
 
-def test_it_asks_for_nothing_that_the_policy_does_not_allow(here: Surroundings) -> None:
-    """Its own calls are in the deployer's policy."""
+def test_the_deployer_s_policy_allows_exactly_the_preflight_s_calls(here: Surroundings) -> None:
+    """An operator who may deploy may run the preflight too."""
     here.given(**EXISTING, **DOMAIN, **SDK, AlarmTopicArn=TOPIC, TdApiKeySecretArn=SECRET)
     here.account.secrets[SECRET] = {"SecretString": TD_KEY}
     here.key = ""
@@ -397,8 +397,8 @@ def test_it_asks_for_nothing_that_the_policy_does_not_allow(here: Surroundings) 
     assert set(deployer.PREFLIGHT) == asked
 
 
-def test_the_plan_is_what_sam_would_deploy(tmp_path: Path) -> None:
-    """The section's name, region and parameters; options replace them as they do for sam."""
+def test_the_plan_matches_what_sam_would_deploy(tmp_path: Path) -> None:
+    """Stack name, region and parameters come from the section of samconfig.toml. Options override them."""
     config = tmp_path / "samconfig.toml"
     config.write_text(
         "version = 0.1\n[prod.global.parameters]\nstack_name = 'sluice-prod'\nparameter_overrides = 'Stage=prod A=\"b c\"'\n"
@@ -422,14 +422,14 @@ def test_the_plan_is_what_sam_would_deploy(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("environment", ["default", "dev", "stg", "prod"])
 def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: str) -> None:
-    """They can be deployed to a sound account as they are."""
+    """A sound account can deploy them unchanged."""
     here.plan = replace(planned(ROOT / "samconfig.toml", environment, REGION, "", ""), build=here.plan.build)
 
     assert [] == here.faults()
 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One object, and the exit code tells whether there is a fault."""
+    """It prints a single object, and exits with 3 if there is a fault."""
     monkeypatch.setattr(preflight, "RealSite", here.sites.site)
     monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
@@ -454,8 +454,8 @@ class _Session:
         return self._account.client(service, region_name)
 
 
-def test_the_policies_allow_what_the_template_creates_and_no_more() -> None:
-    """Every type of resource has its actions, and no action is for a type that no stack has."""
+def test_the_policies_cover_the_template_s_resource_types_and_no_others() -> None:
+    """Each type of resource in the template has its actions. No action is for any other type."""
     types = set(sluice_template().all_types())
 
     assert types == deployer.TYPES.keys()
@@ -469,8 +469,8 @@ def test_the_policies_allow_what_the_template_creates_and_no_more() -> None:
 
 
 @pytest.mark.parametrize("part", deployer.PARTS)
-def test_a_policy_fits_into_a_managed_one(part: str) -> None:
-    """AWS counts 6,144 characters without white space; and no policy allows every action of a service."""
+def test_each_policy_fits_the_limit_of_a_managed_policy(part: str) -> None:
+    """AWS allows 6,144 characters, not counting white space. No policy allows all actions of a service."""
     found = deployer.policy(part)
     actions = [action for one in found["Statement"] for action in one["Action"]]
 

@@ -1,4 +1,4 @@
-"""`sluice redrive`: what its options select, and that its sums add up."""
+"""`sluice redrive`: what its options select and what it counts."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -15,7 +15,7 @@ EVERYTHING = [state.value for state in ASIDE]
 
 
 def parked(*tables: str, rows: int = 4) -> Delivery:
-    """Return a delivery whose account ill has rows that are parked, by table."""
+    """Return a delivery with parked rows of the account `ill` in each table."""
     made = Delivery()
     made.map(ill="ill", shop="shop")
     fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database="ill", status=429, retry_after=100)
@@ -36,13 +36,13 @@ def parked(*tables: str, rows: int = 4) -> Delivery:
 
 
 def redrive(made: Delivery, **event: Any) -> Mapping[str, Any]:
-    """Invoke the redrive; return what became of rows, where anything did."""
+    """Invoke the redrive and return its counts that are not zero."""
     answer = made.invoke_redrive({"kinds": EVERYTHING} | event)
     return {name: count for name, count in answer.items() if count and name != "complete"}
 
 
-def test_a_row_is_delivered_or_a_dead_letter() -> None:
-    """Of what was parked, one table is refused; a dead letter that is refused again is kept."""
+def test_parked_rows_are_delivered_or_become_dead_letters() -> None:
+    """Treasure Data refuses one of the two tables. Dead letters that it refuses again are kept."""
     made = parked("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
 
@@ -50,24 +50,24 @@ def test_a_row_is_delivered_or_a_dead_letter() -> None:
     assert {"kept": 4} == redrive(made)
 
 
-def test_halves_count_as_what_became_of_them() -> None:
-    """A chunk that is too large is divided; a row that is too large is a dead letter."""
+def test_each_half_of_a_split_chunk_counts_by_its_own_outcome() -> None:
+    """A chunk that is too large is split. A single row that is too large becomes a dead letter."""
     made = parked("views", rows=5)
     made.td.settings = replace(made.td.settings, largest_import=400)
 
     assert {"delivered": 4, "dead": 1} == redrive(made)
 
 
-def test_halves_that_are_delivered_count_once() -> None:
-    """The entries of two halves that end alike become one."""
+def test_delivered_halves_count_once() -> None:
+    """The entries of two halves with the same outcome are merged."""
     made = parked("views")
     made.td.settings = replace(made.td.settings, largest_import=700)
 
     assert {"delivered": 4} == redrive(made)
 
 
-def test_halves_that_are_dropped_count_once() -> None:
-    """Their entries become one, under the name of what they are halves of."""
+def test_dropped_halves_count_once() -> None:
+    """Their entries are merged under the name of the chunk that was split."""
     made = parked("views", rows=2)
     made.td.settings = replace(made.td.settings, largest_import=10)
 
@@ -75,8 +75,8 @@ def test_halves_that_are_dropped_count_once() -> None:
     assert {"dropped": 2} == redrive(made, kinds=["dead_letter"], decision="drop")
 
 
-def test_halves_that_are_not_selected_any_more_are_kept() -> None:
-    """A dead letter that turns out to be too large is parked in halves, which the schedule sends."""
+def test_halves_outside_the_selection_are_kept() -> None:
+    """A dead letter that is too large is split into parked halves, which the scheduled redrive sends."""
     made = parked("views")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
     redrive(made)
@@ -87,16 +87,16 @@ def test_halves_that_are_not_selected_any_more_are_kept() -> None:
     assert {"delivered": 4} == redrive(made)
 
 
-def test_what_is_not_reached_or_fails_is_kept() -> None:
-    """A database that fails still, and one whose breaker lets one span at a time try it."""
+def test_rows_of_a_database_that_still_fails_are_kept() -> None:
+    """They count as kept whether they were tried or the breaker let only another span try."""
     made = parked("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
 
     assert {"kept": 8} == redrive(made)
 
 
-def test_what_a_person_drops_is_counted() -> None:
-    """Dead letters and rows in doubt go; what is parked is not theirs to decide."""
+def test_dropped_dead_letters_are_counted() -> None:
+    """Afterwards nothing is left to redrive, and the bucket is empty."""
     made = parked("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
     redrive(made)
@@ -116,8 +116,8 @@ def test_what_a_person_drops_is_counted() -> None:
         ("--edit --json", "--edit is interactive and works on dead letters"),
     ],
 )
-def test_options_that_do_not_go_together_are_refused(sluice: Sluice, options: str, said: str) -> None:
-    """It ends with 2 and says what would."""
+def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: str, said: str) -> None:
+    """The command exits with 2 and says which combination works."""
     result = sluice.run(f"redrive --local {options}")
 
     assert (2, True) == (result.exit_code, said in result.stderr)

@@ -1,4 +1,4 @@
-"""What takes long is got in the background, only so often, and only while somebody asks."""
+"""Values that are slow to read are refreshed in the background, on demand and at a limited rate."""
 
 from collections.abc import Callable
 
@@ -8,7 +8,7 @@ from ops.refreshed import Reading, Refreshed
 
 
 class Source:
-    """What is read; it takes some time."""
+    """A source that takes some time to read."""
 
     def __init__(self, clock: ManualClock, seconds: float = 0.0) -> None:
         self.clock = clock
@@ -26,12 +26,12 @@ class Source:
 
 
 def made(source: Source, **more: float) -> Refreshed[int]:
-    """Return a value that is got in line, at most every 5 seconds."""
+    """Return a value that is refreshed synchronously, at most every 5 seconds."""
     return Refreshed(source.get, 5.0, source.clock, start=lambda job: job(), **more)
 
 
-def test_a_value_is_got_again_when_it_is_old() -> None:
-    """Until then the last one is returned."""
+def test_a_value_is_refreshed_when_it_is_old() -> None:
+    """Until then the last value is returned."""
     source = Source(ManualClock())
     value = made(source)
     first = source.clock.now()
@@ -43,8 +43,8 @@ def test_a_value_is_got_again_when_it_is_old() -> None:
     assert Reading(2, first + 5.5) == value.latest()
 
 
-def test_a_value_that_takes_long_is_got_less_often() -> None:
-    """Getting it takes at most its share of the time."""
+def test_a_slow_value_is_refreshed_less_often() -> None:
+    """Reading takes at most the given share of the time."""
     source = Source(ManualClock(), seconds=2.0)
     value = made(source, share=0.05)
     value.latest()
@@ -57,8 +57,8 @@ def test_a_value_that_takes_long_is_got_less_often() -> None:
     assert 2 == source.reads
 
 
-def test_one_run_at_a_time() -> None:
-    """Many pages ask; the answer comes at once."""
+def test_only_one_refresh_runs_at_a_time() -> None:
+    """Many pages may ask for the value, and none of them waits for the refresh."""
     source, jobs = Source(ManualClock()), list[Callable[[], None]]()
     value = Refreshed(source.get, 5.0, source.clock, start=jobs.append)
     assert [Reading(), Reading()] == [value.latest(), value.latest()]
@@ -68,8 +68,8 @@ def test_one_run_at_a_time() -> None:
     assert 1 == value.latest().value
 
 
-def test_an_old_value_stays_beside_the_error() -> None:
-    """The page says both, until it can be got again."""
+def test_the_old_value_is_kept_with_the_error() -> None:
+    """The page shows both until a refresh succeeds."""
     source = Source(ManualClock())
     value = made(source)
     before = value.latest()
@@ -83,8 +83,8 @@ def test_an_old_value_stays_beside_the_error() -> None:
     assert (3, "") == (value.latest().value, value.latest().error)
 
 
-def test_what_was_changed_is_looked_at_again() -> None:
-    """However young the value is."""
+def test_an_expired_value_is_refreshed() -> None:
+    """Its age does not matter: a page expires a value that it has changed."""
     source = Source(ManualClock())
     value = made(source)
     value.latest()
@@ -93,8 +93,8 @@ def test_what_was_changed_is_looked_at_again() -> None:
     assert 2 == value.latest().value
 
 
-def test_waiting_for_a_value_ends_when_it_is_there_or_the_time_is_up() -> None:
-    """A stack with a long history opens all the same."""
+def test_waiting_ends_with_the_first_value_or_at_the_timeout() -> None:
+    """The console therefore opens even if the stack has a long history."""
     source, jobs = Source(ManualClock()), list[Callable[[], None]]()
     slow = Refreshed(source.get, 5.0, source.clock, start=jobs.append)
     slow.wait(0.01)

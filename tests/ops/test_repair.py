@@ -1,4 +1,4 @@
-"""Rejected events in an editor: what is shown, and what is made of what was saved."""
+"""Rejected events in an editor: the text that is shown, and how the saved text is read."""
 
 import msgpack
 import pytest
@@ -16,14 +16,14 @@ ENTRY = Entry(State.REJECTED, rows=5, reason="missing_table", aside_at=AT, diges
 
 
 def batch(*texts: str, table: str = "", plan: TrackingPlan | None = None, message: str = "") -> RejectedBatch:
-    """Return rejected events, of five of which these are kept."""
+    """Return a batch of five rejected events. Copies of only these are kept."""
     key = ChunkKey(Group(Owner("shop"), table, "missing_table", is_rejected=True), 0)
     events = tuple(Original(AT, text, message) for text in texts)
     return RejectedBatch(SetAsideChunk(span(), key, ENTRY), events, plan)
 
 
 def test_each_event_is_a_line_with_its_number() -> None:
-    """Under a heading that says whose they are, and why they were rejected."""
+    """A heading gives their account and table and why they were rejected."""
     lines = text_of([batch('{"a": 1}', '{"a": 2}'), batch("7", table="views")]).splitlines()
 
     shown = [line for line in lines if line and not line.startswith("#")]
@@ -32,23 +32,23 @@ def test_each_event_is_a_line_with_its_number() -> None:
 
 
 def test_originals_are_shown_on_one_line() -> None:
-    """Whatever they are: JSON over several lines, or bytes that are not text."""
+    """This holds for JSON over several lines and for bytes that are not UTF-8."""
     kept = ((AT, b'{"a":\n 1}', "a\n message"), (AT, b"\xff \n x"))
     payload = b"".join(map(msgpack.packb, kept))
 
     assert [(AT, '{"a": 1}', "a message"), (AT, "\ufffd x", "")] == originals(payload)
 
 
-def test_the_message_is_above_its_events() -> None:
-    """Once, until another follows."""
+def test_a_message_is_shown_above_its_events() -> None:
+    """Consecutive events with the same message share one line for it."""
     events = [Original(AT, f'{{"a": {number}}}', message) for number, message in enumerate("xxy")]
 
     assert ["# x", '1 {"a": 0}', '2 {"a": 1}', "# y", '3 {"a": 2}'] == list(lines(events, "123"))
     assert ["# x", '{"a": 0}', '{"a": 1}', "# y", '{"a": 2}'] == list(lines(events))
 
 
-def test_changed_events_are_sent() -> None:
-    """Of a batch with a change all that is left; what is deleted, and what was never kept, is given up."""
+def test_a_batch_with_a_changed_event_is_sent() -> None:
+    """All of its remaining events are sent. Deleted events and events without a copy are given up."""
     batches = [batch('{"a": 1}', '{"a": 2}'), batch('{"a": 3}')]
 
     [one] = read(batches, '1.2 {"table": "views", "a": 2}\n2.1 {"a": 3}')
@@ -57,8 +57,8 @@ def test_changed_events_are_sent() -> None:
     assert {"chain", "after", "chunk", "events"} == one.event["repair"].keys()
 
 
-def test_without_a_change_nothing_is_sent() -> None:
-    """Also where lines were deleted."""
+def test_a_batch_without_a_changed_event_is_not_sent() -> None:
+    """Deleting lines is not a change."""
     batches = [batch('{"a": 1}', '{"a": 2}')]
 
     assert [] == read(batches, text_of(batches))
@@ -76,8 +76,8 @@ def test_without_a_change_nothing_is_sent() -> None:
         ("1.1 {", "line 1: this is not JSON"),
     ],
 )
-def test_a_mistake_is_named(line: str, why: str) -> None:
-    """By its line."""
+def test_a_mistake_in_the_saved_text_is_reported(line: str, why: str) -> None:
+    """The error gives the line, so that the operator can correct it in the editor."""
     with pytest.raises(MistakeError, match=why):
         read([batch('{"a": 1}')], line)
 
@@ -107,8 +107,8 @@ PLAN = {
         ('{"table":"orders"}', "line 1: the tracking plan has no such table"),
     ],
 )
-def test_what_the_plan_still_rejects_is_named(text: str, why: str) -> None:
-    """In quarantine a repaired event has to fit the plan, like any other; where it only observes, it has not."""
+def test_an_event_that_the_plan_still_rejects_is_reported(text: str, why: str) -> None:
+    """A repaired event must fit a plan in quarantine mode, but not one in observe mode."""
     quarantine, observe = (TrackingPlan.parse(PLAN | {"mode": mode}) for mode in ("quarantine", "observe"))
 
     with pytest.raises(MistakeError, match=why):
@@ -116,8 +116,8 @@ def test_what_the_plan_still_rejects_is_named(text: str, why: str) -> None:
     assert 1 == len(read([batch("{}", plan=observe)], f"1.1 {text}"))
 
 
-def test_a_repair_need_not_have_what_no_copy_has() -> None:
-    """What the ingest adds to a row, and what the plan drops or hashes."""
+def test_a_repair_need_not_have_columns_that_no_copy_has() -> None:
+    """These are the columns that the ingest adds and those that the plan drops or hashes."""
     plan = TrackingPlan.parse(PLAN | {"mode": "quarantine"})
 
     assert 1 == len(read([batch("{}", plan=plan)], '1.1 {"table":"views","amount":5}'))
