@@ -1,4 +1,4 @@
-"""A replay of shards, over streams in memory."""
+"""Replays of shards of in-memory streams."""
 
 import tracemalloc
 from collections.abc import Callable
@@ -21,7 +21,7 @@ EVERYTHING = Stretch(Border(), Border())
 
 
 def ignore(_: Progressing) -> None:
-    """Hear of progress."""
+    """Ignore progress."""
 
 
 def stream_of(delivery: Delivery) -> StreamReader:
@@ -36,7 +36,7 @@ def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]
 
 
 def delivered(*event_ids: str) -> Delivery:
-    """Return a delivery of one record per event, an hour apart, all of them in Treasure Data, and an hour later."""
+    """Return a delivery with one delivered record per event, an hour apart, one hour after the last."""
     made = Delivery()
     made.map(shop="shop")
     for event_id in event_ids:
@@ -46,8 +46,8 @@ def delivered(*event_ids: str) -> Delivery:
     return made
 
 
-def test_what_the_ledger_has_as_delivered_is_passed_over() -> None:
-    """A replay of everything, however often, sends nothing."""
+def test_rows_that_the_ledger_has_as_delivered_are_skipped() -> None:
+    """A replay of everything sends nothing, however often it runs."""
     delivery = delivered("a", "b", "c")
 
     for _ in range(2):
@@ -55,8 +55,8 @@ def test_what_the_ledger_has_as_delivered_is_passed_over() -> None:
     assert ["a", "b", "c"] == delivery.ids("shop", "views")
 
 
-def test_what_the_mapping_has_skipped_is_delivered() -> None:
-    """Records that nobody has planned are sent, beside those that were."""
+def test_records_that_the_event_source_skipped_are_delivered() -> None:
+    """Records that were never planned are sent. Those that were delivered are not sent again."""
     delivery = delivered()
     for event_id in ("a", "b", "c"):
         delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
@@ -68,8 +68,8 @@ def test_what_the_mapping_has_skipped_is_delivered() -> None:
     assert ["a", "b", "c"] == sorted(delivery.ids("shop", "views"))
 
 
-def test_a_forced_replay_of_an_hour_restores_it_alone() -> None:
-    """What lies between the two times goes out once more, and once only."""
+def test_a_forced_replay_of_an_hour_restores_only_that_hour() -> None:
+    """Rows between the two times are sent once more, and only once under the same tag."""
     delivery = delivered("a", "b", "c")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
     hour = Stretch(Border(at=START + 3600), Border(at=START + 7200), ForcedReplay("lost"))
@@ -82,8 +82,8 @@ def test_a_forced_replay_of_an_hour_restores_it_alone() -> None:
 @pytest.mark.parametrize(
     ("first", "last", "expected"), [(1, 2, ["b", "c"]), (0, 0, ["a"]), (2, 3, ["c", "d"])]
 )
-def test_sequence_numbers_are_borders_too(first: int, last: int, expected: list[str]) -> None:
-    """A stretch by sequence numbers includes both of them."""
+def test_sequence_numbers_can_be_the_borders(first: int, last: int, expected: list[str]) -> None:
+    """The stretch includes both records."""
     delivery = delivered("a", "b", "c", "d")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
     numbers = [int(record["SequenceNumber"]) for record in delivery.records()]
@@ -94,8 +94,8 @@ def test_sequence_numbers_are_borders_too(first: int, last: int, expected: list[
     assert expected == delivery.ids("shop", "views")
 
 
-def test_what_the_worker_does_not_settle_is_handed_to_it_again() -> None:
-    """The replay goes on from the lowest number that the worker reports, with pauses while nothing moves."""
+def test_records_that_the_worker_does_not_settle_are_sent_to_it_again() -> None:
+    """The replay continues at the lowest number that the worker reports, and pauses if that does not advance."""
     delivery = delivered("a", "b", "c")
     numbers = [record["SequenceNumber"] for record in delivery.records()]
     asked: list[list[str]] = []
@@ -111,8 +111,8 @@ def test_what_the_worker_does_not_settle_is_handed_to_it_again() -> None:
     assert delivery.clock.now() > before
 
 
-def test_a_worker_that_holds_for_long_ends_the_replay() -> None:
-    """After minutes without progress it says so, and knows from where to go on."""
+def test_a_worker_that_holds_for_minutes_ends_the_replay() -> None:
+    """The error says for how long it held, and the progress says where to continue."""
     delivery = delivered("a", "b")
     number = delivery.records()[0]["SequenceNumber"]
     progress: list[Progressing] = []
@@ -124,8 +124,8 @@ def test_a_worker_that_holds_for_long_ends_the_replay() -> None:
     assert (0, number) == (progress[-1].records, progress[-1].next)
 
 
-def test_a_stretch_that_has_expired_is_refused() -> None:
-    """A time before the retention, or a number whose record is gone, is an error that names what is kept."""
+def test_an_expired_stretch_is_rejected() -> None:
+    """The error for a time or a sequence number names the oldest that is still on the stream."""
     delivery = delivered("a", "b", "c")
     number = int(delivery.records()[0]["SequenceNumber"])
     delivery.clock.sleep(22 * 3600)
@@ -140,8 +140,8 @@ def test_a_stretch_that_has_expired_is_refused() -> None:
     stream.check(Border(at=START + 3600))
 
 
-def test_reading_ends_where_the_stream_was_when_it_began() -> None:
-    """Records that come meanwhile are left to the live worker: a replay ends however busy the stream is."""
+def test_reading_ends_at_the_end_of_the_stream_as_it_was_at_the_start() -> None:
+    """Later records are left to the live worker, so a replay ends however busy the stream is."""
     delivery = delivered("a", "b")
     read = []
     for answer in stream_of(delivery).read(SHARD, Border(), Border()):
@@ -152,8 +152,8 @@ def test_reading_ends_where_the_stream_was_when_it_began() -> None:
     assert 2 == len(read)
 
 
-def test_batches_fit_an_event() -> None:
-    """No batch is larger than what Lambda takes, and none is empty."""
+def test_batches_fit_into_an_event() -> None:
+    """No batch is larger than Lambda's limit, and none is empty."""
     kinesis = MemoryKinesis(ManualClock().now)
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     for index in range(40):
@@ -168,7 +168,7 @@ def test_batches_fit_an_event() -> None:
 
 
 def test_memory_does_not_grow_with_the_stretch() -> None:
-    """A stretch of many batches takes no more memory than a few of them."""
+    """A stretch of many batches needs no more memory than a few batches."""
     kinesis = MemoryKinesis(ManualClock().now)
     kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     data = b"x" * 700
@@ -187,8 +187,8 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
     assert peak < 80_000_000
 
 
-def test_ctrl_c_says_how_to_go_on(capsys: pytest.CaptureFixture[str]) -> None:
-    """The commands that it prints begin where the worker has settled everything, and name tag and shard."""
+def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each names its shard and the tag, and begins at the first record that the worker has not settled."""
     delivery = delivered("a", "b")
     numbers = [record["SequenceNumber"] for record in delivery.records()]
     answers = [{"batchItemFailures": [{"itemIdentifier": numbers[1]}]}]

@@ -1,4 +1,4 @@
-"""Which rights a command needs is what it asks AWS for."""
+"""The rights listed for each command match its calls to AWS."""
 
 import gzip
 import json
@@ -65,12 +65,12 @@ LINES = {
     "status": ["status", "status --all", "status --complete"],
     "wait": ["wait --account app --table rights --until 3h --timeout 1s"],
 }
-"""Of each command the lines that make it ask for everything."""
+"""The command lines that make each command use all of its rights."""
 
 
 @pytest.fixture
 def stack(sluice: Sluice) -> Iterator[Deployed]:
-    """The local stack, taken for a deployed one, with a dead letter and a row that is parked."""
+    """The local stack, presented as a deployed one, with a dead letter and a parked row."""
     sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
     if not _has_dead_letter(sluice):
         sluice.produce("nobody_yet", "rights", "a")
@@ -85,7 +85,7 @@ def stack(sluice: Sluice) -> Iterator[Deployed]:
 
 @contextmanager
 def archived(sluice: Sluice) -> Iterator[None]:
-    """Let the archive have a record of a fortnight ago, of a stream of which nothing else is left."""
+    """Give the archive one record from two weeks ago, the only one left of its shard."""
     made, then = sluice.stack.resources, time.time() - 14 * 86_400
     moment = round(then * 1000)
     hour = datetime.fromtimestamp(then, UTC).strftime("%Y-%m-%dT%H")
@@ -102,7 +102,7 @@ def archived(sluice: Sluice) -> Iterator[None]:
 
 @contextmanager
 def parked(sluice: Sluice) -> Iterator[None]:
-    """Let the ledger say for a while that a row is parked, and that an event of which no copy is kept was rejected."""
+    """Give the ledger a parked row and a rejected event without a copy, for a while."""
     made, owner = sluice.stack.resources, Owner("nobody_yet")
     dynamodb, group = made.client("dynamodb"), Group(owner, "rights")
     ledger = Ledger(
@@ -124,7 +124,7 @@ def parked(sluice: Sluice) -> Iterator[None]:
 
 
 def _is_expected(said: str) -> bool:
-    """Tell whether a command stopped after it had asked for everything."""
+    """Return whether a command failed only after it had used all of its rights."""
     return any(
         part in said for part in ("has no records in this range", "not found since", "no copies of these")
     )
@@ -136,10 +136,10 @@ def _has_dead_letter(sluice: Sluice) -> bool:
 
 @pytest.mark.xdist_group("ops")
 @pytest.mark.parametrize("command", RIGHTS)
-def test_a_command_asks_for_what_is_listed(
+def test_a_command_uses_exactly_its_listed_rights(
     stack: Deployed, sluice: Sluice, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Neither more, which nobody would have the right to, nor less, which nobody would need it for."""
+    """An unlisted right would be missing from the policies, and an unused one would be granted for nothing."""
     exported = sluice.run("accounts export --local").stdout
     (tmp_path / "accounts.yaml").write_text(f"{exported}\nextra: {{database: extra}}\n")
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
@@ -160,7 +160,7 @@ def test_a_command_asks_for_what_is_listed(
     stack.calls.clear()
     with stack.as_old_as(
         days=1 if command == "status" else 0
-    ):  # the stream's own count has closed windows then
+    ):  # a day later, the windows of the stream's own count are closed
         results = [stack.run(line.format(**places).split()) for line in LINES[command]]
     made = sluice.stack.resources
     made.client("secretsmanager").put_secret_value(
@@ -172,8 +172,8 @@ def test_a_command_asks_for_what_is_listed(
     assert sorted(set(RIGHTS[command]) - UNASKED) == sorted(set(stack.calls))
 
 
-def test_every_command_on_a_stack_is_listed() -> None:
-    """None is forgotten, and every one has lines that try it."""
+def test_every_command_with_a_stack_option_is_listed() -> None:
+    """Each has its rights and the command lines that exercise them."""
     assert sorted(set(_on_stacks(main)) - OWNERS) == sorted(RIGHTS) == sorted(LINES)
     assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)
 
@@ -186,8 +186,8 @@ def _on_stacks(group: click.Group, path: str = "") -> Iterator[str]:
             yield f"{path}{name}"
 
 
-def test_a_policy_allows_its_commands_and_no_more() -> None:
-    """Actions stand by their resources; who watches can write nothing and invoke nothing."""
+def test_a_policy_allows_its_commands_and_nothing_else() -> None:
+    """The role `watch` cannot write, invoke functions or read secrets."""
     for commands in ROLES.values():
         allowed = {action for one in policy(commands)["Statement"] for action in one["Action"]}
         assert allowed == {right.partition(" ")[0] for command in commands for right in RIGHTS[command]}
@@ -196,8 +196,8 @@ def test_a_policy_allows_its_commands_and_no_more() -> None:
     assert not any(word in watching for word in ("Put", "Delete", "Update", "Invoke", "Secret"))
 
 
-def test_a_policy_names_outputs_of_the_stack() -> None:
-    """What is to be filled in is found there."""
+def test_the_placeholders_of_a_policy_are_outputs_of_the_stack() -> None:
+    """The administrator finds each value there."""
     named = {part.partition(">")[0] for part in json.dumps(policy(RIGHTS)).split("<")[1:]}
 
     assert named <= set(template()["Outputs"])

@@ -1,4 +1,4 @@
-"""The browser SDK: what a page carries of it, and how it is published."""
+"""The browser SDK: its snippet, and how it is published."""
 
 import json
 from pathlib import Path
@@ -20,11 +20,11 @@ from tests.support.sluice import Sluice
 pytestmark = pytest.mark.xdist_group("ops")
 
 SNIPPET = "<script>\nsluice('init',{endpoint:'{{endpoint}}',key:'{{key}}',auto:true});\n</script>\n<script src=\"{{sdk}}/0.1.0/sluice.js\"></script>\n"
-"""As the SDK's build writes it, but shorter."""
+"""A short form of the snippet that the SDK's build writes."""
 
 
 def built(folder: Path, script: str = "first") -> Build:
-    """Write what a build makes, and return it."""
+    """Write the files of a build and return it."""
     files = {
         name: {"path": f"0.1.0/{name}", "bytes": 5, "gzip": 5, "integrity": "sha384-x"}
         for name in ("sluice.js", "sluice.mjs")
@@ -40,16 +40,16 @@ def built(folder: Path, script: str = "first") -> Build:
 
 @pytest.fixture
 def s3() -> MemoryS3:
-    """A bucket that is empty."""
+    """An empty bucket."""
     client = MemoryS3()
     client.create_bucket(Bucket="scripts")
     return client
 
 
-def test_scripts_are_published_for_ever_and_what_tells_of_them_for_minutes(
+def test_scripts_are_cached_for_ever_and_the_files_that_point_to_them_for_minutes(
     s3: MemoryS3, tmp_path: Path
 ) -> None:
-    """Each script stands under its version and under `latest`, with a type that browsers run; the snippet comes last."""
+    """Each script is published under its version and under `latest`, as JavaScript. The snippet is uploaded last."""
     put = publish(s3, "scripts", objects(built(tmp_path)))
     served = {key: one.headers for key, one in s3.objects("scripts").items()}
     script = "text/javascript; charset=utf-8"
@@ -62,16 +62,16 @@ def test_scripts_are_published_for_ever_and_what_tells_of_them_for_minutes(
     assert FOR_EVER == "public, max-age=31536000, immutable"
 
 
-def test_publishing_again_puts_no_version_a_second_time(s3: MemoryS3, tmp_path: Path) -> None:
-    """What never changes is left alone."""
+def test_publishing_again_does_not_upload_the_version_again(s3: MemoryS3, tmp_path: Path) -> None:
+    """The files of a version never change, so only the others are uploaded."""
     made = objects(built(tmp_path))
     publish(s3, "scripts", made)
 
     assert [one.key for one in made if not one.is_fixed] == publish(s3, "scripts", made)
 
 
-def test_a_version_that_is_published_is_never_overwritten(s3: MemoryS3, tmp_path: Path) -> None:
-    """Other bytes under the same version would break the integrity of pages; the version must be raised first."""
+def test_a_published_version_is_never_overwritten(s3: MemoryS3, tmp_path: Path) -> None:
+    """Different bytes would not match the integrity hashes in pages. The version must be raised first."""
     publish(s3, "scripts", objects(built(tmp_path)))
 
     with pytest.raises(Failure, match=r"0\.1\.0/sluice\.js is already published with different content"):
@@ -81,14 +81,14 @@ def test_a_version_that_is_published_is_never_overwritten(s3: MemoryS3, tmp_path
     }
 
 
-def test_a_build_that_is_not_there_is_said_so(tmp_path: Path) -> None:
-    """Who has not built the SDK is told how."""
+def test_a_missing_build_is_reported(tmp_path: Path) -> None:
+    """The error says how to build the SDK."""
     with pytest.raises(Failure, match="the browser SDK is not built: run `make sdk`"):
         Build(tmp_path)
 
 
-def test_the_snippet_names_endpoint_key_host_and_table() -> None:
-    """Everything that the page needs is filled in; the table of page views only where it is another."""
+def test_the_snippet_contains_endpoint_key_host_and_table() -> None:
+    """The table of page views is included only if it is not the default."""
     usual = browser_sdk.snippet(SNIPPET, endpoint="https://e", key="shop.k1.x", host="https://s")
     other = browser_sdk.snippet(
         SNIPPET, endpoint="https://e", key="shop.k1.x", host="https://s", table="visits"
@@ -104,7 +104,7 @@ def test_the_snippet_names_endpoint_key_host_and_table() -> None:
 
 
 def test_the_local_page_serves_the_scripts(tmp_path: Path) -> None:
-    """A script lies where hosting has it, and any page may check its integrity."""
+    """A script has the same path as on the stack's hosting. CORS lets any page check its integrity."""
     built(tmp_path)
     client = Client(Beside(Website("", {}), tmp_path))
     answer = client.get("/sdk/0.1.0/sluice.js")
@@ -115,10 +115,8 @@ def test_the_local_page_serves_the_scripts(tmp_path: Path) -> None:
     assert 404 == client.get("/sdk/0.1.0/other.js").status_code
 
 
-def test_publishing_to_a_stack_and_issuing_a_key_give_the_same_snippet(
-    sluice: Sluice, tmp_path: Path
-) -> None:
-    """`sdk publish` fills the stack's bucket; then `keys issue` prints the snippet that stands there."""
+def test_sdk_publish_and_keys_issue_print_the_same_snippet(sluice: Sluice, tmp_path: Path) -> None:
+    """`sdk publish` fills the stack's bucket. `keys issue` then prints the snippet that is stored there."""
     built(tmp_path / "dist")
     s3 = sluice.stack.resources.client("s3")
     s3.create_bucket(Bucket="scripts")
@@ -148,8 +146,8 @@ def test_publishing_to_a_stack_and_issuing_a_key_give_the_same_snippet(
     assert "" == after["remark"]
 
 
-def test_a_stack_without_hosting_is_said_so(sluice: Sluice) -> None:
-    """There is nowhere to publish to; the local stack needs none."""
+def test_sdk_publish_is_rejected_for_a_stack_without_hosting(sluice: Sluice) -> None:
+    """The error names the missing output. The local stack serves the SDK itself, so it is a usage error there."""
     with deployed(sluice.stack) as stack:
         result = stack.run(["sdk", "publish"])
 

@@ -1,4 +1,4 @@
-"""What is set aside is found by the ledger's worklist, and read from the spans."""
+"""Set-aside chunks are found through the ledger's worklist and read from their spans."""
 
 from typing import Any
 
@@ -17,7 +17,7 @@ STRAY = ("dead_letter", "stray/views/0")
 
 @pytest.fixture(scope="module")
 def made() -> Delivery:
-    """A delivery with a span of which one table is parked and one refused, and, later, a span of dead letters alone."""
+    """A delivery with a span that has a parked and a dead chunk, and a later one that has only dead letters."""
     found = Delivery()
     found.map(ill="ill", shop="shop")
     found.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=422))
@@ -47,17 +47,17 @@ def made() -> Delivery:
         (ASIDE, {"since": START + 1800}, {STRAY}),
     ],
 )
-def test_chunks_are_selected(
+def test_chunks_can_be_selected(
     made: Delivery, states: set[State], selected: dict[str, Any], expected: set[tuple[str, str]]
 ) -> None:
-    """By state, account, table, reason and time, wherever the worklist has their spans."""
+    """State, account, table, reason and time select them from either part of the worklist."""
     found = chunks(made.ledger, Selection(tuple(states), **selected))
 
     assert expected == {(one.entry.state.value, one.key.name) for one in found}
 
 
-def test_the_worklist_may_name_a_span_twice(made: Delivery) -> None:
-    """A span that moves to the dead letters while the worklist is read counts once."""
+def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:
+    """This happens if a span moves to the dead letters while the worklist is read."""
     listed = list(made.ledger.worklist(dead=False))
 
     class Moving:
@@ -72,6 +72,6 @@ def test_the_worklist_may_name_a_span_twice(made: Delivery) -> None:
     assert sorted(found) == sorted(set(found))
 
 
-def test_every_state_that_is_set_aside_has_a_name() -> None:
-    """On the command line and in `sluice status`."""
+def test_every_set_aside_state_has_a_kind() -> None:
+    """The command line and `sluice status` name states by their kinds."""
     assert ASIDE | {State.REJECTED} == set(KINDS.values())

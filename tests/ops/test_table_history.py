@@ -1,4 +1,4 @@
-"""When tables had rows, from the spans."""
+"""When tables received rows, according to the spans."""
 
 from ops.table_history import History, TableHistory
 from worker.chain import ChainId
@@ -10,13 +10,13 @@ CHAIN = ChainId("events", "1", "shardId-000000000000")
 
 
 def span(age: float, rows: int, *, key_id: str = "", chain: ChainId = CHAIN) -> Span:
-    """Return a span of one table that was planned so many seconds ago."""
+    """Return a span with rows of one table that was planned `age` seconds ago."""
     counts = {Group(Owner("shop", key_id), "views"): rows}
     return Span(chain, START, START, START, round((NOW - age) * 1000), {}, Cut(1, 1), counts, records=2)
 
 
-def test_rows_are_counted_by_when_they_were_planned() -> None:
-    """Rows of a revoked key belong to the table too."""
+def test_rows_count_in_the_hour_in_which_they_were_planned() -> None:
+    """Rows of a revoked key count for the table too."""
     history = History(NOW, NOW - 7200)
     for one in (span(100_000, 5), span(7000, 7), span(60, 1), span(10, 2, key_id="k9")):
         history.add(one)
@@ -26,8 +26,8 @@ def test_rows_are_counted_by_when_they_were_planned() -> None:
     assert (10, 6) == (history.rows, history.records)
 
 
-def test_what_is_sent_again_was_not_received_again() -> None:
-    """A forced replay's spans do not count."""
+def test_spans_of_a_forced_replay_do_not_count() -> None:
+    """Their rows are sent again but were received only once."""
     history = History(NOW, 0.0)
     history.add(span(10, 4, chain=CHAIN.forced("tag")))
 
@@ -35,16 +35,16 @@ def test_what_is_sent_again_was_not_received_again() -> None:
     assert 0 == history.rows
 
 
-def test_a_clock_behind_the_workers_counts_as_now() -> None:
-    """The span is from the future."""
+def test_a_span_from_the_future_counts_as_planned_now() -> None:
+    """The clock of this machine may be behind the worker's."""
     history = History(NOW, 0.0)
     history.add(span(-30, 4))
 
     assert (4, 4) == (history.tables["shop", "views"].recent, history.tables["shop", "views"].hours[-1])
 
 
-def test_rejected_events_are_no_rows() -> None:
-    """They were not received."""
+def test_rejected_events_are_not_rows() -> None:
+    """They do not count as received."""
     history = History(NOW, 0.0)
     counts = {
         Group(Owner("shop"), "views"): 2,
