@@ -1,4 +1,4 @@
-"""One local stack for nearly all tests of the commands."""
+"""Fixtures: one local stack that nearly all tests of the commands share."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,14 +12,14 @@ from tests.support.sluice import Sluice
 
 @contextmanager
 def running(home: Path) -> Iterator[Sluice]:
-    """Run a stack, whose redrive is called by nobody else, and the command over it."""
+    """Run a local stack whose scheduled redrive is too rare to interfere, and yield the command for it."""
     with LocalStack(home / "stack", redrive_seconds=3600, parameters={"ParkAfterSeconds": "1"}) as stack:
         yield Sluice(stack, home)
 
 
 @pytest.fixture(scope="session")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """The stack of all tests, in which watermarks can be proved."""
+    """The stack that the tests share, with a marker on each shard so that watermarks can be proved."""
     with running(tmp_path_factory.mktemp("sluice")) as sluice:
         sluice.mark_shards()
         yield sluice
@@ -27,13 +27,13 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
 
 @pytest.fixture
 def sluice(shared: Sluice) -> Sluice:
-    """The command over the stack of all tests, with the accounts and secrets that it was made with."""
+    """The command for the shared stack, with its original accounts and secrets restored."""
     shared.restore()
     return shared
 
 
 @pytest.fixture
 def lone(tmp_path: Path) -> Iterator[Sluice]:
-    """The command over a stack in which no other test has left anything."""
+    """The command for a stack of its own, in which no other test left anything."""
     with running(tmp_path) as sluice:
         yield sluice

@@ -1,4 +1,4 @@
-"""received = delivered + set aside + in flight, from ledger, S3, stream and queue."""
+"""The balance: received = delivered + set aside + in flight, from the ledger, S3, the stream and the queue."""
 
 import tracemalloc
 from collections import Counter
@@ -52,7 +52,7 @@ IN_DOUBT, DEAD_LETTER, DROPPED, MISSING = (
 
 
 def rows(states: dict[State, int], unbacked: int = 0) -> Rows:
-    """Return rows by what became of them."""
+    """Return rows by their states."""
     return Rows(sum(states.values()), Counter(states), unbacked)
 
 
@@ -63,7 +63,7 @@ def accounting(
     queue_url: str = "",
     ledger: Ledger | None = None,
 ) -> Accounting:
-    """Return the accounting of a delivery; with an empty queue if none is given."""
+    """Return the accounting of a delivery, with an empty queue unless one is given."""
     if sqs is None:
         sqs = MemorySQS(delivery.clock.now)
         queue_url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
@@ -92,7 +92,7 @@ def put(delivery: Delivery, account: str = "shop", rows: int = 1, table: str = "
 
 
 def fail(delivery: Delivery, database: str, **fault: Any) -> None:
-    """Let imports into a database fail."""
+    """Make imports into a database fail."""
     delivery.td.faults.add(Fault(database=database, action=Action.IMPORT, **fault))  # type: ignore[attr-defined]  # the default source
 
 
@@ -104,15 +104,15 @@ def delivery() -> Delivery:
     return made
 
 
-def test_nothing_is_nothing(delivery: Delivery) -> None:
-    """An empty ledger and an empty stream add up to nothing."""
+def test_an_empty_stack_has_an_empty_balance(delivery: Delivery) -> None:
+    """With an empty ledger and an empty stream, every count is zero."""
     nothing = Unread(0, {delivery.wiring.shards.chain(support.SHARD): UnreadShard()})
 
     assert Balance({}, nothing, {}, 0, 0) == take(delivery)
 
 
-def test_counts_what_is_delivered_per_account_and_table(delivery: Delivery) -> None:
-    """Rows that Treasure Data took are delivered."""
+def test_counts_delivered_rows_per_account_and_table(delivery: Delivery) -> None:
+    """Rows that Treasure Data accepted count as delivered."""
     put(delivery, rows=3)
     put(delivery, rows=2)
     put(delivery, "blog", table="visits")
@@ -126,8 +126,8 @@ def test_counts_what_is_delivered_per_account_and_table(delivery: Delivery) -> N
     assert delivery.td.counts() == {"shop_db": {"pageviews": 5}, "blog_db": {"visits": 1}}
 
 
-def test_counts_what_is_unread_in_records(delivery: Delivery) -> None:
-    """Records behind the last span are counted on the stream, with the age of the oldest."""
+def test_counts_unread_records(delivery: Delivery) -> None:
+    """Records behind the last span count as waiting on the stream, with the age of the oldest one."""
     for _ in range(5):
         put(delivery, rows=7)
         delivery.clock.sleep(10)
@@ -140,8 +140,8 @@ def test_counts_what_is_unread_in_records(delivery: Delivery) -> None:
     )
 
 
-def test_counts_what_is_refused_as_dead_letters(delivery: Delivery) -> None:
-    """Rows that Treasure Data refuses, and rows of accounts that nobody knows, are set aside."""
+def test_counts_refused_rows_as_dead_letters(delivery: Delivery) -> None:
+    """Rows that Treasure Data refuses, rows of unknown accounts and undecodable records are set aside."""
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=422)
     put(delivery, "ill", rows=2)
     put(delivery, "nobody", rows=3)
@@ -157,7 +157,7 @@ def test_counts_what_is_refused_as_dead_letters(delivery: Delivery) -> None:
 
 
 def test_counts_parked_rows_until_they_are_redriven(delivery: Delivery) -> None:
-    """A sick database's rows are parked; once they are redriven, they are delivered."""
+    """Rows of a failing database count as parked, and as delivered once the redrive has sent them."""
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=429, end=delivery.clock.now() + 1000)
     put(delivery, "ill", rows=2)
     put(delivery)
@@ -169,8 +169,8 @@ def test_counts_parked_rows_until_they_are_redriven(delivery: Delivery) -> None:
 
 
 @pytest.mark.parametrize("status", [429, 503])
-def test_counts_what_is_in_flight(status: int, delivery: Delivery) -> None:
-    """Rows of an open span that are not settled are in flight, whether Treasure Data may have them or not."""
+def test_counts_rows_in_flight(status: int, delivery: Delivery) -> None:
+    """Unsettled rows of an open span are in flight, whether or not Treasure Data may have them."""
     delivery.td.faults.add(Fault(kind=FaultKind.STATUS, status=status))  # type: ignore[attr-defined]  # the default source
     put(delivery, rows=4)
     put(delivery)
@@ -180,8 +180,8 @@ def test_counts_what_is_in_flight(status: int, delivery: Delivery) -> None:
     assert balance.adds_up
 
 
-def test_counts_chunks_that_were_split_by_their_parts(delivery: Delivery) -> None:
-    """A chunk that was too large is counted once, as its halves."""
+def test_counts_a_split_chunk_by_its_parts(delivery: Delivery) -> None:
+    """A chunk that was too large to import counts once, as its halves."""
     delivery.td.settings = replace(delivery.td.settings, largest_import=300)
     delivery.put(
         envelope("shop", {"pageviews": [row(f"e{i}", text="x" * (100 if i else 400)) for i in range(5)]})
@@ -190,8 +190,8 @@ def test_counts_chunks_that_were_split_by_their_parts(delivery: Delivery) -> Non
     assert rows({DELIVERED: 4, DEAD_LETTER: 1}) == take(delivery).tables[SHOP]
 
 
-def test_counts_set_aside_chunks_that_were_split_by_their_parts(delivery: Delivery) -> None:
-    """Halves that the redrive has made of a parked chunk stand for it; one object backs what is left of them."""
+def test_counts_a_split_set_aside_chunk_by_its_parts(delivery: Delivery) -> None:
+    """The halves that the redrive made of a parked chunk replace it; one object backs whatever is left of them."""
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=429, end=delivery.clock.now() + 1000)
     delivery.put(
         envelope("ill", {"pageviews": [row(f"e{i}", text="x" * (100 if i else 400)) for i in range(5)]})
@@ -207,8 +207,8 @@ def test_counts_set_aside_chunks_that_were_split_by_their_parts(delivery: Delive
     assert rows({DELIVERED: 4, DEAD_LETTER: 1}) == balance.tables["ill", "pageviews"]
 
 
-def test_counts_parts_of_split_chunks_in_an_open_span(delivery: Delivery) -> None:
-    """Of a split chunk only the parts count, each by what became of it."""
+def test_counts_the_parts_of_a_split_chunk_in_an_open_span(delivery: Delivery) -> None:
+    """Only the parts count, each by its own state."""
     entries = {
         "shop/pageviews/0": Entry(State.SPLIT, rows=7),
         "shop/pageviews/0.0": Entry(DELIVERED, rows=3),
@@ -243,8 +243,8 @@ def append(
     )
 
 
-def test_counts_rows_that_were_dropped(delivery: Delivery) -> None:
-    """Dead letters that a person gives up are neither delivered nor set aside, and the books balance."""
+def test_counts_dropped_rows(delivery: Delivery) -> None:
+    """Dropped dead letters are neither delivered nor set aside, and the books still balance."""
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=422)
     put(delivery, "ill", rows=2)
     delivery.deliver()
@@ -255,8 +255,8 @@ def test_counts_rows_that_were_dropped(delivery: Delivery) -> None:
     assert balance.adds_up
 
 
-def test_counts_rows_that_are_missing(delivery: Delivery) -> None:
-    """Rows whose records expired are counted by themselves."""
+def test_counts_missing_rows(delivery: Delivery) -> None:
+    """Rows whose records expired count as missing, and the books still balance."""
     append(delivery, ChainId("other", "0", "s"), 3, {"shop/pageviews/0": Entry(MISSING, rows=1)})
     balance = take(delivery)
 
@@ -265,7 +265,7 @@ def test_counts_rows_that_are_missing(delivery: Delivery) -> None:
 
 
 def test_counts_rows_of_a_revoked_key_under_their_account(delivery: Delivery) -> None:
-    """Where they came by a revoked key matters to the ledger, not to the balance."""
+    """The ledger plans rows of a revoked key separately; the balance does not show them separately."""
     revoking = Account("shop_db", revoked_key_ids=frozenset({"k1"}))
     delivery.redis.hset(KEYS.of("shop"), mapping=revoking.to_fields())
     put(delivery, rows=2)
@@ -274,7 +274,7 @@ def test_counts_rows_of_a_revoked_key_under_their_account(delivery: Delivery) ->
 
 
 def test_counts_spans_that_fill_holes(delivery: Delivery) -> None:
-    """A replay that ran ahead of the event source leaves a hole, whose spans count like all others."""
+    """A replay that ran ahead of the event source leaves a hole; the spans that later fill it count like any others."""
     for _ in range(4):
         put(delivery)
     delivery.deliver(2, 4)
@@ -283,8 +283,8 @@ def test_counts_spans_that_fill_holes(delivery: Delivery) -> None:
     assert (balance.tables[SHOP], balance.spans) == (rows({DELIVERED: 4}), 2)
 
 
-def test_narrows_to_a_span_of_time(delivery: Delivery) -> None:
-    """Only what was planned within it counts."""
+def test_narrows_to_a_time_range(delivery: Delivery) -> None:
+    """Only spans that were planned within the range count."""
     begin = delivery.clock.now()
     for index in range(3):
         put(delivery, rows=1 + index)
@@ -301,8 +301,8 @@ def test_narrows_to_a_span_of_time(delivery: Delivery) -> None:
     ] == [6, 5, 3, 2]
 
 
-def test_tells_when_s3_lacks_what_the_ledger_calls_set_aside(delivery: Delivery) -> None:
-    """An object that somebody deleted shows."""
+def test_reports_set_aside_rows_whose_object_is_missing(delivery: Delivery) -> None:
+    """If someone deletes an object from S3, its rows are unbacked and the books do not balance."""
     put(delivery, "nobody", rows=3)
     delivery.deliver()
     [name] = delivery.objects()
@@ -311,8 +311,8 @@ def test_tells_when_s3_lacks_what_the_ledger_calls_set_aside(delivery: Delivery)
     assert (balance.adds_up, balance.total.unbacked) == (False, 3)
 
 
-def test_what_a_redrive_has_just_delivered_does_not_lack_its_object(delivery: Delivery) -> None:
-    """A chunk that is delivered between the looks at ledger and bucket counts as it was in the ledger."""
+def test_a_redrive_during_the_count_leaves_no_rows_unbacked(delivery: Delivery) -> None:
+    """A chunk that is delivered between reading the ledger and listing the bucket counts in the state that the ledger had."""
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=429, end=delivery.clock.now() + 1000)
     put(delivery, "ill", rows=2)
     put(delivery)
@@ -325,8 +325,8 @@ def test_what_a_redrive_has_just_delivered_does_not_lack_its_object(delivery: De
     assert rows({DELIVERED: 1, PARKED: 2}) == balance.total
 
 
-def test_what_a_person_has_just_dropped_does_not_lack_its_object(delivery: Delivery) -> None:
-    """Likewise."""
+def test_a_drop_during_the_count_leaves_no_rows_unbacked(delivery: Delivery) -> None:
+    """A chunk that is dropped between reading the ledger and listing the bucket counts in the state that the ledger had."""
     put(delivery, "nobody", rows=2)
     delivery.deliver()
     delivery.s3.before["list_objects_v2"] = once(
@@ -338,8 +338,8 @@ def test_what_a_person_has_just_dropped_does_not_lack_its_object(delivery: Deliv
     assert rows({DEAD_LETTER: 2}) == balance.total
 
 
-def test_what_is_planned_meanwhile_counts_as_unread(delivery: Delivery) -> None:
-    """Spans that are appended after the first look are left out, and their records are counted."""
+def test_records_planned_during_the_count_count_as_unread(delivery: Delivery) -> None:
+    """Spans that are appended after the count began are left out, and their records count as waiting on the stream."""
     for _ in range(5):
         put(delivery)
     delivery.deliver(0, 2)
@@ -349,8 +349,8 @@ def test_what_is_planned_meanwhile_counts_as_unread(delivery: Delivery) -> None:
     assert (rows({DELIVERED: 2}), 3) == (balance.total, balance.unread.on_stream)
 
 
-def test_counting_records_ends_when_the_time_is_up(delivery: Delivery) -> None:
-    """A long backlog is counted as far as the time allows, and said to be incomplete."""
+def test_counting_unread_records_stops_at_the_time_limit(delivery: Delivery) -> None:
+    """A long backlog is counted as far as the time allows, and the count is marked as incomplete."""
     for _ in range(30):
         put(delivery)
         delivery.clock.sleep(1)
@@ -359,8 +359,8 @@ def test_counting_records_ends_when_the_time_is_up(delivery: Delivery) -> None:
     assert (8, False) == (unread.on_stream, unread.is_complete)
 
 
-def test_waits_while_kinesis_throttles(delivery: Delivery) -> None:
-    """Throttled reads are repeated; other refusals are raised."""
+def test_retries_throttled_reads(delivery: Delivery) -> None:
+    """Throttled reads are retried; other errors are raised."""
     put(delivery)
     kinesis = WatchedKinesis(delivery.kinesis, delivery.clock)
     kinesis.faults["get_records"] = [refusal("ProvisionedThroughputExceededException", "GetRecords")] * 3
@@ -371,7 +371,7 @@ def test_waits_while_kinesis_throttles(delivery: Delivery) -> None:
 
 
 def test_counts_every_shard(delivery: Delivery) -> None:
-    """Parents and children of a reshard are counted, read or not."""
+    """After a reshard, the records of parents and children count, whether or not they have been read."""
     put(delivery)
     delivery.deliver()
     put(delivery)
@@ -384,8 +384,8 @@ def test_counts_every_shard(delivery: Delivery) -> None:
     assert (balance.total.received, balance.unread.on_stream) == (1, 5)
 
 
-def test_counts_the_overflow_queue_and_what_was_set_aside_from_it() -> None:
-    """Envelopes in the queue are unread; those that were held there for too long are set aside."""
+def test_counts_the_overflow_queue_and_rows_set_aside_from_it() -> None:
+    """Envelopes in the queue are unread; envelopes that waited there for too long are set aside."""
     way = Way()
     way.kinesis.faults["put_record"] = [timeout()] * 2
     way.collect("held", rows=3)
@@ -401,8 +401,8 @@ def test_counts_the_overflow_queue_and_what_was_set_aside_from_it() -> None:
     )
 
 
-def test_an_overflow_chunk_that_came_by_the_stream_after_all_counts_once() -> None:
-    """Treasure Data has it although it was never sent from the queue: the stream's copy is the one that counts."""
+def test_an_overflow_chunk_that_also_came_by_the_stream_counts_once() -> None:
+    """Both copies count until the doubt is resolved; after that, only the stream's copy does."""
     way = Way()
     way.kinesis.faults["put_record"] = [way.landing_unheard]
     way.collect("twice", rows=3)
@@ -418,8 +418,8 @@ def test_an_overflow_chunk_that_came_by_the_stream_after_all_counts_once() -> No
     assert 3 == len(way.ids())
 
 
-def test_an_overflow_chunk_that_was_sent_counts() -> None:
-    """What goes to Treasure Data past the stream is received and delivered."""
+def test_an_overflow_chunk_sent_by_the_redrive_counts_as_delivered() -> None:
+    """Rows that reach Treasure Data without passing through the stream are received and delivered."""
     way = Way()
     way.kinesis.faults["put_record"] = [timeout()]
     way.collect("held", rows=3)
@@ -448,10 +448,10 @@ _ACCOUNTS = ("shop", "blog", "ill", "ill", "refused", "nobody", "-")
         max_size=4,
     ),
 )
-def test_adds_up_whatever_becomes_of_rows(
+def test_balance_equals_what_treasure_data_s3_and_the_stream_hold(
     sizes: list[tuple[str, int]], turns: list[tuple[int, bool, bool, float]]
 ) -> None:
-    """For any mix of fates, the balance is what Treasure Data, S3 and the stream hold."""
+    """This holds for any mix of outcomes, outages and redrives."""
     delivery = Delivery()
     delivery.map(shop="shop_db", blog="shop_db", ill="ill_db", refused="refused_db")
     fail(delivery, "ill_db", kind=FaultKind.STATUS, status=500, end=delivery.clock.now() + 2000)
@@ -486,8 +486,8 @@ def test_adds_up_whatever_becomes_of_rows(
 
 
 @mock_aws
-def test_counts_the_same_on_the_services_own_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With boto3's clients before an emulator of AWS, the balance is what the stand-in and S3 hold."""
+def test_counts_the_same_with_real_aws_clients(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Over boto3 clients and an AWS emulator, the balance equals what S3 and the Treasure Data double hold."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.setenv(name, "test")
     monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
@@ -520,8 +520,8 @@ def test_counts_the_same_on_the_services_own_shapes(monkeypatch: pytest.MonkeyPa
 
 
 @pytest.mark.parametrize("days", [0, 1, 30])
-def test_a_settled_span_has_its_object(delivery: Delivery, days: int) -> None:
-    """As long as the archive keeps it, by the setting of then and of now."""
+def test_counts_settled_spans_whose_archive_object_is_missing(delivery: Delivery, days: int) -> None:
+    """An object is expected only while both the setting at the time of writing and the current setting keep it."""
     put(delivery)
     delivery.deliver()
     put(delivery)
@@ -534,8 +534,8 @@ def test_a_settled_span_has_its_object(delivery: Delivery, days: int) -> None:
     assert int(days == 30) == made.take().unarchived
 
 
-def test_the_archive_is_not_asked_for_what_was_never_there(delivery: Delivery) -> None:
-    """Spans of an archive that was off, and open ones."""
+def test_spans_that_were_never_archived_are_not_reported(delivery: Delivery) -> None:
+    """Open spans have no object yet, and spans written while the archive was off never get one."""
     delivery.archive_days = 0
     put(delivery)
     delivery.start().deliver()
@@ -548,8 +548,8 @@ def test_the_archive_is_not_asked_for_what_was_never_there(delivery: Delivery) -
     assert (0, 1) == (balance.unarchived, balance.open_spans)
 
 
-def test_memory_hardly_grows_with_the_ledger(delivery: Delivery) -> None:
-    """Spans are read page by page and forgotten, but for a hash that tells whether the archive has it."""
+def test_memory_barely_grows_with_the_ledger(delivery: Delivery) -> None:
+    """Spans are read page by page and discarded, except for one hash each that is compared with the archive."""
     span_item = None
     put(delivery)
     delivery.deliver()
@@ -571,7 +571,7 @@ def test_memory_hardly_grows_with_the_ledger(delivery: Delivery) -> None:
             return page | ({"LastEvaluatedKey": {}} if next(self.left) else {})
 
     peaks = []
-    for pages in (200, 2, 200):  # the first time Python fills caches of its own
+    for pages in (200, 2, 200):  # the first run fills Python's own caches
         endless: Any = Endless(pages)
         ledger = Ledger(endless, TABLE, clock=delivery.clock, entropy=bytes, telemetry=NullTelemetry())
         watched = accounting(delivery, ledger=ledger)

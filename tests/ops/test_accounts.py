@@ -40,7 +40,7 @@ def redis(sluice: Sluice) -> Iterator[Redis]:
 
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """What is added, removed and changed is said account by account."""
+    """The difference lists each account that would be added, removed or changed."""
     result = sluice.run(f"accounts apply --local --dry-run {file}")
 
     assert result.output.splitlines() == [
@@ -53,22 +53,22 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
 
 
 @pytest.mark.usefixtures("redis")
-def test_what_is_applied_is_all_that_redis_knows(sluice: Sluice, file: Path) -> None:
-    """After a yes Redis holds the file's accounts and no others; the same file again changes nothing."""
+def test_apply_replaces_all_accounts(sluice: Sluice, file: Path) -> None:
+    """After confirmation, Redis has exactly the file's accounts; applying the file again changes nothing."""
     assert 0 == sluice.run(f"accounts apply --local {file}", answer="y\n").exit_code
 
     assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
     assert "No changes.\n" == sluice.run(f"accounts apply --local {file}").output
 
 
-def test_a_no_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """Whoever does not agree to the difference leaves Redis as it is."""
+def test_declining_to_apply_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """Redis keeps its accounts when the operator answers no."""
     assert 1 == sluice.run(f"accounts apply --local {file}", answer="n\n").exit_code
     assert redis.exists(KEYS.of("app"))
 
 
-def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """The command sees that Redis has lost its data, says so, and fills it with the sentinel."""
+def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
     redis.flushall()
     assert "Redis is empty" in sluice.run("accounts list --local").output
 
@@ -81,8 +81,8 @@ def test_an_emptied_redis_is_restored(sluice: Sluice, redis: Redis, file: Path) 
     )
 
 
-def test_an_account_is_disabled_and_enabled(sluice: Sluice, redis: Redis) -> None:
-    """One account's status changes, the others stay, and a reminder names the file."""
+def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:
+    """The other accounts keep their status, and a reminder names the file to edit."""
     said = sluice.run("accounts disable --local app").output
     assert "status: active → disabled" in said
     assert "accounts.yaml" in said
@@ -95,8 +95,8 @@ def test_an_account_is_disabled_and_enabled(sluice: Sluice, redis: Redis) -> Non
     assert "No changes.\n" == sluice.run("accounts enable --local app").output
 
 
-def test_one_account_is_shown(sluice: Sluice) -> None:
-    """Its fields are shown; an account that is not there is an error that says what to do."""
+def test_show_prints_one_account(sluice: Sluice) -> None:
+    """For an unknown account, the error says what to do."""
     assert "media" == sluice.json("accounts show --local news")["database"]
     missing = sluice.run("accounts show --local nobody")
     assert (
@@ -130,8 +130,8 @@ def test_one_account_is_shown(sluice: Sluice) -> None:
         ("? [shop]\n: {database: shop}", "is not YAML"),
     ],
 )
-def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
-    """The first fault of the file is named, and nothing is applied."""
+def test_an_invalid_file_is_rejected_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    """The message names the file's first error, and nothing is applied."""
     path = tmp_path / "accounts.yaml"
     path.write_text(text)
 
@@ -141,24 +141,24 @@ def test_a_wrong_file_is_refused_in_one_line(tmp_path: Path, text: str, fault: s
     assert "\n" not in raised.value.message
 
 
-def test_a_text_in_place_of_a_file_is_named_as_such() -> None:
-    """However long it is."""
+def test_file_content_in_place_of_a_file_name_is_rejected() -> None:
+    """The message stays short, however long the content is."""
     with pytest.raises(Failure) as raised:
         accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
 
     assert "pass the name of a file, not its content" == raised.value.message
 
 
-def test_a_file_is_read(file: Path) -> None:
-    """Fields that are left out have their defaults."""
+def test_a_file_is_parsed(file: Path) -> None:
+    """Omitted fields have their defaults."""
     assert {
         "shop": Account("shop"),
         "news": Account("media", "disabled", frozenset({"k1", "k1-2"})),
     } == accounts_file.read(file)
 
 
-def test_no_file_is_said_so(sluice: Sluice, tmp_path: Path) -> None:
-    """A file that is not there is named."""
+def test_a_missing_file_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
+    """The message names the file."""
     result = sluice.run(f"accounts apply --local {tmp_path}/none.yaml")
 
     assert (1, f"Error: {tmp_path}/none.yaml cannot be read: No such file or directory\n") == (

@@ -1,4 +1,4 @@
-"""What arrived in front of the ledger: the gateway's answers, and the stream's own count."""
+"""Arrivals: the events that the gateway accepted, and the records that the stream counted."""
 
 import json
 from collections import Counter
@@ -50,18 +50,18 @@ RECEIPT, ERROR = {"success": True}, {"success": False}
         ("GET /nowhere", 503, (), "", b"refused http_503\n"),
     ],
 )
-def test_a_response_says_how_many_events_it_accepts(
+def test_counts_the_accepted_events_of_a_response(
     request_line: str, status: int, headers: Any, body: Any, expected: bytes
 ) -> None:
-    """Each dialect in its own way; a refusal gives its code."""
+    """Each dialect reports them in its own way; a refusal gives its error code."""
     method, target = request_line.split()
     content = body if isinstance(body, str) else json.dumps(body)
 
     assert expected == answer_line(method, target, status, headers, content.encode())
 
 
-def test_answers_add_up() -> None:
-    """Line by line."""
+def test_answer_lines_are_added_up() -> None:
+    """Accepted events are summed, and refusals are counted by code."""
     answers = Answers()
     answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
 
@@ -76,8 +76,8 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
     return Balance({("shop", "views"): rows}, unread, {}, 1, 0, copies)
 
 
-def test_events_that_the_gateway_accepted_and_nobody_has_are_lost() -> None:
-    """Those that wait on the stream are not; with messages in the queue, or copies, nobody can tell."""
+def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
+    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved."""
     assert 0 == of_gateway(9, balance(6, 3)).lost
     assert 0 == of_gateway(5, balance(6, 3)).lost
     assert 2 == of_gateway(11, balance(6, 3)).lost
@@ -86,7 +86,7 @@ def test_events_that_the_gateway_accepted_and_nobody_has_are_lost() -> None:
 
 
 class CloudWatch:
-    """Counts as it is told to."""
+    """A CloudWatch that returns the given counts."""
 
     def __init__(self, *counts: float) -> None:
         self.counts = counts
@@ -113,7 +113,7 @@ def counted(delivery: Delivery, cloudwatch: CloudWatch) -> Arrivals | None:
 
 
 def test_the_streams_own_count_is_compared_over_closed_windows() -> None:
-    """Spans and records that wait count where they arrived within them, of a span that crosses a border a part."""
+    """Spans and waiting records count by their arrival within the windows; a span that crosses a border counts in part."""
     delivery = Delivery()
     delivery.map(shop="shop_db")
     assert counted(delivery, CloudWatch(0)) is None
@@ -137,8 +137,8 @@ def test_the_streams_own_count_is_compared_over_closed_windows() -> None:
     assert 2 == getattr(counted(delivery, CloudWatch(8)), "lost", None)
 
 
-def test_records_that_wait_are_not_lost() -> None:
-    """They are on the stream, behind what the ledger has."""
+def test_waiting_records_are_not_lost() -> None:
+    """They are on the stream, behind the ledger's last span."""
     delivery = Delivery()
     delivery.map(shop="shop_db")
     delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 20)
@@ -151,7 +151,7 @@ def test_records_that_wait_are_not_lost() -> None:
 
 
 def test_a_record_close_to_a_border_may_count_on_either_side() -> None:
-    """Stream and CloudWatch need not agree to the second."""
+    """The stream and CloudWatch may disagree by seconds."""
     delivery = Delivery()
     delivery.map(shop="shop_db")
     delivery.clock.sleep(2 * WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 1)
