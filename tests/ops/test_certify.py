@@ -1,4 +1,4 @@
-"""`sluice certify`: what its steps say together, how it restores what it breaks, and how it removes a stack.
+"""`sluice certify`: how it draws conclusions from its steps, restores what it breaks, and removes a stack.
 
 tests/deploy runs the whole command against a stack in an emulator.
 """
@@ -62,24 +62,24 @@ def denied(operation: str) -> ClientError:
 def test_a_promise_passes_only_if_all_its_steps_pass(
     verdicts: dict[str, StepVerdict], together: StepVerdict
 ) -> None:
-    """One that failed fails it; one without a verdict leaves it open."""
+    """A failed step fails the promise; a step without a verdict leaves it open."""
     assert together == conclude("promise", ("a", "b"), reports(**verdicts)).verdict
 
 
 def test_a_promise_without_steps_is_not_tried() -> None:
-    """Nothing speaks for it."""
+    """Without a step, nothing was proved."""
     assert NOT_TRIED == conclude("promise", (), {}).verdict
 
 
-def test_a_conclusion_names_the_steps_that_speak_against_it() -> None:
-    """With what they said."""
+def test_a_conclusion_names_the_steps_that_failed() -> None:
+    """It quotes what each of them said."""
     found = conclude("promise", ("a", "b"), reports(a=PASSED, b=FAILED))
 
     assert "b: b said" == found.said
 
 
 def test_every_promise_and_assumption_has_steps() -> None:
-    """Each rests on steps that exist."""
+    """The steps that they name exist."""
     names = {step.name for step in STEPS}
 
     assert set(PROMISES) == {number for step in STEPS for number in step.promises}
@@ -108,7 +108,7 @@ def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
 
 
 def test_a_report_fits_80_columns() -> None:
-    """With every step, and long sentences."""
+    """This holds with every step and with long sentences."""
     steps = [StepReport(one.name, FAILED, "word " * 40, {"ids": ["a" * 20] * 9}, 12.0) for one in STEPS]
 
     text = a_report(*steps).markdown()
@@ -116,13 +116,13 @@ def test_a_report_fits_80_columns() -> None:
     assert all(f"**{one.name}**: failed" in text for one in STEPS)
 
 
-def test_a_report_of_an_emulator_says_so() -> None:
-    """It is not taken for one of AWS."""
+def test_a_report_from_an_emulator_says_so() -> None:
+    """Nobody can mistake it for a certification on AWS."""
     assert "This run used an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
     assert "emulator" not in a_report().markdown()
 
 
-def test_a_report_is_json_as_well() -> None:
+def test_a_report_can_be_written_as_json() -> None:
     """Verdicts are plain words."""
     document = json.loads(json.dumps(a_report(StepReport("books", FAILED, "no", {"rows": 1})).document()))
 
@@ -134,9 +134,9 @@ class Lamp:
     """Something to break, and its repair.
 
     Attributes:
-        is_on: it is whole.
-        failures: how many more repairs fail.
-        during: is called by each repair.
+        is_on: whether it is intact.
+        failures: how many of the next repairs fail.
+        during: called by each repair.
     """
 
     def __init__(self, failures: int = 0, during: Callable[[], None] = lambda: None) -> None:
@@ -169,12 +169,12 @@ class Bench:
         self.clock = ManualClock()
 
     def repairs(self) -> Repairs:
-        """Return what is broken, as a process finds it."""
+        """Return the repairs as a new process reads them from disk."""
         return Repairs(self.file, {"lamp": self.lamp}, self.clock, self.said.append)
 
 
 def break_and_end(bench: Bench, end: BaseException) -> None:
-    """Break the lamp, and end as a step may."""
+    """Break the lamp, then raise as a step may."""
     with bench.repairs().breaking("lamp", name="desk"):
         assert bench.file.exists()
         bench.lamp.is_on = False
@@ -182,8 +182,8 @@ def break_and_end(bench: Bench, end: BaseException) -> None:
 
 
 @pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143), Failure("no"), RuntimeError()])
-def test_what_is_broken_is_restored_however_a_step_ends(tmp_path: Path, end: BaseException) -> None:
-    """After Ctrl-C, SIGTERM, a failure and a bug alike; then nothing is left on disk."""
+def test_repairs_run_however_a_step_ends(tmp_path: Path, end: BaseException) -> None:
+    """After Ctrl-C, SIGTERM, a failure or a bug, the repair is made and nothing is left on disk."""
     bench = Bench(tmp_path, Lamp())
     with pytest.raises(type(end)):
         break_and_end(bench, end)
@@ -192,8 +192,8 @@ def test_what_is_broken_is_restored_however_a_step_ends(tmp_path: Path, end: Bas
     assert not bench.file.exists()
 
 
-def test_what_a_killed_run_has_broken_is_restored_by_the_next(tmp_path: Path) -> None:
-    """It is on disk before it is broken; the last thing is restored first."""
+def test_the_next_run_restores_what_a_killed_run_broke(tmp_path: Path) -> None:
+    """A repair is on disk before anything is broken; the last thing broken is restored first."""
     bench = Bench(tmp_path, Lamp())
     killed = bench.repairs()
     outer = killed.breaking("lamp", name="first")
@@ -207,8 +207,8 @@ def test_what_a_killed_run_has_broken_is_restored_by_the_next(tmp_path: Path) ->
     assert not bench.file.exists()
 
 
-def test_a_repair_that_fails_is_tried_again(tmp_path: Path) -> None:
-    """AWS may ask for a pause, or a right may come a little late."""
+def test_a_failed_repair_is_retried(tmp_path: Path) -> None:
+    """AWS may throttle the call, or a new permission may take effect late."""
     bench = Bench(tmp_path, Lamp(failures=3))
     with bench.repairs().breaking("lamp", name="desk"):
         bench.lamp.is_on = False
@@ -216,8 +216,8 @@ def test_a_repair_that_fails_is_tried_again(tmp_path: Path) -> None:
     assert bench.lamp.is_on
 
 
-def test_what_cannot_be_restored_is_told_with_the_command(tmp_path: Path) -> None:
-    """And it stays on disk, so that the next run tries again."""
+def test_a_repair_that_keeps_failing_names_the_command_to_run(tmp_path: Path) -> None:
+    """The repair stays on disk, so that the next run tries again."""
     bench = Bench(tmp_path, Lamp(failures=99))
     with (
         pytest.raises(Failure, match=r"NOT RESTORED: lamp .*`switch on desk`"),
@@ -231,7 +231,7 @@ def test_what_cannot_be_restored_is_told_with_the_command(tmp_path: Path) -> Non
 
 
 def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
-    """It says so, and goes on."""
+    """It prints that the repair is still running, and continues."""
     bench = Bench(tmp_path, Lamp(during=lambda: os.kill(os.getpid(), signal.SIGINT)))
     with bench.repairs().breaking("lamp", name="desk"):
         bench.lamp.is_on = False
@@ -242,14 +242,14 @@ def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
 
 
 class Untouched:
-    """A stage that steps of these tests do not look at."""
+    """A stage that the steps of these tests never use."""
 
     def __init__(self) -> None:
         self.clock = ManualClock()
 
 
 def a_step(name: str, outcome: BaseException | StepFinding) -> CertifyStep:
-    """Return a step that ends in a way."""
+    """Return a step with this outcome."""
 
     def run(_stage: DeployedStage) -> StepFinding:
         if isinstance(outcome, BaseException):
@@ -260,7 +260,7 @@ def a_step(name: str, outcome: BaseException | StepFinding) -> CertifyStep:
 
 
 def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) -> Certification:
-    """Carry out steps on no stage at all."""
+    """Carry out steps that need no stage."""
     stage: Any = Untouched()
     run = run or CertifyRun.new(file, 1_800_000_000)
     certification = Certification(stage, run, steps, Progress(len(steps), hidden=True), ManualClock())
@@ -284,7 +284,7 @@ def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) 
 def test_a_step_has_a_verdict_however_it_ends(
     tmp_path: Path, outcome: BaseException | StepFinding, verdict: StepVerdict
 ) -> None:
-    """What it could not do is not called a failure of the stage."""
+    """A step that could not run is not a failure of the stage."""
     run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
     carried_out(run.file, a_step("only", outcome), run=run)
 
@@ -292,7 +292,7 @@ def test_a_step_has_a_verdict_however_it_ends(
 
 
 def test_after_ctrl_c_nothing_else_is_tried(tmp_path: Path) -> None:
-    """What was carried out keeps its verdict."""
+    """Steps that are already done keep their verdicts."""
     run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
     steps = [
         a_step("first", StepFinding("well")),
@@ -307,7 +307,7 @@ def test_after_ctrl_c_nothing_else_is_tried(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_interrupts_a_step(tmp_path: Path, number: signal.Signals) -> None:
-    """As Ctrl-C does, so that what the step broke is restored."""
+    """SIGTERM and SIGHUP act like Ctrl-C, so that the step restores what it broke."""
 
     def run(_stage: DeployedStage) -> StepFinding:
         signal.raise_signal(number)
@@ -316,8 +316,8 @@ def test_a_signal_interrupts_a_step(tmp_path: Path, number: signal.Signals) -> N
     assert carried_out(tmp_path / "run.json", CertifyStep("only", "proves something", run)).is_interrupted
 
 
-def test_a_resumed_run_repeats_only_what_did_not_pass(tmp_path: Path) -> None:
-    """Under the same name, with what was accepted and measured before."""
+def test_a_resumed_run_repeats_only_steps_that_did_not_pass(tmp_path: Path) -> None:
+    """It keeps its name, and what was accepted and measured before."""
     run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
     run.accepted.add("sluice_certify", "a")
     run.timings["time to row"] = "42 s"
@@ -332,14 +332,14 @@ def test_a_resumed_run_repeats_only_what_did_not_pass(tmp_path: Path) -> None:
     assert [PASSED, PASSED] == [one.verdict for one in resumed.reports.values()]
 
 
-def test_there_may_be_no_run_to_resume(tmp_path: Path) -> None:
-    """It says what to do."""
+def test_resume_without_an_earlier_run_fails(tmp_path: Path) -> None:
+    """The message says what to do."""
     with pytest.raises(Failure, match="start one without --resume"):
         CertifyRun.resumed(tmp_path / "run.json")
 
 
 class Answers:
-    """A client of an AWS service that answers as it is told; an answer may be an error."""
+    """An AWS client with scripted answers, which may be errors."""
 
     def __init__(self, **answers: Any) -> None:
         self._answers = answers
@@ -388,7 +388,7 @@ class Session:
 
 
 def a_stack(name: str = "sluice-dev", stage: str = "dev", **clients: Answers) -> Stack:
-    """Return a stack whose services answer as they are told."""
+    """Return a stack with scripted services."""
     session: Any = Session(**clients)
     return Stack(name, {"StreamName": "events"}, session, parameters={"Stage": stage})
 
@@ -396,8 +396,8 @@ def a_stack(name: str = "sluice-dev", stage: str = "dev", **clients: Answers) ->
 @pytest.mark.parametrize(
     ("breaking", "parameter"), [(new_api_key, "TdApiKeySecretArn"), (without_redis, "RedisUrlSecretArn")]
 )
-def test_a_secret_that_others_may_use_is_left_alone(breaking: Any, parameter: str) -> None:
-    """The step is not possible then."""
+def test_a_shared_secret_is_left_alone(breaking: Any, parameter: str) -> None:
+    """A secret outside the stack makes the step impossible."""
     stage: Any = Untouched()
     stage.parameters = {parameter: "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shared"}
 
@@ -409,19 +409,19 @@ def test_a_secret_that_others_may_use_is_left_alone(breaking: Any, parameter: st
     ("name", "stage"), [("sluice-prod", "dev"), ("ours", "prod"), ("sluice-production", "stg")]
 )
 def test_a_stage_called_prod_is_refused(name: str, stage: str) -> None:
-    """By its parameter or by its name, before anything is asked of it."""
+    """The parameter or the stack's name decides, before any call to AWS."""
     with pytest.raises(Failure, match="--even-prod"):
         check_stage(a_stack(name, stage), ManualClock(), even_prod=False, despite_traffic=True)
 
 
 def test_other_stages_are_not_refused() -> None:
-    """A name may hold the letters."""
+    """A name may contain the letters, and --even-prod allows prod itself."""
     check_stage(a_stack("products"), ManualClock(), even_prod=False, despite_traffic=True)
     check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
 
 
-def test_every_type_of_resource_is_looked_for() -> None:
-    """Or goes with another one that is."""
+def test_the_teardown_checks_every_resource_type() -> None:
+    """A type without a check of its own disappears with a resource that has one."""
     types = set(sluice_template().all_types())
 
     assert set() == types - LOOKS.keys() - GO_WITH.keys()
@@ -447,12 +447,12 @@ def _gone(code: str = "ResourceNotFoundException") -> ClientError:
 
 
 def torn_down(**clients: Answers) -> StepReport:
-    """Remove a stack."""
+    """Remove a stack and return the report."""
     return Teardown(a_stack(**clients), ManualClock(), 1.0, lambda _: None).report()
 
 
-def test_a_stack_is_gone_when_each_resource_is() -> None:
-    """Each is looked for by itself, whatever CloudFormation says."""
+def test_a_stack_is_gone_once_every_resource_is() -> None:
+    """Each resource is checked individually, whatever CloudFormation reports."""
     found = torn_down(
         cloudformation=Answers(
             list_stack_resources=_listed(
@@ -467,8 +467,8 @@ def test_a_stack_is_gone_when_each_resource_is() -> None:
     assert (PASSED, ["AWS::Kinesis::Stream"]) == (found.verdict, found.evidence["removed"])
 
 
-def test_a_resource_that_is_left_is_named() -> None:
-    """The teardown has failed then."""
+def test_a_remaining_resource_is_named() -> None:
+    """The teardown fails."""
     found = torn_down(
         cloudformation=Answers(
             list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
@@ -479,8 +479,8 @@ def test_a_resource_that_is_left_is_named() -> None:
     assert (FAILED, {"left": {"Role": "role"}}) == (found.verdict, found.evidence)
 
 
-def test_a_resource_that_may_not_be_looked_for_is_not_taken_for_gone() -> None:
-    """Nor for one that is left."""
+def test_a_resource_that_cannot_be_checked_is_not_assumed_gone() -> None:
+    """Without the permission to look, it counts neither as removed nor as left."""
     found = torn_down(
         cloudformation=Answers(
             list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
@@ -491,8 +491,8 @@ def test_a_resource_that_may_not_be_looked_for_is_not_taken_for_gone() -> None:
     assert (NOT_POSSIBLE, ["Role"]) == (found.verdict, list(found.evidence["unseen"]))
 
 
-def test_what_a_stack_retains_is_deleted_too() -> None:
-    """It is there after the stack has gone, and no longer after its own deletion."""
+def test_retained_resources_are_deleted() -> None:
+    """A resource that outlives its stack is deleted by a call of its own."""
     kinesis = Answers(describe_stream_summary=[{}, {}, _gone()], delete_stream={})
     found = torn_down(
         cloudformation=Answers(
@@ -507,7 +507,7 @@ def test_what_a_stack_retains_is_deleted_too() -> None:
 
 
 def test_a_change_keeps_every_other_parameter() -> None:
-    """And the template."""
+    """It keeps the template, too."""
     standing = {
         "StackStatus": "UPDATE_COMPLETE",
         "Parameters": [
@@ -531,8 +531,8 @@ def test_a_change_keeps_every_other_parameter() -> None:
     ] == asked["Parameters"]
 
 
-def test_a_change_that_is_rolled_back_says_why() -> None:
-    """With the first resource that failed."""
+def test_a_rolled_back_change_says_why() -> None:
+    """The message names the first resource that failed."""
     event = {
         "ResourceStatus": "UPDATE_FAILED",
         "LogicalResourceId": "IngestFunction",
@@ -550,8 +550,8 @@ def test_a_change_that_is_rolled_back_says_why() -> None:
         ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
 
 
-def test_a_change_of_nothing_is_none() -> None:
-    """CloudFormation says so in its own way."""
+def test_a_change_without_effect_is_not_deployed() -> None:
+    """CloudFormation reports an empty change set as failed."""
     cloudformation = Answers(
         describe_stacks={"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
         create_change_set={},
@@ -565,8 +565,8 @@ def test_a_change_of_nothing_is_none() -> None:
     assert not ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
 
 
-def test_rows_are_read_back_by_a_query() -> None:
-    """A query of a table that is not there yet finds nothing; a wrong key is named."""
+def test_a_query_reads_rows_back() -> None:
+    """A table that does not exist yet has no rows; a key without permission to query is an error."""
     core = TreasureData()
     with HttpServer(core.handle) as server:
 
@@ -580,7 +580,7 @@ def test_rows_are_read_back_by_a_query() -> None:
             asked("1/unknown").rows("SELECT 1")
 
 
-def test_dialects_have_names_of_their_own() -> None:
+def test_dialect_names_are_unique() -> None:
     """Each name is part of an event's id."""
     found = list(certify_requests.dialects("shop", "key", lambda name: f"run-{name}"))
 
@@ -588,6 +588,6 @@ def test_dialects_have_names_of_their_own() -> None:
     assert all("run-" in f"{one.target}{one.body!r}" or "data=" in one.target for one in found)
 
 
-def test_steps_have_names_of_their_own() -> None:
-    """They are what --only takes."""
+def test_step_names_are_unique() -> None:
+    """`--only` selects steps by name."""
     assert len(STEPS) == len({one.name for one in STEPS})

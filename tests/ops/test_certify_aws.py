@@ -1,4 +1,4 @@
-"""The steps of a certification that only AWS can carry out, and the looks of a teardown: calls as botocore's models allow them."""
+"""Certification steps that only AWS can carry out, and the teardown's checks: botocore validates every call."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -21,10 +21,10 @@ NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is no
 
 
 class Modelled:
-    """Real clients, whose parameters botocore checks, with answers instead of AWS.
+    """Real boto3 clients with scripted answers: botocore validates every parameter.
 
     Args:
-        answers: by operation; several one after the other as a list, the last of them again and again. What has none is not found.
+        answers: by operation. A list is answered in order, and its last item repeats. An operation without an answer fails as not found.
     """
 
     def __init__(self, answers: Mapping[str, Any]) -> None:
@@ -117,8 +117,8 @@ def resource(logical_id: str, kind: str) -> dict[str, Any]:
     return ids | {"ResourceType": kind, "ResourceStatus": "CREATE_COMPLETE"}
 
 
-def test_nothing_of_this_is_tried_in_an_emulator() -> None:
-    """It says what the emulator does not do."""
+def test_steps_that_need_aws_are_not_tried_in_an_emulator() -> None:
+    """Each says what the emulator does not do."""
     stage: Any = OnAws({})
     stage.is_emulated = True
     for step in (
@@ -141,7 +141,7 @@ ALARM = {
 
 
 def test_alarms_that_cloudwatch_evaluates_pass() -> None:
-    """Each expression has a value, and each alarm a state."""
+    """Each expression has a value, and each alarm has a state."""
     found = carried_out(
         assumptions.alarms,
         {
@@ -164,7 +164,7 @@ def test_alarms_that_cloudwatch_evaluates_pass() -> None:
     ],
 )
 def test_an_expression_that_cloudwatch_rejects_is_named(answer: dict[str, Any]) -> None:
-    """An alarm on it would never fire."""
+    """An alarm on such an expression would never fire."""
     with pytest.raises(Failure, match=r"cannot evaluate.*lag-page"):
         carried_out(
             assumptions.alarms, {"DescribeAlarms": {"MetricAlarms": [ALARM]}, "GetMetricData": answer}
@@ -172,7 +172,7 @@ def test_an_expression_that_cloudwatch_rejects_is_named(answer: dict[str, Any]) 
 
 
 def test_a_stage_without_alarms_fails() -> None:
-    """They always exist."""
+    """Every stage has alarms."""
     with pytest.raises(Failure, match="no alarm"):
         carried_out(assumptions.alarms, {"DescribeAlarms": {"MetricAlarms": []}})
 
@@ -201,21 +201,21 @@ def canary_answers(version: str, status: str = "Succeeded") -> dict[str, Any]:
     }
 
 
-def test_a_canary_that_looks_at_the_new_version_passes() -> None:
-    """And the deployments have succeeded."""
+def test_a_canary_that_watches_the_new_version_passes() -> None:
+    """The deployments must have succeeded, too."""
     found = carried_out(assumptions.canary, canary_answers("7"))
 
     assert {"d-1": "CodeDeployDefault.LambdaAllAtOnce"} == found.evidence["deployments"]
 
 
-def test_a_canary_that_looks_at_another_version_fails() -> None:
+def test_a_canary_that_watches_another_version_fails() -> None:
     """It would roll back a good version because of an old one."""
     with pytest.raises(Failure, match="at version 8"):
         carried_out(assumptions.canary, canary_answers("8"))
 
 
-def test_a_deployment_that_was_stopped_fails() -> None:
-    """With its status."""
+def test_a_stopped_deployment_fails() -> None:
+    """The message names its status."""
     with pytest.raises(Failure, match="Stopped"):
         carried_out(assumptions.canary, canary_answers("7", "Stopped"))
 
@@ -231,7 +231,7 @@ def log_lines(*messages: str) -> dict[str, Any]:
 
 
 def test_an_access_log_of_json_passes() -> None:
-    """It is switched on for the step, and off again."""
+    """The step switches the log on, and off again afterwards."""
     stage: Any = OnAws(log_lines(json.dumps({"path": '/certify-1-"quoted"'})))
     found = assumptions.access_log(stage)
 
@@ -240,40 +240,40 @@ def test_an_access_log_of_json_passes() -> None:
 
 
 def test_an_access_log_with_a_broken_line_fails() -> None:
-    """As a quote that is not escaped would make it."""
+    """An unescaped quote breaks a line."""
     with pytest.raises(Failure, match="not JSON"):
         carried_out(assumptions.access_log, log_lines('{"path": "/certify-1-"quoted""}'))
 
 
 def counted(*sums: float) -> dict[str, Any]:
-    """Return the answers about metrics, one after the other."""
+    """Return the answers about metrics, in order."""
     answers = [{"Datapoints": [{"Sum": one}] if one else []} for one in sums]
     return {**DEPLOYED, **LOGGED, "GetMetricStatistics": answers, "FilterLogEvents": {"events": []}}
 
 
-def test_metrics_that_arrive_under_each_level_pass() -> None:
-    """Late ones, too."""
+def test_metrics_that_arrive_at_each_log_level_pass() -> None:
+    """They may arrive late."""
     found = carried_out(assumptions.metrics, counted(0, 1, 0, 2))
 
     assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
 
 
-def test_metrics_that_a_level_drops_fail() -> None:
-    """Alarms would stay green."""
+def test_metrics_that_a_log_level_drops_fail() -> None:
+    """Alarms on them would stay green."""
     with pytest.raises(Failure, match="LogLevel=WARN"):
         carried_out(assumptions.metrics, counted(1, 0))
 
 
 def test_an_error_after_idle_minutes_fails() -> None:
-    """A connection that was closed on its way has cost an event its first attempt."""
+    """A connection that was closed while idle has cost an event its first attempt."""
     broken = {**LOGGED, "FilterLogEvents": {"events": [{"message": "connection reset"}]}}
     with pytest.raises(Failure, match="connection reset"):
         carried_out(assumptions.idle, broken)
     carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
 
 
-def test_a_burst_is_accounted_for() -> None:
-    """Each of its events must become a row."""
+def test_every_event_of_a_burst_is_counted() -> None:
+    """Each of them must become a row."""
     stage: Any = OnAws({})
     assumptions.cold_start(stage)
 
@@ -281,8 +281,8 @@ def test_a_burst_is_accounted_for() -> None:
 
 
 @pytest.mark.parametrize("kind", LOOKS)
-def test_a_look_asks_as_the_service_allows(kind: str) -> None:
-    """And takes what is not found for gone."""
+def test_teardown_checks_make_valid_calls(kind: str) -> None:
+    """A resource that is not found counts as gone."""
     listed = {
         "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},
         "DescribeLogGroups": {"logGroups": []},

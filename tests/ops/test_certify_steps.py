@@ -1,4 +1,4 @@
-"""The steps of a certification on a stage where something takes its time: what arrives late has arrived."""
+"""Certification steps on a slow stage: what arrives late still counts."""
 
 import json
 from collections import Counter
@@ -40,7 +40,7 @@ def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[st
 
 
 class Rehearsal(DeployedStage):
-    """A stage whose commands answer as they are told, one answer after the other, the last of them again and again.
+    """A stage with scripted commands: each gives its answers in order, and its last answer repeats.
 
     Args:
         answers: by command.
@@ -48,7 +48,7 @@ class Rehearsal(DeployedStage):
 
     Attributes:
         calls: by command.
-        administered: what the administration was asked for.
+        administered: the events that the administration received.
         queued: messages that were sent to queues.
     """
 
@@ -121,40 +121,40 @@ def carry_out(step: str, stage: Rehearsal) -> StepFinding:
 
 
 def test_a_redrive_that_keeps_the_row_is_repeated() -> None:
-    """Redis or Treasure Data may be slow for a moment; then a run keeps what it cannot send, and the next one sends it."""
+    """While Redis or Treasure Data is slow, a run keeps what it cannot send; the next run sends it."""
     stage = Rehearsal(list=[LETTERS], redrive=[KEPT, SENT])
 
     assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
     assert 2 == stage.calls["redrive"]
 
 
-def test_a_row_that_the_scheduled_redrive_has_sent_has_arrived() -> None:
-    """The step's own run finds nothing left to send."""
+def test_a_row_sent_by_the_scheduled_redrive_counts() -> None:
+    """The step's own run then finds nothing left to send."""
     stage = Rehearsal(list=[[], LETTERS], redrive=[KEPT, NONE])
 
     assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
 
 
 def test_a_redrive_that_never_delivers_fails() -> None:
-    """It says what the last run did."""
+    """The message quotes the last run's result."""
     with pytest.raises(Failure, match=r"did not deliver the row .*'kept': 1"):
         carry_out("redrive", Rehearsal(list=[LETTERS], redrive=[KEPT]))
 
 
 def test_a_dead_letter_that_becomes_two_rows_fails() -> None:
-    """Whoever has sent it."""
+    """It does not matter which run sent it."""
     with pytest.raises(Failure, match="became 2"):
         carry_out("redrive", Rehearsal(copies=2, list=[LETTERS], redrive=[SENT]))
 
 
-def test_a_record_that_becomes_no_dead_letter_fails() -> None:
-    """Nobody mapped its account."""
+def test_a_record_that_does_not_become_a_dead_letter_fails() -> None:
+    """Its account is unmapped, so it must become one."""
     with pytest.raises(Failure, match="did not become a dead letter"):
         carry_out("redrive", Rehearsal(list=[[]]))
 
 
-def test_an_administration_that_fails_once_is_asked_again() -> None:
-    """A second failure is one of the stage."""
+def test_a_failed_administration_call_is_retried() -> None:
+    """A second failure is a failure of the stage."""
     slow = Failure("Redis does not answer")
     stage = Rehearsal(administer=[slow, {"accounts": {}}])
 
@@ -163,14 +163,14 @@ def test_an_administration_that_fails_once_is_asked_again() -> None:
         Rehearsal(administer=[slow]).administer(do="accounts")
 
 
-def test_a_fault_that_passes_is_none() -> None:
-    """The doctor looks twice."""
+def test_a_transient_fault_is_ignored() -> None:
+    """A fault counts only if the doctor finds it twice."""
     assert {"Redis": "ok"} == carry_out("doctor", Rehearsal(doctor=[SLOW, WELL])).evidence
     with pytest.raises(Failure, match="Redis: no answer"):
         carry_out("doctor", Rehearsal(doctor=[SLOW]))
 
 
-def test_the_books_wait_until_all_is_settled() -> None:
+def test_the_books_wait_until_every_row_is_settled() -> None:
     """A row may be in Treasure Data before the ledger says so."""
     late = [balance(in_flight=1), balance(unread_records=1), balance()]
     stage = Rehearsal(status=late)
@@ -188,13 +188,13 @@ def test_the_books_wait_until_all_is_settled() -> None:
     ],
 )
 def test_books_that_never_settle_fail(said: dict[str, Any], why: str) -> None:
-    """Whatever it is that waits."""
+    """The message says whether the books do not balance or rows still wait."""
     with pytest.raises(Failure, match=why):
         carry_out("books", Rehearsal(status=[said]))
 
 
-def test_books_with_a_doubled_row_fail() -> None:
-    """It names the event."""
+def test_books_with_a_duplicate_row_fail() -> None:
+    """The message names the event."""
     stage = Rehearsal(copies=2, status=[balance()])
     stage.send("one")
     with pytest.raises(Failure, match="certify-1-one: 2 of 1"):
@@ -202,7 +202,7 @@ def test_books_with_a_doubled_row_fail() -> None:
 
 
 def test_a_replay_waits_for_the_ledger() -> None:
-    """Or it would count a row that the worker is about to settle as sent again."""
+    """Otherwise it would count a row that the worker is about to settle as sent again."""
     rows = {"sent": 0, "passed_over": 1, "kept": 0}
     replay = {"complete": True, "records": 1, "rows": rows}
     stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
@@ -211,8 +211,8 @@ def test_a_replay_waits_for_the_ledger() -> None:
     assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
 
 
-def test_an_envelope_is_on_the_overflow_queue_twice() -> None:
-    """Behind a notice, as the ingest sends it: refused by the stream, with the key to put it under."""
+def test_the_overflow_step_queues_an_envelope_twice() -> None:
+    """As from the ingest, a notice comes first, and each message says that the stream refused it and names its partition key."""
     stage = Rehearsal(status=[balance()])
     carry_out("overflow", stage)
     _, first, second = stage.queued
@@ -237,7 +237,7 @@ def test_an_envelope_is_on_the_overflow_queue_twice() -> None:
 
 
 def test_an_envelope_that_becomes_two_rows_fails() -> None:
-    """The drainer put it twice, and both counted."""
+    """The drainer put it on the stream twice, and both copies counted."""
     with pytest.raises(Failure, match="became 2 rows"):
         carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
 
@@ -271,7 +271,7 @@ class Archived:
 
 
 def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker gets all of its records again."""
+    """The worker receives all archived records again."""
     monkeypatch.setattr(
         certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
     )
@@ -281,8 +281,8 @@ def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch
     assert 2 == carry_out("archive", stage).evidence["records"]
 
 
-def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever its spans say."""
+def test_an_event_missing_from_the_archive_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step searches the records themselves: a span may have its object and still lack the event."""
     monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.send("one")
@@ -290,8 +290,8 @@ def test_an_event_that_the_archive_does_not_have_is_named(monkeypatch: pytest.Mo
         carry_out("archive", stage)
 
 
-def test_a_worker_that_holds_a_replay_from_the_archive_fails_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is asked again for minutes."""
+def test_a_replay_that_the_worker_keeps_holding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step retries for minutes first."""
     monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
@@ -300,21 +300,21 @@ def test_a_worker_that_holds_a_replay_from_the_archive_fails_it(monkeypatch: pyt
 
 
 def test_a_settled_span_without_an_object_fails() -> None:
-    """A replay could not read it once the stream has forgotten it."""
+    """A replay could not read it once the stream has dropped its records."""
     with pytest.raises(Failure, match="1 settled span without an object"):
         carry_out("archive", Rehearsal(status=[balance(unarchived_spans=1)]))
 
 
-def test_a_stage_without_an_archive_is_not_blamed() -> None:
-    """ArchiveDays is 0."""
+def test_the_archive_step_needs_an_archive() -> None:
+    """With ArchiveDays=0 the step is not possible, rather than failed."""
     stage = Rehearsal()
     stage.stack.archive_days = 0
     with pytest.raises(Impossible, match="ArchiveDays is 0"):
         carry_out("archive", stage)
 
 
-def test_a_wait_ends_with_one_more_look() -> None:
-    """A look may take longer than there was time, on a machine with much to do."""
+def test_a_wait_looks_once_more_after_its_deadline() -> None:
+    """On a busy machine, one look may take longer than the whole wait."""
     clock, looks = ManualClock(), iter([0, 0, 1])
 
     def look() -> int:
