@@ -1,4 +1,4 @@
-"""The tail of a stream: what it yields, what it leaves of the stream's budget, and that nothing ends it."""
+"""The tail of a stream: what it yields, how little of the stream's read capacity it uses, and how it survives errors."""
 
 import itertools
 import json
@@ -35,7 +35,7 @@ from worker.shards import Shards
 
 
 class Stream:
-    """A stream in memory, and tails of it.
+    """An in-memory stream, and tails of it.
 
     Args:
         shards: how many.
@@ -59,7 +59,7 @@ class Stream:
         self.memory.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
 
     def put_at(self, seconds: float, event_id: str, **more: Any) -> None:
-        """Put an envelope so many seconds after the start."""
+        """Put an envelope this many seconds after the start."""
         self.clock.at(START + seconds, lambda: self.put(event_id, **more))
 
     def tail(self, **options: Any) -> Tail:
@@ -75,7 +75,7 @@ class Stream:
         return [one.event_id for one in self.seen(seconds, **options) if isinstance(one, Seen)]
 
     def after_reads(self, count: int, act: Callable[[], None]) -> None:
-        """Let something happen after that many reads."""
+        """Call a function after that many reads."""
         self.kinesis.after["get_records"] = lambda _: act() if len(self.reads) == count else None
 
 
@@ -96,7 +96,7 @@ def failing(error: Exception, times: int) -> Callable[[dict[str, Any]], None]:
 
 
 def test_events_are_seen_within_two_seconds() -> None:
-    """Each with its place on the stream; what was there before is not shown."""
+    """Events from before the start of the tail are not shown."""
     stream = Stream(4)
     stream.put("before")
     delays = {}
@@ -110,8 +110,8 @@ def test_events_are_seen_within_two_seconds() -> None:
     assert max(delays.values()) <= 2
 
 
-def test_an_event_is_shown_with_its_place() -> None:
-    """Account, table, ids, shard and sequence number, and its columns."""
+def test_an_event_is_shown_with_its_place_on_the_stream() -> None:
+    """It also has its account, table, ids and columns."""
     stream = Stream()
     stream.put_at(1, "a", page="home")
     (seen,) = stream.seen(5)
@@ -125,8 +125,8 @@ def test_an_event_is_shown_with_its_place() -> None:
     assert seen.sequence_number.isdecimal()
 
 
-def test_it_begins_at_a_time() -> None:
-    """With `since`, also in shards that have been closed meanwhile."""
+def test_the_tail_can_begin_in_the_past() -> None:
+    """With `since`, it also reads shards that have been closed in the meantime."""
     stream = Stream()
     stream.put("too early")
     stream.clock.sleep(10)
@@ -149,8 +149,8 @@ def test_it_begins_at_a_time() -> None:
         (Wanted(rejected_only=True), []),
     ],
 )
-def test_events_are_selected(wanted: Wanted, expected: list[str]) -> None:
-    """By account, table and columns, whose values are compared as text, before they are scrubbed."""
+def test_events_can_be_selected(wanted: Wanted, expected: list[str]) -> None:
+    """Account, table and columns select them. Values are compared as text, before they are scrubbed."""
     stream = Stream()
     stream.put_at(1, "a", td_client_id="v1")
     stream.put_at(2, "b", account="blog", td_client_id="v2")
@@ -159,8 +159,8 @@ def test_events_are_selected(wanted: Wanted, expected: list[str]) -> None:
     assert expected == stream.ids(6, wanted=wanted)
 
 
-def test_personal_data_is_replaced_unless_asked_for() -> None:
-    """Equal values get equal stand-ins."""
+def test_personal_data_is_scrubbed_unless_asked_for() -> None:
+    """Equal values are replaced by equal values."""
     columns = {
         "td_ip": "192.0.2.7",
         "td_client_id": "v1",
@@ -182,8 +182,8 @@ def test_personal_data_is_replaced_unless_asked_for() -> None:
     assert not any(value in json.dumps(scrubbed) for value in ("192.0.2.7", '"v1"', "jo@shop"))
 
 
-def test_what_could_not_become_a_row_is_shown_as_rejected() -> None:
-    """With the code, and what the sender wrote."""
+def test_an_event_that_cannot_become_a_row_is_shown_as_rejected() -> None:
+    """It has the error code and the event as sent."""
     stream = Stream()
     events = [{"table": "views", "event_id": "a"}, {"table": "VIEWS!", "page": "home"}]
     data = json.dumps({"account": "shop", "events": events}).encode()
@@ -197,8 +197,8 @@ def test_what_could_not_become_a_row_is_shown_as_rejected() -> None:
     ]
 
 
-def test_an_event_that_its_sender_was_told_is_rejected_is_shown() -> None:
-    """With its code and account, and its columns if it was kept."""
+def test_an_event_that_the_ingest_rejected_is_shown() -> None:
+    """It has its code and account, and its columns if a copy was kept."""
     stream = Stream()
     kept = RejectedEvent(1, "event_too_large", "views", b'{"table": "views", "page": "home"}')
     counted = RejectedEvent(2, "invalid_table", "", b"")
@@ -214,8 +214,8 @@ def test_an_event_that_its_sender_was_told_is_rejected_is_shown() -> None:
     assert {Kind.REJECTED} == {one.kind for one in found}
 
 
-def test_it_takes_a_fifth_of_the_reads() -> None:
-    """One a second and shard, however busy the shard is."""
+def test_the_tail_uses_a_fifth_of_the_reads() -> None:
+    """It reads each shard once a second, however busy the shard is."""
     stream = Stream(2)
     for number in range(300):
         stream.put_at(0.1 * number, f"{number}", key=f"{number}")
@@ -231,14 +231,14 @@ def test_it_takes_a_fifth_of_the_reads() -> None:
 
 
 def flood(stream: Stream, seconds: float, per_second: int) -> None:
-    """Put so many bytes a second on the stream, in records of 50 kB."""
+    """Put this many bytes per second on the stream, in records of 50 kB."""
     size = 50_000
     for number in range(int(seconds * per_second / size)):
         stream.put_at(number * size / per_second, f"{number}", text="x" * size)
 
 
-def test_it_takes_a_fifth_of_the_bytes_and_says_so_when_it_lags() -> None:
-    """A shard that brings more falls behind; after a minute the tail goes on with what arrives then."""
+def test_the_tail_uses_a_fifth_of_the_bytes_and_says_when_it_lags() -> None:
+    """It lags behind a shard with more traffic than that. Once it is a minute behind, it skips to the newest records."""
     stream = Stream()
     flood(stream, 240, 800_000)
     found = stream.seen(240)
@@ -254,7 +254,7 @@ def test_it_takes_a_fifth_of_the_bytes_and_says_so_when_it_lags() -> None:
 
 
 def test_large_records_after_small_ones_do_not_exceed_the_budget() -> None:
-    """One read may bring more than expected; the next one waits for it."""
+    """A read may return more than expected. The next read then waits accordingly."""
     stream = Stream()
     for number in range(2000):
         stream.put_at(number / 200, f"{number}")
@@ -266,8 +266,8 @@ def test_large_records_after_small_ones_do_not_exceed_the_budget() -> None:
     assert after[1] - after[0] >= 60 * 100_000 / BYTES_PER_SECOND
 
 
-def test_a_record_that_is_answered_twice_is_shown_once() -> None:
-    """Within one answer, and in two."""
+def test_a_record_that_kinesis_returns_twice_is_shown_once() -> None:
+    """The copies may be in one response or in two."""
     stream = Stream()
     answer = stream.memory.get_records
     shown: list[dict[str, Any]] = []
@@ -284,8 +284,8 @@ def test_a_record_that_is_answered_twice_is_shown_once() -> None:
     assert ["a", "b"] == stream.ids(8)
 
 
-def test_it_says_when_it_has_caught_up() -> None:
-    """After a burst."""
+def test_the_tail_says_when_it_has_caught_up() -> None:
+    """The last notice after a burst says so."""
     stream = Stream()
     flood(stream, 10, 1_000_000)
     found = stream.seen(60)
@@ -295,8 +295,8 @@ def test_it_says_when_it_has_caught_up() -> None:
     assert Trouble.CAUGHT_UP is notices(found)[-1].trouble
 
 
-def test_it_reads_on_where_a_shard_was_split_and_merged() -> None:
-    """Each event once, from the shards that come of it."""
+def test_the_tail_follows_splits_and_merges_of_shards() -> None:
+    """It shows each event of parent and child shards once."""
     stream = Stream()
 
     def split() -> None:
@@ -325,8 +325,8 @@ def test_it_reads_on_where_a_shard_was_split_and_merged() -> None:
     ],
     ids=["throttled", "expired", "away"],
 )
-def test_it_survives_what_kinesis_does(error: Exception, times: int) -> None:
-    """Nothing that arrives meanwhile is missed, and nothing is shown twice."""
+def test_the_tail_survives_errors_of_kinesis(error: Exception, times: int) -> None:
+    """It neither misses events that arrive in the meantime nor shows any twice."""
     stream = Stream()
     note = stream.kinesis.before["get_records"]
     fails = failing(error, times)
@@ -343,8 +343,8 @@ def test_it_survives_what_kinesis_does(error: Exception, times: int) -> None:
     assert [f"{number}" for number in range(20)] == stream.ids(90)
 
 
-def test_empty_reads_are_not_the_end() -> None:
-    """Kinesis may answer nothing although there is something."""
+def test_empty_reads_do_not_end_the_tail() -> None:
+    """Kinesis may return no records although there are some."""
     stream = Stream()
     empty = iter([True] * 3)
     stream.memory.reads_empty = lambda: next(empty, False)
@@ -353,8 +353,8 @@ def test_empty_reads_are_not_the_end() -> None:
     assert ["a"] == stream.ids(10)
 
 
-def test_an_event_before_the_first_record_is_seen_although_the_iterator_expires() -> None:
-    """A tail that has seen nothing yet begins again at the time of its last read."""
+def test_the_first_record_is_shown_even_if_the_iterator_expires_before_it_is_read() -> None:
+    """A tail that has seen no record continues from the time of its last read."""
     stream = Stream()
     stream.after_reads(3, lambda: stream.clock.sleep(400))
     stream.put_at(200, "a")
@@ -362,8 +362,8 @@ def test_an_event_before_the_first_record_is_seen_although_the_iterator_expires(
     assert ["a"] == stream.ids(500)
 
 
-def test_a_stream_that_is_gone_ends_it() -> None:
-    """What Kinesis refuses for good is raised."""
+def test_a_deleted_stream_ends_the_tail() -> None:
+    """Permanent errors of Kinesis are raised."""
     stream = Stream()
     stream.clock.at(START + 3, lambda: stream.memory.delete_stream(StreamName=STREAM))
 
@@ -371,8 +371,8 @@ def test_a_stream_that_is_gone_ends_it() -> None:
         stream.seen(20)
 
 
-def test_it_can_be_stopped() -> None:
-    """By whoever has it."""
+def test_the_tail_can_be_stopped() -> None:
+    """It ends within two seconds."""
     stream = Stream()
     tail = stream.tail()
     stream.clock.at(START + 5, tail.stop)
@@ -393,14 +393,14 @@ REFUSED = {
 
 @pytest.fixture
 def log(tmp_path: Path) -> Iterator[Path]:
-    """An ingest's log with a line of yesterday."""
+    """A log of the ingest with an old line."""
     path = tmp_path / "ingest.log"
     path.write_text(json.dumps(REFUSED | {"request": "old"}) + "\n")
     return path
 
 
-def test_refused_requests_come_from_the_log(log: Path) -> None:
-    """As their lines are complete; other lines are passed over."""
+def test_refused_requests_are_read_from_the_log(log: Path) -> None:
+    """A request is shown once its line is complete. Other lines are skipped."""
     stream = Stream()
     lines = json.dumps(REFUSED) + '\nnot json\n["refused"]\n{"message": "other"}\n'
 
@@ -422,7 +422,7 @@ def test_refused_requests_come_from_the_log(log: Path) -> None:
 
 
 class Logs:
-    """CloudWatch Logs, and Lambda.
+    """A double of CloudWatch Logs and Lambda.
 
     Args:
         clock: tells how late lines are.
@@ -435,7 +435,7 @@ class Logs:
         self.errors: list[Exception] = []
 
     def log(self, at: float, late: float, request: str, code: str = "invalid_key") -> None:
-        """Write a line that is shown late."""
+        """Write a line that becomes visible `late` seconds later."""
         self.lines.append((at, at + late, json.dumps(REFUSED | {"request": request, "code": code})))
 
     def get_function_configuration(self, *, FunctionName: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
@@ -461,13 +461,13 @@ class Logs:
 
 
 def deployed(stream: Stream, since: float | None = None) -> tuple[Logs, CloudWatchLog]:
-    """Return a log and what reads it."""
+    """Return a log and its reader."""
     logs = Logs(stream.clock)
     return logs, CloudWatchLog(logs, logs, "ingest", stream.clock, since)
 
 
-def test_refused_requests_of_a_deployed_stack_come_from_cloudwatch() -> None:
-    """Each once, late ones too, and no line of before; it never reads more than a minute again."""
+def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None:
+    """Each is shown once, even if its line is late. Older lines are skipped, and no read goes back more than a minute."""
     stream = Stream()
     logs, log = deployed(stream)
     logs.log(START - 5, 0, "old")
@@ -480,8 +480,8 @@ def test_refused_requests_of_a_deployed_stack_come_from_cloudwatch() -> None:
     assert logs.starts[-1] > START + 200
 
 
-def test_a_request_with_one_event_that_is_rejected_is_told_by_the_stream() -> None:
-    """So the log's line is not shown beside it."""
+def test_a_log_line_about_a_rejected_event_is_skipped() -> None:
+    """The stream carries the rejected event itself."""
     stream = Stream()
     logs, log = deployed(stream, START)
     logs.log(START + 1, 0, "of an event", "invalid_table")
@@ -489,8 +489,8 @@ def test_a_request_with_one_event_that_is_rejected_is_told_by_the_stream() -> No
     assert [] == stream.seen(10, log=log)
 
 
-def test_a_log_that_may_not_be_read_is_said_once() -> None:
-    """The events go on; a log that throttles is asked again, and nothing is said."""
+def test_an_unreadable_log_is_reported_once() -> None:
+    """Events are still shown. A throttled read of the log is retried silently."""
     stream = Stream()
     logs, log = deployed(stream)
     logs.log(START + 2, 0, "r")
@@ -505,8 +505,8 @@ def test_a_log_that_may_not_be_read_is_said_once() -> None:
     assert ["a"] == [one.event_id for one in found if isinstance(one, Seen)]
 
 
-def test_a_line_shows_nothing_that_moves_the_cursor() -> None:
-    """Whatever the sender wrote."""
+def test_a_line_contains_no_control_characters() -> None:
+    """A sender cannot move the operator's cursor."""
     seen = Seen(
         kind=Kind.EVENT,
         at=START,
@@ -522,7 +522,7 @@ def test_a_line_shows_nothing_that_moves_the_cursor() -> None:
     )
 
 
-def test_a_line_of_json_leaves_out_what_says_nothing() -> None:
+def test_a_json_line_omits_empty_fields() -> None:
     """A refused request has no table and no row."""
     seen = Seen(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
 

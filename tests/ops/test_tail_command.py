@@ -1,4 +1,4 @@
-"""`sluice tail` over the local stack: on a terminal, in a pipe, and interrupted."""
+"""`sluice tail` on the local stack: in a terminal, in a pipe, and interrupted."""
 
 import fcntl
 import json
@@ -20,14 +20,14 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 def refuse(sluice: Sluice, key: str) -> None:
-    """Have the stack refuse a request."""
+    """Send a request that the stack refuses."""
     request = Request(f"{sluice.stack.addresses.gateway}/v1/events", b"{}", {"x-write-key": key})
     with pytest.raises(HTTPError):
         urlopen(request, timeout=10)
 
 
 def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
-    """Events and refused requests; the summary is on standard error."""
+    """This applies to events and refused requests. The summary goes to standard error."""
     sluice.send("shop", "tailed_in_a_pipe", "a", "b")
     refuse(sluice, "shop.demo.wrong")
     result = sluice.run("tail --local --since 1min --for 6s")
@@ -39,16 +39,16 @@ def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
     assert "refused request" in result.stderr
 
 
-def test_only_what_is_selected_is_shown(sluice: Sluice) -> None:
-    """By table and by column."""
+def test_only_selected_events_are_shown(sluice: Sluice) -> None:
+    """A table and a column's value can select them."""
     sluice.send("shop", "tailed", "c", "d")
     result = sluice.run("tail --local --since 1min --for 6s --table tailed event_id=d")
 
     assert ["d"] == [json.loads(line)["event_id"] for line in result.stdout.splitlines()]
 
 
-def test_on_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
-    """Of 80 columns at most."""
+def test_in_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
+    """In a terminal of 80 columns, no line is longer. With NO_COLOR, lines have no colours."""
     sluice.send("shop", "a_table_with_a_name_that_is_long", *(f"{number:040}" for number in range(3)))
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
@@ -58,7 +58,7 @@ def test_on_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
     try:
         while piece := os.read(shown, 65_536):
             seen += piece
-    except OSError:  # which is how a terminal ends
+    except OSError:  # at the end, a terminal raises an error
         os.close(shown)
     running.communicate(timeout=60)
     lines = seen.decode().splitlines()
@@ -68,8 +68,8 @@ def test_on_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
     assert [] == [line for line in lines if len(line) > 80 or "\x1b[3" in line]
 
 
-def test_it_can_be_interrupted(sluice: Sluice) -> None:
-    """It ends with 130 and says what it has shown."""
+def test_the_tail_can_be_interrupted(sluice: Sluice) -> None:
+    """It exits with 130 and a summary of what it has shown."""
     sluice.send("shop", "tailed", "e")
     running = start(sluice, ["tail", "--since", "1min", "--table", "tailed"], subprocess.PIPE)
     assert running.stdout is not None
@@ -82,8 +82,8 @@ def test_it_can_be_interrupted(sluice: Sluice) -> None:
     assert b"Traceback" not in said
 
 
-def test_a_condition_without_a_value_is_a_mistake(sluice: Sluice) -> None:
-    """It says how to write one."""
+def test_a_condition_without_a_value_is_an_error(sluice: Sluice) -> None:
+    """The message says how to write one."""
     result = sluice.run("tail --local page")
 
     assert 2 == result.exit_code

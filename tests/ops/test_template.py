@@ -1,4 +1,4 @@
-"""What the local stack reads from template.yaml."""
+"""Values that the local stack reads from template.yaml."""
 
 from typing import Any
 
@@ -66,7 +66,7 @@ def resolved(value: str, **overrides: str) -> Any:
     ],
 )
 def test_intrinsic_functions_are_resolved(value: str, expected: object) -> None:
-    """References, conditions and substitutions give what CloudFormation would."""
+    """References, conditions and substitutions give the same values as in CloudFormation."""
     assert expected == resolved(value)
 
 
@@ -84,20 +84,20 @@ def test_parameters_can_be_overridden() -> None:
         ("!Join ['', [a]]", "cannot resolve Fn::Join"),
     ],
 )
-def test_what_cannot_be_resolved_is_named(value: str, message: str) -> None:
-    """A reference or a function that is not known here is an error, not an empty value."""
+def test_unresolvable_values_are_reported(value: str, message: str) -> None:
+    """An unknown reference or function is an error, not an empty value."""
     with pytest.raises(TemplateError, match=message):
         resolved(value)
 
 
 def test_a_misspelt_parameter_is_an_error() -> None:
-    """Only parameters of the template can be overridden."""
+    """Only the template's parameters can be overridden."""
     with pytest.raises(TemplateError, match=r"no such parameter: Bucket$"):
         resolved("text", Bucket="4")
 
 
-def test_variables_of_all_functions_are_inherited() -> None:
-    """A function has the variables of Globals, and its own in preference."""
+def test_functions_inherit_global_variables() -> None:
+    """A function's own variables take precedence over those in Globals."""
     template = Template(TEXT)
 
     assert ["First", "Second", "Third"] == template.logical_ids("AWS::Serverless::Function")

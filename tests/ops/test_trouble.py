@@ -1,4 +1,4 @@
-"""Whatever goes wrong, each command says so in one line, with what to do, and without a traceback."""
+"""If something goes wrong, each command prints one line with what to do, and no traceback."""
 
 import json
 from collections.abc import Iterator
@@ -47,20 +47,20 @@ ON_REDIS = [one for one in COMMANDS if one.split()[0] in ("accounts", "keys") an
 
 @pytest.fixture
 def stack(sluice: Sluice) -> Iterator[Deployed]:
-    """The local stack, taken for a deployed one."""
+    """The local stack, presented as a deployed one."""
     with deployed(sluice.stack, SdkBucket="nowhere", SdkUrl="http://127.0.0.1:9") as shown:
         yield shown
 
 
 def words(line: str, folder: Path) -> list[str]:
-    """Return a command line's words, with what has to be there for it."""
+    """Return the words of a command line. Create the file that it reads."""
     (folder / "accounts.yaml").write_text("shop: {database: shop_events}\n")
     made = line.format(file=folder / "accounts.yaml", key=KEYS["app"], out=folder / "event.json")
     return made.split()
 
 
 def said(result: Result) -> str:
-    """Return the one line that a command says of what went wrong."""
+    """Return the single error line of a failed command."""
     assert 1 == result.exit_code, (result.output, result.stderr, result.exception)
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: ")
@@ -68,8 +68,8 @@ def said(result: Result) -> str:
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_a_stack_that_is_not_there(stack: Deployed, tmp_path: Path, line: str) -> None:
-    """A wrong name, or the wrong region."""
+def test_a_stack_that_does_not_exist_is_reported(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """The name or the region may be wrong."""
     message = said(stack.run(words(line, tmp_path), stack="sluice-dve"))
 
     assert message.startswith(
@@ -78,8 +78,8 @@ def test_a_stack_that_is_not_there(stack: Deployed, tmp_path: Path, line: str) -
 
 
 @pytest.mark.parametrize("line", COMMANDS)
-def test_credentials_that_have_expired(stack: Deployed, tmp_path: Path, line: str) -> None:
-    """The person is to log in again."""
+def test_expired_credentials_are_reported(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """The message asks the operator to log in again."""
     with stack.refusing("cloudformation", 403, "ExpiredToken"):
         message = said(stack.run(words(line, tmp_path)))
 
@@ -93,8 +93,8 @@ def test_credentials_that_have_expired(stack: Deployed, tmp_path: Path, line: st
         ("AccessDenied", "your credentials do not allow DescribeStacks: it is not for you Ask your AWS"),
     ],
 )
-def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str) -> None:
-    """Unknown ones, and such as may not look for the stack."""
+def test_unusable_credentials_are_reported(stack: Deployed, code: str, expected: str) -> None:
+    """They are unknown to AWS, or may not describe the stack."""
     with stack.refusing("cloudformation", 403, code):
         assert said(stack.run(["status"])).startswith(expected)
 
@@ -119,10 +119,10 @@ def test_credentials_that_are_no_good(stack: Deployed, code: str, expected: str)
         ("wait --account app --table events --until 1h", "dynamodb", "Query"),
     ],
 )
-def test_a_right_that_is_missing(
+def test_a_missing_right_is_reported(
     stack: Deployed, tmp_path: Path, line: str, service: str, operation: str
 ) -> None:
-    """The right is named, and whom to ask."""
+    """The message names the right and who can grant it."""
     with stack.refusing(service, 403, "AccessDeniedException"):
         message = said(stack.run(words(line, tmp_path)))
 
@@ -143,10 +143,10 @@ def test_a_right_that_is_missing(
         ("accounts list", "lambda", "ResourceNotFoundException"),
     ],
 )
-def test_a_part_of_the_stack_that_is_gone(
+def test_a_missing_resource_of_the_stack_is_reported(
     stack: Deployed, tmp_path: Path, line: str, service: str, code: str
 ) -> None:
-    """`sam deploy` recreates it."""
+    """The message says that `sam deploy` recreates it."""
     with stack.refusing(service, 400 if service != "s3" else 404, code):
         message = said(stack.run(words(line, tmp_path)))
 
@@ -154,8 +154,8 @@ def test_a_part_of_the_stack_that_is_gone(
     assert message.endswith("run `sam deploy` to recreate it")
 
 
-def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) -> None:
-    """The SDK's bucket is none of those that are there."""
+def test_a_missing_bucket_is_reported(stack: Deployed, tmp_path: Path) -> None:
+    """The stack names a bucket for the SDK that does not exist."""
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
@@ -165,8 +165,8 @@ def test_a_bucket_that_nothing_can_be_put_into(stack: Deployed, tmp_path: Path) 
 
 
 @pytest.mark.parametrize("line", ["status", "doctor --no-event", "replay", "keys verify {key}"])
-def test_a_network_that_is_down(stack: Deployed, tmp_path: Path, line: str) -> None:
-    """It is asked whether the network is up."""
+def test_an_unreachable_network_is_reported(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """The message asks the operator to check the network."""
     unreachable = Deployed("http://127.0.0.1:9", {})
 
     assert "check your network" in said(unreachable.run(words(line, tmp_path)))
@@ -174,8 +174,8 @@ def test_a_network_that_is_down(stack: Deployed, tmp_path: Path, line: str) -> N
 
 
 @pytest.mark.parametrize("line", ON_REDIS)
-def test_a_redis_that_cannot_be_reached(stack: Deployed, sluice: Sluice, tmp_path: Path, line: str) -> None:
-    """The worker holds and loses nothing; a key is issued all the same, with a note."""
+def test_an_unreachable_redis_is_reported(stack: Deployed, sluice: Sluice, tmp_path: Path, line: str) -> None:
+    """The message says that the worker holds rows and loses none. A key is still issued, with a note."""
     secrets = sluice.stack.resources.client("secretsmanager")
     name = sluice.stack.resources.redis_url_secret
     working = secrets.get_secret_value(SecretId=name)["SecretString"]
@@ -192,8 +192,8 @@ def test_a_redis_that_cannot_be_reached(stack: Deployed, sluice: Sluice, tmp_pat
     assert working == secrets.get_secret_value(SecretId=name)["SecretString"]
 
 
-def test_the_doctor_goes_on_where_it_may_not_look(stack: Deployed) -> None:
-    """What it has no right to see is unknown, and the rest is looked at."""
+def test_the_doctor_continues_if_it_lacks_a_right(stack: Deployed) -> None:
+    """Checks that need the missing right are unknown. The others still run."""
     with (
         stack.refusing("kinesis", 400, "AccessDeniedException"),
         stack.refusing("monitoring", 400, "AccessDeniedException"),
@@ -224,18 +224,18 @@ def test_the_doctor_goes_on_where_it_may_not_look(stack: Deployed) -> None:
         ("keys verify nonsense", "invalid key: "),
     ],
 )
-def test_what_cannot_be_done(
+def test_a_request_that_cannot_be_carried_out_is_reported(
     stack: Deployed, sluice: Sluice, tmp_path: Path, line: str, expected: str
 ) -> None:
-    """Numbers that are none or have expired, shards, files and accounts that are not there."""
+    """The message names the missing shard, record, file or account, or the invalid key."""
     sluice.send("shop", "recorded", "a", "b", "c")
 
     assert said(stack.run(words(line, tmp_path))).startswith(expected)
 
 
 @pytest.mark.parametrize("line", ["replay", "record -o {out}"])
-def test_a_sequence_number_that_has_expired(stack: Deployed, tmp_path: Path, line: str) -> None:
-    """Kinesis knows it no longer."""
+def test_an_expired_sequence_number_is_reported(stack: Deployed, tmp_path: Path, line: str) -> None:
+    """The message suggests a time instead."""
     with stack.refusing("kinesis:GetShardIterator", 400, "InvalidArgumentException"):
         message = said(
             stack.run(words(f"{line} --shard shardId-000000000000 --from 49590338271490256608559", tmp_path))
@@ -247,8 +247,8 @@ def test_a_sequence_number_that_has_expired(stack: Deployed, tmp_path: Path, lin
     assert message.endswith("use a time with --from")
 
 
-def test_a_stretch_that_has_expired(stack: Deployed) -> None:
-    """The stream says since when it keeps records, and from where to begin."""
+def test_an_expired_stretch_is_reported(stack: Deployed) -> None:
+    """The message gives the earliest time at which a replay can begin."""
     with stack.as_old_as(days=30):
         message = said(stack.run(["replay", "--from", "2d"]))
 
@@ -256,16 +256,16 @@ def test_a_stretch_that_has_expired(stack: Deployed) -> None:
     assert "use --from " in message
 
 
-def test_an_empty_bucket(stack: Deployed) -> None:
-    """Where nothing is set aside there is nothing to send, and that is no error."""
+def test_a_redrive_of_nothing_is_not_an_error(stack: Deployed) -> None:
+    """The command says that no matching rows are set aside."""
     result = stack.run(["redrive", "--account", "nobody"])
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert "No matching rows are set aside.\n" == result.stdout
 
 
-def test_the_doctor_reads_on_behind_empty_answers(stack: Deployed) -> None:
-    """Kinesis may return no records although more follow; the test event is found all the same."""
+def test_the_doctor_reads_on_after_empty_responses(stack: Deployed) -> None:
+    """Kinesis may return no records although more follow. The doctor still finds its test event."""
     stack.run(["redrive", "--yes"])  # closes breakers that other tests have opened
     stack.empty_reads = 3
     result = stack.run(["doctor", "--json"])

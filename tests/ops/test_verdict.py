@@ -1,4 +1,4 @@
-"""The first line of `sluice status`: state, cause and next step."""
+"""The first line of `sluice status`: the state, its cause and the next step."""
 
 from collections import Counter
 from dataclasses import replace
@@ -31,7 +31,7 @@ def shard(records: int = 0, behind: float = 0.0, rate: float = 0.0, open_rows: i
 
 
 def state(*shards: ShardState, hold: Hold | None = None, **more: object) -> StackState:
-    """Return a stack's state in which nothing is wrong but what is given."""
+    """Return the state of a stack that is healthy except for the given values."""
     return replace(StackState(list(shards), 0, [], Counter(), hold=hold), **more)  # type: ignore[arg-type]
 
 
@@ -57,13 +57,13 @@ def span(*, after: str, last: str, done: bool, planned_at: float = NOW - 8) -> S
 
 
 def held(number: str, seconds: int = 5, *, shard: str = "shardId-0", reason: str = "http_503") -> Note:
-    """Return a note of the worker that it holds."""
+    """Return a note from the worker's log that says it holds."""
     at = f"2026-11-25T09:46:{40 - seconds:02d}"
     return Note("worker", at, "held", reason, reason, "HeldError", shard, number)
 
 
-def test_nothing_is_wrong() -> None:
-    """Records on their way, and rows that are being sent, are no trouble."""
+def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
+    """Waiting records and rows that are being sent are normal."""
     assert "HEALTHY: nothing is waiting." == first(state(shard()))
     assert "HEALTHY: 3 records waiting, 12 rows being sent." == first(state(shard(3, 2.0, open_rows=12)))
 
@@ -101,13 +101,13 @@ def test_nothing_is_wrong() -> None:
         ("something new", "", "something new. Run `sluice doctor --local` to check the stack."),
     ],
 )
-def test_a_hold_is_said_with_cause_and_next_step(reason: str, error: str, said: str) -> None:
-    """It comes first, with how long it has lasted."""
+def test_a_hold_is_reported_with_its_cause_and_next_step(reason: str, error: str, said: str) -> None:
+    """It is the first line, and says how long the hold has lasted."""
     assert f"HOLDING for 45 s: {said}" == first(state(shard(4, 45.0), hold=Hold(reason, error, 45.0)))
 
 
-def test_a_backlog_that_nobody_explains() -> None:
-    """It says whether the worker delivers meanwhile."""
+def test_a_backlog_without_a_logged_reason_is_reported() -> None:
+    """The line says whether the worker is delivering."""
     idle, busy = first(state(shard(9, 90.0))), first(state(shard(9, 90.0, rate=2.5)))
 
     assert (
@@ -120,8 +120,8 @@ def test_a_backlog_that_nobody_explains() -> None:
     )
 
 
-def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
-    """Books, the hold, a database, rows in doubt, dead letters."""
+def test_verdicts_are_sorted_by_severity() -> None:
+    """A failed reconciliation comes first, then the hold, a failing database, rows in doubt and dead letters."""
     rows = Rows(3, Counter({State.DELIVERED: 2}))
     found = verdicts(
         state(
@@ -147,15 +147,15 @@ def test_everything_that_needs_attention_is_said_the_worst_first() -> None:
     assert Health.HEALTHY not in {one.health for one in found}
 
 
-def test_spans_that_the_archive_lacks_are_said() -> None:
-    """No row is lost, but they cannot be replayed for as long as others."""
+def test_spans_missing_from_the_archive_are_reported() -> None:
+    """No rows are lost, but these spans can be replayed only as long as they are on the stream."""
     said = first(state(shard(), balance=Balance({}, Unread(), {}, 2, 0, unarchived=2)))
 
     assert said.startswith("ATTENTION: 2 settled spans are not in the archive. No rows are lost")
 
 
-def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
-    """By the first record that it could not settle, whenever that was."""
+def test_a_hold_is_found_once_the_worker_logs_it() -> None:
+    """The log line names the first record that was not settled, and the hold lasts while the ledger has not settled it."""
     note = held("9")
 
     assert find_hold(CHAIN, None, [note], NOW) == Hold("http_503", "HeldError", 5.0)
@@ -167,15 +167,15 @@ def test_a_hold_is_seen_as_soon_as_the_worker_says_so() -> None:
 
 
 def test_a_hold_is_over_once_the_ledger_has_settled_its_record() -> None:
-    """What the log says of it does not count any more; nor does another shard's."""
+    """The log line then no longer counts. A log line about another shard never does."""
     done = span(after="001" + "5", last="001" + "9", done=True)
 
     assert find_hold(CHAIN, done, [held("9")], NOW) is None
     assert find_hold(CHAIN, None, [held("9", shard="shardId-1")], NOW) is None
 
 
-def test_an_upload_that_fails_is_said_before_the_worker_gives_up() -> None:
-    """A span is open and its upload has failed: the worker still tries."""
+def test_a_failing_upload_is_reported_before_the_worker_gives_up() -> None:
+    """While the span is open and an upload has failed, the worker is still retrying."""
     failed = Note("worker", "2026-11-25T09:46:35", UPLOAD_FAILED, "shop: http_503", "http_503")
     open_span = span(after="000", last="001" + "9", done=False)
 
