@@ -1,4 +1,4 @@
-"""What the local stack writes for `sam local`."""
+"""The environment variables that the local stack writes for `sam local`."""
 
 import json
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.xdist_group("stack")
 
 @pytest.fixture(scope="module")
 def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str]]:
-    """The file's content, from a stack on a machine without Docker."""
+    """The file's content, written by a stack on a machine without Docker."""
     home = tmp_path_factory.mktemp("home")
     with LocalStack(home / "stack") as stack, containers.reachable(stack, home, None) as file:
         found: dict[str, dict[str, str]] = json.loads(file.read_text())
@@ -28,7 +28,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, str
 def test_a_function_has_a_value_for_each_of_its_variables(
     written: dict[str, dict[str, str]], name: str
 ) -> None:
-    """`sam local` sets what the template has, and takes the value from the file; none may be missing."""
+    """`sam local` sets the variables of the template to the values in the file, so none may be missing."""
     settings = SETTINGS.get(name, WorkerSettings)
 
     assert set(TEMPLATE.variables(name)) == set(written[name])
@@ -36,7 +36,7 @@ def test_a_function_has_a_value_for_each_of_its_variables(
 
 
 def test_samconfig_names_the_file() -> None:
-    """Both commands of `sam local` read it from the folder that `make up` uses."""
+    """Both `sam local` commands read it from the folder that `make up` uses."""
     text = (ROOT / "samconfig.toml").read_text()
 
     assert 2 == text.count(f'env_vars = ".local/{containers.VARIABLES}"')

@@ -1,4 +1,4 @@
-"""`make demo`: sends recorded requests and reconciles them."""
+"""`make demo` sends recorded requests and reconciles them."""
 
 import copy
 import io
@@ -31,7 +31,7 @@ def orders(table: str, *event_ids: str) -> RecordedRequest:
 
 
 def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
-    """Every accepted event becomes one row or one dead letter; rows that Treasure Data then loses are named."""
+    """Every accepted event becomes one row or one dead letter. Rows that Treasure Data then loses are reported by id."""
     with LocalStack(tmp_path / "stack") as stack:
         requests = [*recording.read(), orders("lost", "a"), orders("lost", "b")]
         count = demo.send_recording(stack, requests, lambda _: None)
@@ -45,7 +45,7 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
 
     assert reconciled.adds_up
     assert reconciled.delivered.total() > 400
-    # an account that the edge policy was not read again for becomes a dead letter, as in the second after a start
+    # in the first second after a start, before the ingest has read the edge policy again, unknown accounts become dead letters
     assert set(reconciled.dead_letters) <= {"unknown_account"}
     assert {"disabled_account", "revoked_key"} <= set(reconciled.refused)
     assert {"missing_key", "invalid_key", "invalid_json"} <= set(reconciled.refused)
@@ -55,7 +55,7 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
 
 
 def test_the_demo_fails_if_rows_are_not_delivered(tmp_path: Path) -> None:
-    """The demo then lists what is missing and does not add up."""
+    """It lists the missing rows and says that it does not add up."""
     out = io.StringIO()
 
     adds_up = demo.run(
@@ -73,7 +73,7 @@ def test_the_demo_fails_if_rows_are_not_delivered(tmp_path: Path) -> None:
 
 
 def test_the_command_succeeds_if_it_adds_up(tmp_path: Path) -> None:
-    """`make demo` exits with status 0, also without a terminal."""
+    """`make demo` exits with status 0, even without a terminal."""
     recording.write([orders("few", "a", "b"), orders("few", "c")], tmp_path / "few.jsonl")
 
     done = subprocess.run(

@@ -1,4 +1,4 @@
-"""The short form of `make endurance`: many senders at once, while parts are killed."""
+"""A short run of `make endurance`: many concurrent senders while parts are killed."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from tests.support.sluice import until
 pytestmark = pytest.mark.xdist_group("stack")
 
 
-def test_every_accepted_event_is_there_once_whatever_is_killed(tmp_path: Path) -> None:
-    """Sixteen threads share the stream; functions, Treasure Data and Valkey are killed.
+def test_every_accepted_event_becomes_one_row_although_parts_are_killed(tmp_path: Path) -> None:
+    """Sixteen threads send events while functions, Treasure Data and Valkey are killed.
 
-    AWS is spared: puts that it does not acknowledge wait for minutes in the overflow queue.
+    AWS is not killed: puts that it does not acknowledge would wait in the overflow queue for minutes.
     """
     count = Count()
     with LocalStack(tmp_path / "stack") as stack:

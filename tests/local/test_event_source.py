@@ -21,7 +21,7 @@ from tests.support.event_source import STREAM_ARN
 
 @contextmanager
 def running(client: Any, function: Callable[..., Any], **options: Any) -> Iterator[None]:
-    """Run an event source of the stream `s` that hardly waits."""
+    """Run an event source of the stream `s` with minimal waiting."""
     mapping = EventSourceMapping(event_source_arn=STREAM_ARN, batch_size=10, backoff=lambda _: 0.0)
     source = EventSource(
         StreamPoller(client, mapping), function, **{"clock": SystemClock(), "poll_seconds": 0.01} | options
@@ -35,7 +35,7 @@ def running(client: Any, function: Callable[..., Any], **options: Any) -> Iterat
 
 
 class Function:
-    """A handler that remembers its calls and can be waited for."""
+    """A handler that records its calls. Tests can wait for them."""
 
     def __init__(self, *results: Any) -> None:
         self.sent: list[list[str]] = []
@@ -53,14 +53,14 @@ class Function:
         return result(context) if callable(result) else result
 
     def wait_for(self, count: int) -> None:
-        """Return when so many records have arrived, repeated ones included."""
+        """Wait until this many records have arrived, including repeated ones."""
         with self._changed:
             assert self._changed.wait_for(lambda: sum(map(len, self.sent)) >= count, 20)
 
 
 @pytest.fixture(params=["memory", "moto"])
 def client(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A client of either Kinesis, with a stream `s` of two shards."""
+    """A client of each Kinesis double, with a stream `s` of two shards."""
     with mock_aws():
         made: Any = MemoryKinesis(SystemClock().now)
         if request.param == "moto":
@@ -76,7 +76,7 @@ def put(client: Any, key: str = "a", count: int = 1) -> list[str]:
 
 
 def test_records_reach_the_function(client: Any) -> None:
-    """Records put before and after the start arrive in order, while another shard's function is busy."""
+    """Records from before and after the start arrive in order, even while the function is busy with another shard."""
     busy = threading.Event()
     numbers = put(client, "d")
     function = Function(lambda _: busy.wait(20) and None)
@@ -91,7 +91,7 @@ def test_records_reach_the_function(client: Any) -> None:
 
 
 def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptureFixture) -> None:
-    """Each failed invocation, even an exit of the process, is logged and repeated."""
+    """Each failed invocation is logged and repeated, even if the function exits the process."""
     [number] = put(client)
     report = {"batchItemFailures": [{"itemIdentifier": number}]}
     function = Function(RuntimeError("out of order"), report, object(), SystemExit(3))
@@ -104,8 +104,8 @@ def test_failures_are_sent_again_and_logged(client: Any, caplog: pytest.LogCaptu
     assert [True] * 4 == [word in line for word, line in zip(words, logged, strict=True)]
 
 
-def test_a_result_after_the_time_out_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
-    """A function sees its remaining time shrink; if it returns too late, its batch is sent again."""
+def test_a_result_after_the_timeout_does_not_count(caplog: pytest.LogCaptureFixture) -> None:
+    """A function can see its remaining time. If it returns too late, its batch is sent again."""
     clock = ManualClock()
     client = MemoryKinesis(clock.now)
     client.create_stream(StreamName="s", ShardCount=1)

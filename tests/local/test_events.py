@@ -35,7 +35,7 @@ ANSWERS: Mapping[str, tuple[int, str | None]] = {
     "mistake-invalid-gzip": (
         400,
         "invalid_json",
-    ),  # read as it is: some proxies decompress a body and keep the header
+    ),  # read as plain text: some proxies decompress a body and keep the header
     "mistake-invalid-json": (400, "invalid_json"),
     "mistake-invalid-table-name": (200, None),
     "mistake-invalid-utf-8": (200, None),
@@ -79,7 +79,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def delivered(name: str) -> Delivery:
-    """Return a worker and its surroundings after it has processed a recorded event completely."""
+    """Return a worker and its environment after it has processed a recorded event completely."""
     delivery = Delivery()
     event = load(KINESIS / f"{name}.json")
     delivery.clock.time = event["Records"][-1]["kinesis"]["approximateArrivalTimestamp"]
@@ -91,7 +91,7 @@ def delivered(name: str) -> Delivery:
 
 
 def _refuse(_request: Mapping[str, Any]) -> None:
-    """Say what Kinesis says of a record of another stream."""
+    """Raise the error that Kinesis returns for a record of another stream."""
     raise client_error("InvalidArgumentException", "GetShardIterator", status=400)
 
 
@@ -139,7 +139,7 @@ def test_visits_become_rows() -> None:
 
 
 def test_mistakes_become_rows_or_dead_letters() -> None:
-    """Recorded mistakes of accounts that may not send become dead letters; the others become rows."""
+    """Recorded mistakes become dead letters if their accounts may not send, and rows otherwise."""
     delivery = delivered("mistakes")
 
     assert set(rows(delivery)) == {"shop.mistakes"}
@@ -147,7 +147,7 @@ def test_mistakes_become_rows_or_dead_letters() -> None:
 
 
 def test_other_producers_are_decoded_or_set_aside() -> None:
-    """JSON records become rows where possible; the rest is set aside and does not block the shard."""
+    """JSON records become rows where possible. Other records are set aside and do not block the shard."""
     delivery = delivered("other-producers")
 
     assert rows(delivery) == {"field_app.imports": 4}
@@ -162,8 +162,8 @@ def test_recorded_keys_are_valid() -> None:
     assert {write_key.verify(key, SIGNING_SECRETS).account for key in keys} <= {*ACCOUNTS, "nobody"}
 
 
-def test_a_recording_reads_back(tmp_path: Path) -> None:
-    """Requests that are written can be read back unchanged."""
+def test_recordings_round_trip_through_their_file(tmp_path: Path) -> None:
+    """Requests that are written to a file are read back unchanged."""
     requests = recording.read()
     recording.write(requests, tmp_path / "again.jsonl")
 
@@ -171,8 +171,8 @@ def test_a_recording_reads_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.xdist_group("stack")
-def test_a_browser_can_be_recorded(tmp_path: Path) -> None:
-    """Visits and mistakes in Chromium produce the same kinds of events as the recording."""
+def test_a_new_recording_has_the_same_kinds_of_events(tmp_path: Path) -> None:
+    """It is made from visits and mistakes in Chromium."""
     chromium.path()
 
     record.record(tmp_path, 0, lambda _: None)

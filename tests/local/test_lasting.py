@@ -1,4 +1,4 @@
-"""The parts of the local stack that hold data have all that they acknowledged after they were killed."""
+"""The local stack's parts that store data keep everything that they have acknowledged, even if they are killed."""
 
 import gzip
 import json
@@ -33,8 +33,8 @@ def aws(tmp_path: Path) -> Iterator[Part]:
     part.wait(10)
 
 
-def test_a_journal_without_its_end_is_what_was_acknowledged(tmp_path: Path) -> None:
-    """A request that was only half written is cut off, and the next one follows what is whole."""
+def test_a_truncated_journal_keeps_all_complete_requests(tmp_path: Path) -> None:
+    """A half-written request was not acknowledged. It is cut off, and the next one follows the last complete one."""
     path = tmp_path / "journal"
     journal = Journal(path)
     assert [] == list(journal.requests())
@@ -50,8 +50,8 @@ def test_a_journal_without_its_end_is_what_was_acknowledged(tmp_path: Path) -> N
     assert [(1.5, first), (3.5, first)] == list(Journal(path).requests())
 
 
-def test_aws_has_everything_after_it_was_killed(aws: Part) -> None:
-    """Stream, queue, bucket, ledger and secrets, at the same address; a message in flight stays in flight."""
+def test_aws_keeps_everything_when_it_is_killed(aws: Part) -> None:
+    """Stream, queue, bucket, ledger and secrets come back at the same address. A message in flight stays in flight."""
     endpoint = aws.ready(60)["endpoint"]
     made = resources.create(endpoint, shards=2, signing_secrets={}, td_api_key="k", redis_url="redis://x")
     kinesis, sqs, s3 = (made.client(name) for name in ("kinesis", "sqs", "s3"))
@@ -94,8 +94,8 @@ def _revive(part: Part) -> None:
     part.ready(60)
 
 
-def test_treasure_data_has_its_rows_and_remembers_ids(tmp_path: Path) -> None:
-    """An import that is repeated after a restart is a duplicate still."""
+def test_treasure_data_keeps_its_rows_and_unique_ids(tmp_path: Path) -> None:
+    """An import that is repeated after a restart is still recognized as a duplicate."""
     before = LastingTreasureData(tmp_path)
     for path in ("database/create/shop", "table/create/shop/views/log"):
         assert 200 == before.handle(Request("POST", f"/v3/{path}", TD)).status

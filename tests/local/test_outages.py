@@ -1,4 +1,4 @@
-"""Outages on demand: `sluice local break`, and the buttons of the page."""
+"""Outages on demand, by `sluice local break` and by the page's buttons."""
 
 import json
 import threading
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.xdist_group("stack")
 
 @pytest.fixture(scope="module")
 def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
-    """A stack that is looked after, as `sluice local` does."""
+    """A stack with a thread that restarts its parts, as `sluice local` does."""
     home, done = tmp_path_factory.mktemp("outages"), threading.Event()
     with LocalStack(home / "stack", redrive_seconds=2) as stack:
 
@@ -40,7 +40,7 @@ def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
 
 @pytest.fixture
 def outages(sluice: Sluice) -> Outages:
-    """Its outages."""
+    """The stack's outages."""
     return Outages(sluice.stack)
 
 
@@ -49,14 +49,14 @@ def outages(sluice: Sluice) -> Outages:
     [
         ("td", "outlet", ("Treasure Data answers 503",)),
         ("answers", "app", ("closes connections early", "in doubt")),
-        ("redis", "news", ("Redis does not say",)),  # whose database the worker does not know yet
+        ("redis", "news", ("Redis does not say",)),  # the worker does not know this account's database yet
         ("worker", "outlet", ("",)),
     ],
 )
-def test_events_are_accepted_and_arrive_when_an_outage_is_over(
+def test_events_are_accepted_in_an_outage_and_delivered_after_it(
     sluice: Sluice, outages: Outages, target: str, account: str, said: tuple[str, ...]
 ) -> None:
-    """Meanwhile the first line of the status says why they wait."""
+    """During the outage the first line of the status says why they wait."""
     assert target in outages.order(target, 60)
     sluice.send(account, f"broken_{target}", "a", "b")
     until(lambda: any(one in sluice.json("status --local")["verdict"] for one in said))
@@ -66,7 +66,7 @@ def test_events_are_accepted_and_arrive_when_an_outage_is_over(
 
 
 def test_an_outage_ends_by_itself(sluice: Sluice, outages: Outages) -> None:
-    """Of one database, too, while others are delivered."""
+    """An outage of one database does not affect the others."""
     outages.order("td:field_app", 3)
     sluice.send("app", "short", "a")
     sluice.send("shop", "unconcerned", "b")
@@ -76,8 +76,8 @@ def test_an_outage_ends_by_itself(sluice: Sluice, outages: Outages) -> None:
     until(lambda: sluice.rows("field_app", "short") == ["a"])
 
 
-def test_a_stream_that_refuses_sends_events_through_the_queue(sluice: Sluice, outages: Outages) -> None:
-    """They are accepted all the same."""
+def test_events_go_to_the_queue_while_the_stream_is_down(sluice: Sluice, outages: Outages) -> None:
+    """The ingest still accepts them."""
     outages.order("kinesis", 60)
     sluice.send("app", "queued", "a")
     outages.order("kinesis", 0)
@@ -85,14 +85,14 @@ def test_a_stream_that_refuses_sends_events_through_the_queue(sluice: Sluice, ou
     assert 1 == sluice.json("status --local")["in_queue"]
 
 
-def test_what_cannot_be_broken_is_refused(outages: Outages) -> None:
-    """With what can be."""
+def test_an_unknown_target_is_rejected(outages: Outages) -> None:
+    """The error names it."""
     with pytest.raises(UnknownTargetError, match="'dynamodb' is not a target"):
         outages.order("dynamodb", 1)
 
 
-def test_the_page_says_what_is_broken_and_why_nothing_arrives(sluice: Sluice, outages: Outages) -> None:
-    """And orders outages from pages of its own only."""
+def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Outages) -> None:
+    """It starts and ends outages only for requests with a JSON content type, which other sites' pages cannot send."""
     observer = Observer(sluice.stack, outages.under_way)
     data = {"/state.json": lambda _: observer.state()}
     page = local_page(Beside(Website("", {})), data, {}, outages.order)

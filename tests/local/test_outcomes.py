@@ -1,4 +1,4 @@
-"""What is set aside, read from the bucket and the ledger without the worker's code."""
+"""Set-aside rows, read from the bucket and the ledger without the worker's code."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -32,7 +32,7 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
 
 
 def copy(made: Delivery, resources: Resources) -> None:
-    """Copy the ledger's items and the objects of a delivery."""
+    """Copy a delivery's ledger items and objects to the resources."""
     items: Any = made.dynamodb.client.items("ledger")
     for item in items:
         resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
@@ -42,7 +42,7 @@ def copy(made: Delivery, resources: Resources) -> None:
 
 
 def dead(*sizes: int) -> Delivery:
-    """Return a delivery whose rows of these sizes Treasure Data has refused."""
+    """Return a delivery with rows of these sizes, all of which Treasure Data has refused."""
     made = Delivery()
     made.map(shop="goods")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
@@ -52,16 +52,16 @@ def dead(*sizes: int) -> Delivery:
     return made
 
 
-def test_a_dead_letter_is_told_with_its_reason(resources: Resources) -> None:
-    """The ids are the object's, kind and reason the ledger's."""
+def test_a_dead_letter_is_reported_with_its_reason(resources: Resources) -> None:
+    """The ids come from the object, the kind and the reason from the ledger."""
     copy(dead(1, 1), resources)
 
     expected = [TableOutcome(ORDERS, ("0", "1"), "dead_letter", "http_415")]
     assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
 
 
-def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(resources: Resources) -> None:
-    """The object holds all rows; most of them are delivered."""
+def test_a_split_chunk_counts_only_its_set_aside_halves(resources: Resources) -> None:
+    """Its object still contains all rows, including the delivered ones."""
     made = dead(1, 1, 1)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, count=1))
     made.redrive(State.DEAD_LETTER)
@@ -77,7 +77,7 @@ def test_of_a_chunk_that_was_split_only_the_halves_count_that_are_set_aside(reso
 
 
 def test_an_edited_chunk_counts_once(resources: Resources) -> None:
-    """The object with the original rows stays until the edited ones are delivered."""
+    """The object with the original rows is kept until the edited rows are delivered."""
     made = dead(1)
     (span,) = made.spans()
     (key,) = span.entries
@@ -89,8 +89,8 @@ def test_an_edited_chunk_counts_once(resources: Resources) -> None:
     assert [("0",)] == [one.event_ids for one in outcomes.set_aside(resources, ACCOUNTS)]
 
 
-def test_what_is_delivered_counts_no_more_though_its_object_is_there(resources: Resources) -> None:
-    """Whoever deletes it may have been cut short."""
+def test_a_delivered_chunk_does_not_count_even_if_its_object_is_left(resources: Resources) -> None:
+    """A redrive that is killed may leave the object behind."""
     made = dead(1)
     copy(made, resources)
     made.redrive(State.DEAD_LETTER)

@@ -38,7 +38,7 @@ def part(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Part]:
 
 
 def test_a_part_reports_when_it_is_ready(part: Part) -> None:
-    """Its facts reach the parent process, and what it prints is in its log."""
+    """The parent process receives its facts, and its output goes to its log."""
     assert part.ready(10) == {"answer": 42}
     part.check()
 
@@ -50,7 +50,7 @@ def test_a_part_reports_when_it_is_ready(part: Part) -> None:
 
 @pytest.mark.parametrize("part", ["fails"], indirect=True)
 def test_a_failed_start_is_explained(part: Part) -> None:
-    """The error gives the name of the part, its exit status and the end of its log."""
+    """The error gives the part's name, its exit status and the end of its log."""
     with pytest.raises(PartError) as failure:
         part.ready(10)
 
@@ -59,8 +59,8 @@ def test_a_failed_start_is_explained(part: Part) -> None:
     )
 
 
-def test_a_killed_part_is_noticed(part: Part) -> None:
-    """A part that exits while the stack runs is an error."""
+def test_a_killed_part_is_reported(part: Part) -> None:
+    """An exit of a part while the stack runs is an error."""
     part.ready(10)
     os.kill(part.pid, signal.SIGKILL)
     part.wait(5)
@@ -70,7 +70,7 @@ def test_a_killed_part_is_noticed(part: Part) -> None:
 
 
 def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
-    """The wait for a part to become ready is bounded."""
+    """A start never waits for ever."""
     (tmp_path / "silent.py").write_text("import time; time.sleep(60)")
     part = Part("silent", ["silent"], {"PYTHONPATH": str(tmp_path)}, tmp_path)
     try:
@@ -82,7 +82,7 @@ def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
 
 
 def test_parts_ignore_ctrl_c(part: Part) -> None:
-    """Ctrl-C reaches every process of a terminal; only the parent process acts on it."""
+    """Ctrl-C reaches every process of a terminal, but only the parent process acts on it."""
     part.ready(10)
     os.kill(part.pid, signal.SIGINT)
     os.kill(part.pid, signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""Good and bad: what end-to-end tests of a site assert on."""
+"""`/good` and `/bad`: the events on which end-to-end tests of a site assert."""
 
 import gzip
 import json
@@ -19,7 +19,7 @@ from worker.shards import Shards
 
 
 class Stack:
-    """An ingest behind a gateway that notes what is bad, and what is asked of it all."""
+    """An ingest behind a gateway that records bad events, and the page's queries over all events."""
 
     def __init__(self, folder: Path) -> None:
         self.site = Site()
@@ -28,7 +28,7 @@ class Stack:
         self.client = Client(ConsolePage(self.received.data(), self.received.actions()))
 
     def send(self, method: str, target: str, body: Any = None, **headers: str) -> Response:
-        """Send a request; a body that is no bytes is sent as JSON."""
+        """Send a request. A body other than bytes is sent as JSON."""
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         named = tuple((name.replace("_", "-"), text) for name, text in headers.items())
         request = Request(method, target, named, data)
@@ -43,18 +43,18 @@ class Stack:
         return self.send("POST", "/v1/events", {"events": list(events)}, x_write_key=key)
 
     def ask(self, path: str) -> Any:
-        """Ask as a test does."""
+        """Query the events as an end-to-end test does."""
         return self.client.get(path, base_url="http://localhost:8701").json
 
 
 @pytest.fixture
 def stack(tmp_path: Path) -> Stack:
-    """A stack of its own."""
+    """A new stack."""
     return Stack(tmp_path)
 
 
-def test_whoever_has_a_2xx_finds_its_events(stack: Stack) -> None:
-    """With the row as Treasure Data gets it."""
+def test_events_are_found_as_soon_as_they_are_accepted(stack: Stack) -> None:
+    """Each has the row that Treasure Data will receive."""
     stack.events({"table": "orders", "event_id": "a", "Price": 3}, {"table": "views"})
     good = stack.ask("/good?table=orders")
 
@@ -67,8 +67,8 @@ def test_whoever_has_a_2xx_finds_its_events(stack: Stack) -> None:
     assert {"count": 0, "events": []} == stack.ask("/bad")
 
 
-def test_an_event_that_was_rejected_has_code_message_and_original(stack: Stack) -> None:
-    """Its neighbours are good."""
+def test_a_rejected_event_has_code_message_and_original(stack: Stack) -> None:
+    """Other events of the same request are good."""
     stack.events({"table": "views"}, {"table": "Bad Name", "page": "/"}, 7)
     first, second = stack.ask("/bad")["events"]
 
@@ -110,10 +110,10 @@ def test_an_event_that_was_rejected_has_code_message_and_original(stack: Stack) 
         ("GET", "/v0/nothing", None, ("not_found", 404, "", "", {})),
     ],
 )
-def test_a_refused_request_has_code_message_and_what_was_sent(
+def test_a_refused_request_has_code_message_and_original(
     stack: Stack, method: str, target: str, body: Any, expected: tuple[Any, ...]
 ) -> None:
-    """Whatever the dialect answers, an image too."""
+    """This holds for all dialects, even if the response is an image."""
     stack.send(method, target, body)
     (bad,) = stack.ask("/bad")["events"]
 
@@ -121,8 +121,8 @@ def test_a_refused_request_has_code_message_and_what_was_sent(
     assert expected == tuple(bad[name] for name in ("code", "status", "account", "table", "original"))
 
 
-def test_a_request_of_which_nothing_was_accepted_is_its_events(stack: Stack) -> None:
-    """Each with its own code; compressed, and with one table for all."""
+def test_a_request_with_no_accepted_event_is_listed_event_by_event(stack: Stack) -> None:
+    """The body may be compressed, and may name one table for all events."""
     body = gzip.compress(json.dumps({"table": "views", "events": [3, {"deep": 1, "table": ""}]}).encode())
     stack.send("POST", f"/v1/events?k={KEY}", body, content_encoding="gzip")
     bad = stack.ask("/bad")["events"]
@@ -132,8 +132,8 @@ def test_a_request_of_which_nothing_was_accepted_is_its_events(stack: Stack) -> 
     ]
 
 
-def test_td_clients_are_read_too(stack: Stack) -> None:
-    """Their answers have receipts."""
+def test_rejected_events_of_td_sdks_are_listed(stack: Stack) -> None:
+    """The response to these clients has one receipt per event."""
     headers = {"authorization": f"TD1 {KEY}", "content_type": "application/vnd.treasuredata.v1+json"}
     answer = stack.send("POST", "/shop/views", {"events": [{"a": 1}, 5]}, **headers)
     (bad,) = stack.ask("/bad")["events"]
@@ -142,8 +142,8 @@ def test_td_clients_are_read_too(stack: Stack) -> None:
     assert ("rejected", "not_an_object", 5, 1) == (bad["kind"], bad["code"], bad["original"], bad["index"])
 
 
-def test_a_question_is_narrowed(stack: Stack) -> None:
-    """By account, table, code, and a column's value: tests that run in parallel keep apart."""
+def test_queries_can_be_narrowed(stack: Stack) -> None:
+    """Account, table, code and a column's value keep tests that run in parallel apart."""
     stack.events({"table": "orders", "order": 1}, {"table": "orders", "order": "2"}, {"table": "x y"}, 5)
 
     assert 1 == stack.ask("/good?match=order=1")["count"]
@@ -154,8 +154,8 @@ def test_a_question_is_narrowed(stack: Stack) -> None:
     assert 1 == stack.ask("/bad?match=table=x%20y")["count"]
 
 
-def test_a_question_waits_for_as_many_as_it_wants(stack: Stack) -> None:
-    """Pages send when it suits them."""
+def test_a_query_waits_for_the_number_of_events_it_expects(stack: Stack) -> None:
+    """Pages send events with a delay. The wait is limited."""
     stack.site.clock.at(START + 2, lambda: stack.events({"table": "views"}) and None)
     found = stack.ask("/good?count=1")
     waited = stack.site.clock.now() - START
@@ -169,15 +169,15 @@ def test_a_question_waits_for_as_many_as_it_wants(stack: Stack) -> None:
 @pytest.mark.parametrize(
     "question", ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan"]
 )
-def test_a_question_that_is_mistyped_is_an_error(stack: Stack, question: str) -> None:
-    """A test that asks for nothing must not pass."""
+def test_a_mistyped_query_is_an_error(stack: Stack, question: str) -> None:
+    """Otherwise a test with a typing error could pass."""
     answer = stack.client.get(question, base_url="http://localhost:8701")
 
     assert (400, True) == (answer.status_code, bool(answer.json and answer.json["error"]))
 
 
-def test_reset_forgets_what_was_answered_before_it(stack: Stack) -> None:
-    """It says how much that was. A link or another site's page cannot do it."""
+def test_reset_forgets_all_earlier_events(stack: Stack) -> None:
+    """It returns their numbers. Links and other sites' pages cannot reset."""
     stack.events({"table": "views"}, 5)
     post = stack.client.post
     foreign = post("/reset", base_url="http://localhost:8701", headers={"origin": "http://shop.example"})
@@ -191,8 +191,8 @@ def test_reset_forgets_what_was_answered_before_it(stack: Stack) -> None:
     assert 0 == stack.ask("/bad")["count"]
 
 
-def test_a_request_that_is_repeated_is_good_once(stack: Stack) -> None:
-    """As it is one row, however often its envelope stands on the stream."""
+def test_the_events_of_a_repeated_request_are_listed_once(stack: Stack) -> None:
+    """They become one row each, however often their envelope is on the stream."""
     batch = {"events": [{"table": "views", "event_id": "a"}], "batch_id": "b1"}
     for _ in range(2):
         stack.send("POST", f"/v1/events?k={KEY}", batch)
@@ -202,15 +202,15 @@ def test_a_request_that_is_repeated_is_good_once(stack: Stack) -> None:
 
 
 def test_memory_is_bounded(stack: Stack) -> None:
-    """Of many events the latest are kept."""
+    """Only the latest events are kept."""
     for _ in range(MOST_EVENTS // 500 + 1):
         stack.events(*({"table": "views"} for _ in range(500)))
 
     assert MOST_EVENTS == stack.ask("/good")["count"]
 
 
-def test_a_stream_that_is_down_is_no_answer(stack: Stack) -> None:
-    """Nothing received and nobody to ask are two things."""
+def test_queries_fail_while_the_stream_is_down(stack: Stack) -> None:
+    """An unreadable stream must not look like one without events."""
     stack.site.kinesis.faults, stack.site.kinesis.sticky = [EndpointConnectionError(endpoint_url="x")], True
     answer = stack.client.get("/good", base_url="http://localhost:8701")
 

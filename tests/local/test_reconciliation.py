@@ -1,4 +1,4 @@
-"""Reconciliation of accepted events with their outcomes."""
+"""Reconciles accepted events with their outcomes."""
 
 import json
 from collections import Counter
@@ -35,7 +35,7 @@ def acknowledged(
 
 
 def test_events_that_are_not_rejected_are_accepted() -> None:
-    """An accepted event belongs to the account of the key and the table that it names."""
+    """An accepted event belongs to the key's account and to the table that it names."""
     events = [{"table": "orders", "event_id": "a"}, {"table": "No"}, {"table": "carts"}]
     response = {"accepted": 2, "rejected": [{"index": 1, "code": "invalid_table", "message": "…"}]}
 
@@ -64,7 +64,7 @@ def test_the_key_may_be_in_body_query_or_header(request_: RecordedRequest) -> No
 
 
 def test_a_pixel_is_one_event() -> None:
-    """A pixel that is answered without an error is one accepted event."""
+    """A pixel that gets a response without an error counts as one accepted event."""
     request = RecordedRequest("step", "GET", "/pixel.gif?k=shop.k1.mac&t=views&event_id=e1", ())
 
     assert read_acknowledgement(request, 200, {}, b"GIF89a") == Acknowledgement(
@@ -77,7 +77,7 @@ def test_a_pixel_is_one_event() -> None:
     [(401, {"x-sluice-error": "missing_key"}, "missing_key"), (414, {}, "http_414")],
 )
 def test_a_refused_request_has_a_code(status: int, headers: Mapping[str, str], refused: str) -> None:
-    """The code is the ingest's, or the gateway's status if the ingest was not reached."""
+    """The code comes from the ingest, or from the gateway's status if the request did not reach the ingest."""
     request = RecordedRequest("step", "GET", "/pixel.gif?t=views", ())
 
     assert read_acknowledgement(request, status, headers, b"GIF89a") == Acknowledgement(refused=refused)
@@ -89,8 +89,8 @@ def test_a_response_with_wrong_counts_is_an_error() -> None:
         read_acknowledgement(post([{"table": "orders"}]), 200, {}, b'{"accepted": 2, "rejected": []}')
 
 
-def test_it_adds_up_when_each_event_is_one_row() -> None:
-    """It adds up if each accepted event is delivered or set aside exactly once."""
+def test_it_adds_up_if_each_accepted_event_has_one_outcome() -> None:
+    """Each is delivered or set aside exactly once."""
     count = Reconciliation()
     count.count_exchange(
         acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("outlet", "orders", "b")), ACCOUNTS
@@ -118,12 +118,12 @@ def test_it_adds_up_when_each_event_is_one_row() -> None:
     ],
     ids=["lost", "duplicated", "one lost and one duplicated"],
 )
-def test_lost_and_duplicated_rows_are_named(
+def test_lost_and_duplicated_rows_are_reported(
     rows: tuple[str, ...],
     difference: Mapping[TablePlace, int],
     mismatched: Mapping[tuple[TablePlace, str], int],
 ) -> None:
-    """A lost or duplicated row is reported by its id, even if the totals are right."""
+    """Each is reported by its id, even if the totals are right."""
     count = Reconciliation()
     count.count_exchange(
         acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("shop", "orders", "b")), ACCOUNTS
@@ -136,8 +136,8 @@ def test_lost_and_duplicated_rows_are_named(
 
 
 @pytest.mark.parametrize("in_flight", [{"records": 1}, {"records": 0, "messages": 2}])
-def test_it_does_not_add_up_while_something_is_in_flight(in_flight: Mapping[str, int]) -> None:
-    """What is in flight could still become a duplicate row."""
+def test_it_does_not_add_up_while_records_or_messages_are_in_flight(in_flight: Mapping[str, int]) -> None:
+    """They could still become duplicate rows."""
     count = Reconciliation()
     count.count_outcomes([], [], in_flight)
 
@@ -145,7 +145,7 @@ def test_it_does_not_add_up_while_something_is_in_flight(in_flight: Mapping[str,
 
 
 def test_it_does_not_add_up_while_rows_are_parked() -> None:
-    """Parked rows are accounted for, but not settled; only dead letters are."""
+    """Parked rows are accounted for but not settled. Among set-aside rows, only dead letters are settled."""
     count = Reconciliation()
     count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
     count.count_outcomes([], [TableOutcome(ORDERS, ("a",), "parked", "td_503")], SETTLED)
@@ -165,8 +165,8 @@ def test_a_missing_response_is_an_error() -> None:
     assert count.errors == ["step: no response"]
 
 
-def test_outcomes_are_replaced() -> None:
-    """Counting outcomes again replaces the earlier counts."""
+def test_counting_again_replaces_the_outcomes() -> None:
+    """Rows that are counted twice are not duplicates."""
     count = Reconciliation()
     count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
     for _ in range(2):

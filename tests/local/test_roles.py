@@ -1,4 +1,4 @@
-"""The doubles refuse what the template's roles do not allow."""
+"""The doubles refuse calls that the template's roles do not allow."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,8 +26,8 @@ CONTEXT = {"s3:ResourceAccount": "123456789012"}
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_role_allows_what_the_deployed_one_does(name: str) -> None:
-    """Every action of the transformed template is allowed on its resource and on no other, unless it is on all."""
+def test_a_local_role_allows_exactly_what_the_deployed_role_allows(name: str) -> None:
+    """Each action in the transformed template is allowed on its resource and no other, unless granted on all."""
     role = role_of(FUNCTIONS[name], RESOURCES)
     rights = granted(name.replace("Function", "Role"))
     actions = {action for allowed in rights.values() for action in allowed if not action.startswith("logs:")}
@@ -37,8 +37,8 @@ def test_a_role_allows_what_the_deployed_one_does(name: str) -> None:
     } == {(action, place) for place in ARNS for action in rights.get(place, set()) | rights.get("*", set())}
 
 
-def test_a_bucket_is_listed_only_in_the_own_account() -> None:
-    """The condition of the statement counts."""
+def test_a_bucket_can_be_listed_only_in_the_stack_s_account() -> None:
+    """The double evaluates the statement's condition."""
     role, elsewhere = role_of(WORKER, RESOURCES), {"s3:ResourceAccount": "210987654321"}
 
     assert role.allows("s3:ListBucket", ARNS["AsideBucket"], CONTEXT)
@@ -57,17 +57,17 @@ def test_a_bucket_is_listed_only_in_the_own_account() -> None:
         ("secrets", "get_secret_value", {"SecretId": RESOURCES.write_key_secret}),
     ],
 )
-def test_the_worker_of_the_tests_is_refused_what_it_may_not_do(
+def test_the_worker_in_tests_has_only_the_rights_of_its_role(
     client: str, call: str, request_: dict[str, Any]
 ) -> None:
-    """Its clients have its rights and no more."""
+    """A test would therefore fail if the worker made a call that its role does not allow."""
     effects = Delivery().wiring.effects
     with pytest.raises(ClientError, match="AccessDenied"):
         getattr(getattr(effects, client), call)(**request_)
 
 
-def test_a_right_that_is_missing_shows() -> None:
-    """A worker with another function's role cannot read its secret: it holds everything, and loses nothing."""
+def test_a_worker_with_a_missing_right_holds() -> None:
+    """With another function's role it cannot read its secret. It holds all records and loses none."""
     made = Delivery()
     made.map(shop="shop_db")
     made.put(envelope("shop", {"pageviews": [row("a")]}))

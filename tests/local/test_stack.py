@@ -1,4 +1,4 @@
-"""The whole pipeline on one machine."""
+"""The local stack runs the whole pipeline on one machine."""
 
 import json
 import os
@@ -52,7 +52,7 @@ def pixel(table: str) -> RecordedRequest:
 
 
 def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
-    """While Valkey is down, requests are accepted and their records wait on the stream."""
+    """While Valkey is down, requests are accepted, and their records wait on the stream."""
     with LocalStack(tmp_path / "stack") as stack:
         os.kill(stack.part("valkey").pid, signal.SIGTERM)
         stack.part("valkey").wait(5)
@@ -66,7 +66,7 @@ def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
 
 
 def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
-    """The error names the part and quotes its log; no part is left running."""
+    """The error names the part and quotes its log. No part is left running."""
     stack = LocalStack(tmp_path / "stack", parameters={"KeyEventsPerSecond": "many"})
 
     with pytest.raises(PartError, match=re.compile("ingest exited with status 1 .*'many'", re.DOTALL)):
@@ -75,7 +75,7 @@ def test_a_failed_start_says_which_part_failed_and_why(tmp_path: Path) -> None:
     assert stack.parts == []
 
 
-def test_a_part_that_is_killed_while_the_stack_starts_is_started_again(tmp_path: Path) -> None:
+def test_a_part_that_is_killed_while_the_stack_starts_is_restarted(tmp_path: Path) -> None:
     """The machine may be short of memory for a moment."""
     stack = LocalStack(tmp_path / "stack")
     killed: list[int] = []
@@ -103,7 +103,7 @@ class Up:
     """
 
     def __init__(self, home: Path, *options: str) -> None:
-        """Start it. Its processes can be recognised by their TMPDIR, which is its home."""
+        """Start it. Its processes are recognized by their TMPDIR, which is its home."""
         self.home = home
         self.printed = ""
         self.process = subprocess.Popen(
@@ -128,7 +128,7 @@ class Up:
         return self.process.returncode
 
     def left(self) -> list[str]:
-        """Return what is still running after all processes have had time to exit.
+        """Return the processes that still run after all have had time to exit.
 
         A part that is only just starting exits once it has loaded and sees that its parent process is gone.
         """
@@ -138,7 +138,7 @@ class Up:
         return found
 
     def running(self) -> list[str]:
-        """Return the command lines of its process and of all that it started."""
+        """Return the command lines of its process and of all processes that it started."""
         mark = f"TMPDIR={self.home}".encode()
         found = []
         for process in Path("/proc").glob("[0-9]*"):
@@ -150,8 +150,8 @@ class Up:
         return found
 
 
-def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None:
-    """`make up` prints its addresses and serves its page; Ctrl-C stops everything."""
+def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
+    """It prints its addresses, and its page follows a request to its row. Ctrl-C stops everything."""
     up = Up(tmp_path)
     try:
         up.wait_for("Ready after")
@@ -188,8 +188,8 @@ def test_up_shows_what_becomes_of_a_request_until_ctrl_c(tmp_path: Path) -> None
     assert not (tmp_path / DESCRIPTION).exists()
 
 
-def test_up_records_clients_that_it_does_not_know_yet(tmp_path: Path) -> None:
-    """With --record, each request is in the file as it was sent and as the function gets it, even if no route takes it."""
+def test_up_records_requests_of_unknown_clients(tmp_path: Path) -> None:
+    """With --record, each request is saved as sent and as the function receives it, even if no route matches."""
     recorded = tmp_path / "requests.jsonl"
     up = Up(tmp_path, "--record", str(recorded))
     try:
@@ -220,7 +220,7 @@ def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
 
 
 def wait_for[T](look: Callable[[], T]) -> T:
-    """Return what is there as soon as something is, or nothing after half a minute."""
+    """Return the first result that is not empty, or the last result after half a minute."""
     beat, deadline = threading.Event(), time.monotonic() + 30
     while not (found := look()) and time.monotonic() < deadline:
         beat.wait(0.05)
@@ -238,7 +238,7 @@ def wait_for_rows(page: str) -> dict[str, Any]:
 
 
 def free_ports(count: int) -> int:
-    """Return the first of some neighbouring ports that nobody uses, below those that the system hands out by itself."""
+    """Return the first of `count` consecutive free ports, below the range that the system assigns by itself."""
     for first in range(20_000, 30_000, count):
         try:
             for port in range(first, first + count):
@@ -250,7 +250,7 @@ def free_ports(count: int) -> int:
 
 
 def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
-    """With --keep the rows are there again; the port that was asked for is remembered, and one that is taken is named."""
+    """With --keep the rows are kept. The requested port is remembered, and a port in use is reported."""
     port = free_ports(10)
     first = Up(tmp_path, "--port", str(port))
     try:
