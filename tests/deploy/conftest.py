@@ -19,7 +19,7 @@ __all__ = ["artifacts"]
 
 @pytest.fixture(scope="session")
 def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stack]:
-    """The stack, brought up by one deploy, and taken down by `sluice certify --teardown`, which proves that nothing is left."""
+    """The stack, created by one deploy and deleted by `sluice certify --teardown`. Nothing of it may be left."""
     folder = tmp_path_factory.mktemp("deploy")
     with deployed(folder, artifacts) as made:
         yield made
@@ -39,7 +39,7 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 @pytest.fixture(scope="session")
 def uploaded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the stack's template, which names the code that its deploy has uploaded: other deploys zip none again."""
+    """The folder with the stack's template. It names the code that the deploy has uploaded, so other deploys need not zip it."""
     folder = tmp_path_factory.mktemp("uploaded")
     body = stack.emulator.client("cloudformation").get_template(StackName=stack.name)["TemplateBody"]
     (folder / "template.yaml").write_text(body if isinstance(body, str) else json.dumps(body))
@@ -48,7 +48,7 @@ def uploaded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of a release: what `make package` packs, unpacked."""
+    """The folder of an unpacked release, as `make package` packs it."""
     folder = tmp_path_factory.mktemp("release")
     with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
         packed.extractall(folder)

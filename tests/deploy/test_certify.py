@@ -1,6 +1,6 @@
-"""`sluice certify` on a stack in an emulator of AWS: the program that an owner runs, from the first step to the report.
+"""`sluice certify` on a stack in an AWS emulator, from the first step to the report.
 
-conftest.py lets it remove the stack at the end of the session, too.
+At the end of the session, conftest.py also uses it to delete the stack.
 """
 
 import json
@@ -20,8 +20,8 @@ ONLY_AWS = {"gzip", "idle", "cold-start", "metrics", "access-log", "alarms", "ca
 RESTARTED = ("WorkerFunction", "AdminFunction")
 
 
-def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path: Path) -> None:
-    """The others say that they were not tried; every promise has a verdict, and all is as it was before."""
+def test_every_step_that_works_on_an_emulator_passes(stack: Stack, tmp_path: Path) -> None:
+    """The other steps are reported as not tried. Every promise passes, and the stack's settings are restored."""
     stack.map_account("shop")
     before = [stack.variables(name) for name in RESTARTED]
     code, said, errors = stack.certify("--account", "shop", "--despite-traffic", "--json", folder=tmp_path)
@@ -41,8 +41,8 @@ def test_every_step_that_an_emulator_can_carry_out_passes(stack: Stack, tmp_path
     assert before == [stack.variables(name) for name in RESTARTED]
 
 
-def test_a_stage_that_others_use_is_refused(stack: Stack, tmp_path: Path) -> None:
-    """Before anything is sent or broken."""
+def test_certify_refuses_a_stage_with_other_traffic(stack: Stack, tmp_path: Path) -> None:
+    """It stops before it sends events or breaks anything."""
     assert 200 == stack.send_pixel("shop", "foreign_traffic", "/")[0]
     code, _, errors = stack.certify(folder=tmp_path)
 
@@ -51,8 +51,8 @@ def test_a_stage_that_others_use_is_refused(stack: Stack, tmp_path: Path) -> Non
     assert [] == list(tmp_path.iterdir())
 
 
-def test_what_a_killed_run_left_broken_is_restored(stack: Stack, tmp_path: Path) -> None:
-    """The API key and the worker's settings, by what the killed run has written to disk."""
+def test_restore_repairs_what_a_killed_run_broke(stack: Stack, tmp_path: Path) -> None:
+    """The killed run has written to disk which version of the API key to restore."""
     secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
     good = secrets.get_secret_value(SecretId=name)
     file = tmp_path / "certify" / f"{STACK}-us-east-1.broken.json"
@@ -67,8 +67,8 @@ def test_what_a_killed_run_left_broken_is_restored(stack: Stack, tmp_path: Path)
     assert not file.exists()
 
 
-def test_ctrl_c_restores_what_is_broken(stack: Stack, tmp_path: Path) -> None:
-    """While the API key is revoked; the run says how to go on."""
+def test_ctrl_c_restores_the_api_key(stack: Stack, tmp_path: Path) -> None:
+    """The run is interrupted while it has the key revoked. It says how to resume."""
     secrets, name = stack.emulator.client("secretsmanager"), stack.outputs["TdApiKeySecret"]
     good = secrets.get_secret_value(SecretId=name)["SecretString"]
     arguments = ["--account", "shop", "--despite-traffic", "--only", "key"]

@@ -1,12 +1,12 @@
-"""`sam deploy` of the real template, unmodified, against an emulator of AWS that enforces roles; then the whole way.
+"""`sam deploy` of the unmodified template to an AWS emulator that enforces roles, and the whole pipeline on it.
 
-What the emulator (ministack) cannot do, so that these tests cannot show it:
+Limits of the emulator (ministack), and so of these tests:
 
-- Its mapping of the stream knows no retry limits, age, batch window or destination, and reads with rights of its own.
-- Its functions run in processes of this machine, without Lambda's memory limit, read-only file system or processor;
-  tests/runtime shows the same artifacts in Lambda's own runtime.
-- Throttling, access logs and encryption at rest are taken but not done. Alarms and CodeDeploy exist in name only, and so does
-  the cache: in its place stands a Valkey behind TLS 1.3 with the users of the template, which takes any token for one of them.
+- Its event source mapping ignores retry limits, record age, batch window and destination, and reads with its own rights.
+- Its functions run as processes of this machine, without Lambda's memory limit, read-only file system or processor;
+  tests/runtime runs the same artifacts in Lambda's own runtime.
+- It accepts settings for throttling, access logs and encryption at rest but ignores them. Alarms, CodeDeploy and the cache
+  exist in name only. A Valkey behind TLS 1.3 replaces the cache. It has the template's users and accepts any token for them.
 """
 
 import json
@@ -25,15 +25,15 @@ pytestmark = pytest.mark.xdist_group("deploy")
 
 
 def test_a_pixel_becomes_a_row(stack: Stack) -> None:
-    """What is requested from the deployed API stands in Treasure Data, once."""
+    """A request to the deployed API becomes exactly one row in Treasure Data."""
     status, body = stack.send_pixel("shop", "pageviews", "/welcome")
 
     assert (200, b"GIF89a") == (status, body[:6]), stack.emulator.log.read_text()
     assert ["/welcome"] == [row["page"] for row in stack.destination.rows("shop", "pageviews")]
 
 
-def test_a_dead_letter_becomes_a_row_by_hand(stack: Stack) -> None:
-    """Rows of an account that nobody mapped are set aside, and the redrive delivers them once it is mapped."""
+def test_a_redrive_delivers_dead_letters(stack: Stack) -> None:
+    """Rows of an unmapped account are set aside. Once the account is mapped, the redrive delivers them."""
     stack.put("stray", "pageviews", "/stray")
     (name,) = stack.aside(1)
     assert name.startswith("aside/stray/pageviews/")
@@ -47,7 +47,7 @@ def test_a_dead_letter_becomes_a_row_by_hand(stack: Stack) -> None:
 
 
 def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
-    """The drainer keeps what it cannot read, as a dead letter."""
+    """The drainer stores an unreadable message as a dead letter."""
     message = {
         "messageId": "m-2",
         "receiptHandle": "r-2",
@@ -64,8 +64,8 @@ def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
     assert [] == stack.aside()
 
 
-def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
-    """Accounts, keys, status and replay find a deployed stack by its name and reach Redis through its function."""
+def test_accounts_keys_status_and_replay_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> None:
+    """The commands find the stack by its name and reach Redis through its function."""
     file = tmp_path / "accounts.yaml"
     file.write_text("shop: {database: shop}\nclub: {database: club}\n")
     stack.sluice("accounts", "apply", str(file))
@@ -81,8 +81,8 @@ def test_the_command_works_from_outside(stack: Stack, tmp_path: Path) -> None:
     assert ["/club"] == [row["page"] for row in stack.destination.rows("club", "visits")]
 
 
-def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_path: Path) -> None:
-    """Doctor, record and redrive do on a deployed stack what they do on the local one; only its API has no address here."""
+def test_doctor_record_and_redrive_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> None:
+    """The doctor sends no test event, because the emulated API has no address of its own."""
     stack.map_account("shop")
     stack.put("later", "looked_at", "/later")
     assert stack.aside(1)
@@ -104,7 +104,7 @@ def test_the_command_looks_records_and_redrives_from_outside(stack: Stack, tmp_p
 
 
 def test_a_managed_redis_needs_no_network_and_no_secret(stack: Stack) -> None:
-    """All the ways that these tests go lead through the cache with the functions' own credentials."""
+    """The functions reach the cache with their own credentials in all of these tests."""
     names = [one["Name"] for one in stack.emulator.client("secretsmanager").list_secrets()["SecretList"]]
 
     assert [] == networks(stack.emulator)
@@ -112,8 +112,8 @@ def test_a_managed_redis_needs_no_network_and_no_secret(stack: Stack) -> None:
     assert [] == [name for name in names if "Redis" in name]
 
 
-def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, uploaded: Path) -> None:
-    """Nothing of `dev` is touched when `stg` is made in another mode, updated by a parameter, and taken down."""
+def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) -> None:
+    """`dev` is unchanged while `stg` is created in another mode, updated by a parameter and deleted."""
     emulator, function = stack.emulator, stack.emulator.client("lambda")
     zone = emulator.client("route53").create_hosted_zone(Name="example.com", CallerReference="1")[
         "HostedZone"
@@ -149,8 +149,8 @@ def test_another_stage_comes_changes_and_goes_beside_the_first(stack: Stack, upl
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]
 
 
-def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, uploaded: Path, released: Path) -> None:
-    """What was created is deleted, data and all; the preflight says so, and the next deploy, of a release, starts from nothing."""
+def test_a_failed_first_deploy_in_prod_leaves_no_data(stack: Stack, uploaded: Path, released: Path) -> None:
+    """The rollback deletes every data store. The preflight then says to delete the stack, and a later deploy succeeds."""
     emulator, name = stack.emulator, "sluice-prod"
     cloudformation, before = emulator.client("cloudformation"), _data(emulator)
     wrong = {"DomainName": "events.example.com", "HostedZoneId": "Z0NOTTHERE"}
@@ -179,7 +179,7 @@ def test_a_failed_first_deploy_in_prod_leaves_nothing(stack: Stack, uploaded: Pa
 
 
 def _data(emulator: Ministack) -> set[str]:
-    """Return the names of everything that holds data."""
+    """Return the names of all resources that store data."""
     secrets = emulator.client("secretsmanager").list_secrets()["SecretList"]
     return {
         *emulator.client("kinesis").list_streams()["StreamNames"],
@@ -195,7 +195,7 @@ def _data(emulator: Ministack) -> set[str]:
 
 
 def _remove(emulator: Ministack, made: Mapping[str, str]) -> None:
-    """Delete what prod retains, as docs/deploying.md does."""
+    """Delete the resources that prod retains, as in docs/deploying.md."""
     emulator.client("kinesis").delete_stream(StreamName=made["StreamName"])
     emulator.client("sqs").delete_queue(QueueUrl=made["OverflowQueueUrl"])
     emulator.client("dynamodb").delete_table(TableName=made["LedgerTable"])
@@ -204,8 +204,10 @@ def _remove(emulator: Ministack, made: Mapping[str, str]) -> None:
         emulator.client("secretsmanager").delete_secret(SecretId=made[name])
 
 
-def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Stack, uploaded: Path) -> None:
-    """The rules of the template stop a deploy and say what is missing."""
+def test_inconsistent_parameters_are_rejected_before_any_resource_is_created(
+    stack: Stack, uploaded: Path
+) -> None:
+    """The template's rules stop the deploy and say what is missing."""
     said = deploy(stack.emulator, uploaded, "stg", code=1, Network="existing")
 
     assert "Network existing requires SubnetIds" in said
@@ -217,8 +219,8 @@ def test_what_does_not_go_together_is_refused_before_anything_is_made(stack: Sta
     }
 
 
-def test_the_sdk_is_published_where_the_stack_hosts_it(stack: Stack, tmp_path: Path) -> None:
-    """Scripts go into the stack's bucket, to be cached for ever; a second time they are there already."""
+def test_sdk_publish_uploads_to_the_stack_s_bucket(stack: Stack, tmp_path: Path) -> None:
+    """Scripts of a version are cached for ever, and are not uploaded a second time."""
     files = {"sluice.js": {"path": "0.1.0/sluice.js", "integrity": "sha384-x"}}
     (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": files}))
     for name in ("sluice.js", "sluice.d.ts", "snippet.html"):

@@ -1,6 +1,6 @@
-"""A release, deployed by the calls that `aws cloudformation package` and `deploy` make, and moved between networks by updates.
+"""A release, deployed with the calls of `aws cloudformation package` and `deploy`, and moved between networks by updates.
 
-The emulator keeps functions out of VPCs: that they join the subnets, tests/template/test_modes.py shows.
+The emulator does not put functions into VPCs. tests/template/test_modes.py shows that they join the subnets.
 """
 
 import hashlib
@@ -25,7 +25,7 @@ DATA = ("StreamName", "OverflowQueueUrl", "LedgerTable", "AsideBucket", "WriteKe
 
 
 def package(emulator: Ministack, folder: Path) -> str:
-    """Upload a release's code and its template that names it; return the template's URL."""
+    """Upload a release's code and a template that points to it. Return the template's URL."""
     s3 = emulator.client("s3")
     s3.create_bucket(Bucket=BUCKET)
     template = yaml.safe_load((folder / "template.yaml").read_text())
@@ -34,7 +34,7 @@ def package(emulator: Ministack, folder: Path) -> str:
             resource["Properties"]["CodeUri"] = f"s3://{BUCKET}/{_upload(s3, (folder / file).read_bytes())}"
     plain = json.loads(
         json.dumps(template)
-    )  # the SAM CLI makes PyYAML load ordered dictionaries, which it cannot dump
+    )  # with the SAM CLI imported, PyYAML loads ordered dictionaries, which it cannot dump
     key = _upload(s3, yaml.safe_dump(plain, sort_keys=False).encode(), ".template")
     return f"{emulator.url}/{BUCKET}/{key}"
 
@@ -46,7 +46,7 @@ def _upload(s3: Any, content: bytes, suffix: str = "") -> str:
 
 
 class Moving:
-    """A stack that is made of a release and then moved."""
+    """A stack that is created from a release and then moved."""
 
     def __init__(self, stack: Stack, released: Path) -> None:
         self.dev = stack
@@ -67,7 +67,7 @@ class Moving:
 
 @pytest.fixture
 def moving(stack: Stack, released: Path) -> Iterator[Moving]:
-    """The stack, made of a release in the network `external`, and removed afterwards."""
+    """A stack created from a release with the network `external`. It is deleted after the test."""
     made = Moving(stack, released)
     address = endpoints(stack.destination.server.url)
     made.deploy(Stage="stg", Network="external", SdkHosting="off", StreamMode="PROVISIONED", **address)
@@ -81,7 +81,7 @@ def moving(stack: Stack, released: Path) -> Iterator[Moving]:
 
 
 def test_a_release_moves_between_networks(moving: Moving) -> None:
-    """Nothing that holds data is replaced, and what is sent in each network becomes a row."""
+    """No resource that stores data is replaced, and events become rows in each network."""
     began = moving.stack()
     secrets = moving.emulator.client("secretsmanager")
     secrets.put_secret_value(SecretId=began.outputs["RedisUrlSecret"], SecretString=moving.dev.redis_url)

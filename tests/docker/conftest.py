@@ -1,4 +1,4 @@
-"""Fixtures of the tests in Docker."""
+"""Fixtures for the tests in Docker."""
 
 from tests.support.artifacts import artifacts, runtime_libraries
 from tests.support.docker import docker_gateway, lambda_image

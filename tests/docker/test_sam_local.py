@@ -1,4 +1,4 @@
-"""The commands of events/README.md, as they are typed, in Docker: the built template unmodified, over the local stack."""
+"""The commands in events/README.md, run as written: the unmodified built template in Docker, with the local stack."""
 
 import json
 import os
@@ -36,7 +36,7 @@ class Project:
 
     Args:
         folder: an empty folder.
-        artifacts: what `sam build` has made.
+        artifacts: the output of `sam build`.
     """
 
     def __init__(self, folder: Path, artifacts: Path) -> None:
@@ -48,7 +48,7 @@ class Project:
         self.folder = folder
 
     def environment(self) -> dict[str, str]:
-        """Return the environment of a person without AWS credentials; the image is there already."""
+        """Return an environment without AWS credentials. The image has already been pulled."""
         return {
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "HOME": str(self.folder),
@@ -57,7 +57,7 @@ class Project:
         }
 
     def command(self, line: str) -> list[str]:
-        """Return a command line of the page, with what it says to add on this machine's processor."""
+        """Return a command line of the page, with the option that it requires for this machine's processor."""
         added = [] if ARCHITECTURE == "arm64" else ["--parameter-overrides", f"Architecture={ARCHITECTURE}"]
         return [*shlex.split(line), *added]
 
@@ -77,7 +77,7 @@ class Project:
 
     @contextmanager
     def api(self) -> Iterator[str]:
-        """Serve the HTTP API, on a free port instead of 3000, and yield its URL."""
+        """Serve the HTTP API on a free port instead of 3000, and yield its URL."""
         with socket.create_server(("127.0.0.1", 0)) as probe:
             port: int = probe.getsockname()[1]
         command = self.command(f"sam local start-api --port {port}")
@@ -89,7 +89,7 @@ class Project:
             _await_port(port, process)
             yield f"http://127.0.0.1:{port}"
         finally:
-            process.send_signal(signal.SIGINT)  # at which it removes its containers
+            process.send_signal(signal.SIGINT)  # on this signal it removes its containers
             process.wait(_SECONDS)
 
 
@@ -115,7 +115,7 @@ def project(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Projec
 def sluice(
     project: Project, docker_gateway: str, lambda_image: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Sluice]:
-    """A local stack as `make up` runs it; `.local/sam.json` is there while it runs."""
+    """A local stack as `make up` runs it. `.local/sam.json` exists while it runs."""
     assert lambda_image
     home = tmp_path_factory.mktemp("sluice")
     with (
@@ -126,13 +126,13 @@ def sluice(
 
 
 def _told(line: str) -> dict[str, Any]:
-    """Return what the page says that a command prints."""
+    """Return the output of a command as given on the page."""
     found: dict[str, Any] = json.loads(COMMANDS[line])
     return found
 
 
-def test_every_function_that_events_invoke_is_on_the_page() -> None:
-    """Each has a command with a recorded event."""
+def test_the_page_has_a_command_for_every_function_that_events_invoke() -> None:
+    """Each command uses a recorded event."""
     assert {"IngestFunction", "WorkerFunction", "DrainFunction", "RedriveFunction"} == {
         line.split()[3] for line in COMMANDS
     }
@@ -140,7 +140,7 @@ def test_every_function_that_events_invoke_is_on_the_page() -> None:
 
 @pytest.mark.parametrize("line", [line for line in COMMANDS if "Ingest" in line])
 def test_the_ingest_answers_recorded_requests(project: Project, sluice: Sluice, line: str) -> None:
-    """What a browser once sent is answered in the container as it was then."""
+    """Requests recorded from a browser get the same responses in the container."""
     assert sluice.stack
     answer = project.run(line)
 
@@ -148,7 +148,7 @@ def test_the_ingest_answers_recorded_requests(project: Project, sluice: Sluice, 
 
 
 def test_the_worker_and_the_redrive_settle_recorded_events(project: Project, sluice: Sluice) -> None:
-    """Rows are delivered once, however often; what cannot be delivered is set aside, and tried again."""
+    """Rows are delivered once, however often the event is sent. Undeliverable rows are set aside and retried."""
     lines = [line for line in COMMANDS if "Worker" in line or "Redrive" in line]
     said = [project.run(line) for line in lines]
     rows = sluice.rows("shop", "searches")
@@ -160,8 +160,8 @@ def test_the_worker_and_the_redrive_settle_recorded_events(project: Project, slu
     assert rows == sluice.rows("shop", "searches")
 
 
-def test_the_drainer_takes_care_of_a_recorded_message(project: Project, sluice: Sluice) -> None:
-    """The worker of the local stack delivers it, or the redrive if it is old: once, although the message came twice."""
+def test_the_drainer_processes_a_recorded_message_once(project: Project, sluice: Sluice) -> None:
+    """The message is sent twice. The local stack's worker delivers it once, or the redrive if it is old."""
     (line,) = (line for line in COMMANDS if "Drain" in line)
     before = len(sluice.rows("shop", "carts"))
     said = [project.run(line), project.run(line)]
@@ -173,8 +173,8 @@ def test_the_drainer_takes_care_of_a_recorded_message(project: Project, sluice: 
     assert before + 1 == len(sluice.rows("shop", "carts"))
 
 
-def test_the_api_is_served_from_the_template(project: Project, sluice: Sluice) -> None:
-    """A pixel and a post reach the ingest by the template's own route, and become rows."""
+def test_sam_local_serves_the_template_s_api(project: Project, sluice: Sluice) -> None:
+    """A pixel and a POST request reach the ingest through the template's own route and become rows."""
     key = sluice.key("shop")
     query = {"k": key, "t": "served", "event_id": "a"}
     event = {"table": "served", "event_id": "b"}

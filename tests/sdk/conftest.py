@@ -7,7 +7,7 @@ from tests.support import node
 
 @pytest.fixture(scope="session")
 def build() -> str:
-    """Install what the lock names, build, and return what the build prints: the sizes."""
+    """Install the locked packages and build. Return the build's output, which lists the sizes."""
     installed, lock = node.SDK / "node_modules/.package-lock.json", node.SDK / "package-lock.json"
     if not installed.exists() or installed.stat().st_mtime < lock.stat().st_mtime:
         node.run("npm", "ci", "--no-audit", "--no-fund")

@@ -1,4 +1,4 @@
-"""The console's page and the local stack's, in real browsers: legible, accessible, and usable by keyboard."""
+"""The console's page and the local stack's page in real browsers: legible, accessible and usable by keyboard."""
 
 import json
 import os
@@ -26,10 +26,10 @@ PATHS = {
 
 
 class Pages:
-    """A console and a local stack's page with something of everything.
+    """A console and a local stack's page that show every kind of content.
 
     Attributes:
-        dropped: what the page has asked to drop.
+        dropped: the drops that the page has requested.
     """
 
     def __init__(self) -> None:
@@ -55,7 +55,7 @@ class Pages:
 
 @pytest.fixture(scope="module", params=["chrome", "firefox"])
 def looked(request: pytest.FixtureRequest, build: str) -> tuple[list[dict[str, Any]], Pages]:
-    """What a browser found, by page, theme and width."""
+    """A browser's findings by page, theme and width."""
     assert build
     if not any(Path(path).exists() for path in PATHS[request.param]) and not os.environ.get("CI"):
         pytest.skip(f"{request.param} is not installed")
@@ -67,7 +67,7 @@ def looked(request: pytest.FixtureRequest, build: str) -> tuple[list[dict[str, A
 
 
 def test_both_pages_pass_the_accessibility_check(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """At 1280 and 390 pixels, light and dark; nothing is wider than the screen, and no script fails."""
+    """They pass at 1280 and 390 pixels, light and dark. Nothing is wider than the screen, and no script fails."""
     found, _ = looked
 
     assert 8 == len({(one["url"], one["isDark"], one["width"]) for one in found})
@@ -75,8 +75,8 @@ def test_both_pages_pass_the_accessibility_check(looked: tuple[list[dict[str, An
     assert [] == [one["overflow"] for one in found if one["overflow"] > 0]
 
 
-def test_everything_is_reached_by_keyboard_and_shows_it(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """Filters, events, tables, buttons."""
+def test_all_controls_are_reachable_by_keyboard(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """Each filter, event, table and button shows an outline while it has the focus."""
     keyboards = [one["keyboard"] for one in looked[0] if "keyboard" in one]
 
     assert 2 == len(keyboards)
@@ -95,8 +95,8 @@ def test_everything_is_reached_by_keyboard_and_shows_it(looked: tuple[list[dict[
         assert [] == keyboard["unseen"]
 
 
-def test_a_drop_is_confirmed_with_a_word(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """Enter alone does nothing, Escape ends it; what is asked for is what was shown."""
+def test_a_drop_must_be_confirmed_with_a_word(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """Enter alone does nothing, and Escape cancels. The request names exactly the rows that were shown."""
     found, pages = looked
     drops = [one["drop"] for one in found if "drop" in one]
     expected = {
@@ -109,12 +109,12 @@ def test_a_drop_is_confirmed_with_a_word(looked: tuple[list[dict[str, Any]], Pag
     assert [
         {"opened": True, "guarded": True, "escaped": True, "confirmed": True, "violations": []}
     ] * 2 == drops
-    # a browser itself repeats a request whose connection closes without an answer; to drop rows twice changes nothing
+    # a browser may repeat a request by itself if the connection closes without a response; dropping rows twice changes nothing
     assert [expected] * max(2, len(pages.dropped)) == pages.dropped
 
 
-def test_events_are_filtered_and_the_page_pauses(looked: tuple[list[dict[str, Any]], Pages]) -> None:
-    """By a column's value, or bad ones only: refused, rejected, or different from the plan. An event's own columns come first."""
+def test_events_can_be_filtered_and_the_page_can_pause(looked: tuple[list[dict[str, Any]], Pages]) -> None:
+    """A filter selects by a column's value, or only bad events: refused, rejected, or different from the plan."""
     used = [one["used"] for one in looked[0] if "used" in one]
 
     for one in used:

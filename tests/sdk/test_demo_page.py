@@ -1,4 +1,4 @@
-"""The demo page that carries the browser SDK."""
+"""The demo page that uses the browser SDK."""
 
 import re
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ _SECONDS = 20.0
 
 @pytest.fixture
 def site() -> Site:
-    """An ingest of its own."""
+    """A new ingest."""
     return Site()
 
 
@@ -46,7 +46,7 @@ def tab(build: str, site: Site) -> Iterator[Tab]:
 
 
 def told(site: Site, tab: Tab, count: int) -> list[tuple[str, Any]]:
-    """Return, as soon as there are so many rows, each one's table and the column that tells most, sorted."""
+    """Wait for `count` rows. Return the table and the most telling column of each, sorted."""
     for _ in range(round(_SECONDS / 0.05)):
         if len(site.rows()) >= count:
             break
@@ -56,7 +56,7 @@ def told(site: Site, tab: Tab, count: int) -> list[tuple[str, Any]]:
 
 
 def test_the_page_records_a_visit(site: Site, tab: Tab) -> None:
-    """Places and how long they were in view, the map, the form and a planned visit become rows; what was typed does not."""
+    """Page views, the time on a page, the map, the form and a planned visit become rows. Typed text does not."""
     tab.click("text=The pond")
     tab.click("text=Open the map")
     tab.click("text=Plan a visit")
@@ -75,7 +75,7 @@ def test_the_page_records_a_visit(site: Site, tab: Tab) -> None:
 
 
 def test_without_a_build_the_page_says_what_to_do(tmp_path: Path) -> None:
-    """Where `make sdk` was not run, the page sends nothing and names the command."""
+    """If `make sdk` was not run, the page names the command and sends nothing."""
     assert re.search(
         "This page cannot send events: .*`make sdk`", snippet("http://127.0.0.1:1", KEY, tmp_path)
     )

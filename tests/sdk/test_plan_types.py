@@ -1,4 +1,4 @@
-"""The declarations of a tracking plan, with the real TypeScript compiler."""
+"""The type declarations of a tracking plan, checked by the TypeScript compiler."""
 
 import json
 from pathlib import Path
@@ -47,8 +47,8 @@ track('purchase', { order_id: 'JP-1' });
 """
 
 
-def test_the_compiler_checks_what_a_page_tracks(tmp_path: Path) -> None:
-    """What fits the plan compiles; each mistake is an error."""
+def test_the_compiler_checks_the_events_that_a_page_tracks(tmp_path: Path) -> None:
+    """Calls that fit the plan compile. Each mistake is an error."""
     (tmp_path / "plan.d.ts").write_text(declarations(PLAN))
     (tmp_path / "page.ts").write_text(PAGE)
     options = {

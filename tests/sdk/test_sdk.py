@@ -1,4 +1,4 @@
-"""The browser SDK's own checks, which are JavaScript: its build, its types, its tests."""
+"""Runs the browser SDK's own JavaScript checks: its build, types and tests."""
 
 import pytest
 
@@ -8,30 +8,30 @@ pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]
 
 
 def test_the_scripts_are_small(build: str) -> None:
-    """The whole script takes at most 4,000 bytes after gzip -9 and the core 2,500; the build prints both."""
+    """After gzip -9 the whole script has at most 4,000 bytes and the core 2,500. The build prints both limits."""
     assert "4000 allowed" in build
     assert "2500 allowed" in build
 
 
 def test_the_build_is_reproducible() -> None:
-    """Building again makes the same bytes, so that an integrity hash stays true."""
+    """Building again produces the same bytes, so integrity hashes remain valid."""
     first = (SDK / "dist/manifest.json").read_bytes()
     run("node", "build.js")
 
     assert first == (SDK / "dist/manifest.json").read_bytes()
 
 
-def test_types() -> None:
-    """The sources' types and the published ones agree, under `strict`."""
+def test_the_sources_and_the_published_types_agree() -> None:
+    """The TypeScript compiler accepts both under `strict`."""
     run("node_modules/.bin/tsc", "-p", "tsconfig.json")
 
 
-def test_the_built_scripts() -> None:
-    """Node's tests of the built scripts pass: delivery, commands, privacy, harmlessness, seeded visits, package."""
+def test_the_built_scripts_pass_their_node_tests() -> None:
+    """The tests cover delivery, commands, privacy, hostile pages, seeded visits, debugging and the package."""
     names = ("delivery", "commands", "privacy", "hostile", "chaos", "debug", "package")
     run("node", "--test", *(f"test/{name}.test.js" for name in names))
 
 
-def test_real_browsers() -> None:
-    """In real browsers, against the real ingest, no trouble loses or doubles an event."""
+def test_real_browsers_neither_lose_nor_duplicate_events() -> None:
+    """The tests run Chromium and Firefox against the real ingest, with failures."""
     run("node", "--test", "--test-concurrency=2", "test/chromium.test.js", "test/firefox.test.js")

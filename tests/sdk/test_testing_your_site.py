@@ -1,4 +1,4 @@
-"""The examples of docs/testing-your-site.md, run as its readers run them."""
+"""The examples in docs/testing-your-site.md, run as readers would run them."""
 
 import os
 import re
@@ -26,7 +26,7 @@ PAGE = (ROOT / "docs/testing-your-site.md").read_text()
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a running local stack's page."""
+    """The URL of a running local stack's page."""
     with LocalStack(tmp_path_factory.mktemp("site") / "stack") as stack:
         site = Website(stack.addresses.gateway, KEYS)
         with Server(page_of(stack, site, Outages(stack))) as server:
@@ -34,7 +34,7 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 def example(name: str, **instead: str) -> str:
-    """Return an example's text, in which some expressions are others here."""
+    """Return an example's text with some expressions replaced."""
     found = re.search(rf"<!-- example: {re.escape(name)} -->\n\n```\w+\n(.*?)```", PAGE, re.DOTALL)
     assert found
     text = found[1]
@@ -45,7 +45,7 @@ def example(name: str, **instead: str) -> str:
 
 
 def run(page: str, folder: Path, *command: str) -> None:
-    """Run a command in a folder; fail with what it prints."""
+    """Run a command in a folder. If it fails, show its output."""
     environment = {name: os.environ[name] for name in ("PATH", "HOME") if name in os.environ}
     environment |= {"SLUICE": page, "SITE": f"{page}/site"}
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
@@ -53,8 +53,8 @@ def run(page: str, folder: Path, *command: str) -> None:
     assert 0 == done.returncode, done.stdout + done.stderr
 
 
-def test_the_example_with_puppeteer(page: str, tmp_path: Path, build: str) -> None:
-    """It passes on the demo site."""
+def test_the_puppeteer_example_passes(page: str, tmp_path: Path, build: str) -> None:
+    """It runs on the demo site."""
     assert build
     executable = chromium.path()
     launch = f"puppeteer.launch({{ executablePath: '{executable}', args: {list(BROWSER_ARGUMENTS)} }})"
@@ -65,8 +65,8 @@ def test_the_example_with_puppeteer(page: str, tmp_path: Path, build: str) -> No
     run(page, tmp_path, "node", "--test", "events.test.mjs")
 
 
-def test_the_example_with_pytest(page: str, tmp_path: Path) -> None:
-    """It passes on the demo site."""
+def test_the_pytest_example_passes(page: str, tmp_path: Path) -> None:
+    """It runs on the demo site."""
     arguments = f"executable_path={chromium.path()!r}, args={list(BROWSER_ARGUMENTS)}"
     (tmp_path / "test_events.py").write_text(
         example("test_events.py", **{"launch()": f"launch({arguments})"})
