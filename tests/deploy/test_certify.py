@@ -47,7 +47,9 @@ def test_certify_refuses_a_stage_with_other_traffic(stack: Stack, tmp_path: Path
     code, _, errors = stack.certify(folder=tmp_path)
 
     assert 1 == code
-    assert re.search("received events of the account [a-z]+ in the last hour", errors)  # of any test's
+    assert re.search(
+        "received events of the account [a-z]+ in the last hour", errors
+    )  # the account of any earlier test
     assert [] == list(tmp_path.iterdir())
 
 

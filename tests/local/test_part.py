@@ -70,7 +70,7 @@ def test_a_killed_part_is_reported(part: Part) -> None:
 
 
 def test_a_part_that_is_not_ready_in_time_is_an_error(tmp_path: Path) -> None:
-    """A start never waits for ever."""
+    """The wait is limited, so a part that hangs cannot block the stack's start for ever."""
     (tmp_path / "silent.py").write_text("import time; time.sleep(60)")
     part = Part("silent", ["silent"], {"PYTHONPATH": str(tmp_path)}, tmp_path)
     try:

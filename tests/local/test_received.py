@@ -170,14 +170,14 @@ def test_a_query_waits_for_the_number_of_events_it_expects(stack: Stack) -> None
     "question", ["/good?tabel=views", "/bad?count=x", "/good?count=-1", "/good?wait=nan"]
 )
 def test_a_mistyped_query_is_an_error(stack: Stack, question: str) -> None:
-    """Otherwise a test with a typing error could pass."""
+    """Otherwise an end-to-end test with a typo could pass."""
     answer = stack.client.get(question, base_url="http://localhost:8701")
 
     assert (400, True) == (answer.status_code, bool(answer.json and answer.json["error"]))
 
 
 def test_reset_forgets_all_earlier_events(stack: Stack) -> None:
-    """It returns their numbers. Links and other sites' pages cannot reset."""
+    """It returns how many there were. Links and other sites' pages cannot reset."""
     stack.events({"table": "views"}, 5)
     post = stack.client.post
     foreign = post("/reset", base_url="http://localhost:8701", headers={"origin": "http://shop.example"})

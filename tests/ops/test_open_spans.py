@@ -128,7 +128,7 @@ def test_young_or_known_spans_are_not_listed() -> None:
 def test_a_chain_name_contains_the_shard_and_the_replay(
     chain: str, expected: tuple[str, str, str, str]
 ) -> None:
-    """The name gives the shard, the tag, the account and the table, also for a chain of a hole."""
+    """The chain of a forced replay has its tag, account and table too. Suffixes for holes are ignored."""
     settled = {ChunkKey(Group(SHOP, "views"), 0): Entry(State.DELIVERED, rows=2)}
     made = OpenSpan.of(span(ChainId.parse(chain), "1", "2", 5, settled))
 

@@ -384,8 +384,8 @@ def test_each_finding_is_one_line(here: Surroundings) -> None:
     assert [] == [one.line for one in here.findings() if "\n" in one.line or len(one.line) > 700]
 
 
-def test_the_deployer_s_policy_allows_exactly_the_preflight_s_calls(here: Surroundings) -> None:
-    """An operator who may deploy may run the preflight too."""
+def test_the_preflight_makes_exactly_its_listed_calls(here: Surroundings) -> None:
+    """The deployer's policy allows these, so an operator who may deploy may run the preflight too."""
     here.given(**EXISTING, **DOMAIN, **SDK, AlarmTopicArn=TOPIC, TdApiKeySecretArn=SECRET)
     here.account.secrets[SECRET] = {"SecretString": TD_KEY}
     here.key = ""

@@ -88,7 +88,7 @@ def test_halves_outside_the_selection_are_kept() -> None:
 
 
 def test_rows_of_a_database_that_still_fails_are_kept() -> None:
-    """They count as kept whether they were tried or the breaker let only another span try."""
+    """The breaker lets one span at a time try the database. Rows that were not tried are kept too."""
     made = parked("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
 

@@ -17,7 +17,7 @@ STRAY = ("dead_letter", "stray/views/0")
 
 @pytest.fixture(scope="module")
 def made() -> Delivery:
-    """A delivery with a span that has a parked and a dead chunk, and a later one that has only dead letters."""
+    """A delivery with a span of one parked and one refused table, and a later span of dead letters only."""
     found = Delivery()
     found.map(ill="ill", shop="shop")
     found.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=422))

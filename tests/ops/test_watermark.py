@@ -18,7 +18,7 @@ NOON = 1_764_000_000.0
 
 
 class Answers:
-    """A source that gives its answers in turn and repeats the last one. It raises errors."""
+    """A source that gives its answers in turn and repeats the last one. An answer that is an exception is raised."""
 
     def __init__(self, *answers: Completeness | Exception) -> None:
         self._answers = list(answers)
@@ -85,7 +85,7 @@ def test_an_unknown_table_is_reported() -> None:
 
 
 def test_tables_are_shown_with_their_set_aside_rows() -> None:
-    """The output is a table or JSON."""
+    """Both the table and the JSON output have them."""
     aside = {SHOP: Counter({State.DEAD_LETTER: 2})}
     found = Completeness(
         NOON, round((NOON - 50) * 1000), {SHOP: round((NOON - 90) * 1000)}, aside, frozenset({SHOP})
