@@ -1,4 +1,4 @@
-"""Status, replay, redrive, record and doctor, each through its command line over the local stack."""
+"""Status, replay, redrive, record and doctor, run from the command line against the local stack."""
 
 import fcntl
 import json
@@ -34,8 +34,8 @@ from worker.delivery import State
 pytestmark = pytest.mark.xdist_group("ops")
 
 
-def test_status_says_in_one_line_that_all_is_well(lone: Sluice) -> None:
-    """The verdict comes first; the reconciliation counts every row of the table."""
+def test_status_shows_a_healthy_stack_in_one_line(lone: Sluice) -> None:
+    """The verdict comes first, and the reconciliation counts every row of the table."""
     lone.send("shop", "status_rows", "a", "b")
     until(lambda: lone.rows("shop", "status_rows") == ["a", "b"])
     lone.settled()
@@ -49,8 +49,8 @@ def test_status_says_in_one_line_that_all_is_well(lone: Sluice) -> None:
     assert "status_rows" in shown.stdout
 
 
-def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, tmp_path: Path) -> None:
-    """Rows of an account that nobody mapped are dead letters; once it is mapped the redrive delivers them."""
+def test_status_shows_dead_letters_and_redrive_delivers_them(lone: Sluice, tmp_path: Path) -> None:
+    """Rows of an unmapped account are dead letters; once the account is mapped, the redrive delivers them."""
     lone.produce("stray", "stray_rows", "a")
     until(lambda: lone.json("status --local")["aside"] != [])
     state = lone.run("status --local")
@@ -90,8 +90,8 @@ def test_what_is_refused_shows_in_the_status_and_goes_out_by_hand(lone: Sluice, 
     assert "No matching rows are set aside.\n" == lone.run("redrive --local").output
 
 
-def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
-    """After a question; the books then count them as dropped, and nothing needs attention."""
+def test_dead_letters_can_be_dropped(lone: Sluice) -> None:
+    """The command asks first; the books then count the rows as dropped, and nothing needs attention."""
     lone.produce("stray", "stray_rows", "a", "b")
     until(lambda: lone.json("status --local")["aside"] != [])
     kept = lone.run("redrive --local --kind dead --drop", answer="n\n")
@@ -113,8 +113,8 @@ def test_dead_letters_can_be_given_up(lone: Sluice) -> None:
 @pytest.mark.parametrize(
     "line", ["dead drop --local --rejected --account shop", "redrive --local --kind rejected --drop"]
 )
-def test_rejected_events_can_be_given_up(lone: Sluice, line: str) -> None:
-    """Their copies are deleted then; rows are not touched."""
+def test_rejected_events_can_be_dropped(lone: Sluice, line: str) -> None:
+    """Their copies are deleted; rows are not touched."""
     body = json.dumps({"events": [{"table": "7 views"}]}).encode()
     request = Request(f"{lone.stack.addresses.gateway}/v1/events", body, {"x-write-key": lone.key("shop")})
     with suppress(HTTPError):
@@ -127,7 +127,7 @@ def test_rejected_events_can_be_given_up(lone: Sluice, line: str) -> None:
 
 
 def test_missing_rows_need_attention() -> None:
-    """The books add up, and the first line says that rows are lost."""
+    """The books balance, but the first line says that rows are lost."""
     rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
     balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
     state = StackState([], 0, [], Counter(), balance=balance)
@@ -137,8 +137,8 @@ def test_missing_rows_need_attention() -> None:
     assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
 
 
-def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
-    """The gateway has accepted an event that neither the ledger nor the stream has: the reconciliation fails."""
+def test_status_shows_events_lost_before_the_ledger(lone: Sluice) -> None:
+    """If the gateway accepted an event that neither the ledger nor the stream has, the reconciliation fails."""
     lone.send("shop", "status_rows", "a", "b")
     lone.settled()
     even = lone.json("status --local --all")["arrivals"]
@@ -154,8 +154,8 @@ def test_a_loss_in_front_of_the_ledger_shows(lone: Sluice) -> None:
     assert "the gateway, in events  all         3                         2  NO" in shown.stdout
 
 
-def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Sluice) -> None:
-    """Without --force nothing is sent; with it the lost rows are there again, however often it is run."""
+def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> None:
+    """Without --force nothing is sent; with it the lost rows return once, however often it runs."""
     sluice.send("shop", "lost_rows", "a", "b", "c")
     sluice.send("shop", "kept_rows", "d")
     until(lambda: sluice.rows("shop", "kept_rows") == ["d"] and len(sluice.rows("shop", "lost_rows")) == 3)
@@ -186,8 +186,8 @@ def test_a_replay_restores_what_treasure_data_lost_and_nothing_else(sluice: Slui
         ("replay", "name a stack: --stack NAME"),
     ],
 )
-def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str, said: str) -> None:
-    """It ends with 2 and says what would make sense."""
+def test_an_invalid_command_line_is_rejected(sluice: Sluice, line: str, said: str) -> None:
+    """The exit status is 2, and the message says what is wrong."""
     result = sluice.run(line)
 
     assert 2 == result.exit_code
@@ -207,25 +207,25 @@ def test_a_command_line_that_makes_no_sense_is_refused(sluice: Sluice, line: str
         ),
     ],
 )
-def test_what_cannot_be_done_is_said_in_one_line(
+def test_an_impossible_command_fails_in_one_line(
     sluice: Sluice, tmp_path: Path, line: str, said: str
 ) -> None:
-    """It ends with 1, one line on standard error, and no traceback."""
+    """The exit status is 1, with one line on standard error and no traceback."""
     result = sluice.run(line.format(file=tmp_path / "event.json"))
 
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
     assert result.stderr.startswith(said)
 
 
-def test_a_dry_run_of_a_replay_counts(sluice: Sluice) -> None:
-    """It says how many records there are, and hands none to the worker."""
+def test_a_replay_dry_run_counts_records(sluice: Sluice) -> None:
+    """It passes none of them to the worker."""
     sluice.send("shop", "counted", "a")
 
     assert 1 <= sluice.json("replay --local --dry-run")["records"]
 
 
-def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: Path) -> None:
-    """The event can be handed to the worker; scrubbed, the same address is the same stand-in."""
+def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp_path: Path) -> None:
+    """The worker can be invoked with the event; with --scrub, equal addresses get the same replacement."""
     for event_id in ("a", "b"):
         sluice.send("shop", "recorded_rows", event_id)
     shards = [one["shard"] for one in sluice.json("status --local")["shards"]]
@@ -247,8 +247,8 @@ def test_a_recorded_event_holds_what_is_on_the_stream(sluice: Sluice, tmp_path: 
     assert 2 == rows.count(b"198.51.100.")
 
 
-def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
-    """A healthy stack has no faults, and the test event is found in the ledger."""
+def test_the_doctor_sends_a_test_event(sluice: Sluice) -> None:
+    """A healthy stack has no faults, and the doctor finds its test event in the ledger."""
     found = sluice.json("doctor --local --account shop")
     faults = [one for one in found["findings"] if one["state"] == "fault"]
 
@@ -267,8 +267,8 @@ def test_the_doctor_sends_one_event_through(sluice: Sluice) -> None:
     } <= {one["what"] for one in found["findings"]}
 
 
-def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
-    """A key that Treasure Data does not know is a fault, said with its remedy."""
+def test_the_doctor_reports_a_rejected_api_key(sluice: Sluice) -> None:
+    """A key that Treasure Data does not know is a fault."""
     sluice.td("faults", {"kind": "status", "status": 401, "action": "list"})
     try:
         result = sluice.run("doctor --local --no-event")
@@ -282,8 +282,8 @@ def test_the_doctor_says_that_the_key_is_refused(sluice: Sluice) -> None:
     )
 
 
-def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
-    """A forced replay refuses while rows of its account are parked; once they are delivered nothing is doubled."""
+def test_a_forced_replay_waits_for_set_aside_rows(sluice: Sluice) -> None:
+    """It is refused while rows of its account are parked, and works once the redrive has delivered them."""
     fault = {"kind": "status", "status": 429, "action": "import", "database": "field_app", "retry_after": 100}
     sluice.td("faults", fault)
     sluice.send("app", "parked_rows", "a")
@@ -297,7 +297,7 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
 
     assert 1 == sluice.json("redrive --local")["delivered"]
     assert sluice.json("replay --local --force --tag parked --account app --table parked_rows")["complete"]
-    # The worker may still take the database for sick, and park them; and Treasure Data had lost nothing.
+    # The worker may still treat the database as failing, and park the rows. Treasure Data had lost none, so each is there twice.
     until(
         lambda: (
             sluice.json("redrive --local")["kept"] == 0
@@ -306,8 +306,8 @@ def test_rows_that_are_set_aside_are_not_sent_twice(sluice: Sluice) -> None:
     )
 
 
-def test_status_tells_the_last_errors_of_a_deployed_stack(sluice: Sluice) -> None:
-    """They are counted by kind, from the functions' logs; a log that cannot be read is named."""
+def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> None:
+    """Errors in the functions' logs are counted by kind; a log that cannot be read is named."""
     with deployed(sluice.stack) as stack:
         held = {
             "level": "WARNING",
@@ -341,7 +341,7 @@ def watching(sluice: Sluice, *options: str, stdout: int) -> subprocess.Popen[byt
 
 
 def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
-    """On a terminal the state is drawn again in place, no wider and no longer than it; Ctrl-C ends it with 130."""
+    """On a terminal the state is redrawn in place and fits the window; Ctrl-C exits with 130."""
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     running = watching(sluice, stdout=terminal)
@@ -363,7 +363,7 @@ def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
 
 @pytest.mark.parametrize("options", [(), ("--json",)])
 def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str, ...]) -> None:
-    """One below the other and without escape sequences; with --json each is one line."""
+    """States follow each other without escape sequences; with --json, each is one line."""
     running = watching(sluice, *options, stdout=subprocess.PIPE)
     seen = []
     pipe = running.stdout
@@ -380,14 +380,14 @@ def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str
 
 
 def _drain(terminal: int) -> None:
-    """Read what is written to a terminal until nobody writes to it any more."""
-    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):  # which is how a terminal ends
+    """Read from a terminal until it is closed."""
+    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):  # raised once the terminal is closed
         while shown.read(4096):
             pass
 
 
 def test_the_archive_has_what_the_worker_delivered(lone: Sluice) -> None:
-    """Every settled span has its object; the local stack keeps an archive like a deployed one."""
+    """Every settled span has its object, because the local stack keeps an archive as a deployed one does."""
     lone.send("shop", "archived_rows", "a", "b")
     until(lambda: lone.rows("shop", "archived_rows") == ["a", "b"])
     lone.settled()

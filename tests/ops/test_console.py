@@ -1,4 +1,4 @@
-"""`sluice console` over a stack that it takes for a deployed one."""
+"""`sluice console` over a local stack that appears to be a deployed one."""
 
 import json
 import re
@@ -27,27 +27,27 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 class Console:
-    """A console that runs, as its page speaks to it."""
+    """A running console, called as its page calls it."""
 
     def __init__(self, url: str, token: str) -> None:
         self.url = url
         self.token = token
 
     def ask(self, path: str, document: dict[str, Any] | None = None) -> Any:
-        """Get, or do something."""
+        """Send a GET, or a POST if there is a document."""
         body = None if document is None else json.dumps(document).encode()
         headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
         with urlopen(Request(f"{self.url}{path}", body, headers), timeout=30) as answer:
             return json.load(answer)
 
     def refused(self, path: str, document: dict[str, Any]) -> tuple[int, str]:
-        """Try something and return why not."""
+        """Send a POST that must be refused; return its status and error."""
         with pytest.raises(HTTPError) as error:
             self.ask(path, document)
         return error.value.code, json.load(error.value)["error"]
 
     def aside(self, account: str) -> dict[str, Any]:
-        """Return what is set aside of an account, as soon as the page shows it."""
+        """Wait until the page shows what is set aside for an account, and return it."""
         found: list[dict[str, Any]] = []
 
         def is_shown() -> bool:
@@ -83,8 +83,8 @@ def stack(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
         yield stacks.deployed(NAME, "us-east-1")
 
 
-def test_the_command_prints_the_address_and_stops_by_itself(sluice: Sluice) -> None:
-    """With a token that is new each time."""
+def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> None:
+    """The token is new each time."""
     with deployed(sluice.stack) as shown:
         results = [shown.run(["console", "--for", "0s"]) for _ in range(2)]
     printed = [
@@ -96,7 +96,7 @@ def test_the_command_prints_the_address_and_stops_by_itself(sluice: Sluice) -> N
 
 
 def test_a_port_in_use_is_named(sluice: Sluice) -> None:
-    """With what to do."""
+    """The message says what to do."""
     with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
         result = shown.run(["console", "--port", str(taken.port)])
 
@@ -106,15 +106,15 @@ def test_a_port_in_use_is_named(sluice: Sluice) -> None:
     )
 
 
-def test_a_console_whose_redis_is_down_opens(sluice: Sluice) -> None:
-    """That is when it is needed."""
+def test_the_console_opens_while_redis_is_down(sluice: Sluice) -> None:
+    """An outage is when it is needed."""
     answer = {"error": "redis_unreachable", "message": "Redis does not answer"}
     with deployed(sluice.stack) as shown, shown.answering("AdminFunction", answer):
         assert 0 == shown.run(["console", "--for", "0s"]).exit_code
 
 
 def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
-    """Its state, tables with their times, accounts without secrets, and what it costs."""
+    """It has the state, the tables with their times, the accounts without secrets, and the cost."""
     sluice.send("shop", "shown", "a", "b")
     until(lambda: sluice.rows("shop", "shown") == ["a", "b"])
     with console(stack, allow_changes=False) as page:
@@ -147,7 +147,7 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
 
 
 def unlike(example: Any, found: Any, path: str = "") -> list[str]:
-    """Return what an example has that what was found does not have, or in another type; the first item of a list stands for all."""
+    """Return the paths of an example that were not found or have another type; a list's first item represents all of them."""
     if isinstance(example, dict) and isinstance(found, dict):
         missing = [f"{path}.{name}" for name in example.keys() - found.keys()]
         return missing + [
@@ -161,7 +161,7 @@ def unlike(example: Any, found: Any, path: str = "") -> list[str]:
 
 
 def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, stack: Stack) -> None:
-    """With the key that they came by."""
+    """Each has the id of the write key that it came with."""
     with console(stack, allow_changes=False) as page:
         after = page.ask("/events.json")["next"]
         sluice.send("shop", "live", "a")
@@ -177,8 +177,8 @@ def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, s
     assert [] == unlike({name: value for name, value in EVENTS["events"][0].items() if name != "row"}, event)
 
 
-def test_what_is_set_aside_is_dropped_once_it_is_confirmed(sluice: Sluice, stack: Stack) -> None:
-    """If it is still what the person has seen."""
+def test_set_aside_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
+    """If the number of rows has changed since the operator saw it, nothing is dropped."""
     sluice.produce("nobody_yet_again", "dropped", "a", "b")
     with console(stack, allow_changes=True) as page:
         seen = page.aside("nobody_yet_again")
@@ -205,8 +205,8 @@ def test_what_is_set_aside_is_dropped_once_it_is_confirmed(sluice: Sluice, stack
     assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
 
 
-def test_one_action_at_a_time(sluice: Sluice, stack: Stack) -> None:
-    """The next one has to wait, so that what a person sees is what is there."""
+def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
+    """A second one is refused, because what the operator sees may be out of date."""
     sluice.produce("nobody_in_turn", "dropped", "a")
     jobs: list[Any] = []
     actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
@@ -221,8 +221,8 @@ def test_one_action_at_a_time(sluice: Sluice, stack: Stack) -> None:
     assert {"dropped": 1}.items() <= actions.shown()[0]["result"].items()
 
 
-def test_an_action_that_fails_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Such as for want of a right."""
+def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, the credentials may lack a permission."""
     sluice.produce("nobody_may", "dropped", "a")
     changed = threading.Event()
     with deployed(sluice.stack) as shown:

@@ -1,4 +1,4 @@
-"""Only the person who has opened the console reaches it: not a page of another site, nor another name of this machine."""
+"""Only the person who opened the console can reach it: pages of other sites and other names of this machine cannot."""
 
 import json
 from typing import Any
@@ -14,7 +14,7 @@ BEARER = {"authorization": f"Bearer {TOKEN}"}
 
 
 class Page:
-    """A console whose data and actions are simple."""
+    """A console with minimal data and actions."""
 
     def __init__(self, token: str = TOKEN, **more: Any) -> None:
         self.done: list[dict[str, Any]] = []
@@ -41,8 +41,8 @@ class Page:
         return self._client.post(path, base_url=HERE, headers=named, data=body)
 
 
-def test_the_page_needs_no_token_but_what_it_shows_does() -> None:
-    """The page's files hold nothing of a stack."""
+def test_data_needs_the_token_and_the_page_does_not() -> None:
+    """The page's own files contain nothing about a stack."""
     page = Page()
 
     assert 200 == page.get("/").status_code
@@ -58,14 +58,14 @@ def test_the_page_needs_no_token_but_what_it_shows_does() -> None:
     "base", ["http://evil.example:8888", "http://127.0.0.1.evil.example", "http://127.0.0.1:1"]
 )
 def test_another_name_of_this_machine_is_refused(path: str, base: str) -> None:
-    """A name that its owner lets resolve to 127.0.0.1 would make the console part of that site."""
+    """A site whose owner points its name at 127.0.0.1 could otherwise read the console (DNS rebinding)."""
     environ = {"base_url": HERE, "headers": {"host": base.removeprefix("http://"), **BEARER}}
 
     assert 403 == Page()._client.get(path, **environ).status_code
 
 
-def test_localhost_is_this_machine() -> None:
-    """People type it."""
+def test_localhost_is_accepted() -> None:
+    """People type it instead of 127.0.0.1."""
     assert 200 == Page().get("/state.json", base="http://localhost:8888", **BEARER).status_code
 
 
@@ -79,8 +79,8 @@ def test_localhost_is_this_machine() -> None:
         {"sec_fetch_site": "same-site"},
     ],
 )
-def test_other_sites_pages_are_refused(headers: dict[str, str]) -> None:
-    """Even if they knew the token."""
+def test_requests_from_other_sites_are_refused(headers: dict[str, str]) -> None:
+    """This holds even if they know the token."""
     page = Page()
 
     assert 403 == page.get("/state.json", **BEARER, **headers).status_code
@@ -88,8 +88,8 @@ def test_other_sites_pages_are_refused(headers: dict[str, str]) -> None:
     assert [] == page.done
 
 
-def test_no_other_site_may_read_an_answer() -> None:
-    """No answer has CORS headers, and a preflight request is not answered."""
+def test_no_other_site_can_read_a_response() -> None:
+    """No response has CORS headers, and preflight requests are refused."""
     page = Page()
     preflight = page._client.options(
         "/state.json",
@@ -103,7 +103,7 @@ def test_no_other_site_may_read_an_answer() -> None:
 
 
 def test_the_page_may_load_only_its_own_files() -> None:
-    """Whatever an event holds: no script in it runs, no image in it is asked for, and nobody may frame the page."""
+    """Whatever an event contains, no script in it runs, no image in it loads, and no other page can frame this one."""
     policy = Page(connects=["http://127.0.0.1:8700"]).get("/").headers["content-security-policy"]
 
     assert "default-src 'none'" in policy
@@ -125,7 +125,7 @@ def test_the_page_may_load_only_its_own_files() -> None:
     ],
 )
 def test_an_action_needs_a_json_object(body: str, kind: str, status: int) -> None:
-    """Forms of other sites cannot send one; the answer says what is wrong."""
+    """HTML forms on other sites cannot send one; the response says what is wrong."""
     page = Page()
     answer = page.post("/drop", body, kind)
 
@@ -133,8 +133,8 @@ def test_an_action_needs_a_json_object(body: str, kind: str, status: int) -> Non
     assert [] == page.done
 
 
-def test_an_action_is_a_post_and_data_a_get() -> None:
-    """A link changes nothing."""
+def test_actions_need_post_and_data_needs_get() -> None:
+    """Following a link changes nothing."""
     page = Page()
 
     assert 405 == page.get("/drop", **BEARER).status_code
@@ -143,14 +143,14 @@ def test_an_action_is_a_post_and_data_a_get() -> None:
     assert [{"rows": 1}] == page.done
 
 
-def test_without_changes_there_is_no_action() -> None:
-    """The console is read-only unless it is told otherwise."""
+def test_a_read_only_console_has_no_actions() -> None:
+    """The console is read-only unless changes are allowed."""
     client = Client(ConsolePage({}, token=TOKEN))
 
     assert 404 == client.post("/drop", base_url=HERE, json={}, headers=BEARER).status_code
 
 
 def test_only_the_pages_files_are_served() -> None:
-    """No path leads out of the folder."""
+    """No path leads out of the page's folder."""
     for path in ("/../console.py", "/%2e%2e/console.py", "/page", "/index.html", "//etc/passwd"):
         assert 404 == Page().get(path).status_code

@@ -74,7 +74,7 @@ def defaults() -> dict[str, object]:
 
 
 def watched(resource: dict[str, Any]) -> int:
-    """Return how many metrics a resource watches as an alarm."""
+    """Return how many metrics an alarm watches, or 0 for any other resource."""
     if resource["Type"] != "AWS::CloudWatch::Alarm":
         return 0
     queries = resource["Properties"].get(
@@ -83,8 +83,8 @@ def watched(resource: dict[str, Any]) -> int:
     return sum("MetricStat" in query.get("Fn::If", (None, query))[1] for query in queries)
 
 
-def test_memory_and_windows_are_the_templates() -> None:
-    """The estimate counts with the memory sizes, batches and schedules that the template sets."""
+def test_the_default_setup_matches_the_template() -> None:
+    """The estimate uses the memory sizes, batch settings and schedules that the template sets."""
     parameters = defaults()
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
     redrive = template()["Resources"]["RedriveFunction"]["Properties"]["Events"]["Schedule"]
@@ -108,8 +108,8 @@ def test_memory_and_windows_are_the_templates() -> None:
     assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
 
 
-def test_a_deployed_stacks_parameters_are_counted_with() -> None:
-    """Each parameter that changes the cost is the template's, and is read as CloudFormation shows it."""
+def test_the_setup_follows_the_parameters_of_a_stack() -> None:
+    """Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it."""
     other = {
         "Network": "external",
         "StreamMode": "ON_DEMAND",
@@ -138,7 +138,7 @@ def test_a_deployed_stacks_parameters_are_counted_with() -> None:
 
 
 def _delivered() -> Delivery:
-    """Return a delivery of one batch: requests of one table, one of them with a batch id."""
+    """Return a delivery of one batch: requests for one table, one of them with a batch id."""
     made = Delivery()
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
@@ -159,7 +159,7 @@ def _delivered() -> Delivery:
 
 
 def _written(service: str, message: str, fields: dict[str, Any]) -> int:
-    """Return the bytes of a line as a function writes it."""
+    """Return the size in bytes of a log line as a function writes it."""
     output = Output(ManualClock())
     with output.telemetry.invocation(Context(function_name=service, deadline=0, now=lambda: 0)):
         output.telemetry.info(message, **fields)
@@ -167,8 +167,8 @@ def _written(service: str, message: str, fields: dict[str, Any]) -> int:
     return len(json.dumps(line, separators=(",", ":"))) + LINE_BYTES
 
 
-def test_the_log_lines_of_ordinary_work_are_counted() -> None:
-    """A batch writes one line, a run of the redrive one, and neither a metric; no line is larger than counted."""
+def test_the_estimate_covers_normal_log_lines() -> None:
+    """A batch and a redrive run write one line each and no metrics, and neither line is larger than estimated."""
     made = _delivered()
 
     assert ["span", "redrive"] == [line.message for line in made.telemetry.lines]
@@ -180,15 +180,15 @@ def test_the_log_lines_of_ordinary_work_are_counted() -> None:
 
 
 def test_a_request_is_logged_only_by_the_access_log() -> None:
-    """The ingest writes nothing for it, and a line of the access log is as long as counted."""
+    """The ingest logs nothing for a request, and a line of the access log is no longer than estimated."""
     line = Mode({"AccessLog": "on"}).properties("ApiStage")["AccessLogSettings"]["Format"]
 
     assert 0 == REQUEST_LOG_BYTES
     assert ACCESS_LOG_BYTES / 2 < len(line) <= ACCESS_LOG_BYTES
 
 
-def test_the_ledgers_items_are_counted() -> None:
-    """A batch writes its span twice and the claims of its requests; no item is larger than counted."""
+def test_the_estimate_covers_ledger_items() -> None:
+    """A batch writes its span twice, and the claims of its requests; no item is larger than estimated."""
     made = _delivered()
     claims, spans = [], []
     for item in made.dynamodb.client.scan(TableName=TABLE)["Items"]:
@@ -215,20 +215,20 @@ def test_the_ledgers_items_are_counted() -> None:
 )
 @pytest.mark.parametrize("stage", ["dev", "prod"])
 def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, stage: str) -> None:
-    """In us-east-1 with the template's defaults and a managed Redis; prod costs up to $2 more."""
+    """The limits are for us-east-1, the template's defaults and a managed Redis; prod costs up to $2 more."""
     setup, dev = (replace(SETUP, retention_hours=24, is_prod=is_prod) for is_prod in (stage == "prod", False))
 
     assert total(workload, setup, US_EAST_1) <= most
     assert total(workload, setup, US_EAST_1) - total(workload, dev, US_EAST_1) <= 2
 
 
-def test_the_edge_policy_is_read_as_often_as_counted() -> None:
-    """Each instance of the ingest reads it from S3."""
+def test_the_edge_policy_is_read_as_often_as_estimated() -> None:
+    """Each instance of the ingest reads it from S3 at the ingest's refresh interval."""
     assert POLICY_SECONDS == FRESH_SECONDS
 
 
-def test_the_regions_of_treasure_data_have_prices() -> None:
-    """And those that the docs name."""
+def test_every_treasure_data_region_has_prices() -> None:
+    """The template has one site for each of these regions."""
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
 
     assert len(of_sites) == len(template()["Mappings"]["TdSites"])
@@ -236,8 +236,8 @@ def test_the_regions_of_treasure_data_have_prices() -> None:
 
 
 @pytest.mark.parametrize("region", sorted(REGIONS))
-def test_every_price_has_a_unit_a_page_and_a_word_of_where_it_was_seen(region: str) -> None:
-    """Each region has every price; where one was seen nowhere, it is among the unconfirmed."""
+def test_every_price_has_a_unit_and_a_source(region: str) -> None:
+    """A region has every price; a price that was not seen at its source is listed as unconfirmed."""
     assert UNITS.keys() == REGIONS[region].keys()
     for name, unit in UNITS.items():
         assert REGIONS[region][name] > 0
@@ -246,8 +246,8 @@ def test_every_price_has_a_unit_a_page_and_a_word_of_where_it_was_seen(region: s
 
 
 @given(workloads, setups)
-def test_components_make_up_the_total(workload: Workload, setup: Setup) -> None:
-    """The total is the sum of the components, none of which is negative, and the dearest stands first."""
+def test_components_add_up_to_the_total(workload: Workload, setup: Setup) -> None:
+    """No component is negative, and the most expensive one comes first."""
     lines = estimate(workload, setup, US_EAST_1)
 
     assert all(line.usd >= 0 for line in lines)
@@ -257,15 +257,15 @@ def test_components_make_up_the_total(workload: Workload, setup: Setup) -> None:
 
 @given(workloads, setups, st.floats(1.0, 100.0))
 def test_more_events_cost_no_less(workload: Workload, setup: Setup, factor: float) -> None:
-    """A month with more events of the same kind is not cheaper."""
+    """A month with more events of the same kind is never cheaper."""
     more = replace(workload, events=workload.events * factor)
 
     assert total(more, setup, US_EAST_1) >= total(workload, setup, US_EAST_1) * (1 - 1e-9)
 
 
 @given(workloads, setups)
-def test_a_lever_saves_what_it_says(workload: Workload, setup: Setup) -> None:
-    """Levers save something, and the biggest is named first."""
+def test_every_lever_saves_something(workload: Workload, setup: Setup) -> None:
+    """The biggest saving comes first."""
     found = [lever.saves for lever in levers(workload, setup, US_EAST_1)]
 
     assert all(saves > 0 for saves in found)
@@ -273,7 +273,7 @@ def test_a_lever_saves_what_it_says(workload: Workload, setup: Setup) -> None:
 
 
 def test_batches_end_with_their_window_or_when_they_are_full() -> None:
-    """A trickle makes a batch per record, an even stream one per window and shard, a flood one per full batch."""
+    """Sparse records make a batch each, a steady stream makes one per window and shard, and a flood makes one per full batch."""
     setup = Setup(stream_mode="PROVISIONED", window=60, batch_size=5000)
     trickle, stream, flood = Workload(1e3, 1), Workload(1e8, 1), Workload(2e9, 1)
 
@@ -283,7 +283,7 @@ def test_batches_end_with_their_window_or_when_they_are_full() -> None:
 
 
 def test_shards_follow_the_load() -> None:
-    """A provisioned stream has the shards that its busiest hour needs, an automatic one some spare, on demand twice as many."""
+    """A provisioned stream has the shards that its busiest hour needs, AUTO has some to spare, and on-demand has twice as many."""
     provisioned = replace(SETUP, stream_mode="PROVISIONED")
     on_demand = replace(SETUP, stream_mode="ON_DEMAND")
 
@@ -295,8 +295,8 @@ def test_shards_follow_the_load() -> None:
     assert 16 == shard_count(Workload(4e9, 1), on_demand)
 
 
-def test_ten_million_events_a_month_in_its_cheapest_settings() -> None:
-    """Ten million events cost about $17 with a Redis elsewhere, and $23 with a managed one."""
+def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
+    """They cost about $17 with an external Redis, and about $23 with a managed one."""
     external, managed = (lean(replace(SETUP, network=network)) for network in ("external", "managed"))
 
     assert round(total(TEN_MILLION, external, US_EAST_1)) <= 17
@@ -304,14 +304,14 @@ def test_ten_million_events_a_month_in_its_cheapest_settings() -> None:
 
 
 def test_bars_show_ratios() -> None:
-    """Ten times the price is always the same length longer."""
+    """Ten times the price always adds the same length."""
     lengths = [len(bar(price, 1000)) for price in (0.1, 1, 10, 100, 1000)]
 
     assert [1, 10, 20, 30, 40] == lengths
 
 
-def test_it_prints_components_and_levers() -> None:
-    """People see each component, the total, the biggest lever, the volumes, and the date of the prices."""
+def test_prints_components_and_levers() -> None:
+    """The output has each component, the total, the biggest saving and the date of the prices."""
     printed = run("--events", "10M")
 
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
@@ -321,8 +321,8 @@ def test_it_prints_components_and_levers() -> None:
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 
-def test_it_prints_json() -> None:
-    """Scripts are given the same, with the setup that was counted with."""
+def test_prints_json() -> None:
+    """Scripts get the same figures, with the setup behind them."""
     told = json.loads(
         run(
             "--events=250k",
@@ -343,8 +343,8 @@ def test_it_prints_json() -> None:
 
 
 @pytest.mark.parametrize("count", ["0", "-5", "ten", "10 M", "1e7"])
-def test_it_refuses_what_is_no_count(count: str) -> None:
-    """A number of events is written in digits, with k, M or G."""
+def test_rejects_an_invalid_event_count(count: str) -> None:
+    """A count is written in digits, with k, M or G."""
     done = CliRunner().invoke(main, ["cost", f"--events={count}"])
 
     assert 2 == done.exit_code

@@ -1,4 +1,4 @@
-"""`sluice redrive --edit`: dead letters' rows in an editor."""
+"""`sluice redrive --edit`: editing the rows of dead letters."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ DEAD = Selection((State.DEAD_LETTER,))
 
 
 def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAsideStore]:
-    """Return dead letters of two rows each, by table, and where their rows are."""
+    """Return a dead letter of two rows for each table, and the store that has their rows."""
     made = Delivery()
     made.put(
         *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
@@ -42,12 +42,12 @@ def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAside
 
 
 def shown() -> list[Letter]:
-    """Return two dead letters as they are shown."""
+    """Return two dead letters as the editor shows them."""
     return letters_of(*dead("carts", "views"))
 
 
-def test_each_row_is_a_line_below_what_it_belongs_to() -> None:
-    """A title says account, table, reason and time; lines of a number sign are remarks."""
+def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
+    """The title has the account, table, reason and time; lines that start with a number sign are comments."""
     lines = [line for line in text_of(shown()).splitlines() if line][3:]
 
     assert "# 1 of 2: nobody/carts, unknown_account, set aside 2023-11-14T22:13:20Z" == lines[0]
@@ -55,8 +55,8 @@ def test_each_row_is_a_line_below_what_it_belongs_to() -> None:
     assert 6 == len(lines)
 
 
-def test_a_dead_letter_that_was_left_alone_is_not_sent() -> None:
-    """Only that of which a row was changed is, with all of its rows."""
+def test_an_unchanged_dead_letter_is_not_sent() -> None:
+    """A dead letter with a changed row is sent with all of its rows."""
     letters = shown()
     before, second, after = text_of(letters).partition("# 2 of 2")
     (one,) = read(
@@ -75,8 +75,8 @@ def test_a_dead_letter_that_was_left_alone_is_not_sent() -> None:
 
 
 @given(st.text())
-def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
-    """Line ends of any script, quotes and number signs within a value are a value's."""
+def test_any_row_is_read_back_as_it_was_shown(text: str) -> None:
+    """Line breaks of any script, quotes and number signs inside a value belong to the value."""
     letters = letters_of(*dead("views", text=text.encode(errors="replace").decode()))
 
     assert [] == read(letters, text_of(letters))
@@ -97,15 +97,15 @@ def test_whatever_a_row_holds_is_read_as_it_was_shown(text: str) -> None:
     ],
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:
-    """What cannot be taken says where it stands."""
+    """A wrong number of rows has no line, so the message says both numbers."""
     letters = shown()
 
     with pytest.raises(MistakeError, match=said):
         read(letters, text_of(letters).replace(old, new, 1))
 
 
-def test_a_mistake_can_be_mended() -> None:
-    """The editor opens again with what was written; who gives up has changed nothing."""
+def test_a_mistake_can_be_corrected() -> None:
+    """The editor opens again with the text as it was saved; giving up changes nothing."""
     letters = shown()
     good = text_of(letters).replace('"b"', '"b", "n": 1', 1)
     texts, opened = ["nonsense", good], []
@@ -125,8 +125,8 @@ def test_a_mistake_can_be_mended() -> None:
     assert nothing == edit(lambda _: None, lambda _: True)
 
 
-def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
-    """The person is told to narrow it."""
+def test_too_much_text_for_an_edit_is_refused() -> None:
+    """An editor and an invocation can handle only so much, so the operator has to narrow the selection."""
     found, store = dead("views", text="x" * 200_000)
 
     with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
@@ -135,13 +135,13 @@ def test_more_than_an_editor_and_an_invocation_take_is_refused() -> None:
 
 @pytest.fixture
 def refusing(lone: Sluice) -> Sluice:
-    """A stack whose Treasure Data refuses what goes to `field_app`."""
+    """A stack whose Treasure Data refuses imports into `field_app`."""
     lone.td("faults", {"kind": "status", "status": 415, "action": "import", "database": "field_app"})
     return lone
 
 
 def editor(folder: Path, program: str) -> str:
-    """Write an editor that changes the text by a line of Python, and return its command."""
+    """Write an editor that changes the text by a Python expression, and return its command."""
     script = folder / "editor.py"
     script.write_text(
         "import sys, pathlib, os\n"
@@ -153,10 +153,10 @@ def editor(folder: Path, program: str) -> str:
     return shlex.join([sys.executable, str(script)])
 
 
-def test_what_was_refused_is_edited_and_arrives(
+def test_edited_dead_letters_are_delivered(
     refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mended row stands in Treasure Data once, beside the one that was left alone, and nothing is set aside."""
+    """Treasure Data has the edited row once, beside the unchanged one, and nothing stays set aside."""
     refusing.send("app", "edited_rows", "a", "b")
     until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"]))
     line = "redrive --local --edit --account app --table edited_rows"
@@ -192,10 +192,10 @@ def test_what_was_refused_is_edited_and_arrives(
     assert refusing.json("status --local --all")["balance"]["adds_up"]
 
 
-def test_a_rejected_event_is_repaired_by_the_plan(
+def test_a_rejected_event_can_be_edited_to_fit_the_plan(
     lone: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its message says what was wrong; what the plan would still reject is not sent, what fits it is delivered."""
+    """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
     accounts = tmp_path / "accounts.yaml"
     accounts.write_text(
         "shop: {database: shop, plan: {mode: quarantine, tables: {orders: {columns: {amount: number}}}}}"
@@ -229,6 +229,6 @@ def test_a_rejected_event_is_repaired_by_the_plan(
 
 
 @pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
-def test_only_a_person_edits_dead_letters(sluice: Sluice, option: str) -> None:
-    """With what makes no sense beside it, --edit is refused."""
+def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
+    """It is interactive, and edits dead letters and rejected events only."""
     assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

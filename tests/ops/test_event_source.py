@@ -1,4 +1,4 @@
-"""What the doctor says of the event source: a mapping changed by hand, a second one, another stream."""
+"""What the doctor says about the event source: a mapping changed by hand, a second mapping, another stream."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ AS_IN_TEMPLATE: dict[str, Any] = {
 
 
 def test_the_templates_mapping_has_no_fault() -> None:
-    """However often it was listed, and whatever other functions read the stream."""
+    """It may be listed twice, and other functions may read the stream with other settings."""
     other = AS_IN_TEMPLATE | {"UUID": "two", "FunctionArn": f"{ARN}s", "ParallelizationFactor": 10}
 
     assert [] == list(mapping_faults([AS_IN_TEMPLATE, AS_IN_TEMPLATE, other], "worker"))
@@ -43,14 +43,14 @@ def test_the_templates_mapping_has_no_fault() -> None:
     ],
 )
 def test_a_changed_setting_is_a_fault(name: str, value: Any) -> None:
-    """Each is named, with its value."""
+    """The fault names the value."""
     [fault] = mapping_faults([AS_IN_TEMPLATE | {name: value}], "worker")
 
     assert str(value) in fault.replace("None", "[]")
 
 
 def test_a_second_mapping_is_a_fault() -> None:
-    """To an alias of the function, too."""
+    """A mapping to an alias of the function counts, too."""
     second = AS_IN_TEMPLATE | {"UUID": "two", "FunctionArn": f"{ARN}:live"}
 
     assert ["2 event source mappings instead of one"] == list(
@@ -58,7 +58,7 @@ def test_a_second_mapping_is_a_fault() -> None:
     )
 
 
-def test_a_stream_that_the_ledger_does_not_know_is_noticed() -> None:
+def test_a_stream_that_the_ledger_does_not_know_is_reported() -> None:
     """Its records are old, and none of them was ever planned."""
     made = Delivery()
     made.map(shop="shop_db")

@@ -1,4 +1,4 @@
-"""What goes wrong is said in one line, with what to do."""
+"""Failures are reported in one line, with what to do."""
 
 import json
 from collections.abc import Callable, Iterator
@@ -28,7 +28,7 @@ ASK = "Ask your AWS administrator for this permission"
 
 
 def refused(code: str, message: str = "no") -> ClientError:
-    """Return an error of AWS's."""
+    """Return an error from AWS."""
     return ClientError({"Error": {"Code": code, "Message": message}}, "GetRecords")
 
 
@@ -50,13 +50,13 @@ def refused(code: str, message: str = "no") -> ClientError:
         (exceptions.NoRegionError(), "no region: pass --region or set AWS_REGION"),
     ],
 )
-def test_an_error_of_aws_becomes_one_line(error: Exception, said: str) -> None:
+def test_an_aws_error_becomes_one_line(error: Exception, said: str) -> None:
     """The line says what to do next."""
     assert said == explained(error).message
 
 
-def test_the_cause_of_an_error_is_what_counts() -> None:
-    """Errors of the worker's parts are explained by what AWS said."""
+def test_an_error_is_explained_by_its_cause() -> None:
+    """An error of the worker's modules is explained by the AWS error behind it."""
     error = BucketUnavailableError("S3")
     error.__cause__ = refused("ExpiredToken")
 
@@ -65,7 +65,7 @@ def test_the_cause_of_an_error_is_what_counts() -> None:
 
 @contextmanager
 def aws(status: int, code: str, message: str) -> Iterator[str]:
-    """Serve an AWS that refuses everything, as CloudFormation does, and give its address."""
+    """Run a server that refuses every call as CloudFormation would, and yield its address."""
     body = f"<ErrorResponse><Error><Code>{code}</Code><Message>{message}</Message></Error></ErrorResponse>"
 
     class Handler(BaseHTTPRequestHandler):
@@ -120,7 +120,7 @@ def on_deployed(endpoint: str) -> Result:
     ],
 )
 def test_a_deployed_stack_that_cannot_be_found(status: int, code: str, message: str, said: str) -> None:
-    """A wrong name, expired credentials and a missing right are told apart, each in one line."""
+    """A wrong name, expired credentials and a missing permission have different messages, each in one line."""
     with aws(status, code, message) as endpoint:
         result = on_deployed(endpoint)
 
@@ -128,16 +128,16 @@ def test_a_deployed_stack_that_cannot_be_found(status: int, code: str, message: 
     assert result.stderr.startswith(said)
 
 
-def test_an_aws_that_cannot_be_reached() -> None:
-    """No network is said so."""
+def test_an_unreachable_aws_is_reported() -> None:
+    """Without a network, the message is one line."""
     result = on_deployed("http://127.0.0.1:9")
 
     assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
     assert "Could not connect" in result.stderr
 
 
-def test_a_local_stack_that_does_not_run(tmp_path: Path) -> None:
-    """Who forgot to start it is told how."""
+def test_a_local_stack_that_is_not_running_is_reported(tmp_path: Path) -> None:
+    """The message says how to start it."""
     result = CliRunner(mix_stderr=False).invoke(
         main, ["status", "--local"], env={"SLUICE_HOME": str(tmp_path)}
     )
@@ -148,7 +148,7 @@ def test_a_local_stack_that_does_not_run(tmp_path: Path) -> None:
 
 
 class Gone:
-    """A Redis that nobody reaches."""
+    """A Redis that nobody can reach."""
 
     def __getattr__(self, _: str) -> Callable[..., Any]:
         def fail(*_arguments: Any, **_options: Any) -> Any:
@@ -159,7 +159,7 @@ class Gone:
 
 @contextmanager
 def with_redis(folder: Path, client: Any) -> Iterator[None]:
-    """Describe a stack in a folder whose administration has that Redis."""
+    """Describe, in a folder, a stack whose administration uses this Redis."""
     delivery = Delivery()
     wiring = delivery.wiring
     admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock, wiring.effects.s3)
@@ -178,8 +178,8 @@ def with_redis(folder: Path, client: Any) -> Iterator[None]:
         yield
 
 
-def test_a_redis_that_cannot_be_reached(tmp_path: Path) -> None:
-    """It is said that nothing is lost meanwhile, and where to look."""
+def test_an_unreachable_redis_is_reported(tmp_path: Path) -> None:
+    """The message says that no rows are lost, and what to check."""
     with with_redis(tmp_path, Gone()):
         result = CliRunner(mix_stderr=False).invoke(
             main, ["accounts", "list", "--local"], env={"SLUICE_HOME": str(tmp_path)}
@@ -192,8 +192,8 @@ def test_a_redis_that_cannot_be_reached(tmp_path: Path) -> None:
     )
 
 
-def test_a_function_that_fails_is_said_so(tmp_path: Path) -> None:
-    """What a function raises is its error's name and message, not a traceback."""
+def test_a_failing_function_is_reported(tmp_path: Path) -> None:
+    """The message has the exception's name and text, without a traceback."""
     with with_redis(tmp_path, None):
         result = CliRunner(mix_stderr=False).invoke(
             main, ["accounts", "list", "--local"], env={"SLUICE_HOME": str(tmp_path)}
@@ -203,8 +203,8 @@ def test_a_function_that_fails_is_said_so(tmp_path: Path) -> None:
     assert 1 == result.stderr.count("\n")
 
 
-def test_a_doctor_that_reaches_nothing_says_so(tmp_path: Path) -> None:
-    """API, AWS and Redis away: each is a line of its own, and there is no traceback."""
+def test_the_doctor_reports_unreachable_services(tmp_path: Path) -> None:
+    """With the API, AWS and Redis all down, each has a line of its own, and there is no traceback."""
     with with_redis(tmp_path, Gone()):
         result = CliRunner(mix_stderr=False).invoke(
             main, ["doctor", "--local"], env={"SLUICE_HOME": str(tmp_path)}
@@ -220,5 +220,5 @@ def test_a_doctor_that_reaches_nothing_says_so(tmp_path: Path) -> None:
 
 
 def test_a_failure_is_one_line() -> None:
-    """Whatever lines a message had."""
+    """Line breaks in its message become spaces."""
     assert "a b" == Failure("a\n b").message
