@@ -1,4 +1,4 @@
-"""Where events are: each in the state that it has, over services in memory."""
+"""Finding events in every state, over in-memory services."""
 
 import json
 from base64 import b64encode
@@ -26,7 +26,7 @@ from worker.span import Cut
 
 
 class Found:
-    """A delivery, an overflow queue, and searches in them."""
+    """A delivery, an overflow queue, and searches over both."""
 
     def __init__(self, **options: Any) -> None:
         self.delivery = Delivery(**options)
@@ -73,13 +73,13 @@ class Found:
         )
 
     def refuse(self, status: int, **members: Any) -> None:
-        """Let imports be refused."""
+        """Make imports fail with a status."""
         self.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
 
     def all(
         self, *ids: str, since: float = 0.0, seconds: float = 600.0, columns: Mapping[str, str] | None = None
     ) -> list[Whereabouts]:
-        """Return where the events are that have these ids and columns."""
+        """Return where the events with these ids and columns are."""
         query = EventQuery(columns=columns or {}, ids=frozenset(ids))
         found, self.searched = self.finder().find(query, since, seconds)
         return found
@@ -91,7 +91,7 @@ class Found:
 
 
 def set_aside(found: Found, data: bytes, days: int) -> None:
-    """Set an envelope of the overflow queue aside, and keep it in the archive for so many days."""
+    """Set an envelope of the overflow queue aside, and archive it for so many days."""
     made = found.delivery
     aside = OverflowSetAside(
         made.wiring.delivery,
@@ -102,8 +102,8 @@ def set_aside(found: Found, data: bytes, days: int) -> None:
     aside.set_aside(decode(data), START, absent=True)
 
 
-def test_what_is_not_planned_waits() -> None:
-    """With its place on the stream."""
+def test_an_unplanned_event_is_waiting() -> None:
+    """Its place on the stream is given."""
     found = Found()
     number = found.put("a")
     one = found.one()
@@ -114,8 +114,8 @@ def test_what_is_not_planned_waits() -> None:
     ]
 
 
-def test_what_is_delivered_has_its_span_chunk_and_id() -> None:
-    """The id is the one under which Treasure Data has it."""
+def test_a_delivered_event_has_its_chunk_and_unique_id() -> None:
+    """The id is the one that Treasure Data imported the chunk under."""
     found = Found()
     found.put("b", request_id="r1")
     found.put("a", request_id="r2")
@@ -128,8 +128,8 @@ def test_what_is_delivered_has_its_span_chunk_and_id() -> None:
     assert found.delivery.clock.now() == pytest.approx(one.at, abs=1)
 
 
-def test_each_part_of_a_large_span_is_told_apart() -> None:
-    """By the cut of the plan."""
+def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
+    """The plan's cut determines which chunk has an event."""
     found = Found(cut=Cut(2, 1 << 20))
     for name in "abcde":
         found.put(name, request_id=name)
@@ -142,8 +142,8 @@ def test_each_part_of_a_large_span_is_told_apart() -> None:
     ]
 
 
-def test_what_is_planned_and_not_settled_is_in_flight() -> None:
-    """While Treasure Data fails."""
+def test_a_planned_event_is_in_flight_until_it_is_settled() -> None:
+    """While Treasure Data fails, it cannot be settled."""
     found = Found()
     found.put("a")
     found.refuse(503)
@@ -153,8 +153,8 @@ def test_what_is_planned_and_not_settled_is_in_flight() -> None:
     assert Stage.IN_FLIGHT is found.one().stage
 
 
-def test_what_is_parked_names_its_object() -> None:
-    """And the reason, and since when."""
+def test_a_parked_event_names_its_object() -> None:
+    """The reason and the time are given, too."""
     found = Found()
     found.put("a")
     found.refuse(429)
@@ -167,8 +167,8 @@ def test_what_is_parked_names_its_object() -> None:
 
 
 @pytest.mark.parametrize("envelopes", [["abcdefg"], ["ab", "cd", "efg"]], ids=["one", "three"])
-def test_a_dead_letter_is_told_from_its_delivered_neighbours(envelopes: list[str]) -> None:
-    """A chunk was halved until the bad row was alone, wherever its rows came from."""
+def test_a_dead_letter_is_distinguished_from_delivered_neighbours(envelopes: list[str]) -> None:
+    """The chunk was halved until the bad row was alone, whether its rows came from one envelope or from several."""
     found = Found()
     for names in envelopes:
         found.put(*names, request_id=names)
@@ -182,8 +182,8 @@ def test_a_dead_letter_is_told_from_its_delivered_neighbours(envelopes: list[str
     assert "http_422" == found.one("c").reason
 
 
-def test_what_the_stream_has_forgotten_is_found_in_the_set_aside_store() -> None:
-    """By its id and by its columns, where there is no archive."""
+def test_expired_events_are_found_in_the_set_aside_store() -> None:
+    """Without an archive, they are found there by id and by column."""
     found = Found(archive_days=0)
     found.put("a", "b", td_client_id="v1")
     found.refuse(429)
@@ -195,8 +195,8 @@ def test_what_the_stream_has_forgotten_is_found_in_the_set_aside_store() -> None
     assert ["a", "b"] == [each.seen.event_id for each in found.all(columns={"td_client_id": "v1"})]
 
 
-def test_what_the_stream_has_forgotten_is_found_in_the_archive() -> None:
-    """In its state, with its place on the stream; a search for an id does not read the rest of the archive."""
+def test_expired_events_are_found_in_the_archive() -> None:
+    """Their state and their place on the stream are known; a search for an id does not read the rest of the archive."""
     found = Found()
     number = found.put("a")
     found.delivery.deliver()
@@ -213,8 +213,8 @@ def test_what_the_stream_has_forgotten_is_found_in_the_archive() -> None:
     assert 9 == len(found.all(columns={"time": "1700000000"}))
 
 
-def test_what_a_deleted_stream_had_is_found_in_the_archive() -> None:
-    """A stream created again under its name has forgotten it, however young it is."""
+def test_events_of_a_deleted_stream_are_found_in_the_archive() -> None:
+    """A stream recreated under the same name does not have them, however recent they are."""
     found = Found()
     number = found.put("a")
     found.delivery.deliver()
@@ -226,7 +226,7 @@ def test_what_a_deleted_stream_had_is_found_in_the_archive() -> None:
 
 
 def test_a_copy_is_followed_to_the_record_that_counts() -> None:
-    """Whichever of the two is found first."""
+    """It does not matter which of the two is found first."""
     found = Found()
     for _ in range(2):
         found.put("a", claim=1)
@@ -237,8 +237,8 @@ def test_a_copy_is_followed_to_the_record_that_counts() -> None:
     assert 2 == len(one.sightings)
 
 
-def test_a_copy_whose_owner_has_expired_is_as_its_owner() -> None:
-    """The ledger still tells what became of that one, where there is no archive."""
+def test_a_copy_has_the_state_of_its_expired_owner() -> None:
+    """Even without an archive, the ledger still knows what happened to the owner."""
     found = Found(archive_days=0)
     found.put("a", claim=1)
     found.delivery.deliver()
@@ -251,8 +251,8 @@ def test_a_copy_whose_owner_has_expired_is_as_its_owner() -> None:
     assert one.owner.endswith(found.delivery.records()[0]["SequenceNumber"])
 
 
-def test_the_overflow_queue_is_looked_at_and_not_consumed() -> None:
-    """The drainer can receive every message seconds later."""
+def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
+    """Seconds later, the drainer can receive every message."""
     found = Found()
     for number in range(25):
         found.send(found.envelope(f"e{number}", request_id=f"r{number}"))
@@ -269,8 +269,8 @@ def test_the_overflow_queue_is_looked_at_and_not_consumed() -> None:
     assert 1 == found.searched.hidden
 
 
-def test_what_the_drainer_has_set_aside_is_found_by_a_message_that_is_left() -> None:
-    """The claim leads to the span of the overflow."""
+def test_a_leftover_message_leads_to_what_the_drainer_set_aside() -> None:
+    """Its claim leads to the overflow's span."""
     found = Found()
     data = found.envelope("a", "b", request_id="r7")
     found.send(data)
@@ -283,8 +283,8 @@ def test_what_the_drainer_has_set_aside_is_found_by_a_message_that_is_left() -> 
 
 
 @pytest.mark.parametrize("wanted", ["b", "r7"])
-def test_what_went_to_treasure_data_past_the_stream_is_found_in_the_archive(wanted: str) -> None:
-    """The drainer had set it aside and the redrive sent it: it never was on the stream."""
+def test_events_that_bypassed_the_stream_are_found_in_the_archive(wanted: str) -> None:
+    """The drainer set them aside and the redrive sent them, so they were never on the stream."""
     found = Found()
     set_aside(found, found.envelope("b", request_id="r7"), days=30)
     before = found.one(wanted)
@@ -297,8 +297,8 @@ def test_what_went_to_treasure_data_past_the_stream_is_found_in_the_archive(want
     assert 0 == one.seen.at - 1_700_000_000
 
 
-def test_a_message_whose_envelope_is_on_the_stream_is_one_more_place() -> None:
-    """What became of the event is told by the record."""
+def test_a_message_whose_envelope_is_on_the_stream_is_another_place() -> None:
+    """The record on the stream determines the event's state."""
     found = Found()
     data = found.envelope("a")
     found.send(data)
@@ -313,7 +313,7 @@ def test_a_message_whose_envelope_is_on_the_stream_is_one_more_place() -> None:
     ("wanted", "expected"), [("r1", ["a", "b"]), ("r1#1", ["b"]), ("r2", ["c"]), ("r", [])]
 )
 def test_a_request_is_found_with_all_its_envelopes(wanted: str, expected: list[str]) -> None:
-    """By its id, or by that of one envelope."""
+    """The request's id finds them all; the id of one envelope finds only that one."""
     found = Found()
     found.put("a", request_id="r1")
     found.put("b", request_id="r1#1")
@@ -322,8 +322,8 @@ def test_a_request_is_found_with_all_its_envelopes(wanted: str, expected: list[s
     assert expected == [one.seen.event_id for one in found.all(wanted)]
 
 
-def test_a_visitor_is_found_across_shards_and_splits() -> None:
-    """By a column; every event."""
+def test_a_search_by_column_covers_shards_and_splits() -> None:
+    """It finds every event of a visitor."""
     found = Found()
     made = found.delivery
     found.put("a", td_client_id="v1")
@@ -336,7 +336,7 @@ def test_a_visitor_is_found_across_shards_and_splits() -> None:
 
 
 def test_a_search_for_an_id_ends_soon_after_it_is_found() -> None:
-    """What arrived long after is not read."""
+    """Records that arrived long after it are not read."""
     found = Found()
     found.put("a")
     for number in range(20):
@@ -350,8 +350,8 @@ def test_a_search_for_an_id_ends_soon_after_it_is_found() -> None:
     assert (True, 301) == (ended_early <= 100, found.searched.records)
 
 
-def test_it_leaves_half_of_the_budget() -> None:
-    """Of the stream's bytes, however much is read."""
+def test_a_search_leaves_half_of_the_read_budget() -> None:
+    """The worker keeps half of a shard's bytes per second, however much is read."""
     found = Found()
     for number in range(200):
         found.put(f"{number}", text="x" * 100_000)
@@ -361,8 +361,8 @@ def test_it_leaves_half_of_the_budget() -> None:
     assert found.delivery.clock.now() - began >= 200 * 100_000 / BYTES_PER_SECOND - 1
 
 
-def test_it_ends_when_the_time_is_up_and_says_how_far_it_came() -> None:
-    """What was found until then is told."""
+def test_a_search_stops_at_its_time_limit() -> None:
+    """It reports that it is incomplete, and how many records it read."""
     found = Found()
     for number in range(200):
         found.put(f"{number}", text="x" * 100_000)
@@ -372,8 +372,8 @@ def test_it_ends_when_the_time_is_up_and_says_how_far_it_came() -> None:
     assert 0 < found.searched.records < 200
 
 
-def test_empty_reads_end_no_search() -> None:
-    """Kinesis may answer nothing although there is something."""
+def test_empty_reads_do_not_end_a_search() -> None:
+    """Kinesis may return no records although there are some."""
     found = Found()
     found.put("a")
     empty = iter([True] * 3)
@@ -384,7 +384,7 @@ def test_empty_reads_end_no_search() -> None:
 
 @pytest.mark.parametrize("table", ["views", "orders"])
 def test_the_copy_that_counts_may_have_rejected_the_event(table: str) -> None:
-    """Copies are judged by the plan of their moment: what stands in the event's place there is another event."""
+    """Each copy was checked against the plan of its time, so the row in the event's place may be another event."""
     found = Found()
     rejected = RejectedEvent(0, "wrong_type", table, b'{"event_id":"a"}')
     owner = decode(found.envelope("b", claim=1))
@@ -401,8 +401,8 @@ def test_the_copy_that_counts_may_have_rejected_the_event(table: str) -> None:
     assert {"a": Stage.REJECTED, "b": Stage.DELIVERED} == stages
 
 
-def test_a_claim_that_is_waiting_for_another_record_is_a_copy() -> None:
-    """Not planned, and the ledger says that another record counts, which nobody can read any more."""
+def test_an_unplanned_record_with_the_claim_of_another_is_a_copy() -> None:
+    """The ledger says that the other record counts, even if nobody can read it any more."""
     found = Found()
     found.put("a", claim=1)
     chain = found.delivery.wiring.shards.chain(SHARD)
@@ -413,7 +413,7 @@ def test_a_claim_that_is_waiting_for_another_record_is_a_copy() -> None:
 
 
 def test_a_search_begins_at_the_time_in_the_id() -> None:
-    """Of a UUIDv7; otherwise a day ago, or an hour for columns."""
+    """Only a UUIDv7 has a time; other ids are searched from a day ago, and columns from an hour ago."""
     early = new_event_id(int((START - 3 * 86_400) * 1000), bytes)
     ahead = new_event_id(int((START + 86_400) * 1000), bytes)
     queries = (
@@ -429,8 +429,8 @@ def test_a_search_begins_at_the_time_in_the_id() -> None:
     ]
 
 
-def test_people_and_scripts_are_told_the_same() -> None:
-    """State, span, chunk, id and place; personal data is replaced unless asked for."""
+def test_text_and_json_say_the_same() -> None:
+    """Both have the state, span, chunk, id and place; personal data is replaced unless requested."""
     found = Found()
     number = found.put("a", td_client_id="v1")
     found.delivery.deliver()
@@ -450,7 +450,7 @@ def test_people_and_scripts_are_told_the_same() -> None:
 
 
 def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
-    """With its code; its neighbours are found as they are."""
+    """It has its rejection code; accepted events of its request keep their own states."""
     found = Found()
     accepted = decode(found.envelope("a"))
     original = b'{"table": "views!", "event_id": "mine", "page": "home"}'
@@ -464,8 +464,8 @@ def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
     assert Stage.DELIVERED is found.one("a").stage
 
 
-def test_what_another_producer_sent_and_never_became_a_row_is_a_dead_letter() -> None:
-    """Of a record in JSON form."""
+def test_an_invalid_event_of_another_producer_is_a_dead_letter() -> None:
+    """Such a producer writes records in JSON form."""
     found = Found()
     events = [{"table": "views", "event_id": "a"}, {"table": "views!", "event_id": "mine"}]
     found.delivery.put(json.dumps({"account": "shop", "events": events}).encode())

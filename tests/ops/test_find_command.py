@@ -11,7 +11,7 @@ pytestmark = pytest.mark.xdist_group("ops")
 
 
 def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
-    """Have the stack accept an event of each visitor; return the events' ids as it answers them."""
+    """Have the stack accept one event per visitor; return the event ids in its response."""
     events = [{"table": table, "td_client_id": visitor} for visitor in visitors]
     url = f"{sluice.stack.addresses.gateway}/v1/events?ids=1"
     request = Request(url, json.dumps(events).encode(), {"x-write-key": sluice.key("shop")})
@@ -20,8 +20,8 @@ def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
     return ids
 
 
-def test_an_event_is_found_by_the_id_in_the_answer(sluice: Sluice) -> None:
-    """Delivered, with everything that belongs to it."""
+def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
+    """It is delivered, and its request, chunk, database and unique id are given."""
     (event_id,) = sent(sluice, "found_by_id", "v1")
     until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
     sluice.settled()
@@ -37,7 +37,7 @@ def test_an_event_is_found_by_the_id_in_the_answer(sluice: Sluice) -> None:
 
 
 def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
-    """In the order of their arrival; more than a few as a table."""
+    """They are in the order of arrival, and more than a few are shown as a table."""
     ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")
     found = sluice.json("find --local visitor=v2")["events"]
     shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
@@ -48,8 +48,8 @@ def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     assert "\x1b" not in shown.stdout
 
 
-def test_what_is_not_there_is_said_with_what_to_do(sluice: Sluice) -> None:
-    """In one line, with exit code 1."""
+def test_an_event_that_is_not_found_is_an_error(sluice: Sluice) -> None:
+    """One line says what to do, and the exit status is 1."""
     result = sluice.run("find --local no-such-event")
 
     assert 1 == result.exit_code

@@ -1,4 +1,4 @@
-"""A forced replay duplicates no row that is set aside, and leaves out none that was delivered."""
+"""A forced replay duplicates no set-aside row and omits no delivered one."""
 
 from pathlib import Path
 
@@ -37,8 +37,8 @@ def dead() -> Delivery:
     return made.start()
 
 
-def test_a_dead_letter_goes_out_by_the_redrive_alone() -> None:
-    """A forced replay leaves it out, so a later redrive brings it once."""
+def test_only_the_redrive_sends_a_dead_letter() -> None:
+    """A forced replay omits it, so a later redrive delivers it once."""
     made = dead()
     made.td.lose("shop", "views", 0, LONG)
 
@@ -49,8 +49,8 @@ def test_a_dead_letter_goes_out_by_the_redrive_alone() -> None:
     assert ["b"] == made.ids("stray_db", "views")
 
 
-def test_once_it_is_redriven_it_can_be_replayed() -> None:
-    """It is delivered then, and goes out again once."""
+def test_a_redriven_dead_letter_can_be_replayed() -> None:
+    """It counts as delivered, so a forced replay sends it again, once."""
     made = dead()
     made.redrive(State.DEAD_LETTER)
     made.td.lose("stray_db", "views", 0, LONG)
@@ -61,8 +61,8 @@ def test_once_it_is_redriven_it_can_be_replayed() -> None:
     assert ["b"] == made.ids("stray_db", "views")
 
 
-def test_what_a_person_dropped_is_not_sent() -> None:
-    """It was given up."""
+def test_a_dropped_dead_letter_is_not_sent() -> None:
+    """The operator has decided to give it up."""
     made = dead()
     made.redrive(State.DEAD_LETTER, decision=Decision.DROP)
 
@@ -71,8 +71,8 @@ def test_what_a_person_dropped_is_not_sent() -> None:
     assert {} == made.td.counts().get("stray_db", {})
 
 
-def test_a_forced_replay_that_was_held_sends_no_more_than_it_planned() -> None:
-    """What was set aside when it was planned stays out of it, whatever has become of it since."""
+def test_a_held_forced_replay_sends_no_more_than_it_planned() -> None:
+    """Rows that were set aside when it was planned stay out of it, even if they have been delivered since."""
     made = Delivery()
     made.map(shop="shop", ill="ill")
     for match in ({"table": "carts"}, {"database": "ill"}):
@@ -98,8 +98,8 @@ def test_a_forced_replay_that_was_held_sends_no_more_than_it_planned() -> None:
     assert {} == made.aside()
 
 
-def test_rows_beside_a_revoked_key_s_are_sent() -> None:
-    """Dead letters of a key that was revoked keep no other rows of their account out of a forced replay."""
+def test_dead_letters_of_a_revoked_key_do_not_block_other_rows() -> None:
+    """A forced replay sends the rows that came to their account by other keys."""
     made = Delivery()
     revoking = Account("shop", revoked_key_ids=frozenset({"k2"}))
     made.redis.hset(KEYS.of("shop"), mapping=revoking.to_fields())
@@ -113,8 +113,8 @@ def test_rows_beside_a_revoked_key_s_are_sent() -> None:
     assert ["a"] == made.ids("shop", "views")
 
 
-def test_a_forced_replay_that_is_run_again_leaves_its_own_dead_letters_alone() -> None:
-    """It has planned them, and does not send them again."""
+def test_a_repeated_forced_replay_leaves_its_own_dead_letters_alone() -> None:
+    """It has planned them already, and does not send them again."""
     made = Delivery()
     made.map(shop="shop")
     made.put(envelope("shop", {"views": [row("a")]}))
@@ -129,8 +129,8 @@ def test_a_forced_replay_that_is_run_again_leaves_its_own_dead_letters_alone() -
 
 
 @pytest.mark.xdist_group("ops")
-def test_the_command_leaves_dead_letters_out(sluice: Sluice, tmp_path: Path) -> None:
-    """Redriven, they are replayed; before, a replay goes through without them."""
+def test_the_command_omits_dead_letters(sluice: Sluice, tmp_path: Path) -> None:
+    """A replay succeeds without them; once they are redriven, it includes them."""
     sluice.produce("later", "later_rows", "a")
     until(lambda: any(one["account"] == "later" for one in sluice.json("status --local")["aside"]))
     line = "replay --local --force --tag {} --account later --yes"

@@ -1,4 +1,4 @@
-"""Stream and archive, read as one."""
+"""The stream and the archive, read as one."""
 
 from typing import Any
 
@@ -26,7 +26,7 @@ def history_of(made: Delivery, days: int = 30) -> StreamHistory:
 
 
 def delivered(hours: int, **options: Any) -> Delivery:
-    """Return a delivery of one record an hour, each a span of its own, on a stream that keeps them for a day."""
+    """Return a delivery of one record an hour, each in its own span, on a stream that keeps records for a day."""
     made = Delivery(**{"retention": DAY} | options)
     made.map(shop="shop")
     for hour in range(hours):
@@ -42,7 +42,7 @@ def put(made: Delivery, name: str) -> None:
 
 
 def read(history: StreamHistory, start: Border, end: Border = NOW, shard: str = SHARD) -> list[str]:
-    """Return what is read of a shard, and from where: `archive` or `stream`, and how many records."""
+    """Return the source of each batch of a shard, `archive` or `stream`, and its number of records."""
     return [
         f"{'archive' if piece.chain else 'stream'} {len(piece.records)}"
         for piece in batches_of(history.pieces(shard, start, end))
@@ -50,7 +50,7 @@ def read(history: StreamHistory, start: Border, end: Border = NOW, shard: str = 
 
 
 def ignore(_: Progressing) -> None:
-    """Hear of progress."""
+    """Ignore progress."""
 
 
 def replay(made: Delivery, start: Border, end: Border = NOW, tag: str = "") -> int:
@@ -63,8 +63,8 @@ def replay(made: Delivery, start: Border, end: Border = NOW, tag: str = "") -> i
     )
 
 
-def test_what_the_stream_has_is_read_from_the_stream() -> None:
-    """Without asking the archive."""
+def test_records_on_the_stream_are_read_from_the_stream() -> None:
+    """The archive is not read at all."""
     made = delivered(5)
     made.s3.calls.clear()
 
@@ -72,8 +72,8 @@ def test_what_the_stream_has_is_read_from_the_stream() -> None:
     assert [] == made.s3.calls
 
 
-def test_what_the_stream_has_forgotten_is_read_from_the_archive() -> None:
-    """Each record once, though spans of the archive are on the stream, too."""
+def test_expired_records_are_read_from_the_archive() -> None:
+    """Each record is read once, although the archive also has spans that are still on the stream."""
     made = delivered(40)
 
     assert ["archive 16", "stream 24"] == read(history_of(made), EVERYTHING)
@@ -81,8 +81,8 @@ def test_what_the_stream_has_forgotten_is_read_from_the_archive() -> None:
     assert ["archive 3"] == read(history_of(made), Border(at=START + 2 * HOUR), Border(at=START + 5 * HOUR))
 
 
-def test_a_span_of_which_the_stream_has_forgotten_the_begin_comes_in_two_pieces() -> None:
-    """None of its records is missing, and none comes twice."""
+def test_a_partly_expired_span_comes_in_two_pieces() -> None:
+    """No record is missing, and none is repeated."""
     made = Delivery(retention=DAY)
     made.map(shop="shop")
     for hour in range(40):
@@ -95,7 +95,7 @@ def test_a_span_of_which_the_stream_has_forgotten_the_begin_comes_in_two_pieces(
 
 
 def test_sequence_numbers_are_borders_in_the_archive_too() -> None:
-    """Both included."""
+    """Both borders are inclusive."""
     made = delivered(30)
     numbers = [int(one["SequenceNumber"]) for one in made.records()]
     made.clock.sleep(10 * HOUR)
@@ -104,8 +104,8 @@ def test_sequence_numbers_are_borders_in_the_archive_too() -> None:
     assert ["archive 14", "stream 14"] == read(history_of(made), Border(number=numbers[2]))
 
 
-def test_a_number_that_nobody_has_is_refused() -> None:
-    """With the stream's own words."""
+def test_an_expired_sequence_number_is_refused() -> None:
+    """Without an archive, the message is the stream's own."""
     made = delivered(2, archive_days=0)
     number = int(made.records()[0]["SequenceNumber"])
     made.clock.sleep(DAY - HOUR)
@@ -114,8 +114,8 @@ def test_a_number_that_nobody_has_is_refused() -> None:
         read(history_of(made), Border(number=number))
 
 
-def test_a_number_that_only_the_archive_could_have_is_refused_where_it_lacks_it() -> None:
-    """Records behind it are not all that was asked for."""
+def test_a_sequence_number_that_the_archive_lacks_is_refused() -> None:
+    """The records after it would not be all that was requested."""
     made = delivered(40)
     begin = Border(number=int(made.records()[0]["SequenceNumber"]) - 1)
     history = history_of(made)
@@ -124,7 +124,7 @@ def test_a_number_that_only_the_archive_could_have_is_refused_where_it_lacks_it(
         read(history, begin)
 
 
-def test_records_that_expire_while_the_archive_is_read_come_from_there() -> None:
+def test_records_that_expire_during_a_read_come_from_the_archive() -> None:
     """The stream is asked again for its first record."""
     made = delivered(30)
     pieces = history_of(made).pieces(SHARD, EVERYTHING, Border())
@@ -136,8 +136,8 @@ def test_records_that_expire_while_the_archive_is_read_come_from_there() -> None
     assert [one["SequenceNumber"] for one in made.records()] == numbers
 
 
-def test_a_record_that_expires_while_the_archive_is_read_and_is_not_there_is_a_gap() -> None:
-    """The worker held it. Reading stops, and says where."""
+def test_an_unarchived_record_that_expires_during_a_read_is_a_gap() -> None:
+    """The worker was holding it. Reading stops, and the message says where."""
     made = delivered(40)
     put(made, "held")
     made.clock.sleep(DAY - HOUR / 2)  # it is the only one left
@@ -151,8 +151,8 @@ def test_a_record_that_expires_while_the_archive_is_read_and_is_not_there_is_a_g
         list(pieces)
 
 
-def test_a_range_that_nobody_keeps_is_refused() -> None:
-    """The message says what is kept."""
+def test_a_range_that_has_expired_is_refused() -> None:
+    """The message says where the kept records begin."""
     made = delivered(2)
     made.clock.sleep(30 * DAY)
     history = history_of(made)
@@ -166,8 +166,8 @@ def test_a_range_that_nobody_keeps_is_refused() -> None:
     history.check(Border(at=START + 2 * HOUR))
 
 
-def test_a_month_later_everything_is_replayed_and_nothing_sent() -> None:
-    """Beside live traffic; what was lost since is restored by force, once."""
+def test_a_replay_after_a_month_sends_nothing_again() -> None:
+    """It runs beside live traffic; a forced replay restores rows that were lost since, once."""
     made = delivered(30)
     made.clock.sleep(27 * DAY)
     put(made, "live")
@@ -183,7 +183,7 @@ def test_a_month_later_everything_is_replayed_and_nothing_sent() -> None:
 
 
 def test_shards_of_a_deleted_stream_are_named_by_their_chains() -> None:
-    """They are replayed under these, and found by their ids where that is unambiguous."""
+    """They are replayed under these names, and found by their shard ids where those are unambiguous."""
     made = delivered(3)
     before = made.wiring.shards.chain(SHARD)
     made.kinesis.delete_stream(StreamName=STREAM)
@@ -222,7 +222,7 @@ def test_a_shard_that_was_closed_long_ago_is_found_by_its_id() -> None:
 
 
 def test_batches_never_mix_stream_and_archive() -> None:
-    """The worker is told of each where it is from."""
+    """The worker is told where each batch comes from."""
     made = delivered(2)
     chain = made.wiring.shards.chain(SHARD)
     one, two = made.records()
