@@ -1,4 +1,4 @@
-"""The command as `uv tool install .` and `pip install .` install it, far from the repository."""
+"""The command as `uv tool install .` and `pip install .` install it, outside the repository."""
 
 import json
 import os
@@ -125,7 +125,7 @@ def with_local(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Install
     return Installation(tmp_path_factory.mktemp("local"), wheel, "local")
 
 
-def test_the_command_runs_far_from_the_repository(plain: Installation) -> None:
+def test_the_command_runs_outside_the_repository(plain: Installation) -> None:
     """The wheel has the entry point, and the command behaves as it does in a clone."""
     (entry_points,) = plain.site.glob("sluice-*.dist-info/entry_points.txt")
     done = plain.run("-m", "ops.cli", "status", "--local")
@@ -135,8 +135,8 @@ def test_the_command_runs_far_from_the_repository(plain: Installation) -> None:
     assert "Error: the local stack is not running: start it with `sluice local` or `make up`\n" == done.stderr
 
 
-def test_the_command_requires_what_it_imports(plain: Installation) -> None:
-    """The command imports every base requirement: what only the local stack needs belongs to the extra."""
+def test_the_command_imports_every_base_requirement(plain: Installation) -> None:
+    """What only the local stack needs belongs to the extra."""
     done = plain.run("-c", LOADED)
     loaded = {canonicalize_name(name) for name in json.loads(done.stdout)}
 
@@ -144,7 +144,7 @@ def test_the_command_requires_what_it_imports(plain: Installation) -> None:
 
 
 def test_the_local_stack_is_an_extra(plain: Installation) -> None:
-    """Without the extra, `sluice local` says in one sentence what to install."""
+    """Without it, `sluice local` says in one sentence what to install."""
     done = plain.run("-m", "ops.cli", "local")
 
     assert (1, "") == (done.returncode, done.stdout)
@@ -155,7 +155,7 @@ def test_the_local_stack_is_an_extra(plain: Installation) -> None:
 
 
 @pytest.mark.xdist_group("stack")
-def test_the_local_stack_runs_far_from_the_repository(with_local: Installation, tmp_path: Path) -> None:
+def test_the_local_stack_runs_outside_the_repository(with_local: Installation, tmp_path: Path) -> None:
     """With the extra installed, an event goes through the whole pipeline."""
     pixel = next(request for request in recording.read() if request.method == "GET")
     recording.write([pixel], tmp_path / "pixel.jsonl")

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment at which Python drops what it raises."""
+"""Ctrl-C at a moment when Python discards the exception."""
 
 import select
 import signal
@@ -15,7 +15,7 @@ _PATIENCE_SECONDS = 20.0
 
 @pytest.fixture(autouse=True)
 def _interruptible() -> Iterator[None]:
-    """Let SIGINT raise, also in a process that a shell has started in the background."""
+    """Make SIGINT raise, even in a process that a shell started in the background."""
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
     signal.signal(signal.SIGINT, before)
@@ -31,14 +31,14 @@ def _drop_and_wait() -> None:
     threading.Event().wait(_PATIENCE_SECONDS)
 
 
-def test_an_interrupt_that_is_raised_in_a_destructor_is_raised_again() -> None:
-    """Even if the command waits by then."""
+def test_an_interrupt_in_a_destructor_is_raised_again() -> None:
+    """The command may be waiting by then."""
     with pytest.raises(KeyboardInterrupt), interruptible():
         _drop_and_wait()
 
 
-def test_an_interrupt_that_comes_just_before_the_command_begins_to_wait_ends_the_wait() -> None:
-    """The operating system wakes nobody then; here because another thread has taken the signal."""
+def test_an_interrupt_just_before_a_wait_ends_the_wait() -> None:
+    """The operating system wakes nobody then; here because another thread has received the signal."""
 
     def interrupt() -> None:
         select.select([], [], [], 0.2)
@@ -55,8 +55,8 @@ def test_an_interrupt_that_comes_just_before_the_command_begins_to_wait_ends_the
     assert time.monotonic() - began < _PATIENCE_SECONDS
 
 
-def test_an_interrupt_while_something_else_handles_it_is_not_repeated() -> None:
-    """Such as while a certification restores what it has broken."""
+def test_an_interrupt_with_another_handler_is_not_repeated() -> None:
+    """A certification, for example, handles Ctrl-C itself while it restores what it broke."""
     heard = []
     with interruptible():
         ours = signal.signal(signal.SIGINT, lambda number, _: heard.append(number))
@@ -67,8 +67,8 @@ def test_an_interrupt_while_something_else_handles_it_is_not_repeated() -> None:
     assert [signal.SIGINT] == heard
 
 
-def test_another_handled_signal_interrupts_nothing() -> None:
-    """Only those that were named do."""
+def test_a_signal_that_was_not_named_interrupts_nothing() -> None:
+    """Its own handler runs as usual."""
     heard = []
     before = signal.signal(signal.SIGUSR1, lambda number, _: heard.append(number))
     with interruptible():
@@ -79,8 +79,8 @@ def test_another_handled_signal_interrupts_nothing() -> None:
     assert [signal.SIGUSR1] == heard
 
 
-def test_another_signal_interrupts_a_block_within_a_block_and_then_nothing_else() -> None:
-    """The block within has heard it, so the outer one goes on, and has its own handlers back."""
+def test_a_signal_interrupts_only_the_inner_of_two_blocks() -> None:
+    """The outer block continues, and gets its own handlers back."""
     with interruptible():
         outer = signal.getsignal(signal.SIGINT)
         with pytest.raises(KeyboardInterrupt), interruptible(signal.SIGTERM):
@@ -90,8 +90,8 @@ def test_another_signal_interrupts_a_block_within_a_block_and_then_nothing_else(
     assert signal.SIG_DFL == signal.getsignal(signal.SIGTERM)
 
 
-def test_with_another_signal_ctrl_c_interrupts_a_command_in_the_background_too() -> None:
-    """A shell lets it be ignored there."""
+def test_ctrl_c_interrupts_a_background_command_if_another_signal_does() -> None:
+    """A shell starts such a command with SIGINT ignored."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     with pytest.raises(KeyboardInterrupt), interruptible(signal.SIGTERM):
         signal.raise_signal(signal.SIGINT)
@@ -99,8 +99,8 @@ def test_with_another_signal_ctrl_c_interrupts_a_command_in_the_background_too()
     assert signal.SIG_IGN == signal.getsignal(signal.SIGINT)
 
 
-def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the hook that stood there before, which stands there again afterwards."""
+def test_other_discarded_exceptions_are_still_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The previous hook reports them, and is restored afterwards."""
     reported = []
     monkeypatch.setattr("sys.unraisablehook", lambda dropped: reported.append(dropped.exc_type))
 
@@ -115,8 +115,8 @@ def test_what_else_is_dropped_is_still_reported(monkeypatch: pytest.MonkeyPatch)
     assert [ValueError, ValueError] == reported
 
 
-def test_what_was_interrupted_half_made_ends_in_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An object whose making was cut short often cannot be destroyed without an error, which tells nobody anything."""
+def test_errors_of_a_half_constructed_object_are_not_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If an interrupt cuts a constructor short, the destructor often fails, and its error helps nobody."""
     reported = []
     monkeypatch.setattr("sys.unraisablehook", lambda dropped: reported.append(dropped.exc_type))
 

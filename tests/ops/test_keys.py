@@ -1,4 +1,4 @@
-"""`sluice keys`."""
+"""`sluice keys`: issuing, verifying, revoking and rotating."""
 
 import json
 
@@ -11,8 +11,8 @@ from tests.support.sluice import Sluice
 pytestmark = pytest.mark.xdist_group("ops")
 
 
-def test_a_key_is_issued_under_the_newest_secret(sluice: Sluice) -> None:
-    """The key and lines to paste are printed; the same request gives the same key."""
+def test_issue_signs_with_the_newest_secret(sluice: Sluice) -> None:
+    """The output has the key and snippets to paste; the same request gives the same key."""
     issued = sluice.json("keys issue app --local --table visits")
 
     assert KEYS["app"] == issued["key"]
@@ -29,8 +29,8 @@ def test_a_key_is_issued_under_the_newest_secret(sluice: Sluice) -> None:
         ("news --serial 1", "the key id next-1 is revoked"),
     ],
 )
-def test_a_key_whose_rows_would_go_nowhere_comes_with_a_note(sluice: Sluice, line: str, remark: str) -> None:
-    """The key is issued, and what keeps its rows from being delivered is said."""
+def test_issue_warns_about_a_key_that_delivers_nothing(sluice: Sluice, line: str, remark: str) -> None:
+    """The key is issued anyway, and the remark says what keeps its rows from being delivered."""
     assert remark in sluice.json(f"keys issue {line} --local")["remark"]
 
 
@@ -43,23 +43,25 @@ def test_a_key_whose_rows_would_go_nowhere_comes_with_a_note(sluice: Sluice, lin
         ("unknown account", "Error: there is no account nobody"),
     ],
 )
-def test_a_key_is_verified_to_the_end(sluice: Sluice, name: str, said: str) -> None:
-    """Signature, account and revocation are looked at."""
+def test_verify_checks_the_signature_the_account_and_the_revocation(
+    sluice: Sluice, name: str, said: str
+) -> None:
+    """A key is valid only if its rows are delivered."""
     result = sluice.run(f"keys verify {KEYS[name]} --local")
 
     assert (result.output or result.stderr).startswith(said)
     assert (0 if said.startswith("Valid") else 1) == result.exit_code
 
 
-def test_a_forged_key_is_refused(sluice: Sluice) -> None:
-    """A wrong signature is told from a secret that is no longer valid."""
+def test_verify_rejects_a_forged_key(sluice: Sluice) -> None:
+    """A wrong signature and a secret that is no longer valid have different messages."""
     forged = sluice.run(f"keys verify {KEYS['shop'][:-4]}AAAA --local").stderr
     assert "Error: invalid key: this write key's signature is wrong\n" == forged
     assert "not currently valid" in sluice.run("keys verify shop.gone.AAAA --local").stderr
 
 
-def test_a_key_is_revoked(sluice: Sluice) -> None:
-    """The key id joins those that are revoked; a dry run only says so."""
+def test_revoke_adds_a_key_id(sluice: Sluice) -> None:
+    """A dry run changes nothing, and an invalid key id is an error."""
     sluice.run("keys revoke app next-7 --local --dry-run")
     assert "" == sluice.json("accounts show --local app")["revoked_key_ids"]
 
@@ -69,7 +71,7 @@ def test_a_key_is_revoked(sluice: Sluice) -> None:
 
 
 def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> None:
-    """Rotation adds a secret; retiring one makes its keys invalid, and the last one stays."""
+    """Rotation adds a secret; retiring one invalidates its keys, and the last one cannot be retired."""
     assert "Adding the secret k3. Still valid: demo, next." in sluice.run("keys rotate --local").output
     assert "shop.k3." in sluice.json("keys issue shop --local")["key"]
     assert 0 == sluice.run(f"keys verify {KEYS['shop']} --local").exit_code
@@ -83,7 +85,7 @@ def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> 
 
 @pytest.fixture
 def hashing(lone: Sluice) -> Sluice:
-    """The command over a stack whose secret also has the key for hashed columns, as its last member."""
+    """The command for a stack whose secret also has the key for hashed columns, as its last member."""
     made = lone.stack.resources
     made.client("secretsmanager").put_secret_value(
         SecretId=made.write_key_secret, SecretString=json.dumps({"k1": "a" * 48, HASH_KEY: "b" * 48})
@@ -99,7 +101,7 @@ def _members(sluice: Sluice) -> dict[str, str]:
 
 
 def test_the_key_for_hashed_columns_signs_no_write_key(hashing: Sluice) -> None:
-    """The newest signing secret is the last one that signs; nothing else can be named."""
+    """Keys are issued under the newest signing secret, and nothing else can be named."""
     assert "k1" == hashing.json("keys issue shop --local")["key_id"]
     assert (
         f"there is no secret {HASH_KEY}" in hashing.run(f"keys issue shop --local --secret {HASH_KEY}").stderr
@@ -118,7 +120,7 @@ def test_the_last_signing_secret_stays_beside_the_key_for_hashed_columns(hashing
 
 
 def test_rotation_keeps_the_key_for_hashed_columns(hashing: Sluice) -> None:
-    """Otherwise equal values would get other hashes, or none."""
+    """Otherwise equal values would get different hashes, or none."""
     assert "Still valid: k1." in hashing.run("keys rotate --local").output
     hashing.run("keys rotate --local --retire k1 --yes")
 

@@ -1,4 +1,4 @@
-"""Pages ask for the events after a number; nothing is read for nobody."""
+"""Pages poll for the events after a number, and the stream is read only while someone watches."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -14,7 +14,7 @@ from shared.tracking_plan import TrackingPlan
 
 
 class FakeTail:
-    """A tail that yields what it is given, and lets time pass between."""
+    """A tail that yields the given items, and lets time pass before each."""
 
     def __init__(
         self, found: list[Seen | Notice | Exception], clock: ManualClock, seconds: float = 0.0
@@ -25,7 +25,7 @@ class FakeTail:
         self.stopped = False
 
     def events(self) -> Iterator[Seen | Notice]:
-        """Yield it."""
+        """Yield the items."""
         while self.found and not self.stopped:
             one = self.found.pop(0)
             if isinstance(one, Exception):
@@ -34,7 +34,7 @@ class FakeTail:
             yield one
 
     def stop(self) -> None:
-        """End."""
+        """Stop."""
         self.stopped = True
 
 
@@ -44,7 +44,7 @@ def event(number: int) -> Seen:
 
 
 class Followed:
-    """A feed that follows in line, and the tails that it has asked for."""
+    """A feed that reads synchronously, and the start of each of its tails."""
 
     def __init__(self, *found: Seen | Notice | Exception, seconds: float = 0.0, **options: Any) -> None:
         self.clock = ManualClock()
@@ -59,7 +59,7 @@ class Followed:
 
 
 def test_a_page_gets_each_event_once() -> None:
-    """It asks with the number that it was told."""
+    """It asks with the number from the previous response."""
     followed = Followed(event(1), event(2))
     first = followed.feed.page({})
     followed.clock.sleep(20)
@@ -74,13 +74,13 @@ def test_a_page_gets_each_event_once() -> None:
 
 
 @pytest.mark.parametrize("after", ["", "-1", "x", "99999"])
-def test_a_number_that_is_none_is_no_mistake(after: str) -> None:
-    """A page that was open while the console was restarted goes on."""
+def test_an_invalid_number_is_not_an_error(after: str) -> None:
+    """A page that was open while the console restarted keeps working."""
     assert 1 == Followed(event(1)).feed.page({"after": after})["next"]
 
 
-def test_a_page_is_told_what_it_has_missed() -> None:
-    """Of many events the latest are kept."""
+def test_a_page_is_told_how_many_events_it_missed() -> None:
+    """Only the latest of many events are kept."""
     followed = Followed(event(0))
     followed.feed.after(0)
     followed.found += [event(number) for number in range(3000)]
@@ -91,8 +91,8 @@ def test_a_page_is_told_what_it_has_missed() -> None:
     assert "2,500 events arrived too fast to be shown." == page["note"]
 
 
-def test_nobody_watches_and_nothing_is_read() -> None:
-    """The next page goes on from there."""
+def test_the_stream_is_read_only_while_someone_watches() -> None:
+    """The next page continues where reading stopped."""
     followed = Followed(*(event(number) for number in range(5)), seconds=200)
     first = followed.feed.after(0)
     followed.clock.sleep(3600)
@@ -103,8 +103,8 @@ def test_nobody_watches_and_nothing_is_read() -> None:
     assert [START - 60, START + 400] == followed.began
 
 
-def test_a_stream_that_cannot_be_read_is_said_and_tried_again() -> None:
-    """Not at each question of a page."""
+def test_an_unreadable_stream_is_reported_and_retried() -> None:
+    """The retry waits a while, however often a page asks."""
     followed = Followed(ShardUnreadableError("no"), event(1))
     first = followed.feed.after(0)
     at_once = followed.feed.after(0)
@@ -116,8 +116,8 @@ def test_a_stream_that_cannot_be_read_is_said_and_tried_again() -> None:
     assert ([1], "") == ([one["row"]["n"] for one in later["events"]], later["note"])
 
 
-def test_what_the_tail_says_of_itself_is_shown_until_it_is_over() -> None:
-    """Such as that it lags."""
+def test_a_notice_of_the_tail_is_shown_until_it_is_resolved() -> None:
+    """For example, the tail may lag."""
     followed = Followed(Notice(Trouble.LAGS, "shard-1", 5.0))
     behind = followed.feed.after(0)
     followed.found += [Notice(Trouble.CAUGHT_UP, "shard-1")]
@@ -143,7 +143,7 @@ PLAN = TrackingPlan.parse(
 
 
 def test_events_are_compared_with_their_accounts_plan() -> None:
-    """As they are stored, and before personal data is replaced; what the ingest has dropped or hashed cannot be judged."""
+    """They are compared as stored, before personal data is replaced; what the ingest dropped or hashed cannot be checked."""
     wrong, planned = replace(event(1), row={"n": "1", "user_id": 7}), event(1)
     unplanned = replace(event(1), table="vews", row={"user_id": "u"})
     rejected = replace(
@@ -164,15 +164,15 @@ def test_events_are_compared_with_their_accounts_plan() -> None:
     assert page["events"][0]["row"]["user_id"] not in (7, "7")
 
 
-def test_personal_data_is_shown_if_the_person_asks_for_it() -> None:
-    """With --raw."""
+def test_personal_data_is_shown_on_request() -> None:
+    """--raw turns the replacement off."""
     shown = Followed(replace(event(1), row={"td_ip": "192.0.2.7"}), scrubs=False).feed.after(0)
 
     assert "192.0.2.7" == shown["events"][0]["row"]["td_ip"]
 
 
 def test_drift_is_bounded() -> None:
-    """Whatever senders call their columns."""
+    """Senders may invent any number of column names."""
     wild = (replace(event(1), row={f"c{number}": 1}) for number in range(5000))
     page = Followed(*wild, plan=lambda _: PLAN).feed.after(0)
 

@@ -1,4 +1,4 @@
-"""How every command behaves on a terminal of 80 columns, in a pipe, with --json, without colours, and when it is interrupted."""
+"""How every command behaves on an 80-column terminal, in a pipe, with --json, without colours, and on Ctrl-C."""
 
 import fcntl
 import json
@@ -73,7 +73,7 @@ def filled(sluice: Sluice) -> Sluice:
 
 
 def trouble(said: str) -> list[str]:
-    """Return the lines on standard error that are no notes."""
+    """Return the lines on standard error that are not notes."""
     return [line for line in said.splitlines() if line and not line.startswith("Note: ")]
 
 
@@ -90,7 +90,7 @@ def start(sluice: Sluice, line: list[str], stdout: int, **more: str) -> subproce
 
 @pytest.mark.parametrize("command", [*all_commands(), ()])
 def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
-    """Every command's, and every option has a description."""
+    """This holds for every command and group."""
     result = CliRunner(mix_stderr=False).invoke(main, [*command, "--help"], terminal_width=80)
 
     assert (0, "") == (result.exit_code, result.stderr)
@@ -99,7 +99,7 @@ def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
 
 @pytest.mark.parametrize("line", READING)
 def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """Tables fold long texts; without colours if NO_COLOR says so. Prose and what is to be copied may wrap."""
+    """Tables fold long texts, and NO_COLOR turns colours off. Prose and text to copy may wrap."""
     shown, terminal = pty.openpty()
     fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
     running = start(filled, words(line, tmp_path), terminal, NO_COLOR="1")
@@ -108,7 +108,7 @@ def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, li
     try:
         while piece := os.read(shown, 65_536):
             seen += piece
-    except OSError:  # which is how a terminal ends
+    except OSError:  # raised once the terminal is closed
         os.close(shown)
     _, said = running.communicate(timeout=60)
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", seen.decode()).replace("\r\n", "\n")
@@ -125,7 +125,7 @@ def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, li
 
 @pytest.mark.parametrize("line", READING)
 def test_output_in_a_pipe_has_no_escape_sequences(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """And with --json it is one JSON value, and nothing on standard error."""
+    """With --json it is one JSON value, and standard error is empty."""
     plain = filled.run(f"{' '.join(words(line, tmp_path))} --local")
     as_json = filled.run(f"{' '.join(words(line, tmp_path))} --local --json")
 
@@ -136,7 +136,7 @@ def test_output_in_a_pipe_has_no_escape_sequences(filled: Sluice, tmp_path: Path
 
 
 def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
-    """While AWS does not answer: Ctrl-C ends each with 130, at once and without a traceback."""
+    """While AWS does not answer, Ctrl-C ends each with 130, at once and without a traceback."""
     for line in COMMANDS:
         with socket.create_server(("127.0.0.1", 0), backlog=64) as silent:
             silent.settimeout(60)
@@ -179,23 +179,21 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
     ],
 )
-def test_a_mistake_on_the_command_line_is_answered_with_what_was_meant(
-    sluice: Sluice, line: str, said: str
-) -> None:
-    """It ends with 2."""
+def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: str, said: str) -> None:
+    """The exit status is 2."""
     result = sluice.run(line)
 
     assert 2 == result.exit_code
     assert said in " ".join(result.stderr.split())
 
 
-def test_the_version() -> None:
-    """The package's own."""
+def test_version_is_the_package_version() -> None:
+    """It needs no stack."""
     assert "sluice 0.1.0\n" == invoke("--version").stdout
 
 
-def test_a_question_that_nobody_can_answer_names_yes(sluice: Sluice, tmp_path: Path) -> None:
-    """Where there is no terminal: nothing is done, and the option is named."""
+def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path) -> None:
+    """Nothing is done, because nobody can answer it."""
     (tmp_path / "accounts.yaml").write_text("shop: {database: elsewhere}\n")
     running = start(sluice, ["accounts", "apply", f"{tmp_path}/accounts.yaml"], subprocess.DEVNULL)
     _, said = running.communicate(timeout=60)
@@ -204,8 +202,8 @@ def test_a_question_that_nobody_can_answer_names_yes(sluice: Sluice, tmp_path: P
     assert b"nothing was done, because there was no answer: without a terminal, add --yes" in said
 
 
-def test_accounts_are_exported_as_they_are_applied(sluice: Sluice, tmp_path: Path) -> None:
-    """What is exported changes nothing when it is applied."""
+def test_exported_accounts_can_be_applied(sluice: Sluice, tmp_path: Path) -> None:
+    """Applying an export changes nothing."""
     file = tmp_path / "accounts.yaml"
     printed = sluice.run("accounts export --local")
     file.write_text(printed.stdout)
@@ -217,7 +215,7 @@ def test_accounts_are_exported_as_they_are_applied(sluice: Sluice, tmp_path: Pat
 
 
 def test_dead_letters_are_listed_shown_and_dropped(filled: Sluice) -> None:
-    """By an id; dropping asks first, and concerns only what is selected."""
+    """An id selects the one to show; dropping asks first, and affects only the selection."""
     (found,) = (one for one in filled.json("dead list --local") if one["account"] == "nobody_of_a_long_name")
     shown = filled.run(f"dead show {found['id']} --local")
     unknown = filled.run("dead show 0000000000 --local")
@@ -231,8 +229,8 @@ def test_dead_letters_are_listed_shown_and_dropped(filled: Sluice) -> None:
     assert "nobody_of_a_long_name" not in filled.run("dead list --local").stdout
 
 
-def test_a_replay_says_what_became_of_the_rows(sluice: Sluice) -> None:
-    """Rows that were delivered already are passed over; rows that are sent again are counted."""
+def test_a_replay_counts_rows_by_outcome(sluice: Sluice) -> None:
+    """Rows that were already delivered are skipped; rows that are sent again are counted."""
     sluice.send("shop", "replayed_rows", "a", "b")
     until(lambda: sluice.rows("shop", "replayed_rows") == ["a", "b"])
     sluice.settled()
@@ -245,8 +243,8 @@ def test_a_replay_says_what_became_of_the_rows(sluice: Sluice) -> None:
     assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
 
 
-def test_recording_makes_no_folders(sluice: Sluice, tmp_path: Path) -> None:
-    """It says how to make one."""
+def test_record_creates_no_folders(sluice: Sluice, tmp_path: Path) -> None:
+    """The message says how to create one."""
     sluice.send("shop", "recorded", "a")
     result = sluice.run(f"record --local -o {tmp_path}/new/event.json")
 

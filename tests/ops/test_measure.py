@@ -1,4 +1,4 @@
-"""What Treasure Data remembers, and how soon it shows rows, is measured: here in simulated time."""
+"""Measuring how long Treasure Data remembers ids, and how soon it shows rows: here in simulated time."""
 
 import json
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
 
 
 def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
-    """Return a delivery to a Treasure Data that remembers ids for so long, and shows rows so late, in seconds."""
+    """Return a delivery whose Treasure Data remembers ids for `memory` seconds and shows rows after `delay` seconds."""
     made = Delivery(memory=memory, query_delay=delay)
     made.td.settings = Settings(id_memory=memory, query_delay=delay, **settings)
     made.map(shop="shop")
@@ -28,7 +28,7 @@ def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
 
 
 def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
-    """Return a measurement through a delivery's administration."""
+    """Return a measurement that calls a delivery's administration."""
     wiring = made.wiring
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
 
@@ -47,7 +47,7 @@ def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
 def test_memory_and_delay_are_found_between_two_ages(
     memory: float, remembered: float, forgotten: float | None, delay: float, status: int
 ) -> None:
-    """Whatever a repeated id is answered, and however late rows show: what is found lies around what is so."""
+    """The measured range contains the true value, whatever status a repeated id gets and however late rows appear."""
     made = delivery(memory, delay, duplicate_status=status)
     began = made.clock.now()
     found = measurement(made).run([age for age in AGES if age <= 5400])
@@ -58,19 +58,19 @@ def test_memory_and_delay_are_found_between_two_ages(
     assert made.clock.now() - began <= 5400 + delay * 2 + 200
 
 
-def test_no_more_rows_are_written_than_said() -> None:
-    """One, and three for each age; once an id is forgotten none for the older ages."""
+def test_no_more_rows_are_written_than_announced() -> None:
+    """One row, and three for each age; once an id is forgotten, older ages get no further rows."""
     made = delivery(1e6, 0)
     measurement(made).run([60.0, 300.0])
-    assert {"shop": {MEASURE_TABLE: 1 + 2 * 2}} == made.td.counts()  # two of them were taken for others
+    assert {"shop": {MEASURE_TABLE: 1 + 2 * 2}} == made.td.counts()  # two of them were de-duplicated
 
     made = delivery(10, 0)
     measurement(made).run([60.0, 300.0, 600.0])
     assert {"shop": {MEASURE_TABLE: 1 + 3 + 2}} == made.td.counts()
 
 
-def test_rows_that_are_never_shown_end_the_measurement() -> None:
-    """It waits for so long, and says that nothing is known."""
+def test_the_measurement_ends_if_rows_never_appear() -> None:
+    """It waits up to a limit, and reports that nothing is known."""
     made = delivery(3600, 1e6)
     began = made.clock.now()
     found = measurement(made).run([60.0])
@@ -80,8 +80,8 @@ def test_rows_that_are_never_shown_end_the_measurement() -> None:
     assert made.clock.now() - began < 2 * MOST_DELAY + 300
 
 
-def test_a_query_that_fails_for_a_while_leads_to_no_wrong_word() -> None:
-    """What cannot be told is asked again, and is not taken for remembered."""
+def test_failing_queries_do_not_falsify_the_result() -> None:
+    """An unanswered query is repeated, and its id does not count as remembered."""
     made = delivery(30, 0)
     for _ in range(4):
         made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
@@ -100,8 +100,8 @@ def test_a_query_that_fails_for_a_while_leads_to_no_wrong_word() -> None:
         ),
     ],
 )
-def test_what_makes_it_impossible_is_said(fault: Fault, said: str) -> None:
-    """It ends with what to do."""
+def test_an_impossible_measurement_says_why(fault: Fault, said: str) -> None:
+    """A key without permission to query and a refused import each end it."""
     made = delivery(3600, 0)
     made.td.faults.add(fault)
 
@@ -138,31 +138,31 @@ def test_what_makes_it_impossible_is_said(fault: Fault, said: str) -> None:
         (Measured(5, 9, {7200}, {3600}), ["ok", "fault"], "forgets an id within 1 h"),
     ],
 )
-def test_what_was_found_is_compared_with_what_the_worker_relies_on(
+def test_results_are_compared_with_what_the_worker_relies_on(
     found: Measured, states: Sequence[str], said: str
 ) -> None:
-    """A fault is what could double rows, or ask too soon; what was not looked at is unknown."""
+    """A result that could duplicate rows, or make the worker ask too soon, is a fault; what was not measured is unknown."""
     findings = measured(found, ASSUMED)
 
     assert states == [finding.state for finding in findings]
     assert said in "\n".join(finding.said for finding in findings)
 
 
-def test_the_advice_is_one_that_the_template_takes() -> None:
-    """No less is recommended than TdMemoryMinutes may be."""
+def test_the_advice_is_valid_for_the_template() -> None:
+    """It never recommends less than the minimum of TdMemoryMinutes."""
     least = template()["Parameters"]["TdMemoryMinutes"]["MinValue"]
 
     assert f"set TdMemoryMinutes to {least}, its minimum" in measured(Measured(gone={60}), ASSUMED)[1].said
 
 
 def measured_rows(sluice: Sluice) -> list[dict[str, Any]]:
-    """Return the rows that were written to measure with."""
+    """Return the rows that the measurement wrote."""
     return [one["row"] for one in sluice.td("rows?limit=1000")["rows"] if one["table"] == MEASURE_TABLE]
 
 
 @pytest.mark.xdist_group("ops")
 def test_the_command_asks_before_it_writes(sluice: Sluice) -> None:
-    """Without a yes nothing is written; with ages of nothing it measures the delay alone."""
+    """After a no, it writes nothing; with --up-to shorter than the first age, it measures only the delay."""
     line = "doctor --local --account shop --no-event --measure --up-to 1s"
     refused = sluice.run(line, answer="n\n")
     written = measured_rows(sluice)
