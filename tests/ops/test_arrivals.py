@@ -69,7 +69,7 @@ def test_answer_lines_are_added_up() -> None:
 
 
 def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0) -> Balance:
-    """Return a balance of received rows, and of others that wait on the stream."""
+    """Return a balance of received rows, with other rows that wait on the stream."""
     shard = UnreadShard(records=waiting, rows=waiting)
     unread = Unread(queued, {ChainId.parse("s@1#shardId-0"): shard})
     rows = Rows(received, Counter({State.DELIVERED: received}))
@@ -103,7 +103,7 @@ class CloudWatch:
 
 
 def counted(delivery: Delivery, cloudwatch: CloudWatch) -> Arrivals | None:
-    """Return the stream's own count beside the ledger's."""
+    """Return the comparison of the stream's own count with the ledger's."""
     shards = Shards(delivery.kinesis, STREAM, delivery.clock)
     count = StreamCount.of(shards, delivery.clock, None)
     if count is None:

@@ -44,7 +44,7 @@ def reports(**verdicts: StepVerdict) -> dict[str, StepReport]:
 
 
 def denied(operation: str) -> ClientError:
-    """Return what AWS answers if the caller has no right."""
+    """Return the error that AWS answers with if the caller lacks a permission."""
     return ClientError({"Error": {"Code": "AccessDenied", "Message": "no."}}, operation)
 
 
@@ -376,7 +376,7 @@ class Pages:
 
 
 class Session:
-    """Makes clients of services."""
+    """A session with these clients of services."""
 
     def __init__(self, **clients: Answers) -> None:
         self.clients = clients

@@ -85,7 +85,7 @@ class OnAws:
         return f"{self.run}-{case}"
 
     def request(self, *_: Any) -> HttpAnswer:
-        """Answer."""
+        """Answer with 200."""
         return HttpAnswer(200, "", b"", 0.02)
 
     def send(self, *_: Any) -> HttpAnswer:
@@ -178,7 +178,7 @@ def test_a_stage_without_alarms_fails() -> None:
 
 
 def canary_answers(version: str, status: str = "Succeeded") -> dict[str, Any]:
-    """Return the answers about a deployment, with an alarm that looks at version 7."""
+    """Return the answers about a deployment, with an alarm that watches version 7."""
     dimensions = [{"Name": "ExecutedVersion", "Value": "7"}]
     return {
         "ListStackResources": {

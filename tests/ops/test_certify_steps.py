@@ -212,7 +212,7 @@ def test_a_replay_waits_for_the_ledger() -> None:
 
 
 def test_the_overflow_step_queues_an_envelope_twice() -> None:
-    """As from the ingest, a notice comes first, and each message says that the stream refused it and names its partition key."""
+    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it."""
     stage = Rehearsal(status=[balance()])
     carry_out("overflow", stage)
     _, first, second = stage.queued

@@ -21,7 +21,7 @@ def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
 
 
 def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
-    """It is delivered, and its request, chunk, database and unique id are given."""
+    """It is delivered, and its request, chunk, database and unique id are shown."""
     (event_id,) = sent(sluice, "found_by_id", "v1")
     until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
     sluice.settled()

@@ -27,7 +27,7 @@ def forced(made: Delivery) -> None:
 
 
 def dead() -> Delivery:
-    """Return a delivery of three records, of which the second is a dead letter of an unknown account."""
+    """Return a delivery of three records; the second is a dead letter of an unknown account."""
     made = Delivery()
     made.map(shop="shop")
     for account, event_id in (("shop", "a"), ("stray", "b"), ("shop", "c")):
