@@ -112,16 +112,16 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
         @override
         def send(self, _database: str, table: str, unique_id: str, body: bytes, _seconds: float) -> Reply:
             names = _names(body)
-            unheard = Reply(Meaning.PASSING, "timeout", definitely_not_delivered=False)
+            unheard = Reply(Meaning.TEMPORARY, "timeout")
             answer = "ok" if warehouse.healed else warehouse.answers.get(table, "ok")
 
             def act() -> Reply:
                 if answer == "reject" or (answer == "changes" and unique_id in warehouse.ids):
-                    return Reply(Meaning.REFUSED, "http_415")
+                    return Reply(Meaning.REFUSED, "http_415", definitely_not_delivered=True)
                 if answer == "large" and len(names) > 1:
-                    return Reply(Meaning.TOO_LARGE, "http_413")
+                    return Reply(Meaning.TOO_LARGE, "http_413", definitely_not_delivered=True)
                 if answer == "fail":
-                    return Reply(Meaning.PASSING, "http_429")
+                    return Reply(Meaning.TEMPORARY, "http_429", definitely_not_delivered=True)
                 warehouse.accept(unique_id, names)
                 return unheard if answer in ("unheard", "changes") else ACCEPTED
 

@@ -241,7 +241,7 @@ class Finder:
                 states = [state for state, rows in by_group(span)[of_table].items() if rows]
                 if len(states) != 1:
                     return Whereabouts((sighting,), Stage.UNKNOWN, "records_expired", span)
-                return Whereabouts((sighting,), _stage(states[0]), span=span, at=float(span.settled_at or 0))
+                return Whereabouts((sighting,), _stage(states[0]), span=span, at=float(span.final_at or 0))
         return Whereabouts((sighting,), Stage.UNKNOWN, "not_in_plan", span)
 
     def _of_chunk(self, span: Span, key: ChunkKey) -> Whereabouts:
@@ -332,7 +332,7 @@ def _began(span: Span, entry: Entry) -> float:
         return entry.aside_at / 1000
     if entry.state is State.PENDING:
         return span.planned_at / 1000
-    return float(span.settled_at or 0)
+    return float(span.final_at or 0)
 
 
 def _key_of(span: Span, records: Sequence[Record], at: Number, block: tuple[int, int]) -> ChunkKey | None:

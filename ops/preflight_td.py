@@ -125,4 +125,4 @@ class RealSite:
     def may_import(self, database: str) -> bool | None:
         """See Site."""
         reply = self._td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
-        return None if reply.meaning is Meaning.PASSING else reply.meaning is not Meaning.KEY_REFUSED
+        return None if reply.meaning is Meaning.TEMPORARY else reply.meaning is not Meaning.KEY_REFUSED

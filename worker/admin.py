@@ -183,7 +183,7 @@ class Admin:
         return answers | {
             "database": database,
             "may_write": None
-            if probe.meaning is Meaning.PASSING
+            if probe.meaning is Meaning.TEMPORARY
             else probe.meaning is not Meaning.KEY_REFUSED,
             "may_query": None if presence is Presence.UNDECIDED else presence is not Presence.UNASKABLE,
         }

@@ -19,7 +19,7 @@ class Terms:
     """The terms under which an invocation delivers its records.
 
     Attributes:
-        deadline: when it must have settled.
+        deadline: after it, nothing may be sent; it leaves time to settle.
         forced: the rows to send again whatever the ledger says; None if the ledger decides.
         from_archive: the shard's chain if the records come from the archive; else None. The stream may no longer have the records,
             or the shard.

@@ -1,4 +1,4 @@
-"""When an invocation must have settled."""
+"""Until when an invocation may send: what it has sent must be settled before it times out."""
 
 from dataclasses import dataclass
 

@@ -3,9 +3,10 @@
 One table, TRANSITIONS, lists every change of a chunk's state; the table in docs/delivery.md is generated from it. The other modules
 report events and do what `Rules` returns. This module has no side effects.
 
-Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from the start of its first attempt
-(`since`) until an answer settles it. A pending chunk can have a doubt; a chunk that is set aside with a doubt is *in doubt*. While
-Treasure Data remembers the attempt's unique_id, Sluice may send the chunk again under that id. After that, it must query Treasure Data.
+Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from before it is first sent (`since`:
+when its span was planned, or when it was fenced to be sent) until an answer settles it. A pending chunk can have a doubt; a chunk that is
+set aside with a doubt is *in doubt*. While Treasure Data remembers the attempt's unique_id, Sluice may send the chunk again under that id.
+After that, it must query Treasure Data.
 """
 
 from collections.abc import Callable
@@ -46,8 +47,8 @@ class Entry:
     Attributes:
         state: its state; a split chunk's halves have entries of their own.
         rows: how many rows it holds.
-        since: UNIX milliseconds of the first attempt that Treasure Data may have accepted; None while no doubt is open. Only without a
-            doubt may the chunk go to another database, be edited or be split.
+        since: UNIX milliseconds from which Treasure Data may have accepted it; None while no doubt is open. Only without a doubt may
+            the chunk go to another database, be edited or be split.
         reason: why it is set aside, in one word.
         aside_at: UNIX milliseconds at which it was set aside in this state.
         database: the database it goes to, if that differs from the plan's; else empty.
@@ -70,7 +71,7 @@ class Entry:
 class Event(Enum):
     """What happens to a chunk."""
 
-    FENCED = "it is about to be sent"
+    DOUBT_OPENS = "it is about to be sent"
     ACCEPTED = "Treasure Data has it"
     REFUSED = "Treasure Data refuses it permanently"
     ROWS_REFUSED = "Treasure Data refuses rows of it permanently"
@@ -85,12 +86,12 @@ class Event(Enum):
     FORGOTTEN = "it has been pending for longer than Treasure Data remembers ids"
     ABSENT = "a query shows that Treasure Data does not have it"
     UNASKED = "Treasure Data cannot be queried, and a setting or an operator has it sent"
-    EXPIRED = "it was parked for too long"
+    PARKED_TOO_LONG = "it was parked for too long"
     DROPPED = "an operator drops it"
     EDITED = "an operator edits its rows"
     REPAIRED = "its events, repaired by an operator, are on the stream"
     RETURNED = "its rows are on the stream again"
-    VANISHED = "its records have expired"
+    RECORDS_EXPIRED = "its records have expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -187,9 +188,9 @@ _SENT = (State.PENDING, State.IN_DOUBT)
 _P, _D = (State.PENDING,), (State.IN_DOUBT,)
 
 TRANSITIONS: tuple[Transition, ...] = (
-    Transition(_P, Event.FENCED, State.PENDING, change=_open_doubt),
-    Transition((State.PARKED, State.IN_DOUBT), Event.FENCED, State.IN_DOUBT, change=_open_doubt),
-    Transition((State.DEAD_LETTER,), Event.FENCED, State.IN_DOUBT, change=_open_doubt_again),
+    Transition(_P, Event.DOUBT_OPENS, State.PENDING, change=_open_doubt),
+    Transition((State.PARKED, State.IN_DOUBT), Event.DOUBT_OPENS, State.IN_DOUBT, change=_open_doubt),
+    Transition((State.DEAD_LETTER,), Event.DOUBT_OPENS, State.IN_DOUBT, change=_open_doubt_again),
     Transition(_UNSETTLED, Event.ACCEPTED, State.DELIVERED, change=_settle),
     Transition(_SENT, Event.REFUSED, State.DEAD_LETTER, Condition.ABSENT, _set_aside),
     Transition(_P, Event.REFUSED, State.IN_DOUBT, Condition.DOUBTED, _set_aside_in_doubt),
@@ -216,14 +217,14 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition(_P, Event.FORGOTTEN, State.IN_DOUBT, change=_set_aside_in_doubt),
     Transition(_D, Event.ABSENT, State.IN_DOUBT, Condition.SEARCHED, _renew_id),
     Transition(_D, Event.UNASKED, State.IN_DOUBT, change=_renew_id),
-    Transition((State.PARKED,), Event.EXPIRED, State.DEAD_LETTER, change=_set_aside),
+    Transition((State.PARKED,), Event.PARKED_TOO_LONG, State.DEAD_LETTER, change=_set_aside),
     Transition(
         (State.IN_DOUBT, State.DEAD_LETTER, State.REJECTED), Event.DROPPED, State.DROPPED, change=_settle
     ),
     Transition((State.REJECTED,), Event.REPAIRED, State.DROPPED, change=_say_why),
     Transition((State.DEAD_LETTER,), Event.RETURNED, State.RETURNED, change=_settle),
     Transition((State.DEAD_LETTER,), Event.EDITED, State.DEAD_LETTER, change=_replace_rows),
-    Transition(_P, Event.VANISHED, State.MISSING, change=_settle),
+    Transition(_P, Event.RECORDS_EXPIRED, State.MISSING, change=_settle),
 )
 """The state machine. An event without a matching row leaves the entry unchanged."""
 
@@ -305,7 +306,7 @@ class Rules:
         for transition in _BY_PLACE.get((entry.state, happening.event), ()):
             if transition.when in holding:
                 to = transition.to
-                if happening.event is Event.FENCED and Guard.FENCED_IN_DOUBT in self.without:
+                if happening.event is Event.DOUBT_OPENS and Guard.FENCED_IN_DOUBT in self.without:
                     to = entry.state
                 return replace(transition.change(entry, happening), state=to)
         return entry
@@ -330,7 +331,10 @@ class Rules:
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
 
     def askable_from(self, since: int) -> float:
-        """Return the UNIX seconds from which a query is sure to find the rows of an accepted attempt that began at `since` (UNIX milliseconds)."""
+        """Return the UNIX seconds from which a query shows whether Treasure Data has the rows of a doubt that began at `since` (UNIX milliseconds).
+
+        Until its memory of the id has passed, the chunk may be sent again; the last of these attempts needs time to show too.
+        """
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
     def first_step(self, entry: Entry, obstacle: str, now: float, *, is_rejected: bool = False) -> Step:
@@ -354,7 +358,7 @@ class Rules:
         """
         match entry.state:
             case State.PARKED if now * 1000 - entry.aside_at > self.parked_max_seconds * 1000:
-                return Step(Action.APPLY, Event.EXPIRED, "parked_too_long")
+                return Step(Action.APPLY, Event.PARKED_TOO_LONG, "parked_too_long")
             case State.PARKED if obstacle:
                 return Step(Action.APPLY, Event.NOT_DELIVERABLE, obstacle)
             case State.DEAD_LETTER | State.IN_DOUBT | State.REJECTED if decision is Decision.DROP:

@@ -161,7 +161,7 @@ class Execution:
                 is_rejected = leaf.key.group.is_rejected
                 step = self._rules.first_step(entry, obstacle, now, is_rejected=is_rejected)
                 if step.event is not None:
-                    self._outcomes[leaf.key] = Outcome(step.event, step.reason)
+                    self._outcomes[leaf.key] = Outcome(step.event, step.reason, definitely_not_delivered=True)
                 elif upload is not None:
                     uploads.append(upload)
         return uploads

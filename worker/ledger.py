@@ -119,13 +119,13 @@ class Gap:
         chain: the chain to append to; in a hole, the hole's own.
         after: the last sequence number of the span to follow; START for the first span.
         limit: the sequence number before which the new span must end; None if no span comes later.
-        behind_open: the span to follow, if that is open.
+        open_before: the span to follow, if that is open.
     """
 
     chain: ChainId
     after: Number
     limit: Number | None = None
-    behind_open: Span | None = None
+    open_before: Span | None = None
 
     def has(self, number: Number) -> bool:
         """Return whether a record lies within the gap."""
@@ -214,7 +214,7 @@ class Ledger:
         """
         written = replace(span, version=span.version + 1, writer=self._writer())
         changed = _progress(written)
-        if _is_settled(written):
+        if _is_final(written):
             changed["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
         sets = ", ".join([f"#{name} = :{name}" for name in changed])
         removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
@@ -546,7 +546,7 @@ def _worklist_key(span: Span) -> str:
     return f"{kind}#{crc32(f'{span.chain.name}/{span.after}'.encode()) % WORKLIST_KEYS}"
 
 
-def _is_settled(span: Span) -> bool:
+def _is_final(span: Span) -> bool:
     """Return whether a span has nothing pending and nothing set aside. Rejected events do not count: they expire without a write."""
     return span.done and {entry.state for entry in span.entries.values()} <= _SETTLED
 
@@ -607,7 +607,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
         done=item["st"]["S"] == "done",
-        settled_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
+        final_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
         entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
         in_order="q" in item,
     )

@@ -14,7 +14,7 @@ from worker.guards import Guard
 from worker.plan import Groups, as_planned, group, owners_of
 from worker.record import Record
 from worker.shards import Shards
-from worker.span import EXPIRED, ChunkKey, Span
+from worker.span import EXPIRED_PART, ChunkKey, Span
 
 # Lambda's largest event. If a chunk may have this many bytes or more, only the limit of rows cuts a group.
 _MAX_BATCH_BYTES = 6 << 20
@@ -33,10 +33,10 @@ class OpenSpans:
         self._telemetry = delivery.telemetry
 
     def take_up(self, batch: ShardBatch, span: Span) -> Work | None:
-        """Fence a span, so that no other invocation can settle it unnoticed; return None if one has settled it meanwhile.
+        """Fence a span, so that no other invocation can settle it unnoticed; return None if another invocation has settled it meanwhile.
 
         Raises:
-            HeldError: its records cannot be read now, or the shard has others between them.
+            HeldError: its records cannot be read now, the shard has others between them, or the time is up.
             UnavailableError: the ledger, the shard or the archive cannot be reached.
         """
         if batch.terms.deadline.near:
@@ -59,7 +59,7 @@ class OpenSpans:
                 for leaf in pending_leaves(chunk, span)
                 if span.entry(leaf.key).since is None
             }
-            fenced = {key: self._delivery.follow(span.entry(key), Event.FENCED) for key in opened}
+            fenced = {key: self._delivery.follow(span.entry(key), Event.DOUBT_OPENS) for key in opened}
             won, current = self._ledger.fence(span.with_entries(expired | fenced))
             if won:
                 self._report_expired(span, expired)
@@ -149,7 +149,7 @@ class OpenSpans:
             present = sum(block[1] for block in groups.get(place, ()))
             if present == planned and not span.ignored:
                 continue
-            expired = ChunkKey(place, EXPIRED)
+            expired = ChunkKey(place, EXPIRED_PART)
             entries = {
                 key: entry for key, entry in span.entries.items() if key.group == place and key != expired
             }
@@ -169,9 +169,9 @@ class OpenSpans:
             if not present:
                 for key, entry in entries.items():  # their rows are counted once, by `expired`
                     if entry.state is State.PENDING:
-                        changes[key] = self._delivery.follow(replace(entry, rows=0), Event.VANISHED)
+                        changes[key] = self._delivery.follow(replace(entry, rows=0), Event.RECORDS_EXPIRED)
             if rows := planned - present - ended:
-                changes[expired] = self._delivery.follow(Entry(rows=rows), Event.VANISHED)
+                changes[expired] = self._delivery.follow(Entry(rows=rows), Event.RECORDS_EXPIRED)
         return changes, left
 
     def _report_expired(self, before: Span, expired: Mapping[ChunkKey, Entry]) -> None:

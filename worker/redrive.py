@@ -44,7 +44,7 @@ _FAILURES = 3  # consecutive failed sends after which a database is skipped
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # at a time
 _PROBE_TABLE = "sluice_probe"
-_TOO_LARGE = Outcome(Event.TOO_LARGE, TOO_LARGE)
+_TOO_LARGE = Outcome(Event.TOO_LARGE, TOO_LARGE, definitely_not_delivered=True)
 
 
 @dataclass(slots=True)
@@ -391,7 +391,9 @@ class Redrive:
         with run.lock:
             known = run.databases[upload.database]
             if known.is_failing:
-                return Outcome(Event.UNANSWERED)  # the chunk stays set aside, with its reason
+                return Outcome(
+                    Event.UNANSWERED, definitely_not_delivered=True
+                )  # the chunk stays set aside, with its reason
         since = span.entry(upload.chunk.key).since
         began = self._clock.now()
         reply = UNSENT
@@ -519,7 +521,7 @@ class _SpanWork:
         """Note that a chunk is about to be sent."""
         planned = self.span.destinations.get(key.group.owner)
         override = "" if planned == Database(database) and not entry.database else database
-        self.changes[key] = self._delivery.follow(entry, Event.FENCED, database=override)
+        self.changes[key] = self._delivery.follow(entry, Event.DOUBT_OPENS, database=override)
         self.sends.append(key)
         if entry.since is None:
             self.opened.append(key)

@@ -24,7 +24,7 @@ MAX_ITEM_BYTES = 370_000
 TOO_MANY_TABLES = "too_many_tables"
 """The reason of dead letters whose account has too many tables."""
 
-EXPIRED = -1
+EXPIRED_PART = -1
 """The part number that represents the rows of a group whose records have expired."""
 
 _ENTRY_BYTES = 330  # the largest entry without its key: that of an edited chunk, with names and digests
@@ -169,7 +169,10 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class NotDeliverable:
-    """Rows cannot be delivered; `reason` says why, in one word."""
+    """The plan names no database for these rows; `reason` says why, in one word.
+
+    Rows of an account that could not be looked up are parked, and delivered later. Others become dead letters.
+    """
 
     reason: str
 
@@ -238,7 +241,7 @@ class Span:
         version: grows by one with every write.
         writer: a random name for the last write.
         done: no chunk is pending: all are delivered or set aside.
-        settled_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
+        final_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
         entries: the states of chunks that differ from the default.
         in_order: the event source delivered its records, not a replay: every record before its batch was settled by then.
     """
@@ -258,7 +261,7 @@ class Span:
     version: int = 1
     writer: str = ""
     done: bool = False
-    settled_at: int | None = field(default=None, compare=False)
+    final_at: int | None = field(default=None, compare=False)
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
     in_order: bool = False
 

@@ -40,7 +40,7 @@ class Meaning(Enum):
     REFUSED = "refused permanently"
     ROWS_REFUSED = "rows of it are refused permanently"
     KEY_REFUSED = "our API key is refused"
-    PASSING = "the failure may be temporary"
+    TEMPORARY = "the failure may be temporary"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ class Reply:
 
     meaning: Meaning
     reason: str = ""
-    definitely_not_delivered: bool = True
+    definitely_not_delivered: bool = False
     retry_after: float = 0.0
     key: str = ""
 
@@ -67,11 +67,11 @@ _MEANINGS = {
     401: Meaning.KEY_REFUSED,
     403: Meaning.KEY_REFUSED,
     404: Meaning.NO_TABLE,
-    408: Meaning.PASSING,
+    408: Meaning.TEMPORARY,
     413: Meaning.TOO_LARGE,
     422: Meaning.ROWS_REFUSED,
-    425: Meaning.PASSING,
-    429: Meaning.PASSING,
+    425: Meaning.TEMPORARY,
+    429: Meaning.TEMPORARY,
 }
 
 
@@ -89,14 +89,14 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
         if "md5_hex" in told and told.items() <= sent.items():
             return ACCEPTED
         if told.get("md5_hex", sent["md5_hex"]) != sent["md5_hex"]:
-            return Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False)
-        return Reply(Meaning.PASSING, "undocumented_answer", definitely_not_delivered=False)
+            return Reply(Meaning.MISMATCH, "md5_mismatch")
+        return Reply(Meaning.TEMPORARY, "undocumented_answer")
     if status == 409 and is_refusal:  # Treasure Data already has this unique_id
         return ACCEPTED
     is_refusal &= 400 <= status < 500
-    meaning = _MEANINGS.get(status, Meaning.REFUSED) if 400 <= status < 500 else Meaning.PASSING
+    meaning = _MEANINGS.get(status, Meaning.REFUSED) if 400 <= status < 500 else Meaning.TEMPORARY
     if not is_refusal and meaning in (Meaning.REFUSED, Meaning.ROWS_REFUSED):
-        meaning = Meaning.PASSING
+        meaning = Meaning.TEMPORARY
     return Reply(
         meaning,
         f"http_{status}",
@@ -123,7 +123,7 @@ class TreasureDataClient:
         try:
             key = self._key.text or self._key.get()
         except SecretUnavailableError:
-            return Reply(Meaning.KEY_REFUSED, "no_key")
+            return Reply(Meaning.KEY_REFUSED, "no_key", definitely_not_delivered=True)
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         try:
             answer = self._exchange(
@@ -266,15 +266,15 @@ def _path(*parts: str) -> str:
 def _lost(error: requests.RequestException) -> Reply:
     """Return the reply for an exchange without an answer: rows were definitely not delivered only if no connection was made."""
     if isinstance(error, requests.ConnectTimeout):
-        return Reply(Meaning.PASSING, "connect_timeout")
+        return Reply(Meaning.TEMPORARY, "connect_timeout", definitely_not_delivered=True)
     if isinstance(error, requests.Timeout):
-        return Reply(Meaning.PASSING, "timeout", definitely_not_delivered=False)
+        return Reply(Meaning.TEMPORARY, "timeout")
     cause = error.args[0] if error.args else None
     if isinstance(cause, MaxRetryError) and isinstance(
         cause.reason, NewConnectionError | ConnectTimeoutError
     ):
-        return Reply(Meaning.PASSING, "connection_refused")
-    return Reply(Meaning.PASSING, "connection_lost", definitely_not_delivered=False)
+        return Reply(Meaning.TEMPORARY, "connection_refused", definitely_not_delivered=True)
+    return Reply(Meaning.TEMPORARY, "connection_lost")
 
 
 def _seconds(retry_after: str | None, now: float) -> float:

@@ -5,9 +5,10 @@ rests between its attempts, and comes after the others. A send that takes longer
 of threads, and its lane sends nothing more until the answer comes, so databases that hang delay nobody. This module decides
 everything in the invocation's own thread; the other threads only send.
 
-A lane ends in one of three ways:
+A lane ends in one of four ways:
 
 - Treasure Data accepts or refuses all its chunks.
+- Its breaker is open already, here or, once it fails, in the ledger. Then its chunks are parked.
 - It keeps failing although another database succeeds or Treasure Data itself responds. Then its breaker opens.
 - Treasure Data does not respond at all, or the time is up. Then its remaining chunks stay unanswered.
 """
@@ -46,7 +47,7 @@ MOST_SENDS = 256
 _LEAST_TIMEOUT_SECONDS = 2.0  # of a send when the time to try a failing database is nearly up
 
 
-UNSENT = Reply(Meaning.PASSING, "deadline")
+UNSENT = Reply(Meaning.TEMPORARY, "deadline", definitely_not_delivered=True)
 """The time was up before anything was sent."""
 
 
@@ -84,7 +85,7 @@ class Outcome:
 
     event: Event
     reason: str = ""
-    definitely_not_delivered: bool = True
+    definitely_not_delivered: bool = False
 
 
 _ACCEPTED = Outcome(Event.ACCEPTED)
@@ -154,7 +155,7 @@ class Uploader:
         self.rules = rules
 
     def upload(self, uploads: Sequence[Upload], deadline: Deadline) -> list[Outcome]:
-        """Send the chunks; return their outcomes in the same order."""
+        """Send the chunks, one or more; return their outcomes in the same order."""
         only, reply = uploads[0], None
         if len(uploads) == 1 and only.database not in self.breakers.found_open:
             only.attempts, only.began = 1, self.clock.now()
@@ -168,9 +169,9 @@ class Uploader:
         return [outcomes[upload] for upload in uploads]
 
     def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
-        """Send a chunk. Send it again at once if the API key has changed, or after creating a missing table.
+        """Send a chunk, and note in it what may have been accepted; return UNSENT if there was no time to.
 
-        Safe to call from several threads, each with its own upload.
+        It is sent again at once if the API key has changed, or after creating a missing table. Safe to call from several threads, each with its own upload.
         """
         reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.KEY_REFUSED and self.treasure_data.key_changed(reply.key):
@@ -182,7 +183,7 @@ class Uploader:
             upload.created = True
             reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet
-            return Reply(Meaning.PASSING, reply.reason)
+            return Reply(Meaning.TEMPORARY, reply.reason)
         return reply
 
     def _send(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
@@ -210,11 +211,11 @@ class Uploader:
             if not self._tables.may_create(key.account, key.group.table, limits.tables):
                 return Reply(Meaning.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
-            return Reply(Meaning.PASSING, "ledger_unavailable")
+            return Reply(Meaning.TEMPORARY, "ledger_unavailable")
         status = self.treasure_data.create_table(database, key.group.table, READ_SECONDS)
         if status == 404:
             if account is None:
-                return Reply(Meaning.PASSING, "account_unavailable")
+                return Reply(Meaning.TEMPORARY, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
                 status = self.treasure_data.create_database(database, READ_SECONDS)
                 if status in (200, 409):
@@ -234,7 +235,7 @@ def _obstacle(status: int) -> Reply | None:
         return Reply(Meaning.REFUSED, "may_not_create")
     if 400 <= status < 500 and status not in (404, 408, 429):
         return Reply(Meaning.REFUSED, f"create_http_{status}")
-    return Reply(Meaning.PASSING, f"create_http_{status}" if status else "create_unanswered")
+    return Reply(Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered")
 
 
 EVENTS = {

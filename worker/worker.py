@@ -106,7 +106,7 @@ class Worker:
         Args:
             event: Lambda's event, with records of the stream. A replay adds `replay`. A forced replay, which resends rows whatever
                 the ledger says, adds `forced`. A replay from the archive adds `chain`, the shard's chain.
-            deadline: when the invocation must have settled.
+            deadline: after it, nothing may be sent; it leaves time to settle.
 
         Raises:
             InvalidReplayError: `forced` or `chain` is invalid.
@@ -165,8 +165,8 @@ class Worker:
                 raise HeldError(
                     "the ledger has no span for these archived records, so it does not show whether they were delivered"
                 )
-            if found.behind_open is not None:
-                self._take_up(batch, found.behind_open)  # the event source may not deliver its records again
+            if found.open_before is not None:
+                self._take_up(batch, found.open_before)  # the event source may not deliver its records again
             planned = self._plan(batch, records, found.limit)
             is_forced = batch.terms.forced is not None
             span = planned.span(

@@ -25,7 +25,7 @@ _PLACES = {
 }
 _WIDTH, _HEIGHT = 150, 44
 _WORDS = {
-    Event.FENCED: "sent again",
+    Event.DOUBT_OPENS: "sent again",
     Event.ACCEPTED: "accepted",
     Event.REFUSED: "refused",
     Event.ROWS_REFUSED: "rows refused",
@@ -38,11 +38,11 @@ _WORDS = {
     Event.INVALID: "rejected events",
     Event.UNRESOLVED: "account unresolved",
     Event.FORGOTTEN: "too old to repeat",
-    Event.EXPIRED: "parked too long",
+    Event.PARKED_TOO_LONG: "parked too long",
     Event.DROPPED: "dropped",
     Event.REPAIRED: "repaired",
     Event.RETURNED: "put on the stream",
-    Event.VANISHED: "records expired",
+    Event.RECORDS_EXPIRED: "records expired",
 }
 _LABELS = {  # where along an arrow its label is; the default is the middle
     (State.PENDING, State.PARKED): 0.42,

@@ -105,9 +105,9 @@ def test_an_entry_begins_pending_and_empty() -> None:
 
 def test_a_happening_assumes_nothing() -> None:
     """By default it is neither certain nor divisible, and its texts are empty."""
-    expected = Happening(Event.FENCED, NOW, "", certain=False, divisible=False, database="", digest="")
+    expected = Happening(Event.DOUBT_OPENS, NOW, "", certain=False, divisible=False, database="", digest="")
 
-    assert expected == Happening(Event.FENCED, NOW)
+    assert expected == Happening(Event.DOUBT_OPENS, NOW)
 
 
 def test_sending_and_asking_need_no_event_or_reason() -> None:
@@ -134,7 +134,7 @@ def test_an_invocation_takes_at_most_15_minutes() -> None:
 # pair is for a chunk that cannot be halved, and one that can. Events that a state does not list leave it unchanged.
 MACHINE = {
     P: {
-        Event.FENCED: (P, P),
+        Event.DOUBT_OPENS: (P, P),
         Event.ACCEPTED: (OK, OK),
         Event.REFUSED: (D, U),
         Event.ROWS_REFUSED: ((D, S), U),
@@ -147,16 +147,16 @@ MACHINE = {
         Event.INVALID: (R, R),
         Event.UNRESOLVED: (K, K),
         Event.FORGOTTEN: (U, U),
-        Event.VANISHED: (MISSING, MISSING),
+        Event.RECORDS_EXPIRED: (MISSING, MISSING),
     },
     K: {
-        Event.FENCED: (U, U),
+        Event.DOUBT_OPENS: (U, U),
         Event.ACCEPTED: (OK, OK),
         Event.NOT_DELIVERABLE: (D, D),
-        Event.EXPIRED: (D, D),
+        Event.PARKED_TOO_LONG: (D, D),
     },
     U: {
-        Event.FENCED: (U, U),
+        Event.DOUBT_OPENS: (U, U),
         Event.ACCEPTED: (OK, OK),
         Event.REFUSED: (D, U),
         Event.ROWS_REFUSED: ((D, S), U),
@@ -168,7 +168,7 @@ MACHINE = {
         Event.DROPPED: (DROPPED, DROPPED),
     },
     D: {
-        Event.FENCED: (U, U),
+        Event.DOUBT_OPENS: (U, U),
         Event.ACCEPTED: (OK, OK),
         Event.DROPPED: (DROPPED, DROPPED),
         Event.EDITED: (D, D),
@@ -208,14 +208,22 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
     ("before", "happening", "changes"),
     [
         # A fence opens a doubt, or keeps the time of an open one.
-        (entry(P), Happening(Event.FENCED, NOW), {"since": NOW}),
-        (entry(P, since=SINCE), Happening(Event.FENCED, NOW), {}),
-        (entry(P), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
-        (entry(K), Happening(Event.FENCED, NOW), {"state": U, "since": NOW}),
-        (entry(U, since=SINCE), Happening(Event.FENCED, NOW), {}),
-        (entry(U), Happening(Event.FENCED, NOW, database="new_db"), {"since": NOW, "database": "new_db"}),
+        (entry(P), Happening(Event.DOUBT_OPENS, NOW), {"since": NOW}),
+        (entry(P, since=SINCE), Happening(Event.DOUBT_OPENS, NOW), {}),
+        (
+            entry(P),
+            Happening(Event.DOUBT_OPENS, NOW, database="new_db"),
+            {"since": NOW, "database": "new_db"},
+        ),
+        (entry(K), Happening(Event.DOUBT_OPENS, NOW), {"state": U, "since": NOW}),
+        (entry(U, since=SINCE), Happening(Event.DOUBT_OPENS, NOW), {}),
+        (
+            entry(U),
+            Happening(Event.DOUBT_OPENS, NOW, database="new_db"),
+            {"since": NOW, "database": "new_db"},
+        ),
         # Once sent, a dead letter belongs to the schedule, as if it had just been set aside.
-        (entry(D), Happening(Event.FENCED, NOW), {"state": U, "since": NOW, "aside_at": NOW}),
+        (entry(D), Happening(Event.DOUBT_OPENS, NOW), {"state": U, "since": NOW, "aside_at": NOW}),
         # A chunk that is accepted, dropped or missing has neither a doubt nor a reason.
         (entry(P, since=SINCE), Happening(Event.ACCEPTED, NOW), {"state": OK, "since": None, "reason": ""}),
         (entry(K), Happening(Event.ACCEPTED, NOW), {"state": OK, "reason": ""}),
@@ -227,7 +235,7 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
         ),
         (
             entry(P, since=SINCE),
-            Happening(Event.VANISHED, NOW),
+            Happening(Event.RECORDS_EXPIRED, NOW),
             {"state": MISSING, "since": None, "reason": ""},
         ),
         # A set-aside chunk says why and since when; a new reason alone does not change its age.
@@ -279,7 +287,7 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
         ),
         (
             entry(K),
-            Happening(Event.EXPIRED, NOW, "parked_too_long"),
+            Happening(Event.PARKED_TOO_LONG, NOW, "parked_too_long"),
             {"state": D, "reason": "parked_too_long", "aside_at": NOW},
         ),
         # The chunk is too large and cannot be halved, or Treasure Data may have all of it.
@@ -395,7 +403,7 @@ def test_parked_chunks_and_dead_letters_have_no_doubt() -> None:
     assert [] == [life for life in lives() if life[2].state in (K, D) and life[2].since is not None]
 
 
-CLEARS = {Event.ACCEPTED, Event.ABSENT, Event.UNASKED, Event.DROPPED, Event.VANISHED}
+CLEARS = {Event.ACCEPTED, Event.ABSENT, Event.UNASKED, Event.DROPPED, Event.RECORDS_EXPIRED}
 """Events that settle whether Treasure Data has the chunk."""
 NEVER_SENT = {Event.NOT_DELIVERABLE, Event.UNRESOLVED, Event.INVALID}
 """Events of chunks that have no destination: none of them was ever sent."""
@@ -569,11 +577,11 @@ SEND_UNASKED = Step(Action.SEND, Event.UNASKED)
     [
         # parked
         (entry(K), "", None, EXPIRES, SEND),
-        (entry(K), "", None, EXPIRES + 0.001, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), "", None, EXPIRES + 0.001, applies(Event.PARKED_TOO_LONG, "parked_too_long")),
         (entry(K), "revoked_key", None, EXPIRES, applies(Event.NOT_DELIVERABLE, "revoked_key")),
-        (entry(K), "revoked_key", None, EXPIRES + 1, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), "revoked_key", None, EXPIRES + 1, applies(Event.PARKED_TOO_LONG, "parked_too_long")),
         (entry(K), None, None, EXPIRES, waits("account_unavailable")),
-        (entry(K), None, None, EXPIRES + 1, applies(Event.EXPIRED, "parked_too_long")),
+        (entry(K), None, None, EXPIRES + 1, applies(Event.PARKED_TOO_LONG, "parked_too_long")),
         (entry(K), "", Decision.DROP, EXPIRES, SEND),
         (entry(K), "", Decision.SEND, EXPIRES, SEND),
         # dead letters
@@ -637,7 +645,7 @@ def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decis
     [
         (Guard.OWN_DOUBT, entry(P, since=SINCE), Happening(Event.DATABASE_FAILS, NOW), K),
         (Guard.DOUBTED_REFUSAL, entry(P, since=SINCE), Happening(Event.REFUSED, NOW), D),
-        (Guard.FENCED_IN_DOUBT, entry(D), Happening(Event.FENCED, NOW), D),
+        (Guard.FENCED_IN_DOUBT, entry(D), Happening(Event.DOUBT_OPENS, NOW), D),
     ],
 )
 def test_a_guard_can_be_switched_off(guard: Guard, before: Entry, happening: Happening, state: State) -> None:

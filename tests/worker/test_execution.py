@@ -31,8 +31,8 @@ def test_only_pending_halves_are_sent_at_once(state: State, sent: list[list[str]
 
     def send(uploads: list[Upload], _deadline: Deadline) -> list[Outcome]:
         calls.append([upload.chunk.key.name for upload in uploads])
-        is_whole = len(calls) == 1
-        return [Outcome(Event.TOO_LARGE if is_whole else Event.ACCEPTED) for _ in uploads]
+        event = Event.TOO_LARGE if len(calls) == 1 else Event.ACCEPTED
+        return [Outcome(event, definitely_not_delivered=event is Event.TOO_LARGE) for _ in uploads]
 
     def describe(*_: Any) -> Any:
         raise NotImplementedError

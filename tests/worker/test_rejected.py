@@ -86,7 +86,7 @@ def test_a_record_of_rejected_events_alone_is_settled() -> None:
     made = delivered(envelope(event()))
 
     [span] = made.spans()
-    assert (True, True) == (span.done, span.settled_at is not None)
+    assert (True, True) == (span.done, span.final_at is not None)
     assert [State.REJECTED] == [entry.state for entry in span.entries.values()]
     assert [] == made.td.imports()
     assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}

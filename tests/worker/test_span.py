@@ -17,7 +17,7 @@ from worker.delivery import FINAL, Entry, State
 from worker.ledger import _item
 from worker.record import Record, number
 from worker.span import (
-    EXPIRED,
+    EXPIRED_PART,
     MAX_PLAN_BYTES,
     NO_OWNER,
     SECONDS_KEPT,
@@ -66,7 +66,7 @@ def test_chunk_keys_round_trip_through_their_names(one: ChunkKey) -> None:
         (KEY._replace(part=3, path="01"), "shop/views/3.0.1"),
         (ChunkKey(Group(Owner("shop", "k2-7"), "views"), 0), "shop:k2-7/views/0"),
         (ChunkKey(Group(NO_OWNER, "", "undecodable"), 0), "-/-undecodable/0"),
-        (KEY._replace(part=EXPIRED), "shop/views/-1"),
+        (KEY._replace(part=EXPIRED_PART), "shop/views/-1"),
     ],
 )
 def test_chunk_names_are_stable(one: ChunkKey, name: str) -> None:
@@ -318,7 +318,7 @@ def test_a_span_is_settled_when_nothing_is_left_to_do(
     _, open_span = made.ledger.append(tree(*states, done=done))
     made.ledger.update(open_span)
 
-    assert settled == (made.spans()[0].settled_at is not None)
+    assert settled == (made.spans()[0].final_at is not None)
 
 
 # The room that an item leaves
@@ -448,7 +448,7 @@ def test_a_new_span_has_nothing_but_its_plan() -> None:
 
 def test_spans_are_equal_whenever_they_were_settled() -> None:
     """The ledger notes that time itself, so a difference needs no write."""
-    assert span() == replace(span(), settled_at=1)
+    assert span() == replace(span(), final_at=1)
 
 
 @pytest.mark.parametrize(("place", "expected"), [("0", False), ("1", True), ("9", True), ("10", False)])

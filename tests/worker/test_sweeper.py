@@ -107,7 +107,7 @@ def test_an_open_span_whose_records_have_expired_is_settled(hole: bool) -> None:
     sweep(made, 1)
 
     [ended] = [span for span in made.spans() if span.records == 2]
-    assert (True, bool(ended.chain.holes)) == (ended.settled_at is not None, hole)
+    assert (True, bool(ended.chain.holes)) == (ended.final_at is not None, hole)
     assert {"RowsMissing": 2} == made.telemetry.counts
     assert 2 == sum(entry.rows for entry in ended.entries.values())
     sweep(made, 1)

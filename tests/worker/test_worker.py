@@ -687,7 +687,7 @@ def test_a_group_that_lacks_rows_is_missing_except_for_settled_chunks() -> None:
     assert held(made, event) is None
     assert ("missing", 2) == states(made)["shop/views/-1"]
     assert 1 == len(made.td.imports())
-    assert made.spans()[0].settled_at is not None
+    assert made.spans()[0].final_at is not None
     assert 0 == sum(
         rows for name, (state, rows) in states(made).items() if name != "shop/views/-1" and state == "missing"
     )
@@ -760,7 +760,7 @@ def test_chunks_are_not_cut_again_from_fewer_rows(cut: Cut, entries: dict[ChunkK
     assert held(made, event) is None
     assert ("missing", 3) == states(made)["shop/views/-1"]
     assert 3 == sum(rows for state, rows in states(made).values() if state == "missing")
-    assert made.spans()[0].settled_at is not None
+    assert made.spans()[0].final_at is not None
     assert [] == made.td.imports()
 
 
