@@ -119,7 +119,8 @@ def _refused(error: ClientError) -> str:
     if code in _UNKNOWN_KEY:
         return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
     if code in _DENIED:
-        return f"your credentials do not allow {operation}: {message} Ask your AWS administrator for this permission"
+        said = message.rstrip(".")
+        return f"your credentials do not allow {operation}: {said}. Ask your AWS administrator for this permission"
     if code in _THROTTLED:
         return f"AWS throttles your calls ({operation}): repeat the command in a minute"
     if code in _GONE:

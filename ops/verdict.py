@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ops import open_spans, screen
+from shared.errors import HeldError
 from worker.delivery import State
 
 if TYPE_CHECKING:
@@ -184,15 +185,14 @@ _REASONS = {
     "not_json": ("Treasure Data's endpoint does not answer with Treasure Data's JSON", _NETWORK),
     "slow": ("it is slow", NO_ACTION),
     "set_aside_unavailable": ("the set-aside bucket does not answer", NO_ACTION),
-    "the time is up": ("the last invocation ran out of time", NO_ACTION),
+    HeldError.NO_TIME: ("the last invocation ran out of time", NO_ACTION),
 }
 _ERRORS = {
     "LedgerUnavailableError": "the ledger (DynamoDB) does not answer",
     "BucketUnavailableError": "the bucket of set-aside chunks and the archive does not answer",
     "ShardUnreadableError": "the stream cannot be read",
 }
-_NO_ACCOUNTS = ("account_unavailable", "nobody can say where an account's rows go")
-_NOT_ARCHIVED = "the archive does not take the records"
+_NO_ACCOUNTS = ("account_unavailable", HeldError.UNKNOWN_ACCOUNT)
 
 
 def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
@@ -203,12 +203,12 @@ def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
         error: the type of the error in the same line; may be empty.
         option: names the stack on a command line.
     """
-    if reason.startswith(_NOT_ARCHIVED):
+    if reason.startswith(HeldError.NOT_ARCHIVED):
         return (
             "S3 does not accept records for the archive",
             "Rows are still delivered. The worker continues on its own once S3 accepts them.",
         )
-    first = reason.removeprefix("chunks are pending: ").partition(", ")[0]
+    first = reason.removeprefix(HeldError.CHUNKS_PENDING).partition(", ")[0]
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",

@@ -50,7 +50,15 @@ class UnprovenError(UnavailableError):
 
 
 class HeldError(SluiceError):
-    """Lambda must deliver the rest of the batch again; the message says why."""
+    """Lambda must deliver the rest of the batch again; the message says why.
+
+    `sluice status` explains the messages that equal, or begin with, one of these constants.
+    """
+
+    CHUNKS_PENDING = "chunks are pending: "
+    NO_TIME = "the time is up"
+    NOT_ARCHIVED = "the archive does not take the records"
+    UNKNOWN_ACCOUNT = "Redis does not say where an account's rows go"
 
 
 class EditRefusedError(SluiceError):

@@ -40,7 +40,7 @@ class OpenSpans:
             UnavailableError: the ledger, the shard or the archive cannot be reached.
         """
         if batch.terms.deadline.near:
-            raise HeldError("the time is up")
+            raise HeldError(HeldError.NO_TIME)
         records = self._records_of(batch, span)
         is_whole = span.is_whole([record.number for record in records])
         if not is_whole and not self._has_expired(span):

@@ -222,7 +222,7 @@ class Worker:
         make = partial(plan, answers=answers, cut=self._cut, limit=limit, too_old=too_old, excess=excess)
         planned = make(records, ignored=ignored)
         if not planned.records:
-            raise HeldError("nobody can say where an account's rows go")
+            raise HeldError(HeldError.UNKNOWN_ACCOUNT)
         if batch.terms.forced is None and planned.has_claims:
             decided, ignored = self._claims.decide(planned.records, batch.chain)
             if not decided:
@@ -310,8 +310,8 @@ class Worker:
         )
         if not execution.span.done:
             if pending := execution.pending():
-                raise HeldError(f"chunks are pending: {', '.join(pending)}")
-            raise HeldError(f"the archive does not take the records: {archiving.failure}")
+                raise HeldError(f"{HeldError.CHUNKS_PENDING}{', '.join(pending)}")
+            raise HeldError(f"{HeldError.NOT_ARCHIVED}: {archiving.failure}")
 
 
 def _describe(shard: str, records: Sequence[Record], span: Span, chunk: Chunk) -> SetAside:

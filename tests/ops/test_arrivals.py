@@ -147,7 +147,10 @@ def test_waiting_records_are_not_lost() -> None:
     delivery.deliver(0, 1)
     delivery.clock.sleep(2 * WINDOW_SECONDS)
 
-    assert (3, 0) == (getattr(counted(delivery, CloudWatch(3)), "seen", None), 0)
+    found = counted(delivery, CloudWatch(3))
+
+    assert found
+    assert (3, 0) == (found.seen, found.lost)
 
 
 def test_a_record_close_to_a_border_may_count_on_either_side() -> None:

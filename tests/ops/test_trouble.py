@@ -90,7 +90,7 @@ def test_expired_credentials_are_reported(stack: Deployed, tmp_path: Path, line:
     ("code", "expected"),
     [
         ("InvalidClientTokenId", "AWS does not know your credentials: log in again"),
-        ("AccessDenied", "your credentials do not allow DescribeStacks: it is not for you Ask your AWS"),
+        ("AccessDenied", "your credentials do not allow DescribeStacks: it is not for you. Ask your AWS"),
     ],
 )
 def test_unusable_credentials_are_reported(stack: Deployed, code: str, expected: str) -> None:

@@ -9,6 +9,7 @@ from ops.accounting import Balance, Rows, Unread
 from ops.look import Hold, ShardState, StackState, find_hold
 from ops.notes import UPLOAD_FAILED, Note
 from ops.verdict import NO_ACTION, Health, verdicts
+from shared.errors import HeldError
 from worker.chain import ChainId
 from worker.delivery import State
 from worker.ledger import OpenBreaker
@@ -82,7 +83,7 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             ),
         ),
         (
-            "nobody can say where an account's rows go",
+            HeldError.UNKNOWN_ACCOUNT,
             "HeldError",
             (
                 "Redis does not say where an account's rows go. Check Redis with `sluice doctor --local`. If it has lost its "
@@ -90,7 +91,7 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             ),
         ),
         (
-            "the archive does not take the records: SlowDown",
+            f"{HeldError.NOT_ARCHIVED}: SlowDown",
             "HeldError",
             (
                 "S3 does not accept records for the archive. Rows are still delivered. The worker continues on its own once "
