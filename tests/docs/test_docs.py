@@ -1,5 +1,6 @@
 """The docs match the code."""
 
+import ast
 import re
 from pathlib import Path
 
@@ -73,6 +74,66 @@ def test_make_targets_exist(page: Path) -> None:
     targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(), re.MULTILINE))
 
     assert set() == named - targets
+
+
+def table_rows(page: Path) -> list[str]:
+    """Return the rows of a page's tables, without those that the code generates."""
+    text = re.sub(r"<!-- (\S+) -->.*?<!-- end -->", "", page.read_text(), flags=re.DOTALL)
+    return re.findall(r"^\| .*\|$", text, re.MULTILINE)
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names that a module defines or imports; a member's name has its class before it, too."""
+    found: set[str] = set()
+    tree = ast.parse(path.read_text())
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom):
+            found |= {name.asname or name.name for name in node.names}
+        elif isinstance(node, ast.ClassDef):
+            found |= {node.name} | {f"{node.name}.{name}" for one in node.body for name in assigned(one)}
+        found |= assigned(node)
+    return found
+
+
+def assigned(node: ast.AST) -> set[str]:
+    """Return the names that a statement defines."""
+    match node:
+        case ast.FunctionDef(name=name) | ast.ClassDef(name=name) | ast.AnnAssign(target=ast.Name(id=name)):
+            return {name}
+        case ast.Assign(targets=targets):
+            return {name.id for one in targets for name in ast.walk(one) if isinstance(name, ast.Name)}
+    return set()
+
+
+@pytest.mark.parametrize("name", ["add-a-dialect", "change-a-delivery-rule"])
+def test_tables_of_guides_name_code_that_exists(name: str) -> None:
+    """Each file in a guide's tables exists. Each name is in a file of its row or, if the row names none, of the row above."""
+    wrong, files = [], list[Path]()
+    for row in table_rows(ROOT / "docs" / f"{name}.md"):
+        quoted = re.findall(r"`([^`]+)`", row)
+        paths = [ROOT / one for one in quoted if "/" in one and "NAME" not in one]
+        wrong += [str(path.relative_to(ROOT)) for path in paths if not path.exists()]
+        files = [path for path in paths if path.is_file()] or files
+        known = set[str]().union(*map(names_in, files))
+        named = {one.removesuffix("()") for one in quoted if re.fullmatch(r"[A-Za-z_][\w.]*(\(\))?", one)}
+        wrong += sorted(named - known)
+
+    assert [] == wrong
+
+
+def test_the_guide_names_every_module_that_reads_states() -> None:
+    """A new state must be right for each module of the worker that reads a chunk's state."""
+    page = (ROOT / "docs/change-a-delivery-rule.md").read_text()
+    readers = {
+        f"worker/{path.name}"
+        for path in ROOT.glob("worker/*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ImportFrom)
+        and node.module == "worker.delivery"
+        and any(name.name in ("State", "ASIDE", "FINAL") for name in node.names)
+    }
+
+    assert set() == {one for one in readers if f"`{one}`" not in page}
 
 
 def test_the_readme_links_to_every_page() -> None:
