@@ -62,7 +62,7 @@ def test_only_one_span_follows_the_last() -> None:
     assert ["e0", "e1"] == made.ids("shop_db", "views")
 
 
-def test_the_plan_comes_before_the_upload() -> None:
+def test_rows_of_a_killed_invocation_are_sent_again_under_the_same_id() -> None:
     """If an invocation is killed before it settles, its rows are sent again under the same id."""
     made = delivery(3)
     made.dynamodb.before = {"update_item": once(kill, is_settling)}
