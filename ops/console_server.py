@@ -18,6 +18,8 @@ from urllib.parse import parse_qsl
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
+from shared.errors import SluiceError
+
 FOLDER = Path(__file__).parent / "page"
 
 Data = Mapping[str, Callable[[Mapping[str, str]], Mapping[str, Any]]]
@@ -28,7 +30,7 @@ _SAME_ORIGIN = ("same-origin", "none")
 _MOST_BYTES = 100_000
 
 
-class RefusedError(Exception):
+class RefusedError(SluiceError):
     """A request that is refused; the message says why."""
 
     def __init__(self, status: int, message: str) -> None:

@@ -21,6 +21,7 @@ import yaml
 from ops.build import build
 from ops.package import ARCHITECTURES
 from ops.template import expanded
+from shared.errors import SluiceError
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
 _FILES = ("CHANGELOG.md", "LICENSE")
@@ -34,7 +35,7 @@ class _Plain(yaml.SafeDumper):
         return True
 
 
-class ReleaseError(Exception):
+class ReleaseError(SluiceError):
     """The build cannot be packed."""
 
 

@@ -8,6 +8,8 @@ from typing import Any
 
 import yaml
 
+from shared.errors import SluiceError
+
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
 _NO_VALUE = object()
 _FUNCTION = "AWS::Serverless::Function"
@@ -25,7 +27,7 @@ _FROM_FUNCTIONS = {
 """The resource types that the SAM transform creates for functions with events, an alias and a canary."""
 
 
-class TemplateError(Exception):
+class TemplateError(SluiceError):
     """The template uses an unsupported function, or refers to an unknown value."""
 
 

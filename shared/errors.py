@@ -1,6 +1,27 @@
 """Every error that Sluice's functions raise, as one tree.
 
-After an UnavailableError a retry may succeed; after an InvalidError it never will.
+    SluiceError
+        UnavailableError: a retry may succeed
+            LedgerUnavailableError
+            BucketUnavailableError
+            ShardUnreadableError
+                NoSuchRecordError
+            SecretUnavailableError
+            UnprovenError
+        HeldError
+        UnforeseenError
+        EditRefusedError
+        SettingsError
+        InvalidError: a retry never succeeds
+            EnvelopeError
+            InvalidAccountError
+            InvalidPolicyError
+            InvalidKeyError
+                UnknownSecretError
+            InvalidJsonError
+            TooDeepError
+            InvalidReplayError
+            InvalidObjectError
 
 Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
@@ -59,6 +80,10 @@ class HeldError(SluiceError):
     NO_TIME = "the time is up"
     NOT_ARCHIVED = "the archive does not take the records"
     UNKNOWN_ACCOUNT = "Redis does not say where an account's rows go"
+
+
+class UnforeseenError(SluiceError):
+    """Takes the place of any other exception that ends an invocation; the message names its type and quotes nothing."""
 
 
 class EditRefusedError(SluiceError):

@@ -21,6 +21,7 @@ from aws_lambda_powertools.metrics import EphemeralMetrics
 from aws_lambda_powertools.metrics.functions import is_metrics_disabled
 
 from shared.clock import Clock
+from shared.errors import SluiceError, UnforeseenError
 
 STAGE = "STAGE"
 SERVICE = "POWERTOOLS_SERVICE_NAME"
@@ -61,7 +62,8 @@ INGEST_COUNTERS: Mapping[str, Counter] = {
     ),
     "KeyringFailures": Counter(DEPENDENCY, "failed attempts to read the signing secrets"),
     "UnforeseenErrors": Counter(
-        ATTENTION, "unexpected errors: the request is answered with 500, or the batch is held"
+        ATTENTION,
+        "unforeseen errors: the request is answered with 500, the batch is held, or the invocation fails",
     ),
 }
 """Counters of the ingest."""
@@ -125,7 +127,11 @@ class Telemetry(Protocol):
         ...
 
     def invocation(self, context: object) -> AbstractContextManager[None]:
-        """Add the invocation's request id to every line inside the `with`, and flush the counters at its end."""
+        """Add the invocation's request id to every line inside the `with`, and flush the counters at its end.
+
+        Raises:
+            UnforeseenError: something other than a SluiceError was raised inside; it is counted and logged.
+        """
         ...
 
     def flush(self) -> None:
@@ -219,7 +225,8 @@ class PowertoolsTelemetry(Telemetry):
         """Add the invocation's request id to lines, and flush the counters at its end.
 
         Lines from threads that the invocation starts have the id too. If several invocations run concurrently, each in its own
-        thread, only lines from those threads have the right id.
+        thread, only lines from those threads have the right id. Lambda would log the message of an unforeseen error, so another one
+        takes its place.
         """
         return _Invocation(getattr(context, "aws_request_id", None), self)
 
@@ -280,6 +287,8 @@ class PowertoolsTelemetry(Telemetry):
         for name, value in (*self._about.items(), *counts.items()):
             if name not in totals and name not in dimensions:
                 metrics.add_metadata(name, value)
+        if request_id := self._request_id():
+            metrics.add_metadata("function_request_id", request_id)
         for name, total in totals.items():
             metrics.add_metric(name, "Count", total)
         self._output.write(orjson.dumps(metrics.serialize_metric_set()).decode() + "\n")
@@ -291,8 +300,11 @@ class PowertoolsTelemetry(Telemetry):
             if suppressed is None:
                 return None
             fields["suppressed"] = suppressed
-        fields["function_request_id"] = _request_id.get() or self.latest_request_id
+        fields["function_request_id"] = self._request_id()
         return fields
+
+    def _request_id(self) -> str | None:
+        return _request_id.get() or self.latest_request_id
 
     def _admit(self, message: str, code: str) -> int | None:
         """Return how many lines like this were suppressed before it, None if this one is suppressed too."""
@@ -320,7 +332,13 @@ class _Invocation:
         self._token = _request_id.set(self._request_id)
         self._telemetry.latest_request_id = self._request_id
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> None:
+        unforeseen = isinstance(error, Exception) and not isinstance(error, SluiceError)
+        if unforeseen:
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("an unforeseen error", error)
+        self._telemetry.flush()
         self._telemetry.latest_request_id = None
         _request_id.reset(self._token)
-        self._telemetry.flush()
+        if unforeseen:
+            raise UnforeseenError(f"{type(error).__name__}: the function's log has its stack") from None

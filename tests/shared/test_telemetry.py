@@ -10,6 +10,7 @@ import pytest
 
 from doubles.clock import ManualClock
 from doubles.lambda_context import Context
+from shared.errors import LedgerUnavailableError, UnforeseenError
 from shared.telemetry import ATTENTION, COUNTERS, DEPENDENCY, METRICS, QUIET_SECONDS
 from tests.support.ingest import START
 from tests.support.telemetry import Output
@@ -100,17 +101,42 @@ def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: Manua
 
 
 def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None:
-    """They show what the invocation did before it failed."""
+    """They show what the invocation did before it failed. An error of Sluice's own reaches Lambda as it is."""
 
     def invoke() -> None:
         with output.telemetry.invocation(context("1")):
             output.telemetry.count("Holds")
-            raise RuntimeError
+            raise LedgerUnavailableError
 
-    with pytest.raises(RuntimeError):
+    with pytest.raises(LedgerUnavailableError):
         invoke()
 
-    assert [1] == [line["Holds"] for line in output.metrics()]
+    assert [(1, "1")] == [(line["Holds"], line["function_request_id"]) for line in output.metrics()]
+    assert [] == output.log()
+
+
+def test_an_unforeseen_error_is_logged_without_its_message(output: Output) -> None:
+    """It is counted too. Lambda logs the message of what ends an invocation, so another error takes its place."""
+
+    def invoke() -> None:
+        with output.telemetry.invocation(context("1")):
+            raise RuntimeError("visitor@example.com")
+
+    with pytest.raises(UnforeseenError) as raised:
+        invoke()
+
+    [line] = output.log()
+    assert ("ERROR", "RuntimeError", "1") == (
+        line["level"],
+        line["exception_name"],
+        line["function_request_id"],
+    )
+    assert line["frames"][-1].endswith(" invoke")
+    assert [1] == [line["UnforeseenErrors"] for line in output.metrics()]
+    assert ("RuntimeError: the function's log has its stack", True) == (
+        str(raised.value),
+        raised.value.__suppress_context__,
+    )
 
 
 def test_a_line_says_who_wrote_it(output: Output) -> None:
