@@ -394,7 +394,7 @@ class Reachable(MemoryRedis):
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
         super().__init__()
-        self._keys = server._keys
+        self.hashes = server.hashes
         self._effects = effects
 
     @override

@@ -167,7 +167,13 @@ class Pipeline:
         self.finish()
 
     def _look_for_events(self) -> None:
-        self.misreported += whereabouts.faults(self, settled=False)
+        self.misreported += self.misplaced(settled=False)
+
+    def misplaced(self, *, settled: bool) -> list[str]:
+        """Return where `sluice find` is wrong about accepted events; `settled` if everything has settled."""
+        numbers = self.accepted.keys() - self.contradicted
+        may_query = self.schedule.setup.may_query
+        return whereabouts.faults(self.world, self.audit, numbers, may_query=may_query, settled=settled)
 
     def begin(self) -> None:
         """Start the event source and the redrive's timer."""

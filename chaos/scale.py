@@ -184,7 +184,7 @@ class _CountedRedis(MemoryRedis):
     @override
     def _hash(self, name: str) -> dict[str, str]:
         self._count(name)
-        return self._server._keys.get(name, {})
+        return self._server.hashes.get(name, {})
 
 
 class _RoundTrip(MemoryPipeline):

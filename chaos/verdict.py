@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from chaos import whereabouts
 from chaos.pipeline import Pipeline
 from chaos.rejections import Rejections
 from chaos.td_lies import is_bad
@@ -93,7 +92,7 @@ def judge(pipeline: Pipeline) -> Verdict:
     """Check the promises for a finished pipeline, and whether a search finds its events in their true states."""
     verdict = promises(pipeline)
     if not verdict.violations:
-        verdict.misreported += pipeline.misreported + whereabouts.faults(pipeline, settled=True)
+        verdict.misreported += pipeline.misreported + pipeline.misplaced(settled=True)
     return verdict
 
 

@@ -10,7 +10,7 @@ from worker.record import Record, from_stream
 from worker.shard_reader import ShardReader
 from worker.shards import Position, Shard
 from worker.span import Span
-from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Table, Watermarks, _Lane
+from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, ShardProgress, Table, Watermarks
 
 
 class _NoQueue(Watermarks):
@@ -35,8 +35,8 @@ class _NoMargin(Watermarks):
 class _LedgerAlone(Watermarks):
     @staticmethod
     @override
-    def _read(lane: _Lane, until: float) -> None:
-        Watermarks._read(lane, until)
+    def _read(lane: ShardProgress, until: float) -> None:
+        Watermarks._read(lane, until)  # noqa: SLF001 -- its own class's; a static method has no super()
         lane.records = {}
 
 
@@ -49,7 +49,7 @@ class _PlannedIsDone(Watermarks):
 
 class _FromTheEnd(Watermarks):
     @override
-    def _lane(self, shard: Shard, began: float) -> _Lane:
+    def _lane(self, shard: Shard, began: float) -> ShardProgress:
         lane = super()._lane(shard, began)
         lane.after = self._ledger.end(lane.chain)
         lane.reader = ShardReader(self._shards, shard, lane.after, self._clock)
@@ -70,7 +70,7 @@ class _Credulous(ShardReader):
 
 class _AnyAnswer(Watermarks):
     @override
-    def _lane(self, shard: Shard, began: float) -> _Lane:
+    def _lane(self, shard: Shard, began: float) -> ShardProgress:
         lane = super()._lane(shard, began)
         lane.reader = _Credulous(self._shards, shard, lane.after, self._clock)
         return lane
@@ -78,7 +78,7 @@ class _AnyAnswer(Watermarks):
 
 class _EmptyIsEmpty(Watermarks):
     @override
-    def _check_empty(self, lane: _Lane, began: float) -> None:
+    def _check_empty(self, lane: ShardProgress, began: float) -> None:
         pass
 
 

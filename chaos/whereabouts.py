@@ -1,40 +1,42 @@
 """Checks `sluice find`: it must find every accepted event, in the state that Treasure Data and S3 show."""
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
 
-from chaos.audit import Impatient
-from chaos.world import STREAM
+from chaos.audit import Audit, Impatient
+from chaos.world import STREAM, World
 from ops.find import Finder, Stage, Whereabouts
 from ops.sightings import EventQuery, Places
 from shared.errors import UnavailableError
 from worker.delivery import ASIDE
 from worker.shards import Shards
 
-if TYPE_CHECKING:
-    from chaos.pipeline import Pipeline
-
 _ASIDE = frozenset(Stage(state.value) for state in ASIDE)
 _NOT_YET = frozenset((Stage.QUEUED, Stage.WAITING, Stage.IN_FLIGHT))
 
 
-def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
+def faults(
+    world: World, audit: Audit, numbers: Iterable[int], *, may_query: bool, settled: bool
+) -> list[str]:
     """Search for all events, and return where the result is wrong.
 
     Args:
-        pipeline: the pipeline in its current state.
+        world: in its current state.
+        audit: reads its books.
+        numbers: the accepted events that must be found.
+        may_query: whether the API key may query, so that rows can leave doubt.
         settled: whether everything has settled.
     """
-    world, clock = pipeline.world, Impatient(pipeline.world)
+    clock = Impatient(world)
     finder = Finder(
         places=Places(
             Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
-            pipeline.audit.archive,
+            audit.archive,
             world.queue,  # type: ignore[arg-type]  # a double
             world.queue_url,
         ),
-        ledger=pipeline.audit.ledger,
-        store=pipeline.audit.store,
+        ledger=audit.ledger,
+        store=audit.store,
         clock=clock,
     )
     found: defaultdict[int, list[Whereabouts]] = defaultdict(list)
@@ -47,14 +49,9 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         if is_of_traffic and one.stage is not Stage.REJECTED:
             found[int(one.seen.row["n"])].append(one)
     delivered = {int(row["n"]) for taken in world.td.imports() for row in taken.rows}
-    aside = {
-        int(row["n"])
-        for held in pipeline.audit.held()
-        if not held.key.group.code
-        for row in held.values or ()
-    }
+    aside = {int(row["n"]) for held in audit.held() if not held.key.group.code for row in held.values or ()}
     wrong = []
-    for number in pipeline.accepted.keys() - pipeline.contradicted:
+    for number in numbers:
         stages = {one.stage for one in found[number]}
         if not stages and progress.hidden:
             continue
@@ -63,9 +60,7 @@ def faults(pipeline: "Pipeline", *, settled: bool) -> list[str]:
         is_true &= number in aside or not stages & _ASIDE
         if settled:
             is_true &= not stages & _NOT_YET
-            is_known = Stage.DELIVERED in stages or (
-                number in aside and not pipeline.schedule.setup.may_query
-            )
+            is_known = Stage.DELIVERED in stages or (number in aside and not may_query)
             is_true &= number not in delivered or is_known
             is_true &= number not in aside or bool(stages & _ASIDE)
         if not is_true:

@@ -8,10 +8,10 @@ from redis.exceptions import DataError, ResponseError
 
 
 class MemoryRedis:
-    """A redis-py-shaped client and its keys, all of them hashes. Nothing expires."""
+    """A redis-py-shaped client and its keys, all of them `hashes`. Nothing expires."""
 
     def __init__(self) -> None:
-        self._keys: dict[str, dict[str, str]] = {}
+        self.hashes: dict[str, dict[str, str]] = {}
 
     def hget(self, name: str, key: str) -> str | None:
         """Return one field."""
@@ -27,20 +27,20 @@ class MemoryRedis:
         if not mapping:
             raise DataError("'hset' with no key value pairs")
         stored = self._hash(name)
-        self._keys[name] = stored | {key: str(value) for key, value in mapping.items()}
-        return len(self._keys[name]) - len(stored)
+        self.hashes[name] = stored | {key: str(value) for key, value in mapping.items()}
+        return len(self.hashes[name]) - len(stored)
 
     def delete(self, name: str) -> int:
         """Delete a key; return whether it existed."""
-        return int(self._keys.pop(name, None) is not None)
+        return int(self.hashes.pop(name, None) is not None)
 
     def scan_iter(self, *, match: str, count: int | None = None) -> Iterator[str]:  # noqa: ARG002 -- only a hint
         """Yield the keys that match a pattern."""
-        yield from fnmatch.filter(list(self._keys), match)
+        yield from fnmatch.filter(list(self.hashes), match)
 
     def flushall(self) -> bool:
         """Delete every key."""
-        self._keys.clear()
+        self.hashes.clear()
         return True
 
     def pipeline(self, *, transaction: bool = True) -> "MemoryPipeline":
@@ -50,7 +50,7 @@ class MemoryRedis:
         return MemoryPipeline(self)
 
     def _hash(self, name: str) -> dict[str, str]:
-        return self._keys.get(name, {})
+        return self.hashes.get(name, {})
 
 
 class MemoryPipeline:

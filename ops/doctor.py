@@ -26,7 +26,7 @@ from worker.record import Number, number
 from worker.shards import Position
 from worker.span import Span
 
-MARKED_TABLE = "sluice_doctor"
+TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""
 
 _HTTP_SECONDS = 10
@@ -164,15 +164,15 @@ class Doctor:
         """Check that the table of earlier test events shows the columns by which rows in doubt are queried."""
         if self.account is None:
             return
-        shown = self._stack.administer(do="columns", account=self.account, table=MARKED_TABLE)["shown"]
+        shown = self._stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
         if shown:
-            yield ok("columns", f"{MARKED_TABLE} shows event_id")
+            yield ok("columns", f"{TEST_TABLE} shows event_id")
         elif shown is None:
-            yield unknown("columns", f"the table {MARKED_TABLE} does not exist yet, or could not be queried")
+            yield unknown("columns", f"the table {TEST_TABLE} does not exist yet, or could not be queried")
         else:
             yield unknown(
                 "columns",
-                f"{MARKED_TABLE} does not show event_id: run this again ten minutes after the first test event. If it still does "
+                f"{TEST_TABLE} does not show event_id: run this again ten minutes after the first test event. If it still does "
                 "not, turn on schema detection; otherwise you have to decide about rows in doubt yourself",
             )
 
@@ -229,10 +229,10 @@ class Doctor:
         else:
             yield ok("alarms", "none")
 
-    def send_marked(self) -> CheckResult:
+    def send_test_event(self) -> CheckResult:
         """Send one test event, and wait until the ledger has settled it."""
         mark = f"sluice-doctor-{uuid4()}"
-        event = {"table": MARKED_TABLE, "event_id": mark}
+        event = {"table": TEST_TABLE, "event_id": mark}
         try:
             answer = requests.post(
                 f"{self._url}/v1/events",
@@ -278,9 +278,7 @@ class Doctor:
 def _canary(span: Span, seconds: float, option: str) -> CheckResult:
     """Return the result of the test event: it passes only if the event was delivered."""
     aside = [
-        entry
-        for key, entry in span.entries.items()
-        if key.group.table == MARKED_TABLE and entry.state in ASIDE
+        entry for key, entry in span.entries.items() if key.group.table == TEST_TABLE and entry.state in ASIDE
     ]
     if not aside:
         return ok("test event", f"delivered (according to the ledger) after {seconds:.1f} s")
@@ -337,7 +335,7 @@ account_option = click.option(
 @click.command("doctor")
 @works_on_stack
 @account_option
-@click.option("--no-event", is_flag=True, help=f"Do not send a test event to the table {MARKED_TABLE}.")
+@click.option("--no-event", is_flag=True, help=f"Do not send a test event to the table {TEST_TABLE}.")
 @click.option(
     "--measure",
     is_flag=True,
@@ -380,7 +378,7 @@ def command(
     for finding in doctor.findings():
         report(finding)
     if not no_event and all(finding.state != "fault" for finding in found):
-        report(doctor.send_marked())
+        report(doctor.send_test_event())
     if measure:
         for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
             report(finding)

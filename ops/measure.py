@@ -151,7 +151,7 @@ class Measurement:
 
     def _send(self, name: str, of_id: str) -> None:
         answer = self._administer(
-            do="send_marked",
+            do="send_probe",
             database=self._database,
             mark=f"{self._mark}-{name}",
             id=f"{self._mark}-{of_id}",
@@ -166,7 +166,7 @@ class Measurement:
     def _is_shown(self, name: str) -> bool | None:
         """Return whether a row is shown; None if that cannot be determined now."""
         answer = self._administer(
-            do="ask_marked", database=self._database, mark=f"{self._mark}-{name}", time=self._time
+            do="ask_probe", database=self._database, mark=f"{self._mark}-{name}", time=self._time
         )
         if answer["reason"] == "forbidden":
             raise Failure("the API key may not query, which a measurement needs")

@@ -64,7 +64,7 @@ class Admin:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
                 `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure
                 Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are queried;
-                null if that is unknown), `send_marked` (`database`, `mark`, `id`, `time`) and `ask_marked` (`database`, `mark`,
+                null if that is unknown), `send_probe` (`database`, `mark`, `id`, `time`) and `ask_probe` (`database`, `mark`,
                 `time`).
             deadline: for queries to Treasure Data.
         """
@@ -80,7 +80,7 @@ class Admin:
                         "treasure_data": self._check_td(deadline),
                         "assumed": self._assumed,
                     }
-                case {"do": "columns" | "send_marked" | "ask_marked"}:
+                case {"do": "columns" | "send_probe" | "ask_probe"}:
                     return self._of_tables(event, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:
             return _redis_failure(error)
@@ -138,14 +138,14 @@ class Admin:
             case {"do": "columns", "account": name, "table": table}:
                 database = self._accounts()["accounts"].get(name, {}).get("database")
                 return {"shown": database and self._treasure_data.shows_columns(database, table)}
-            case {"do": "send_marked", "database": database, "mark": mark, "id": of_id, "time": time}:
+            case {"do": "send_probe", "database": database, "mark": mark, "id": of_id, "time": time}:
                 if database not in self._active_databases():
                     return {
                         "error": "unknown_database",
                         "message": f"No active account has the database {database}.",
                     }
                 return self._probe_rows.send(database, mark, of_id, time)
-            case {"do": "ask_marked", "database": database, "mark": mark, "time": time}:
+            case {"do": "ask_probe", "database": database, "mark": mark, "time": time}:
                 return self._probe_rows.ask(database, mark, time, deadline)
         return _UNKNOWN
 

@@ -90,7 +90,7 @@ class Completeness:
 
 
 @dataclass(slots=True)
-class _Lane:
+class ShardProgress:
     """One shard, read from the last record that is known to be settled.
 
     Attributes:
@@ -165,7 +165,7 @@ class Watermarks:
         latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
         shards = self._open_and_closed()
         found = _Found()
-        lanes: list[_Lane] = run_parallel(
+        lanes: list[ShardProgress] = run_parallel(
             self._executors, [partial(self._first_look, shard, began, until) for shard in shards]
         )
         for lane in lanes:
@@ -215,12 +215,12 @@ class Watermarks:
             raise UnprovenError("Kinesis does not list all shards")
         return shards
 
-    def _first_look(self, shard: Shard, began: float, until: float) -> _Lane:
+    def _first_look(self, shard: Shard, began: float, until: float) -> ShardProgress:
         lane = self._lane(shard, began)
         self._read(lane, until)
         return lane
 
-    def _lane(self, shard: Shard, began: float) -> _Lane:
+    def _lane(self, shard: Shard, began: float) -> ShardProgress:
         """Return a shard's lane, with the record to read from."""
         shards_chain = self._shards.chain(shard.shard_id)
         index_shows = began - INDEX_SECONDS - 2 * CLOCK_SECONDS
@@ -229,7 +229,7 @@ class Watermarks:
         after = unsettled[-1].after if unsettled else START
         settled = recent[len(unsettled) :]
         holes = [hole for span in settled for hole in self._holes(span)]
-        return _Lane(
+        return ShardProgress(
             ShardReader(self._shards, shard, after, self._clock), shards_chain, after, settled + holes
         )
 
@@ -242,26 +242,26 @@ class Watermarks:
                 yield from self._holes(inner)
 
     @staticmethod
-    def _read(lane: _Lane, until: float) -> None:
+    def _read(lane: ShardProgress, until: float) -> None:
         """Read a shard to its tip, and keep the account, tables and `received_at` of each record."""
         lane.records = {
             record.number: {(record.account, block[0]): record.received_at for block in record.blocks}
             for record in lane.reader.read(until)
         }
 
-    def _look_again(self, lanes: Iterable[_Lane], found: _Found, until: float) -> None:
+    def _look_again(self, lanes: Iterable[ShardProgress], found: _Found, until: float) -> None:
         """Read the shards to their tips once more, a while later: a record that has landed meanwhile may be the copy that counts."""
         run_parallel(self._executors, [partial(self._second_look, lane, until) for lane in lanes])
         for lane in lanes:
             if lane.records:
                 self._judge(lane, found, all_read=False)
 
-    def _second_look(self, lane: _Lane, until: float) -> bool:
+    def _second_look(self, lane: ShardProgress, until: float) -> bool:
         self._clock.sleep(max(0.0, lane.reader.looked_at + SECOND_LOOK_SECONDS - self._clock.now()))
         self._read(lane, until)
         return True
 
-    def _check_empty(self, lane: _Lane, began: float) -> None:
+    def _check_empty(self, lane: ShardProgress, began: float) -> None:
         """Check that a shard that shows no record may be empty: it is closed, and the ledger knows of no record that it still has.
 
         Raises:
@@ -280,7 +280,7 @@ class Watermarks:
 
     # The ledger
 
-    def _judge(self, lane: _Lane, found: _Found, *, all_read: bool) -> None:
+    def _judge(self, lane: ShardProgress, found: _Found, *, all_read: bool) -> None:
         """Find out which of the records that were read are not settled.
 
         Args:
@@ -326,7 +326,7 @@ class Watermarks:
                 rest[key.group] -= entry.rows
         return frozenset((group.owner.account, group.label) for group, rows in rest.items() if rows > 0)
 
-    def _spans_behind(self, lane: _Lane) -> list[Span]:
+    def _spans_behind(self, lane: ShardProgress) -> list[Span]:
         """Return the spans behind `lane.after` as they are now, in order."""
         spans = []
         for span in self._ledger.latest(lane.chain):
@@ -335,7 +335,9 @@ class Watermarks:
             spans.append(span)
         return spans[::-1]
 
-    def _locate(self, lane: _Lane, number: Number, spans: list[Span], starts: list[Number]) -> Span | Gap:
+    def _locate(
+        self, lane: ShardProgress, number: Number, spans: list[Span], starts: list[Number]
+    ) -> Span | Gap:
         """Return the span or the gap that holds a record."""
         index = bisect_right(starts, number) - 1
         if index >= 0 and spans[index].has(number):

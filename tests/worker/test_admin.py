@@ -17,7 +17,7 @@ from tests.support.treasure_data import put
 from worker.admin import Admin
 from worker.probe_rows import MEASURE_TABLE
 
-SENT = {"do": "send_marked", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
+SENT = {"do": "send_probe", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
 HOST = "api.td"
 CLOSED = {"database": "closed_db", "status": "disabled", "revoked_key_ids": "", "limits": "", "plan": ""}
 SHOP = CLOSED | {"database": "shop_db", "status": "active"}
@@ -138,7 +138,7 @@ def test_a_probe_row_can_be_found_by_its_mark() -> None:
     assert {"taken": True, "reason": ""} == ask(made, **SENT)
     assert ["sluice-measure-m-1"] == made.ids("shop_db", MEASURE_TABLE)
     made.clock.sleep(made.query_delay + 1)
-    asked = {"do": "ask_marked", "database": "shop_db", "time": int(START)}
+    asked = {"do": "ask_probe", "database": "shop_db", "time": int(START)}
     assert {"shown": True, "reason": ""} == ask(made, **asked, mark="m-1")
     assert {"shown": False, "reason": ""} == ask(made, **asked, mark="m-2")
 
@@ -177,7 +177,7 @@ def test_the_answer_gives_the_reason_for_a_failure() -> None:
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     assert {"taken": False, "reason": "http_503"} == ask(made, **SENT)
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403))
-    answer = ask(made, do="ask_marked", database="shop_db", mark="m", time=1)
+    answer = ask(made, do="ask_probe", database="shop_db", mark="m", time=1)
 
     assert {"shown": None, "reason": "forbidden"} == answer
 
