@@ -63,7 +63,7 @@ def test_only_one_span_follows_the_last() -> None:
 
 
 def test_rows_of_a_killed_invocation_are_sent_again_under_the_same_id() -> None:
-    """If an invocation is killed before it settles, its rows are sent again under the same id."""
+    """An invocation is killed after it has sent its rows. The next one sends them again, and Treasure Data ignores the repetition."""
     made = delivery(3)
     made.dynamodb.before = {"update_item": once(kill, is_settling)}
     with pytest.raises(Killed):
