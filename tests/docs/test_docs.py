@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,14 @@ def test_the_guide_names_every_module_that_reads_states() -> None:
     }
 
     assert set() == {one for one in readers if f"`{one}`" not in page}
+
+
+def test_contributing_names_the_mutated_modules() -> None:
+    """CONTRIBUTING.md names every module that `make mutate` changes, and no other."""
+    modules = tomllib.loads((ROOT / "tests/mutation/targets.toml").read_text())["modules"]
+    (said,) = re.findall(r"^\| `make mutate` .*$", (ROOT / "CONTRIBUTING.md").read_text(), re.MULTILINE)
+
+    assert set(modules) == set(re.findall(r"`(\w+/\w+\.py)`", said))
 
 
 def test_the_readme_links_to_every_page() -> None:
