@@ -16,9 +16,8 @@ from ops.sightings import INACCURACY_SECONDS, REJECTED, EventQuery, EventSearch,
 from ops.tail import Kind, Seen, unpacked
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
-from worker.chain import OVERFLOW, ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.chunk import offsets, planned_chunks
-from worker.claims import owner_name
 from worker.deadline import Deadline
 from worker.delivery import ASIDE, Entry, State
 from worker.ledger import Ledger, Place
@@ -68,7 +67,7 @@ class Whereabouts:
         unique_id: the id under which its chunk is sent.
         object_name: its object in the set-aside store.
         at: when the stage began, UNIX seconds; 0 if unknown.
-        owner: for a copy, the owner of the claim, which counts instead.
+        owner: for a copy, the owner of the claim, which counts instead; else None.
     """
 
     sightings: tuple[Sighting, ...]
@@ -81,7 +80,7 @@ class Whereabouts:
     unique_id: str = ""
     object_name: str = ""
     at: float = 0.0
-    owner: str = ""
+    owner: ClaimOwner | None = None
 
     @property
     def seen(self) -> Seen:
@@ -166,10 +165,9 @@ class Finder:
         claim = self._ledger.owner(first.seen.request_id) if first.seen.request_id else None
         if claim is None:
             return None
-        if claim.owner.startswith(f"{OVERFLOW}#"):
-            return self._of_overflow(sightings, ChainId.parse(claim.owner))
-        name, _, at = claim.owner.rpartition("#")
-        chain = ChainId.parse(name)
+        chain, at = claim.owner
+        if at is None:
+            return self._of_overflow(sightings, chain)
         record = self._owning_record(chain, at)
         if record is None:
             located = self._ledger.locate(chain, at)
@@ -199,13 +197,13 @@ class Finder:
         """Return what happened to an event that the drainer has set aside. Until the ledger says so, it is in the queue."""
         span = self._ledger.get(Place(chain, START))
         if span is None:
-            return Whereabouts(sightings, Stage.QUEUED, owner=chain.name)
+            return Whereabouts(sightings, Stage.QUEUED, owner=ClaimOwner(chain))
         seen, (_, row) = sightings[0].seen, sightings[0].block
         for planned in span.counts:
             if planned.table == seen.table and planned.owner.account == seen.account:
                 key = _leaf(span, ChunkKey(planned, 0), row, span.counts[planned])
-                return replace(self._of_chunk(span, key), sightings=sightings, owner=chain.name)
-        return Whereabouts(sightings, Stage.UNKNOWN, span=span, owner=chain.name)
+                return replace(self._of_chunk(span, key), sightings=sightings, owner=ClaimOwner(chain))
+        return Whereabouts(sightings, Stage.UNKNOWN, span=span, owner=ClaimOwner(chain))
 
     def _of_record(self, sighting: Sighting) -> Whereabouts:
         chain, record = sighting.chain, sighting.record
@@ -216,7 +214,7 @@ class Finder:
         span = self._ledger.locate(chain, record.number)
         if not isinstance(span, Span):
             claim = self._ledger.owner(record.request_id) if record.claim else None
-            is_copy = claim is not None and claim.owner != owner_name(chain, record.number)
+            is_copy = claim is not None and claim.owner != ClaimOwner.record(chain, record.number)
             return Whereabouts((sighting,), Stage.COPY if is_copy else Stage.WAITING)
         records = self._records_of(span)
         if records is None:

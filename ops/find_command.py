@@ -148,7 +148,7 @@ def described(one: Whereabouts, *, raw: bool) -> dict[str, Any]:
         "unique_id": one.unique_id,
         "object": one.object_name,
         "chunk": "" if one.key is None else one.key.name,
-        "owner": one.owner,
+        "owner": "" if one.owner is None else one.owner.name,
     }
     return {name: value for name, value in members.items() if value} | {
         "span": None
@@ -187,8 +187,8 @@ def lines_of(one: Whereabouts, option: str, *, raw: bool) -> Iterator[str]:
         arrived = f", arrived {screen.utc(place.arrived_at)}" if place.arrived_at else ""
         where = f"{place.shard} {place.sequence_number}".strip()
         yield f"  {sighting.source.replace('_', ' '):10} {where}{arrived}"
-    if one.owner:
-        yield f"  counts as  {one.owner}"
+    if one.owner is not None:
+        yield f"  counts as  {one.owner.name}"
     if span is not None:
         yield f"  span       {sequence_number(span.first)} to {sequence_number(span.last)} of {span.chain.name}"
         yield f"  planned    {screen.utc(span.planned_at / 1000)}"

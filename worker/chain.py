@@ -14,7 +14,7 @@ this number distinguishes them.
 import re
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import NamedTuple, Self
 
 from worker.record import Number, number
 
@@ -103,3 +103,37 @@ class ChainId:
     def forced(self, replay: str) -> Self:
         """Return the chain of a forced replay beside this one."""
         return replace(self, replay=replay)
+
+
+class ClaimOwner(NamedTuple):
+    """The owner of the claim on an envelope: the copy of the envelope that counts.
+
+    Attributes:
+        chain: the chain of the record's shard, without replay and holes; or the envelope's overflow chain.
+        number: the record's sequence number; None for an overflow chain.
+    """
+
+    chain: ChainId
+    number: Number | None = None
+
+    @classmethod
+    def record(cls, chain: ChainId, number: Number) -> Self:
+        """Return a record as an owner: the same one, whether a chain, a hole of it or a forced replay beside it holds the record."""
+        return cls(chain.root, number)
+
+    @classmethod
+    def parse(cls, name: str) -> Self:
+        """Return the owner with this name.
+
+        Raises:
+            ValueError: it does not name an owner.
+        """
+        if name.startswith(_OVERFLOW):
+            return cls(ChainId.parse(name))
+        chain, _, number = name.rpartition("#")
+        return cls(ChainId.parse(chain), number)
+
+    @property
+    def name(self) -> str:
+        """The text for the ledger: the overflow chain's name, or `chain#sequence number`."""
+        return self.chain.name if self.number is None else f"{self.chain.name}#{self.number}"

@@ -7,17 +7,14 @@ the claim of its request id. The worker decides claims once, before it plans a s
 from collections.abc import Sequence
 from functools import partial
 from itertools import batched
-from typing import TYPE_CHECKING
 
-from worker.chain import OVERFLOW, ChainId
+from worker.chain import ChainId, ClaimOwner
+from worker.execution import Delivery
 from worker.executor import run_parallel
 from worker.ledger import MOST_CLAIMS, Claim
 from worker.record import Number, Record
 from worker.shards import Shards
 from worker.span import Span
-
-if TYPE_CHECKING:  # the `sluice` command uses owner_name, and loads none of the modules that deliver
-    from worker.execution import Delivery
 
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
@@ -28,7 +25,7 @@ _UNCERTAIN_SECONDS = 20 * 60
 class Claims:
     """Claims envelopes for records."""
 
-    def __init__(self, delivery: "Delivery", shards: Shards) -> None:
+    def __init__(self, delivery: Delivery, shards: Shards) -> None:
         self._ledger = delivery.ledger
         self._shards = shards
         self._executors = delivery.executors
@@ -80,10 +77,9 @@ class Claims:
         Returns:
             Whether it was taken over; None while the owner may or may not have expired, because clocks differ.
         """
-        if claim.owner.startswith(f"{OVERFLOW}#"):
+        held_by, number = claim.owner
+        if number is None:
             return False
-        name, _, number = claim.owner.rpartition("#")
-        held_by = ChainId.parse(name)
         age = self._clock.now() - claim.arrived_at
         is_gone = age > self._retention_seconds + _UNCERTAIN_SECONDS or not self._shards.has(held_by)
         if not is_gone and age < self._retention_seconds - _UNCERTAIN_SECONDS:
@@ -94,9 +90,4 @@ class Claims:
 
 
 def _claim_of(record: Record, chain: ChainId) -> Claim:
-    return Claim(owner_name(chain, record.number), int(record.arrived_at))
-
-
-def owner_name(chain: ChainId, number: Number) -> str:
-    """Return the name of a record as the owner of a claim."""
-    return f"{chain.root.name}#{number}"
+    return Claim(ClaimOwner.record(chain, record.number), int(record.arrived_at))

@@ -28,7 +28,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
-from worker.chain import ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.delivery import ASIDE, FINAL, Entry, State
 from worker.guards import NONE, Guard, Without
 from worker.record import START, Number
@@ -107,7 +107,7 @@ class Claim:
         arrived_at: UNIX seconds at which the owner's record, or overflow message, arrived.
     """
 
-    owner: str
+    owner: ClaimOwner
     arrived_at: int
 
 
@@ -342,7 +342,7 @@ class Ledger:
         items = self._items([_key(f"{_CLAIM}{one}") for one in ids])
         return {item["pk"]["S"].removeprefix(_CLAIM): _claim(item) for item in items}
 
-    def take_over(self, request_id: str, wanted: Claim, old: str) -> bool:
+    def take_over(self, request_id: str, wanted: Claim, old: ClaimOwner) -> bool:
         """Transfer an envelope from the owner `old` to `wanted.owner`; return whether `wanted.owner` has it now."""
         existing = self._write(
             self._dynamodb.update_item,
@@ -350,7 +350,7 @@ class Ledger:
             UpdateExpression="SET #owner = :owner, #at = :at",
             ConditionExpression="#owner = :old OR #owner = :owner",
             ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
-            ExpressionAttributeValues={":old": {"S": old}, **_claim_values(wanted)},
+            ExpressionAttributeValues={":old": {"S": old.name}, **_claim_values(wanted)},
         )
         return existing is None
 
@@ -530,11 +530,11 @@ def _key(pk: str, sk: str = "-") -> Item:
 
 
 def _claim(item: Item) -> Claim:
-    return Claim(item["owner"]["S"], int(item["at"]["N"]))
+    return Claim(ClaimOwner.parse(item["owner"]["S"]), int(item["at"]["N"]))
 
 
 def _claim_values(claim: Claim) -> Item:
-    return {":owner": {"S": claim.owner}, ":at": {"N": str(claim.arrived_at)}}
+    return {":owner": {"S": claim.owner.name}, ":at": {"N": str(claim.arrived_at)}}
 
 
 def _worklist_key(span: Span) -> str:

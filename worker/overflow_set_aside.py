@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from shared.envelope import Envelope
 from worker.archive import Archive
-from worker.chain import ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.chunk import Chunk
 from worker.delivery import UNSEARCHED, Entry, State
 from worker.execution import Delivery
@@ -54,7 +54,7 @@ class OverflowSetAside:
         """
         chain = ChainId.overflow(envelope.request_id)
         # Puts of the drainer may have landed, or may land later. The worker then finds that their envelope is claimed.
-        claim = Claim(chain.name, int(sent_at))
+        claim = Claim(ClaimOwner(chain), int(sent_at))
         if not self._ledger.claim_one(envelope.request_id, claim, self._seconds_kept):
             return False
         entry = Entry(State.PARKED, reason=REFUSED)

@@ -19,6 +19,7 @@ from ops.tail import Kind as SeenKind
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
+from worker.chain import ChainId, ClaimOwner
 from worker.ledger import Claim
 from worker.overflow_set_aside import OverflowSetAside
 from worker.shards import Shards
@@ -248,7 +249,8 @@ def test_a_copy_has_the_state_of_its_expired_owner() -> None:
     one = found.one()
 
     assert Stage.DELIVERED is one.stage
-    assert one.owner.endswith(found.delivery.records()[0]["SequenceNumber"])
+    assert one.owner is not None
+    assert one.owner.name.endswith(found.delivery.records()[0]["SequenceNumber"])
 
 
 def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
@@ -277,7 +279,7 @@ def test_a_leftover_message_leads_to_what_the_drainer_set_aside() -> None:
     set_aside(found, data, days=0)
     one = found.one("b")
 
-    assert (Stage.PARKED, "overflow#r7") == (one.stage, one.owner)
+    assert (Stage.PARKED, ClaimOwner(ChainId.overflow("r7"))) == (one.stage, one.owner)
     assert ["queue"] == [place.source for place in one.sightings]
     assert [one.object_name] == found.delivery.objects()
 
@@ -292,7 +294,7 @@ def test_events_that_bypassed_the_stream_are_found_in_the_archive(wanted: str) -
     one = found.one(wanted)
 
     assert (Stage.PARKED, Stage.DELIVERED) == (before.stage, one.stage)
-    assert ("shop_db", "overflow#r7") == (one.database, one.owner)
+    assert ("shop_db", ClaimOwner(ChainId.overflow("r7"))) == (one.database, one.owner)
     assert ["archive"] == [place.source for place in one.sightings]
     assert 0 == one.seen.at - 1_700_000_000
 
@@ -406,8 +408,8 @@ def test_an_unplanned_record_with_the_claim_of_another_is_a_copy() -> None:
     found = Found()
     found.put("a", claim=1)
     chain = found.delivery.wiring.shards.chain(SHARD)
-    elsewhere = replace(chain, start="1")
-    found.delivery.ledger.claim({"r": Claim(f"{elsewhere.name}#0011", int(START))}, 60)
+    elsewhere = ClaimOwner(replace(chain, start="1"), "0011")
+    found.delivery.ledger.claim({"r": Claim(elsewhere, int(START))}, 60)
 
     assert Stage.COPY is found.one().stage
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from tests.support.spans import CHAIN, chains, numbers, replays
-from worker.chain import ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.record import Number, number
 
 NAME = "events@1700000000#shardId-000000000000"
@@ -67,3 +67,43 @@ def test_texts_that_do_not_name_a_chain_are_rejected(name: str) -> None:
     """Each part of a name is required, and its numbers must be numbers."""
     with pytest.raises(ValueError, match="does not name a chain"):
         ChainId.parse(name)
+
+
+# Owners of claims
+
+
+@given(chains, numbers)
+def test_owners_round_trip_through_their_names(chain: ChainId, at: Number) -> None:
+    """An owner is a record of a shard or an overflow chain, whatever the id in the chain's name looks like."""
+    owner = ClaimOwner(chain) if chain.is_overflow else ClaimOwner.record(chain, at)
+
+    assert owner == ClaimOwner.parse(owner.name)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"),
+    [
+        (ClaimOwner(CHAIN, ONE), f"{NAME}#{ONE}"),
+        (ClaimOwner(ChainId.overflow("r")), "overflow#r"),
+        (ClaimOwner(ChainId.overflow("r#1")), "overflow#r#1"),
+    ],
+)
+def test_names_of_owners_are_stable(owner: ClaimOwner, name: str) -> None:
+    """Claims outlive the version of the worker that wrote them."""
+    assert name == owner.name
+    assert owner == ClaimOwner.parse(name)
+
+
+@pytest.mark.parametrize(
+    "chain", [CHAIN, CHAIN.hole(TWO), CHAIN.forced("lost/*/*"), CHAIN.forced("l/*/*").hole(TWO)]
+)
+def test_a_record_is_the_same_owner_wherever_it_is_planned(chain: ChainId) -> None:
+    """The shard's chain, its holes and forced replays beside it all hold the shard's records."""
+    assert ClaimOwner(CHAIN, ONE) == ClaimOwner.record(chain, ONE)
+
+
+@pytest.mark.parametrize("name", ["", ONE, f"events#{ONE}", NAME])
+def test_texts_that_do_not_name_an_owner_are_rejected(name: str) -> None:
+    """An owner without a number is an overflow chain."""
+    with pytest.raises(ValueError, match="does not name a chain"):
+        ClaimOwner.parse(name)

@@ -24,8 +24,8 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.spans import CHAIN, span
-from worker.chain import ChainId
-from worker.claims import Claims, owner_name
+from worker.chain import ChainId, ClaimOwner
+from worker.claims import Claims
 from worker.ledger import Claim
 from worker.record import Record, decode, number
 
@@ -98,15 +98,6 @@ def test_a_redelivered_record_keeps_its_claim(made: Made) -> None:
         assert (["1", "2"], ["2"]) == made.decide(records(copy("q"), copy("q")), chain)
 
 
-def test_an_owner_is_named_by_shard_and_number() -> None:
-    """Holes and forced replays of a shard give a record the same name."""
-    name = f"{CHAIN.name}#{number('7')}"
-
-    assert name == owner_name(CHAIN, number("7"))
-    assert name == owner_name(CHAIN.hole(number("3")), number("7"))
-    assert name == owner_name(CHAIN.forced("lost/*/*"), number("7"))
-
-
 def test_a_claim_outlives_every_copy(made: Made) -> None:
     """Senders retry for 30 days, the queue keeps messages for 14, and the stream keeps records for its retention."""
     made.decide(records(copy("q")))
@@ -156,7 +147,7 @@ def test_many_claims_are_split_into_several_calls(made: Made) -> None:
 # An owner that was never planned
 
 
-def claimed(made: Made, owner: str) -> None:
+def claimed(made: Made, owner: ClaimOwner) -> None:
     """Claim the envelope for a record that arrives now."""
     made.ledger.claim({"q": Claim(owner, int(made.clock.now()))}, round(10 * RETENTION))
 
@@ -166,9 +157,9 @@ def current_chain(made: Made) -> ChainId:
     return made.delivery.wiring.shards.chain(SHARD)
 
 
-def owner(chain: ChainId) -> str:
-    """Return the name that a record of the chain has as an owner."""
-    return owner_name(chain, number("5"))
+def owner(chain: ChainId) -> ClaimOwner:
+    """Return a record of the chain as an owner."""
+    return ClaimOwner.record(chain, number("5"))
 
 
 OWNER = owner(CHAIN)  # of a stream that no longer exists
@@ -239,7 +230,7 @@ def test_the_claim_of_a_set_aside_envelope_is_never_taken_over(made: Made, name:
     """Its rows reach Treasure Data without the stream, whatever the request is called."""
     chain = ChainId.overflow(name)
     made.ledger.append(span(chain=chain, first="000", last="000", done=True))
-    claimed(made, chain.name)
+    claimed(made, ClaimOwner(chain))
     made.clock.sleep(2 * RETENTION)
 
     assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)
@@ -262,7 +253,7 @@ def test_concurrent_takeovers_have_one_winner(made: Made) -> None:
     made.clock.sleep(EXPIRED + 1)
     client = made.delivery.dynamodb
     client.before["update_item"] = once(
-        lambda: made.ledger.take_over("q", Claim(owner_name(CHAIN, number("8")), 0), OWNER)
+        lambda: made.ledger.take_over("q", Claim(ClaimOwner.record(CHAIN, number("8")), 0), OWNER)
     )
 
     assert (["1"], ["1"]) == made.decide(records(copy("q")), COPY)

@@ -20,7 +20,7 @@ from shared.errors import LedgerUnavailableError
 from tests.support.delivery import TABLE, Meddled, lose_answer
 from tests.support.spans import CHAIN, KEY, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
-from worker.chain import ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.delivery import Entry, State
 from worker.guards import Guard
 from worker.ledger import (
@@ -368,7 +368,7 @@ def test_reads_all_spans(client: Any) -> None:
     one = ledger(client)
     for serial in range(5):
         one.append(span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
-    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}})
+    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "overflow#a"}})
     one.open_breaker("shop_db", "http_500")
 
     assert [0, 1000, 2000, 3000, 4000] == sorted(each.planned_at for each in one.spans())
@@ -389,7 +389,7 @@ def test_finds_open_spans(client: Any) -> None:
 # Claims
 
 
-A, B, C = (Claim(owner, int(BEGAN)) for owner in "abc")
+A, B, C = (Claim(ClaimOwner(ChainId.overflow(owner)), int(BEGAN)) for owner in "abc")
 CLAIMED = {"pk": {"S": "put#q"}, "sk": {"S": "-"}}
 
 
@@ -406,11 +406,11 @@ def test_the_first_claim_wins() -> None:
 def test_a_claim_expires_after_the_given_time() -> None:
     """It also stores when its owner's record arrived, which may have been long before."""
     double = memory()
-    ledger(double).claim({"q": Claim("a", 7)}, 90)
+    ledger(double).claim({"q": Claim(A.owner, 7)}, 90)
 
     assert {
         **CLAIMED,
-        "owner": {"S": "a"},
+        "owner": {"S": "overflow#a"},
         "at": {"N": "7"},
         "ttl": {"N": str(int(BEGAN) + 90)},
     } == double.get_item(TableName="ledger", Key=CLAIMED)["Item"]
@@ -421,8 +421,8 @@ def test_claims_match_dynamodb_s_service_model() -> None:
     real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
     insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}"
     at, ttl = {"N": str(int(BEGAN))}, {"N": str(int(BEGAN) + 60)}
-    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": "b"}, at, ttl] for one in ("q", "r")]
-    item = {**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}}
+    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": "overflow#b"}, at, ttl] for one in ("q", "r")]
+    item = {**CLAIMED, "owner": {"S": "overflow#a"}, "at": {"N": "7"}}
     with Stubber(real) as stub:
         stub.add_response(
             "batch_execute_statement",
@@ -435,20 +435,20 @@ def test_claims_match_dynamodb_s_service_model() -> None:
             {"RequestItems": {"ledger": {"Keys": [CLAIMED], "ConsistentRead": True}}},
         )
 
-        assert {"q": Claim("a", 7), "r": B} == ledger(real).claim({"q": B, "r": B}, 60)
+        assert {"q": Claim(A.owner, 7), "r": B} == ledger(real).claim({"q": B, "r": B}, 60)
 
 
 def test_a_claim_can_be_taken_over_only_from_its_owner(client: Any) -> None:
     """Of two takeovers one wins, and the winner may repeat it."""
     one = ledger(client)
-    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "a"}, "at": {"N": "7"}})
+    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "overflow#a"}, "at": {"N": "7"}})
 
-    taken = [one.take_over("q", *names) for names in ((B, "x"), (B, "a"), (C, "a"), (B, "a"))]
+    taken = [one.take_over("q", *names) for names in ((B, C.owner), (B, A.owner), (C, A.owner), (B, A.owner))]
     assert [False, True, False, True] == taken
-    assert {**CLAIMED, "owner": {"S": "b"}, "at": {"N": str(int(BEGAN))}} == client.get_item(
+    assert {**CLAIMED, "owner": {"S": "overflow#b"}, "at": {"N": str(int(BEGAN))}} == client.get_item(
         TableName="ledger", Key=CLAIMED
     )["Item"]
-    assert not one.take_over("never", B, "a")
+    assert not one.take_over("never", B, A.owner)
 
 
 @pytest.mark.parametrize("code", ["ThrottlingError", "InternalServerError", "ProvisionedThroughputExceeded"])
@@ -540,7 +540,7 @@ def lose(_: Any) -> None:
         lambda one: list(one.open_spans(1.0)),
         lambda one: one.claim({"q": A}, 60),
         lambda one: one.claim_one("q", A, 60),
-        lambda one: one.take_over("q", A, "b"),
+        lambda one: one.take_over("q", A, B.owner),
         lambda one: list(one.breakers()),
         lambda one: one.open_breaker("shop_db", "slow"),
         lambda one: one.close_breaker("shop_db"),

@@ -10,7 +10,7 @@ from shared import envelope as envelopes
 from shared.envelope import Envelope
 from shared.errors import BucketUnavailableError, LedgerUnavailableError
 from tests.support.delivery import TABLE, Delivery, KilledError, envelope, kill, lose_answer, once, row
-from worker.chain import ChainId
+from worker.chain import ChainId, ClaimOwner
 from worker.delivery import ASIDE, Decision, State
 from worker.ledger import Claim
 from worker.message import Message
@@ -126,7 +126,7 @@ def test_an_envelope_that_the_stream_may_have_is_in_doubt(there: bool) -> None:
 def test_an_envelope_claimed_by_a_record_is_not_set_aside() -> None:
     """A put of the drainer landed after all, and the worker claimed it."""
     made = delivery()
-    made.ledger.claim({"r": Claim("events@1700000000#shardId-000000000000#00217", 0)}, 60)
+    made.ledger.claim({"r": Claim(ClaimOwner.parse("events@1700000000#shardId-000000000000#00217"), 0)}, 60)
 
     assert not set_aside(made)
     assert ({}, [], []) == (made.aside(), made.objects(), made.spans())
