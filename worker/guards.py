@@ -1,7 +1,7 @@
 """Guards: steps of the delivery protocol that fault injection can switch off one by one.
 
 Classes with a guard take the set of guards to leave out as a constructor argument. In production this set is empty. Each value
-says what the guard ensures; `make chaos-selfcheck` shows what breaks without it.
+says what the guard ensures; `make chaos-selfcheck` and `make chaos-exhaustive` show what breaks without it.
 """
 
 from collections.abc import Set as AbstractSet
