@@ -1,21 +1,19 @@
 """Measures the CPU of each part of a pixel request in the ingest, alone in this process."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 from benchmarks import services
 from benchmarks.measure import cpu_seconds
-from ingest.app import Ingest
+from doubles.background import at_once, never
+from ingest.app import Ingest, IngestEffects
 from ingest.aws_client import KinesisClient, ca_bundle_from
-from ingest.keyring import Keyring
-from ingest.overflow import Overflow
-from ingest.policy import PolicyReader
 from ingest.request import parse_query
 from ingest.signature import Credentials, Signer
-from ingest.stream import CLIENT_OPTIONS, Stream
+from ingest.stream import CLIENT_OPTIONS
 from shared.clock import SystemClock
 from shared.settings import IngestSettings
 from shared.telemetry import NAMESPACE, SERVICE, NullTelemetry, PowertoolsTelemetry
@@ -98,19 +96,15 @@ def parts(event: dict[str, Any]) -> dict[str, float]:
 
 
 def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
-    silent, free = _Silent(), _Immediate(planned)
-    settings = IngestSettings("events", "", "keys", "aside", "")
-    keys = Keyring(free, "keys", clock, silent)
-    queue = Overflow(lambda: None, "", "", clock, silent)
-    puts = Stream(free, "events", queue, clock=clock, entropy=os.urandom, telemetry=silent)
-    policies = PolicyReader(free, "", clock, silent, _at_once if planned else _never)
-    return Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=silent)
-
-
-def _at_once(job: Callable[[], None]) -> Callable[[float], None]:
-    job()
-    return lambda _seconds: None
-
-
-def _never(_job: Callable[[], None]) -> Callable[[float], None]:
-    return lambda _seconds: None
+    free = _Immediate(planned)
+    effects = IngestEffects(
+        kinesis=free,
+        sqs=lambda: None,
+        secrets=free,
+        s3=free,
+        clock=clock,
+        entropy=os.urandom,
+        telemetry=_Silent(),
+        start=at_once if planned else never,
+    )
+    return Ingest(IngestSettings("events", "", "keys", "aside", ""), effects)

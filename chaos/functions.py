@@ -24,11 +24,8 @@ from chaos.world import (
     WRITE_KEY_SECRET,
     World,
 )
-from ingest.app import Ingest
-from ingest.keyring import Keyring
-from ingest.overflow import Overflow
-from ingest.policy import PolicyReader
-from ingest.stream import Stream
+from doubles.background import at_once
+from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
 from worker.app import redrive_with
@@ -164,8 +161,7 @@ class Functions:
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
         """Return the ingest of a new sandbox."""
-        world, entropy = self.world, self.world.entropy()
-        clock, telemetry = SandboxClock(world.effects), _Telemetry(world)
+        world, access = self.world, Access(INGEST, self.world.effects)
         settings = IngestSettings(
             stream_name=STREAM,
             overflow_queue_url=world.queue_url,
@@ -173,30 +169,16 @@ class Functions:
             write_key_secret=WRITE_KEY_SECRET,
             aside_bucket=BUCKET,
         )
-        access = Access(INGEST, world.effects)
-        secrets, sqs = access.client("secretsmanager", world.secrets), access.client("sqs", world.sqs)
-        keyring = Keyring(secrets, settings.write_key_secret, clock, telemetry)
-        overflow = Overflow(
-            lambda: sqs, settings.overflow_queue_url, settings.overflow_notices_url, clock, telemetry
+        effects = IngestEffects(
+            kinesis=access.client("kinesis", self._kinesis),
+            sqs=lambda: access.client("sqs", world.sqs),
+            secrets=access.client("secretsmanager", world.secrets),
+            s3=access.client("s3", world.s3),
+            clock=SandboxClock(world.effects),
+            entropy=world.entropy(),
+            telemetry=_Telemetry(world),
+            start=at_once,  # a simulated sandbox is a single process
         )
-        stream = Stream(
-            access.client("kinesis", self._kinesis),
-            settings.stream_name,
-            overflow,
-            clock=clock,
-            entropy=entropy,
-            telemetry=telemetry,
-        )
-        reader: type[PolicyReader] = self._weakness.replaced(world).get(PolicyReader, PolicyReader)
-        policies = reader(access.client("s3", world.s3), BUCKET, clock, telemetry, _at_once)
-        ingest = Ingest(
-            settings, keyring, stream, policies, clock=clock, entropy=entropy, telemetry=telemetry
-        )
+        ingest = Ingest(settings, effects, self._weakness.replaced(world))
         judge = next(self._judges)
         return lambda event, context: ingest(event, context) | {"judge": judge}
-
-
-def _at_once(job: Callable[[], None]) -> Callable[[float], None]:
-    """Run a background job immediately: in the simulation, a sandbox is a single process."""
-    job()
-    return lambda _seconds: None

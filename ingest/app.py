@@ -6,6 +6,7 @@
 import os
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from ingest import (
@@ -143,47 +144,82 @@ def _fits(name: str, part: str) -> bool:
     return bool(part) if name == "{table}" else name == part
 
 
+class IngestEffects(NamedTuple):
+    """Everything outside of the function that it uses.
+
+    Attributes:
+        kinesis: a client that must not retry, because a repeated put could be on the stream twice.
+        sqs: returns the overflow queue's client; called on first use, because most function instances never need it.
+        start: starts a read of the edge policy.
+    """
+
+    kinesis: KinesisClient
+    sqs: Callable[[], SqsClient]
+    secrets: SecretsManagerClient
+    s3: S3Client
+    clock: Clock
+    entropy: Callable[[int], bytes]
+    telemetry: Telemetry
+    start: policy.Start
+
+
 class Ingest:
-    """Answers requests.
+    """Answers requests. It is also the composition root: it builds every part once, from settings and effects.
+
+    Lambda passes in AWS; tests, fault injection and benchmarks pass in their own.
 
     Args:
         settings: this stack's settings.
-        keys: verifies write keys.
-        puts: stores envelopes.
+        effects: what the parts use.
+        replaced: by class, the class that fault injection builds in its place.
+
+    Attributes:
+        keyring: verifies write keys.
         policies: reads the edge policy.
-        clock: timestamps requests.
-        entropy: returns n random bytes, for ids.
-        telemetry: counts and logs.
+        stream: stores envelopes.
     """
 
     def __init__(
         self,
         settings: IngestSettings,
-        keys: Keyring,
-        puts: Stream,
-        policies: PolicyReader,
-        *,
-        clock: Clock,
-        entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
+        effects: IngestEffects,
+        replaced: Mapping[Any, Any] = MappingProxyType({}),
     ) -> None:
-        self._clock = clock
+        self._clock = clock = effects.clock
+        self._telemetry = telemetry = effects.telemetry
+
+        def make[T](kind: type[T]) -> type[T]:
+            found: type[T] = replaced.get(kind, kind)
+            return found
+
+        self.keyring = make(Keyring)(effects.secrets, settings.write_key_secret, clock, telemetry)
+        self.policies = make(PolicyReader)(effects.s3, settings.aside_bucket, clock, telemetry, effects.start)
+        queue = make(Overflow)(
+            effects.sqs, settings.overflow_queue_url, settings.overflow_notices_url, clock, telemetry
+        )
+        self.stream = make(Stream)(
+            effects.kinesis,
+            settings.stream_name,
+            queue,
+            clock=clock,
+            entropy=effects.entropy,
+            telemetry=telemetry,
+        )
         self._cors = Cors(settings.allowed_origins)
         self._proxies = (
-            Proxies(settings.trusted_proxies, keys.proxy_secret) if settings.trusted_proxies else None
+            Proxies(settings.trusted_proxies, self.keyring.proxy_secret) if settings.trusted_proxies else None
         )
         self._intake = Intake(
-            keys,
-            policies,
-            puts,
-            Privacy(settings, keys.hash_key),
+            self.keyring,
+            self.policies,
+            self.stream,
+            Privacy(settings, self.keyring.hash_key),
             rate=Rate(settings.key_events_per_second, clock),
             redirect_hosts=settings.redirect_hosts,
             clock=clock,
-            entropy=entropy,
+            entropy=effects.entropy,
             telemetry=telemetry,
         )
-        self._telemetry = telemetry
         self._paths = Paths(ROUTES)
 
     def __call__(self, event: Mapping[str, Any], _context: object) -> dict[str, Any]:
@@ -245,22 +281,20 @@ def build(environment: Mapping[str, str]) -> Handler:
         endpoint = aws_client.endpoint_of(kind, environment, region)
         return kind(endpoint, region, credentials, ca_bundle=ca_bundle, **options)
 
-    queue = Overflow(
-        partial(client, SqsClient, overflow.CLIENT_OPTIONS),
-        settings.overflow_queue_url,
-        settings.overflow_notices_url,
-        clock,
-        telemetry,
+    effects = IngestEffects(
+        kinesis=client(KinesisClient, stream.CLIENT_OPTIONS),
+        sqs=partial(client, SqsClient, overflow.CLIENT_OPTIONS),
+        secrets=client(SecretsManagerClient, keyring.CLIENT_OPTIONS),
+        s3=client(S3Client, policy.CLIENT_OPTIONS),
+        clock=clock,
+        entropy=os.urandom,
+        telemetry=telemetry,
+        start=policy.in_background,
     )
-    kinesis = client(KinesisClient, stream.CLIENT_OPTIONS)
-    secrets = client(SecretsManagerClient, keyring.CLIENT_OPTIONS)
-    keys = Keyring(secrets, settings.write_key_secret, clock, telemetry)
-    policies = PolicyReader(client(S3Client, policy.CLIENT_OPTIONS), settings.aside_bucket, clock, telemetry)
-    wait = policies.begin()  # while the secrets are read
-    keys.refresh()
+    ingest = Ingest(settings, effects)
+    wait = ingest.policies.begin()  # while the secrets are read
+    ingest.keyring.refresh()
     wait(policy.WAIT_SECONDS)
-    puts = Stream(kinesis, settings.stream_name, queue, clock=clock, entropy=os.urandom, telemetry=telemetry)
-    ingest = Ingest(settings, keys, puts, policies, clock=clock, entropy=os.urandom, telemetry=telemetry)
 
     def handler(event: Mapping[str, Any], context: object) -> dict[str, Any]:
         with telemetry.invocation(context):

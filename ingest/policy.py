@@ -68,7 +68,7 @@ class PolicyReader:
         bucket: str,
         clock: Clock,
         telemetry: Telemetry,
-        start: Start = in_background,
+        start: Start,
     ) -> None:
         self._client = client
         self._bucket = bucket

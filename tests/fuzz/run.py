@@ -7,16 +7,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from doubles.background import never
 from doubles.clock import ManualClock
-from ingest.app import Ingest
-from ingest.keyring import Keyring
-from ingest.overflow import Overflow
+from ingest.app import Ingest, IngestEffects
 from ingest.refusal import ANSWERS
-from ingest.stream import Stream
 from shared.settings import IngestSettings
 from tests.fuzz.inputs import Inputs
 from tests.support.dialects import accepted
-from tests.support.ingest import START, Answer, Secrets, no_policy
+from tests.support.ingest import START, Answer, Secrets
 from tests.support.telemetry import CollectedTelemetry
 
 SLOWEST_MS = 20.0
@@ -96,12 +94,17 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         ("https://www.shop.example",),
         redirect_hosts=("www.shop.example",),
     )
-    overflow = Overflow(lambda: sink, "queue", "notices", clock, telemetry)
-    stream = Stream(sink, "events", overflow, clock=clock, entropy=os.urandom, telemetry=telemetry)
-    keyring = Keyring(Secrets(), "keys", clock, telemetry)
-    ingest = Ingest(
-        settings, keyring, stream, no_policy(clock), clock=clock, entropy=os.urandom, telemetry=telemetry
+    effects = IngestEffects(
+        kinesis=sink,
+        sqs=lambda: sink,
+        secrets=Secrets(),
+        s3=None,
+        clock=clock,
+        entropy=os.urandom,
+        telemetry=telemetry,
+        start=never,
     )
+    ingest = Ingest(settings, effects)
     tenths: Counter[int] = Counter()  # tenths of a millisecond: a histogram does not grow with the run
     warm = 0.0
     for number in range(count):

@@ -12,14 +12,14 @@ from ingest.rate import Rate
 from ingest.refusal import Refused
 from ingest.request import Request
 from shared.settings import IngestSettings
-from tests.support.ingest import BUCKET, KEY, NOTICES_URL, QUEUE_URL, STREAM, Site, http_event, no_policy
+from tests.support.ingest import BUCKET, KEY, NOTICES_URL, QUEUE_URL, STREAM, Site, http_event
 
 
 def accept(site: Site, events: Sequence[Any], rewritten: list[Any]) -> EventOutcome:
     """Pass events to an intake as a dialect without its own checks does; `rewritten` collects those it rewrites."""
     intake = Intake(
         site.keyring,
-        no_policy(site.clock),
+        site.handler.policies,
         site.stream,
         Privacy(IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, ("*",)), lambda: None),
         rate=Rate(1000, site.clock),

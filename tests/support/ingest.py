@@ -3,25 +3,21 @@
 import base64
 import gzip
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgpack
 
+from doubles.background import at_once
 from doubles.clock import ManualClock
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.s3 import MemoryS3
-from ingest.app import Ingest
-from ingest.keyring import Keyring
-from ingest.overflow import Overflow
-from ingest.policy import PolicyReader
-from ingest.stream import Stream
+from ingest.app import Ingest, IngestEffects
 from local.functions import INGEST
 from local.resources import Resources
 from local.roles import role_of
 from shared import envelope, policy, write_key
-from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.policy import PolicyEntry
 from shared.settings import IngestSettings
@@ -113,18 +109,6 @@ class Secrets:
         return {"SecretString": self.text}
 
 
-def at_once(job: Callable[[], None]) -> Callable[[float], None]:
-    """Run a background job immediately."""
-    job()
-    return lambda _seconds: None
-
-
-def no_policy(clock: Clock) -> PolicyReader:
-    """Return a reader that has no edge policy and does not look for one."""
-    telemetry = CollectedTelemetry()
-    return PolicyReader(None, "", clock, telemetry, lambda _job: lambda _seconds: None)
-
-
 class Answer:
     """The function's response, decoded.
 
@@ -185,27 +169,23 @@ class Site:
         self.bucket.create_bucket(Bucket=BUCKET)
         self.s3 = Faults(self.bucket, self.clock)
         self.telemetry = CollectedTelemetry()
-        entropy = Entropy()
         role = role_of(INGEST, _RESOURCES)
         sqs = Authorized("sqs", self.sqs, role)
-        kinesis, secrets = (
-            Authorized("kinesis", self.kinesis, role),
-            Authorized("secretsmanager", self.secrets, role),
+        effects = IngestEffects(
+            kinesis=Authorized("kinesis", self.kinesis, role),
+            sqs=lambda: sqs,
+            secrets=Authorized("secretsmanager", self.secrets, role),
+            s3=Authorized("s3", self.s3, role),
+            clock=self.clock,
+            entropy=Entropy(),
+            telemetry=self.telemetry,
+            start=at_once,
         )
-        overflow = Overflow(lambda: sqs, QUEUE_URL, NOTICES_URL, self.clock, self.telemetry)
-        self.stream = Stream(
-            kinesis, STREAM, overflow, clock=self.clock, entropy=entropy, telemetry=self.telemetry
-        )
-        self.keyring = Keyring(secrets, "keys", self.clock, self.telemetry)
         self.handler = Ingest(
             IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, allowed_origins, **settings),
-            self.keyring,
-            self.stream,
-            PolicyReader(Authorized("s3", self.s3, role), BUCKET, self.clock, self.telemetry, at_once),
-            clock=self.clock,
-            entropy=entropy,
-            telemetry=self.telemetry,
+            effects,
         )
+        self.stream, self.keyring = self.handler.stream, self.handler.keyring
 
     def publish(self, **entries: PolicyEntry) -> None:
         """Publish an edge policy. The ingest reads it when its own is a minute old."""

@@ -8,17 +8,19 @@ from typing import Any
 import msgpack
 from botocore.exceptions import ClientError, ReadTimeoutError
 
+from doubles.background import never
 from doubles.clock import START, ManualClock
 from doubles.iam import Authorized
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from doubles.sqs import MemorySQS, QueueSource
-from ingest.overflow import Overflow
-from ingest.stream import Stream
+from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST
 from local.roles import role_of
 from shared.envelope import Envelope, TableRows
+from shared.settings import IngestSettings
 from tests.support import delivery
 from tests.support.delivery import Delivery
+from tests.support.ingest import Secrets
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
 
@@ -124,6 +126,7 @@ class Way:
     Attributes:
         delivery: stream, worker, redrive, ledger, bucket and Treasure Data.
         clock: a manual clock.
+        ingest: its requests' envelopes go to the stream or the queue.
         kinesis: the ingest's and the drainer's client; it can fail.
         sqs: the queue's client.
         queue_url: the overflow queue.
@@ -150,23 +153,25 @@ class Way:
         self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
         self._settled: dict[str, str] = {}  # by shard, the last record that was delivered to the worker
-        ingest = role_of(INGEST, delivery.RESOURCES)
-        sqs_of_ingest = Authorized("sqs", self.sqs, ingest)
-        self.stream = Stream(
-            Authorized("kinesis", self.kinesis, ingest),
-            STREAM,
-            Overflow(
-                lambda: sqs_of_ingest, self.queue_url, self.notices_url, self.clock, CollectedTelemetry()
-            ),
+        role = role_of(INGEST, delivery.RESOURCES)
+        effects = IngestEffects(
+            kinesis=Authorized("kinesis", self.kinesis, role),
+            sqs=lambda: Authorized("sqs", self.sqs, role),
+            secrets=Secrets(),
+            s3=None,
             clock=self.clock,
             entropy=os.urandom,
             telemetry=CollectedTelemetry(),
+            start=never,
+        )
+        self.ingest = Ingest(
+            IngestSettings(STREAM, self.queue_url, "keys", "aside", self.notices_url), effects
         )
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:
         """Put an envelope for each request id, as the ingest does. Return whether all are durable."""
         return all(
-            all(self.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
+            all(self.ingest.stream.put([an_envelope(name, at=self.clock.now(), rows=rows, claim=claim)], key))
             for name in request_ids
         )
 

@@ -1,7 +1,6 @@
 """Requests with a batch id that arrive more than once become one set of rows: from HTTP to Treasure Data."""
 
 import json
-import os
 from collections import Counter
 from typing import Any
 
@@ -9,13 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.app import Ingest
-from ingest.keyring import Keyring
-from shared.settings import IngestSettings
 from tests.support.delivery import SHARD
-from tests.support.ingest import KEY, Answer, Secrets, http_event, no_policy
-from tests.support.overflow import STREAM, Way, refusal, throttled, timeout
-from tests.support.telemetry import CollectedTelemetry
+from tests.support.ingest import KEY, Answer, http_event
+from tests.support.overflow import Way, refusal, throttled, timeout
 
 MINUTE = 60.0
 HOUR = 60 * MINUTE
@@ -36,15 +31,6 @@ class Sender:
         self.way = Way()
         self.events = events or [{"table": "pageviews", "event_id": f"e{number}"} for number in range(3)]
         self._sent = 0
-        self._ingest = Ingest(
-            IngestSettings(STREAM, self.way.queue_url, "keys", "aside", self.way.notices_url),
-            Keyring(Secrets(), "keys", self.way.clock, CollectedTelemetry()),
-            self.way.stream,
-            no_policy(self.way.clock),
-            clock=self.way.clock,
-            entropy=os.urandom,
-            telemetry=CollectedTelemetry(),
-        )
 
     def send(self, ip: str = "192.0.2.7", **said: Any) -> Answer:
         """Send the batch."""
@@ -53,7 +39,7 @@ class Sender:
         event["requestContext"]["http"]["sourceIp"] = ip
         self._sent += 1
         event["requestContext"]["requestId"] = f"request {self._sent}"
-        return Answer(self._ingest(event, None))
+        return Answer(self.way.ingest(event, None))
 
     def arrived(self) -> list[str]:
         """Run the drainer and the worker until nothing is left; return the ids of the rows in Treasure Data."""
