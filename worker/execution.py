@@ -141,10 +141,8 @@ class Execution:
 
     def _leaf(self, key: ChunkKey) -> Chunk:
         """Return a chunk's rows."""
-        source = key
-        while source not in self._sources:
-            source = source._replace(path=source.path[:-1])
-        return self._sources[source].leaf(key)
+        source = next(self._sources[one] for one in key.lineage() if one in self._sources)
+        return source.leaf(key)
 
     def _pending_uploads(self) -> list[Upload]:
         """Return uploads for the pending chunks; for those that must not be sent, note the outcome instead."""

@@ -123,11 +123,8 @@ class _Turn:
 
     def was_dead(self, key: ChunkKey) -> bool:
         """Return whether a chunk, or the chunk that it is a part of, was a dead letter when the turn began."""
-        return any(
-            entry.state is State.DEAD_LETTER and key == one._replace(path=key.path)
-            for one, entry in self.selected.items()
-            if key.path.startswith(one.path)
-        )
+        before = (self.selected[one] for one in key.lineage() if one in self.selected)
+        return any(entry.state is State.DEAD_LETTER for entry in before)
 
 
 class Redrive:
@@ -480,12 +477,10 @@ def _count(turn: _Turn, report: RedriveReport) -> None:
 def _outcomes(span: Span, key: ChunkKey, before: Entry) -> Iterator[tuple[State, int]]:
     """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
     for leaf in span.leaves(key):
-        within = leaf._replace(path=leaf.path.removeprefix(key.path)).within(before.rows)
-        joined = leaf
-        while joined.path and joined not in span.entries:
-            joined = joined._replace(path=joined.path[:-1])
+        joined = next((one for one in leaf.lineage() if one in span.entries), leaf.planned)
         entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split
-        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, len(within)
+        rows = len(leaf.within(before.rows, key))
+        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, rows
 
 
 def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:

@@ -71,5 +71,5 @@ class Selection:
             and self.table in (None, key.group.table if key.group.is_rejected else key.group.label)
             and self.reason in (None, entry.reason)
             and (self.since is None or entry.aside_at >= self.since * 1000)
-            and (self.chunk is None or self.chunk == key._replace(path=key.path[: len(self.chunk.path)]))
+            and self.chunk in (None, *key.lineage())
         )

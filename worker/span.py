@@ -146,10 +146,16 @@ class ChunkKey(NamedTuple):
             raise ValueError(f"{name!r} does not name a chunk")
         return cls(Group.parse(group), int(number), "".join(path))
 
-    def within(self, rows: int) -> range:
-        """Return the positions of its rows within its planned chunk, which has `rows` rows."""
+    def lineage(self) -> Iterator[Self]:
+        """Yield this chunk, the chunk that it is a half of, and so on up to the planned chunk."""
+        yield self
+        if self.path:
+            yield from self._replace(path=self.path[:-1]).lineage()
+
+    def within(self, rows: int, whole: "ChunkKey | None" = None) -> range:
+        """Return the positions of its rows within `whole`, a chunk of `rows` rows that it is a part of; by default, its planned chunk."""
         positions = range(rows)
-        for step in self.path:
+        for step in self.path.removeprefix("" if whole is None else whole.path):
             half = len(positions) // 2
             positions = positions[half:] if _HALVES[step] else positions[:half]
         return positions

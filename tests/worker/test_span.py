@@ -1,7 +1,7 @@
 """Spans: names of chunks, halves, entries, and the room that an item leaves."""
 
 from dataclasses import replace
-from itertools import count
+from itertools import count, pairwise
 from typing import get_args
 
 import pytest
@@ -165,6 +165,40 @@ def test_halves_hold_the_positions_of_the_whole_in_order(rows: int, depth: int) 
 def test_the_rows_of_a_half_are_stable(path: str, rows: int, positions: range) -> None:
     """A half in doubt must hold the same rows after a deploy."""
     assert list(positions) == list(KEY._replace(path=path).within(rows))
+
+
+@given(keys, st.integers(0, 300))
+def test_a_part_has_the_same_rows_within_every_chunk_of_its_lineage(one: ChunkKey, rows: int) -> None:
+    """Positions within a chunk lead to the same rows as those within its planned chunk."""
+    for whole in one.lineage():
+        all_rows = whole.within(rows)
+        assert list(one.within(rows)) == [all_rows[n] for n in one.within(len(all_rows), whole)]
+
+
+@pytest.mark.parametrize(
+    ("whole", "positions"),
+    [
+        (None, range(4, 6)),
+        (KEY, range(4, 6)),
+        (HALVES[1], range(4)),
+        (HALVES[1].halves[0], range(8)),
+    ],
+)
+def test_the_rows_of_a_part_are_counted_within_any_chunk_that_it_is_a_part_of(
+    whole: ChunkKey | None, positions: range
+) -> None:
+    """By default that is the planned chunk. Here the chunk has eight rows."""
+    assert positions == HALVES[1].halves[0].within(8, whole)
+
+
+@pytest.mark.parametrize("path", ["", "0", "1", "10", "1101"])
+def test_a_lineage_leads_from_a_part_to_its_planned_chunk(path: str) -> None:
+    """Each chunk in it is a half of the next one."""
+    lineage = list(KEY._replace(path=path).lineage())
+
+    assert [path[:length] for length in reversed(range(len(path) + 1))] == [one.path for one in lineage]
+    assert {KEY} == {one.planned for one in lineage}
+    assert all(one in above.halves for one, above in pairwise(lineage))
 
 
 @given(keys)
