@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ops.tail import Seen, Wanted, common_of, rejected, unpacked
 from shared.clock import Clock
+from shared.envelope import request_of
 from shared.errors import NoSuchRecordError
 from worker.archive import Archive
 from worker.chain import NO_STREAM, ChainId
@@ -59,7 +60,7 @@ class EventQuery(Wanted):
 
     def has_request(self, request_id: str) -> bool:
         """Return whether the query names a request."""
-        return request_id in self.ids or request_id.partition("#")[0] in self.ids
+        return request_id in self.ids or request_of(request_id) in self.ids
 
     def may_be_in(self, rows: bytes) -> bool:
         """Return whether rows may contain one of the event ids, without decoding them."""
@@ -74,7 +75,7 @@ class EventQuery(Wanted):
 
 def _moment(name: str) -> float | None:
     try:
-        value = UUID(name.partition("#")[0])
+        value = UUID(request_of(name))
     except ValueError:
         return None
     return (value.int >> 80) / 1000 if value.version == 7 else None

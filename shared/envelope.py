@@ -32,6 +32,8 @@ CODE = re.compile("[a-z0-9_]{1,64}")
 ROOM = MAX_ENVELOPE_BYTES - 512
 """Bytes available for rows and table names; the other members need less than the rest."""
 
+_PART = "#"  # separates the request's id from the number of its envelope
+
 
 class TableRows(NamedTuple):
     """Rows of one table: their MessagePack maps, concatenated."""
@@ -137,7 +139,7 @@ def divide(
 ) -> Iterator[Envelope]:
     """Split the rows of one request, given as `(table, row)`, into envelopes of at most MAX_ENVELOPE_BYTES.
 
-    Rows keep their order. From the second envelope on, `#1`, `#2` … is appended to the request id.
+    Rows keep their order. From the second envelope on, `#1`, `#2` … is appended to the request id; `request_of` removes it.
     """
     number, size, name = 0, 0, request_id
     tables: dict[str, list[bytes]] = {}
@@ -146,12 +148,17 @@ def divide(
         if tables and size + cost > ROOM:
             yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
             number, size, tables = number + 1, 0, {}
-            name = f"{request_id}#{number}"
+            name = f"{request_id}{_PART}{number}"
             cost = len(row) + len(table) + 16
         tables.setdefault(table, []).append(row)
         size += cost
     if tables:
         yield Envelope(account, key_id, received_at, name, 0, _joined(tables))
+
+
+def request_of(request_id: str) -> str:
+    """Return the id of the whole request, given the request id of any of its envelopes."""
+    return request_id.partition(_PART)[0]
 
 
 def gather(

@@ -175,6 +175,7 @@ def test_dividing_keeps_rows_in_order_and_within_the_limit(made: list[tuple[str,
         tables = tuple(TableRows(name, len(rows), b"".join(rows)) for name, rows in by_table.items())
         name = f"r1#{number}" if number else "r1"
         assert Envelope("a" * 64, "k" * 16, 2**53, name, 0, tables) == item
+        assert "r1" == envelope.request_of(item.request_id)
         assert len(item.encode()) <= envelope.MAX_ENVELOPE_BYTES
     assert [] == rest
 
