@@ -155,7 +155,7 @@ class ChunkKey(NamedTuple):
     def within(self, rows: int, whole: "ChunkKey | None" = None) -> range:
         """Return the positions of its rows within `whole`, a chunk of `rows` rows that it is a part of; by default, its planned chunk."""
         positions = range(rows)
-        for step in self.path.removeprefix("" if whole is None else whole.path):
+        for step in self.path.removeprefix((whole or self.planned).path):
             half = len(positions) // 2
             positions = positions[half:] if _HALVES[step] else positions[:half]
         return positions
