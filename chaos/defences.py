@@ -30,12 +30,11 @@ from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.delivery import Event, Rules
+from worker.delivery import Event, Presence, Rules
 from worker.drain import Drain
 from worker.guards import Guard
 from worker.ledger import Claim, Ledger
 from worker.open_spans import OpenSpans
-from worker.question import Presence
 from worker.record import START, Record
 from worker.search import INACCURACY_SECONDS, Finding, Search, Sought, identity_of
 from worker.set_aside import SetAside, SetAsideStore

@@ -41,10 +41,9 @@ from shared.settings import WorkerSettings
 from shared.telemetry import NullTelemetry
 from worker.app import redrive_with
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, State
+from worker.delivery import ASIDE, Presence, State
 from worker.executor import InlineExecutor
 from worker.guards import NONE, Guard, Without
-from worker.question import Presence
 from worker.span import ChunkKey, Group, Owner
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.wiring import Effects, Wiring

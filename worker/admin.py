@@ -18,8 +18,8 @@ from shared.settings import WorkerSettings
 from worker import account_store
 from worker.chunk import compress
 from worker.deadline import Deadline
+from worker.delivery import Presence
 from worker.probe_rows import ProbeRows
-from worker.question import Presence
 from worker.treasure_data import Meaning, TreasureDataClient
 
 if TYPE_CHECKING:

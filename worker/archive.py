@@ -227,8 +227,8 @@ class Archiving:
             self.failure = self.executor.wait(max(0.0, self.deadline.at - clock.now()) + _WAIT_SECONDS)
         if self.failure == "":
             return True
-        too_old = clock.now() - self.delivery.rules.held_at_most_seconds
-        if min(record.arrived_at for record in self.work.records) >= too_old:
+        oldest = min(record.arrived_at for record in self.work.records)
+        if not self.delivery.rules.is_held_too_long(oldest, clock.now()):
             return False
         self.delivery.telemetry.error(
             "a span is settled without being archived, because S3 does not accept its records"

@@ -71,7 +71,7 @@ class Contiguity:
         """
         place = span.chain.name, span.after
         within = batch.within(span)
-        may_be_gone = within[0].arrived_at < self._clock.now() - self._rules.held_at_most_seconds
+        may_be_gone = self._rules.is_held_too_long(within[0].arrived_at, self._clock.now())
         if not span.digest or place in self._whole or may_be_gone:  # the rest of its span may have expired
             return
         given = [record.number for record in within]

@@ -117,6 +117,15 @@ class Happening:
     digest: str = ""
 
 
+class Presence(Enum):
+    """Whether Treasure Data has rows, as far as its answers show it."""
+
+    PRESENT = "it has them"
+    ABSENT = "it does not have them"
+    UNASKABLE = "the API key may not query, or no query can identify the rows"
+    UNDECIDED = "no answer settles it"
+
+
 class Condition(Enum):
     """A condition that must also hold for a transition."""
 
@@ -329,6 +338,26 @@ class Rules:
     def may_repeat(self, since: int, now: float) -> bool:
         """Return whether a chunk whose doubt began at `since` (UNIX milliseconds) may be sent again under its id now (UNIX seconds)."""
         return now - since / 1000 <= self.memory_seconds - LONGEST_INVOCATION_SECONDS
+
+    def is_held_too_long(self, arrived_at: float, now: float) -> bool:
+        """Return whether rows of a record that arrived at `arrived_at` may not be held any longer; both in UNIX seconds."""
+        return arrived_at < now - self.held_at_most_seconds
+
+    @staticmethod
+    def keeps_database(entry: Entry) -> bool:
+        """Return whether a chunk goes where it went before, whatever its account's database is today: it may be there already."""
+        return entry.since is not None
+
+    def after_query(self, presence: Presence) -> Event | None:
+        """Return the event that a query's result is for a chunk in doubt; None if it settles nothing."""
+        match presence:
+            case Presence.PRESENT:
+                return Event.ACCEPTED
+            case Presence.ABSENT:
+                return Event.ABSENT
+            case Presence.UNASKABLE if self.sends_unasked:
+                return Event.UNASKED
+        return None
 
     def askable_from(self, since: int) -> float:
         """Return the UNIX seconds from which a query shows whether Treasure Data has the rows of a doubt that began at `since` (UNIX milliseconds).

@@ -99,7 +99,7 @@ def plan(
     cut: Cut,
     *,
     limit: Number | None = None,
-    too_old: float = 0,
+    is_too_old: Callable[[float], bool] = lambda _: False,
     ignored: frozenset[Number] = frozenset(),
     excess: Excess | None = None,
 ) -> Plan:
@@ -110,7 +110,7 @@ def plan(
         answers: each account, or why it has none. A record of an account without an answer ends the stretch.
         cut: the limits of chunks.
         limit: sequence number before which the stretch must end.
-        too_old: UNIX seconds; records that arrived earlier no longer wait for their account.
+        is_too_old: returns whether records that arrived then (UNIX seconds) no longer wait for their account.
         ignored: records that do not count, because another copy does.
         excess: returns the tables that are too many; None for no limit.
     """
@@ -118,7 +118,7 @@ def plan(
     waits = {account for account, _, _ in senders} - answers.keys() - {NOBODY}
     stretch = records
     if waits or limit is not None:
-        stretch = _stretch(records, waits, limit, too_old)
+        stretch = _stretch(records, waits, limit, is_too_old)
     while True:
         if stretch is not records:
             senders = _senders(stretch)
@@ -284,12 +284,15 @@ def _senders(records: Iterable[Record]) -> Senders:
 
 
 def _stretch(
-    records: Sequence[Record], waits: Collection[str], limit: Number | None, too_old: float
+    records: Sequence[Record],
+    waits: Collection[str],
+    limit: Number | None,
+    is_too_old: Callable[[float], bool],
 ) -> Sequence[Record]:
     for index, record in enumerate(records):
         if limit is not None and record.number >= limit:
             return records[:index]
-        if record.account in waits and record.arrived_at >= too_old:
+        if record.account in waits and not is_too_old(record.arrived_at):
             return records[:index]
     return records
 

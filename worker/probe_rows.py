@@ -11,7 +11,7 @@ import msgpack
 
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.question import Presence
+from worker.delivery import Presence
 from worker.treasure_data import Meaning, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"

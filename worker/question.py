@@ -1,12 +1,12 @@
 """Queries Treasure Data to find out whether it has rows."""
 
 from collections.abc import Callable, Sequence
-from enum import Enum
 from typing import Any
 
 from shared.clock import Clock
 from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
+from worker.delivery import Presence
 
 DATABASES = ("database", "list")
 """The path of the list of databases."""
@@ -26,15 +26,6 @@ _JOB_MEMBERS = {  # required by Treasure Data's OpenAPI
 }
 _ENDED = ("success", "error", "killed")
 _ROWS = "DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
-
-
-class Presence(Enum):
-    """Whether Treasure Data has rows, as far as its answers show it."""
-
-    PRESENT = "it has them"
-    ABSENT = "it does not have them"
-    UNASKABLE = "the API key may not query, or no query can identify the rows"
-    UNDECIDED = "no answer settles it"
 
 
 class Question:

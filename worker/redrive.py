@@ -19,11 +19,10 @@ from worker.account_cache import AccountCache
 from worker.breaker import SLOW, Breakers
 from worker.chunk import Chunk, compress, sample
 from worker.deadline import Deadline
-from worker.delivery import TOO_LARGE, Action, Entry, Event, State, Step
+from worker.delivery import TOO_LARGE, Action, Entry, Event, Presence, State, Step
 from worker.execution import Delivery, Execution
 from worker.ledger import OpenBreaker, Place
 from worker.plan import obstacle_of
-from worker.question import Presence
 from worker.selection import SCHEDULED, Selection
 from worker.set_aside import SetAside
 from worker.span import ChunkKey, Database, Span, milliseconds
@@ -318,8 +317,8 @@ class Redrive:
         if key.group.code:
             return "", key.group.code
         planned = span.destination(key)
-        if entry.since is not None and isinstance(planned, Database):
-            return planned.name, ""  # in doubt: where it went before
+        if self._rules.keeps_database(entry) and isinstance(planned, Database):
+            return planned.name, ""
         account = self._accounts.resolve([key.account]).get(key.account)
         if isinstance(account, Account):
             return account.database, obstacle_of(account, key.group.owner.key_id)
@@ -327,17 +326,15 @@ class Redrive:
 
     def _ask(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Event | None:
         """Query Treasure Data for a chunk; return the event to apply, None if the answer settles nothing."""
-        presence = self._presence(run, chunk, database, entry)
-        if presence is Presence.UNASKABLE and self._rules.sends_unasked:
-            if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
-                with run.lock:  # our key has no access now: skip the database for the rest of the run
-                    run.databases[database].failures = _FAILURES
-                return None
-            # ask again: access may have been missing at the query, and restored before the import
-            presence = self._presence(run, chunk, database, entry)
-            if presence is Presence.UNASKABLE:
-                return Event.UNASKED
-        return {Presence.PRESENT: Event.ACCEPTED, Presence.ABSENT: Event.ABSENT}.get(presence)
+        event = self._rules.after_query(self._presence(run, chunk, database, entry))
+        if event is not Event.UNASKED:
+            return event
+        if not self._accepts_imports(database, chunk.key.group.table, run.deadline):
+            with run.lock:  # our key has no access now: skip the database for the rest of the run
+                run.databases[database].failures = _FAILURES
+            return None
+        # ask again: access may have been missing at the query, and restored before the import
+        return self._rules.after_query(self._presence(run, chunk, database, entry))
 
     def _presence(self, run: _Run, chunk: Chunk, database: str, entry: Entry) -> Presence:
         patience = run.deadline.within(LONGEST_QUERY_SECONDS)

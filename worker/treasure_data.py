@@ -20,7 +20,8 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.question import DATABASES, Presence, Question
+from worker.delivery import Presence
+from worker.question import DATABASES, Question
 from worker.secret import Secret
 
 CONNECT_SECONDS = 5.0

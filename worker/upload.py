@@ -513,13 +513,10 @@ class _Run:
 
     def _apply(self, lane: _Lane) -> None:
         """End every upload that waits in the lane with the lane's fate."""
-        fate, too_old = (
-            lane.fate or Event.UNANSWERED,
-            self._u.clock.now() - self._u.rules.held_at_most_seconds,
-        )
+        fate, now = lane.fate or Event.UNANSWERED, self._u.clock.now()
         while lane.waiting:
             upload = lane.waiting.popleft()
-            if fate is Event.UNANSWERED and upload.oldest < too_old:
+            if fate is Event.UNANSWERED and self._u.rules.is_held_too_long(upload.oldest, now):
                 self._end(upload, Event.HELD_TOO_LONG, "held_too_long")
             else:
                 self._end(upload, fate, lane.reason)

@@ -215,11 +215,11 @@ class Worker:
         if batch.terms.forced is not None:
             root, ignored = self._delivered_before(batch, records)
             records = [record for record in records if record.number <= root.last]
-        too_old = self._clock.now() - self._rules.held_at_most_seconds
+        too_old = partial(self._rules.is_held_too_long, now=self._clock.now())
         accounts = dict.fromkeys([record.account for record in records if record.account != NOBODY])
         answers = self._accounts.resolve(accounts)
         excess = self._tables.excess if root is None else None
-        make = partial(plan, answers=answers, cut=self._cut, limit=limit, too_old=too_old, excess=excess)
+        make = partial(plan, answers=answers, cut=self._cut, limit=limit, is_too_old=too_old, excess=excess)
         planned = make(records, ignored=ignored)
         if not planned.records:
             raise HeldError(HeldError.UNKNOWN_ACCOUNT)

@@ -26,6 +26,7 @@ from worker.delivery import (
     Entry,
     Event,
     Happening,
+    Presence,
     Rules,
     State,
     Step,
@@ -37,6 +38,7 @@ R = State.REJECTED
 OK, DROPPED, MISSING = State.DELIVERED, State.DROPPED, State.MISSING
 
 MEMORY, QUERY_DELAY, PARKED_MAX = 3600.0, 600.0, 14 * 86_400.0
+HELD_AT_MOST = 43_200.0
 REPEATABLE = MEMORY - LONGEST_INVOCATION_SECONDS
 SINCE, NOW, ASIDE_AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
 
@@ -46,7 +48,7 @@ def rules(**changes: Any) -> Rules:
     members = {
         "memory_seconds": MEMORY,
         "query_delay_seconds": QUERY_DELAY,
-        "held_at_most_seconds": 43_200.0,
+        "held_at_most_seconds": HELD_AT_MOST,
         "parked_max_seconds": PARKED_MAX,
         "retention_seconds": 86_400.0,
     }
@@ -635,6 +637,41 @@ def test_a_chunk_is_never_sent_under_an_id_that_may_be_forgotten(age: int, decis
 
     assert step != SEND or age <= REPEATABLE * 1000
     assert step != ASK or age > (MEMORY + QUERY_DELAY) * 1000
+
+
+@pytest.mark.parametrize(
+    ("age", "too_long"), [(HELD_AT_MOST, False), (HELD_AT_MOST + 0.001, True), (0.0, False)]
+)
+def test_rows_are_held_for_a_limited_time_after_their_record_arrived(age: float, too_long: bool) -> None:
+    """At the limit itself, they are still held."""
+    assert too_long == rules().is_held_too_long(SINCE / 1000, SINCE / 1000 + age)
+
+
+@pytest.mark.parametrize("state", [K, U, D])
+@pytest.mark.parametrize("since", [None, 0, SINCE])
+def test_only_a_chunk_with_a_doubt_keeps_its_database(state: State, since: int | None) -> None:
+    """Treasure Data may have its rows there. Without a doubt, it goes to its account's current database."""
+    assert (since is not None) == Rules.keeps_database(entry(state, since=since))
+
+
+@pytest.mark.parametrize(
+    ("presence", "unasked", "event"),
+    [
+        (Presence.PRESENT, True, Event.ACCEPTED),
+        (Presence.PRESENT, False, Event.ACCEPTED),
+        (Presence.ABSENT, True, Event.ABSENT),
+        (Presence.ABSENT, False, Event.ABSENT),
+        (Presence.UNASKABLE, True, Event.UNASKED),
+        (Presence.UNASKABLE, False, None),
+        (Presence.UNDECIDED, True, None),
+        (Presence.UNDECIDED, False, None),
+    ],
+)
+def test_a_query_s_result_decides_what_becomes_of_a_chunk_in_doubt(
+    presence: Presence, unasked: bool, event: Event | None
+) -> None:
+    """If Treasure Data cannot be queried, a setting decides whether the chunk is sent or kept for an operator."""
+    assert event is rules(sends_unasked=unasked).after_query(presence)
 
 
 # Guards, which fault injection switches off by name

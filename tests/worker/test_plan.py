@@ -99,11 +99,11 @@ def test_records_that_are_too_old_wait_for_no_answer() -> None:
     """Records that arrived before the limit are planned without a destination; one exactly at the limit waits."""
     data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "blog")))
     known = answers(shop=Account("s_db"))
-    planned = plan(data, known, UNCUT, too_old=STAMP + 3)
+    planned = plan(data, known, UNCUT, is_too_old=lambda at: at < STAMP + 3)
 
     assert data[:2] == list(planned.records)
     assert NotDeliverable("unresolved") == planned.destinations[BLOG]
-    assert data == list(plan(data, known, UNCUT, too_old=STAMP + 3.001).records)
+    assert data == list(plan(data, known, UNCUT, is_too_old=lambda at: at < STAMP + 3.001).records)
 
 
 def test_ignored_records_have_no_rows() -> None:

@@ -34,7 +34,7 @@ from tests.support.treasure_data import put, with_tables
 from worker.answer import TdAnswer
 from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.question import Presence
+from worker.delivery import Presence
 from worker.secret import Secret
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient, classify
 
