@@ -7,7 +7,6 @@ from typing import Any
 from doubles.iam import REGION
 from local.resources import CREDENTIALS, Resources
 from ops.template import sluice_template
-from shared.telemetry import SERVICE
 
 TEMPLATE = sluice_template()
 _LOCAL = {"Stage": "local", "Network": "external", "StreamMode": "PROVISIONED"}
@@ -33,13 +32,12 @@ class Function:
     memory: int
 
 
-def _read(name: str) -> Function:
-    properties, variables = TEMPLATE.properties(name), TEMPLATE.variables(name)
-    service = variables[SERVICE]
+def _read(name: str, service: str) -> Function:
+    properties = TEMPLATE.properties(name)
     return Function(name, properties["Handler"], service, properties["Timeout"], properties["MemorySize"])
 
 
-FUNCTIONS = {name: _read(name) for name in TEMPLATE.logical_ids("AWS::Serverless::Function")}
+FUNCTIONS = {name: _read(name, service) for name, service in TEMPLATE.services().items()}
 """Functions by logical id."""
 
 INGEST = FUNCTIONS["IngestFunction"]

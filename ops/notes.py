@@ -9,17 +9,9 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.stack import Stack
+from ops.template import sluice_template
 from shared.errors import error_code
 from worker.record import Number, number
-
-SERVICES = {
-    "IngestFunction": "ingest",
-    "WorkerFunction": "worker",
-    "RedriveFunction": "redrive",
-    "DrainFunction": "drain",
-    "ScaleFunction": "scale",
-}
-"""The functions whose logs are read, by the outputs that name them."""
 
 UPLOAD_FAILED = "an upload failed"
 """What the worker logs at the first failed upload, before it gives up."""
@@ -85,7 +77,7 @@ def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
 def _local(stack: Stack) -> _Lines:
     lines: list[tuple[str, str]] = []
     unreadable = []
-    for function, service in SERVICES.items():
+    for function, service in sluice_template().services().items():
         if function not in stack.outputs or stack.folder is None:
             continue
         try:
@@ -128,7 +120,8 @@ def _deployed(stack: Stack, since: float) -> _Lines:
 
 def _service(stack: Stack, log_stream: str) -> str:
     """Return the service that writes to a log stream: the stream's name contains the function's."""
-    names = (service for output, service in SERVICES.items() if stack.outputs.get(output, "?") in log_stream)
+    services = sluice_template().services()  # the outputs that name the functions are named like them
+    names = (service for output, service in services.items() if stack.outputs.get(output, "?") in log_stream)
     return next(names, "")
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from shared.errors import SluiceError
+from shared.telemetry import SERVICE
 
 _PLACEHOLDER = re.compile(r"\$\{([A-Za-z0-9:.]+)\}")
 _NO_VALUE = object()
@@ -115,6 +116,10 @@ class Template:
     def logical_ids(self, kind: str) -> list[str]:
         """Return the logical ids of the resources of a type, in the order of the template."""
         return [name for name, resource in self._resources.items() if resource["Type"] == kind]
+
+    def services(self) -> dict[str, str]:
+        """Return the functions' names in logs and metrics, by logical id."""
+        return {name: self.variables(name)[SERVICE] for name in self.logical_ids(_FUNCTION)}
 
     def properties(self, resource: str) -> dict[str, Any]:
         """Return the properties of a resource, unresolved."""

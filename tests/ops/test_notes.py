@@ -9,8 +9,9 @@ import boto3
 import pytest
 
 from doubles.clock import ManualClock
-from ops.notes import SERVICES, Note, troubles
+from ops.notes import Note, troubles
 from ops.stack import Stack
+from ops.template import sluice_template
 from tests.support.telemetry import Output
 
 REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}
@@ -25,9 +26,10 @@ def line(level: str, message: str, **fields: Any) -> str:
 
 def local(folder: Path, **logs: str) -> Stack:
     """Return a local stack with its logs in a folder. It has no scaler."""
-    for function in ("ingest", "worker", "redrive", "drain"):
-        (folder / f"{function}.log").write_text(logs.get(function, ""))
-    outputs = {name: name for name in SERVICES if name != "ScaleFunction"}
+    services = {name: one for name, one in sluice_template().services().items() if one != "scale"}
+    for service in services.values():
+        (folder / f"{service}.log").write_text(logs.get(service, ""))
+    outputs = {name: name for name in services}
     return Stack("local", outputs, boto3.Session(region_name="us-east-1"), functions={}, folder=folder)
 
 
@@ -94,3 +96,12 @@ def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
         Note("worker", "2026-11-24T10:42:00", "held"),
     ]
     assert ["drain: FileNotFoundError"] == unreadable
+
+
+def test_logs_of_every_function_of_the_template_are_read(tmp_path: Path) -> None:
+    """Only the scaler's is left out, which the local stack does not run."""
+    names = set(sluice_template().services().values()) - {"scale"}
+    notes, _ = troubles(local(tmp_path, **dict.fromkeys(names, line("WARNING", "slow"))), 3600)
+
+    assert {"ingest", "worker", "redrive", "drain", "admin"} == names
+    assert names == {note.function for note in notes}
