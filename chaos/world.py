@@ -169,9 +169,10 @@ class World:
         # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
-        self.notices_url = self.queue.create_queue(QueueName="overflow-notices", Attributes=NOTICES)[
-            "QueueUrl"
-        ]
+        self.notices_url = self.queue.create_queue(
+            QueueName="overflow-notices",
+            Attributes={"MessageRetentionPeriod": NOTICES["MessageRetentionPeriod"]},
+        )["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.lag_indexes(TABLE, setup.index_lag)

@@ -7,10 +7,10 @@ import json
 import os
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import takewhile
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, build_opener
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -29,6 +29,9 @@ from worker.ledger import Ledger
 from worker.record import START, Number, number
 from worker.selection import Selection
 from worker.shards import Position, Shards
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 _READ_SECONDS = 10.0
 _DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
@@ -152,7 +155,7 @@ class Observer:
             shard.waiting.popleft()
 
     def _queued(self) -> int:
-        names = (
+        names: Sequence[QueueAttributeNameType] = (
             "ApproximateNumberOfMessages",
             "ApproximateNumberOfMessagesDelayed",
             "ApproximateNumberOfMessagesNotVisible",
@@ -160,7 +163,7 @@ class Observer:
         answer = self._sqs.get_queue_attributes(
             QueueUrl=self._resources.queue_url, AttributeNames=list(names)
         )
-        return sum(int(answer["Attributes"].get(name, 0)) for name in names)
+        return sum(int(answer["Attributes"].get(name, "0")) for name in names)
 
     def _get(self, target: str) -> Any:
         with _DIRECT.open(f"{self._stack.addresses.treasure_data}{target}", timeout=_READ_SECONDS) as answer:

@@ -299,7 +299,7 @@ def _last(stack: LocalStack) -> str:
 def _read(stack: LocalStack, after: str) -> list[Any]:
     """Return the records after a sequence number, or all if it is empty."""
     kinesis = stack.resources.client("kinesis")
-    start = {"ShardIteratorType": "TRIM_HORIZON"}
+    start: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
     if after:
         start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
     iterator = kinesis.get_shard_iterator(StreamName=stack.resources.stream, ShardId=_SHARD, **start)

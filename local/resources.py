@@ -5,13 +5,18 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.session import Session
 
 from doubles.iam import REGION, arn
 from ops.template import sluice_template
+from shared.aws_clients import makes_client, method_makes_client
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
@@ -24,9 +29,15 @@ _CONFIG = Config(
 
 _TEMPLATE = sluice_template()
 _QUEUE, _LEDGER = _TEMPLATE.properties("OverflowQueue"), _TEMPLATE.properties("Ledger")
-QUEUE = {name: str(_QUEUE[name]) for name in ("DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod")}
+QUEUE: "Mapping[QueueAttributeNameType, str]" = {
+    "DelaySeconds": str(_QUEUE["DelaySeconds"]),
+    "VisibilityTimeout": str(_QUEUE["VisibilityTimeout"]),
+    "MessageRetentionPeriod": str(_QUEUE["MessageRetentionPeriod"]),
+}
 _NOTICES = _TEMPLATE.properties("OverflowNotices")
-NOTICES = {"MessageRetentionPeriod": str(_NOTICES["MessageRetentionPeriod"])}
+NOTICES: "Mapping[QueueAttributeNameType, str]" = {
+    "MessageRetentionPeriod": str(_NOTICES["MessageRetentionPeriod"]),
+}
 LEDGER: Mapping[str, Any] = {
     name: _LEDGER[name]
     for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
@@ -83,12 +94,14 @@ class Resources:
             "RedisUrlSecret.Id": self.redis_url_secret,
         }
 
-    def client(self, service: str) -> Any:
+    @method_makes_client
+    def client(self, service: str) -> BaseClient:
         """Return a boto3 client of an AWS service; threads may share it."""
         return client(service, self.endpoint)
 
 
-def client(service: str, endpoint: str) -> Any:
+@makes_client
+def client(service: str, endpoint: str) -> BaseClient:
     """Return a boto3 client of an AWS service at an endpoint; threads may share it."""
     return _session().create_client(
         service,
@@ -136,7 +149,7 @@ def create(
         resources.td_api_key_secret: td_api_key,
         resources.redis_url_secret: redis_url,
     }
-    if "SecretList" in (found := secrets.list_secrets()) and found["SecretList"]:
+    if secrets.list_secrets()["SecretList"]:
         secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
         return resources  # everything exists from an earlier run, because secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)

@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from operator import not_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import click
 import requests
+from botocore.client import BaseClient
 
 from ops import accounts
 from ops.certify_restore import Repairs
@@ -22,8 +23,12 @@ from ops.stack import Stack
 from ops.stream import Border, StreamReader
 from ops.td_query import TreasureDataQueries
 from shared import envelope, write_key
+from shared.aws_clients import method_makes_client
 from shared.clock import Clock
 from shared.errors import EnvelopeError
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
 
 TABLE = "sluice_certify"
 """The table that most rows go to."""
@@ -152,7 +157,8 @@ class DeployedStage:
         """Whether this is an emulator instead of AWS."""
         return bool(self._endpoint)
 
-    def client(self, service: str) -> Any:
+    @method_makes_client
+    def client(self, service: str) -> BaseClient:
         """Return a client of one of AWS's services."""
         return self.stack.client(service)
 
@@ -290,10 +296,11 @@ class DeployedStage:
         wait_until_updated(client, name, self.pace)
 
 
-def wait_until_updated(lambdas: Any, function: str, pace: Pace) -> None:
+def wait_until_updated(lambdas: "LambdaClient", function: str, pace: Pace) -> None:
     """Wait until a function's update has taken effect."""
     lambdas.get_waiter("function_updated_v2").wait(
-        FunctionName=function, WaiterConfig={"Delay": pace.deploy_poll}
+        FunctionName=function,
+        WaiterConfig={"Delay": pace.deploy_poll},  # type: ignore[typeddict-item]  # botocore accepts fractions
     )
 
 

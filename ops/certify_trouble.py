@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 from uuid import uuid4
 
 from ops import accounts
@@ -15,6 +15,9 @@ from ops.change_set import ChangeSet
 from ops.failure import Failure
 from ops.stack import Stack
 from shared.clock import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_elasticache import ElastiCacheClient
 
 _NOWHERE = "rediss://127.0.0.1:1"
 _GROUP_SECONDS = 300.0
@@ -74,7 +77,7 @@ def deployed_with(
         yield
 
 
-def wait_for_group(elasticache: Any, group: str, clock: Clock, pace: Pace) -> None:
+def wait_for_group(elasticache: "ElastiCacheClient", group: str, clock: Clock, pace: Pace) -> None:
     """Wait until a change of a user group has taken effect.
 
     Raises:

@@ -3,7 +3,6 @@
 import json
 import secrets
 from dataclasses import replace
-from typing import Any
 
 import click
 from botocore.exceptions import ClientError
@@ -225,7 +224,7 @@ def _next_id(signing: dict[str, str]) -> str:
 
 
 def _store(stack: Stack, members: dict[str, str]) -> None:
-    client: Any = stack.client("secretsmanager")
+    client = stack.client("secretsmanager")
     try:
         client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(members))
     except ClientError as error:

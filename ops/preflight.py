@@ -14,6 +14,7 @@ from typing import Any
 import boto3
 import click
 import requests
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -28,6 +29,7 @@ from ops.preflight_settings import build, parameters, region
 from ops.preflight_stack import credentials, names, stack
 from ops.preflight_survey import Deployment, Survey, World
 from ops.preflight_td import RealSite, treasure_data
+from shared.aws_clients import makes_client
 
 _LOOKS = (stack, rights, names, concurrency, stream, quotas, network, domain, sdk, topic, secrets)
 
@@ -142,8 +144,10 @@ def command(
     plan = Deployment(plan.stack, session.region_name, plan.given, plan.build)
     config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
 
-    def client(service: str, where: str) -> Any:
-        return session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # not a literal
+    @makes_client
+    def client(service: str, where: str) -> BaseClient:
+        made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+        return made
 
     world = World(client, session.get_available_regions, _lookup, RealSite)
     found = []

@@ -1,10 +1,13 @@
 """Checks of the custom domain and the SDK's domain: their names and certificates."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops.check_result import CheckResult, fault, ok, unknown, warning
 from ops.preflight_survey import Survey, described
+
+if TYPE_CHECKING:
+    from mypy_boto3_route53 import Route53Client
 
 _AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
 
@@ -62,7 +65,7 @@ def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
             return
 
 
-def _record(survey: Survey, route53: Any, zone_id: str, domain: str) -> Iterator[CheckResult]:
+def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str) -> Iterator[CheckResult]:
     answer = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=domain, MaxItems="10")
     taken = [
         one["Type"]

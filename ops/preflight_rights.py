@@ -1,11 +1,14 @@
 """Checks of the deployer's permissions, by IAM and the organization's policies."""
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING
 
 from ops import deployer
 from ops.check_result import CheckResult, fault, ok, warning
 from ops.preflight_survey import Survey
+
+if TYPE_CHECKING:
+    from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
 
 def rights(survey: Survey) -> Iterator[CheckResult]:
@@ -54,10 +57,10 @@ def _about_cache(survey: Survey, actions: Mapping[str, None]) -> str:
     return ", perhaps because the cache has a public endpoint" if is_public else ""
 
 
-def _context(survey: Survey) -> list[dict[str, Any]]:
+def _context(survey: Survey) -> "list[ContextEntryTypeDef]":
     """Return values of condition keys that policies may use."""
     kind = _connection_type(survey)
-    entry = {
+    entry: ContextEntryTypeDef = {
         "ContextKeyName": "elasticache:ConnectionType",
         "ContextKeyValues": [kind],
         "ContextKeyType": "string",

@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from botocore.client import BaseClient
+
 from ops.check_result import CheckResult, fault, ok
 from ops.preflight_survey import Survey
 
@@ -69,7 +71,10 @@ def names(survey: Survey) -> Iterator[CheckResult]:
     """Check that names which the stack chooses itself, not CloudFormation, are free."""
     if survey.is_there():
         return
-    cache, own = survey.client("elasticache"), survey.values | {"AWS::StackName": survey.plan.stack}
+    cache: BaseClient = survey.client(
+        "elasticache"
+    )  # without the types of its operations, which come from a table
+    own = survey.values | {"AWS::StackName": survey.plan.stack}
     for kind, operation, answer, key in (
         ("ServerlessCache", "describe_serverless_caches", "ServerlessCaches", "ServerlessCacheName"),
         ("User", "describe_users", "Users", "UserId"),

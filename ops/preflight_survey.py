@@ -3,11 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
+from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from ops.template import sluice_template
+from shared.aws_clients import MakesClient, method_makes_client
 
 _ABSENT = {
     *("NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
@@ -59,7 +61,7 @@ class World:
         site: returns Treasure Data, given the endpoint for imports, the endpoint for everything else, and a key.
     """
 
-    client: Callable[[str, str], Any]
+    client: MakesClient[[str]]
     regions: Callable[[str], list[str]]
     lookup: Callable[[str, str], list[str] | None]
     site: Callable[[str, str, str], Site]
@@ -92,7 +94,8 @@ class Survey:
         self.types = self.template.resources(self.values)
         self.account = ""
 
-    def client(self, service: str, region: str = "") -> Any:
+    @method_makes_client
+    def client(self, service: str, region: str = "") -> BaseClient:
         """Return a boto3 client of a service, in the deployment's region unless another one is given."""
         return self.world.client(service, region or self.plan.region)
 
@@ -102,10 +105,10 @@ class Survey:
         return found is not None and found["Stacks"][0]["StackStatus"] != "REVIEW_IN_PROGRESS"
 
 
-def described(describe: Callable[..., Any], **arguments: str) -> Any:
+def described[**P, Found](describe: Callable[P, Found], *args: P.args, **arguments: P.kwargs) -> Found | None:
     """Return the result of a describe call; None if AWS answers that the resource does not exist."""
     try:
-        return describe(**arguments)
+        return describe(*args, **arguments)
     except ClientError as error:
         if error.response["Error"]["Code"] in _ABSENT:
             return None

@@ -10,11 +10,13 @@ from typing import Any, cast
 
 import boto3
 import click
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
 from ops.history import StreamHistory
+from shared.aws_clients import method_makes_client
 from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry
 from worker.archive import Archive
@@ -66,14 +68,16 @@ class Stack:
             return "--local"
         return f"--stack {self.name} --region {self.session.region_name}"
 
-    def client(self, service: str, read_timeout: float = 60) -> Any:
+    @method_makes_client
+    def client(self, service: str, read_timeout: float = 60) -> BaseClient:
         """Return a boto3 client of a service. `read_timeout` is in seconds."""
         config = Config(
             connect_timeout=5,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": 3},
         )
-        return self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # not a literal
+        made: BaseClient = self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+        return made
 
     def ledger(self) -> Ledger:
         """Return the ledger."""

@@ -308,7 +308,7 @@ class Tail:
         if stack.folder is not None:
             log = LocalLog(stack.folder / "ingest.log", clock, since)
         elif "IngestFunction" in stack.outputs:
-            logs, functions = (stack.client(name, read_timeout=5) for name in ("logs", "lambda"))
+            logs, functions = stack.client("logs", read_timeout=5), stack.client("lambda", read_timeout=5)
             log = CloudWatchLog(logs, functions, stack.outputs["IngestFunction"], clock, since)
         return cls(shards, clock, since=since, wanted=wanted, scrubs=scrubs, log=log)
 

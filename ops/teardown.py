@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
@@ -10,6 +10,10 @@ from ops.certify_report import StepReport, StepVerdict
 from ops.failure import FORESEEN, Failure, explained
 from ops.stack import Stack
 from shared.clock import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _PATIENCE_SECONDS = 3600.0
 _GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "does not exist", "UserNotFound", "404")
@@ -173,7 +177,7 @@ class Teardown:
         cloudformation = self._stack.client("cloudformation")
         cloudformation.delete_stack(StackName=self._stack.name)
         attempts = int(_PATIENCE_SECONDS / max(self._poll_seconds, 1))
-        pace = {"Delay": max(1, int(self._poll_seconds)), "MaxAttempts": attempts}
+        pace: WaiterConfigTypeDef = {"Delay": max(1, int(self._poll_seconds)), "MaxAttempts": attempts}
         try:
             cloudformation.get_waiter("stack_delete_complete").wait(
                 StackName=self._stack.name, WaiterConfig=pace
@@ -191,7 +195,9 @@ class Teardown:
         s3 = self._stack.client("s3")
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects = [{"Key": one["Key"], "VersionId": one["VersionId"]} for one in found]
+            objects: list[ObjectIdentifierTypeDef] = [
+                {"Key": one["Key"], "VersionId": one["VersionId"]} for one in found
+            ]
             if objects:
                 answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
                 if errors := answer.get("Errors"):

@@ -9,15 +9,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import requests
 from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
+from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
 
 from shared.accounts import AccountKeys
+from shared.aws_clients import makes_client
 from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
 from shared.settings import WorkerSettings
@@ -239,14 +241,14 @@ class Wiring:
 class _OnFirstUse:
     """A client that is created when it is first used."""
 
-    def __init__(self, create: Callable[[], Any]) -> None:
+    def __init__(self, create: Callable[[], BaseClient]) -> None:
         self._create = create
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)
 
     @cached_property
-    def _client(self) -> Any:
+    def _client(self) -> BaseClient:
         return self._create()
 
 
@@ -274,10 +276,11 @@ AWSHTTPConnection.response_class = bounded_http.BoundedResponse  # type: ignore[
 AWSHTTPSConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]
 
 
-def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> Any:
+@makes_client
+def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds: float = 5) -> BaseClient:
     """Return a boto3 client whose calls succeed or fail within a few seconds."""
 
-    def create() -> Any:
+    def create() -> BaseClient:
         config = Config(
             connect_timeout=1,
             read_timeout=read_seconds,
@@ -285,9 +288,10 @@ def _aws(service: str, settings: WorkerSettings, attempts: int = 2, read_seconds
             max_pool_connections=settings.upload_threads,
             retries={"mode": "standard", "total_max_attempts": attempts},
         )
-        return boto3.client(service, config=config)  # type: ignore[call-overload]  # service is not a literal
+        made: BaseClient = boto3.client(service, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+        return made
 
-    return _OnFirstUse(create)
+    return cast("BaseClient", _OnFirstUse(create))
 
 
 def _redis(
