@@ -146,8 +146,8 @@ def _changes(request: Request, reply: Response) -> bool:
     return reply.status < 400 and not is_read
 
 
-def _json_reply(client: Any, operation: str, request: Mapping[str, Any]) -> Response:
-    method = getattr(client, _WORDS.sub("_", operation).lower(), None)
+def _json_reply(double: Any, operation: str, request: Mapping[str, Any]) -> Response:
+    method = getattr(double, _WORDS.sub("_", operation).lower(), None)
     if method is None:
         return _refusal(400, "UnknownOperationException", f"the double does not know {operation}")
     try:

@@ -2,6 +2,7 @@
 
 import ast
 import graphlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,17 +51,31 @@ MODULES = {
 }
 NAMED_TUPLE = {"_replace", "_asdict", "_make", "_fields"}
 AWS = {
+    "acm",
+    "apigatewayv2",
+    "aws",
     "client",
     "cloudformation",
+    "cloudfront",
     "cloudwatch",
+    "codedeploy",
     "dynamodb",
+    "ec2",
+    "elasticache",
     "functions",
+    "iam",
     "kinesis",
+    "lambdas",
     "logs",
+    "quotas",
+    "route53",
     "s3",
     "secrets",
+    "sns",
     "sqs",
+    "sts",
 }
+"""Names of AWS clients, and of what returns one."""
 
 
 def imported_modules(tree: ast.Module) -> set[str]:
@@ -121,17 +136,56 @@ def is_self(node: ast.expr) -> bool:
 
 
 def test_aws_clients_have_types() -> None:
-    """A parameter that is an AWS client has the client's type."""
+    """Parameters, results and variables that are an AWS client have the client's type.
+
+    `chaos` is exempt: its clients are stand-ins that have only the operations that the product calls.
+    """
     found = [
-        f"{name}: {argument.arg}"
-        for name, tree in MODULES.items()
-        if not name.startswith("local")
-        for node in ast.walk(tree)
-        if isinstance(node, ast.FunctionDef)
-        for argument in (*node.args.args, *node.args.kwonlyargs)
-        if argument.arg in AWS
-        and isinstance(argument.annotation, ast.Name)
-        and argument.annotation.id == "Any"
+        f"{module}: {name}: {ast.unparse(annotation)}"
+        for module, tree in MODULES.items()
+        for name, annotation in annotations(tree)
+        if name.strip("_") in AWS and is_any(annotation)
     ]
 
     assert [] == found
+
+
+def annotations(tree: ast.Module) -> Iterator[tuple[str, ast.expr]]:
+    """Yield the names of a module's parameters, functions and variables, with the types that they are annotated with."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg) and node.annotation:
+            yield node.arg, node.annotation
+        elif isinstance(node, ast.FunctionDef) and node.returns:
+            yield node.name, node.returns
+        elif isinstance(node, ast.AnnAssign):
+            yield ast.unparse(node.target).rpartition(".")[2], node.annotation
+
+
+def is_any(annotation: ast.expr) -> bool:
+    """Return whether an annotation is Any, an optional Any, or a callable that returns Any."""
+    match annotation:
+        case ast.Constant(value=str(text)):
+            return is_any(ast.parse(text, mode="eval").body)
+        case ast.Subscript(value=ast.Name(id="Callable"), slice=ast.Tuple(elts=[_, result])):
+            return is_any(result)
+        case ast.BinOp(left=left, right=right):
+            return is_any(left) or is_any(right)
+    return isinstance(annotation, ast.Name) and annotation.id == "Any"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "def use(s3: Any): pass",
+        "def client(service: str) -> Any: pass",
+        "def _aws(service: str) -> 'Any': pass",
+        "client: Any = stack.client('s3')",
+        "self._sqs: Any | None = None",
+        "client: Callable[[str, str], Any]",
+    ],
+)
+def test_untyped_clients_are_found(code: str) -> None:
+    """The rule sees a client without a type wherever it can be."""
+    assert [True] == [
+        is_any(annotation) for name, annotation in annotations(ast.parse(code)) if name.strip("_") in AWS
+    ]
