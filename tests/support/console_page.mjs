@@ -51,9 +51,10 @@ async function drop(page) {
   await focus();
   await press('Enter');
   await page.keyboard.type('drop');
+  const answered = page.waitForResponse((answer) => new URL(answer.url()).pathname === '/drop');
   await press('Enter');
   const confirmed = !(await isOpen());
-  await new Promise((done) => setTimeout(done, 300));
+  await answered;
   return { opened, guarded, escaped, confirmed, violations };
 }
 
