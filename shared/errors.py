@@ -22,6 +22,7 @@
             TooDeepError
             InvalidReplayError
             InvalidObjectError
+                ObjectGoneError
 
 Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
@@ -76,10 +77,10 @@ class HeldError(SluiceError):
     `sluice status` explains the messages that equal, or begin with, one of these constants.
     """
 
-    CHUNKS_PENDING = "chunks are pending: "
     NO_TIME = "the time is up"
-    NOT_ARCHIVED = "the archive does not take the records"
-    UNKNOWN_ACCOUNT = "Redis does not say where an account's rows go"
+    UNDECIDED_COPY = "the ledger does not say which copy of an envelope counts"
+    UNREADABLE_INDEX = "the index of a span cannot be read"
+    DELETED_STREAM = "the records come from a stream that was deleted"
 
 
 class UnforeseenError(SluiceError):
@@ -87,7 +88,7 @@ class UnforeseenError(SluiceError):
 
 
 class EditRefusedError(SluiceError):
-    """A set-aside chunk cannot be edited this way; the message says why."""
+    """A chunk cannot be edited this way; the message says why."""
 
 
 class SettingsError(SluiceError):
@@ -131,4 +132,8 @@ class InvalidReplayError(InvalidError):
 
 
 class InvalidObjectError(InvalidError):
-    """An object in the bucket is not a set-aside chunk, or its content has changed."""
+    """An object in the bucket does not hold what was written."""
+
+
+class ObjectGoneError(InvalidObjectError):
+    """The object has been deleted, or the part of it that is asked for."""

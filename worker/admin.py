@@ -16,9 +16,9 @@ from shared.clock import Clock
 from shared.errors import InvalidAccountError, SecretUnavailableError, UnavailableError
 from shared.settings import WorkerSettings
 from worker import account_store
-from worker.chunk import compress
+from worker.rows import compress
 from worker.deadline import Deadline
-from worker.delivery import Presence
+from worker.states import Presence
 from worker.probe_rows import ProbeRows
 from worker.treasure_data import Meaning, TreasureDataClient
 

@@ -1,7 +1,8 @@
-"""The S3 bucket of set-aside chunks and the archive. Objects are written once and never change."""
+"""The S3 bucket of span objects and rejected events. Objects are written once and never change."""
 
-from collections.abc import Iterator, Mapping
-from hashlib import md5
+from base64 import b64encode
+from collections.abc import Iterator
+from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -12,7 +13,6 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _GONE = ("NoSuchKey", "404")
-_EXISTS = "PreconditionFailed"
 
 
 class Bucket:
@@ -22,33 +22,28 @@ class Bucket:
         self._s3 = s3
         self._name = name
 
-    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:
-        """Write an object. With `is_new`, return False if S3 says that an object of this name exists.
+    def put(self, name: str, body: bytes) -> None:
+        """Write an object. Writing the same object twice does no harm.
 
         Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
+            BucketUnavailableError: S3 did not acknowledge these bytes. With SSE-KMS, an ETag is not an MD5, so the acknowledgement is
+                the checksum that S3 computed itself.
         """
-        condition: Any = {"IfNoneMatch": "*"} if is_new else {}
+        checksum = b64encode(sha256(body).digest()).decode()
         try:
             answer = self._s3.put_object(
-                Bucket=self._name, Key=name, Body=body, ContentType="application/gzip", **condition
+                Bucket=self._name, Key=name, Body=body, ContentType="application/gzip", ChecksumSHA256=checksum
             )
         except (ClientError, BotoCoreError) as error:
-            if is_new and error_code(error) == _EXISTS:
-                return False
             raise BucketUnavailableError(str(error)) from error
-        if not self._is_acknowledged(answer, body):
+        if answer.get("ChecksumSHA256") != checksum:
             raise BucketUnavailableError(f"S3 did not acknowledge {name}")
-        return True
 
-    def _is_acknowledged(self, answer: Mapping[str, Any], body: bytes) -> bool:
-        """Return whether the answer proves that S3 has these bytes. With SSE-S3, the ETag of an object put in one piece is their MD5."""
-        return bool(answer.get("ETag") == f'"{md5(body, usedforsecurity=False).hexdigest()}"')
-
-    def get(self, name: str) -> bytes | None:
-        """Return an object's bytes; None if there is no such object."""
+    def get(self, name: str, part: tuple[int, int] | None = None) -> bytes | None:
+        """Return an object's bytes, or those of a part, given its offset and length; None if there is no such object."""
+        request: Any = {} if part is None else {"Range": f"bytes={part[0]}-{part[0] + part[1] - 1}"}
         try:
-            return self._s3.get_object(Bucket=self._name, Key=name)["Body"].read()
+            return self._s3.get_object(Bucket=self._name, Key=name, **request)["Body"].read()
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in _GONE:
                 return None

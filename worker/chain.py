@@ -1,11 +1,13 @@
-"""Chains: each shard's spans form one, and so do the spans of a hole, of a forced replay and of an overflow message.
+"""Chains of spans. Each shard has one, and so has whatever else a span is appended for.
 
-A chain's name is the partition key of its spans in the ledger, and part of the id of every chunk:
+A chain's name is the partition key of its spans in the ledger:
 
-    <stream>@<start>#<shard>                                        of a shard
-    <stream>@<start>#<shard>#force#<tag>/<account>/<table>          of a forced replay, beside the shard's; * stands for any
-    <any of these>#<after>                                          of a hole before the span that follows `after`
-    overflow#<id>                                                   of an envelope that could not be put on the stream
+    <stream>@<start>#<shard>        the records of a shard
+    <chain>#<after>                 records before the first one of the span that follows `after`
+    <chain>#<after>!                records between the borders of that span that the span does not have
+    force#<tag>#<after>#<chain>     rows of one span that a forced replay sends again
+    edit#<id>                       new rows in place of a chunk
+    overflow#<id>                   a message of the overflow queue that is not an envelope
 
 `start` is the shard's first possible sequence number. A recreated stream has shards with the same names as the old one;
 this number distinguishes them.
@@ -18,16 +20,9 @@ from typing import NamedTuple, Self
 
 from worker.record import Number, number
 
-_FORCE = "#force#"
-NO_STREAM = ""
-"""The stream of overflow chains."""
-OVERFLOW = "overflow"
-"""The start of an overflow chain's name; `#` and an id follow."""
-
-_OVERFLOW = f"{OVERFLOW}#"
-_NAME = re.compile(
-    rf"(?P<stream>[^@#]+)@(?P<start>\d+)#(?P<shard>[^#]+)(?:{_FORCE}(?P<replay>[^#]+))?(?P<holes>(?:#\d+)*)"
-)
+_SHARD = re.compile(r"(?P<stream>[^@#]+)@(?P<start>\d+)#(?P<shard>[^#]+)(?P<gaps>(?:#\d+!?)*)")
+_FORCED = re.compile(r"force#(?P<tag>[^#]+)#(?P<after>\d+)#(?P<chain>.+)")
+_OTHER = re.compile(r"(?:edit|overflow)#.+")
 
 
 @dataclass(frozen=True)
@@ -35,23 +30,17 @@ class ChainId:
     """Identifies a chain.
 
     Attributes:
-        stream: the stream; empty for an overflow chain.
+        stream: the stream; empty if it is not the chain of a shard or of a gap.
         start: the shard's first possible sequence number; a recreated stream has other ones.
-        shard: the shard's id; for an overflow chain, the id of the envelope or message.
-        replay: the forced replay, `tag/account/table`; empty without one.
-        holes: for a hole, the `after` of the span that it precedes; for a hole in a hole, one more, and so on.
+        shard: the shard's id; for other chains, the whole name.
+        gaps: for a gap, the `after` of the span that it precedes, or `after!` if it lies between the span's borders; for a gap in a
+            gap, one more, and so on.
     """
 
     stream: str
     start: str
     shard: str
-    replay: str = ""
-    holes: tuple[Number, ...] = ()
-
-    @classmethod
-    def overflow(cls, name: str) -> Self:
-        """Return the chain of an envelope, or of a message without one, that could not be put on the stream."""
-        return cls(NO_STREAM, "", name)
+    gaps: tuple[str, ...] = ()
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -60,21 +49,36 @@ class ChainId:
         Raises:
             ValueError: it does not name a chain.
         """
-        if name.startswith(_OVERFLOW):
-            return cls.overflow(name.removeprefix(_OVERFLOW))
-        parts = _NAME.fullmatch(name)
-        if parts is None:
+        if parts := _SHARD.fullmatch(name):
+            return cls(parts["stream"], parts["start"], parts["shard"], tuple(parts["gaps"].split("#")[1:]))
+        forced = _FORCED.fullmatch(name)
+        if forced is None and not _OTHER.fullmatch(name):
             raise ValueError(f"{name!r} does not name a chain")
-        holes = tuple(parts["holes"].split("#")[1:])
-        return cls(parts["stream"], parts["start"], parts["shard"], parts["replay"] or "", holes)
+        if forced is not None:
+            cls.parse(forced["chain"])
+        return cls("", "", name)
+
+    @classmethod
+    def forced(cls, tag: str, original: "ChainId", after: Number) -> Self:
+        """Return the chain of a forced replay of one span."""
+        return cls("", "", f"force#{tag}#{after}#{original.name}")
+
+    @classmethod
+    def edit(cls, name: str) -> Self:
+        """Return the chain of new rows in place of a chunk; `name` identifies the chunk."""
+        return cls("", "", f"edit#{name}")
+
+    @classmethod
+    def overflow(cls, message_id: str) -> Self:
+        """Return the chain of a message that is not an envelope."""
+        return cls("", "", f"overflow#{message_id}")
 
     @cached_property
     def name(self) -> str:
         """The name in the ledger."""
-        if self.is_overflow:
-            return f"{_OVERFLOW}{self.shard}"
-        replay = f"{_FORCE}{self.replay}" if self.replay else ""
-        return "#".join((f"{self.stream}@{self.start}#{self.shard}{replay}", *self.holes))
+        if not self.stream:
+            return self.shard
+        return "#".join((f"{self.stream}@{self.start}#{self.shard}", *self.gaps))
 
     @cached_property
     def lowest(self) -> Number:
@@ -82,44 +86,39 @@ class ChainId:
         return number(self.start)
 
     @property
-    def is_overflow(self) -> bool:
-        """Whether it is an overflow chain."""
-        return not self.stream
+    def is_of_stream(self) -> bool:
+        """Whether its spans hold records of the stream."""
+        return bool(self.stream)
 
     @property
     def is_forced(self) -> bool:
-        """Whether it is the chain of a forced replay, or of a hole in one."""
-        return bool(self.replay)
+        """Whether it is the chain of a forced replay."""
+        return not self.stream and self.shard.startswith("force#")
 
     @cached_property
-    def root(self) -> Self:
-        """The shard's own chain, without replay and holes."""
-        return replace(self, replay="", holes=()) if self.replay or self.holes else self
+    def root(self) -> "ChainId":
+        """The shard's own chain, without gaps."""
+        return replace(self, gaps=()) if self.gaps else self
 
-    def hole(self, after: Number) -> Self:
-        """Return the chain of the hole before the span that follows `after`."""
-        return replace(self, holes=(*self.holes, after))
+    def before(self, after: Number) -> Self:
+        """Return the chain of the gap before the first record of the span that follows `after`."""
+        return replace(self, gaps=(*self.gaps, after))
 
-    def forced(self, replay: str) -> Self:
-        """Return the chain of a forced replay beside this one."""
-        return replace(self, replay=replay)
+    def within(self, after: Number) -> Self:
+        """Return the chain of the gaps between the borders of the span that follows `after`."""
+        return replace(self, gaps=(*self.gaps, f"{after}!"))
 
 
-class ClaimOwner(NamedTuple):
-    """The owner of the claim on an envelope: the copy of the envelope that counts.
+class Owner(NamedTuple):
+    """The owner of the claim on an envelope: the record whose copy of the envelope counts.
 
     Attributes:
-        chain: the chain of the record's shard, without replay and holes; or the envelope's overflow chain.
-        number: the record's sequence number; None for an overflow chain.
+        chain: the chain of the record's shard, without gaps.
+        number: the record's sequence number.
     """
 
     chain: ChainId
-    number: Number | None = None
-
-    @classmethod
-    def record(cls, chain: ChainId, number: Number) -> Self:
-        """Return a record as an owner: the same one, whether a chain, a hole of it or a forced replay beside it holds the record."""
-        return cls(chain.root, number)
+    number: Number
 
     @classmethod
     def parse(cls, name: str) -> Self:
@@ -128,12 +127,10 @@ class ClaimOwner(NamedTuple):
         Raises:
             ValueError: it does not name an owner.
         """
-        if name.startswith(_OVERFLOW):
-            return cls(ChainId.parse(name))
         chain, _, number = name.rpartition("#")
         return cls(ChainId.parse(chain), number)
 
     @property
     def name(self) -> str:
-        """The text for the ledger: the overflow chain's name, or `chain#sequence number`."""
-        return self.chain.name if self.number is None else f"{self.chain.name}#{self.number}"
+        """The text for the ledger: `chain#sequence number`."""
+        return f"{self.chain.name}#{self.number}"

@@ -1,93 +1,230 @@
 """Claims ensure that only one of all copies of an envelope on the stream counts.
 
-An envelope that its sender may repeat, or that the drainer has put, has `claim` set. Its rows count only for the record that owns
-the claim of its request id. The worker decides claims once, before it plans a span; the plan stores which records do not count.
+An envelope that its sender may repeat, or that the drainer has put, has `claim` set. So does, in effect, a record that arrived so late
+that its envelope may have been put again meanwhile, and every record in a gap. The rows of such a record count only if it owns the claim
+of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
+from typing import NamedTuple
 
-from worker.chain import ChainId, ClaimOwner
-from worker.execution import Delivery
-from worker.executor import run_parallel
-from worker.ledger import MOST_CLAIMS, Claim
-from worker.record import Number, Record
+from shared.errors import HeldError
+from worker.chain import ChainId, Owner
+from worker.executor import Executors, run_parallel
+from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap, Ledger
+from worker.membership import Membership
+from worker.record import NOBODY, Number, Record
 from worker.shards import Shards
 from worker.span import Span
 
+LATE_SECONDS = 300
+"""A record that arrives longer than this after the ingest received it must own its envelope's claim to count.
+
+The protocol rests on this number: the sender decides about an envelope that was put again once no record of it can arrive without a
+claim. It is part of the format of the data and must never change.
+"""
+
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
-# Arrival times may be wrong by minutes, and an invocation may hold a record for 15 minutes more.
-_UNCERTAIN_SECONDS = 20 * 60
+_FROM_JSON = "json#"
+
+
+class _Wish(NamedTuple):
+    """A record that must own a claim, under this request id."""
+
+    record: Record
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class _Batch:
+    """What is known of the records to decide.
+
+    Attributes:
+        begins: the sequence number of the first of them.
+        first: by request id, the first record that must own its claim.
+        claims: by request id, the claim that holds; None if nobody has it.
+        made: claims to make with the append.
+    """
+
+    shard: ChainId
+    gap: Gap
+    begins: Number
+    first: Mapping[str, _Wish]
+    claims: Mapping[str, Claim | None]
+    made: dict[str, Claiming] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Decided:
+    """Which records count.
+
+    Attributes:
+        records: those before the first that could not be decided.
+        uncounted: the sequence numbers of those that do not count.
+        claimed: the sequence numbers of those that were claimed although they carry no claim.
+        with_append: claims to make in the transaction that appends their span, by request id.
+        owners: of records that do not count, by request id: those that are in no span yet.
+    """
+
+    records: Sequence[Record]
+    uncounted: frozenset[Number] = frozenset()
+    claimed: frozenset[Number] = frozenset()
+    with_append: dict[str, Claiming] = field(default_factory=dict)
+    owners: dict[str, Owner] = field(default_factory=dict)
 
 
 class Claims:
-    """Claims envelopes for records."""
+    """Claims envelopes for records.
 
-    def __init__(self, delivery: Delivery, shards: Shards) -> None:
-        self._ledger = delivery.ledger
+    Args:
+        retention_seconds: of the stream.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        membership: Membership,
+        shards: Shards,
+        executors: Executors,
+        retention_seconds: Callable[[], float],
+    ) -> None:
+        self._ledger = ledger
+        self._membership = membership
         self._shards = shards
-        self._executors = delivery.executors
-        self._clock = delivery.clock
-        self._retention_seconds = delivery.rules.retention_seconds
-        self.seconds_kept = _REPEATED_SECONDS + round(self._retention_seconds) + _QUEUED_SECONDS
-        """How long a claim is kept: longer than a copy of its envelope can still be planned."""
+        self._executors = executors
+        self._retention_seconds = retention_seconds
 
-    def decide(self, records: Sequence[Record], chain: ChainId) -> tuple[Sequence[Record], frozenset[Number]]:
-        """Decide which records count. They must be in the shard's order, without gaps.
+    def seconds_kept(self) -> int:
+        """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
+        return _REPEATED_SECONDS + round(self._retention_seconds()) + _QUEUED_SECONDS
 
-        Returns:
-            The records before the first that cannot be decided now, and the sequence numbers of those that do not count.
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        """Decide which records count.
+
+        Args:
+            records: to append in `gap`, in the shard's order.
+            gap: where.
+            shard: the chain of their shard.
+            is_live: the event source delivers them.
 
         Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
-            ShardUnreadableError: Kinesis does not say whether the shard of a claim's owner still exists.
+            HeldError: the first one cannot be decided now.
+            LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
-        first: dict[str, Record] = {}
-        for record in records:
-            if record.claim:
-                first.setdefault(record.request_id, record)
-        claims = self._claim({one: _claim_of(record, chain) for one, record in first.items()})
-        ignored: set[Number] = set()
+        in_gap = gap.chain != shard
+        wishes = {wish.record.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
+        if not wishes:
+            return Decided(records)
+        with_append = in_gap or not is_live
+        if with_append and len(wishes) > MOST_CLAIMS_WITH_APPEND:
+            last = sorted(wishes)[MOST_CLAIMS_WITH_APPEND]
+            records = [record for record in records if record.number < last]
+            wishes = {number: wish for number, wish in wishes.items() if number < last}
+        first: dict[str, _Wish] = {}  # the lowest of two copies in one batch claims
+        for wish in wishes.values():
+            first.setdefault(wish.request_id, wish)
+        owners = {one: Owner(shard, wish.record.number) for one, wish in first.items()}
+        claims = self._claims_of(owners, with_append=with_append)
+        uncounted: set[Number] = set()
+        batch = _Batch(shard, gap, records[0].number, first, claims)
         for position, record in enumerate(records):
-            if not record.claim:
+            answer = self._counts(wishes.get(record.number), batch, with_append=with_append)
+            if answer is None:
+                if not position:
+                    raise HeldError(HeldError.UNDECIDED_COPY)
+                records = records[:position]
+                break
+            if not answer:
+                uncounted.add(record.number)
+        kept = {record.number for record in records}
+        return Decided(
+            records,
+            frozenset(uncounted),
+            frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
+            {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
+            self._not_planned(claims, uncounted, wishes, shard),
+        )
+
+    def _not_planned(
+        self,
+        claims: Mapping[str, Claim | None],
+        uncounted: set[Number],
+        wishes: Mapping[Number, _Wish],
+        shard: ChainId,
+    ) -> dict[str, Owner]:
+        """Return the owners, by request id, that records which do not count wait for: those in no span."""
+        found = {}
+        for number in uncounted:
+            claim = claims.get(wishes[number].request_id)
+            if claim is None or (claim.owner.chain == shard and claim.owner.number in wishes):
                 continue
-            claim, me = claims.get(record.request_id), _claim_of(record, chain)
-            counts: bool | None = claim is not None and claim.owner == me.owner
-            if not counts and first[record.request_id] is record:
-                counts = None if claim is None else self._takes_over(record.request_id, me, claim)
-            if counts is None:
-                return records[:position], frozenset(ignored)
-            if not counts:
-                ignored.add(record.number)
-        return records, frozenset(ignored)
+            if not isinstance(self._membership.locate(claim.owner.chain, claim.owner.number), Span):
+                found[wishes[number].request_id] = claim.owner
+        return found
 
-    def _claim(self, wanted: dict[str, Claim]) -> dict[str, Claim]:
-        parts = [dict(part) for part in batched(wanted.items(), MOST_CLAIMS, strict=False)]
-        jobs = [partial(self._ledger.claim, part, self.seconds_kept) for part in parts]
-        claims: dict[str, Claim] = {}
+    def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
+        """Return whether a record counts; None if that is unknown now."""
+        if wish is None:
+            return True
+        if wish.request_id not in batch.claims:
+            return None
+        claim, is_first = batch.claims[wish.request_id], batch.first[wish.request_id] is wish
+        me = Owner(batch.shard, wish.record.number)
+        if claim is None:
+            if is_first:
+                batch.made[wish.request_id] = Claiming(me)
+            return is_first
+        if claim.owner == me:
+            if with_append:
+                batch.made.setdefault(wish.request_id, Claiming(me, me))
+            return wish.request_id not in batch.made or batch.made[wish.request_id].owner == me
+        if is_first and not claim.is_fixed and self._is_passed(claim.owner, me, batch):
+            batch.made[wish.request_id] = Claiming(me, claim.owner)
+            return True
+        return False
+
+    def _claims_of(self, owners: dict[str, Owner], *, with_append: bool) -> dict[str, Claim | None]:
+        """Return the claim that holds for each request id, None if nobody has it; ids without an answer are left out."""
+        found: dict[str, Claim | None] = {}
+        if with_append:
+            for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
+                found |= dict.fromkeys(ids) | self._ledger.claims(ids)
+            return found
+        parts = [dict(part) for part in batched(owners.items(), MOST_CLAIMS, strict=False)]
+        jobs = [partial(self._ledger.claim, part, self.seconds_kept()) for part in parts]
         for answer in run_parallel(self._executors, jobs):
-            claims |= answer
-        return claims
+            found |= answer
+        return found
 
-    def _takes_over(self, request_id: str, me: Claim, claim: Claim) -> bool | None:
-        """Take over a claim if its owner was never planned and never will be, because it has expired or its shard is gone.
+    def _is_passed(self, owner: Owner, me: Owner, batch: _Batch) -> bool:
+        """Return whether a claim's owner is in no span, and can only be appended in a gap any more, where it must claim again.
 
-        Returns:
-            Whether it was taken over; None while the owner may or may not have expired, because clocks differ.
+        That is so if its chain has gone on behind it, or does so by this very append; or if its shard is gone for certain.
         """
-        held_by, number = claim.owner
-        if number is None:
+        gap = batch.gap
+        if owner.chain == me.chain == gap.chain and gap.after < owner.number < batch.begins:
+            return True
+        place = self._membership.locate(owner.chain, owner.number)
+        if isinstance(place, Span):
             return False
-        age = self._clock.now() - claim.arrived_at
-        is_gone = age > self._retention_seconds + _UNCERTAIN_SECONDS or not self._shards.has(held_by)
-        if not is_gone and age < self._retention_seconds - _UNCERTAIN_SECONDS:
-            return False
-        if isinstance(self._ledger.locate(held_by, number), Span):
-            return False
-        return self._ledger.take_over(request_id, me, claim.owner) if is_gone else None
+        return place.chain != owner.chain or self._shards.is_gone(owner.chain)
 
 
-def _claim_of(record: Record, chain: ChainId) -> Claim:
-    return Claim(ClaimOwner.record(chain, record.number), int(record.arrived_at))
+def _wishes(records: Sequence[Record], gap: Gap, *, in_gap: bool) -> list[_Wish]:
+    """Return the records that must own a claim."""
+    found = []
+    late = LATE_SECONDS * 1000
+    for record in records:
+        received_at = record.received_at
+        if (
+            record.claim
+            or in_gap
+            or record.arrived_at * 1000 - received_at > late
+            or gap.latest - received_at > late
+        ) and record.account != NOBODY:
+            found.append(_Wish(record, record.request_id or f"{_FROM_JSON}{record.number}"))
+    return found

@@ -1,28 +1,49 @@
-"""A forced replay: sends rows again that Treasure Data has lost, although the ledger says that they were delivered.
+"""Forced replays: send rows again that Treasure Data has lost, although the ledger says that they were delivered.
 
-It has a chain of its own beside each shard's, named by a tag. The rows of one tag are sent once, however often the replay is run,
-interrupted or resumed. The chain's name also holds the account and the table, because the rows of a span must never change.
+For each span, the delivered rows that are wanted become a span of a chain of their own, named by the replay's tag. So the rows of one tag are
+sent once, however often the replay is run, interrupted or resumed. A tag stands for what was wanted when it was first used.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Self
 
-from shared import names
-from shared.errors import InvalidReplayError
-from worker.record import NOBODY, Record
+from shared import json_codec, names
+from shared.clock import Clock
+from shared.errors import InvalidObjectError, InvalidReplayError
+from shared.telemetry import Telemetry
+from worker.chain import ChainId
+from worker.deadline import Deadline
+from worker.executor import Executors
+from worker.index import Index
+from worker.ledger import Ledger
+from worker.record import START
+from worker.span import LATER, ChunkKey, Place, Sender, Span, milliseconds
+from worker.span_object import Chunk, SpanObjects, encode
+from worker.states import FINAL, Entry, State
 
 _TAG_LENGTH = 64
 _NO_MARKS = str.maketrans("", "", "-_.:")
 
 
 @dataclass(frozen=True, slots=True)
-class ForcedReplay:
-    """The rows to send again: of one account and table, or of all (None). The tag names the replay."""
+class Wanted:
+    """The delivered rows to send again: those that match every attribute that is not None.
+
+    Attributes:
+        tag: names the replay.
+        database: that they went to.
+        since: UNIX milliseconds at which their records arrived, or later.
+        until: and before which.
+    """
 
     tag: str
     account: str | None = None
     table: str | None = None
+    database: str | None = None
+    since: int | None = None
+    until: int | None = None
 
     def __post_init__(self) -> None:
         """Refuse members that cannot be part of a chain's name."""
@@ -37,43 +58,171 @@ class ForcedReplay:
             raise InvalidReplayError(f"{self.table!r} is not a table")
 
     @classmethod
-    def from_event(cls, event: Mapping[str, Any]) -> Self:
-        """Return the replay in an event's `forced`: `tag`, and optionally `account` and `table`.
+    def from_event(cls, asked: Mapping[str, Any]) -> Self:
+        """Return what an event's `force` asks for.
 
         Raises:
             InvalidReplayError: a member is invalid.
         """
-        asked = event["forced"]
-        return cls(asked["tag"], asked.get("account"), asked.get("table"))
-
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """Return the replay with this name."""
-        tag, account, table = name.split("/")
-        return cls(tag, None if account == "*" else account, None if table == "*" else table)
+        members = ("account", "table", "database", "since", "until")
+        return cls(asked["tag"], *(asked.get(name) for name in members))
 
     @property
-    def name(self) -> str:
-        """The part of its chains' names that identifies it."""
-        return f"{self.tag}/{self.account or '*'}/{self.table or '*'}"
+    def range(self) -> str:
+        """What the tag is bound to."""
+        return json_codec.dump([self.account, self.table, self.database, self.since, self.until])
 
-    def narrow(self, records: Iterable[Record]) -> list[Record]:
-        """Return the records with only the rows that this replay sends; a record without such rows belongs to no account.
+    def has(self, span: Span, key: ChunkKey) -> bool:
+        """Return whether a chunk's rows may be wanted."""
+        group = key.group
+        return (
+            not group.code
+            and not group.is_rejected
+            and self.account in (None, key.account)
+            and self.table in (None, group.table)
+            and self.database in (None, span.database(key))
+        )
 
-        Originals that could not become rows were never delivered, and are left out.
+    def has_arrival(self, arrival: int) -> bool:
+        """Return whether a record that arrived then (UNIX milliseconds) is in the range."""
+        return (self.since is None or arrival >= self.since) and (self.until is None or arrival < self.until)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a forced replay did with spans: numbers of rows, by account and table.
+
+    Attributes:
+        appended: to be sent again.
+        repeated: handled by an earlier run of the same tag.
+        left_out: not delivered, so not to be sent again, or with rows that are no longer kept.
+    """
+
+    appended: Counter[str] = field(default_factory=Counter)
+    repeated: Counter[str] = field(default_factory=Counter)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+class ForcedReplays:
+    """Carries out forced replays."""
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        objects: SpanObjects,
+        executors: Executors,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._executors = executors
+        self._clock = clock
+        self._telemetry = telemetry
+
+    def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[Outcome, int]:
+        """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.
+
+        Raises:
+            InvalidReplayError: the tag stands for something else.
+            UnavailableError: the ledger or S3 does not answer.
         """
-        return [
-            self._with(
-                record,
-                tuple(block for block in record.blocks if self.table in (None, block[0]))
-                if self.account in (None, record.account)
-                else (),
+        bound = self._ledger.bind_tag(wanted.tag, wanted.range)
+        if bound != wanted.range:
+            raise InvalidReplayError(
+                f"the tag {wanted.tag} was used for another range: {bound}. Choose another tag."
             )
-            for record in records
-        ]
+        outcome, done = Outcome(), 0
+        for place in places:
+            if deadline.near:
+                break
+            span = None if place.chain.is_forced else self._ledger.get(place)
+            if span is not None:
+                self._append(wanted, span, outcome)
+            done += 1
+        return outcome, done
 
-    @staticmethod
-    def _with(record: Record, blocks: tuple[tuple[str, int, bytes], ...]) -> Record:
-        if blocks:
-            return record._replace(claim=0, blocks=blocks, refused=(), rejected=())
-        return Record(record.number, record.arrived_at, NOBODY, "", record.received_at, "", 0, blocks=())
+    def _append(self, wanted: Wanted, span: Span, outcome: Outcome) -> None:
+        delivered: dict[ChunkKey, int] = {}
+        for key, entry in span.all_leaves():
+            if wanted.has(span, key):
+                if entry.state is State.DELIVERED:
+                    delivered[key] = span.rows(key)
+                elif entry.state not in FINAL:
+                    outcome.left_out[_label(key)] += span.rows(key)
+        chunks = self._chunks(wanted, span, delivered, outcome)
+        if not chunks:
+            return
+        now = self._clock.now()
+        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
+        senders = {chunk.key.group.sender for chunk in chunks}
+        again = Span(
+            chain=ChainId.forced(wanted.tag, span.chain, span.after),
+            after=START,
+            first=START,
+            last=START,
+            planned_at=milliseconds(now),
+            chunks={chunk.key: chunk.rows for chunk in chunks},
+            destinations=dict.fromkeys(senders, LATER),
+            received_at=span.received_at,
+            object=encoded.ref,
+            origin=span.place.name,
+        )
+        again = again.with_entries(
+            {chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True
+        )
+        counts = outcome.repeated
+        if self._ledger.get(again.place) is None:
+            with self._executors() as executor:
+                self._objects.put(again, encoded.data, executor)
+            answer = self._ledger.append(again)
+            if isinstance(answer, tuple) and answer[0]:
+                counts = outcome.appended
+        for chunk in chunks:
+            counts[_label(chunk.key)] += chunk.rows
+
+    def _chunks(
+        self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: Outcome
+    ) -> list[Chunk]:
+        """Return the wanted rows of delivered chunks. Each planned chunk gives at most one; its halves are joined."""
+        parts: dict[ChunkKey, list[bytes]] = {}
+        rows: Counter[ChunkKey] = Counter()
+        for key, count in delivered.items():
+            try:
+                payload, number = self._wanted_of(wanted, span, key)
+            except InvalidObjectError:
+                outcome.left_out[_label(key)] += count
+                continue
+            if number:
+                parts.setdefault(key.planned, []).append(payload)
+                rows[key.planned] += number
+        plain = {key: ChunkKey(key.group._replace(sender=Sender(key.account), request_id=""), 0) for key in parts}
+        joined: dict[ChunkKey, list[bytes]] = {}
+        totals: Counter[ChunkKey] = Counter()
+        for key, payloads in parts.items():
+            joined.setdefault(plain[key], []).extend(payloads)
+            totals[plain[key]] += rows[key]
+        return [Chunk(key, payloads, totals[key]) for key, payloads in joined.items()]
+
+    def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
+        """Return the rows of a chunk whose records arrived in the range, and their number."""
+        payload = self._objects.payload(span, key)
+        index = self._objects.index(span)
+        member = index.members[key.planned]
+        if (wanted.since is None and wanted.until is None) or not member.positions:
+            is_wanted = wanted.has_arrival(span.received_at)
+            return (payload, span.rows(key)) if is_wanted else (b"", 0)
+        found, number = [], 0
+        own = key.within(member.rows)
+        whole = self._objects.payload(span, key.planned)
+        row = byte = 0
+        for position, rows, size in zip(member.positions, member.row_counts, member.byte_counts, strict=True):
+            if wanted.has_arrival(index.arrivals[position]) and own.start <= row < own.stop:
+                found.append(whole[byte : byte + size])
+                number += rows
+            row, byte = row + rows, byte + size
+        return b"".join(found), number
+
+
+def _label(key: ChunkKey) -> str:
+    return f"{key.account}/{key.group.label}"

@@ -1,17 +1,17 @@
 """The ledger: spans, their plans and the states of their chunks, in one DynamoDB table (`pk`, `sk`, `ttl`).
 
     pk = chain, sk = after    a span, appended to its chain by one conditional put
-    pk = put#<request id>     a claim: the one owner whose copy of an envelope counts
-    pk = search#<request id>  how far shards have been read in search of an envelope
-    pk = breakers, sk = name  a breaker: the database is failing, or was
+    pk = put#<request id>     a claim: the one record whose copy of an envelope counts
+    pk = tag#<tag>            the range that a forced replay's tag stands for
+    pk = chains, sk = chain   the chain of a shard
     pk = tables#<account>     a table that was created for an account; `sk` is its number
-    pk = set_aside#overflow   when the drainer last set something aside
     pk = watermarks, sk = account  the account's tables that get watermarks
+    pk = swept                how far the sweep has come
 
-Only this module knows the format of the items. The index `worklist` holds the spans with set-aside chunks: under `dead#<n>` if all of
-these are dead letters, else under `aside#<n>`. Each kind has a few keys, so that an outage that parks everything does not overload one
-partition. Spans that have rejected events and nothing set aside are under their day, `rejected#<days since 1970>`: nobody looks for
-them once the events have expired.
+Only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the oldest first: under
+`waiting#<n>` those with chunks that wait, under `dead#<n>` those whose other chunks are dead. Each kind has a few keys, so that an outage
+does not overload one partition. Spans that have rejected events and nothing else are under their day, `rejected#<days since 1970>`:
+nobody looks for them once the events have expired. The entry is part of the append, so a span whose worker is killed is found.
 
 Every write carries a random writer name. If a response is lost, the DynamoDB client may repeat a write that has succeeded, and the
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
@@ -19,7 +19,6 @@ repeated write fails its condition. The writer name on the item then shows that 
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from itertools import batched
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -28,108 +27,97 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
-from worker.chain import ChainId, ClaimOwner
-from worker.delivery import ASIDE, FINAL, Entry, State
-from worker.guards import NONE, Guard, Without
-from worker.record import START, Number
+from worker.chain import ChainId, Owner
+from worker.record import Number
 from worker.span import (
+    LATER,
     SECONDS_KEPT,
-    Archived,
     ChunkKey,
-    Cut,
     Database,
     Destination,
-    Group,
     NotDeliverable,
-    Owner,
+    ObjectRef,
+    Place,
+    Sender,
     Span,
     milliseconds,
 )
+from worker.states import UNSETTLED, Entry, State
 
 if TYPE_CHECKING:
     from mypy_boto3_dynamodb import DynamoDBClient
 
 WORKLIST = "worklist"
-"""The index of spans with set-aside chunks or rejected events."""
+"""The index of spans that somebody must look at."""
 WORKLIST_KEYS = 8
 MOST_CLAIMS = 25
 """DynamoDB accepts at most this many statements in one batch."""
+MOST_CLAIMS_WITH_APPEND = 90
+"""How many claims fit into the transaction that appends a span; DynamoDB accepts 100 actions."""
+BEHIND_ALL: Number = "999"
+"""Sorts after every sequence number. The span that closes a chain has it."""
 
-_CHANGING = ("v", "w", "st", "x", "wk", "ttl")  # attributes of a span that change after it is planned
-_SETTLED = FINAL | {State.SPLIT, State.REJECTED}
-_BEHIND_ALL: Number = "999"
-_BREAKERS = "breakers"
+_CHANGING = ("v", "w", "st", "x", "wk", "ttl", "o", "c")  # attributes of a span that change after it is planned
 _CLAIM = "put#"
-_SEARCH = "search#"
+_TAG = "tag#"
+_CHAINS = "chains"
 _TABLES = "tables#"
-_SET_ASIDE_BY_DRAINER = {"pk": {"S": "set_aside#overflow"}, "sk": {"S": "-"}}
 _WATCHED = "watermarks"
+_SWEPT = {"pk": {"S": "swept"}, "sk": {"S": "-"}}
 _WATCHED_SECONDS = 30 * 86_400
 _MOST_WATCHED = 500  # tables of an account
-_MOST_KEYS = 100  # of one BatchGetItem
 _DAY = 86_400
-_BREAKER_SECONDS_KEPT = 30 * 86_400
+_TAG_SECONDS_KEPT = 366 * 86_400
 
 Item = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
-class OpenBreaker:
-    """A failing database: its name, since when it has been failing (UNIX milliseconds) and why."""
-
-    database: str
-    since: int
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where a span is in the ledger."""
-
-    chain: ChainId
-    after: Number
-
-    @classmethod
-    def parse(cls, chain: str, after: Number) -> "Place":
-        """Return the place given by the name of a chain and a sequence number.
-
-        Raises:
-            ValueError: `chain` does not name a chain.
-        """
-        return cls(ChainId.parse(chain), after)
-
-
-@dataclass(frozen=True, slots=True)
 class Claim:
-    """The claim on an envelope: its rows count only for the owner, which is a record or an overflow chain.
+    """The claim on an envelope: its rows count only for the owner.
 
     Attributes:
-        arrived_at: UNIX seconds at which the owner's record, or overflow message, arrived.
+        is_fixed: it was made in the transaction that appended its owner's span, so it is never taken over.
     """
 
-    owner: ClaimOwner
-    arrived_at: int
+    owner: Owner
+    is_fixed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Claiming:
+    """A claim to make in the transaction that appends its owner's span.
+
+    Attributes:
+        before: the owner that the claim is taken over from; None if nobody has it, or the new owner has it already.
+    """
+
+    owner: Owner
+    before: Owner | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Where to append a span for a record that no span holds yet: at the end of a chain, or in a hole.
+    """Where to append a span for a record that no span has: at the end of a chain, or in a gap.
 
     Attributes:
-        chain: the chain to append to; in a hole, the hole's own.
+        chain: the chain to append to; in a gap, the gap's own.
         after: the last sequence number of the span to follow; START for the first span.
         limit: the sequence number before which the new span must end; None if no span comes later.
-        open_before: the span to follow, if that is open.
+        latest: the latest arrival in the chain so far, in UNIX milliseconds; 0 if there is none.
     """
 
     chain: ChainId
     after: Number
     limit: Number | None = None
-    open_before: Span | None = None
+    latest: int = 0
 
-    def has(self, number: Number) -> bool:
-        """Return whether a record lies within the gap."""
-        return self.after < number and (self.limit is None or number < self.limit)
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A span was not appended, because claims that it needs belong to others by now."""
+
+    request_ids: frozenset[str]
 
 
 class Ledger:
@@ -143,19 +131,17 @@ class Ledger:
         clock: Clock,
         entropy: Callable[[int], bytes],
         telemetry: Telemetry,
-        without: Without = NONE,
     ) -> None:
         self._dynamodb = dynamodb
         self._table = table
         self._clock = clock
         self._entropy = entropy
         self._telemetry = telemetry
-        self._without = without
 
     # Spans
 
     def preceding(self, chain: ChainId, number: Number) -> Span | None:
-        """Return the chain's last span whose `after` is below `number`; it may hold the number, or lie before or behind it."""
+        """Return the chain's last span whose `after` is below `number`."""
         answer = self._call(
             self._dynamodb.query,
             KeyConditionExpression="pk = :pk AND sk < :sk",
@@ -166,45 +152,80 @@ class Ledger:
         )
         return _span(answer["Items"][0]) if answer["Items"] else None
 
-    def locate(self, root: ChainId, number: Number) -> Span | Gap:
-        """Return the span that holds a record, or the gap to append one in.
-
-        Records between two spans are a hole: a replay planned the later span first. The spans of a hole form a chain of their own.
-        """
-        chain, limit = root, None
-        while True:
-            span = self.preceding(chain, number)
-            if span is None:
-                return Gap(chain, START, limit)
-            if span.last < number:
-                return Gap(chain, span.last, limit, None if span.done else span)
-            if number >= span.first:
-                return span
-            chain, limit = chain.hole(span.after), span.first
+    def end(self, chain: ChainId) -> Span | None:
+        """Return a chain's last span; None if it has none."""
+        return self.preceding(chain, BEHIND_ALL + "9")
 
     def get(self, place: Place) -> Span | None:
         """Return the span at a place; None if there is none."""
         item = self._get(_key(place.chain.name, place.after))
         return _span(item) if item else None
 
-    def append(self, span: Span) -> tuple[bool, Span]:
+    def append(
+        self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0
+    ) -> tuple[bool, Span] | Refused:
         """Append a span to its chain, unless another span is in its place. Exactly-once delivery rests on this condition.
 
+        With `claims`, by request id, they are made in the same transaction.
+
         Returns:
-            Whether this call appended it, and the span that is there now.
+            Whether this call appended it, and the span that is there now; or which claims prevent it.
         """
         span = replace(span, version=1, writer=self._writer())
-        condition = {"ConditionExpression": "attribute_not_exists(sk)"}
-        if Guard.CONDITIONAL_PLAN in self._without:
-            condition = {}
-        existing = self._write(self._dynamodb.put_item, Item=_item(span), **condition)
+        condition = "attribute_not_exists(sk)"
+        if claims:
+            return self._append_with(span, claims, seconds_kept)
+        item = self._new_item(span)
+        existing = self._write(self._dynamodb.put_item, Item=item, ConditionExpression=condition)
         if existing is None:
             return True, span
         found = _span(existing)
         return found.writer == span.writer, found
 
+    def _append_with(
+        self, span: Span, claims: Mapping[str, Claiming], seconds_kept: int
+    ) -> tuple[bool, Span] | Refused:
+        put = {
+            "Put": {
+                "TableName": self._table,
+                "Item": self._new_item(span),
+                "ConditionExpression": "attribute_not_exists(sk)",
+            }
+        }
+        ids = list(claims)
+        ttl = {"N": str(self._expiry(seconds_kept))}
+        actions = [put, *(self._claim_action(one, claims[one], ttl) for one in ids)]
+        refused = self._transact(actions, span.writer)
+        if refused is None:
+            return True, span
+        found = self.get(span.place)
+        if found is not None:
+            return found.writer == span.writer, found
+        taken = frozenset(ids[number - 1] for number in refused if number)
+        if not taken:
+            raise LedgerUnavailableError("the ledger does not say why a span was not appended")
+        return Refused(taken)
+
+    def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
+        values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
+        condition = "attribute_not_exists(pk) OR #owner = :owner"
+        if claim.before is not None:
+            # a claim that was made with the append of its owner is never taken over
+            condition = "#owner = :owner OR (#owner = :before AND attribute_not_exists(fixed))"
+            values[":before"] = {"S": claim.before.name}
+        return {
+            "Update": {
+                "TableName": self._table,
+                "Key": _key(f"{_CLAIM}{request_id}"),
+                "UpdateExpression": "SET #owner = :owner, #ttl = :ttl, fixed = :yes",
+                "ConditionExpression": condition,
+                "ExpressionAttributeNames": {"#owner": "owner", "#ttl": "ttl"},
+                "ExpressionAttributeValues": values,
+            }
+        }
+
     def update(self, span: Span) -> tuple[bool, Span]:
-        """Write the entries of a span, unless another invocation has written it since `span` was read.
+        """Write what changes of a span, unless another invocation has written it since `span` was read.
 
         Returns:
             Whether this call wrote it, and the span that is there now.
@@ -212,25 +233,8 @@ class Ledger:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or no longer has the span.
         """
-        written = replace(span, version=span.version + 1, writer=self._writer())
-        changed = _progress(written)
-        if _is_final(written):
-            changed["ttl"] = {"N": str(self._expiry(SECONDS_KEPT))}
-        sets = ", ".join([f"#{name} = :{name}" for name in changed])
-        removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
-        values = {f":{name}": value for name, value in changed.items()}
-        condition = "attribute_exists(sk)"
-        if Guard.IF_VERSION not in self._without:
-            condition = "#v = :version"
-            values[":version"] = {"N": str(span.version)}
-        existing = self._write(
-            self._dynamodb.update_item,
-            Key=_key(span.chain.name, span.after),
-            UpdateExpression=f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
-            ConditionExpression=condition,
-            ExpressionAttributeNames={f"#{name}": name for name in _CHANGING},
-            ExpressionAttributeValues=values,
-        )
+        written, request = self._update(span)
+        existing = self._write(self._dynamodb.update_item, **request)
         if existing is None:
             return True, written
         if not existing:
@@ -238,41 +242,84 @@ class Ledger:
         found = _span(existing)
         return found.writer == written.writer, found
 
-    def fence(self, span: Span) -> tuple[bool, Span]:
-        """Write the span before anything of it is sent, so that the next write of any other invocation that works on it fails.
+    def replace(self, old: Span, new: Span) -> bool:
+        """Append `new` and write what changes of `old`, in one transaction; return whether that succeeded.
 
-        Returns and raises: as `update`.
+        Nothing is written if either has been written meanwhile.
         """
-        return (True, span) if Guard.FENCE in self._without else self.update(span)
+        new = replace(new, version=1, writer=self._writer())
+        _, request = self._update(old)
+        put = {"Item": self._new_item(new), "ConditionExpression": "attribute_not_exists(sk)"}
+        actions = [
+            {"Put": {"TableName": self._table, **put}},
+            {"Update": {"TableName": self._table, **request}},
+        ]
+        if self._transact(actions, new.writer) is None:
+            return True
+        found = self.get(new.place)
+        return found is not None and found.writer == new.writer
 
-    def worklist(self, *, dead: bool) -> Iterator[Place]:
-        """Yield the spans whose set-aside chunks are all dead letters, or the other spans with set-aside chunks. The index may lag."""
-        for number in range(WORKLIST_KEYS):
-            yield from self._places(f"{'dead' if dead else 'aside'}#{number}")
+    def _new_item(self, span: Span) -> Item:
+        return _item(span) | self._ttl_of(span)
 
-    def _places(self, key: str) -> Iterator[Place]:
-        for page in self._pages(
-            self._dynamodb.query,
-            IndexName=WORKLIST,
-            KeyConditionExpression="wk = :key",
-            ExpressionAttributeValues={":key": {"S": key}},
-        ):
-            for item in page["Items"]:
-                yield Place.parse(item["pk"]["S"], item["sk"]["S"])
+    def _ttl_of(self, span: Span) -> Item:
+        """Return the time to live of a span that is final and settled; nothing for any other."""
+        is_over = span.settled and span.is_final and not span.copies
+        return {"ttl": {"N": str(self._expiry(SECONDS_KEPT))}} if is_over else {}
+
+    def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
+        written = replace(span, version=span.version + 1, writer=self._writer())
+        changed = _progress(written) | self._ttl_of(written)
+        sets = ", ".join([f"#{name} = :{name}" for name in changed])
+        removes = ", ".join([f"#{name}" for name in _CHANGING if name not in changed])
+        values = {f":{name}": value for name, value in changed.items()}
+        return written, {
+            "Key": _key(span.chain.name, span.after),
+            "UpdateExpression": f"SET {sets}" + (f" REMOVE {removes}" if removes else ""),
+            "ConditionExpression": "#v = :version",
+            "ExpressionAttributeNames": {f"#{name}": name for name in _CHANGING},
+            "ExpressionAttributeValues": values | {":version": {"N": str(span.version)}},
+        }
+
+    def worklist(self, kind: str, number: int) -> Iterator[tuple[int, Place]]:
+        """Yield the spans of one key of the worklist, the oldest first, each with its time: UNIX milliseconds. The index may lag.
+
+        Args:
+            kind: `waiting` or `dead`.
+            number: 0 to WORKLIST_KEYS - 1.
+        """
+        yield from self._places(f"{kind}#{number}")
+
+    def oldest(self, kind: str) -> tuple[int, Place] | None:
+        """Return the oldest span of a kind of the worklist, with its time in UNIX milliseconds; None if there is none."""
+        found = [
+            one
+            for number in range(WORKLIST_KEYS)
+            for one in self._page_of_places(f"{kind}#{number}", Limit=1)
+        ]
+        return min(found, key=lambda one: one[0], default=None)
 
     def rejected(self, since: float, until: float) -> Iterator[Place]:
-        """Yield the spans with rejected events and nothing set aside that were planned on the days from `since` to `until` (UNIX seconds)."""
+        """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
-            yield from self._places(f"rejected#{day}")
+            for _, place in self._places(f"rejected#{day}"):
+                yield place
+
+    def _places(self, key: str) -> Iterator[tuple[int, Place]]:
+        for page in self._pages(self._dynamodb.query, **_places_request(key)):
+            yield from map(_place, page["Items"])
+
+    def _page_of_places(self, key: str, **options: Any) -> list[tuple[int, Place]]:
+        page = self._call(self._dynamodb.query, **_places_request(key), **options)
+        return list(map(_place, page["Items"]))
 
     def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
         """Yield a chain's spans, the latest first, reading `at_once` at a time."""
         yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
 
-    def end(self, chain: ChainId) -> Number:
-        """Return the last sequence number of a chain's last span; START if it has no span."""
-        span = self.preceding(chain, _BEHIND_ALL)
-        return START if span is None else span.last
+    def spans_of(self, chain: ChainId) -> Iterator[Span]:
+        """Yield a chain's spans in order."""
+        yield from map(_span, self._query(chain.name))
 
     def spans(self, since: float | None = None, until: float | None = None) -> Iterator[Span]:
         """Yield all spans, or those planned from `since` on and before `until` (UNIX seconds). Scans the table: one read unit per 4 KB."""
@@ -287,105 +334,85 @@ class Ledger:
         for page in self._pages(self._dynamodb.scan, ConsistentRead=True, **request):
             yield from map(_span, page["Items"])
 
-    def open_spans(self, before: float) -> Iterator[list[Span]]:
-        """Yield, page by page, the open spans planned before a time (UNIX seconds). Scans the table: one read unit per 8 KB."""
-        for page in self._pages(
-            self._dynamodb.scan,
-            FilterExpression="attribute_exists(g) AND st = :open AND #at < :before",
-            ExpressionAttributeNames={"#at": "at"},
-            ExpressionAttributeValues={":open": {"S": "open"}, ":before": {"N": str(milliseconds(before))}},
-        ):
-            yield [_span(item) for item in page["Items"]]
-
     # Claims
 
-    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
+    def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
         """Claim up to MOST_CLAIMS envelopes, by request id; return the claim that holds for each, as far as DynamoDB answers."""
         ttl = {"N": str(self._expiry(seconds_kept))}
-        insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}}"
+        insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'ttl': ?}}"
         answer = self._call_bare(
             self._dynamodb.batch_execute_statement,
             Statements=[
                 {
                     "Statement": insert,
-                    "Parameters": [*_key(f"{_CLAIM}{one}").values(), *_claim_values(claim).values(), ttl],
+                    "Parameters": [*_key(f"{_CLAIM}{one}").values(), {"S": owner.name}, ttl],
                 }
-                for one, claim in wanted.items()
+                for one, owner in wanted.items()
             ],
         )
         claims, refused = {}, []
-        for (one, claim), response in zip(wanted.items(), answer["Responses"], strict=True):
+        for (one, owner), response in zip(wanted.items(), answer["Responses"], strict=True):
             code = response.get("Error", {}).get("Code")
             if code is None:
-                claims[one] = claim
+                claims[one] = Claim(owner)
             elif code in ("DuplicateItem", "ConditionalCheckFailed"):
                 refused.append(one)
-        return claims | (self._claimed(refused) if refused else {})
+        return claims | (self.claims(refused) if refused else {})
 
-    def claim_one(self, request_id: str, wanted: Claim, seconds_kept: int) -> bool:
-        """Claim an envelope; return whether the claim of `wanted.owner` holds.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or does not say who owns the envelope.
-        """
-        claim = self.claim({request_id: wanted}, seconds_kept).get(request_id)
-        if claim is None:
-            raise LedgerUnavailableError("the ledger does not say who owns an envelope")
-        return claim.owner == wanted.owner
-
-    def owner(self, request_id: str) -> Claim | None:
-        """Return the claim on an envelope; None if there is none."""
-        item = self._get(_key(f"{_CLAIM}{request_id}"))
-        return _claim(item) if item else None
-
-    def _claimed(self, ids: list[str]) -> dict[str, Claim]:
-        items = self._items([_key(f"{_CLAIM}{one}") for one in ids])
-        return {item["pk"]["S"].removeprefix(_CLAIM): _claim(item) for item in items}
-
-    def take_over(self, request_id: str, wanted: Claim, old: ClaimOwner) -> bool:
-        """Transfer an envelope from the owner `old` to `wanted.owner`; return whether `wanted.owner` has it now."""
-        existing = self._write(
-            self._dynamodb.update_item,
-            Key=_key(f"{_CLAIM}{request_id}"),
-            UpdateExpression="SET #owner = :owner, #at = :at",
-            ConditionExpression="#owner = :old OR #owner = :owner",
-            ExpressionAttributeNames={"#owner": "owner", "#at": "at"},
-            ExpressionAttributeValues={":old": {"S": old.name}, **_claim_values(wanted)},
-        )
-        return existing is None
-
-    # Searches
-
-    def searches(self, ids: Iterable[str]) -> dict[str, dict[str, Number]]:
-        """Return how far the shards have been read in search of envelopes, by request id; envelopes without a note are left out."""
-        keys = [_key(f"{_SEARCH}{one}") for one in ids]
+    def claims(self, ids: Iterable[str]) -> dict[str, Claim]:
+        """Return the claims on up to 100 envelopes, by request id, as far as DynamoDB answers; envelopes without a claim are left out."""
+        keys = [_key(f"{_CLAIM}{one}") for one in ids]
+        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
+        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
+        found: list[Item] = answer["Responses"].get(self._table, [])
+        unanswered = answer.get("UnprocessedKeys") or {}
+        if unanswered:
+            self._telemetry.warning("the ledger left keys unanswered", code="UnprocessedKeys")
         return {
-            item["pk"]["S"].removeprefix(_SEARCH): {
-                shard: read["S"] for shard, read in item["read"]["M"].items()
-            }
-            for some in batched(keys, _MOST_KEYS, strict=False)
-            for item in self._items(list(some))
+            item["pk"]["S"].removeprefix(_CLAIM): Claim(Owner.parse(item["owner"]["S"]), "fixed" in item)
+            for item in found
         }
 
-    def note_search(self, request_id: str, read: Mapping[str, Number], seconds_kept: float) -> None:
-        """Note how far shards have been read in search of an envelope."""
+    def has_no_claim(self, request_id: str) -> bool:
+        """Return whether nobody has claimed an envelope."""
+        return not self._get(_key(f"{_CLAIM}{request_id}"))
+
+    # Forced replays
+
+    def bind_tag(self, tag: str, wanted: str) -> str:
+        """Bind a forced replay's tag to what it stands for, unless it is bound; return what it stands for."""
         item = {
-            **_key(f"{_SEARCH}{request_id}"),
-            "read": {"M": {shard: {"S": number} for shard, number in read.items()}},
-            "ttl": {"N": str(int(self._clock.now() + seconds_kept))},
+            **_key(f"{_TAG}{tag}"),
+            "is": {"S": wanted},
+            "ttl": {"N": str(self._expiry(_TAG_SECONDS_KEPT))},
         }
-        self._put(item)
+        existing = self._write(
+            self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
+        )
+        return wanted if existing is None else str(existing["is"]["S"])
 
-    # When the drainer set something aside: only the index leads to its spans, and the index lags
+    # The chains of shards, including those that the stream no longer lists
 
-    def note_set_aside_by_drainer(self) -> None:
-        """Note that the drainer is about to set something aside."""
-        self._put({**_SET_ASIDE_BY_DRAINER, "at": {"N": str(self._clock.now())}})
+    def chains(self) -> dict[str, ChainId]:
+        """Return the chains of all shards that were noted, by shard."""
+        found = (ChainId.parse(item["sk"]["S"]) for item in self._query(_CHAINS))
+        return {chain.shard: chain for chain in found}
 
-    def set_aside_by_drainer_at(self) -> float:
-        """Return when the drainer last noted that it sets something aside (UNIX seconds); 0 for never."""
-        item = self._get(_SET_ASIDE_BY_DRAINER)
-        return float(item["at"]["N"]) if item else 0.0
+    def note_chain(self, chain: ChainId) -> None:
+        """Note the chain of a shard."""
+        ttl = {"N": str(self._expiry(SECONDS_KEPT))}
+        self._put({**_key(_CHAINS, chain.name), "ttl": ttl})
+
+    # The sweep
+
+    def swept_to(self) -> str:
+        """Return the name behind which the last sweep stopped; empty if it ended."""
+        item = self._get(_SWEPT)
+        return str(item["to"]["S"]) if item else ""
+
+    def note_swept(self, name: str) -> None:
+        """Note the name behind which the next sweep goes on; empty for the first."""
+        self._put({**_SWEPT, "to": {"S": name}})
 
     # Tables that get watermarks, including those that have received nothing lately
 
@@ -406,33 +433,6 @@ class Ledger:
                 "ttl": {"N": str(self._expiry(_WATCHED_SECONDS))},
             }
             self._put(item)
-
-    # Breakers
-
-    def open_breaker(self, database: str, reason: str) -> None:
-        """Note that a database is failing."""
-        self._put_breaker(database, reason, is_open=True)
-
-    def close_breaker(self, database: str) -> None:
-        """Note that a database works again."""
-        self._put_breaker(database, "", is_open=False)
-
-    def breakers(self) -> Iterator[OpenBreaker]:
-        """Yield all breakers that are open."""
-        for item in self._query(_BREAKERS):
-            if item["st"]["S"] == "open":
-                yield OpenBreaker(item["sk"]["S"], int(item["at"]["N"]), item["why"]["S"])
-
-    def _put_breaker(self, database: str, reason: str, *, is_open: bool) -> None:
-        item = {
-            **_key(_BREAKERS, database),
-            "at": {"N": str(milliseconds(self._clock.now()))},
-            "why": {"S": reason},
-            "st": {"S": "open" if is_open else "closed"},
-        }
-        if not is_open:
-            item["ttl"] = {"N": str(self._expiry(_BREAKER_SECONDS_KEPT))}
-        self._put(item)
 
     # Tables
 
@@ -463,6 +463,26 @@ class Ledger:
 
     def _expiry(self, seconds: int) -> int:
         return int(self._clock.now()) + seconds
+
+    def _transact(self, actions: list[Item], token: str) -> list[int] | None:
+        """Write all actions or none; return None if they were written, else the numbers of those whose condition failed.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached, or another transaction is under way.
+        """
+        try:
+            self._dynamodb.transact_write_items(TransactItems=actions, ClientRequestToken=token)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "TransactionCanceledException":
+                self._fail(error)
+            reasons: list[Item] = error.response.get("CancellationReasons", [])  # type: ignore[assignment]  # botocore's type lacks it
+            codes = {reason.get("Code") for reason in reasons} - {"None", None}
+            if codes != {"ConditionalCheckFailed"}:
+                self._fail(error)
+            return [n for n, reason in enumerate(reasons) if reason.get("Code") == "ConditionalCheckFailed"]
+        except BotoCoreError as error:
+            self._fail(error)
+        return None
 
     def _write(self, call: Callable[..., Any], **request: Any) -> Item | None:
         """Make a conditional write; return None if it succeeded, else the existing item, empty if there is none."""
@@ -505,13 +525,6 @@ class Ledger:
         ):
             yield from page["Items"]
 
-    def _items(self, keys: list[Item]) -> list[Item]:
-        """Return the items of at most _MOST_KEYS keys, read consistently, except those that DynamoDB leaves unprocessed."""
-        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
-        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
-        found: list[Item] = answer["Responses"].get(self._table, [])
-        return found
-
     def _pages(self, call: Callable[..., Any], **request: Any) -> Iterator[Any]:
         while True:
             page = self._call(call, **request)
@@ -529,26 +542,30 @@ def _key(pk: str, sk: str = "-") -> Item:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
-def _claim(item: Item) -> Claim:
-    return Claim(ClaimOwner.parse(item["owner"]["S"]), int(item["at"]["N"]))
+def _places_request(key: str) -> dict[str, Any]:
+    return {
+        "IndexName": WORKLIST,
+        "KeyConditionExpression": "wk = :key",
+        "ExpressionAttributeValues": {":key": {"S": key}},
+    }
 
 
-def _claim_values(claim: Claim) -> Item:
-    return {":owner": {"S": claim.owner.name}, ":at": {"N": str(claim.arrived_at)}}
+def _place(item: Item) -> tuple[int, Place]:
+    return int(item["at"]["N"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
 
-def _worklist_key(span: Span) -> str:
-    """Return the key under which the index holds a span; empty if it has neither set-aside chunks nor rejected events."""
-    states = {entry.state for entry in span.entries.values()}
-    if not states & ASIDE:
-        return f"rejected#{span.planned_at // 1000 // _DAY}" if State.REJECTED in states else ""
-    kind = "dead" if states & ASIDE == {State.DEAD_LETTER} else "aside"
-    return f"{kind}#{crc32(f'{span.chain.name}/{span.after}'.encode()) % WORKLIST_KEYS}"
+def worklist_key(span: Span) -> str:
+    """Return the key under which the index holds a span; empty if nobody must look at it."""
+    states = span.states()
+    if states & UNSETTLED or span.copies:
+        return f"waiting#{_part(span)}"
+    if State.DEAD in states:
+        return f"dead#{_part(span)}"
+    return f"rejected#{span.planned_at // 1000 // _DAY}" if State.REJECTED in states else ""
 
 
-def _is_final(span: Span) -> bool:
-    """Return whether a span has nothing pending and nothing set aside. Rejected events do not count: they expire without a write."""
-    return span.done and {entry.state for entry in span.entries.values()} <= _SETTLED
+def _part(span: Span) -> int:
+    return crc32(span.place.name.encode()) % WORKLIST_KEYS
 
 
 def _item(span: Span) -> Item:
@@ -558,19 +575,18 @@ def _item(span: Span) -> Item:
         "first": {"S": span.first},
         "last": {"S": span.last},
         "at": {"N": str(span.planned_at)},
-        "m": {"M": {owner.name: {"S": to.text} for owner, to in span.destinations.items()}},
-        "cut": {"M": {"rows": {"N": str(span.cut.rows)}, "bytes": {"N": str(span.cut.bytes)}}},
-        "g": {"M": {group.name: {"N": str(count)} for group, count in span.counts.items()}},
+        "g": {"M": {key.name: {"N": str(rows)} for key, rows in span.chunks.items()}},
         "n": {"N": str(span.records)},
+        "e": {"N": str(span.earliest)},
+        "l": {"N": str(span.latest)},
+        "r": {"N": str(span.received_at)},
     }
+    if span.destinations:
+        item["m"] = {"M": {sender.name: {"S": to.text} for sender, to in span.destinations.items()}}
     if span.digest:
         item["h"] = {"B": span.digest}
-    if span.in_order:
-        item["q"] = {"BOOL": True}
-    if span.ignored:
-        item["i"] = {"B": _bitmap(span.ignored)}
-    if span.archived:
-        item["a"] = {"S": "-".join(map(str, span.archived))}
+    if span.origin:
+        item["from"] = {"S": span.origin}
     return item | _progress(span)
 
 
@@ -579,59 +595,66 @@ def _progress(span: Span) -> Item:
     item: Item = {
         "v": {"N": str(span.version)},
         "w": {"S": span.writer},
-        "st": {"S": "done" if span.done else "open"},
+        "st": {"S": "settled" if span.settled else "open"},
     }
+    if span.object is not None:
+        hour, digest, offset, length = span.object
+        item["o"] = {"L": [{"S": hour}, {"B": digest}, {"N": str(offset)}, {"N": str(length)}]}
+    if span.copies:
+        item["c"] = {"M": {one: {"S": owner.name} for one, owner in span.copies.items()}}
     if span.entries:
         item["x"] = {"M": {key.name: {"M": _entry_item(entry)} for key, entry in span.entries.items()}}
-    if work := _worklist_key(span):
+    if work := worklist_key(span):
         item["wk"] = {"S": work}
     return item
 
 
 def _span(item: Mapping[str, Any]) -> Span:
-    cut = item["cut"]["M"]
     entries = item["x"]["M"] if "x" in item else {}
+    destinations = item["m"]["M"] if "m" in item else {}
     return Span(
         chain=ChainId.parse(item["pk"]["S"]),
         after=item["sk"]["S"],
         first=item["first"]["S"],
         last=item["last"]["S"],
         planned_at=int(item["at"]["N"]),
-        destinations={Owner.parse(name): _destination(to["S"]) for name, to in item["m"]["M"].items()},
-        cut=Cut(int(cut["rows"]["N"]), int(cut["bytes"]["N"])),
-        counts={Group.parse(name): int(count["N"]) for name, count in item["g"]["M"].items()},
+        chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
+        destinations={Sender.parse(name): _destination(to["S"]) for name, to in destinations.items()},
         records=int(item["n"]["N"]),
-        digest=item["h"]["B"] if "h" in item else b"",
-        ignored=_positions(item["i"]["B"]) if "i" in item else frozenset(),
-        archived=Archived(*map(int, item["a"]["S"].split("-"))) if "a" in item else None,
+        digest=_bytes(item["h"]) if "h" in item else b"",
+        earliest=int(item["e"]["N"]),
+        latest=int(item["l"]["N"]),
+        received_at=int(item["r"]["N"]),
+        object=_object(item["o"]["L"]) if "o" in item else None,
+        origin=item["from"]["S"] if "from" in item else "",
+        copies={one: Owner.parse(name["S"]) for one, name in item["c"]["M"].items()} if "c" in item else {},
         version=int(item["v"]["N"]),
         writer=item["w"]["S"],
-        done=item["st"]["S"] == "done",
+        settled=item["st"]["S"] == "settled",
         final_at=int(item["ttl"]["N"]) - SECONDS_KEPT if "ttl" in item else None,
         entries={ChunkKey.parse(name): _entry(value["M"]) for name, value in entries.items()},
-        in_order="q" in item,
     )
 
 
-def _bitmap(positions: frozenset[int]) -> bytes:
-    """Return the positions as a bitmap; position 0 is the lowest bit of the first byte."""
-    return sum(1 << position for position in positions).to_bytes(max(positions) // 8 + 1, "little")
+def _object(members: list[Any]) -> ObjectRef:
+    hour, digest, offset, length = members
+    return ObjectRef(hour["S"], _bytes(digest), int(offset["N"]), int(length["N"]))
 
 
-def _positions(bitmap: bytes) -> frozenset[int]:
-    bits = int.from_bytes(bitmap, "little")
-    return frozenset(position for position in range(bits.bit_length()) if bits >> position & 1)
+def _bytes(value: Mapping[str, Any]) -> bytes:
+    return bytes(value["B"])
 
 
 def _destination(text: str) -> Destination:
+    if not text:
+        return LATER
     return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
 
 
-_TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("o", "digest"))
-_NUMBERS = (("n", "rows"), ("since", "since"), ("t", "aside_at"), ("gen", "generation"), ("e", "edit"))
+_TEXTS = (("s", "state"), ("why", "reason"), ("db", "database"), ("said", "words"))
+_NUMBERS = (("since", "since"), ("t", "at"), ("gen", "generation"))
 
-
-_PLAIN = Entry(State.PENDING)  # defaults, which an item leaves out
+_PLAIN = Entry()  # defaults, which an item leaves out
 
 
 def _entry_item(entry: Entry) -> Item:

@@ -1,7 +1,7 @@
-"""Puts a marker on each shard that has received nothing lately, so that every shard has a record at which reading can begin.
+"""Puts markers: envelopes without rows, which the worker plans like any other.
 
-A read proves that a record is missing only if it shows another one that is known to be there (`worker.search`). A shard without any,
-because it is idle or new, would prove nothing. A marker is an envelope without rows, and the worker plans it like any other.
+A shard's chain shows that the shard has passed a time only once a record that arrived later is in a span. An idle shard shows that with
+a marker.
 """
 
 from itertools import count
@@ -10,49 +10,47 @@ from typing import TYPE_CHECKING
 from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import envelope
-from shared.errors import UnavailableError
-from worker.execution import Delivery
-from worker.shards import Shard, Shards, hash_key
+from shared.clock import Clock
+from shared.telemetry import Telemetry
+from worker.shards import Shard, hash_key
 from worker.span import milliseconds
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
 
-IDLE_SECONDS = 6 * 3600.0
-"""A shard counts as idle this long after its last batch was planned. The stream keeps that batch's records for longer: for 12 hours or more."""
+EVERY_SECONDS = 60.0
+"""A shard gets at most one marker in this time."""
 
 
 class Markers:
-    """Puts markers on idle shards."""
+    """Puts markers on shards."""
 
     def __init__(
-        self, delivery: Delivery, shards: Shards, kinesis: "KinesisClient", stream_name: str
+        self, kinesis: "KinesisClient", stream_name: str, clock: Clock, telemetry: Telemetry
     ) -> None:
-        self._ledger = delivery.ledger
-        self._clock = delivery.clock
-        self._telemetry = delivery.telemetry
-        self._shards = shards
         self._kinesis = kinesis
         self._stream_name = stream_name
+        self._clock = clock
+        self._telemetry = telemetry
+        self._put_at: dict[str, float] = {}
 
-    def put(self) -> None:
-        """Put a marker on each idle shard. If Kinesis or the ledger fails, the next run puts the remaining ones."""
+    def put(self, shard: Shard) -> None:
+        """Put a marker on an open shard, unless it got one a moment ago. If Kinesis fails, the next run puts it.
+
+        Where Kinesis distributes records itself, the marker may land on another shard; then it takes several.
+        """
+        now = self._clock.now()
+        if 0 <= now - self._put_at.get(shard.shard_id, float("-inf")) < EVERY_SECONDS:
+            return
+        self._put_at[shard.shard_id] = now
         try:
-            for shard in self._shards.all():
-                if shard.is_open and self._is_idle(shard):
-                    self._kinesis.put_record(
-                        StreamName=self._stream_name,
-                        Data=envelope.marker(milliseconds(self._clock.now())).encode(),
-                        PartitionKey=partition_key(shard),
-                    )
-        except (UnavailableError, ClientError, BotoCoreError) as error:
+            self._kinesis.put_record(
+                StreamName=self._stream_name,
+                Data=envelope.marker(milliseconds(now)).encode(),
+                PartitionKey=partition_key(shard),
+            )
+        except (ClientError, BotoCoreError) as error:
             self._telemetry.warning("a marker was not put", error=type(error).__name__)
-
-    def _is_idle(self, shard: Shard) -> bool:
-        """Return whether the event source has delivered nothing of a shard lately. Replays do not count: their records expire soon."""
-        spans = self._ledger.latest(self._shards.chain(shard.shard_id), at_once=1)
-        latest = next((span.planned_at / 1000 for span in spans if span.in_order), 0.0)
-        return self._clock.now() - latest >= IDLE_SECONDS
 
 
 def partition_key(shard: Shard) -> str:

@@ -1,41 +1,36 @@
-"""Plans a span before anything is sent: where it ends, where its rows go, and which blocks belong together."""
+"""Plans a span before anything is sent: where it ends, where its rows go, and the chunks that they are sent in."""
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import msgpack
 
 from shared.accounts import Account
 from shared.tracking_plan import COLUMN_CODES
-from worker.chain import ChainId
-from worker.delivery import UNRESOLVED, State
-from worker.record import NOBODY, Block, Number, Record
+from worker.index import Index
+from worker.record import AGAIN, NOBODY, Block, Number, Record
 from worker.span import (
+    LATER,
     MAX_PLAN_BYTES,
-    NO_OWNER,
     TOO_MANY_TABLES,
-    Archived,
-    Cut,
+    ChunkKey,
     Database,
     Destination,
     Group,
     NotDeliverable,
-    Owner,
-    Span,
+    Sender,
     digest_of,
     milliseconds,
     plan_bytes,
 )
+from worker.span_object import Chunk
 
 DISABLED = "disabled_account"
 REVOKED = "revoked_key"
-UNPLANNED = "unplanned"
-"""The reason of rows that are not sent because their owner is not in the span's plan: newer code reads the records differently."""
 
 Excess = Callable[[str, Sequence[str], int], Collection[str]]
 """Returns which tables exceed an account's limit, given the account, the tables of its rows, and the limit."""
-
 
 MAX_REJECTED_TABLES = 5
 """A span counts an account's rejected events by table for this many tables, and the rest without their table. Tables of a tracking plan
@@ -44,279 +39,145 @@ MAX_KEPT_EVENTS = 200
 MAX_KEPT_BYTES = 256 * 1024
 """A span keeps the originals of an account's rejected events up to these limits and only counts the rest, so no flood fills the bucket."""
 
-Groups = Mapping[Group, Sequence[Block]]
-"""The blocks of a span by group, in the stream's order."""
-Owners = Mapping[tuple[str, str], Owner]
-"""The owners of rows, by account and key id."""
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """The limits of a chunk: groups are cut into chunks of at most this many rows and bytes."""
+
+    rows: int
+    bytes: int
+
+
+@dataclass(slots=True)
+class _Part:
+    """Blocks of one group, with the positions of their records."""
+
+    blocks: list[Block]
+    positions: list[int]
+
+
+_Groups = dict[Group, _Part]
+Answers = Mapping[str, Account | str]
+"""Each account, or why it has none. Accounts that could not be looked up are missing."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A stretch of records and where their rows go.
+    """Records, the chunks that their rows are sent in, and where these go.
 
     Attributes:
-        groups: the blocks of the records that count.
-        counts: the number of rows by group.
-        ignored: positions of the records that do not count, because another copy does.
-        has_claims: some records have a claim, so the ledger must say which of them count.
-        passed_over: the number of rows by group that a forced replay skips.
+        records: in the stream's order.
+        chunks: to store in the span's object.
+        rejected: rejected events, by group: their number, and the originals that are kept, back to back.
+        index: of the span, without the chunks.
     """
 
     records: Sequence[Record]
-    destinations: Mapping[Owner, Destination]
-    cut: Cut
-    groups: Groups
-    counts: Mapping[Group, int]
-    ignored: frozenset[int] = frozenset()
-    has_claims: bool = False
-    passed_over: Mapping[Group, int] = field(default_factory=dict)
+    chunks: Sequence[Chunk]
+    rejected: Mapping[Group, Block]
+    destinations: Mapping[Sender, Destination]
+    index: Index
 
-    def span(self, chain: ChainId, after: Number, now: float, *, archive_days: int, in_order: bool) -> Span:
-        """Return the span to append to a chain behind `after`, planned at `now` (UNIX seconds).
+    @property
+    def counts(self) -> dict[ChunkKey, int]:
+        """The number of rows, or of rejected events, by chunk."""
+        counts = {chunk.key: chunk.rows for chunk in self.chunks}
+        return counts | {ChunkKey(group, 0): block[1] for group, block in self.rejected.items()}
 
-        The archive keeps its records for `archive_days`, unless it has no rows that count (markers, copies).
-        """
-        return Span(
-            chain=chain,
-            after=after,
-            first=self.records[0].number,
-            last=self.records[-1].number,
-            planned_at=milliseconds(now),
-            destinations=self.destinations,
-            cut=self.cut,
-            counts=self.counts,
-            records=len(self.records),
-            digest=digest_of([record.number for record in self.records]),
-            ignored=self.ignored,
-            archived=Archived.of(self.records, archive_days) if self.counts else None,
-            in_order=in_order,
-        )
+    @property
+    def digest(self) -> bytes:
+        """The digest of the records' sequence numbers."""
+        return digest_of(self.index.numbers)
+
+    @property
+    def earliest(self) -> int:
+        """The earliest arrival of a record, in UNIX milliseconds."""
+        return min(self.index.arrivals)
+
+    @property
+    def latest(self) -> int:
+        """The latest arrival of a record, in UNIX milliseconds."""
+        return max(self.index.arrivals)
+
+    @property
+    def received_at(self) -> int:
+        """The earliest time at which the ingest received a record, in UNIX milliseconds."""
+        return min(self.index.receipts)
 
 
 def plan(
     records: Sequence[Record],
-    answers: Mapping[str, Account | str],
+    answers: Answers,
     cut: Cut,
     *,
-    limit: Number | None = None,
-    is_too_old: Callable[[float], bool] = lambda _: False,
-    ignored: frozenset[Number] = frozenset(),
+    uncounted: frozenset[Number] = frozenset(),
+    claimed: frozenset[Number] = frozenset(),
+    failing: Callable[[str], bool] = lambda _: False,
     excess: Excess | None = None,
 ) -> Plan:
-    """Plan the longest possible stretch from the first record on; it is empty if that record must wait.
+    """Plan as many of the records as fit into one span, from the first on.
 
     Args:
-        records: in the stream's order.
-        answers: each account, or why it has none. A record of an account without an answer ends the stretch.
+        records: in the stream's order; at least one.
+        answers: what is known of their accounts.
         cut: the limits of chunks.
-        limit: sequence number before which the stretch must end.
-        is_too_old: returns whether records that arrived then (UNIX seconds) no longer wait for their account.
-        ignored: records that do not count, because another copy does.
+        uncounted: records that do not count, because another copy does.
+        claimed: records without a claim of their own that were claimed because they are late, or lie in a gap.
+        failing: whether a database has just failed: its rows are left to the sender.
         excess: returns the tables that are too many; None for no limit.
     """
-    senders = _senders(records)
-    waits = {account for account, _, _ in senders} - answers.keys() - {NOBODY}
-    stretch = records
-    if waits or limit is not None:
-        stretch = _stretch(records, waits, limit, is_too_old)
     while True:
-        if stretch is not records:
-            senders = _senders(stretch)
-        destinations, owners = _destinations(senders, answers)
-        groups: Groups = group(stretch, owners, ignored)
+        senders, destinations = _destinations(records, answers, failing)
+        groups, rejected = _grouped(records, senders, uncounted)
         if excess is not None and (surplus := _surplus(groups, answers, excess)):
-            groups = without(groups, surplus)
-        counts = count(groups)
-        if len(stretch) <= 1 or plan_bytes(counts, destinations, cut) <= MAX_PLAN_BYTES:
-            positions = frozenset(
-                position
-                for position, record in enumerate(stretch if ignored else ())
-                if record.number in ignored
-            )
-            has_claims = any(claim for _, _, claim in senders)
-            return Plan(stretch, destinations, cut, groups, counts, positions, has_claims)
-        stretch = stretch[: len(stretch) // 2]
+            groups = _gathered(groups, surplus)
+        chunks = [chunk for group, part in groups.items() for chunk in _chunks(group, part, cut)]
+        keys = [*(chunk.key for chunk in chunks), *(ChunkKey(group, 0) for group in rejected)]
+        if len(records) <= 1 or plan_bytes(keys, destinations) <= MAX_PLAN_BYTES:
+            return Plan(records, chunks, rejected, destinations, _index(records, uncounted, claimed))
+        records = records[: len(records) // 2]
 
 
-def only_delivered(planned: Plan, root: Span) -> Plan:
-    """Return the plan of a forced replay, reduced to the groups that `root`, a span of the shard's own chain, has fully delivered.
-
-    The redrive may still send rows that are set aside there, so the replay would duplicate them.
-    """
-    undelivered = {
-        (key.group.owner, key.group.table)
-        for key, entry in root.entries.items()
-        if entry.state not in (State.DELIVERED, State.SPLIT) and not key.group.is_rejected
-    }
-    if not undelivered:
-        return planned
-    then = owners_of(planned.records, root.destinations)
-    now = owners_of(planned.records, planned.destinations)
-    left_out = {
-        Group(now[sender], block[0])
-        for record in planned.records
-        for block in record.blocks
-        if (sender := (record.account, record.key_id)) in now
-        and (
-            sender not in then
-            or (then[sender], block[0]) in undelivered
-            or Group(then[sender], block[0]) not in root.counts
+def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: frozenset[Number]) -> Index:
+    numbers, arrivals, _accounts, _keys, receipts, ids, claims, *_ = zip(*records, strict=True)
+    if claimed:
+        claims = tuple(
+            claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True)
         )
-    }
-    groups = {key: blocks for key, blocks in planned.groups.items() if key not in left_out}
-    passed_over = {key: rows for key, rows in planned.counts.items() if key in left_out}
-    return replace(planned, groups=groups, counts=count(groups), passed_over=passed_over)
+    places = frozenset(
+        position for position, number in enumerate(numbers if uncounted else ()) if number in uncounted
+    )
+    return Index(numbers, [milliseconds(one) for one in arrivals], receipts, ids, claims, places, {})
 
 
-def owners_of(records: Iterable[Record], destinations: Mapping[Owner, Destination]) -> Owners:
-    """Return the owners of the records' rows in an existing plan, given its destinations."""
-    owners = {}
-    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
-        for owner in (Owner(account, key_id), Owner(account)):
-            if owner in destinations or owner == NO_OWNER:
-                owners[account, key_id] = owner
-                break
-    return owners
-
-
-def group(
-    records: Iterable[Record], owners: Owners, ignored: frozenset[Number] = frozenset()
-) -> dict[Group, list[Block]]:
-    """Return the records' blocks by group. Rows of senders without an owner get the code UNPLANNED."""
-    blocks_by_key: dict[tuple[Owner | None, str, str], list[Block]] = {}
-    rejected = []
-    for record in records:
-        number, _at, account, key_id, _received, _id, _claim, blocks, refused, events, _key, _data = record
-        if ignored and number in ignored:
-            continue
-        owner = owners.get((account, key_id))
-        for block in blocks:
-            key = (owner, block[0], "")
-            try:
-                blocks_by_key[key].append(block)
-            except KeyError:
-                blocks_by_key[key] = [block]
-        for block in refused:
-            blocks_by_key.setdefault((owner, "", block[0]), []).append(block)
-        if events and owner is not None:
-            rejected.append((owner, record))
-    groups: dict[Group, list[Block]] = {}
-    for (owner, table, code), found in blocks_by_key.items():
-        if owner is None:
-            groups.setdefault(Group(NO_OWNER, "", UNPLANNED), []).extend(found)
-        else:
-            groups[Group(owner, table, code)] = found
-    return groups | _rejected(rejected) if rejected else groups
-
-
-def _rejected(records: Iterable[tuple[Owner, Record]]) -> dict[Group, list[Block]]:
-    """Return a block for each table and code of rejected events: their number, and the events that are kept.
-
-    A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
-    """
-    counts: Counter[Group] = Counter()
-    kept: dict[Group, list[bytes]] = {}
-    tables: dict[Owner, set[str]] = {}
-    room: dict[Owner, tuple[int, int]] = {}
-    for owner, record in records:
-        for _index, code, table, original, message in record.rejected:
-            named = tables.setdefault(owner, set())
-            if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
-                named.add(table)
-            is_named = code in COLUMN_CODES or table in named
-            key = Group(owner, table if is_named else "", code, is_rejected=True)
-            counts[key] += 1
-            events, size = room.get(owner, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
-            if original and events and len(original) + len(message) <= size:
-                room[owner] = events - 1, size - len(original) - len(message)
-                kept.setdefault(key, []).append(msgpack.packb((record.received_at, original, message)))
-    return {key: [(key.label, number, b"".join(kept.get(key, ())))] for key, number in counts.items()}
-
-
-def _surplus(groups: Groups, answers: Mapping[str, Account | str], excess: Excess) -> set[Group]:
-    """Return the groups with tables that exceed their account's limit."""
-    tables: dict[Owner, list[str]] = {}
-    for key in groups:
-        if not key.code:
-            tables.setdefault(key.owner, []).append(key.table)
-    surplus = set()
-    for owner, found in tables.items():
-        account = answers.get(owner.account)
-        if len(found) > 1 and isinstance(account, Account):
-            surplus |= {Group(owner, table) for table in excess(owner.account, found, account.limits.tables)}
-    return surplus
-
-
-def without(groups: Groups, surplus: Collection[Group]) -> dict[Group, Sequence[Block]]:
-    """Return the groups, with one group for each owner in place of its surplus ones.
-
-    Its originals are `[table, number of rows, MessagePack maps]`.
-    """
-    kept: dict[Group, Sequence[Block]] = {}
-    gathered: dict[Group, list[Block]] = {}
-    for key, blocks in groups.items():
-        if key in surplus:
-            mixed = gathered.setdefault(Group(key.owner, "", TOO_MANY_TABLES), [])
-            mixed += [(TOO_MANY_TABLES, block[1], msgpack.packb(block)) for block in blocks]
-        else:
-            kept[key] = blocks
-    return kept | gathered
-
-
-def as_planned(groups: Groups, counts: Mapping[Group, int]) -> Groups:
-    """Return the groups of an existing plan, in which the same tables are too many as when it was made."""
-    if not any(key.code == TOO_MANY_TABLES and not key.is_rejected for key in counts):
-        return groups
-    return without(groups, {key for key in groups if not key.code and key not in counts})
-
-
-def count(groups: Groups) -> dict[Group, int]:
-    """Return the number of rows by group."""
-    return {group: sum([block[1] for block in blocks]) for group, blocks in groups.items()}
-
-
-Senders = Iterable[tuple[str, str, int]]
-
-
-def _senders(records: Iterable[Record]) -> Senders:
-    """Return the account, key id and claim of each record, without duplicates."""
-    return dict.fromkeys([(record[2], record[3], record[6]) for record in records])
-
-
-def _stretch(
-    records: Sequence[Record],
-    waits: Collection[str],
-    limit: Number | None,
-    is_too_old: Callable[[float], bool],
-) -> Sequence[Record]:
-    for index, record in enumerate(records):
-        if limit is not None and record.number >= limit:
-            return records[:index]
-        if record.account in waits and not is_too_old(record.arrived_at):
-            return records[:index]
-    return records
+_Senders = dict[tuple[str, str], Sender]
 
 
 def _destinations(
-    senders: Senders, answers: Mapping[str, Account | str]
-) -> tuple[dict[Owner, Destination], dict[tuple[str, str], Owner]]:
-    destinations: dict[Owner, Destination] = {}
-    owners: dict[tuple[str, str], Owner] = {}
-    for account, key_id, _ in senders:
-        owner, destination = Owner(account), _destination(answers.get(account), key_id)
-        if destination == NotDeliverable(REVOKED):
-            owner = Owner(account, key_id)
+    records: Iterable[Record], answers: Answers, failing: Callable[[str], bool]
+) -> tuple[_Senders, dict[Sender, Destination]]:
+    """Return the sender of each account and key, and where each sender's rows go."""
+    senders: _Senders = {}
+    destinations: dict[Sender, Destination] = {}
+    for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
+        sender, destination = Sender(account), _destination(answers.get(account), key_id, failing)
+        # a key may still decide whether the rows are delivered
+        if account not in answers or destination == NotDeliverable(REVOKED):
+            sender = Sender(account, key_id)
         if account != NOBODY:
-            destinations[owner] = destination
-        owners[account, key_id] = owner
-    return destinations, owners
+            destinations[sender] = destination
+        senders[account, key_id] = sender
+    return senders, destinations
 
 
-def _destination(answer: Account | str | None, key_id: str) -> Destination:
-    if isinstance(answer, Account):
-        obstacle = obstacle_of(answer, key_id)
-        return NotDeliverable(obstacle) if obstacle else Database(answer.database)
-    return NotDeliverable(UNRESOLVED if answer is None else answer)
+def _destination(answer: Account | str | None, key_id: str, failing: Callable[[str], bool]) -> Destination:
+    if answer is None:
+        return LATER
+    if isinstance(answer, str):
+        return NotDeliverable(answer)
+    if obstacle := obstacle_of(answer, key_id):
+        return NotDeliverable(obstacle)
+    return LATER if failing(answer.database) else Database(answer.database)
 
 
 def obstacle_of(account: Account, key_id: str) -> str:
@@ -324,3 +185,117 @@ def obstacle_of(account: Account, key_id: str) -> str:
     if account.status == "disabled":
         return DISABLED
     return REVOKED if key_id and key_id in account.revoked_key_ids else ""
+
+
+def _grouped(
+    records: Sequence[Record], senders: _Senders, uncounted: frozenset[Number]
+) -> tuple[_Groups, dict[Group, Block]]:
+    """Return the records' blocks by group, and their rejected events."""
+    found: dict[tuple[Sender, str, str, str], _Part] = {}
+    rejected: list[tuple[Sender, Record]] = []
+    for position, record in enumerate(records):
+        number, _at, account, key_id, _received, request_id, claim, blocks, refused, events = record
+        if uncounted and number in uncounted:
+            continue
+        sender, again = senders[account, key_id], ""
+        if claim > AGAIN:
+            sender, again = Sender(account, key_id), request_id
+        for block in blocks:
+            key = (sender, block[0], "", again)
+            try:
+                part = found[key]
+            except KeyError:
+                part = found[key] = _Part([], [])
+            part.blocks.append(block)
+            part.positions.append(position)
+        for block in refused:
+            part = found.setdefault((sender, "", block[0], ""), _Part([], []))
+            part.blocks.append(block)
+            part.positions.append(position)
+        if events:
+            rejected.append((sender, record))
+    groups = {
+        Group(sender, table, code, request_id=again): part
+        for (sender, table, code, again), part in found.items()
+    }
+    return groups, _rejected(rejected) if rejected else {}
+
+
+def _rejected(records: Iterable[tuple[Sender, Record]]) -> dict[Group, Block]:
+    """Return a block for each table and code of rejected events: their number, and the events that are kept.
+
+    A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
+    """
+    counts: Counter[Group] = Counter()
+    kept: dict[Group, list[bytes]] = {}
+    tables: dict[Sender, set[str]] = {}
+    room: dict[Sender, tuple[int, int]] = {}
+    for sender, record in records:
+        for _index, code, table, original, message in record.rejected:
+            named = tables.setdefault(sender, set())
+            if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
+                named.add(table)
+            is_named = code in COLUMN_CODES or table in named
+            key = Group(sender, table if is_named else "", code, is_rejected=True)
+            counts[key] += 1
+            events, size = room.get(sender, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
+            if original and events and len(original) + len(message) <= size:
+                room[sender] = events - 1, size - len(original) - len(message)
+                kept.setdefault(key, []).append(msgpack.packb((record.received_at, original, message)))
+    return {key: (key.label, number, b"".join(kept.get(key, ()))) for key, number in counts.items()}
+
+
+def _surplus(groups: _Groups, answers: Answers, excess: Excess) -> set[Group]:
+    """Return the groups with tables that exceed their account's limit."""
+    tables: dict[str, dict[str, None]] = {}
+    for key in groups:
+        if not key.code and key.sender.account in answers:
+            tables.setdefault(key.sender.account, {})[key.table] = None
+    too_many: set[tuple[str, str]] = set()
+    for name, found in tables.items():
+        account = answers.get(name)
+        if len(found) > 1 and isinstance(account, Account):
+            too_many |= {(name, table) for table in excess(name, list(found), account.limits.tables)}
+    return {
+        key
+        for key in groups
+        if not key.code and not key.request_id and (key.sender.account, key.table) in too_many
+    }
+
+
+def _gathered(groups: _Groups, surplus: Collection[Group]) -> _Groups:
+    """Return the groups, with one group for each sender in place of its surplus ones.
+
+    Its originals are `[table, number of rows, MessagePack maps]`.
+    """
+    kept: _Groups = {}
+    gathered: _Groups = {}
+    for key, part in groups.items():
+        if key in surplus:
+            mixed = gathered.setdefault(Group(key.sender, "", TOO_MANY_TABLES), _Part([], []))
+            mixed.blocks += [(TOO_MANY_TABLES, block[1], msgpack.packb(block)) for block in part.blocks]
+            mixed.positions += part.positions
+        else:
+            kept[key] = part
+    return kept | gathered
+
+
+def _chunks(group: Group, part: _Part, cut: Cut) -> Iterator[Chunk]:
+    """Yield a group's chunks. Blocks are never cut, so a large one exceeds the limits."""
+    blocks = part.blocks
+    counts = [block[1] for block in blocks]
+    data = [block[2] for block in blocks]
+    if sum(counts) <= cut.rows and sum(map(len, data)) <= cut.bytes:
+        yield Chunk(ChunkKey(group, 0), data, sum(counts), part.positions, counts)
+        return
+    begin = number = rows = size = 0
+    for end, (count, one) in enumerate(zip(counts, data, strict=True)):
+        if end > begin and (rows + count > cut.rows or size + len(one) > cut.bytes):
+            cut_off = slice(begin, end)
+            yield Chunk(
+                ChunkKey(group, number), data[cut_off], rows, part.positions[cut_off], counts[cut_off]
+            )
+            begin, number, rows, size = end, number + 1, 0, 0
+        rows, size = rows + count, size + len(one)
+    rest = slice(begin, None)
+    yield Chunk(ChunkKey(group, number), data[rest], rows, part.positions[rest], counts[rest])

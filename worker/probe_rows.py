@@ -9,9 +9,9 @@ from typing import Any
 
 import msgpack
 
-from worker.chunk import compress
+from worker.rows import compress
 from worker.deadline import Deadline
-from worker.delivery import Presence
+from worker.states import Presence
 from worker.treasure_data import Meaning, Reply, TreasureDataClient
 
 MEASURE_TABLE = "sluice_measure"

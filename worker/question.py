@@ -6,7 +6,7 @@ from typing import Any
 from shared.clock import Clock
 from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
-from worker.delivery import Presence
+from worker.states import Presence
 
 DATABASES = ("database", "list")
 """The path of the list of databases."""

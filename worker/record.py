@@ -38,12 +38,11 @@ class Record(NamedTuple):
         key_id: of the write key that the rows came by; empty if there was none.
         received_at: UNIX milliseconds at which the ingest received them.
         request_id: the envelope's id; empty for records in JSON form.
-        claim: 1 if the rows count only for the record that owns the claim of `request_id`.
+        claim: 1 if the rows count only for the record that owns the claim of `request_id`; if the envelope was put again, the UNIX
+            milliseconds of its first put instead of 1; else 0.
         blocks: the rows by table.
         refused: originals that could not become rows, by code.
         rejected: events that the ingest rejected, and told their senders so; they are kept for operators only.
-        partition_key: as it was put, for the archive.
-        data: as it was put, for the archive.
     """
 
     number: Number
@@ -56,8 +55,6 @@ class Record(NamedTuple):
     blocks: tuple[Block, ...]
     refused: tuple[Refused, ...] = ()
     rejected: tuple[envelope.RejectedEvent, ...] = ()
-    partition_key: str = ""
-    data: bytes = b""
 
 
 DIGITS = slice(3, None)
@@ -66,6 +63,8 @@ START: Number = "000"
 """Sorts before every sequence number."""
 NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
+AGAIN = 1
+"""A claim larger than this marks an envelope that was put again, because an earlier put of it may have landed."""
 MAX_BLOCKS = 500
 """The most tables in one record, so that its span's item stays small."""
 
@@ -116,9 +115,9 @@ def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
         if content is not None and _is_envelope(content):
             fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks)
             events = rejected and _events(rejected)
-            records.append(_new(Record, (*fields, (), events, item.get("partitionKey", ""), data)))
+            records.append(_new(Record, (*fields, (), events)))
         else:
-            records.append(decode(data, shard, this, arrived_at, item.get("partitionKey", "")))
+            records.append(decode(data, shard, this, arrived_at))
         if this <= last:
             is_ordered = False
         last = this
@@ -131,11 +130,11 @@ def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record
     for item in records:
         stamp: datetime = item["ApproximateArrivalTimestamp"]
         this = number(item["SequenceNumber"])
-        result.append(decode(item["Data"], shard, this, stamp.timestamp(), item["PartitionKey"]))
+        result.append(decode(item["Data"], shard, this, stamp.timestamp()))
     return result
 
 
-def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_key: str = "") -> Record:
+def decode(data: bytes, shard: str, this: Number, arrived_at: float) -> Record:
     """Return the record, whatever its bytes are. The same bytes with the same shard, number and arrival always give the same record."""
     if data[:1] == _ENVELOPE:
         try:
@@ -145,12 +144,10 @@ def decode(data: bytes, shard: str, this: Number, arrived_at: float, partition_k
         else:
             if _is_envelope(content):
                 events = content[-1] and _events(content[-1])
-                return _new(Record, (this, arrived_at, *content[1:-1], (), events, partition_key, data))
+                return _new(Record, (this, arrived_at, *content[1:-1], (), events))
     record = Record(this, arrived_at, NOBODY, "", round(arrived_at * 1000), "", 0, ())
     found = _from_json(data, shard, record) if data[:1] == b"{" else None
-    if found is None:
-        found = record._replace(refused=((UNDECODABLE, 1, packed(data)),))
-    return found._replace(partition_key=partition_key, data=data)
+    return found or record._replace(refused=((UNDECODABLE, 1, packed(data)),))
 
 
 def packed(data: bytes) -> bytes:

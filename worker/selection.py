@@ -1,14 +1,14 @@
-"""Selects the chunks that a run of the redrive handles, by state, account, table, reason, time or place."""
+"""Selects the chunks that a run of the sender handles, by state, account, table, reason, time or name."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from worker.delivery import Decision, Entry, State
-from worker.ledger import Ledger, Place
-from worker.span import ChunkKey
+from worker.ledger import WORKLIST_KEYS, Ledger
+from worker.span import ChunkKey, Place
+from worker.states import UNSETTLED, Decision, Entry, State
 
-SCHEDULED = (State.PARKED, State.IN_DOUBT)
+SCHEDULED = tuple(sorted(UNSETTLED))
 """The states that scheduled runs handle."""
 REJECTED_SECONDS = 90 * 86_400.0
 """How far back to look for rejected events; most of their objects have expired long before."""
@@ -19,10 +19,9 @@ class Selection:
     """Selects the chunks that match every attribute that is not None.
 
     Attributes:
-        since: only chunks set aside then or later (UNIX seconds).
+        since: only chunks that came into their state then or later (UNIX seconds).
         decision: what an operator has decided about them; it selects nothing.
-        place: only chunks of this span.
-        chunk: only this chunk and its halves.
+        chunks: only these chunks and their halves, by span; None for all.
     """
 
     states: tuple[State, ...] = SCHEDULED
@@ -31,18 +30,21 @@ class Selection:
     reason: str | None = None
     since: float | None = None
     decision: Decision | None = None
-    place: Place | None = None
-    chunk: ChunkKey | None = None
+    chunks: Mapping[Place, frozenset[ChunkKey]] | None = None
 
     @classmethod
     def from_event(cls, event: Mapping[str, Any]) -> "Selection":
-        """Return the selection in an event: `kinds`, `account`, `table`, `reason`, `since` and `decision`, each optional.
+        """Return the selection in an event: `kinds`, `account`, `table`, `reason`, `since`, `decision` and `chunks`, each optional.
 
-        An event of the schedule selects nothing in particular; its `account` is the AWS account.
+        `chunks` is `[[chain, after, chunk], …]`. An event of the schedule selects nothing in particular; its `account` is the AWS
+        account.
+
+        Raises:
+            ValueError: a member is invalid.
         """
         if event.get("source") == "aws.events":
             return cls()
-        decision = event.get("decision")
+        decision, named = event.get("decision"), event.get("chunks")
         return cls(
             tuple(State(kind) for kind in event.get("kinds", ())) or SCHEDULED,
             event.get("account"),
@@ -50,26 +52,50 @@ class Selection:
             event.get("reason"),
             event.get("since"),
             None if decision is None else Decision(decision),
+            None if named is None else chunks_of(named),
         )
 
     def places(self, ledger: Ledger, now: float) -> Iterator[Place]:
-        """Yield the spans to look in; `now` is UNIX seconds. The ledger's index, which lists them, may lag."""
-        if self.place is not None:
-            yield self.place
+        """Yield the spans to look in; `now` is UNIX seconds. The ledger's index, which lists them, may lag.
+
+        Runs that begin in different minutes begin with different keys of the index, so that several work side by side.
+        """
+        if self.chunks is not None:
+            yield from self.chunks
             return
-        yield from ledger.worklist(dead=False)
-        if State.DEAD_LETTER in self.states or State.REJECTED in self.states:
-            yield from ledger.worklist(dead=True)
+        first = int(now // 60)
+        kinds = ["waiting"]
+        if State.DEAD in self.states or State.REJECTED in self.states:
+            kinds.append("dead")
+        for kind in kinds:
+            for number in range(WORKLIST_KEYS):
+                for _, place in ledger.worklist(kind, (first + number) % WORKLIST_KEYS):
+                    yield place
         if State.REJECTED in self.states:
             yield from ledger.rejected(max(self.since or 0.0, now - REJECTED_SECONDS), now)
 
-    def has(self, key: ChunkKey, entry: Entry) -> bool:
-        """Return whether a chunk is selected."""
+    def has(self, place: Place, key: ChunkKey, entry: Entry, planned_at: int) -> bool:
+        """Return whether a chunk of a span that was planned at `planned_at` (UNIX milliseconds) is selected."""
+        group = key.group
         return (
             entry.state in self.states
             and self.account in (None, key.account)
-            and self.table in (None, key.group.table if key.group.is_rejected else key.group.label)
-            and self.reason in (None, entry.reason)
-            and (self.since is None or entry.aside_at >= self.since * 1000)
-            and self.chunk in (None, *key.lineage())
+            and self.table in (None, group.table if group.is_rejected else group.label)
+            and self.reason in (None, group.code if group.is_rejected else entry.reason)
+            and (self.since is None or (entry.at or planned_at) >= self.since * 1000)
+            and (
+                self.chunks is None or not self.chunks.get(place, frozenset()).isdisjoint(key.lineage())
+            )
         )
+
+
+def chunks_of(named: Any) -> dict[Place, frozenset[ChunkKey]]:
+    """Return chunks by span, given `[[chain, after, chunk], …]`.
+
+    Raises:
+        ValueError: one of them is invalid.
+    """
+    found: dict[Place, set[ChunkKey]] = {}
+    for chain, after, chunk in named:
+        found.setdefault(Place.parse(chain, after), set()).add(ChunkKey.parse(chunk))
+    return {place: frozenset(keys) for place, keys in found.items()}

@@ -1,9 +1,7 @@
 """Reads the stream beside its event source mapping. No other module calls GetRecords.
 
 Kinesis answers five reads a second per shard, and the mapping needs one of them. Reads here are paced, and back off if Kinesis throttles.
-An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice. Callers that
-conclude something from what is *not* in an answer need more: the worker compares what it read with the plan's digest, and the search
-reads again from a record that must be there.
+An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice.
 """
 
 import hashlib
@@ -16,11 +14,10 @@ from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
 from shared.clock import Clock
-from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
 from shared.puts import THROTTLED
 from worker.chain import ChainId
-from worker.deadline import Deadline
-from worker.record import START, Number, Record, from_stream, number, sequence_number
+from worker.record import START, Number, number, sequence_number
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -31,6 +28,9 @@ SECONDS_BETWEEN_READS = 0.25
 
 BELIEVED_SECONDS = 5.0
 """For this long after its last use, the stream is assumed to be the same: AWS takes longer to delete a stream and create another."""
+
+RETENTION_FRESH_SECONDS = 3600.0
+"""How long the stream's retention is believed to be the same."""
 
 _EXPIRED = "ExpiredIteratorException"
 _REFUSED = "InvalidArgumentException"
@@ -50,12 +50,14 @@ class Shard:
         keys: the hash keys that Kinesis maps to it.
         is_open: it still receives records.
         start: its first possible sequence number.
+        parents: the shards that it was split or merged from.
     """
 
     shard_id: str
     keys: range
     is_open: bool
     start: str
+    parents: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,6 +184,7 @@ class Shards:
         self._clock = clock
         self._chains: dict[str, ChainId] = {}
         self._asked_at = float("-inf")
+        self._retention = (0.0, float("-inf"))
 
     def chain(self, shard: str) -> ChainId:
         """Return the chain of a shard from which records have just been received.
@@ -198,21 +201,60 @@ class Shards:
         self._asked_at = self._clock.now()
         return self._chains[shard]
 
-    def has(self, chain: ChainId) -> bool:
-        """Return whether the stream has the shard of a chain now; a recreated stream does not.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
-        if self._chains.get(chain.shard) != chain:
-            self._list()
-        return self._chains.get(chain.shard) == chain
-
     def _list(self) -> None:
         # `SequenceNumberRange` is documented as the range of a shard's possible sequence numbers, so its start identifies one shard.
         # A recreated stream may have lower numbers. `StreamCreationTimestamp` is documented as approximate, and `StreamId` as not
         # implemented.
         self._chains = {one.shard_id: ChainId(self._stream, one.start, one.shard_id) for one in self.all()}
+
+    def whole(self) -> list[Shard]:
+        """Return all shards, from one listing whose open shards cover every key.
+
+        Raises:
+            UnprovenError: they do not, so the listing lacks some.
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        shards = list(self.all())
+        open_keys = sorted((shard.keys.start, shard.keys.stop) for shard in shards if shard.is_open)
+        behind = 0
+        for start, stop in open_keys:
+            if start != behind:
+                break
+            behind = stop
+        if behind != HASH_KEYS:
+            raise UnprovenError("Kinesis does not list all shards")
+        return shards
+
+    def is_gone(self, chain: ChainId) -> bool:
+        """Return whether the stream has lost the shard of a chain for certain: two whole listings show neither it nor a child of it.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        try:
+            return not any(self._shows(chain, shard) for _ in range(2) for shard in self.whole())
+        except UnprovenError:
+            return False
+
+    def _shows(self, chain: ChainId, shard: Shard) -> bool:
+        own = chain.stream == self._stream and (shard.shard_id, shard.start) == (chain.shard, chain.start)
+        return own or chain.shard in shard.parents
+
+    def chain_of(self, shard: Shard) -> ChainId:
+        """Return the chain of a listed shard."""
+        return ChainId(self._stream, shard.start, shard.shard_id)
+
+    def retention_seconds(self) -> float:
+        """Return how long the stream keeps records, as Kinesis says, not as a setting says. Looked up once an hour.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        known, asked_at = self._retention
+        if not 0 <= self._clock.now() - asked_at < RETENTION_FRESH_SECONDS:
+            known = self.summary()["RetentionPeriodHours"] * 3600
+            self._retention = known, self._clock.now()
+        return known
 
     def summary(self) -> Mapping[str, Any]:
         """Return Kinesis' summary of the stream.
@@ -252,7 +294,9 @@ class Shards:
                 hashes = range(int(keys["StartingHashKey"]), int(keys["EndingHashKey"]) + 1)
                 numbers = shard["SequenceNumberRange"]
                 is_open = "EndingSequenceNumber" not in numbers
-                yield Shard(shard["ShardId"], hashes, is_open, numbers["StartingSequenceNumber"])
+                names = (shard.get("ParentShardId"), shard.get("AdjacentParentShardId"))
+                parents = tuple(name for name in names if name)
+                yield Shard(shard["ShardId"], hashes, is_open, numbers["StartingSequenceNumber"], parents)
             if not answer.get("NextToken"):
                 return
             request = {"NextToken": answer["NextToken"]}
@@ -282,26 +326,6 @@ class Shards:
                 yield page
                 if page.ended:
                     return
-
-    def read(
-        self, shard: str, first: Number, last: Number, expected: int, deadline: Deadline
-    ) -> list[Record]:
-        """Return the shard's records from `first` to `last` in order, without duplicates, as far as it shows them now.
-
-        One read asks for `expected` and one more: reading further behind `last` would use up the share of the shard's other readers.
-
-        Raises:
-            ShardUnreadableError: Kinesis fails, or the time is up.
-        """
-        found: dict[Number, Record] = {}
-        for page in self.pages(shard, Position(at=first), deadline.at, min(expected + 1, MOST_RECORDS)):
-            if page is None:
-                raise ShardUnreadableError("the time was up before all records were read")
-            records = from_stream(page.records, shard)
-            found |= {record.number: record for record in records if first <= record.number <= last}
-            if page.at_tip or any(record.number >= last for record in records):
-                break
-        return [found[place] for place in sorted(found)]
 
 
 def hash_key(partition_key: str) -> int:

@@ -1,42 +1,40 @@
-"""Spans: the records of one shard that the worker plans as one unit.
+"""Spans: the records of one shard that the worker plans as one unit, and the chunks that their rows are sent in.
 
-The plan (borders, destinations, cut) never changes. The entries record the states of chunks that differ from the default: while the
-span is open, a chunk without an entry is pending; once the span is done, it is delivered.
+What was planned never changes. The entries record the states of chunks that differ from the default: a chunk that can be delivered
+waits until the span is settled, and is delivered from then on. Other defaults follow from the chunk's key and its destination.
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Self
+from urllib.parse import quote, unquote
 
-from worker.chain import ChainId
-from worker.delivery import FINAL, Entry, State
-from worker.record import NOBODY, Number, Record
+from worker.chain import ChainId, Owner
+from worker.record import NOBODY, Number
+from worker.states import FINAL, UNSETTLED, Entry, State
 
 SECONDS_KEPT = 366 * 86_400
-"""How long the ledger keeps a settled span: longer than any retention, so a replay always finds it."""
+"""How long the ledger keeps a span after its last chunk reached a final state: longer than any retention, so a replay always finds it."""
 
 MAX_PLAN_BYTES = 280_000
 MAX_ITEM_BYTES = 370_000
 """A span's item stays below DynamoDB's 400 KB in whatever states its chunks end; splits may use the room that the plan leaves."""
 
 TOO_MANY_TABLES = "too_many_tables"
-"""The reason of dead letters whose account has too many tables."""
+"""The reason of dead chunks whose account has too many tables."""
 
-EXPIRED_PART = -1
-"""The part number that represents the rows of a group whose records have expired."""
-
-_ENTRY_BYTES = 330  # the largest entry without its key: that of an edited chunk, with names and digests
+_ENTRY_BYTES = 480  # the largest entry without its key, with Treasure Data's words
 _HALVES = {"0": 0, "1": 1}
 
 
-class Owner(NamedTuple):
-    """The owner of a group's rows.
+class Sender(NamedTuple):
+    """Whose rows these are.
 
     Attributes:
         account: the account; NOBODY for records that name none.
-        key_id: the id of a revoked write key; its rows are kept apart from the account's others. Else empty.
+        key_id: the write key that they came by, where that may still decide whether they are delivered; else empty.
     """
 
     account: str
@@ -49,56 +47,60 @@ class Owner(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> Self:
-        """Return the owner with this name."""
+        """Return the sender with this name."""
         account, _, key_id = name.partition(":")
         return cls(account, key_id)
 
 
-NO_OWNER = Owner(NOBODY)
+NO_SENDER = Sender(NOBODY)
 
 
 class Group(NamedTuple):
-    """Rows of one owner's table within a span, or originals that could not become rows.
+    """Rows of one sender's table within a span, or originals that could not become rows.
 
     Attributes:
         table: their table; empty for originals, except rejected events that name a table.
         code: why they could not become rows; empty for rows.
         is_rejected: they are events that the ingest rejected, and told their senders so. They do not count as received; they are
             counted separately and, in part, kept.
+        request_id: of the envelope that was put again; its rows are apart from all others. Else empty.
     """
 
-    owner: Owner
+    sender: Sender
     table: str
     code: str = ""
     is_rejected: bool = False
+    request_id: str = ""
 
     @property
     def name(self) -> str:
-        """The text for the ledger: `owner/table`, `owner/-code` or `owner/table!code`; a table's name has neither `-` nor `!`."""
-        return f"{self.owner.name}/{self.label}"
+        """The text for the ledger: the sender, `/` and the label, and `~` and the request id of an envelope that was put again."""
+        name = f"{self.sender.name}/{self.label}"
+        return f"{name}~{quote(self.request_id, safe='#')}" if self.request_id else name
 
     @property
     def label(self) -> str:
-        """The table, or `-` and the code; for rejected events, the table, `!` and the code."""
+        """The table, or `-` and the code; for rejected events, the table, `!` and the code. A table's name has none of these signs."""
         if self.is_rejected:
             return f"{self.table}!{self.code}"
         return f"-{self.code}" if self.code else self.table
 
     @property
-    def is_gathered(self) -> bool:
-        """Whether its blocks are built from the blocks of several records and tables."""
-        return self.is_rejected or self.code == TOO_MANY_TABLES
+    def table_of(self) -> tuple[str, str]:
+        """The account and the label, under which rows are counted."""
+        return self.sender.account, self.label
 
     @classmethod
     def parse(cls, name: str) -> Self:
         """Return the group with this name."""
-        owner, _, table = name.partition("/")
-        if table.startswith("-"):
-            return cls(Owner.parse(owner), "", table[1:])
-        if "!" in table:
-            table, _, code = table.partition("!")
-            return cls(Owner.parse(owner), table, code, is_rejected=True)
-        return cls(Owner.parse(owner), table)
+        sender, _, label = name.partition("/")
+        label, _, request_id = label.partition("~")
+        if label.startswith("-"):
+            return cls(Sender.parse(sender), "", label[1:], request_id=unquote(request_id))
+        if "!" in label:
+            table, _, code = label.partition("!")
+            return cls(Sender.parse(sender), table, code, is_rejected=True)
+        return cls(Sender.parse(sender), label, request_id=unquote(request_id))
 
 
 class ChunkKey(NamedTuple):
@@ -115,18 +117,18 @@ class ChunkKey(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The text for the ledger: `owner/table/part`, and `.0` or `.1` for each halving."""
+        """The text for the ledger: the group, `/` and the part, and `.0` or `.1` for each halving."""
         return ".".join((f"{self.group.name}/{self.part}", *self.path))
 
     @property
     def account(self) -> str:
         """The account that owns its rows."""
-        return self.group.owner.account
+        return self.group.sender.account
 
     @property
     def planned(self) -> "ChunkKey":
         """The planned chunk that this chunk is, or is a part of."""
-        return self._replace(path="")
+        return self._replace(path="") if self.path else self
 
     @property
     def halves(self) -> "tuple[ChunkKey, ChunkKey]":
@@ -152,10 +154,10 @@ class ChunkKey(NamedTuple):
         if self.path:
             yield from self._replace(path=self.path[:-1]).lineage()
 
-    def within(self, rows: int, whole: "ChunkKey | None" = None) -> range:
-        """Return the positions of its rows within `whole`, a chunk of `rows` rows that it is a part of; by default, its planned chunk."""
+    def within(self, rows: int) -> range:
+        """Return the positions of its rows within its planned chunk, which has `rows` rows."""
         positions = range(rows)
-        for step in self.path.removeprefix((whole or self.planned).path):
+        for step in self.path:
             half = len(positions) // 2
             positions = positions[half:] if _HALVES[step] else positions[:half]
         return positions
@@ -175,10 +177,7 @@ class Database:
 
 @dataclass(frozen=True, slots=True)
 class NotDeliverable:
-    """The plan names no database for these rows; `reason` says why, in one word.
-
-    Rows of an account that could not be looked up are parked, and delivered later. Others become dead letters.
-    """
+    """These rows go to no database; `reason` says why, in one word."""
 
     reason: str
 
@@ -188,35 +187,56 @@ class NotDeliverable:
         return f"!{self.reason}"
 
 
-Destination = Database | NotDeliverable
+@dataclass(frozen=True, slots=True)
+class Later:
+    """The sender decides where these rows go: their account could not be looked up, or its database has just failed."""
+
+    @property
+    def text(self) -> str:
+        """The text for the ledger: empty."""
+        return ""
+
+
+LATER = Later()
+Destination = Database | NotDeliverable | Later
+
+
+class ObjectRef(NamedTuple):
+    """Where a span's object is in the bucket, and where its index is within it.
+
+    Attributes:
+        hour: the UTC hour of the plan, or of the last rewrite: `2026-11-24T03`.
+        digest: of the index as it is stored; 16 bytes.
+        offset: of the index, in bytes.
+        length: of the index, in bytes.
+    """
+
+    hour: str
+    digest: bytes
+    offset: int
+    length: int
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
-    """The limits of a chunk: groups are cut into chunks of at most this many rows and bytes."""
+class Place:
+    """Where a span is in the ledger."""
 
-    rows: int
-    bytes: int
-
-
-class Archived(NamedTuple):
-    """How the archive keeps a span's records.
-
-    Attributes:
-        since: UNIX milliseconds at which the earliest record arrived.
-        until: UNIX milliseconds at which the latest one arrived.
-        days: for how many days.
-    """
-
-    since: int
-    until: int
-    days: int
+    chain: ChainId
+    after: Number
 
     @classmethod
-    def of(cls, records: Iterable[Record], days: int) -> Self | None:
-        """Return how the archive keeps records; None for 0 days."""
-        arrivals = [record[1] for record in records]
-        return cls(milliseconds(min(arrivals)), milliseconds(max(arrivals)), days) if days else None
+    def parse(cls, chain: str, after: Number) -> "Place":
+        """Return the place given by the name of a chain and a sequence number.
+
+        Raises:
+            ValueError: `chain` does not name a chain.
+        """
+        return cls(ChainId.parse(chain), after)
+
+    @property
+    def name(self) -> str:
+        """The text for logs: the chain's name, `/` and the number."""
+        return f"{self.chain.name}/{self.after}"
 
 
 def milliseconds(seconds: float) -> int:
@@ -224,12 +244,19 @@ def milliseconds(seconds: float) -> int:
     return round(seconds * 1000)
 
 
-@lru_cache(maxsize=16)
-def _pending(since: int) -> Entry:
+@lru_cache(maxsize=64)
+def _waiting(since: int | None) -> Entry:
     return Entry(since=since)
 
 
+@lru_cache(maxsize=64)
+def _dead(reason: str) -> Entry:
+    return Entry(State.DEAD, reason=reason)
+
+
 _DELIVERED = Entry(State.DELIVERED)
+_AGAIN = Entry(State.AGAIN)
+_REJECTED = Entry(State.REJECTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,19 +264,23 @@ class Span:
     """A span of a chain.
 
     Attributes:
-        after: last sequence number of the preceding span.
+        after: last sequence number of the preceding span of the chain.
         planned_at: UNIX milliseconds.
-        counts: the number of rows by group.
-        records: how many records it holds.
-        digest: of their sequence numbers; empty if the span was planned without it.
-        ignored: positions of the records that do not count, because another copy of their envelope does.
-        archived: how the archive keeps its records; None if it does not.
+        chunks: the planned chunks, with their numbers of rows; rejected events are among them.
+        destinations: where each sender's rows go.
+        records: how many records it has.
+        digest: of their sequence numbers.
+        earliest: the earliest arrival of its records, in UNIX milliseconds; 0 if it has none.
+        latest: the latest arrival in its chain up to here, in UNIX milliseconds; 0 if there is none.
+        received_at: the earliest time at which the ingest received a record of it, in UNIX milliseconds.
+        object: where its chunks and its index are; None for a span without chunks to keep, and once they have been deleted.
+        origin: for new rows in place of a chunk: the name of that chunk's place and its own.
+        copies: claims of its records that do not count, by request id: their owners, as long as these are in no span.
         version: grows by one with every write.
         writer: a random name for the last write.
-        done: no chunk is pending: all are delivered or set aside.
-        final_at: UNIX seconds at which its last chunk reached a final state; None while one is pending or set aside.
+        settled: chunks that can be delivered and have no entry are delivered.
+        final_at: UNIX seconds at which its last chunk reached a final state; None before.
         entries: the states of chunks that differ from the default.
-        in_order: the event source delivered its records, not a replay: every record before its batch was settled by then.
     """
 
     chain: ChainId
@@ -257,36 +288,67 @@ class Span:
     first: Number
     last: Number
     planned_at: int
-    destinations: Mapping[Owner, Destination]
-    cut: Cut
-    counts: Mapping[Group, int]
+    chunks: Mapping[ChunkKey, int] = field(default_factory=dict)
+    destinations: Mapping[Sender, Destination] = field(default_factory=dict)
     records: int = 0
     digest: bytes = b""
-    ignored: frozenset[int] = frozenset()
-    archived: Archived | None = None
+    earliest: int = 0
+    latest: int = 0
+    received_at: int = 0
+    object: ObjectRef | None = None
+    origin: str = ""
+    copies: Mapping[str, Owner] = field(default_factory=dict)
     version: int = 1
     writer: str = ""
-    done: bool = False
+    settled: bool = False
     final_at: int | None = field(default=None, compare=False)
     entries: Mapping[ChunkKey, Entry] = field(default_factory=dict)
-    in_order: bool = False
 
-    def has(self, number: Number) -> bool:
-        """Return whether a record lies within the span."""
+    @property
+    def place(self) -> Place:
+        """Where it is in the ledger."""
+        return Place(self.chain, self.after)
+
+    def covers(self, number: Number) -> bool:
+        """Return whether a sequence number lies between its borders; that does not make the record one of the span's."""
         return self.first <= number <= self.last
 
-    def is_whole(self, numbers: Sequence[Number]) -> bool:
-        """Return whether these are the sequence numbers of exactly its records, in order."""
-        if len(numbers) != self.records:
-            return False
-        return not self.digest or self.digest == digest_of(numbers)
+    def rows(self, key: ChunkKey) -> int:
+        """Return how many rows a chunk has."""
+        planned = self.chunks[key.planned]
+        return len(key.within(planned)) if key.path else planned
 
     def entry(self, key: ChunkKey) -> Entry:
         """Return a chunk's entry, the default one if the ledger has none."""
         entry = self.entries.get(key)
-        if entry is not None:
-            return entry
-        return _DELIVERED if self.done else _pending(self.planned_at)
+        return self.default(key) if entry is None else entry
+
+    def default(self, key: ChunkKey) -> Entry:
+        """Return the entry of a chunk that the ledger says nothing about."""
+        group = key.group
+        if group.is_rejected:
+            return _REJECTED
+        destination = self.destination(key)
+        if isinstance(destination, NotDeliverable):
+            return _dead(destination.reason)
+        if group.request_id:
+            return _AGAIN
+        if self.settled:
+            return _DELIVERED
+        return _waiting(self.planned_at if isinstance(destination, Database) else None)
+
+    def destination(self, key: ChunkKey) -> Destination:
+        """Return where the plan sends a chunk."""
+        if key.group.code:
+            return NotDeliverable(key.group.code)
+        return self.destinations.get(key.group.sender, LATER)
+
+    def database(self, key: ChunkKey) -> str:
+        """Return the database that a chunk was sent to, or is to be sent to by the plan; empty if that is undecided."""
+        if database := self.entry(key).database:
+            return database
+        planned = self.destination(key)
+        return planned.name if isinstance(planned, Database) else ""
 
     def leaves(self, key: ChunkKey) -> Iterator[ChunkKey]:
         """Yield the chunks that a chunk consists of now: itself, or the halves that it was split into."""
@@ -297,49 +359,70 @@ class Span:
             for half in key.halves:
                 yield from self.leaves(half)
 
-    def is_final(self, key: ChunkKey) -> bool:
-        """Return whether every row of a chunk's planned chunk has reached a final state."""
-        return all(self.entry(leaf).state in FINAL for leaf in self.leaves(key.planned))
+    def all_leaves(self) -> Iterator[tuple[ChunkKey, Entry]]:
+        """Yield every chunk that is not split, with its entry."""
+        for planned in self.chunks:
+            for key in self.leaves(planned) if self.entries else (planned,):
+                yield key, self.entry(key)
 
-    def destination(self, key: ChunkKey) -> Destination:
-        """Return where a chunk goes."""
-        if key.group.code:
-            return NotDeliverable(key.group.code)
-        database = self.entry(key).database
-        return Database(database) if database else self.destinations[key.group.owner]
+    def states(self) -> frozenset[State]:
+        """Return the states of its chunks."""
+        return frozenset(entry.state for _, entry in self.all_leaves())
 
-    def unique_id(self, key: ChunkKey, database: str, generation: int | None = None) -> str:
-        """Return the id under which a chunk is sent to a database: the same for the same rows, until `generation` grows."""
-        current = self.entry(key).generation if generation is None else generation
-        return self._digest(key, database, str(current))
+    @property
+    def has_rows(self) -> bool:
+        """Whether it has chunks other than rejected events."""
+        return any(not key.group.is_rejected for key in self.chunks)
 
-    def object_id(self, key: ChunkKey) -> str:
-        """Return the id in the names of a planned chunk's objects in S3."""
-        return self._digest(key.planned, "aside", "")
+    @property
+    def is_final(self) -> bool:
+        """Whether nobody needs a row of it any more. Rejected events do not count: they have objects of their own."""
+        return self.states() <= FINAL | {State.REJECTED}
 
-    def _digest(self, key: ChunkKey, *rest: str) -> str:
-        members = (self.chain.name, self.after, key.name, str(self.cut.rows), str(self.cut.bytes), *rest)
+    def is_final_chunk(self, planned: ChunkKey) -> bool:
+        """Return whether every row of a planned chunk has reached a final state."""
+        return all(self.entry(leaf).state in FINAL for leaf in self.leaves(planned))
+
+    def unique_id(self, key: ChunkKey, database: str) -> str:
+        """Return the id under which a chunk is sent to a database: the same for the same rows, until its generation grows.
+
+        A ledger that was restored from a backup may plan other rows in the same place, at another time, so the id depends on that too.
+        """
+        members = (
+            self.chain.name,
+            self.after,
+            str(self.planned_at),
+            key.name,
+            database,
+            str(self.entry(key).generation),
+        )
         return hashlib.sha256("\n".join(members).encode()).hexdigest()[:32]
 
-    def with_entries(self, changes: Mapping[ChunkKey, Entry], *, done: bool = False) -> "Span":
-        """Return the span with these entries; a done span drops the entries of delivered chunks.
+    def with_entries(self, changes: Mapping[ChunkKey, Entry], *, settled: bool = False) -> "Span":
+        """Return the span with these entries.
 
-        A span of an overflow chain keeps them all: they show whether a chunk was sent from here, or came by the stream after all.
+        The first write that settles it names every chunk that is not delivered. Entries that say no more than the default are dropped.
         """
+        settled = settled or self.settled
         entries = {**self.entries, **changes}
-        done = done or self.done
-        if done and not self.chain.is_overflow:
-            entries = {key: one for key, one in entries.items() if one.state is not State.DELIVERED}
+        if settled and not self.settled:
+            for key, entry in self.all_leaves():
+                if entry.state in UNSETTLED and not key.group.request_id:
+                    entries.setdefault(key, entry)
+        span = replace(self, entries=entries, settled=settled)
         for key in sorted(entries, key=_depth, reverse=True):
             if entries[key].state is State.SPLIT:
-                _join(entries, key, done=done)
-        return replace(self, entries=entries, done=done)
+                _join(entries, key)
+        for key, entry in list(entries.items()):
+            if not key.path and entry.state is State.DELIVERED and span.default(key).state is State.DELIVERED:
+                del entries[key]
+        return replace(span, entries=entries)
 
     def can_split(self, key: ChunkKey) -> bool:
         """Return whether the item has room for a chunk's halves, in whatever states its chunks end."""
-        planned = plan_bytes(self.counts, self.destinations, self.cut)
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
-        return planned + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2) <= MAX_ITEM_BYTES
+        room = plan_bytes(self.chunks, self.destinations) + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2)
+        return room <= MAX_ITEM_BYTES
 
 
 def digest_of(numbers: Iterable[Number]) -> bytes:
@@ -347,14 +430,13 @@ def digest_of(numbers: Iterable[Number]) -> bytes:
     return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 
 
-def plan_bytes(counts: Mapping[Group, int], destinations: Mapping[Owner, Destination], cut: Cut) -> int:
+def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[Sender, Destination]) -> int:
     """Return the largest size in bytes of a span's item before a split: the plan, and an entry for each chunk."""
     size = 0
-    for group, rows in counts.items():
-        parts = 1 + 2 * rows // cut.rows
-        size += len(group.name) + 16 + parts * (len(group.name) + _ENTRY_BYTES)
-    for owner, destination in destinations.items():
-        size += len(owner.name) + len(destination.text) + 16
+    for key in chunks:
+        size += 16 + 2 * len(key.name) + (16 if key.group.is_rejected else _ENTRY_BYTES)
+    for sender, destination in destinations.items():
+        size += len(sender.name) + len(destination.text) + 16
     return size
 
 
@@ -362,12 +444,10 @@ def _depth(key: ChunkKey) -> int:
     return len(key.path)
 
 
-def _join(entries: dict[ChunkKey, Entry], key: ChunkKey, *, done: bool) -> None:
-    """Replace the entries of two halves in the same final state with one; in a done span, delete it if both are delivered."""
+def _join(entries: dict[ChunkKey, Entry], key: ChunkKey) -> None:
+    """Replace the entries of two halves in the same final state with one."""
     first, second = (entries.get(half) for half in key.halves)
-    if first is None and second is None and done:
-        del entries[key]
-    elif first is not None and second is not None and first.state is second.state and first.state in FINAL:
+    if first is not None and second is not None and first.state is second.state and first.state in FINAL:
         for half in key.halves:
             del entries[half]
-        entries[key] = replace(first, rows=first.rows + second.rows)
+        entries[key] = first

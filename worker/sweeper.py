@@ -1,92 +1,156 @@
-"""The sweeper: deletes objects of set-aside chunks that are no longer needed.
+"""The sweep: deletes span objects that nobody needs any more, by the hours in their names. Nothing else deletes them.
 
-Normally the invocation that settles a chunk deletes its object. The sweeper lists the bucket to find objects that were left behind, and
-checks in the ledger whether each may be deleted. It also settles open spans with expired records, which no batch will contain again.
+An object goes if the ledger, read consistently, says that every row of it is in a final state, or that its span has another object. Rows go
+after ArchiveDays. The index stays until the stream's own retention has passed, and two weeks more: a redelivered record, or an envelope
+that was put again, is judged by it. If only some chunks of a span are final, or if rows go before their index does, the object is written
+anew with what is needed.
 """
 
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 
-from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
+from shared.clock import Clock
+from shared.errors import BucketUnavailableError, InvalidObjectError
+from shared.telemetry import Telemetry
 from worker.deadline import Deadline
-from worker.execution import Delivery
-from worker.set_aside import Listed
-from worker.span import Span
+from worker.ledger import Ledger
+from worker.shards import Shards
+from worker.span import Place, Span
+from worker.span_object import PREFIX, SpanObjects, Stored, name_of
 
-YOUNGEST_SECONDS = 3600.0
-"""The sweeper skips objects younger than this: their writer may be about to update the ledger."""
+INDEX_SECONDS = 14 * 86_400.0
+"""How long an index stays after the stream's retention: as long as a message may wait in the overflow queue."""
+UNREFERENCED_SECONDS = 86_400.0
+"""How long an object stays that no span refers to: its writer may be about to append the span."""
+_HOUR = 3600.0
 
 
 @dataclass(slots=True)
 class Sweep:
-    """The objects that a sweep found, by what it did with them.
+    """The old objects that a sweep found, by what it did with them.
 
     Attributes:
-        deleted: objects that it has deleted.
-        needed: objects that are still needed, or could not be deleted.
-        unknown: objects that belong to no span in the ledger.
-        complete: it has looked at every object.
+        deleted: deleted.
+        reduced: written anew with less.
+        needed: still needed as they are.
+        failed: could not be read, written or deleted; the next sweep tries again.
+        complete: it has looked at every old object.
     """
 
     deleted: int = 0
+    reduced: int = 0
     needed: int = 0
-    unknown: int = 0
+    failed: int = 0
     complete: bool = True
 
 
 class Sweeper:
-    """Sweeps the bucket."""
+    """Sweeps the bucket.
 
-    def __init__(self, delivery: Delivery, end_expired: Callable[[Span, Deadline], None]) -> None:
-        self._end_expired = end_expired
-        self._retention_seconds = delivery.rules.retention_seconds
-        self._store = delivery.store
-        self._ledger = delivery.ledger
-        self._clock = delivery.clock
-        self._telemetry = delivery.telemetry
+    Args:
+        archive_seconds: how long rows are kept after they were delivered.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        objects: SpanObjects,
+        shards: Shards,
+        archive_seconds: float,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._shards = shards
+        self._archive_seconds = archive_seconds
+        self._clock = clock
+        self._telemetry = telemetry
 
     def run(self, deadline: Deadline) -> Sweep:
-        """Sweep, as far as the time allows.
+        """Sweep, as far as the time allows; the next run goes on where this one stops.
 
         Raises:
-            BucketUnavailableError: S3 cannot be reached.
-            LedgerUnavailableError: the ledger cannot be reached.
+            UnavailableError: S3, the ledger or Kinesis does not answer.
         """
-        sweep = Sweep()
-        for spans in self._ledger.open_spans(self._clock.now() - self._retention_seconds):
-            for span in spans:
-                if not deadline.near:
-                    self._end(span, deadline)
-        for listed in self._store.listed():
-            if deadline.near:
-                sweep.complete = False
+        sweep, after = Sweep(), self._ledger.swept_to()
+        index_seconds = max(self._archive_seconds, self._shards.retention_seconds() + INDEX_SECONDS)
+        for hour in self._objects.hours():
+            if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 break
-            if self._clock.now() - listed.written_at >= YOUNGEST_SECONDS:
-                self._sweep(listed, sweep)
+            folder = f"{PREFIX}{hour}/"
+            if folder < after and not after.startswith(folder):
+                continue
+            for stored in self._objects.of_hour(hour, after if after.startswith(folder) else ""):
+                self._sweep(stored, index_seconds, sweep)
+                if deadline.near:
+                    sweep.complete = False
+                    break
+            if not sweep.complete:
+                break
+        self._ledger.note_swept("" if sweep.complete else stored.name)
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep
 
-    def _end(self, span: Span, deadline: Deadline) -> None:
+    def _age(self, hour: str) -> float:
+        """Return how many seconds ago an hour ended."""
+        began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
+        return self._clock.now() - began - _HOUR
+
+    def _sweep(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
         try:
-            self._end_expired(span, deadline)
-        except (HeldError, BucketUnavailableError) as reason:
+            self._judge(stored, index_seconds, sweep)
+        except (BucketUnavailableError, InvalidObjectError, ValueError) as error:
+            sweep.failed += 1
             self._telemetry.warning(
-                "an open span with expired records cannot be settled yet",
-                shard=span.chain.shard,
-                reason=str(reason),
+                "an object cannot be swept", object=stored.name, error=type(error).__name__
             )
 
-    def _sweep(self, listed: Listed, sweep: Sweep) -> None:
-        try:
-            chunk = self._store.read(listed.name)
-        except InvalidObjectError:
-            span = None
+    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
+        age = self._age(stored.hour)
+        span = self._span_of(stored)
+        if span is None:
+            self._delete(stored, sweep, allowed=age >= UNREFERENCED_SECONDS)
+            return
+        planned_age = self._clock.now() - span.planned_at / 1000
+        if planned_age < self._archive_seconds or not span.has_rows and planned_age < index_seconds:
+            sweep.needed += 1
+        elif span.is_final and planned_age >= index_seconds:
+            won, _ = self._ledger.update(replace(span, object=None))
+            self._delete(stored, sweep, allowed=won)
         else:
-            span = self._ledger.get(chunk.place)
-        if span is None or not self._store.is_name_of(listed.name, span, chunk):
-            sweep.unknown += 1
-            self._telemetry.warning("the bucket holds an object of an unknown span", object=listed.name)
-        elif self._store.may_delete(span, chunk.key) and self._store.delete(listed.name):
+            self._reduce(span, sweep)
+
+    def _span_of(self, stored: Stored) -> Span | None:
+        """Return the span that refers to an object; None if none does."""
+        span = (
+            self._ledger.preceding(stored.chain, stored.first)
+            if stored.chain.is_of_stream
+            else self._ledger.get(Place(stored.chain, stored.first))
+        )
+        refers = span is not None and span.object is not None and name_of(span) == stored.name
+        return span if refers else None
+
+    def _delete(self, stored: Stored, sweep: Sweep, *, allowed: bool) -> None:
+        if not allowed:
+            sweep.needed += 1
+        elif self._objects.delete(stored.name):
             sweep.deleted += 1
         else:
+            sweep.failed += 1
+
+    def _reduce(self, span: Span, sweep: Sweep) -> None:
+        """Write an object anew without the chunks that are final, unless it has no such chunk. The old one goes later."""
+        members = self._objects.index(span).members
+        final = {key for key in span.chunks if not key.group.is_rejected and span.is_final_chunk(key)}
+        if not any(member.length for key, member in members.items() if key in final):
             sweep.needed += 1
+            return
+        now = self._clock.now()
+        encoded = self._objects.without(span, lambda key: key not in final, now)
+        rewritten = replace(span, object=encoded.ref)
+        self._objects.rewrite(rewritten, encoded.data)
+        won, _ = self._ledger.update(rewritten)
+        sweep.reduced += won
+        sweep.needed += not won
+

@@ -4,6 +4,7 @@ Requests carry the same headers as those of the official clients, and no others.
 means.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -20,7 +21,7 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.delivery import Presence
+from worker.states import MOST_WORDS, Presence
 from worker.question import DATABASES, Question
 from worker.secret import Secret
 
@@ -29,6 +30,7 @@ READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 16 << 20  # enough for a list of tables, which includes all their columns
 _USER_AGENT = "Sluice/0.1.0"
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 
 
 class Meaning(Enum):
@@ -53,6 +55,7 @@ class Reply:
         definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
         retry_after: how many seconds Treasure Data asks us to wait.
         key: the API key that was refused.
+        words: Treasure Data's own explanation, shortened, without what it quotes.
     """
 
     meaning: Meaning
@@ -60,6 +63,7 @@ class Reply:
     definitely_not_delivered: bool = False
     retry_after: float = 0.0
     key: str = ""
+    words: str = ""
 
 
 ACCEPTED = Reply(Meaning.ACCEPTED)
@@ -103,6 +107,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
         f"http_{status}",
         definitely_not_delivered=is_refusal and status != 408,
         retry_after=_seconds(answer.headers.get("Retry-After"), now),
+        words=_words(answer) if is_refusal else "",
     )
 
 
@@ -258,6 +263,12 @@ class TreasureDataClient:
                 if size > _MAX_ANSWER_BYTES:
                     break
             return TdAnswer(response.status_code, response.headers, b"".join(pieces))
+
+
+def _words(answer: TdAnswer) -> str:
+    """Return Treasure Data's explanation; what it quotes may be a value of a row, and is left out."""
+    text = str(answer.document.get("message") or answer.document.get("text") or "")
+    return _QUOTED.sub("\u2026", " ".join(text.split()))[:MOST_WORDS]
 
 
 def _path(*parts: str) -> str:

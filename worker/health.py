@@ -1,0 +1,116 @@
+"""Which databases fail, as far as this function instance knows.
+
+A database that has failed gets no rows until it has answered a probe: a request as much like an import as one without rows can be, because
+a listing may answer while imports fail. A database that answers, but keeps others waiting again and again, is left to the sender too.
+Nothing of this is shared: each instance finds out for itself, and forgets it when it ends.
+"""
+
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.telemetry import Telemetry
+from worker.rows import compress
+from worker.span import milliseconds
+from worker.treasure_data import Meaning, TreasureDataClient
+
+PROBE_TABLE = "sluice_probe"
+"""A table that need not exist: the response to an import into it shows what the API key may do."""
+PROBE_EVERY_SECONDS = 30.0
+"""How often the worker probes a failing database."""
+WORKER_PROBE_SECONDS = 1.0
+"""How long the worker waits for a probe's answer."""
+SENDER_PROBE_SECONDS = 10.0
+"""How long the sender waits for it."""
+PATIENCE_SECONDS = 10.0
+"""A database is left to the sender after it has kept others waiting for this long in total."""
+FORGIVEN_SHARE = 0.01
+"""The share of the time for which a database may keep others waiting without counting as slow."""
+SLOW_SECONDS = 300.0
+"""How long a slow database is left to the sender."""
+
+
+@dataclass(slots=True)
+class _Health:
+    """What is known of a database.
+
+    Attributes:
+        is_failing: it has failed, and answered no probe since.
+        works: it has accepted rows, and none have failed since.
+        probed_at: UNIX seconds of the last failure or probe.
+        delay: seconds that others have waited for it, less what was forgiven since.
+        delayed_at: UNIX seconds at which `delay` was last changed.
+        slow_until: UNIX seconds until which it is left to the sender.
+    """
+
+    is_failing: bool = False
+    works: bool = False
+    probed_at: float = float("-inf")
+    delay: float = 0.0
+    delayed_at: float = 0.0
+    slow_until: float = float("-inf")
+
+
+class Health:
+    """The health of databases. Safe to use from several threads: each call changes one database."""
+
+    def __init__(self, treasure_data: TreasureDataClient, clock: Clock, telemetry: Telemetry) -> None:
+        self._treasure_data = treasure_data
+        self._clock = clock
+        self._telemetry = telemetry
+        self._of: dict[str, _Health] = {}
+
+    def is_failing(self, database: str) -> bool:
+        """Return whether a database may get no rows from the worker now."""
+        found = self._of.get(database)
+        return found is not None and (found.is_failing or self._clock.now() < found.slow_until)
+
+    def works(self, database: str) -> bool:
+        """Return whether a database has accepted rows here, and none have failed since."""
+        found = self._of.get(database)
+        return found is not None and found.works
+
+    def is_due(self, database: str) -> bool:
+        """Return whether it is time for the worker to probe a failing database."""
+        found = self._of.get(database)
+        return (
+            found is not None
+            and found.is_failing
+            and self._clock.now() - found.probed_at >= PROBE_EVERY_SECONDS
+        )
+
+    def succeeded(self, database: str) -> None:
+        """Note that a database has accepted rows."""
+        found = self._get(database)
+        found.is_failing, found.works = False, True
+
+    def failed(self, database: str, reason: str) -> None:
+        """Note that an import failed for a reason that may concern all others to this database."""
+        found = self._get(database)
+        if not found.is_failing:
+            self._telemetry.warning("a database fails", database=database, reason=reason)
+        found.is_failing, found.works, found.probed_at = True, False, self._clock.now()
+
+    def delayed(self, database: str, seconds: float) -> None:
+        """Note that others have waited for a database."""
+        found, now = self._get(database), self._clock.now()
+        forgiven = (now - found.delayed_at) * FORGIVEN_SHARE
+        found.delay, found.delayed_at = max(0.0, found.delay - forgiven) + seconds, now
+        if found.delay >= PATIENCE_SECONDS:
+            found.delay, found.slow_until = 0.0, now + SLOW_SECONDS
+            self._telemetry.warning("a database is slow", database=database, seconds=SLOW_SECONDS)
+
+    def probe(self, database: str, seconds: float, table: str = PROBE_TABLE) -> str:
+        """Send an import without rows; return why the database may not get rows yet, or an empty string if it may."""
+        found = self._get(database)
+        found.probed_at = self._clock.now()
+        unique_id = f"{milliseconds(self._clock.now()):032x}"
+        reply = self._treasure_data.send(database, table, unique_id, compress(b""), seconds)
+        is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
+        if reply.meaning is Meaning.ACCEPTED or is_missing:
+            found.is_failing = False
+            return ""
+        found.is_failing, found.works = True, False
+        return reply.reason
+
+    def _get(self, database: str) -> _Health:
+        return self._of.setdefault(database, _Health())

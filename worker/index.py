@@ -1,0 +1,140 @@
+"""The index of a span object: which records the span has, and which rows of which chunk are theirs.
+
+It is stored in columns, as one MessagePack array in one gzip member:
+
+    [1, numbers, arrivals, receipts, request ids, claims, uncounted, chunks]
+
+- `numbers`: the sequence numbers as Kinesis writes them, joined by spaces; ordered.
+- `arrivals` and `receipts`: for each record, the UNIX milliseconds at which it arrived on the stream and at the ingest.
+- `claims`: for each record, 0; 1 if its rows count only if it owns the claim of its request id; a larger number if it was put again.
+- `uncounted`: the positions of the records that do not count, because another copy of their envelope does.
+- `chunks`: `[name, rows, offset, length, digest, positions, row counts, byte counts]` for each. `offset`, `length` and `digest`
+  describe its gzip member in the object. The last three name the records that its rows come from, in order, and how many rows and bytes
+  of the uncompressed chunk are each record's own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgpack
+
+from shared.errors import InvalidObjectError
+from worker.record import Number, number
+from worker.span import ChunkKey
+
+VERSION = 1
+DIGEST_BYTES = 16
+
+_DIGITS = slice(3, None)
+
+
+class Member(NamedTuple):
+    """A chunk within a span object.
+
+    Attributes:
+        rows: how many rows it has.
+        offset: of its gzip member, in bytes.
+        length: of its gzip member, in bytes.
+        digest: of its gzip member.
+        positions: of the records that its rows come from, in the chunk's order; a record may come twice.
+        row_counts: how many of its rows come from each of these.
+        byte_counts: how many of its bytes, uncompressed.
+    """
+
+    rows: int
+    offset: int
+    length: int
+    digest: bytes
+    positions: Sequence[int] = ()
+    row_counts: Sequence[int] = ()
+    byte_counts: Sequence[int] = ()
+
+    def of(self, position: int) -> Iterator[tuple[range, range]]:
+        """Yield the rows and the bytes of the chunk that a record has."""
+        row = byte = 0
+        for owner, rows, size in zip(self.positions, self.row_counts, self.byte_counts, strict=True):
+            if owner == position:
+                yield range(row, row + rows), range(byte, byte + size)
+            row, byte = row + rows, byte + size
+
+
+@dataclass(frozen=True)
+class Index:
+    """The index of a span object.
+
+    Attributes:
+        numbers: the records' sequence numbers, ordered.
+        arrivals: UNIX milliseconds at which each arrived on the stream.
+        receipts: UNIX milliseconds at which the ingest received each.
+        request_ids: of each record; empty for records in JSON form and markers.
+        claims: of each record: 0, 1, or for an envelope that was put again the UNIX milliseconds of its first put.
+        uncounted: positions of the records that do not count.
+        members: the chunks.
+    """
+
+    numbers: Sequence[Number]
+    arrivals: Sequence[int]
+    receipts: Sequence[int]
+    request_ids: Sequence[str]
+    claims: Sequence[int]
+    uncounted: frozenset[int]
+    members: dict[ChunkKey, Member]
+
+    @cached_property
+    def positions(self) -> dict[Number, int]:
+        """The position of each record, by its sequence number."""
+        return {number: position for position, number in enumerate(self.numbers)}
+
+    def __contains__(self, number: Number) -> bool:
+        """Return whether the span has a record."""
+        return number in self.positions
+
+    def encode(self) -> bytes:
+        """Return the index as MessagePack."""
+        data: bytes = msgpack.packb(
+            (
+                VERSION,
+                " ".join([one[_DIGITS] for one in self.numbers]),
+                self.arrivals,
+                self.receipts,
+                self.request_ids,
+                self.claims,
+                sorted(self.uncounted),
+                [(key.name, *member) for key, member in self.members.items()],
+            )
+        )
+        return data
+
+
+def decode(data: bytes) -> Index:
+    """Return the index that `Index.encode` encoded.
+
+    Raises:
+        InvalidObjectError: this is not an index of this version.
+    """
+    try:
+        version, numbers, *columns, uncounted, members = msgpack.unpackb(data, use_list=False)
+        if version != VERSION:
+            raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
+        found = Index(
+            [number(digits) for digits in numbers.split()],
+            *columns,
+            frozenset(uncounted),
+            {ChunkKey.parse(name): Member(*rest) for name, *rest in members},
+        )
+        lengths = {len(found.numbers), *(len(column) for column in columns)}
+    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+        raise InvalidObjectError("this is not the index of a span object") from error
+    if len(lengths) != 1:
+        raise InvalidObjectError("the columns of the index differ in length")
+    return found
+
+
+def digest_of(data: bytes) -> bytes:
+    """Return the digest of a part of a span object."""
+    return sha256(data).digest()[:DIGEST_BYTES]
+
+

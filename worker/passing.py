@@ -1,0 +1,114 @@
+"""Finds out whether every shard has passed a time: all that it received before then is in a span or in a gap.
+
+An open shard has passed a time when its chain's latest arrival is later, with a margin, because arrival times run back a little. A closed
+shard receives nothing more, but a worker may still append what it read long ago; so the sender closes the chain first, with an empty
+span behind all sequence numbers. Parents that a listed child names count as closed, listed or not.
+"""
+
+from dataclasses import dataclass
+
+from shared.clock import Clock
+from shared.errors import UnprovenError
+from worker.chain import ChainId
+from worker.ledger import BEHIND_ALL, Ledger
+from worker.markers import Markers
+from worker.record import START
+from worker.shards import Shard, Shards
+from worker.span import Span, milliseconds
+
+MARGIN_SECONDS = 300
+"""By how much arrival times may run back from one record to the next, of a shard or between a shard and its children."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """A shard that records may have landed on.
+
+    Attributes:
+        shard: as Kinesis lists it; None if it only is the parent of a listed one.
+    """
+
+    chain: ChainId
+    shard: Shard | None
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it still receives records."""
+        return self.shard is not None and self.shard.is_open
+
+
+class Passing:
+    """Looks at the ends of the shards' chains."""
+
+    def __init__(self, shards: Shards, ledger: Ledger, markers: Markers, clock: Clock) -> None:
+        self._shards = shards
+        self._ledger = ledger
+        self._markers = markers
+        self._clock = clock
+
+    def lineages(self) -> list[Lineage]:
+        """Return all shards, from one whole listing made now: those listed, and the parents that they name.
+
+        Raises:
+            UnprovenError: the listing lacks shards, or names a parent that was never seen.
+            UnavailableError: Kinesis or the ledger does not answer.
+        """
+        listed = {shard.shard_id: shard for shard in self._shards.whole()}
+        noted = self._ledger.chains()
+        found = []
+        for shard in listed.values():
+            chain = self._shards.chain_of(shard)
+            if noted.get(chain.shard) != chain:
+                self._ledger.note_chain(chain)
+            found.append(Lineage(chain, shard))
+        parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
+        for parent in sorted(parents & noted.keys()):
+            found.append(Lineage(noted[parent], None))
+        return found
+
+    def obstacle(self, moment: int, *, closes: bool = True) -> str:
+        """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
+
+        Open shards that have not get a marker. The listing must be made after `moment` and the margin by this machine's clock.
+
+        Args:
+            moment: the time.
+            closes: close the chains of closed shards.
+
+        Raises:
+            UnprovenError, UnavailableError: as `lineages`.
+        """
+        bound = moment + MARGIN_SECONDS * 1000
+        if self._clock.now() * 1000 <= bound:
+            return "it is too early"
+        behind = [
+            one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one, closes)
+        ]
+        for lineage in behind:
+            if lineage.shard is not None and lineage.is_open:
+                self._markers.put(lineage.shard)
+        return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
+
+    def has_passed(self, lineage: Lineage, bound: int) -> bool:
+        """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed."""
+        end = self._ledger.end(lineage.chain)
+        return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
+
+    def _close(self, lineage: Lineage, closes: bool) -> bool:  # noqa: FBT001 -- internal
+        """Close the chain of a closed shard; return whether it is closed."""
+        if lineage.is_open or not closes:
+            return False
+        end = self._ledger.end(lineage.chain)
+        closing = Span(
+            chain=lineage.chain,
+            after=START if end is None else end.last,
+            first=BEHIND_ALL,
+            last=BEHIND_ALL,
+            planned_at=milliseconds(self._clock.now()),
+            latest=0 if end is None else end.latest,
+            settled=True,
+        )
+        answer = self._ledger.append(closing)
+        if not isinstance(answer, tuple):
+            raise UnprovenError("a chain could not be closed")
+        return answer[1].last == BEHIND_ALL

@@ -1,0 +1,76 @@
+"""Rejected events in S3: what the ingest refused, kept apart from rows, because its retention must not depend on theirs.
+
+    rejected/<account>/<table>!<code>/<id>.gz
+
+An object is the gzip of `[received_at, original, message]` for each event that is kept, as MessagePack, back to back. A lifecycle rule of
+the bucket deletes it after RejectedDays. The ledger counts the events, whether they are kept or not.
+"""
+
+from collections.abc import Iterator, Mapping
+from hashlib import sha256
+from typing import NamedTuple
+
+import msgpack
+
+from shared.errors import InvalidObjectError, ObjectGoneError
+from worker.bucket import Bucket
+from worker.record import Block
+from worker.rows import compress, decompress
+from worker.span import ChunkKey, Group, Span
+
+PREFIX = "rejected/"
+
+
+class RejectedEvent(NamedTuple):
+    """An event that was rejected and kept.
+
+    Attributes:
+        received_at: UNIX milliseconds.
+        original: as it was sent.
+        message: the message that its sender got.
+    """
+
+    received_at: int
+    original: bytes
+    message: str
+
+
+class RejectedEvents:
+    """Reads and writes them. If S3 cannot be reached, every method raises BucketUnavailableError."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    def put(self, span: Span, groups: Mapping[Group, Block]) -> None:
+        """Write the events of a span that is about to be appended, by group; groups of which none is kept have no object."""
+        for group, (_, _, events) in groups.items():
+            if events:
+                self._bucket.put(name_of(span, group), compress(events))
+
+    def get(self, span: Span, key: ChunkKey) -> list[RejectedEvent]:
+        """Return the events of a chunk that were kept.
+
+        Raises:
+            ObjectGoneError: they have been deleted, or none was kept.
+            InvalidObjectError: the object holds something else.
+        """
+        data = self._bucket.get(name_of(span, key.group))
+        if data is None:
+            raise ObjectGoneError("the rejected events have been deleted, or none was kept")
+        return list(_events(decompress(data)))
+
+
+def name_of(span: Span, group: Group) -> str:
+    """Return the name of the object with a group's rejected events."""
+    id_ = sha256(f"{span.place.name}\n{span.planned_at}\n{group.name}".encode()).hexdigest()[:32]
+    return f"{PREFIX}{group.sender.account}/{group.label}/{id_}.gz"
+
+
+def _events(data: bytes) -> Iterator[RejectedEvent]:
+    unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1)
+    unpacker.feed(data)
+    try:
+        for received_at, original, *message in unpacker:
+            yield RejectedEvent(received_at, original, message[0] if message else "")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidObjectError("the object does not hold rejected events") from error

@@ -1,0 +1,279 @@
+"""New rows in place of a chunk: edited rows, repaired events, and rows of tables that were too many.
+
+The new rows are a span of their own, in a chain whose name follows from the chunk's. It is appended, and the old chunk marked as replaced, in one
+transaction, so the rows exist once whatever fails. That is possible only if Treasure Data cannot have any of the old rows.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+
+from functools import partial
+from hashlib import sha256
+from typing import TYPE_CHECKING, Any
+
+import msgpack
+
+from shared import json_codec, names, rows
+from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
+from shared.event_id import derived_event_id
+from worker.chain import ChainId
+from worker.record import START
+from worker.span import LATER, TOO_MANY_TABLES, ChunkKey, Group, Place, Sender, Span, milliseconds
+from worker.states import Entry, Event, Happening, Rules, State
+
+if TYPE_CHECKING:
+    # the `sluice` command checks rows, and loads none of the modules that deliver
+    from shared.clock import Clock
+    from shared.telemetry import Telemetry
+    from worker.deadline import Deadline
+    from worker.executor import Executors
+    from worker.ledger import Ledger
+    from worker.selection import Selection
+    from worker.span_object import SpanObjects
+
+_FIXED = ("event_id", "received_at")  # they identify the event
+
+Rows = Sequence[tuple[str, bytes]]
+"""Table and MessagePack map of each row."""
+
+
+class Replacements:
+    """Replaces chunks."""
+
+    def __init__(
+        self,
+        ledger: "Ledger",
+        objects: "SpanObjects",
+        rules: Rules,
+        executors: "Executors",
+        clock: "Clock",
+        telemetry: "Telemetry",
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._rules = rules
+        self._executors = executors
+        self._clock = clock
+        self._telemetry = telemetry
+
+    def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
+        """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order; return the new span.
+
+        Raises:
+            EditRefusedError: the rows break the rules, or the chunk is not dead (any more).
+            BucketUnavailableError: S3 cannot be reached.
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        span, entry = self._chunk(place, key, State.DEAD)
+        if key.group.code:
+            raise EditRefusedError("this chunk does not hold rows: `sluice dead list` shows those that do")
+        try:
+            old = self._objects.payload(span, key)
+        except InvalidObjectError as error:
+            raise EditRefusedError("the span object with its rows cannot be read") from error
+        made = [(key.group.table, row) for row in revised(old, payload)]
+        return self._replace(span, key, entry, made)
+
+    def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Place:
+        """Replace rejected events with repaired ones; return the new span.
+
+        Args:
+            place: of the span.
+            key: of the chunk.
+            repaired: for each event, the UNIX milliseconds at which it was received, and its JSON.
+
+        Raises:
+            EditRefusedError: an event breaks the rules, or the chunk no longer holds rejected events.
+            BucketUnavailableError, LedgerUnavailableError: S3 or the ledger cannot be reached.
+        """
+        span, entry = self._chunk(place, key, State.REJECTED)
+        made = []
+        for index, (received_at, text) in enumerate(repaired):
+            new_id = partial(derived_event_id, f"{place.name}/{key.name}", "repair", index)
+            made.append(row_of(text, received_at, key.group.table, new_id))
+        return self._replace(span, key, entry, made)
+
+    def resend(self, place: Place, key: ChunkKey) -> Place:
+        """Replace a chunk of rows of tables that were too many with a chunk for each table; return the new span.
+
+        Raises:
+            EditRefusedError: it is no such chunk, no longer dead, or its object cannot be read.
+            BucketUnavailableError, LedgerUnavailableError: S3 or the ledger cannot be reached.
+        """
+        span, entry = self._chunk(place, key, State.DEAD)
+        if key.group.code != TOO_MANY_TABLES:
+            raise EditRefusedError("this chunk does not hold rows of tables that were too many")
+        try:
+            made = list(_rows_of(self._objects.payload(span, key)))
+        except InvalidObjectError as error:
+            raise EditRefusedError("the span object with its rows cannot be read") from error
+        return self._replace(span, key, entry, made)
+
+    def resend_all(self, selection: "Selection", deadline: "Deadline") -> int:
+        """Replace all selected chunks of rows of tables that were too many; return how many rows.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        total = 0
+        for place in selection.places(self._ledger, self._clock.now()):
+            span = None if deadline.near else self._ledger.get(place)
+            for key, entry in list(span.all_leaves()) if span is not None else ():
+                is_surplus = key.group.code == TOO_MANY_TABLES and not key.group.is_rejected
+                if span is not None and is_surplus and selection.has(place, key, entry, span.planned_at):
+                    try:
+                        self.resend(place, key)
+                        total += span.rows(key)
+                    except (EditRefusedError, BucketUnavailableError) as error:
+                        self._telemetry.warning("rows cannot be sent again", reason=str(error))
+        return total
+
+    def _chunk(self, place: Place, key: ChunkKey, state: State) -> tuple[Span, Entry]:
+        span = self._ledger.get(place)
+        is_there = span is not None and key.planned in span.chunks and key in set(span.leaves(key.planned))
+        if span is None or not is_there or span.entry(key).state is not state:
+            raise EditRefusedError(f"this chunk is not {state.value} any more: `sluice dead list` shows those that are")
+        entry = span.entry(key)
+        if entry.since is not None:
+            raise EditRefusedError("Treasure Data may have these rows: `sluice redrive` asks it first")
+        return span, entry
+
+    def _replace(self, span: Span, key: ChunkKey, entry: Entry, made: Rows) -> Place:
+        """Append a span with the new rows, and mark the chunk as replaced.
+
+        Raises:
+            EditRefusedError: somebody has written the chunk's span meanwhile.
+        """
+        from worker.index import Index  # noqa: PLC0415 -- the `sluice` command checks rows without it
+        from worker.span_object import Chunk, encode  # noqa: PLC0415
+
+        now = self._clock.now()
+        sender = Sender(key.account)
+        tables: dict[str, list[bytes]] = {}
+        for table, row in made:
+            tables.setdefault(table, []).append(row)
+        chunks = [
+            Chunk.whole(ChunkKey(Group(sender, table), 0), len(found), b"".join(found))
+            for table, found in tables.items()
+        ]
+        origin = f"{span.place.name}/{key.name}"
+        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
+        new = Span(
+            chain=ChainId.edit(sha256(origin.encode()).hexdigest()[:32]),
+            after=START,
+            first=START,
+            last=START,
+            planned_at=milliseconds(now),
+            chunks={chunk.key: chunk.rows for chunk in chunks},
+            destinations={sender: LATER},
+            received_at=span.received_at,
+            object=encoded.ref,
+            origin=origin,
+        )
+        new = new.with_entries(
+            {chunk.key: Entry(at=new.planned_at) for chunk in chunks}, settled=True
+        )
+        with self._executors() as executor:
+            self._objects.put(new, encoded.data, executor)
+        replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))
+        if not self._ledger.replace(span.with_entries({key: replaced}), new):
+            raise EditRefusedError("these rows are being written right now: try again")
+        self._telemetry.info("replaced", account=key.account, rows=len(made), span=origin)
+        return new.place
+
+
+def decoded(payload: bytes) -> list[dict[str, Any]]:
+    """Decode rows: MessagePack maps, back to back.
+
+    Raises:
+        EditRefusedError: these are not rows.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(payload))
+    unpacker.feed(payload)
+    found: list[Any] = []
+    try:
+        while unpacker.tell() < len(payload):
+            found.append(unpacker.unpack())
+    except (ValueError, msgpack.UnpackException) as error:
+        raise EditRefusedError(f"these are not rows: {error}") from error
+    if not all(isinstance(row, dict) for row in found):
+        raise EditRefusedError("these are not rows: each must be a MessagePack map")
+    return found
+
+
+def revised(old: bytes, new: bytes) -> list[bytes]:
+    """Check and encode new rows that replace old ones, one for one.
+
+    Raises:
+        EditRefusedError: their number differs, or one breaks the rules.
+    """
+    before, after = decoded(old), decoded(new)
+    if len(before) != len(after):
+        raise EditRefusedError(
+            f"the number of rows is {len(after)}, not {len(before)}: rows can be changed, not added or removed"
+        )
+    return list(map(revised_row, before, after))
+
+
+def revised_row(old: dict[str, Any], new: dict[str, Any]) -> bytes:
+    """Check and encode a new row that replaces an old one; return it as one MessagePack map.
+
+    Columns follow the rules by which the ingest turns events into rows. `time` must be UNIX seconds, and `event_id` and
+    `received_at` must not change.
+
+    Raises:
+        EditRefusedError: it breaks the rules.
+    """
+    for name in _FIXED:
+        if name not in old or new.get(name) != old[name]:
+            raise EditRefusedError(f"{name} identifies the event and must stay {old.get(name)!r}")
+    if type(new.get("time")) is not int:
+        raise EditRefusedError("time must be UNIX seconds, a whole number")
+    event = {name: value for name, value in new.items() if name != "received_at"}
+    arrival = rows.Arrival(received_at=old["received_at"], table_is_column=True)
+    try:
+        row = rows.encode(event, arrival, lambda: str(old["event_id"]))
+    except rows.Rejected as rejected:
+        raise EditRefusedError(rejected.message) from rejected
+    if msgpack.unpackb(row)["time"] != new["time"]:
+        raise EditRefusedError(
+            "time must be UNIX seconds between the year 2000 and three days after the event arrived"
+        )
+    return row
+
+
+def row_of(text: str, received_at: int, table: str, new_id: Callable[[], str]) -> tuple[str, bytes]:
+    """Return the table and the row of a repaired event.
+
+    Args:
+        text: the event's JSON.
+        received_at: UNIX milliseconds at which it was received; also the time of an event that has none.
+        table: the table of an event that names none; empty if that is unknown.
+        new_id: returns the id of an event that has none.
+
+    Raises:
+        EditRefusedError: it breaks the rules of rows.
+    """
+    try:
+        event = json_codec.parse(text.encode())
+        named = rows.table_of(event, table or None)
+        return named, rows.encode(event, rows.Arrival(received_at), new_id)
+    except InvalidJsonError as error:
+        raise EditRefusedError(f"this is not JSON: {error}") from error
+    except rows.Rejected as rejected:
+        raise EditRefusedError(rejected.message) from rejected
+
+
+def _rows_of(payload: bytes) -> Iterable[tuple[str, bytes]]:
+    """Yield the table and the bytes of each row in a payload of `[table, number, rows]` values."""
+    unpacker = msgpack.Unpacker(max_buffer_size=0)
+    unpacker.feed(payload)
+    for table, number, packed in unpacker:
+        if not names.is_table(table):
+            raise EditRefusedError(f"{table!r} is not a table")
+        inner = msgpack.Unpacker(max_buffer_size=0)
+        inner.feed(packed)
+        begin = 0
+        for _ in range(number):
+            inner.skip()
+            yield table, packed[begin : inner.tell()]
+            begin = inner.tell()

@@ -1,0 +1,71 @@
+"""Rows as chunks hold them: MessagePack maps, back to back, compressed with gzip.
+
+They are decoded only to halve a chunk, or to query Treasure Data for them.
+"""
+
+import zlib
+from collections.abc import Buffer, Callable
+from functools import partial
+from typing import Any
+
+import msgpack
+from isal import isal_zlib
+
+from shared.errors import InvalidObjectError
+
+_MOST_HOURS = 24
+
+compress: Callable[[Buffer], bytes] = partial(isal_zlib.compress, level=1, wbits=31)
+"""Returns the gzip of bytes, reproducibly: the header that `wbits` selects holds neither a time nor a name."""
+
+
+def decompress(data: bytes) -> bytes:
+    """Return the bytes of one gzip member.
+
+    Raises:
+        InvalidObjectError: it is damaged.
+    """
+    try:
+        return isal_zlib.decompress(data, wbits=31)
+    except (isal_zlib.error, zlib.error, EOFError) as error:
+        raise InvalidObjectError("a gzip member cannot be decompressed") from error
+
+
+def slice_of(payload: bytes, positions: range) -> bytes:
+    """Return the rows at these positions.
+
+    Raises:
+        InvalidObjectError: the payload holds fewer rows.
+    """
+    unpacker = msgpack.Unpacker(max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    begin = 0
+    try:
+        for position in range(positions.stop):
+            if position == positions.start:
+                begin = unpacker.tell()
+            unpacker.skip()
+    except (ValueError, msgpack.UnpackException) as error:
+        raise InvalidObjectError("there are fewer rows than planned") from error
+    return payload[begin : unpacker.tell()]
+
+
+def sample(payload: bytes) -> list[Any]:
+    """Return rows that show whether an import was accepted: the first, the last, and the first one of each hour.
+
+    Treasure Data stores each hour separately. If the rows span very many hours, the sample covers only the first of these.
+    """
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    by_hour: dict[Any, Any] = {}
+    row = None
+    try:
+        for row in unpacker:
+            time = row.get("time") if isinstance(row, dict) else None
+            hour = time // 3600 if isinstance(time, int) else None
+            if len(by_hour) < _MOST_HOURS:
+                by_hour.setdefault(hour, row)
+    except (ValueError, msgpack.UnpackException):
+        pass
+    shown = list(by_hour.values())
+    return shown if not shown or row is shown[-1] else [*shown, row]

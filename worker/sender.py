@@ -1,0 +1,566 @@
+"""The sender: sends what waits, every minute, and on request.
+
+It finds spans through the ledger's worklist, and handles many in parallel: for each it reads the item, decides about all chunks at
+once, writes that it is about to send them, sends, and writes what became of them. Rows go to a database only after the database has answered
+a probe; one import that fails closes it again for the rest of the run.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
+from itertools import batched
+from random import Random
+from threading import Lock
+
+from shared.accounts import Account
+from shared.clock import Clock
+from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, UnavailableError
+from shared.telemetry import Telemetry
+from worker.account_cache import AccountCache
+from worker.again import Again
+from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.health import SENDER_PROBE_SECONDS, Health
+from worker.ledger import Ledger
+from worker.membership import Membership
+from worker.plan import obstacle_of
+from worker.rows import decompress, sample
+from worker.selection import SCHEDULED, Selection
+from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
+from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
+from worker.span_object import SpanObjects
+from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
+from worker.treasure_data import READ_SECONDS, TreasureDataClient
+from worker.upload import UNSENT, Upload, Uploader
+
+UNSETTLED_SECONDS = 180.0
+"""A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""
+LONGEST_QUERY_SECONDS = 90.0
+"""How long to wait for an answer, which may take two queries. After that, a later run asks again."""
+FIRST_PAUSE_SECONDS = 300.0
+LONGEST_PAUSE_SECONDS = 6 * 3600.0
+"""The pauses between queries for a chunk whose presence no answer settles: the first, and the longest."""
+
+_AT_ONCE = 32  # spans handled in parallel
+_SENDS_AT_ONCE = 4  # of one span
+_ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
+_SHUFFLED = 1000  # spans at a time
+_MOST_PAUSES = 10_000
+_THROTTLED = "http_429"
+
+
+@dataclass(slots=True)
+class Report:
+    """The numbers of selected rows by what a run did with them; each row is counted once.
+
+    Attributes:
+        delivered: sent, or found in Treasure Data.
+        kept: still waiting or dead.
+        dead: have become dead.
+        dropped: given up, as an operator decided.
+        copies: are copies of rows that count elsewhere.
+        complete: everything selected had its turn.
+    """
+
+    delivered: int = 0
+    kept: int = 0
+    dead: int = 0
+    dropped: int = 0
+    copies: int = 0
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class _Database:
+    """What one run knows of a database.
+
+    Attributes:
+        closed: why it gets no more rows in this run; empty while it may.
+        is_proven: it has answered a probe, or accepted rows.
+        is_probed: a span is probing it.
+        limit: how many spans may send to it at once.
+        under_way: how many do.
+    """
+
+    closed: str = ""
+    is_proven: bool = False
+    is_probed: bool = False
+    limit: int = _AT_ONCE
+    under_way: int = 0
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one run, shared by its jobs."""
+
+    deadline: Deadline
+    selection: Selection
+    databases: dict[str, _Database] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+
+
+@dataclass(slots=True)
+class _Turn:
+    """One span's turn.
+
+    Attributes:
+        selected: the entries that were selected when its turn began.
+        waits: some chunks need another turn in this run.
+        complete: everything selected was tried.
+    """
+
+    place: Place
+    selected: dict[ChunkKey, Entry] = field(default_factory=dict)
+    span: Span | None = None
+    waits: bool = False
+    complete: bool = True
+
+
+@dataclass(slots=True)
+class _Work:
+    """What a turn is about to do with one span: the entries to write first, then the chunks to send.
+
+    Attributes:
+        opened: chunks whose doubt it opens.
+        admitted: databases that it counts against.
+    """
+
+    span: Span
+    changes: dict[ChunkKey, Entry] = field(default_factory=dict)
+    sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
+    opened: set[ChunkKey] = field(default_factory=set)
+    admitted: set[str] = field(default_factory=set)
+    again: list[ChunkKey] = field(default_factory=list)
+
+
+class Sender:
+    """Sends what waits."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        objects: SpanObjects,
+        membership: Membership,
+        again: Again,
+        accounts: AccountCache,
+        uploader: Uploader,
+        treasure_data: TreasureDataClient,
+        health: Health,
+        rules: Rules,
+        executors: Executors,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._membership = membership
+        self._again = again
+        self._accounts = accounts
+        self._uploader = uploader
+        self._treasure_data = treasure_data
+        self._health = health
+        self._rules = rules
+        self._executors = executors
+        self._clock = clock
+        self._telemetry = telemetry
+        self._pauses: dict[tuple[Place, ChunkKey], tuple[float, float]] = {}  # ask again when, pause
+
+    def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
+        """Handle every selected chunk, as far as the time allows; by default those that wait.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached.
+        """
+        selection = selection or Selection()
+        run, report = _Run(deadline, selection), Report()
+        now = self._clock.now()
+        places = _shuffled(selection.places(self._ledger, now), now)
+        waiting = self._pass(run, map(_Turn, places), report)
+        while waiting and not deadline.near:
+            waiting = self._pass(run, iter(waiting), report)
+        for turn in waiting:
+            _count(turn, report)
+        report.complete &= not waiting
+        if selection == Selection():
+            self._report_oldest()
+        closed = {name: one.closed for name, one in run.databases.items() if one.closed}
+        self._telemetry.info("sent", **asdict(report), failing=sorted(closed))
+        return report
+
+    def _report_oldest(self) -> None:
+        """Report the age of the oldest waiting row, which raises an alarm."""
+        oldest = self._ledger.oldest("waiting")
+        age = 0.0 if oldest is None else max(0.0, self._clock.now() - oldest[0] / 1000)
+        self._telemetry.gauge("OldestWaitingSeconds", round(age))
+
+    def _pass(self, run: _Run, turns: Iterator[_Turn], report: Report) -> list[_Turn]:
+        """Run turns in parallel; return those that must wait for their database."""
+        waiting, under_way = [], 0
+        with self._executors() as executor:
+            while True:
+                while under_way < _AT_ONCE and not run.deadline.near:
+                    turn = next(turns, None)
+                    if turn is None:
+                        break
+                    executor.submit(partial(self._take_turn, run, turn))
+                    under_way += 1
+                if not under_way:
+                    break
+                turn = executor.wait(1.0)
+                if turn is None:
+                    continue
+                under_way -= 1
+                report.complete &= turn.complete
+                if turn.waits:
+                    waiting.append(turn)
+                else:
+                    _count(turn, report)
+        report.complete &= not run.deadline.near
+        return waiting
+
+    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+        turn.waits = False
+        try:
+            self._handle(run, turn)
+        except (UnavailableError, HeldError) as error:
+            self._telemetry.warning(
+                "a span has to wait",
+                span=turn.place.name,
+                error=type(error).__name__,
+                reason=str(error),
+            )
+            turn.complete = False
+        except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("a span cannot be sent", error, span=turn.place.name)
+            turn.complete = False
+        return turn
+
+    def _handle(self, run: _Run, turn: _Turn) -> None:
+        for _ in range(_ROUNDS):
+            span = self._ledger.get(turn.place)
+            if span is None or run.deadline.near:
+                turn.complete = False
+                return
+            if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
+                turn.complete = False
+                return
+            turn.span, turn.waits = span, False
+            selected = dict(
+                _shuffled(
+                    (
+                        (key, entry)
+                        for key, entry in span.all_leaves()
+                        if run.selection.has(turn.place, key, entry, span.planned_at)
+                    ),
+                    self._clock.now(),
+                )
+            )
+            turn.selected = turn.selected or selected
+            work = _Work(self._without_settled_copies(span))
+            try:
+                self._decide_all(run, work, selected, turn)
+                if work.span == span and not work.changes:
+                    return
+                written = work.span.with_entries(work.changes, settled=True)
+                won, span = self._ledger.update(written)
+                turn.span = span
+                if not won:
+                    continue  # another invocation has written the span: decide again
+                self._report(work.span, work.changes)
+                turn.span = self._send(run, work, span, turn)
+            finally:
+                self._release(run, work)
+            if not self._has_more(work, turn.span):
+                return
+        turn.complete = False
+
+    @staticmethod
+    def _has_more(work: _Work, span: Span) -> bool:
+        """Return whether a round has made chunks that can be sent at once: halves, or rows that are no copy after all."""
+        states = {span.entry(key).state for key in (*work.sends, *work.changes)}
+        decided = any(span.entry(key).state is State.WAITING for key in work.again)
+        return State.SPLIT in states or decided
+
+    def _without_settled_copies(self, span: Span) -> Span:
+        """Return a span without the copies whose owners are in a span by now."""
+        left = {
+            request_id: owner
+            for request_id, owner in span.copies.items()
+            if not isinstance(self._membership.locate(owner.chain, owner.number), Span)
+            and self._is_owner(request_id, owner.name)
+        }
+        return replace(span, copies=left) if len(left) < len(span.copies) else span
+
+    def _is_owner(self, request_id: str, name: str) -> bool:
+        claim = self._ledger.claims([request_id]).get(request_id)
+        return claim is None or claim.owner.name == name
+
+    # Deciding
+
+    def _decide_all(
+        self, run: _Run, work: _Work, selected: Mapping[ChunkKey, Entry], turn: _Turn
+    ) -> None:
+        for key, entry in selected.items():
+            database, obstacle = self._destination(work.span, key, entry)
+            step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
+            if step.action is Action.DECIDE:
+                work.again.append(key)
+            elif step.action is Action.APPLY and step.event is not None:
+                self._apply(work, key, entry, step.event, reason=step.reason)
+            elif step.action is Action.ASK or step.action is Action.SEND:
+                if self._may_send(run, work, database, turn):
+                    self._prepare(run, work, key, step, database, turn)
+        if work.again:
+            self._decide_again(work, turn)
+
+    def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
+        """Return the database that a chunk goes to, and what prevents its delivery: empty for nothing, None if that is unknown."""
+        planned = span.destination(key)
+        if key.group.code and isinstance(planned, NotDeliverable):
+            return "", planned.reason
+        if entry.since is not None and (database := span.database(key)):
+            return database, ""
+        account = self._accounts.resolve([key.account]).get(key.account)
+        if isinstance(account, Account):
+            return account.database, obstacle_of(account, key.group.sender.key_id)
+        return "", account
+
+    def _may_send(self, run: _Run, work: _Work, database: str, turn: _Turn) -> bool:
+        """Return whether a database may get rows of this span now. One that nobody has tried is probed, by one span at a time."""
+        if not database or run.deadline.near:
+            turn.complete = False
+            return False
+        with run.lock:
+            known = run.databases.setdefault(database, _Database())
+            if known.closed:
+                turn.complete = False
+                return False
+            if database in work.admitted:
+                return True
+            if known.is_probed or known.under_way >= known.limit:
+                turn.waits = True
+                return False
+            known.under_way += 1
+            work.admitted.add(database)
+            if known.is_proven or self._health.works(database):
+                known.is_proven = True
+                return True
+            known.is_probed = True
+        failure = self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
+        with run.lock:
+            known.is_probed, known.is_proven, known.closed = False, not failure, failure
+        turn.complete &= not failure
+        return not failure
+
+    def _release(self, run: _Run, work: _Work) -> None:
+        with run.lock:
+            for database in work.admitted:
+                run.databases[database].under_way -= 1
+            work.admitted.clear()
+
+    def _prepare(
+        self, run: _Run, work: _Work, key: ChunkKey, step: Step, database: str, turn: _Turn
+    ) -> None:
+        """Read a chunk, ask for it if that is due, and note it to be sent."""
+        span, entry, event = work.span, work.span.entry(key), step.event
+        if step.action is Action.ASK and self._is_paused(span.place, key):
+            turn.complete = False
+            return
+        try:
+            body = self._objects.body(span, key)
+        except ObjectGoneError:
+            self._apply(work, key, entry, Event.OBJECT_GONE, reason="object_gone")
+            return
+        except InvalidObjectError as error:
+            self._telemetry.error("a span object cannot be read", error, span=span.place.name)
+            turn.complete = False
+            return
+        if step.action is Action.ASK:
+            event = self._ask(run, span, key, database, body)
+            if event is None:
+                turn.complete = False
+                return
+            if event is Event.ACCEPTED:
+                self._apply(work, key, entry, event)
+                return
+        renewed = entry if event is None else self._follow(entry, event)
+        if event is Event.ABSENT and entry.reason == TOO_LARGE:
+            # a proxy called it too large under the old id
+            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=span.can_split(key))
+            if halved.state is State.SPLIT and span.rows(key) > 1:
+                work.changes[key] = halved
+                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+                return
+        is_planned = not renewed.database and span.destination(key).text == database
+        work.changes[key] = self._follow(
+            renewed, Event.OPENED, database="" if is_planned else database
+        )
+        work.sends[key] = database, body
+        if renewed.since is None:
+            work.opened.add(key)
+
+    def _apply(self, work: _Work, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
+        """Note an event that needs no send."""
+        changed = self._follow(entry, event, reason=reason)
+        if changed != entry:
+            work.changes[key] = changed
+
+    def _follow(
+        self, entry: Entry, event: Event, *, reason: str = "", database: str = "", divisible: bool = False
+    ) -> Entry:
+        now = milliseconds(self._clock.now())
+        return self._rules.follow(
+            entry, Happening(event, now, reason, database=database, divisible=divisible)
+        )
+
+    def _decide_again(self, work: _Work, turn: _Turn) -> None:
+        """Decide about envelopes that were put again."""
+        try:
+            events, obstacle = self._again.decide(work.span, work.again)
+        except ObjectGoneError:
+            events, obstacle = dict.fromkeys(work.again, Event.OBJECT_GONE), ""
+        for key in work.again:
+            if key in events:
+                reason = "" if events[key] is Event.NO_COPY else events[key].name.lower()
+                self._apply(work, key, work.span.entry(key), events[key], reason=reason)
+        if len(events) < len(work.again):
+            turn.complete = False
+            self._telemetry.info("rows that were put again wait", span=work.span.place.name, reason=obstacle)
+
+    # Asking
+
+    def _is_paused(self, place: Place, key: ChunkKey) -> bool:
+        until, _ = self._pauses.get((place, key), (0.0, 0.0))
+        return self._clock.now() < until
+
+    def _ask(self, run: _Run, span: Span, key: ChunkKey, database: str, body: bytes) -> Event | None:
+        """Query Treasure Data for a chunk; return the event that the answer is, None if it settles nothing."""
+        entry, rows = span.entry(key), sample(decompress(body))
+        presence = self._presence(run, key, entry, database, rows)
+        if presence is Presence.UNASKABLE and self._rules.sends_unasked:
+            # ask again: access may have been missing at the query, and restored before the probe
+            presence = self._presence(run, key, entry, database, rows)
+            if presence is Presence.UNASKABLE:
+                self._report_ambiguous(span, key, database)
+        event = self._rules.after_query(presence)
+        if event is None:
+            self._pause(span.place, key)
+        else:
+            self._pauses.pop((span.place, key), None)
+        return event
+
+    def _pause(self, place: Place, key: ChunkKey) -> None:
+        """Wait longer each time before the same question."""
+        if len(self._pauses) >= _MOST_PAUSES:
+            self._pauses.clear()
+        _, pause = self._pauses.get((place, key), (0.0, FIRST_PAUSE_SECONDS / 2))
+        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+        self._pauses[place, key] = self._clock.now() + pause, pause
+
+    def _presence(
+        self, run: _Run, key: ChunkKey, entry: Entry, database: str, rows: list[object]
+    ) -> Presence:
+        patience = run.deadline.within(LONGEST_QUERY_SECONDS)
+        not_before = self._clock.now() if entry.since is None else self._rules.askable_from(entry.since)
+        return self._treasure_data.ask(database, key.group.table, rows, patience, not_before)
+
+    # Sending
+
+    def _send(self, run: _Run, work: _Work, span: Span, turn: _Turn) -> Span:
+        """Send the chunks that the ledger says are about to be sent; return the span as it is afterwards."""
+        if not work.sends:
+            return span
+        settlement = Settlement(
+            span,
+            work.opened,
+            ledger=self._ledger,
+            rules=self._rules,
+            clock=self._clock,
+            telemetry=self._telemetry,
+        )
+        jobs = [
+            partial(self._attempt, run, span, Upload(key, database, span.unique_id(key, database), body))
+            for key, (database, body) in work.sends.items()
+        ]
+        outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
+        settlement.settle(outcomes)
+        for key in work.sends:
+            turn.complete &= settlement.span.entry(key).state not in SCHEDULED
+        return settlement.span
+
+    def _attempt(self, run: _Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
+        with run.lock:
+            known = run.databases[upload.database]
+            closed = known.closed
+        since, reply = span.entry(upload.key).since, UNSENT
+        if closed:
+            return upload.key, Outcome(Event.UNANSWERED, closed, surely_not=True)
+        if since is not None and self._rules.may_repeat(since, self._clock.now()):
+            reply = self._uploader.attempt(upload, READ_SECONDS, run.deadline)
+        outcome = upload.outcome(reply)
+        with run.lock:
+            if outcome.event is Event.ACCEPTED:
+                self._health.succeeded(upload.database)
+            elif reply.reason == _THROTTLED:
+                known.limit = max(1, known.limit // 2)
+            elif outcome.event is Event.UNANSWERED and reply is not UNSENT:
+                known.closed = reply.reason
+                self._health.failed(upload.database, reply.reason)
+        return upload.key, outcome
+
+    # Reporting
+
+    def _report(self, before: Span, changes: Mapping[ChunkKey, Entry]) -> None:
+        for key, entry in changes.items():
+            if entry.state is State.DEAD and before.entry(key).state is not State.DEAD:
+                report_dead(self._telemetry, before, key, entry)
+
+    def _report_ambiguous(self, span: Span, key: ChunkKey, database: str) -> None:
+        rows = span.rows(key)
+        self._telemetry.count("RowsAmbiguous", rows)
+        self._telemetry.warning(
+            "ambiguous: sent again although Treasure Data may have the rows",
+            account=key.account,
+            table=key.group.table,
+            database=database,
+            rows=rows,
+            unique_id=span.unique_id(key, database),
+            span=span.place.name,
+        )
+
+
+def _count(turn: _Turn, report: Report) -> None:
+    """Add the rows that a turn selected to the report, each once."""
+    if turn.span is None:
+        return
+    for key, before in turn.selected.items():
+        for state, rows in _rows_by_state(turn.span, key):
+            match state:
+                case State.DELIVERED:
+                    report.delivered += rows
+                case State.DROPPED:
+                    report.dropped += rows
+                case State.COPY:
+                    report.copies += rows
+                case State.DEAD if before.state is not State.DEAD:
+                    report.dead += rows
+                case _:
+                    report.kept += rows
+
+
+def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:
+    """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
+    for leaf in span.leaves(key):
+        joined = next((one for one in leaf.lineage() if one in span.entries), leaf.planned)
+        entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split
+        yield span.entry(leaf).state if entry.state is State.SPLIT else entry.state, span.rows(leaf)
+
+
+def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
+    """Yield things in a different order in each run, so that a chunk that always fails is not always the first."""
+    for part in batched(things, _SHUFFLED, strict=False):
+        found = list(part)
+        Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
+        yield from found

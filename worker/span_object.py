@@ -1,0 +1,270 @@
+"""Span objects: the chunks of a span in S3, as they are sent, with an index of its records.
+
+    spans/<hour>/<chain>/<first>-<last>-<digest>.gz
+
+An object holds, for each chunk, the gzip member that is its import body, byte for byte; then the index as one member. It never
+changes. Its name follows from the span's item in the ledger: the UTC hour of the plan (or, once the object has been written anew without
+chunks that nobody needs, of that), the chain, the span's borders, and the digest of the index. The index has the digest of each chunk, so
+any part can be read and checked on its own.
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import NamedTuple, Self
+from urllib.parse import quote, unquote
+
+from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
+from worker.bucket import Bucket
+from worker.chain import ChainId
+from worker.executor import Executor
+from worker.index import Index, Member, decode, digest_of
+from worker.record import DIGITS, Number, number
+from worker.rows import compress, decompress, slice_of
+from worker.span import ChunkKey, ObjectRef, Span
+
+PREFIX = "spans/"
+SECOND_TRY_SECONDS = 0.5
+"""After this time without an answer, the same put is sent a second time."""
+LONGEST_PUT_SECONDS = 10.0
+"""After this time without an acknowledgement, a put has failed."""
+
+_MOST_INDEXES = 64
+_SAFE = "@#:!"
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A chunk to store: its rows, and the records that they come from.
+
+    Attributes:
+        blocks: the rows in parts, MessagePack maps back to back.
+        rows: how many rows there are.
+        positions: for each part, the position of its record in the span.
+        row_counts: for each part, its number of rows.
+    """
+
+    key: ChunkKey
+    blocks: Sequence[bytes]
+    rows: int
+    positions: Sequence[int] = ()
+    row_counts: Sequence[int] = ()
+
+    @classmethod
+    def whole(cls, key: ChunkKey, rows: int, payload: bytes) -> Self:
+        """Return a chunk whose rows come from no record of its span."""
+        return cls(key, [payload], rows)
+
+
+class Encoded(NamedTuple):
+    """A span object that is ready to be put.
+
+    Attributes:
+        bodies: the import body of each chunk.
+    """
+
+    data: bytes
+    ref: ObjectRef
+    bodies: Mapping[ChunkKey, bytes]
+
+
+class Stored(NamedTuple):
+    """A span object, as its name describes it.
+
+    Attributes:
+        hour: of its plan or of its last rewrite.
+        digest: the first digits of the index's digest.
+        size: in bytes.
+    """
+
+    name: str
+    hour: str
+    chain: ChainId
+    first: Number
+    last: Number
+    digest: str
+    size: int = 0
+
+
+def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
+    """Encode the object of a span that is planned at `now` (UNIX seconds). `index` has everything but the chunks."""
+    bodies, members, offset = {}, {}, 0
+    for chunk in chunks:
+        body = compress(b"".join(chunk.blocks))
+        sizes = [len(block) for block in chunk.blocks] if chunk.positions else ()
+        members[chunk.key] = Member(
+            chunk.rows, offset, len(body), digest_of(body), chunk.positions, chunk.row_counts, sizes
+        )
+        bodies[chunk.key] = body
+        offset += len(body)
+    return _assembled(bodies, replace(index, members=members), offset, now)
+
+
+def _assembled(bodies: Mapping[ChunkKey, bytes], index: Index, offset: int, now: float) -> Encoded:
+    last = compress(index.encode())
+    ref = ObjectRef(hour_of(now), digest_of(last), offset, len(last))
+    return Encoded(b"".join((*bodies.values(), last)), ref, bodies)
+
+
+def hour_of(moment: float) -> str:
+    """Return the UTC hour of a time in UNIX seconds: `2026-11-24T03`."""
+    return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H")
+
+
+def name_of(span: Span) -> str:
+    """Return the name of a span's object.
+
+    Raises:
+        ObjectGoneError: the span has none.
+    """
+    if span.object is None:
+        raise ObjectGoneError("the span's object has been deleted")
+    borders = f"{span.first[DIGITS]}-{span.last[DIGITS]}-{span.object.digest.hex()}"
+    return f"{PREFIX}{span.object.hour}/{quote(span.chain.name, safe=_SAFE)}/{borders}.gz"
+
+
+def parse(name: str, size: int = 0) -> Stored | None:
+    """Return the object with this name; None if it is not the name of a span object."""
+    try:
+        hour, chain, borders = name.removeprefix(PREFIX).split("/")
+        first, last, digest = borders.removesuffix(".gz").split("-")
+        if not name.startswith(PREFIX):
+            return None
+        return Stored(name, hour, ChainId.parse(unquote(chain)), number(first), number(last), digest, size)
+    except ValueError:
+        return None
+
+
+class SpanObjects:
+    """Reads and writes span objects. If S3 cannot be reached, every method raises BucketUnavailableError."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+        self._indexes: dict[str, Index] = {}
+
+    def put(self, span: Span, data: bytes, executor: Executor) -> None:
+        """Write a span's object, and again if there is no answer after half a second.
+
+        Raises:
+            BucketUnavailableError: S3 did not acknowledge it.
+        """
+        put_within(executor, lambda: self._try_put(name_of(span), data))
+
+    def rewrite(self, span: Span, data: bytes) -> None:
+        """Write a span's object anew.
+
+        Raises:
+            BucketUnavailableError: S3 did not acknowledge it.
+        """
+        self._bucket.put(name_of(span), data)
+
+    def _try_put(self, name: str, data: bytes) -> str:
+        try:
+            self._bucket.put(name, data)
+        except BucketUnavailableError as error:
+            return str(error) or "S3 failed"
+        return ""
+
+    def index(self, span: Span) -> Index:
+        """Return a span's index.
+
+        Raises:
+            ObjectGoneError: the object is gone.
+            InvalidObjectError: it holds something else than was written.
+        """
+        name = name_of(span)
+        found = self._indexes.get(name)
+        if found is None and span.object is not None:
+            data = self._part(name, span.object.offset, span.object.length, span.object.digest)
+            found = decode(decompress(data))
+            if len(self._indexes) >= _MOST_INDEXES:
+                self._indexes.clear()
+            self._indexes[name] = found
+        if found is None:
+            raise ObjectGoneError(f"{name} is gone")
+        return found
+
+    def body(self, span: Span, key: ChunkKey) -> bytes:
+        """Return the import body of a chunk, or of a half of one.
+
+        Raises:
+            ObjectGoneError: the object, or the chunk in it, is gone.
+            InvalidObjectError: it holds something else than was written.
+        """
+        member = self.index(span).members.get(key.planned)
+        if member is None or not member.length:
+            raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
+        data = self._part(name_of(span), member.offset, member.length, member.digest)
+        return compress(slice_of(decompress(data), key.within(member.rows))) if key.path else data
+
+    def payload(self, span: Span, key: ChunkKey) -> bytes:
+        """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back.
+
+        Raises:
+            ObjectGoneError, InvalidObjectError: as `body`.
+        """
+        return decompress(self.body(span, key))
+
+    def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
+        """Return a span's object with only those chunks that are needed, and the whole index.
+
+        Raises:
+            ObjectGoneError, InvalidObjectError: as `body`.
+        """
+        index, bodies, members, offset = self.index(span), {}, {}, 0
+        for key, member in index.members.items():
+            if member.length and needed(key):
+                bodies[key] = self.body(span, key)
+                members[key] = member._replace(offset=offset)
+                offset += member.length
+            else:
+                members[key] = member._replace(offset=0, length=0, digest=b"")
+        return _assembled(bodies, replace(index, members=members), offset, now)
+
+    def delete(self, name: str) -> bool:
+        """Delete an object; return whether S3 did."""
+        return self._bucket.delete(name)
+
+    def hours(self) -> Iterator[str]:
+        """Yield the hours that have objects, in order."""
+        for page in self._bucket.pages(PREFIX, Delimiter="/"):
+            for folder in page.get("CommonPrefixes", []):
+                yield folder["Prefix"].removeprefix(PREFIX).rstrip("/")
+
+    def of_hour(self, hour: str, after: str = "") -> Iterator[Stored]:
+        """Yield the objects of an hour, in the order of their names, behind the name `after`."""
+        request = {"StartAfter": after} if after else {}
+        for page in self._bucket.pages(f"{PREFIX}{hour}/", **request):
+            for item in page.get("Contents", []):
+                if (stored := parse(item["Key"], item.get("Size", 0))) is not None:
+                    yield stored
+
+    def _part(self, name: str, offset: int, length: int, digest: bytes) -> bytes:
+        data = self._bucket.get(name, (offset, length))
+        if data is None:
+            raise ObjectGoneError(f"{name} is gone")
+        if digest_of(data) != digest:
+            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        return data
+
+
+def put_within(executor: Executor, job: Callable[[], str]) -> None:
+    """Run a put, which returns why it failed; run it a second time if it fails or takes longer than SECOND_TRY_SECONDS.
+
+    Raises:
+        BucketUnavailableError: neither try was acknowledged.
+    """
+    executor.submit(job)
+    failure = executor.wait(SECOND_TRY_SECONDS)
+    if failure == "":
+        return
+    under_way = 1 if failure is None else 0
+    executor.submit(job)
+    for _ in range(under_way + 1):
+        answer = executor.wait(LONGEST_PUT_SECONDS)
+        if answer == "":
+            return
+        failure = answer or failure
+    raise BucketUnavailableError(failure or "S3 did not answer in time")
+
+
