@@ -4,15 +4,16 @@ from typing import Any, override
 
 import click
 
-from ops import (
+from ops import interrupt
+from ops.command_group import CommandGroup
+from ops.commands import (
     accounts,
     certify,
     console,
     cost,
     dead,
     doctor,
-    find_command,
-    interrupt,
+    find,
     keys,
     local,
     plan,
@@ -22,10 +23,9 @@ from ops import (
     replay,
     sdk,
     status,
-    tail_command,
-    watermark,
+    tail,
+    wait,
 )
-from ops.command_group import CommandGroup
 from ops.failure import FORESEEN, INTERRUPTED, explained
 from ops.version import sluice_version
 
@@ -61,25 +61,22 @@ def main() -> None:
     """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
 
-main.add_command(accounts.group)
-main.add_command(keys.group)
-main.add_command(sdk.group)
-main.add_command(dead.group)
-main.add_command(plan.group)
+for group in (accounts, dead, keys, plan, sdk):
+    main.add_command(group.group)
 for module in (
-    status,
-    watermark,
-    console,
-    tail_command,
-    find_command,
-    doctor,
-    preflight,
     certify,
-    replay,
-    redrive,
-    record,
+    console,
     cost,
+    doctor,
+    find,
     local,
+    preflight,
+    record,
+    redrive,
+    replay,
+    status,
+    tail,
+    wait,
 ):
     main.add_command(module.command)
 

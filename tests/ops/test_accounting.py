@@ -16,7 +16,7 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data.fault import Action, Fault
 from doubles.treasure_data.fault import Kind as FaultKind
 from local.resources import LEDGER
-from ops.accounting import Accounting, Balance, Rows, Unread, UnreadShard
+from ops.books.accounting import Accounting, Balance, Rows, Unread, UnreadShard
 from shared.accounts import Account
 from shared.errors import ShardUnreadableError
 from shared.telemetry import NullTelemetry

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from ops.accounting import Balance, Rows, Unread, UnreadShard
-from ops.answers import Answers, answer_line
-from ops.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
+from ops.books.accounting import Balance, Rows, Unread, UnreadShard
+from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
+from ops.logs.answers import Answers, answer_line
 from tests.ops.test_accounting import accounting, put
 from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId

@@ -17,21 +17,27 @@ from botocore.exceptions import ClientError
 from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
 from doubles.treasure_data import API_KEY, Request, TreasureData
-from ops import certify_requests
-from ops.certification import Certification, Progress
-from ops.certify import check_stage
-from ops.certify_report import PROMISES, CertificationReport, StepReport, StepVerdict, conclude
-from ops.certify_restore import Repairs
-from ops.certify_run import CertifyRun
-from ops.certify_stage import DeployedStage
-from ops.certify_step import CertifyStep, Impossible, StepFinding, Untried
-from ops.certify_steps import ASSUMPTIONS, STEPS
-from ops.certify_trouble import new_api_key, without_redis
-from ops.change_set import ChangeSet
+from ops.deploy.certify import request_steps
+from ops.deploy.certify.certification import Certification, Progress
+from ops.deploy.certify.certification_report import (
+    PROMISES,
+    CertificationReport,
+    StepReport,
+    StepVerdict,
+    conclude,
+)
+from ops.deploy.certify.opening import check_stage
+from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.stage import DeployedStage
+from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
+from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.deploy.certify.trouble import new_api_key, without_redis
+from ops.deploy.change_set import ChangeSet
+from ops.deploy.removal import GO_WITH, LOOKS, Removal
 from ops.failure import Failure
 from ops.stack import Stack
-from ops.td_query import TreasureDataQueries
-from ops.teardown import GO_WITH, LOOKS, Teardown
 from ops.template import sluice_template
 
 PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
@@ -448,7 +454,7 @@ def _gone(code: str = "ResourceNotFoundException") -> ClientError:
 
 def torn_down(**clients: Answers) -> StepReport:
     """Remove a stack and return the report."""
-    return Teardown(a_stack(**clients), ManualClock(), 1.0, lambda _: None).report()
+    return Removal(a_stack(**clients), ManualClock(), 1.0, lambda _: None).report()
 
 
 def test_a_stack_is_gone_once_every_resource_is() -> None:
@@ -582,7 +588,7 @@ def test_a_query_reads_rows_back() -> None:
 
 def test_dialect_names_are_unique() -> None:
     """Each name is part of an event's id."""
-    found = list(certify_requests.dialects("shop", "key", lambda name: f"run-{name}"))
+    found = list(request_steps.dialects("shop", "key", lambda name: f"run-{name}"))
 
     assert len(found) == len({one.name for one in found})
     assert all("run-" in f"{one.target}{one.body!r}" or "data=" in one.target for one in found)

@@ -10,12 +10,12 @@ import boto3
 import pytest
 
 from doubles.clock import ManualClock
-from ops import certify_assumptions as assumptions
-from ops.certify_run import Accepted
-from ops.certify_stage import ON_AWS, DeployedStage, HttpAnswer
-from ops.certify_step import Untried
+from ops.deploy.certify import assumption_steps as assumptions
+from ops.deploy.certify.run import Accepted
+from ops.deploy.certify.stage import ON_AWS, DeployedStage, HttpAnswer
+from ops.deploy.certify.step import Untried
+from ops.deploy.removal import LOOKS
 from ops.failure import Failure
-from ops.teardown import LOOKS
 
 NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}
 

@@ -12,13 +12,13 @@ import click
 import pytest
 
 from doubles.clock import ManualClock
-from ops import certify_replays
-from ops.certify_run import Accepted
-from ops.certify_stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
-from ops.certify_step import Impossible, StepFinding
-from ops.certify_steps import STEPS
+from ops.deploy.certify import replay_steps
+from ops.deploy.certify.run import Accepted
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
+from ops.deploy.certify.step import Impossible, StepFinding
+from ops.deploy.certify.steps import STEPS
 from ops.failure import Failure
-from ops.stream import Piece
+from ops.stream.reader import ShardRecords
 from worker.chain import ChainId
 from worker.message import read
 
@@ -265,15 +265,15 @@ class Archived:
         """Return its chain."""
         return ChainId("events", "0", shard)
 
-    def pieces(self, shard: str, *_: Any) -> Iterator[Piece]:
+    def pieces(self, shard: str, *_: Any) -> Iterator[ShardRecords]:
         """Yield its records."""
-        yield Piece([*self._records], self.chain(shard))
+        yield ShardRecords([*self._records], self.chain(shard))
 
 
 def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The worker receives all archived records again."""
     monkeypatch.setattr(
-        certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
+        replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
     )
     stage = Rehearsal(status=[balance()])
     stage.send("one")
@@ -283,7 +283,7 @@ def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch
 
 def test_an_event_missing_from_the_archive_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step searches the records themselves: a span may have its object and still lack the event."""
-    monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
+    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.send("one")
     with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
@@ -292,7 +292,7 @@ def test_an_event_missing_from_the_archive_is_named(monkeypatch: pytest.MonkeyPa
 
 def test_a_replay_that_the_worker_keeps_holding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     """The step retries for minutes first."""
-    monkeypatch.setattr(certify_replays, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
+    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
     stage = Rehearsal(status=[balance()])
     stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
     with pytest.raises(Failure, match="stopped: the worker has held for"):

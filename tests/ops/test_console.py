@@ -12,11 +12,11 @@ from urllib.request import Request, urlopen
 import pytest
 
 from ops import stack as stacks
-from ops.console import page_data
-from ops.console_actions import Actions
-from ops.console_server import ConsolePage, Server
-from ops.console_view import ConsoleView
-from ops.live_feed import LiveFeed, stack_tail
+from ops.console.actions import Actions
+from ops.console.live_feed import LiveFeed, stack_tail
+from ops.console.page_data import page_data
+from ops.console.server import ConsolePage, Server
+from ops.console.view import ConsoleView
 from ops.stack import Stack
 from shared.clock import SystemClock
 from tests.support.console_example import EVENTS, STATE

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from werkzeug.test import Client, TestResponse
 
-from ops.console_server import ConsolePage, RefusedError
+from ops.console.server import ConsolePage, RefusedError
 
 TOKEN = "tok"
 HERE = "http://127.0.0.1:8888"

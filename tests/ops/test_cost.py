@@ -14,8 +14,8 @@ from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest.policy import FRESH_SECONDS
 from ops.cli import main
-from ops.cost import bar, lean
-from ops.estimate import (
+from ops.commands.cost import bar
+from ops.cost.estimate import (
     ACCESS_LOG_BYTES,
     AUTO_SHARE,
     BATCH_LOG_BYTES,
@@ -32,11 +32,12 @@ from ops.estimate import (
     Workload,
     batches,
     estimate,
+    lean,
     levers,
     shard_count,
     total,
 )
-from ops.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
+from ops.cost.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
 from scaler.rule import GROW_ABOVE
 from tests.support.delivery import TABLE, Delivery, envelope, row
 from tests.support.modes import Mode

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ops.edit import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
+from ops.books.set_aside import SetAsideChunk, chunks
+from ops.editing.dead_letters import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
 from ops.failure import Failure
-from ops.set_aside import SetAsideChunk, chunks
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.delivery import State

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from doubles.clock import START
-from ops.event_source import mapping_faults, unknown_shards
+from ops.stream.event_source import mapping_faults, unknown_shards
 from tests.support.delivery import Delivery, envelope, row
 
 ARN = "arn:aws:lambda:us-east-1:123456789012:function:worker"

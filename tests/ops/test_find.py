@@ -12,10 +12,10 @@ from doubles.clock import START
 from doubles.kinesis import HASH_KEYS
 from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
-from ops.find import Finder, Stage, Whereabouts
-from ops.find_command import default_since, described, lines_of
-from ops.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
-from ops.tail import Kind as SeenKind
+from ops.commands.find import default_since, described, lines_of
+from ops.events.event_tail import Kind as SeenKind
+from ops.events.finder import Finder, Stage, Whereabouts
+from ops.events.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row

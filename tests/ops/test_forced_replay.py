@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
-from ops.replay import Replay, Stretch
-from ops.stream import Border, StreamReader
+from ops.stream.reader import RangeEnd, StreamReader
+from ops.stream.replayer import Replay, Stretch
 from shared.accounts import Account
 from tests.support.delivery import KEYS, SHARD, STREAM, Delivery, envelope, row
 from tests.support.sluice import Sluice, until
@@ -22,7 +22,7 @@ def forced(made: Delivery) -> None:
     stream = StreamReader(Shards(made.kinesis.client, STREAM, made.clock), made.clock)
     made.clock.sleep(1)
     Replay(stream, lambda event: made.run(event, 120_000), made.clock).shard(
-        SHARD, Stretch(Border(), Border(), ForcedReplay("lost")), lambda _: None
+        SHARD, Stretch(RangeEnd(), RangeEnd(), ForcedReplay("lost")), lambda _: None
     )
 
 

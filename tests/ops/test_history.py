@@ -6,17 +6,17 @@ import pytest
 
 from doubles.clock import START
 from ops.failure import Failure
-from ops.history import StreamHistory
-from ops.replay import Progressing, Replay, Stretch
-from ops.stream import Border, Piece, batches_of
+from ops.stream.history import StreamHistory
+from ops.stream.reader import RangeEnd, ShardRecords, batches_of
+from ops.stream.replayer import Progressing, Replay, Stretch
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 
 HOUR = 3600.0
 DAY = 24 * HOUR
-EVERYTHING = Border(at=START)
-NOW = Border()
+EVERYTHING = RangeEnd(at=START)
+NOW = RangeEnd()
 
 
 def history_of(made: Delivery, days: int = 30) -> StreamHistory:
@@ -41,7 +41,7 @@ def put(made: Delivery, name: str) -> None:
     made.put(envelope("shop", {"views": [row(name)]}, request_id=name))
 
 
-def read(history: StreamHistory, start: Border, end: Border = NOW, shard: str = SHARD) -> list[str]:
+def read(history: StreamHistory, start: RangeEnd, end: RangeEnd = NOW, shard: str = SHARD) -> list[str]:
     """Return the source of each batch of a shard, `archive` or `stream`, and its number of records."""
     return [
         f"{'archive' if piece.chain else 'stream'} {len(piece.records)}"
@@ -53,7 +53,7 @@ def ignore(_: Progressing) -> None:
     """Ignore progress."""
 
 
-def replay(made: Delivery, start: Border, end: Border = NOW, tag: str = "") -> int:
+def replay(made: Delivery, start: RangeEnd, end: RangeEnd = NOW, tag: str = "") -> int:
     """Replay a range as the command does; return how many records were read."""
     history = history_of(made)
     forced = ForcedReplay(tag) if tag else None
@@ -77,8 +77,10 @@ def test_expired_records_are_read_from_the_archive() -> None:
     made = delivered(40)
 
     assert ["archive 16", "stream 24"] == read(history_of(made), EVERYTHING)
-    assert ["archive 16", "stream 4"] == read(history_of(made), EVERYTHING, Border(at=START + 20 * HOUR))
-    assert ["archive 3"] == read(history_of(made), Border(at=START + 2 * HOUR), Border(at=START + 5 * HOUR))
+    assert ["archive 16", "stream 4"] == read(history_of(made), EVERYTHING, RangeEnd(at=START + 20 * HOUR))
+    assert ["archive 3"] == read(
+        history_of(made), RangeEnd(at=START + 2 * HOUR), RangeEnd(at=START + 5 * HOUR)
+    )
 
 
 def test_a_partly_expired_span_comes_in_two_pieces() -> None:
@@ -100,8 +102,8 @@ def test_sequence_numbers_are_borders_in_the_archive_too() -> None:
     numbers = [int(one["SequenceNumber"]) for one in made.records()]
     made.clock.sleep(10 * HOUR)
 
-    assert ["archive 3"] == read(history_of(made), Border(number=numbers[2]), Border(number=numbers[4]))
-    assert ["archive 14", "stream 14"] == read(history_of(made), Border(number=numbers[2]))
+    assert ["archive 3"] == read(history_of(made), RangeEnd(number=numbers[2]), RangeEnd(number=numbers[4]))
+    assert ["archive 14", "stream 14"] == read(history_of(made), RangeEnd(number=numbers[2]))
 
 
 def test_an_expired_sequence_number_is_refused() -> None:
@@ -111,13 +113,13 @@ def test_an_expired_sequence_number_is_refused() -> None:
     made.clock.sleep(DAY - HOUR)
 
     with pytest.raises(Failure, match="has expired"):
-        read(history_of(made), Border(number=number))
+        read(history_of(made), RangeEnd(number=number))
 
 
 def test_a_sequence_number_that_the_archive_lacks_is_refused() -> None:
     """The records after it would not be all that was requested."""
     made = delivered(40)
-    begin = Border(number=int(made.records()[0]["SequenceNumber"]) - 1)
+    begin = RangeEnd(number=int(made.records()[0]["SequenceNumber"]) - 1)
     history = history_of(made)
 
     with pytest.raises(Failure, match=r"is not a sequence number of .* or has expired in the archive too"):
@@ -127,7 +129,7 @@ def test_a_sequence_number_that_the_archive_lacks_is_refused() -> None:
 def test_records_that_expire_during_a_read_come_from_the_archive() -> None:
     """The stream is asked again for its first record."""
     made = delivered(30)
-    pieces = history_of(made).pieces(SHARD, EVERYTHING, Border())
+    pieces = history_of(made).pieces(SHARD, EVERYTHING, RangeEnd())
     found = [next(pieces)]
     made.clock.sleep(10 * HOUR)
     found += pieces
@@ -160,10 +162,10 @@ def test_a_range_that_has_expired_is_refused() -> None:
     with pytest.raises(
         Failure, match=r"the archive has no records from .*: use --from 2023-11-15T00:13:21Z or later"
     ):
-        history.check(Border(at=START))
+        history.check(RangeEnd(at=START))
     with pytest.raises(Failure, match="the stream has no records from"):
-        history_of(made, days=0).check(Border(at=START))
-    history.check(Border(at=START + 2 * HOUR))
+        history_of(made, days=0).check(RangeEnd(at=START))
+    history.check(RangeEnd(at=START + 2 * HOUR))
 
 
 def test_a_replay_after_a_month_sends_nothing_again() -> None:
@@ -174,7 +176,7 @@ def test_a_replay_after_a_month_sends_nothing_again() -> None:
     assert 31 == replay(made, EVERYTHING)
     assert [*(f"e{hour}" for hour in range(30)), "live"] == made.ids("shop", "views")
     made.td.lose("shop", "views", 0, 2_000_000_000)
-    start, end = Border(at=START + 3 * HOUR), Border(at=START + 5 * HOUR)
+    start, end = RangeEnd(at=START + 3 * HOUR), RangeEnd(at=START + 5 * HOUR)
     for _ in range(2):
         assert 2 == replay(made, start, end, "lost")
 
@@ -192,19 +194,19 @@ def test_shards_of_a_deleted_stream_are_named_by_their_chains() -> None:
     made.start()
     history = history_of(made)
 
-    assert [before.name, SHARD] == history.names(EVERYTHING, Border())
-    assert [SHARD] == history.names(Border(), Border())
-    assert [SHARD] == history.names(Border(at=made.clock.now()), Border())
-    assert [before.name] == history.names(EVERYTHING, Border(), before.name)
+    assert [before.name, SHARD] == history.names(EVERYTHING, RangeEnd())
+    assert [SHARD] == history.names(RangeEnd(), RangeEnd())
+    assert [SHARD] == history.names(RangeEnd(at=made.clock.now()), RangeEnd())
+    assert [before.name] == history.names(EVERYTHING, RangeEnd(), before.name)
     assert ["archive 3"] == read(history, EVERYTHING, shard=before.name)
     with pytest.raises(Failure, match="is not a sequence number"):
-        read(history, Border(number=1), shard=before.name)
+        read(history, RangeEnd(number=1), shard=before.name)
     assert 3 == replay(made, EVERYTHING)
     assert ["e0", "e1", "e2"] == made.ids("shop", "views")
     with pytest.raises(
         Failure, match=f"there is no shard other: the stream and the archive have {before.name}, {SHARD}"
     ):
-        history.names(EVERYTHING, Border(), "other")
+        history.names(EVERYTHING, RangeEnd(), "other")
 
 
 def test_a_shard_that_was_closed_long_ago_is_found_by_its_id() -> None:
@@ -214,7 +216,7 @@ def test_a_shard_that_was_closed_long_ago_is_found_by_its_id() -> None:
     made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=middle)
     made.clock.sleep(3 * DAY)
     history = history_of(made)
-    [name] = history.names(EVERYTHING, Border(), SHARD)
+    [name] = history.names(EVERYTHING, RangeEnd(), SHARD)
 
     assert SHARD not in history.shards()
     assert ["archive 3"] == read(history, EVERYTHING, shard=name)
@@ -226,6 +228,6 @@ def test_batches_never_mix_stream_and_archive() -> None:
     made = delivered(2)
     chain = made.wiring.shards.chain(SHARD)
     one, two = made.records()
-    pieces = [Piece([one], chain), Piece([two], chain), Piece([two])]
+    pieces = [ShardRecords([one], chain), ShardRecords([two], chain), ShardRecords([two])]
 
-    assert [Piece([one, two], chain), Piece([two])] == list(batches_of(pieces))
+    assert [ShardRecords([one, two], chain), ShardRecords([two])] == list(batches_of(pieces))

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from doubles.clock import START, ManualClock
-from ops.live_feed import LiveFeed
-from ops.tail import Kind, Notice, Seen, Trouble
+from ops.console.live_feed import LiveFeed
+from ops.events.event_tail import Kind, Notice, SeenEvent, Trouble
 from shared.errors import ShardUnreadableError
 from shared.tracking_plan import TrackingPlan
 
@@ -17,14 +17,14 @@ class FakeTail:
     """A tail that yields the given items, and lets time pass before each."""
 
     def __init__(
-        self, found: list[Seen | Notice | Exception], clock: ManualClock, seconds: float = 0.0
+        self, found: list[SeenEvent | Notice | Exception], clock: ManualClock, seconds: float = 0.0
     ) -> None:
         self.found = found
         self.clock = clock
         self.seconds = seconds
         self.stopped = False
 
-    def events(self) -> Iterator[Seen | Notice]:
+    def events(self) -> Iterator[SeenEvent | Notice]:
         """Yield the items."""
         while self.found and not self.stopped:
             one = self.found.pop(0)
@@ -38,15 +38,15 @@ class FakeTail:
         self.stopped = True
 
 
-def event(number: int) -> Seen:
+def event(number: int) -> SeenEvent:
     """Return an event."""
-    return Seen(kind=Kind.EVENT, at=1.0, account="shop", table="views", key_id="k1", row={"n": number})
+    return SeenEvent(kind=Kind.EVENT, at=1.0, account="shop", table="views", key_id="k1", row={"n": number})
 
 
 class Followed:
     """A feed that reads synchronously, and the start of each of its tails."""
 
-    def __init__(self, *found: Seen | Notice | Exception, seconds: float = 0.0, **options: Any) -> None:
+    def __init__(self, *found: SeenEvent | Notice | Exception, seconds: float = 0.0, **options: Any) -> None:
         self.clock = ManualClock()
         self.found = list(found)
         self.began: list[float] = []

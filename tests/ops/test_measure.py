@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind, Settings
-from ops.doctor import measured
+from ops.diagnosis.doctor_checks import measured
+from ops.diagnosis.measurement import AGES, MOST_DELAY, Measured, Measurement
 from ops.failure import Failure
-from ops.measure import AGES, MOST_DELAY, Measured, Measurement
 from tests.support.delivery import Delivery
 from tests.support.sam import template
 from tests.support.sluice import Sluice

@@ -9,7 +9,7 @@ import boto3
 import pytest
 
 from doubles.clock import ManualClock
-from ops.notes import Note, troubles
+from ops.logs.notes import Note, troubles
 from ops.stack import Stack
 from ops.template import sluice_template
 from tests.support.telemetry import Output

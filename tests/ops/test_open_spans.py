@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from ops.open_spans import LEFT_SECONDS, MOST, Found, OpenSpan, find
-from ops.replay import Replay, Stretch
-from ops.stream import Border, StreamReader
+from ops.books.long_open_spans import LEFT_SECONDS, MOST, LongOpenSpans, OpenSpan, find
+from ops.stream.reader import RangeEnd, StreamReader
+from ops.stream.replayer import Replay, Stretch
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
@@ -25,7 +25,7 @@ from worker.span import ChunkKey, Cut, Database, Group, Owner, Span
 SHOP = Owner("shop")
 
 
-def found(made: Delivery, **options: Any) -> Found:
+def found(made: Delivery, **options: Any) -> LongOpenSpans:
     """Search a delivery's ledger."""
     return find(made.ledger, made.clock, **{"seconds": 60.0} | options)
 
@@ -76,10 +76,10 @@ def test_the_command_shown_settles_a_span_that_a_forced_replay_left_open() -> No
         *("--account", "shop", "--table", "views"),
     ]
     assert (2, "lost") == (span.rows, span.tag)
-    borders = Border(number=int(span.first)), Border(number=int(span.last))
+    borders = RangeEnd(number=int(span.first)), RangeEnd(number=int(span.last))
     replay(made, Stretch(*borders, ForcedReplay(span.tag, span.account, span.table)))
     assert ["b", "c"] == made.ids("shop", "views")
-    assert Found() == found(made)
+    assert LongOpenSpans() == found(made)
 
 
 def test_the_command_shown_settles_a_span_that_a_plain_replay_left_open() -> None:
@@ -97,7 +97,7 @@ def test_the_command_shown_settles_a_span_that_a_plain_replay_left_open() -> Non
     assert f"sluice replay --local --shard {SHARD} --from {span.first} --to {span.last}" == span.command(
         "--local"
     )
-    replay(made, Stretch(Border(number=int(span.first)), Border(number=int(span.last))))
+    replay(made, Stretch(RangeEnd(number=int(span.first)), RangeEnd(number=int(span.last))))
     assert ["b", "a"] == made.ids("shop", "views")
     assert () == found(made).spans
 

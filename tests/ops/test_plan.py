@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from ops import accounts_file
 from ops.cli import main
 from ops.failure import Failure
-from ops.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, is_personal
-from ops.plan_text import declarations, inferred
+from ops.plans.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, is_personal
+from ops.plans.plan_text import declarations, inferred
 from shared.tracking_plan import PlannedColumn, TrackingPlan
 from tests.support.sluice import Sluice
 
@@ -166,7 +166,7 @@ def test_columns_with_personal_data_are_not_checked() -> None:
 
 def test_drifts_beyond_the_limit_are_only_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A hostile sender cannot fill the operator's memory."""
-    monkeypatch.setattr("ops.plan_profile.MAX_DRIFTS", 2)
+    monkeypatch.setattr("ops.plans.plan_profile.MAX_DRIFTS", 2)
     drifts = Drifts(TrackingPlan())
     for number in range(5):
         drifts.add(f"table_{number}", {}, NOW)

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from ops import deployer, preflight
-from ops.check_result import CheckResult
 from ops.cli import main
+from ops.commands import preflight
+from ops.deploy import deployer
+from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.diagnosis.check_result import CheckResult
 from ops.failure import Failure
-from ops.preflight import findings, planned
-from ops.preflight_survey import Deployment, Survey, World
 from ops.template import sluice_template
 from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
 from tests.support.sam import ROOT

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from doubles.clock import ManualClock
+from ops.console.refreshed import Reading, Refreshed
 from ops.failure import Failure
-from ops.refreshed import Reading, Refreshed
 
 
 class Source:

@@ -3,9 +3,9 @@
 import msgpack
 import pytest
 
-from ops.edit import MistakeError
-from ops.repair import Original, RejectedBatch, lines, originals, read, text_of
-from ops.set_aside import SetAsideChunk
+from ops.books.set_aside import SetAsideChunk
+from ops.editing.dead_letters import MistakeError
+from ops.editing.rejected_events import Original, RejectedBatch, lines, originals, read, text_of
 from shared.tracking_plan import TrackingPlan
 from tests.support.spans import span
 from worker.delivery import Entry, State

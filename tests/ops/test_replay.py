@@ -9,15 +9,16 @@ import pytest
 
 from doubles.clock import START, ManualClock
 from doubles.kinesis import MemoryKinesis
+from ops.commands.replay import run
 from ops.failure import INTERRUPTED, Failure
-from ops.replay import HoldsError, Progressing, Replay, Stretch, run
 from ops.stack import Stack
-from ops.stream import EVENT_BYTES, Border, StreamReader, batches_of, size
+from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
+from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 
-EVERYTHING = Stretch(Border(), Border())
+EVERYTHING = Stretch(RangeEnd(), RangeEnd())
 
 
 def ignore(_: Progressing) -> None:
@@ -72,7 +73,7 @@ def test_a_forced_replay_of_an_hour_restores_only_that_hour() -> None:
     """Rows between the two times are sent once more, and only once under the same tag."""
     delivery = delivered("a", "b", "c")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
-    hour = Stretch(Border(at=START + 3600), Border(at=START + 7200), ForcedReplay("lost"))
+    hour = Stretch(RangeEnd(at=START + 3600), RangeEnd(at=START + 7200), ForcedReplay("lost"))
 
     for _ in range(2):
         assert 1 == replay(delivery).shard(SHARD, hour, ignore).records
@@ -87,7 +88,7 @@ def test_sequence_numbers_can_be_the_borders(first: int, last: int, expected: li
     delivery = delivered("a", "b", "c", "d")
     delivery.td.lose("shop", "views", 0, 2_000_000_000)
     numbers = [int(record["SequenceNumber"]) for record in delivery.records()]
-    stretch = Stretch(Border(number=numbers[first]), Border(number=numbers[last]), ForcedReplay("lost"))
+    stretch = Stretch(RangeEnd(number=numbers[first]), RangeEnd(number=numbers[last]), ForcedReplay("lost"))
 
     replay(delivery).shard(SHARD, stretch, ignore)
 
@@ -134,17 +135,17 @@ def test_an_expired_stretch_is_rejected() -> None:
     with pytest.raises(
         Failure, match=r"the stream has no records from .*: use --from 2023-11-14T23:13:21Z or later"
     ):
-        stream.check(Border(at=START))
+        stream.check(RangeEnd(at=START))
     with pytest.raises(Failure, match=f"the record {number} of {SHARD} has expired. The oldest record is"):
-        list(stream.read(SHARD, Border(number=number), Border()))
-    stream.check(Border(at=START + 3600))
+        list(stream.read(SHARD, RangeEnd(number=number), RangeEnd()))
+    stream.check(RangeEnd(at=START + 3600))
 
 
 def test_reading_ends_at_the_end_of_the_stream_as_it_was_at_the_start() -> None:
     """Later records are left to the live worker, so a replay ends however busy the stream is."""
     delivery = delivered("a", "b")
     read = []
-    for answer in stream_of(delivery).read(SHARD, Border(), Border()):
+    for answer in stream_of(delivery).read(SHARD, RangeEnd(), RangeEnd()):
         read += answer
         delivery.clock.sleep(1)
         delivery.put(b"{}")
@@ -159,7 +160,7 @@ def test_batches_fit_into_an_event() -> None:
     for index in range(40):
         kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
     clock = ManualClock()
-    pieces = StreamReader(Shards(kinesis, STREAM, clock), clock).pieces(SHARD, Border(), Border())
+    pieces = StreamReader(Shards(kinesis, STREAM, clock), clock).pieces(SHARD, RangeEnd(), RangeEnd())
     made = list(batches_of(pieces))
 
     assert 40 == sum(len(piece.records) for piece in made)
@@ -198,7 +199,7 @@ def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[
             return answers.pop()
         raise KeyboardInterrupt
 
-    stretch = Stretch(Border(at=START), Border(at=START + 9000), ForcedReplay("lost", table="views"))
+    stretch = Stretch(RangeEnd(at=START), RangeEnd(at=START + 9000), ForcedReplay("lost", table="views"))
     stack = Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={})
     code = run(replay(delivery, invoke), stack, [SHARD, "shardId-1"], stretch, as_json=False)
 

@@ -15,7 +15,7 @@ import pytest
 
 from local.accounts import KEYS, SIGNING_SECRETS
 from ops.cli import main
-from ops.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
+from ops.deploy.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
 from tests.support.deployed import Deployed, deployed

@@ -11,9 +11,9 @@ from local.page_server import Beside
 from local.website import Website
 from ops import browser_sdk
 from ops.browser_sdk import Build
-from ops.console_server import Server
+from ops.console.server import Server
 from ops.failure import Failure
-from ops.sdk import FOR_EVER, SHORTLY, objects, publish
+from ops.sdk_bucket import FOR_EVER, SHORTLY, objects, publish
 from tests.support.deployed import deployed
 from tests.support.sluice import Sluice
 

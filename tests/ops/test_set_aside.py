@@ -6,7 +6,7 @@ import pytest
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
-from ops.set_aside import KINDS, chunks
+from ops.books.set_aside import KINDS, chunks
 from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import ASIDE, State
 from worker.selection import Selection

@@ -1,6 +1,6 @@
 """When tables received rows, according to the spans."""
 
-from ops.table_history import History, TableHistory
+from ops.books.table_history import History, TableHistory
 from worker.chain import ChainId
 from worker.record import START
 from worker.span import Cut, Group, Owner, Span

@@ -12,21 +12,21 @@ from botocore.exceptions import ConnectionClosedError
 from doubles.aws_errors import client_error
 from doubles.clock import START, ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
-from ops.tail import (
+from ops.commands.tail import described, line_of
+from ops.events.event_tail import (
     BYTES_PER_SECOND,
     LAG_SECONDS,
     SECONDS_PER_READ,
     SKIP_SECONDS,
     CloudWatchLog,
+    EventFilter,
     Kind,
     LocalLog,
     Notice,
-    Seen,
+    SeenEvent,
     Tail,
     Trouble,
-    Wanted,
 )
-from ops.tail_command import described, line_of
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
@@ -66,20 +66,20 @@ class Stream:
         """Return a tail."""
         return Tail(Shards(self.kinesis, STREAM, self.clock), self.clock, executors=InlineExecutor, **options)
 
-    def seen(self, seconds: float, **options: Any) -> list[Seen | Notice]:
+    def seen(self, seconds: float, **options: Any) -> list[SeenEvent | Notice]:
         """Return what a tail of that many seconds yields."""
         return list(self.tail(**options).events(self.clock.now() + seconds))
 
     def ids(self, seconds: float, **options: Any) -> list[str]:
         """Return the ids of the events that a tail of that many seconds yields."""
-        return [one.event_id for one in self.seen(seconds, **options) if isinstance(one, Seen)]
+        return [one.event_id for one in self.seen(seconds, **options) if isinstance(one, SeenEvent)]
 
     def after_reads(self, count: int, act: Callable[[], None]) -> None:
         """Call a function after that many reads."""
         self.kinesis.after["get_records"] = lambda _: act() if len(self.reads) == count else None
 
 
-def notices(found: list[Seen | Notice]) -> list[Notice]:
+def notices(found: list[SeenEvent | Notice]) -> list[Notice]:
     """Return the notices."""
     return [one for one in found if isinstance(one, Notice)]
 
@@ -103,7 +103,7 @@ def test_events_are_seen_within_two_seconds() -> None:
     for number in range(100):
         stream.put_at(0.1 * number + 0.05, f"{number}", key=f"{number}")
     for one in stream.tail().events(START + 15):
-        assert isinstance(one, Seen)
+        assert isinstance(one, SeenEvent)
         delays[one.event_id] = stream.clock.now() - one.arrived_at
 
     assert {f"{number}" for number in range(100)} == set(delays)
@@ -116,7 +116,7 @@ def test_an_event_is_shown_with_its_place_on_the_stream() -> None:
     stream.put_at(1, "a", page="home")
     (seen,) = stream.seen(5)
 
-    assert isinstance(seen, Seen)
+    assert isinstance(seen, SeenEvent)
     assert (Kind.EVENT, "shop", "views", "a", "of a", SHARD) == (
         *(seen.kind, seen.account, seen.table, seen.event_id, seen.request_id),
         seen.shard,
@@ -140,16 +140,16 @@ def test_the_tail_can_begin_in_the_past() -> None:
 @pytest.mark.parametrize(
     ("wanted", "expected"),
     [
-        (Wanted(), ["a", "b", "c"]),
-        (Wanted(account="blog"), ["b"]),
-        (Wanted(table="views"), ["a", "b", "c"]),
-        (Wanted(table="clicks"), []),
-        (Wanted(columns={"td_client_id": "v1"}), ["a"]),
-        (Wanted(columns={"seats": "12", "paid": "true"}), ["c"]),
-        (Wanted(rejected_only=True), []),
+        (EventFilter(), ["a", "b", "c"]),
+        (EventFilter(account="blog"), ["b"]),
+        (EventFilter(table="views"), ["a", "b", "c"]),
+        (EventFilter(table="clicks"), []),
+        (EventFilter(columns={"td_client_id": "v1"}), ["a"]),
+        (EventFilter(columns={"seats": "12", "paid": "true"}), ["c"]),
+        (EventFilter(rejected_only=True), []),
     ],
 )
-def test_events_can_be_selected(wanted: Wanted, expected: list[str]) -> None:
+def test_events_can_be_selected(wanted: EventFilter, expected: list[str]) -> None:
     """Account, table and columns select them. Values are compared as text, before they are scrubbed."""
     stream = Stream()
     stream.put_at(1, "a", td_client_id="v1")
@@ -172,7 +172,7 @@ def test_personal_data_is_scrubbed_unless_asked_for() -> None:
         stream = Stream()
         stream.put_at(1, "a", **columns)
         stream.put_at(2, "b", **columns)
-        rows = [one.row for one in stream.seen(5, scrubs=scrubs) if isinstance(one, Seen)]
+        rows = [one.row for one in stream.seen(5, scrubs=scrubs) if isinstance(one, SeenEvent)]
         assert rows[0] | {"event_id": "b"} == rows[1]
         shown.append(rows[0])
     scrubbed, raw = shown
@@ -190,10 +190,10 @@ def test_an_event_that_cannot_become_a_row_is_shown_as_rejected() -> None:
     stream.clock.at(
         START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     )
-    found = stream.seen(5, wanted=Wanted(rejected_only=True))
+    found = stream.seen(5, wanted=EventFilter(rejected_only=True))
 
     assert [(Kind.REJECTED, "invalid_table", "shop", "home")] == [
-        (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, Seen)
+        (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, SeenEvent)
     ]
 
 
@@ -206,7 +206,7 @@ def test_an_event_that_the_ingest_rejected_is_shown() -> None:
     stream.clock.at(
         START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     )
-    found = [one for one in stream.seen(5, wanted=Wanted(account="shop")) if isinstance(one, Seen)]
+    found = [one for one in stream.seen(5, wanted=EventFilter(account="shop")) if isinstance(one, SeenEvent)]
 
     assert [("event_too_large", "views", "home"), ("invalid_table", "", None)] == [
         (one.code, one.table, one.row.get("page")) for one in found
@@ -242,7 +242,7 @@ def test_the_tail_uses_a_fifth_of_the_bytes_and_says_when_it_lags() -> None:
     stream = Stream()
     flood(stream, 240, 800_000)
     found = stream.seen(240)
-    size = sum(len(str(one.row)) for one in found if isinstance(one, Seen))
+    size = sum(len(str(one.row)) for one in found if isinstance(one, SeenEvent))
     said = notices(found)
 
     assert size <= 240 * BYTES_PER_SECOND * 1.02
@@ -290,7 +290,7 @@ def test_the_tail_says_when_it_has_caught_up() -> None:
     flood(stream, 10, 1_000_000)
     found = stream.seen(60)
 
-    assert 200 == sum(isinstance(one, Seen) for one in found)
+    assert 200 == sum(isinstance(one, SeenEvent) for one in found)
     assert {Trouble.LAGS, Trouble.CAUGHT_UP} == {one.trouble for one in notices(found)}
     assert Trouble.CAUGHT_UP is notices(found)[-1].trouble
 
@@ -416,7 +416,7 @@ def test_refused_requests_are_read_from_the_log(log: Path) -> None:
     (seen,) = stream.seen(8, log=LocalLog(log, stream.clock, None))
 
     assert (
-        Seen(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
+        SeenEvent(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
         == seen
     )
 
@@ -475,7 +475,9 @@ def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None
         logs.log(START + 20 * number, number, f"r{number}")
     found = stream.seen(300, log=log)
 
-    assert [f"r{number}" for number in range(7)] == [one.request_id for one in found if isinstance(one, Seen)]
+    assert [f"r{number}" for number in range(7)] == [
+        one.request_id for one in found if isinstance(one, SeenEvent)
+    ]
     assert all(start >= START for start in logs.starts)
     assert logs.starts[-1] > START + 200
 
@@ -502,12 +504,12 @@ def test_an_unreadable_log_is_reported_once() -> None:
     found = stream.seen(120, log=log)
 
     assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == notices(found)
-    assert ["a"] == [one.event_id for one in found if isinstance(one, Seen)]
+    assert ["a"] == [one.event_id for one in found if isinstance(one, SeenEvent)]
 
 
 def test_a_line_contains_no_control_characters() -> None:
     """A sender cannot move the operator's cursor."""
-    seen = Seen(
+    seen = SeenEvent(
         kind=Kind.EVENT,
         at=START,
         account="shop",
@@ -524,7 +526,7 @@ def test_a_line_contains_no_control_characters() -> None:
 
 def test_a_json_line_omits_empty_fields() -> None:
     """A refused request has no table and no row."""
-    seen = Seen(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
+    seen = SeenEvent(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
 
     assert {
         "kind": "refused",

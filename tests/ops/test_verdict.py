@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from ops.accounting import Balance, Rows, Unread
-from ops.look import Hold, ShardState, StackState, find_hold
-from ops.notes import UPLOAD_FAILED, Note
-from ops.verdict import NO_ACTION, Health, verdicts
+from ops.books.accounting import Balance, Rows, Unread
+from ops.logs.notes import UPLOAD_FAILED, Note
+from ops.state.stack_state import Hold, ShardState, StackState, find_hold
+from ops.state.verdict import NO_ACTION, Health, verdicts
 from shared.errors import HeldError
 from worker.chain import ChainId
 from worker.delivery import State

@@ -8,7 +8,7 @@ from botocore.exceptions import ClientError, EndpointConnectionError
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
-from ops.watermark import Wait, document, section
+from ops.state.completeness import Wait, document, section
 from tests.support.sluice import Sluice, until
 from worker.delivery import State
 from worker.watermark import Completeness
