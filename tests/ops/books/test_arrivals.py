@@ -9,7 +9,7 @@ import pytest
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
 from ops.logs.answers import Answers, answer_line
-from tests.ops.test_accounting import accounting, put
+from tests.ops.books.test_accounting import accounting, put
 from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
 from worker.delivery import State
