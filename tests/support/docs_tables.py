@@ -235,7 +235,8 @@ def exits_table() -> str:
 
 
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
-    for name, command in sorted(group.commands.items()):
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
         if isinstance(command, click.Group):
             if command.invoke_without_command:
                 yield f"{path} {name}", command
