@@ -1,9 +1,14 @@
 """What `sluice --help` shows: the commands that everybody needs first, then the others by purpose."""
 
+from collections.abc import Iterator
+from keyword import iskeyword
+from pathlib import Path
+
 import click
 from click.testing import CliRunner
 
 from ops.cli import SECTIONS, main
+from tests.support.sam import ROOT
 
 
 def shown() -> list[str]:
@@ -41,3 +46,22 @@ def test_descriptions_are_not_cut() -> None:
         if (sentence := " ".join((command.help or "").partition("\n\n")[0].split()).partition(". ")[0])
         not in text
     ]
+
+
+def places(group: click.Group, folder: Path) -> Iterator[Path]:
+    """Yield the file of each command of a group."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield folder / name / "__init__.py"
+            yield from places(command, folder / name)
+        else:
+            yield folder / f"{name}{'_' if iskeyword(name) else ''}.py"
+
+
+def test_each_command_is_in_the_file_of_its_name() -> None:
+    """A command's file or folder is named like it, and `ops/commands/` has nothing else."""
+    folder = ROOT / "ops/commands"
+    expected = set(places(main, folder))
+
+    assert set() == {str(path) for path in expected if not path.exists()}
+    assert {folder / "__init__.py"} == set(folder.glob("*.py")) - expected
