@@ -7,8 +7,6 @@ from ops.stack import Stack
 
 DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead", "rejected")}
 """The kinds that an operator can decide about, by decision."""
-
-
 OUTCOMES = ("delivered", "kept", "dead", "dropped")
 
 

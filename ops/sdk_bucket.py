@@ -13,12 +13,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 FOR_EVER = "public, max-age=31536000, immutable"
-
-
 SHORTLY = "public, max-age=300"
 """For files that the next version overwrites. Everybody has the new ones within five minutes."""
-
-
 _TYPES = {
     "js": "text/javascript; charset=utf-8",
     "mjs": "text/javascript; charset=utf-8",

@@ -18,8 +18,6 @@ from ops.stack import Stack, works_on_stack
 from shared.clock import SystemClock
 
 _FOREVER_SECONDS = 3600.0
-
-
 _HISTORY_SECONDS = 60.0
 
 

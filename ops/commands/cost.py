@@ -14,14 +14,8 @@ from ops.failure import Failure
 from ops.stack import deployed
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-
-
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
-
-
 _BAR = 40
-
-
 _LEAST_BAR = 0.1  # dollars per million at which a bar begins
 
 

@@ -23,8 +23,6 @@ from ops.state.verdict import STYLES, Health, verdicts
 from worker.delivery import State
 
 _WATCH_SECONDS = 5.0
-
-
 _COLUMNS = {
     "delivered": State.DELIVERED,
     **KINDS,
@@ -32,14 +30,8 @@ _COLUMNS = {
     "dropped": State.DROPPED,
     "missing": State.MISSING,
 }
-
-
 _RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # columns shown only if they have rows
-
-
 _REJECTED_LINES = 20
-
-
 Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 """A title, a table's columns and its rows."""
 

@@ -20,8 +20,6 @@ from ops.screen import printable
 from ops.stack import Stack, works_on_stack
 
 _STYLES = {Kind.EVENT: "", Kind.REJECTED: "red", Kind.REFUSED: "red"}
-
-
 _IN_FRONT = ("time", "event_id", "received_at")  # shown elsewhere in the line, or told by its time
 
 

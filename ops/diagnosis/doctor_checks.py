@@ -24,17 +24,9 @@ from worker.span import Span
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""
-
-
 _HTTP_SECONDS = 10
-
-
 _CLOCK_SECONDS = 30.0
-
-
 _FOUND_SECONDS = 60.0
-
-
 _LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
 
 

@@ -7,8 +7,6 @@ import click
 
 ALIASES = {"visitor": "td_client_id"}
 """Short names of columns on the command line."""
-
-
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
 
 

@@ -11,8 +11,6 @@ from shared.clock import Clock
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
-
-
 _UNKNOWN = "unknown"
 
 

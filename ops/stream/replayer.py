@@ -18,14 +18,8 @@ from worker.record import number
 
 PATIENCE_SECONDS = 300.0
 """How long to retry while the worker holds."""
-
-
 _FIRST_PAUSE_SECONDS = 1.0
-
-
 _LONGEST_PAUSE_SECONDS = 30.0
-
-
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
 
 

@@ -10,20 +10,10 @@ from ops.books.set_aside import SetAsideChunk
 from ops.moment import MOMENT
 
 _ID_DIGITS = 10
-
-
 ACCOUNT = click.option("--account", help="Only rows of this account.")
-
-
 TABLE = click.option("--table", help="Only rows of this table.")
-
-
 REASON = click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
-
-
 REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead letters.")
-
-
 SINCE = click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
 
 

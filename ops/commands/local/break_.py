@@ -12,8 +12,6 @@ from ops.moment import LENGTH
 from ops.stack import local
 
 _DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
-
-
 _SECONDS = 15.0
 
 

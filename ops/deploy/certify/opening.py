@@ -15,8 +15,6 @@ from ops.stack import Stack
 from shared.clock import Clock
 
 _PROD = re.compile(r"(^|[^a-z])prod(uction)?($|[^a-z])")
-
-
 _AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
 
 
