@@ -16,10 +16,10 @@ from shared.clock import Clock
 from shared.errors import InvalidAccountError, SecretUnavailableError, UnavailableError
 from shared.settings import WorkerSettings
 from worker import account_store
-from worker.rows import compress
 from worker.deadline import Deadline
-from worker.states import Presence
 from worker.probe_rows import ProbeRows
+from worker.rows import compress
+from worker.states import Presence
 from worker.treasure_data import Meaning, TreasureDataClient
 
 if TYPE_CHECKING:

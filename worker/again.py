@@ -63,9 +63,7 @@ class Again:
             except (BucketUnavailableError, InvalidObjectError):
                 is_readable = False
                 continue
-            for position, (request_id, claim) in enumerate(
-                zip(index.request_ids, index.claims, strict=True)
-            ):
+            for position, (request_id, claim) in enumerate(zip(index.request_ids, index.claims, strict=True)):
                 if not claim and request_id in wanted and position not in index.uncounted:
                     found.add(request_id)
         events = dict.fromkeys(found, Event.COPY_COUNTS)
@@ -87,4 +85,3 @@ class Again:
                     break
                 if span.records and span.has_rows and span.earliest <= until:
                     yield span
-

@@ -10,12 +10,12 @@ from typing import Any
 
 import msgpack
 
-from shared.errors import EditRefusedError
+from shared.errors import EditRefusedError, InvalidReplayError
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, State
-from worker.ledger import Place
+from worker.forced_replay import Wanted
 from worker.selection import Selection
-from worker.span import ChunkKey
+from worker.span import ChunkKey, Place
+from worker.states import State
 from worker.wiring import Wiring
 
 
@@ -32,7 +32,7 @@ def _invocation(context: Any) -> Iterator[tuple[Wiring, Deadline]]:
 
 
 def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Deliver a batch of the stream's records; Lambda redelivers from the sequence number that this returns."""
+    """Take a batch of the stream's records; Lambda delivers again from the sequence number that this returns."""
     with _invocation(context) as (wiring, deadline):
         return wiring.worker.run(event, deadline)
 
@@ -43,47 +43,63 @@ def drain(event: dict[str, Any], context: Any) -> dict[str, Any]:
         return wiring.drain.run(event, deadline)
 
 
-def redrive(event: dict[str, Any], context: Any) -> dict[str, Any]:
-    """Send set-aside chunks: those that the event selects, or, on schedule, those that are parked or in doubt.
+def send(event: dict[str, Any], context: Any) -> dict[str, Any]:
+    """Send what waits: the chunks that the event selects, or, on schedule, all that wait.
 
     Other members of the event ask for something else:
 
-    - `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) replaces a dead letter's rows and
-      sends only this chunk.
-    - `repair` (also `chain`, `after` and `chunk`, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) puts
-      repaired events on the stream in place of rejected ones.
+    - `edit` (`chain`, `after` and `chunk`, and `rows`: gzip of MessagePack maps in Base64) replaces a dead chunk's rows and sends them.
+    - `repair` (also `chain`, `after` and `chunk`, and `events`: gzip of MessagePack `[[received_at, JSON], …]` in Base64) replaces
+      rejected events with repaired ones and sends them.
+    - `force` (`tag`, and optionally `account`, `table`, `database`, `since` and `until`; and `places`: `[[chain, after], …]`) appends
+      delivered rows of these spans once more.
     - `sweep` sweeps the bucket, `watermark` writes watermarks.
 
-    If an edit or a repair is refused, the response has `error`, one word, and `message`.
+    If an edit, a repair or a forced replay is refused, the response has `error`, one word, and `message`.
     """
     with _invocation(context) as (wiring, deadline):
-        return redrive_with(wiring, event, deadline)
+        return send_with(wiring, event, deadline)
 
 
-def redrive_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    """Do what an event asks of the redrive."""
+def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    """Do what an event asks of the sender."""
     if event.get("sweep"):
-        sweep = wiring.sweeper.run(deadline)
-        return {"deleted": sweep.deleted, "needed": sweep.needed, "unknown": sweep.unknown}
+        return asdict(wiring.sweeper.run(deadline))
     if event.get("watermark"):
         return wiring.watermark_rows.write(deadline)
-    selection = Selection.from_event(event)
+    if asked := event.get("force"):
+        return _force(wiring, asked, deadline)
     for wish in ("repair", "edit"):
         if asked := event.get(wish):
             try:
-                place, key = Place.parse(asked["chain"], asked["after"]), ChunkKey.parse(asked["chunk"])
-                if wish == "repair":
-                    events = msgpack.unpackb(decompress(b64decode(asked["events"])))
-                    return {"repaired": wiring.returns.events(place, key, events)}
-                wiring.edits.make(place, key, decompress(b64decode(asked["rows"])))
+                place = _replace(wiring, wish, asked)
             except (EditRefusedError, ValueError, BadGzipFile) as refused:
                 return {"error": f"{wish}_refused", "message": str(refused)}
-            selection = Selection(tuple(ASIDE), place=place, chunk=key)
-    wiring.markers.put()
-    returned = 0
-    if State.DEAD_LETTER in selection.states and selection.decision is None and selection.place is None:
-        returned = wiring.returns.run(selection, deadline)
-    return asdict(wiring.redrive.run(deadline, selection)) | {"returned": returned}
+            span = wiring.ledger.get(place)
+            keys = frozenset(() if span is None else span.chunks)
+            return asdict(wiring.sender.run(deadline, Selection(chunks={place: keys})))
+    selection = Selection.from_event(event)
+    replaced = 0
+    if State.DEAD in selection.states and selection.decision is None and selection.chunks is None:
+        replaced = wiring.replacements.resend_all(selection, deadline)
+    return asdict(wiring.sender.run(deadline, selection)) | {"replaced": replaced}
+
+
+def _replace(wiring: Wiring, wish: str, asked: dict[str, Any]) -> Place:
+    place, key = Place.parse(asked["chain"], asked["after"]), ChunkKey.parse(asked["chunk"])
+    if wish == "repair":
+        events = msgpack.unpackb(decompress(b64decode(asked["events"])))
+        return wiring.replacements.repair(place, key, events)
+    return wiring.replacements.edit(place, key, decompress(b64decode(asked["rows"])))
+
+
+def _force(wiring: Wiring, asked: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
+    try:
+        places = [Place.parse(chain, after) for chain, after in asked["places"]]
+        outcome, done = wiring.forced_replays.run(Wanted.from_event(asked), places, deadline)
+    except (InvalidReplayError, ValueError) as refused:
+        return {"error": "force_refused", "message": str(refused)}
+    return {name: dict(rows) for name, rows in asdict(outcome).items()} | {"done": done}
 
 
 def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:

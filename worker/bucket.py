@@ -32,7 +32,11 @@ class Bucket:
         checksum = b64encode(sha256(body).digest()).decode()
         try:
             answer = self._s3.put_object(
-                Bucket=self._name, Key=name, Body=body, ContentType="application/gzip", ChecksumSHA256=checksum
+                Bucket=self._name,
+                Key=name,
+                Body=body,
+                ContentType="application/gzip",
+                ChecksumSHA256=checksum,
             )
         except (ClientError, BotoCoreError) as error:
             raise BucketUnavailableError(str(error)) from error

@@ -18,16 +18,16 @@ from shared.envelope import Envelope
 from shared.errors import UnavailableError
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry
+from worker.chain import ChainId
 from worker.deadline import Deadline
+from worker.executor import Executors
+from worker.index import Index
 from worker.ledger import Ledger
 from worker.message import Message, read
 from worker.record import AGAIN, NOBODY, START, packed
 from worker.settlement import report_dead
 from worker.span import ChunkKey, Group, Sender, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
-from worker.chain import ChainId
-from worker.executor import Executors
-from worker.index import Index
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -74,7 +74,9 @@ class Drain:
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Handle the messages of one invocation; return Lambda's partial batch response."""
         messages = [read(record) for record in event["Records"]]
-        done = {message.message_id for message in messages if message.envelope is None and self._bury(message)}
+        done = {
+            message.message_id for message in messages if message.envelope is None and self._bury(message)
+        }
         done |= self._put_all([message for message in messages if message.envelope is not None], deadline)
         left = [message for message in messages if message.message_id not in done]
         for message in left:
@@ -169,4 +171,3 @@ def _marked(envelope: Envelope, message: Message) -> Envelope:
     if envelope.claim or message.refused:  # no record carries it without a claim
         return envelope._replace(claim=envelope.claim or AGAIN)
     return envelope._replace(claim=max(AGAIN + 1, milliseconds(message.sent_at)))
-

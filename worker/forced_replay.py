@@ -168,9 +168,7 @@ class ForcedReplays:
             object=encoded.ref,
             origin=span.place.name,
         )
-        again = again.with_entries(
-            {chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True
-        )
+        again = again.with_entries({chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True)
         counts = outcome.repeated
         if self._ledger.get(again.place) is None:
             with self._executors() as executor:
@@ -196,7 +194,9 @@ class ForcedReplays:
             if number:
                 parts.setdefault(key.planned, []).append(payload)
                 rows[key.planned] += number
-        plain = {key: ChunkKey(key.group._replace(sender=Sender(key.account), request_id=""), 0) for key in parts}
+        plain = {
+            key: ChunkKey(key.group._replace(sender=Sender(key.account), request_id=""), 0) for key in parts
+        }
         joined: dict[ChunkKey, list[bytes]] = {}
         totals: Counter[ChunkKey] = Counter()
         for key, payloads in parts.items():

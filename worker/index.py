@@ -116,16 +116,20 @@ def decode(data: bytes) -> Index:
         InvalidObjectError: this is not an index of this version.
     """
     try:
-        version, numbers, *columns, uncounted, members = msgpack.unpackb(data, use_list=False)
+        version, *rest = msgpack.unpackb(data, use_list=False)
         if version != VERSION:
             raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
+        numbers, arrivals, receipts, request_ids, claims, uncounted, members = rest
         found = Index(
             [number(digits) for digits in numbers.split()],
-            *columns,
+            arrivals,
+            receipts,
+            request_ids,
+            claims,
             frozenset(uncounted),
-            {ChunkKey.parse(name): Member(*rest) for name, *rest in members},
+            {ChunkKey.parse(name): Member(*member) for name, *member in members},
         )
-        lengths = {len(found.numbers), *(len(column) for column in columns)}
+        lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
     except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
         raise InvalidObjectError("this is not the index of a span object") from error
     if len(lengths) != 1:
@@ -136,5 +140,3 @@ def decode(data: bytes) -> Index:
 def digest_of(data: bytes) -> bytes:
     """Return the digest of a part of a span object."""
     return sha256(data).digest()[:DIGEST_BYTES]
-
-

@@ -57,7 +57,16 @@ MOST_CLAIMS_WITH_APPEND = 90
 BEHIND_ALL: Number = "999"
 """Sorts after every sequence number. The span that closes a chain has it."""
 
-_CHANGING = ("v", "w", "st", "x", "wk", "ttl", "o", "c")  # attributes of a span that change after it is planned
+_CHANGING = (
+    "v",
+    "w",
+    "st",
+    "x",
+    "wk",
+    "ttl",
+    "o",
+    "c",
+)  # attributes of a span that change after it is planned
 _CLAIM = "put#"
 _TAG = "tag#"
 _CHAINS = "chains"
@@ -471,7 +480,7 @@ class Ledger:
             LedgerUnavailableError: the ledger cannot be reached, or another transaction is under way.
         """
         try:
-            self._dynamodb.transact_write_items(TransactItems=actions, ClientRequestToken=token)
+            self._dynamodb.transact_write_items(TransactItems=actions, ClientRequestToken=token)  # type: ignore[arg-type]  # the stub wants literal keys
         except ClientError as error:
             if error.response["Error"]["Code"] != "TransactionCanceledException":
                 self._fail(error)

@@ -55,16 +55,12 @@ class Passing:
         """
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
         noted = self._ledger.chains()
-        found = []
-        for shard in listed.values():
-            chain = self._shards.chain_of(shard)
-            if noted.get(chain.shard) != chain:
-                self._ledger.note_chain(chain)
-            found.append(Lineage(chain, shard))
+        found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
+        for one in found:
+            if noted.get(one.chain.shard) != one.chain:
+                self._ledger.note_chain(one.chain)
         parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
-        for parent in sorted(parents & noted.keys()):
-            found.append(Lineage(noted[parent], None))
-        return found
+        return found + [Lineage(noted[parent], None) for parent in sorted(parents & noted.keys())]
 
     def obstacle(self, moment: int, *, closes: bool = True) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
@@ -84,10 +80,20 @@ class Passing:
         behind = [
             one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one, closes)
         ]
-        for lineage in behind:
-            if lineage.shard is not None and lineage.is_open:
-                self._markers.put(lineage.shard)
+        for one in behind:
+            if one.shard is not None and one.is_open:
+                self._markers.put(one.shard)
         return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
+
+    def mark(self, moment: int) -> None:
+        """Put a marker on each open shard whose chain's latest arrival is not later than `moment` (UNIX milliseconds).
+
+        Raises:
+            UnprovenError, UnavailableError: as `lineages`.
+        """
+        for lineage in self.lineages():
+            if lineage.shard is not None and lineage.is_open and not self.has_passed(lineage, moment):
+                self._markers.put(lineage.shard)
 
     def has_passed(self, lineage: Lineage, bound: int) -> bool:
         """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed."""

@@ -141,9 +141,7 @@ def plan(
 def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: frozenset[Number]) -> Index:
     numbers, arrivals, _accounts, _keys, receipts, ids, claims, *_ = zip(*records, strict=True)
     if claimed:
-        claims = tuple(
-            claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True)
-        )
+        claims = tuple(claim or int(number in claimed) for number, claim in zip(numbers, claims, strict=True))
     places = frozenset(
         position for position, number in enumerate(numbers if uncounted else ()) if number in uncounted
     )

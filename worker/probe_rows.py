@@ -9,8 +9,8 @@ from typing import Any
 
 import msgpack
 
-from worker.rows import compress
 from worker.deadline import Deadline
+from worker.rows import compress
 from worker.states import Presence
 from worker.treasure_data import Meaning, Reply, TreasureDataClient
 

@@ -5,7 +5,6 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 """
 
 from collections.abc import Callable, Iterable, Sequence
-
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -131,7 +130,9 @@ class Replacements:
         span = self._ledger.get(place)
         is_there = span is not None and key.planned in span.chunks and key in set(span.leaves(key.planned))
         if span is None or not is_there or span.entry(key).state is not state:
-            raise EditRefusedError(f"this chunk is not {state.value} any more: `sluice dead list` shows those that are")
+            raise EditRefusedError(
+                f"this chunk is not {state.value} any more: `sluice dead list` shows those that are"
+            )
         entry = span.entry(key)
         if entry.since is not None:
             raise EditRefusedError("Treasure Data may have these rows: `sluice redrive` asks it first")
@@ -169,9 +170,7 @@ class Replacements:
             object=encoded.ref,
             origin=origin,
         )
-        new = new.with_entries(
-            {chunk.key: Entry(at=new.planned_at) for chunk in chunks}, settled=True
-        )
+        new = new.with_entries({chunk.key: Entry(at=new.planned_at) for chunk in chunks}, settled=True)
         with self._executors() as executor:
             self._objects.put(new, encoded.data, executor)
         replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))

@@ -27,7 +27,7 @@ def decompress(data: bytes) -> bytes:
     """
     try:
         return isal_zlib.decompress(data, wbits=31)
-    except (isal_zlib.error, zlib.error, EOFError) as error:
+    except (zlib.error, ValueError, EOFError) as error:  # isal's own error is a ValueError
         raise InvalidObjectError("a gzip member cannot be decompressed") from error
 
 

@@ -83,9 +83,7 @@ class Selection:
             and self.table in (None, group.table if group.is_rejected else group.label)
             and self.reason in (None, group.code if group.is_rejected else entry.reason)
             and (self.since is None or (entry.at or planned_at) >= self.since * 1000)
-            and (
-                self.chunks is None or not self.chunks.get(place, frozenset()).isdisjoint(key.lineage())
-            )
+            and (self.chunks is None or not self.chunks.get(place, frozenset()).isdisjoint(key.lineage()))
         )
 
 

@@ -299,9 +299,7 @@ class Sender:
 
     # Deciding
 
-    def _decide_all(
-        self, run: _Run, work: _Work, selected: Mapping[ChunkKey, Entry], turn: _Turn
-    ) -> None:
+    def _decide_all(self, run: _Run, work: _Work, selected: Mapping[ChunkKey, Entry], turn: _Turn) -> None:
         for key, entry in selected.items():
             database, obstacle = self._destination(work.span, key, entry)
             step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
@@ -360,9 +358,7 @@ class Sender:
                 run.databases[database].under_way -= 1
             work.admitted.clear()
 
-    def _prepare(
-        self, run: _Run, work: _Work, key: ChunkKey, step: Step, database: str, turn: _Turn
-    ) -> None:
+    def _prepare(self, run: _Run, work: _Work, key: ChunkKey, step: Step, database: str, turn: _Turn) -> None:
         """Read a chunk, ask for it if that is due, and note it to be sent."""
         span, entry, event = work.span, work.span.entry(key), step.event
         if step.action is Action.ASK and self._is_paused(span.place, key):
@@ -394,9 +390,7 @@ class Sender:
                 work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
                 return
         is_planned = not renewed.database and span.destination(key).text == database
-        work.changes[key] = self._follow(
-            renewed, Event.OPENED, database="" if is_planned else database
-        )
+        work.changes[key] = self._follow(renewed, Event.OPENED, database="" if is_planned else database)
         work.sends[key] = database, body
         if renewed.since is None:
             work.opened.add(key)

@@ -94,9 +94,7 @@ class Settlement:
         now = milliseconds(self._clock.now())
         changes: dict[ChunkKey, Entry] = {}
         # chunks to halve come last: whether halving is in vain depends on what else was accepted
-        for key, outcome in sorted(
-            outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED
-        ):
+        for key, outcome in sorted(outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED):
             if key.path and key not in self.span.entries:
                 continue  # since joined with its other half
             current = self.span.entry(key)
@@ -118,7 +116,7 @@ class Settlement:
 
     def _divided(self, happening: Happening, key: ChunkKey, span: Span) -> Happening:
         """Return a partial refusal with the answer to whether the chunk can be halved."""
-        is_row = span.rows(key) < 2  # noqa: PLR2004 -- one row cannot be halved
+        is_row = span.rows(key) < 2
         if happening.reason == TOO_LARGE and is_row:
             return replace(happening, reason=ROW_TOO_LARGE)
         if is_row or not span.can_split(key):

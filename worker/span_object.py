@@ -266,5 +266,3 @@ def put_within(executor: Executor, job: Callable[[], str]) -> None:
             return
         failure = answer or failure
     raise BucketUnavailableError(failure or "S3 did not answer in time")
-
-

@@ -232,7 +232,9 @@ class Step:
 class Decision(Enum):
     """What an operator decides about chunks."""
 
-    SEND = "send"  # with a doubt: without asking, under a new id if Treasure Data may have forgotten the old one
+    SEND = (
+        "send"  # with a doubt: without asking, under a new id if Treasure Data may have forgotten the old one
+    )
     DROP = "drop"
 
 

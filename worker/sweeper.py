@@ -113,7 +113,7 @@ class Sweeper:
             self._delete(stored, sweep, allowed=age >= UNREFERENCED_SECONDS)
             return
         planned_age = self._clock.now() - span.planned_at / 1000
-        if planned_age < self._archive_seconds or not span.has_rows and planned_age < index_seconds:
+        if planned_age < self._archive_seconds or (not span.has_rows and planned_age < index_seconds):
             sweep.needed += 1
         elif span.is_final and planned_age >= index_seconds:
             won, _ = self._ledger.update(replace(span, object=None))
@@ -153,4 +153,3 @@ class Sweeper:
         won, _ = self._ledger.update(rewritten)
         sweep.reduced += won
         sweep.needed += not won
-

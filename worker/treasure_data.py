@@ -21,9 +21,9 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.states import MOST_WORDS, Presence
 from worker.question import DATABASES, Question
 from worker.secret import Secret
+from worker.states import MOST_WORDS, Presence
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0

@@ -154,9 +154,7 @@ class Uploader:
         if seconds < LEAST_SEND_SECONDS:
             return UNSENT
         group = upload.key.group
-        reply = self._treasure_data.send(
-            upload.database, group.table, upload.unique_id, upload.body, seconds
-        )
+        reply = self._treasure_data.send(upload.database, group.table, upload.unique_id, upload.body, seconds)
         upload.surely_not &= reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED:
             self._tables.known[group.sender.account].add(group.table)
@@ -287,9 +285,7 @@ class _Run:
     def _leave(self, lane: _Lane, reason: str) -> None:
         """Leave what has not been sent to the sender."""
         while lane.waiting:
-            self._outcomes[lane.waiting.popleft().key] = Outcome(
-                Event.UNANSWERED, reason, surely_not=True
-            )
+            self._outcomes[lane.waiting.popleft().key] = Outcome(Event.UNANSWERED, reason, surely_not=True)
 
     def _note_delays(self) -> None:
         """Note which databases the others had to wait for."""
@@ -299,4 +295,3 @@ class _Run:
             late = min((lane.ended_at or self._began) - usual, lane.slowest - USUAL_SECONDS)
             if late > 0 and not lane.failure and len(self._lanes) > 1:
                 self._u.health.delayed(lane.database, late)
-

@@ -1,6 +1,6 @@
 """Writes watermarks to a table of each account's database, so that jobs in Treasure Data can wait for them.
 
-A row says that all rows of its table that were received before `complete_before` are in Treasure Data, or set aside. This stays true,
+A row says that all rows of its table that were received before `complete_before` are in Treasure Data, or dead. This stays true,
 so readers take the greatest value, and a row that is lost, late or duplicated does no harm. The rows of one period have one unique_id.
 """
 
@@ -13,11 +13,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared import names
 from shared.accounts import Account
+from shared.clock import Clock
 from shared.errors import UnavailableError
+from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.execution import Delivery
+from worker.ledger import Ledger
+from worker.rows import compress
 from worker.span import milliseconds
 from worker.treasure_data import READ_SECONDS, Meaning, TreasureDataClient
 from worker.watermark import Completeness, Table, Watermarks
@@ -39,15 +41,18 @@ class WatermarkRows:
 
     def __init__(
         self,
-        delivery: Delivery,
+        *,
+        ledger: Ledger,
         watermarks: Watermarks,
         accounts: AccountCache,
         treasure_data: TreasureDataClient,
         table: str,
+        clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
-        self._ledger = delivery.ledger
-        self._clock = delivery.clock
-        self._telemetry = delivery.telemetry
+        self._ledger = ledger
+        self._clock = clock
+        self._telemetry = telemetry
         self._watermarks = watermarks
         self._accounts = accounts
         self._treasure_data = treasure_data
@@ -103,14 +108,14 @@ def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterato
     """Yield the watermark rows of an account: one for all its tables, and one for each."""
     horizon = found.horizon or 0
     pending = [at for (owner, _), at in found.pending.items() if owner == account]
-    aside = sum(states.total() for (owner, _), states in found.aside.items() if owner == account)
-    yield _row(found, account, ALL_TABLES, min([horizon, *pending]), aside)
+    dead = sum(rows for (owner, _), rows in found.dead.items() if owner == account)
+    yield _row(found, account, ALL_TABLES, min([horizon, *pending]), dead)
     for table in sorted(tables)[:MOST_TABLES]:
         place: Table = account, table
-        yield _row(found, account, table, found.before(*place) or 0, found.set_aside(*place).total())
+        yield _row(found, account, table, found.before(*place) or 0, found.dead.get(place, 0))
 
 
-def _row(found: Completeness, account: str, table: str, before: int, aside: int) -> dict[str, Any]:
+def _row(found: Completeness, account: str, table: str, before: int, dead: int) -> dict[str, Any]:
     return {
         "time": int(found.at),
         "received_at": milliseconds(found.at),
@@ -118,5 +123,5 @@ def _row(found: Completeness, account: str, table: str, before: int, aside: int)
         "account": account,
         "table_name": table,
         "complete_before": before,
-        "set_aside": aside,
+        "dead": dead,
     }

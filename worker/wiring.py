@@ -7,7 +7,7 @@ import os
 import random
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property, lru_cache, partial
+from functools import cached_property, lru_cache
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
@@ -27,34 +27,31 @@ from shared.telemetry import PowertoolsTelemetry, Telemetry
 from worker import bounded_http
 from worker.account_cache import AccountCache
 from worker.admin import Admin
-from worker.archive import Archive
-from worker.breaker import Breakers
+from worker.again import Again
 from worker.bucket import Bucket
 from worker.claims import Claims
-from worker.contiguity import Contiguity
 from worker.deadline import Deadline
-from worker.delivery import Rules
 from worker.drain import Drain
-from worker.edit import Edits
-from worker.execution import Delivery
 from worker.executor import Executors, Threads
-from worker.guards import NONE, Without
+from worker.forced_replay import ForcedReplays
+from worker.health import Health
 from worker.ledger import Ledger
 from worker.markers import Markers
-from worker.open_spans import OpenSpans
-from worker.overflow_set_aside import OverflowSetAside
+from worker.membership import Membership
+from worker.passing import Passing
+from worker.plan import Cut
 from worker.redis_client import connect, iam_user
-from worker.redrive import Redrive
-from worker.repair import Returns
-from worker.search import Search
+from worker.rejected_events import RejectedEvents
+from worker.replacement import Replacements
 from worker.secret import Secret
-from worker.set_aside import SetAsideStore
+from worker.sender import Sender
 from worker.shards import Shards
-from worker.span import Cut
+from worker.span_object import SpanObjects
+from worker.states import Rules
 from worker.sweeper import Sweeper
 from worker.tables import Tables
 from worker.treasure_data import TreasureDataClient
-from worker.upload import MOST_SENDS, Limits, Uploader
+from worker.upload import MOST_SENDS, Uploader
 from worker.watermark import Watermarks
 from worker.watermark_rows import WatermarkRows
 from worker.worker import Worker
@@ -102,7 +99,6 @@ class Wiring:
     """The parts of one function instance.
 
     Args:
-        without: guards to leave out.
         replaced: by class, the class that fault injection builds in its place.
     """
 
@@ -110,7 +106,6 @@ class Wiring:
         self,
         settings: WorkerSettings,
         effects: Effects,
-        without: Without = NONE,
         replaced: Mapping[Any, Any] = MappingProxyType({}),
     ) -> None:
         self.settings = settings
@@ -121,31 +116,27 @@ class Wiring:
             found: type[T] = replaced.get(kind, kind)
             return found
 
-        self.rules = make(Rules)(
+        self.rules = rules = make(Rules)(
             memory_seconds=settings.td_memory_minutes * 60,
             query_delay_seconds=settings.td_query_delay_minutes * 60,
-            held_at_most_seconds=settings.retention_hours * 3600 / 2,
-            parked_max_seconds=settings.parked_max_days * 86_400,
-            retention_seconds=settings.retention_hours * 3600,
             sends_unasked=settings.unaskable_doubt == "send",
-            without=without,
         )
-        self.ledger = make(Ledger)(
+        self.ledger = ledger = make(Ledger)(
             effects.dynamodb,
             settings.ledger_table,
             clock=clock,
             entropy=effects.entropy,
             telemetry=telemetry,
-            without=without,
         )
         bucket = make(Bucket)(effects.s3, settings.aside_bucket)
-        self.store = make(SetAsideStore)(bucket, without)
-        self.shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
+        self.objects = objects = make(SpanObjects)(bucket)
+        self.rejected = RejectedEvents(bucket)
+        self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
+        self.membership = make(Membership)(ledger, objects)
         self.accounts = make(AccountCache)(
             effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
         )
-        self.delivery = delivery = Delivery(self.ledger, self.store, self.rules, executors, clock, telemetry)
-        self.claims = make(Claims)(delivery, self.shards)
+        self.claims = make(Claims)(ledger, self.membership, shards, executors, shards.retention_seconds)
         self.treasure_data = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
@@ -153,73 +144,86 @@ class Wiring:
             Secret(effects.secrets, settings.td_api_key_secret, clock),
             clock,
         )
-        self.breakers = make(Breakers)(self.ledger, clock, telemetry)
-        self.tables = Tables(self.ledger)
-        self.uploader = Uploader(
+        self.health = make(Health)(self.treasure_data, clock, telemetry)
+        self.tables = Tables(ledger)
+        self.uploader = make(Uploader)(
             treasure_data=self.treasure_data,
             accounts=self.accounts,
-            breakers=self.breakers,
+            health=self.health,
             tables=self.tables,
-            chance=effects.chance,
-            limits=Limits(
-                threads=settings.upload_threads,
-                per_database=settings.uploads_per_database,
-                park_after=settings.park_after_seconds,
-            ),
-            rules=self.rules,
+            threads=settings.upload_threads,
+            per_database=settings.uploads_per_database,
             executors=executors,
             clock=clock,
             telemetry=telemetry,
         )
-        self.archive = make(Archive)(bucket)
         self.worker = make(Worker)(
-            shards=self.shards,
+            shards=shards,
             accounts=self.accounts,
             claims=self.claims,
+            membership=self.membership,
             tables=self.tables,
             uploader=self.uploader,
-            delivery=delivery,
-            contiguity=Contiguity(self.shards, self.archive, delivery),
-            open_spans=make(OpenSpans)(self.shards, self.archive, delivery),
-            archive=self.archive,
-            archive_days=settings.archive_days,
+            health=self.health,
+            ledger=ledger,
+            objects=objects,
+            rejected=self.rejected,
+            rules=rules,
+            executors=executors,
+            clock=clock,
+            telemetry=telemetry,
             cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
-        self.redrive = Redrive(delivery, self.accounts, self.uploader, self.breakers)
+        self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
+        self.passing = make(Passing)(shards, ledger, self.markers, clock)
+        self.again = make(Again)(self.passing, ledger, objects)
+        self.sender = make(Sender)(
+            ledger=ledger,
+            objects=objects,
+            membership=self.membership,
+            again=self.again,
+            accounts=self.accounts,
+            uploader=self.uploader,
+            treasure_data=self.treasure_data,
+            health=self.health,
+            rules=rules,
+            executors=executors,
+            clock=clock,
+            telemetry=telemetry,
+        )
         self.watermark_rows = WatermarkRows(
-            delivery,
-            make(Watermarks)(
-                shards=self.shards,
-                ledger=self.ledger,
+            ledger=ledger,
+            watermarks=make(Watermarks)(
+                passing=self.passing,
+                shards=shards,
+                ledger=ledger,
                 sqs=effects.sqs,
                 queue_url=settings.overflow_queue_url,
                 notices_url=settings.overflow_notices_url,
                 clock=clock,
-                executors=executors,
             ),
-            self.accounts,
-            self.treasure_data,
-            settings.watermark_table,
+            accounts=self.accounts,
+            treasure_data=self.treasure_data,
+            table=settings.watermark_table,
+            clock=clock,
+            telemetry=telemetry,
         )
-        self.edits = Edits(delivery)
-        self.returns = Returns(delivery, effects.kinesis, settings.stream_name)
-        self.markers = Markers(delivery, self.shards, effects.kinesis, settings.stream_name)
-        self.sweeper = make(Sweeper)(delivery, self.worker.end_expired)
+        self.replacements = make(Replacements)(ledger, objects, rules, executors, clock, telemetry)
+        self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock, telemetry)
+        self.sweeper = make(Sweeper)(
+            ledger, objects, shards, settings.archive_days * 86_400.0, clock, telemetry
+        )
         self.drain = make(Drain)(
-            delivery,
             kinesis=effects.kinesis,
             stream_name=settings.stream_name,
-            shards=self.shards,
-            search=partial(make(Search), self.shards, clock),
             sqs=effects.sqs,
             queue_url=settings.overflow_queue_url,
-            aside=OverflowSetAside(
-                delivery,
-                seconds_kept=self.claims.seconds_kept,
-                archive=self.archive,
-                archive_days=settings.archive_days,
-            ),
+            ledger=ledger,
+            objects=objects,
+            executors=executors,
             chance=effects.chance,
+            clock=clock,
+            telemetry=telemetry,
         )
         self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
 
@@ -258,7 +262,7 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
     return Effects(
         kinesis=_aws("kinesis", settings, attempts=1),
         dynamodb=_aws("dynamodb", settings, attempts=3, read_seconds=2),
-        s3=_aws("s3", settings, read_seconds=10),
+        s3=_aws("s3", settings, read_seconds=5),
         sqs=_aws("sqs", settings),
         secrets=secrets,
         redis=_redis(settings, secrets, clock),

@@ -224,9 +224,7 @@ class Worker:
             [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in due],
         )
 
-    def _append(
-        self, batch: _Batch, gap: Gap, decided: Decided, planned: Plan
-    ) -> _Appended | Refused | None:
+    def _append(self, batch: _Batch, gap: Gap, decided: Decided, planned: Plan) -> _Appended | Refused | None:
         """Store the chunks, then append their span; return None if another span is in its place.
 
         Raises:
@@ -294,9 +292,7 @@ class Worker:
         try:
             settlement.settle(self._uploader.upload(uploads, begin_by, deadline) if uploads else {})
         except UnavailableError as error:
-            self._telemetry.warning(
-                "a span is not settled", span=span.place.name, error=type(error).__name__
-            )
+            self._telemetry.warning("a span is not settled", span=span.place.name, error=type(error).__name__)
         waiting = sum(
             span.rows(key) for key, one in settlement.span.all_leaves() if one.state is State.WAITING
         )

@@ -1,0 +1,226 @@
+"""Watermarks: the `received_at` before which every accepted row is in Treasure Data, or dead.
+
+A table is complete up to a time when every shard has passed it, the queue holds nothing older, no row that was put again and no copy whose
+counting record is in no span is older, and no waiting row of the table was received before it. docs/completeness.md explains why each is
+needed. If one of them cannot be proved, the watermark does not advance.
+
+Every request that was answered before `began` has left a message or a record. Requests that are answered later were received at most
+INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from shared.clock import Clock
+from shared.errors import UnprovenError
+from worker.ledger import BEHIND_ALL, WORKLIST_KEYS, Ledger
+from worker.passing import MARGIN_SECONDS, Lineage, Passing
+from worker.record import NOBODY, START
+from worker.shards import Position, Shards
+from worker.span import Place, Span
+from worker.states import UNSETTLED, State
+
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+INGEST_SECONDS = 10.0
+"""Lambda ends an invocation of the ingest after this time."""
+CLOCK_SECONDS = 20.0
+"""By how much the clock of a function, or of the machine that takes a watermark, may be wrong."""
+COUNTED_SECONDS = 200.0
+"""How long the queue's counts may miss a message. SQS documents a minute or more. The notice of a message lasts longer."""
+INDEX_SECONDS = 600.0
+"""How long the ledger's index may lag."""
+
+_ALL_SERVERS_SECONDS = 1
+"""SQS queries all of its servers only if a receive may wait."""
+_QUEUE_COUNTS: Final = (
+    "ApproximateNumberOfMessages",
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
+
+Table = tuple[str, str]
+"""An account and one of its tables."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completeness:
+    """Up to when rows are complete.
+
+    Attributes:
+        at: UNIX seconds at which this was found out.
+        horizon: UNIX milliseconds; every row received before is delivered, dead or in `pending`. None if that cannot be proved.
+        pending: by account and table, the earliest `received_at` that a waiting row may have.
+        dead: by account and table, the number of dead rows.
+        tables: the accounts and tables of all rows that were seen.
+        obstacle: why the horizon cannot be proved.
+    """
+
+    at: float
+    horizon: int | None
+    pending: Mapping[Table, int] = field(default_factory=dict)
+    dead: Mapping[Table, int] = field(default_factory=dict)
+    tables: frozenset[Table] = frozenset()
+    obstacle: str = ""
+
+    def before(self, account: str, table: str) -> int | None:
+        """Return a table's watermark, in UNIX milliseconds; None if none can be proved."""
+        if self.horizon is None:
+            return None
+        return min(self.horizon, self.pending.get((account, table), self.horizon)) or None
+
+
+@dataclass(slots=True)
+class _Found:
+    """What a run has found out so far."""
+
+    pending: dict[Table, int] = field(default_factory=dict)
+    dead: Counter[Table] = field(default_factory=Counter)
+    tables: set[Table] = field(default_factory=set)
+    places: set[Place] = field(default_factory=set)
+    oldest_copy: int | None = None
+
+
+class Watermarks:
+    """Takes watermarks.
+
+    Args:
+        queue_url: the overflow queue.
+        notices_url: the queue of notices that the overflow queue was used.
+    """
+
+    def __init__(
+        self,
+        *,
+        passing: Passing,
+        shards: Shards,
+        ledger: Ledger,
+        sqs: "SQSClient",
+        queue_url: str,
+        notices_url: str,
+        clock: Clock,
+    ) -> None:
+        self._passing = passing
+        self._shards = shards
+        self._ledger = ledger
+        self._sqs = sqs
+        self._queue_url = queue_url
+        self._notices_url = notices_url
+        self._clock = clock
+
+    def take(self, seconds: float = 60.0) -> Completeness:
+        """Return up to when rows are complete, as far as that can be proved in `seconds`. Idle shards get a marker.
+
+        Raises:
+            UnavailableError: the stream or the ledger does not answer.
+            ClientError: SQS refuses.
+            BotoCoreError: SQS cannot be reached.
+        """
+        began = self._clock.now()
+        try:
+            return self._take(began, began + seconds)
+        except UnprovenError as error:
+            return Completeness(self._clock.now(), None, obstacle=str(error))
+
+    def _take(self, began: float, until: float) -> Completeness:
+        latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
+        horizon = min(latest * 1000, self._passed_by_all(began, until))
+        found = _Found()
+        for span in self._spans(began):
+            if self._clock.now() >= until:
+                raise UnprovenError("the time was up before all waiting rows were counted")
+            if span.place not in found.places:
+                _judge(span, found)
+        if found.oldest_copy is not None:
+            horizon = min(horizon, found.oldest_copy)
+        tables = frozenset(table for table in found.tables if table[0] != NOBODY)
+        return Completeness(self._clock.now(), int(horizon), found.pending, found.dead, tables)
+
+    def _in_queue(self, began: float) -> float:
+        """Return the UNIX seconds up to which no message sent to the queue is left there.
+
+        The queue's counts show older messages. A notice shows that there may be newer ones; it is received, but stays in its queue.
+
+        Raises:
+            UnprovenError: the queue holds messages.
+        """
+        notices = self._sqs.receive_message(
+            QueueUrl=self._notices_url, VisibilityTimeout=0, WaitTimeSeconds=_ALL_SERVERS_SECONDS
+        )
+        answer = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
+        waiting = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+        if waiting:
+            raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
+        return began - COUNTED_SECONDS if notices.get("Messages") else began
+
+    def _passed_by_all(self, began: float, until: float) -> float:
+        """Return the UNIX milliseconds that every shard has passed; open shards that lag get a marker.
+
+        Raises:
+            UnprovenError: a shard has no span yet, or a closed one may hold records that are in none.
+            UnavailableError: Kinesis or the ledger does not answer.
+        """
+        self._passing.mark(int((began - CLOCK_SECONDS) * 1000))
+        passed = float("inf")
+        for lineage in self._passing.lineages():
+            end = self._ledger.end(lineage.chain)
+            if lineage.is_open:
+                if end is None or not end.latest:
+                    raise UnprovenError(f"the shard {lineage.chain.shard} has delivered no record yet")
+                passed = min(passed, end.latest - MARGIN_SECONDS * 1000)
+            elif lineage.shard is not None:
+                self._check_read_out(lineage, end, until)
+        return passed
+
+    def _check_read_out(self, lineage: Lineage, end: Span | None, until: float) -> None:
+        """Check that a closed shard holds no record behind the last one that is in a span of its chain.
+
+        Raises:
+            UnprovenError: it may.
+            UnavailableError: Kinesis or the ledger does not answer.
+        """
+        last = START if end is None else end.last
+        if last == BEHIND_ALL and end is not None:
+            last = end.after
+        position = Position() if last == START else Position(after=last)
+        for page in self._shards.pages(lineage.chain.shard, position, until):
+            if page is None or page.records:
+                raise UnprovenError(f"the closed shard {lineage.chain.shard} has records that are in no span")
+            if page.ended:
+                return
+
+    def _spans(self, began: float) -> Iterator[Span]:
+        """Yield the spans that may have waiting or dead rows: recent ones from the chains, because the index lags; others from the index."""
+        since = (began - INDEX_SECONDS - 2 * CLOCK_SECONDS) * 1000
+        for lineage in self._passing.lineages():
+            for span in self._ledger.latest(lineage.chain):
+                if span.planned_at < since:
+                    break
+                yield span
+                for gap in (span.chain.before(span.after), span.chain.within(span.after)):
+                    yield from self._ledger.spans_of(gap)
+        for kind in ("waiting", "dead"):
+            for number in range(WORKLIST_KEYS):
+                for _, place in self._ledger.worklist(kind, number):
+                    if (found := self._ledger.get(place)) is not None:
+                        yield found
+
+
+def _judge(span: Span, found: _Found) -> None:
+    """Note what of a span waits or is dead."""
+    found.places.add(span.place)
+    if span.chain.is_forced:
+        return
+    for key, entry in span.all_leaves():
+        table = key.group.table_of
+        if not key.group.code:
+            found.tables.add(table)
+        if entry.state in UNSETTLED:
+            found.pending[table] = min(span.received_at, found.pending.get(table, span.received_at))
+        elif entry.state is State.DEAD:
+            found.dead[table] += span.rows(key)
+    if span.copies:
+        found.oldest_copy = min(span.received_at, found.oldest_copy or span.received_at)
