@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ from typing import Any
 from doubles.aws_errors import check_members, client_error
 
 _MAX_KEYS = 1000
+_RANGE = re.compile(r"bytes=(\d+)-(\d+)")
 _MAX_KEY_BYTES = 1024
 _HEADERS: tuple[str, ...] = ("ContentType", "ContentEncoding", "CacheControl")
 
@@ -49,8 +51,12 @@ class MemoryS3:
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Put an object; with `IfNoneMatch`, only if there is none of that name."""
-        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
-        key = request["Key"]
+        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", "ChecksumSHA256", *_HEADERS)
+        key, body = request["Key"], bytes(request.get("Body", b""))
+        checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
+        if request.get("ChecksumSHA256", checksum) != checksum:
+            message = "Value for x-amz-checksum-sha256 header is invalid."
+            raise client_error("InvalidRequest", "PutObject", message)
         if request.get("IfNoneMatch", "*") != "*":
             raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
         if "IfNoneMatch" in request and key in bucket:
@@ -59,18 +65,20 @@ class MemoryS3:
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}
-        bucket[key] = StoredObject(bytes(request.get("Body", b"")), headers, self._now())
-        return {"ETag": bucket[key].described()["ETag"]}
+        bucket[key] = StoredObject(body, headers, self._now())
+        answer: dict[str, Any] = {"ETag": bucket[key].described()["ETag"]}
+        return answer | ({"ChecksumSHA256": checksum} if "ChecksumSHA256" in request else {})
 
     def get_object(self, **request: Any) -> dict[str, Any]:
-        """Return an object, its bytes as a stream in `Body`; with `IfNoneMatch`, only if its ETag differs."""
-        stored = self._bucket("GetObject", request, "IfNoneMatch").get(request["Key"])
+        """Return an object, its bytes as a stream in `Body`; with `IfNoneMatch`, only if its ETag differs; with `Range`, a part."""
+        stored = self._bucket("GetObject", request, "IfNoneMatch", "Range").get(request["Key"])
         if stored is None:
             raise client_error("NoSuchKey", "GetObject", "The specified key does not exist.", 404)
         if request.get("IfNoneMatch") == stored.described()["ETag"]:
             raise client_error("304", "GetObject", "Not Modified", 304)
-        told = stored.described() | stored.headers | {"ContentLength": len(stored.body)}
-        return told | {"Body": io.BytesIO(stored.body)}
+        body = _part(stored.body, request["Range"]) if "Range" in request else stored.body
+        told = stored.described() | stored.headers | {"ContentLength": len(body)}
+        return told | {"Body": io.BytesIO(body)}
 
     def delete_object(self, **request: Any) -> dict[str, Any]:
         """Delete an object, whether it exists or not."""
@@ -115,6 +123,17 @@ class MemoryS3:
         if bucket is None:
             raise client_error("NoSuchBucket", operation, "The specified bucket does not exist", 404)
         return bucket
+
+
+def _part(body: bytes, wanted: str) -> bytes:
+    """Return the bytes that a Range header of one range asks for."""
+    match = _RANGE.fullmatch(wanted)
+    if match is None:
+        raise NotImplementedError(f"the S3 double does not support the range {wanted}")
+    first, last = int(match[1]), int(match[2])
+    if first >= len(body):
+        raise client_error("InvalidRange", "GetObject", "The requested range is not satisfiable", 416)
+    return body[first : last + 1]
 
 
 def _folder(key: str, prefix: str, delimiter: str) -> str:

@@ -11,8 +11,8 @@ from typing import Any, Self
 
 from shared.errors import SettingsError
 
-MOST_ARCHIVE_DAYS = 300
-"""The archive must forget a span before the ledger does (366 days): no replay may find a span that the ledger no longer has."""
+LEAST_ARCHIVE_DAYS, MOST_ARCHIVE_DAYS = 2, 300
+"""A span's object must be gone before the ledger forgets the span (366 days)."""
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _KEPT_COLUMNS = ("time", "event_id", "received_at")
@@ -61,8 +61,8 @@ def _positive(text: str) -> int:
 
 def _days(text: str) -> int:
     number = int(text)
-    if not 0 <= number <= MOST_ARCHIVE_DAYS:
-        raise ValueError(f"must be 0 to {MOST_ARCHIVE_DAYS}")
+    if not LEAST_ARCHIVE_DAYS <= number <= MOST_ARCHIVE_DAYS:
+        raise ValueError(f"must be {LEAST_ARCHIVE_DAYS} to {MOST_ARCHIVE_DAYS}")
     return number
 
 
@@ -181,7 +181,7 @@ class ScalerSettings(_Settings):
 
 @dataclass(frozen=True, slots=True)
 class WorkerSettings(_Settings):
-    """Settings of the worker, the redrive and the drainer."""
+    """Settings of the worker, the sender and the drainer."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
     overflow_queue_url: str = _setting(
@@ -191,7 +191,9 @@ class WorkerSettings(_Settings):
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
-    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket for set-aside chunks")
+    aside_bucket: str = _setting(
+        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    )
     td_api_key_secret: str = _setting(
         "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"
     )
@@ -213,19 +215,9 @@ class WorkerSettings(_Settings):
     td_api_endpoint: str = _setting(
         "TD_API_ENDPOINT", "Treasure Data API endpoint for your region", "https://api.treasuredata.com"
     )
-    retention_hours: int = _setting(
-        "RETENTION_HOURS", "Retention of the stream; data held for half of it is set aside", 24, int
-    )
     archive_days: int = _setting(
-        "ARCHIVE_DAYS", "Days for which the archive keeps every record; 0 turns it off", 30, _days
+        "ARCHIVE_DAYS", "Days for which rows are kept in S3 after they were delivered; at least 2", 30, _days
     )
-    park_after_seconds: int = _setting(
-        "PARK_AFTER_SECONDS",
-        "Seconds to retry a database that fails while others succeed, before its rows are parked",
-        20,
-        int,
-    )
-    parked_max_days: int = _setting("PARKED_MAX_DAYS", "Days until parked rows become dead letters", 14, int)
     td_memory_minutes: int = _setting(
         "TD_MEMORY_MINUTES", "Minutes for which Treasure Data de-duplicates a repeated unique_id", 60, int
     )
@@ -239,7 +231,7 @@ class WorkerSettings(_Settings):
     )
     unaskable_doubt: str = _setting(
         "UNASKABLE_DOUBT",
-        "What to do with rows in doubt if the API key may not query: `send` them and report it, or `keep` them for an operator",
+        "What to do with rows that Treasure Data may have if the API key may not query: `send` them again and report it, or `keep` them for an operator",
         "send",
         _one_of("send", "keep"),
     )

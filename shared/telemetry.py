@@ -30,11 +30,12 @@ LEVEL = "POWERTOOLS_LOG_LEVEL"
 VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 """Environment variables that configure a function's telemetry."""
 
-ATTENTION, DEPENDENCY, FAILED, REJECTED = (
+ATTENTION, DEPENDENCY, FAILED, REJECTED, OLDEST = (
     "NeedsAttention",
     "DependencyFailures",
     "RequestsFailed",
     "EventsRejected",
+    "OldestWaitingSeconds",
 )
 
 METRICS: Mapping[str, str] = {
@@ -42,6 +43,7 @@ METRICS: Mapping[str, str] = {
     DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
     REJECTED: "events rejected with a code; a high rate per request raises the alarm `rejected`",
+    OLDEST: "age in seconds of the oldest waiting row, every minute; raises the alarms `waiting` and `waiting-page`",
 }
 """Every metric that CloudWatch bills, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 
@@ -70,25 +72,20 @@ INGEST_COUNTERS: Mapping[str, Counter] = {
 
 DELIVERY_COUNTERS: Mapping[str, Counter] = {
     "Holds": Counter(
-        DEPENDENCY, "batches that stopped before their last record; Lambda delivers the rest again"
+        DEPENDENCY,
+        "batches that stopped before their last record, because S3, the ledger or Kinesis failed; Lambda delivers the rest again",
     ),
     "KeyRefused": Counter(DEPENDENCY, "imports that Treasure Data rejected because of the API key"),
     "AccountsStale": Counter(DEPENDENCY, "accounts answered from memory because Redis failed"),
-    "RowsParked": Counter(DEPENDENCY, "rows set aside because their database is failing"),
-    "RowsInDoubt": Counter(DEPENDENCY, "rows set aside because Treasure Data may already have them"),
-    "RowsKept": Counter(DEPENDENCY, "rows that were still parked or in doubt after a run of the redrive"),
-    "RowsDeadLettered": Counter(ATTENTION, "rows set aside as dead letters"),
+    "RowsWaiting": Counter(DEPENDENCY, "rows that the worker left to the sender"),
+    "RowsDead": Counter(ATTENTION, "rows that became dead"),
     "RowsAmbiguous": Counter(
         ATTENTION, "rows sent again although Treasure Data may have them: they may be duplicated"
     ),
-    "RowsMissing": Counter(
-        ATTENTION, "planned rows that were no longer on the stream when they were due to be sent"
-    ),
-    "OverflowSetAside": Counter(ATTENTION, "messages of the overflow queue that were set aside"),
     "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards shards too few"),
     "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
 }
-"""Counters of the worker, the redrive, the drainer and the scaler."""
+"""Counters of the worker, the sender, the drainer and the scaler."""
 
 COUNTERS: Mapping[str, Counter] = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}
 """Every counter of every function."""
@@ -112,6 +109,10 @@ class Telemetry(Protocol):
         Raises:
             KeyError: it is not one of COUNTERS.
         """
+        ...
+
+    def gauge(self, metric: str, value: float) -> None:
+        """Report the current value of one of METRICS."""
         ...
 
     def info(self, message: str, **fields: Any) -> None:
@@ -145,7 +146,7 @@ class NullTelemetry:
     def count(self, *_args: object, **_fields: object) -> None:
         """Do nothing."""
 
-    info = warning = error = flush = count
+    gauge = info = warning = error = flush = count
 
     def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
         """Do nothing."""
@@ -238,6 +239,10 @@ class PowertoolsTelemetry(Telemetry):
             self._counts[counter] = self._counts.get(counter, 0) + value
 
     @override
+    def gauge(self, metric: str, value: float) -> None:
+        self._write({metric: value}, {}, {})
+
+    @override
     def info(self, message: str, **fields: Any) -> None:
         """Log ordinary work, unless the log level excludes it."""
         if self._with_info and (line := self._line(message, fields)) is not None:
@@ -277,7 +282,7 @@ class PowertoolsTelemetry(Telemetry):
         self._write(failed, counts, {"version": self._about.get("version") or "none"})
 
     def _write(
-        self, totals: Mapping[str, int], counts: Mapping[str, int], dimensions: Mapping[str, str]
+        self, totals: Mapping[str, float], counts: Mapping[str, int], dimensions: Mapping[str, str]
     ) -> None:
         if not totals or is_metrics_disabled():
             return
@@ -290,7 +295,7 @@ class PowertoolsTelemetry(Telemetry):
         if request_id := self._request_id():
             metrics.add_metadata("function_request_id", request_id)
         for name, total in totals.items():
-            metrics.add_metric(name, "Count", total)
+            metrics.add_metric(name, "Seconds" if name == OLDEST else "Count", total)
         self._output.write(orjson.dumps(metrics.serialize_metric_set()).decode() + "\n")
 
     def _line(self, message: str, fields: dict[str, Any]) -> dict[str, Any] | None:

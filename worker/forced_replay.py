@@ -12,7 +12,6 @@ from typing import Any, Self
 from shared import json_codec, names
 from shared.clock import Clock
 from shared.errors import InvalidObjectError, InvalidReplayError
-from shared.telemetry import Telemetry
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.executor import Executors
@@ -108,17 +107,16 @@ class ForcedReplays:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         objects: SpanObjects,
         executors: Executors,
         clock: Clock,
-        telemetry: Telemetry,
     ) -> None:
         self._ledger = ledger
         self._objects = objects
         self._executors = executors
         self._clock = clock
-        self._telemetry = telemetry
 
     def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[Outcome, int]:
         """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.

@@ -220,7 +220,7 @@ class Ledger:
         condition = "attribute_not_exists(pk) OR #owner = :owner"
         if claim.before is not None:
             # a claim that was made with the append of its owner is never taken over
-            condition = "#owner = :owner OR (#owner = :before AND attribute_not_exists(fixed))"
+            condition = "#owner = :owner OR #owner = :before AND attribute_not_exists(fixed)"
             values[":before"] = {"S": claim.before.name}
         return {
             "Update": {
@@ -336,7 +336,7 @@ class Ledger:
         for operator, name, moment in ((">=", ":since", since), ("<", ":until", until)):
             if moment is not None:
                 condition += f" AND #at {operator} {name}"
-                values[name] = {"N": str(milliseconds(moment))}
+                values[name] = _time(milliseconds(moment))
         request: dict[str, Any] = {"FilterExpression": condition}
         if values:
             request |= {"ExpressionAttributeNames": {"#at": "at"}, "ExpressionAttributeValues": values}
@@ -551,6 +551,11 @@ def _key(pk: str, sk: str = "-") -> Item:
     return {"pk": {"S": pk}, "sk": {"S": sk}}
 
 
+def _time(moment: int) -> Item:
+    """Return UNIX milliseconds as text that sorts: the worklist is ordered by it."""
+    return {"S": f"{moment:014d}"}
+
+
 def _places_request(key: str) -> dict[str, Any]:
     return {
         "IndexName": WORKLIST,
@@ -560,7 +565,7 @@ def _places_request(key: str) -> dict[str, Any]:
 
 
 def _place(item: Item) -> tuple[int, Place]:
-    return int(item["at"]["N"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
+    return int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
 
 def worklist_key(span: Span) -> str:
@@ -583,7 +588,7 @@ def _item(span: Span) -> Item:
         **_key(span.chain.name, span.after),
         "first": {"S": span.first},
         "last": {"S": span.last},
-        "at": {"N": str(span.planned_at)},
+        "at": _time(span.planned_at),
         "g": {"M": {key.name: {"N": str(rows)} for key, rows in span.chunks.items()}},
         "n": {"N": str(span.records)},
         "e": {"N": str(span.earliest)},
@@ -626,7 +631,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         after=item["sk"]["S"],
         first=item["first"]["S"],
         last=item["last"]["S"],
-        planned_at=int(item["at"]["N"]),
+        planned_at=int(item["at"]["S"]),
         chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
         destinations={Sender.parse(name): _destination(to["S"]) for name, to in destinations.items()},
         records=int(item["n"]["N"]),

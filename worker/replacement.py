@@ -40,6 +40,7 @@ class Replacements:
 
     def __init__(
         self,
+        *,
         ledger: "Ledger",
         objects: "SpanObjects",
         rules: Rules,

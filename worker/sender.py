@@ -307,9 +307,8 @@ class Sender:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, entry, step.event, reason=step.reason)
-            elif step.action is Action.ASK or step.action is Action.SEND:
-                if self._may_send(run, work, database, turn):
-                    self._prepare(run, work, key, step, database, turn)
+            elif step.action in {Action.ASK, Action.SEND} and self._may_send(run, work, database, turn):
+                self._prepare(run, work, key, step, turn=turn, database=database)
         if work.again:
             self._decide_again(work, turn)
 
@@ -358,7 +357,9 @@ class Sender:
                 run.databases[database].under_way -= 1
             work.admitted.clear()
 
-    def _prepare(self, run: _Run, work: _Work, key: ChunkKey, step: Step, database: str, turn: _Turn) -> None:
+    def _prepare(
+        self, run: _Run, work: _Work, key: ChunkKey, step: Step, *, turn: _Turn, database: str
+    ) -> None:
         """Read a chunk, ask for it if that is due, and note it to be sent."""
         span, entry, event = work.span, work.span.entry(key), step.event
         if step.action is Action.ASK and self._is_paused(span.place, key):

@@ -53,6 +53,7 @@ class Sweeper:
 
     def __init__(
         self,
+        *,
         ledger: Ledger,
         objects: SpanObjects,
         shards: Shards,

@@ -208,10 +208,24 @@ class Wiring:
             clock=clock,
             telemetry=telemetry,
         )
-        self.replacements = make(Replacements)(ledger, objects, rules, executors, clock, telemetry)
-        self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock, telemetry)
+        self.replacements = make(Replacements)(
+            ledger=ledger,
+            objects=objects,
+            rules=rules,
+            executors=executors,
+            clock=clock,
+            telemetry=telemetry,
+        )
+        self.forced_replays = make(ForcedReplays)(
+            ledger=ledger, objects=objects, executors=executors, clock=clock
+        )
         self.sweeper = make(Sweeper)(
-            ledger, objects, shards, settings.archive_days * 86_400.0, clock, telemetry
+            ledger=ledger,
+            objects=objects,
+            shards=shards,
+            archive_seconds=settings.archive_days * 86_400.0,
+            clock=clock,
+            telemetry=telemetry,
         )
         self.drain = make(Drain)(
             kinesis=effects.kinesis,

@@ -147,9 +147,7 @@ class Worker:
             try:
                 batch.chain = self._chain(shard, records[0])
                 while batch.done < len(records):
-                    if deadline.near:
-                        raise HeldError(HeldError.NO_TIME)
-                    appended += self._advance(batch)
+                    appended += self._advance(batch, deadline)
             except (HeldError, UnavailableError) as reason:
                 self._telemetry.count("Holds")
                 self._telemetry.warning(
@@ -170,8 +168,10 @@ class Worker:
             raise HeldError(HeldError.DELETED_STREAM)
         return chain
 
-    def _advance(self, batch: _Batch) -> list[_Appended]:
+    def _advance(self, batch: _Batch, deadline: Deadline) -> list[_Appended]:
         """Skip the records that are in the next one's span, or append a span for records that are in none."""
+        if deadline.near:
+            raise HeldError(HeldError.NO_TIME)
         records, numbers = batch.records[batch.done :], batch.numbers[batch.done :]
         found = self._locate(batch, numbers[0])
         if isinstance(found, Span):

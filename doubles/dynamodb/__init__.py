@@ -10,6 +10,7 @@ from itertools import islice
 from typing import Any
 
 import msgpack
+from botocore.exceptions import ClientError
 
 from doubles.aws_errors import check_members, client_error
 from doubles.dynamodb import expressions
@@ -18,6 +19,7 @@ from doubles.dynamodb.table import Schema, Table
 
 _MAX_BATCH_GET_KEYS = 100
 _MAX_BATCH_STATEMENTS = 25
+_MAX_ACTIONS = 100
 _PLACEHOLDERS = {"ExpressionAttributeNames", "ExpressionAttributeValues"}
 _CONDITIONAL = {"ConditionExpression", "ReturnValuesOnConditionCheckFailure", *_PLACEHOLDERS}
 _PAGED = {"ConsistentRead", "ExclusiveStartKey", "Limit", "FilterExpression", *_PLACEHOLDERS}
@@ -40,6 +42,7 @@ class MemoryDynamoDB:
         self._tables: dict[str, Table] = {}
         self._page_items = page_items
         self.batch_get_keys = _MAX_BATCH_GET_KEYS
+        self._tokens: set[str] = set()
 
     def create_table(self, **request: Any) -> dict[str, Any]:
         """Create a table with its global secondary indexes."""
@@ -115,6 +118,48 @@ class MemoryDynamoDB:
             if not 0 < len(request["Statements"]) <= _MAX_BATCH_STATEMENTS:
                 raise ValueError("Member must have length between 1 and 25")
         return {"Responses": [self._insert(statement) for statement in request["Statements"]]}
+
+    def transact_write_items(self, **request: Any) -> dict[str, Any]:
+        """Make up to 100 puts and updates of different items, all or none. A repeated token of a success changes nothing."""
+        with _rejections("TransactWriteItems", request, {"TransactItems", "ClientRequestToken"}):
+            actions = [next(iter(action.items())) for action in request["TransactItems"]]
+            if not 0 < len(actions) <= _MAX_ACTIONS:
+                raise ValueError("Member must have length between 1 and 100")
+        if request.get("ClientRequestToken") in self._tokens:
+            return {}
+        reasons, undo = [], []
+        places: set[Any] = set()
+        for kind, action in actions:
+            table = self._table(action, "TransactWriteItems")
+            place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
+            if (action["TableName"], place) in places:
+                message = "Transaction request cannot include multiple operations on one item"
+                raise client_error("ValidationException", "TransactWriteItems", message)
+            places.add((action["TableName"], place))
+            undo.append((table, place, table.items.get(place)))
+            try:
+                {"Put": self.put_item, "Update": self.update_item}[kind](**action)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                    raise
+                reasons.append(
+                    {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
+                )
+            else:
+                reasons.append({"Code": "None"})
+        if any(reason["Code"] != "None" for reason in reasons):
+            for table, place, item in reversed(undo):
+                table.put(place, item)
+            codes = ", ".join(reason["Code"] for reason in reasons)
+            message = (
+                f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
+            )
+            error = client_error("TransactionCanceledException", "TransactWriteItems", message)
+            error.response["CancellationReasons"] = reasons  # type: ignore[typeddict-unknown-key]  # botocore's type lacks it
+            raise error
+        if "ClientRequestToken" in request:
+            self._tokens.add(request["ClientRequestToken"])
+        return {}
 
     def _insert(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         try:

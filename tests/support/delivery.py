@@ -25,19 +25,18 @@ from shared.accounts import Account, AccountKeys
 from shared.envelope import Envelope, TableRows
 from shared.settings import WorkerSettings
 from tests.support.telemetry import CollectedTelemetry
-from worker.app import redrive_with
-from worker.archive import PREFIX as ARCHIVE
-from worker.archive import Archive
+from worker.app import send_with
 from worker.bucket import Bucket
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, State
 from worker.executor import InlineExecutor
-from worker.guards import NONE, Without
 from worker.ledger import Ledger
-from worker.redrive import RedriveReport
+from worker.plan import Cut
+from worker.rejected_events import PREFIX as REJECTED
 from worker.selection import Selection
-from worker.set_aside import PREFIX, SetAsideStore
-from worker.span import Cut, Span
+from worker.sender import Report
+from worker.span import Span
+from worker.span_object import PREFIX, SpanObjects
+from worker.states import State
 from worker.wiring import Effects, Wiring
 
 STREAM = "events"
@@ -120,7 +119,7 @@ def lose_answer() -> None:
 def is_settling(request: dict[str, Any]) -> bool:
     """Return whether an update of the ledger settles a span."""
     values = request.get("ExpressionAttributeValues", {})
-    return bool(values.get(":st") == {"S": "done"})
+    return bool(values.get(":st") == {"S": "settled"})
 
 
 class StaticSecrets:
@@ -160,21 +159,19 @@ class Delivery:
     """A worker and everything around it, in memory: stream, accounts, ledger, bucket and Treasure Data.
 
     A test may change the attributes before it calls `start`, which creates new sandboxes. Each function has the permissions
-    that the template grants it; `ledger`, `store` and `archive`, which are for the test itself, have all.
+    that the template grants it; `ledger` and `objects`, which are for the test itself, have all.
     """
 
     clock: ManualClock = field(default_factory=ManualClock)
     cut: Cut = field(default_factory=lambda: Cut(50_000, 16 << 20))
-    park_after: float = 20.0
     threads: int = 16
     retention: float = 7 * 86_400.0
     memory: float = 3600.0
     query_delay: float = 600.0
     unaskable_doubt: str = "send"
-    parked_max_days: float = 14.0
     archive_days: int = 30
     executors: Callable[[], Any] = InlineExecutor
-    without: Without = NONE
+    replaced: Mapping[Any, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Create the services."""
@@ -199,10 +196,9 @@ class Delivery:
         self.ledger = Ledger(
             self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
         )
-        self.store = SetAsideStore(Bucket(self.s3, BUCKET), self.without)
-        self.archive = Archive(Bucket(self.s3, BUCKET))
+        self.objects = SpanObjects(Bucket(self.s3, BUCKET))
         self.wiring = self.wiring_of(WORKER)
-        self.redrive_wiring = self.wiring_of(REDRIVE)
+        self.sender_wiring = self.wiring_of(REDRIVE)
         self.worker = self.wiring.worker
         return self
 
@@ -221,11 +217,8 @@ class Delivery:
             td_api_key_secret=TD_KEY_SECRET,
             td_import_endpoint="http://import.td",
             td_api_endpoint="http://api.td",
-            retention_hours=round(self.retention / 3600),
             archive_days=self.archive_days,
-            park_after_seconds=self.park_after,  # type: ignore[arg-type]  # fractions are for tests
-            parked_max_days=self.parked_max_days,  # type: ignore[arg-type]
-            td_memory_minutes=self.memory / 60,  # type: ignore[arg-type]
+            td_memory_minutes=self.memory / 60,  # type: ignore[arg-type]  # fractions are for tests
             td_query_delay_minutes=self.query_delay / 60,  # type: ignore[arg-type]
             unaskable_doubt=self.unaskable_doubt,
             upload_threads=self.threads,
@@ -251,7 +244,7 @@ class Delivery:
             executors=self.executors,
             telemetry=clients.get("telemetry", self.telemetry),
         )
-        return Wiring(settings, effects, self.without)
+        return Wiring(settings, effects, self.replaced)
 
     def _entropy(self, size: int) -> bytes:
         return next(self.entropy).to_bytes(size, "big")
@@ -300,39 +293,39 @@ class Delivery:
         """Return the deadline of an invocation that begins now."""
         return Deadline.of(self.clock, remaining_ms)
 
-    def redrive(self, *states: State, **selected: Any) -> RedriveReport:
-        """Run the redrive for chunks in these states, by default those that the schedule selects."""
+    def send(self, *states: State, **selected: Any) -> Report:
+        """Run the sender for chunks in these states, by default those that the schedule selects."""
         selection = Selection(states or Selection().states, **selected)
-        return self.redrive_wiring.redrive.run(self.deadline(), selection)
+        return self.sender_wiring.sender.run(self.deadline(), selection)
 
-    def invoke_redrive(self, event: dict[str, Any]) -> dict[str, Any]:
-        """Invoke the redrive function."""
-        return redrive_with(self.redrive_wiring, event, self.deadline())
+    def invoke_sender(self, event: dict[str, Any]) -> dict[str, Any]:
+        """Invoke the sender's function."""
+        return send_with(self.sender_wiring, event, self.deadline())
 
     def spans(self) -> list[Span]:
         """Return all spans of the ledger, ordered by chain and place."""
         return sorted(self.ledger.spans(), key=lambda span: (span.chain.name, span.after))
 
-    def aside(self) -> dict[str, tuple[str, str, int]]:
-        """Return the state, reason and number of rows of each set-aside chunk, by its name."""
+    def chunks(self, *states: State) -> dict[str, tuple[str, str, int]]:
+        """Return the state, reason and number of rows of each chunk in one of the states (by default, all but delivered), by its name."""
         return {
-            key.name: (entry.state.value, entry.reason, entry.rows)
+            key.name: (entry.state.value, entry.reason, span.rows(key))
             for span in self.spans()
-            for key, entry in span.entries.items()
-            if entry.state in ASIDE
+            for key, entry in span.all_leaves()
+            if (entry.state in states if states else entry.state is not State.DELIVERED)
         }
 
     def ids(self, database: str, table: str) -> list[str]:
         """Return the event ids in Treasure Data, in the order of their import."""
         return [one["event_id"] for one in self.td.rows(database, table)]
 
-    def objects(self) -> list[str]:
-        """Return the names of the set-aside objects."""
+    def span_objects(self) -> list[str]:
+        """Return the names of the span objects."""
         return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(PREFIX))
 
-    def archived(self) -> list[str]:
-        """Return the names of the archive's objects."""
-        return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(ARCHIVE))
+    def rejected_objects(self) -> list[str]:
+        """Return the names of the objects with rejected events."""
+        return sorted(name for name in self.s3.objects(BUCKET) if name.startswith(REJECTED))
 
 
 def other_sandbox(made: Delivery) -> Delivery:

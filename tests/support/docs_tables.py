@@ -13,6 +13,7 @@ from textwrap import fill
 from typing import Any, get_args
 
 import click
+from worker.delivery import TRANSITIONS, State
 
 import ops.cli
 import ops.deploy.deployer
@@ -28,7 +29,6 @@ from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
-from worker.delivery import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)

@@ -3,11 +3,11 @@
 from typing import Any
 
 from hypothesis import strategies as st
+from worker.delivery import Entry, State
 
 from shared import rows
 from tests.support.delivery import SHARD, STREAM
 from worker.chain import ChainId
-from worker.delivery import Entry, State
 from worker.record import NOBODY, START, Number, number
 from worker.span import ChunkKey, Cut, Database, Group, NotDeliverable, Owner, Span
 

@@ -28,11 +28,13 @@ class CollectedTelemetry:
 
     Attributes:
         counts: totals by counter.
+        gauges: the last value of each.
         lines: log lines in order.
     """
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()
+        self.gauges: dict[str, float] = {}
         self.lines: list[Line] = []
 
     def count(self, counter: str, value: int = 1) -> None:
@@ -44,6 +46,10 @@ class CollectedTelemetry:
         if counter not in COUNTERS:
             raise KeyError(counter)
         self.counts[counter] += value
+
+    def gauge(self, metric: str, value: float) -> None:
+        """Remember the value."""
+        self.gauges[metric] = value
 
     def info(self, message: str, **fields: Any) -> None:
         """Remember the line."""
