@@ -6,7 +6,7 @@ The gateway writes them to a file before it responds, so a test that has the res
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -18,6 +18,7 @@ FILE = "bad.jsonl"
 """The file's name, in the folder of the local stack."""
 
 _MOST_BYTES = 20_000_000
+_MOST_LEVELS = 254
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,8 @@ class Bad:
         table: the table as the sender wrote it; empty if unknown.
         code: the error code.
         message: the error message.
-        original: the event as sent; for a refused request, its body, or its query if it has no body.
+        original: the event as sent; for a refused request, its body, or its query if it has no body. One that is nested more than
+            254 levels deep is shown as text, or left out.
         index: the event's place in its request; None for a refused request.
         method: the request's method.
         path: the request's path.
@@ -53,7 +55,8 @@ class Bad:
     @property
     def line(self) -> bytes:
         """All of it as a line of JSON."""
-        return json.dumps(asdict(self)).encode() + b"\n"
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return json.dumps(values | {"original": _shown(self.original)}).encode() + b"\n"
 
 
 def bad_of(request: Request, reply: Response, at: float) -> Iterator[Bad]:
@@ -143,6 +146,22 @@ def _value(request: Request) -> Any:
         return None
     value = _json(data)
     return data.decode(errors="backslashreplace") if value is None else value
+
+
+def _shown(value: Any) -> Any:
+    """Return the value. If it is nested so deeply that its readers might fail, return its JSON text, or a note."""
+    values = [value]
+    for _ in range(_MOST_LEVELS):
+        inner = (
+            one.values() if isinstance(one, dict) else one for one in values if isinstance(one, dict | list)
+        )
+        values = [one for many in inner for one in many]
+        if not values:
+            return value
+    try:
+        return json.dumps(value)
+    except RecursionError:
+        return "(nested too deeply)"
 
 
 def _json(data: bytes) -> Any:

@@ -142,6 +142,17 @@ def test_rejected_events_of_td_sdks_are_listed(stack: Stack) -> None:
     assert ("rejected", "not_an_object", 5, 1) == (bad["kind"], bad["code"], bad["original"], bad["index"])
 
 
+@pytest.mark.parametrize("levels", [250, 300, 990, 3000, 9000])
+def test_an_event_of_any_depth_is_listed(stack: Stack, levels: int) -> None:
+    """One that is nested too deeply to be kept as it is appears as text, if it can be written at all."""
+    text = f'{{"table": "Bad Name", "deep": {"[" * levels}{"]" * levels}}}'
+    answer = stack.send("POST", f"/v1/events?k={KEY}", text.encode())
+    (bad,) = stack.ask("/bad")["events"]
+
+    assert 400 == answer.status
+    assert (dict if levels < 254 else str) is type(bad["original"])
+
+
 def test_queries_can_be_narrowed(stack: Stack) -> None:
     """Account, table, code and a column's value keep tests that run in parallel apart."""
     stack.events({"table": "orders", "order": 1}, {"table": "orders", "order": "2"}, {"table": "x y"}, 5)
