@@ -11,6 +11,7 @@ from werkzeug.test import Client
 
 from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request, Response
+from doubles.kinesis import HASH_KEYS
 from local.bad import FILE, bad_of
 from local.received import MOST_EVENTS, Received
 from ops.console.server import ConsolePage
@@ -65,6 +66,21 @@ def test_events_are_found_as_soon_as_they_are_accepted(stack: Stack) -> None:
     )
     assert 2 == stack.ask("/good")["count"]
     assert {"count": 0, "events": []} == stack.ask("/bad")
+
+
+def test_events_of_several_shards_are_listed_in_the_order_of_their_arrival(stack: Stack) -> None:
+    """A query that finds many events at once does not list them shard by shard."""
+    (shard,) = stack.site.kinesis.list_shards(StreamName=STREAM)["Shards"]
+    stack.site.kinesis.split_shard(
+        StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(HASH_KEYS // 2)
+    )
+    for number in range(20):
+        stack.site.clock.sleep(1.0)
+        event = {"table": "views", "number": number, "td_client_id": f"visitor-{number}"}
+        stack.send("POST", f"/v1/events?k={KEY}", event)
+    good = stack.ask("/good")["events"]
+
+    assert list(range(20)) == [event["row"]["number"] for event in good]
 
 
 def test_a_rejected_event_has_code_message_and_original(stack: Stack) -> None:
