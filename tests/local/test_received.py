@@ -155,7 +155,20 @@ def test_rejected_events_of_td_sdks_are_listed(stack: Stack) -> None:
     (bad,) = stack.ask("/bad")["events"]
 
     assert 200 == answer.status
-    assert ("rejected", "not_an_object", 5, 1) == (bad["kind"], bad["code"], bad["original"], bad["index"])
+    assert ("rejected", "not_an_object", "views", 5, 1) == tuple(
+        bad[name] for name in ("kind", "code", "table", "original", "index")
+    )
+
+
+def test_rejected_events_of_mobile_sdks_are_listed(stack: Stack) -> None:
+    """Requests and responses have a list of each table."""
+    headers = {"x_td_write_key": KEY, "content_type": "application/json"}
+    body = {"shop.views": [{"a": 1}], "shop.carts": [{"b": 1}, 5], "shop.B B": [{"c": 1}]}
+    stack.send("POST", "/ios/v3/event", body, **headers)
+
+    assert [("carts", "not_an_object", 5, 1), ("B B", "invalid_table", {"c": 1}, 0)] == [
+        (bad["table"], bad["code"], bad["original"], bad["index"]) for bad in stack.ask("/bad")["events"]
+    ]
 
 
 @pytest.mark.parametrize("levels", [250, 300, 990, 3000, 9000])
