@@ -1,6 +1,7 @@
 """`sluice keys rotate`: adds a signing secret, or retires one."""
 
 import secrets
+import time
 
 import click
 
@@ -26,7 +27,7 @@ def command(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> No
     members = secret_members(stack)
     signing = signing_of(members)
     if retire is None:
-        added = next_secret_id(signing)
+        added = next_secret_id(signing, time.time())
         screen.say(f"Adding the secret {added}. Still valid: {', '.join(signing)}.")
         if not dry_run:
             store_members(stack, members | {added: secrets.token_urlsafe(_SECRET_BYTES)})
