@@ -163,7 +163,7 @@ _ADVICE = {
 def home() -> Path:
     """Return the local stack's folder: `.local/` in a clone, else `.sluice/` in the user's home."""
     if named := os.environ.get("SLUICE_HOME"):
-        return Path(named)
+        return Path(named).absolute()  # `sluice local` runs in another folder
     return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
 
 
