@@ -67,7 +67,7 @@ def command(
     if not no_event and all(finding.state != "fault" for finding in found):
         report(doctor.send_test_event())
     if measure:
-        for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
+        for finding in _measure(stack, doctor, up_to, yes=yes):
             report(finding)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:

@@ -182,9 +182,7 @@ def test_an_unreachable_redis_is_reported(stack: Deployed, sluice: Sluice, tmp_p
     with stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}):
         result = stack.run(words(line, tmp_path))
 
-    expected = (
-        "Redis does not answer. The worker holds rows until Redis is back, and loses none. Check that Redis"
-    )
+    expected = "Redis does not answer. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis"
     if "issue" in line:
         assert (0, True) == (result.exit_code, f"Note: {expected}" in result.stderr)
     else:
