@@ -77,6 +77,12 @@ class Stream:
 
     def is_ready(self) -> bool:
         """Return whether envelopes would become durable, judging by the last put or, if that is long ago, by the stream's status."""
+        ready = self._seems_ready()
+        if not ready:
+            self._telemetry.count("NotReady")
+        return ready
+
+    def _seems_ready(self) -> bool:
         now = self._clock.now()
         if self._last_put is not None and 0 <= now - self._last_put[0] < READY_SECONDS:
             return self._last_put[1]
