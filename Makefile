@@ -193,11 +193,11 @@ client-compare: .venv/installed .venv-trackers/installed ## compare server clien
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
-	@$(RUN) -m ops.build --arch $(ARCH)
+	@$(RUN) -m release.build --arch $(ARCH)
 
 .PHONY: package
 package: .venv/installed ## build one artifact per processor into dist/, to deploy without this repository
-	@$(RUN) -m ops.release
+	@$(RUN) -m release.artifact
 
 .PHONY: certify
 certify: .venv/installed ## try Sluice's promises on a deployed stage and write a report: STACK=, ARGS=
@@ -270,8 +270,8 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 
 .PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction build-ScaleFunction
 build-IngestFunction: | $(UV)
-	@$(PYTHON) -m ops.package ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction: | $(UV)
-	@$(PYTHON) -m ops.package worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-ScaleFunction: | $(UV)
-	@$(PYTHON) -m ops.package scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

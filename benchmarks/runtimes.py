@@ -14,7 +14,7 @@ from benchmarks import contenders, services
 from local import functions
 from local.lambda_runtime import ARCHITECTURE, LambdaRuntime, link_runtime
 from local.resources import Resources
-from ops.package import package
+from release.function_zip import package
 from shared import write_key
 
 KEY = write_key.sign("shop", "k1", services.SECRETS["k1"])

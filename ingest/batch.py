@@ -42,6 +42,8 @@ class Batch(NamedTuple):
         sent: the events as they were sent, if the sender names each with `uuid` and may resend it in another group; else empty.
         rewrite: the dialect's change to each event, made after their number is checked; None for no change. In a batch with an id
             it must be the same for every retry.
+        originals: returns each event as it was sent, alone; called only if one is rejected. If it does not return as many as there
+            are events, their copies are made from `events`.
     """
 
     events: Sequence[Any]
@@ -53,6 +55,7 @@ class Batch(NamedTuple):
     id: str = ""
     sent: Sequence[Any] = ()
     rewrite: Callable[[Any], Any] | None = None
+    originals: Callable[[], Sequence[bytes]] = tuple
 
     def claims(
         self, encoded: Mapping[int, tuple[str, bytes]], key: WriteKey, received_at: int

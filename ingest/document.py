@@ -1,7 +1,8 @@
 """Parsing of request bodies: JSON or form-encoded."""
 
-from collections.abc import Container, Iterable
-from typing import Any
+from collections.abc import Callable, Container, Iterable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
 from ingest.refusal import ANSWERS, Refused
 from ingest.request import Request, parse_query
@@ -13,7 +14,31 @@ PING = b"PING"
 """The body that a browser sends for `<a ping>`."""
 
 
-def read(request: Request) -> Any:
+class Document(NamedTuple):
+    """A parsed document.
+
+    Attributes:
+        value: what it holds.
+        text: the JSON that it was parsed from; empty for a form.
+    """
+
+    value: Any
+    text: bytes
+
+    def items(self, member: str = "") -> Callable[[], Sequence[bytes]]:
+        """Return what finds the items of an array, each as it was sent.
+
+        Args:
+            member: the member that is the array, if the document is an object.
+        """
+        return partial(json_codec.items, self.text, member) if self.text else tuple
+
+    def whole(self) -> Sequence[bytes]:
+        """Return the document as it was sent, if it is one event."""
+        return [self.text.strip()] if self.text else []
+
+
+def read(request: Request) -> Document:
     """Parse a body of JSON, or of a form.
 
     The content type alone does not decide: tools such as curl send JSON as a form by default. A body that starts like JSON
@@ -22,10 +47,10 @@ def read(request: Request) -> Any:
     Raises:
         Refused: `invalid_json`, or as `Request.body`.
     """
-    return value_of(request.body(), request.headers.get("content-type", ""))
+    return parse(request.body(), request.headers.get("content-type", ""))
 
 
-def value_of(body: bytes, content_type: str) -> Any:
+def parse(body: bytes, content_type: str = "") -> Document:
     """Parse a body of that content type.
 
     Raises:
@@ -33,9 +58,9 @@ def value_of(body: bytes, content_type: str) -> Any:
     """
     is_form = content_type.partition(";")[0].strip().lower() == FORM
     if is_form and body.lstrip()[:1] not in (b"", b"{", b"["):
-        return members(parse_query(body.decode("utf-8", "replace")))
+        return Document(members(parse_query(body.decode("utf-8", "replace"))), b"")
     try:
-        return json_codec.parse(body)
+        return Document(json_codec.parse(body), body)
     except InvalidJsonError as error:
         raise Refused("invalid_json", f"{ANSWERS['invalid_json'].meaning}: {error}") from error
 

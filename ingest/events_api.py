@@ -21,8 +21,8 @@ def answer(request: Request, intake: Intake) -> Response:
     """
     sent_key = request.credentials("bearer") or request.headers.get("x-write-key") or request.parameter("k")
     sender = intake.verify(sent_key) if sent_key else None
-    value = document.read(request)
-    events = events_of(value)
+    body = document.read(request)
+    value, events = body.value, events_of(body.value)
     options = value if isinstance(value, dict) and events is value.get("events") else {}
     sender = sender or intake.verify(options.get("write_key"))
     table = options.get("table")
@@ -33,6 +33,7 @@ def answer(request: Request, intake: Intake) -> Response:
         columns=visitor.columns,
         sent_at=options.get("sent_at"),
         id=_batch_id(request, options),
+        originals=body.items("events") if options or events is value else body.whole,
     )
     outcome = intake.accept(request, sender, batch, visitor)
     return outcome_response(outcome, _ids(outcome, len(events)) if request.parameter("ids") == "1" else {})

@@ -167,6 +167,7 @@ class Intake:
         check_count(len(batch.events))
         if not self.privacy.accepts(visitor):
             raise Refused("unwanted_bot")
+        sent = batch.events
         if batch.rewrite:
             batch = batch._replace(events=[batch.rewrite(event) for event in batch.events])
         now = int(self._clock.now() * 1000)
@@ -185,7 +186,7 @@ class Intake:
             self._report_drift(key.account, check.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
-            kept = rejected_events.events_of(request, batch.events, rejected, check.privacy)
+            kept = rejected_events.events_of(batch, sent, rejected, check.privacy_of_copies)
         size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)
         envelopes = self._envelopes(encoded, kept, key, now, batch)

@@ -5,10 +5,11 @@ URL without a body when the visitor leaves the page.
 """
 
 from base64 import b64decode
-from typing import Any
+from functools import partial
 
 from ingest import document, td_client
 from ingest.batch import Batch
+from ingest.document import Document
 from ingest.intake import Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -31,22 +32,27 @@ def answer_get(request: Request, intake: Intake) -> Response:
 def _accept(request: Request, intake: Intake) -> None:
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
-    value = _value(request)
-    if not isinstance(value, dict):
+    sent = _document(request)
+    if not isinstance(sent.value, dict):
         raise Refused("not_events")
-    event = td_client.fill_placeholders(value, visitor)
-    batch = Batch([event], request.path_parameters["table"], single_table=True)
+    batch = Batch(
+        [sent.value],
+        request.path_parameters["table"],
+        single_table=True,
+        rewrite=partial(td_client.fill_placeholders, visitor=visitor),
+        originals=sent.whole,
+    )
     if refusal := intake.accept(request, sender, batch, visitor).refusal:
         raise refusal
 
 
-def _value(request: Request) -> Any:
-    if request.body() and request.method == "POST":
-        return document.read(request)
+def _document(request: Request) -> Document:
+    if request.method == "POST" and (body := request.body()):
+        return document.parse(body, request.headers.get("content-type", ""))
     try:
         # If the page did not URL-encode the record, its pluses arrive as spaces.
         text = (request.parameter("data") or "").replace(" ", "+").replace("-", "+").replace("_", "/")
         data = b64decode(text + "=" * (-len(text) % 4), validate=True)
     except ValueError:
         raise Refused("invalid_json", "the query parameter `data` is not base64") from None
-    return document.value_of(data, "")
+    return document.parse(data)

@@ -10,6 +10,8 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response
 
+_OWN_MEMBERS = ("keen", "#SSUT", "#UUID")
+
 
 def answer(request: Request, intake: Intake) -> Response:
     """Accept the events and answer with a receipt for each, by database and table as sent.
@@ -17,7 +19,8 @@ def answer(request: Request, intake: Intake) -> Response:
     Raises:
         Refused: nothing was accepted. If only later tables fail, their receipts say so.
     """
-    value = document.read(request)
+    body = document.read(request)
+    value = body.value
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
         raise Refused("not_events")
     check_count(sum(map(len, value.values())))
@@ -36,7 +39,9 @@ def answer(request: Request, intake: Intake) -> Response:
             answers[name] = []
             continue
         events = value[name]
-        batch = Batch(events, table, single_table=True, sent=events, rewrite=rewrite)
+        batch = Batch(
+            events, table, single_table=True, sent=events, rewrite=rewrite, originals=body.items(name)
+        )
         try:
             outcome = intake.accept(request, senders[database], batch, visitor)
         except Refused:
@@ -60,9 +65,9 @@ def _normalize(event: Any) -> Any:
 
     `#SSUT` asks for the server's time instead of the SDK's.
     """
-    if not isinstance(event, dict):
+    if not isinstance(event, dict) or event.keys().isdisjoint(_OWN_MEMBERS):
         return event
-    plain = {name: value for name, value in event.items() if name not in ("keen", "#SSUT", "#UUID")}
+    plain = {name: value for name, value in event.items() if name not in _OWN_MEMBERS}
     if "#UUID" in event:
         plain.setdefault("uuid", event["#UUID"])
     match event:

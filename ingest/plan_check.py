@@ -50,3 +50,12 @@ class PlanCheck:
         """Return the screen that removes personal data from a table's rows, without a check."""
         planned = self._plan.tables.get(table) if self._plan is not None else None
         return self._privacy(planned.personal if planned is not None else {})
+
+    def privacy_of_copies(self, table: str) -> Screen | None:
+        """Return the screen for copies of rejected events. If the plan does not have the table, any table may be meant."""
+        if self._plan is None or table in self._plan.tables:
+            return self.privacy(table)
+        personal: dict[str, Personal] = {}
+        for planned in self._plan.tables.values():
+            personal |= {name: how for name, how in planned.personal.items() if personal.get(name) != "drop"}
+        return self._privacy(personal)

@@ -5,6 +5,7 @@ from urllib.parse import quote, urlsplit
 
 from ingest import document, pixel, td_client
 from ingest.batch import Batch
+from ingest.document import Document
 from ingest.events_api import outcome_response
 from ingest.intake import MAX_EVENTS, Intake
 from ingest.refusal import Refused
@@ -51,7 +52,8 @@ def _accept(request: Request, intake: Intake) -> Response:
     """
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
-    value = _value(request)
+    body = _document(request)
+    value = body.value
     sent = value if isinstance(value, list) else [value]
     is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent[:MAX_EVENTS])
     batch = Batch(
@@ -60,6 +62,7 @@ def _accept(request: Request, intake: Intake) -> Response:
         single_table=True,
         earliest=int(intake.now()) - OLDEST_SECONDS if is_timed else EARLIEST_TIME,
         rewrite=lambda event: td_client.fill_placeholders(_with_time(event), visitor),
+        originals=body.items() if isinstance(value, list) else body.whole,
     )
     outcome = intake.accept(request, sender, batch, visitor)
     if isinstance(value, list) and outcome.accepted:
@@ -69,11 +72,11 @@ def _accept(request: Request, intake: Intake) -> Response:
     return json_response(200, {})
 
 
-def _value(request: Request) -> Any:
+def _document(request: Request) -> Document:
     body = request.body() if request.method == "POST" else b""
     if body.strip() in (b"", document.PING):
-        return document.members(request.query, _NOT_MEMBERS)
-    return document.read(request)
+        return Document(document.members(request.query, _NOT_MEMBERS), b"")
+    return document.parse(body, request.headers.get("content-type", ""))
 
 
 def _with_time(event: Any) -> Any:

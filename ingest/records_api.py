@@ -1,11 +1,12 @@
 """The records API: Treasure Data's browser SDK 4, its mobile SDKs 1 and other clients of its records endpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
 from ingest import document, td_client
 from ingest.batch import Batch
+from ingest.document import Document
 from ingest.intake import EventOutcome, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
@@ -31,7 +32,7 @@ def answer(request: Request, intake: Intake) -> Response:
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
-    sent = _records(document.read(request), kind)
+    sent, originals = _records(document.read(request), kind)
     columns = {"td_ip": visitor.ip} if kind in _SERVER_ADDRESS and visitor.ip else {}
     batch = Batch(
         sent,
@@ -40,6 +41,7 @@ def answer(request: Request, intake: Intake) -> Response:
         columns=columns,
         rewrite=partial(td_client.fill_placeholders, visitor=visitor),
         sent=sent if request.headers.get("user-agent", "").startswith(_NAMES_EVENTS) else (),
+        originals=originals,
     )
     outcome = intake.accept(request, sender, batch, visitor)
     return json_response(200, {"receipts": receipts(len(sent), outcome)})
@@ -54,11 +56,15 @@ def receipts(count: int, outcome: EventOutcome) -> list[dict[str, Any]]:
     return answers
 
 
-def _records(value: Any, kind: str) -> list[Any]:
+def _records(body: Document, kind: str) -> tuple[list[Any], Callable[[], Sequence[bytes]]]:
+    """Return a body's records, and what returns each as it was sent."""
+    value = body.value
     if kind != SINGLE:
-        match value:
-            case {"events": list(events)} | {"records": list(events)} | list(events):
-                return events
+        if isinstance(value, list):
+            return value, body.items()
+        for name in ("events", "records") if isinstance(value, dict) else ():
+            if isinstance(value.get(name), list):
+                return value[name], body.items(name)
     if isinstance(value, dict):
-        return [value]
+        return [value], body.whole
     raise Refused("not_events")

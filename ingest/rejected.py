@@ -8,10 +8,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ingest.batch import Batch
 from ingest.privacy import Screen
-from ingest.refusal import EventCode, Refused
-from ingest.request import Request
-from shared import json_codec, rows
+from ingest.refusal import EventCode
+from shared import rows
 from shared.envelope import MAX_MESSAGE, ROOM, Envelope, RejectedEvent
 
 MAX_BYTES = 128 * 1024
@@ -38,28 +38,31 @@ class Rejection:
 
 
 def events_of(
-    request: Request,
-    events: Sequence[Any],
+    batch: Batch,
+    sent: Sequence[Any],
     rejections: Iterable[Rejection],
     screen_of: Callable[[str], Screen | None],
 ) -> tuple[RejectedEvent, ...]:
-    """Return rejected events for an envelope.
+    """Return rejected events for an envelope. An original holds nothing but its event, whatever else the request has.
 
     Args:
-        request: the request that sent them.
-        events: all its events, parsed.
+        batch: the request's events.
+        sent: the same events before the dialect rewrote any. An original is a rewritten event as JSON, so that its repair gives the
+            row that it would have been.
         rejections: of those that were rejected.
         screen_of: returns the screen that removes personal data from a table's rows. If there is one, an original is the screened
             event as JSON.
     """
-    sent = _sent(request, len(events))
+    originals = _originals(batch)
     room = MAX_BYTES
     found = []
     for rejection in rejections:
-        event = events[rejection.index]
+        event = batch.events[rejection.index]
+        if batch.single_table:
+            event = _with_column(event)
         screen = screen_of(rejection.table)
-        if sent is not None and screen is None:
-            original = sent[rejection.index]
+        if originals and screen is None and event is sent[rejection.index]:
+            original = originals[rejection.index]
         elif screen is None or isinstance(event, dict):
             original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")
         else:
@@ -86,16 +89,24 @@ def joined(item: Envelope, rejected: Sequence[RejectedEvent]) -> Envelope | None
     return item._replace(rejected=tuple(rejected))
 
 
-def _sent(request: Request, count: int) -> list[bytes] | None:
-    """Return the events byte for byte as a JSON body has them; None if the body does not have exactly `count`."""
+def _originals(batch: Batch) -> Sequence[bytes]:
+    """Return the events byte for byte as they were sent; none if they cannot be told apart."""
     try:
-        text = request.body().strip()
-        found = json_codec.items(text, "events") if text[:1] in (b"{", b"[") else []
-    except (Refused, ValueError, IndexError, RecursionError):
-        return None
-    if len(found) == count:
-        return found
-    return [text] if count == 1 and text[:1] == b"{" else None
+        found = batch.originals()
+    except (ValueError, IndexError, RecursionError):
+        return ()
+    return found if len(found) == len(batch.events) else ()
+
+
+def _with_column(event: Any) -> Any:
+    """Return an event whose member `table` is a column under a name that a repair does not take for the event's table.
+
+    `TABLE` becomes the same column.
+    """
+    if not isinstance(event, dict) or "table" not in event:
+        return event
+    column = "Table" if "TABLE" in event else "TABLE"
+    return {column if name == "table" else name: value for name, value in event.items()}
 
 
 def _screened(event: dict[str, Any], screen: Screen) -> dict[str, Any]:

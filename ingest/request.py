@@ -26,8 +26,8 @@ FIRST_PARTY = "/c"
 
 _FIRST_PARTY_PATHS = f"{FIRST_PARTY}/"
 _GZIP_MAGIC = b"\x1f\x8b"
-_GZIP_IN_BASE64 = "H4"  # the third character depends on what follows the magic bytes
-_JSON_OR_GZIP_IN_BASE64 = ("e", "W", _GZIP_IN_BASE64)
+_GZIP_IN_BASE64 = ("H4", "SD")  # once and twice; the third character depends on what follows the magic bytes
+_JSON_OR_GZIP_IN_BASE64 = (b"e", b"W", b"H4")
 _GZIP_WINDOW = 31  # tells zlib to accept only gzip
 _ZLIB_WINDOW = 15  # the zlib format, which HTTP calls deflate (RFC 9110)
 _MAX_COOKIES = 50
@@ -139,20 +139,24 @@ class Request(NamedTuple):
             raise Refused("unreadable_body") from None
         if len(data) > MAX_RAW_BYTES:
             raise Refused("body_too_large")
-        return data
+        return _decoded(data) if data.startswith(_JSON_OR_GZIP_IN_BASE64) else data
 
 
 def _plain_bytes(text: str) -> bytes:
-    """Return the bytes of a body that the gateway did not encode; decode it if the sender did: JSON or gzip as base64."""
-    if text.startswith(_JSON_OR_GZIP_IN_BASE64):
-        with suppress(ValueError):
-            data = b64decode("".join(text.split()), validate=True)
-            if data.startswith((b"{", b"[", _GZIP_MAGIC)):
-                return data
+    """Return the bytes of a body that the gateway did not encode."""
     try:
         return text.encode()
     except UnicodeEncodeError:
         return without_surrogates(text).encode()
+
+
+def _decoded(data: bytes) -> bytes:
+    """Return what a body holds if its sender encoded JSON or gzip as base64; else the body."""
+    with suppress(ValueError):
+        found = b64decode(b"".join(data.split()), validate=True)
+        if found.startswith((b"{", b"[", _GZIP_MAGIC)):
+            return found
+    return data
 
 
 def _is_zlib(data: bytes) -> bool:

@@ -33,7 +33,7 @@ from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import Resources
-from ops.answers import ANSWERS, answer_line
+from ops.logs.answers import ANSWERS, answer_line
 from shared.clock import SystemClock
 
 _log = logging.getLogger("local.function_host")

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from local.bad import FILE
-from ops.console_server import Data, Doing, RefusedError
-from ops.tail import Kind, Seen, events_of, text_of
+from ops.console.server import Data, Doing, RefusedError
+from ops.events.event_tail import Kind, SeenEvent, events_of, text_of
 from shared.clock import Clock
 from shared.errors import UnavailableError
 from worker.record import START, Number, from_stream
@@ -139,7 +139,7 @@ class Received:
             self._clock.sleep(_AGAIN_SECONDS)
 
 
-def _good(seen: Seen) -> dict[str, Any]:
+def _good(seen: SeenEvent) -> dict[str, Any]:
     return {
         "account": seen.account,
         "table": seen.table,

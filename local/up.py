@@ -26,12 +26,12 @@ from local.received import Received
 from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
-from ops.console import page_data
-from ops.console_actions import Actions
-from ops.console_server import ConsolePage, Server
-from ops.console_view import ConsoleView
+from ops.console.actions import Actions
+from ops.console.live_feed import LiveFeed, stack_tail
+from ops.console.page_data import page_data
+from ops.console.server import ConsolePage, Server
+from ops.console.view import ConsoleView
 from ops.failure import Failure
-from ops.live_feed import LiveFeed, stack_tail
 from ops.stack import described, running
 from shared.clock import SystemClock
 from shared.errors import SluiceError

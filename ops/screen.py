@@ -157,3 +157,10 @@ def short(number: float) -> str:
 yes_option: Callable[..., Any] = click.option(
     "--yes", "-y", is_flag=True, help="Do not ask for confirmation."
 )
+
+
+def printable(text: str) -> str:
+    """Return a text with its unprintable characters escaped."""
+    if text.isprintable():
+        return text
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)

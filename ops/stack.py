@@ -15,7 +15,7 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
-from ops.history import StreamHistory
+from ops.stream.history import StreamHistory
 from shared.aws_clients import method_makes_client
 from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry

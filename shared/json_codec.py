@@ -127,12 +127,12 @@ def _refuse_constant(name: str) -> None:
 
 
 def _plain(value: Any, depth: int) -> Any:
-    if depth < 0:
-        raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, str):
         return without_surrogates(value)
     if isinstance(value, float) and not math.isfinite(value):
         return None
+    if isinstance(value, (list, dict)) and not depth:
+        raise TooDeepError(f"nested deeper than {MAX_DEPTH} levels")
     if isinstance(value, list):
         return [_plain(item, depth - 1) for item in value]
     if isinstance(value, dict):

@@ -190,7 +190,7 @@ def event_time(
 ) -> tuple[int, dict[str, Any]]:
     """Return the event's time in UNIX seconds, and extra columns if the timestamp needed interpretation.
 
-    Seconds, milliseconds, microseconds and nanoseconds since 1970 are distinguished by size. ISO 8601 text without an offset
+    Seconds, milliseconds, microseconds and nanoseconds since 1970 are distinguished by size. RFC 3339 text without an offset
     is UTC. `drift` seconds are added to a parsed time. A time that cannot be parsed, or that is then before `earliest` or more
     than three days after `received_at` (both UNIX seconds), is replaced with the arrival time. Unless the timestamp was whole
     seconds within range, the columns are `time_raw`, the timestamp as sent, and `time_rule`: `fraction`, `milliseconds`,
@@ -313,7 +313,7 @@ def _scale(count: float) -> tuple[int, str]:
 
 def _read_date(text: str) -> tuple[int | None, str]:
     try:
-        date = datetime.fromisoformat(text)
+        date = datetime.fromisoformat(text.upper())  # `t` and `z` too, as RFC 3339 allows
         if date.tzinfo is None:
             date = date.replace(tzinfo=UTC)
         return math.floor(date.timestamp()), "text"

@@ -89,6 +89,14 @@ def test_codes_are_listed_under_their_status() -> None:
     assert set(ANSWERS) - {"method_not_allowed"} == named
 
 
+def test_every_refusal_is_described_with_its_code() -> None:
+    """Except for HEAD on a health check, which has no body, a response that names a code has the header with it."""
+    for method, path, operation in OPERATIONS:
+        for status, response in operation["responses"].items():
+            if path != "/health/ready" and int(status) >= 400:
+                assert "x-sluice-error" in resolved(response).get("headers", {}), (method, path, status)
+
+
 def test_the_document_has_the_limits() -> None:
     """The limits equal the values in the code."""
     schemas = COMPONENTS["schemas"]

@@ -13,7 +13,7 @@ from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request, Response
 from local.bad import FILE, bad_of
 from local.received import MOST_EVENTS, Received
-from ops.console_server import ConsolePage
+from ops.console.server import ConsolePage
 from tests.support.ingest import KEY, START, STREAM, Site
 from worker.shards import Shards
 

@@ -20,11 +20,11 @@ from urllib.request import Request, urlopen
 
 import pytest
 
-from ops.accounting import Balance, Rows, Unread
-from ops.answers import ANSWERS
-from ops.look import StackState
-from ops.status import document
-from ops.verdict import verdicts
+from ops.books.accounting import Balance, Rows, Unread
+from ops.logs.answers import ANSWERS
+from ops.state.stack_state import StackState
+from ops.state.state_document import document
+from ops.state.verdict import verdicts
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT

@@ -180,7 +180,7 @@ def test_the_development_environment_has_every_requirement(extra: str) -> None:
 
 def test_data_files_are_installed(plain: Installation) -> None:
     """The pages of the console and of the local stack and the built SDK are installed; the SDK's sources are not."""
-    assert (plain.site / "ops/page/index.html").exists()
+    assert (plain.site / "ops/console/page/index.html").exists()
     assert (plain.site / "local/page/sections.html").exists()
     assert (plain.site / "local/site/shop.html").exists()
     assert (plain.site / "sdk/dist/snippet.html").exists()

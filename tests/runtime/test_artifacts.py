@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.build import sizes
+from release.build import sizes
 from tests.support.sam import FUNCTIONS, properties
 
 pytestmark = pytest.mark.xdist_group("runtime")

@@ -151,14 +151,14 @@ def plain(value: object) -> object:
     return value
 
 
-@pytest.mark.parametrize("inside", [1, 10**30, "\ud800"])
+@pytest.mark.parametrize("inside", [[1], [10**30], ["\ud800"], [], {}])
 def test_writes_up_to_254_levels(inside: object) -> None:
-    """The limit does not depend on which serializer the content needs."""
+    """The limit does not depend on which serializer the content needs, and an empty array is a level too."""
     value = inside
-    for _ in range(json_codec.MAX_DEPTH):
+    for _ in range(json_codec.MAX_DEPTH - 1):
         value = [value]
 
-    assert json_codec.dump(value).startswith("[" * json_codec.MAX_DEPTH)
+    assert json_codec.dump(value).startswith("[" * (json_codec.MAX_DEPTH - 1))
     with pytest.raises(TooDeepError):
         json_codec.dump([value])
 

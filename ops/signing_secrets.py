@@ -1,0 +1,70 @@
+"""The secrets that sign write keys, and the key for hashed columns."""
+
+import json
+
+from botocore.exceptions import ClientError
+
+from ops.failure import Failure
+from ops.stack import Stack
+from shared import write_key
+
+TAKES_EFFECT = "This takes effect within five minutes."
+
+
+def signing_secrets(stack: Stack) -> dict[str, str]:
+    """Return the valid signing secrets, by id, newest last.
+
+    Raises:
+        Failure: the stack's secret has none.
+    """
+    return signing_of(secret_members(stack))
+
+
+def secret_members(stack: Stack) -> dict[str, str]:
+    """Return the content of the stack's secret: the signing secrets and, if any, the key for hashed columns."""
+    client = stack.client("secretsmanager")
+    text = client.get_secret_value(SecretId=stack.outputs["WriteKeySecret"])["SecretString"]
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def signing_of(members: dict[str, str]) -> dict[str, str]:
+    """Return the signing secrets among the members of the stack's secret, by id, newest last.
+
+    Raises:
+        Failure: there are none.
+    """
+    signing = {secret_id: text for secret_id, text in members.items() if secret_id != write_key.HASH_KEY}
+    if not signing:
+        raise Failure(
+            'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it.'
+        )
+    return signing
+
+
+def next_secret_id(signing: dict[str, str]) -> str:
+    """Return the id of the next secret."""
+    number = len(signing) + 1
+    while f"k{number}" in signing:
+        number += 1
+    return f"k{number}"
+
+
+def store_members(stack: Stack, members: dict[str, str]) -> None:
+    """Replace the content of the stack's secret.
+
+    Raises:
+        Failure: the secret is scheduled for deletion.
+    """
+    client = stack.client("secretsmanager")
+    try:
+        client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(members))
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "InvalidRequestException":
+            raise Failure(
+                "the secret is scheduled for deletion: restore it with `aws secretsmanager restore-secret`"
+            ) from error
+        raise

@@ -1,0 +1,158 @@
+"""A rejected event's copy is that event alone, in every dialect, and its repair gives the row that it would have been."""
+
+import json
+import zlib
+from base64 import b64encode
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.policy import PolicyEntry
+from shared.tracking_plan import TrackingPlan
+from tests.support import json_values
+from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from worker.repair import row_of
+
+HEADERS = {"x-td-write-key": KEY}
+SINGLE = {**HEADERS, "content-type": "application/vnd.treasuredata.v1.single+json"}
+FORM = {**HEADERS, "content-type": "application/x-www-form-urlencoded"}
+SECRET = b'{"email":"a@b.example"}'
+OWN = b'{"n": 1.50,  "events":[{"email": 1}]}'
+DATA = quote(b64encode(OWN).decode())
+RECEIVED = int(START * 1000)
+
+
+def originals(*request: Any, **site: Any) -> list[bytes]:
+    """Send a request; return the copies on the stream."""
+    made = Site(**site)
+    made.send(http_event(*request))
+    return [event.original for item in made.envelopes() for event in item.rejected]
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        ("POST", "/v1/events", "t=Bad", {"x-write-key": KEY}, b'{"x":%b,"events":[%b]}' % (SECRET, OWN)),
+        ("POST", "/shop/Bad", "", HEADERS, b'{"x":%b,"records":[%b]}' % (SECRET, OWN)),
+        ("POST", "/shop/Bad", "", HEADERS, b'{"x":%b,"events": [%b ]}' % (SECRET, OWN)),
+        ("POST", "/shop/Bad", "", HEADERS, b"[%b]" % OWN),
+        ("POST", "/shop/Bad", "", SINGLE, b" %b " % OWN),
+        ("POST", "/js/v3/event/shop/Bad", "", HEADERS, OWN),
+        ("POST", "/js/v3/event/shop/Bad", f"data={DATA}", HEADERS, b""),
+        ("GET", "/js/v3/event/shop/Bad", f"data={DATA}", HEADERS, SECRET),
+        ("POST", "/postback/v3/event/shop/Bad", "", HEADERS, OWN),
+        ("POST", "/postback/v3/event/shop/Bad", "", HEADERS, b"[%b]" % OWN),
+        ("POST", "/ios/v3/event", "", HEADERS, b'{"shop.orders":[%b],"shop.Bad":[%b]}' % (SECRET, OWN)),
+        ("POST", "/ios/v3/event", "", HEADERS, zlib.compress(b'{"shop.Bad":[%b],"shop.x":[]}' % OWN)),
+    ],
+    ids=lambda request_: f"{request_[0]} {request_[1]} {request_[4][:20]!r}",
+)
+def test_a_copy_is_the_event_as_sent_and_nothing_around_it(request_: Any) -> None:
+    """It has neither the wrapping nor another event or table, and a record's own `events` is part of it."""
+    method, path, query, headers, body = request_
+    headers = headers | {"content-encoding": "deflate"} if body[:1] == b"\x78" else headers
+
+    assert [OWN] == originals(method, path, query, headers, body)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "query", "body"),
+    [
+        ("GET", "/pixel.gif", f"k={KEY}&t=Bad&a=1", None),
+        ("POST", "/pixel.gif", f"k={KEY}&t=Bad&a=1", SECRET),
+        ("GET", "/postback/v3/event/shop/Bad", f"td_write_key={KEY}&a=1", SECRET),
+        ("POST", "/postback/v3/event/shop/Bad", f"td_write_key={KEY}&a=1", b"PING"),
+        ("POST", "/postback/v3/event/shop/Bad", f"td_write_key={KEY}", b"a=1"),
+        ("POST", "/js/v3/event/shop/Bad", f"td_write_key={KEY}", b"a=1"),
+        ("POST", "/shop/Bad", f"td_write_key={KEY}", b"a=1"),
+    ],
+)
+def test_a_copy_of_parameters_is_json(method: str, path: str, query: str, body: bytes | None) -> None:
+    """It has the event's own parameters, not the key, and nothing of a body that is not read."""
+    assert [b'{"a":"1"}'] == originals(method, path, query, FORM, body)
+
+
+def test_a_copy_never_is_the_whole_body() -> None:
+    """If an event's text cannot be found in the body, its copy is made from its value."""
+    body = b'{"shop.%b": [{"a":  1}], "shop.orders": [%b]}' % ("表".encode(), SECRET)
+
+    assert [b'{"a":1}'] == originals("POST", "/ios/v3/event", "", HEADERS, body)
+
+
+def test_an_event_of_no_planned_table_has_no_planned_personal_data() -> None:
+    """Any table may be meant, so what one of them drops or hashes is not in the copy."""
+    plan = {
+        "orders": {"columns": {"email": {"personal": "hash"}}},
+        "carts": {"columns": {"email": {"personal": "drop"}}},
+    }
+    site = Site()
+    site.secret.text = json.dumps(SECRETS | {".hash": "hash secret"})
+    site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": "quarantine", "tables": plan})))
+
+    site.post([{"email": "a@b.example", "a": 1}, {"table": "order", "email": "a@b.example"}])
+
+    assert [b'{"a":1}', b'{"table":"order"}'] == [
+        event.original for item in site.envelopes() for event in item.rejected
+    ]
+
+
+# Whatever the events are.
+
+EVENTS = st.lists(
+    st.dictionaries(
+        st.text(max_size=4)
+        | st.sampled_from(
+            ["table", "TABLE", "events", "records", "td_ip", "td_os", "uuid", "#UUID", "a", "A"]
+        ),
+        json_values.finite | st.sampled_from(["td_ip", "td_os", "views"]),
+        max_size=6,
+    ),
+    min_size=1,
+    max_size=4,
+)
+
+
+def request_of(route: str, table: str, events: list[Any]) -> dict[str, Any]:
+    """Return a request of a Treasure Data client with events for a table."""
+    headers, query, method = HEADERS, "", "POST"
+    bodies = {"records": {"x": 1, "records": events}, "events": {"events": events}}
+    bodies["mobile"] = {"shop.others": [{"a": 1}], f"shop.{table}": events}
+    body: Any = bodies.get(route, events)
+    path = "/android/v3/event" if route == "mobile" else f"/shop/{table}"
+    if route in ("single", "js", "data"):
+        body = events[0]
+        headers = SINGLE
+    if route in ("js", "data", "postback"):
+        path = f"/{'js' if route == 'data' else route}/v3/event/shop/{table}"
+    data = json.dumps(body).encode()
+    if route == "data":
+        method, query, data = "GET", urlencode({"data": b64encode(data)}), b""
+    return http_event(method, path, query, headers, data)
+
+
+@pytest.mark.parametrize(
+    "route", ["records", "events", "array", "single", "js", "data", "postback", "mobile"]
+)
+@settings(max_examples=60, deadline=None)
+@given(EVENTS)
+def test_a_repair_of_a_copy_is_the_row_that_the_event_would_have_been(route: str, events: list[Any]) -> None:
+    """A copy needs no change but a legal table: its columns are those of the accepted event."""
+    good, bad = Site(), Site()
+    good.send(request_of(route, "views", events))
+    bad.send(request_of(route, "Bad", events))
+
+    expected = [row for table, row in good.rows() if table == "views"]
+    copies = [event.original for item in bad.envelopes() for event in item.rejected]
+    repaired = [row_of(copy.decode(), RECEIVED, "views", str) for copy in copies]
+
+    assert ["views"] * len(expected) == [table for table, _ in repaired]
+    assert [without_id(row) for row in expected] == [without_id(msgpack.unpackb(row)) for _, row in repaired]
+
+
+def without_id(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row without an id that the ingest made."""
+    return {name: value for name, value in row.items() if name != "event_id"}
