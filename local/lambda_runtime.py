@@ -23,11 +23,8 @@ ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platfo
 _EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{ARCHITECTURE}"
 _START_SECONDS = 30
 
-# The libraries that Lambda provides: its runtime client, boto3, and their dependencies.
-_LIBRARIES = (
-    *("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py"),
-    *("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3"),
-)
+# What Lambda provides: its runtime client. Of its boto3, which AWS updates at any time, no function may use anything.
+_LIBRARIES = ("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py")
 
 
 class LambdaRuntime:
