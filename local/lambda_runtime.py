@@ -120,10 +120,10 @@ class LambdaRuntime:
             connection.close()
 
 
-def link_runtime(folder: Path) -> Path:
-    """Fill a folder with links to the libraries that Lambda provides, and return it."""
+def link_runtime(folder: Path, *more: str) -> Path:
+    """Fill a folder with links to the libraries that Lambda provides, and to more, given as globs; return it."""
     site = Path(samcli.__file__).parents[1]
-    for pattern in _LIBRARIES:
+    for pattern in (*_LIBRARIES, *more):
         (source,) = site.glob(pattern)
         (folder / source.name).symlink_to(source)
     return folder
