@@ -515,6 +515,8 @@ PREFLIGHT: Needs = {
         "sns:GetTopicAttributes",
         "sns:ListSubscriptionsByTopic",
     ),
+    "arn:aws:cloudformation:*:*:stack/STACK/*": ("cloudformation:DescribeStackResource",),
+    "arn:aws:kinesis:*:*:stream/STACK-*": ("kinesis:DescribeStreamSummary",),
     "<TdApiKeySecretArn>": ("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"),
     "<RedisUrlSecretArn>": ("secretsmanager:DescribeSecret",),
 }
