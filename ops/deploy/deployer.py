@@ -522,6 +522,22 @@ PREFLIGHT: Needs = {
 }
 """What `sluice preflight` needs. It changes nothing."""
 
+REMOVAL: Needs = {
+    "arn:aws:cloudformation:*:*:stack/STACK/*": (
+        "cloudformation:DeleteStack",
+        "cloudformation:DescribeStacks",
+        "cloudformation:ListStackResources",
+    ),
+    "arn:aws:lambda:*:*:function:STACK-*": (
+        "lambda:DeleteFunctionConcurrency",
+        "lambda:GetFunctionConcurrency",
+        "lambda:PutFunctionConcurrency",
+    ),
+    "arn:aws:s3:::STACK-*": ("s3:DeleteBucket", "s3:ListBucketVersions"),
+    "arn:aws:s3:::STACK-*/*": ("s3:DeleteObject", "s3:DeleteObjectVersion"),
+}
+"""What `sluice remove` needs, besides the permissions to delete the stack's resources and to look for them."""
+
 _BOUNDED = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
 _CONDITIONS: Mapping[str, Mapping[str, Any]] = {
     "iam:CreateRole": _BOUNDED,
@@ -543,7 +559,7 @@ _PART_OF = {service: part for part, services in _SERVICES.items() for service in
 PARTS: Mapping[str, tuple[str, ...]] = {
     part: tuple(name for name in TYPES if _PART_OF.get(name.split("::")[1], "deploy") == part)
     for part in ("deploy", *_SERVICES)
-}
+} | {"removal": ()}
 """Resource types by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
 
 
@@ -558,14 +574,16 @@ def needs(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
 
 def policy(part: str) -> dict[str, Any]:
     """Return the IAM policy of one of PARTS; STACK stands for the stack's name, and `<…>` for the value of a parameter."""
-    found = needs(PARTS[part])
-    if part == "deploy":
+    if part == "removal":
+        found = dict(REMOVAL)
+    elif part == "deploy":
+        found = needs(PARTS[part])
         for place, actions in PREFLIGHT.items():
             found[place] = tuple(sorted({*found.get(place, ()), *actions}))
     else:
         found = {
             place: rest
-            for place, actions in found.items()
+            for place, actions in needs(PARTS[part]).items()
             if (rest := tuple(one for one in actions if one not in ALWAYS.get(place, ())))
         }
     statements: dict[str, dict[str, Any]] = {}
