@@ -82,6 +82,7 @@ class Judge:
         step = {
             "object put": self._put,
             "object deleted": self._delete,
+            "object lost": self._lose,
             "claimed": self._claim,
             "appended": self._append,
             "written": self._write,
@@ -109,6 +110,11 @@ class Judge:
         is_early = event.at < item.planned_at + self.times.index
         return [("delete by ledger", waits), ("index outlives rows", is_early and not waits)]
 
+    def _lose(self, event: Event) -> list[Verdict]:
+        del self._objects[event.name]
+        self._purged.add(self._named[event.name][0])
+        return []
+
     def _claim(self, event: Event) -> Iterator[Verdict]:
         for request, owner in event.claims:
             before = self._claims.get(request, owner)
@@ -129,11 +135,10 @@ class Judge:
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
         yield "forced by span", bool(chain.tag and place.after)
-        yield (
-            "append at the end",
-            place.after != before.last or bool(chain.shard and item.first <= place.after),
-        )
-        yield "latest arrival", item.latest != max([before.latest, *(one.arrival for one in put.records)])
+        follows = place.after == before.last and (not chain.shard or item.first > place.after)
+        yield "append at the end", not follows and place not in self.items
+        latest = max([before.latest, *(one.arrival for one in put.records)])
+        yield "latest arrival", item.latest < latest or (bool(put.records) and item.latest != latest)
         yield "look at the clock", item.planned_at > event.at + self.times.clock
         yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
@@ -163,7 +168,8 @@ class Judge:
             return
         yield rule, bool(rule) and owner != me
         yield rule, rule == "claim late ones" and not record.claims
-        yield "claim with append", rule == "claim in gaps" and record.request not in dict(event.claims)
+        is_apart = owner == me and record.request not in dict(event.claims)
+        yield "claim with append", rule == "claim in gaps" and is_apart
         for chunk in (chunks[name] for name, _ in record.rows if name in chunks and chain.shard):
             yield "look up", record.again and not chunk.request
             yield "one chunk an envelope", chunk.request not in {"", record.request}

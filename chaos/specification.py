@@ -145,6 +145,7 @@ NOWHERE = Place(Chain(""))
 EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and `by`
     "object put": "name, digest (of the index), records, chunks (name and rows)",
     "object deleted": "name",
+    "object lost": "name: it is gone, and no part of Sluice has deleted it",
     "claimed": "claims (request and owner): inserted on their own, before the append",
     "appended": "item, claims (inserted or taken over with it); in the same transaction for an edited chunk: place, version, changes",
     "written": "place, version (required), changes (key and entry), done; name and digest if the object was written anew",
@@ -207,7 +208,7 @@ RULES = {
     "doubt keeps database": "A doubt keeps its start, its database and its generation.",
     "drop without doubt": "Only what has no doubt is dropped, edited or sent elsewhere.",
     "replace at once": "The transaction that appends the new rows gives up the old chunk.",
-    "gone is not absent": "An object or index that is gone proves nothing: the chunk is dead, and `may_be_there` if in doubt or again.",
+    "gone is not absent": "An object or index that is proved deleted shows nothing: what was in doubt, or again, stays in doubt.",
     "rewrite keeps what waits": "An object that is written anew has every chunk that is not final, and all of the index.",
     "whole listing": "The listing covers every hash key and was made after T + MARGIN.",
     "all shards": "Every shard has passed T, a listed shard's parents too.",
@@ -325,7 +326,7 @@ CONDITIONS: dict[str, Callable[[Change], bool]] = {
     "halve": lambda it: it.rows > 1,
     "ask": lambda it: ABSENT in it.told and it.new.generation > it.old.generation,
     "look after passing": lambda it: it.decision == it.new.state,
-    "gone is not absent": lambda it: it.gone and it.new.may_be_there == (it.old.state == "again" or it.old.since is not None),
+    "gone is not absent": lambda it: it.gone,
     "replace at once": lambda it: it.with_span,
 }
 TRANSITIONS = (  # name, forms before, forms after, what happens, rules
@@ -333,35 +334,40 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("open", ("waiting",), ("doubt",), "A sender is about to send it", ("settle by version",)),
     ("deliver", ("waiting", "doubt"), ("delivered",), "Treasure Data has it", ("only proof delivers",)),
     ("clear", ("doubt",), ("waiting",), "It was not sent, or rejected for now", ("untried by version",)),
-    ("refuse", ("waiting", "doubt"), ("dead",), "Treasure Data, or without doubt its account, refuses it", ("own clearing",)),
+    ("refuse", ("waiting", "doubt"), ("dead",), "Treasure Data refuses it; or without doubt: its account does, or its object is gone", ("own clearing",)),
     ("split", ("doubt",), ("split",), "Treasure Data refuses its rows, or anybody its size", ("halve", "own clearing")),
     ("renew", ("doubt",), ("doubt", "waiting"), "Treasure Data does not have it: a new id, the account's current database", ("ask",)),
     ("take", ("again",), ("waiting",), "No first copy counts", ("look after passing",)),
     ("recognise", ("again",), ("copy",), "The first copy counts", ("look after passing",)),
     ("find", ("dead, doubt",), ("copy",), "Treasure Data has it, from the first copy", ("only proof delivers",)),
-    ("lose", ("waiting", "doubt", "again"), ("dead", "dead, doubt"), "Its object, or an index that it needs, is proved deleted", ("gone is not absent",)),
+    ("lose", ("doubt", "again"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
     ("drop", ("waiting", "dead"), ("dropped",), "An operator gives it up", ("drop without doubt",)),
     ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it", ("drop without doubt", "replace at once")),
-    ("revive", ("dead",), ("waiting",), "An operator sends it again, under a new id", ("drop without doubt",)),
-    ("revive by name", ("dead, doubt",), ("waiting",), "The same, after asking", ("ask",)),
+    ("revive", ("dead",), ("waiting", "doubt"), "An operator sends it again, under a new id", ("drop without doubt",)),
+    ("revive by name", ("dead, doubt",), ("waiting", "doubt"), "The same, after asking", ("ask",)),
 )
 # fmt: on
 
 
+def transition_of(old: Entry, new: Entry) -> str:
+    """Return the name of the transition between two entries, "" if there is none. Only a waiting or dead chunk has an id."""
+    rises = old.state in {"waiting", "dead"} and new.state == "waiting" and old.generation != new.generation
+    fits = (name for name, before, after, *_ in TRANSITIONS if form(old) in before and form(new) in after)
+    return next((name for name in fits if rises == name.startswith(("renew", "revive"))), "")
+
+
 def broken_by(it: Change) -> str:
     """Return the rule that a chunk's change breaks, "" if none."""
-    old, new = form(it.old), form(it.new)
-    rises = (
-        it.old.state in {"waiting", "dead"}
-        and it.new.state == "waiting"
-        and it.old.generation != it.new.generation
-    )
-    if old == new and not rises:
-        return "doubt keeps database" if old == "doubt" and it.old != it.new else ""
-    for name, before, after, _, rules in TRANSITIONS:
-        if old in before and new in after and rises == (name.split()[0] in {"renew", "revive"}):
-            return next((rule for rule in rules if rule in CONDITIONS and not CONDITIONS[rule](it)), "")
-    return "drop without doubt" if "doubt" in old and new in {"dropped", "replaced"} else "known transitions"
+    old, new, name = form(it.old), form(it.new), transition_of(it.old, it.new)
+    if not name and old == new:
+        return "" if old != "doubt" or it.old == it.new else "doubt keeps database"
+    if not name:
+        return (
+            "drop without doubt" if "doubt" in old and new in {"dropped", "replaced"} else "known transitions"
+        )
+    rules = next(row[4] for row in TRANSITIONS if row[0] == name)
+    broken = next((rule for rule in rules if rule in CONDITIONS and not CONDITIONS[rule](it)), "")
+    return it.decision if broken == "look after passing" and it.decision in RULES else broken
 
 
 def must_claim(record: Record, chain: Chain, latest: float, times: Times, *, replay: bool = False) -> str:

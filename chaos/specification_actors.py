@@ -274,8 +274,12 @@ def _plan(view: World, shard: str, todo: list[Record], *, replay: bool, out: fro
     item = Item(
         Place(chain, before.last), first, last, view.now, chunks=tuple(cut), done=not cut, latest=latest
     )
-    put, item = stored(item, tuple(index))
-    return (yield put) and (yield appended(item, claims=tuple(mine.items()))) is not None
+    if cut:
+        put, item = stored(item, tuple(index))
+        if not (yield put):
+            return False
+    item = replace(item, numbers=frozenset(one.number for one in todo))
+    return (yield appended(item, claims=tuple(mine.items()))) is not None
 
 
 def decider(place: Place) -> Actor:
@@ -336,7 +340,7 @@ _PASSED_FIRST = planner("s", (_MARKERS[1],), (_LATE,))
 _DECIDER = decider(Place(Chain("t")))
 SCENES = (
     Scene("a worker and a sender", (worker("pq"), sender(START)), sender, jumps=_JUMPS, healers=(worker("pq"),)),
-    Scene("two senders of two chunks", (sender(START), sender(START)), sender, past=_past(*_planned("pq", "r")), rows="pqr", jumps=_JUMPS, faults=1),
+    Scene("two senders of two chunks", (sender(START), sender(START)), sender, past=_past(*_planned("p", "q")), jumps=_JUMPS, faults=1),
     Scene("two releases", (worker("pq"), worker("p", "q")), sender, healers=(worker("pq"),)),
     Scene("two edits and an operator", (editor(START), editor(START), operator(START, drops=False)), sender, past=_past(*_planned("pq", sendable=False)), start=30),
     Scene("an operator drops beside a sender", (sender(START), operator(START, drops=True)), sender, past=_past(*_planned("pq", database=None)), start=30),
