@@ -71,7 +71,7 @@ class Judge:
             dict
         )  # what each one proves
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
-        self._bodies: dict[tuple[Place, str, int, str | None], str] = {}
+        self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
         self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
@@ -128,8 +128,9 @@ class Judge:
         item, place, chain = event.item, event.item.place, event.item.place.chain
         before, put = self._end(chain), self._objects.get(item.object, _NO_OBJECT)
         forms = {form(entry_of(item, key)) for key in keys_of(item)}
-        chunks = {one.name: one.rows for one in item.chunks}
-        is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), dict(put.chunks))
+        chunks = {(one.name, one.rows) for one in item.chunks}
+        stored = {(name, rows) for name, rows, _ in put.chunks}
+        is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
         _, listed = self._listed.get(event.by, (0, (Shard(chain.shard),)))
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
@@ -148,6 +149,7 @@ class Judge:
         for record in put.records:
             yield from self._count(event, record, before.latest)
         self._spans |= dict.fromkeys(members, place)
+        self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
         if chain.shard:
             for request in {one.request for one in put.records}:
                 if first_copy(request, put.records):
@@ -192,9 +194,8 @@ class Judge:
         if event.name:
             put = self._objects.get(event.name, _NO_OBJECT)
             waits = {key.split("/")[0] for key in keys_of(new) if entry_of(new, key).state not in FINAL}
-            is_whole = (event.digest, item.numbers) == (put.digest, _numbers(put)) and waits <= dict(
-                put.chunks
-            ).keys()
+            kept = {name for name, *_ in put.chunks}
+            is_whole = (event.digest, item.numbers) == (put.digest, _numbers(put)) and waits <= kept
             yield "rewrite keeps what waits", not is_whole
         self._follow(event, new)
 
@@ -256,7 +257,6 @@ class Judge:
         fence = self._fences.get((event.by, event.place, event.key), Entry(""))
         is_fenced = form(fence) == "doubt" and fence.generation == event.generation
         age, clock = event.at - (fence.since or 0), self.times.clock
-        body = event.place, event.key, event.generation, event.database
         attempts = self._imports[event.place, event.key, event.generation]
         is_again = (NOTHING, event.generation, 0.0) in self._told[event.by, event.place, event.key]
         attempts[event.call] = NOTHING
@@ -264,7 +264,7 @@ class Judge:
             ("fence before send", not is_fenced),
             ("doubt keeps database", is_fenced and fence.database != event.database),
             ("look at the clock", is_fenced and not -clock <= age <= self.times.same_id + clock),
-            ("same bytes", self._bodies.setdefault(body, event.digest) != event.digest),
+            ("same bytes", self._bodies.setdefault((event.place, event.key), event.digest) != event.digest),
             ("probe first", (_instance(event), event.database) in self._failed and not is_again),
         ]
 

@@ -143,12 +143,12 @@ class Item:
 NOWHERE = Place(Chain(""))
 # fmt: off
 EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and `by`
-    "object put": "name, digest (of the index), records, chunks (name and rows)",
+    "object put": "name, digest (of the index), records, chunks (name, rows, digest of the body)",
     "object deleted": "name",
     "object lost": "name: it is gone, and no part of Sluice has deleted it",
     "claimed": "claims (request and owner): inserted on their own, before the append",
     "appended": "item, claims (inserted or taken over with it); in the same transaction for an edited chunk: place, version, changes",
-    "written": "place, version (required), changes (key and entry), done; name and digest if the object was written anew",
+    "written": "place, version (required), changes (key and entry; a removed entry as delivered), done; name and digest if the object was written anew",
     "sent": "an import begins: call, place, key, generation, database, digest (of the body)",
     "answered": "answer (one of ANSWERS), place, key, generation; call if to an import; started if to a query or listing",
     "probed": "an import without rows: database, answer",
@@ -177,6 +177,7 @@ ANSWERS = {  # exactly as documented, from the service that may give it: (to whi
     "counted": ("query", "a count ≥ 1: one line, one array, one integer; job status `success`, `num_records` 1", HAS),
     "counted none": ("query", "a count of 0 in that shape; the job started 70 minutes into the doubt, the table shows our columns", ABSENT),
     "gone": ("listing", "Treasure Data's own 404, then a listing from that host, 70 minutes into the doubt, without the name", ABSENT),
+    "never": ("ledger", "no chunk of ours was ever taken by that table", ABSENT),
     "unknown": ("any", "anything else: 5xx, a proxy's page or 413, another MD5, no answer", NOTHING),
 }
 RULES = {
@@ -218,7 +219,7 @@ RULES = {
     "look after passing": "The indexes decide: a first copy that counts without a claim makes it `copy`, none `waiting`.",
     "fence before send": "A chunk is sent by who wrote its doubt, or wrote the item since, under that generation.",
     "look at the clock": "A chunk is sent only in the first 45 minutes of its doubt, which begins no later than the first send.",
-    "same bytes": "An id always travels with the same bytes.",
+    "same bytes": "A chunk is always sent as the same bytes: those that its object was stored with.",
     "probe first": "After a failure, an instance sends no rows to a database until a probe without rows succeeded.",
     "delete by ledger": "The sweep deletes an object if all its chunks are final, or if no item has named it for a day.",
     "index outlives rows": "An index stays for the stream's retention and 14 days.",
@@ -243,7 +244,7 @@ class Event:
     item: Item = Item(NOWHERE)
     claims: tuple[tuple[str, Owner], ...] = ()
     records: tuple[Record, ...] = ()
-    chunks: tuple[tuple[str, int], ...] = ()
+    chunks: tuple[tuple[str, int, str], ...] = ()
     call: int = 0  # a number for each import
     generation: int = 0
     database: str | None = None
@@ -430,7 +431,8 @@ def renewed(entry: Entry, now: float, database: str) -> Entry:
 
 def settled(entry: Entry, proof: str, *, own: bool, rows: int) -> Entry:
     """Return what is written after an import. `own`: by the doubt's opener, on its own version, all attempts SURE."""
-    if entry.state != "waiting" or (proof != HAS and not (own and proof in SURE)):
+    may_clear = own and proof in SURE and entry.since is not None
+    if entry.state != "waiting" or (proof != HAS and not may_clear):
         return entry
     if proof == NOT_TAKEN:
         return replace(entry, since=None)

@@ -53,7 +53,7 @@ def chunk(rows: Iterable[str], database: str | None = None) -> Chunk:
 
 def stored(item: Item, records: tuple[Record, ...] = ()) -> tuple[Event, Item]:
     """Return the put of a span's object, and the item that names it."""
-    chunks = tuple((one.name, one.rows) for one in item.chunks)
+    chunks = tuple((one.name, one.rows, one.name) for one in item.chunks)
     name = repr((item.place, chunks, [one[:2] for one in records]))
     put = Event("object put", 0, "", name=name, digest=name, records=records, chunks=chunks)
     return put, replace(item, object=name, digest=name, numbers=frozenset(one.number for one in records))
@@ -321,7 +321,7 @@ def _delivered(*chunks: str) -> tuple[Event, ...]:
     put, item = _planned(*chunks)
     imports = []
     for call, one in enumerate(item.chunks, 900):
-        sent = Event("sent", 0, "", place=START, key=one.name, database="d", call=call)
+        sent = Event("sent", 0, "", place=START, key=one.name, database="d", call=call, digest=one.name)
         imports += [sent, replace(sent, what="answered", answer="imported")]
     return _past(put, item, *imports, written(item, {one.name: Entry("delivered") for one in item.chunks}))
 

@@ -163,13 +163,12 @@ def steps_of(world: World, call: Call, by: str, out: frozenset[str]) -> Iterator
     elif isinstance(call, Owe):
         yield Step(0, world._replace(owed=world.owed | {call}), None)
     elif isinstance(call, Ask):
+        place, key, entry = call
         there = {(one.database, row) for one in world.imports for row in names(one.key)}
-        has = {(call.entry.database, row) for row in names(call.key)} <= there
-        answer = "counted" if has else "counted none"
-        told = Event(
-            "answered", world.now, by, place=call.place, key=call.key, answer=answer, started=world.now
-        )
-        yield Step(0, world, has, (replace(told, generation=call.entry.generation),))
+        has = {(entry.database, row) for row in names(key)} <= there
+        told = Event("answered", world.now, by, place=place, key=key, generation=entry.generation)
+        told = replace(told, answer="counted" if has else "counted none", started=world.now)
+        yield Step(0, world, has, (told,))
     elif call.what == "sent":
         yield from _imports(world, replace(call, at=world.now, by=by), out)
     else:
@@ -235,11 +234,6 @@ class Explorer:
     trace: list[Event] = field(default_factory=list)  # of what is wrong
     _paths: dict[World, int] = field(default_factory=dict)
     _calls: dict[tuple[Actor, tuple[Any, ...]], Call | None] = field(default_factory=dict)
-
-    @property
-    def states(self) -> int:
-        """How many states there are."""
-        return len(self._paths)
 
     def run(self) -> int:
         """Return how many interleavings there are. Stops at the first that breaks a promise: `wrong`, `trace`."""
@@ -343,9 +337,7 @@ def verdict(rows: Iterable[str], world: World) -> str:
                 states[row].append(state)
     for row, found in states.items():
         again = len({tag for tag, some in world.owed if row in some})
-        begun = len(
-            {item.place.chain.tag for item in world.ledger if item.place.chain.tag and row in _rows(item)}
-        )
+        begun = len({one.place.chain.tag for one in world.ledger if row in _rows(one)} - {""})
         have = there[row] + found.count("dead") + found.count("dropped")
         if not 1 + again <= have <= 1 + begun:
             return "doubled" if have > 1 + begun else "not forced" if have else "lost"

@@ -75,7 +75,13 @@ def planned(
     numbers = [one.number for one in records]
     name = f"{place} {numbers}"
     put = Event(
-        "object put", at, by, name, "d", records=records, chunks=tuple((one.name, one.rows) for one in chunks)
+        "object put",
+        at,
+        by,
+        name,
+        "d",
+        records=records,
+        chunks=tuple((one.name, one.rows, f"bytes of {one.name}") for one in chunks),
     )
     item = Item(
         place,
@@ -251,7 +257,7 @@ WRONG = {
     "look after passing": [*FIRST_COPY, *again(*BEHIND_FIRST, listed(1400))],
     "fence before send": [*planned(), sent(600, SENDER)],
     "look at the clock": [*planned(), sent(21 + 46 * MINUTE)],
-    "same bytes": [*planned(), sent(21), sent(22, call=2, digest="others")],
+    "same bytes": [*planned(), sent(21, digest="half of it")],
     "probe first": [*planned(chunks=(CHUNK, Chunk("b", 1, "db")), digest="d"), *imported(21, WORKER, "unknown"), sent(23, key="b", call=2)],
     "delete by ledger": [*planned(), replace(GONE, what="object deleted")],
     "index outlives rows": [*DELIVERED, replace(GONE, what="object deleted", at=3 * DAY)],
