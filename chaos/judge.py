@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from copy import replace
 
 from chaos.specification import (
     ABSENT,
@@ -38,7 +39,6 @@ type Verdict = tuple[str, bool]  # a rule, and whether it is broken
 
 _NO_SPAN = Item(NOWHERE)
 _NO_OBJECT = Event("object put", 0, "")
-_FAILURES = frozenset({"unknown", "unsent"})
 
 
 def judge(trace: Iterable[Event], times: Times | None = None) -> list[tuple[int, str]]:
@@ -100,29 +100,37 @@ class Judge:
         return []
 
     def _delete(self, event: Event) -> list[Verdict]:
-        put = self._objects.pop(event.name)
+        put = self._objects.pop(event.name, event)
         place, since = self._named.get(event.name, (NOWHERE, put.at))
         item = self.items.get(place, _NO_SPAN)
         if item.object != event.name:
-            return [("delete by ledger", event.at < max(put.at, since) + self.times.orphan)]
+            return [
+                ("delete by ledger", event.at < max(put.at, since) + self.times.orphan and put is not event)
+            ]
         self._purged.add(place)
         waits = any(entry_of(item, key).state not in FINAL for key in keys_of(item))
         is_early = event.at < item.planned_at + self.times.index
         return [("delete by ledger", waits), ("index outlives rows", is_early and not waits)]
 
     def _lose(self, event: Event) -> list[Verdict]:
-        del self._objects[event.name]
-        self._purged.add(self._named[event.name][0])
+        self._objects.pop(event.name, None)
+        self._purged.add(self._named.get(event.name, (NOWHERE, 0))[0])
         return []
 
     def _claim(self, event: Event) -> Iterator[Verdict]:
         for request, owner in event.claims:
             before = self._claims.get(request, owner)
             if before != owner:
-                was_passed_over = self._end(Chain(before[0])).last >= before[1] and before not in self._spans
                 yield "claim with append", event.what == "claimed"
-                yield "take over", not was_passed_over
+                yield "take over", not self._is_passed_over(before, event.by)
             self._claims[request] = owner
+
+    def _is_passed_over(self, owner: Owner, by: str) -> bool:
+        """Return whether a record is in no span, and its chain is past it or a whole listing lacks its shard."""
+        _, listed = self._listed.get(by, (0, ()))
+        names = {name for shard in listed for name in (shard.name, *shard.parents)}
+        is_behind = self._end(Chain(owner[0])).last >= owner[1]
+        return owner not in self._spans and (is_behind or (covers(listed) and owner[0] not in names))
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -177,12 +185,16 @@ class Judge:
             yield "one chunk an envelope", chunk.request not in {"", record.request}
 
     def _write(self, event: Event) -> Iterator[Verdict]:
-        item = self.items[event.place]
+        item = self.items.get(event.place, replace(_NO_SPAN, place=event.place))
         new, had = changed(item, event), keys_of(item, split=True)
         is_early = event.at < item.planned_at + self.times.invocation - self.times.clock
         yield "settle by version", event.version != item.version
         yield "first write settles", not event.done
-        yield "leave to the worker", not item.done and is_early and event.by != self._writers[item.place][0]
+        yield (
+            "leave to the worker",
+            not item.done and is_early and event.by != self._writers.get(item.place, [""])[0],
+        )
+        yield "known transitions", not dict(event.changes).keys() <= set(keys_of(new, split=True))
         for key in keys_of(new, split=True):
             entry = entry_of(new, key)
             yield "look at the clock", (entry.since or 0) > event.at + self.times.clock
@@ -269,16 +281,17 @@ class Judge:
         ]
 
     def _answer(self, event: Event) -> list[Verdict]:
-        proof = ANSWERS[event.answer][2]
+        proof, who = ANSWERS[event.answer][2], (_instance(event), event.database)
         self._told[event.by, event.place, event.key].add((proof, event.generation, event.started))
         if event.call:
             self._imports[event.place, event.key, event.generation][event.call] = proof
-            self._probe(event)
+            if event.answer in {"unknown", "unsent"}:
+                self._failed.add(who)
         return []
 
     def _probe(self, event: Event) -> list[Verdict]:
-        note = self._failed.add if event.answer in _FAILURES else self._failed.discard
-        note((_instance(event), event.database))
+        if event.answer == "imported":
+            self._failed.discard((_instance(event), event.database))
         return []
 
     def _list(self, event: Event) -> list[Verdict]:

@@ -21,7 +21,7 @@ the item since, and only if every attempt under the id was surely rejected or ne
 **Claims.** The stream may hold copies of a request. The rows of a copy that must claim count only if its record owns
 the request's claim, which is the first record to insert it. These must: a record that says so; one that arrived more
 than LATE after it was received, by its own stamp or by the latest stamp in its chain before; and every record of a gap
-or a replay, in the same transaction as the append. A claim moves only from a record that was passed over.
+or a replay, in the same transaction as the append. A claim moves only from a record that was passed over, or is gone.
 
 **Put again.** A put to Kinesis whose answer was lost is repeated later, marked *again*. Its rows form chunks in state
 *again* until every shard has *passed* T = received + LATE. Then each first copy that does not have to claim is in an
@@ -125,7 +125,7 @@ class Item:
     first: int = 0
     last: int = 0
     planned_at: float = 0
-    numbers: frozenset[int] = frozenset()  # the ledger has only their count and digest
+    numbers: frozenset[int] = frozenset()  # the ledger has their count and digest, the index themselves
     chunks: tuple[Chunk, ...] = ()
     latest: float = 0  # the latest stamp of the chain up to here
     object: str = ""
@@ -151,7 +151,7 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "written": "place, version (required), changes (key and entry; a removed entry as delivered), done; name and digest if the object was written anew",
     "sent": "an import begins: call, place, key, generation, database, digest (of the body)",
     "answered": "answer (one of ANSWERS), place, key, generation; call if to an import; started if to a query or listing",
-    "probed": "an import without rows: database, answer",
+    "probed": "the answer to an import without rows: database, answer",
     "listed": "shards: an answer of ListShards",
     "acknowledged": "name (of a shard), numbers: the stream moves on past these records",
     "tag bound": "name (of a tag), started and until: the arrivals that it stands for",
@@ -190,7 +190,7 @@ RULES = {
     "claim late ones": "A record that arrived later than LATE counts only with a claim, and its index says so.",
     "claim in gaps": "A record in a gap or a replay counts only with a claim.",
     "claim with append": "There, and when a claim is taken over, it is written in the transaction that appends.",
-    "take over": "A claim is taken over only from a record that its chain has passed over.",
+    "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
     "refuse for an owner": "A record does not count only if another one owns its claim.",
     "look up": "Rows that were put again are chunks in state `again`, whose fate a sender decides.",
     "one chunk an envelope": "Rows of two requests that were put again do not share a chunk.",
