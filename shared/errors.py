@@ -33,6 +33,7 @@
             InvalidReplayError
             InvalidObjectError
                 ObjectGoneError
+                WrongCountError
 
 Commands in `ops` and `local` derive their own errors from SluiceError. Rejecting a request or an event is a response, not an
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
@@ -208,3 +209,7 @@ class InvalidObjectError(InvalidError):
 
 class ObjectGoneError(InvalidObjectError):
     """The object has been deleted, or the part of it that is asked for."""
+
+
+class WrongCountError(InvalidObjectError):
+    """A chunk has another number of rows than its envelopes say."""
