@@ -19,7 +19,7 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "no_such_database": (Kind.REMAP,),
     "disabled_account": (Kind.DISABLE,),
 }
-_MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError")
+_MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnreadableError")
 
 
 @dataclass(slots=True)
