@@ -33,6 +33,7 @@ demo-outage: .venv/installed ## play through a Treasure Data outage and a loss o
 
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
+	@! command -v npm >/dev/null || $(MAKE) -s sdk/dist/manifest.json || echo 'The browser SDK cannot be built; everything else works.'
 	@$(RUN) -m ops.cli local
 
 .PHONY: test
@@ -151,6 +152,10 @@ fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## send INPU
 sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes
 	@cd sdk && node build.js
 
+sdk/dist/manifest.json: sdk/node_modules/.package-lock.json sdk/build.js sdk/package.json $(wildcard sdk/src/* sdk/src/auto/*)
+	@echo 'setting up: sdk/dist'
+	@cd sdk && node build.js >/dev/null
+
 .PHONY: sdk-dist
 sdk-dist: sdk/node_modules/.package-lock.json ## build the browser SDK's package into build/sdk and check it
 	@cd sdk && node pack.js
@@ -193,11 +198,11 @@ client-compare: .venv/installed .venv-trackers/installed ## compare server clien
 ARCH ?= arm64
 .PHONY: build
 build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) or x86_64
-	@$(RUN) -m ops.build --arch $(ARCH)
+	@$(RUN) -m release.build --arch $(ARCH)
 
 .PHONY: package
 package: .venv/installed ## build one artifact per processor into dist/, to deploy without this repository
-	@$(RUN) -m ops.release
+	@$(RUN) -m release.artifact
 
 .PHONY: certify
 certify: .venv/installed ## try Sluice's promises on a deployed stage and write a report: STACK=, ARGS=
@@ -270,8 +275,8 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 
 .PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction build-ScaleFunction
 build-IngestFunction: | $(UV)
-	@$(PYTHON) -m ops.package ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction: | $(UV)
-	@$(PYTHON) -m ops.package worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-ScaleFunction: | $(UV)
-	@$(PYTHON) -m ops.package scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
+	@$(PYTHON) -m release.function_zip scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

@@ -5,7 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from ops.estimate import SECONDS
+from ops.cost.estimate import SECONDS
 
 LEAST_EVENTS = 1e4
 """Events a month below which nothing is compared."""

@@ -4,8 +4,7 @@ from benchmarks.alternatives import ALTERNATIVES, LEAST_EVENTS, ranges_where_dea
 from benchmarks.chart import Axis, Line, lines
 from benchmarks.report import Report
 from benchmarks.traffic import EVENT_ROWS
-from ops.cost import lean
-from ops.estimate import (
+from ops.cost.estimate import (
     CORE_MB,
     IDLE,
     INGEST_EVENT_CPU,
@@ -15,10 +14,11 @@ from ops.estimate import (
     Setup,
     Workload,
     estimate,
+    lean,
     levers,
     total,
 )
-from ops.prices import DEFAULT_REGION, READ_ON, REGIONS, UNITS, seen
+from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, UNITS, seen
 from ops.screen import short
 
 EVENTS = 1e7
@@ -48,7 +48,7 @@ def _components(report: Report, setups: dict[str, Setup]) -> None:
     prices = REGIONS[DEFAULT_REGION]
     report.say(
         "This command measures nothing. Like `sluice cost`, it calculates from what the other benchmarks measured, from the"
-        " template, and from assumptions about what only AWS could show ([ops/estimate.py](../ops/estimate.py) says which is which)."
+        " template, and from assumptions about what only AWS could show ([ops/cost/estimate.py](../ops/cost/estimate.py) says which is which)."
         f"\n\nUS dollars per month for {EVENTS / 1e6:.0f} million events, ten per request, in {DEFAULT_REGION}, without free tiers."
         " Leanest means `RetentionHours=24 BatchWindowSeconds=60`. Ten events per request come from the browser SDK, with batch ids:"
     )

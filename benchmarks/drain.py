@@ -14,7 +14,7 @@ from benchmarks import memory, services, traffic
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.delivery import delivery
 from benchmarks.report import Report, times
-from ops.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setup
+from ops.cost.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setup
 from tests.support.delivery import BUCKET
 
 BACKLOG = 3_600_000

@@ -21,8 +21,8 @@ from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import Report
 from local.accounts import KEYS
 from local.stack import LocalStack
-from ops.estimate import Setup, Workload, total
-from ops.prices import DEFAULT_REGION, REGIONS
+from ops.cost.estimate import Setup, Workload, total
+from ops.cost.prices import DEFAULT_REGION, REGIONS
 
 SECONDS = 10.0
 """The duration of the throughput measurement."""

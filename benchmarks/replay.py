@@ -17,8 +17,8 @@ from typing import Any
 import msgpack
 
 from doubles.treasure_data import Request, Response
-from ops.replay import Progressing, Replay, Stretch
-from ops.stream import Border, StreamReader
+from ops.stream.reader import RangeEnd, StreamReader
+from ops.stream.replayer import Progressing, Replay, Stretch
 from shared.clock import SystemClock
 from shared.envelope import Envelope, TableRows
 from tests.support.delivery import SHARD, STREAM, Delivery, Meddled
@@ -117,7 +117,7 @@ def run(records: int, name: str, replay: Replay, busy: list[float]) -> None:
             at += step
             held.append(_held_mib())
 
-    done = replay.shard(SHARD, Stretch(Border(), Border()), settled).records
+    done = replay.shard(SHARD, Stretch(RangeEnd(), RangeEnd()), settled).records
     seconds = time.monotonic() - began
     print(f"{name}: {done:,} records in {seconds:.1f} s, {done / seconds:,.0f} a second")
     print(f"  the worker was busy {sum(busy) / seconds:.0%} of the time, in {len(busy)} invocations")

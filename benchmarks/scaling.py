@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cache
 
 from benchmarks.report import Report
-from ops.prices import DEFAULT_REGION, REGIONS
+from ops.cost.prices import DEFAULT_REGION, REGIONS
 from scaler.rule import RECENT_SECONDS, SHARD_RECORDS, TRIES, Minute, target
 
 HOUR, DAY = 3600, 86_400

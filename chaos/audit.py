@@ -10,7 +10,7 @@ import msgpack
 
 from chaos.plans import Copy
 from chaos.world import BUCKET, STREAM, TABLE, World
-from ops.accounting import Accounting, Balance
+from ops.books.accounting import Accounting, Balance
 from shared import policy
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from shared.telemetry import NullTelemetry

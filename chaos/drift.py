@@ -20,7 +20,7 @@ from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent, strayed
 from chaos.verdict import Verdict, promises
 from chaos.world import World
-from ops.plan_profile import Drifts
+from ops.plans.plan_profile import Drifts
 from shared.tracking_plan import CODES, Mode
 
 STRAYS = 10

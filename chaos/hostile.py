@@ -23,7 +23,7 @@ from chaos.traffic import TABLES
 from chaos.world import BUCKET, TABLE, World
 from doubles.dynamodb.table import item_size
 from doubles.event_source import Outcome, Returned
-from ops.prices import US_EAST_1
+from ops.cost.prices import US_EAST_1
 
 REQUESTS_PER_SECOND = 50
 TABLES_PER_REQUEST = 500

@@ -20,10 +20,10 @@ from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
 from doubles.event_source import Returned
 from ops import screen
-from ops.accounting import Accounting
-from ops.history import StreamHistory
-from ops.replay import Replay, Stretch
-from ops.stream import Border
+from ops.books.accounting import Accounting
+from ops.stream.history import StreamHistory
+from ops.stream.reader import RangeEnd
+from ops.stream.replayer import Replay, Stretch
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 
@@ -112,7 +112,7 @@ class Story:
         shards = Shards(self.pipeline.world.stream, STREAM, self.clock)  # type: ignore[arg-type]  # a double
         history = StreamHistory(shards, STREAM, self.pipeline.audit.archive, 30, self.clock)
         replay = Replay(history, self._invoke, self.clock)
-        stretch = Stretch(Border(begin), Border(end), None if tag is None else ForcedReplay(tag))
+        stretch = Stretch(RangeEnd(begin), RangeEnd(end), None if tag is None else ForcedReplay(tag))
         names = history.names(stretch.start, stretch.end)
         return sum(replay.shard(name, stretch, lambda _: None).records for name in names)
 

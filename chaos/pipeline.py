@@ -30,9 +30,9 @@ from doubles.event_source import (
 )
 from doubles.event_source.pollers import StreamPoller
 from local.functions import DRAIN, INGEST, REDRIVE
-from ops import repair
-from ops.repair import RejectedBatch
-from ops.set_aside import SetAsideChunk
+from ops.books.set_aside import SetAsideChunk
+from ops.editing import rejected_events
+from ops.editing.rejected_events import RejectedBatch
 from shared.tracking_plan import CODES
 from worker.chain import ChainId
 from worker.delivery import State
@@ -229,7 +229,7 @@ class Pipeline:
         known = {name: account.plan for name, account in self.world.accounts.items()}
         done: set[int] = set()
         for chunk in chunks:
-            for batch in repair.batches_of([chunk], self.audit.store, known):
+            for batch in rejected_events.batches_of([chunk], self.audit.store, known):
                 self._repair(batch, done)
         self._simulation.run(self._simulation.now + _STEP)
         self.rest(hours=24)
@@ -245,7 +245,7 @@ class Pipeline:
                 done.add(copy.number)
                 tables[copy.number] = table
                 lines.append(f"1.{place} {plans.repaired(copy, table)}")
-        for one in repair.read([batch], "\n".join(lines)):
+        for one in rejected_events.read([batch], "\n".join(lines)):
             self.redrive.invoke(one.event, partial(self._note_repaired, tables))
             self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
 

@@ -32,7 +32,7 @@ from chaos.world import STREAM, World
 from doubles.redis import MemoryPipeline, MemoryRedis
 from ingest.intake import PARTITION_KEYS
 from local.functions import TEMPLATE, WORKER
-from ops.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
+from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared import envelope
 from shared.envelope import Envelope, TableRows

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 
 from chaos.audit import Audit, Impatient
 from chaos.world import STREAM, World
-from ops.find import Finder, Stage, Whereabouts
-from ops.sightings import EventQuery, Places
+from ops.events.finder import Finder, Stage, Whereabouts
+from ops.events.sightings import EventQuery, Places
 from shared.errors import UnavailableError
 from worker.delivery import ASIDE
 from worker.shards import Shards

@@ -20,8 +20,8 @@ from local.report import Meter, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
-from ops.plan import stream_events
-from ops.plan_profile import Drifts
+from ops.plans.arrived_events import stream_events
+from ops.plans.plan_profile import Drifts
 from shared.clock import SystemClock
 from shared.tracking_plan import TrackingPlan
 from worker.shards import Shards

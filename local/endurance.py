@@ -26,7 +26,7 @@ from local.accounts import ACCOUNTS, KEYS
 from local.interrupt import exit_on_signals
 from local.observer import Observer
 from local.stack import LocalStack, PartError
-from ops import answers
+from ops.logs import answers
 
 _REVIVE_SECONDS = 0.1
 _POLL_SECONDS = 1.0

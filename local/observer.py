@@ -17,9 +17,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from local.part import Part
 from local.stack import LocalStack
-from ops import answers
-from ops.accounting import row_count
-from ops.set_aside import chunks
+from ops.books.accounting import row_count
+from ops.books.set_aside import chunks
+from ops.logs import answers
 from shared.clock import SystemClock
 from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry

@@ -10,7 +10,7 @@ from werkzeug.wrappers import Request, Response
 
 from local.website import Website
 from ops import browser_sdk
-from ops.console_server import ConsolePage, Data, Doing, RefusedError
+from ops.console.server import ConsolePage, Data, Doing, RefusedError
 from shared.errors import InvalidError
 
 FOLDER = Path(__file__).parent / "page"

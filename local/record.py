@@ -32,7 +32,7 @@ from local.accounts import KEYS
 from local.recording import EVENTS, RecordedRequest
 from local.stack import LocalStack, PartError
 from local.website import Website
-from ops.console_server import Server
+from ops.console.server import Server
 from shared.errors import SluiceError
 
 GATEWAY = "collect.example"

@@ -1,33 +1,47 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
+from collections.abc import Mapping
 from typing import Any, override
 
 import click
 
-from ops import (
+from ops import interrupt
+from ops.command_group import CommandGroup
+from ops.commands import (
     accounts,
     certify,
     console,
     cost,
     dead,
     doctor,
-    find_command,
-    interrupt,
+    find,
     keys,
     local,
     plan,
     preflight,
     record,
     redrive,
+    remove,
     replay,
     sdk,
     status,
-    tail_command,
-    watermark,
+    tail,
+    wait,
 )
-from ops.command_group import CommandGroup
 from ops.failure import FORESEEN, INTERRUPTED, explained
 from ops.version import sluice_version
+
+_LONGEST_SENTENCE = 200  # click would cut sentences to one line
+
+SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
+    "Every day": (status.command, doctor.command, find.command, accounts.group, keys.group),
+    "Watch": (tail.command, wait.command, console.command),
+    "Repair": (redrive.command, dead.group, replay.command),
+    "Tracking plans and pages": (plan.group, sdk.group),
+    "Deploy": (preflight.command, certify.command, remove.command, cost.command),
+    "Develop": (local.command, record.command),
+}
+"""The commands by purpose, in the order of the help."""
 
 
 class _Sluice(CommandGroup):
@@ -40,6 +54,21 @@ class _Sluice(CommandGroup):
             raise explained(error) from error
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
+
+    @override
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Return the names in the order of the help."""
+        return [command.name for section in SECTIONS.values() for command in section if command.name]
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands by purpose, with their first sentences in full."""
+        wide = max(map(len, self.commands))
+        for title, section in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl(
+                    [(f"{one.name:{wide}}", one.get_short_help_str(_LONGEST_SENTENCE)) for one in section]
+                )
 
 
 def _show_version(ctx: click.Context, _: click.Parameter, is_asked: bool) -> None:  # noqa: FBT001 -- click's signature
@@ -61,27 +90,9 @@ def main() -> None:
     """Operate a Sluice stack, deployed (--stack NAME) or local (--local)."""
 
 
-main.add_command(accounts.group)
-main.add_command(keys.group)
-main.add_command(sdk.group)
-main.add_command(dead.group)
-main.add_command(plan.group)
-for module in (
-    status,
-    watermark,
-    console,
-    tail_command,
-    find_command,
-    doctor,
-    preflight,
-    certify,
-    replay,
-    redrive,
-    record,
-    cost,
-    local,
-):
-    main.add_command(module.command)
+for section in SECTIONS.values():
+    for command in section:
+        main.add_command(command)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import pytest
 from benchmarks import cost
 from benchmarks.alternatives import ALTERNATIVES, Alternative, ranges_where_dearer
 from benchmarks.report import Report
-from ops.prices import UNITS
+from ops.cost.prices import UNITS
 
 
 def test_ranges_where_sluice_is_dearer() -> None:

@@ -7,8 +7,8 @@ import pytest
 
 from chaos import scale
 from chaos.scale import Load, Result
-from ops.estimate import SECONDS, Setup, Workload, total
-from ops.prices import DEFAULT_REGION, REGIONS
+from ops.cost.estimate import SECONDS, Setup, Workload, total
+from ops.cost.prices import DEFAULT_REGION, REGIONS
 from tests.support.sam import ROOT
 
 pytestmark = pytest.mark.xdist_group("scale")

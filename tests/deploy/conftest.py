@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from local.lambda_runtime import ARCHITECTURE
-from ops import release
+from release import artifact
 from tests.support.artifacts import artifacts
 from tests.support.emulation import Stack, deployed, networks
 from tests.support.sam import ROOT
@@ -50,6 +50,6 @@ def uploaded(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def released(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of an unpacked release, as `make package` packs it."""
     folder = tmp_path_factory.mktemp("release")
-    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
+    with zipfile.ZipFile(io.BytesIO(artifact.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
         packed.extractall(folder)
     return folder / f"sluice-1.2.3-{ARCHITECTURE}"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.certify_steps import STEPS
+from ops.deploy.certify.steps import STEPS
 from tests.support.emulation import STACK, Stack
 from tests.support.sluice import until
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from ops.change_set import ChangeSet
+from ops.deploy.change_set import ChangeSet
 from shared.clock import SystemClock
 from tests.support.emulation import Stack, delete, endpoints
 from tests.support.ministack import Ministack

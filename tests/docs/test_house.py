@@ -14,6 +14,7 @@ HOUSE = {
     "worker": {"shared"},
     "scaler": {"shared"},
     "ops": {"shared", "worker"},
+    "release": {"shared", "ops"},
     "doubles": {"shared"},
     "client": set(),
     "local": {"shared", "ingest", "worker", "ops", "doubles"},
@@ -43,7 +44,7 @@ def test_packages_import_only_allowed_packages(package: str) -> None:
     }
 
 
-PRODUCT = ("shared", "ingest", "worker", "scaler", "ops", "local")
+PRODUCT = ("shared", "ingest", "worker", "scaler", "ops", "release", "local")
 MODULES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts): ast.parse(path.read_text())
     for package in PRODUCT

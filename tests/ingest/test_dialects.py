@@ -3,8 +3,8 @@
 import pytest
 
 from ingest.app import ROUTES, Paths
-from ops import answers
-from ops.certify_requests import Dialect
+from ops.deploy.certify.request_steps import Dialect
+from ops.logs import answers
 from tests.support.dialects import DIALECTS, EVENT_ROUTES, accepted, event_of
 from tests.support.ingest import Site, http_event
 

@@ -17,7 +17,7 @@ from ingest.policy import (
     in_background,
 )
 from ingest.refusal import Refused
-from ops.certify_requests import Dialect
+from ops.deploy.certify.request_steps import Dialect
 from shared import policy, write_key
 from shared.policy import PolicyEntry
 from tests.support.dialects import DIALECTS, event_of

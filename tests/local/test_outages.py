@@ -15,7 +15,7 @@ from local.outages import Outages, UnknownTargetError
 from local.page_server import Beside, local_page
 from local.stack import LocalStack
 from local.website import Website
-from ops.console_server import Server
+from ops.console.server import Server
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("stack")

@@ -12,7 +12,7 @@ import pytest
 from samcli.yamlhelper import yaml_parse
 
 from local.lambda_runtime import ARCHITECTURE
-from ops import package, release
+from release import artifact, function_zip
 from tests.support.sam import FUNCTIONS, ROOT, properties, run, template
 
 pytestmark = pytest.mark.xdist_group("runtime")
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("runtime")
 @pytest.fixture(scope="module")
 def content(artifacts: Path) -> dict[str, bytes]:
     """Return the artifact's files by name, without their common folder."""
-    with zipfile.ZipFile(io.BytesIO(release.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
+    with zipfile.ZipFile(io.BytesIO(artifact.pack(artifacts, ARCHITECTURE, "1.2.3", ROOT))) as packed:
         names = packed.namelist()
         assert {f"sluice-1.2.3-{ARCHITECTURE}"} == {name.partition("/")[0] for name in names}
         return {name.partition("/")[2]: packed.read(name) for name in names}
@@ -92,7 +92,7 @@ def test_the_same_build_gives_the_same_bytes(artifacts: Path, tmp_path: Path) ->
             target.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, target)
 
-    first, second = (release.pack(built, ARCHITECTURE, "1.2.3", ROOT) for built in (artifacts, again))
+    first, second = (artifact.pack(built, ARCHITECTURE, "1.2.3", ROOT) for built in (artifacts, again))
     assert first == second
 
 
@@ -100,7 +100,7 @@ def test_the_same_sources_give_the_same_build(tmp_path: Path) -> None:
     """Dependencies are locked by hash, and bytecode depends on the source alone."""
     uv = shutil.which("uv") or str(ROOT / ".cache" / "uv" / "bin" / "uv")
     for name in ("one", "two"):
-        package.package("ingest", ARCHITECTURE, tmp_path / name, uv, ROOT)
+        function_zip.package("ingest", ARCHITECTURE, tmp_path / name, uv, ROOT)
 
     assert "3.13" == ".".join(map(str, sys.version_info[:2]))
-    assert release.folder(tmp_path / "one") == release.folder(tmp_path / "two")
+    assert artifact.folder(tmp_path / "one") == artifact.folder(tmp_path / "two")

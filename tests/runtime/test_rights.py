@@ -23,7 +23,7 @@ from local.accounts import KEYS
 from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
-from ops.set_aside import chunks
+from ops.books.set_aside import chunks
 from shared import envelope
 from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock

@@ -11,7 +11,7 @@ import pytest
 
 from local.page_server import Beside, local_page
 from local.website import Website
-from ops.console_server import ConsolePage, Server
+from ops.console.server import ConsolePage, Server
 from tests.support import npm
 from tests.support.console_example import EVENTS, LOCAL, STATE
 from tests.support.node import SDK, in_turn, needed, run

@@ -14,7 +14,7 @@ from local.page_server import Beside
 from local.record import BROWSER_ARGUMENTS
 from local.up import snippet
 from local.website import Website
-from ops.console_server import Server
+from ops.console.server import Server
 from tests.support import chromium
 from tests.support.ingest import KEY, Site
 from tests.support.node import in_turn, needed

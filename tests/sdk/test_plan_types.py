@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from ops.plan_text import declarations
+from ops.plans.plan_text import declarations
 from shared.tracking_plan import TrackingPlan
 from tests.support.node import SDK, in_turn, needed, run
 

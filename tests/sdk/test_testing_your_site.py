@@ -15,7 +15,7 @@ from local.record import BROWSER_ARGUMENTS
 from local.stack import LocalStack
 from local.up import page_of
 from local.website import Website
-from ops.console_server import Server
+from ops.console.server import Server
 from tests.support import chromium, node
 from tests.support.sam import ROOT
 

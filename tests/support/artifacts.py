@@ -19,7 +19,7 @@ def artifacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with folder.parent.with_suffix(".lock").open("w") as lock:  # the first worker builds, the others wait
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not (folder / "template.yaml").exists():
-            command = [sys.executable, "-m", "ops.build", "--arch", ARCHITECTURE, "--folder", str(folder)]
+            command = [sys.executable, "-m", "release.build", "--arch", ARCHITECTURE, "--folder", str(folder)]
             environment = os.environ | {"__SAM_CLI_APP_DIR": str(folder.parent)}
             subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
     return folder

@@ -3,8 +3,9 @@
 from typing import Any
 
 from ingest.app import ROUTES
-from ops import answers, certify_requests
-from ops.certify_requests import Dialect
+from ops.deploy.certify import request_steps
+from ops.deploy.certify.request_steps import Dialect
+from ops.logs import answers
 from tests.support.ingest import KEY, Answer, http_event
 
 EVENT_ROUTES = tuple(
@@ -14,7 +15,7 @@ EVENT_ROUTES = tuple(
 )
 """Method and path of each route that records events."""
 
-DIALECTS = tuple(certify_requests.dialects("shop", KEY, str))
+DIALECTS = tuple(request_steps.dialects("shop", KEY, str))
 """One event in each dialect, with a valid key."""
 
 

@@ -15,12 +15,12 @@ from typing import Any, get_args
 import click
 
 import ops.cli
-import ops.deployer
+import ops.deploy.deployer
+import ops.deploy.rights
 import ops.failure
-import ops.rights
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.certify_report import PROMISES
-from ops.certify_steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.certification_report import PROMISES
+from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
@@ -136,7 +136,7 @@ def rights_table() -> str:
             f"`{command}`",
             ", ".join(f"`{right}`" for right in sorted(set(rights) - {"cloudformation:DescribeStacks"})),
         )
-        for command, rights in ops.rights.RIGHTS.items()
+        for command, rights in ops.deploy.rights.RIGHTS.items()
     )
     return _table(("command", "permissions"), rows)
 
@@ -215,7 +215,7 @@ _WHY = {
 
 def policy_text(role: str) -> str:
     """Return the policy of a role as JSON, one statement per line."""
-    return _policy(ops.rights.policy(ops.rights.ROLES[role]))
+    return _policy(ops.deploy.rights.policy(ops.deploy.rights.ROLES[role]))
 
 
 def _policy(found: Mapping[str, Any]) -> str:
@@ -224,7 +224,7 @@ def _policy(found: Mapping[str, Any]) -> str:
 
 
 def _deployer_policy(part: str) -> str:
-    return _policy(ops.deployer.policy(part))
+    return _policy(ops.deploy.deployer.policy(part))
 
 
 def exits_table() -> str:
@@ -235,7 +235,8 @@ def exits_table() -> str:
 
 
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
-    for name, command in sorted(group.commands.items()):
+    for name in group.list_commands(click.Context(group)):
+        command = group.commands[name]
         if isinstance(command, click.Group):
             if command.invoke_without_command:
                 yield f"{path} {name}", command
@@ -296,7 +297,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
-    **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deployer.PARTS},
+    **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
     "outputs": outputs_table,
     "alarms": alarms_table,

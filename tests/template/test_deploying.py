@@ -9,8 +9,8 @@ import click
 import pytest
 
 from ops.cli import main
-from ops.estimate import Setup, Workload, total
-from ops.prices import US_EAST_1
+from ops.cost.estimate import Setup, Workload, total
+from ops.cost.prices import US_EAST_1
 from tests.support.modes import Mode
 from tests.support.sam import ROOT, template
 

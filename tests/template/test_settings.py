@@ -27,7 +27,18 @@ COMMON = {
 INNER = {"UPLOAD_THREADS", "UPLOADS_PER_DATABASE", "CHUNK_MAX_ROWS", "CHUNK_MAX_BYTES"}
 # The network's mode decides which of the two is set.
 REDIS = {"REDIS_URL", "REDIS_URL_SECRET"}
-CODE = ("benchmarks", "doubles", "ingest", "local", "ops", "scaler", "shared", "tests/support", "worker")
+CODE = (
+    "benchmarks",
+    "doubles",
+    "ingest",
+    "local",
+    "ops",
+    "release",
+    "scaler",
+    "shared",
+    "tests/support",
+    "worker",
+)
 READS = {
     "IngestFunction": IngestSettings,
     "WorkerFunction": WorkerSettings,
@@ -214,7 +225,7 @@ def test_a_function_is_built_for_the_processor_it_runs_on(function: str, archite
     )
 
     assert [{"Ref": "Architecture"}] == properties(function)["Architectures"]
-    assert f"{architecture} " in re.search(r"ops\.package \w+ (\w+ )", done.stdout)[1]  # type: ignore[index]  # else it fails
+    assert f"{architecture} " in re.search(r"release\.function_zip \w+ (\w+ )", done.stdout)[1]  # type: ignore[index]  # else it fails
 
 
 def test_outputs_have_descriptions() -> None:

@@ -7,7 +7,7 @@ import msgpack
 import pytest
 
 from doubles.aws_errors import client_error
-from ops.accounting import by_group
+from ops.books.accounting import by_group
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from tests.support.delivery import BUCKET, Delivery, row
 from worker.delivery import Decision, State

@@ -7,7 +7,7 @@ import msgpack
 import pytest
 
 from doubles.aws_errors import client_error
-from ops.accounting import by_group
+from ops.books.accounting import by_group
 from shared.accounts import Account
 from shared.errors import EditRefusedError
 from shared.policy import AccountLimits

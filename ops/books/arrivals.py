@@ -1,0 +1,196 @@
+"""Compares what arrived, as counted before the ledger, with what the ledger has, so that a loss in between shows.
+
+On a deployed stack the stream counts its records (CloudWatch's IncomingRecords, in closed windows of five minutes). This count is
+compared with the records of the same time that the ledger has planned or that wait on the stream. On the local stack, the gateway
+counts the events that its responses call accepted.
+"""
+
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
+
+from ops.books.accounting import Balance
+from shared.clock import Clock
+from worker.chain import ChainId
+from worker.record import START, Number, number
+from worker.shards import Position, Shards
+from worker.span import Span
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudwatch import CloudWatchClient
+
+WINDOW_SECONDS = 300
+_CLOSED_AFTER_SECONDS = 180.0  # CloudWatch has a minute's count within two minutes
+_UNSURE_SECONDS = 5.0  # the stream and CloudWatch may date a record on different sides of a border
+_NO_END: Number = "999"
+
+
+@dataclass(frozen=True, slots=True)
+class Arrivals:
+    """How many arrived, by two counts.
+
+    Attributes:
+        unit: what is counted: `events` or `records`.
+        counted: number counted before the ledger.
+        seen: number in the ledger, or waiting for it.
+        unsure: how far the counts may differ without a loss.
+        since: start of the compared time, UNIX seconds; None for all time.
+        until: its end, UNIX seconds.
+    """
+
+    unit: str
+    counted: int
+    seen: int
+    unsure: int = 0
+    since: float | None = None
+    until: float | None = None
+
+    @property
+    def lost(self) -> int:
+        """How many counted ones are neither in the ledger nor waiting; 0 if the counts agree within `unsure`."""
+        lost = self.counted - self.seen
+        return lost if lost > self.unsure else 0
+
+
+def of_gateway(counted: int, balance: Balance) -> Arrivals:
+    """Compare the number of events that the local gateway accepted with the rows of a complete balance taken afterwards.
+
+    The counts may differ if envelopes have copies that do not count, because the gateway counted each, or if the queue has
+    messages, because their rows are not counted.
+    """
+    waiting = balance.unread.rows
+    seen = balance.total.received + waiting
+    is_unsure = balance.unread.in_queue or balance.copies or not balance.unread.is_complete
+    return Arrivals("events", counted, seen, max(0, counted - seen) if is_unsure else 0)
+
+
+@dataclass(slots=True)
+class _Borders:
+    """The compared time in one shard: its first record, the first one after it, and how many may be on either side."""
+
+    first: Number
+    end: Number
+    unsure: int
+
+
+@dataclass(slots=True)
+class StreamCount:
+    """Compares the ledger's records of a closed time range with the stream's own count.
+
+    Attributes:
+        since: UNIX seconds.
+        until: UNIX seconds.
+    """
+
+    shards: Shards
+    since: float
+    until: float
+    _borders: dict[ChainId, _Borders] = field(default_factory=dict)
+    _seen: int = 0
+
+    @classmethod
+    def of(cls, shards: Shards, clock: Clock, since: float | None) -> "StreamCount | None":
+        """Return a count over the closed windows since a time, within the stream's retention; None if there are none.
+
+        Raises:
+            ShardUnreadableError: the stream cannot be read.
+        """
+        summary = shards.summary()
+        now = clock.now()
+        oldest = now - summary["RetentionPeriodHours"] * 3600 + 2 * WINDOW_SECONDS
+        created = summary["StreamCreationTimestamp"].timestamp() - WINDOW_SECONDS
+        begin = max(created, oldest, since or 0.0)
+        begin = -(-begin // WINDOW_SECONDS) * WINDOW_SECONDS
+        end = (now - _CLOSED_AFTER_SECONDS) // WINDOW_SECONDS * WINDOW_SECONDS
+        if end <= begin:
+            return None
+        count = cls(shards, begin, end)
+        for shard in shards.all():
+            first, unsure = count._border(shard.shard_id, begin)
+            behind, more = count._border(shard.shard_id, end)
+            count._borders[shards.chain(shard.shard_id)] = _Borders(first, behind, unsure + more)
+        return count
+
+    def add(self, span: Span) -> None:
+        """Count the records of a span that are within the range.
+
+        Raises:
+            ShardUnreadableError: the stream cannot be read.
+        """
+        borders = self._borders.get(span.chain.root)
+        if borders is None or span.chain.is_forced or span.last < borders.first or span.first >= borders.end:
+            return
+        if borders.first <= span.first and span.last < borders.end:
+            self._seen += span.records
+        else:
+            self._seen += self._on_stream(
+                span.chain.shard,
+                span.first,
+                max(span.first, borders.first),
+                min(span.last + "~", borders.end),
+            )
+
+    def result(self, cloudwatch: "CloudWatchClient", stream: str, balance: Balance) -> Arrivals:
+        """Return the counts. Call this after `add` has seen all spans of the balance.
+
+        Raises:
+            ClientError: CloudWatch rejects the call.
+            BotoCoreError: it cannot be reached.
+            ShardUnreadableError: the stream cannot be read.
+        """
+        for chain, unread in balance.unread.shards.items():
+            borders = self._borders.get(chain)
+            if borders is not None and unread.records and unread.after < borders.end:
+                self._seen += self._on_stream(
+                    chain.shard, unread.after, max(unread.after + "~", borders.first), borders.end
+                )
+        pages = cloudwatch.get_paginator("get_metric_data").paginate(
+            MetricDataQueries=[
+                {
+                    "Id": "records",
+                    "MetricStat": {
+                        "Metric": {
+                            "Namespace": "AWS/Kinesis",
+                            "MetricName": "IncomingRecords",
+                            "Dimensions": [{"Name": "StreamName", "Value": stream}],
+                        },
+                        "Period": WINDOW_SECONDS,
+                        "Stat": "Sum",
+                    },
+                }
+            ],
+            StartTime=datetime.fromtimestamp(self.since, UTC),
+            EndTime=datetime.fromtimestamp(self.until, UTC),
+        )
+        counted = sum(sum(found["Values"]) for page in pages for found in page["MetricDataResults"])
+        unsure = sum(borders.unsure for borders in self._borders.values())
+        return Arrivals("records", round(counted), self._seen, unsure, self.since, self.until)
+
+    def _border(self, shard: str, moment: float) -> tuple[Number, int]:
+        """Return the first record at or after a time, and how many are close enough to count on either side."""
+        first, close = _NO_END, 0
+        for page in filter(None, self.shards.pages(shard, Position(moment=moment - _UNSURE_SECONDS))):
+            for record in page.records:
+                arrived_at = record["ApproximateArrivalTimestamp"].timestamp()
+                if arrived_at > moment + _UNSURE_SECONDS:
+                    return min(first, number(record["SequenceNumber"])), close
+                close += 1
+                if first == _NO_END and arrived_at >= moment:
+                    first = number(record["SequenceNumber"])
+            if page.at_tip:
+                break
+        return first, close
+
+    def _on_stream(self, shard: str, begin: Number, first: Number, end: Number) -> int:
+        """Return the number of records from `first` up to but excluding `end`, reading from `begin`."""
+        count = 0
+        position = Position() if begin == START else Position(at=begin)
+        for page in filter(None, self.shards.pages(shard, position)):
+            for record in page.records:
+                this = number(record["SequenceNumber"])
+                if this >= end:
+                    return count
+                count += this >= first
+            if page.at_tip:
+                break
+        return count

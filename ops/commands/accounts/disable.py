@@ -1,0 +1,18 @@
+"""`sluice accounts disable`: refuses an account's events."""
+
+from dataclasses import replace
+
+import click
+
+from ops import screen
+from ops.known_accounts import one, update
+from ops.stack import Stack, works_on_stack
+
+
+@click.command("disable")
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+def command(stack: Stack, account: str, *, dry_run: bool) -> None:
+    """Disable an account: within a minute its events are refused; rows already accepted are set aside."""
+    update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)

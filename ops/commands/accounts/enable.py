@@ -1,0 +1,18 @@
+"""`sluice accounts enable`: delivers an account's rows again."""
+
+from dataclasses import replace
+
+import click
+
+from ops import screen
+from ops.known_accounts import one, update
+from ops.stack import Stack, works_on_stack
+
+
+@click.command("enable")
+@click.argument("account")
+@works_on_stack
+@screen.dry_run_option
+def command(stack: Stack, account: str, *, dry_run: bool) -> None:
+    """Enable an account: its rows are delivered from now on. `sluice redrive` sends those set aside before."""
+    update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)

@@ -1,0 +1,188 @@
+"""`sluice certify`: tests Sluice's promises on a deployed stage, and writes a dated report."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import click
+
+from ops import screen
+from ops.commands import doctor
+from ops.deploy.certify.certification import Certification, Progress
+from ops.deploy.certify.certification_report import (
+    PROMISES,
+    CertificationReport,
+    Conclusion,
+    StepVerdict,
+    conclude,
+)
+from ops.deploy.certify.opening import check_stage, emulator_of, open_stage
+from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.stage import EMULATED, ON_AWS
+from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.trouble import repairs_of
+from ops.deploy.removal import Removal
+from ops.failure import INTERRUPTED, UNFINISHED, Failure
+from ops.stack import Stack, home, works_on_stack
+from ops.version import sluice_version
+from shared.clock import Clock, SystemClock
+
+_NAMES = [one.name for one in STEPS]
+
+
+@click.command("certify")
+@works_on_stack
+@doctor.account_option
+@click.option(
+    "--only",
+    "names",
+    type=click.Choice(_NAMES),
+    multiple=True,
+    metavar="STEP",
+    help="Only this step; may be repeated.",
+)
+@click.option(
+    "--resume", is_flag=True, help="Continue the last run: run only the steps that have not passed."
+)
+@click.option("--restore", is_flag=True, help="Only restore what a killed run has left broken.")
+@click.option(
+    "--to",
+    "folder",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path(),
+    help="Folder for the report. Default: the current folder.",
+)
+@click.option("--even-prod", is_flag=True, help="Allow a stage that is called prod.")
+@click.option(
+    "--despite-traffic", is_flag=True, help="Allow a stage that received other events in the last hour."
+)
+@click.option(
+    "--teardown",
+    "removes",
+    is_flag=True,
+    help="Remove the stack and its data afterwards, and prove that nothing is left.",
+)
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    account: str | None,
+    names: tuple[str, ...],
+    resume: bool,
+    restore: bool,
+    folder: Path,
+    even_prod: bool,
+    despite_traffic: bool,
+    removes: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Test Sluice's promises on a deployed stage, and write a dated report with a verdict for each.
+
+    This sends events, replaces and restores the API key, cuts off Redis, replays, redrives and deploys a parameter. It restores
+    everything that it breaks, even after Ctrl-C. Its rows stay in Treasure Data, in tables named sluice_certify….
+    """
+    if stack.is_local:
+        raise Failure("`sluice certify` needs a deployed stack. `make endurance` tests the local one")
+    clock = SystemClock()
+    endpoint = emulator_of(stack)
+    pace = EMULATED if endpoint else ON_AWS
+    place = home() / "certify" / f"{stack.name}-{stack.session.region_name}"
+
+    def say(text: str) -> None:
+        click.echo(text, err=True)
+
+    repairs = Repairs(place.with_suffix(".broken.json"), repairs_of(stack, clock, pace), clock, say)
+    left = [one.kind for one in repairs.broken]
+    if left:
+        say("an earlier run left something broken")
+        repairs.restore_all()
+    if restore:
+        if as_json:
+            screen.show_json({"restored": left})
+        else:
+            screen.say(f"Restored: {', '.join(left)}." if left else "Nothing to restore.")
+        return
+    check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
+    wanted = names or tuple(_NAMES)
+    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes)
+    file = place.with_suffix(".run.json")
+    run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
+    stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
+    progress = Progress(len(wanted), hidden=as_json)
+    certification = Certification(stage, run, STEPS, progress, clock)
+    certification.carry_out(wanted)
+    if removes and not certification.is_interrupted:
+        run.keep(Removal(stack, clock, pace.deploy_poll, say).report())
+        progress.end(run.reports["teardown"])
+    report = _report(stack, run, endpoint, clock)
+    files = _write(report, folder)
+    if as_json:
+        screen.show_json(report.document())
+    else:
+        _summarize(report, files)
+    if repairs.broken:
+        repairs.restore_all()
+    if certification.is_interrupted:
+        say(f"stopped; everything is restored. To continue: `sluice certify {stack.option} --resume`")
+        ctx.exit(INTERRUPTED)
+    ctx.exit(UNFINISHED if report.failed else 0)
+
+
+def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
+    end = " Then it REMOVES THE STACK AND ITS DATA." if removes else ""
+    return (
+        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
+        f"{end} Continue?"
+    )
+
+
+def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:
+    reports = run.reports
+    return CertificationReport(
+        stack=stack.name,
+        region=str(stack.session.region_name),
+        where=endpoint or "AWS",
+        version=sluice_version(),
+        run=run.name,
+        began=screen.utc(int(run.began)),
+        ended=screen.utc(int(clock.now())),
+        steps=tuple(reports.values()),
+        promises=tuple(
+            conclude(name, [one.name for one in STEPS if number in one.promises], reports)
+            for number, name in PROMISES.items()
+        ),
+        # An emulator cannot confirm anything about AWS.
+        assumptions=tuple(
+            Conclusion(name, StepVerdict.NOT_TRIED, "", steps) if endpoint else conclude(name, steps, reports)
+            for name, steps in ASSUMPTIONS.items()
+        ),
+        timings=run.timings,
+    )
+
+
+def _write(report: CertificationReport, folder: Path) -> list[Path]:
+    """Write the report as Markdown and as JSON, and return the files."""
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"sluice-certify-{report.stack}-{report.began[:10]}"
+    texts = {".md": report.markdown(), ".json": json.dumps(report.document(), indent=2) + "\n"}
+    files = []
+    for suffix, text in texts.items():
+        files.append(folder / f"{name}{suffix}")
+        files[-1].write_text(text)
+    return files
+
+
+def _summarize(report: CertificationReport, files: Iterable[Path]) -> None:
+    screen.say("")
+    screen.show_table(
+        ("#", "promise", "verdict"),
+        [(str(number), one.name, str(one.verdict)) for number, one in enumerate(report.promises, 1)],
+    )
+    screen.say("")
+    screen.show_table(("assumption", "verdict"), [(one.name, str(one.verdict)) for one in report.assumptions])
+    screen.say("\n" + "\n".join(f"{file}" for file in files))

@@ -1,0 +1,202 @@
+"""`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
+
+import math
+import re
+from dataclasses import asdict, replace
+from typing import Any, override
+
+import click
+
+from ops import screen
+from ops.cost.estimate import IDLE, SECRETS, Setup, Workload, estimate, lean, levers, total
+from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
+from ops.failure import Failure
+from ops.stack import deployed
+
+_UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
+_VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
+_BAR = 40
+_LEAST_BAR = 0.1  # dollars per million at which a bar begins
+
+
+class _Count(click.ParamType):
+    """A count such as 250000, 10M or 1.5G."""
+
+    name = "count"
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Return it as a number above 0."""
+        if isinstance(value, float):
+            return value
+        written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", str(value))
+        if written is None or not float(written[1]):
+            self.fail(f"{value!r} is not a count: use a number such as 250000, 10M or 1.5G", param, ctx)
+        return float(written[1]) * _UNITS[written[2].lower()]
+
+
+@click.command("cost")
+@click.option(
+    "--events", type=_Count(), required=True, metavar="COUNT", help="Events per month, such as 250000 or 10M."
+)
+@click.option(
+    "--events-per-request",
+    type=click.FloatRange(1, 500),
+    default=10.0,
+    show_default=True,
+    metavar="N",
+    help="Events per request: 1 for a pixel, more for batches from the browser SDK.",
+)
+@click.option(
+    "--batch-ids",
+    is_flag=True,
+    help="Each request carries a batch id, as from the browser SDK and the server client.",
+)
+@click.option(
+    "--stack",
+    "name",
+    metavar="NAME",
+    help="Use the parameters and region of this deployed stack instead of the template's defaults.",
+)
+@click.option(
+    "--region",
+    metavar="REGION",
+    help=f"AWS region of the prices and of the stack. Default: {DEFAULT_REGION}, or the stack's.",
+)
+@click.option(
+    "--network",
+    type=click.Choice(sorted(SECRETS)),
+    help="Where Redis runs (template parameter Network). Your own Redis is not included.",
+)
+@click.option(
+    "--stream-mode",
+    type=click.Choice(["AUTO", "PROVISIONED", "ON_DEMAND"]),
+    help="Template parameter StreamMode.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    metavar="N",
+    help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
+)
+@click.option(
+    "--retention-hours",
+    type=click.IntRange(24, 8760),
+    metavar="HOURS",
+    help="Template parameter RetentionHours.",
+)
+@click.option(
+    "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
+)
+@screen.json_option
+def command(
+    *,
+    events: float,
+    events_per_request: float,
+    batch_ids: bool,
+    name: str | None,
+    region: str | None,
+    as_json: bool,
+    **settings: Any,
+) -> None:
+    """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
+
+    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.py with dates
+    and sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
+    """
+    setup = Setup()
+    if name is not None:
+        stack = deployed(name, region)
+        setup, region = Setup.of(stack.parameters), stack.session.region_name
+    region = region or DEFAULT_REGION
+    if region not in REGIONS:
+        raise Failure(
+            f"there are no prices for {region}: use --region with one of {', '.join(sorted(REGIONS))}"
+        )
+    setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
+    told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
+    if as_json:
+        screen.show_json(told)
+    else:
+        _show(told)
+
+
+def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
+    """Return the whole estimate as a JSON object."""
+    prices = REGIONS[region]
+
+    def ours(events: float) -> float:
+        return total(replace(workload, events=events), setup, prices)
+
+    month = ours(workload.events)
+    return {
+        "events": workload.events,
+        "events_per_request": workload.per_request,
+        "batch_ids": workload.batch_ids,
+        "region": region,
+        "prices_read_on": READ_ON,
+        "prices_not_confirmed": unconfirmed(region),
+        "setup": asdict(setup),
+        "components": [asdict(line) for line in estimate(workload, setup, prices)],
+        "usd": round(month, 2),
+        "usd_per_million": round(month / workload.events * 1e6, 3),
+        "usd_idle": round(total(IDLE, setup, prices), 2),
+        "levers": [asdict(lever) for lever in levers(workload, setup, prices)],
+        "usd_lean": round(total(workload, lean(setup), prices), 2),
+        "by_volume": [
+            {"events": events, "usd_per_million": round(ours(events) / events * 1e6, 3)}
+            for events in _VOLUMES
+        ],
+    }
+
+
+def _show(told: dict[str, Any]) -> None:
+    screen.show_table(
+        ("component", "USD per month", "share", "usage"),
+        [
+            (
+                line["component"],
+                f"{line['usd']:8.2f}",
+                f"{line['usd'] / told['usd'] * 100:4.0f} %",
+                line["of"],
+            )
+            for line in told["components"]
+        ],
+    )
+    screen.say(
+        f"\n${told['usd']:,.2f} per month, ${told['usd_per_million']:,.2f} per million events. "
+        f"Without traffic: ${told['usd_idle']:,.2f} per month.\n"
+    )
+    _show_levers(told)
+    top = max(volume["usd_per_million"] for volume in told["by_volume"])
+    screen.say("USD per million events, by events per month:")
+    for volume in told["by_volume"]:
+        screen.say(
+            f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
+        )
+    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
+    if told["prices_not_confirmed"]:
+        screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
+    screen.say("docs/performance.md lists the source of each price.")
+
+
+def _show_levers(told: dict[str, Any]) -> None:
+    if not told["levers"]:
+        return
+    biggest, *others = told["levers"]
+    screen.say(f"The biggest saving: {_lever(biggest)}.")
+    for lever in others:
+        screen.say(f"              then: {_lever(lever)}.")
+    screen.say(
+        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} per month.\n"
+    )
+
+
+def _lever(lever: dict[str, Any]) -> str:
+    return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
+
+
+def bar(value: float, top: float) -> str:
+    """Return a bar for a price on a logarithmic scale, from the lowest price drawn to `top`."""
+    longest = math.log(max(top, 2 * _LEAST_BAR) / _LEAST_BAR)
+    return "█" * max(1, round(_BAR * math.log(max(value, _LEAST_BAR) / _LEAST_BAR) / longest))

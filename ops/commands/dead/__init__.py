@@ -1,0 +1,16 @@
+"""`sluice dead`: lists dead letters, shows their rows, and drops those that nobody needs."""
+
+import click
+
+from ops.command_group import CommandGroup
+from ops.commands.dead import drop, show
+from ops.commands.dead import list as list_
+
+
+@click.group("dead", cls=CommandGroup)
+def group() -> None:
+    """List dead letters, show their rows, or drop them. `sluice redrive --kind dead` sends them."""
+
+
+for module in (drop, list_, show):
+    group.add_command(module.command)

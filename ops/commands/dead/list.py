@@ -1,0 +1,42 @@
+"""`sluice dead list`: lists dead letters."""
+
+import click
+
+from ops import screen
+from ops.books.set_aside import chunks
+from ops.commands.dead.selecting import ACCOUNT, REASON, REJECTED, SINCE, TABLE, described_letter
+from ops.stack import Stack, works_on_stack
+from worker.delivery import State
+from worker.selection import Selection
+
+
+@click.command("list")
+@works_on_stack
+@ACCOUNT
+@TABLE
+@REASON
+@SINCE
+@REJECTED
+@screen.json_option
+def command(
+    stack: Stack,
+    *,
+    account: str | None,
+    table: str | None,
+    reason: str | None,
+    since: float | None,
+    rejected: bool,
+    as_json: bool,
+) -> None:
+    """List dead letters, oldest first."""
+    state = State.REJECTED if rejected else State.DEAD_LETTER
+    selection = Selection((state,), account, table, reason, since)
+    found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.entry.aside_at)
+    if as_json:
+        screen.show_json([described_letter(chunk) for chunk in found])
+        return
+    if not found:
+        screen.say(f"There are no matching {'rejected events' if rejected else 'dead letters'}.")
+        return
+    columns = ("id", "account", "table", "reason", "rows", "set aside")
+    screen.show_table(columns, [tuple(described_letter(chunk).values()) for chunk in found])

@@ -1,0 +1,35 @@
+"""Options that select dead letters, and how one is described."""
+
+import hashlib
+from typing import Any
+
+import click
+
+from ops import screen
+from ops.books.set_aside import SetAsideChunk
+from ops.moment import MOMENT
+
+_ID_DIGITS = 10
+ACCOUNT = click.option("--account", help="Only rows of this account.")
+TABLE = click.option("--table", help="Only rows of this table.")
+REASON = click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
+REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead letters.")
+SINCE = click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
+
+
+def id_of(chunk: SetAsideChunk) -> str:
+    """Return a chunk's id on the command line."""
+    place = f"{chunk.span.chain.name}|{chunk.span.after}|{chunk.key.name}"
+    return hashlib.sha256(place.encode()).hexdigest()[:_ID_DIGITS]
+
+
+def described_letter(chunk: SetAsideChunk) -> dict[str, Any]:
+    """Return what a list shows of a dead letter, as a JSON object."""
+    return {
+        "id": id_of(chunk),
+        "account": chunk.key.account,
+        "table": chunk.key.group.label,
+        "reason": chunk.entry.reason,
+        "rows": chunk.entry.rows,
+        "set_aside": screen.utc(chunk.entry.aside_at // 1000),
+    }

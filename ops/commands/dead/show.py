@@ -1,0 +1,75 @@
+"""`sluice dead show`: shows the rows of a dead letter."""
+
+import json
+from typing import Any
+
+import click
+import msgpack
+
+from ops import screen
+from ops.books.set_aside import SetAsideChunk, chunks
+from ops.commands.dead.selecting import described_letter, id_of
+from ops.editing import rejected_events
+from ops.failure import Failure
+from ops.stack import Stack, works_on_stack
+from shared.errors import InvalidObjectError
+from worker.chunk import offsets
+from worker.delivery import State
+from worker.selection import Selection
+from worker.set_aside import SetAsideStore
+
+
+@click.command("show")
+@click.argument("dead_id", metavar="ID")
+@works_on_stack
+@screen.json_option
+def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
+    """Show the rows of the dead letter ID, one line of JSON per row. What never became rows is shown as it arrived.
+
+    Each rejected event follows a line with # and the message that its sender received.
+    """
+    found = [
+        chunk
+        for chunk in chunks(stack.ledger(), Selection((State.DEAD_LETTER, State.REJECTED)))
+        if id_of(chunk).startswith(dead_id)
+    ]
+    if len(found) != 1:
+        how = (
+            "no dead letter has an id that begins"
+            if not found
+            else f"{len(found)} dead letters have ids that begin"
+        )
+        raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
+    lines = _lines(found[0], stack.set_aside_store())
+    if as_json:
+        screen.show_json(described_letter(found[0]) | {"lines": list(lines)})
+        return
+    for line in lines:
+        click.echo(line)
+
+
+def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
+    """Return a line for each row, or for each item that never became one. Rejected events follow a line with their message.
+
+    Raises:
+        Failure: its object is gone or damaged.
+        BucketUnavailableError: the bucket cannot be reached.
+    """
+    if chunk.key.group.is_rejected and not chunk.entry.digest:
+        raise Failure("there are no copies of these events: they exceeded the number that is kept")
+    try:
+        stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
+    except InvalidObjectError as error:
+        raise Failure(f"its object cannot be read: {error}. It may just have been delivered") from error
+    if chunk.key.group.is_rejected:
+        return list(rejected_events.lines(rejected_events.originals(stored.payload)))
+    begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(stored.payload[begin:end])
+    return [_text(item) for item in unpacker]
+
+
+def _text(item: Any) -> str:
+    if isinstance(item, bytes):  # as it arrived
+        return item.decode(errors="backslashreplace")
+    return json.dumps(item, ensure_ascii=False, default=repr)

@@ -1,0 +1,24 @@
+"""`sluice keys revoke`: revokes a write key."""
+
+from dataclasses import replace
+
+import click
+
+from ops import known_accounts, screen
+from ops.failure import Failure
+from ops.stack import Stack, works_on_stack
+from shared import names
+
+
+@click.command("revoke")
+@click.argument("account")
+@click.argument("key_id")
+@works_on_stack
+@screen.dry_run_option
+def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
+    """Revoke a key: within a minute its events are refused; rows already accepted are set aside. Issue a new key first, with --serial."""
+    if not names.is_key_id(key_id):
+        raise Failure(f"{key_id!r} is not a valid key id: use the middle part of the key, such as k1 or k1-2")
+    current = known_accounts.one(stack, account)
+    revoked = replace(current, revoked_key_ids=current.revoked_key_ids | {key_id})
+    known_accounts.update(stack, account, revoked, dry_run=dry_run)

@@ -1,0 +1,55 @@
+"""`sluice keys rotate`: adds a signing secret, or retires one."""
+
+import secrets
+import time
+
+import click
+
+from ops import screen
+from ops.failure import Failure
+from ops.signing_secrets import TAKES_EFFECT, next_secret_id, secret_members, signing_of, store_members
+from ops.stack import Stack, works_on_stack
+
+_SECRET_BYTES = 48
+
+
+@click.command("rotate")
+@works_on_stack
+@click.option(
+    "--retire",
+    metavar="ID",
+    help="Instead of adding a secret, remove this one. Keys signed with it become invalid.",
+)
+@screen.dry_run_option
+@screen.yes_option
+def command(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> None:
+    """Add a signing secret for new keys. Old secrets stay valid until they are retired."""
+    members = secret_members(stack)
+    signing = signing_of(members)
+    if retire is None:
+        added = next_secret_id(signing, time.time())
+        screen.say(f"Adding the secret {added}. Still valid: {', '.join(signing)}.")
+        if dry_run:
+            screen.say(screen.DRY_RUN)
+        else:
+            store_members(stack, members | {added: secrets.token_urlsafe(_SECRET_BYTES)})
+            screen.say(
+                f"{TAKES_EFFECT} Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
+            )
+        return
+    if retire not in signing:
+        raise Failure(f"there is no secret {retire}: the valid ones are {', '.join(signing)}")
+    rest = [secret_id for secret_id in signing if secret_id != retire]
+    if not rest:
+        raise Failure(
+            f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate`"
+        )
+    screen.say(
+        f"Retiring the secret {retire}: all keys signed with it become invalid. Still valid: {', '.join(rest)}."
+    )
+    if dry_run:
+        screen.say(screen.DRY_RUN)
+    else:
+        screen.confirm("Retire it?", yes=yes)
+        store_members(stack, {name: text for name, text in members.items() if name != retire})
+        screen.say(TAKES_EFFECT)

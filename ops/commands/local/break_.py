@@ -1,0 +1,54 @@
+"""`sluice local break`: breaks a part of the local stack for a while."""
+
+import json
+from urllib.error import HTTPError, URLError
+from urllib.request import ProxyHandler, Request, build_opener
+
+import click
+
+from ops import screen
+from ops.failure import Failure
+from ops.moment import LENGTH
+from ops.stack import local
+
+_DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
+_SECONDS = 15.0
+
+
+@click.command("break")
+@click.argument("target", metavar="TARGET")
+@click.option(
+    "--for",
+    "seconds",
+    type=LENGTH,
+    default=120.0,
+    show_default="2min",
+    help="How long the outage lasts; 0s ends it.",
+)
+@screen.json_option
+def command(target: str, *, seconds: float, as_json: bool) -> None:
+    """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
+
+    td: Treasure Data answers 503. answers: Treasure Data accepts imports, but its responses are lost. redis and worker: the process
+    is killed, and restarted when the time is up. kinesis: the stream rejects every call.
+    """
+    page = local().outputs.get("SdkUrl", "").removesuffix("/sdk")
+    body = json.dumps({"target": target, "seconds": seconds}).encode()
+    request = Request(f"{page}/break", body, {"content-type": "application/json"})  # noqa: S310 -- our own page
+    try:
+        with _DIRECT.open(request, timeout=_SECONDS) as answer:
+            under_way = json.load(answer)
+    except HTTPError as error:
+        raise click.UsageError(json.load(error)["error"]) from error
+    except (URLError, ValueError) as error:
+        raise Failure(
+            "the local stack's page does not answer, perhaps because it is stopping: start it again with `sluice local`"
+        ) from error
+    if as_json:
+        screen.show_json({"under_way": under_way})
+    elif target in under_way:
+        screen.say(
+            f"{target} is broken for {screen.lasting(seconds)}. `sluice status --local --watch` shows what happens."
+        )
+    else:
+        screen.say(f"{target} works again.")

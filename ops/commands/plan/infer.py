@@ -1,0 +1,33 @@
+"""`sluice plan infer`: writes a plan that fits the events of an account."""
+
+from pathlib import Path
+
+import click
+
+from ops import screen
+from ops.commands.plan.drifts import since_option
+from ops.failure import Failure
+from ops.plans.arrived_events import events_since
+from ops.plans.plan_profile import Profile
+from ops.plans.plan_text import inferred
+from ops.stack import Stack, works_on_stack
+
+
+@click.command("infer")
+@click.argument("account")
+@works_on_stack
+@since_option
+@screen.output_option
+def command(stack: Stack, account: str, *, since: float | None, archive: bool, file: Path | None) -> None:
+    """Write a plan that fits the events of ACCOUNT, with frequencies and examples as comments.
+
+    Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml.
+    """
+    profile = Profile()
+    for event in events_since(stack, since, archive=archive):
+        if event.account == account:
+            profile.add(event.table, event.row)
+    if not profile.tables:
+        raise Failure(f"no events of {account} were found: use an earlier --since, or --archive")
+    said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
+    screen.put(inferred(profile), file, said)

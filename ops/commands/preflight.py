@@ -1,0 +1,83 @@
+"""`sluice preflight`: checks what would make a deploy fail, before anything is created.
+
+It runs with the deployer's credentials, and changes nothing.
+"""
+
+import os
+from dataclasses import asdict
+from pathlib import Path
+
+import boto3
+import click
+from botocore.client import BaseClient
+from botocore.config import Config
+
+from ops import screen
+from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.treasure_data import RealSite
+from ops.failure import UNFINISHED, Failure
+from shared.aws_clients import makes_client
+
+
+@click.command("preflight")
+@click.option(
+    "--config-env", default="default", show_default=True, help="Section of samconfig.toml, as for sam."
+)
+@click.option(
+    "--config-file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=Path("samconfig.toml"),
+    show_default=True,
+    help="The samconfig.toml to read.",
+)
+@click.option("--stack-name", default="", help="Name of the stack to create. Default: the section's.")
+@click.option("--region", default="", help="Region to deploy to. Default: the section's, or your profile's.")
+@click.option("--parameter-overrides", default="", help="Parameters, instead of the section's.")
+@click.option(
+    "--database", default="", help="Treasure Data database that the API key must be able to write to."
+)
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    config_env: str,
+    config_file: Path,
+    stack_name: str,
+    region: str,
+    parameter_overrides: str,
+    database: str,
+    as_json: bool,
+) -> None:
+    """Check, before anything is created, what would make a deploy fail.
+
+    This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
+    Data API key. It changes nothing.
+    """
+    from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
+
+    plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
+    session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
+    if not session.region_name:
+        raise Failure("no region: pass --region or set AWS_REGION")
+    plan = Deployment(plan.stack, session.region_name, plan.given, plan.build)
+    config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
+
+    @makes_client
+    def client(service: str, where: str) -> BaseClient:
+        made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+        return made
+
+    world = World(client, session.get_available_regions, look_up, RealSite)
+    found = []
+    for finding in findings(Survey(plan, world, os.environ.get("TD_API_KEY", ""), database)):
+        found.append(finding)
+        if not as_json:
+            finding.show()
+    faults = sum(finding.state == "fault" for finding in found)
+    if as_json:
+        screen.show_json({"ready": not faults, "findings": [asdict(finding) for finding in found]})
+    else:
+        screen.say(f"\n{screen.plural(faults, 'fault')}." if faults else f"\n{plan.stack} can be deployed.")
+    ctx.exit(UNFINISHED if faults else 0)

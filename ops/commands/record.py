@@ -1,0 +1,65 @@
+"""`sluice record`: saves records of the stream or the archive as a Kinesis event, for `sam local invoke` and for tests."""
+
+import json
+from itertools import chain, islice
+from pathlib import Path
+
+import click
+
+from ops import screen
+from ops.failure import Failure
+from ops.stack import Stack, works_on_stack
+from ops.stream.place import PLACE
+from ops.stream.reader import RangeEnd
+from ops.stream.recorded import event_of
+from shared.clock import SystemClock
+
+
+@click.command("record")
+@works_on_stack
+@click.option("--shard", metavar="ID", help="Shard to read. Default: the first.")
+@click.option(
+    "--from",
+    "start",
+    type=PLACE,
+    default=RangeEnd(),
+    help="Start time or sequence number. Default: the stream's oldest record.",
+)
+@click.option(
+    "--count", type=click.IntRange(1, 10_000), default=10, show_default=True, help="Number of records."
+)
+@click.option(
+    "-o",
+    "--output",
+    "file",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="File to write the event to.",
+)
+@click.option(
+    "--scrub",
+    is_flag=True,
+    help="Replace personal data such as addresses and visitor ids. Equal values get equal replacements.",
+)
+@screen.json_option
+def command(
+    stack: Stack, *, shard: str | None, start: RangeEnd, count: int, file: Path, scrub: bool, as_json: bool
+) -> None:
+    """Save records of the stream, or of the archive, to a file, as an event for `sam local invoke` and for tests."""
+    history = stack.history(SystemClock())
+    history.check(start)
+    shard = history.names(start, RangeEnd(), shard)[0]
+    pieces = history.pieces(shard, start, RangeEnd())
+    found = list(islice(chain.from_iterable(piece.records for piece in pieces), count))
+    shard = history.chain(shard).shard
+    if not found:
+        raise Failure(f"{shard} has no records in this range: use an earlier --from, or another --shard")
+    event = event_of(found, shard, scrubs=scrub)
+    screen.write(file, json.dumps(event, indent=2) + "\n")
+    written = len(event["Records"])
+    if as_json:
+        screen.show_json({"file": str(file), "records": written, "shard": shard})
+        return
+    screen.say(
+        f"{screen.plural(written, 'record')} of {shard} in {file}. Use it with `sam local invoke WorkerFunction --event {file}`."
+    )

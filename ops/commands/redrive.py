@@ -1,0 +1,233 @@
+"""`sluice redrive`: sends what is set aside. Delivered rows are removed from the bucket; rows that fail again stay."""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from ops import known_accounts, screen
+from ops.books.set_aside import KINDS, NAMES, SetAsideChunk, chunks
+from ops.editing import dead_letters, rejected_events
+from ops.failure import UNFINISHED, Failure
+from ops.moment import MOMENT
+from ops.redriving import DECIDED, OUTCOMES, balanced, send
+from ops.stack import Stack, works_on_stack
+from worker.delivery import State
+from worker.selection import Selection
+
+
+@click.command("redrive")
+@works_on_stack
+@click.option(
+    "--kind",
+    "names",
+    type=click.Choice(list(KINDS)),
+    multiple=True,
+    help="Kind of set-aside rows; may be repeated. Default: parked and doubt; dead with --edit; doubt with --send or --drop.",
+)
+@click.option("--account", help="Only rows of this account.")
+@click.option("--table", help="Only rows of this table.")
+@click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
+@click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
+@click.option(
+    "--send",
+    "decision",
+    flag_value="send",
+    help="Send rows in doubt even though Treasure Data may already have them.",
+)
+@click.option(
+    "--drop",
+    "decision",
+    flag_value="drop",
+    help="Give up rows in doubt that Treasure Data has; with --kind dead or rejected, give up rows that nobody needs.",
+)
+@click.option(
+    "--edit",
+    "edits",
+    is_flag=True,
+    help="Open dead letters in $EDITOR and send the changed rows. With --kind rejected: the same for rejected events.",
+)
+@screen.dry_run_option
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
+    """Send what is set aside. Delivered rows are removed from the bucket; rows that fail again stay.
+
+    If Treasure Data cannot be queried for rows in doubt, decide about them with --send or --drop. --edit opens dead letters in
+    an editor, then checks and sends the changed rows; the originals are kept until these are delivered. With --kind rejected,
+    --edit opens rejected events, and repaired events are put on the stream.
+    """
+    run(ctx, stack, **options)
+
+
+def run(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    names: tuple[str, ...],
+    account: str | None,
+    table: str | None,
+    reason: str | None,
+    since: float | None,
+    decision: str | None,
+    edits: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Redrive as the options say, and end the command.
+
+    Raises:
+        click.UsageError: the options exclude each other.
+    """
+    states = _states(names, decision, edits=edits, as_json=as_json)
+    selection = Selection(states, account, table, reason, since)
+    selected: Counter[tuple[str, str, str]] = Counter()
+    opened: list[SetAsideChunk] = []
+    for chunk in chunks(stack.ledger(), selection):
+        selected[NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += chunk.entry.rows
+        opened += [chunk] if edits else []
+    if not as_json:
+        screen.say(
+            f"{screen.plural(selected.total(), 'row')} set aside."
+            if selected
+            else "No matching rows are set aside."
+        )
+        screen.show_table(
+            ("kind", "account", "reason", "rows"),
+            [(*place, rows) for place, rows in sorted(selected.items())],
+        )
+    if dry_run or not selected:
+        if as_json:
+            screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+        elif dry_run:
+            screen.say(screen.DRY_RUN)
+        return
+    if edits:
+        ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
+    if asked := question(decision, selected.total()):
+        screen.confirm(asked, yes=yes)
+    event: dict[str, Any] = {"kinds": [state.value for state in states]}
+    wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
+    event |= {name: value for name, value in wanted.items() if value is not None}
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+        sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
+    totals = balanced(selected.total(), sent)
+    if as_json:
+        screen.show_json(totals)
+        ctx.exit(_code(totals))
+    ctx.exit(_report(stack, totals))
+
+
+def question(decision: str | None, rows: int) -> str:
+    """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
+    count = screen.plural(rows, "row")
+    if decision == "drop":
+        return f"This gives up {count} and deletes Sluice's copies. Continue?"
+    if decision == "send":
+        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+    return ""
+
+
+def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:
+    """Return the states to redrive.
+
+    Raises:
+        click.UsageError: the options exclude each other.
+    """
+    if edits and (decision is not None or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
+        raise click.UsageError(
+            "--edit is interactive and works on dead letters or rejected events only: do not combine it with other kinds, --send,"
+            " --drop or --json"
+        )
+    if "rejected" in names and decision != "drop" and not edits:
+        raise click.UsageError("to repair rejected events, add --edit; to give them up, add --drop")
+    if decision is not None:
+        allowed = DECIDED[decision]
+        if not set(names) <= set(allowed):
+            raise click.UsageError(f"--{decision} works only with --kind {' and --kind '.join(allowed)}")
+        names = names or allowed[:1]
+    return tuple(KINDS[name] for name in names or (("dead",) if edits else ("parked", "doubt")))
+
+
+def _report(stack: Stack, totals: Mapping[str, int]) -> int:
+    dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
+    if totals.get("returned"):
+        dropped += f", {totals['returned']:,} put back on the stream"
+    untried = f", {totals['untried']:,} not tried or already settled" if totals.get("untried") else ""
+    screen.say(
+        f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
+        f"{totals['dead']:,} new dead letters{dropped}{untried}."
+    )
+    if totals["kept"]:
+        screen.say(f"`sluice status {stack.option}` shows why rows are kept.")
+    elif not totals["complete"]:
+        screen.say("Some rows were not tried. Run the command again.")
+    return _code(totals)
+
+
+def _code(totals: Mapping[str, int]) -> int:
+    return UNFINISHED if totals["kept"] or totals["dead"] or not totals["complete"] else 0
+
+
+def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
+    """Open dead letters in an editor, and send the changed ones; return the exit code."""
+    letters = dead_letters.letters_of(opened, stack.set_aside_store())
+    if not letters:
+        raise Failure("these dead letters cannot be edited: they never became rows")
+    edited = dead_letters.ask(
+        dead_letters.text_of(letters), lambda text: dead_letters.read(letters, text), _editor, _again
+    )
+    if not edited:
+        screen.say("Nothing was changed, so nothing is sent.")
+        return 0
+    screen.confirm(f"Send {screen.plural(sum(one.rows for one in edited), 'row')}?", yes=yes)
+    totals = Counter(dict.fromkeys(OUTCOMES, 0))
+    for one in edited:
+        report = stack.invoke("RedriveFunction", one.event)
+        if "error" in report:
+            click.echo(f"{one.title}: {report['message']}", err=True)
+            totals["kept"] += one.rows
+        else:
+            totals.update({name: report[name] for name in OUTCOMES})
+    return _report(stack, totals | {"complete": True})
+
+
+def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
+    """Open rejected events in an editor, and put the repaired ones on the stream; return the exit code."""
+    plans = {name: account.plan for name, account in known_accounts.known(stack)[0].items()}
+    batches = rejected_events.batches_of(opened, stack.set_aside_store(), plans)
+    if not batches:
+        raise Failure(
+            "there are no copies of these events: they have expired, or exceeded the number that is kept"
+        )
+    found = dead_letters.ask(
+        rejected_events.text_of(batches), lambda text: rejected_events.read(batches, text), _editor, _again
+    )
+    if not found:
+        screen.say("Nothing was changed, so nothing is sent.")
+        return 0
+    events, dropped = sum(one.events for one in found), sum(one.dropped for one in found)
+    rest = f" and give up {dropped:,} others" if dropped else ""
+    screen.confirm(f"Send {screen.plural(events, 'event')}{rest}?", yes=yes)
+    sent = 0
+    for one in found:
+        report = stack.invoke("RedriveFunction", one.event)
+        if "error" in report:
+            click.echo(f"{one.title}: {report['message']}", err=True)
+        else:
+            sent += report["repaired"]
+    screen.say(f"{screen.plural(sent, 'event')} put on the stream; the worker delivers them like new ones.")
+    return 0 if sent == events else UNFINISHED
+
+
+def _editor(text: str) -> str | None:
+    return click.edit(text, extension=".jsonl")
+
+
+def _again(mistake: str) -> bool:
+    click.echo(mistake, err=True)
+    return click.confirm("Edit again?", default=True, err=True)

@@ -1,0 +1,236 @@
+"""`sluice status`: a one-line summary, then the details behind it."""
+
+import json
+import time
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NoReturn
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from ops import screen
+from ops.books.accounting import Balance, Rows
+from ops.books.arrivals import Arrivals
+from ops.books.set_aside import KINDS
+from ops.failure import FORESEEN, UNFINISHED, explained
+from ops.moment import MOMENT
+from ops.stack import Stack, works_on_stack
+from ops.state import completeness
+from ops.state.stack_state import StackState, StateReader
+from ops.state.state_document import document, error_rows
+from ops.state.verdict import STYLES, Health, verdicts
+from worker.delivery import State
+
+_WATCH_SECONDS = 5.0
+_COLUMNS = {
+    "delivered": State.DELIVERED,
+    **KINDS,
+    "in flight": State.PENDING,
+    "dropped": State.DROPPED,
+    "missing": State.MISSING,
+}
+_RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # columns shown only if they have rows
+_REJECTED_LINES = 20
+Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
+"""A title, a table's columns and its rows."""
+
+
+@click.command("status")
+@works_on_stack
+@click.option(
+    "--since", type=MOMENT, help="Also reconcile rows planned since this time, by account and table."
+)
+@click.option("--until", type=MOMENT, help="Reconcile only rows planned before this time.")
+@click.option("--all", "everything", is_flag=True, help="Also reconcile everything in the ledger.")
+@click.option(
+    "--complete", is_flag=True, help="Also show, by account and table, up to when rows are complete."
+)
+@click.option("--watch", is_flag=True, help="Refresh every five seconds until Ctrl-C.")
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    since: float | None,
+    until: float | None,
+    everything: bool,
+    complete: bool,
+    watch: bool,
+    as_json: bool,
+) -> None:
+    """Show the state of a stack: backlog, rate, set-aside rows, open spans, failing databases, recent errors.
+
+    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger. `sluice wait`
+    waits until a table is complete.
+    """
+    look = StateReader(stack, stack.watermarks() if complete else None)
+    balanced = everything or since is not None or until is not None
+    if since is not None and until is not None and since >= until:
+        raise click.UsageError("--since is not before --until: swap them")
+    if watch:
+        _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
+    state = look.state(since, until, balanced=balanced)
+    found = verdicts(state, stack.option)
+    if as_json:
+        screen.show_json(document(state, found))
+    else:
+        for verdict in found:
+            screen.say(verdict.line, STYLES[verdict.health])
+        _show(state, stack.option)
+    ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
+
+
+def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
+    """Show the state repeatedly: in place on a terminal, appended in a pipe, one JSON document per line with --json."""
+    out = Console(highlight=False)
+    in_place = out.is_terminal and not as_json
+    if in_place:
+        out.set_alt_screen()
+    try:
+        while True:
+            shown: dict[str, Any]
+            try:
+                state = look()
+            except FORESEEN as error:
+                message = explained(error).message
+                shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
+            else:
+                found = verdicts(state, option)
+                shown, tables = document(state, found), list(_tables(state, option))
+                lines = [(verdict.line, STYLES[verdict.health]) for verdict in found]
+            at = screen.utc(int(time.time()))
+            if as_json:
+                click.echo(json.dumps({"at": at} | shown, default=str))
+            else:
+                with out.capture() as captured:
+                    _draw(out, at, lines, tables)
+                _put(out, captured.get(), in_place=in_place)
+            time.sleep(_WATCH_SECONDS)
+    finally:
+        if in_place:
+            out.set_alt_screen(enable=False)
+
+
+def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> None:
+    for line, style in lines:
+        out.print(Text(line, style))
+    out.print(f"as of {at}; Ctrl-C stops", style="dim")
+    for title, columns, rows in tables:
+        if rows:
+            out.print(f"\n{title}")
+            out.print(screen.table(columns, rows))
+
+
+def _put(out: Console, text: str, *, in_place: bool) -> None:
+    """Write a frame. In place, write only what fits the terminal."""
+    if not in_place:
+        click.echo(text)
+        return
+    lines = text.splitlines()[: max(1, out.height - 1)]
+    out.file.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
+    out.file.flush()
+
+
+def _show(state: StackState, option: str) -> None:
+    for title, columns, rows in _tables(state, option):
+        if rows:
+            screen.say(f"\n{title}")
+            screen.show_table(columns, rows)
+
+
+def _tables(state: StackState, option: str) -> Iterator[Section]:
+    yield (
+        f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
+        ("shard", "behind", "records", "rows in open spans", "rows/s"),
+        [
+            (
+                shard.shard,
+                screen.lasting(shard.behind_seconds),
+                shard.records if shard.is_complete else f"{shard.records:,}+",
+                shard.open_rows,
+                shard.rows_per_second,
+            )
+            for shard in state.shards
+        ],
+    )
+    yield (
+        "Set aside" if state.aside_is_complete else "Set aside (count incomplete)",
+        ("kind", "account", "reason", "rows"),
+        [(*place, rows) for place, rows in sorted(state.aside.items())],
+    )
+    rejected = state.rejected if state.balance is None else state.balance.rejected
+    most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))
+    yield (
+        "Rejected events in the last day" if state.balance is None else "Rejected events",
+        ("account", "table", "code", "events"),
+        [(*place, number) for place, number in most[:_REJECTED_LINES]],
+    )
+    yield (
+        "Failing databases",
+        ("database", "since", "reason"),
+        [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
+    )
+    yield (
+        "Open spans" if state.open.is_complete else "Open spans (search incomplete)",
+        ("shard", "since", "rows", "settle with"),
+        [
+            (one.shard, screen.utc(int(one.planned_at)), one.rows, one.command(option))
+            for one in state.open.spans
+        ],
+    )
+    yield "Errors in the last hour", ("function", "times", "last", "what", "why"), error_rows(state.notes)
+    yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
+    if state.completeness is not None:
+        yield completeness.section(state.completeness)
+    if state.balance is not None:
+        yield from _balanced(state.balance)
+    if state.arrivals is not None:
+        yield (
+            "Arrivals, compared with the ledger",
+            ("counted by", "time", "counted", "in the ledger or waiting", "adds up"),
+            [_arrived(state.arrivals)],
+        )
+
+
+def _arrived(arrivals: Arrivals) -> tuple[object, ...]:
+    time_of = (
+        f"{screen.utc(arrivals.since)} to {screen.utc(arrivals.until)}"
+        if arrivals.since is not None and arrivals.until is not None
+        else "all"
+    )
+    by = "the gateway, in events" if arrivals.unit == "events" else "the stream, in records"
+    is_even = arrivals.seen >= arrivals.counted
+    said = "yes" if is_even else "NO" if arrivals.lost else f"yes, within {arrivals.unsure:,}"
+    return (by, time_of, arrivals.counted, arrivals.seen, said)
+
+
+def _balanced(balance: Balance) -> Iterator[Section]:
+    found = (*balance.tables.values(), *balance.forced.values())
+    columns = {
+        name: state
+        for name, state in _COLUMNS.items()
+        if state not in _RARE or any(rows.states[state] for rows in found)
+    }
+    names = ("account", "table", "received", *columns, "adds up")
+
+    def line(account: str, table: str, rows: Rows) -> tuple[object, ...]:
+        counts = (rows.states[state] for state in columns.values())
+        return (account, table, rows.received, *counts, "yes" if rows.adds_up else "NO")
+
+    lines = [line(*place, rows) for place, rows in sorted(balance.tables.items())]
+    lines.append(line("all", "", balance.total))
+    unread = balance.unread
+    waiting = (
+        (
+            "on the stream",
+            f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}",
+        ),
+        ("in the queue", screen.plural(unread.in_queue, "envelope")),
+    )
+    blank = [""] * (len(names) - 3)
+    lines += [("waiting", where, what, *blank) for where, what in waiting if not what.startswith("0 ")]
+    yield "Reconciliation in rows", names, lines
+    resent = [line(*place, rows) for place, rows in sorted(balance.forced.items())]
+    yield "Sent again by forced replays", names, resent

@@ -1,0 +1,212 @@
+"""The console's view of a stack, as JSON values."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from ops import known_accounts, screen
+from ops.books.accounting import Balance
+from ops.books.set_aside import KINDS
+from ops.books.table_history import RECENT_SECONDS, History
+from ops.console.refreshed import Reading, Refreshed
+from ops.cost.estimate import HOURS, Setup, Workload, total
+from ops.cost.prices import READ_ON, REGIONS
+from ops.stack import Stack
+from ops.state import state_document
+from ops.state.stack_state import StackState, StateReader, accounting
+from ops.state.verdict import verdicts
+from shared.accounts import Account
+from shared.clock import Clock, SystemClock
+from shared.tracking_plan import TrackingPlan
+
+_FIRST_COUNT_SECONDS = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Counted:
+    """Counts over the whole ledger.
+
+    Attributes:
+        balance: the complete balance.
+        history: when tables had rows.
+        since: start of the month's cost, UNIX seconds: the start of the month, or of the stream if that is later.
+    """
+
+    balance: Balance
+    history: History
+    since: float
+
+
+class ConsoleView:
+    """The console's view of a stack. Threads may share it.
+
+    Args:
+        stack: the stack.
+        look_seconds: how old the state may be.
+        count_seconds: how old the counts by table may be. Counting reads the whole ledger.
+        count_share: the share of the time that counting may take. A busy stack's ledger takes hundreds of thousands of read units.
+        account_seconds: how old the accounts may be. Reading them invokes a function.
+        clock: tells the time.
+        start: runs a job in the background.
+    """
+
+    def __init__(
+        self,
+        stack: Stack,
+        *,
+        look_seconds: float = 5.0,
+        count_seconds: float = 30.0,
+        count_share: float = 0.01,
+        account_seconds: float = 60.0,
+        clock: Clock | None = None,
+        start: Callable[[Callable[[], None]], None] | None = None,
+    ) -> None:
+        self._stack = stack
+        self._clock = clock = clock or SystemClock()
+        look = StateReader(stack)
+        self._look = Refreshed(
+            lambda: look.state(None, None, balanced=False), look_seconds, clock, start=start
+        )
+        self._counted = Refreshed(self._count, count_seconds, clock, share=count_share, start=start)
+        self._accounts = Refreshed(lambda: known_accounts.known(stack), account_seconds, clock, start=start)
+
+    def first(self) -> None:
+        """Read the state once, so that missing permissions show before the page is served.
+
+        Raises:
+            UnavailableError, ClientError, BotoCoreError, Failure: something cannot be read.
+        """
+        self._look.first()
+        self._counted.wait(_FIRST_COUNT_SECONDS)
+        self._accounts.refresh()  # Redis may be down; the page says so
+
+    def expire(self) -> None:
+        """Refresh soon, because something has changed."""
+        self._look.expire()
+        self._counted.expire()
+
+    def plan(self, account: str) -> TrackingPlan | None:
+        """Return the tracking plan of an account; None if it has none or it is not known yet."""
+        known = self._accounts.latest().value
+        found = known[0].get(account) if known else None
+        return found.plan if found else None
+
+    def state(self) -> dict[str, Any]:
+        """Return what is known, without waiting. Old values are refreshed in the background."""
+        looked, counted, known = self._look.latest(), self._counted.latest(), self._accounts.latest()
+        return {
+            "stack": {
+                "name": self._stack.name,
+                "region": None if self._stack.is_local else self._stack.session.region_name,
+                "option": self._stack.option,
+            },
+            "at": self._clock.now(),
+            "look": self._looked(looked),
+            "counts": _counts(counted),
+            "accounts": _accounts(known),
+            "cost": None if self._stack.is_local else self._cost(counted),
+        }
+
+    def _count(self) -> _Counted:
+        now = self._clock.now()
+        since = max(_month(now), self._stack.shards().created_at())
+        history = History(now, since)
+        return _Counted(accounting(self._stack).take(each=history.add), history, since)
+
+    def _looked(self, reading: Reading[StackState]) -> dict[str, Any]:
+        shown = _dated(reading)
+        if reading.value is not None:
+            found = verdicts(reading.value, self._stack.option)
+            shown |= state_document.document(reading.value, found)
+            shown["lines"] = [{"health": one.health, "line": one.line} for one in found]
+        return shown
+
+    def _cost(self, counted: Reading[_Counted]) -> dict[str, Any] | None:
+        """Return what the month has cost so far, and a projection for the whole month; None if unknown."""
+        prices = REGIONS.get(self._stack.session.region_name)
+        if counted.value is None or prices is None:
+            return None
+        history, since = counted.value.history, counted.value.since
+        share = max(counted.at - since, 3600.0) / (HOURS * 3600)
+        per_request = history.rows / history.records if history.records else 1.0
+        month = total(
+            Workload(max(history.rows, 1) / share, max(1.0, per_request)),
+            Setup.of(self._stack.parameters),
+            prices,
+        )
+        return {
+            "so_far": round(month * min(share, 1.0), 2),
+            "month": round(month, 2),
+            "rows": history.rows,
+            "since": screen.utc(int(since)),
+            "prices_read_on": READ_ON,
+        }
+
+
+def _dated(reading: Reading[Any]) -> dict[str, Any]:
+    return {"at": reading.at, "error": reading.error, "known": reading.value is not None}
+
+
+def _month(now: float) -> float:
+    """Return the UNIX seconds at which the month began, in UTC."""
+    today = datetime.fromtimestamp(now, UTC)
+    return datetime(today.year, today.month, 1, tzinfo=UTC).timestamp()
+
+
+def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
+    """Return what was received and what happened to it."""
+    shown = _dated(reading)
+    if reading.value is None:
+        return shown
+    balance, history = reading.value.balance, reading.value.history
+    sums = balance.total
+    waiting = balance.unread.rows
+    return shown | {
+        "accepted": sums.received + waiting,
+        "in_flight": sums.in_flight + waiting,
+        "delivered": sums.delivered,
+        "aside": sums.aside.total(),
+        "is_complete": balance.unread.is_complete,
+        "adds_up": balance.adds_up,
+        "tables": [
+            {
+                "account": account,
+                "table": table,
+                "received": rows.received,
+                "delivered": rows.delivered,
+                "in_flight": rows.in_flight,
+                "aside": {name: rows.states[state] for name, state in KINDS.items() if rows.states[state]},
+            }
+            | _history(history, account, table)
+            for (account, table), rows in sorted(balance.tables.items())
+        ],
+    }
+
+
+def _history(history: History, account: str, table: str) -> dict[str, Any]:
+    found = history.tables.get((account, table))
+    if found is None:
+        return {"first": None, "last": None, "per_minute": 0.0, "hours": []}
+    rate = round(found.recent / RECENT_SECONDS * 60, 1)
+    return {"first": found.first, "last": found.last, "per_minute": rate, "hours": found.hours}
+
+
+def _accounts(reading: Reading[tuple[dict[str, Account], str | None]]) -> dict[str, Any]:
+    shown = _dated(reading)
+    if reading.value is None:
+        return shown
+    known, applied_at = reading.value
+    return shown | {
+        "applied_at": applied_at,
+        "accounts": [
+            {
+                "account": name,
+                "database": one.database,
+                "status": one.status,
+                "revoked_key_ids": sorted(one.revoked_key_ids),
+                "plan": {"mode": one.plan.mode, "tables": len(one.plan.tables)} if one.plan else None,
+            }
+            for name, one in sorted(known.items())
+        ],
+    }

@@ -1,0 +1,1 @@
+"""What is deployed: permissions, changes, removal, and the checks before and after."""

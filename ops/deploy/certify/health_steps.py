@@ -1,0 +1,77 @@
+"""The steps that check the stage's health: the doctor, the cache, and how soon queries see a row."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from uuid import uuid4
+
+from ops import screen
+from ops.commands import doctor
+from ops.deploy.certify.stage import DeployedStage
+from ops.deploy.certify.step import StepFinding
+from ops.diagnosis.measurement import Measurement
+from ops.failure import Failure
+
+
+def well(stage: DeployedStage) -> StepFinding:
+    """Run `sluice doctor`."""
+    found = diagnoses(stage, lambda faulty: not faulty)
+    if faulty := faults(stage, found):
+        raise Failure("; ".join(f"{what}: {said}" for what, said in faulty.items()))
+    return StepFinding("No fault.", {one["what"]: one["said"] or one["state"] for one in found})
+
+
+def diagnoses(
+    stage: DeployedStage, is_right: Callable[[Mapping[str, str]], bool]
+) -> Sequence[Mapping[str, str]]:
+    """Return the doctor's findings. If its faults are not the expected ones, run it once more and return those."""
+    return stage.until(
+        lambda: stage.operate(doctor.command, "--no-event", "--account", stage.account)["findings"],
+        lambda found: is_right(faults(stage, found)),
+        seconds=0,
+    )
+
+
+def faults(stage: DeployedStage, found: Iterable[Mapping[str, str]]) -> dict[str, str]:
+    """Return the faults among the doctor's findings, with their messages."""
+    # An emulator's API has an address that DNS cannot resolve.
+    local = ("API", "write key") if stage.is_emulated else ()
+    return {one["what"]: one["said"] for one in found if one["state"] == "fault" and one["what"] not in local}
+
+
+def visibility(stage: DeployedStage) -> StepFinding:
+    """Measure how soon a query sees an import, and compare it with what the worker assumes."""
+    check = stage.administer(do="check")
+    assumed = check["assumed"]["query_delay_minutes"] * 60
+    measurement = Measurement(
+        stage.administer,
+        stage.clock,
+        stage.database,
+        uuid4().hex[:12],
+        lambda _: None,
+        first_ask=min(5.0, stage.pace.poll),
+    )
+    found = measurement.run(())
+    if found.shown is None:
+        raise Failure(f"queries do not see a row {screen.lasting(found.hidden)} after its import")
+    stage.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
+    if found.shown > assumed:
+        raise Failure(
+            f"queries see rows after {found.shown:.0f} s, but the worker assumes {assumed} s: raise TdQueryDelayMinutes"
+        )
+    return StepFinding(
+        f"Queries see rows {found.hidden:.0f} to {found.shown:.0f} s after an import; the worker assumes {assumed} s."
+    )
+
+
+def resp(stage: DeployedStage) -> StepFinding:
+    """Read accounts through the functions' own client, over a new connection."""
+    with stage.repairs.breaking("sandboxes", output="AdminFunction"):
+        stage.restart("AdminFunction")
+        redis = stage.until(
+            lambda: stage.administer(do="check")["redis"], lambda redis: "error" not in redis, seconds=0
+        )
+    if "error" in redis:
+        raise Failure(str(redis["message"]))
+    return StepFinding(
+        "Redis answers a new connection with RESP version 2.",
+        {"accounts": len(redis["accounts"]), "seconds": redis["seconds"]},
+    )

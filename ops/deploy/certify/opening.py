@@ -1,0 +1,81 @@
+"""Opens a deployed stage for a certification, if it may be tried on that stage."""
+
+import os
+import re
+from urllib.parse import urlsplit
+
+import requests
+
+from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
+from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.failure import Failure
+from ops.stack import Stack
+from shared.clock import Clock
+
+_PROD = re.compile(r"(^|[^a-z])prod(uction)?($|[^a-z])")
+_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
+
+
+def emulator_of(stack: Stack) -> str:
+    """Return the URL of an emulator of AWS; empty for AWS itself."""
+    url: str = stack.client("cloudformation").meta.endpoint_url
+    host = (urlsplit(url).hostname or "").lower()
+    return "" if host.endswith(_AWS_HOSTS) else url
+
+
+def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic: bool) -> None:
+    """Refuse a stage that others rely on.
+
+    Raises:
+        Failure: it is called prod, or others have sent events to it recently.
+    """
+    if not even_prod and (stack.parameters.get("Stage") == "prod" or _PROD.search(stack.name)):
+        raise Failure(
+            f"{stack.name} is called prod, and a certification replaces its API key and cuts off Redis for minutes: use another "
+            "stage, or add --even-prod"
+        )
+    if not despite_traffic and (sender := foreign_traffic(stack, clock)):
+        raise Failure(
+            f"{stack.name} received events of {sender} in the last hour, and a certification would hold such events for minutes: "
+            "use another stage, or add --despite-traffic"
+        )
+
+
+def open_stage(
+    stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock, *, endpoint: str
+) -> DeployedStage:
+    """Return the stage with everything that its steps need.
+
+    Args:
+        stack: the stack.
+        account: the account whose database gets the events; None to choose one.
+        run: the run to record in.
+        repairs: restores what a step breaks.
+        clock: the time, and sleep.
+        endpoint: the emulator's address; empty for AWS.
+    """
+    name, database = account_of(stack, account)
+    settings = stack.client("lambda").get_function_configuration(
+        FunctionName=stack.outputs["WorkerFunction"]
+    )["Environment"]["Variables"]
+    secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
+    session = requests.Session()
+    if bundle := os.environ.get("AWS_CA_BUNDLE"):
+        session.verify = bundle
+    queries = TreasureDataQueries(
+        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
+    )
+    return DeployedStage(
+        stack=stack,
+        run=run,
+        account=name,
+        database=database,
+        queries=queries,
+        session=session,
+        endpoint=endpoint,
+        repairs=repairs,
+        clock=clock,
+        pace=EMULATED if endpoint else ON_AWS,
+    )

@@ -1,0 +1,356 @@
+"""The deployed stage under certification: sends events to it, reads rows back, and operates it as its owner would."""
+
+import io
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import redirect_stderr, redirect_stdout
+from dataclasses import dataclass
+from operator import not_
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import click
+import requests
+from botocore.client import BaseClient
+
+from ops import known_accounts
+from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.failure import INTERRUPTED, Failure
+from ops.signing_secrets import signing_secrets
+from ops.stack import Stack
+from ops.stream.reader import RangeEnd, StreamReader
+from shared import envelope, write_key
+from shared.aws_clients import method_makes_client
+from shared.clock import Clock
+from shared.errors import EnvelopeError
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
+TABLE = "sluice_certify"
+"""The table that most rows go to."""
+OUR_PREFIX = "sluice_"
+"""The prefix of the tables and accounts of Sluice's own checks."""
+
+_HTTP_SECONDS = 30.0
+_READ_SECONDS = 60.0
+_TRAFFIC_SECONDS = 3600.0
+_DAY_SECONDS = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """Intervals and time limits, in seconds.
+
+    Attributes:
+        poll: time between two polls.
+        row: limit for a row to be in Treasure Data. Lambda backs off for minutes, and queries see rows minutes after an import.
+        hold: how long something stays broken, so that the worker tries more than once.
+        idle: how long to send nothing, so that idle connections are closed somewhere on the way.
+        settle: how long to wait until a second copy of a row would be visible.
+        deploy_poll: time between two polls of a deploy.
+        metrics: limit for metrics and log lines to be in CloudWatch.
+    """
+
+    poll: float = 10.0
+    row: float = 1800.0
+    hold: float = 90.0
+    idle: float = 420.0
+    settle: float = 60.0
+    deploy_poll: float = 5.0
+    metrics: float = 600.0
+
+    def until[Found](
+        self,
+        look: Callable[[], Found],
+        is_right: Callable[[Found], bool],
+        clock: Clock,
+        seconds: float,
+    ) -> Found:
+        """Poll until a result is right, or once more after the time is up; return the last result.
+
+        Args:
+            look: returns a result. It is called at least twice unless the first result is right.
+            is_right: returns whether a result is right.
+            clock: waits.
+            seconds: the time limit.
+        """
+        end, is_last = clock.now() + seconds, False
+        while not is_right(found := look()) and not is_last:
+            is_last = clock.now() >= end
+            clock.sleep(self.poll)
+        return found
+
+
+ON_AWS = Pace()
+EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=0.3, metrics=5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class HttpAnswer:
+    """A response of the API.
+
+    Attributes:
+        status: its status.
+        code: Sluice's error code; empty without one.
+        body: its body.
+        seconds: how long it took.
+    """
+
+    status: int
+    code: str
+    body: bytes
+    seconds: float
+
+
+class DeployedStage:
+    """One run on one stage.
+
+    Args:
+        stack: the stack.
+        run: stores what was accepted and measured.
+        account: the account to send events for.
+        database: its database.
+        queries: reads rows back.
+        session: sends requests to the API.
+        endpoint: the emulator's address, used instead of the API's own; empty on AWS.
+        repairs: restores what steps break.
+        clock: paces everything.
+        pace: intervals and time limits.
+    """
+
+    def __init__(
+        self,
+        *,
+        stack: Stack,
+        run: CertifyRun,
+        account: str,
+        database: str,
+        queries: TreasureDataQueries,
+        session: requests.Session,
+        endpoint: str,
+        repairs: Repairs,
+        clock: Clock,
+        pace: Pace,
+    ) -> None:
+        self.stack = stack
+        self.run = run.name
+        self.began = run.began
+        self.account = account
+        self.database = database
+        self.repairs = repairs
+        self.clock = clock
+        self.pace = pace
+        self.parameters = stack.parameters
+        self.accepted = run.accepted
+        self.timings = run.timings
+        self._queries = queries
+        self._session = session
+        self._endpoint = endpoint
+        self._signing: dict[str, str] = {}
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether this is an emulator instead of AWS."""
+        return bool(self._endpoint)
+
+    @method_makes_client
+    def client(self, service: str) -> BaseClient:
+        """Return a client of one of AWS's services."""
+        return self.stack.client(service)
+
+    def key(self) -> str:
+        """Return a write key of the account."""
+        self._signing = self._signing or signing_secrets(self.stack)
+        secret_id = next(reversed(self._signing))
+        return write_key.sign(self.account, secret_id, self._signing[secret_id])
+
+    def event_id(self, case: str) -> str:
+        """Return the id of an event of this run."""
+        return f"{self.run}-{case}"
+
+    def request(
+        self, method: str, target: str, body: bytes | str | None = None, headers: Mapping[str, str] = {}
+    ) -> HttpAnswer:
+        """Send a request to the API.
+
+        Raises:
+            Failure: there was no response.
+        """
+        api = self.stack.outputs["ApiUrl"]
+        sent = {**headers, "Host": urlsplit(api).netloc}
+        data = body.encode() if isinstance(body, str) else body
+        began = self.clock.now()
+        try:
+            answer = self._session.request(
+                method,
+                f"{self._endpoint or api}{target}",
+                data=data,
+                headers=sent,
+                timeout=_HTTP_SECONDS,
+                allow_redirects=False,
+                verify=self._session.verify,  # otherwise environment variables would take precedence
+            )
+        except requests.RequestException as error:
+            raise Failure(f"{api} did not respond: {type(error).__name__}") from error
+        return HttpAnswer(
+            answer.status_code,
+            answer.headers.get("x-sluice-error", ""),
+            answer.content,
+            self.clock.now() - began,
+        )
+
+    def send(self, case: str, table: str = TABLE) -> HttpAnswer:
+        """Send one event, which the API must accept.
+
+        Raises:
+            Failure: the API did not accept it.
+        """
+        event = {"table": table, "event_id": self.event_id(case)}
+        answer = self.request(
+            "POST", "/v1/events", json.dumps({"events": [event]}), {"x-write-key": self.key()}
+        )
+        if answer.status != 200:
+            raise Failure(f"the API answered {answer.status} {answer.code} to an event")
+        self.accepted.requests += 1
+        self.accepted.add(table, self.event_id(case))
+        return answer
+
+    def counts(self, table: str = TABLE) -> Counter[str]:
+        """Return the number of rows in Treasure Data, by event of this run."""
+        begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
+        # A run's id has neither quotes nor wildcards.
+        query = (
+            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- see above
+            f"AND event_id LIKE '{self.run}-%' GROUP BY event_id"
+        )
+        found = self._queries.rows(query)
+        return Counter({str(event_id): int(count) for event_id, count in found or ()})
+
+    def wait_for(self, event_ids: Iterable[str], table: str = TABLE) -> float:
+        """Wait until Treasure Data has a row of each event, and return how long it took, in seconds.
+
+        Raises:
+            Failure: some are missing after the time limit.
+        """
+        began, wanted = self.clock.now(), set(event_ids)
+        if missing := self.until(lambda: wanted - self.counts(table).keys(), not_):
+            named = ", ".join(sorted(missing)[:5])
+            raise Failure(
+                f"{len(missing)} of {len(wanted)} rows are not in {self.database}.{table} after "
+                f"{self.pace.row:.0f} s: {named}"
+            )
+        return self.clock.now() - began
+
+    def until[Found](
+        self,
+        look: Callable[[], Found],
+        is_right: Callable[[Found], bool] = bool,
+        seconds: float | None = None,
+    ) -> Found:
+        """Poll until a result is right, or the time is up; return the last result. See `Pace.until`.
+
+        Args:
+            look: returns a result.
+            is_right: returns whether a result is right.
+            seconds: the time limit. Default: the limit for a row to be in Treasure Data.
+        """
+        return self.pace.until(look, is_right, self.clock, self.pace.row if seconds is None else seconds)
+
+    def operate(self, command: click.Command, *words: str) -> Any:
+        """Run a command on the stack with --json, and return what it prints.
+
+        Raises:
+            Failure: it failed.
+            KeyboardInterrupt: Ctrl-C stopped it.
+        """
+        printed = io.StringIO()
+        with redirect_stdout(printed), redirect_stderr(io.StringIO()):
+            code = command.main([*words, "--json"], standalone_mode=False, obj=self.stack)
+        if code == INTERRUPTED:
+            raise KeyboardInterrupt
+        return json.loads(printed.getvalue())
+
+    def administer(self, **event: Any) -> dict[str, Any]:
+        """Invoke AdminFunction. If it reports an error, try once more, because Redis may have been slow for a moment.
+
+        Raises:
+            Failure: it reports an error again.
+        """
+        try:
+            return self.stack.administer(**event)
+        except Failure:
+            self.clock.sleep(self.pace.poll)
+            return self.stack.administer(**event)
+
+    def restart(self, output: str) -> None:
+        """Restart a function with empty memory, by a variable that the repair `sandboxes` removes. Use inside `breaking`."""
+        client, name = self.client("lambda"), self.stack.outputs[output]
+        variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
+        client.update_function_configuration(
+            FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run}}
+        )
+        wait_until_updated(client, name, self.pace)
+
+
+def wait_until_updated(lambdas: "LambdaClient", function: str, pace: Pace) -> None:
+    """Wait until a function's update has taken effect."""
+    lambdas.get_waiter("function_updated_v2").wait(
+        FunctionName=function,
+        WaiterConfig={"Delay": pace.deploy_poll},  # type: ignore[typeddict-item]  # botocore accepts fractions
+    )
+
+
+RESTARTED = "SLUICE_CERTIFIED_BY"
+"""A variable that no function reads: Lambda starts new instances when it changes."""
+
+
+def foreign_traffic(stack: Stack, clock: Clock) -> str:
+    """Return the sender of a record from the last hour that is not from Sluice's own checks; empty if there is none."""
+    stream = StreamReader(stack.shards(), clock)
+    since = clock.now() - _TRAFFIC_SECONDS
+    for shard in stream.shards():
+        began = clock.now()
+        for page in stream.read(shard, RangeEnd(at=since), RangeEnd()):
+            for record in page:
+                if sender := _foreign(record["Data"]):
+                    return sender
+            if clock.now() - began > _READ_SECONDS:
+                return "an unknown sender (the hour has too many records to read them all)"
+    return ""
+
+
+def _foreign(data: bytes) -> str:
+    """Return the sender of a record; empty if it is one of Sluice's checks."""
+    if data.startswith(b"{"):
+        try:
+            name = str(json.loads(data).get("account", "nobody"))
+        except ValueError:
+            return "a record that is not an envelope"
+        return "" if name.startswith(OUR_PREFIX) else f"the account {name}"
+    try:
+        found = envelope.decode(data)
+    except EnvelopeError:
+        return "a record that is not an envelope"
+    is_ours = all(one.table.startswith(OUR_PREFIX) for one in found.tables)
+    return "" if is_ours else f"the account {found.account}"
+
+
+def account_of(stack: Stack, named: str | None) -> tuple[str, str]:
+    """Return the account whose keys a run uses, and its database: the named one, or the first active one.
+
+    Raises:
+        Failure: there is no such active account.
+    """
+    known, _ = known_accounts.known(stack)
+    names: Sequence[str] = [
+        name for name, one in sorted(known.items()) if one.status == "active" and named in (None, name)
+    ]
+    if not names:
+        raise Failure(
+            f"there is no active account{f' {named}' if named else ''} to send events for: run `sluice accounts apply accounts.yaml`"
+        )
+    return names[0], known[names[0]].database

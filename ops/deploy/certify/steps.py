@@ -1,0 +1,110 @@
+"""The steps of a certification, in order, and what each proves.
+
+A step returns its finding. It raises Failure if the claim is false, and Untried or Impossible if it cannot be tested.
+"""
+
+from collections.abc import Mapping
+
+from ops.deploy.certify import assumption_steps as assumptions
+from ops.deploy.certify import health_steps as health
+from ops.deploy.certify import outage_steps as outages
+from ops.deploy.certify import replay_steps as replays
+from ops.deploy.certify import request_steps as requests
+from ops.deploy.certify import run_books as books
+from ops.deploy.certify.step import CertifyStep
+
+STEPS = (
+    CertifyStep("doctor", "The stage has no faults before the other steps run.", health.well),
+    CertifyStep(
+        "dialects",
+        "An event of each dialect is accepted and becomes one row.",
+        requests.each_dialect,
+        promises=(1, 3),
+    ),
+    CertifyStep("gzip", "Compressed bodies pass the HTTP API unchanged.", requests.gzip_bodies),
+    CertifyStep(
+        "repeat", "A batch that is sent again with its id counts once.", requests.repeated, promises=(3,)
+    ),
+    CertifyStep("response-time", "Responses take milliseconds.", requests.response_time, promises=(5,)),
+    CertifyStep(
+        "time-to-row",
+        "How long it takes from an event's response until a query finds it.",
+        requests.time_to_row,
+    ),
+    CertifyStep("visibility", "Queries see an import as soon as the worker assumes.", health.visibility),
+    CertifyStep("resp", "The cache answers a new connection in RESP version 2.", health.resp),
+    CertifyStep(
+        "key",
+        "While Treasure Data rejects the API key, events are answered and held; then they are delivered.",
+        outages.key,
+        promises=(1, 2, 5, 7),
+    ),
+    CertifyStep(
+        "redis",
+        "While Redis is cut off, events are answered and held; then they are delivered.",
+        outages.redis,
+        promises=(1, 2, 5),
+    ),
+    CertifyStep(
+        "overflow",
+        "An envelope on the overflow queue becomes rows, once.",
+        outages.overflow,
+        promises=(1, 2, 3),
+    ),
+    CertifyStep("replay", "A replay of the whole run sends no row twice.", replays.replayed, promises=(3,)),
+    CertifyStep(
+        "archive",
+        "The archive has every event of the run, and a replay from it sends no row twice.",
+        replays.archived,
+        promises=(2, 3),
+    ),
+    CertifyStep("force", "A forced replay sends rows once per tag.", replays.forced, promises=(3,)),
+    CertifyStep(
+        "redrive",
+        "A record of an unknown account delays no other rows, and is delivered once the account is mapped.",
+        replays.redriven_letter,
+        promises=(2, 4),
+    ),
+    CertifyStep(
+        "parameter",
+        "A parameter changes without downtime, and the new version answers.",
+        outages.parameter,
+        (1,),
+    ),
+    CertifyStep("idle", "Connections that were idle for minutes lose nothing.", assumptions.idle),
+    CertifyStep(
+        "cold-start",
+        "How long a response takes if an instance has to start first.",
+        assumptions.cold_start,
+    ),
+    CertifyStep("metrics", "Metrics arrive, whatever the log level is.", assumptions.metrics),
+    CertifyStep(
+        "access-log", "Each line of the access log is JSON, whatever the path is.", assumptions.access_log
+    ),
+    CertifyStep("alarms", "CloudWatch evaluates the expression of each alarm.", assumptions.alarms),
+    CertifyStep(
+        "canary",
+        "CodeDeploy has moved the alias, and the canary's alarm watches its version.",
+        assumptions.canary,
+    ),
+    CertifyStep(
+        "books",
+        "Treasure Data has exactly the rows that were accepted, and the ledger agrees.",
+        books.books,
+        promises=(1, 2, 3, 6),
+    ),
+)
+"""All steps, in order."""
+
+ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
+    "Gzip bodies pass the HTTP API unchanged": ("gzip",),
+    "The managed Redis speaks RESP version 2": ("resp",),
+    "Idle connections are noticed and replaced": ("idle",),
+    "Metric lines arrive whatever the log level": ("metrics",),
+    "The access log is JSON for every path": ("access-log",),
+    "CloudWatch evaluates the alarms' expressions": ("alarms",),
+    "The canary watches only the new version": ("canary",),
+    "Lambda redelivers what the worker holds": ("key", "redis"),
+    "Queries see imports in TdQueryDelayMinutes": ("visibility",),
+}
+"""What only a real AWS account can confirm, with the steps that test it."""

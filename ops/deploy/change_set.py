@@ -1,0 +1,137 @@
+"""Creates or updates a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from ops.failure import Failure
+from shared.clock import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation import CloudFormationClient
+    from mypy_boto3_cloudformation.type_defs import (
+        CreateChangeSetInputTypeDef,
+        DescribeChangeSetOutputTypeDef,
+        ParameterTypeDef,
+        StackEventTypeDef,
+        StackTypeDef,
+    )
+
+_PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their time
+
+
+class ChangeSet:
+    """Creates or updates one stack.
+
+    Args:
+        cloudformation: a boto3 client.
+        stack: its name.
+        clock: waits.
+        poll_seconds: time between polls.
+    """
+
+    def __init__(
+        self, cloudformation: "CloudFormationClient", stack: str, clock: Clock, poll_seconds: float
+    ) -> None:
+        self._cloudformation = cloudformation
+        self._stack = stack
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+
+    def parameters(self) -> dict[str, str]:
+        """Return the stack's parameters."""
+        return {one["ParameterKey"]: one["ParameterValue"] for one in self._look().get("Parameters", ())}
+
+    def deploy(
+        self,
+        name: str,
+        parameters: Mapping[str, str],
+        template_url: str = "",
+        *,
+        waiting: Callable[[], None] = lambda: None,
+    ) -> bool:
+        """Create or update the stack. Return whether anything had to change.
+
+        Args:
+            name: the change set's name; another one for each change.
+            parameters: the parameters to change; the others keep their values.
+            template_url: a template in S3; empty for the stack's current template.
+            waiting: called at each poll.
+
+        Raises:
+            Failure: CloudFormation rejected the change, rolled it back (the message has the first reason), or takes over an hour.
+        """
+        before = self._current()
+        kept = before.keys() - parameters.keys() if before is not None else ()
+        given: list[ParameterTypeDef] = [
+            {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
+        ]
+        given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
+        request: CreateChangeSetInputTypeDef = {
+            "StackName": self._stack,
+            "ChangeSetName": name,
+            "ChangeSetType": "CREATE" if before is None else "UPDATE",
+            "Parameters": given,
+            "Capabilities": ["CAPABILITY_IAM", "CAPABILITY_AUTO_EXPAND"],
+        }
+        if template_url:
+            request["TemplateURL"] = template_url
+        else:
+            request["UsePreviousTemplate"] = True
+        self._cloudformation.create_change_set(**request)
+        while (made := self._described(name))["Status"].endswith(("PENDING", "IN_PROGRESS")):
+            self._clock.sleep(self._poll_seconds)
+        if made["Status"] == "FAILED":
+            self._cloudformation.delete_change_set(StackName=self._stack, ChangeSetName=name)
+            reason = made.get("StatusReason", "")
+            if "didn't contain changes" in reason or "No updates are to be performed" in reason:
+                return False
+            raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}")
+        self._cloudformation.execute_change_set(
+            StackName=self._stack, ChangeSetName=name, ClientRequestToken=name
+        )
+        self._wait(waiting, name)
+        return True
+
+    def _described(self, name: str) -> "DescribeChangeSetOutputTypeDef":
+        return self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
+
+    def _wait(self, waiting: Callable[[], None], name: str) -> None:
+        until = self._clock.now() + _PATIENCE_SECONDS
+        while True:
+            self._clock.sleep(self._poll_seconds)
+            waiting()
+            status = self._look()["StackStatus"]
+            if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
+                return
+            if not status.endswith("IN_PROGRESS"):
+                raise Failure(f"{self._stack} is {status}: {self._reason(name)}")
+            if self._clock.now() > until:
+                raise Failure(f"{self._stack} is still {status} after an hour")
+
+    def _current(self) -> dict[str, str] | None:
+        """Return the stack's parameters; None if there is no stack, or it was never created."""
+        try:
+            found = self._look()
+        except self._cloudformation.exceptions.ClientError as error:
+            if error.response["Error"]["Code"] != "ValidationError":
+                raise
+            return None
+        if found["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return None
+        return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
+
+    def _look(self) -> "StackTypeDef":
+        return self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
+
+    def _reason(self, name: str) -> str:
+        """Return the first failure of the change that was of this name: a stack keeps the events of 90 days."""
+        failed: list[StackEventTypeDef] = []
+        pages = self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=self._stack)
+        for page in pages:  # the latest event comes first
+            ours = [one for one in page["StackEvents"] if one.get("ClientRequestToken") == name]
+            failed[:0] = [one for one in reversed(ours) if one["ResourceStatus"].endswith("FAILED")]
+            if not ours:
+                break
+        if not failed:
+            return "`aws cloudformation describe-stack-events` shows why"
+        return f"{failed[0]['LogicalResourceId']}: {failed[0].get('ResourceStatusReason', '')}"

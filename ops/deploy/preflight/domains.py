@@ -1,0 +1,137 @@
+"""Checks of the custom domain and the SDK's domain: their names and certificates."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from ops.deploy.preflight.survey import Survey, described
+from ops.diagnosis.check_result import CheckResult, fault, ok, unknown, warning
+
+if TYPE_CHECKING:
+    from mypy_boto3_route53 import Route53Client
+
+_AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
+
+
+def domain(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the custom domain's certificate can be validated, and that its name is free."""
+    domain, zone_id = survey.values["DomainName"], survey.values["HostedZoneId"]
+    if not domain or not zone_id:
+        return
+    route53 = survey.client("route53")
+    zone = described(route53.get_hosted_zone, Id=zone_id)
+    if zone is None:
+        yield fault(
+            "hosted zone", f"There is no hosted zone {zone_id}.", "See `aws route53 list-hosted-zones`."
+        )
+        return
+    name = zone["HostedZone"]["Name"].rstrip(".")
+    if zone["HostedZone"]["Config"]["PrivateZone"]:
+        yield fault("hosted zone", f"{name} is a private zone.", "Set HostedZoneId to the public one.")
+    elif domain != name and not domain.endswith(f".{name}"):
+        yield fault("hosted zone", f"{domain} is not in the zone {name}.", "Set HostedZoneId to its zone.")
+    else:
+        yield _delegation(survey, name, zone["DelegationSet"]["NameServers"])
+    yield from _authorities(survey, domain)
+    if "ApiDomain" in survey.new_types:
+        yield from _record(survey, route53, zone_id, domain)
+
+
+def _delegation(survey: Survey, name: str, servers: list[str]) -> CheckResult:
+    wanted = {server.rstrip(".").lower() for server in servers}
+    found = survey.world.lookup(name, "NS")
+    if found is None:
+        return unknown("delegation", "DNS does not answer.")
+    if not wanted & {server.rstrip(".").lower() for server in found}:
+        return fault(
+            "delegation",
+            f"{name} is not delegated to this hosted zone, so its certificate would never be validated and the deploy would hang.",
+            f"Set these name servers at {name}'s registrar or parent zone: {', '.join(sorted(wanted))}.",
+        )
+    return ok("delegation", name)
+
+
+def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
+    labels = domain.split(".")
+    for start in range(len(labels) - 1):
+        parent = ".".join(labels[start:])
+        records = [record for record in survey.world.lookup(parent, "CAA") or () if " issue " in record]
+        if records:
+            if not any(authority in record for record in records for authority in _AMAZON):
+                yield fault(
+                    "certificate authority",
+                    f"The CAA records of {parent} do not allow Amazon to issue certificates.",
+                    f'Add the record `0 issue "amazon.com"` to {parent}.',
+                )
+            return
+
+
+def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str) -> Iterator[CheckResult]:
+    answer = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=domain, MaxItems="10")
+    taken = [
+        one["Type"]
+        for one in answer["ResourceRecordSets"]
+        if one["Name"].rstrip(".") == domain and one["Type"] in ("A", "AAAA", "CNAME")
+    ]
+    if taken:
+        yield fault(
+            "record",
+            f"{domain} already has a DNS record ({taken[0]}).",
+            "Delete it, or choose another DomainName.",
+        )
+    pages = survey.client("apigatewayv2").get_paginator("get_domain_names").paginate()
+    if any(one["DomainName"] == domain for page in pages for one in page["Items"]):
+        yield fault(
+            "custom domain",
+            f"API Gateway already has the custom domain {domain}.",
+            "Delete it, or choose another DomainName.",
+        )
+
+
+def sdk(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the account can create a CloudFront distribution, and that its domain and certificate are usable."""
+    if survey.values["SdkHosting"] != "on":
+        return
+    pages = survey.client("cloudfront", "us-east-1").get_paginator("list_distributions").paginate()
+    distributions = [one for page in pages for one in page["DistributionList"].get("Items", ())]
+    domain, arn = survey.values["SdkDomainName"], survey.values["SdkCertificateArn"]
+    if not distributions:
+        yield warning(
+            "CloudFront",
+            "This account has no distribution yet. AWS refuses to create one for accounts that it has not verified, and the whole deploy fails.",
+            "If the account is new, set SdkHosting=off for now: see docs/deploying.md#cloudfront-verification.",
+        )
+    elif (
+        domain
+        and "SdkDistribution" in survey.new_types
+        and any(domain in one.get("Aliases", {}).get("Items", ()) for one in distributions)
+    ):
+        yield fault(
+            "SDK domain", f"Another distribution uses the name {domain}.", "Choose another SdkDomainName."
+        )
+    else:
+        yield ok("CloudFront")
+    if domain and arn:
+        yield _certificate(survey, domain, arn)
+
+
+def _certificate(survey: Survey, domain: str, arn: str) -> CheckResult:
+    if arn.split(":")[3] != "us-east-1":
+        return fault(
+            "SDK certificate",
+            f"It is in {arn.split(':')[3]}.",
+            "CloudFront accepts only certificates in us-east-1.",
+        )
+    answer = described(survey.client("acm", "us-east-1").describe_certificate, CertificateArn=arn)
+    if answer is None:
+        return fault("SDK certificate", f"There is no certificate {arn}.", "Correct SdkCertificateArn.")
+    found = answer["Certificate"]
+    names = [found["DomainName"], *found.get("SubjectAlternativeNames", ())]
+    if found["Status"] != "ISSUED":
+        return fault("SDK certificate", f"It is {found['Status']}.", "Validate it before you deploy.")
+    if not {domain, f"*.{domain.partition('.')[2]}"} & set(names):
+        return fault(
+            "SDK certificate",
+            f"It is for {', '.join(names)}, not for {domain}.",
+            "Request one for SdkDomainName.",
+        )
+    return ok("SDK certificate")

@@ -1,0 +1,71 @@
+"""Checks of existing resources that parameters name: subnets and security groups, the roles' boundary, secrets."""
+
+from collections.abc import Iterator
+
+from botocore.exceptions import ClientError
+
+from ops.deploy.preflight.survey import Survey, described
+from ops.diagnosis.check_result import CheckResult, fault, ok
+
+
+def network(survey: Survey) -> Iterator[CheckResult]:
+    """Check that subnets and security groups exist, in one VPC."""
+    if survey.values["Network"] != "existing" or not survey.values["SubnetIds"]:
+        return
+    ec2 = survey.client("ec2")
+    try:
+        subnets = ec2.describe_subnets(SubnetIds=survey.values["SubnetIds"].split(","))["Subnets"]
+        groups = ec2.describe_security_groups(GroupIds=survey.values["SecurityGroupIds"].split(","))[
+            "SecurityGroups"
+        ]
+    except ClientError as error:
+        if "NotFound" not in error.response["Error"]["Code"]:
+            raise
+        yield fault(
+            "network",
+            error.response["Error"]["Message"],
+            f"SubnetIds and SecurityGroupIds must be in {survey.plan.region}.",
+        )
+        return
+    networks = {one["VpcId"] for one in (*subnets, *groups)}
+    if len(networks) > 1:
+        yield fault(
+            "network",
+            f"SubnetIds and SecurityGroupIds are in several VPCs: {', '.join(sorted(networks))}.",
+            "Choose them from one VPC.",
+        )
+    else:
+        yield ok("network", f"in {networks.pop()}")
+
+
+def boundary(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the permissions boundary exists."""
+    arn = survey.values["PermissionsBoundary"]
+    if not arn:
+        return
+    if described(survey.client("iam").get_policy, PolicyArn=arn) is None:
+        yield fault("permissions boundary", f"There is no policy {arn}.", "Correct PermissionsBoundary.")
+    else:
+        yield ok("permissions boundary")
+
+
+def secrets(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the secrets exist in this region, and that the functions may read them."""
+    for parameter in ("TdApiKeySecretArn", "RedisUrlSecretArn"):
+        arn = survey.values[parameter]
+        if not arn:
+            continue
+        if arn.split(":")[3] != survey.plan.region:
+            yield fault(parameter, f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
+            continue
+        found = described(survey.client("secretsmanager").describe_secret, SecretId=arn)
+        if found is None:
+            yield fault(parameter, f"There is no secret {arn}.", f"Correct {parameter}.")
+        elif found.get("KmsKeyId", "alias/aws/secretsmanager").rpartition("/")[2] != "secretsmanager":
+            yield fault(
+                parameter,
+                f"It is encrypted with {found['KmsKeyId']}, which the functions may not use.",
+                "Encrypt it with the AWS managed key aws/secretsmanager.",
+            )
+        else:
+            yield ok(parameter)

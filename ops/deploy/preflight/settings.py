@@ -1,0 +1,88 @@
+"""Checks that need no AWS credentials: the parameters, the region and the build."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from ops.deploy.preflight.survey import Survey
+from ops.diagnosis.check_result import CheckResult, fault, ok, warning
+
+_STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
+_NO_SNAPSTART = ("ap-east-2", "ap-southeast-6")
+_SERVICES = {
+    "ApiGatewayV2": "apigatewayv2",
+    "AppConfig": "appconfig",
+    "CodeDeploy": "codedeploy",
+    "DynamoDB": "dynamodb",
+    "ElastiCache": "elasticache",
+    "Events": "events",
+    "Kinesis": "kinesis",
+    "Lambda": "lambda",
+    "SQS": "sqs",
+    "SecretsManager": "secretsmanager",
+}
+_MACHINES = {62: "x86_64", 183: "arm64"}
+
+
+def parameters(survey: Survey) -> Iterator[CheckResult]:
+    """Check the parameters against the template, and against each other."""
+    objections = survey.template.objections(survey.overrides)
+    for said in objections:
+        yield fault("parameters", said, "Correct parameter_overrides in samconfig.toml.")
+    if not _STACK_NAME.fullmatch(survey.plan.stack):
+        yield fault(
+            "stack name",
+            f"{survey.plan.stack} is not a valid stack name for Sluice.",
+            "Use at most 33 lower-case letters, digits and hyphens, beginning with a letter.",
+        )
+    values = survey.values
+    setting = {"PROVISIONED": "ShardCount", "AUTO": "MaxShards"}.get(values["StreamMode"], "")
+    shards, workers = int(values.get(setting, "0")), int(values["WorkerConcurrency"])
+    if 0 < workers < shards:
+        yield fault(
+            "parameters",
+            f"WorkerConcurrency={workers} is less than {setting}={shards}, so some shards would have to wait.",
+            f"Set WorkerConcurrency to 0 or to at least {shards}.",
+        )
+    elif not objections:
+        yield ok("parameters")
+
+
+def region(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the region has every service."""
+    region = survey.plan.region
+    services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES.keys()
+    missing = sorted(name for name in services if region not in survey.world.regions(_SERVICES[name]))
+    if missing:
+        yield fault(
+            "region",
+            f"{region} does not have {', '.join(missing)}.",
+            "Check its name, or deploy to another region.",
+        )
+    elif survey.values["SnapStart"] == "on" and region in _NO_SNAPSTART:
+        yield fault("region", f"{region} does not have SnapStart.", "Set SnapStart=off.")
+    else:
+        yield ok("region", region)
+
+
+def build(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the build is for the stack's architecture."""
+    built = {_processor(path) for path in survey.plan.build.glob("*/**/*.so")} - {""}
+    wanted = survey.values["Architecture"]
+    if built - {wanted}:
+        yield fault(
+            "build",
+            f"{survey.plan.build} is built for {', '.join(sorted(built))}, but the stack's Architecture is {wanted}.",
+            "Run `sam build` with the same --config-env or --parameter-overrides as `sam deploy`.",
+        )
+    elif built:
+        yield ok("build", f"for {wanted}")
+    else:
+        yield warning("build", "There is no build yet.", "Run `sam build` before `sam deploy`.")
+
+
+def _processor(library: Path) -> str:
+    """Return a shared library's architecture; empty if its ELF header names neither of Lambda's, or it has none."""
+    with library.open("rb") as file:
+        head = file.read(20)
+    return _MACHINES.get(int.from_bytes(head[18:20], "little"), "") if head.startswith(b"\x7fELF") else ""

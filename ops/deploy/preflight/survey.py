@@ -1,0 +1,148 @@
+"""What the checks of a preflight share: the planned deployment, and access to AWS, DNS and Treasure Data."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from ops.template import sluice_template
+from shared.aws_clients import MakesClient, method_makes_client
+
+_ABSENT = {
+    *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
+    "ValidationError",  # CloudFormation's
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """A planned deployment.
+
+    Attributes:
+        stack: the stack's name.
+        region: its region.
+        given: the parameters that are set.
+        build: the folder of `sam build`.
+    """
+
+    stack: str
+    region: str
+    given: Mapping[str, str]
+    build: Path
+
+
+class Site(Protocol):
+    """Treasure Data at one site, with one key."""
+
+    def answers(self) -> bool:
+        """Return whether it answers at all."""
+        ...
+
+    def knows_key(self) -> bool:
+        """Return whether it knows the key."""
+        ...
+
+    def may_import(self, database: str) -> bool | None:
+        """Return whether the key may import into a database; None if the response does not say."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """Access to AWS, DNS and Treasure Data.
+
+    Attributes:
+        client: returns a boto3 client of a service in a region.
+        regions: returns the regions that have a service.
+        lookup: returns the DNS records of a name and type; None if DNS does not answer.
+        site: returns Treasure Data, given the endpoint for imports, the endpoint for everything else, and a key.
+    """
+
+    client: MakesClient[[str]]
+    regions: Callable[[str], list[str]]
+    lookup: Callable[[str, str], list[str] | None]
+    site: Callable[[str, str, str], Site]
+
+
+class Survey:
+    """One planned deployment, for the checks.
+
+    Args:
+        plan: the planned deployment.
+        world: access to AWS, DNS and Treasure Data.
+        td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
+        database: a Treasure Data database that the key must be able to write to; empty for none.
+
+    Attributes:
+        template: the stack's template.
+        live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
+        outputs: the existing stack's outputs.
+        account: the AWS account's id, known once `credentials` has run.
+    """
+
+    def __init__(self, plan: Deployment, world: World, td_api_key: str = "", database: str = "") -> None:
+        self.plan = plan
+        self.world = world
+        self.td_api_key = td_api_key
+        self.database = database
+        self.template = sluice_template()
+        self.live: Mapping[str, str] | None = None
+        self.outputs: Mapping[str, str] = {}
+        self.account = ""
+
+    @method_makes_client
+    def client(self, service: str, region: str = "") -> BaseClient:
+        """Return a boto3 client of a service, in the deployment's region unless another one is given."""
+        return self.world.client(service, region or self.plan.region)
+
+    @property
+    def overrides(self) -> dict[str, str]:
+        """The parameters that the deploy sets. `sam deploy` keeps the values of an existing stack's other parameters."""
+        kept = {name: value for name, value in (self.live or {}).items() if self.template.has_parameter(name)}
+        return kept | dict(self.plan.given)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of all parameters after the deploy."""
+        known = {name: value for name, value in self.overrides.items() if self.template.has_parameter(name)}
+        return self.template.parameters(known)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The types of the stack's resources after the deploy, by logical id."""
+        return self.template.resources(self.values)
+
+    @property
+    def new_types(self) -> dict[str, str]:
+        """The types of the resources that the deploy creates, by logical id."""
+        if self.live is None:
+            return self.types
+        before = self.template.resources(
+            self.template.parameters(
+                {name: value for name, value in self.live.items() if self.template.has_parameter(name)}
+            )
+        )
+        return {name: kind for name, kind in self.types.items() if name not in before}
+
+    def look_at_stack(self) -> None:
+        """Read the existing stack's parameters and outputs. Its names and quotas are already in use by itself."""
+        found = described(self.client("cloudformation").describe_stacks, StackName=self.plan.stack)
+        if found is None or found["Stacks"][0]["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return
+        stack = found["Stacks"][0]
+        if stack.get("Description") in (None, "", self.template.description):
+            self.live = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+            self.outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
+
+
+def described[**P, Found](describe: Callable[P, Found], *args: P.args, **arguments: P.kwargs) -> Found | None:
+    """Return the result of a describe call; None if AWS answers that the resource does not exist."""
+    try:
+        return describe(*args, **arguments)
+    except ClientError as error:
+        if error.response["Error"]["Code"] in _ABSENT:
+            return None
+        raise

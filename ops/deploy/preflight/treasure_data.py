@@ -1,0 +1,128 @@
+"""Checks of Treasure Data: whether the site answers, and what the API key may do there."""
+
+import re
+from collections.abc import Iterator
+
+import requests
+from botocore.exceptions import ClientError
+
+from ops.deploy.preflight.survey import Site, Survey
+from ops.diagnosis.check_result import CheckResult, fault, ok, unknown
+from shared.clock import SystemClock
+from worker.chunk import compress
+from worker.treasure_data import Meaning, TreasureDataClient
+
+PROBE_TABLE = "sluice_probe"
+"""The target of an empty import, whose response shows whether the key may import. The table need not exist."""
+
+_API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
+_PROBE_SECONDS = 10.0
+
+
+def treasure_data(survey: Survey) -> Iterator[CheckResult]:
+    """Check that Treasure Data answers, knows the key, and lets it import."""
+    here = _endpoints(survey, survey.values["TdSite"])
+    if survey.values["TdImportEndpoint"] and survey.values["TdApiEndpoint"]:
+        here = survey.values["TdImportEndpoint"], survey.values["TdApiEndpoint"]
+    key = survey.td_api_key or _stored_key(survey)
+    site = survey.world.site(*here, key)
+    if not site.answers():
+        yield fault(
+            "Treasure Data",
+            f"{here[1]} does not answer.",
+            "Correct TdSite or TdApiEndpoint, or check your network.",
+        )
+        return
+    if not key:
+        yield ok("Treasure Data", f"{here[1]} answers")
+        yield unknown("API key", "It was not checked.", "Set TD_API_KEY and run this again to check it.")
+        return
+    if not _API_KEY.fullmatch(key):
+        yield fault(
+            "API key",
+            "It does not look like an API key: 40 hexadecimal digits, usually after a number and a slash.",
+            "Copy it again from Treasure Data's console.",
+        )
+        return
+    if not site.knows_key():
+        yield _elsewhere(survey, here, key)
+        return
+    yield ok("API key", f"{here[1]} knows it")
+    if survey.database:
+        yield _import_right(site, survey.database)
+
+
+def _stored_key(survey: Survey) -> str:
+    arn = survey.values["TdApiKeySecretArn"]
+    if not arn or not survey.account or arn.split(":")[3] != survey.plan.region:
+        return ""
+    try:
+        answer = survey.client("secretsmanager").get_secret_value(SecretId=arn)
+    except ClientError:
+        return ""
+    return str(answer.get("SecretString", ""))
+
+
+def _endpoints(survey: Survey, site: str) -> tuple[str, str]:
+    found = survey.template.mapping("TdSites")[site]
+    return found["Import"], found["Api"]
+
+
+def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
+    """Return why a site does not know the key."""
+    for name in survey.template.mapping("TdSites"):
+        if _endpoints(survey, name) != here and survey.world.site(*_endpoints(survey, name), key).knows_key():
+            return fault("API key", f"It belongs to the site {name}.", f"Set TdSite={name}.")
+    return fault(
+        "API key", "No site of Treasure Data knows it.", "Issue a new one in Treasure Data's console."
+    )
+
+
+def _import_right(site: Site, database: str) -> CheckResult:
+    allowed = site.may_import(database)
+    if allowed is None:
+        return unknown("import permission", "Treasure Data's response does not say. Try again later.")
+    if not allowed:
+        return fault(
+            "import permission", f"The key may not import into {database}.", "Give its user this permission."
+        )
+    return ok("import permission", database)
+
+
+class _FixedKey:
+    """A known key, with the interface of a secret."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+
+    def get(self, max_age: float = float("inf")) -> str:  # noqa: ARG002 -- a secret's interface
+        return self._key
+
+    def changed(self, text: str) -> bool:
+        return text != self._key
+
+
+class RealSite:
+    """Treasure Data itself; see Site.
+
+    Args:
+        of_import: the endpoint for imports.
+        of_api: the endpoint for everything else.
+        key: the API key.
+    """
+
+    def __init__(self, of_import: str, of_api: str, key: str) -> None:
+        self._td = TreasureDataClient(requests.Session(), of_import, of_api, _FixedKey(key), SystemClock())  # type: ignore[arg-type]  # it only reads the key
+
+    def answers(self) -> bool:
+        """See Site."""
+        return self._td.answers()
+
+    def knows_key(self) -> bool:
+        """See Site."""
+        return self._td.knows_key()
+
+    def may_import(self, database: str) -> bool | None:
+        """See Site."""
+        reply = self._td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
+        return None if reply.meaning is Meaning.TEMPORARY else reply.meaning is not Meaning.KEY_REFUSED

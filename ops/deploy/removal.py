@@ -1,0 +1,333 @@
+"""Removes a stack and its data, and proves that nothing is left.
+
+The order decides what a failure costs. First the functions stop, so that nothing is accepted or written any more. Then CloudFormation
+deletes the stack. Only when all that is left of it is its buckets, which CloudFormation does not delete while they have objects, are they
+emptied. If the stack survives, its objects are there and its functions run again.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError, WaiterError
+
+from ops.deploy.certify.certification_report import StepReport, StepVerdict
+from ops.failure import FORESEEN, Failure, explained
+from ops.stack import Stack
+from shared.clock import Clock
+
+if TYPE_CHECKING:
+    from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
+    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
+
+_PATIENCE_SECONDS = 3600.0
+_ROUNDS = 5
+_BUCKET, _FUNCTION = "AWS::S3::Bucket", "AWS::Lambda::Function"
+_GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "does not exist", "UserNotFound", "404")
+
+
+@dataclass(frozen=True, slots=True)
+class StackResource:
+    """A resource of the stack.
+
+    Attributes:
+        logical_id: its id in the template.
+        physical_id: its id in AWS.
+        kind: its type.
+    """
+
+    logical_id: str
+    physical_id: str
+    kind: str
+
+
+def resources_of(stack: Stack) -> Iterator[StackResource]:
+    """Yield the resources that a stack has."""
+    pages = stack.client("cloudformation").get_paginator("list_stack_resources")
+    for page in pages.paginate(StackName=stack.name):
+        for one in page["StackResourceSummaries"]:
+            if one["ResourceStatus"] != "DELETE_COMPLETE":
+                yield StackResource(
+                    one["LogicalResourceId"], one.get("PhysicalResourceId", ""), one["ResourceType"]
+                )
+
+
+def _is_gone(error: ClientError) -> bool:
+    said = error.response.get("Error", {})
+    return any(word in f"{said.get('Code')} {said.get('Message')}" for word in _GONE)
+
+
+type _Look = Callable[[Stack, str], bool]
+
+
+def _described(service: str, operation: str, argument: str, *, many: bool = False) -> _Look:
+    """Return a check that finds a resource if a call with its id succeeds and, with `many`, returns any items."""
+
+    def is_there(stack: Stack, physical_id: str) -> bool:
+        call = getattr(stack.client(service), operation)
+        try:
+            answer = call(**{argument: [physical_id] if many else physical_id})
+        except ClientError as error:
+            if _is_gone(error):
+                return False
+            raise
+        lists = [value for value in answer.values() if isinstance(value, list)]
+        return bool(lists[0]) if many and lists else True
+
+    return is_there
+
+
+def _secret(stack: Stack, physical_id: str) -> bool:
+    """Return whether a secret exists. One that is scheduled for deletion does not count, because it costs nothing."""
+    found = _described("secretsmanager", "describe_secret", "SecretId")(stack, physical_id)
+    return found and "DeletedDate" not in stack.client("secretsmanager").describe_secret(SecretId=physical_id)
+
+
+def _log_group(stack: Stack, physical_id: str) -> bool:
+    groups = stack.client("logs").describe_log_groups(logGroupNamePrefix=physical_id)["logGroups"]
+    return any(one["logGroupName"] == physical_id for one in groups)
+
+
+LOOKS: Mapping[str, _Look] = {
+    "AWS::ApiGatewayV2::Api": _described("apigatewayv2", "get_api", "ApiId"),
+    "AWS::ApiGatewayV2::DomainName": _described("apigatewayv2", "get_domain_name", "DomainName"),
+    "AWS::AppConfig::Application": _described("appconfig", "get_application", "ApplicationId"),
+    "AWS::CertificateManager::Certificate": _described("acm", "describe_certificate", "CertificateArn"),
+    "AWS::CloudFront::Distribution": _described("cloudfront", "get_distribution", "Id"),
+    "AWS::CloudFront::OriginAccessControl": _described("cloudfront", "get_origin_access_control", "Id"),
+    "AWS::CloudFront::ResponseHeadersPolicy": _described("cloudfront", "get_response_headers_policy", "Id"),
+    "AWS::CloudWatch::Alarm": _described("cloudwatch", "describe_alarms", "AlarmNames", many=True),
+    "AWS::CloudWatch::Dashboard": _described("cloudwatch", "get_dashboard", "DashboardName"),
+    "AWS::CodeDeploy::Application": _described("codedeploy", "get_application", "applicationName"),
+    "AWS::DynamoDB::Table": _described("dynamodb", "describe_table", "TableName"),
+    "AWS::ElastiCache::ServerlessCache": _described(
+        "elasticache", "describe_serverless_caches", "ServerlessCacheName"
+    ),
+    "AWS::ElastiCache::User": _described("elasticache", "describe_users", "UserId"),
+    "AWS::ElastiCache::UserGroup": _described("elasticache", "describe_user_groups", "UserGroupId"),
+    "AWS::Events::Rule": _described("events", "describe_rule", "Name"),
+    "AWS::IAM::Role": _described("iam", "get_role", "RoleName"),
+    "AWS::Kinesis::Stream": _described("kinesis", "describe_stream_summary", "StreamName"),
+    "AWS::Lambda::EventSourceMapping": _described("lambda", "get_event_source_mapping", "UUID"),
+    "AWS::Lambda::Function": _described("lambda", "get_function", "FunctionName"),
+    "AWS::Logs::LogGroup": _log_group,
+    "AWS::S3::Bucket": _described("s3", "head_bucket", "Bucket"),
+    "AWS::SNS::Topic": _described("sns", "get_topic_attributes", "TopicArn"),
+    "AWS::SQS::Queue": _described("sqs", "get_queue_attributes", "QueueUrl"),
+    "AWS::SecretsManager::Secret": _secret,
+}
+"""How to check whether a resource exists, by type."""
+
+GO_WITH: Mapping[str, str] = {
+    "AWS::ApiGatewayV2::ApiMapping": "AWS::ApiGatewayV2::DomainName",
+    "AWS::ApiGatewayV2::Integration": "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Route": "AWS::ApiGatewayV2::Api",
+    "AWS::ApiGatewayV2::Stage": "AWS::ApiGatewayV2::Api",
+    "AWS::AppConfig::ConfigurationProfile": "AWS::AppConfig::Application",
+    "AWS::AppConfig::HostedConfigurationVersion": "AWS::AppConfig::Application",
+    "AWS::CodeDeploy::DeploymentGroup": "AWS::CodeDeploy::Application",
+    "AWS::Lambda::Alias": "AWS::Lambda::Function",
+    "AWS::Lambda::EventInvokeConfig": "AWS::Lambda::Function",
+    "AWS::Lambda::Permission": "AWS::Lambda::Function",
+    "AWS::Lambda::Version": "AWS::Lambda::Function",
+    "AWS::Logs::MetricFilter": "AWS::Logs::LogGroup",
+    "AWS::Route53::RecordSet": "the hosted zone, where a deploy of the same name would say so",
+    "AWS::S3::BucketPolicy": "AWS::S3::Bucket",
+    "AWS::SNS::TopicPolicy": "AWS::SNS::Topic",
+    "AWS::SQS::QueuePolicy": "AWS::SQS::Queue",
+}
+"""Types that are part of another resource and are deleted with it."""
+
+
+class Removal:
+    """Removes one stack.
+
+    Args:
+        stack: the stack.
+        clock: waits.
+        poll_seconds: time between polls.
+        say: receives progress messages.
+    """
+
+    def __init__(self, stack: Stack, clock: Clock, poll_seconds: float, say: Callable[[str], None]) -> None:
+        self._stack = stack
+        self._clock = clock
+        self._poll_seconds = poll_seconds
+        self._say = say
+
+    def report(self) -> StepReport:
+        """Remove everything, and return a report that proves that nothing is left, or lists what is."""
+        began = self._clock.now()
+
+        def report(verdict: StepVerdict, said: str, **evidence: Any) -> StepReport:
+            return StepReport("teardown", verdict, said, evidence, round(self._clock.now() - began, 1))
+
+        try:
+            resources = list(resources_of(self._stack))
+            self._remove(resources)
+            left, unseen = self._left(resources)
+        except (Failure, *FORESEEN) as error:
+            return report(StepVerdict.FAILED, explained(error).message)
+        if left:
+            return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
+        if unseen:
+            return report(StepVerdict.NOT_POSSIBLE, "Some resources could not be checked.", unseen=unseen)
+        looked = [one for one in resources if one.kind in LOOKS]
+        return report(
+            StepVerdict.PASSED,
+            f"{len(resources)} resources removed. The {len(looked)} that are not part of others were checked and are gone.",
+            removed=sorted({one.kind for one in looked}),
+        )
+
+    def _remove(self, resources: list[StackResource]) -> None:
+        self._check_protection()
+        stopped = self._stop([one.physical_id for one in resources if one.kind == _FUNCTION])
+        try:
+            self._delete_stack()
+        except (Failure, *FORESEEN):
+            self._start_again(stopped)
+            raise
+        for one in resources:
+            if (one.kind == _BUCKET or one.kind in RETAINED) and self._is_there(one):
+                self._say(f"deleting {one.logical_id}, which the stack has retained")
+                if one.kind == _BUCKET:
+                    self._delete_bucket(one.physical_id)
+                else:
+                    RETAINED[one.kind](self._stack, one.physical_id)
+
+    def _check_protection(self) -> None:
+        name = self._stack.name
+        (found,) = self._stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        if found.get("EnableTerminationProtection"):
+            raise Failure(
+                f"{name} has termination protection, so nothing was removed. To lift it: `aws cloudformation "
+                f"update-termination-protection --no-enable-termination-protection --stack-name {name}`"
+            )
+
+    def _stop(self, functions: list[str]) -> dict[str, int | None]:
+        """Let Lambda run none of the functions; return their reserved concurrency before, None where nothing was reserved."""
+        self._say("stopping the functions")
+        client = self._stack.client("lambda")
+        before: dict[str, int | None] = {}
+        try:
+            for name in functions:
+                found = client.get_function_concurrency(FunctionName=name)
+                client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+                before[name] = found.get("ReservedConcurrentExecutions")
+        except ClientError as error:
+            if _is_gone(error):  # an earlier attempt has deleted some of them
+                return before
+            self._start_again(before)
+            raise
+        return before
+
+    def _start_again(self, stopped: Mapping[str, int | None]) -> None:
+        client = self._stack.client("lambda")
+        for name, reserved in stopped.items():
+            try:
+                if reserved is None:
+                    client.delete_function_concurrency(FunctionName=name)
+                else:
+                    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
+            except (ClientError, BotoCoreError) as error:
+                self._say(f"{name} does not run again: {explained(error).message}")
+
+    def _delete_stack(self) -> None:
+        """Delete the stack. Its buckets are emptied once nothing else of it is left."""
+        if left := self._deleted():
+            others = [one for one in left if one.kind != _BUCKET]
+            if others:
+                raise Failure(
+                    f"CloudFormation did not delete {', '.join(one.logical_id for one in others)} of {self._stack.name}: "
+                    "`aws cloudformation describe-stack-events` shows why. The buckets have not been emptied"
+                )
+            for one in left:
+                self._empty(one.physical_id)
+            if self._deleted():
+                raise Failure(f"CloudFormation did not delete the empty buckets of {self._stack.name}")
+
+    def _deleted(self) -> list[StackResource]:
+        """Delete the stack; return what CloudFormation has left of it."""
+        self._say(f"deleting the stack {self._stack.name}")
+        cloudformation = self._stack.client("cloudformation")
+        cloudformation.delete_stack(StackName=self._stack.name)
+        attempts = int(_PATIENCE_SECONDS / max(self._poll_seconds, 1))
+        pace: WaiterConfigTypeDef = {"Delay": max(1, int(self._poll_seconds)), "MaxAttempts": attempts}
+        try:
+            cloudformation.get_waiter("stack_delete_complete").wait(
+                StackName=self._stack.name, WaiterConfig=pace
+            )
+        except WaiterError as error:
+            left = list(resources_of(self._stack))
+            if not left:
+                raise Failure(f"CloudFormation did not delete {self._stack.name}") from error
+            return left
+        return []
+
+    def _delete_bucket(self, bucket: str) -> None:
+        for _ in range(_ROUNDS):
+            self._empty(bucket)
+            try:
+                self._stack.client("s3").delete_bucket(Bucket=bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "BucketNotEmpty":
+                    raise
+            else:
+                return
+        raise Failure(f"{bucket} is never empty: something still writes to it")
+
+    def _empty(self, bucket: str) -> None:
+        self._say(f"emptying {bucket}")
+        s3 = self._stack.client("s3")
+        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
+            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
+            objects: list[ObjectIdentifierTypeDef] = [
+                {"Key": one["Key"], "VersionId": one["VersionId"]} for one in found
+            ]
+            if objects:
+                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
+                if errors := answer.get("Errors"):
+                    raise Failure(f"S3 did not delete {errors[0]['Key']} of {bucket}: {errors[0]['Code']}")
+
+    def _left(self, resources: list[StackResource]) -> tuple[dict[str, str], dict[str, str]]:
+        """Return the resources that are left, and those that could not be checked, by logical id."""
+        left: dict[str, str] = {}
+        unseen: dict[str, str] = {}
+        until = self._clock.now() + 300
+        for one in resources:
+            try:
+                while self._is_there(one):
+                    if self._clock.now() > until:
+                        left[one.logical_id] = one.physical_id
+                        break
+                    self._clock.sleep(self._poll_seconds)
+            except (ClientError, BotoCoreError) as error:
+                unseen[one.logical_id] = explained(error).message
+            if one.kind not in LOOKS and one.kind not in GO_WITH:
+                unseen[one.logical_id] = f"no check for {one.kind}"
+        return left, unseen
+
+    def _is_there(self, one: StackResource) -> bool:
+        look = LOOKS.get(one.kind)
+        return look is not None and bool(one.physical_id) and look(self._stack, one.physical_id)
+
+
+def _delete_table(stack: Stack, name: str) -> None:
+    client = stack.client("dynamodb")
+    if client.describe_table(TableName=name)["Table"].get("DeletionProtectionEnabled"):
+        client.update_table(TableName=name, DeletionProtectionEnabled=False)
+        client.get_waiter("table_exists").wait(TableName=name)
+    client.delete_table(TableName=name)
+
+
+RETAINED: Mapping[str, Callable[[Stack, str], object]] = {
+    "AWS::DynamoDB::Table": _delete_table,
+    "AWS::Kinesis::Stream": lambda stack, name: stack.client("kinesis").delete_stream(
+        StreamName=name, EnforceConsumerDeletion=True
+    ),
+    "AWS::SQS::Queue": lambda stack, url: stack.client("sqs").delete_queue(QueueUrl=url),
+    "AWS::SecretsManager::Secret": lambda stack, name: stack.client("secretsmanager").delete_secret(
+        SecretId=name
+    ),
+}
+"""How to delete the resources that a prod stack retains, by type, except its buckets."""

@@ -1,0 +1,145 @@
+"""The AWS permissions that each command needs, and policies that grant them.
+
+A test runs every command and compares.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+_FIND = ("cloudformation:DescribeStacks",)
+_ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
+_SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
+_READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
+_RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
+_HISTORY = (*_RECORDS, "s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
+_ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
+_LOOK = (
+    *_RECORDS,
+    *_ASIDE,
+    "dynamodb:Query",
+    "dynamodb:Scan",
+    "s3:ListBucket AsideBucket",
+    "sqs:GetQueueAttributes",
+    "lambda:GetFunctionConfiguration",
+    "logs:FilterLogEvents",
+)
+
+RIGHTS: Mapping[str, tuple[str, ...]] = {
+    "accounts apply": _ADMINISTER,
+    "accounts disable": _ADMINISTER,
+    "accounts enable": _ADMINISTER,
+    "accounts list": _ADMINISTER,
+    "accounts show": _ADMINISTER,
+    "accounts export": _ADMINISTER,
+    "cost": _FIND,
+    "console": (*_LOOK, "lambda:InvokeFunction AdminFunction"),
+    "dead drop": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
+    "dead list": (*_FIND, *_ASIDE),
+    "dead show": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket"),
+    "doctor": (
+        *_SIGNED,
+        *_RECORDS,
+        "dynamodb:DescribeTable",
+        "dynamodb:Query",
+        "s3:ListBucket AsideBucket",
+        "sqs:GetQueueAttributes",
+        "lambda:ListEventSourceMappings",
+        "cloudwatch:DescribeAlarms",
+    ),
+    "find": (
+        *_RECORDS,
+        *_ASIDE,
+        "dynamodb:Query",
+        "s3:GetObject AsideBucket",
+        "s3:ListBucket AsideBucket",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    ),
+    "keys issue": _SIGNED,
+    "keys revoke": _ADMINISTER,
+    "keys rotate": (
+        *_FIND,
+        "secretsmanager:GetSecretValue WriteKeySecret",
+        "secretsmanager:PutSecretValue WriteKeySecret",
+    ),
+    "keys verify": _SIGNED,
+    "plan check": _HISTORY,
+    "plan diff": (*_HISTORY, "lambda:InvokeFunction AdminFunction"),
+    "plan infer": _HISTORY,
+    "plan list": _ADMINISTER,
+    "record": _HISTORY,
+    "redrive": (
+        *_ADMINISTER,
+        *_ASIDE,
+        "s3:GetObject AsideBucket",
+        "lambda:InvokeFunction RedriveFunction",
+    ),
+    "replay": (*_HISTORY, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
+    "sdk publish": (
+        *_FIND,
+        "s3:ListBucket SdkBucket",
+        "s3:GetObject SdkBucket",
+        "s3:PutObject SdkBucket",
+    ),
+    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
+    "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
+    "wait": (
+        *_RECORDS,
+        *_ASIDE,
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "sqs:GetQueueAttributes",
+        "sqs:ReceiveMessage",
+    ),
+}
+"""IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
+
+OWNERS = {"certify", "remove"}
+"""Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
+
+UNASKED = {"s3:ListBucket SdkBucket"}
+"""Actions that no command calls. Without this one, S3 answers 403 instead of 404 for a missing object."""
+
+ROLES: Mapping[str, tuple[str, ...]] = {
+    "watch": ("status", "wait"),
+    "operate": (
+        *("accounts apply", "accounts disable", "accounts enable", "accounts export", "accounts list"),
+        *("accounts show", "dead drop", "dead list", "dead show"),
+        *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
+        *("find", "tail", "wait"),
+        *("plan check", "plan diff", "plan infer", "plan list"),
+    ),
+}
+"""The commands of each role. `watch` changes nothing."""
+
+# ARNs by service or action, with the outputs of template.yaml in angle brackets. `*` where AWS supports no resource.
+_PLACES = {
+    "cloudformation": "arn:aws:cloudformation:*:*:stack/STACK/*",
+    "dynamodb": "arn:aws:dynamodb:*:*:table/<LedgerTable>",
+    "dynamodb:Query worklist": "arn:aws:dynamodb:*:*:table/<LedgerTable>/index/worklist",
+    "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
+    "lambda": "arn:aws:lambda:*:*:function:STACK-*",
+    "logs": "arn:aws:logs:*:*:log-group:STACK-*",
+    "sqs": "arn:aws:sqs:*:*:STACK-*",
+    "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
+    "lambda:ListEventSourceMappings": "*",
+    "cloudwatch:DescribeAlarms": "*",
+    "cloudwatch:GetMetricData": "*",
+    "s3:ListBucket": "arn:aws:s3:::<{}>",
+    "s3": "arn:aws:s3:::<{}>/*",
+    "secretsmanager": "<{}>",
+}
+
+
+def policy(commands: Iterable[str]) -> dict[str, Any]:
+    """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name."""
+    places: dict[str, set[str]] = {}
+    for right in {right for command in commands for right in RIGHTS[command]}:
+        action, _, output = right.partition(" ")
+        place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
+        places.setdefault(place.format(output), set()).add(action)
+    statements = [
+        {"Effect": "Allow", "Action": sorted(actions), "Resource": place}
+        for place, actions in sorted(places.items())
+    ]
+    return {"Version": "2012-10-17", "Statement": statements}

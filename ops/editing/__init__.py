@@ -1,0 +1,1 @@
+"""Dead letters and rejected events in an editor."""

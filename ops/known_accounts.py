@@ -1,0 +1,77 @@
+"""The accounts that a stack's Redis holds."""
+
+from collections.abc import Iterator, Mapping
+
+from ops import screen
+from ops.failure import Failure
+from ops.stack import Stack
+from shared.accounts import Account
+
+
+def known(stack: Stack) -> tuple[dict[str, Account], str | None]:
+    """Return the accounts in a stack's Redis, and when they were applied: None if Redis was never filled or lost its data."""
+    answer = stack.administer(do="accounts")
+    accounts = {name: Account.from_fields(fields) for name, fields in answer["accounts"].items()}
+    return accounts, answer["applied_at"]
+
+
+def one(stack: Stack, name: str) -> Account:
+    """Return one account.
+
+    Raises:
+        Failure: Redis does not have it.
+    """
+    accounts, applied_at = known(stack)
+    if name in accounts:
+        return accounts[name]
+    if applied_at is None:
+        raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
+    raise Failure(
+        f"there is no account {name}: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`"
+    )
+
+
+def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Iterator[tuple[str, str, str]]:
+    """Yield what applying changes: `+`, `-` or `~`, the account, and its new, old or changed fields."""
+    for name in sorted(old.keys() | new.keys()):
+        before, after = old.get(name), new.get(name)
+        if before is None and after is not None:
+            yield "+", name, _text(after)
+        elif before is not None and after is None:
+            yield "-", name, _text(before)
+        elif before != after and before is not None and after is not None:
+            fields = zip(shown_fields(before).items(), shown_fields(after).values(), strict=True)
+            changed = [f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b]
+            yield "~", name, ", ".join(changed) or "plan: its tables have changed"
+
+
+def shown_fields(account: Account) -> dict[str, str]:
+    """Return an account's fields, with its plan in brief."""
+    plan = account.plan
+    brief = f"{plan.mode}, {screen.plural(len(plan.tables), 'table')}" if plan else ""
+    return account.to_fields() | {"plan": brief}
+
+
+def _text(account: Account) -> str:
+    parts = [account.database]
+    if account.status != "active":
+        parts.append(account.status)
+    if account.revoked_key_ids:
+        parts.append(f"revoked {','.join(sorted(account.revoked_key_ids))}")
+    return ", ".join(parts)
+
+
+def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
+    """Change one account, and print a reminder to change accounts.yaml too."""
+    changes = list(differences({name: one(stack, name)}, {name: account}))
+    if not changes:
+        screen.say("No changes.")
+        return
+    screen.say(f"~ {name}  {changes[0][2]}")
+    if dry_run:
+        screen.say(screen.DRY_RUN)
+    else:
+        stack.administer(do="change", account=name, fields=account.to_fields())
+        screen.say(
+            "The worker and the ingest see this within a minute. Change accounts.yaml too, or the next apply reverts it."
+        )

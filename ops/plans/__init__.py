@@ -1,0 +1,1 @@
+"""Tracking plans: from the events that arrive, and compared with them."""

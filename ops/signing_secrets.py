@@ -1,0 +1,75 @@
+"""The secrets that sign write keys, and the key for hashed columns."""
+
+import json
+from collections.abc import Collection
+from datetime import UTC, datetime
+from itertools import count
+
+from botocore.exceptions import ClientError
+
+from ops.failure import Failure
+from ops.stack import Stack
+
+TAKES_EFFECT = "This takes effect within five minutes."
+
+
+def signing_secrets(stack: Stack) -> dict[str, str]:
+    """Return the valid signing secrets, by id, newest last.
+
+    Raises:
+        Failure: the stack's secret has none.
+    """
+    return signing_of(secret_members(stack))
+
+
+def secret_members(stack: Stack) -> dict[str, str]:
+    """Return the content of the stack's secret: the signing secrets and, if any, the key for hashed columns."""
+    client = stack.client("secretsmanager")
+    text = client.get_secret_value(SecretId=stack.outputs["WriteKeySecret"])["SecretString"]
+    try:
+        found = json.loads(text)
+    except ValueError:
+        found = None
+    return found if isinstance(found, dict) else {}
+
+
+def signing_of(members: dict[str, str]) -> dict[str, str]:
+    """Return the signing secrets among the members of the stack's secret, by id, newest last.
+
+    Raises:
+        Failure: there are none.
+    """
+    signing = {secret_id: text for secret_id, text in members.items() if not secret_id.startswith(".")}
+    if not signing:
+        raise Failure(
+            'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it.'
+        )
+    return signing
+
+
+def next_secret_id(signing: Collection[str], now: float) -> str:
+    """Return the id of the next secret: the minute in which it is made, so that no id of a retired secret comes back.
+
+    Args:
+        signing: the ids in use.
+        now: UNIX seconds.
+    """
+    minutes = (datetime.fromtimestamp(minute * 60, UTC) for minute in count(int(now // 60)))
+    return next(made for minute in minutes if (made := f"k{minute:%y%m%d%H%M}") not in signing)
+
+
+def store_members(stack: Stack, members: dict[str, str]) -> None:
+    """Replace the content of the stack's secret.
+
+    Raises:
+        Failure: the secret is scheduled for deletion.
+    """
+    client = stack.client("secretsmanager")
+    try:
+        client.put_secret_value(SecretId=stack.outputs["WriteKeySecret"], SecretString=json.dumps(members))
+    except ClientError as error:
+        if error.response["Error"]["Code"] == "InvalidRequestException":
+            raise Failure(
+                "the secret is scheduled for deletion: restore it with `aws secretsmanager restore-secret`"
+            ) from error
+        raise

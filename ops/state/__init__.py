@@ -1,0 +1,1 @@
+"""The state of a stack, and what it means."""

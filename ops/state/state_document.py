@@ -1,0 +1,100 @@
+"""The state of a stack as JSON."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import asdict
+from typing import Any
+
+from ops.books.accounting import Balance, Rows
+from ops.books.set_aside import KINDS
+from ops.logs.notes import Note
+from ops.state import completeness
+from ops.state.stack_state import StackState
+from ops.state.verdict import Health, Verdict
+from worker.delivery import State
+
+
+def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
+    """Return a line for each kind of warning or error, latest first."""
+    times = Counter((note.function, note.what, note.why) for note in notes)
+    last = {(note.function, note.what, note.why): note.at for note in notes}
+    latest = sorted(last, key=lambda kind: last[kind], reverse=True)[:_ERRORS]
+    return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
+
+
+_ERRORS = 10
+
+
+def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
+    """Return the state as a JSON object."""
+    return {
+        "healthy": found[0].health is Health.HEALTHY,
+        "verdict": found[0].line,
+        "health": found[0].health,
+        "verdicts": [asdict(verdict) for verdict in found],
+        "behind_seconds": state.behind_seconds,
+        "shards": [asdict(shard) for shard in state.shards],
+        "in_queue": state.in_queue,
+        "sick_databases": [asdict(breaker) for breaker in state.breakers],
+        "aside": [
+            {"kind": kind, "account": account, "reason": reason, "rows": rows}
+            for (kind, account, reason), rows in sorted(state.aside.items())
+        ],
+        "aside_is_complete": state.aside_is_complete,
+        "rejected": _rejected_documents(state.rejected),
+        "held": None if state.hold is None else asdict(state.hold),
+        "open_spans": [asdict(one) for one in state.open.spans],
+        "errors": [
+            {"function": function, "times": times, "last": last, "what": what, "why": why}
+            for function, times, last, what, why in error_rows(state.notes)
+        ],
+        "unreadable_logs": state.unreadable,
+        "complete": None if state.completeness is None else completeness.document(state.completeness),
+        "arrivals": None
+        if state.arrivals is None
+        else asdict(state.arrivals) | {"lost": state.arrivals.lost},
+        "balance": None if state.balance is None else _balance_document(state.balance),
+    }
+
+
+def _rejected_documents(rejected: Mapping[tuple[str, str, str], int]) -> list[dict[str, Any]]:
+    return [
+        {"account": account, "table": table, "code": code, "events": number}
+        for (account, table, code), number in sorted(rejected.items())
+    ]
+
+
+def _balance_document(balance: Balance) -> dict[str, Any]:
+    def documents(tables: Mapping[tuple[str, str], Rows]) -> list[dict[str, Any]]:
+        return [
+            {
+                "account": account,
+                "table": table,
+                "received": rows.received,
+                "delivered": rows.delivered,
+                "aside": {
+                    name: rows.states[state]
+                    for name, state in KINDS.items()
+                    if state is not State.REJECTED  # rejected events do not count as received
+                },
+                "in_flight": rows.in_flight,
+                "dropped": rows.states[State.DROPPED],
+                "missing": rows.states[State.MISSING],
+                "unbacked": rows.unbacked,
+                "adds_up": rows.adds_up,
+            }
+            for (account, table), rows in sorted(tables.items())
+        ]
+
+    return {
+        "adds_up": balance.adds_up,
+        "received": balance.total.received,
+        "tables": documents(balance.tables),
+        "forced": documents(balance.forced),
+        "rejected": _rejected_documents(balance.rejected),
+        "unread_records": balance.unread.on_stream,
+        "queued_envelopes": balance.unread.in_queue,
+        "spans": balance.spans,
+        "open_spans": balance.open_spans,
+        "unarchived_spans": balance.unarchived,
+    }

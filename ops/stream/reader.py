@@ -1,0 +1,214 @@
+"""Reads ranges of the stream, shard by shard, and turns their records into events as Lambda passes them to the worker."""
+
+from base64 import b64encode
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, NamedTuple
+
+from botocore.exceptions import ClientError
+
+from ops import screen
+from ops.failure import Failure
+from shared.clock import Clock
+from shared.errors import ShardUnreadableError
+from shared.puts import batches
+from worker.chain import ChainId
+from worker.record import Number, number
+from worker.shards import Position, Shards
+
+EVENT_BYTES = 5_500_000
+"""The largest event, below Lambda's limit of 6 MB."""
+_EVENT_RECORDS = 10_000
+_MEMBER_BYTES = 700  # a record's size in an event, without data and partition key
+_TRIMMED_MARGIN_SECONDS = 60.0
+
+Read = Mapping[str, Any]
+"""A record as GetRecords returns it."""
+
+
+@dataclass(frozen=True, slots=True)
+class RangeEnd:
+    """Where a range begins or ends: a time (UNIX seconds), a sequence number, or by default the stream's own end.
+
+    `is_fixed` says that the operator's text means the same at any time, unlike `2h`.
+    """
+
+    at: float | None = None
+    number: int | None = None
+    is_fixed: bool = False
+
+    def is_before(self, record: Read) -> bool:
+        """Return whether a range that ends here excludes a record: ends are inclusive as numbers, exclusive as times."""
+        if self.number is not None:
+            return int(record["SequenceNumber"]) > self.number
+        return self.at is not None and arrival(record) >= self.at
+
+
+class ExpiredError(Failure):
+    """The start of the range has expired."""
+
+
+class ShardRecords(NamedTuple):
+    """Records of a shard, in order.
+
+    Attributes:
+        records: the records.
+        chain: the shard's chain if they come from the archive; None if they come from the stream.
+    """
+
+    records: list[Read]
+    chain: ChainId | None = None
+
+
+class StreamReader:
+    """Reads a stream next to its event source mapping.
+
+    Args:
+        shards: the stream.
+        clock: tells when a read begins, and what has expired.
+    """
+
+    def __init__(self, shards: Shards, clock: Clock) -> None:
+        self._shards = shards
+        self._clock = clock
+
+    def shards(self) -> list[str]:
+        """Return the shards' ids, parents before their children.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        return [shard.shard_id for shard in self._shards.all()]
+
+    def chain(self, shard: str) -> ChainId:
+        """Return a shard's chain."""
+        return self._shards.chain(shard)
+
+    def check(self, start: RangeEnd) -> None:
+        """Check that the start of a range has not expired. If it is a sequence number, `read` checks it.
+
+        Raises:
+            ExpiredError: it has expired.
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        summary = self._shards.summary()
+        oldest = self._clock.now() - summary["RetentionPeriodHours"] * 3600
+        is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
+        if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
+            raise ExpiredError(
+                f"the stream has no records from {screen.utc(start.at)}: use --from {screen.utc(int(oldest) + 1)} or later. "
+                "Older rows are in Treasure Data or set aside"
+            )
+
+    def read(self, shard: str, start: RangeEnd, end: RangeEnd) -> Iterator[list[Read]]:
+        """Yield a shard's records from one border to another, one list per read, which may be empty.
+
+        Without an end, this stops after the last record that arrived before it began.
+
+        Raises:
+            ExpiredError: the first record of the range has expired, or never existed.
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        began = self._clock.now()
+        is_checked = start.number is None
+        position = (
+            Position(moment=start.at) if start.number is None else Position(at=number(str(start.number)))
+        )
+        try:
+            for page in filter(None, self._shards.pages(shard, position)):
+                if page.records and not is_checked:
+                    self._check_first(shard, start, page.records[0])
+                    is_checked = True
+                inside = [record for record in page.records if not self._is_behind(record, end, began)]
+                yield inside
+                if len(inside) < len(page.records) or page.at_tip:
+                    break
+        except ShardUnreadableError as error:
+            if not is_checked and _is_invalid(error):
+                raise ExpiredError(
+                    f"{start.number} is not a sequence number of {shard}, or has expired: use a time with --from"
+                ) from error
+            raise
+        if not is_checked:
+            raise ExpiredError(f"the record {start.number} of {shard} has expired: use a time with --from")
+
+    def pieces(self, shard: str, start: RangeEnd, end: RangeEnd) -> Iterator[ShardRecords]:
+        """Yield a shard's records from one border to another, piece by piece.
+
+        Raises: as `read`.
+        """
+        for records in self.read(shard, start, end):
+            yield ShardRecords(records)
+
+    def first(self, shard: str) -> Number | None:
+        """Return the number of the first record that the stream has of a shard; None if two attempts find none.
+
+        Raises:
+            ShardUnreadableError: Kinesis does not answer.
+        """
+        for _ in range(2):
+            for page in filter(None, self._shards.pages(shard, Position())):
+                if page.records:
+                    return number(page.records[0]["SequenceNumber"])
+                if page.at_tip:
+                    break
+        return None
+
+    def _is_behind(self, record: Read, end: RangeEnd, began: float) -> bool:
+        if end.at is None and end.number is None:
+            return arrival(record) > began
+        return end.is_before(record)
+
+    def _check_first(self, shard: str, start: RangeEnd, record: Read) -> None:
+        if start.number is not None and int(record["SequenceNumber"]) > start.number:
+            raise ExpiredError(
+                f"the record {start.number} of {shard} has expired. The oldest record is "
+                f"{record['SequenceNumber']}, of {screen.utc(int(arrival(record)))}: use this with --from"
+            )
+
+
+def member(record: Read, shard: str) -> dict[str, Any]:
+    """Return a record as a member of Lambda's event. The stream's name and region are placeholders, which nothing reads."""
+    return {
+        "kinesis": {
+            "kinesisSchemaVersion": "1.0",
+            "partitionKey": record["PartitionKey"],
+            "sequenceNumber": record["SequenceNumber"],
+            "data": b64encode(record["Data"]).decode(),
+            "approximateArrivalTimestamp": arrival(record),
+        },
+        "eventSource": "aws:kinesis",
+        "eventVersion": "1.0",
+        "eventID": f"{shard}:{record['SequenceNumber']}",
+        "eventName": "aws:kinesis:record",
+        "invokeIdentityArn": "arn:aws:iam::123456789012:role/sluice",
+        "awsRegion": "us-east-1",
+        "eventSourceARN": "arn:aws:kinesis:us-east-1:123456789012:stream/sluice",
+    }
+
+
+def size(record: Read) -> int:
+    """Return the most bytes that a record takes in an event."""
+    return _MEMBER_BYTES + len(record["PartitionKey"]) + (len(record["Data"]) + 2) // 3 * 4
+
+
+def batches_of(pieces: Iterable[ShardRecords]) -> Iterator[ShardRecords]:
+    """Yield the records of pieces in batches that fit an event. No batch mixes stream and archive."""
+    for chain, same in groupby(pieces, key=attrgetter("chain")):
+        records = (record for piece in same for record in piece.records)
+        for batch in batches(records, size, EVENT_BYTES, _EVENT_RECORDS):
+            yield ShardRecords(batch, chain)
+
+
+def arrival(record: Read) -> float:
+    """Return when a record arrived, in UNIX seconds."""
+    at: float = record["ApproximateArrivalTimestamp"].timestamp()
+    return at
+
+
+def _is_invalid(error: ShardUnreadableError) -> bool:
+    """Return whether Kinesis rejected a sequence number as unknown."""
+    cause = error.__cause__
+    return isinstance(cause, ClientError) and cause.response["Error"]["Code"] == "InvalidArgumentException"

@@ -1,0 +1,166 @@
+"""Arrivals: the events that the gateway accepted, and the records that the stream counted."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from ops.books.accounting import Balance, Rows, Unread, UnreadShard
+from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
+from ops.logs.answers import Answers, answer_line
+from tests.ops.books.test_accounting import accounting, put
+from tests.support.delivery import STREAM, Delivery
+from worker.chain import ChainId
+from worker.delivery import State
+from worker.shards import Shards
+
+JSON = (("Content-Type", "application/json"),)
+RECEIPT, ERROR = {"success": True}, {"success": False}
+
+
+@pytest.mark.parametrize(
+    ("request_line", "status", "headers", "body", "expected"),
+    [
+        ("POST /v1/events?k=x", 200, JSON, {"accepted": 3, "rejected": [{}]}, b"accepted 3\n"),
+        ("POST /v1/events", 400, (*JSON, ("x-sluice-error", "not_events")), {}, b"refused not_events\n"),
+        ("GET /pixel.gif?k=x&t=y", 200, (("content-type", "image/gif"),), "GIF", b"accepted 1\n"),
+        ("HEAD /pixel.gif", 200, (("content-type", "image/gif"),), "", b""),
+        ("GET /pixel.gif", 200, (("x-sluice-error", "invalid_table"),), "GIF", b"refused invalid_table\n"),
+        ("POST /shop/views", 200, JSON, {"receipts": [RECEIPT, ERROR, RECEIPT]}, b"accepted 2\n"),
+        (
+            "POST /ios/v3/event",
+            200,
+            JSON,
+            {"shop.a": [RECEIPT, RECEIPT], "shop.b": [ERROR, RECEIPT]},
+            b"accepted 3\n",
+        ),
+        ("POST /js/v3/event/shop/views", 200, JSON, {}, b"accepted 1\n"),
+        (
+            "GET /js/v3/event/shop/views",
+            200,
+            (("content-type", "application/javascript"),),
+            "f()",
+            b"accepted 1\n",
+        ),
+        ("GET /postback/v3/event/shop/views", 302, (("location", "https://a.example"),), "", b"accepted 1\n"),
+        ("GET /health", 200, JSON, {"status": "ok"}, b""),
+        ("GET /js/v3/global_id", 200, JSON, {"global_id": "x"}, b""),
+        ("OPTIONS /v1/events", 204, (), "", b""),
+        ("GET /nowhere", 503, (), "", b"refused http_503\n"),
+    ],
+)
+def test_counts_the_accepted_events_of_a_response(
+    request_line: str, status: int, headers: Any, body: Any, expected: bytes
+) -> None:
+    """Each dialect reports them in its own way; a refusal gives its error code."""
+    method, target = request_line.split()
+    content = body if isinstance(body, str) else json.dumps(body)
+
+    assert expected == answer_line(method, target, status, headers, content.encode())
+
+
+def test_answer_lines_are_added_up() -> None:
+    """Accepted events are summed, and refusals are counted by code."""
+    answers = Answers()
+    answers.add(["accepted 2", "refused invalid_key", "accepted 1", "refused invalid_key"])
+
+    assert (3, {"invalid_key": 2}) == (answers.accepted, answers.refused)
+
+
+def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0) -> Balance:
+    """Return a balance of received rows, with other rows that wait on the stream."""
+    shard = UnreadShard(records=waiting, rows=waiting)
+    unread = Unread(queued, {ChainId.parse("s@1#shardId-0"): shard})
+    rows = Rows(received, Counter({State.DELIVERED: received}))
+    return Balance({("shop", "views"): rows}, unread, {}, 1, 0, copies)
+
+
+def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:
+    """Events that wait on the stream are not lost; with messages in the queue, or with copies, no loss can be proved."""
+    assert 0 == of_gateway(9, balance(6, 3)).lost
+    assert 0 == of_gateway(5, balance(6, 3)).lost
+    assert 2 == of_gateway(11, balance(6, 3)).lost
+    assert 0 == of_gateway(11, balance(6, 3, queued=1)).lost
+    assert 0 == of_gateway(11, balance(6, 3, copies=1)).lost
+
+
+class CloudWatch:
+    """A CloudWatch that returns the given counts."""
+
+    def __init__(self, *counts: float) -> None:
+        self.counts = counts
+        self.asked: dict[str, Any] = {}
+
+    def get_paginator(self, _: str) -> "CloudWatch":
+        """Return itself."""
+        return self
+
+    def paginate(self, **request: Any) -> list[dict[str, Any]]:
+        """Return two pages."""
+        self.asked = request
+        return [{"MetricDataResults": [{"Values": [count]}]} for count in self.counts]
+
+
+def counted(delivery: Delivery, cloudwatch: CloudWatch) -> Arrivals | None:
+    """Return the comparison of the stream's own count with the ledger's."""
+    shards = Shards(delivery.kinesis, STREAM, delivery.clock)
+    count = StreamCount.of(shards, delivery.clock, None)
+    if count is None:
+        return None
+    taken = accounting(delivery).take(each=count.add)
+    return count.result(cloudwatch, STREAM, taken)  # type: ignore[arg-type]  # a double
+
+
+def test_the_streams_own_count_is_compared_over_closed_windows() -> None:
+    """Spans and waiting records count by their arrival within the windows; a span that crosses a border counts in part."""
+    delivery = Delivery()
+    delivery.map(shop="shop_db")
+    assert counted(delivery, CloudWatch(0)) is None
+    delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS)
+    for _ in range(6):  # at 20, 70, 120 … 270 s of a window
+        delivery.clock.sleep(20)
+        put(delivery)
+        delivery.clock.sleep(30)
+    end = delivery.clock.now()
+    for _ in range(2):  # of the next one
+        delivery.clock.sleep(20)
+        put(delivery)
+    delivery.deliver(0, 3)
+    delivery.deliver(3, 7)
+    delivery.clock.sleep(240)
+    cloudwatch = CloudWatch(5, 1)
+    found = counted(delivery, cloudwatch)
+
+    assert Arrivals("records", 6, 6, 0, found.since if found else None, end) == found
+    assert end == cloudwatch.asked["EndTime"].timestamp()
+    assert 2 == getattr(counted(delivery, CloudWatch(8)), "lost", None)
+
+
+def test_waiting_records_are_not_lost() -> None:
+    """They are on the stream, behind the ledger's last span."""
+    delivery = Delivery()
+    delivery.map(shop="shop_db")
+    delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 20)
+    for _ in range(3):
+        put(delivery)
+    delivery.deliver(0, 1)
+    delivery.clock.sleep(2 * WINDOW_SECONDS)
+
+    found = counted(delivery, CloudWatch(3))
+
+    assert found
+    assert (3, 0) == (found.seen, found.lost)
+
+
+def test_a_record_close_to_a_border_may_count_on_either_side() -> None:
+    """The stream and CloudWatch may disagree by seconds."""
+    delivery = Delivery()
+    delivery.map(shop="shop_db")
+    delivery.clock.sleep(2 * WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 1)
+    put(delivery)
+    delivery.deliver()
+    delivery.clock.sleep(200)
+
+    assert 0 == getattr(counted(delivery, CloudWatch(1)), "lost", None)
+    assert 2 == getattr(counted(delivery, CloudWatch(2)), "lost", None)

@@ -1,0 +1,55 @@
+"""When tables received rows, according to the spans."""
+
+from ops.books.table_history import History, TableHistory
+from worker.chain import ChainId
+from worker.record import START
+from worker.span import Cut, Group, Owner, Span
+
+NOW = 1_700_000_000.0
+CHAIN = ChainId("events", "1", "shardId-000000000000")
+
+
+def span(age: float, rows: int, *, key_id: str = "", chain: ChainId = CHAIN) -> Span:
+    """Return a span with rows of one table that was planned `age` seconds ago."""
+    counts = {Group(Owner("shop", key_id), "views"): rows}
+    return Span(chain, START, START, START, round((NOW - age) * 1000), {}, Cut(1, 1), counts, records=2)
+
+
+def test_rows_count_in_the_hour_in_which_they_were_planned() -> None:
+    """Rows of a revoked key count for the table too."""
+    history = History(NOW, NOW - 7200)
+    for one in (span(100_000, 5), span(7000, 7), span(60, 1), span(10, 2, key_id="k9")):
+        history.add(one)
+    expected = TableHistory(NOW - 100_000, NOW - 10, 3, [0] * 22 + [7, 3])
+
+    assert {("shop", "views"): expected} == history.tables
+    assert (10, 6) == (history.rows, history.records)
+
+
+def test_spans_of_a_forced_replay_do_not_count() -> None:
+    """Their rows are sent again but were received only once."""
+    history = History(NOW, 0.0)
+    history.add(span(10, 4, chain=CHAIN.forced("tag")))
+
+    assert {} == history.tables
+    assert 0 == history.rows
+
+
+def test_a_span_from_the_future_counts_as_planned_now() -> None:
+    """The clock of this machine may be behind the worker's."""
+    history = History(NOW, 0.0)
+    history.add(span(-30, 4))
+
+    assert (4, 4) == (history.tables["shop", "views"].recent, history.tables["shop", "views"].hours[-1])
+
+
+def test_rejected_events_are_not_rows() -> None:
+    """They do not count as received."""
+    history = History(NOW, 0.0)
+    counts = {
+        Group(Owner("shop"), "views"): 2,
+        Group(Owner("shop"), "views", "too_deep", is_rejected=True): 5,
+    }
+    history.add(Span(CHAIN, START, START, START, round(NOW * 1000), {}, Cut(1, 1), counts, records=1))
+
+    assert (2, [("shop", "views")]) == (history.rows, list(history.tables))

@@ -1,0 +1,209 @@
+"""`sluice accounts` and the file that it applies."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from redis import Redis
+
+from local.resources import LEDGER_TABLE
+from ops import accounts_file
+from ops.failure import Failure
+from shared.accounts import Account, AccountKeys
+from tests.support.sluice import Sluice
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+KEYS = AccountKeys(LEDGER_TABLE)
+FILE = """
+shop: {database: shop}
+news:
+  database: media
+  status: disabled
+  revoked_key_ids: [k1, k1-2]
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """An accounts.yaml of two accounts."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text(FILE)
+    return path
+
+
+@pytest.fixture
+def redis(sluice: Sluice) -> Iterator[Redis]:
+    """The stack's Redis."""
+    with Redis.from_url(sluice.stack.addresses.redis, decode_responses=True) as client:
+        yield client
+
+
+def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The difference lists each account that would be added, removed or changed."""
+    result = sluice.run(f"accounts apply --local --dry-run --prune {file}")
+
+    assert result.output.splitlines() == [
+        "- app  field_app",
+        "- closed  closed_shop, disabled",
+        "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2, plan: observe, 3 tables → -",
+        "- outlet  shop",
+        "Warning: 3 accounts removed: their events are refused within a minute, and events that were accepted before become dead letters.",
+        "Dry run: nothing was changed.",
+    ]
+    assert redis.exists(KEYS.of("app"))
+
+
+def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: Path) -> None:
+    """The file of one colleague does not remove the accounts of another."""
+    result = sluice.run(f"accounts apply --local --yes {file}")
+
+    assert "app, closed, outlet stay, although not in the file: --prune removes." in result.output
+    assert result.output.endswith("Applied: 1 changed. The worker and the ingest see this within a minute.\n")
+    assert {"app", "closed", "news", "outlet", "shop"} == set(
+        sluice.json("accounts list --local")["accounts"]
+    )
+
+
+@pytest.mark.usefixtures("redis")
+def test_apply_with_prune_replaces_all_accounts(sluice: Sluice, file: Path) -> None:
+    """After confirmation, Redis has exactly the file's accounts; applying the file again changes nothing."""
+    result = sluice.run(f"accounts apply --local --prune {file}", answer="y\n")
+
+    assert (0, True) == (result.exit_code, "Applied: 1 changed, 3 removed." in result.output)
+    assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
+    assert "No changes.\n" == sluice.run(f"accounts apply --local --prune {file}").output
+
+
+def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path: Path) -> None:
+    """A mistyped name would create one, and send the account's rows there."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text("news: {database: medai}")
+    warning = "Warning: there is no database medai. The first event of its accounts creates it: check the spelling.\n"
+
+    assert warning in sluice.run(f"accounts apply --local {path}", answer="n\n").stdout
+    assert ["medai"] == sluice.json(f"accounts apply --local --dry-run {path}")["missing_databases"]
+    sluice.td("faults", {"kind": "status", "status": 503, "action": "list"})
+    unknown = sluice.run(f"accounts apply --local --dry-run {path}").stdout
+    sluice.heal()
+    assert "Treasure Data does not answer, so whether the databases exist was not checked." in unknown
+
+
+def test_json_output_does_not_confirm(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """Only --yes does. The output says that the accounts are applied once they are."""
+    line = f"accounts apply --local --prune --json {file}"
+    refused = sluice.run(line)
+    assert (1, "") == (refused.exit_code, refused.stdout.strip())
+    assert "- app  field_app\n" in refused.stderr
+    assert "Apply these changes?" in refused.stderr
+    assert redis.exists(KEYS.of("app"))
+
+    assert not sluice.json(f"{line} --dry-run")["applied"]
+    assert sluice.json(f"{line} --yes")["applied"]
+    assert not redis.exists(KEYS.of("app"))
+
+
+def test_declining_to_apply_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """Redis keeps its accounts when the operator answers no."""
+    assert 1 == sluice.run(f"accounts apply --local {file}", answer="n\n").exit_code
+    assert redis.exists(KEYS.of("app"))
+
+
+def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
+    redis.flushall()
+    assert "Redis is empty" in sluice.run("accounts list --local").output
+
+    result = sluice.run(f"accounts apply --local --yes {file}")
+
+    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
+    assert redis.exists(KEYS.of(".applied"))
+    assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
+        KEYS.of("news")
+    )
+
+
+def test_disable_and_enable_change_one_account(sluice: Sluice, redis: Redis) -> None:
+    """The other accounts keep their status, and a reminder names the file to edit."""
+    said = sluice.run("accounts disable --local app").output
+    assert "status: active → disabled" in said
+    assert "accounts.yaml" in said
+    assert "disabled" == redis.hget(KEYS.of("app"), "status")
+
+    sluice.run("accounts enable --local app --dry-run")
+    assert "disabled" == redis.hget(KEYS.of("app"), "status")
+    sluice.run("accounts enable --local app")
+    assert "active" == redis.hget(KEYS.of("app"), "status")
+    assert "No changes.\n" == sluice.run("accounts enable --local app").output
+
+
+def test_show_prints_one_account(sluice: Sluice) -> None:
+    """For an unknown account, the error says what to do."""
+    assert "media" == sluice.json("accounts show --local news")["database"]
+    missing = sluice.run("accounts show --local nobody")
+    assert (
+        1,
+        "Error: there is no account nobody: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`\n",
+    ) == (
+        missing.exit_code,
+        missing.stderr,
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("", "has no accounts"),
+        ("- shop", "has no accounts"),
+        ("shop: media", "shop needs a database"),
+        ("shop: {database: s}", "'s' is not a legal database name"),
+        ("s: {database: shop}", "'s' is not a valid account name"),
+        ("shop: {database: shop, state: active}", "an unknown field state"),
+        ("shop: {database: shop, status: off}", "status must be active or disabled"),
+        ("shop: {database: shop, revoked_key_ids: [K]}", "revoked_key_ids must be a list of key ids"),
+        ("shop: {database: shop, limits: {rows: 5}}", "'rows' is not a limit: use tables,"),
+        ("shop: {database: shop, limits: {tables: 0}}", "tables must be a positive integer, not 0"),
+        ("shop: {database: shop}\nshop: {database: media}", "duplicate key 'shop'"),
+        (
+            "shop: {database: shop, plan: '{\"tables\": {}}'}",
+            "shop: plan must be a mapping or the name of a file, but this is JSON in quotes",
+        ),
+        ("shop: {", "is not YAML"),
+        ("? [shop]\n: {database: shop}", "is not YAML"),
+    ],
+)
+def test_an_invalid_file_is_rejected_in_one_line(tmp_path: Path, text: str, fault: str) -> None:
+    """The message names the file's first error, and nothing is applied."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text(text)
+
+    with pytest.raises(Failure) as raised:
+        accounts_file.read(path)
+    assert fault in raised.value.message
+    assert "\n" not in raised.value.message
+
+
+def test_file_content_in_place_of_a_file_name_is_rejected() -> None:
+    """The message stays short, however long the content is."""
+    with pytest.raises(Failure) as raised:
+        accounts_file.read(Path('{"shop": {"database": "shop"}, ' + "x" * 500))
+
+    assert "pass the name of a file, not its content" == raised.value.message
+
+
+def test_a_file_is_parsed(file: Path) -> None:
+    """Omitted fields have their defaults."""
+    assert {
+        "shop": Account("shop"),
+        "news": Account("media", "disabled", frozenset({"k1", "k1-2"})),
+    } == accounts_file.read(file)
+
+
+def test_a_missing_file_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
+    """The message names the file."""
+    result = sluice.run(f"accounts apply --local {tmp_path}/none.yaml")
+
+    assert (1, f"Error: {tmp_path}/none.yaml cannot be read: No such file or directory\n") == (
+        result.exit_code,
+        result.stderr,
+    )

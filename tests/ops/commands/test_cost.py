@@ -1,0 +1,352 @@
+"""`sluice cost`: what a stack costs in a month."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.clock import ManualClock
+from doubles.lambda_context import Context
+from ingest.policy import FRESH_SECONDS
+from ops.cli import main
+from ops.commands.cost import bar
+from ops.cost.estimate import (
+    ACCESS_LOG_BYTES,
+    AUTO_SHARE,
+    BATCH_LOG_BYTES,
+    CLAIM_BYTES,
+    CLAIM_DAYS,
+    LEDGER_ITEM_BYTES,
+    LEDGER_WRITES,
+    PARAMETERS,
+    POLICY_SECONDS,
+    REQUEST_LOG_BYTES,
+    RUN_LOG_BYTES,
+    SECRETS,
+    Setup,
+    Workload,
+    batches,
+    estimate,
+    lean,
+    levers,
+    shard_count,
+    total,
+)
+from ops.cost.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
+from scaler.rule import GROW_ABOVE
+from tests.support.delivery import TABLE, Delivery, envelope, row
+from tests.support.modes import Mode
+from tests.support.sam import properties, template
+from tests.support.telemetry import Output
+
+SETUP = Setup()
+TEN_MILLION = Workload(1e7, 10)
+
+LINE_BYTES = 26
+"""What CloudWatch adds to each line."""
+ITEM_BYTES = 100
+"""What DynamoDB adds to each item."""
+
+workloads = st.builds(Workload, st.floats(1e4, 1e10), st.floats(1, 500), st.booleans())
+setups = st.builds(
+    Setup,
+    network=st.sampled_from(sorted(SECRETS)),
+    stream_mode=st.sampled_from(["AUTO", "ON_DEMAND", "PROVISIONED"]),
+    retention_hours=st.integers(24, 8760),
+    window=st.integers(0, 300),
+)
+
+
+def run(*arguments: str) -> str:
+    """Return what the command prints."""
+    done = CliRunner().invoke(main, ["cost", *arguments])
+    assert 0 == done.exit_code, done.output
+    return done.output
+
+
+def defaults() -> dict[str, object]:
+    """Return the defaults of the template's parameters."""
+    return {name: parameter.get("Default") for name, parameter in template()["Parameters"].items()}
+
+
+def watched(resource: dict[str, Any]) -> int:
+    """Return how many metrics an alarm watches, or 0 for any other resource."""
+    if resource["Type"] != "AWS::CloudWatch::Alarm":
+        return 0
+    queries = resource["Properties"].get(
+        "Metrics", [{"MetricStat": resource["Properties"].get("MetricName")}]
+    )
+    return sum("MetricStat" in query.get("Fn::If", (None, query))[1] for query in queries)
+
+
+def test_the_default_setup_matches_the_template() -> None:
+    """The estimate uses the memory sizes, batch settings and schedules that the template sets."""
+    parameters = defaults()
+    kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
+    redrive = template()["Resources"]["RedriveFunction"]["Properties"]["Events"]["Schedule"]
+
+    assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
+    assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
+    assert SETUP.redrive_mb == properties("RedriveFunction")["MemorySize"]
+    assert f"rate({SETUP.redrive_minutes} minutes)" == redrive["Properties"]["Schedule"]
+    assert SETUP.stream_mode == parameters["StreamMode"]
+    assert SETUP.shards == parameters["ShardCount"]
+    assert SETUP.retention_hours == parameters["RetentionHours"]
+    assert SETUP.archive_days == parameters["ArchiveDays"]
+    assert SETUP.batch_size == parameters["BatchSize"]
+    assert SETUP.window == parameters["BatchWindowSeconds"]
+    assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
+    assert SETUP.network == parameters["Network"]
+    assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
+    assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
+    assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
+    assert SECRETS["external"] == kinds["AWS::SecretsManager::Secret"]
+    assert SECRETS["managed"] == kinds["AWS::SecretsManager::Secret"] - 1  # without the URL of Redis
+
+
+def test_the_setup_follows_the_parameters_of_a_stack() -> None:
+    """Every parameter that changes the cost exists in the template, and is read as CloudFormation returns it."""
+    other = {
+        "Network": "external",
+        "StreamMode": "ON_DEMAND",
+        "Stage": "prod",
+        "Architecture": "x86_64",
+        "Dashboard": "on",
+        "AccessLog": "on",
+        "BatchWindowSeconds": "60",
+        "AlarmEmail": "a@example.com",
+    }
+    setup = Setup.of(other)
+
+    assert PARAMETERS.keys() <= defaults().keys()
+    assert ("external", "ON_DEMAND", True, True) == (
+        setup.network,
+        setup.stream_mode,
+        setup.is_prod,
+        setup.x86,
+    )
+    assert (1, True, 60, SETUP.retention_hours) == (
+        setup.dashboards,
+        setup.access_log,
+        setup.window,
+        setup.retention_hours,
+    )
+
+
+def _delivered() -> Delivery:
+    """Return a delivery of one batch: requests for one table, one of them with a batch id."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(
+        *(
+            envelope(
+                "shop",
+                {"views": [row(f"e{n}")]},
+                request_id=f"01920000-0000-7000-8000-{n:012d}",
+                claim=int(not n),
+            )
+            for n in range(58)
+        )
+    )
+    assert made.deliver() is None
+    made.redrive()
+    return made
+
+
+def _written(service: str, message: str, fields: dict[str, Any]) -> int:
+    """Return the size in bytes of a log line as a function writes it."""
+    output = Output(ManualClock())
+    with output.telemetry.invocation(Context(function_name=service, deadline=0, now=lambda: 0)):
+        output.telemetry.info(message, **fields)
+    (line,) = output.lines()
+    return len(json.dumps(line, separators=(",", ":"))) + LINE_BYTES
+
+
+def test_the_estimate_covers_normal_log_lines() -> None:
+    """A batch and a redrive run write one line each and no metrics, and neither line is larger than estimated."""
+    made = _delivered()
+
+    assert ["span", "redrive"] == [line.message for line in made.telemetry.lines]
+    assert {} == made.telemetry.counts
+    for message, most in (("span", BATCH_LOG_BYTES), ("redrive", RUN_LOG_BYTES)):
+        (fields,) = made.telemetry.said(message)
+        own = {name: value for name, value in fields.items() if name != "function_request_id"}
+        assert most / 2 < _written("worker", message, own) <= most
+
+
+def test_a_request_is_logged_only_by_the_access_log() -> None:
+    """The ingest logs nothing for a request, and a line of the access log is no longer than estimated."""
+    line = Mode({"AccessLog": "on"}).properties("ApiStage")["AccessLogSettings"]["Format"]
+
+    assert 0 == REQUEST_LOG_BYTES
+    assert ACCESS_LOG_BYTES / 2 < len(line) <= ACCESS_LOG_BYTES
+
+
+def test_the_estimate_covers_ledger_items() -> None:
+    """A batch writes its span twice, and the claims of its requests; no item is larger than estimated."""
+    made = _delivered()
+    claims, spans = [], []
+    for item in made.dynamodb.client.scan(TableName=TABLE)["Items"]:
+        size = ITEM_BYTES + sum(
+            len(name) + len(str(next(iter(value.values())))) for name, value in item.items()
+        )
+        (claims if item["pk"]["S"].startswith("put#") else spans).append(size)
+
+    assert LEDGER_WRITES == made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
+    assert LEDGER_ITEM_BYTES / 2 < spans[0] <= LEDGER_ITEM_BYTES <= 1024
+    assert CLAIM_BYTES / 2 < claims[0] <= CLAIM_BYTES <= 1024
+    assert 45 == CLAIM_DAYS
+
+
+@pytest.mark.parametrize(
+    ("workload", "most"),
+    [
+        (Workload(1e7), 40),
+        (Workload(1e7, batch_ids=True), 47),
+        (Workload(1e7, 10, batch_ids=True), 28),
+        (Workload(1e5), 24),
+        (Workload(1e9), 1450),
+    ],
+)
+@pytest.mark.parametrize("stage", ["dev", "prod"])
+def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, stage: str) -> None:
+    """The limits are for us-east-1, the template's defaults and a managed Redis; prod costs up to $2 more."""
+    setup, dev = (replace(SETUP, retention_hours=24, is_prod=is_prod) for is_prod in (stage == "prod", False))
+
+    assert total(workload, setup, US_EAST_1) <= most
+    assert total(workload, setup, US_EAST_1) - total(workload, dev, US_EAST_1) <= 2
+
+
+def test_the_edge_policy_is_read_as_often_as_estimated() -> None:
+    """Each instance of the ingest reads it from S3 at the ingest's refresh interval."""
+    assert POLICY_SECONDS == FRESH_SECONDS
+
+
+def test_every_treasure_data_region_has_prices() -> None:
+    """The template has one site for each of these regions."""
+    of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
+
+    assert len(of_sites) == len(template()["Mappings"]["TdSites"])
+    assert of_sites <= REGIONS.keys()
+
+
+@pytest.mark.parametrize("region", sorted(REGIONS))
+def test_every_price_has_a_unit_and_a_source(region: str) -> None:
+    """A region has every price; a price that was not seen at its source is listed as unconfirmed."""
+    assert UNITS.keys() == REGIONS[region].keys()
+    for name, unit in UNITS.items():
+        assert REGIONS[region][name] > 0
+        assert unit.page.startswith("https://aws.amazon.com/")
+        assert (name in unconfirmed(region)) == (not seen(region, name))
+
+
+@given(workloads, setups)
+def test_components_add_up_to_the_total(workload: Workload, setup: Setup) -> None:
+    """No component is negative, and the most expensive one comes first."""
+    lines = estimate(workload, setup, US_EAST_1)
+
+    assert all(line.usd >= 0 for line in lines)
+    assert [line.usd for line in lines] == sorted((line.usd for line in lines), reverse=True)
+    assert total(workload, setup, US_EAST_1) == pytest.approx(sum(line.usd for line in lines))
+
+
+@given(workloads, setups, st.floats(1.0, 100.0))
+def test_more_events_cost_no_less(workload: Workload, setup: Setup, factor: float) -> None:
+    """A month with more events of the same kind is never cheaper."""
+    more = replace(workload, events=workload.events * factor)
+
+    assert total(more, setup, US_EAST_1) >= total(workload, setup, US_EAST_1) * (1 - 1e-9)
+
+
+@given(workloads, setups)
+def test_every_lever_saves_something(workload: Workload, setup: Setup) -> None:
+    """The biggest saving comes first."""
+    found = [lever.saves for lever in levers(workload, setup, US_EAST_1)]
+
+    assert all(saves > 0 for saves in found)
+    assert found == sorted(found, reverse=True)
+
+
+def test_batches_end_with_their_window_or_when_they_are_full() -> None:
+    """Sparse records make a batch each, a steady stream makes one per window and shard, and a flood makes one per full batch."""
+    setup = Setup(stream_mode="PROVISIONED", window=60, batch_size=5000)
+    trickle, stream, flood = Workload(1e3, 1), Workload(1e8, 1), Workload(2e9, 1)
+
+    assert 1e3 == pytest.approx(batches(trickle, setup), rel=0.05)
+    assert 730 * 60 == pytest.approx(batches(stream, setup), rel=0.01)
+    assert 2e9 / 5000 == pytest.approx(batches(flood, setup))
+
+
+def test_shards_follow_the_load() -> None:
+    """A provisioned stream has the shards that its busiest hour needs, AUTO has some to spare, and on-demand has twice as many."""
+    provisioned = replace(SETUP, stream_mode="PROVISIONED")
+    on_demand = replace(SETUP, stream_mode="ON_DEMAND")
+
+    assert AUTO_SHARE == GROW_ABOVE
+    assert (1, 11) == (shard_count(TEN_MILLION, SETUP), shard_count(Workload(4e9, 1), SETUP))
+    assert 1 == shard_count(TEN_MILLION, provisioned)
+    assert 4 == shard_count(TEN_MILLION, on_demand)
+    assert 8 == shard_count(Workload(4e9, 1), provisioned)
+    assert 16 == shard_count(Workload(4e9, 1), on_demand)
+
+
+def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
+    """They cost about $17 with an external Redis, and about $23 with a managed one."""
+    external, managed = (lean(replace(SETUP, network=network)) for network in ("external", "managed"))
+
+    assert round(total(TEN_MILLION, external, US_EAST_1)) <= 17
+    assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 23
+
+
+def test_bars_show_ratios() -> None:
+    """Ten times the price always adds the same length."""
+    lengths = [len(bar(price, 1000)) for price in (0.1, 1, 10, 100, 1000)]
+
+    assert [1, 10, 20, 30, 40] == lengths
+
+
+def test_prints_components_and_levers() -> None:
+    """The output has each component, the total, the biggest saving and the date of the prices."""
+    printed = run("--events", "10M")
+
+    for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
+        assert line.component in printed
+    assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
+    assert f"The biggest saving: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
+    assert "Prices of us-east-1 as of 2026-11-25" in printed
+
+
+def test_prints_json() -> None:
+    """Scripts get the same figures, with the setup behind them."""
+    told = json.loads(
+        run(
+            "--events=250k",
+            "--events-per-request=1",
+            "--network=external",
+            "--region=ap-northeast-1",
+            "--window=30",
+            "--json",
+        )
+    )
+    setup = replace(SETUP, network="external", window=30)
+
+    assert 250_000 == told["events"]
+    assert 30 == told["setup"]["window"]
+    assert round(total(Workload(250_000, 1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd"]
+    assert "stream_in" in told["prices_not_confirmed"]
+    assert round(total(Workload(1), setup, REGIONS["ap-northeast-1"]), 2) == told["usd_idle"]
+
+
+@pytest.mark.parametrize("count", ["0", "-5", "ten", "10 M", "1e7"])
+def test_rejects_an_invalid_event_count(count: str) -> None:
+    """A count is written in digits, with k, M or G."""
+    done = CliRunner().invoke(main, ["cost", f"--events={count}"])
+
+    assert 2 == done.exit_code
+    assert "is not a count" in done.output

@@ -1,0 +1,241 @@
+"""`sluice console` over a local stack that appears to be a deployed one."""
+
+import json
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+
+from ops import stack as stacks
+from ops.console.actions import Actions
+from ops.console.live_feed import LiveFeed, stack_tail
+from ops.console.page_data import page_data
+from ops.console.server import ConsolePage, Server
+from ops.console.view import ConsoleView
+from ops.stack import Stack
+from shared.clock import SystemClock
+from tests.support.console_example import EVENTS, STATE
+from tests.support.deployed import NAME, deployed
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+class Console:
+    """A running console, called as its page calls it."""
+
+    def __init__(self, url: str, token: str) -> None:
+        self.url = url
+        self.token = token
+
+    def ask(self, path: str, document: dict[str, Any] | None = None) -> Any:
+        """Send a GET, or a POST if there is a document."""
+        body = None if document is None else json.dumps(document).encode()
+        headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=30) as answer:
+            return json.load(answer)
+
+    def refused(self, path: str, document: dict[str, Any]) -> tuple[int, str]:
+        """Send a POST that must be refused; return its status and error."""
+        with pytest.raises(HTTPError) as error:
+            self.ask(path, document)
+        return error.value.code, json.load(error.value)["error"]
+
+    def aside(self, account: str) -> dict[str, Any]:
+        """Wait until the page shows what is set aside for an account, and return it."""
+        found: list[dict[str, Any]] = []
+
+        def is_shown() -> bool:
+            found[:] = [
+                one for one in self.ask("/state.json")["look"].get("aside", ()) if one["account"] == account
+            ]
+            return bool(found)
+
+        until(is_shown)
+        return found[0]
+
+
+@contextmanager
+def console(stack: Stack, *, allow_changes: bool) -> Iterator[Console]:
+    """Run a console."""
+    view = ConsoleView(stack, look_seconds=0.2, count_seconds=0.2)
+    actions = Actions(stack, SystemClock(), view.expire)
+    feed = LiveFeed(stack_tail(stack), SystemClock(), history_seconds=0, plan=view.plan)
+    data = page_data(view, actions, feed, allow_changes=allow_changes)
+    page = ConsolePage(data, actions.by_path() if allow_changes else {}, token="t")
+    with Server(page) as server:
+        yield Console(server.url, "t")
+    feed.stop()
+
+
+@pytest.fixture
+def stack(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
+    """The local stack, found as a deployed one."""
+    with deployed(sluice.stack) as shown:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        yield stacks.deployed(NAME, "us-east-1")
+
+
+def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> None:
+    """The token is new each time."""
+    with deployed(sluice.stack) as shown:
+        results = [shown.run(["console", "--for", "0s"]) for _ in range(2)]
+    printed = [
+        re.fullmatch(r"http://127\.0\.0\.1:\d+/#token=(\S{32})\n", result.stdout) for result in results
+    ]
+
+    assert [0, 0] == [result.exit_code for result in results]
+    assert 2 == len({one[1] for one in printed if one})
+
+
+def test_a_port_in_use_is_named(sluice: Sluice) -> None:
+    """The message says what to do."""
+    with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
+        result = shown.run(["console", "--port", str(taken.port)])
+
+    assert (1, f"Error: port {taken.port} is in use: choose another with --port, or leave out --port\n") == (
+        result.exit_code,
+        result.stderr,
+    )
+
+
+def test_the_console_opens_while_redis_is_down(sluice: Sluice) -> None:
+    """An outage is when it is needed."""
+    answer = {"error": "redis_unreachable", "message": "Redis does not answer"}
+    with deployed(sluice.stack) as shown, shown.answering("AdminFunction", answer):
+        assert 0 == shown.run(["console", "--for", "0s"]).exit_code
+
+
+def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
+    """It has the state, the tables with their times, the accounts without secrets, and the cost."""
+    sluice.send("shop", "shown", "a", "b")
+    until(lambda: sluice.rows("shop", "shown") == ["a", "b"])
+    with console(stack, allow_changes=False) as page:
+        state: dict[str, Any] = {}
+
+        def is_known() -> bool:
+            state.update(page.ask("/state.json"))
+            return all(state[part]["known"] for part in ("look", "counts", "accounts"))
+
+        until(is_known)
+    (table,) = (one for one in state["counts"]["tables"] if one["table"] == "shown")
+
+    assert {"name": NAME, "region": "us-east-1", "option": f"--stack {NAME} --region us-east-1"} == state[
+        "stack"
+    ]
+    assert state["look"]["lines"][0]["line"]
+    assert (2, 2) == (table["received"], table["delivered"])
+    assert table["first"] <= table["last"]
+    assert 2 == sum(table["hours"])
+    assert {
+        "account": "shop",
+        "database": "shop",
+        "status": "active",
+        "revoked_key_ids": [],
+        "plan": None,
+    } in state["accounts"]["accounts"]
+    assert 0 < state["cost"]["so_far"] <= state["cost"]["month"]
+    assert (False, []) == (state["allows_changes"], state["actions"])
+    assert [] == unlike(STATE, state)
+
+
+def unlike(example: Any, found: Any, path: str = "") -> list[str]:
+    """Return the paths of an example that were not found or have another type; a list's first item represents all of them."""
+    if isinstance(example, dict) and isinstance(found, dict):
+        missing = [f"{path}.{name}" for name in example.keys() - found.keys()]
+        return missing + [
+            one
+            for name in example.keys() & found.keys()
+            for one in unlike(example[name], found[name], f"{path}.{name}")
+        ]
+    if isinstance(example, list) and isinstance(found, list) and example and found:
+        return unlike(example[0], found[0], f"{path}[]")
+    return [] if found is None or isinstance(found, (type(example), int | float)) else [path]
+
+
+def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, stack: Stack) -> None:
+    """Each has the id of the write key that it came with."""
+    with console(stack, allow_changes=False) as page:
+        after = page.ask("/events.json")["next"]
+        sluice.send("shop", "live", "a")
+        until(lambda: page.ask(f"/events.json?after={after}")["next"] > after)
+        (event,) = (
+            one for one in page.ask(f"/events.json?after={after}")["events"] if one["table"] == "live"
+        )
+
+    assert ("event", "shop", "demo", "a") == tuple(
+        event[name] for name in ("kind", "account", "key_id", "event_id")
+    )
+    assert "127.0.0.1" not in event["row"]["td_ip"]
+    assert [] == unlike({name: value for name, value in EVENTS["events"][0].items() if name != "row"}, event)
+
+
+def test_set_aside_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
+    """If the number of rows has changed since the operator saw it, nothing is dropped."""
+    sluice.produce("nobody_yet_again", "dropped", "a", "b")
+    with console(stack, allow_changes=True) as page:
+        seen = page.aside("nobody_yet_again")
+        asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
+        stale = page.refused("/drop", asked | {"rows": 1})
+        wrong = [
+            page.refused("/drop", one) for one in ({}, asked | {"kind": "parked"}, asked | {"kind": "all"})
+        ]
+        redriven = page.ask("/redrive", asked)
+        until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
+        kept = page.ask("/state.json")["actions"][0]
+        page.ask("/drop", asked)
+        until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
+        done = page.ask("/state.json")["actions"][0]
+
+    assert (409, "there are now 2 rows, not 1: nothing was done") == stale
+    assert [400, 400, 400] == [status for status, _ in wrong]
+    assert ("running", "redrive") == (redriven["state"], redriven["what"])
+    assert ("done", 2, 0) == (
+        kept["state"],
+        kept["result"]["kept"] + kept["result"]["dead"],
+        kept["result"]["dropped"],
+    )
+    assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
+
+
+def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
+    """A second one is refused, because what the operator sees may be out of date."""
+    sluice.produce("nobody_in_turn", "dropped", "a")
+    jobs: list[Any] = []
+    actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
+    with console(stack, allow_changes=True) as page:
+        seen = page.aside("nobody_in_turn")
+    asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
+    actions.drop(asked)
+    with pytest.raises(Exception, match="another action is running"):
+        actions.redrive(asked)
+    jobs.pop()()
+
+    assert {"dropped": 1}.items() <= actions.shown()[0]["result"].items()
+
+
+def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, the credentials may lack a permission."""
+    sluice.produce("nobody_may", "dropped", "a")
+    changed = threading.Event()
+    with deployed(sluice.stack) as shown:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        stack = stacks.deployed(NAME, "us-east-1")
+        actions = Actions(stack, SystemClock(), changed.set, start=lambda job: job())
+        with console(stack, allow_changes=True) as page:
+            seen = page.aside("nobody_may")
+        with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
+            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows")})
+
+    assert changed.is_set()
+    assert "failed" == actions.shown()[0]["state"]
+    assert "your credentials do not allow Invoke" in actions.shown()[0]["error"]

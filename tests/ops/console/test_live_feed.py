@@ -1,0 +1,190 @@
+"""Pages poll for the events after a number, and the stream is read only while someone watches."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from doubles.clock import START, ManualClock
+from ops.console.live_feed import LiveFeed
+from ops.events.event_tail import Kind, Notice, SeenEvent, Trouble
+from shared.errors import ShardUnreadableError
+from shared.tracking_plan import TrackingPlan
+
+
+class FakeTail:
+    """A tail that yields the given items, and lets time pass before each. For None, it yields nothing."""
+
+    def __init__(
+        self, found: list[SeenEvent | Notice | Exception | None], clock: ManualClock, seconds: float = 0.0
+    ) -> None:
+        self.found = found
+        self.clock = clock
+        self.seconds = seconds
+        self.stopped = False
+
+    def events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
+        """Yield the items."""
+        while self.found and not self.stopped and self.clock.now() < until():
+            one = self.found.pop(0)
+            if isinstance(one, Exception):
+                raise one
+            self.clock.sleep(self.seconds)
+            if one is not None:
+                yield one
+
+    def stop(self) -> None:
+        """Stop."""
+        self.stopped = True
+
+
+def event(number: int) -> SeenEvent:
+    """Return an event."""
+    return SeenEvent(kind=Kind.EVENT, at=1.0, account="shop", table="views", key_id="k1", row={"n": number})
+
+
+class Followed:
+    """A feed that reads synchronously, and the start of each of its tails."""
+
+    def __init__(
+        self, *found: SeenEvent | Notice | Exception | None, seconds: float = 0.0, **options: Any
+    ) -> None:
+        self.clock = ManualClock()
+        self.found = list(found)
+        self.began: list[float] = []
+        self.seconds = seconds
+        self.feed = LiveFeed(self._tail, self.clock, history_seconds=60, start=lambda job: job(), **options)
+
+    def _tail(self, since: float) -> FakeTail:
+        self.began.append(since)
+        return FakeTail(self.found, self.clock, self.seconds)
+
+
+def test_a_page_gets_each_event_once() -> None:
+    """It asks with the number from the previous response."""
+    followed = Followed(event(1), event(2))
+    first = followed.feed.page({})
+    followed.clock.sleep(20)
+    followed.found += [event(3)]
+    second = followed.feed.page({"after": str(first["next"])})
+
+    assert [1, 2] == [one["row"]["n"] for one in first["events"]]
+    assert [3] == [one["row"]["n"] for one in second["events"]]
+    assert ("event", "shop", "views", "k1") == tuple(
+        second["events"][0][name] for name in ("kind", "account", "table", "key_id")
+    )
+
+
+@pytest.mark.parametrize("after", ["", "-1", "x", "99999"])
+def test_an_invalid_number_is_not_an_error(after: str) -> None:
+    """A page that was open while the console restarted keeps working."""
+    assert 1 == Followed(event(1)).feed.page({"after": after})["next"]
+
+
+def test_a_page_is_told_how_many_events_it_missed() -> None:
+    """Only the latest of many events are kept."""
+    followed = Followed(event(0))
+    followed.feed.after(0)
+    followed.found += [event(number) for number in range(3000)]
+    followed.clock.sleep(20)
+    page = followed.feed.after(1)
+
+    assert (500, 3001) == (len(page["events"]), page["next"])
+    assert "2,500 events arrived too fast to be shown." == page["note"]
+
+
+def test_the_stream_is_read_only_while_someone_watches() -> None:
+    """The next page continues where reading stopped."""
+    followed = Followed(*(event(number) for number in range(5)), seconds=200)
+    first = followed.feed.after(0)
+    followed.clock.sleep(3600)
+    second = followed.feed.after(first["next"])
+
+    assert [0, 1] == [one["row"]["n"] for one in first["events"]]
+    assert [2, 3] == [one["row"]["n"] for one in second["events"]]
+    assert [START - 60, START + 400] == followed.began
+
+
+def test_an_idle_stream_is_not_read_for_ever() -> None:
+    """Reading stops some minutes after the last page has asked, although nothing arrives."""
+    followed = Followed(event(0), *[None] * 1000, seconds=10)
+    followed.feed.after(0)
+
+    assert START + 300 == followed.clock.now()
+
+
+def test_an_unreadable_stream_is_reported_and_retried() -> None:
+    """The retry waits a while, however often a page asks."""
+    followed = Followed(ShardUnreadableError("no"), event(1))
+    first = followed.feed.after(0)
+    at_once = followed.feed.after(0)
+    followed.clock.sleep(11)
+    later = followed.feed.after(0)
+
+    assert first["note"].startswith("The stream cannot be read: ")
+    assert ([], first["note"]) == (at_once["events"], at_once["note"])
+    assert ([1], "") == ([one["row"]["n"] for one in later["events"]], later["note"])
+
+
+def test_a_notice_of_the_tail_is_shown_until_it_is_resolved() -> None:
+    """For example, the tail may lag."""
+    followed = Followed(Notice(Trouble.LAGS, "shard-1", 5.0))
+    behind = followed.feed.after(0)
+    followed.found += [Notice(Trouble.CAUGHT_UP, "shard-1")]
+    followed.clock.sleep(11)
+
+    assert "shard-1 is 5 s behind" in behind["note"]
+    assert "" == followed.feed.after(0)["note"]
+
+
+PLAN = TrackingPlan.parse(
+    {
+        "tables": {
+            "views": {
+                "columns": {
+                    "n": "integer",
+                    "email": {"type": "string", "personal": "hash", "pattern": ".+@.+", "required": True},
+                }
+            },
+            "off": {"mode": "off", "columns": {}},
+        }
+    }
+)
+
+
+def test_events_are_compared_with_their_accounts_plan() -> None:
+    """They are compared as stored, before personal data is replaced; what the ingest dropped or hashed cannot be checked."""
+    wrong, planned = replace(event(1), row={"n": "1", "user_id": 7}), event(1)
+    unplanned = replace(event(1), table="vews", row={"user_id": "u"})
+    rejected = replace(
+        event(1), kind=Kind.REJECTED, code="wrong_type", row={"table": "views", "N": "x", "more": 1}
+    )
+    switched_off, foreign = replace(event(1), table="off"), replace(event(1), account="news", row={"x": 1})
+    followed = Followed(
+        *(wrong, wrong, planned, unplanned, rejected, switched_off, foreign),
+        plan=lambda account: PLAN if account == "shop" else None,
+    )
+    page = followed.feed.after(0)
+
+    assert [2, 2, 0, 1, 1, 0, 0] == [len(one["differs"]) for one in page["events"]]
+    assert ("wrong_type", "n", 3) == tuple(page["drift"][0][name] for name in ("code", "column", "events"))
+    assert {("unplanned_column", "user_id"), ("unplanned_table", "")} == {
+        (one["code"], one["column"]) for one in page["drift"][1:]
+    }
+    assert page["events"][0]["row"]["user_id"] not in (7, "7")
+
+
+def test_personal_data_is_shown_on_request() -> None:
+    """--raw turns the replacement off."""
+    shown = Followed(replace(event(1), row={"td_ip": "192.0.2.7"}), scrubs=False).feed.after(0)
+
+    assert "192.0.2.7" == shown["events"][0]["row"]["td_ip"]
+
+
+def test_drift_is_bounded() -> None:
+    """Senders may invent any number of column names."""
+    wild = (replace(event(1), row={f"c{number}": 1}) for number in range(5000))
+    page = Followed(*wild, plan=lambda _: PLAN).feed.after(0)
+
+    assert (500, 20) == (len(page["events"]), len(page["drift"]))

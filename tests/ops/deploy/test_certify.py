@@ -1,0 +1,520 @@
+"""`sluice certify`: how it draws conclusions from its steps, restores what it breaks, and removes a stack.
+
+tests/deploy runs the whole command against a stack in an emulator.
+"""
+
+import json
+import os
+import signal
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+from botocore.exceptions import ClientError
+
+from doubles.clock import ManualClock
+from doubles.http_server import HttpServer
+from doubles.treasure_data import API_KEY, Request, TreasureData
+from ops.deploy.certify import request_steps
+from ops.deploy.certify.certification import Certification, Progress
+from ops.deploy.certify.certification_report import (
+    PROMISES,
+    CertificationReport,
+    StepReport,
+    StepVerdict,
+    conclude,
+)
+from ops.deploy.certify.opening import check_stage
+from ops.deploy.certify.restore import Repairs
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.stage import DeployedStage
+from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
+from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.deploy.certify.trouble import new_api_key, without_redis
+from ops.deploy.change_set import ChangeSet
+from ops.failure import Failure
+from ops.stack import Stack
+
+PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
+NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
+
+
+def reports(**verdicts: StepVerdict) -> dict[str, StepReport]:
+    """Return reports of steps by their verdicts."""
+    return {name: StepReport(name, verdict, f"{name} said") for name, verdict in verdicts.items()}
+
+
+def denied(operation: str) -> ClientError:
+    """Return the error that AWS answers with if the caller lacks a permission."""
+    return ClientError({"Error": {"Code": "AccessDenied", "Message": "no."}}, operation)
+
+
+@pytest.mark.parametrize(
+    ("verdicts", "together"),
+    [
+        ({"a": PASSED, "b": PASSED}, PASSED),
+        ({"a": PASSED, "b": FAILED}, FAILED),
+        ({"a": NOT_TRIED, "b": FAILED}, FAILED),
+        ({"a": PASSED, "b": NOT_TRIED}, NOT_TRIED),
+        ({"a": NOT_TRIED, "b": NOT_POSSIBLE}, NOT_POSSIBLE),
+        ({"a": PASSED}, NOT_TRIED),
+    ],
+)
+def test_a_promise_passes_only_if_all_its_steps_pass(
+    verdicts: dict[str, StepVerdict], together: StepVerdict
+) -> None:
+    """A failed step fails the promise; a step without a verdict leaves it open."""
+    assert together == conclude("promise", ("a", "b"), reports(**verdicts)).verdict
+
+
+def test_a_promise_without_steps_is_not_tried() -> None:
+    """Without a step, nothing was proved."""
+    assert NOT_TRIED == conclude("promise", (), {}).verdict
+
+
+def test_a_conclusion_names_the_steps_that_failed() -> None:
+    """It quotes what each of them said."""
+    found = conclude("promise", ("a", "b"), reports(a=PASSED, b=FAILED))
+
+    assert "b: b said" == found.said
+
+
+def test_every_promise_and_assumption_has_steps() -> None:
+    """The steps that they name exist."""
+    names = {step.name for step in STEPS}
+
+    assert set(PROMISES) == {number for step in STEPS for number in step.promises}
+    assert {one for steps in ASSUMPTIONS.values() for one in steps} <= names
+
+
+def a_report(*steps: StepReport, where: str = "AWS") -> CertificationReport:
+    """Return a report of steps."""
+    found = {one.step: one for one in steps}
+    return CertificationReport(
+        stack="sluice-dev",
+        region="eu-central-1",
+        where=where,
+        version="1.2.3",
+        run="certify-1",
+        began="2026-11-26T09:00:00Z",
+        ended="2026-11-26T09:30:00Z",
+        steps=steps,
+        promises=tuple(
+            conclude(name, [one.name for one in STEPS if number in one.promises], found)
+            for number, name in PROMISES.items()
+        ),
+        assumptions=tuple(conclude(name, names, found) for name, names in ASSUMPTIONS.items()),
+        timings={"time to row": "42.0 s"},
+    )
+
+
+def test_a_report_fits_80_columns() -> None:
+    """This holds with every step and with long sentences."""
+    steps = [StepReport(one.name, FAILED, "word " * 40, {"ids": ["a" * 20] * 9}, 12.0) for one in STEPS]
+
+    text = a_report(*steps).markdown()
+    assert [] == [line for line in text.splitlines() if len(line) > 80]
+    assert all(f"**{one.name}**: failed" in text for one in STEPS)
+
+
+def test_a_report_from_an_emulator_says_so() -> None:
+    """Nobody can mistake it for a certification on AWS."""
+    assert "This run used an emulator" in a_report(where="https://127.0.0.1:4566").markdown()
+    assert "emulator" not in a_report().markdown()
+
+
+def test_a_report_can_be_written_as_json() -> None:
+    """Verdicts are plain words."""
+    document = json.loads(json.dumps(a_report(StepReport("books", FAILED, "no", {"rows": 1})).document()))
+
+    assert document["failed"] is True
+    assert ("failed", {"rows": 1}) == (document["steps"][0]["verdict"], document["steps"][0]["evidence"])
+
+
+class Lamp:
+    """Something to break, and its repair.
+
+    Attributes:
+        is_on: whether it is intact.
+        failures: how many of the next repairs fail.
+        during: called by each repair.
+    """
+
+    def __init__(self, failures: int = 0, during: Callable[[], None] = lambda: None) -> None:
+        self.is_on = True
+        self.failures = failures
+        self.during = during
+        self.restored: list[str] = []
+
+    def restore(self, how: Mapping[str, str]) -> None:
+        """Switch it on."""
+        self.during()
+        if self.failures:
+            self.failures -= 1
+            raise denied("SwitchOn")
+        self.is_on = True
+        self.restored.append(how["name"])
+
+    def by_hand(self, how: Mapping[str, str]) -> str:
+        """Return the command."""
+        return f"switch on {how['name']}"
+
+
+class Bench:
+    """Repairs of lamps, in a folder."""
+
+    def __init__(self, folder: Path, lamp: Lamp) -> None:
+        self.file = folder / "broken.json"
+        self.lamp = lamp
+        self.said: list[str] = []
+        self.clock = ManualClock()
+
+    def repairs(self) -> Repairs:
+        """Return the repairs as a new process reads them from disk."""
+        return Repairs(self.file, {"lamp": self.lamp}, self.clock, self.said.append)
+
+
+def break_and_end(bench: Bench, end: BaseException) -> None:
+    """Break the lamp, then raise as a step may."""
+    with bench.repairs().breaking("lamp", name="desk"):
+        assert bench.file.exists()
+        bench.lamp.is_on = False
+        raise end
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt(), SystemExit(143), Failure("no"), RuntimeError()])
+def test_repairs_run_however_a_step_ends(tmp_path: Path, end: BaseException) -> None:
+    """After Ctrl-C, SIGTERM, a failure or a bug, the repair is made and nothing is left on disk."""
+    bench = Bench(tmp_path, Lamp())
+    with pytest.raises(type(end)):
+        break_and_end(bench, end)
+
+    assert bench.lamp.is_on
+    assert not bench.file.exists()
+
+
+def test_the_next_run_restores_what_a_killed_run_broke(tmp_path: Path) -> None:
+    """A repair is on disk before anything is broken; the last thing broken is restored first."""
+    bench = Bench(tmp_path, Lamp())
+    killed = bench.repairs()
+    outer = killed.breaking("lamp", name="first")
+    inner = killed.breaking("lamp", name="second")
+    outer.__enter__()
+    inner.__enter__()
+    bench.lamp.is_on = False
+
+    bench.repairs().restore_all()
+    assert (["second", "first"], True) == (bench.lamp.restored, bench.lamp.is_on)
+    assert not bench.file.exists()
+
+
+def test_a_failed_repair_is_retried(tmp_path: Path) -> None:
+    """AWS may throttle the call, or a new permission may take effect late."""
+    bench = Bench(tmp_path, Lamp(failures=3))
+    with bench.repairs().breaking("lamp", name="desk"):
+        bench.lamp.is_on = False
+
+    assert bench.lamp.is_on
+
+
+def test_a_repair_that_keeps_failing_names_the_command_to_run(tmp_path: Path) -> None:
+    """The repair stays on disk, so that the next run tries again."""
+    bench = Bench(tmp_path, Lamp(failures=99))
+    with (
+        pytest.raises(Failure, match=r"NOT RESTORED: lamp .*`switch on desk`"),
+        bench.repairs().breaking("lamp", name="desk"),
+    ):
+        bench.lamp.is_on = False
+    bench.lamp.failures = 0
+
+    bench.repairs().restore_all()
+    assert bench.lamp.is_on
+
+
+def test_ctrl_c_does_not_stop_a_repair(tmp_path: Path) -> None:
+    """It prints that the repair is still running, and continues."""
+    bench = Bench(tmp_path, Lamp(during=lambda: os.kill(os.getpid(), signal.SIGINT)))
+    with bench.repairs().breaking("lamp", name="desk"):
+        bench.lamp.is_on = False
+
+    assert bench.lamp.is_on
+    assert "still restoring what was broken, please wait" in bench.said
+    assert signal.default_int_handler == signal.getsignal(signal.SIGINT)
+
+
+class Untouched:
+    """A stage that the steps of these tests never use."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock()
+
+
+def a_step(name: str, outcome: BaseException | StepFinding) -> CertifyStep:
+    """Return a step with this outcome."""
+
+    def run(_stage: DeployedStage) -> StepFinding:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return outcome
+
+    return CertifyStep(name, "proves something", run)
+
+
+def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) -> Certification:
+    """Carry out steps that need no stage."""
+    stage: Any = Untouched()
+    run = run or CertifyRun.new(file, 1_800_000_000)
+    certification = Certification(stage, run, steps, Progress(len(steps), hidden=True), ManualClock())
+    certification.carry_out([one.name for one in steps])
+    return certification
+
+
+@pytest.mark.parametrize(
+    ("outcome", "verdict"),
+    [
+        (StepFinding("well", {"n": 1}), PASSED),
+        (Failure("wrong"), FAILED),
+        (Untried("the emulator cannot"), NOT_TRIED),
+        (Impossible("a shared secret"), NOT_POSSIBLE),
+        (denied("ModifyUserGroup"), NOT_POSSIBLE),
+        (ClientError({"Error": {"Code": "InternalError"}}, "GetAlias"), FAILED),
+        (KeyError("a bug"), FAILED),
+        (KeyboardInterrupt(), NOT_TRIED),
+    ],
+)
+def test_a_step_has_a_verdict_however_it_ends(
+    tmp_path: Path, outcome: BaseException | StepFinding, verdict: StepVerdict
+) -> None:
+    """A step that could not run is not a failure of the stage."""
+    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
+    carried_out(run.file, a_step("only", outcome), run=run)
+
+    assert verdict == run.reports["only"].verdict
+
+
+def test_after_ctrl_c_nothing_else_is_tried(tmp_path: Path) -> None:
+    """Steps that are already done keep their verdicts."""
+    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
+    steps = [
+        a_step("first", StepFinding("well")),
+        a_step("second", KeyboardInterrupt()),
+        a_step("third", Failure("never")),
+    ]
+    certification = carried_out(run.file, *steps, run=run)
+
+    assert certification.is_interrupted
+    assert [PASSED, NOT_TRIED, NOT_TRIED] == [one.verdict for one in run.reports.values()]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_interrupts_a_step(tmp_path: Path, number: signal.Signals) -> None:
+    """SIGTERM and SIGHUP act like Ctrl-C, so that the step restores what it broke."""
+
+    def run(_stage: DeployedStage) -> StepFinding:
+        signal.raise_signal(number)
+        return StepFinding("not heard")
+
+    assert carried_out(tmp_path / "run.json", CertifyStep("only", "proves something", run)).is_interrupted
+
+
+def test_a_resumed_run_repeats_only_steps_that_did_not_pass(tmp_path: Path) -> None:
+    """It keeps its name, and what was accepted and measured before."""
+    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
+    run.accepted.add("sluice_certify", "a")
+    run.timings["time to row"] = "42 s"
+    carried_out(run.file, a_step("first", StepFinding("well")), a_step("second", Failure("no")), run=run)
+    resumed = CertifyRun.resumed(run.file)
+
+    assert ["first"] == list(resumed.reports)
+    assert (run.name, run.accepted, run.timings) == (resumed.name, resumed.accepted, resumed.timings)
+    carried_out(
+        run.file, a_step("first", Failure("again")), a_step("second", StepFinding("now")), run=resumed
+    )
+    assert [PASSED, PASSED] == [one.verdict for one in resumed.reports.values()]
+
+
+def test_resume_without_an_earlier_run_fails(tmp_path: Path) -> None:
+    """The message says what to do."""
+    with pytest.raises(Failure, match="start one without --resume"):
+        CertifyRun.resumed(tmp_path / "run.json")
+
+
+class Answers:
+    """An AWS client with scripted answers, which may be errors."""
+
+    def __init__(self, **answers: Any) -> None:
+        self._answers = answers
+        self.calls: list[tuple[str, dict[str, Any]]] = []
+
+    def __getattr__(self, name: str) -> Any:
+        def call(**arguments: Any) -> Any:
+            self.calls.append((name, arguments))
+            answer = self._answers[name]
+            answer = answer.pop(0) if isinstance(answer, list) and len(answer) > 1 else answer
+            answer = answer[0] if isinstance(answer, list) else answer
+            if isinstance(answer, BaseException):
+                raise answer
+            return answer
+
+        if name == "exceptions":
+            return type("Errors", (), {"ClientError": ClientError})
+        if name == "get_paginator":
+            return lambda operation: Pages(getattr(self, operation))
+        if name == "get_waiter":
+            return lambda _: Answers(wait=None)
+        return call
+
+
+class Pages:
+    """A paginator with one page."""
+
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def paginate(self, **arguments: Any) -> list[Any]:
+        """Return the page."""
+        return [self._call(**arguments)]
+
+
+class Session:
+    """A session with these clients of services."""
+
+    def __init__(self, **clients: Answers) -> None:
+        self.clients = clients
+        self.region_name = "us-east-1"
+
+    def client(self, service: str, **_: Any) -> Answers:
+        """Return a service's client."""
+        return self.clients[service]
+
+
+def a_stack(name: str = "sluice-dev", stage: str = "dev", **clients: Answers) -> Stack:
+    """Return a stack with scripted services."""
+    session: Any = Session(**clients)
+    return Stack(name, {"StreamName": "events"}, session, parameters={"Stage": stage})
+
+
+@pytest.mark.parametrize(
+    ("breaking", "parameter"), [(new_api_key, "TdApiKeySecretArn"), (without_redis, "RedisUrlSecretArn")]
+)
+def test_a_shared_secret_is_left_alone(breaking: Any, parameter: str) -> None:
+    """A secret outside the stack makes the step impossible."""
+    stage: Any = Untouched()
+    stage.parameters = {parameter: "arn:aws:secretsmanager:eu-central-1:123456789012:secret:shared"}
+
+    with pytest.raises(Impossible, match="in a secret outside the stack"), breaking(stage):
+        raise AssertionError
+
+
+@pytest.mark.parametrize(
+    ("name", "stage"), [("sluice-prod", "dev"), ("ours", "prod"), ("sluice-production", "stg")]
+)
+def test_a_stage_called_prod_is_refused(name: str, stage: str) -> None:
+    """The parameter or the stack's name decides, before any call to AWS."""
+    with pytest.raises(Failure, match="--even-prod"):
+        check_stage(a_stack(name, stage), ManualClock(), even_prod=False, despite_traffic=True)
+
+
+def test_other_stages_are_not_refused() -> None:
+    """A name may contain the letters, and --even-prod allows prod itself."""
+    check_stage(a_stack("products"), ManualClock(), even_prod=False, despite_traffic=True)
+    check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
+
+
+def test_a_change_keeps_every_other_parameter() -> None:
+    """It keeps the template, too."""
+    standing = {
+        "StackStatus": "UPDATE_COMPLETE",
+        "Parameters": [
+            {"ParameterKey": "LogLevel", "ParameterValue": "INFO"},
+            {"ParameterKey": "Stage", "ParameterValue": "dev"},
+        ],
+    }
+    cloudformation = Answers(
+        describe_stacks={"Stacks": [standing]},
+        create_change_set={},
+        describe_change_set={"Status": "CREATE_COMPLETE"},
+        execute_change_set={},
+    )
+
+    assert ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {"LogLevel": "WARN"})
+    asked = dict(cloudformation.calls)["create_change_set"]
+    assert (True, "UPDATE") == (asked["UsePreviousTemplate"], asked["ChangeSetType"])
+    assert [
+        {"ParameterKey": "LogLevel", "ParameterValue": "WARN"},
+        {"ParameterKey": "Stage", "UsePreviousValue": True},
+    ] == asked["Parameters"]
+
+
+def test_a_rolled_back_change_says_why() -> None:
+    """The message names the first resource that failed, not one that failed in an earlier change."""
+
+    def failed(resource: str, reason: str, change: str) -> dict[str, str]:
+        return {
+            "ResourceStatus": "UPDATE_FAILED",
+            "LogicalResourceId": resource,
+            "ResourceStatusReason": reason,
+            "ClientRequestToken": change,
+        }
+
+    events = [
+        failed("WorkerFunction", "cancelled", "c"),
+        failed("IngestFunction", "no such runtime", "c"),
+        failed("Stream", "limit exceeded", "b"),
+    ]
+    cloudformation = Answers(
+        describe_stacks={"Stacks": [{"StackStatus": "UPDATE_ROLLBACK_COMPLETE", "Parameters": []}]},
+        create_change_set={},
+        describe_change_set={"Status": "CREATE_COMPLETE"},
+        execute_change_set={},
+        describe_stack_events={"StackEvents": events},
+    )
+
+    with pytest.raises(Failure, match="IngestFunction: no such runtime"):
+        ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
+
+
+def test_a_change_without_effect_is_not_deployed() -> None:
+    """CloudFormation reports an empty change set as failed."""
+    cloudformation = Answers(
+        describe_stacks={"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
+        create_change_set={},
+        describe_change_set={
+            "Status": "FAILED",
+            "StatusReason": "The submitted information didn't contain changes.",
+        },
+        delete_change_set={},
+    )
+
+    assert not ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
+
+
+def test_a_query_reads_rows_back() -> None:
+    """A table that does not exist yet has no rows; a key without permission to query is an error."""
+    core = TreasureData()
+    with HttpServer(core.handle) as server:
+
+        def asked(key: str) -> TreasureDataQueries:
+            return TreasureDataQueries(requests.Session(), server.url, key, ManualClock(), "shop")
+
+        assert asked(API_KEY).rows("SELECT 1 FROM nowhere") is None
+        core.handle(Request("POST", "/v3/database/create/shop", (("Authorization", f"TD1 {API_KEY}"),)))
+        assert [[2]] == asked(API_KEY).rows("SELECT 1 + 1")
+        with pytest.raises(Failure, match="may not query"):
+            asked("1/unknown").rows("SELECT 1")
+
+
+def test_dialect_names_are_unique() -> None:
+    """Each name is part of an event's id."""
+    found = list(request_steps.dialects("shop", "key", lambda name: f"run-{name}"))
+
+    assert len(found) == len({one.name for one in found})
+    assert all("run-" in f"{one.target}{one.body!r}" or "data=" in one.target for one in found)
+
+
+def test_step_names_are_unique() -> None:
+    """`--only` selects steps by name."""
+    assert len(STEPS) == len({one.name for one in STEPS})

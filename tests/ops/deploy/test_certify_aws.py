@@ -1,0 +1,292 @@
+"""Certification steps that only AWS can carry out, and the teardown's checks: botocore validates every call."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import pytest
+
+from doubles.clock import ManualClock
+from ops.deploy.certify import assumption_steps as assumptions
+from ops.deploy.certify.run import Accepted
+from ops.deploy.certify.stage import ON_AWS, DeployedStage, HttpAnswer
+from ops.deploy.certify.step import Untried
+from ops.deploy.removal import LOOKS
+from ops.failure import Failure
+
+NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}
+
+
+class Modelled:
+    """Real boto3 clients with scripted answers: botocore validates every parameter.
+
+    Args:
+        answers: by operation. A list is answered in order, and its last item repeats. An operation without an answer fails as not found.
+    """
+
+    def __init__(self, answers: Mapping[str, Any]) -> None:
+        self._answers = {
+            name: answer if isinstance(answer, list) else [answer] for name, answer in answers.items()
+        }
+
+    def __call__(self, service: str) -> Any:
+        """Return a client of a service."""
+        client = boto3.client(  # type: ignore[call-overload]  # not a literal
+            service, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
+        )
+        client.meta.events.register("before-call", self._answer)
+        return client
+
+    def _answer(self, *, model: Any, **_: Any) -> tuple[Any, dict[str, Any]]:
+        waiting = self._answers.get(model.name, [NOT_FOUND])
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        return SimpleNamespace(status_code=404 if answer is NOT_FOUND else 200), {
+            "ResponseMetadata": {}
+        } | answer
+
+
+class OnAws:
+    """A stage on AWS whose API accepts everything."""
+
+    until = DeployedStage.until
+
+    def __init__(self, answers: Mapping[str, Any], **parameters: str) -> None:
+        self.client = Modelled(answers)
+        self.clock = ManualClock()
+        self.pace = ON_AWS
+        self.began = self.clock.now()
+        self.run = "certify-1"
+        self.is_emulated = False
+        self.parameters = {"LogLevel": "INFO", "AccessLog": "off", **parameters}
+        self.accepted = Accepted()
+        self.timings: dict[str, str] = {}
+        self.stack = SimpleNamespace(
+            name="sluice-dev",
+            client=self.client,
+            outputs={"IngestFunction": "ingest", "WorkerFunction": "worker"},
+        )
+        self.repairs = SimpleNamespace(breaking=self._breaking)
+        self.broken: list[dict[str, str]] = []
+
+    @contextmanager
+    def _breaking(self, kind: str, **how: str) -> Iterator[None]:
+        self.broken.append({"kind": kind, **how})
+        yield
+
+    def key(self) -> str:
+        """Return a write key."""
+        return "shop.k1.mac"
+
+    def event_id(self, case: str) -> str:
+        """Return an event's id."""
+        return f"{self.run}-{case}"
+
+    def request(self, *_: Any) -> HttpAnswer:
+        """Answer with 200."""
+        return HttpAnswer(200, "", b"", 0.02)
+
+    def send(self, *_: Any) -> HttpAnswer:
+        """Accept an event."""
+        return self.request()
+
+    def wait_for(self, *_: Any) -> float:
+        """Find rows at once."""
+        return 1.0
+
+
+def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any], **parameters: str) -> Any:
+    """Carry out a step on AWS."""
+    return step(OnAws(answers, **parameters))
+
+
+DEPLOYED = {
+    "DescribeStacks": {"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
+    "CreateChangeSet": {},
+    "DescribeChangeSet": {"Status": "CREATE_COMPLETE"},
+    "ExecuteChangeSet": {},
+}
+LOGGED = {"GetFunctionConfiguration": {"LoggingConfig": {"LogGroup": "sluice-dev-Logs"}}}
+
+
+def resource(logical_id: str, kind: str) -> dict[str, Any]:
+    """Return a stack's resource as CloudFormation lists it."""
+    ids = {"LogicalResourceId": logical_id, "PhysicalResourceId": f"its-{logical_id}"}
+    return ids | {"ResourceType": kind, "ResourceStatus": "CREATE_COMPLETE"}
+
+
+def test_steps_that_need_aws_are_not_tried_in_an_emulator() -> None:
+    """Each says what the emulator does not do."""
+    stage: Any = OnAws({})
+    stage.is_emulated = True
+    for step in (
+        assumptions.idle,
+        assumptions.cold_start,
+        assumptions.metrics,
+        assumptions.access_log,
+        assumptions.alarms,
+        assumptions.canary,
+    ):
+        with pytest.raises(Untried, match="the emulator"):
+            step(stage)
+
+
+ALARM = {
+    "AlarmName": "sluice-dev-lag-page",
+    "StateValue": "OK",
+    "Metrics": [{"Id": "percent", "Expression": "age / 36000", "ReturnData": True}],
+}
+
+
+def test_alarms_that_cloudwatch_evaluates_pass() -> None:
+    """Each expression has a value, and each alarm has a state."""
+    found = carried_out(
+        assumptions.alarms,
+        {
+            "DescribeAlarms": {"MetricAlarms": [ALARM]},
+            "GetMetricData": {
+                "MetricDataResults": [{"Id": "percent", "StatusCode": "Complete"}],
+                "Messages": [],
+            },
+        },
+    )
+
+    assert {"lag-page": "OK"} == found.evidence["states"]
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"MetricDataResults": [{"Id": "percent", "StatusCode": "InternalError"}]},
+        {"MetricDataResults": [], "Messages": [{"Code": "ValidationError", "Value": "no such function"}]},
+    ],
+)
+def test_an_expression_that_cloudwatch_rejects_is_named(answer: dict[str, Any]) -> None:
+    """An alarm on such an expression would never fire."""
+    with pytest.raises(Failure, match=r"cannot evaluate.*lag-page"):
+        carried_out(
+            assumptions.alarms, {"DescribeAlarms": {"MetricAlarms": [ALARM]}, "GetMetricData": answer}
+        )
+
+
+def test_a_stage_without_alarms_fails() -> None:
+    """Every stage has alarms."""
+    with pytest.raises(Failure, match="no alarm"):
+        carried_out(assumptions.alarms, {"DescribeAlarms": {"MetricAlarms": []}})
+
+
+def canary_answers(version: str, status: str = "Succeeded") -> dict[str, Any]:
+    """Return the answers about a deployment, with an alarm that watches version 7."""
+    dimensions = [{"Name": "ExecutedVersion", "Value": "7"}]
+    return {
+        "ListStackResources": {
+            "StackResourceSummaries": [
+                resource("ServerlessDeploymentApplication", "AWS::CodeDeploy::Application"),
+                resource("CanaryAlarm", "AWS::CloudWatch::Alarm"),
+            ]
+        },
+        "ListDeploymentGroups": {"deploymentGroups": ["group"]},
+        "ListDeployments": {"deployments": ["d-1"]},
+        "GetDeployment": {
+            "deploymentInfo": {
+                "deploymentId": "d-1",
+                "status": status,
+                "deploymentConfigName": "CodeDeployDefault.LambdaAllAtOnce",
+            }
+        },
+        "GetAlias": {"FunctionVersion": version},
+        "DescribeAlarms": {"MetricAlarms": [{"AlarmName": "its-CanaryAlarm", "Dimensions": dimensions}]},
+    }
+
+
+def test_a_canary_that_watches_the_new_version_passes() -> None:
+    """The deployments must have succeeded, too."""
+    found = carried_out(assumptions.canary, canary_answers("7"))
+
+    assert {"d-1": "CodeDeployDefault.LambdaAllAtOnce"} == found.evidence["deployments"]
+
+
+def test_a_canary_that_watches_another_version_fails() -> None:
+    """It would roll back a good version because of an old one."""
+    with pytest.raises(Failure, match="at version 8"):
+        carried_out(assumptions.canary, canary_answers("8"))
+
+
+def test_a_stopped_deployment_fails() -> None:
+    """The message names its status."""
+    with pytest.raises(Failure, match="Stopped"):
+        carried_out(assumptions.canary, canary_answers("7", "Stopped"))
+
+
+def log_lines(*messages: str) -> dict[str, Any]:
+    """Return the answers about the access log."""
+    logs = resource("AccessLogs", "AWS::Logs::LogGroup")
+    return {
+        **DEPLOYED,
+        "ListStackResources": {"StackResourceSummaries": [logs]},
+        "FilterLogEvents": {"events": [{"message": one} for one in messages]},
+    }
+
+
+def test_an_access_log_of_json_passes() -> None:
+    """The step switches the log on, and off again afterwards."""
+    stage: Any = OnAws(log_lines(json.dumps({"path": '/certify-1-"quoted"'})))
+    found = assumptions.access_log(stage)
+
+    assert '/certify-1-"quoted"' == found.evidence["path"]
+    assert [{"kind": "parameter", "name": "AccessLog", "value": "off"}] == stage.broken
+
+
+def test_an_access_log_with_a_broken_line_fails() -> None:
+    """An unescaped quote breaks a line."""
+    with pytest.raises(Failure, match="not JSON"):
+        carried_out(assumptions.access_log, log_lines('{"path": "/certify-1-"quoted""}'))
+
+
+def counted(*sums: float) -> dict[str, Any]:
+    """Return the answers about metrics, in order."""
+    answers = [{"Datapoints": [{"Sum": one}] if one else []} for one in sums]
+    return {**DEPLOYED, **LOGGED, "GetMetricStatistics": answers, "FilterLogEvents": {"events": []}}
+
+
+def test_metrics_that_arrive_at_each_log_level_pass() -> None:
+    """They may arrive late."""
+    found = carried_out(assumptions.metrics, counted(0, 1, 0, 2))
+
+    assert {"INFO": 1.0, "WARN": 2.0} == found.evidence["EventsRejected"]
+
+
+def test_metrics_that_a_log_level_drops_fail() -> None:
+    """Alarms on them would stay green."""
+    with pytest.raises(Failure, match="LogLevel=WARN"):
+        carried_out(assumptions.metrics, counted(1, 0))
+
+
+def test_an_error_after_idle_minutes_fails() -> None:
+    """A connection that was closed while idle has cost an event its first attempt."""
+    broken = {**LOGGED, "FilterLogEvents": {"events": [{"message": "connection reset"}]}}
+    with pytest.raises(Failure, match="connection reset"):
+        carried_out(assumptions.idle, broken)
+    carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
+
+
+def test_every_event_of_a_burst_is_counted() -> None:
+    """Each of them must become a row."""
+    stage: Any = OnAws({})
+    assumptions.cold_start(stage)
+
+    assert 12 == stage.accepted.rows() == stage.accepted.requests
+
+
+@pytest.mark.parametrize("kind", LOOKS)
+def test_teardown_checks_make_valid_calls(kind: str) -> None:
+    """A resource that is not found counts as gone."""
+    listed = {
+        "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},
+        "DescribeLogGroups": {"logGroups": []},
+    }
+    stack: Any = SimpleNamespace(client=Modelled(listed))
+
+    assert LOOKS[kind](stack, "0f5e1c4a-0000-4000-8000-000000000000") is False

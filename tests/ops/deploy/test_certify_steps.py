@@ -1,0 +1,325 @@
+"""Certification steps on a slow stage: what arrives late still counts."""
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import click
+import pytest
+
+from doubles.clock import ManualClock
+from ops.deploy.certify import replay_steps
+from ops.deploy.certify.run import Accepted
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
+from ops.deploy.certify.step import Impossible, StepFinding
+from ops.deploy.certify.steps import STEPS
+from ops.failure import Failure
+from ops.stream.reader import ShardRecords
+from worker.chain import ChainId
+from worker.message import read
+
+RUN = "certify-1"
+LETTERS = [{"id": "d1", "reason": "unknown_account"}]
+KEPT = {"selected": 1, "delivered": 0, "kept": 1}
+SENT = {"selected": 1, "delivered": 1, "kept": 0}
+NONE = {"selected": 0, "delivered": 0, "kept": 0}
+WELL = {"findings": [{"what": "Redis", "state": "ok", "said": ""}]}
+SLOW = {"findings": [{"what": "Redis", "state": "fault", "said": "no answer"}]}
+
+
+def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[str, Any]:
+    """Return what `sluice status --since` says."""
+    table = {"table": TABLE, "received": 1, "delivered": 1 - in_flight, "in_flight": in_flight}
+    books = {"adds_up": adds_up, "tables": [table], "spans": 1}
+    waiting = {"unread_records": 0, "queued_envelopes": 0, "unarchived_spans": 0}
+    return {"balance": books | waiting | more}
+
+
+class Rehearsal(DeployedStage):
+    """A stage with scripted commands: each gives its answers in order, and its last answer repeats.
+
+    Args:
+        answers: by command.
+        copies: how many rows each event becomes.
+
+    Attributes:
+        calls: by command.
+        administered: the events that the administration received.
+        queued: messages that were sent to queues.
+    """
+
+    def __init__(self, copies: int = 1, **answers: list[Any]) -> None:
+        self.run = RUN
+        self.clock = ManualClock()
+        self.began = self.clock.now()
+        self.account = self.database = "shop"
+        self.pace = ON_AWS
+        self.accepted = Accepted()
+        self.timings: dict[str, str] = {}
+        self.parameters: Mapping[str, str] = {}
+        self.stack: Any = SimpleNamespace(
+            outputs=dict.fromkeys(("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"), "events"),
+            administer=self._administer,
+            archive_days=30,
+            shards=lambda: None,
+            archive=lambda: None,
+            ledger=lambda: SimpleNamespace(locate=lambda *_: SimpleNamespace(limit=None)),
+            invoke=lambda *_: {"batchItemFailures": []},
+        )
+        self.queued: list[dict[str, Any]] = []
+        self.repairs: Any = SimpleNamespace(breaking=self._breaking)
+        self.calls: Counter[str] = Counter()
+        self.administered: list[dict[str, Any]] = []
+        self._endpoint = ""
+        self._copies = copies
+        self._answers = answers
+
+    @contextmanager
+    def _breaking(self, _kind: str, **_how: str) -> Iterator[None]:
+        yield
+
+    def _administer(self, **event: Any) -> dict[str, Any]:
+        self.administered.append(event)
+        return dict(self._next("administer", {}))
+
+    def client(self, _service: str) -> Any:
+        """Return a client whose puts succeed."""
+        return SimpleNamespace(
+            put_record=lambda **_: {}, send_message=lambda **message: self.queued.append(message)
+        )
+
+    def send(self, case: str, table: str = TABLE) -> HttpAnswer:
+        """Accept an event."""
+        self.accepted.add(table, self.event_id(case))
+        return HttpAnswer(200, "", b"", 0.02)
+
+    def counts(self, table: str = TABLE) -> Counter[str]:
+        """Return the rows of all that was accepted."""
+        return Counter(dict.fromkeys(self.accepted.copies.get(table, ()), self._copies))
+
+    def operate(self, command: click.Command, *_words: str) -> Any:
+        """Answer as the command would."""
+        return self._next(str(command.name))
+
+    def _next(self, name: str, *default: Any) -> Any:
+        self.calls[name] += 1
+        waiting = self._answers.get(name) or list(default)
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def carry_out(step: str, stage: Rehearsal) -> StepFinding:
+    """Carry out a step by its name."""
+    run: Callable[[DeployedStage], StepFinding] = {one.name: one.run for one in STEPS}[step]
+    return run(stage)
+
+
+def test_a_redrive_that_keeps_the_row_is_repeated() -> None:
+    """While Redis or Treasure Data is slow, a run keeps what it cannot send; the next run sends it."""
+    stage = Rehearsal(list=[LETTERS], redrive=[KEPT, SENT])
+
+    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+    assert 2 == stage.calls["redrive"]
+
+
+def test_a_row_sent_by_the_scheduled_redrive_counts() -> None:
+    """The step's own run then finds nothing left to send."""
+    stage = Rehearsal(list=[[], LETTERS], redrive=[KEPT, NONE])
+
+    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+
+
+def test_a_redrive_that_never_delivers_fails() -> None:
+    """The message quotes the last run's result."""
+    with pytest.raises(Failure, match=r"did not deliver the row .*'kept': 1"):
+        carry_out("redrive", Rehearsal(list=[LETTERS], redrive=[KEPT]))
+
+
+def test_a_dead_letter_that_becomes_two_rows_fails() -> None:
+    """It does not matter which run sent it."""
+    with pytest.raises(Failure, match="became 2"):
+        carry_out("redrive", Rehearsal(copies=2, list=[LETTERS], redrive=[SENT]))
+
+
+def test_a_record_that_does_not_become_a_dead_letter_fails() -> None:
+    """Its account is unmapped, so it must become one."""
+    with pytest.raises(Failure, match="did not become a dead letter"):
+        carry_out("redrive", Rehearsal(list=[[]]))
+
+
+def test_a_failed_administration_call_is_retried() -> None:
+    """A second failure is a failure of the stage."""
+    slow = Failure("Redis does not answer")
+    stage = Rehearsal(administer=[slow, {"accounts": {}}])
+
+    assert {"accounts": {}} == stage.administer(do="accounts")
+    with pytest.raises(Failure, match="Redis does not answer"):
+        Rehearsal(administer=[slow]).administer(do="accounts")
+
+
+def test_a_transient_fault_is_ignored() -> None:
+    """A fault counts only if the doctor finds it twice."""
+    assert {"Redis": "ok"} == carry_out("doctor", Rehearsal(doctor=[SLOW, WELL])).evidence
+    with pytest.raises(Failure, match="Redis: no answer"):
+        carry_out("doctor", Rehearsal(doctor=[SLOW]))
+
+
+def test_the_books_wait_until_every_row_is_settled() -> None:
+    """A row may be in Treasure Data before the ledger says so."""
+    late = [balance(in_flight=1), balance(unread_records=1), balance()]
+    stage = Rehearsal(status=late)
+    stage.send("one")
+
+    assert 1 == carry_out("books", stage).evidence["delivered"]
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        (balance(adds_up=False), "do not balance"),
+        (balance(in_flight=1), "are still on the stream, in the queue or being delivered"),
+        (balance(queued_envelopes=1), "are still on the stream, in the queue or being delivered"),
+    ],
+)
+def test_books_that_never_settle_fail(said: dict[str, Any], why: str) -> None:
+    """The message says whether the books do not balance or rows still wait."""
+    with pytest.raises(Failure, match=why):
+        carry_out("books", Rehearsal(status=[said]))
+
+
+def test_books_with_a_duplicate_row_fail() -> None:
+    """The message names the event."""
+    stage = Rehearsal(copies=2, status=[balance()])
+    stage.send("one")
+    with pytest.raises(Failure, match="certify-1-one: 2 of 1"):
+        carry_out("books", stage)
+
+
+def test_a_replay_waits_for_the_ledger() -> None:
+    """Otherwise it would count a row that the worker is about to settle as sent again."""
+    rows = {"sent": 0, "passed_over": 1, "kept": 0}
+    replay = {"complete": True, "records": 1, "rows": rows}
+    stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
+    carry_out("replay", stage)
+
+    assert (2, 1) == (stage.calls["status"], stage.calls["replay"])
+
+
+def test_the_overflow_step_queues_an_envelope_twice() -> None:
+    """A notice comes first, as from the ingest. The messages are equal: each says that the stream refused it, and under which key to put it."""
+    stage = Rehearsal(status=[balance()])
+    carry_out("overflow", stage)
+    _, first, second = stage.queued
+    message = read(
+        {
+            "messageId": "m",
+            "receiptHandle": "r",
+            "body": first["MessageBody"],
+            "attributes": {"SentTimestamp": "0"},
+            "messageAttributes": {
+                name: {"stringValue": one["StringValue"]} for name, one in first["MessageAttributes"].items()
+            },
+        }
+    )
+
+    assert first == second
+    assert (True, "shop/0", 1) == (
+        message.refused,
+        message.partition_key,
+        message.envelope and message.envelope.row_count,
+    )
+
+
+def test_an_envelope_that_becomes_two_rows_fails() -> None:
+    """The drainer put it on the stream twice, and both copies counted."""
+    with pytest.raises(Failure, match="became 2 rows"):
+        carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
+
+
+class Archived:
+    """An archive of one shard, with the records of some events."""
+
+    def __init__(self, *event_ids: str) -> None:
+        self.read_data = " ".join(event_ids).encode()
+        self._records = [
+            {
+                "SequenceNumber": str(10**20 + number),
+                "ApproximateArrivalTimestamp": datetime.fromtimestamp(0, UTC),
+                "PartitionKey": "shop/0",
+                "Data": json.dumps({"account": "shop", "events": [{"event_id": event_id}]}).encode(),
+            }
+            for number, event_id in enumerate(event_ids)
+        ]
+
+    def names(self, *_: Any) -> list[str]:
+        """Return the shard."""
+        return ["shardId-000000000000"]
+
+    def chain(self, shard: str) -> ChainId:
+        """Return its chain."""
+        return ChainId("events", "0", shard)
+
+    def pieces(self, shard: str, *_: Any) -> Iterator[ShardRecords]:
+        """Yield its records."""
+        yield ShardRecords([*self._records], self.chain(shard))
+
+
+def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker receives all archived records again."""
+    monkeypatch.setattr(
+        replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
+    )
+    stage = Rehearsal(status=[balance()])
+    stage.send("one")
+
+    assert 2 == carry_out("archive", stage).evidence["records"]
+
+
+def test_an_event_missing_from_the_archive_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step searches the records themselves: a span may have its object and still lack the event."""
+    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
+    stage = Rehearsal(status=[balance()])
+    stage.send("one")
+    with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
+        carry_out("archive", stage)
+
+
+def test_a_replay_that_the_worker_keeps_holding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The step retries for minutes first."""
+    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
+    stage = Rehearsal(status=[balance()])
+    stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
+    with pytest.raises(Failure, match="stopped: the worker has held for"):
+        carry_out("archive", stage)
+
+
+def test_a_settled_span_without_an_object_fails() -> None:
+    """A replay could not read it once the stream has dropped its records."""
+    with pytest.raises(Failure, match="1 settled span without an object"):
+        carry_out("archive", Rehearsal(status=[balance(unarchived_spans=1)]))
+
+
+def test_the_archive_step_needs_an_archive() -> None:
+    """With ArchiveDays=0 the step is not possible, rather than failed."""
+    stage = Rehearsal()
+    stage.stack.archive_days = 0
+    with pytest.raises(Impossible, match="ArchiveDays is 0"):
+        carry_out("archive", stage)
+
+
+def test_a_wait_looks_once_more_after_its_deadline() -> None:
+    """On a busy machine, one look may take longer than the whole wait."""
+    clock, looks = ManualClock(), iter([0, 0, 1])
+
+    def look() -> int:
+        clock.sleep(60)
+        return next(looks)
+
+    assert 0 == ON_AWS.until(look, bool, clock, 30)
+    assert 1 == next(looks)

@@ -1,0 +1,605 @@
+"""`sluice preflight`, against doubles of every service that it calls."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from ops.cli import main
+from ops.commands import preflight
+from ops.deploy import deployer
+from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.diagnosis.check_result import CheckResult
+from ops.failure import Failure
+from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
+from tests.support.sam import ROOT
+
+SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:td-a1b2c3"
+TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
+BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
+CERTIFICATE = f"arn:aws:acm:us-east-1:{ACCOUNT}:certificate/1"
+DOMAIN = {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}
+SDK = {"SdkDomainName": "static.example.com", "SdkCertificateArn": CERTIFICATE}
+EXISTING = {
+    "Network": "existing",
+    "SubnetIds": "subnet-0a1b2c,subnet-3d4e5f",
+    "SecurityGroupIds": "sg-0a1b2c",
+}
+
+
+@dataclass
+class Surroundings:
+    """The environment of a deploy. It is sound unless a test breaks it."""
+
+    account: AwsAccount = field(default_factory=AwsAccount)
+    sites: TreasureDataSites = field(default_factory=TreasureDataSites)
+    dns: Dns = field(default_factory=Dns)
+    plan: Deployment = field(
+        default_factory=lambda: Deployment(
+            "sluice-dev", REGION, {"StreamMode": "PROVISIONED"}, Path("/nowhere")
+        )
+    )
+    key: str = TD_KEY
+    database: str = "shop"
+    regions: list[str] = field(default_factory=lambda: [REGION, "ap-east-2"])
+
+    def given(self, **parameters: str) -> None:
+        """Set parameters."""
+        self.plan = replace(self.plan, given={**self.plan.given, **parameters})
+
+    def findings(self) -> list[CheckResult]:
+        """Return what the preflight finds."""
+        world = World(self.account.client, lambda _service: self.regions, self.dns.lookup, self.sites.site)
+        return list(findings(Survey(self.plan, world, self.key, self.database)))
+
+    def faults(self) -> list[tuple[str, str]]:
+        """Return its faults: what is faulty, and the whole message."""
+        return [(one.what, f"{one.said} {one.advice}") for one in self.findings() if one.state == "fault"]
+
+
+@pytest.fixture
+def here(tmp_path: Path) -> Surroundings:
+    """Sound surroundings, with a build for the right processor."""
+    made = Surroundings()
+    made.plan = replace(made.plan, build=tmp_path)
+    build(tmp_path, 183)
+    return made
+
+
+def build(folder: Path, machine: int) -> None:
+    """Put a library for a processor, given as its ELF machine number, where `sam build` does."""
+    library = folder / "IngestFunction" / "orjson" / "orjson.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    library.write_bytes(b"\x7fELF" + bytes(14) + machine.to_bytes(2, "little"))
+
+
+SOUND: dict[str, Callable[[Surroundings], object]] = {
+    "default": lambda _: None,
+    "prod": lambda here: here.given(Stage="prod", StreamMode="ON_DEMAND"),
+    "update": lambda here: here.account.add_stack("sluice-dev", "UPDATE_COMPLETE"),
+    "update of the cache": lambda here: (
+        here.account.add_stack("sluice-dev", "CREATE_COMPLETE"),
+        here.account.caches.append("sluice-dev"),
+    ),
+    "update beside a full account": lambda here: (
+        here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", Network="managed", StreamMode="PROVISIONED"),
+        setattr(here.account, "shards", 200),
+        setattr(here.account, "caches", [f"cache-{number}" for number in range(40)]),
+        here.account.users.append("sluice-dev-writer"),
+    ),
+    "update of a reserved worker": lambda here: (
+        here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
+        setattr(here.account, "concurrency", 192),
+        setattr(here.account, "reserved", 92),
+    ),
+    "boundary": lambda here: (
+        here.given(PermissionsBoundary=BOUNDARY),
+        here.account.policies.add(BOUNDARY),
+    ),
+    "other stacks": lambda here: (
+        here.account.add_stack("sluice-prod", "CREATE_COMPLETE", Stage="prod"),
+        here.account.add_stack("website", "ROLLBACK_COMPLETE", description="a website"),
+        here.account.add_stack("aws-sam-cli-managed-default", "CREATE_COMPLETE", description="sam"),
+    ),
+    "domain": lambda here: here.given(**DOMAIN),
+    "domain with Amazon's authority": lambda here: (
+        here.given(**DOMAIN),
+        here.dns.records.__setitem__(
+            ("example.com", "CAA"), ['0 issue "letsencrypt.org"', '0 issue "amazon.com"']
+        ),
+    ),
+    "own domain of the SDK": lambda here: (
+        here.given(**SDK),
+        setattr(here.account, "certificate", {"DomainName": "*.example.com", "Status": "ISSUED"}),
+    ),
+    "existing network": lambda here: here.given(**EXISTING),
+    "external network": lambda here: here.given(Network="external", SdkHosting="off"),
+    "given secrets and topic": lambda here: (
+        here.given(TdApiKeySecretArn=SECRET, AlarmTopicArn=TOPIC),
+        here.account.secrets.__setitem__(SECRET, {"SecretString": TD_KEY}),
+        here.account.topics.__setitem__(TOPIC, [f"{TOPIC}:1"]),
+        setattr(here, "key", ""),
+    ),
+    "root": lambda here: setattr(here.account, "caller", f"arn:aws:iam::{ACCOUNT}:root"),
+    "user": lambda here: setattr(here.account, "caller", f"arn:aws:iam::{ACCOUNT}:user/me"),
+    "no key": lambda here: setattr(here, "key", ""),
+    "x86_64": lambda here: (here.given(Architecture="x86_64"), build(here.plan.build, 62)),
+}
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_sound_surroundings_have_no_fault(here: Surroundings, name: str) -> None:
+    """A fault is reported only where the deploy would fail."""
+    SOUND[name](here)
+
+    assert [] == here.faults()
+
+
+SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
+    "expired credentials": (lambda h: setattr(h.account, "expired", True), "credentials", "log in again"),
+    "right to create roles": (
+        lambda h: h.account.forbidden.add("iam:CreateRole"),
+        "rights",
+        "iam:CreateRole",
+    ),
+    "right to create the stream": (
+        lambda h: h.account.forbidden.add("kinesis:CreateStream"),
+        "rights",
+        "kinesis:CreateStream",
+    ),
+    "organization forbids the cache": (
+        lambda h: h.account.forbidden_by_organization.add("elasticache:CreateServerlessCache"),
+        "organization",
+        "elasticache:CreateServerlessCache",
+    ),
+    "failed first deploy": (
+        lambda h: h.account.add_stack("sluice-dev", "ROLLBACK_COMPLETE"),
+        "stack",
+        "delete-stack --stack-name sluice-dev",
+    ),
+    "failed deletion": (
+        lambda h: h.account.add_stack("sluice-dev", "DELETE_FAILED"),
+        "stack",
+        "delete-stack",
+    ),
+    "failed rollback": (
+        lambda h: h.account.add_stack("sluice-dev", "UPDATE_ROLLBACK_FAILED"),
+        "stack",
+        "continue-update-rollback",
+    ),
+    "deploy under way": (lambda h: h.account.add_stack("sluice-dev", "UPDATE_IN_PROGRESS"), "stack", "Wait"),
+    "name taken": (
+        lambda h: h.account.add_stack("sluice-dev", "CREATE_COMPLETE", description="a website"),
+        "stack",
+        "taken",
+    ),
+    "left network": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", **EXISTING),
+            h.given(Network="external", SubnetIds="", SecurityGroupIds=""),
+        ),
+        "network",
+        "Keep SubnetIds=subnet-0a1b2c,subnet-3d4e5f for an hour",
+    ),
+    "broken upload bucket": (
+        lambda h: h.account.add_stack("aws-sam-cli-managed-default", "ROLLBACK_COMPLETE", description="sam"),
+        "upload bucket",
+        "aws-sam-cli-managed-default",
+    ),
+    "name of the stack": (
+        lambda h: setattr(h, "plan", replace(h.plan, stack="Sluice_Dev")),
+        "stack name",
+        "lower-case",
+    ),
+    "cache of this name": (lambda h: h.account.caches.append("sluice-dev"), "names", "ServerlessCache"),
+    "user of this name": (lambda h: h.account.users.append("sluice-dev-writer"), "names", "User"),
+    "reserved concurrency": (
+        lambda h: (setattr(h.account, "concurrency", 10), h.given(WorkerConcurrency="5")),
+        "concurrency",
+        "L-B99A9384",
+    ),
+    "concurrency of an update": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
+            setattr(h.account, "concurrency", 192),
+            setattr(h.account, "reserved", 92),
+            h.given(WorkerConcurrency="81"),
+        ),
+        "concurrency",
+        "1 more cannot be reserved: the account has 100",
+    ),
+    "concurrency of a new account, on an update": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE"),
+            setattr(h.account, "concurrency", 10),
+            h.given(WorkerConcurrency="20"),
+        ),
+        "concurrency",
+        "ThrottlingRate=100 ThrottlingBurst=5",
+    ),
+    "shards": (lambda h: setattr(h.account, "shards", 200), "stream", "200 of 200 shards"),
+    "shards of an update": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE"),
+            setattr(h.account, "stream", ("PROVISIONED", 12)),
+            setattr(h.account, "shards", 190),
+            h.given(ShardCount="24"),
+        ),
+        "stream",
+        "the stack needs 12 more",
+    ),
+    "mode of an update": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE"),
+            setattr(h.account, "on_demand_streams", 50),
+            h.given(StreamMode="ON_DEMAND"),
+        ),
+        "stream",
+        "50 of 50 on-demand",
+    ),
+    "a cache with an update": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", Network="external"),
+            setattr(h.account, "caches", [f"cache-{number}" for number in range(40)]),
+            h.given(Network="managed"),
+        ),
+        "quotas",
+        "40 of 40",
+    ),
+    "parameter that the stack keeps": (
+        lambda h: (
+            h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", **DOMAIN),
+            h.given(HostedZoneId=""),
+        ),
+        "parameters",
+        "DomainName requires HostedZoneId",
+    ),
+    "boundary missing": (
+        lambda h: h.given(PermissionsBoundary=BOUNDARY),
+        "permissions boundary",
+        "PermissionsBoundary",
+    ),
+    "on-demand streams": (
+        lambda h: (setattr(h.account, "on_demand_streams", 50), h.given(StreamMode="ON_DEMAND")),
+        "stream",
+        "50 of 50 on-demand",
+    ),
+    "caches": (
+        lambda h: setattr(h.account, "caches", [f"cache-{number}" for number in range(40)]),
+        "quotas",
+        "40 of 40",
+    ),
+    "no such region": (lambda h: setattr(h, "regions", []), "region", "does not have"),
+    "no SnapStart": (
+        lambda h: (setattr(h, "plan", replace(h.plan, region="ap-east-2")), h.given(SnapStart="on")),
+        "region",
+        "SnapStart=off",
+    ),
+    "no such hosted zone": (
+        lambda h: (setattr(h.account, "zone", None), h.given(**DOMAIN)),
+        "hosted zone",
+        "Z0123456789ABC",
+    ),
+    "private hosted zone": (
+        lambda h: (setattr(h.account, "zone_is_private", True), h.given(**DOMAIN)),
+        "hosted zone",
+        "private",
+    ),
+    "another hosted zone": (
+        lambda h: (setattr(h.account, "zone", "example.org"), h.given(**DOMAIN)),
+        "hosted zone",
+        "not in the zone",
+    ),
+    "zone not delegated": (
+        lambda h: (h.dns.records.clear(), h.given(**DOMAIN)),
+        "delegation",
+        "ns-1.awsdns-01.org",
+    ),
+    "zone delegated elsewhere": (
+        lambda h: (
+            h.dns.records.__setitem__(("example.com", "NS"), ["ns.other.example."]),
+            h.given(**DOMAIN),
+        ),
+        "delegation",
+        "ns-2.awsdns-02.net",
+    ),
+    "other certificate authority": (
+        lambda h: (
+            h.dns.records.__setitem__(("example.com", "CAA"), ['0 issue "letsencrypt.org"']),
+            h.given(**DOMAIN),
+        ),
+        "certificate authority",
+        "amazon.com",
+    ),
+    "record taken": (
+        lambda h: (h.account.records.__setitem__("events.example.com", "CNAME"), h.given(**DOMAIN)),
+        "record",
+        "CNAME",
+    ),
+    "custom domain taken": (
+        lambda h: (h.account.api_domains.append("events.example.com"), h.given(**DOMAIN)),
+        "custom domain",
+        "API Gateway",
+    ),
+    "certificate missing": (lambda h: h.given(**SDK), "SDK certificate", "SdkCertificateArn"),
+    "certificate pending": (
+        lambda h: (
+            setattr(
+                h.account, "certificate", {"DomainName": "static.example.com", "Status": "PENDING_VALIDATION"}
+            ),
+            h.given(**SDK),
+        ),
+        "SDK certificate",
+        "PENDING_VALIDATION",
+    ),
+    "certificate for another name": (
+        lambda h: (
+            setattr(h.account, "certificate", {"DomainName": "example.com", "Status": "ISSUED"}),
+            h.given(**SDK),
+        ),
+        "SDK certificate",
+        "not for static.example.com",
+    ),
+    "SDK domain taken": (
+        lambda h: (
+            h.account.distributions.append(["static.example.com"]),
+            setattr(h.account, "certificate", {"DomainName": "*.example.com", "Status": "ISSUED"}),
+            h.given(**SDK),
+        ),
+        "SDK domain",
+        "static.example.com",
+    ),
+    "subnet missing": (
+        lambda h: (h.account.subnets.clear(), h.given(**EXISTING)),
+        "network",
+        "subnet-0a1b2c",
+    ),
+    "two VPCs": (
+        lambda h: (h.account.groups.__setitem__("sg-0a1b2c", "vpc-2"), h.given(**EXISTING)),
+        "network",
+        "several VPCs",
+    ),
+    "topic missing": (lambda h: h.given(AlarmTopicArn=TOPIC), "alarm topic", "AlarmTopicArn"),
+    "topic elsewhere": (
+        lambda h: h.given(AlarmTopicArn=TOPIC.replace(REGION, "us-east-1")),
+        "alarm topic",
+        "us-east-1",
+    ),
+    "secret missing": (lambda h: h.given(TdApiKeySecretArn=SECRET), "TdApiKeySecretArn", "no secret"),
+    "secret under another key": (
+        lambda h: (
+            h.account.secrets.__setitem__(
+                SECRET, {"KmsKeyId": "arn:aws:kms:x:1:key/2", "SecretString": TD_KEY}
+            ),
+            h.given(TdApiKeySecretArn=SECRET),
+        ),
+        "TdApiKeySecretArn",
+        "aws/secretsmanager",
+    ),
+    "site that does not answer": (lambda h: setattr(h.sites, "is_up", False), "Treasure Data", "TdSite"),
+    "key of another site": (lambda h: setattr(h.sites, "home", "eu01"), "API key", "TdSite=eu01"),
+    "key that nobody knows": (lambda h: setattr(h.sites, "home", None), "API key", "Issue a new one"),
+    "something else as key": (lambda h: setattr(h, "key", "my password"), "API key", "hexadecimal"),
+    "key that may not import": (lambda h: setattr(h.sites, "may_import", False), "import permission", "shop"),
+    "unknown parameter": (lambda h: h.given(TdSight="eu01"), "parameters", "TdSight"),
+    "value out of range": (lambda h: h.given(RetentionHours="12"), "parameters", "24"),
+    "parameters against each other": (
+        lambda h: h.given(DomainName="events.example.com"),
+        "parameters",
+        "HostedZoneId",
+    ),
+    "fewer workers than an automatic stream may have shards": (
+        lambda h: h.given(StreamMode="AUTO", MaxShards="8", WorkerConcurrency="7"),
+        "parameters",
+        "less than MaxShards=8",
+    ),
+    "fewer workers than shards": (
+        lambda h: h.given(ShardCount="4", WorkerConcurrency="2"),
+        "parameters",
+        "at least 4",
+    ),
+    "build for another processor": (lambda h: build(h.plan.build, 62), "build", "x86_64"),
+}
+
+
+@pytest.mark.parametrize("name", SEEDED)
+def test_a_fault_is_reported_with_its_remedy(here: Surroundings, name: str) -> None:
+    """Each cause of a failed deploy is reported once, and nothing else is."""
+    seed, what, said = SEEDED[name]
+    seed(here)
+    ((found, told),) = here.faults()
+
+    assert what == found
+    assert said in told
+
+
+def test_all_faults_are_reported_at_once(here: Surroundings) -> None:
+    """The operator can then fix them together instead of one failed deploy at a time."""
+    names = ["right to create roles", "failed first deploy", "reserved concurrency", "shards", "zone not delegated",
+             "topic missing", "key of another site", "build for another processor", "certificate missing"]  # fmt: skip
+    for name in names:
+        SEEDED[name][0](here)
+
+    # The failed stack has its shard already.
+    assert {SEEDED[name][1] for name in names} - {"stream"} == {what for what, _ in here.faults()}
+
+
+def test_limits_of_a_new_account_are_warnings(here: Surroundings) -> None:
+    """It has ten concurrent invocations and no access to CloudFront yet, but the deploy may succeed."""
+    here.account.concurrency, here.account.distributions = 10, []
+    notes = {one.what: one.advice for one in here.findings() if one.state == "warning"}
+
+    assert "Set ThrottlingRate=100 ThrottlingBurst=5." in notes["concurrency"]
+    assert "L-B99A9384" in notes["concurrency"]
+    assert "cloudfront-verification" in notes["CloudFront"]
+    assert [] == here.faults()
+
+
+def warnings(here: Surroundings) -> dict[str, str]:
+    """Return what the preflight warns of: the whole messages, by what they are about."""
+    return {one.what: f"{one.said} {one.advice}" for one in here.findings() if one.state == "warning"}
+
+
+def test_a_production_stage_without_reserved_concurrency_is_a_warning(here: Surroundings) -> None:
+    """The quota of an ordinary account allows it; the advice fits the quota and the shards."""
+    here.given(Stage="prod", StreamMode="AUTO")
+    assert "IngestConcurrency=500 WorkerConcurrency=100" in warnings(here)["concurrency"]
+
+    here.given(WorkerConcurrency="100", IngestConcurrency="500")
+    assert "concurrency" not in warnings(here)
+
+
+def test_a_small_quota_is_a_warning_even_if_the_throttle_fits(here: Surroundings) -> None:
+    """The API then leaves half of it for deliveries."""
+    here.account.concurrency = 10
+    here.given(ThrottlingBurst="5")
+
+    assert "of which the API leaves 5" in warnings(here)["concurrency"]
+
+
+def test_a_stream_that_cannot_grow_is_a_warning(here: Surroundings) -> None:
+    """It begins with one shard, and the quota for more can be raised later."""
+    here.account.shards = 190
+    here.given(StreamMode="AUTO")
+
+    assert "cannot grow to MaxShards=16" in warnings(here)["stream"]
+    assert [] == here.faults()
+
+
+OWN_TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:sluice-dev-AlarmTopic"
+
+
+@pytest.mark.parametrize(
+    ("given", "subscriptions", "said"),
+    [
+        ({}, {}, "Nobody will be told of an alarm. Set AlarmEmail"),
+        ({"AlarmEmail": "a@example.com"}, {}, ""),
+        ({"AlarmEmail": "a@example.com"}, {OWN_TOPIC: ["PendingConfirmation"]}, "has not confirmed"),
+        ({"AlarmEmail": "a@example.com"}, {OWN_TOPIC: [f"{OWN_TOPIC}:1"]}, ""),
+        ({"AlarmTopicArn": TOPIC}, {TOPIC: []}, "no confirmed subscription"),
+        ({"AlarmTopicArn": TOPIC}, {TOPIC: [f"{TOPIC}:1"]}, ""),
+    ],
+)
+def test_alarms_that_nobody_receives_are_a_warning(
+    here: Surroundings, given: dict[str, str], subscriptions: dict[str, list[str]], said: str
+) -> None:
+    """Without an address, or until its owner has confirmed the subscription, an alarm reaches nobody."""
+    here.account.topics |= subscriptions
+    if subscriptions:
+        here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", **given)
+    else:
+        here.given(**given)
+    found = warnings(here)
+
+    assert said in f"{found.get('alarms', '')}{found.get('alarm topic', '')}"
+    assert bool(said) == bool({"alarms", "alarm topic"} & found.keys())
+
+
+def test_a_check_without_the_right_to_read_is_unknown(here: Surroundings) -> None:
+    """A missing read permission does not fail a deploy, and the other checks still run."""
+    here.account.unreadable = {"SimulatePrincipalPolicy", "GetAccountSettings", "DescribeLimits"}
+    unknown = {one.what for one in here.findings() if one.state == "unknown"}
+
+    assert {"rights", "concurrency", "stream"} == unknown
+    assert [] == here.faults()
+
+
+def test_the_delegation_is_unknown_if_dns_does_not_answer(here: Surroundings) -> None:
+    """A resolver that is down proves nothing about the zone."""
+    here.given(**DOMAIN)
+    here.dns.lookup = lambda _name, _kind: None  # type: ignore[method-assign]  # a resolver that is away
+    (found,) = (one for one in here.findings() if one.what == "delegation")
+
+    assert "unknown" == found.state
+
+
+def test_each_finding_is_one_line(here: Surroundings) -> None:
+    """The line includes the remedy."""
+    for name in SEEDED:
+        SEEDED[name][0](here)
+
+    assert [] == [one.line for one in here.findings() if "\n" in one.line or len(one.line) > 700]
+
+
+def test_the_preflight_makes_exactly_its_listed_calls(here: Surroundings) -> None:
+    """The deployer's policy allows these, so an operator who may deploy may run the preflight too."""
+    here.given(
+        **EXISTING,
+        **DOMAIN,
+        **SDK,
+        AlarmTopicArn=TOPIC,
+        TdApiKeySecretArn=SECRET,
+        PermissionsBoundary=BOUNDARY,
+    )
+    here.account.topics[TOPIC] = []
+    here.account.secrets[SECRET] = {"SecretString": TD_KEY}
+    here.key = ""
+    here.findings()
+    other = Surroundings(plan=replace(here.plan, given={}))
+    other.account.add_stack("sluice-dev", "UPDATE_COMPLETE", AlarmEmail="a@example.com", Network="external")
+    other.given(Network="managed")
+    other.findings()
+    asked = (here.account.calls | other.account.calls) - {"sts:GetCallerIdentity"}
+
+    assert {action for actions in deployer.PREFLIGHT.values() for action in actions} == asked
+
+
+def test_the_plan_matches_what_sam_would_deploy(tmp_path: Path) -> None:
+    """Stack name, region and parameters come from the section of samconfig.toml. Options override them."""
+    config = tmp_path / "samconfig.toml"
+    config.write_text(
+        "version = 0.1\n[prod.global.parameters]\nstack_name = 'sluice-prod'\nparameter_overrides = 'Stage=prod A=\"b c\"'\n"
+        "[prod.deploy.parameters]\nregion = 'eu-central-1'\n"
+    )
+    plan = planned(config, "prod", "", "", "")
+
+    assert ("sluice-prod", "eu-central-1", {"Stage": "prod", "A": "b c"}) == (
+        plan.stack,
+        plan.region,
+        plan.given,
+    )
+    assert {"Stage": "stg"} == planned(config, "prod", "", "", "Stage=stg").given
+    assert ("other", "us-east-1") == (
+        planned(config, "prod", "us-east-1", "other", "").stack,
+        planned(config, "prod", "us-east-1", "", "").region,
+    )
+    with pytest.raises(Failure, match="no stack_name"):
+        planned(config, "dev", "", "", "")
+
+
+@pytest.mark.parametrize("environment", ["default", "dev", "stg", "prod"])
+def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: str) -> None:
+    """A sound account can deploy them unchanged."""
+    here.plan = replace(planned(ROOT / "samconfig.toml", environment, REGION, "", ""), build=here.plan.build)
+
+    assert [] == here.faults()
+
+
+def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It prints a single object, and exits with 3 if there is a fault."""
+    monkeypatch.setattr(preflight, "RealSite", here.sites.site)
+    monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
+    monkeypatch.setenv("TD_API_KEY", TD_KEY)
+    arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]
+    arguments += ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
+    result = CliRunner(mix_stderr=False).invoke(main, arguments, prog_name="sluice")
+    said = json.loads(result.stdout)
+
+    assert (3, False) == (result.exit_code, said["ready"])
+    assert "Set TdSite=us01." in [one["advice"] for one in said["findings"]]
+
+
+class _Session:
+    def __init__(self, account: AwsAccount) -> None:
+        self._account, self.region_name = account, REGION
+
+    def get_available_regions(self, _service: str) -> list[str]:
+        return [REGION]
+
+    def client(self, service: str, region_name: str, config: object) -> object:
+        assert config
+        return self._account.client(service, region_name)

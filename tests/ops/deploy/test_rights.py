@@ -1,0 +1,203 @@
+"""The rights listed for each command match its calls to AWS."""
+
+import gzip
+import json
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+import msgpack
+import pytest
+
+from local.accounts import KEYS, SIGNING_SECRETS
+from ops.cli import main
+from ops.deploy.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
+from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
+from tests.support.deployed import Deployed, deployed
+from tests.support.sam import template
+from tests.support.sluice import Sluice, until
+from worker.archive import ArchivedSpan
+from worker.chain import ChainId
+from worker.delivery import Entry, State
+from worker.ledger import Ledger
+from worker.record import START, number
+from worker.span import ChunkKey, Cut, Group, Owner, Span
+
+LINES = {
+    "accounts apply": ["accounts apply {file} --yes"],
+    "accounts disable": ["accounts disable app", "accounts enable app"],
+    "accounts enable": ["accounts enable app"],
+    "accounts list": ["accounts list"],
+    "accounts show": ["accounts show app"],
+    "accounts export": ["accounts export"],
+    "cost": ["cost --events 10M"],
+    "console": ["console --for 0s"],
+    "dead drop": ["dead drop --account nobody_yet --yes"],
+    "dead list": ["dead list"],
+    "dead show": ["dead show {dead}"],
+    "doctor": ["doctor --account app"],
+    "find": ["find a", "find no-such-event --since 30d"],
+    "keys issue": ["keys issue app"],
+    "keys revoke": ["keys revoke app next-9"],
+    "keys rotate": ["keys rotate"],
+    "keys verify": ["keys verify {key}"],
+    "plan check": [
+        "plan check {plan} --account nobody_yet",
+        "plan check {plan} --account nobody_yet --archive",
+    ],
+    "plan diff": ["plan diff news", "plan diff news --archive"],
+    "plan infer": ["plan infer nobody_yet", "plan infer nobody_yet --archive"],
+    "plan list": ["plan list"],
+    "record": ["record -o {out}", "record -o {out} --from 20d"],
+    "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
+    "replay": [
+        "replay",
+        "replay --from 20d --to 10d --dry-run",
+        "replay --force --tag rights --account nobody_yet --yes",
+    ],
+    "sdk publish": ["sdk publish --folder {sdk}"],
+    "tail": ["tail --for 1s"],
+    "status": ["status", "status --all", "status --complete"],
+    "wait": ["wait --account app --table rights --until 3h --timeout 1s"],
+}
+"""The command lines that make each command use all of its rights."""
+
+
+@pytest.fixture
+def stack(sluice: Sluice) -> Iterator[Deployed]:
+    """The local stack, presented as a deployed one, with a dead letter and a parked row."""
+    sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
+    if not _has_dead_letter(sluice):
+        sluice.produce("nobody_yet", "rights", "a")
+        until(lambda: _has_dead_letter(sluice))
+    with (
+        parked(sluice),
+        archived(sluice),
+        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown,
+    ):
+        yield shown
+
+
+@contextmanager
+def archived(sluice: Sluice) -> Iterator[None]:
+    """Give the archive one record from two weeks ago, the only one left of its shard."""
+    made, then = sluice.stack.resources, time.time() - 14 * 86_400
+    moment = round(then * 1000)
+    hour = datetime.fromtimestamp(then, UTC).strftime("%Y-%m-%dT%H")
+    chain = ChainId(made.stream, "1", "shardId-000000000009")
+    span = ArchivedSpan(chain, hour, number("1"), number("1"), moment, moment)
+    body = msgpack.packb(span.header(1)) + msgpack.packb(("1", then, "k", b"{}"))
+    s3, place = made.client("s3"), {"Bucket": made.aside_bucket, "Key": span.name}
+    s3.put_object(**place, Body=gzip.compress(body))
+    try:
+        yield
+    finally:
+        s3.delete_object(**place)
+
+
+@contextmanager
+def parked(sluice: Sluice) -> Iterator[None]:
+    """Give the ledger a parked row and a rejected event without a copy, for a while."""
+    made, owner = sluice.stack.resources, Owner("nobody_yet")
+    dynamodb, group = made.client("dynamodb"), Group(owner, "rights")
+    ledger = Ledger(
+        dynamodb, made.ledger_table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry()
+    )
+    chain = ChainId.overflow("rights")
+    rejected = Group(owner, "rights", "missing_column", is_rejected=True)
+    entries = {
+        ChunkKey(group, 0): Entry(State.PARKED, rows=1, reason="test", digest="none"),
+        ChunkKey(rejected, 0): Entry(State.REJECTED, rows=1, reason="missing_column"),
+    }
+    counts = {group: 1, rejected: 1}
+    ledger.append(Span(chain, START, START, START, 0, {}, Cut(1, 1), counts, done=True, entries=entries))
+    try:
+        yield
+    finally:
+        key = {"pk": {"S": chain.name}, "sk": {"S": START}}
+        dynamodb.delete_item(TableName=made.ledger_table, Key=key)
+
+
+def _is_expected(said: str) -> bool:
+    """Return whether a command failed only after it had used all of its rights."""
+    return any(
+        part in said for part in ("has no records in this range", "not found since", "no copies of these")
+    )
+
+
+def _has_dead_letter(sluice: Sluice) -> bool:
+    return any(one["account"] == "nobody_yet" for one in sluice.json("status --local")["aside"])
+
+
+@pytest.mark.xdist_group("ops")
+@pytest.mark.parametrize("command", RIGHTS)
+def test_a_command_uses_exactly_its_listed_rights(
+    stack: Deployed, sluice: Sluice, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An unlisted right would be missing from the policies, and an unused one would be granted for nothing."""
+    exported = sluice.run("accounts export --local").stdout
+    (tmp_path / "accounts.yaml").write_text(f"{exported}\nextra: {{database: extra}}\n")
+    (tmp_path / "manifest.json").write_text(json.dumps({"version": "0.1.0", "files": {}}))
+    for name in ("sluice.d.ts", "snippet.html"):
+        (tmp_path / name).write_text("")
+    (tmp_path / "plan.yaml").write_text("mode: observe")
+    dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
+    places = {
+        "dead": dead,
+        "file": tmp_path / "accounts.yaml",
+        "key": KEYS["app"],
+        "out": tmp_path / "o",
+        "plan": tmp_path / "plan.yaml",
+        "sdk": tmp_path,
+    }
+    monkeypatch.setenv("VISUAL", "")
+    monkeypatch.setenv("EDITOR", "true")
+    stack.calls.clear()
+    with stack.as_old_as(
+        days=1 if command == "status" else 0
+    ):  # a day later, the windows of the stream's own count are closed
+        results = [stack.run(line.format(**places).split()) for line in LINES[command]]
+    made = sluice.stack.resources
+    made.client("secretsmanager").put_secret_value(
+        SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
+    )
+
+    said = [result.stderr for result in results if result.exit_code not in (0, 3)]
+    assert [] == [one for one in said if not _is_expected(one)]
+    assert sorted(set(RIGHTS[command]) - UNASKED) == sorted(set(stack.calls))
+
+
+def test_every_command_with_a_stack_option_is_listed() -> None:
+    """Each has its rights and the command lines that exercise them."""
+    assert sorted(set(_on_stacks(main)) - OWNERS) == sorted(RIGHTS) == sorted(LINES)
+    assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)
+
+
+def _on_stacks(group: click.Group, path: str = "") -> Iterator[str]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from _on_stacks(command, f"{path}{name} ")
+        elif any("--stack" in parameter.opts for parameter in command.params):
+            yield f"{path}{name}"
+
+
+def test_a_policy_allows_its_commands_and_nothing_else() -> None:
+    """The role `watch` cannot write, invoke functions or read secrets."""
+    for commands in ROLES.values():
+        allowed = {action for one in policy(commands)["Statement"] for action in one["Action"]}
+        assert allowed == {right.partition(" ")[0] for command in commands for right in RIGHTS[command]}
+    watching = json.dumps(policy(ROLES["watch"]))
+
+    assert not any(word in watching for word in ("Put", "Delete", "Update", "Invoke", "Secret"))
+
+
+def test_the_placeholders_of_a_policy_are_outputs_of_the_stack() -> None:
+    """The administrator finds each value there."""
+    named = {part.partition(">")[0] for part in json.dumps(policy(RIGHTS)).split("<")[1:]}
+
+    assert named <= set(template()["Outputs"])

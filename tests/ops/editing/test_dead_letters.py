@@ -1,0 +1,234 @@
+"""`sluice redrive --edit`: editing the rows of dead letters."""
+
+import json
+import shlex
+import sys
+from base64 import b64decode
+from collections.abc import Callable
+from contextlib import suppress
+from gzip import decompress
+from pathlib import Path
+from unittest.mock import ANY
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ops.books.set_aside import SetAsideChunk, chunks
+from ops.editing.dead_letters import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
+from ops.failure import Failure
+from tests.support.delivery import Delivery, envelope, row
+from tests.support.sluice import Sluice, until
+from worker.delivery import State
+from worker.selection import Selection
+from worker.set_aside import SetAsideStore
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+DEAD = Selection((State.DEAD_LETTER,))
+
+
+def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAsideStore]:
+    """Return a dead letter of two rows for each table, and the store that has their rows."""
+    made = Delivery()
+    made.put(
+        *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
+    )
+    made.deliver()
+    return list(chunks(made.ledger, DEAD)), made.store
+
+
+def shown() -> list[Letter]:
+    """Return two dead letters as the editor shows them."""
+    return letters_of(*dead("carts", "views"))
+
+
+def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
+    """The title has the account, table, reason and time; lines that start with a number sign are comments."""
+    lines = [line for line in text_of(shown()).splitlines() if line][3:]
+
+    assert "# 1 of 2: nobody/carts, unknown_account, set aside 2023-11-14T22:13:20Z" == lines[0]
+    assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
+    assert 6 == len(lines)
+
+
+def test_an_unchanged_dead_letter_is_not_sent() -> None:
+    """A dead letter with a changed row is sent with all of its rows."""
+    letters = shown()
+    before, second, after = text_of(letters).partition("# 2 of 2")
+    (one,) = read(
+        letters, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
+    )
+    sent = msgpack.Unpacker()
+    sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
+
+    chunk = letters[1].chunk
+    place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
+
+    assert (letters[1].title, 2) == (one.title, one.rows)
+    assert place | {"rows": ANY} == one.event["edit"]
+    assert [None, "/x"] == [found.get("page") for found in sent]
+    assert [] == read(letters, text_of(letters))
+
+
+@given(st.text())
+def test_any_row_is_read_back_as_it_was_shown(text: str) -> None:
+    """Line breaks of any script, quotes and number signs inside a value belong to the value."""
+    letters = letters_of(*dead("views", text=text.encode(errors="replace").decode()))
+
+    assert [] == read(letters, text_of(letters))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('{"time"', '{"time', "line 6 is not JSON"),
+        ('{"time": 1700000000', '{"time": NaN', "line 6 is not JSON: NaN is not valid JSON"),
+        ('{"time": 1700000000', '{"time": "x"', "line 6: time must be UNIX seconds, a whole number"),
+        ('{"time"', '[1]\n{"time"', "the text has 5 instead of 4 rows"),
+        (
+            '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}',
+            "7",
+            "line 6 is not a JSON obj",
+        ),
+    ],
+)
+def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:
+    """A wrong number of rows has no line, so the message says both numbers."""
+    letters = shown()
+
+    with pytest.raises(MistakeError, match=said):
+        read(letters, text_of(letters).replace(old, new, 1))
+
+
+def test_a_mistake_can_be_corrected() -> None:
+    """The editor opens again with the text as it was saved; giving up changes nothing."""
+    letters = shown()
+    good = text_of(letters).replace('"b"', '"b", "n": 1', 1)
+    texts, opened = ["nonsense", good], []
+
+    def editor(text: str) -> str:
+        opened.append(text)
+        return texts.pop(0)
+
+    def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Edited]:
+        return ask(text_of(letters), lambda text: read(letters, text), editor, again)
+
+    assert [letters[0].title] == [one.title for one in edit(editor, lambda _: True)]
+    assert [text_of(letters), "nonsense"] == opened
+    with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
+        edit(lambda _: "nonsense", lambda _: False)
+    nothing: list[Edited] = []
+    assert nothing == edit(lambda _: None, lambda _: True)
+
+
+def test_too_much_text_for_an_edit_is_refused() -> None:
+    """An editor and an invocation can handle only so much, so the operator has to narrow the selection."""
+    found, store = dead("views", text="x" * 200_000)
+
+    with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
+        letters_of(found * 30, store)
+
+
+@pytest.fixture
+def refusing(lone: Sluice) -> Sluice:
+    """A stack whose Treasure Data refuses imports into `field_app`."""
+    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "database": "field_app"})
+    return lone
+
+
+def editor(folder: Path, program: str) -> str:
+    """Write an editor that changes the text by a Python expression, and return its command."""
+    script = folder / "editor.py"
+    script.write_text(
+        "import sys, pathlib, os\n"
+        "path = pathlib.Path(sys.argv[1])\n"
+        "text = path.read_text()\n"
+        f"path.write_text({program})\n"
+        "os.utime(path, (2e9, 2e9))\n"  # saved, however fast
+    )
+    return shlex.join([sys.executable, str(script)])
+
+
+def test_edited_dead_letters_are_delivered(
+    refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Treasure Data has the edited row once, beside the unchanged one, and nothing stays set aside."""
+    refusing.send("app", "edited_rows", "a", "b")
+    until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"]))
+    line = "redrive --local --edit --account app --table edited_rows"
+    monkeypatch.setenv("VISUAL", "")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
+    still = refusing.run(f"{line} --yes")
+    refusing.heal()
+    dry = refusing.run(f"{line} --dry-run")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "text"))
+    left = refusing.run(line)
+    monkeypatch.setenv("EDITOR", editor(tmp_path, "text[:-20]"))
+    mistaken = refusing.run(line, answer="n\n")
+    monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
+    done = refusing.run(line, answer="y\n")
+
+    assert (3, "0 rows delivered, 2 kept, 0 new dead letters.") == (
+        still.exit_code,
+        still.stdout.splitlines()[-2],
+    )
+    assert (0, "2 rows set aside.") == (dry.exit_code, dry.stdout.splitlines()[0])
+    assert (0, "Nothing was changed, so nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
+    assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
+    assert (0, "2 rows delivered, 0 kept, 0 new dead letters.") == (
+        done.exit_code,
+        done.stdout.splitlines()[-1],
+    )
+    assert [("a", "yes"), ("b", None)] == sorted(
+        (one["row"]["event_id"], one["row"].get("mended"))
+        for one in refusing.td("rows?limit=1000")["rows"]
+        if one["table"] == "edited_rows"
+    )
+    assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"])
+    assert refusing.json("status --local --all")["balance"]["adds_up"]
+
+
+def test_a_rejected_event_can_be_edited_to_fit_the_plan(
+    lone: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
+    accounts = tmp_path / "accounts.yaml"
+    accounts.write_text(
+        "shop: {database: shop, plan: {mode: quarantine, tables: {orders: {columns: {amount: number}}}}}"
+    )
+    lone.run(f"accounts apply --local --yes {accounts}")
+    body = json.dumps({"events": [{"amount": "5", "event_id": "r"}]}).encode()
+    request = Request(f"{lone.stack.addresses.gateway}/v1/events", body, {"x-write-key": lone.key("shop")})
+    with suppress(HTTPError):
+        urlopen(request, timeout=10)
+    until(lambda: lone.json("dead list --local --rejected") != [])
+    [letter] = lone.json("dead list --local --rejected")
+    shown = lone.run(f"dead show --local {letter['id']}")
+    line = "redrive --local --kind rejected --edit"
+    monkeypatch.setenv("VISUAL", "")
+    monkeypatch.setenv(
+        "EDITOR", editor(tmp_path, """text.replace('"amount"', '"table": "orders", "amount"')""")
+    )
+    wrong = lone.run(line, answer="n\n")
+    right = """text.replace('"amount": "5"', '"table": "orders", "amount": 5')"""
+    monkeypatch.setenv("EDITOR", editor(tmp_path, right))
+    done = lone.run(line, answer="y\n")
+    lone.settled()
+
+    assert "# the event names no table; set its field `table`" == shown.stdout.splitlines()[0]
+    assert (1, True) == (
+        wrong.exit_code,
+        "column amount has the type string, but the tracking plan requires number" in wrong.stderr,
+    )
+    assert (0, True) == (done.exit_code, "1 event put on the stream" in done.stdout)
+    assert ["r"] == lone.rows("shop", "orders")
+
+
+@pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
+def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
+    """It is interactive, and edits dead letters and rejected events only."""
+    assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

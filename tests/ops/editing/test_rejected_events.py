@@ -1,0 +1,123 @@
+"""Rejected events in an editor: the text that is shown, and how the saved text is read."""
+
+import msgpack
+import pytest
+
+from ops.books.set_aside import SetAsideChunk
+from ops.editing.dead_letters import MistakeError
+from ops.editing.rejected_events import Original, RejectedBatch, lines, originals, read, text_of
+from shared.tracking_plan import TrackingPlan
+from tests.support.spans import span
+from worker.delivery import Entry, State
+from worker.span import ChunkKey, Group, Owner
+
+AT = 1_764_000_000_000
+ENTRY = Entry(State.REJECTED, rows=5, reason="missing_table", aside_at=AT, digest="d")
+
+
+def batch(*texts: str, table: str = "", plan: TrackingPlan | None = None, message: str = "") -> RejectedBatch:
+    """Return a batch of five rejected events. Copies of only these are kept."""
+    key = ChunkKey(Group(Owner("shop"), table, "missing_table", is_rejected=True), 0)
+    events = tuple(Original(AT, text, message) for text in texts)
+    return RejectedBatch(SetAsideChunk(span(), key, ENTRY), events, plan)
+
+
+def test_each_event_is_a_line_with_its_number() -> None:
+    """A heading gives their account and table and why they were rejected."""
+    lines = text_of([batch('{"a": 1}', '{"a": 2}'), batch("7", table="views")]).splitlines()
+
+    shown = [line for line in lines if line and not line.startswith("#")]
+    assert ['1.1 {"a": 1}', '1.2 {"a": 2}', "2.1 7"] == shown
+    assert 1 == sum("shop, views, missing_table" in line for line in lines)
+
+
+def test_originals_are_shown_on_one_line() -> None:
+    """This holds for JSON over several lines and for bytes that are not UTF-8."""
+    kept = ((AT, b'{"a":\n 1}', "a\n message"), (AT, b"\xff \n x"))
+    payload = b"".join(map(msgpack.packb, kept))
+
+    assert [(AT, '{"a": 1}', "a message"), (AT, "\ufffd x", "")] == originals(payload)
+
+
+def test_a_message_is_shown_above_its_events() -> None:
+    """Consecutive events with the same message share one line for it."""
+    events = [Original(AT, f'{{"a": {number}}}', message) for number, message in enumerate("xxy")]
+
+    assert ["# x", '1 {"a": 0}', '2 {"a": 1}', "# y", '3 {"a": 2}'] == list(lines(events, "123"))
+    assert ["# x", '{"a": 0}', '{"a": 1}', "# y", '{"a": 2}'] == list(lines(events))
+
+
+def test_a_batch_with_a_changed_event_is_sent() -> None:
+    """All of its remaining events are sent. Deleted events and events without a copy are given up."""
+    batches = [batch('{"a": 1}', '{"a": 2}'), batch('{"a": 3}')]
+
+    [one] = read(batches, '1.2 {"table": "views", "a": 2}\n2.1 {"a": 3}')
+
+    assert (1, 4) == (one.events, one.dropped)
+    assert {"chain", "after", "chunk", "events"} == one.event["repair"].keys()
+
+
+def test_a_batch_without_a_changed_event_is_not_sent() -> None:
+    """Deleting lines is not a change."""
+    batches = [batch('{"a": 1}', '{"a": 2}')]
+
+    assert [] == read(batches, text_of(batches))
+    assert [] == read(batches, '1.1 {"a": 1}')
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ('{"table": "views"}', "does not begin with the number"),
+        ('3.1 {"table": "views"}', "no event 3.1"),
+        ('1.9 {"table": "views"}', "no event 1.9"),
+        ('0.1 {"table": "views"}', "no event 0.1"),
+        ('1.1 {"a": 2}', "line 1: the event names no table"),
+        ("1.1 {", "line 1: this is not JSON"),
+    ],
+)
+def test_a_mistake_in_the_saved_text_is_reported(line: str, why: str) -> None:
+    """The error gives the line, so that the operator can correct it in the editor."""
+    with pytest.raises(MistakeError, match=why):
+        read([batch('{"a": 1}')], line)
+
+
+PLAN = {
+    "tables": {
+        "views": {
+            "columns": {
+                "amount": {"type": "number", "required": True},
+                "td_url": {"type": "string", "required": True},
+                "email": {"type": "string", "required": True, "personal": "drop"},
+            }
+        }
+    },
+}
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        (
+            '{"table":"views","amount":"5"}',
+            "line 1: column amount has the type string, but the tracking plan requires number",
+        ),
+        ('{"table":"views","amount":5,"coupon":1}', "line 1: the tracking plan has no column coupon"),
+        ('{"table":"views","coupon":1}', "no column coupon .*; the tracking plan requires .* amount"),
+        ('{"table":"orders"}', "line 1: the tracking plan has no such table"),
+    ],
+)
+def test_an_event_that_the_plan_still_rejects_is_reported(text: str, why: str) -> None:
+    """A repaired event must fit a plan in quarantine mode, but not one in observe mode."""
+    quarantine, observe = (TrackingPlan.parse(PLAN | {"mode": mode}) for mode in ("quarantine", "observe"))
+
+    with pytest.raises(MistakeError, match=why):
+        read([batch("{}", plan=quarantine)], f"1.1 {text}")
+    assert 1 == len(read([batch("{}", plan=observe)], f"1.1 {text}"))
+
+
+def test_a_repair_need_not_have_columns_that_no_copy_has() -> None:
+    """These are the columns that the ingest adds and those that the plan drops or hashes."""
+    plan = TrackingPlan.parse(PLAN | {"mode": "quarantine"})
+
+    assert 1 == len(read([batch("{}", plan=plan)], '1.1 {"table":"views","amount":5}'))

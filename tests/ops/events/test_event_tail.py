@@ -1,0 +1,559 @@
+"""The tail of a stream: what it yields, how little of the stream's read capacity it uses, and how it survives errors."""
+
+import itertools
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from doubles.aws_errors import client_error
+from doubles.clock import START, ManualClock
+from doubles.kinesis import HASH_KEYS, MemoryKinesis
+from ops.commands.tail import described, line_of
+from ops.events.event_tail import (
+    BYTES_PER_SECOND,
+    LAG_SECONDS,
+    SECONDS_PER_READ,
+    SKIP_SECONDS,
+    CloudWatchLog,
+    EventFilter,
+    Kind,
+    LocalLog,
+    Notice,
+    SeenEvent,
+    Tail,
+    Trouble,
+)
+from shared.envelope import Envelope, RejectedEvent
+from shared.errors import ShardUnreadableError
+from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
+from worker.executor import InlineExecutor
+from worker.shards import Shards
+
+
+class Stream:
+    """An in-memory stream, and tails of it.
+
+    Args:
+        shards: how many.
+    """
+
+    def __init__(self, shards: int = 1) -> None:
+        self.clock = ManualClock()
+        self.memory = MemoryKinesis(self.clock.now)
+        self.memory.create_stream(StreamName=STREAM, ShardCount=shards)
+        self.kinesis: Any = Meddled(self.memory)
+        self.reads: list[tuple[float, str, int]] = []
+        self.kinesis.before["get_records"] = self._read
+
+    def _read(self, request: dict[str, Any]) -> None:
+        shard = request["ShardIterator"].split("/")[1]
+        self.reads.append((self.clock.now(), shard, request["Limit"]))
+
+    def put(self, event_id: str, *, account: str = "shop", key: str = "k", **columns: Any) -> None:
+        """Put an envelope with one row."""
+        data = envelope(account, {"views": [row(event_id, **columns)]}, request_id=f"of {event_id}")
+        self.memory.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
+
+    def put_at(self, seconds: float, event_id: str, **more: Any) -> None:
+        """Put an envelope this many seconds after the start."""
+        self.clock.at(START + seconds, lambda: self.put(event_id, **more))
+
+    def tail(self, **options: Any) -> Tail:
+        """Return a tail."""
+        return Tail(Shards(self.kinesis, STREAM, self.clock), self.clock, executors=InlineExecutor, **options)
+
+    def seen(self, seconds: float, **options: Any) -> list[SeenEvent | Notice]:
+        """Return what a tail of that many seconds yields."""
+        return list(self.tail(**options).events(until(self.clock.now() + seconds)))
+
+    def ids(self, seconds: float, **options: Any) -> list[str]:
+        """Return the ids of the events that a tail of that many seconds yields."""
+        return [one.event_id for one in self.seen(seconds, **options) if isinstance(one, SeenEvent)]
+
+    def after_reads(self, count: int, act: Callable[[], None]) -> None:
+        """Call a function after that many reads."""
+        self.kinesis.after["get_records"] = lambda _: act() if len(self.reads) == count else None
+
+
+def until(seconds: float) -> Callable[[], float]:
+    """Return a function that returns when to end."""
+    return lambda: seconds
+
+
+def notices(found: list[SeenEvent | Notice]) -> list[Notice]:
+    """Return the notices."""
+    return [one for one in found if isinstance(one, Notice)]
+
+
+def failing(error: Exception, times: int) -> Callable[[dict[str, Any]], None]:
+    """Return a hook that raises an error that many times."""
+    left = iter(range(times))
+
+    def hook(_: dict[str, Any]) -> None:
+        if next(left, None) is not None:
+            raise error
+
+    return hook
+
+
+def test_events_are_seen_within_two_seconds() -> None:
+    """Events from before the start of the tail are not shown."""
+    stream = Stream(4)
+    stream.put("before")
+    delays = {}
+    for number in range(100):
+        stream.put_at(0.1 * number + 0.05, f"{number}", key=f"{number}")
+    for one in stream.tail().events(until(START + 15)):
+        assert isinstance(one, SeenEvent)
+        delays[one.event_id] = stream.clock.now() - one.arrived_at
+
+    assert {f"{number}" for number in range(100)} == set(delays)
+    assert max(delays.values()) <= 2
+
+
+def test_an_event_is_shown_with_its_place_on_the_stream() -> None:
+    """It also has its account, table, ids and columns."""
+    stream = Stream()
+    stream.put_at(1, "a", page="home")
+    (seen,) = stream.seen(5)
+
+    assert isinstance(seen, SeenEvent)
+    assert (Kind.EVENT, "shop", "views", "a", "of a", SHARD) == (
+        *(seen.kind, seen.account, seen.table, seen.event_id, seen.request_id),
+        seen.shard,
+    )
+    assert "home" == seen.row["page"]
+    assert seen.sequence_number.isdecimal()
+
+
+def test_the_tail_can_begin_in_the_past() -> None:
+    """With `since`, it also reads shards that have been closed in the meantime."""
+    stream = Stream()
+    stream.put("too early")
+    stream.clock.sleep(10)
+    stream.put("a")
+    stream.memory.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2))
+    stream.put("b")
+
+    assert ["a", "b"] == stream.ids(5, since=START + 5)
+
+
+@pytest.mark.parametrize(
+    ("wanted", "expected"),
+    [
+        (EventFilter(), ["a", "b", "c"]),
+        (EventFilter(account="blog"), ["b"]),
+        (EventFilter(table="views"), ["a", "b", "c"]),
+        (EventFilter(table="clicks"), []),
+        (EventFilter(columns={"td_client_id": "v1"}), ["a"]),
+        (EventFilter(columns={"seats": "12", "paid": "true"}), ["c"]),
+        (EventFilter(rejected_only=True), []),
+    ],
+)
+def test_events_can_be_selected(wanted: EventFilter, expected: list[str]) -> None:
+    """Account, table and columns select them. Values are compared as text, before they are scrubbed."""
+    stream = Stream()
+    stream.put_at(1, "a", td_client_id="v1")
+    stream.put_at(2, "b", account="blog", td_client_id="v2")
+    stream.put_at(3, "c", seats=12, paid=True)
+
+    assert expected == stream.ids(6, wanted=wanted)
+
+
+def test_personal_data_is_scrubbed_unless_asked_for() -> None:
+    """Equal values are replaced by equal values."""
+    columns = {
+        "td_ip": "192.0.2.7",
+        "td_client_id": "v1",
+        "note": "mail me at jo@shop.example",
+        "page": "home",
+    }
+    shown = []
+    for scrubs in (True, False):
+        stream = Stream()
+        stream.put_at(1, "a", **columns)
+        stream.put_at(2, "b", **columns)
+        rows = [one.row for one in stream.seen(5, scrubs=scrubs) if isinstance(one, SeenEvent)]
+        assert rows[0] | {"event_id": "b"} == rows[1]
+        shown.append(rows[0])
+    scrubbed, raw = shown
+
+    assert columns == {name: raw[name] for name in columns}
+    assert "home" == scrubbed["page"]
+    assert not any(value in json.dumps(scrubbed) for value in ("192.0.2.7", '"v1"', "jo@shop"))
+
+
+def test_an_event_that_cannot_become_a_row_is_shown_as_rejected() -> None:
+    """It has the error code and the event as sent."""
+    stream = Stream()
+    events = [{"table": "views", "event_id": "a"}, {"table": "VIEWS!", "page": "home"}]
+    data = json.dumps({"account": "shop", "events": events}).encode()
+    stream.clock.at(
+        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+    )
+    found = stream.seen(5, wanted=EventFilter(rejected_only=True))
+
+    assert [(Kind.REJECTED, "invalid_table", "shop", "home")] == [
+        (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, SeenEvent)
+    ]
+
+
+def test_an_event_that_the_ingest_rejected_is_shown() -> None:
+    """It has its code and account, and its columns if a copy was kept."""
+    stream = Stream()
+    kept = RejectedEvent(1, "event_too_large", "views", b'{"table": "views", "page": "home"}')
+    counted = RejectedEvent(2, "invalid_table", "", b"")
+    data = Envelope("shop", "k1", 0, "r", 0, (), (kept, counted)).encode()
+    stream.clock.at(
+        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
+    )
+    found = [one for one in stream.seen(5, wanted=EventFilter(account="shop")) if isinstance(one, SeenEvent)]
+
+    assert [("event_too_large", "views", "home"), ("invalid_table", "", None)] == [
+        (one.code, one.table, one.row.get("page")) for one in found
+    ]
+    assert {Kind.REJECTED} == {one.kind for one in found}
+
+
+def test_the_tail_uses_a_fifth_of_the_reads() -> None:
+    """It reads each shard once a second, however busy the shard is."""
+    stream = Stream(2)
+    for number in range(300):
+        stream.put_at(0.1 * number, f"{number}", key=f"{number}")
+    stream.seen(30)
+    by_shard: dict[str, list[float]] = {}
+    for at, shard, _ in stream.reads:
+        by_shard.setdefault(shard, []).append(at)
+
+    assert 2 == len(by_shard)
+    for times in by_shard.values():
+        assert len(times) <= 31
+        assert min(b - a for a, b in itertools.pairwise(times)) >= SECONDS_PER_READ - 1e-6
+
+
+def flood(stream: Stream, seconds: float, per_second: int) -> None:
+    """Put this many bytes per second on the stream, in records of 50 kB."""
+    size = 50_000
+    for number in range(int(seconds * per_second / size)):
+        stream.put_at(number * size / per_second, f"{number}", text="x" * size)
+
+
+def test_the_tail_uses_a_fifth_of_the_bytes_and_says_when_it_lags() -> None:
+    """It lags behind a shard with more traffic than that. Once it is a minute behind, it skips to the newest records."""
+    stream = Stream()
+    flood(stream, 240, 800_000)
+    found = stream.seen(240)
+    size = sum(len(str(one.row)) for one in found if isinstance(one, SeenEvent))
+    said = notices(found)
+
+    assert size <= 240 * BYTES_PER_SECOND * 1.02
+    assert Trouble.LAGS is said[0].trouble
+    assert LAG_SECONDS < said[0].seconds < 10
+    skipped = [one for one in said if one.trouble is Trouble.SKIPPED]
+    assert skipped
+    assert all(SKIP_SECONDS < one.seconds < SKIP_SECONDS + 10 for one in skipped)
+
+
+def test_large_records_after_small_ones_do_not_exceed_the_budget() -> None:
+    """A read may return more than expected. The next read then waits accordingly."""
+    stream = Stream()
+    for number in range(2000):
+        stream.put_at(number / 200, f"{number}")
+    for number in range(60):
+        stream.put_at(11.5, f"large {number}", text="x" * 100_000)
+    stream.seen(40)
+    after = [at for at, _, _ in stream.reads if at >= START + 12]
+
+    assert after[1] - after[0] >= 60 * 100_000 / BYTES_PER_SECOND
+
+
+def test_a_record_that_kinesis_returns_twice_is_shown_once() -> None:
+    """The copies may be in one response or in two."""
+    stream = Stream()
+    answer = stream.memory.get_records
+    shown: list[dict[str, Any]] = []
+
+    def twice(**request: Any) -> dict[str, Any]:
+        found = answer(**request)
+        shown.extend(found["Records"])
+        return found | {"Records": [*shown, *found["Records"]]}
+
+    stream.memory.get_records = twice  # type: ignore[method-assign]
+    stream.put_at(1, "a")
+    stream.put_at(3, "b")
+
+    assert ["a", "b"] == stream.ids(8)
+
+
+def test_the_tail_says_when_it_has_caught_up() -> None:
+    """The last notice after a burst says so."""
+    stream = Stream()
+    flood(stream, 10, 1_000_000)
+    found = stream.seen(60)
+
+    assert 200 == sum(isinstance(one, SeenEvent) for one in found)
+    assert {Trouble.LAGS, Trouble.CAUGHT_UP} == {one.trouble for one in notices(found)}
+    assert Trouble.CAUGHT_UP is notices(found)[-1].trouble
+
+
+def test_the_tail_follows_splits_and_merges_of_shards() -> None:
+    """It shows each event of parent and child shards once."""
+    stream = Stream()
+
+    def split() -> None:
+        stream.memory.split_shard(
+            StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(HASH_KEYS // 2)
+        )
+
+    def merge() -> None:
+        one, other = (f"shardId-00000000000{number}" for number in (1, 2))
+        stream.memory.merge_shards(StreamName=STREAM, ShardToMerge=one, AdjacentShardToMerge=other)
+
+    stream.clock.at(START + 5.01, split)
+    stream.clock.at(START + 12.01, merge)
+    for number in range(40):
+        stream.put_at(number / 2, f"{number}", key=f"{number}")
+
+    assert sorted(f"{number}" for number in range(40)) == sorted(stream.ids(30))
+
+
+@pytest.mark.parametrize(
+    ("error", "times"),
+    [
+        (client_error("ProvisionedThroughputExceededException", "GetRecords", "slow down"), 6),
+        (client_error("ExpiredIteratorException", "GetRecords", "expired"), 2),
+        (ConnectionClosedError(endpoint_url="https://kinesis"), 9),
+    ],
+    ids=["throttled", "expired", "away"],
+)
+def test_the_tail_survives_errors_of_kinesis(error: Exception, times: int) -> None:
+    """It neither misses events that arrive in the meantime nor shows any twice."""
+    stream = Stream()
+    note = stream.kinesis.before["get_records"]
+    fails = failing(error, times)
+
+    def hook(request: dict[str, Any]) -> None:
+        note(request)
+        if stream.clock.now() > START + 3:
+            fails(request)
+
+    stream.kinesis.before["get_records"] = hook
+    for number in range(20):
+        stream.put_at(4 + number, f"{number}")
+
+    assert [f"{number}" for number in range(20)] == stream.ids(90)
+
+
+def test_empty_reads_do_not_end_the_tail() -> None:
+    """Kinesis may return no records although there are some."""
+    stream = Stream()
+    empty = iter([True] * 3)
+    stream.memory.reads_empty = lambda: next(empty, False)
+    stream.put_at(1, "a")
+
+    assert ["a"] == stream.ids(10)
+
+
+def test_the_first_record_is_shown_even_if_the_iterator_expires_before_it_is_read() -> None:
+    """A tail that has seen no record continues from the time of its last read."""
+    stream = Stream()
+    stream.after_reads(3, lambda: stream.clock.sleep(400))
+    stream.put_at(200, "a")
+
+    assert ["a"] == stream.ids(500)
+
+
+def test_a_deleted_stream_ends_the_tail() -> None:
+    """Permanent errors of Kinesis are raised."""
+    stream = Stream()
+    stream.clock.at(START + 3, lambda: stream.memory.delete_stream(StreamName=STREAM))
+
+    with pytest.raises(ShardUnreadableError, match="not found"):
+        stream.seen(20)
+
+
+def test_the_tail_can_be_stopped() -> None:
+    """It ends within two seconds."""
+    stream = Stream()
+    tail = stream.tail()
+    stream.clock.at(START + 5, tail.stop)
+
+    assert [] == list(tail.events())
+    assert stream.clock.now() < START + 7
+
+
+REFUSED = {
+    "level": "INFO",
+    "message": "refused",
+    "timestamp": "2023-11-14T22:13:21.500Z",
+    "code": "invalid_key",
+    "path": "/v1/events",
+    "request": "r1",
+}
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> Iterator[Path]:
+    """A log of the ingest with an old line."""
+    path = tmp_path / "ingest.log"
+    path.write_text(json.dumps(REFUSED | {"request": "old"}) + "\n")
+    return path
+
+
+def test_refused_requests_are_read_from_the_log(log: Path) -> None:
+    """A request is shown once its line is complete. Other lines are skipped."""
+    stream = Stream()
+    lines = json.dumps(REFUSED) + '\nnot json\n["refused"]\n{"message": "other"}\n'
+
+    def write(text: str) -> Callable[[], None]:
+        def append() -> None:
+            with log.open("a") as file:
+                file.write(text)
+
+        return append
+
+    stream.clock.at(START + 2, write(lines[:40]))
+    stream.clock.at(START + 4, write(lines[40:]))
+    (seen,) = stream.seen(8, log=LocalLog(log, stream.clock, None))
+
+    assert (
+        SeenEvent(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
+        == seen
+    )
+
+
+class Logs:
+    """A double of CloudWatch Logs and Lambda.
+
+    Args:
+        clock: tells how late lines are.
+    """
+
+    def __init__(self, clock: ManualClock) -> None:
+        self._clock = clock
+        self.lines: list[tuple[float, float, str]] = []
+        self.starts: list[float] = []
+        self.errors: list[Exception] = []
+        self.seconds_per_page = 0.0
+
+    def log(self, at: float, late: float, request: str, code: str = "invalid_key") -> None:
+        """Write a line that becomes visible `late` seconds later."""
+        self.lines.append((at, at + late, json.dumps(REFUSED | {"request": request, "code": code})))
+
+    def get_function_configuration(self, *, FunctionName: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+        """Return the log group."""
+        return {"LoggingConfig": {"LogGroup": f"group of {FunctionName}"}}
+
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
+        """Return the lines from a time on, two a page."""
+        assert request["logGroupName"] == "group of ingest"
+        if self.errors:
+            raise self.errors.pop(0)
+        first = int(request.get("nextToken", 0))
+        if not first:
+            self.starts.append(request["startTime"] / 1000)
+        self._clock.sleep(self.seconds_per_page)
+        now = self._clock.now()
+        shown = [
+            {"eventId": text, "timestamp": int(at * 1000), "message": text}
+            for at, visible_at, text in self.lines
+            if at * 1000 >= request["startTime"] and visible_at <= now
+        ]
+        more = {"nextToken": str(first + 2)} if first + 2 < len(shown) else {}
+        return {"events": shown[first : first + 2]} | more
+
+
+def deployed(stream: Stream, since: float | None = None) -> tuple[Logs, CloudWatchLog]:
+    """Return a log and its reader."""
+    logs = Logs(stream.clock)
+    return logs, CloudWatchLog(logs, logs, "ingest", stream.clock, since)
+
+
+def test_refused_requests_of_a_deployed_stack_are_read_from_cloudwatch() -> None:
+    """Each is shown once, even if its line is late. Older lines are skipped, and no read goes back more than a minute."""
+    stream = Stream()
+    logs, log = deployed(stream)
+    logs.log(START - 5, 0, "old")
+    for number in range(7):
+        logs.log(START + 20 * number, number, f"r{number}")
+    found = stream.seen(300, log=log)
+
+    assert [f"r{number}" for number in range(7)] == [
+        one.request_id for one in found if isinstance(one, SeenEvent)
+    ]
+    assert all(start >= START for start in logs.starts)
+    assert logs.starts[-1] > START + 200
+
+
+def test_a_log_line_about_a_rejected_event_is_skipped() -> None:
+    """The stream carries the rejected event itself."""
+    stream = Stream()
+    logs, log = deployed(stream, START)
+    logs.log(START + 1, 0, "of an event", "invalid_table")
+
+    assert [] == stream.seen(10, log=log)
+
+
+def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
+    """A long log takes several reads. Each continues where the last one stopped, until the present is reached."""
+    stream = Stream()
+    logs, log = deployed(stream, START - 3600)
+    logs.seconds_per_page = 3.0
+    for number in range(30):
+        logs.log(START - 3600 + number, 0, f"r{number}")
+    logs.log(START + 200, 0, "new")
+    found = stream.seen(300, log=log)
+
+    assert [*(f"r{number}" for number in range(30)), "new"] == [
+        one.request_id for one in found if isinstance(one, SeenEvent)
+    ]
+    assert 1 == logs.starts.count(START - 3600)
+
+
+def test_an_unreadable_log_is_reported_once() -> None:
+    """Events are still shown. A throttled read of the log is retried silently."""
+    stream = Stream()
+    logs, log = deployed(stream)
+    logs.log(START + 2, 0, "r")
+    logs.errors = [
+        client_error("ThrottlingException", "FilterLogEvents", "slow down"),
+        client_error("AccessDeniedException", "FilterLogEvents", "no"),
+    ]
+    stream.put_at(60, "a")
+    found = stream.seen(120, log=log)
+
+    assert [Notice(Trouble.UNREADABLE, "log", cause="AccessDeniedException")] == notices(found)
+    assert ["a"] == [one.event_id for one in found if isinstance(one, SeenEvent)]
+
+
+def test_a_line_contains_no_control_characters() -> None:
+    """A sender cannot move the operator's cursor."""
+    seen = SeenEvent(
+        kind=Kind.EVENT,
+        at=START,
+        account="shop",
+        table="views",
+        event_id="a",
+        row={"td_url": "https://x", "page": "a b", "bad": "\x1b[2J\u202e\n", "n": 1, "time": 1, "none": None},
+    )
+
+    assert (
+        r'22:13:20 shop.views page="a b" bad=\x1b[2J\u202e\n n=1 none=null td_url=https://x event_id=a'
+        == line_of(seen)
+    )
+
+
+def test_a_json_line_omits_empty_fields() -> None:
+    """A refused request has no table and no row."""
+    seen = SeenEvent(kind=Kind.REFUSED, at=START, code="invalid_key", path="/v1/events")
+
+    assert {
+        "kind": "refused",
+        "at": "2023-11-14T22:13:20Z",
+        "code": "invalid_key",
+        "path": "/v1/events",
+    } == described(seen)

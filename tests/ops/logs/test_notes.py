@@ -1,0 +1,166 @@
+"""Problems that the functions' logs report."""
+
+import json
+import re
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import boto3
+import pytest
+
+from doubles.clock import ManualClock
+from ops.logs.notes import Note, troubles
+from ops.stack import Stack
+from ops.template import sluice_template
+from tests.support.telemetry import Output
+
+REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}
+
+
+def line(level: str, message: str, **fields: Any) -> str:
+    """Return a log line."""
+    return json.dumps(
+        {"level": level, "timestamp": "2026-11-24T10:42:00.123+00:00", "message": message} | fields
+    )
+
+
+def local(folder: Path, **logs: str) -> Stack:
+    """Return a local stack with its logs in a folder. It has no scaler."""
+    services = {name: one for name, one in sluice_template().services().items() if one != "scale"}
+    for service in services.values():
+        (folder / f"{service}.log").write_text(logs.get(service, ""))
+    outputs = {name: name for name in services}
+    return Stack("local", outputs, boto3.Session(region_name="us-east-1"), functions={}, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (line("INFO", "span", reason="held"), []),
+        (line("WARNING", "held", reason="http_503"), [("held", "http_503")]),
+        (
+            line("WARNING", "breaker opened", database="shop_db", reason="http_500"),
+            [("breaker opened", "shop_db: http_500")],
+        ),
+        (line("WARNING", "refused", code="stream_unavailable"), [("refused", "stream_unavailable")]),
+        (line("ERROR", "the ledger is damaged"), [("the ledger is damaged", "")]),
+        (line("ERROR", "", errorType="KeyError", errorMessage="'x'"), [("KeyError", "'x'")]),
+        (json.dumps(REPORT), [("an invocation ended with timeout", "")]),
+        (json.dumps(REPORT | {"record": {"status": "success"}}), []),
+        (json.dumps({"_aws": {}, "Holds": [1.0]}), []),
+        ("Traceback (most recent call last):", []),
+        ("[1, 2]", []),
+    ],
+)
+def test_warnings_errors_and_failed_invocations_are_trouble(
+    tmp_path: Path, text: str, expected: list[tuple[str, str]]
+) -> None:
+    """Other lines, such as metrics, traces and successful reports, are skipped."""
+    notes, unreadable = troubles(local(tmp_path, worker=text), 3600)
+
+    assert expected == [(note.what, note.why) for note in notes]
+    assert [] == unreadable
+
+
+def test_lines_that_the_telemetry_writes_are_parsed(tmp_path: Path) -> None:
+    """An exception is described by its type and by the place that raised it."""
+    output = Output(ManualClock())
+    output.telemetry.info("span", rows=3)
+    output.telemetry.warning("held", reason="http_503")
+    try:
+        json.loads("203.0.113.9")
+    except ValueError as error:
+        output.telemetry.error("unexpected exception", error, code="JSONDecodeError")
+    text = "\n".join(json.dumps(one) for one in output.log())
+    held, unexpected = troubles(local(tmp_path, worker=text), 3600)[0]
+
+    assert ("held", "http_503") == (held.what, held.why)
+    assert "unexpected exception" == unexpected.what
+    assert re.fullmatch(r"JSONDecodeError at \S*decoder\.py:\d+ decode", unexpected.why)
+    assert held.at <= unexpected.at
+
+
+def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
+    """The oldest comes first. A log that cannot be read is reported by name."""
+    stack = local(
+        tmp_path,
+        worker="\n".join((line("WARNING", "held"), json.dumps(REPORT))),
+        ingest=line("ERROR", "unexpected exception"),
+    )
+    (tmp_path / "drain.log").unlink()
+    notes, unreadable = troubles(stack, 3600)
+
+    assert notes == [
+        Note("worker", "2026-11-24T10:41:00", "an invocation ended with timeout"),
+        Note("ingest", "2026-11-24T10:42:00", "unexpected exception"),
+        Note("worker", "2026-11-24T10:42:00", "held"),
+    ]
+    assert ["drain: FileNotFoundError"] == unreadable
+
+
+def test_logs_of_every_function_of_the_template_are_read(tmp_path: Path) -> None:
+    """Only the scaler's is left out, which the local stack does not run."""
+    names = set(sluice_template().services().values()) - {"scale"}
+    notes, _ = troubles(local(tmp_path, **dict.fromkeys(names, line("WARNING", "slow"))), 3600)
+
+    assert {"ingest", "worker", "redrive", "drain", "admin"} == names
+    assert names == {note.function for note in notes}
+
+
+class Logs:
+    """A double of CloudWatch Logs and Lambda: each page has one line, and the oldest lines of a query come first.
+
+    Args:
+        ages: how old the lines are, in seconds.
+    """
+
+    def __init__(self, *ages: float) -> None:
+        self.ages = sorted(ages, reverse=True)
+        self.pages = 0
+
+    def client(self, _: str, **__: Any) -> Self:
+        """Stand in for a boto3 session."""
+        return self
+
+    def get_function_configuration(self, **_: Any) -> dict[str, Any]:
+        """Return the log group."""
+        return {"LoggingConfig": {"LogGroup": "functions"}}
+
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
+        """Return one line between two times."""
+        self.pages += 1
+        begin, end = (time.time() - request[name] / 1000 for name in ("startTime", "endTime"))
+        found = [age for age in self.ages if end <= age <= begin]
+        index = int(request.get("nextToken", 0))
+        more = {"nextToken": f"{index + 1}"} if index + 1 < len(found) else {}
+        return {
+            "events": [{"message": line("WARNING", f"{age:.0f} s ago")} for age in found[index : index + 1]]
+        } | more
+
+
+def deployed(logs: Logs) -> Stack:
+    """Return a deployed stack with these logs."""
+    return Stack("sluice-dev", {"WorkerFunction": "worker"}, logs)  # type: ignore[arg-type]  # a double
+
+
+def test_the_latest_lines_of_a_long_log_are_read() -> None:
+    """They say what is wrong now. What is left out is named."""
+    logs = Logs(*range(10, 3600, 60))
+    notes, unreadable = troubles(deployed(logs), 3600)
+
+    assert {"10 s ago", "70 s ago", "250 s ago"} <= {note.what for note in notes}
+    assert 20 == len(notes) == logs.pages
+    assert 1 == len(unreadable)
+    assert unreadable[0].endswith("there is too much to read")
+
+
+def test_a_short_log_is_read_completely() -> None:
+    """No line is read twice, and lines from before the time are left out."""
+    logs = Logs(-20, 5, 299, 301, 1500, 3590, 3700)
+    notes, unreadable = troubles(deployed(logs), 3600)
+
+    assert ["-20 s ago", "1500 s ago", "299 s ago", "301 s ago", "3590 s ago", "5 s ago"] == sorted(
+        note.what for note in notes
+    )
+    assert [] == unreadable

@@ -1,0 +1,136 @@
+"""`sluice wait`, and the time up to which rows are complete as `sluice status --complete` shows it."""
+
+import json
+from collections import Counter
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
+from ops.state.completeness import Wait, document, section
+from tests.support.sluice import Sluice, until
+from worker.delivery import State
+from worker.watermark import Completeness
+
+SHOP = ("shop", "pageviews")
+NOON = 1_764_000_000.0
+
+
+class Answers:
+    """A source that gives its answers in turn and repeats the last one. An answer that is an exception is raised."""
+
+    def __init__(self, *answers: Completeness | Exception, clock: ManualClock, seconds: float) -> None:
+        self._answers = list(answers)
+        self._clock = clock
+        self._seconds = seconds
+
+    def take(self, seconds: float) -> Completeness:
+        """Return the next answer, or nothing proven if that takes longer than it may."""
+        self._clock.sleep(min(self._seconds, seconds))
+        if self._seconds > seconds:
+            return Completeness(self._clock.now(), None, obstacle="the time was up")
+        answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def complete(
+    before: float, pending: float | None = None, tables: tuple[tuple[str, str], ...] = (SHOP,)
+) -> Completeness:
+    """Return the time up to which rows are complete, with an earlier one for a table that has pending rows."""
+    waiting = {} if pending is None else {SHOP: round(pending * 1000)}
+    return Completeness(NOON, round(before * 1000), waiting, {}, frozenset(tables))
+
+
+def wait(
+    *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
+) -> tuple[Completeness, list[str], float]:
+    """Wait until noon. Return the completeness found, the messages and the seconds it took."""
+    clock, told = ManualClock(NOON), list[str]()
+    waiting = Wait(Answers(*answers, clock=clock, seconds=look_seconds), clock, told.append)  # type: ignore[arg-type]  # a double
+    found = waiting.until(*SHOP, NOON, None if seconds is None else NOON + seconds)
+    return found, told, clock.now() - NOON
+
+
+def test_waiting_ends_as_soon_as_the_table_is_complete() -> None:
+    """It checks again when the table may be complete, and at least every fifteen seconds."""
+    found, told, seconds = wait(complete(NOON - 60), complete(NOON - 5), complete(NOON))
+
+    assert (NOON * 1000, [], 20.0) == (found.before(*SHOP), told, seconds)
+
+
+def test_waiting_ends_at_the_timeout() -> None:
+    """It returns the last known completeness."""
+    found, told, seconds = wait(complete(NOON, pending=NOON - 60), seconds=40)
+
+    assert ((NOON - 60) * 1000, ["waiting: rows are pending"], 40.0) == (found.before(*SHOP), told, seconds)
+
+
+def test_the_timeout_includes_the_last_look() -> None:
+    """A look that does not end in time proves nothing, so the result is what the looks before it have proved."""
+    found, _, seconds = wait(complete(NOON, pending=NOON - 60), seconds=20, look_seconds=4)
+    once, _, longer = wait(complete(NOON, pending=NOON - 60), seconds=1, look_seconds=4)
+
+    assert ((NOON - 60) * 1000, 20.0) == (found.before(*SHOP), seconds)
+    assert ((NOON - 60) * 1000, 4.0) == (once.before(*SHOP), longer)
+
+
+def test_waiting_survives_temporary_errors() -> None:
+    """Each is reported once."""
+    away = EndpointConnectionError(endpoint_url="http://aws")
+    _, told, seconds = wait(away, away, Completeness(NOON, None, obstacle="it is raining"), complete(NOON))
+
+    assert (2, True, "waiting: it is raining", 6.0) == (len(told), "aws" in told[0], told[1], seconds)
+
+
+def test_waiting_fails_on_a_permanent_error() -> None:
+    """A missing permission is an example."""
+    with pytest.raises(ClientError):
+        wait(client_error("AccessDenied", "GetQueueAttributes", status=403))
+
+
+def test_an_unknown_table_is_reported() -> None:
+    """Its name may be misspelt."""
+    _, told, _ = wait(complete(NOON, tables=()))
+
+    assert ["no rows of shop.pageviews were received recently. Check the name."] == told
+
+
+def test_tables_are_shown_with_their_set_aside_rows() -> None:
+    """Both the table and the JSON output have them."""
+    aside = {SHOP: Counter({State.DEAD_LETTER: 2})}
+    found = Completeness(
+        NOON, round((NOON - 50) * 1000), {SHOP: round((NOON - 90) * 1000)}, aside, frozenset({SHOP})
+    )
+    _, columns, rows = section(found)
+    shown = document(found)
+
+    assert ("shop", "pageviews", "2025-11-24T15:58:30.000Z", "1 min 30 s") == rows[0][:4]
+    assert 2 == rows[0][columns.index("dead")]
+    assert ("2025-11-24T15:59:10.000Z", 90.0) == (shown["before"], shown["tables"][0]["lag_seconds"])
+
+
+def test_an_incomplete_table_is_reported_at_the_timeout(sluice: Sluice) -> None:
+    """The command exits with 4."""
+    sluice.send("shop", "waited_for", "a")
+    line = "wait --local --account shop --table waited_for --until 2999-01-01 --timeout 1s"
+    result = sluice.run(line)
+    as_json = sluice.run(f"{line} --json")
+
+    assert (4, True) == (
+        result.exit_code,
+        "shop.waited_for is not complete before 2999-01-01" in result.stdout,
+    )
+    assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])
+
+
+def test_set_aside_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
+    """The output counts them and says how to send them."""
+    sluice.produce("nobody_waits", "waited_for", "a")
+    until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
+    result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
+
+    assert 3 == result.exit_code, result.output
+    assert "except for set-aside rows: 1 dead. `sluice redrive` sends them" in result.stdout

@@ -1,0 +1,67 @@
+"""What `sluice --help` shows: the commands that everybody needs first, then the others by purpose."""
+
+from collections.abc import Iterator
+from keyword import iskeyword
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from ops.cli import SECTIONS, main
+from tests.support.sam import ROOT
+
+
+def shown() -> list[str]:
+    """Return the lines of `sluice --help`."""
+    return CliRunner(mix_stderr=False).invoke(main, ["--help"], prog_name="sluice").output.splitlines()
+
+
+def test_the_first_five_are_those_that_everybody_needs() -> None:
+    """The first section has the commands for every day."""
+    lines = shown()
+    begin = lines.index("Every day:") + 1
+
+    names = [line.split()[0] for line in lines[begin : lines.index("Watch:")] if line[2:3].strip()]
+
+    assert ["status", "doctor", "find", "accounts", "keys"] == names
+
+
+def test_each_command_is_shown_once_by_its_purpose() -> None:
+    """No command is missing, and none has two purposes."""
+    assert sorted(main.commands) == sorted(
+        str(command.name) for section in SECTIONS.values() for command in section
+    )
+    assert main.list_commands(click.Context(main)) == [
+        line.split()[0] for line in shown() if line.startswith("  ") and line.split()[0] in main.commands
+    ]
+
+
+def test_descriptions_are_not_cut() -> None:
+    """Each description is a whole sentence, on as many lines as it needs."""
+    text = " ".join(" ".join(shown()).split())
+
+    assert [] == [
+        sentence
+        for command in main.commands.values()
+        if (sentence := " ".join((command.help or "").partition("\n\n")[0].split()).partition(". ")[0])
+        not in text
+    ]
+
+
+def places(group: click.Group, folder: Path) -> Iterator[Path]:
+    """Yield the file of each command of a group."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield folder / name / "__init__.py"
+            yield from places(command, folder / name)
+        else:
+            yield folder / f"{name}{'_' if iskeyword(name) else ''}.py"
+
+
+def test_each_command_is_in_the_file_of_its_name() -> None:
+    """A command's file or folder is named like it, and `ops/commands/` has nothing else."""
+    folder = ROOT / "ops/commands"
+    expected = set(places(main, folder))
+
+    assert set() == {str(path) for path in expected if not path.exists()}
+    assert {folder / "__init__.py"} == set(folder.glob("*.py")) - expected
