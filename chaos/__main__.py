@@ -99,7 +99,6 @@ def _show(ran: Ran, console: Console) -> None:
         "both",
         "misjudged",
         "miscounted",
-        "misreported",
         "stuck",
     ):
         if found := getattr(verdict, name):

@@ -1,45 +1,36 @@
-"""Checks promise 6: the balance that operators see adds up, during a run and at its end."""
+"""Checks promise 6: the books add up, during a run and at its end. It reads the services directly, past the injected faults."""
 
 import json
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import msgpack
 
 from chaos.plans import Copy
-from chaos.world import BUCKET, STREAM, TABLE, World
-from ops.books.accounting import Accounting, Balance
+from chaos.world import BUCKET, TABLE, World
 from shared import policy
-from shared.errors import BucketUnavailableError, InvalidObjectError
+from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
-from worker.archive import Archive
 from worker.bucket import Bucket
-from worker.delivery import ASIDE, Entry
 from worker.ledger import Ledger
-from worker.set_aside import PREFIX, REJECTED_PREFIX, SetAsideStore
-from worker.shards import Shards
-from worker.span import ChunkKey, Span
+from worker.rejected_events import PREFIX as REJECTED
+from worker.rejected_events import RejectedEvents
+from worker.rejected_events import name_of as rejected_name
+from worker.rows import decompress, slice_of
+from worker.span import ChunkKey, Span, digest_of
+from worker.span_object import PREFIX, SpanObjects, name_of, parse
+from worker.states import UNSETTLED, Entry, State
 
-
-class Impatient:
-    """A clock that does not advance, so that a balance describes a single moment."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-
-    def now(self) -> float:
-        """Return the simulation's time."""
-        return self._world.simulation.now
-
-    def sleep(self, seconds: float) -> None:
-        """Return at once."""
+HELD = UNSETTLED | {State.DEAD}
+"""States of chunks whose rows somebody still needs."""
+_UNREFERENCED_SECONDS = 2 * 86_400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A set-aside chunk: its span, key and entry, and the rows in its object; None if the object is missing."""
+    """A chunk whose rows somebody still needs: its span, key and entry, and its rows; None if its object lacks them."""
 
     span: Span
     key: ChunkKey
@@ -49,11 +40,31 @@ class Held:
     @property
     def place(self) -> str:
         """The chunk's name."""
-        return f"{self.span.chain.name} {self.span.after} {self.key.name}"
+        return f"{self.span.place.name} {self.key.name}"
+
+
+@dataclass(slots=True)
+class Books:
+    """What the ledger counts.
+
+    Attributes:
+        tables: numbers of rows by account and table, and by state. Rows that were replaced count in their new span.
+        forced: the rows that forced replays send again.
+        rejected: numbers of rejected events by account, table and code.
+    """
+
+    tables: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
+    forced: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
+    rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+
+    @property
+    def total(self) -> Counter[State]:
+        """The sums over all accounts and tables."""
+        return sum(self.tables.values(), Counter[State]())
 
 
 class Audit:
-    """Checks a world's books against its services directly, bypassing the injected faults.
+    """Checks a world's books.
 
     Attributes:
         faults: the discrepancies found so far.
@@ -62,9 +73,9 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
-        bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
-        self.archive = Archive(bucket)
-        self.store = SetAsideStore(bucket)
+        self._seen: set[tuple[str, int]] = set()
+        self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
+        self.rejections_store = RejectedEvents(self.bucket)
         self.ledger = Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,
@@ -73,96 +84,119 @@ class Audit:
             telemetry=NullTelemetry(),
         )
 
+    @property
+    def objects(self) -> SpanObjects:
+        """The span objects, with nothing remembered."""
+        return SpanObjects(self.bucket)
+
     def held(self) -> Iterator[Held]:
-        """Yield every chunk that the ledger lists as set aside."""
+        """Yield every chunk whose rows somebody still needs."""
+        objects = self.objects
         for span in self.ledger.spans():
-            for key, entry in span.entries.items():
-                if entry.state in ASIDE:
-                    yield Held(span, key, entry, self._values(span, key, entry))
-
-    def _values(self, span: Span, key: ChunkKey, entry: Entry) -> list[Any] | None:
-        try:
-            chunk = self.store.get(span, key, entry.edit, entry.digest)
-        except InvalidObjectError:
-            return None
-        values = list(_unpacked(chunk.payload))
-        positions = key.within(chunk.rows)
-        if len(values) != chunk.rows or len(positions) != entry.rows:
-            return None
-        return values[positions.start : positions.stop]
-
-    def open_spans(self) -> list[str]:
-        """Return the spans that are not settled."""
-        return [f"{span.chain.name} {span.after}" for span in self.ledger.spans() if not span.done]
+            bodies: dict[ChunkKey, bytes | None] = {}
+            for key, entry in span.all_leaves():
+                if entry.state in HELD and not key.group.is_rejected:
+                    yield Held(span, key, entry, _values(objects, span, key, bodies))
 
     def is_idle(self) -> bool:
-        """Return whether no rows are parked or in doubt."""
+        """Return whether the ledger lists nothing that waits."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
-        return not any(mark is not None and mark["S"].startswith("aside") for mark in marks)
+        return not any(mark is not None and mark["S"].startswith("waiting") for mark in marks)
 
     def left_over(self) -> list[str]:
-        """Return the objects that belong to no set-aside chunk."""
-        needed = {
-            self.store.name(held.span, held.key, held.entry.edit, held.entry.digest) for held in self.held()
-        }
-        objects = {name for name in self._world.bucket.objects(BUCKET) if name.startswith(PREFIX)}
-        return sorted(objects - needed)
+        """Return the old objects that no span refers to."""
+        needed = {name_of(span) for span in self.ledger.spans() if span.object is not None}
+        stored = self._world.bucket.objects(BUCKET)
+        old = self._world.simulation.now - _UNREFERENCED_SECONDS
+        return sorted(
+            name
+            for name, one in stored.items()
+            if name.startswith(PREFIX) and name not in needed and one.modified < old
+        )
 
     def rejected(self) -> Iterator[Copy]:
-        """Yield every stored copy of a rejected event, duplicates included."""
-        for name in self._world.bucket.objects(BUCKET):
-            if name.startswith(REJECTED_PREFIX):
-                chunk = self.store.read(name)
-                group = chunk.key.group
-                for _, original, message in _unpacked(chunk.payload):
-                    yield Copy(chunk.account, group.table, group.code, json.loads(original), message)
+        """Yield every stored copy of a rejected event."""
+        stored = self._world.bucket.objects(BUCKET)
+        for span in self.ledger.spans():
+            for key in span.chunks:
+                if key.group.is_rejected and rejected_name(span, key.group) in stored:
+                    group = key.group
+                    for event in self.rejections_store.get(span, key):
+                        original = json.loads(event.original)
+                        yield Copy(key.account, group.table, group.code, original, event.message)
 
     def rejections(self) -> Counter[tuple[str, str, str]]:
         """Return how many rejected events the ledger counts, by account, table and code."""
-        return Counter(self.balance().rejected)
+        return self.books().rejected
 
-    def misarchived(self) -> list[str]:
-        """Return the archive's faults: settled spans without their records, and objects that were written twice."""
-        faults = [
-            f"{name} was written again" for name in self._world.bucket.overwritten if name != policy.KEY
-        ]
+    def books(self) -> Books:
+        """Return what the ledger counts now."""
+        books = Books()
         for span in self.ledger.spans():
-            if span.archived is None or not span.done:
-                continue
-            try:
-                found = self.archive.get(span)
-            except BucketUnavailableError as error:
-                faults.append(str(error))
-                continue
-            if found is None:
-                faults.append(f"{span.chain.name} {span.after} is not in the archive")
-        return faults
-
-    def balance(self) -> Balance:
-        """Return the balance that operators would see now."""
-        world, clock = self._world, Impatient(self._world)
-        return Accounting(
-            ledger=self.ledger,
-            shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double
-            store=self.store,
-            archive=self.archive,
-            sqs=world.queue,  # type: ignore[arg-type]  # a double
-            queue_url=world.queue_url,
-            clock=clock,
-        ).take()
+            sums = books.forced if span.chain.is_forced else books.tables
+            for key, entry in span.all_leaves():
+                group = key.group
+                if group.is_rejected:
+                    if not key.path:
+                        books.rejected[key.account, group.table, group.code] += span.rows(key)
+                elif entry.state is not State.REPLACED:
+                    sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
+        return books
 
     def look(self) -> None:
-        """Record current faults: balances that do not add up, archive faults and set-aside chunks without an object."""
-        self.faults += [f"{held.place} has no object" for held in self.held() if held.values is None]
-        self.faults += self.misarchived()
-        self.faults += [
-            f"{place} does not add up: {rows}"
-            for place, rows in self.balance().tables.items()
-            if not rows.adds_up
+        """Record what is wrong now: rows that somebody needs and nobody has, and objects that differ from what the ledger says."""
+        self.faults += [f"{held.place} has no rows" for held in self.held() if held.values is None]
+        self.faults += self.misfiled()
+
+    def misfiled(self) -> list[str]:
+        """Return the spans whose object is not there, or is not theirs, and objects that nobody can name."""
+        faults = []
+        stored, objects = self._world.bucket.objects(BUCKET), self.objects
+        for span in self.ledger.spans():
+            if span.object is None:
+                continue
+            name = name_of(span)
+            if (name, span.version) in self._seen and name in stored:
+                continue
+            try:
+                index = objects.index(span)
+            except InvalidObjectError as error:
+                faults.append(f"{span.place.name}: {error}")
+                continue
+            self._seen.add((name, span.version))
+            chunks = {key: one.rows for key, one in index.members.items()}
+            planned = {key: rows for key, rows in span.chunks.items() if not key.group.is_rejected}
+            is_same = span.records == len(index.numbers) and chunks == planned
+            if not is_same or (span.digest and digest_of(index.numbers) != span.digest):
+                faults.append(f"{span.place.name}: the index of {name} differs from the item")
+        known = (PREFIX, REJECTED, policy.KEY)
+        faults += [
+            f"{name} is no span object"
+            for name in stored
+            if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
         ]
+        return faults
+
+
+def _values(
+    objects: SpanObjects, span: Span, key: ChunkKey, bodies: dict[ChunkKey, bytes | None]
+) -> list[Any] | None:
+    if key.planned not in bodies:
+        try:
+            bodies[key.planned] = decompress(objects.body(span, key.planned))
+        except InvalidObjectError:
+            bodies[key.planned] = None
+    payload = bodies[key.planned]
+    if payload is None:
+        return None
+    try:
+        values = list(_unpacked(slice_of(payload, key.within(span.chunks[key.planned]))))
+    except InvalidObjectError:
+        return None
+    return values if len(values) == span.rows(key) else None
 
 
 def _unpacked(payload: bytes) -> Iterator[Any]:
-    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)))
+    unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)), strict_map_key=False)
     unpacker.feed(payload)
     return iter(unpacker)

@@ -19,12 +19,10 @@ from chaos.effects import Effects
 from chaos.s3_lies import S3Lies
 from chaos.trouble import Kind
 from doubles.aws_errors import client_error
-from doubles.kinesis import Lie
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
-from shared import envelope
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
@@ -34,19 +32,8 @@ _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
-_LATEST_LANDING = 95.0
-"""A late put lands within so many seconds. The drainer waits two minutes, by a clock that may be wrong by twenty seconds."""
-
-_LATEST_CLAIM = 6 * 3600.0
-"""The same limit for envelopes with a claim."""
-
-_LIES = {
-    Kind.KINESIS_EMPTY: Lie.EMPTY,
-    Kind.KINESIS_EMPTY_AT_TIP: Lie.EMPTY_AT_TIP,
-    Kind.KINESIS_TWICE: Lie.TWICE,
-    Kind.KINESIS_FOREIGN: Lie.FOREIGN,
-    Kind.KINESIS_JUMP: Lie.JUMP,
-}
+_LATEST_LANDINGS = (5.0, 100.0, 1000.0, 6 * 3600.0)
+"""A late put lands within so many seconds."""
 
 Call = Callable[[], Any]
 
@@ -128,7 +115,7 @@ class DynamoDB(_Client):
     @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble, what = self.effects.trouble, self._named(what, request)
-        write = operation in ("put_item", "update_item", "batch_execute_statement")
+        write = operation in ("put_item", "update_item", "batch_execute_statement", "transact_write_items")
         name = operation.title().replace("_", "")
         if chances := trouble.strike(Kind.DYNAMODB_ERROR):
             errors = (
@@ -257,7 +244,7 @@ class Kinesis(_Client):
     @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         if operation == "put_record":
-            return self._put(what, action, _latest_landing(request))
+            return self._put(what, action)
         if operation == "put_records":
             return self._put_many(what, request)
         trouble = self.effects.trouble
@@ -273,15 +260,9 @@ class Kinesis(_Client):
             return self.effects.fail(what, chances.choice(errors), chances.choice((0.02, 1.0)))
         if trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
-        if operation == "get_records":
-            for kind, lie in _LIES.items():
-                if chances := trouble.strike(kind):
-                    action = partial(self.client.lie, lie, chances, **request)
-                    what = f"{what}: {kind}"
-                    break
         return self.effects.perform(what, action, self._time())
 
-    def _put(self, what: str, action: Call, latest: float) -> Any:
+    def _put(self, what: str, action: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
         if chances := trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             errors = (
@@ -304,7 +285,7 @@ class Kinesis(_Client):
         if trouble.strike(Kind.KINESIS_LOST_ANSWER):
             return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 1.5)
         if chances := trouble.strike(Kind.KINESIS_LATE):
-            return self._late(what, action, chances.uniform(0, latest), 1.5)
+            return self._late(what, action, chances.uniform(0, chances.choice(_LATEST_LANDINGS)), 1.5)
         return effects.perform(what, action, self._time())
 
     def _put_many(self, what: str, request: dict[str, Any]) -> Any:
@@ -320,7 +301,7 @@ class Kinesis(_Client):
         )
         chances = partial_kind and trouble.strike(partial_kind)
         if not chances:
-            return self._put(what, whole, _latest_landing(request))
+            return self._put(what, whole)
         failing = chances.sample(range(len(records)), chances.randint(1, len(records) - 1))
         code = "InternalFailure"
         if partial_kind is Kind.KINESIS_PARTIAL:
@@ -341,13 +322,6 @@ class Kinesis(_Client):
             return {"FailedRecordCount": len(failing), "Records": answers}
 
         return self.effects.perform(f"{what}: {len(failing)} of {len(records)} fail", act, self._time())
-
-
-def _latest_landing(request: dict[str, Any]) -> float:
-    """Return the seconds within which a late put lands. Claims may land much later, because nobody waits for them."""
-    records = request.get("Records", [request])
-    are_claims = all(envelope.decode(record["Data"]).claim for record in records)
-    return _LATEST_CLAIM if are_claims else _LATEST_LANDING
 
 
 class Redis:

@@ -12,6 +12,13 @@ from functools import partial
 from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
+from worker.archive import Archive
+from worker.breaker import Breakers
+from worker.delivery import Event, Presence, Rules
+from worker.guards import Guard
+from worker.open_spans import OpenSpans
+from worker.search import INACCURACY_SECONDS, Finding, Search, Sought, identity_of
+from worker.set_aside import SetAside, SetAsideStore
 
 from chaos import clients
 from chaos.functions import Functions, Weakness
@@ -24,20 +31,13 @@ from shared.errors import BucketUnavailableError, HeldError, InvalidPolicyError,
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.write_key import WriteKey
 from worker.answer import TdAnswer
-from worker.archive import Archive
-from worker.breaker import Breakers
 from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.claims import Claims
 from worker.deadline import Deadline
-from worker.delivery import Event, Presence, Rules
 from worker.drain import Drain
-from worker.guards import Guard
 from worker.ledger import Claim, Ledger
-from worker.open_spans import OpenSpans
 from worker.record import START, Record
-from worker.search import INACCURACY_SECONDS, Finding, Search, Sought, identity_of
-from worker.set_aside import SetAside, SetAsideStore
 from worker.shards import Position, Shards, hash_key
 from worker.span import ChunkKey, Cut, Database, Span
 from worker.sweeper import Sweep, Sweeper
@@ -514,7 +514,7 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "an open span is fenced",
         _guard(Guard.FENCE),
-        (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.REDRIVE, Kind.REMAP, Kind.PAUSE, Kind.KILL),
+        (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.SEND, Kind.REMAP, Kind.PAUSE, Kind.KILL),
         ("duplicated", "both", "lost"),
         seeds=200,
     ),
@@ -571,14 +571,14 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "a set-aside chunk that is being sent is in doubt",
         _guard(Guard.FENCED_IN_DOUBT),
-        (Kind.TD_REJECTS_TABLE, Kind.REDRIVE, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
+        (Kind.TD_REJECTS_TABLE, Kind.SEND, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
         ("both", "stuck"),
         seeds=200,
     ),
     Defence(
         "an object is deleted only when all its rows are settled",
         _guard(Guard.FINAL_DELETE),
-        (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.REDRIVE),
+        (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.SEND),
         ("lost", "miscounted", "stuck"),
         seeds=200,
     ),
@@ -682,7 +682,7 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "queries wait until rows can be seen",
         Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
-        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.REDRIVE, Kind.TD_LATE),
+        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.SEND, Kind.TD_LATE),
         ("duplicated",),
         seeds=200,
     ),
@@ -897,7 +897,7 @@ ALL: tuple[Defence, ...] = (
     Defence(
         "the sweeper removes what could not be deleted",
         _replaced(Sweeper, _Idle),
-        (Kind.S3_DELETE_REFUSED, Kind.TD_BROKEN_DATABASE, Kind.REDRIVE),
+        (Kind.S3_DELETE_REFUSED, Kind.TD_BROKEN_DATABASE, Kind.SEND),
         ("stuck",),
     ),
 )

@@ -23,6 +23,8 @@ import requests
 from botocore.exceptions import ReadTimeoutError
 from rich.console import Console
 from rich.table import Table
+from worker.delivery import ASIDE, Presence, State
+from worker.guards import NONE, Guard, Without
 
 from chaos.interleavings import Choice, Clock, Decisions, Exploration, FaultKind, Scheduler
 from chaos.run import pool_of
@@ -41,9 +43,7 @@ from shared.settings import WorkerSettings
 from shared.telemetry import NullTelemetry
 from worker.app import redrive_with
 from worker.deadline import Deadline
-from worker.delivery import ASIDE, Presence, State
 from worker.executor import InlineExecutor
-from worker.guards import NONE, Guard, Without
 from worker.span import ChunkKey, Group, Owner
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.wiring import Effects, Wiring

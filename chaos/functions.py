@@ -28,8 +28,7 @@ from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
-from worker.app import redrive_with
-from worker.guards import NONE, Without
+from worker.app import send_with
 from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
 
@@ -39,7 +38,6 @@ class Weakness:
     """Which defences the functions lack.
 
     Attributes:
-        without: guards to leave out.
         settings: settings to change.
         replaced: by class, what to build in its place.
         kinesis: makes the Kinesis client, the ingest's too.
@@ -47,7 +45,6 @@ class Weakness:
         answer: changes the worker's response.
     """
 
-    without: Without = NONE
     settings: Mapping[str, Any] = field(default_factory=dict)
     replaced: Callable[[World], Mapping[Any, Any]] = lambda _world: {}
     kinesis: Callable[[World], Any] = lambda world: world.kinesis
@@ -64,6 +61,9 @@ class _Telemetry:
     def __init__(self, world: World) -> None:
         self._world = world
         self.count = world.count
+
+    def gauge(self, metric: str, value: float) -> None:
+        """Do nothing."""
 
     def info(self, message: str, **fields: Any) -> None:
         """Write to the trace."""
@@ -120,7 +120,7 @@ class Functions:
                 "td_api_key_secret": TD_KEY_SECRET,
                 "td_import_endpoint": "https://api-import.td.invalid",
                 "td_api_endpoint": "https://api.td.invalid",
-                "retention_hours": world.schedule.setup.retention_hours,
+                "archive_days": world.schedule.setup.archive_days,
                 "td_memory_minutes": TD_MEMORY_SECONDS / 60,
                 "td_query_delay_minutes": TD_QUERY_DELAY_SECONDS / 60,
                 "chunk_max_rows": rows,
@@ -142,7 +142,7 @@ class Functions:
             executors=lambda: Greenlets(world.simulation),
             telemetry=_Telemetry(world),
         )
-        return Wiring(settings, effects, weakness.without, weakness.replaced(world))
+        return Wiring(settings, effects, weakness.replaced(world))
 
     def worker(self, _sandbox: Sandbox) -> Handler:
         """Return the worker of a new sandbox."""
@@ -154,10 +154,10 @@ class Functions:
         wiring = self.wiring(DRAIN)
         return lambda event, context: wiring.drain.run(event, wiring.deadline(context))
 
-    def redrive(self, _sandbox: Sandbox) -> Handler:
-        """Return the redrive of a new sandbox."""
+    def sender(self, _sandbox: Sandbox) -> Handler:
+        """Return the sender of a new sandbox."""
         wiring = self.wiring(REDRIVE)
-        return lambda event, context: redrive_with(wiring, event, wiring.deadline(context))
+        return lambda event, context: send_with(wiring, event, wiring.deadline(context))
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
         """Return the ingest of a new sandbox."""

@@ -47,13 +47,9 @@ class ChangedMapping:
         lanes: dict[int, list[Any]] = defaultdict(list)
         for record in records:
             lanes[_lane_of(record)].append(record)
-        # a batch held because its shard reads as empty would outlast the filter, and its records would not be read again
-        is_shown = not any(
-            self._trouble.active(kind) for kind in (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP)
-        )
         if len(lanes) > 1 and self._trouble.strike(Kind.LANES):
             self._deliver_all([*lanes.values()], done)
-        elif is_shown and len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
+        elif len(lanes) > 1 and self._trouble.strike(Kind.FILTERED):
             first = lanes.pop(min(lanes))[0]
             shard, number = first["eventID"].split(":")
             self.filtered[shard] = min(int(number), self.filtered.get(shard, int(number)))

@@ -2,14 +2,16 @@
 
 import json
 import random
+from base64 import b64encode
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from functools import partial
-from operator import attrgetter
 from typing import Any, NamedTuple
 
-from chaos import plans, whereabouts
+import msgpack
+
+from chaos import plans
 from chaos.audit import Audit
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
@@ -30,17 +32,15 @@ from doubles.event_source import (
 )
 from doubles.event_source.pollers import StreamPoller
 from local.functions import DRAIN, INGEST, REDRIVE
-from ops.books.set_aside import SetAsideChunk
-from ops.editing import rejected_events
-from ops.editing.rejected_events import RejectedBatch
+from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
-from worker.chain import ChainId
-from worker.delivery import State
+from worker.rows import compress
+from worker.span import ChunkKey, Span
 
-REDRIVE_EVERY = 300.0
-_SWEEP_EVERY = 3700.0  # far more often than in the template, so that faults strike sweeps
+SEND_EVERY = 60.0
+_SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
 _POLL_EVERY = 900.0  # when no record arrives; otherwise at once
-_STEP = 171.0  # so that steps do not coincide with the redrive's timer
+_STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -83,15 +83,14 @@ class Pipeline:
         statuses: the statuses of the responses; 0 for a request without a response.
         audit: takes balances during the run.
         observer: takes watermarks during the run.
-        missing: accepted events that were neither in Treasure Data nor set aside when everything had settled for the first
-            time, before anything was replayed.
-        misreported: events that a search during the run did not find, or found in a wrong state.
+        missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
+            before anything was replayed.
         taken: events that a response of the ingest called accepted.
         answers: the ingest's responses, for checks of how it judged.
         told: by number and code, how many responses reported a rejection.
-        copies: rejected events that were set aside when everything had settled for the first time.
+        copies: rejected events that were kept when everything had settled for the first time.
         repaired: by number, the table of each event that an operator repaired afterwards.
-        resends_dead_letters: whether an operator finally redrives all dead letters, when nothing is rejected any more.
+        resends_dead: whether an operator finally sends all dead rows again, when nothing is rejected any more.
         garbage: undecodable records that were put on the stream.
         lost_batches: batches that expired before they were settled, which must never happen.
     """
@@ -116,12 +115,12 @@ class Pipeline:
         effects, seed = world.effects, schedule.seed
         self.ingest = Function(effects, "I", functions.ingest, INGEST.timeout, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
-        self.redrive = Function(effects, "R", functions.redrive, REDRIVE.timeout, seed)
+        self.sender = Function(effects, "S", functions.sender, REDRIVE.timeout, seed)
         self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
-        self.functions = (self.ingest, self.worker, self.redrive, self.drain)
+        self.functions = (self.ingest, self.worker, self.sender, self.drain)
         self._standstill_until = 0.0
         self._draining = 0
-        self._redriving = True
+        self._is_sending = True
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
@@ -135,12 +134,11 @@ class Pipeline:
         self._poller = StreamPoller(world.stream, self._mapping)
         self._changed = ChangedMapping(world.simulation, world.trouble, self.worker.invoke)
         self._next_tick = float("inf")
-        self.resends_dead_letters = self._chance.random() < 0.5
+        self.resends_dead = self._chance.random() < 0.5
         self._repairs = random.Random(f"{schedule.seed}/repairs").random() < 0.7
         self.audit = Audit(world)
         self.observer = Observer(world, self.audit, functions.watermarks)
         self.missing: list[int] = []
-        self.misreported: list[str] = []
         world.stream.landed = self._record_landed
         world.queue.landed = self._message_landed
 
@@ -159,26 +157,16 @@ class Pipeline:
         for _ in range(_AUDITS):
             moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
             self._simulation.at(moment, self.audit.look)
-        self._simulation.at(moment, self._look_for_events)
         if observed:
             self.observer.begin()
         self.begin()
         self._simulation.run(self.schedule.end)
         self.finish()
 
-    def _look_for_events(self) -> None:
-        self.misreported += self.misplaced(settled=False)
-
-    def misplaced(self, *, settled: bool) -> list[str]:
-        """Return where `sluice find` is wrong about accepted events; `settled` if everything has settled."""
-        numbers = self.accepted.keys() - self.contradicted
-        may_query = self.schedule.setup.may_query
-        return whereabouts.faults(self.world, self.audit, numbers, may_query=may_query, settled=settled)
-
     def begin(self) -> None:
-        """Start the event source and the redrive's timer."""
+        """Start the event source and the sender's timers."""
         self._tick_at(self._simulation.now)
-        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
         self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
@@ -195,62 +183,67 @@ class Pipeline:
         if self._repairs:
             self.repair_rejected()
         for _ in range(2):
-            self._redriving = False
-            self._simulation.run(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
-            self._redriving = True
-            self._redrive_by_timer()
+            self._pause_sender(self._simulation.now + 86_400 * self._chance.uniform(0.6, 1.4))
             self._replay_everything()
             self.rest(hours=24)
-        if self.resends_dead_letters:
-            self._redrive_dead_letters()
+        if self.resends_dead:
+            self._send_dead()
         self._send_last_copies()
         self._simulation.run(self._simulation.now + 2 * 3600)
-        self.redrive.invoke({"sweep": True}, lambda _outcome: None)
-        self._simulation.run(self._simulation.now + _STEP)
+        for _ in range(2):
+            self._invoke_sender({"sweep": True})
+            self._simulation.run(self._simulation.now + _STEP)
 
-    def _redrive_dead_letters(self) -> None:
-        """Redrive dead letters, as an operator does after fixing the cause."""
+    def _pause_sender(self, until: float) -> None:
+        """Let time pass without the sender, which would have nothing to do."""
+        self._is_sending = False
+        self._simulation.run(until)
+        self._is_sending = True
+        self._send_by_timer()
+
+    def _send_dead(self) -> None:
+        """Send dead rows again, as an operator does after fixing the cause."""
         for _ in range(3):
-            self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+            self._invoke_sender({"kinds": ["dead"]})
             self._simulation.run(self._simulation.now + _STEP)
         self._simulation.run(self._simulation.now + 2 * 3600)
         self.rest(hours=24)
-        self.redrive.invoke({"kinds": ["dead_letter"]}, lambda _outcome: None)
+        self._invoke_sender({"kinds": ["dead"]})
         self._simulation.run(self._simulation.now + _STEP)
 
     def repair_rejected(self) -> None:
         """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
-        chunks = [
-            SetAsideChunk(span, key, entry)
-            for span in self.audit.ledger.spans()
-            for key, entry in span.entries.items()
-            if entry.state is State.REJECTED and key.group.code in CODES
-        ]
-        known = {name: account.plan for name, account in self.world.accounts.items()}
         done: set[int] = set()
-        for chunk in chunks:
-            for batch in rejected_events.batches_of([chunk], self.audit.store, known):
-                self._repair(batch, done)
+        for span in list(self.audit.ledger.spans()):
+            for key in span.chunks:
+                if key.group.is_rejected and key.group.code in CODES:
+                    self._repair(span, key, done)
         self._simulation.run(self._simulation.now + _STEP)
         self.rest(hours=24)
 
-    def _repair(self, batch: RejectedBatch, done: set[int]) -> None:
-        lines: list[str] = []
-        tables: dict[int, str] = {}
-        group = batch.chunk.key.group
-        table = group.table if batch.plan and group.table in batch.plan.tables else TABLES[0]
-        for place, event in enumerate(batch.events, 1):
-            copy = Copy(group.owner.account, table, group.code, json.loads(event.text), event.message)
+    def _repair(self, span: Span, key: ChunkKey, done: set[int]) -> None:
+        group, account = key.group, self.world.accounts[key.account]
+        is_planned = account.plan is not None and group.table in account.plan.tables
+        table = group.table if is_planned else TABLES[0]
+        events, tables = [], {}
+        try:
+            kept = self.audit.rejections_store.get(span, key)
+        except InvalidObjectError:
+            return
+        for one in kept:
+            copy = Copy(key.account, table, group.code, json.loads(one.original), one.message)
             if copy.number not in self.accepted and copy.number not in done:
                 done.add(copy.number)
                 tables[copy.number] = table
-                lines.append(f"1.{place} {plans.repaired(copy, table)}")
-        for one in rejected_events.read([batch], "\n".join(lines)):
-            self.redrive.invoke(one.event, partial(self._note_repaired, tables))
+                events.append((one.received_at, plans.repaired(copy, table)))
+        if events:
+            asked = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
+            asked["events"] = b64encode(compress(msgpack.packb(events))).decode()
+            self.sender.invoke({"repair": asked}, partial(self._note_repaired, tables))
             self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
 
     def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
-        if isinstance(outcome, Returned) and outcome.value.get("repaired") == len(tables):
+        if isinstance(outcome, Returned) and "error" not in outcome.value:
             self.repaired |= tables
             self._accept(tuple(tables))
 
@@ -289,7 +282,7 @@ class Pipeline:
 
     @property
     def at_rest(self) -> bool:
-        """Whether every record is settled, the queue is empty, nothing is parked or in doubt, and nothing runs."""
+        """Whether every record is in a span, the queue is empty, nothing waits, and nothing runs."""
         return (
             not any(function.running for function in self.functions)
             and not self.backlog()
@@ -298,12 +291,12 @@ class Pipeline:
         )
 
     def backlog(self) -> list[str]:
-        """Return the shards with records that are not settled."""
+        """Return the shards with records that are in no span."""
         settled = {shard: int(poller.last_settled or -1) for shard, poller in self._poller.pollers.items()}
         return [shard for shard, last in self.world.stream.last.items() if settled.get(shard, -1) < last]
 
     def _missing(self) -> list[int]:
-        """Return the accepted events that are neither in Treasure Data nor set aside.
+        """Return the accepted events that are neither in Treasure Data nor held.
 
         The first copy of a batch on the stream may have rejected an event even if its response was lost.
         """
@@ -378,12 +371,9 @@ class Pipeline:
             self._simulation.at(again, partial(self._ask, sent, copy + 1))
 
     def _send_last_copies(self) -> None:
-        """Send each request with an id again, weeks later, while the whole archive is replayed."""
+        """Send each request with an id again, weeks later."""
         batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
-        self._redriving = False
-        self._simulation.run(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
-        self._redriving = True
-        self._redrive_by_timer()
+        self._pause_sender(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
         for sent in batches:
             self._ask(sent, copy=1)
         self._replay_everything()
@@ -504,18 +494,21 @@ class Pipeline:
         for seconds in (1, 125, VISIBILITY_SECONDS + 1):
             self._simulation.at(self._simulation.now + seconds, self._drain)
 
-    # The redrive's timer
+    # The sender's timers
 
-    def _redrive_by_timer(self) -> None:
-        if not self._redriving:
+    def _invoke_sender(self, event: dict[str, Any]) -> None:
+        self.sender.invoke(event, lambda _outcome: None)
+
+    def _send_by_timer(self) -> None:
+        if not self._is_sending:
             return
         if self._simulation.now >= self._standstill_until:
-            self.redrive.invoke({}, lambda _outcome: None)
-        self._simulation.at(self._simulation.now + REDRIVE_EVERY, self._redrive_by_timer)
+            self._invoke_sender({})
+        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
-            self.redrive.invoke({"sweep": True}, lambda _outcome: None)
+            self._invoke_sender({"sweep": True})
             self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
 
     # Operators
@@ -525,7 +518,7 @@ class Pipeline:
         if act.kind is not Kind.RECREATE:  # counts itself when it happens
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
-            Kind.REDRIVE: self._redrive_by_hand,
+            Kind.SEND: lambda kinds: self._invoke_sender({"kinds": list(kinds)}),
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
             Kind.PLAN: lambda account, mode: self.world.remap(account, plan=plans.plan(mode, TABLES)),
             Kind.DISABLE: lambda account, off: self.world.remap(
@@ -537,13 +530,9 @@ class Pipeline:
             Kind.RESHARD: self._reshard,
             Kind.RECREATE: self._create_again,
             Kind.REPLAY: self._replay,
-            Kind.REPLAY_ARCHIVE: self._replay_archived,
             Kind.STANDSTILL: self._stand_still,
         }
         acts[act.kind](*act.arguments)
-
-    def _redrive_by_hand(self, kinds: Sequence[str]) -> None:
-        self.redrive.invoke({"kinds": list(kinds)}, lambda _outcome: None)
 
     def _put_garbage(self, data: bytes) -> None:
         self.garbage.append(data)
@@ -605,7 +594,7 @@ class Pipeline:
         """Delete the stream once it is drained, and recreate it, perhaps with the old sequence numbers."""
         world, stream = self.world, self.world.stream
         busy = any(function.running for function in self.functions) or world.queue.messages(world.queue_url)
-        if busy or self.backlog() or any(self.audit.open_spans()):
+        if busy or self.backlog():
             if self._simulation.now < self.schedule.end:
                 self._simulation.at(self._simulation.now + 29, partial(self._create_again, restart))
             return
@@ -640,43 +629,17 @@ class Pipeline:
         if records:
             self._replay_batch(records[first : first + count])
 
-    def _replay_archived(self, where: float, start: float, count: int) -> None:
-        """Replay some records of the archive, within a span or across spans."""
-        chains = self.audit.archive.chains(STREAM)
-        if not chains:
-            return
-        chain = chains[int(where * len(chains))]
-        records = self._archived(chain)
-        first = int(start * len(records))
-        self._replay_batch(records[first : first + count], chain)
-
-    def _archived(self, chain: ChainId) -> list[Record]:
-        """Return a shard's archived records in the shard's order."""
-        objects = sorted(self.audit.archive.listed(chain), key=attrgetter("first"))
-        return [
-            self._mapping.record(chain.shard, dict(record))
-            for one in objects
-            for record in self.audit.archive.read(one) or ()
-        ]
-
-    def _replay_batch(self, records: list[Record], chain: ChainId | None = None) -> None:
-        event = event_of(records) | {"replay": True}
-        if chain is not None:
-            event |= {"chain": chain.name}
-        self.worker.invoke(event, lambda _outcome: None)
+    def _replay_batch(self, records: list[Record]) -> None:
+        self.worker.invoke(event_of(records) | {"replay": True}, lambda _outcome: None)
 
     def _replay_everything(self) -> None:
-        """Replay everything that the stream still has, and the whole archive."""
+        """Replay everything that the stream still has."""
         for shard in self._shards():
-            self._replay_in_pieces(self._records(shard))
-        for chain in self.audit.archive.chains(STREAM):
-            self._replay_in_pieces(self._archived(chain), chain)
-
-    def _replay_in_pieces(self, records: list[Record], chain: ChainId | None = None) -> None:
-        while records:
-            count = self._chance.choice((1, 5, 40, 300))
-            self._replay_batch(records[:count], chain)
-            records = records[count:]
+            records = self._records(shard)
+            while records:
+                count = self._chance.choice((1, 5, 40, 300))
+                self._replay_batch(records[:count])
+                records = records[count:]
 
 
 def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:

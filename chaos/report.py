@@ -50,7 +50,7 @@ class Report:
             events=verdict.events,
             accepted=verdict.accepted,
             delivered=verdict.delivered,
-            aside=verdict.aside,
+            dead=verdict.dead,
             lost=len(verdict.lost),
             duplicated=len(verdict.duplicated),
             misrouted=len(verdict.misrouted),
@@ -59,7 +59,6 @@ class Report:
             miscounted=len(verdict.miscounted),
             overlooked=len(verdict.overlooked),
             watermarks=verdict.watermarks,
-            misreported=len(verdict.misreported),
             stuck=len(verdict.stuck),
             ambiguous=verdict.ambiguous,
             unasked=verdict.unasked,
@@ -117,7 +116,7 @@ class Report:
                 "schedules": self.schedules,
                 **{
                     name: self.totals[name]
-                    for name in ("accepted", "delivered", "aside", "lost", "duplicated", "misrouted")
+                    for name in ("accepted", "delivered", "dead", "lost", "duplicated", "misrouted")
                 },
                 **{
                     name: self.totals[name]
@@ -125,7 +124,6 @@ class Report:
                         "both",
                         "misjudged",
                         "miscounted",
-                        "misreported",
                         "watermarks",
                         "overlooked",
                         "stuck",

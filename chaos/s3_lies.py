@@ -41,19 +41,12 @@ class S3Lies:
         if operation != "list_objects_v2" and self._trouble.strike(Kind.S3_FOREIGN_PAGE):
             return lambda: {"Body": io.BytesIO(_PAGE)}
         lies: dict[str, Callable[[dict[str, Any], Call], Call | None]] = {
-            "put_object": self._put,
             "get_object": self._get,
             "delete_object": self._delete,
             "list_objects_v2": self._list,
         }
-        return lies[operation](request, truth) or truth
-
-    def _put(self, request: dict[str, Any], _truth: Call) -> Call | None:
-        if request["Key"] in self._s3.objects(request["Bucket"]):
-            return None
-        if not self._trouble.strike(Kind.S3_FALSE_CONFLICT):
-            return None
-        return partial(_raise, client_error("PreconditionFailed", "PutObject", status=412))
+        lie = lies.get(operation)
+        return (lie and lie(request, truth)) or truth
 
     def _get(self, request: dict[str, Any], truth: Call) -> Call | None:
         objects = self._s3.objects(request["Bucket"])

@@ -54,6 +54,7 @@ class Setup:
         worker_seconds: the worker's time-out.
         index_lag: seconds by which the ledger's index lags behind its table.
         plans: accounts with a tracking plan, each with its mode at the start.
+        archive_days: days for which rows are kept after their delivery.
     """
 
     shards: int
@@ -70,6 +71,7 @@ class Setup:
     worker_seconds: float = 120.0
     index_lag: float = 0.0
     plans: tuple[tuple[str, Mode], ...] = ()
+    archive_days: int = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,11 +165,6 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
     Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
     Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
-    Kind.KINESIS_EMPTY: (2, _LONG, (0.3, 0.6, 1.0)),
-    Kind.KINESIS_EMPTY_AT_TIP: (2, _LONG, (0.3, 0.6, 1.0)),
-    Kind.KINESIS_TWICE: (2, _LONG, (0.3, 1.0)),
-    Kind.KINESIS_FOREIGN: (2, _LONG, (0.3, 0.6)),
-    Kind.KINESIS_JUMP: (2, _LONG, (0.3, 1.0)),
     Kind.KINESIS_STAMPS: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
     Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,)),
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
@@ -186,7 +183,6 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.S3_LATE: (2, _LONG, (0.2, 0.5)),
     Kind.S3_OTHER_OBJECT: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
     Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0)),
-    Kind.S3_FALSE_CONFLICT: (2, _LONG, (0.3, 1.0)),
     Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6)),
     Kind.S3_DELETE_REFUSED: (2, (600.0, 4 * HOUR), (0.5, 1.0)),
     Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,)),
@@ -207,7 +203,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
 
 _ACTS: dict[Kind, int] = {  # with their maximum number in a schedule
     Kind.REPLAY: 12,
-    Kind.REDRIVE: 8,
+    Kind.SEND: 8,
     Kind.REMAP: 6,
     Kind.LIMITS: 5,
     Kind.RESHARD: 4,
@@ -217,7 +213,6 @@ _ACTS: dict[Kind, int] = {  # with their maximum number in a schedule
     Kind.DISABLE: 4,
     Kind.GARBAGE: 10,
     Kind.REWIND: 6,
-    Kind.REPLAY_ARCHIVE: 12,
 }
 _SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
 
@@ -296,11 +291,10 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.OVERRUN: (Kind.PAUSE, Kind.TD_LOST_ANSWER),
     Kind.PAUSE: (Kind.ABANDON,),
     Kind.REPLAY: (Kind.PAUSE,),
-    Kind.REPLAY_ARCHIVE: (Kind.PAUSE, Kind.TD_5XX),
     Kind.REMAP: (Kind.REPLAY, Kind.TD_5XX),
     Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
     Kind.BORDERS: (Kind.TD_5XX,),
-    Kind.REDRIVE: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
+    Kind.SEND: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
     Kind.CLIENT_DEAF: (Kind.KINESIS_LOST_ANSWER, Kind.KILL),
     Kind.REWIND: (Kind.TD_5XX, Kind.BORDERS),
     Kind.DISABLE: (Kind.REPLAY, Kind.TD_BROKEN_DATABASE),
@@ -310,11 +304,6 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.RESHARD: (Kind.KINESIS_LOST_ANSWER,),
     Kind.KINESIS_READ: (Kind.KINESIS_LOST_ANSWER, Kind.BORDERS),
     Kind.KINESIS_UNREADABLE: (Kind.KINESIS_LOST_ANSWER,),
-    Kind.KINESIS_EMPTY: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.BORDERS),
-    Kind.KINESIS_EMPTY_AT_TIP: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.BORDERS),
-    Kind.KINESIS_TWICE: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.BORDERS),
-    Kind.KINESIS_FOREIGN: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.BORDERS),
-    Kind.KINESIS_JUMP: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.BORDERS),
     Kind.KINESIS_STAMPS: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.RESHARD),
     Kind.KINESIS_AUTO: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.RESHARD),
     Kind.SQS_STAMPS: (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
@@ -329,7 +318,6 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.S3_LATE: (Kind.TD_BROKEN_DATABASE,),
     Kind.S3_OTHER_OBJECT: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE, Kind.S3_DELETE_REFUSED),
     Kind.S3_TRUNCATED: (Kind.TD_BROKEN_DATABASE,),
-    Kind.S3_FALSE_CONFLICT: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_FOREIGN_PAGE: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_DELETE_REFUSED: (Kind.TD_BROKEN_DATABASE,),
     Kind.S3_STALE_LISTING: (Kind.TD_BROKEN_DATABASE, Kind.S3_DELETE_REFUSED),
@@ -428,7 +416,7 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
     longest = 14 * HOUR if setup.retention_hours > 24 else HOUR
     arguments: dict[Kind, Callable[[], tuple[Any, ...]]] = {
         Kind.REPLAY: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
-        Kind.REDRIVE: lambda: (chance.choice(((), (), ("dead_letter",), ("parked",), ("in_doubt",))),),
+        Kind.SEND: lambda: (chance.choice(((), (), ("dead",), ("waiting",), ("again",))),),
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
         Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
@@ -439,6 +427,5 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),
-        Kind.REPLAY_ARCHIVE: lambda: (chance.random(), chance.random(), chance.randint(1, 40)),
     }
     return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind])]

@@ -25,13 +25,13 @@ class Kind(StrEnum):
     TD_REFUSED = "td connection refused"
     TD_UNREACHABLE = "td unreachable"
     TD_OUTAGE = "td outage"  # of everything, the status endpoint too
-    TD_LONG_OUTAGE = "td gone beyond half the retention"  # connections are refused, so nothing is in doubt
+    TD_LONG_OUTAGE = "td gone for a day"  # connections are refused, so nothing is in doubt
     TD_UNAUTHORIZED = "td key refused"  # 401 for everything
     TD_BROKEN_DATABASE = "td database broken"  # 500 of one database alone
     TD_FORBIDDEN_DATABASE = "td database forbidden"  # 403 of one database alone
     TD_HANGING_DATABASE = "td database hangs"
     TD_SLOW_DATABASE = "td database slow"  # correct responses, after seconds
-    TD_REJECTS_TABLE = "td rejects a table"  # 422 for one table: its rows are dead letters
+    TD_REJECTS_TABLE = "td rejects a table"  # 422 for one table: its rows are dead
     TD_TOO_LARGE = "td too large"  # 413 above a small limit
     TD_TABLE_MISSING = "td table missing"  # nothing exists at first; the worker creates it
     TD_JOB_FAILS = "td queries fail"
@@ -51,7 +51,7 @@ class Kind(StrEnum):
     REDIS_DOWN = "redis down"
     REDIS_SLOW = "redis slow"
     REDIS_TIMEOUT = "redis times out"
-    REDIS_LONG_OUTAGE = "redis gone beyond half the retention"
+    REDIS_LONG_OUTAGE = "redis gone for a day"
     REDIS_EMPTY = "redis emptied"
     REDIS_HALF = "redis half gone"  # half of the accounts cannot be read
     REDIS_REFUSED = "redis refuses tokens"  # every connection is rejected
@@ -65,16 +65,9 @@ class Kind(StrEnum):
     KINESIS_LATE = "kinesis put lands late"
     KINESIS_DOWN = "kinesis gone"
     KINESIS_READ = "kinesis reads fail"
-    KINESIS_LONG_OUTAGE = "kinesis gone beyond half the retention"
-    KINESIS_UNREADABLE = (
-        "kinesis unreadable beyond half the retention"  # for the event source too; puts succeed
-    )
-    KINESIS_EMPTY = "kinesis read empty"  # with lag
-    KINESIS_EMPTY_AT_TIP = "kinesis read empty, no lag"
-    KINESIS_TWICE = "kinesis read shows twice"  # the same record
-    KINESIS_FOREIGN = "kinesis read of another shard"  # one of its records among the shard's own
-    KINESIS_JUMP = "kinesis iterator jumps"  # past records
-    KINESIS_STAMPS = "kinesis stamps wrong"  # arrival times, by up to five minutes
+    KINESIS_LONG_OUTAGE = "kinesis gone for half a day"
+    KINESIS_UNREADABLE = "kinesis unreadable for half a day"  # for the event source too; puts succeed
+    KINESIS_STAMPS = "kinesis stamps wrong"  # arrival times, by up to two minutes
     KINESIS_AUTO = "kinesis chooses the shards"
     RESHARD = "reshard"
     RECREATE = "stream created again"  # once everything in it is settled
@@ -96,7 +89,6 @@ class Kind(StrEnum):
     S3_LATE = "s3 put lands late"
     S3_OTHER_OBJECT = "s3 returns another object"
     S3_TRUNCATED = "s3 returns half an object"
-    S3_FALSE_CONFLICT = "s3 says that a new object exists"  # 412, and nothing was written
     S3_FOREIGN_PAGE = "s3 is a proxy's page"  # status 200 without S3's headers; nothing was done
     S3_DELETE_REFUSED = "s3 refuses deletes"
     S3_STALE_LISTING = "s3 listing stale"  # small pages that omit some objects and show some deleted ones
@@ -117,15 +109,14 @@ class Kind(StrEnum):
     CLIENT_DEAF = "client does not hear the answer"  # and retries its batch under the same id
     # Operators
     REPLAY = "replay"
-    REDRIVE = "redrive by hand"
+    SEND = "send by hand"
     REMAP = "remap"
     PLAN = "tracking plan changed"  # to observe, quarantine or off
-    DISABLE = "account disabled"  # for a while; its rows are dead letters
+    DISABLE = "account disabled"  # for a while; its rows are dead
     GARBAGE = "undecodable record"
-    LIMITS = "part limits changed"
+    LIMITS = "chunk limits changed"
     BORDERS = "batches cut differently"
     REWIND = "event source forgets its checkpoint"
-    REPLAY_ARCHIVE = "replay from the archive"
     PASSED_OVER = "event source passes over records"  # and delivers them later
     LANES = "event source runs in parallel"  # several concurrent invocations for one shard, by partition key
     FILTERED = "event source filters"  # some records are not delivered until somebody removes the filter

@@ -9,9 +9,9 @@ from chaos.pipeline import Pipeline
 from chaos.rejections import Rejections
 from chaos.td_lies import is_bad
 from chaos.trouble import Kind
-from worker.delivery import State
+from worker.states import State
 
-# Reasons for which rows may end as dead letters, each with the trouble that may cause it.
+# Reasons for which rows may end dead, each with the trouble that may cause it.
 _CAUSES: dict[str, tuple[Kind, ...]] = {
     "http_422": (Kind.TD_REJECTS_TABLE, Kind.TD_BAD_ROWS),
     "row_too_large": (Kind.TD_TOO_LARGE,),
@@ -19,7 +19,7 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "no_such_database": (Kind.REMAP,),
     "disabled_account": (Kind.DISABLE,),
 }
-_MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError")
+_MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnreadableError")
 
 
 @dataclass(slots=True)
@@ -30,14 +30,13 @@ class Verdict:
         events: the number of events sent.
         accepted: the number of events accepted.
         delivered: rows in Treasure Data.
-        aside: rows that are dead letters.
+        dead: rows that are dead.
         lost: accepted events that were nowhere at some time, even if a replay restored them.
         duplicated: events with more than one row.
         misrouted: events in a database that was never their account's.
-        both: events that are both in Treasure Data and dead letters, or dead letters twice.
+        both: events that are both in Treasure Data and dead, or dead twice.
         misjudged: events set aside or rejected for a reason that nothing explains, and strays that were accepted.
         miscounted: where the balance that operators see differs from Treasure Data and S3.
-        misreported: events that a search does not find, or finds in a wrong state.
         ambiguous: rows reported as possibly duplicated although the API key may query.
         unasked: rows reported as possibly duplicated because the API key may not query.
         overlooked: events that reached Treasure Data after a watermark had said that nothing received by then was missing.
@@ -52,14 +51,13 @@ class Verdict:
     events: int = 0
     accepted: int = 0
     delivered: int = 0
-    aside: int = 0
+    dead: int = 0
     lost: list[int] = field(default_factory=list)
     duplicated: list[int] = field(default_factory=list)
     misrouted: list[int] = field(default_factory=list)
     both: list[int] = field(default_factory=list)
     misjudged: list[int] = field(default_factory=list)
     miscounted: list[str] = field(default_factory=list)
-    misreported: list[str] = field(default_factory=list)
     ambiguous: int = 0
     unasked: int = 0
     overlooked: list[int] = field(default_factory=list)
@@ -80,7 +78,6 @@ class Verdict:
             "both": len(self.both),
             "misjudged": len(self.misjudged),
             "miscounted": len(self.miscounted),
-            "misreported": len(self.misreported),
             "ambiguous": self.ambiguous,
             "overlooked": len(self.overlooked),
             "stuck": len(self.stuck),
@@ -89,15 +86,7 @@ class Verdict:
 
 
 def judge(pipeline: Pipeline) -> Verdict:
-    """Check the promises for a finished pipeline, and whether a search finds its events in their true states."""
-    verdict = promises(pipeline)
-    if not verdict.violations:
-        verdict.misreported += pipeline.misreported + pipeline.misplaced(settled=True)
-    return verdict
-
-
-def promises(pipeline: Pipeline) -> Verdict:
-    """Check the promises for a finished pipeline, without searching for its events."""
+    """Check the promises for a finished pipeline."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
     verdict = Verdict(
@@ -112,7 +101,7 @@ def promises(pipeline: Pipeline) -> Verdict:
     )
     verdict.lost += pipeline.missing
     places = _delivered(pipeline, verdict)
-    reasons = _aside(pipeline, verdict)
+    reasons = _dead(pipeline, verdict)
     contradicted, repeated = pipeline.contradicted, pipeline.repeated  # each goes through all events
     may_duplicate = verdict.unasked > 0
     for number, sent in pipeline.sent.items():
@@ -128,8 +117,8 @@ def promises(pipeline: Pipeline) -> Verdict:
             continue
         if found and not may_duplicate:
             verdict.both.append(number)
-        if pipeline.resends_dead_letters:
-            verdict.stuck.append(f"event {number} is still a dead letter: {reason}")
+        if pipeline.resends_dead:
+            verdict.stuck.append(f"event {number} is still dead: {reason}")
         if not _is_explained(number, reason, verdict.strikes):
             verdict.misjudged.append(number)
     _rest(pipeline, verdict)
@@ -138,7 +127,7 @@ def promises(pipeline: Pipeline) -> Verdict:
     verdict.miscounted += rejected.miscounted()
     verdict.lost += rejected.lost()
     verdict.miscounted += pipeline.audit.faults
-    verdict.miscounted += pipeline.audit.misarchived()
+    verdict.miscounted += pipeline.audit.misfiled()
     if not verdict.stuck and not may_duplicate:
         verdict.miscounted += _compare(pipeline, places, reasons)
     return verdict
@@ -159,10 +148,10 @@ def _compare(pipeline: Pipeline, places: dict[int, list[str]], reasons: dict[int
             found -= 1
         counts = held.setdefault((sent.account, table), Counter())
         counts["delivered"] += found
-        counts["dead letters"] += number in reasons
+        counts["dead"] += number in reasons
     told = {
-        place: Counter({"delivered": rows.delivered, "dead letters": rows.aside.total()})
-        for place, rows in pipeline.audit.balance().tables.items()
+        place: Counter({"delivered": states[State.DELIVERED], "dead": states[State.DEAD]})
+        for place, states in pipeline.audit.books().tables.items()
     }
     return [
         f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"
@@ -199,29 +188,30 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
 
-def _aside(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
-    """Return each set-aside event's reason if it is a dead letter, and an empty string if it is parked or in doubt."""
+def _dead(pipeline: Pipeline, verdict: Verdict) -> dict[int, str]:
+    """Return each held event's reason if it is dead, and an empty string if it waits."""
     reasons: dict[int, str] = {}
     garbage: Counter[bytes] = Counter()
     for held in pipeline.audit.held():
         if held.values is None:
-            verdict.stuck.append(f"{held.place} has no object")
+            verdict.stuck.append(f"{held.place} has no rows")
             continue
         if held.key.group.code:
             garbage.update(held.values)
             continue
         numbers = [int(row["n"]) for row in held.values]
-        if held.entry.state is not State.DEAD_LETTER:
+        if held.entry.state is not State.DEAD:
             reasons |= dict.fromkeys(numbers, "")
+            verdict.stuck.append(f"{held.place} is {held.entry.state.value}")
             continue
-        verdict.aside += len(numbers)
+        verdict.dead += len(numbers)
         for number in numbers:
             if reasons.get(number):
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
     if garbage != Counter(pipeline.garbage):
         verdict.stuck.append(
-            f"the set-aside undecodable records differ from those that were put: {dict(garbage)}"
+            f"the undecodable records that are kept differ from those that were put: {dict(garbage)}"
         )
     return reasons
 
@@ -233,16 +223,10 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         f"{function.left_behind} threads" for function in pipeline.functions if function.left_behind
     ]
     verdict.stuck += [f"message {one.message_id}" for one in world.queue.messages(world.queue_url)]
-    verdict.stuck += [
-        f"{held.place} is {held.entry.state.value}"
-        for held in pipeline.audit.held()
-        if held.entry.state is not State.DEAD_LETTER
-    ]
-    verdict.stuck += [f"{span} is open" for span in pipeline.audit.open_spans()]
     verdict.stuck += [f"{name} is left over" for name in pipeline.audit.left_over()]
     for function in pipeline.functions:
-        # the redrive may raise if a service is unavailable, because its next run continues
-        unavailable = _MAY_BE_RAISED if function is pipeline.redrive else ()
+        # the sender may raise if a service is unavailable, because its next run continues
+        unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
     if pipeline.lost_batches:
         verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

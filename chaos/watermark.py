@@ -14,14 +14,16 @@ from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import Effects, SandboxClock
 from chaos.platform import Function, Handler, Sandbox
-from chaos.simulation import Greenlets
 from chaos.trouble import Trouble
 from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.ledger import Ledger
+from worker.markers import Markers
+from worker.passing import Passing
 from worker.shards import Shards
 from worker.span import milliseconds
+from worker.states import State
 from worker.watermark import CLOCK_SECONDS, Completeness, Watermarks
 
 _SEED = 1 << 40
@@ -40,12 +42,12 @@ class Given:
     Attributes:
         at: when it was given, UNIX seconds.
         completeness: what it says.
-        held: the events that were set aside at the time.
+        dead: the events whose rows were dead at the time.
     """
 
     at: float
     completeness: Completeness
-    held: frozenset[int]
+    dead: frozenset[int]
 
     def denies(self, account: str, table: str, received_at: int) -> bool:
         """Return whether it says that no row of a table received at `received_at` (UNIX milliseconds) is still to come."""
@@ -58,7 +60,7 @@ class Observer:
 
     Args:
         world: the services.
-        audit: finds what is set aside.
+        audit: finds what is dead.
         kind: the class that takes them.
 
     Attributes:
@@ -100,7 +102,7 @@ class Observer:
         self._function.invoke({}, lambda _outcome: None)
 
     def overlooked(self, number: int, account: str, table: str, received_at: int, arrived_at: float) -> bool:
-        """Return whether a row reached Treasure Data after a watermark had counted it as delivered or set aside."""
+        """Return whether a row reached Treasure Data after a watermark had counted it as delivered or dead."""
         slack = milliseconds(CLOCK_SECONDS)
         if not any(
             milliseconds(since) - slack <= received_at <= milliseconds(until) + slack
@@ -110,7 +112,7 @@ class Observer:
         return any(
             given.at < arrived_at
             and given.denies(account, table, received_at)
-            and not (number in given.held and given.completeness.aside.get((account, table)))
+            and not (number in given.dead and given.completeness.dead.get((account, table)))
             for given in self.given
         )
 
@@ -133,14 +135,17 @@ class Observer:
             entropy=bytes,
             telemetry=NullTelemetry(),
         )
+        kinesis: Any = clients.Kinesis(world.stream, effects)
+        shards = Shards(kinesis, STREAM, clock)
+        markers = Markers(kinesis, STREAM, clock, NullTelemetry())
         watermarks = self._kind(
-            shards=Shards(clients.Kinesis(world.stream, effects), STREAM, clock),  # type: ignore[arg-type]  # a double
+            passing=Passing(shards, ledger, markers, clock),
+            shards=shards,
             ledger=ledger,
             sqs=clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
             queue_url=world.queue_url,
             notices_url=world.notices_url,
             clock=clock,
-            executors=lambda: Greenlets(world.simulation),
         )
 
         def take(_event: Any, _context: Any) -> None:
@@ -155,12 +160,12 @@ class Observer:
         if completeness.horizon is None:
             self.unproved += 1
             return
-        held: frozenset[int] = frozenset()
-        if completeness.aside:
-            held = frozenset(
+        dead: frozenset[int] = frozenset()
+        if completeness.dead:
+            dead = frozenset(
                 int(row["n"])
                 for one in self._audit.held()
-                if not one.key.group.code
+                if one.entry.state is State.DEAD and not one.key.group.code
                 for row in one.values or ()
             )
-        self.given.append(Given(self._world.simulation.now, completeness, held))
+        self.given.append(Given(self._world.simulation.now, completeness, dead))

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import override
 
+from worker.shard_reader import ShardReader
+
 from chaos.defences import Defence
 from chaos.functions import Weakness
 from chaos.trouble import Kind
 from worker.record import Record, from_stream
-from worker.shard_reader import ShardReader
 from worker.shards import Position, Shard
 from worker.span import Span
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, ShardProgress, Table, Watermarks

@@ -27,7 +27,6 @@ from local.resources import LEDGER, NOTICES
 from shared import policy, write_key
 from shared.accounts import Account
 from worker import account_store
-from worker.archive import PREFIX as ARCHIVE
 
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
@@ -35,6 +34,7 @@ BUCKET = RESOURCES.aside_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
 TD_MEMORY_SECONDS = 3600.0
+_STAMP_ERROR = 140.0  # seconds; stamps run back by less than worker.passing.MARGIN_SECONDS
 TD_QUERY_DELAY_SECONDS = 600.0
 TD_KEY_SECRET = RESOURCES.td_api_key_secret
 WRITE_KEY_SECRET = RESOURCES.write_key_secret
@@ -97,23 +97,6 @@ class _SQS(MemorySQS):
         self._held.setdefault(queue_url, []).append((self._now(), len(self.messages(queue_url))))
 
 
-class _S3(MemoryS3):
-    """S3 that remembers which archive objects were overwritten."""
-
-    def __init__(self, now: Callable[[], float]) -> None:
-        super().__init__(now)
-        self.overwritten: list[str] = []
-
-    @override
-    def put_object(self, **request: Any) -> dict[str, Any]:
-        key = request["Key"]
-        was_there = key.startswith(ARCHIVE) and key in self._buckets[request["Bucket"]]
-        answer = super().put_object(**request)
-        if was_there:
-            self.overwritten.append(key)
-        return answer
-
-
 class _TrueClock:
     """A clock without errors. Sleeping delays the running process."""
 
@@ -166,7 +149,6 @@ class World:
 
         self.stream = _Kinesis(self.clock.now, seed=seed)
         self.create_stream()
-        # without the template's delay: the drainer itself must leave young messages alone
         self.queue = _SQS(self.clock.now, visibility_seconds=VISIBILITY_SECONDS)
         self.queue_url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
         self.notices_url = self.queue.create_queue(
@@ -176,7 +158,7 @@ class World:
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
         self.table.lag_indexes(TABLE, setup.index_lag)
-        self.bucket = _S3(self.clock.now)
+        self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
         self.redis_server = MemoryRedis()
         self.td = TreasureData(
@@ -298,7 +280,7 @@ class World:
 
     def _wrong_stamp(self) -> float:
         chances = self.trouble.strike(Kind.KINESIS_STAMPS)
-        return chances.uniform(-290, 290) if chances else 0.0
+        return chances.uniform(-_STAMP_ERROR, _STAMP_ERROR) if chances else 0.0
 
     def _distribute(self, strategy: str = "AUTO") -> None:
         if strategy == "AUTO" and self.trouble.active(Kind.KINESIS_AUTO):

@@ -154,11 +154,14 @@ class Authorized:
 
 
 def _table_actions(action: str, request: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    """Yield the actions that a DynamoDB call needs: one for each statement of a batch, and on the index for its queries."""
+    """Yield the actions that a DynamoDB call needs: one for each statement of a batch or write of a transaction, and on the index for its queries."""
+    for write in request.get("TransactItems", ()):
+        ((kind, item),) = write.items()
+        yield f"dynamodb:{kind}Item", arn("dynamodb", f"table/{item['TableName']}")
     for statement in request.get("Statements", ()):
         table, _ = parse_insert(statement["Statement"], statement["Parameters"])
         yield "dynamodb:PartiQLInsert", arn("dynamodb", f"table/{table}")
-    if "Statements" not in request:
+    if not request.keys() & {"Statements", "TransactItems"}:
         index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
         for table in request.get("RequestItems") or [request["TableName"]]:
             yield action, arn("dynamodb", f"table/{table}{index}")

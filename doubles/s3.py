@@ -51,7 +51,9 @@ class MemoryS3:
 
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Put an object; with `IfNoneMatch`, only if there is none of that name."""
-        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", "ChecksumSHA256", *_HEADERS)
+        bucket = self._bucket(
+            "PutObject", request, "Body", "IfNoneMatch", "ChecksumAlgorithm", "ChecksumSHA256", *_HEADERS
+        )
         key, body = request["Key"], bytes(request.get("Body", b""))
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         if request.get("ChecksumSHA256", checksum) != checksum:

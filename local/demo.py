@@ -49,7 +49,7 @@ def count_outcomes(stack: LocalStack, observer: Observer, reconciliation: Reconc
     """Update the reconciliation with the outcomes so far."""
     reconciliation.count_outcomes(
         outcomes.delivered(stack.addresses.treasure_data),
-        outcomes.set_aside(stack.resources, ACCOUNTS),
+        outcomes.undelivered(stack.resources, ACCOUNTS),
         observer.in_flight(),
     )
 

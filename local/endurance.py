@@ -1,6 +1,6 @@
 """`make endurance`: sends events to the local stack while its parts are killed, and counts every event by its id.
 
-Every accepted event must be delivered or set aside exactly once; an event that was refused, or whose response was lost, at most
+Every accepted event must be delivered or dead exactly once; an event that was refused, or whose response was lost, at most
 once. Requests are not retried, so each event is sent once.
 """
 
@@ -45,7 +45,7 @@ class Count:
         unknown: ids of events without such a response.
         statuses: number of responses by status; 0 stands for no response.
         killed: number of kills by part.
-        found: number of rows in Treasure Data or set aside, by event id.
+        found: number of rows in Treasure Data or dead, by event id.
         said: number of events that the gateway reported as accepted, by its own count.
         in_flight: what is not settled, by kind.
     """
@@ -188,7 +188,7 @@ def settle(stack: LocalStack, count: Count, patience: float = PATIENCE_SECONDS) 
             count.in_flight = observer.in_flight()
             found = [
                 *outcomes.delivered(stack.addresses.treasure_data),
-                *outcomes.set_aside(stack.resources, ACCOUNTS),
+                *outcomes.undelivered(stack.resources, ACCOUNTS),
             ]
         except (OSError, BotoCoreError, ClientError):
             continue  # a part is restarting
@@ -212,7 +212,7 @@ def report(count: Count, console: Console) -> None:
     console.print(
         f"accepted            {len(count.accepted):>8,}  by the responses; {count.said:,} by the gateway's count"
     )
-    console.print(f"delivered, set aside{found:>8,}  of the accepted events")
+    console.print(f"delivered, or dead   {found:>8,}  of the accepted events")
     console.print(f"lost                {len(count.lost):>8,}  {', '.join(sorted(count.lost)[:5])}")
     console.print(f"duplicated          {len(count.doubled):>8,}  {', '.join(sorted(count.doubled)[:5])}")
     unheard = sum(count.found[event_id] > 0 for event_id in count.unknown)

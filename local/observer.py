@@ -9,7 +9,6 @@ import threading
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 from urllib.request import ProxyHandler, build_opener
 
@@ -18,17 +17,17 @@ from botocore.exceptions import BotoCoreError, ClientError
 from local.part import Part
 from local.stack import LocalStack
 from ops.books.accounting import row_count
-from ops.books.set_aside import chunks
+from ops.books.chunks import chunks
 from ops.logs import answers
 from shared.clock import SystemClock
 from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
 from worker.chain import ChainId
-from worker.delivery import ASIDE
 from worker.ledger import Ledger
 from worker.record import START, Number, number
 from worker.selection import Selection
 from worker.shards import Position, Shards
+from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs.literals import QueueAttributeNameType
@@ -45,17 +44,13 @@ class _Shard:
         chain: its chain in the ledger.
         rows: number of rows in the records put on it.
         read: sequence number of the last record read.
-        waiting: sequence number of each record after the last settled span.
-        settled: last sequence number of the settled spans at the start of the chain.
-        open: number of spans that are not settled.
+        waiting: sequence number of each record after the last span.
     """
 
     chain: ChainId
     rows: int = 0
     read: Number = START
     waiting: deque[Number] = field(default_factory=deque)
-    settled: Number = START
-    open: int = 0
 
 
 class Observer:
@@ -85,12 +80,11 @@ class Observer:
         self._lock = threading.Lock()
 
     def in_flight(self) -> dict[str, int]:
-        """Return how many records, messages and spans are in flight, by kind."""
+        """Return how many records and messages are in flight, by kind."""
         with self._lock:
             self._update()
             return {
                 "records on the stream": sum(len(shard.waiting) for shard in self._shards.values()),
-                "open spans": sum(shard.open for shard in self._shards.values()),
                 "messages in the queue": self._queued(),
             }
 
@@ -122,9 +116,10 @@ class Observer:
             self._update()
             accepted = sum(shard.rows for shard in self._shards.values())
         delivered = sum(rows for tables in self._get("/-/counts").values() for rows in tables.values())
-        aside = sum(one.entry.rows for one in chunks(self._ledger, Selection(tuple(ASIDE))))
-        in_flight = max(0, accepted - delivered - aside)
-        return {"accepted": accepted, "delivered": delivered, "aside": aside, "in_flight": in_flight}
+        listed = chunks(self._ledger, Selection((*UNSETTLED, State.DEAD)))
+        in_s3 = sum(one.rows for one in listed if one.span.settled)
+        in_flight = max(0, accepted - delivered - in_s3)
+        return {"accepted": accepted, "delivered": delivered, "in_s3": in_s3, "in_flight": in_flight}
 
     def _update(self) -> None:
         for listed in self._stream.all():
@@ -132,7 +127,7 @@ class Observer:
             if name not in self._shards:
                 self._shards[name] = _Shard(self._stream.chain(name))
             self._read(self._shards[name])
-            self._settle(self._shards[name])
+            self._plan(self._shards[name])
 
     def _read(self, shard: _Shard) -> None:
         for page in filter(None, self._stream.pages(shard.chain.shard, Position(after=shard.read))):
@@ -143,15 +138,10 @@ class Observer:
             if page.at_tip:
                 break
 
-    def _settle(self, shard: _Shard) -> None:
-        """Read the chain after the spans already known to be settled."""
-        spans = list(takewhile(lambda span: span.after >= shard.settled, self._ledger.latest(shard.chain)))
-        shard.open = sum(not span.done for span in spans)
-        for span in reversed(spans):
-            if not span.done:
-                break
-            shard.settled = span.last
-        while shard.waiting and shard.waiting[0] <= shard.settled:
+    def _plan(self, shard: _Shard) -> None:
+        """Drop the records up to the end of the chain."""
+        end = self._ledger.end(shard.chain)
+        while shard.waiting and end is not None and shard.waiting[0] <= end.last:
             shard.waiting.popleft()
 
     def _queued(self) -> int:

@@ -1,4 +1,4 @@
-"""Reads the outcomes of events: the rows in Treasure Data, and the rows that are set aside.
+"""Reads the outcomes of events: the rows in Treasure Data, and those that wait in S3 or are dead.
 
 It uses none of the worker's code, so a bug there cannot hide itself.
 """
@@ -7,6 +7,7 @@ import gzip
 import json
 from collections.abc import Iterator, Mapping
 from typing import Any
+from urllib.parse import quote
 from urllib.request import ProxyHandler, build_opener
 
 import msgpack
@@ -17,7 +18,7 @@ from shared.accounts import Account
 
 _DIRECT = build_opener(ProxyHandler({}))
 _TIMEOUT_SECONDS = 30
-_KINDS = ("parked", "in_doubt", "dead_letter")
+_KINDS = ("waiting", "again", "dead")
 
 
 def delivered(treasure_data: str) -> Iterator[TableOutcome]:
@@ -32,49 +33,95 @@ def delivered(treasure_data: str) -> Iterator[TableOutcome]:
                 yield TableOutcome(TablePlace(database, table), tuple(event_ids))
 
 
-def set_aside(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[TableOutcome]:
-    """Yield the rows that are set aside, one outcome for each chunk.
+def undelivered(resources: Resources, accounts: Mapping[str, Account]) -> Iterator[TableOutcome]:
+    """Yield the rows that wait or are dead, one outcome for each chunk.
 
     Args:
-        resources: the bucket, which has the rows, and the ledger, which says which of them are set aside and why.
+        resources: the bucket, which has the rows, and the ledger, which says what became of them and why.
         accounts: the accounts by name, for the databases of their rows.
     """
     s3, bucket = resources.client("s3"), resources.aside_bucket
-    spans = _items(resources)
-    for page in s3.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix="aside/"):
-        for item in page.get("Contents", []):
-            data = gzip.decompress(s3.get_object(Bucket=bucket, Key=item["Key"])["Body"].read())
-            header, _, payload = data.partition(b"\n")
-            chunk = json.loads(header)
-            entries = spans.get((chunk["chain"], chunk["after"]), {}).get("x", {}).get("M", {})
-            digest = item["Key"].removesuffix(".gz").rpartition("-")[2]
-            place = place_of(chunk["account"], chunk["table"], accounts)
-            for entry, ids in _leaves(chunk["chunk"], _event_ids(payload), entries):
-                if entry["s"]["S"] in _KINDS and entry["o"]["S"] == digest:
-                    yield TableOutcome(place, ids, entry["s"]["S"], entry["why"]["S"])
+    for item in _spans(resources):
+        if "o" not in item or item["pk"]["S"].startswith("force#"):
+            continue
+        states = {state for name in item["g"]["M"] for _, state in _states(item, name)}
+        if states.isdisjoint(_KINDS):
+            continue
+        data = s3.get_object(Bucket=bucket, Key=_object_name(item))["Body"].read()
+        for chunk, (rows, offset, length) in _members(item, data).items():
+            account, _, label = chunk.rpartition("/")[0].partition("/")
+            place = place_of(account.partition(":")[0], label.partition("~")[0], accounts)
+            payload = gzip.decompress(data[offset : offset + length])
+            for ids, kind, reason in _leaves(item, chunk, _event_ids(payload)[:rows]):
+                if kind in _KINDS:
+                    yield TableOutcome(place, ids, kind, reason)
 
 
-def _items(resources: Resources) -> dict[tuple[str, str], dict[str, Any]]:
-    """Return the items of the ledger's table by key."""
+def _spans(resources: Resources) -> Iterator[dict[str, Any]]:
+    """Yield the items of spans in the ledger's table."""
     pages = (
         resources.client("dynamodb")
         .get_paginator("scan")
         .paginate(TableName=resources.ledger_table, ConsistentRead=True)
     )
-    return {(item["pk"]["S"], item["sk"]["S"]): item for page in pages for item in page["Items"]}
+    for page in pages:
+        yield from (item for item in page["Items"] if "g" in item)
+
+
+def _object_name(item: Mapping[str, Any]) -> str:
+    hour, digest, *_ = item["o"]["L"]
+    borders = f"{item['first']['S'][3:]}-{item['last']['S'][3:]}-{bytes(digest['B']).hex()}"
+    return f"spans/{hour['S']}/{quote(item['pk']['S'], safe='@#:!')}/{borders}.gz"
+
+
+def _members(item: Mapping[str, Any], data: bytes) -> dict[str, tuple[int, int, int]]:
+    """Return where the chunks of a span object are: rows, offset and length by name."""
+    _, _, offset, length = item["o"]["L"]
+    begin = int(offset["N"])
+    index = msgpack.unpackb(gzip.decompress(data[begin : begin + int(length["N"])]))
+    return {name: (rows, offset, length) for name, rows, offset, length, *_ in index[-1] if length}
 
 
 def _leaves(
-    chunk: str, ids: tuple[str, ...], entries: Mapping[str, Any]
-) -> Iterator[tuple[dict[str, Any], tuple[str, ...]]]:
-    """Yield a chunk's entry in the ledger and its event ids; if the chunk was split, those of its parts."""
-    entry = entries[chunk]["M"] if chunk in entries else {"s": {"S": "delivered"}}
-    if entry["s"]["S"] == "split":
+    item: Mapping[str, Any], chunk: str, ids: tuple[str, ...]
+) -> Iterator[tuple[tuple[str, ...], str, str]]:
+    """Yield a chunk's event ids with its state and reason; if the chunk was split, those of its parts."""
+    state, reason = _state(item, chunk)
+    if state == "split":
         half = len(ids) // 2
-        yield from _leaves(f"{chunk}.0", ids[:half], entries)
-        yield from _leaves(f"{chunk}.1", ids[half:], entries)
+        yield from _leaves(item, f"{chunk}.0", ids[:half])
+        yield from _leaves(item, f"{chunk}.1", ids[half:])
     else:
-        yield entry, ids
+        yield ids, state, reason
+
+
+def _states(item: Mapping[str, Any], chunk: str) -> Iterator[tuple[str, str]]:
+    """Yield the name and the state of each part of a chunk."""
+    state, _ = _state(item, chunk)
+    if state == "split":
+        yield from _states(item, f"{chunk}.0")
+        yield from _states(item, f"{chunk}.1")
+    else:
+        yield chunk, state
+
+
+def _state(item: Mapping[str, Any], chunk: str) -> tuple[str, str]:
+    """Return a chunk's state and reason: its entry's, else the default."""
+    entries = item["x"]["M"] if "x" in item else {}
+    if chunk in entries:
+        entry = entries[chunk]["M"]
+        return entry["s"]["S"], entry.get("why", {"S": ""})["S"]
+    sender, _, label = chunk.rpartition("/")[0].partition("/")
+    if label.startswith("-"):
+        return "dead", label[1:]
+    if "!" in label:
+        return "rejected", ""
+    destination = item["m"]["M"].get(sender, {"S": ""})["S"] if "m" in item else ""
+    if destination.startswith("!"):
+        return "dead", destination[1:]
+    if "~" in label:
+        return "again", ""
+    return ("delivered" if item["st"]["S"] == "settled" else "waiting"), ""
 
 
 def _event_ids(rows: bytes) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Checks that every accepted event is accounted for.
 
 The two sides have independent sources: accepted events come from the gateway's responses, outcomes from the rows in
-Treasure Data and the set-aside objects.
+Treasure Data and the span objects.
 """
 
 from collections import Counter
@@ -13,7 +13,7 @@ from local.sender import Exchange
 from shared.accounts import Account
 
 NOWHERE = "(no account)"
-DEAD_LETTER = "dead_letter"
+DEAD = "dead"
 
 
 class TablePlace(NamedTuple):
@@ -30,8 +30,8 @@ class TableOutcome:
     Attributes:
         place: the table that they are in, or were meant for.
         event_ids: the event id of each row.
-        kind: the ledger's name for how they are set aside; empty if they are in Treasure Data.
-        reason: why they are set aside.
+        kind: the ledger's name for their state; empty if they are in Treasure Data.
+        reason: why they wait or are dead.
     """
 
     place: TablePlace
@@ -52,9 +52,9 @@ class Reconciliation:
         rejected: rejected events by code.
         accepted: accepted events by place.
         delivered: rows in Treasure Data by place.
-        set_aside: set-aside rows by place.
-        dead_letters: of these, dead letters by reason.
-        in_flight: what is not settled yet, by kind: records, messages, spans, and rows that are set aside temporarily.
+        undelivered: rows that wait or are dead, by place.
+        dead: of these, dead ones by reason.
+        in_flight: what is not settled yet, by kind: records, messages, and rows that wait.
     """
 
     requests: int = 0
@@ -64,8 +64,8 @@ class Reconciliation:
     rejected: Counter[str] = field(default_factory=Counter)
     accepted: Counter[TablePlace] = field(default_factory=Counter)
     delivered: Counter[TablePlace] = field(default_factory=Counter)
-    set_aside: Counter[TablePlace] = field(default_factory=Counter)
-    dead_letters: Counter[str] = field(default_factory=Counter)
+    undelivered: Counter[TablePlace] = field(default_factory=Counter)
+    dead: Counter[str] = field(default_factory=Counter)
     in_flight: dict[str, int] = field(default_factory=dict)
     _accepted_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
     _outcome_ids: Counter[tuple[TablePlace, str]] = field(default_factory=Counter)
@@ -90,19 +90,19 @@ class Reconciliation:
     def count_outcomes(
         self,
         delivered: Iterable[TableOutcome],
-        set_aside: Iterable[TableOutcome],
+        undelivered: Iterable[TableOutcome],
         in_flight: Mapping[str, int],
     ) -> None:
         """Replace the outcomes that were counted before."""
-        self.delivered, self.set_aside, self.dead_letters = Counter(), Counter(), Counter()
+        self.delivered, self.undelivered, self.dead = Counter(), Counter(), Counter()
         self._outcome_ids = Counter()
         flight = Counter(in_flight)
-        for rows, counts in ((delivered, self.delivered), (set_aside, self.set_aside)):
+        for rows, counts in ((delivered, self.delivered), (undelivered, self.undelivered)):
             for outcome in rows:
                 counts[outcome.place] += len(outcome.event_ids)
                 self._outcome_ids.update((outcome.place, event_id) for event_id in outcome.event_ids)
-                if outcome.kind == DEAD_LETTER:
-                    self.dead_letters[outcome.reason] += len(outcome.event_ids)
+                if outcome.kind == DEAD:
+                    self.dead[outcome.reason] += len(outcome.event_ids)
                 elif outcome.kind:
                     flight[f"rows {outcome.kind}"] += len(outcome.event_ids)
         self.in_flight = dict(flight)
@@ -110,13 +110,13 @@ class Reconciliation:
     @property
     def places(self) -> list[TablePlace]:
         """All places, sorted."""
-        return sorted({*self.accepted, *self.delivered, *self.set_aside})
+        return sorted({*self.accepted, *self.delivered, *self.undelivered})
 
     @property
     def differences(self) -> dict[TablePlace, int]:
         """Missing events by place; a negative number means too many rows."""
         balance = {
-            place: self.accepted[place] - self.delivered[place] - self.set_aside[place]
+            place: self.accepted[place] - self.delivered[place] - self.undelivered[place]
             for place in self.places
         }
         return {place: count for place, count in balance.items() if count}
@@ -124,7 +124,7 @@ class Reconciliation:
     @property
     def outstanding(self) -> int:
         """Accepted events without an outcome so far."""
-        return self.accepted.total() - self.delivered.total() - self.set_aside.total()
+        return self.accepted.total() - self.delivered.total() - self.undelivered.total()
 
     @property
     def settled(self) -> bool:
@@ -133,7 +133,7 @@ class Reconciliation:
 
     @property
     def adds_up(self) -> bool:
-        """Whether every accepted event is exactly one row, delivered or set aside, and nothing is in flight."""
+        """Whether every accepted event is exactly one row, delivered or dead, and nothing is in flight."""
         return not self.errors and not self.differences and self.settled and not self.mismatched_ids
 
     @property

@@ -74,7 +74,7 @@ def _places(reconciliation: Reconciliation) -> Table:
     )
     table.add_column("database", no_wrap=True)
     table.add_column("table", no_wrap=True)
-    for name in ("accepted", "in TD", "set aside", "missing"):
+    for name in ("accepted", "in TD", "in S3", "missing"):
         table.add_column(name, justify="right")
     before = ""
     for place in reconciliation.places:
@@ -83,7 +83,7 @@ def _places(reconciliation: Reconciliation) -> Table:
             place.database if place.database != before else "",
             place.table,
             *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
-            _number(reconciliation.set_aside[place]),
+            _number(reconciliation.undelivered[place]),
             f"[red]{missing:,}[/]" if missing else "",
         )
         before = place.database
@@ -115,7 +115,7 @@ def _totals(reconciliation: Reconciliation) -> Table:
     table.add_row("accepted", _number(accepted), "according to the gateway's responses")
     table.add_section()
     table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in the Treasure Data double")
-    dead_letters = reconciliation.dead_letters
+    dead_letters = reconciliation.dead
     table.add_row("dead letters", _number(dead_letters.total()), _codes(dead_letters))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
     table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
@@ -124,8 +124,7 @@ def _totals(reconciliation: Reconciliation) -> Table:
 
 def _conclusion(reconciliation: Reconciliation) -> list[str]:
     accepted, delivered, dead = (
-        count.total()
-        for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.dead_letters)
+        count.total() for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.dead)
     )
     if reconciliation.adds_up:
         return [

@@ -15,15 +15,17 @@ from botocore.config import Config
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
-from ops.stream.history import StreamHistory
+from ops.stream.reader import StreamReader
 from shared.aws_clients import method_makes_client
 from shared.clock import Clock, SystemClock
 from shared.telemetry import NullTelemetry
-from worker.archive import Archive
 from worker.bucket import Bucket
 from worker.ledger import Ledger
-from worker.set_aside import SetAsideStore
+from worker.membership import Membership
+from worker.passing import Passing
+from worker.rejected_events import RejectedEvents
 from worker.shards import Shards
+from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
 _ROOT = Path(__file__).parents[1]
@@ -43,7 +45,7 @@ class Stack:
         endpoint: the local emulator of AWS; None for AWS itself.
         functions: the local stack's functions: their endpoints by output. None for a deployed stack.
         folder: the local stack's folder, with its logs.
-        archive_days: how many days the archive keeps records for.
+        archive_days: how many days rows are kept in S3.
         parameters: the parameters of a deployed stack.
     """
 
@@ -95,30 +97,35 @@ class Stack:
 
     def watermarks(self) -> Watermarks:
         """Return the source of watermarks."""
+        shards, ledger, clock = self.shards(), self.ledger(), SystemClock()
         return Watermarks(
-            shards=self.shards(),
-            ledger=self.ledger(),
+            passing=Passing(shards, ledger, None, clock),
+            shards=shards,
+            ledger=ledger,
             sqs=self.client("sqs"),
             queue_url=self.outputs["OverflowQueueUrl"],
             notices_url=self.outputs["OverflowNoticesUrl"],
-            clock=SystemClock(),
+            clock=clock,
         )
 
-    def set_aside_store(self) -> SetAsideStore:
-        """Return the bucket of set-aside chunks."""
-        return SetAsideStore(self._bucket())
+    def objects(self) -> SpanObjects:
+        """Return the span objects."""
+        return SpanObjects(self._bucket())
 
-    def archive(self) -> Archive:
-        """Return the archive."""
-        return Archive(self._bucket())
+    def rejected_events(self) -> RejectedEvents:
+        """Return the rejected events."""
+        return RejectedEvents(self._bucket())
+
+    def membership(self) -> Membership:
+        """Return what finds the spans of records."""
+        return Membership(self.ledger(), self.objects())
 
     def _bucket(self) -> Bucket:
         return Bucket(self.client("s3"), self.outputs["AsideBucket"])
 
-    def history(self, clock: Clock) -> StreamHistory:
-        """Return a reader of the stream and the archive as one."""
-        stream = self.outputs["StreamName"]
-        return StreamHistory(self.shards(), stream, self.archive(), self.archive_days, clock)
+    def reader(self, clock: Clock) -> StreamReader:
+        """Return a reader of the stream."""
+        return StreamReader(self.shards(), clock)
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
         """Invoke the function that an output names, and return its response.
@@ -155,7 +162,7 @@ class Stack:
 
 
 _ADVICE = {
-    "redis_unreachable": "{}. The worker holds rows until Redis is back, and loses none. Check that Redis is running and accepts connections from this stack",
+    "redis_unreachable": "{}. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack",
     "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
 }
 
@@ -163,7 +170,7 @@ _ADVICE = {
 def home() -> Path:
     """Return the local stack's folder: `.local/` in a clone, else `.sluice/` in the user's home."""
     if named := os.environ.get("SLUICE_HOME"):
-        return Path(named)
+        return Path(named).absolute()  # `sluice local` runs in another folder
     return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
 
 

@@ -14,9 +14,12 @@ from shared.errors import EditRefusedError, InvalidReplayError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
 from worker.selection import Selection
-from worker.span import ChunkKey, Place
+from worker.span import ChunkKey, Place, milliseconds
 from worker.states import State
 from worker.wiring import Wiring
+
+MARKED_SECONDS = 60.0
+"""A shard gets a marker if its chain has nothing that arrived within this time."""
 
 
 @cache
@@ -53,7 +56,8 @@ def send(event: dict[str, Any], context: Any) -> dict[str, Any]:
       rejected events with repaired ones and sends them.
     - `force` (`tag`, and optionally `account`, `table`, `database`, `since` and `until`; and `places`: `[[chain, after], …]`) appends
       delivered rows of these spans once more.
-    - `sweep` sweeps the bucket, `watermark` writes watermarks.
+    - `mark` puts a marker on each shard that has received nothing for a minute, so that watermarks advance.
+    - `sweep` sweeps the bucket, `watermark` does as `mark` and writes watermarks.
 
     If an edit, a repair or a forced replay is refused, the response has `error`, one word, and `message`.
     """
@@ -65,8 +69,9 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     """Do what an event asks of the sender."""
     if event.get("sweep"):
         return asdict(wiring.sweeper.run(deadline))
-    if event.get("watermark"):
-        return wiring.watermark_rows.write(deadline)
+    if event.get("watermark") or event.get("mark"):
+        wiring.passing.mark(milliseconds(wiring.effects.clock.now() - MARKED_SECONDS))
+        return wiring.watermark_rows.write(deadline) if event.get("watermark") else {}
     if asked := event.get("force"):
         return _force(wiring, asked, deadline)
     for wish in ("repair", "edit"):

@@ -36,6 +36,7 @@ class Bucket:
                 Key=name,
                 Body=body,
                 ContentType="application/gzip",
+                ChecksumAlgorithm="SHA256",
                 ChecksumSHA256=checksum,
             )
         except (ClientError, BotoCoreError) as error:

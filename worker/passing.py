@@ -5,6 +5,7 @@ shard receives nothing more, but a worker may still append what it read long ago
 span behind all sequence numbers. Parents that a listed child names count as closed, listed or not.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.clock import Clock
@@ -38,9 +39,13 @@ class Lineage:
 
 
 class Passing:
-    """Looks at the ends of the shards' chains."""
+    """Looks at the ends of the shards' chains.
 
-    def __init__(self, shards: Shards, ledger: Ledger, markers: Markers, clock: Clock) -> None:
+    Args:
+        markers: puts markers; None for a command, which only reads.
+    """
+
+    def __init__(self, shards: Shards, ledger: Ledger, markers: Markers | None, clock: Clock) -> None:
         self._shards = shards
         self._ledger = ledger
         self._markers = markers
@@ -57,7 +62,7 @@ class Passing:
         noted = self._ledger.chains()
         found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
         for one in found:
-            if noted.get(one.chain.shard) != one.chain:
+            if self._markers is not None and noted.get(one.chain.shard) != one.chain:
                 self._ledger.note_chain(one.chain)
         parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
         return found + [Lineage(noted[parent], None) for parent in sorted(parents & noted.keys())]
@@ -80,19 +85,24 @@ class Passing:
         behind = [
             one for one in self.lineages() if not self.has_passed(one, bound) and not self._close(one, closes)
         ]
-        for one in behind:
-            if one.shard is not None and one.is_open:
-                self._markers.put(one.shard)
+        self._mark(behind)
         return f"the shard {behind[0].chain.shard} has not passed that time" if behind else ""
 
     def mark(self, moment: int) -> None:
         """Put a marker on each open shard whose chain's latest arrival is not later than `moment` (UNIX milliseconds).
 
         Raises:
-            UnprovenError, UnavailableError: as `lineages`.
+            UnavailableError: Kinesis or the ledger does not answer.
         """
-        for lineage in self.lineages():
-            if lineage.shard is not None and lineage.is_open and not self.has_passed(lineage, moment):
+        try:
+            lineages = self.lineages()
+        except UnprovenError:
+            return  # the next run sees them all
+        self._mark(one for one in lineages if not self.has_passed(one, moment))
+
+    def _mark(self, behind: Iterable[Lineage]) -> None:
+        for lineage in behind:
+            if self._markers is not None and lineage.shard is not None and lineage.is_open:
                 self._markers.put(lineage.shard)
 
     def has_passed(self, lineage: Lineage, bound: int) -> bool:

@@ -224,6 +224,10 @@ class SpanObjects:
                 members[key] = member._replace(offset=0, length=0, digest=b"")
         return _assembled(bodies, replace(index, members=members), offset, now)
 
+    def exists(self, span: Span) -> bool:
+        """Return whether the bucket has a span's object."""
+        return self._bucket.get(name_of(span), (0, 1)) is not None
+
     def delete(self, name: str) -> bool:
         """Delete an object; return whether S3 did."""
         return self._bucket.delete(name)

@@ -112,7 +112,7 @@ class Watermarks:
         self._clock = clock
 
     def take(self, seconds: float = 60.0) -> Completeness:
-        """Return up to when rows are complete, as far as that can be proved in `seconds`. Idle shards get a marker.
+        """Return up to when rows are complete, as far as that can be proved in `seconds`. This only reads.
 
         Raises:
             UnavailableError: the stream or the ledger does not answer.
@@ -127,7 +127,7 @@ class Watermarks:
 
     def _take(self, began: float, until: float) -> Completeness:
         latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
-        horizon = min(latest * 1000, self._passed_by_all(began, until))
+        horizon = min(latest * 1000, self._passed_by_all(until))
         found = _Found()
         for span in self._spans(began):
             if self._clock.now() >= until:
@@ -156,14 +156,13 @@ class Watermarks:
             raise UnprovenError(f"about {waiting:,} envelopes are in the overflow queue")
         return began - COUNTED_SECONDS if notices.get("Messages") else began
 
-    def _passed_by_all(self, began: float, until: float) -> float:
-        """Return the UNIX milliseconds that every shard has passed; open shards that lag get a marker.
+    def _passed_by_all(self, until: float) -> float:
+        """Return the UNIX milliseconds that every shard has passed.
 
         Raises:
             UnprovenError: a shard has no span yet, or a closed one may hold records that are in none.
             UnavailableError: Kinesis or the ledger does not answer.
         """
-        self._passing.mark(int((began - CLOCK_SECONDS) * 1000))
         passed = float("inf")
         for lineage in self._passing.lineages():
             end = self._ledger.end(lineage.chain)

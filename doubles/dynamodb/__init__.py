@@ -154,9 +154,9 @@ class MemoryDynamoDB:
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
             )
-            error = client_error("TransactionCanceledException", "TransactWriteItems", message)
-            error.response["CancellationReasons"] = reasons  # type: ignore[typeddict-unknown-key]  # botocore's type lacks it
-            raise error
+            cancelled = client_error("TransactionCanceledException", "TransactWriteItems", message)
+            cancelled.response["CancellationReasons"] = reasons  # type: ignore[typeddict-item]  # its messages are optional
+            raise cancelled
         if "ClientRequestToken" in request:
             self._tokens.add(request["ClientRequestToken"])
         return {}

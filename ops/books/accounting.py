@@ -1,15 +1,13 @@
-"""Reconciles what was received with what happened to it, by account and table.
+"""Reconciles what was received with what became of it, by account and table.
 
-The ledger has rows once the worker has planned them. What is not planned yet is counted in records: those on the stream after the
-last span of each shard's chain, and those in the overflow queue. Object names show whether the bucket has what is set aside.
+The ledger has rows once the worker has appended their span. What is not in a span yet is counted in records: those on the stream after
+the last span of each shard's chain, and those in the overflow queue.
 
-The worker may keep running. The end of each chain is read first: spans planned later are ignored, and their records count as
-unread. A span is one item, read atomically, so the sums hold at any time. Memory grows with the number of set-aside chunks, not
-with the ledger, except for eight bytes per span that the archive should have.
+The worker may keep running. The end of each chain is read first: spans appended later are ignored, and their records count as
+unread. A span is one item, read atomically, so the sums hold at any time.
 """
 
 import json
-from array import array
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,20 +15,18 @@ from typing import TYPE_CHECKING, Final, Self
 
 from shared import envelope
 from shared.clock import Clock
-from shared.settings import MOST_ARCHIVE_DAYS
-from worker.archive import Archive, ArchivedSpan
 from worker.chain import ChainId
-from worker.delivery import ASIDE, Entry, State
-from worker.ledger import Ledger, Place
+from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Number
-from worker.set_aside import SetAsideStore
 from worker.shards import Position, Shards
-from worker.span import ChunkKey, Group, Span
+from worker.span import Group, Span
+from worker.span_object import SpanObjects
+from worker.states import UNSETTLED, State
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
 
-_DAY_SECONDS = 86_400
+_MOST_CHECKED = 200
 _QUEUE_COUNTS: Final = (
     "ApproximateNumberOfMessages",
     "ApproximateNumberOfMessagesNotVisible",
@@ -43,13 +39,15 @@ class Rows:
     """Rows of one account's table, or of many.
 
     Attributes:
-        received: planned by the worker.
-        states: their number by state. Treasure Data may already have some of the pending ones.
-        unbacked: set aside according to the ledger, but without an object in the bucket. Always 0 unless objects were deleted.
+        received: in a span of the ledger.
+        states: their number by state.
+        in_flight: those of the waiting ones that their worker is sending right now.
+        unbacked: waiting or dead according to the ledger, but without an object in the bucket. Always 0 unless objects were deleted.
     """
 
     received: int = 0
     states: Counter[State] = field(default_factory=Counter)
+    in_flight: int = 0
     unbacked: int = 0
 
     @property
@@ -58,34 +56,35 @@ class Rows:
         return self.states[State.DELIVERED]
 
     @property
-    def in_flight(self) -> int:
-        """Neither settled nor set aside yet."""
-        return self.states[State.PENDING]
+    def waiting(self) -> int:
+        """Waiting to be sent, without those that are being sent."""
+        return self.states[State.WAITING] + self.states[State.AGAIN] - self.in_flight
 
     @property
-    def aside(self) -> Counter[State]:
-        """Set aside, by state."""
-        return Counter({state: rows for state, rows in self.states.items() if state in ASIDE})
+    def dead(self) -> int:
+        """Dead."""
+        return self.states[State.DEAD]
 
     @property
     def adds_up(self) -> bool:
-        """Whether received = delivered + set aside + in flight + dropped + missing, and the bucket has what is set aside."""
+        """Whether received = delivered + waiting + dead + dropped + in flight, and the bucket has what waits or is dead."""
         counts = self.states.values()
         return self.received == sum(counts) and min(counts, default=0) >= 0 and self.unbacked == 0
 
     def __iadd__(self, other: "Rows") -> Self:
         self.received += other.received
         self.states.update(other.states)
+        self.in_flight += other.in_flight
         self.unbacked += other.unbacked
         return self
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadShard:
-    """Records of one shard that the worker has not planned yet.
+    """Records of one shard that are in no span yet.
 
     Attributes:
-        records: behind the last planned span.
+        records: behind the last span.
         is_complete: whether the shard was read to its end in time; if not, there are more.
         behind_seconds: how long ago the oldest of them arrived, by Kinesis's arrival time.
         rows: in the records; one for a record that cannot be decoded.
@@ -101,7 +100,7 @@ class UnreadShard:
 
 @dataclass(frozen=True, slots=True)
 class Unread:
-    """What the worker has not planned yet.
+    """What is in no span yet.
 
     Attributes:
         in_queue: envelopes in the overflow queue, as SQS estimates them. Some may be on the stream as well.
@@ -139,23 +138,19 @@ class Balance:
     Attributes:
         tables: rows by account and table. What could not become rows is listed under the table `-CODE`, and under the account
             `-` if no account could be read.
-        unread: what the worker has not planned yet.
+        unread: what is in no span yet.
         forced: rows that forced replays have sent again, by account and table. They do not count as received again.
         spans: number of spans counted.
-        open_spans: number of these that are not settled.
-        copies: records that do not count because another copy of their envelope does.
+        copies: rows that do not count, because another copy of their envelope does.
         rejected: rejected events by account, table and code. They do not count as received.
-        unarchived: settled spans missing from the archive, although it should still have their records.
     """
 
     tables: Mapping[tuple[str, str], Rows]
     unread: Unread
     forced: Mapping[tuple[str, str], Rows]
     spans: int
-    open_spans: int
     copies: int = 0
     rejected: Mapping[tuple[str, str, str], int] = field(default_factory=dict)
-    unarchived: int = 0
 
     @property
     def total(self) -> Rows:
@@ -171,30 +166,16 @@ class Balance:
         return all(rows.adds_up for rows in (*self.tables.values(), *self.forced.values()))
 
 
-class _Archived:
-    """A chain's spans that the archive should have: their earliest hour, and an eight-byte hash of each."""
-
-    def __init__(self, hour: str) -> None:
-        self.hour = hour
-        self.hashes = array("q")
-
-    def add(self, span: ArchivedSpan) -> None:
-        self.hour = min(span.hour, self.hour)
-        self.hashes.append(hash(span))
-
-
 class Accounting:
     """Takes balances.
 
     Args:
         ledger: the ledger.
         shards: the stream.
-        store: the bucket of set-aside chunks.
-        archive: the archive.
+        objects: the span objects.
         sqs: a boto3 client.
         queue_url: the overflow queue.
         clock: the time, for the age of records and for deadlines.
-        archive_days: how many days the archive keeps records for, by today's setting.
     """
 
     def __init__(
@@ -202,18 +183,14 @@ class Accounting:
         *,
         ledger: Ledger,
         shards: Shards,
-        store: SetAsideStore,
-        archive: Archive,
+        objects: SpanObjects,
         sqs: "SQSClient",
         queue_url: str,
         clock: Clock,
-        archive_days: int = MOST_ARCHIVE_DAYS,
     ) -> None:
-        self._archive_days = archive_days
         self._ledger = ledger
         self._shards = shards
-        self._store = store
-        self._archive = archive
+        self._objects = objects
         self._sqs = sqs
         self._queue_url = queue_url
         self._clock = clock
@@ -231,8 +208,8 @@ class Accounting:
         This reads the whole ledger, whatever the range: one read unit per 4 KB.
 
         Args:
-            since: UNIX seconds; only what was planned then or later.
-            until: UNIX seconds; only what was planned before.
+            since: UNIX seconds; only spans planned then or later.
+            until: UNIX seconds; only spans planned before.
             seconds: how long to count unread records.
             each: called with each span that counts.
 
@@ -244,35 +221,28 @@ class Accounting:
         ends = self._ends()
         tables: dict[tuple[str, str], Rows] = {}
         forced: dict[tuple[str, str], Rows] = {}
-        aside: dict[tuple[Place, ChunkKey], tuple[Rows, str]] = {}
         rejected: Counter[tuple[str, str, str]] = Counter()
-        archived: dict[ChainId, _Archived] = {}
-        spans = open_spans = copies = 0
+        suspects: list[Span] = []
+        spans = copies = 0
         for span in self._ledger.spans(since, until):
-            if span.chain in ends and span.last > ends[span.chain]:
+            if span.chain in ends and ends[span.chain] < span.last != BEHIND_ALL:
                 continue
             spans += 1
-            open_spans += not span.done
-            copies += len(span.ignored)
             each(span)
             sums = forced if span.chain.is_forced else tables
-            place = Place(span.chain, span.after)
             for group, states in by_group(span).items():
+                copies += states.pop(State.COPY, 0)
                 if group.is_rejected:
-                    rejected[group.owner.account, group.table, group.code] += states.total()
+                    rejected[group.sender.account, group.table, group.code] += states[State.REJECTED]
                     continue
-                total = sums.setdefault((group.owner.account, group.label), Rows())
-                total += Rows(states.total(), states)
-            for key, entry in span.entries.items():
-                if entry.state in ASIDE:
-                    total = sums[key.account, key.group.label]
-                    aside[place, key] = (total, self._name(span, key, entry))
-            if found := self._should_be_archived(span):
-                archived.setdefault(found.chain, _Archived(found.hour)).add(found)
-        self._find_unbacked(aside)
-        unarchived = self._find_unarchived(archived)
+                total = sums.setdefault(group.table_of, Rows())
+                in_flight = 0 if span.settled else states[State.WAITING]
+                total += Rows(states.total(), states, in_flight)
+            if span.states() & (UNSETTLED | {State.DEAD}) and len(suspects) < _MOST_CHECKED:
+                suspects.append(span)
+        self._find_unbacked(suspects, tables, forced)
         unread = self._unread(ends, self._clock.now() + seconds)
-        return Balance(tables, unread, forced, spans, open_spans, copies, rejected, unarchived)
+        return Balance(tables, unread, forced, spans, copies, rejected)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
         """Return what the worker has not planned yet. This reads only the ends of chains from the ledger.
@@ -282,51 +252,34 @@ class Accounting:
         return self._unread(self._ends(), self._clock.now() + seconds)
 
     def _ends(self) -> dict[ChainId, Number]:
-        """Return the last planned sequence number of each shard's chain."""
+        """Return the last sequence number in each shard's chain."""
         chains = [self._shards.chain(shard.shard_id) for shard in self._shards.all()]
-        return {chain: self._ledger.end(chain) for chain in chains}
+        found = {}
+        for chain in chains:
+            end = self._ledger.end(chain)
+            if end is not None and end.last == BEHIND_ALL:  # the sender has closed the chain
+                end = self._ledger.preceding(chain, end.after)
+            found[chain] = START if end is None else end.last
+        return found
 
-    def _name(self, span: Span, key: ChunkKey, entry: Entry) -> str:
-        return self._store.name(span, key, entry.edit, entry.digest)
-
-    def _find_unbacked(self, aside: Mapping[tuple[Place, ChunkKey], tuple[Rows, str]]) -> None:
-        """Count set-aside chunks without an object.
-
-        An object is written before the ledger refers to it, and deleted only after the ledger has settled its chunk. If the listing,
-        taken after the ledger was read, lacks an object, it is missing only if the ledger still refers to it.
-        """
-        listed = {one.name for one in self._store.listed()} if aside else set()
-        for (place, key), (rows, name) in aside.items():
-            if name not in listed:
-                span = self._ledger.get(place)
-                entry = Entry() if span is None else span.entry(key)
-                if span is not None and entry.state in ASIDE and self._name(span, key, entry) == name:
-                    rows.unbacked += entry.rows
-
-    def _should_be_archived(self, span: Span) -> ArchivedSpan | None:
-        """Return the archive's name for a settled span if the archive should still have it.
-
-        A span with records that expired before they were read was never archived.
-        """
-        if span.archived is None or not span.done:
-            return None
-        days = min(span.archived.days, self._archive_days)
-        kept_until = span.planned_at / 1000 + days * _DAY_SECONDS
-        if kept_until <= self._clock.now() or any(
-            entry.state is State.MISSING for entry in span.entries.values()
-        ):
-            return None
-        return ArchivedSpan.of(span)
-
-    def _find_unarchived(self, wanted: Mapping[ChainId, _Archived]) -> int:
-        """Count the spans that the archive lacks. An object is written before its span is settled."""
-        count = 0
-        for chain, spans in wanted.items():
-            missing = set(spans.hashes)
-            for found in self._archive.planned_since(chain, spans.hour):
-                missing.discard(hash(found))
-            count += len(missing)
-        return count
+    def _find_unbacked(
+        self,
+        suspects: list[Span],
+        tables: Mapping[tuple[str, str], Rows],
+        forced: Mapping[tuple[str, str], Rows],
+    ) -> None:
+        """Count waiting and dead rows whose object is missing; looks at _MOST_CHECKED spans at most."""
+        for span in suspects:
+            if span.object is not None and self._objects.exists(span):
+                continue
+            current = self._ledger.get(span.place)
+            if current is None or current.object != span.object:
+                continue  # written anew meanwhile
+            sums = forced if span.chain.is_forced else tables
+            for group, states in by_group(current).items():
+                lost = states[State.WAITING] + states[State.AGAIN] + states[State.DEAD]
+                if not group.is_rejected and group.table_of in sums:
+                    sums[group.table_of].unbacked += lost
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
@@ -361,17 +314,10 @@ def row_count(data: bytes) -> int:
 def by_group(span: Span) -> dict[Group, Counter[State]]:
     """Return a span's rows by group and state.
 
-    Two kinds of rows are left out because the stream's spans count them: those returned to the stream, and those of an overflow
-    chunk that was never sent but found in Treasure Data, since they arrived by the stream.
+    Rows that were replaced are left out, because the span of the new rows counts them.
     """
-    rest = State.DELIVERED if span.done else State.PENDING
-    rows = {group: Counter({rest: count}) for group, count in span.counts.items()}
-    for key, entry in span.entries.items():
-        if entry.state in (State.SPLIT, State.PENDING):
-            continue
-        states = rows.setdefault(key.group, Counter())
-        states[rest] -= entry.rows
-        is_found = entry.state is State.DELIVERED and not entry.database
-        if not (is_found and span.chain.is_overflow) and entry.state is not State.RETURNED:
-            states[entry.state] += entry.rows
+    rows: dict[Group, Counter[State]] = {}
+    for key, entry in span.all_leaves():
+        if entry.state is not State.REPLACED:
+            rows.setdefault(key.group._replace(request_id=""), Counter())[entry.state] += span.rows(key)
     return rows

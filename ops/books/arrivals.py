@@ -118,7 +118,7 @@ class StreamCount:
             ShardUnreadableError: the stream cannot be read.
         """
         borders = self._borders.get(span.chain.root)
-        if borders is None or span.chain.is_forced or span.last < borders.first or span.first >= borders.end:
+        if borders is None or not span.records or span.last < borders.first or span.first >= borders.end:
             return
         if borders.first <= span.first and span.last < borders.end:
             self._seen += span.records

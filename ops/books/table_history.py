@@ -61,9 +61,9 @@ class History:
             return
         at = span.planned_at / 1000
         counts: Counter[tuple[str, str]] = Counter()
-        for group, rows in span.counts.items():
-            if not group.is_rejected:
-                counts[group.owner.account, group.label] += rows
+        for key, rows in span.chunks.items():
+            if not key.group.is_rejected:
+                counts[key.group.table_of] += rows
         if at >= self._since:
             self.rows += counts.total()
             self.records += span.records

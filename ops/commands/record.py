@@ -1,4 +1,4 @@
-"""`sluice record`: saves records of the stream or the archive as a Kinesis event, for `sam local invoke` and for tests."""
+"""`sluice record`: saves records of the stream as a Kinesis event, for `sam local invoke` and for tests."""
 
 import json
 from itertools import chain, islice
@@ -45,13 +45,11 @@ from shared.clock import SystemClock
 def command(
     stack: Stack, *, shard: str | None, start: RangeEnd, count: int, file: Path, scrub: bool, as_json: bool
 ) -> None:
-    """Save records of the stream, or of the archive, to a file, as an event for `sam local invoke` and for tests."""
-    history = stack.history(SystemClock())
-    history.check(start)
-    shard = history.names(start, RangeEnd(), shard)[0]
-    pieces = history.pieces(shard, start, RangeEnd())
-    found = list(islice(chain.from_iterable(piece.records for piece in pieces), count))
-    shard = history.chain(shard).shard
+    """Save records of the stream to a file, as an event for `sam local invoke` and for tests."""
+    reader = stack.reader(SystemClock())
+    reader.check(start)
+    shard = reader.shards(shard)[0]
+    found = list(islice(chain.from_iterable(reader.read(shard, start, RangeEnd())), count))
     if not found:
         raise Failure(f"{shard} has no records in this range: use an earlier --from, or another --shard")
     event = event_of(found, shard, scrubs=scrub)

@@ -1,20 +1,21 @@
-"""`sluice redrive`: sends what is set aside. Delivered rows are removed from the bucket; rows that fail again stay."""
+"""`sluice redrive`: sends what waits now, or dead rows again; drops rows, or opens them in an editor."""
 
 from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
 import click
+from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
-from ops.books.set_aside import KINDS, NAMES, SetAsideChunk, chunks
+from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
 from ops.editing import dead_letters, rejected_events
 from ops.failure import UNFINISHED, Failure
 from ops.moment import MOMENT
-from ops.redriving import DECIDED, OUTCOMES, balanced, send
+from ops.sending import DECIDED, OUTCOMES, balanced, send
 from ops.stack import Stack, works_on_stack
-from worker.delivery import State
 from worker.selection import Selection
+from worker.states import State
 
 
 @click.command("redrive")
@@ -24,23 +25,23 @@ from worker.selection import Selection
     "names",
     type=click.Choice(list(KINDS)),
     multiple=True,
-    help="Kind of set-aside rows; may be repeated. Default: parked and doubt; dead with --edit; doubt with --send or --drop.",
+    help="Kind of rows; may be repeated. Default: waiting and again; dead with --edit and --drop; waiting with --send.",
 )
 @click.option("--account", help="Only rows of this account.")
 @click.option("--table", help="Only rows of this table.")
-@click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
-@click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
+@click.option("--reason", help="Only rows with this reason, as `sluice status` shows it.")
+@click.option("--since", type=MOMENT, help="Only rows in this state since this time.")
 @click.option(
     "--send",
     "decision",
     flag_value="send",
-    help="Send rows in doubt even though Treasure Data may already have them.",
+    help="Send waiting rows without asking, even though Treasure Data may already have them.",
 )
 @click.option(
     "--drop",
     "decision",
     flag_value="drop",
-    help="Give up rows in doubt that Treasure Data has; with --kind dead or rejected, give up rows that nobody needs.",
+    help="Give up rows that nobody needs. Rows that Treasure Data may have cannot be given up.",
 )
 @click.option(
     "--edit",
@@ -53,11 +54,10 @@ from worker.selection import Selection
 @screen.json_option
 @click.pass_context
 def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
-    """Send what is set aside. Delivered rows are removed from the bucket; rows that fail again stay.
+    """Send what waits now instead of within a minute; with --kind dead, send dead rows again.
 
-    If Treasure Data cannot be queried for rows in doubt, decide about them with --send or --drop. --edit opens dead letters in
-    an editor, then checks and sends the changed rows; the originals are kept until these are delivered. With --kind rejected,
-    --edit opens rejected events, and repaired events are put on the stream.
+    --edit opens dead rows in an editor, then checks and sends the changed ones; the originals stay in S3. With --kind rejected, --edit
+    opens rejected events, and repaired events are sent.
     """
     run(ctx, stack, **options)
 
@@ -85,13 +85,13 @@ def run(
     states = _states(names, decision, edits=edits, as_json=as_json)
     selection = Selection(states, account, table, reason, since)
     selected: Counter[tuple[str, str, str]] = Counter()
-    opened: list[SetAsideChunk] = []
+    opened: list[ListedChunk] = []
     for chunk in chunks(stack.ledger(), selection):
-        selected[NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += chunk.entry.rows
-        opened += [chunk] if edits else []
+        selected[NAMES[chunk.entry.state], chunk.key.account, chunk.reason] += chunk.rows
+        opened.append(chunk)
     if not as_json:
         count = screen.plural(selected.total(), "row")
-        screen.say(f"{count} set aside." if selected else "No matching rows are set aside.")
+        screen.say(f"{count}." if selected else "There are no matching rows.")
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],
@@ -99,26 +99,36 @@ def run(
     if dry_run or not selected:
         if as_json:
             screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+        elif dry_run:
+            screen.say(screen.DRY_RUN)
         return
     if edits:
         ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
-    if decision == "drop":
-        screen.confirm(
-            f"This gives up {screen.plural(selected.total(), 'row')} and deletes Sluice's copies. Continue?",
-            yes=yes or as_json,
-        )
-    event: dict[str, Any] = {"kinds": [state.value for state in states]}
-    wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
-    event |= {name: value for name, value in wanted.items() if value is not None}
-    with screen.console(stderr=True).status("sending") as status:
-        if as_json:
-            status.stop()
-        sent = send(stack, event, lambda delivered: status.update(f"sending: {delivered:,} rows delivered"))
+    if asked := question(decision, selected.total()):
+        screen.confirm(asked, yes=yes)
+    # name what was shown: rows that come into these states meanwhile are left alone
+    event: dict[str, Any] = {
+        "kinds": [state.value for state in states],
+        "chunks": [one.name for one in opened],
+    }
+    event |= {"decision": decision} if decision is not None else {}
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+        sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(selected.total(), sent)
     if as_json:
         screen.show_json(totals)
         ctx.exit(_code(totals))
     ctx.exit(_report(stack, totals))
+
+
+def question(decision: str | None, rows: int) -> str:
+    """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
+    count = screen.plural(rows, "row")
+    if decision == "drop":
+        return f"This gives up {count} and deletes Sluice's copies. Continue?"
+    if decision == "send":
+        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+    return ""
 
 
 def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:
@@ -139,17 +149,19 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
         if not set(names) <= set(allowed):
             raise click.UsageError(f"--{decision} works only with --kind {' and --kind '.join(allowed)}")
         names = names or allowed[:1]
-    return tuple(KINDS[name] for name in names or (("dead",) if edits else ("parked", "doubt")))
+    return tuple(KINDS[name] for name in names or (("dead",) if edits else ("waiting", "again")))
 
 
 def _report(stack: Stack, totals: Mapping[str, int]) -> int:
     dropped = f", {totals['dropped']:,} dropped" if totals["dropped"] else ""
-    if totals.get("returned"):
-        dropped += f", {totals['returned']:,} put back on the stream"
+    if totals.get("replaced"):
+        dropped += f", {totals['replaced']:,} split by table and waiting"
+    if totals["copies"]:
+        dropped += f", {totals['copies']:,} copies of rows that count elsewhere"
     untried = f", {totals['untried']:,} not tried or already settled" if totals.get("untried") else ""
     screen.say(
         f"{screen.plural(totals['delivered'], 'row')} delivered, {totals['kept']:,} kept, "
-        f"{totals['dead']:,} new dead letters{dropped}{untried}."
+        f"{totals['dead']:,} newly dead{dropped}{untried}."
     )
     if totals["kept"]:
         screen.say(f"`sluice status {stack.option}` shows why rows are kept.")
@@ -162,9 +174,9 @@ def _code(totals: Mapping[str, int]) -> int:
     return UNFINISHED if totals["kept"] or totals["dead"] or not totals["complete"] else 0
 
 
-def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
+def _edit(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
     """Open dead letters in an editor, and send the changed ones; return the exit code."""
-    letters = dead_letters.letters_of(opened, stack.set_aside_store())
+    letters = dead_letters.letters_of(opened, stack.objects())
     if not letters:
         raise Failure("these dead letters cannot be edited: they never became rows")
     edited = dead_letters.ask(
@@ -185,10 +197,10 @@ def _edit(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
     return _report(stack, totals | {"complete": True})
 
 
-def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
-    """Open rejected events in an editor, and put the repaired ones on the stream; return the exit code."""
+def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
+    """Open rejected events in an editor, and send the repaired ones; return the exit code."""
     plans = {name: account.plan for name, account in known_accounts.known(stack)[0].items()}
-    batches = rejected_events.batches_of(opened, stack.set_aside_store(), plans)
+    batches = rejected_events.batches_of(stack, opened, plans)
     if not batches:
         raise Failure(
             "there are no copies of these events: they have expired, or exceeded the number that is kept"
@@ -208,8 +220,8 @@ def _repair(stack: Stack, opened: list[SetAsideChunk], *, yes: bool) -> int:
         if "error" in report:
             click.echo(f"{one.title}: {report['message']}", err=True)
         else:
-            sent += report["repaired"]
-    screen.say(f"{screen.plural(sent, 'event')} put on the stream; the worker delivers them like new ones.")
+            sent += one.events
+    screen.say(f"{screen.plural(sent, 'event')} repaired; they are sent like new ones.")
     return 0 if sent == events else UNFINISHED
 
 

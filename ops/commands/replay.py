@@ -1,32 +1,38 @@
-"""`sluice replay`: rereads a range of the stream, or of the archive, and passes it to the worker.
+"""`sluice replay`: rereads a range of the stream, and passes to the worker what is in no span.
 
-The ledger decides what is sent: delivered rows are skipped, and rows that the event source missed are delivered. --force sends
-rows again that Treasure Data has lost, once per tag.
+The ledger decides what is sent: delivered rows are skipped, and rows that the event source passed over are delivered. --force sends
+delivered rows again that Treasure Data has lost, once per tag, from S3.
 """
 
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Collection
-from dataclasses import asdict
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from itertools import batched
 from typing import Any
 
 import click
 from rich.progress import MofNCompleteColumn
 
 from ops import screen
+from ops.books import planned_spans
 from ops.books.replayed import Planned, Replayed
-from ops.books.set_aside import chunks
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
+from ops.sending import send
 from ops.stack import Stack, works_on_stack
-from ops.stream.history import StreamHistory
 from ops.stream.place import PLACE
-from ops.stream.reader import RangeEnd
+from ops.stream.reader import RangeEnd, StreamReader
 from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
-from shared.clock import SystemClock
+from shared.clock import Clock, SystemClock
 from shared.errors import InvalidReplayError
-from worker.forced_replay import ForcedReplay
-from worker.selection import Selection
+from worker.chain import ChainId
+from worker.forced_replay import Wanted
+from worker.record import START
+from worker.span import Span
+
+_PLACES = 100  # spans in one invocation of a forced replay
+_WAIT_SECONDS = 15.0  # between two looks at what still waits
 
 
 @click.command("replay")
@@ -46,13 +52,15 @@ from worker.selection import Selection
     help="End time (exclusive) or sequence number (inclusive). Default: now.",
 )
 @click.option("--shard", "only", metavar="ID", help="Only this shard. Required with sequence numbers.")
-@click.option("--force", is_flag=True, help="Send rows again even if the ledger says they are delivered.")
+@click.option("--wait", "waits", is_flag=True, help="Wait until every row of the range is delivered or dead.")
+@click.option("--force", is_flag=True, help="Send delivered rows once more, from S3. Needs times.")
 @click.option(
     "--tag",
     help="Name of a forced replay. No row is sent twice under one tag. Default: derived from --from and --to.",
 )
 @click.option("--account", help="With --force: only rows of this account.")
 @click.option("--table", help="With --force: only rows of this table.")
+@click.option("--database", help="With --force: only rows that went to this database.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -64,75 +72,53 @@ def command(
     start: RangeEnd,
     end: RangeEnd,
     only: str | None,
+    waits: bool,
     force: bool,
     tag: str | None,
     account: str | None,
     table: str | None,
+    database: str | None,
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Reread a range of the stream, or of the archive, and pass it to the worker.
+    """Reread a range of the stream, and pass to the worker what is in no span.
 
     The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. You can safely repeat a replay, run it
-    next to the live worker, or choose too wide a range. --force sends rows again that Treasure Data has lost, once per tag.
+    next to the live worker, or choose too wide a range. --force sends delivered rows once more that Treasure Data has lost, once per
+    tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
         raise click.UsageError("a sequence number needs its shard: add --shard")
-    if not force and (tag or account or table):
+    if not force and (tag or account or table or database):
         raise click.UsageError(
-            "--tag, --account and --table work only with --force: without it, the ledger decides about each row"
+            "--tag, --account, --table and --database work only with --force: without it, the ledger decides about each row"
         )
     if _is_reversed(start, end):
         raise click.UsageError("--from is not before --to: swap them")
-    forced = _forced(start, end, tag, account, table) if force else None
     clock = SystemClock()
-    history = stack.history(clock)
-    history.check(start)
-    shards = history.names(start, end, only)
-    stretch = Stretch(start, end, forced)
+    if force:
+        if start.number is not None or end.number is not None or start.at is None or only is not None:
+            raise click.UsageError(
+                "--force needs times: --from TIME, and optionally --to TIME, without --shard"
+            )
+        wanted = _wanted(start, end, tag, account, table, database, clock)
+        ctx.exit(_force(stack, wanted, clock, dry_run=dry_run, yes=yes, as_json=as_json))
+    reader = stack.reader(clock)
+    reader.check(start)
+    shards = reader.shards(only)
+    stretch = Stretch(start, end)
     if not as_json:
-        screen.say(_intention(stretch, shards))
+        screen.say(
+            f"Replaying {screen.plural(len(shards), 'shard')} from {_text(start, 'the oldest record')} to {_text(end, 'now')}. "
+            "Rows already delivered are skipped."
+        )
     if dry_run:
-        _count(history, shards, stretch, as_json=as_json)
+        _count(reader, shards, stretch, as_json=as_json)
+        if not as_json:
+            screen.say(screen.DRY_RUN)
         return
-    planned = Planned(stack.ledger())
-    replay = Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
-    if forced is not None:
-        screen.confirm(
-            "Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes or as_json
-        )
-        # First deliver what is not delivered yet: the worker holds a forced replay until the shard's own chain has it.
-        stretch = Stretch(start, _past(end, clock.now()), forced)
-        plain = Stretch(start, stretch.end)
-        code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
-        if code:
-            ctx.exit(code)
-        _check_set_aside(stack, shards, forced)
-        planned.forget()
-    ctx.exit(run(replay, stack, shards, stretch, as_json=as_json, planned=planned))
-
-
-def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
-    """Refuse a forced replay while rows that it may select are parked or in doubt.
-
-    If a table has set-aside rows in a span, the replay sends nothing of that table in that span, and never will under this tag.
-
-    Raises:
-        Failure: such rows are set aside.
-    """
-    waiting = sum(
-        one.entry.rows
-        for one in chunks(stack.ledger(), Selection(account=forced.account, table=forced.table))
-        if not {one.span.chain.shard, one.span.chain.root.name}.isdisjoint(shards)
-        and not one.span.chain.is_forced
-    )
-    if waiting:
-        raise Failure(
-            f"{screen.plural(waiting, 'row')} in this range {'is' if waiting == 1 else 'are'} set aside, and the replay would skip "
-            f"other rows planned with {'it' if waiting == 1 else 'them'}. Run `sluice redrive {stack.option}` first, "
-            "or narrow the replay with --account and --table"
-        )
+    ctx.exit(_run(stack, reader, clock, shards, stretch, waits=waits, as_json=as_json))
 
 
 def _is_reversed(start: RangeEnd, end: RangeEnd) -> bool:
@@ -141,47 +127,15 @@ def _is_reversed(start: RangeEnd, end: RangeEnd) -> bool:
     return start.at is not None and end.at is not None and start.at >= end.at
 
 
-def _past(end: RangeEnd, now: float) -> RangeEnd:
-    """Return an end before which no more records can arrive."""
-    if end.number is not None or (end.at is not None and end.at <= now):
-        return end
-    return RangeEnd(at=int(now * 1000) / 1000)
-
-
-def _forced(
-    start: RangeEnd, end: RangeEnd, tag: str | None, account: str | None, table: str | None
-) -> ForcedReplay:
-    if tag is None:
-        if not (start.is_fixed and end.is_fixed):
-            raise click.UsageError(
-                "--force needs --from and --to as absolute times (2026-11-24T03:00) or sequence numbers, or a --tag. Then the same "
-                "command, run again, continues the same replay and duplicates nothing"
-            )
-        tag = hashlib.sha256(repr((start.at, start.number, end.at, end.number)).encode()).hexdigest()[:12]
-    try:
-        return ForcedReplay(tag, account, table)
-    except InvalidReplayError as error:
-        raise click.UsageError(str(error)) from error
-
-
-def _intention(stretch: Stretch, shards: list[str]) -> str:
-    what = f"{screen.plural(len(shards), 'shard')} from {_text(stretch.start, 'the oldest record')} to {_text(stretch.end, 'now')}"
-    if stretch.forced is None:
-        return f"Replaying {what}. Rows already delivered are skipped."
-    of = " ".join(part for part in (stretch.forced.account, stretch.forced.table) if part)
-    return f"Sending {f'{of} ' if of else ''}again: {what}, under the tag {stretch.forced.tag}."
-
-
 def _text(border: RangeEnd, otherwise: str) -> str:
     if border.number is not None:
         return str(border.number)
     return otherwise if border.at is None else screen.utc(border.at)
 
 
-def _count(history: StreamHistory, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
+def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
     counts = {
-        shard: sum(len(piece.records) for piece in history.pieces(shard, stretch.start, stretch.end))
-        for shard in shards
+        shard: sum(len(page) for page in reader.read(shard, stretch.start, stretch.end)) for shard in shards
     }
     if as_json:
         screen.show_json({"shards": counts, "records": sum(counts.values())})
@@ -189,119 +143,234 @@ def _count(history: StreamHistory, shards: list[str], stretch: Stretch, *, as_js
         screen.show_table(("shard", "records"), list(counts.items()))
 
 
-def run(
-    replay: Replay,
+@dataclass(slots=True)
+class _Done:
+    """How far a replay has come."""
+
+    shards: dict[str, Progressing] = field(default_factory=dict)
+    code: int = 0
+    stopped: str = ""
+
+    @property
+    def records(self) -> int:
+        return sum(progress.records for progress in self.shards.values())
+
+    @property
+    def rows(self) -> int:
+        return sum(progress.rows for progress in self.shards.values())
+
+
+def _run(
     stack: Stack,
+    reader: StreamReader,
+    clock: Clock,
     shards: list[str],
     stretch: Stretch,
     *,
+    waits: bool,
     as_json: bool,
-    then: Stretch | None = None,
-    planned: Planned | None = None,
 ) -> int:
-    """Replay shards and report the result; return the exit code.
-
-    If a second pass follows (`then`), report only an early stop. `planned` supplies the rows by outcome.
-    """
-    done: dict[str, Progressing] = {}
-    code, why = 0, ""
-    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json) as show:
+    """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
+    planned, done = Planned(stack.membership()), _Done()
+    replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
+    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json, unit="records read") as show:
         for shard in shards:
 
             def settled(progress: Progressing, shard: str = shard) -> None:
-                done[shard] = progress
+                done.shards[shard] = progress
                 show(**_reach(shard, done))
 
             try:
-                done[shard] = replay.shard(shard, stretch, settled)
+                done.shards[shard] = replay.shard(shard, stretch, settled)
             except KeyboardInterrupt:
-                code, why = INTERRUPTED, "interrupted"
+                done.code, done.stopped = INTERRUPTED, "interrupted"
                 break
             except HoldsError as error:
-                code, why = UNFINISHED, f"{error} (`sluice status {stack.option}` shows why)"
+                done.code = UNFINISHED
+                done.stopped = f"{error} (`sluice status {stack.option}` shows why)"
                 break
-    records = sum(progress.records for progress in done.values())
-    passed_over = sum((progress.passed_over for progress in done.values()), Counter[str]())
-    rows = sum(progress.rows for progress in done.values())
-    replayed = Replayed() if planned is None else planned.replayed(rows)
-    left = []
-    if code:
-        left = _commands(stack, shards, stretch, done) if then is None else _commands(stack, shards, then, {})
-    elif then is not None:
-        return code
+    if not done.code:
+        _send_waiting(stack, planned, clock, waits=waits)
+    replayed = planned.replayed(done.rows)
+    left = _commands(stack, shards, stretch, done) if done.code else []
     if as_json:
         screen.show_json(
             {
-                "complete": not code,
-                "records": records,
-                "shards": {shard: progress.records for shard, progress in done.items()},
+                "complete": not done.code,
+                "records": done.records,
+                "shards": {shard: progress.records for shard, progress in done.shards.items()},
                 "rows": asdict(replayed),
-                "tag": None if stretch.forced is None else stretch.forced.tag,
-                "passed_over": dict(passed_over),
-                "stopped": why,
+                "tag": None,
+                "stopped": done.stopped,
                 "go_on": left,
             }
         )
-        return code
-    if not code:
-        kept = (
-            f", {replayed.kept:,} not delivered (`sluice status {stack.option}` shows why)"
-            if replayed.kept
-            else ""
-        )
-        screen.say(
-            f"Done: {screen.plural(records, 'record')} read. {screen.plural(replayed.sent, 'row')} sent, "
-            f"{replayed.passed_over:,} skipped{kept}."
-        )
-        _say_passed_over(passed_over)
-        return code
-    sent = "" if planned is None else f", {screen.plural(replayed.sent, 'row')} sent"
-    click.echo(
-        f"{why}; {screen.plural(records, 'record')} done{sent}. To continue:",
-        err=True,
-    )
+        return done.code
+    said = f"{screen.plural(done.records, 'record')} read. {_outcome(stack, replayed)}"
+    if not done.code:
+        screen.say(f"Done: {said}")
+        return 0
+    click.echo(f"{done.stopped}; {said} To continue:", err=True)
     for line in left:
         click.echo(f"  {line}", err=True)
-    return code
+    return done.code
 
 
-def _say_passed_over(passed_over: Counter[str]) -> None:
-    for place, rows in sorted(passed_over.items()):
-        said = screen.plural(rows, "row")
-        screen.say(
-            f"Not sent: {said} of {place}, because rows planned with them are dead letters, dropped or missing."
-        )
+def _outcome(stack: Stack, replayed: Replayed) -> str:
+    kept = (
+        f", {replayed.kept:,} not delivered (`sluice status {stack.option}` shows why)"
+        if replayed.kept
+        else ""
+    )
+    return f"{screen.plural(replayed.sent, 'row')} sent, {replayed.passed_over:,} skipped{kept}."
 
 
-def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: dict[str, Progressing]) -> list[str]:
+def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool) -> None:
+    """Have the sender take the chunks that wait; with `waits`, until none does."""
+    ledger = stack.ledger()
+    while waiting := planned.waiting():
+        event = {"chunks": [name for names in waiting.values() for name in names]}
+        send(stack, event, lambda _: None)
+        planned.refresh(filter(None, (ledger.get(place) for place in waiting)))
+        if not waits:
+            return
+        if planned.waiting():
+            clock.sleep(_WAIT_SECONDS)
+
+
+def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: _Done) -> list[str]:
     """Return the commands that replay the rest, shard by shard."""
     lines = []
     for shard in shards:
-        progress = done.get(shard)
-        ended = progress is not None and not progress.next and shard != list(done)[-1]
-        if ended:
+        progress = done.shards.get(shard)
+        if progress is not None and not progress.next and shard != list(done.shards)[-1]:
             continue
         start = (
             RangeEnd(number=int(progress.next)) if progress is not None and progress.next else stretch.start
         )
         words = ["sluice", "replay", *stack.option.split(), "--shard", shard]
         words += [*_option("--from", start), *_option("--to", stretch.end)]
-        if stretch.forced is not None:
-            words += ["--force", "--tag", stretch.forced.tag]
-            words += ["--account", stretch.forced.account] if stretch.forced.account else []
-            words += ["--table", stretch.forced.table] if stretch.forced.table else []
         lines.append(shlex.join(words))
     return lines
 
 
 def _option(name: str, border: RangeEnd) -> list[str]:
-    if border.number is None and border.at is None:
-        return []
-    return [name, _text(border, "")]
+    return [] if border.number is None and border.at is None else [name, _text(border, "")]
 
 
-def _reach(shard: str, done: dict[str, Progressing]) -> dict[str, Any]:
+def _reach(shard: str, done: _Done) -> dict[str, Any]:
     """Return a replay's progress, for the progress bar."""
-    arrived = done[shard].arrived
+    arrived = done.shards[shard].arrived
     at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
-    return {"description": f"{shard}{at}", "completed": sum(one.records for one in done.values())}
+    return {"description": f"{shard}{at}", "completed": done.records}
+
+
+# Forced replays
+
+
+def _wanted(
+    start: RangeEnd,
+    end: RangeEnd,
+    tag: str | None,
+    account: str | None,
+    table: str | None,
+    database: str | None,
+    clock: Clock,
+) -> Wanted:
+    if tag is None:
+        if not (start.is_fixed and end.is_fixed):
+            raise click.UsageError(
+                "--force needs --from and --to as absolute times (2026-11-24T03:00), or a --tag. Then the same command, run again, "
+                "continues the same replay and duplicates nothing"
+            )
+        tag = hashlib.sha256(repr((start.at, end.at)).encode()).hexdigest()[:12]
+    since = int((start.at or 0.0) * 1000)
+    until = None if end.at is None or end.at > clock.now() else int(end.at * 1000)
+    try:
+        return Wanted(tag, account, table, database, since, until)
+    except InvalidReplayError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _force(stack: Stack, wanted: Wanted, clock: Clock, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+    """Send delivered rows of a range once more; return the exit code."""
+    until = clock.now() if wanted.until is None else wanted.until / 1000
+    since = (wanted.since or 0) / 1000
+    of = " ".join(part for part in (wanted.account, wanted.table, wanted.database) if part)
+    if not as_json:
+        screen.say(
+            f"Sending {f'{of} ' if of else ''}again: rows that arrived from {screen.utc(since)} to {screen.utc(until)}, "
+            f"under the tag {wanted.tag}."
+        )
+    held = stack.shards().retention_seconds()
+    spans = [
+        span
+        for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held)
+        if not span.chain.is_forced and any(wanted.has(span, key) for key in span.chunks)
+    ]
+    if dry_run:
+        rows = sum(span.rows(key) for span in spans for key in span.chunks if wanted.has(span, key))
+        if as_json:
+            screen.show_json({"spans": len(spans), "rows": rows})
+        else:
+            screen.say(f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}.")
+        return 0
+    screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
+    outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
+    delivered = 0
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json) as show:
+        show(total=len(spans), completed=0)
+        for number, batch in enumerate(batched(spans, _PLACES, strict=False)):
+            _append(stack, wanted, batch, outcome)
+            delivered += _send_forced(stack, wanted, batch)
+            show(completed=min(len(spans), (number + 1) * _PLACES))
+    appended, repeated, left_out = (sum(rows.values()) for rows in outcome.values())
+    kept = max(0, appended - delivered) + left_out
+    if as_json:
+        rows_json = asdict(Replayed(delivered, max(0, repeated), kept))
+        screen.show_json(
+            {
+                "complete": True,
+                "spans": len(spans),
+                "rows": rows_json,
+                "tag": wanted.tag,
+                "left_out": dict(outcome["left_out"]),
+                "stopped": "",
+                "go_on": [],
+            }
+        )
+        return 0
+    screen.say(
+        f"Done: {screen.plural(delivered, 'row')} sent again, {repeated:,} sent under this tag before, {kept:,} not sent."
+    )
+    for place, rows in sorted(outcome["left_out"].items()):
+        screen.say(
+            f"Not sent: {screen.plural(rows, 'row')} of {place}, not delivered before or no longer kept."
+        )
+    return 0
+
+
+def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span], outcome: dict[str, Counter[str]]) -> None:
+    places = [[span.chain.name, span.after] for span in spans]
+    members = asdict(wanted)
+    while places:
+        answer = stack.invoke("RedriveFunction", {"force": {**members, "places": places}})
+        if "error" in answer:
+            raise Failure(answer["message"])
+        if not answer["done"]:
+            raise Failure("the sender had no time for a span: run the same command again")
+        for name, rows in outcome.items():
+            rows.update(answer[name])
+        places = places[answer["done"] :]
+
+
+def _send_forced(stack: Stack, wanted: Wanted, spans: Iterable[Span]) -> int:
+    """Have the sender take the rows that were appended; return how many are delivered."""
+    ledger, names = stack.ledger(), []
+    for span in spans:
+        chain = ChainId.forced(wanted.tag, span.chain, span.after)
+        found = ledger.preceding(chain, START + "~")
+        names += [[chain.name, START, key.name] for key in (() if found is None else found.chunks)]
+    if not names:
+        return 0
+    return send(stack, {"chunks": names}, lambda _: None)["delivered"]

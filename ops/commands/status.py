@@ -12,7 +12,7 @@ from rich.text import Text
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
-from ops.books.set_aside import KINDS
+from ops.books.chunks import KINDS
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -20,17 +20,15 @@ from ops.state import completeness
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import document, error_rows
 from ops.state.verdict import STYLES, Health, verdicts
-from worker.delivery import State
+from worker.states import State
 
 _WATCH_SECONDS = 5.0
 _COLUMNS = {
     "delivered": State.DELIVERED,
-    **KINDS,
-    "in flight": State.PENDING,
+    **{name: state for name, state in KINDS.items() if state is not State.REJECTED},
     "dropped": State.DROPPED,
-    "missing": State.MISSING,
 }
-_RARE = (State.REJECTED, State.DROPPED, State.MISSING)  # columns shown only if they have rows
+_RARE = (State.AGAIN, State.DROPPED)  # columns shown only if they have rows
 _REJECTED_LINES = 20
 Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 """A title, a table's columns and its rows."""
@@ -60,9 +58,9 @@ def command(
     watch: bool,
     as_json: bool,
 ) -> None:
-    """Show the state of a stack: backlog, rate, set-aside rows, open spans, failing databases, recent errors.
+    """Show the state of a stack: backlog, rate, rows that wait or are dead, and recent errors.
 
-    --since and --all also reconcile: received = delivered + set aside + in flight. This reads the whole ledger. `sluice wait`
+    --since and --all also reconcile: received = delivered + waiting + dead + dropped + in flight. This reads the whole ledger. `sluice wait`
     waits until a table is complete.
     """
     look = StateReader(stack, stack.watermarks() if complete else None)
@@ -143,22 +141,29 @@ def _show(state: StackState, option: str) -> None:
 def _tables(state: StackState, option: str) -> Iterator[Section]:
     yield (
         f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
-        ("shard", "behind", "records", "rows in open spans", "rows/s"),
+        ("shard", "behind", "records", "rows/s"),
         [
             (
                 shard.shard,
                 screen.lasting(shard.behind_seconds),
                 shard.records if shard.is_complete else f"{shard.records:,}+",
-                shard.open_rows,
                 shard.rows_per_second,
             )
             for shard in state.shards
         ],
     )
     yield (
-        "Set aside" if state.aside_is_complete else "Set aside (count incomplete)",
-        ("kind", "account", "reason", "rows"),
-        [(*place, rows) for place, rows in sorted(state.aside.items())],
+        "Waiting in S3",
+        ("database", "account", "reason", "rows", "for"),
+        [
+            (one.database, one.account, one.reason, one.rows, screen.lasting(state.at - one.since))
+            for one in state.waiting
+        ],
+    )
+    yield (
+        "Dead" if state.is_whole else "Dead (count incomplete)",
+        ("account", "reason", "rows"),
+        [(*place[1:], rows) for place, rows in sorted(state.rows.items()) if place[0] == "dead"],
     )
     rejected = state.rejected if state.balance is None else state.balance.rejected
     most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))
@@ -166,19 +171,6 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         "Rejected events in the last day" if state.balance is None else "Rejected events",
         ("account", "table", "code", "events"),
         [(*place, number) for place, number in most[:_REJECTED_LINES]],
-    )
-    yield (
-        "Failing databases",
-        ("database", "since", "reason"),
-        [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],
-    )
-    yield (
-        "Open spans" if state.open.is_complete else "Open spans (search incomplete)",
-        ("shard", "since", "rows", "settle with"),
-        [
-            (one.shard, screen.utc(int(one.planned_at)), one.rows, one.command(option))
-            for one in state.open.spans
-        ],
     )
     yield "Errors in the last hour", ("function", "times", "last", "what", "why"), error_rows(state.notes)
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]

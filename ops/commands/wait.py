@@ -3,7 +3,6 @@
 import click
 
 from ops import screen
-from ops.books.set_aside import KINDS
 from ops.failure import TIMED_OUT, UNFINISHED
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
@@ -23,7 +22,11 @@ from worker.watermark import Completeness
     required=True,
     help="Wait until all rows received before this time are in Treasure Data.",
 )
-@click.option("--timeout", type=LENGTH, help="Give up after this time, with exit code 4. Default: never.")
+@click.option(
+    "--timeout",
+    type=LENGTH,
+    help="Give up after this time, with exit code 4, but look at least once. Default: never.",
+)
 @screen.json_option
 @click.pass_context
 def command(
@@ -38,7 +41,7 @@ def command(
 ) -> None:
     """Wait until a table is complete up to a time: all rows received before it are in Treasure Data.
 
-    Exit codes: 0 complete, 3 complete except for set-aside rows, 4 not complete within --timeout. The time is when Sluice
+    Exit codes: 0 complete, 3 complete except for dead rows, 4 not complete within --timeout. The time is when Sluice
     received the rows (the column received_at), because clients that were offline send events with older times.
     """
     if not names.is_account(account):
@@ -54,16 +57,19 @@ def command(
     def tell(text: str) -> None:
         click.echo(f"Note: {text}", err=True)
 
-    waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell)
+    def mark() -> object:
+        return stack.invoke("RedriveFunction", {"mark": True})
+
+    waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell, mark)
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)
     before = found.before(account, table)
     is_complete = before is not None and before >= until * 1000
-    aside = found.set_aside(account, table).total()
+    dead = found.dead.get((account, table), 0)
     if as_json:
         screen.show_json({"complete": is_complete} | table_document(found, account, table))
     else:
         screen.say(_sentence(found, account, table, until, is_complete=is_complete))
-    ctx.exit(UNFINISHED if is_complete and aside else 0 if is_complete else TIMED_OUT)
+    ctx.exit(UNFINISHED if is_complete and dead else 0 if is_complete else TIMED_OUT)
 
 
 def _sentence(found: Completeness, account: str, table: str, until: float, *, is_complete: bool) -> str:
@@ -71,7 +77,6 @@ def _sentence(found: Completeness, account: str, table: str, until: float, *, is
     if not is_complete:
         known = f"only before {utc_of(before)}" if before is not None else found.obstacle
         return f"{name} is not complete before {screen.utc(until)}: {known}."
-    aside = found.set_aside(account, table)
-    counts = [f"{aside[state]:,} {kind}" for kind, state in KINDS.items() if aside[state]]
-    but = f", except for set-aside rows: {', '.join(counts)}. `sluice redrive` sends them" if counts else ""
+    dead = found.dead.get((account, table), 0)
+    but = f", except for {screen.plural(dead, 'dead row')}: `sluice dead list` shows them" if dead else ""
     return f"{name} is complete before {screen.utc(until)}{but}."

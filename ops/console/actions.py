@@ -1,4 +1,4 @@
-"""The console's actions: redrive and drop set-aside rows, each after the operator has confirmed it.
+"""The console's actions: send and drop rows, each after the operator has confirmed it.
 
 The page sends the number of rows that the operator agreed to. If there are more or fewer by then, nothing is done.
 """
@@ -10,8 +10,8 @@ from typing import Any
 
 import click
 
-from ops import redriving
-from ops.books.set_aside import KINDS, chunks
+from ops import sending
+from ops.books.chunks import KINDS, ListedChunk, chunks
 from ops.console.refreshed import in_background
 from ops.console.server import Doing, RefusedError
 from ops.failure import FORESEEN, explained
@@ -21,9 +21,9 @@ from shared.errors import UnavailableError
 from worker.selection import Selection
 
 REDRIVABLE = tuple(name for name in KINDS if name != "rejected")
-"""Kinds of set-aside rows that can be sent as they are."""
-DROPPABLE = redriving.DECIDED["drop"]
-"""Kinds of set-aside rows that can be dropped."""
+"""Kinds of rows that can be sent as they are."""
+DROPPABLE = sending.DECIDED["drop"]
+"""Kinds of rows that can be dropped."""
 _KEPT = 20
 
 
@@ -33,9 +33,9 @@ class ConsoleAction:
 
     Attributes:
         what: `redrive` or `drop`.
-        kind: the kind of set-aside rows.
+        kind: the kind of rows.
         account: their account.
-        reason: why they are set aside.
+        reason: why they wait or are dead.
         rows: how many.
         at: when it was requested, UNIX seconds.
         state: `running`, `done` or `failed`.
@@ -109,31 +109,31 @@ class Actions:
                 raise RefusedError(400, "send kind, account, reason and rows")
         if kind not in kinds:
             raise RefusedError(400, f"{what} works for {', '.join(kinds)}, not for {kind!r}")
-        selection = Selection((KINDS[kind],), account, None, reason, None)
+        selection = Selection((KINDS[kind],), account)
         action = ConsoleAction(what, kind, account, reason, rows, self._clock.now())
         with self._lock:
             if any(other.state == "running" for other in self._actions):
                 raise RefusedError(409, "another action is running: wait until it ends")
             try:
-                found = sum(chunk.entry.rows for chunk in chunks(self._stack.ledger(), selection))
+                named = [one for one in chunks(self._stack.ledger(), selection) if one.reason == reason]
+                found = sum(one.rows for one in named)
             except UnavailableError as error:
                 raise RefusedError(503, explained(error).message) from error
             if found != rows:
                 self._changed()
                 raise RefusedError(409, f"there are now {found:,} rows, not {rows:,}: nothing was done")
             self._actions = [*self._actions[1 - _KEPT :], action]
-        self._start(lambda: self._run(action))
+        self._start(lambda: self._run(action, named))
         return asdict(action)
 
-    def _run(self, action: ConsoleAction) -> None:
+    def _run(self, action: ConsoleAction, named: Collection[ListedChunk]) -> None:
         event = {
             "kinds": [KINDS[action.kind].value],
-            "account": action.account,
-            "reason": action.reason,
+            "chunks": [one.name for one in named],
             **({"decision": "drop"} if action.what == "drop" else {}),
         }
         try:
-            action.result = redriving.send(self._stack, event, lambda _: None)
+            action.result = sending.send(self._stack, event, lambda _: None)
             action.state = "done"
         except (click.ClickException, *FORESEEN) as error:
             action.error, action.state = explained(error).message, "failed"

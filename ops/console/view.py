@@ -7,7 +7,6 @@ from typing import Any
 
 from ops import known_accounts, screen
 from ops.books.accounting import Balance
-from ops.books.set_aside import KINDS
 from ops.books.table_history import RECENT_SECONDS, History
 from ops.console.refreshed import Reading, Refreshed
 from ops.cost.estimate import HOURS, Setup, Workload, total
@@ -166,7 +165,8 @@ def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
         "accepted": sums.received + waiting,
         "in_flight": sums.in_flight + waiting,
         "delivered": sums.delivered,
-        "aside": sums.aside.total(),
+        "waiting": sums.waiting,
+        "dead": sums.dead,
         "is_complete": balance.unread.is_complete,
         "adds_up": balance.adds_up,
         "tables": [
@@ -176,7 +176,8 @@ def _counts(reading: Reading[_Counted]) -> dict[str, Any]:
                 "received": rows.received,
                 "delivered": rows.delivered,
                 "in_flight": rows.in_flight,
-                "aside": {name: rows.states[state] for name, state in KINDS.items() if rows.states[state]},
+                "waiting": rows.waiting,
+                "dead": rows.dead,
             }
             | _history(history, account, table)
             for (account, table), rows in sorted(balance.tables.items())

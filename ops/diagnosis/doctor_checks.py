@@ -15,12 +15,13 @@ from ops.failure import FORESEEN, Failure, explained
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
 from ops.stream.event_source import mapping_faults, unknown_shards
+from ops.template import sluice_template
 from shared import write_key
 from worker.chain import ChainId
-from worker.delivery import ASIDE
 from worker.record import Number, number
 from worker.shards import Position
 from worker.span import Span
+from worker.states import UNSETTLED, State
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""
@@ -145,7 +146,7 @@ class Doctor:
         elif redis["applied_at"] is None:
             yield fault(
                 "Redis",
-                "it is empty, so the worker holds: run `sluice accounts apply accounts.yaml`",
+                "it is empty, so all rows wait in S3: run `sluice accounts apply accounts.yaml`",
             )
         else:
             accounts = redis["accounts"]
@@ -156,7 +157,7 @@ class Doctor:
         self.assumed = answer.get("assumed", {})
 
     def _columns(self) -> Iterator[CheckResult]:
-        """Check that the table of earlier test events shows the columns by which rows in doubt are queried."""
+        """Check that the table of earlier test events shows the columns by which rows are queried."""
         if self.account is None:
             return
         shown = self._stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
@@ -168,7 +169,7 @@ class Doctor:
             yield unknown(
                 "columns",
                 f"{TEST_TABLE} does not show event_id: run this again ten minutes after the first test event. If it still does "
-                "not, turn on schema detection; otherwise you have to decide about rows in doubt yourself",
+                "not, turn on schema detection; otherwise you have to decide yourself about rows that Treasure Data may have",
             )
 
     def _write_key(self) -> Iterator[CheckResult]:
@@ -218,7 +219,7 @@ class Doctor:
             return
         pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
         names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
-        ours = [name for name in names if name.startswith(f"{self._stack.name}-")]
+        ours = [name for name in names if sluice_template().names_alarm(self._stack.name, name)]
         if ours:
             yield fault("alarms", f"{', '.join(ours)}: docs/operations.md explains each")
         else:
@@ -266,21 +267,23 @@ class Doctor:
 
     def _settled(self, chain: ChainId, number: Number) -> Span | None:
         """Return the span of the test event once it is settled."""
-        span = self._stack.ledger().locate(chain, number)
-        return span if isinstance(span, Span) and span.done else None
+        span = self._stack.membership().locate(chain, number)
+        return span if isinstance(span, Span) and span.settled else None
 
 
 def _canary(span: Span, seconds: float, option: str) -> CheckResult:
     """Return the result of the test event: it passes only if the event was delivered."""
-    aside = [
-        entry for key, entry in span.entries.items() if key.group.table == TEST_TABLE and entry.state in ASIDE
+    left = [
+        entry
+        for key, entry in span.all_leaves()
+        if key.group.table == TEST_TABLE and entry.state in UNSETTLED | {State.DEAD}
     ]
-    if not aside:
+    if not left:
         return ok("test event", f"delivered (according to the ledger) after {seconds:.1f} s")
-    state, reason = aside[0].state.value.replace("_", " "), aside[0].reason
+    state, reason = left[0].state.value, left[0].reason
     return fault(
         "test event",
-        f"accepted, but set aside after {seconds:.1f} s ({state}: {reason}): `sluice status {option}` shows what to do",
+        f"accepted, but {state} after {seconds:.1f} s ({reason}): `sluice status {option}` shows what to do",
     )
 
 
@@ -316,10 +319,10 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
     if said.get("may_query") is False:
         yield unknown(
             "query permission",
-            "the API key may not query: the parameter UnaskableDoubt decides about rows in doubt",
+            "the API key may not query: the parameter UnaskableDoubt decides about rows that Treasure Data may have",
         )
     elif said.get("may_query"):
-        yield ok("query permission", "Treasure Data can be queried for rows in doubt")
+        yield ok("query permission", "Treasure Data can be queried for rows")
 
 
 def measured(found: Measured, assumed: Mapping[str, int]) -> list[CheckResult]:

@@ -7,15 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from ops import screen
-from ops.books.set_aside import SetAsideChunk
+from ops.books.chunks import ListedChunk
 from ops.failure import Failure
 from shared.errors import EditRefusedError, InvalidObjectError, SluiceError
-from worker.chunk import compress, offsets
-from worker.edit import decoded, revised_row
-from worker.set_aside import SetAsideStore
+from worker.replacement import decoded, revised_row
+from worker.rows import compress
+from worker.span_object import SpanObjects
 
 MOST_TEXT = 4_000_000
-"""The most characters to edit at once, so that the redrive's input for one dead letter fits Lambda's 6 MB."""
+"""The most characters to edit at once, so that the sender's input for one dead letter fits Lambda's 6 MB."""
 
 _HEAD = """\
 # Each line is a row. Fix the rows, save, and close the editor.
@@ -32,23 +32,22 @@ class MistakeError(SluiceError):
 class Letter:
     """A dead letter: the chunk, a title, and a line for each row."""
 
-    chunk: SetAsideChunk
+    chunk: ListedChunk
     title: str
     lines: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """A dead letter with changed rows: its title, its number of rows, and the redrive's input."""
+    """A dead letter with changed rows: its title, its number of rows, and the sender's input."""
 
     title: str
     rows: int
     event: dict[str, Any]
 
 
-def _letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
-    entry = chunk.entry
-    title = f"{chunk.key.account}/{chunk.key.group.table}, {entry.reason}, set aside {screen.utc(entry.aside_at // 1000)}"
+def _letter(chunk: ListedChunk, payload: bytes) -> Letter:
+    title = f"{chunk.key.account}/{chunk.key.group.table}, {chunk.reason}, dead since {screen.utc(int(chunk.since))}"
     try:
         lines = tuple(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in decoded(payload))
     except (EditRefusedError, TypeError, ValueError) as error:
@@ -56,7 +55,7 @@ def _letter(chunk: SetAsideChunk, payload: bytes) -> Letter:
     return Letter(chunk, title, lines)
 
 
-def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Letter]:
+def letters_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[Letter]:
     """Return the dead letters that consist of rows, as text.
 
     Raises:
@@ -68,11 +67,10 @@ def letters_of(chunks: Iterable[SetAsideChunk], store: SetAsideStore) -> list[Le
         if chunk.key.group.code:
             continue  # it never became rows
         try:
-            stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
+            payload = objects.payload(chunk.span, chunk.key)
         except InvalidObjectError:
-            continue  # it has just been delivered, or its object is missing, which the balance reports
-        begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
-        letters.append(_letter(chunk, stored.payload[begin:end]))
+            continue  # its object is missing, which the balance reports
+        letters.append(_letter(chunk, payload))
         total += sum(map(len, letters[-1].lines))
         if total > MOST_TEXT:
             raise Failure(
@@ -91,7 +89,7 @@ def text_of(letters: Sequence[Letter]) -> str:
 
 
 def read(letters: Sequence[Letter], text: str) -> list[Edited]:
-    """Return the dead letters with changed rows, each with the redrive's input.
+    """Return the dead letters with changed rows, each with the sender's input.
 
     Raises:
         MistakeError: the number of rows has changed, or a row is invalid.
@@ -123,7 +121,7 @@ def _edited(one: Letter, lines: Sequence[tuple[int, str]]) -> Edited | None:
 
 
 def _row(number: int, old: str, new: str) -> bytes:
-    """Return a row encoded, after the same checks as in the redrive."""
+    """Return a row encoded, after the same checks as in the sender."""
     try:
         row = json.loads(new, parse_constant=_refuse)
     except ValueError as error:

@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import msgpack
 
 from ops import screen
-from ops.books.set_aside import SetAsideChunk
+from ops.books.chunks import ListedChunk
 from ops.editing.dead_letters import MOST_TEXT, MistakeError
 from ops.failure import Failure
+from ops.stack import Stack
 from shared.errors import EditRefusedError, InvalidObjectError
 from shared.tracking_plan import STANDARD_COLUMNS, TrackingPlan
-from worker.chunk import compress
-from worker.repair import row_of
-from worker.set_aside import SetAsideStore
+from worker.replacement import row_of
+from worker.rows import compress
 
 _HEAD = """\
 # Each line is a number and an event. Fix the events, save, and close the editor.
@@ -41,7 +41,7 @@ class Original(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RejectedBatch:
-    """Rejected events that were set aside together.
+    """Rejected events of one span, table and code.
 
     Attributes:
         chunk: their chunk.
@@ -49,21 +49,21 @@ class RejectedBatch:
         plan: the account's tracking plan; None if it has none.
     """
 
-    chunk: SetAsideChunk
+    chunk: ListedChunk
     events: tuple[Original, ...]
     plan: TrackingPlan | None = None
 
     @property
     def title(self) -> str:
         """The heading above its events."""
-        group, entry = self.chunk.key.group, self.chunk.entry
+        group = self.chunk.key.group
         table = group.table or "no known table"
-        return f"{group.owner.account}, {table}, {group.code}, since {screen.utc(entry.aside_at // 1000)}"
+        return f"{group.sender.account}, {table}, {group.code}, since {screen.utc(int(self.chunk.since))}"
 
 
 @dataclass(frozen=True, slots=True)
 class Repaired:
-    """A batch with repaired events: its title, the number of events, how many are given up, and the redrive's input."""
+    """A batch with repaired events: its title, the number of events, how many are given up, and the sender's input."""
 
     title: str
     events: int
@@ -71,13 +71,17 @@ class Repaired:
     event: dict[str, Any]
 
 
-def originals(payload: bytes) -> list[Original]:
-    """Return the copies of rejected events in a payload."""
-    unpacker = msgpack.Unpacker(max_buffer_size=0)
-    unpacker.feed(payload)
+def originals(stack: Stack, chunk: ListedChunk) -> list[Original]:
+    """Return the copies of rejected events in a chunk.
+
+    Raises:
+        ObjectGoneError: there are none: they have expired, or exceeded the number that is kept.
+        InvalidObjectError: the object holds something else.
+        BucketUnavailableError: the bucket cannot be reached.
+    """
     return [
-        Original(received_at, _line(original), " ".join(" ".join(rest).split()))
-        for received_at, original, *rest in unpacker
+        Original(event.received_at, _line(event.original), " ".join(event.message.split()))
+        for event in stack.rejected_events().get(chunk.span, chunk.key)
     ]
 
 
@@ -101,13 +105,13 @@ def _line(original: bytes) -> str:
 
 
 def batches_of(
-    chunks: Iterable[SetAsideChunk], store: SetAsideStore, plans: Mapping[str, TrackingPlan | None]
+    stack: Stack, chunks: Iterable[ListedChunk], plans: Mapping[str, TrackingPlan | None]
 ) -> list[RejectedBatch]:
     """Return the rejected events of which copies are kept.
 
     Args:
+        stack: the stack.
         chunks: their chunks.
-        store: the set-aside store.
         plans: the tracking plans by account.
 
     Raises:
@@ -116,14 +120,12 @@ def batches_of(
     """
     batches, total = [], 0
     for chunk in chunks:
-        if not chunk.entry.digest:
-            continue
         try:
-            stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
+            events = tuple(originals(stack, chunk))
         except InvalidObjectError:
-            continue  # the copy has expired
+            continue  # the copies have expired
         plan = plans.get(chunk.key.account)
-        batches.append(RejectedBatch(chunk, tuple(originals(stored.payload)), plan))
+        batches.append(RejectedBatch(chunk, events, plan))
         total += sum(len(event.text) for event in batches[-1].events)
         if total > MOST_TEXT:
             raise Failure(
@@ -144,7 +146,7 @@ def text_of(batches: Sequence[RejectedBatch]) -> str:
 
 
 def read(batches: Sequence[RejectedBatch], text: str) -> list[Repaired]:
-    """Return the batches with changed events, each with the redrive's input.
+    """Return the batches with changed events, each with the sender's input.
 
     Raises:
         MistakeError: a line lacks an event's number, or an event is invalid or differs from a tracking plan in quarantine mode.
@@ -180,7 +182,7 @@ def _repaired(batch: RejectedBatch, texts: dict[int, tuple[int, str]]) -> Repair
     span, key = batch.chunk.span, batch.chunk.key
     place_of = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
     packed = b64encode(compress(msgpack.packb(events))).decode()
-    dropped = batch.chunk.entry.rows - len(events)
+    dropped = batch.chunk.rows - len(events)
     return Repaired(batch.title, len(events), dropped, {"repair": {**place_of, "events": packed}})
 
 

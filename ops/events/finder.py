@@ -1,383 +1,351 @@
-"""Finds events: where they are, and what happened to them.
+"""Finds events: where they are, and what became of them.
 
-`ops.events.sightings` searches the envelopes on the stream, in the archive and in the overflow queue; this module searches the rows in
-the set-aside store. The ledger shows what happened to an event, through the span of its record and the chunk of its row. A search
-consumes and changes nothing.
+An event is in a span object, whose span in the ledger says what became of it; or on the stream behind the last span of its shard; or in
+the overflow queue. A search consumes and changes nothing, and ends at the moment it began.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from base64 import b64decode
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ops.books import set_aside
-from ops.books.accounting import by_group
-from ops.events.event_tail import Kind, SeenEvent, unpacked
-from ops.events.sightings import (
-    INACCURACY_SECONDS,
-    REJECTED,
-    EventQuery,
-    EventSearch,
-    Places,
-    Searched,
-    Sighting,
-)
+from ops.books import planned_spans
+from ops.events.event_query import INACCURACY_SECONDS, EventQuery
+from ops.events.event_tail import Kind, SeenEvent, events_of, rejected, unpacked
 from shared.clock import Clock
-from shared.errors import BucketUnavailableError, InvalidObjectError, NoSuchRecordError, ShardUnreadableError
-from worker.chain import ChainId, ClaimOwner
-from worker.chunk import offsets, planned_chunks
-from worker.deadline import Deadline
-from worker.delivery import ASIDE, Entry, State
-from worker.ledger import Ledger, Place
-from worker.plan import group, owners_of
-from worker.record import START, Number, Record
-from worker.selection import Selection
-from worker.set_aside import SetAsideStore
-from worker.span import ChunkKey, Database, Group, NotDeliverable, Owner, Span
+from shared.errors import InvalidObjectError
+from worker.index import Index
+from worker.ledger import BEHIND_ALL, Ledger
+from worker.record import START, Record, decode, from_stream, sequence_number
+from worker.rejected_events import RejectedEvents
+from worker.shards import Position, Shards
+from worker.span import ChunkKey, Span
+from worker.span_object import SpanObjects
+from worker.states import Entry, State
 
-_SPAN_SECONDS = 60.0
-_SPANS_KEPT = 8
+if TYPE_CHECKING:
+    from mypy_boto3_sqs import SQSClient
+
+_PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
+_MOST_PEEKS = 500
+_PEEK_SECONDS = 5  # how long a received message is hidden, so that the next receive returns others
+_QUEUE_COUNTS: Final = (
+    "ApproximateNumberOfMessagesNotVisible",
+    "ApproximateNumberOfMessagesDelayed",
+)
 
 
 class Stage(StrEnum):
-    """What happened to an event."""
+    """What became of an event."""
 
     QUEUED = "queued"
+    ON_STREAM = "on_stream"
     WAITING = "waiting"
-    IN_FLIGHT = "in_flight"
+    AGAIN = "again"
     DELIVERED = "delivered"
-    PARKED = "parked"
-    IN_DOUBT = "in_doubt"
-    DEAD_LETTER = "dead_letter"
+    DEAD = "dead"
     DROPPED = "dropped"
-    MISSING = "missing"
+    REPLACED = "replaced"
     COPY = "copy"
     REJECTED = "rejected"
-    UNKNOWN = "unknown"
-
-
-def _stage(state: State) -> Stage:
-    return Stage.IN_FLIGHT if state is State.PENDING else Stage(state.value)
 
 
 @dataclass(frozen=True, slots=True)
-class Whereabouts:
-    """Where an event is, and what happened to it.
+class FoundEvent:
+    """Where an event is, and what became of it.
 
     Attributes:
-        sightings: where it was seen.
-        stage: what happened to it.
-        reason: why it is set aside, or waits.
+        seen: the event.
+        stage: what became of it.
+        entry: of its chunk; None if it is in no chunk.
         span: its span.
         key: its chunk.
-        rows: number of rows in the chunk.
-        database: its Treasure Data database.
+        database: its Treasure Data database; empty if it was never sent.
         unique_id: the id under which its chunk is sent.
-        object_name: its object in the set-aside store.
         at: when the stage began, UNIX seconds; 0 if unknown.
-        owner: for a copy, the owner of the claim, which counts instead; else None.
+        owner: for a copy, the record that counts instead.
+        is_forced: a forced replay sends it once more.
     """
 
-    sightings: tuple[Sighting, ...]
+    seen: SeenEvent
     stage: Stage
-    reason: str = ""
+    entry: Entry | None = None
     span: Span | None = None
     key: ChunkKey | None = None
-    rows: int = 0
     database: str = ""
     unique_id: str = ""
-    object_name: str = ""
     at: float = 0.0
-    owner: ClaimOwner | None = None
+    owner: str = ""
+    is_forced: bool = False
 
     @property
-    def seen(self) -> SeenEvent:
-        """The event."""
-        return self.sightings[0].seen
+    def reason(self) -> str:
+        """Why it waits, is dead or was rejected."""
+        return self.seen.code or (self.entry.reason if self.entry is not None else "")
+
+
+@dataclass(slots=True)
+class Searched:
+    """The progress of a search.
+
+    Attributes:
+        spans: number of spans searched.
+        records: number of records searched on the stream.
+        at: up to when spans were searched, as an arrival time in UNIX seconds; 0 if unknown.
+        unreadable: span objects that are gone or could not be read.
+        hidden: messages of the overflow queue that SQS hides at present.
+        is_complete: whether everything was searched.
+    """
+
+    spans: int = 0
+    records: int = 0
+    at: float = 0.0
+    unreadable: int = 0
+    hidden: int = 0
+    is_complete: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where events are."""
+
+    shards: Shards
+    ledger: Ledger
+    objects: SpanObjects
+    rejected: RejectedEvents
+    sqs: "SQSClient"
+    queue_url: str
 
 
 class Finder:
     """Finds events.
 
     Args:
-        places: the stores of envelopes.
-        ledger: the ledger.
-        store: the set-aside store.
-        clock: paces the reads and measures the time limit.
+        places: where to search.
+        query: selects events.
+        since: where the search begins, UNIX seconds.
+        seconds: the time limit.
+        clock: measures the time limit.
+        progress: called after each span and each read.
+
+    Attributes:
+        searched: the progress.
     """
 
-    def __init__(self, *, places: Places, ledger: Ledger, store: SetAsideStore, clock: Clock) -> None:
-        self._places = places
-        self._shards = places.shards
-        self._archive = places.archive
-        self._ledger = ledger
-        self._store = store
-        self._clock = clock
-        self._spans: dict[Place, list[Record] | None] = {}
-
-    def find(
+    def __init__(
         self,
+        places: Places,
         query: EventQuery,
+        *,
         since: float,
         seconds: float,
+        clock: Clock,
         progress: Callable[[Searched], None] = lambda _: None,
-    ) -> tuple[list[Whereabouts], Searched]:
-        """Return the events found, in the order of their arrival, and how much was searched.
+    ) -> None:
+        self._places = places
+        self._query = query
+        self._since = since
+        self._clock = clock
+        self._began = clock.now()
+        self._until = self._began + seconds
+        self._progress = progress
+        self.searched = Searched()
 
-        Args:
-            query: selects events.
-            since: where the search begins, UNIX seconds.
-            seconds: the time limit.
-            progress: called after each read.
+    def __iter__(self) -> Iterator[FoundEvent]:
+        """Yield events as they are found.
 
         Raises:
             UnavailableError: the ledger, bucket or stream cannot be read.
             ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
-        until = self._clock.now() + seconds
-        search = EventSearch(
-            self._places, query, since=since, until=until, clock=self._clock, progress=progress
-        )
-        found: dict[tuple[Any, ...], list[Sighting]] = {}
-        for sighting in search.sightings():
-            found.setdefault(sighting.identity, []).append(sighting)
-        whereabouts = [self._whereabouts(each) for each in found.values()]
-        if not whereabouts or not query.ids:
-            held = {_place(one) for one in whereabouts}
-            aside = self._set_aside(query, since, search)
-            whereabouts += [one for one in aside if _place(one) not in held]
-        return sorted(whereabouts, key=lambda one: one.seen.at), search.done
+        yield from self._in_spans()
+        yield from self._on_stream()
+        yield from self._in_queue()
 
-    # What happened to it
+    def _is_time_up(self) -> bool:
+        if self._clock.now() >= self._until:
+            self.searched.is_complete = False
+        return not self.searched.is_complete
 
-    def _whereabouts(self, sightings: Sequence[Sighting]) -> Whereabouts:
-        """Return what happened to an event, according to the copy that counts."""
-        every = tuple(sightings)
-        if every[0].block[0] == REJECTED:
-            return Whereabouts(every, Stage.REJECTED, every[0].seen.code)
-        placed = [one for one in every if one.chain is not None]
-        best: Whereabouts | None = None
-        for sighting in placed:
-            found = replace(self._of_record(sighting), sightings=every)
-            if found.stage not in (Stage.COPY, Stage.WAITING, Stage.UNKNOWN):
-                return found
-            best = best or found
-        if best is not None and best.stage is not Stage.COPY:
-            return best
-        return self._of_owner(every) or best or Whereabouts(every, Stage.QUEUED)
+    # Spans
 
-    def _of_owner(self, sightings: tuple[Sighting, ...]) -> Whereabouts | None:
-        """Return what happened to the copy that owns the envelope's claim; None without a claim."""
-        first = sightings[0]
-        claim = self._ledger.owner(first.seen.request_id) if first.seen.request_id else None
-        if claim is None:
-            return None
-        chain, at = claim.owner
-        if at is None:
-            return self._of_overflow(sightings, chain)
-        record = self._owning_record(chain, at)
-        if record is None:
-            located = self._ledger.locate(chain, at)
-            if not isinstance(located, Span):
-                return Whereabouts(sightings, Stage.COPY, owner=claim.owner)
-            return replace(self._of_group(first, located), sightings=sightings, owner=claim.owner)
-        block = _block_in(record, first)
-        if block is None:
-            return Whereabouts(sightings, Stage.REJECTED, owner=claim.owner)
-        owning = self._of_record(replace(first, chain=chain, record=record, block=block))
-        return replace(owning, sightings=sightings, owner=claim.owner)
-
-    def _owning_record(self, chain: ChainId, at: Number) -> Record | None:
-        located = self._ledger.locate(chain, at)
-        if isinstance(located, Span):
-            for record in self._records_of(located) or ():
-                if record.number == at:
-                    return record
-        try:
-            deadline = Deadline(self._clock, self._clock.now() + _SPAN_SECONDS)
-            found = self._shards.read(chain.shard, at, at, 1, deadline)
-        except (ShardUnreadableError, NoSuchRecordError):
-            return None
-        return found[0] if found else None
-
-    def _of_overflow(self, sightings: tuple[Sighting, ...], chain: ChainId) -> Whereabouts:
-        """Return what happened to an event that the drainer has set aside. Until the ledger says so, it is in the queue."""
-        span = self._ledger.get(Place(chain, START))
-        if span is None:
-            return Whereabouts(sightings, Stage.QUEUED, owner=ClaimOwner(chain))
-        seen, (_, row) = sightings[0].seen, sightings[0].block
-        for planned in span.counts:
-            if planned.table == seen.table and planned.owner.account == seen.account:
-                key = _leaf(span, ChunkKey(planned, 0), row, span.counts[planned])
-                return replace(self._of_chunk(span, key), sightings=sightings, owner=ClaimOwner(chain))
-        return Whereabouts(sightings, Stage.UNKNOWN, span=span, owner=ClaimOwner(chain))
-
-    def _of_record(self, sighting: Sighting) -> Whereabouts:
-        chain, record = sighting.chain, sighting.record
-        if chain is None or record is None:
-            return Whereabouts((sighting,), Stage.UNKNOWN)
-        if chain.is_overflow:
-            return self._of_overflow((sighting,), chain)
-        span = self._ledger.locate(chain, record.number)
-        if not isinstance(span, Span):
-            claim = self._ledger.owner(record.request_id) if record.claim else None
-            is_copy = claim is not None and claim.owner != ClaimOwner.record(chain, record.number)
-            return Whereabouts((sighting,), Stage.COPY if is_copy else Stage.WAITING)
-        records = self._records_of(span)
-        if records is None:
-            return self._of_group(sighting, span)
-        numbers = [one.number for one in records]
-        if record.number not in numbers:
-            return Whereabouts((sighting,), Stage.UNKNOWN, "not_in_plan", span)
-        if numbers.index(record.number) in span.ignored:
-            return Whereabouts((sighting,), Stage.COPY, span=span)
-        key = _key_of(span, records, record.number, sighting.block)
-        if key is None:
-            return Whereabouts((sighting,), Stage.UNKNOWN, "not_in_plan", span)
-        return replace(self._of_chunk(span, key), sightings=(sighting,))
-
-    def _of_group(self, sighting: Sighting, span: Span) -> Whereabouts:
-        """Return what happened to an event whose span's records have expired: known only if all rows of its table share a state."""
-        account, table = sighting.seen.account, sighting.seen.table
-        key_id = "" if sighting.record is None else sighting.record.key_id
-        for owner in (Owner(account, key_id), Owner(account)):
-            of_table = Group(owner, table)
-            if of_table in span.counts:
-                states = [state for state, rows in by_group(span)[of_table].items() if rows]
-                if len(states) != 1:
-                    return Whereabouts((sighting,), Stage.UNKNOWN, "records_expired", span)
-                return Whereabouts((sighting,), _stage(states[0]), span=span, at=float(span.final_at or 0))
-        return Whereabouts((sighting,), Stage.UNKNOWN, "not_in_plan", span)
-
-    def _of_chunk(self, span: Span, key: ChunkKey) -> Whereabouts:
-        entry = span.entry(key)
-        destination = NotDeliverable("") if span.chain.is_overflow else span.destination(key)
-        if entry.database:
-            destination = Database(entry.database)
-        database = destination.name if isinstance(destination, Database) else ""
-        reason = entry.reason
-        if isinstance(destination, NotDeliverable) and not reason:
-            reason = destination.reason
-        is_aside = entry.state in ASIDE
-        return Whereabouts(
-            sightings=(),
-            stage=_stage(entry.state),
-            reason=reason,
-            span=span,
-            key=key,
-            rows=entry.rows,
-            database=database,
-            unique_id=span.unique_id(key, database, entry.generation) if database else "",
-            object_name=self._store.name(span, key, entry.edit, entry.digest) if is_aside else "",
-            at=_began(span, entry),
-        )
-
-    def _records_of(self, span: Span) -> list[Record] | None:
-        """Return a span's records, from the archive or the stream; None if neither has all of them."""
-        place = Place(span.chain, span.after)
-        if place not in self._spans:
-            try:
-                records = self._archive.get(span)
-            except BucketUnavailableError:
-                records = None
-            if records is None:
-                records = self._from_stream(span)
-            if records is not None and not span.is_whole([one.number for one in records]):
-                records = None
-            while len(self._spans) >= _SPANS_KEPT:
-                del self._spans[next(iter(self._spans))]
-            self._spans[place] = records
-        return self._spans[place]
-
-    def _from_stream(self, span: Span) -> list[Record] | None:
-        deadline = Deadline(self._clock, self._clock.now() + _SPAN_SECONDS)
-        try:
-            return self._shards.read(span.chain.shard, span.first, span.last, span.records, deadline)
-        except (ShardUnreadableError, NoSuchRecordError):
-            return None
-
-    def _set_aside(self, query: EventQuery, since: float, search: EventSearch) -> Iterator[Whereabouts]:
-        """Search the set-aside store, for events that have expired on the stream."""
-        selection = Selection(tuple(ASIDE), account=query.account or None, table=query.table or None)
-        for chunk in set_aside.chunks(self._ledger, selection):
-            if search.is_time_up():
+    def _in_spans(self) -> Iterator[FoundEvent]:
+        places = self._places
+        held = places.shards.retention_seconds()
+        latest = self._began
+        if self._query.ids and (began := self._query.began) is not None:
+            latest = min(latest, began + 2 * INACCURACY_SECONDS)
+        for span in planned_spans.spans(places.ledger, places.objects, self._since, latest + 1, held):
+            if self._is_time_up():
                 return
-            if chunk.key.group.code or chunk.entry.aside_at < (since - INACCURACY_SECONDS) * 1000:
-                continue
+            self.searched.spans += 1
+            self.searched.at = span.planned_at / 1000
             try:
-                stored = self._store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
-                begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
-            except (InvalidObjectError, ValueError):
+                yield from self._in_span(span)
+            except InvalidObjectError:
+                self.searched.unreadable += 1
+            self._progress(self.searched)
+
+    def _in_span(self, span: Span) -> Iterator[FoundEvent]:
+        index = self._places.objects.index(span)
+        asked = {position for position, one in enumerate(index.request_ids) if self._query.has_request(one)}
+        for position in asked & index.uncounted:
+            yield self._copy(span, index, position)
+        for key in span.chunks:
+            if self._query.account not in ("", key.account):
                 continue
-            common = SeenEvent(
-                kind=Kind.EVENT,
-                at=stored.first_seen / 1000,
-                account=chunk.key.account,
-                table=chunk.key.group.table,
-                shard=stored.shard,
-            )
-            for place, row in enumerate(unpacked(stored.payload[begin:end])):
-                received_at = row.get("received_at")
-                at = received_at / 1000 if isinstance(received_at, int) else common.at
-                seen = replace(common, at=at, event_id=str(row.get("event_id", "")), row=row)
-                if query.is_about(seen):
-                    sighting = Sighting("set_aside", seen, block=(0, place))
-                    yield replace(self._of_chunk(chunk.span, chunk.key), sightings=(sighting,))
+            if key.group.is_rejected:
+                yield from self._in_rejected(span, key)
+            elif self._query.table in ("", key.group.table):
+                yield from self._in_chunk(span, index, key, asked)
+
+    def _in_chunk(self, span: Span, index: Index, planned: ChunkKey, asked: set[int]) -> Iterator[FoundEvent]:
+        member = index.members.get(planned)
+        if member is None or not member.length:
+            self.searched.unreadable += 1
+            return
+        payload = self._places.objects.payload(span, planned)
+        if not asked.intersection(member.positions) and not self._query.may_be_in(payload):
+            return
+        owners = [
+            position
+            for position, rows in zip(member.positions, member.row_counts, strict=True)
+            for _ in range(rows)
+        ]
+        for row_number, value in enumerate(unpacked(payload)):
+            position = owners[row_number] if owners else None
+            seen = _seen(span, index, planned, position, value)
+            if self._query.is_about(seen):
+                yield self._of_row(span, planned, row_number, seen)
+
+    def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
+        leaves = span.leaves(planned)
+        key = next((leaf for leaf in leaves if row in leaf.within(span.chunks[planned])), planned)
+        entry, database = span.entry(key), span.database(key)
+        at = entry.at / 1000 or (
+            span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000
+        )
+        return FoundEvent(
+            seen,
+            Stage(entry.state.value),
+            entry,
+            span,
+            key,
+            database,
+            span.unique_id(key, database) if database else "",
+            float(at),
+            is_forced=span.chain.is_forced,
+        )
+
+    def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
+        common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
+        try:
+            events = self._places.rejected.get(span, key)
+        except InvalidObjectError:
+            return
+        for event in events:
+            at = event.received_at / 1000
+            seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
+            if self._query.is_about(seen):
+                state = span.entry(key).state
+                yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
+
+    def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
+        request_id = index.request_ids[position]
+        claim = self._places.ledger.claims([request_id]).get(request_id)
+        seen = SeenEvent(
+            kind=Kind.EVENT,
+            at=index.receipts[position] / 1000,
+            arrived_at=index.arrivals[position] / 1000,
+            request_id=request_id,
+            shard=span.chain.shard,
+            sequence_number=sequence_number(index.numbers[position]),
+        )
+        return FoundEvent(seen, Stage.COPY, span=span, owner="" if claim is None else claim.owner.name)
+
+    # What is in no span yet
+
+    def _on_stream(self) -> Iterator[FoundEvent]:
+        shards, ledger = self._places.shards, self._places.ledger
+        for shard in shards.all():
+            end = ledger.end(shards.chain_of(shard))
+            if end is not None and end.last == BEHIND_ALL:
+                end = ledger.preceding(end.chain, end.after)
+            position = Position() if end is None else Position(after=end.last)
+            for page in shards.pages(shard.shard_id, position, self._until):
+                if page is None or self._is_time_up():
+                    self.searched.is_complete = False
+                    return
+                records = from_stream(page.records, shard.shard_id)
+                self.searched.records += len(records)
+                self._progress(self.searched)
+                yield from self._in_records(records, shard.shard_id, Stage.ON_STREAM)
+                if page.at_tip or (records and records[-1].arrived_at > self._began):
+                    break
+
+    def _in_queue(self) -> Iterator[FoundEvent]:
+        """Receive messages without deleting them: each is hidden from the drainer for only a few seconds."""
+        sqs, url = self._places.sqs, self._places.queue_url
+        answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
+        self.searched.hidden = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
+        known: set[str] = set()
+        idle = 0
+        for _ in range(_MOST_PEEKS):
+            received = sqs.receive_message(
+                QueueUrl=url,
+                MaxNumberOfMessages=10,
+                VisibilityTimeout=_PEEK_SECONDS,
+                AttributeNames=["SentTimestamp"],
+            ).get("Messages", [])
+            new = [one for one in received if one["MessageId"] not in known]
+            idle = 0 if new else idle + 1
+            if idle >= _PEEKS or self._is_time_up():
+                return
+            for message in new:
+                known.add(message["MessageId"])
+                sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
+                record = _of_message(message["Body"], sent_at)
+                if record is not None:
+                    yield from self._in_records([record], "", Stage.QUEUED)
+
+    def _in_records(self, records: list[Record], shard: str, stage: Stage) -> Iterator[FoundEvent]:
+        for record in records:
+            for seen in events_of(record, shard):
+                if self._query.is_about(seen):
+                    is_rejected = seen.kind is Kind.REJECTED
+                    yield FoundEvent(seen, Stage.REJECTED if is_rejected else stage)
 
 
-def _place(one: Whereabouts) -> tuple[object, ...]:
-    """Return a row's identity, the same for every source that shows it."""
-    seen, span = one.seen, one.span
-    return seen.account, seen.table, seen.event_id, one.key, span and span.chain, span and span.after
+def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: Any) -> SeenEvent:
+    row = value if isinstance(value, dict) else {}
+    received_at = row.get("received_at")
+    seen = SeenEvent(
+        kind=Kind.EVENT,
+        at=(received_at if isinstance(received_at, int) else span.received_at) / 1000,
+        account=key.account,
+        table=key.group.table,
+        event_id=str(row.get("event_id", "")),
+        row=row,
+    )
+    if key.group.code:
+        seen = rejected(seen, key.group.code, "", value)
+    if position is None:
+        return seen
+    return replace(
+        seen,
+        arrived_at=index.arrivals[position] / 1000,
+        request_id=index.request_ids[position],
+        shard=span.chain.shard,
+        sequence_number=sequence_number(index.numbers[position]),
+    )
 
 
-def _began(span: Span, entry: Entry) -> float:
-    """Return when a chunk entered its state, UNIX seconds; 0 if the ledger does not say."""
-    if entry.state in ASIDE:
-        return entry.aside_at / 1000
-    if entry.state is State.PENDING:
-        return span.planned_at / 1000
-    return float(span.final_at or 0)
-
-
-def _key_of(span: Span, records: Sequence[Record], at: Number, block: tuple[int, int]) -> ChunkKey | None:
-    """Return the chunk that holds a row of a record."""
-    index, row = block
-    ignored = frozenset(record.number for place, record in enumerate(records) if place in span.ignored)
-    holder = next(record for record in records if record.number == at)
-    mine = (*holder.blocks, *holder.refused)[index]
-    groups = group(records, owners_of(records, span.destinations), ignored)
-    for chunk in planned_chunks(groups, span.cut):
-        before = 0
-        for one in chunk.blocks:
-            if one is mine:
-                return _leaf(span, chunk.key, before + row, chunk.count)
-            before += one[1]
-    return None
-
-
-def _block_in(record: Record, sighting: Sighting) -> tuple[int, int] | None:
-    """Return the place of a sighted event in another copy of its envelope.
-
-    None means that this copy rejects the event: copies may have been checked against different tracking plans.
-    """
-    seen = sighting.seen
-    places = [
-        (index, place)
-        for index, (table, _, rows) in enumerate(record.blocks)
-        if table == seen.table
-        for place, row in enumerate(unpacked(rows))
-        if str(row.get("event_id", "")) == seen.event_id
-    ]
-    if places:
-        return sighting.block if sighting.block in places else places[0]
-    return None if record.rejected else sighting.block
-
-
-def _leaf(span: Span, planned: ChunkKey, row: int, rows: int) -> ChunkKey:
-    """Return the chunk that holds a row of a planned chunk: the chunk itself or, after splits, one of its parts."""
-    for leaf in span.leaves(planned):
-        if row in leaf.within(rows):
-            return leaf
-    return planned
+def _of_message(body: str, sent_at: float) -> Record | None:
+    try:
+        data = b64decode(body, validate=True)
+    except ValueError:
+        return None
+    record = decode(data, "", START, sent_at)
+    return record if record.request_id else None

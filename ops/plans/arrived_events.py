@@ -1,4 +1,4 @@
-"""The events that arrived, from the stream, the archive or a file, to compare with tracking plans."""
+"""The events that arrived, from the stream, S3 or a file, to compare with tracking plans."""
 
 import json
 from base64 import b64decode
@@ -6,15 +6,19 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from ops.books import planned_spans
 from ops.events.event_tail import Kind, events_of, unpacked
 from ops.failure import Failure
 from ops.stack import Stack
 from ops.stream.reader import RangeEnd, StreamReader
 from shared import rows
 from shared.clock import SystemClock
+from shared.errors import InvalidObjectError
 from shared.rows import Arrival
 from worker.record import decode, number
 from worker.shards import Shards
+from worker.span import ChunkKey, Span
+from worker.span_object import SpanObjects
 
 
 class Arrived(NamedTuple):
@@ -81,14 +85,26 @@ def stream_events(shards: Shards, since: float | None = None) -> Iterator[Arrive
 
 
 def events_since(stack: Stack, since: float | None, *, archive: bool) -> Iterator[Arrived]:
-    """Yield the events received since a time, from the stream or from the archive."""
+    """Yield the events received since a time, from the stream or from S3, where rejected events are not among them."""
     if not archive:
         yield from stream_events(stack.shards(), since)
         return
-    store = stack.archive()
-    for chain in store.chains(stack.outputs["StreamName"]):
-        for archived in store.listed(chain, since):
-            yield from _rows(store.read(archived) or (), chain.shard, since)
+    clock, objects = SystemClock(), stack.objects()
+    for span in planned_spans.spans(stack.ledger(), objects, since or 0.0, clock.now() + 1):
+        for key in span.chunks if not span.chain.is_forced else ():
+            if not key.group.code and not key.group.is_rejected:
+                yield from _rows_in(objects, span, key, since)
+
+
+def _rows_in(objects: SpanObjects, span: Span, key: ChunkKey, since: float | None) -> Iterator[Arrived]:
+    try:
+        payload = objects.payload(span, key)
+    except InvalidObjectError:
+        return  # no longer kept
+    for row in unpacked(payload):
+        at = row.get("received_at", span.received_at) / 1000
+        if since is None or at >= since:
+            yield Arrived(key.account, key.group.table, row, at)
 
 
 def _rows(records: Iterable[Mapping[str, Any]], shard: str, since: float | None) -> Iterator[Arrived]:

@@ -5,28 +5,26 @@ from datetime import UTC, datetime
 from typing import Any
 
 from ops import screen
-from ops.books.set_aside import KINDS
 from ops.failure import FORESEEN, explained, is_lasting
 from shared.clock import Clock
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
+_FIRST_SECONDS, _LONGEST_SECONDS = 5.0, 60.0  # what the first look gets at least, and any look at most
 _UNKNOWN = "unknown"
 
 
 def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[object, ...]]]:
     """Return the watermarks as a table: its title, columns and rows."""
-    title = f"Complete: {found.obstacle or 'all rows received before this time are in Treasure Data or set aside'}"
-    columns = ("account", "table", "complete before", "ago", *KINDS)
+    title = f"Complete: {found.obstacle or 'all rows received before this time are in Treasure Data or dead'}"
+    columns = ("account", "table", "complete before", "ago", "dead")
     rows: list[tuple[object, ...]] = []
     for account, table in sorted(found.tables):
-        aside = found.set_aside(account, table)
         before = found.before(account, table)
         ago = "" if before is None else screen.lasting(found.at - before / 1000)
-        counts = (aside[state] for state in KINDS.values())
-        rows.append((account, table, utc_of(before) or _UNKNOWN, ago, *counts))
+        rows.append((account, table, utc_of(before) or _UNKNOWN, ago, found.dead.get((account, table), 0)))
     others = "" if found.horizon is None else screen.lasting(found.at - found.horizon / 1000)
-    rows.append(("others", "", utc_of(found.horizon) or _UNKNOWN, others, *("" for _ in KINDS)))
+    rows.append(("others", "", utc_of(found.horizon) or _UNKNOWN, others, ""))
     return title, columns, rows
 
 
@@ -47,9 +45,17 @@ class Wait:
         watermarks: the source of watermarks.
         clock: the time, and sleep.
         tell: called with the reason for waiting whenever that changes.
+        mark: has markers put on idle shards, so that watermarks advance.
     """
 
-    def __init__(self, watermarks: Watermarks, clock: Clock, tell: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        watermarks: Watermarks,
+        clock: Clock,
+        tell: Callable[[str], None],
+        mark: Callable[[], object] = lambda: None,
+    ) -> None:
+        self._mark = mark
         self._watermarks = watermarks
         self._clock = clock
         self._tell = tell
@@ -61,31 +67,34 @@ class Wait:
             account: the account.
             table: its table.
             moment: UNIX seconds.
-            deadline: UNIX seconds at which to stop waiting; None for never.
+            deadline: UNIX seconds at which to stop waiting, after at least one look of a few seconds; None for never.
         """
-        said = ""
+        said, best = "", None
         while True:
-            found = self._take()
+            left = float("inf") if deadline is None else deadline - self._clock.now()
+            if best is not None and left <= 0:
+                return best
+            found = self._take(min(_LONGEST_SECONDS, left if best else max(left, _FIRST_SECONDS)))
+            best = best if best and found.horizon is None else found
             before = found.before(account, table)
             if before is not None and before >= moment * 1000:
                 if (account, table) not in found.tables:
                     self._tell(f"no rows of {account}.{table} were received recently. Check the name.")
                 return found
-            now = self._clock.now()
-            if deadline is not None and now >= deadline:
-                return found
-            reason = found.obstacle or ("rows are pending" if (account, table) in found.pending else "")
+            reason = found.obstacle or ("rows wait" if (account, table) in found.pending else "")
             if reason and reason != said:
                 self._tell(f"waiting: {reason}")
             said = reason
             away = _SHORTEST_PAUSE if before is None else moment - before / 1000
             pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, away))
+            now = self._clock.now()
             self._clock.sleep(pause if deadline is None else max(0.0, min(pause, deadline - now)))
 
-    def _take(self) -> Completeness:
-        """Take the watermarks. Treat a temporary error as a reason to wait."""
+    def _take(self, seconds: float) -> Completeness:
+        """Take the watermarks within some seconds. Treat a temporary error as a reason to wait."""
         try:
-            return self._watermarks.take()
+            self._mark()
+            return self._watermarks.take(seconds)
         except FORESEEN as error:
             if is_lasting(error):
                 raise
@@ -95,13 +104,12 @@ class Wait:
 def table_document(found: Completeness, account: str, table: str) -> dict[str, Any]:
     """Return one table's watermark as a JSON object."""
     before = found.before(account, table)
-    aside = found.set_aside(account, table)
     return {
         "account": account,
         "table": table,
         "before": utc_of(before),
         "lag_seconds": None if before is None else round(found.at - before / 1000, 3),
-        "aside": {kind: aside[state] for kind, state in KINDS.items()},
+        "dead": found.dead.get((account, table), 0),
         "unknown": found.obstacle or None,
     }
 

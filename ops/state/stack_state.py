@@ -4,33 +4,29 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.books import long_open_spans, set_aside
-from ops.books.accounting import Accounting, Balance, Unread, UnreadShard, by_group
+from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
-from ops.books.long_open_spans import LongOpenSpans
+from ops.books.chunks import NAMES, ListedChunk, chunks
 from ops.logs import answers
-from ops.logs.notes import UPLOAD_FAILED, Note, troubles
+from ops.logs.notes import Note, troubles
 from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.errors import error_code
 from worker.chain import ChainId
-from worker.delivery import ASIDE, State
-from worker.ledger import OpenBreaker, Place
 from worker.record import START
 from worker.selection import Selection
 from worker.span import Span
+from worker.states import State
 from worker.watermark import Completeness, Watermarks
 
 _REJECTED_SECONDS = 86_400.0
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
-_OPEN_SECONDS = 3.0  # to search the ledger
-_OPEN_AGAIN_SECONDS = 60.0  # the search costs read units, so --watch repeats it only once a minute
+_SHOWN = (State.WAITING, State.AGAIN, State.DEAD)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +35,9 @@ class ShardState:
 
     Attributes:
         shard: its id.
-        records: records after the last planned span.
+        records: records after the last span.
         is_complete: whether all of them were counted.
-        behind_seconds: age of the oldest unplanned record, or of the open span if that is older.
-        open_rows: rows planned but not settled.
+        behind_seconds: age of the oldest of them.
         rows_per_second: delivery rate over the last five minutes.
     """
 
@@ -50,13 +45,12 @@ class ShardState:
     records: int
     is_complete: bool
     behind_seconds: float
-    open_rows: int
     rows_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """Records that the worker could not settle when it last tried.
+    """Records that the worker could not store when it last tried.
 
     Attributes:
         reason: the reason in the worker's log.
@@ -69,19 +63,46 @@ class Hold:
     seconds: float
 
 
+@dataclass(slots=True)
+class WaitingRows:
+    """Rows that wait for one database, for one reason.
+
+    Attributes:
+        account: one of their accounts.
+        database: where they go; empty if that is unknown.
+        reason: why they wait, in one word.
+        words: Treasure Data's own explanation.
+        rows: how many.
+        since: when the oldest of them was planned, UNIX seconds.
+    """
+
+    account: str
+    database: str
+    reason: str
+    words: str = ""
+    rows: int = 0
+    since: float = float("inf")
+
+    def add(self, chunk: ListedChunk) -> None:
+        """Count a chunk."""
+        self.rows += chunk.rows
+        self.since = min(self.since, chunk.span.planned_at / 1000)
+        self.words = self.words or chunk.entry.words
+
+
 @dataclass(frozen=True, slots=True)
 class StackState:
     """The state of a stack.
 
     Attributes:
+        at: when it was read, UNIX seconds.
         shards: the stream's shards.
         in_queue: envelopes in the overflow queue.
-        breakers: failing databases.
-        aside: set-aside rows by kind, account and reason.
-        aside_is_complete: whether all set-aside rows were counted.
+        waiting: rows that wait, the oldest first.
+        rows: waiting and dead rows by kind, account and reason.
+        is_whole: whether all of them were counted.
         hold: why records are held; None if none are.
         balance: what was received and what happened to it, if requested.
-        open: spans that have been open for a long time, except those that shards are working on.
         notes: warnings and errors of the last hour, oldest first.
         unreadable: logs and counts that could not be read, each with the cause.
         arrivals: the counts taken before the ledger, if requested and known.
@@ -91,17 +112,17 @@ class StackState:
 
     shards: list[ShardState]
     in_queue: int
-    breakers: list[OpenBreaker]
-    aside: Counter[tuple[str, str, str]]
-    aside_is_complete: bool = True
+    waiting: list[WaitingRows]
+    rows: Counter[tuple[str, str, str]]
+    is_whole: bool = True
     hold: Hold | None = None
     balance: Balance | None = None
-    open: LongOpenSpans = field(default_factory=LongOpenSpans)
     notes: list[Note] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
     arrivals: Arrivals | None = None
     completeness: Completeness | None = None
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    at: float = field(default_factory=time.time)
 
     @property
     def behind_seconds(self) -> float:
@@ -110,7 +131,7 @@ class StackState:
 
     @property
     def records(self) -> int:
-        """Number of records that are not planned yet."""
+        """Number of records that are in no span yet."""
         return sum(shard.records for shard in self.shards)
 
     @property
@@ -124,9 +145,7 @@ def accounting(stack: Stack) -> Accounting:
     return Accounting(
         ledger=stack.ledger(),
         shards=stack.shards(),
-        store=stack.set_aside_store(),
-        archive=stack.archive(),
-        archive_days=stack.archive_days,
+        objects=stack.objects(),
         sqs=stack.client("sqs"),
         queue_url=stack.outputs["OverflowQueueUrl"],
         clock=SystemClock(),
@@ -145,7 +164,6 @@ class StateReader:
         self._watermarks = watermarks
         self._clock = SystemClock()
         self._stack = stack
-        self._open, self._open_at = LongOpenSpans(), float("-inf")
         self._ledger = stack.ledger()
         self._accounting = accounting(stack)
 
@@ -162,22 +180,22 @@ class StateReader:
         for chain, counted in unread.shards.items():
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
-            holds.append(find_hold(chain, head, notes, self._clock.now()))
-        aside, aside_is_complete = self._aside()
+            holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
+        waiting, rows, is_whole = self._rows()
         return StackState(
             shards,
             unread.in_queue,
-            list(self._ledger.breakers()),
-            aside,
-            aside_is_complete,
+            waiting,
+            rows,
+            is_whole,
             max(filter(None, holds), key=lambda hold: hold.seconds, default=None),
             balance,
-            self._open_spans(unread),
             notes,
             unreadable,
             arrivals,
             None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
             self._rejected() if balance is None else Counter(),
+            self._clock.now(),
         )
 
     def _rejected(self) -> Counter[tuple[str, str, str]]:
@@ -185,9 +203,9 @@ class StateReader:
         events: Counter[tuple[str, str, str]] = Counter()
         now = self._clock.now()
         selection = Selection((State.REJECTED,), since=now - _REJECTED_SECONDS)
-        for chunk in set_aside.chunks(self._ledger, selection):
+        for chunk in chunks(self._ledger, selection):
             group = chunk.key.group
-            events[group.owner.account, group.table, group.code] += chunk.entry.rows
+            events[group.sender.account, group.table, group.code] += chunk.rows
             if self._clock.now() >= now + _COUNT_SECONDS:
                 break
         return events
@@ -215,67 +233,53 @@ class StateReader:
             return balance, None
 
     def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
-        now, delivered, open_rows, behind = time.time(), 0, 0, counted.behind_seconds
-        for index, span in enumerate(self._ledger.latest(chain)):
-            planned_at = span.planned_at / 1000
-            if span.done and now - planned_at <= _RATE_SECONDS:
-                delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
-            if index == 0 and not span.done:
-                open_rows = sum(span.counts.values())
-                behind = max(behind, now - planned_at)
-            if now - planned_at > _RATE_SECONDS:
+        now, delivered = time.time(), 0
+        for span in self._ledger.latest(chain):
+            if now - span.planned_at / 1000 > _RATE_SECONDS:
                 break
+            delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
         rate = round(delivered / _RATE_SECONDS, 2)
-        return ShardState(
-            chain.shard, counted.records, counted.is_complete, round(behind, 1), open_rows, rate
-        )
+        behind = round(counted.behind_seconds, 1)
+        return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
 
-    def _aside(self) -> tuple[Counter[tuple[str, str, str]], bool]:
-        """Return the set-aside rows, and whether all of them were counted in _COUNT_SECONDS."""
+    def _rows(self) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
+        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""
+        waiting: dict[tuple[str, str], WaitingRows] = {}
         rows: Counter[tuple[str, str, str]] = Counter()
-        until = self._clock.now() + _COUNT_SECONDS
-        for chunk in set_aside.chunks(self._ledger, Selection(tuple(ASIDE))):
-            rows[set_aside.NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += (
-                chunk.entry.rows
-            )
+        until, is_whole = self._clock.now() + _COUNT_SECONDS, True
+        for chunk in chunks(self._ledger, Selection(_SHOWN)):
+            kind = NAMES[chunk.entry.state]
+            rows[kind, chunk.key.account, chunk.reason] += chunk.rows
+            if chunk.entry.state is not State.DEAD:
+                database = chunk.span.database(chunk.key)
+                place = database or chunk.key.account, chunk.reason
+                waiting.setdefault(place, WaitingRows(chunk.key.account, database, chunk.reason)).add(chunk)
             if self._clock.now() >= until:
-                return rows, False
-        return rows, True
-
-    def _open_spans(self, unread: Unread) -> LongOpenSpans:
-        """Return spans that have been open for a long time, except each shard's last one, which counts as behind."""
-        if self._clock.now() - self._open_at >= _OPEN_AGAIN_SECONDS:
-            at = {
-                Place(span.chain, span.after)
-                for chain in unread.shards
-                for span in islice(self._ledger.latest(chain), 1)
-            }
-            self._open = long_open_spans.find(self._ledger, self._clock, seconds=_OPEN_SECONDS, beside=at)
-            self._open_at = self._clock.now()
-        return self._open
+                is_whole = False
+                break
+        return sorted(waiting.values(), key=lambda one: one.since), rows, is_whole
 
 
-def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: float) -> Hold | None:
+def find_hold(
+    chain: ChainId, head: Span | None, notes: Sequence[Note], now: float, behind: float
+) -> Hold | None:
     """Return why a shard's records are held; None if they are not.
 
-    The worker logs the first record that it could not settle. The record is still held if the ledger has not settled it.
+    The worker logs the first record that it could not store. The record is still held if no span of the chain comes after it.
 
     Args:
         chain: the shard's chain.
         head: the last span of the chain, if any.
         notes: warnings and errors, oldest first.
         now: UNIX seconds.
+        behind: the age of the shard's oldest record that is not planned. It counts if it is older than the notes, which go back an
+            hour.
     """
-    settled = START if head is None else head.last if head.done else head.after
+    settled = START if head is None else head.last
     found = [note for note in notes if note.shard == chain.shard and note.is_about_after(settled)]
     began = [note.seconds for note in found]
-    if head is not None and not head.done:
-        planned_at = head.planned_at / 1000
-        failed = [note for note in notes if note.what == UPLOAD_FAILED and note.seconds >= int(planned_at)]
-        began += [planned_at] if found or failed else []
-        found = found or failed
     if not found:
         return None
     last = found[-1]
     reason = last.reason or f"unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
-    return Hold(reason, last.error, max(0.0, now - min(began)))
+    return Hold(reason, last.error, max(0.0, behind, now - min(began)))

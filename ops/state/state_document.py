@@ -6,12 +6,11 @@ from dataclasses import asdict
 from typing import Any
 
 from ops.books.accounting import Balance, Rows
-from ops.books.set_aside import KINDS
 from ops.logs.notes import Note
 from ops.state import completeness
 from ops.state.stack_state import StackState
 from ops.state.verdict import Health, Verdict
-from worker.delivery import State
+from worker.states import State
 
 
 def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
@@ -35,15 +34,14 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
         "behind_seconds": state.behind_seconds,
         "shards": [asdict(shard) for shard in state.shards],
         "in_queue": state.in_queue,
-        "sick_databases": [asdict(breaker) for breaker in state.breakers],
-        "aside": [
+        "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
+        "rows": [
             {"kind": kind, "account": account, "reason": reason, "rows": rows}
-            for (kind, account, reason), rows in sorted(state.aside.items())
+            for (kind, account, reason), rows in sorted(state.rows.items())
         ],
-        "aside_is_complete": state.aside_is_complete,
+        "rows_are_complete": state.is_whole,
         "rejected": _rejected_documents(state.rejected),
         "held": None if state.hold is None else asdict(state.hold),
-        "open_spans": [asdict(one) for one in state.open.spans],
         "errors": [
             {"function": function, "times": times, "last": last, "what": what, "why": why}
             for function, times, last, what, why in error_rows(state.notes)
@@ -72,14 +70,10 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
                 "table": table,
                 "received": rows.received,
                 "delivered": rows.delivered,
-                "aside": {
-                    name: rows.states[state]
-                    for name, state in KINDS.items()
-                    if state is not State.REJECTED  # rejected events do not count as received
-                },
+                "waiting": rows.waiting,
+                "dead": rows.dead,
                 "in_flight": rows.in_flight,
                 "dropped": rows.states[State.DROPPED],
-                "missing": rows.states[State.MISSING],
                 "unbacked": rows.unbacked,
                 "adds_up": rows.adds_up,
             }
@@ -95,6 +89,5 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
         "unread_records": balance.unread.on_stream,
         "queued_envelopes": balance.unread.in_queue,
         "spans": balance.spans,
-        "open_spans": balance.open_spans,
-        "unarchived_spans": balance.unarchived,
+        "copies": balance.copies,
     }

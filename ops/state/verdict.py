@@ -8,13 +8,13 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ops import screen
-from ops.books import long_open_spans
 from shared.errors import HeldError
-from worker.delivery import State
 
 if TYPE_CHECKING:
-    from ops.state.stack_state import StackState
+    from ops.state.stack_state import StackState, WaitingRows
 
+WAITING_SECONDS = 240.0
+"""Rows that wait for longer are worth a word; the alarm `waiting-warn` fires then too."""
 BEHIND_SECONDS = 60.0
 """A stack with records older than this is behind, whatever the worker logs."""
 
@@ -25,6 +25,7 @@ class Health(StrEnum):
     """The health of a stack."""
 
     HEALTHY = "healthy"
+    WAITING = "waiting"
     HOLDING = "holding"
     BEHIND = "behind"
     ATTENTION = "attention"
@@ -32,6 +33,7 @@ class Health(StrEnum):
 
 STYLES = {
     Health.HEALTHY: "bold green",
+    Health.WAITING: "bold yellow",
     Health.HOLDING: "bold yellow",
     Health.BEHIND: "bold yellow",
     Health.ATTENTION: "bold red",
@@ -70,19 +72,18 @@ def verdicts(state: "StackState", option: str) -> list[Verdict]:
     """
     found = [
         *_books(state, option),
+        *_needing_action(state, option),
+        *_dead(state, option),
+        *_stream(state, option),
         *_waiting(state, option),
-        *_failing(state, option),
-        *_aside(state, option),
     ]
     return found or [Verdict(Health.HEALTHY, _in_flight(state))]
 
 
 def _in_flight(state: "StackState") -> str:
-    waiting = f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'} waiting"
     if not state.records:
-        waiting = "nothing is waiting"
-    rows = sum(shard.open_rows for shard in state.shards)
-    return f"{waiting}, {screen.plural(rows, 'row')} being sent" if rows else waiting
+        return "nothing is waiting"
+    return f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'} waiting"
 
 
 def _books(state: "StackState", option: str) -> Iterator[Verdict]:
@@ -102,21 +103,9 @@ def _books(state: "StackState", option: str) -> Iterator[Verdict]:
             "reconciliation failed",
             f"The lines with NO show where. Please report it, with `sluice status {option} --all --json`.",
         )
-    if gaps := state.balance.unarchived:
-        yield Verdict(
-            Health.ATTENTION,
-            f"{screen.plural(gaps, 'settled span')} {'is' if gaps == 1 else 'are'} not in the archive",
-            "No rows are lost, but only the stream can replay them. The worker's log shows why S3 did not accept their records.",
-        )
-    if lost := state.balance.total.states[State.MISSING]:
-        yield Verdict(
-            Health.ATTENTION,
-            f"{screen.plural(lost, 'row')} missing: their records expired before they were delivered",
-            "The worker was down for too long: its alarms and its log show why.",
-        )
 
 
-def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
+def _stream(state: "StackState", option: str) -> Iterator[Verdict]:
     records = f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"
     if state.hold is not None:
         cause, step = explanation(state.hold.reason, state.hold.error, option)
@@ -138,41 +127,47 @@ def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
         yield Verdict(Health.BEHIND, cause, step, state.behind_seconds)
 
 
-def _failing(state: "StackState", option: str) -> Iterator[Verdict]:
-    for breaker in state.breakers:
-        cause, _ = explanation(breaker.reason, "", option)
-        yield Verdict(
-            Health.ATTENTION,
-            f"the database {breaker.database} has been failing since {screen.utc(breaker.since // 1000)} ({cause}), "
-            "and its rows are set aside",
-            "Fix the database. The rows are then sent within five minutes, or at once with `sluice redrive`.",
-        )
-    if state.open.spans:
-        since = screen.utc(int(state.open.spans[0].planned_at))
-        count = f"{len(state.open.spans)}{'' if len(state.open.spans) < long_open_spans.MOST else '+'}"
-        yield Verdict(
-            Health.ATTENTION,
-            f"{count} {'span' if count == '1' else 'spans'} left open since {since}",
-            "Run the command shown with each.",
-        )
+def _needing_action(state: "StackState", option: str) -> Iterator[Verdict]:
+    """Yield the reasons for which rows wait until somebody acts."""
+    for one in state.waiting:
+        cause, step = explained_wait(one, option)
+        if step != NO_ACTION and one.reason not in _QUIET:
+            yield Verdict(Health.ATTENTION, cause, step, max(0.0, state.at - one.since))
 
 
-def _aside(state: "StackState", option: str) -> Iterator[Verdict]:
-    kinds: dict[str, Counter[str]] = {"doubt": Counter(), "dead": Counter()}
-    for (kind, _, reason), rows in state.aside.items():
-        kinds.setdefault(kind, Counter())[reason] += rows
-    if doubt := kinds["doubt"].total():
+def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
+    """Yield the reasons for which rows have waited for a while, and that end on their own."""
+    for one in state.waiting:
+        cause, step = explained_wait(one, option)
+        is_passing = step == NO_ACTION or one.reason in _QUIET
+        if is_passing and state.at - one.since > WAITING_SECONDS:
+            yield Verdict(Health.WAITING, cause, step, state.at - one.since)
+
+
+def explained_wait(one: "WaitingRows", option: str) -> tuple[str, str]:
+    """Return why rows wait, and what to do."""
+    rows = screen.plural(one.rows, "row")
+    what = f"{rows} for the database {one.database}" if one.database else f"{rows} of {one.account}"
+    wait = "waits" if one.rows == 1 else "wait"
+    cause, step = explanation(one.reason, "", option)
+    if one.reason == "http_403" and one.database:
+        cause = f"Treasure Data answers 403: the API key may not import into {one.database}"
+        step = f"Grant it, or correct the account {one.account} in accounts.yaml and apply that."
+    words = f' ("{one.words}")' if one.words else ""
+    return f"{what} {wait} in S3: {cause}{words}", step
+
+
+def _dead(state: "StackState", option: str) -> Iterator[Verdict]:
+    dead: Counter[str] = Counter()
+    for (kind, _, reason), rows in state.rows.items():
+        if kind == "dead":
+            dead[reason] += rows
+    if dead:
         yield Verdict(
             Health.ATTENTION,
-            f"{screen.plural(doubt, 'row')} in doubt: Treasure Data may have {'it' if doubt == 1 else 'them'}",
-            "No action needed: the redrive queries Treasure Data as soon as queries can show the rows.",
-        )
-    if dead := kinds["dead"].total():
-        reasons = ", ".join(sorted(kinds["dead"]))
-        yield Verdict(
-            Health.ATTENTION,
-            f"{screen.plural(dead, 'dead letter')} ({reasons})",
-            f"`sluice dead list {option}` lists them. Fix the cause, then redrive or drop them.",
+            f"{screen.plural(dead.total(), 'dead row')} ({', '.join(sorted(dead))})",
+            f"`sluice dead list {option}` lists them. Fix the cause, then send them with `sluice redrive {option} --kind dead` or "
+            "drop them.",
         )
 
 
@@ -184,32 +179,32 @@ _REASONS = {
     "connection_refused": ("Treasure Data refuses connections", _NETWORK),
     "connection_lost": ("Treasure Data closes connections early", NO_ACTION),
     "not_json": ("Treasure Data's endpoint does not answer with Treasure Data's JSON", _NETWORK),
-    "slow": ("it is slow", NO_ACTION),
-    "set_aside_unavailable": ("the set-aside bucket does not answer", NO_ACTION),
+    "deadline": ("the worker had no time left to send them", NO_ACTION),
+    "sending": ("they are being sent, or the worker was interrupted", NO_ACTION),
+    "put_again": ("it is not certain yet whether they are copies", NO_ACTION),
+    "undocumented_answer": ("Treasure Data's endpoint does not answer with Treasure Data's JSON", _NETWORK),
+    "md5_mismatch": ("Treasure Data received other bytes than were sent", _NETWORK),
     HeldError.NO_TIME: ("the last invocation ran out of time", NO_ACTION),
 }
 _ERRORS = {
     "LedgerUnavailableError": "the ledger (DynamoDB) does not answer",
-    "BucketUnavailableError": "the bucket of set-aside chunks and the archive does not answer",
+    "BucketUnavailableError": "the bucket (S3) does not take the rows",
     "ShardUnreadableError": "the stream cannot be read",
 }
-_NO_ACCOUNTS = ("account_unavailable", HeldError.UNKNOWN_ACCOUNT)
+_NO_ACCOUNTS = ("account_unavailable",)
+_QUIET = ("connect_timeout", "connection_refused", "undocumented_answer", "md5_mismatch")
+"""Reasons whose advice is to look, not to act."""
 
 
 def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
-    """Explain why the worker holds: return the cause and what to do.
+    """Explain why the worker holds, or why rows wait: return the cause and what to do.
 
     Args:
-        reason: the reason in the worker's log; if it lists several, the first counts.
+        reason: the reason in the worker's log or in the ledger; if it lists several, the first counts.
         error: the type of the error in the same line; may be empty.
         option: names the stack on a command line.
     """
-    if reason.startswith(HeldError.NOT_ARCHIVED):
-        return (
-            "S3 does not accept records for the archive",
-            "Rows are still delivered. The worker continues on its own once S3 accepts them.",
-        )
-    first = reason.removeprefix(HeldError.CHUNKS_PENDING).partition(", ")[0]
+    first = reason.partition(", ")[0]
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",

@@ -4,7 +4,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from worker.ledger import Ledger
-from worker.record import START
 from worker.shards import Position, Shards
 
 _KNOWN_AFTER_SECONDS = 3600.0
@@ -14,8 +13,8 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
     ("MaximumRetryAttempts", -1, "Lambda skips batches that have to wait"),
     ("MaximumRecordAgeInSeconds", -1, "Lambda skips records that have to wait"),
     ("FunctionResponseTypes", ["ReportBatchItemFailures"], "Lambda skips records that have to wait"),
-    ("ParallelizationFactor", 1, "the worker holds, because records arrive out of order"),
-    ("FilterCriteria", None, "the worker holds, or records never reach it"),
+    ("ParallelizationFactor", 1, "records are appended in gaps, which is slow"),
+    ("FilterCriteria", None, "records never reach the worker: replay them"),
     ("TumblingWindowInSeconds", None, "Lambda expects a state that the worker does not return"),
     ("BisectBatchOnFunctionError", False, "harmless, but not what the template says"),
 )
@@ -60,5 +59,5 @@ def unknown_shards(shards: Shards, ledger: Ledger, now: float) -> Iterator[str]:
         ]
         if not arrivals or now - min(arrivals) < _KNOWN_AFTER_SECONDS:
             continue
-        if ledger.end(shards.chain(shard.shard_id)) == START:
+        if ledger.end(shards.chain(shard.shard_id)) is None:
             yield shard.shard_id

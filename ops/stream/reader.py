@@ -3,9 +3,7 @@
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any
 
 from botocore.exceptions import ClientError
 
@@ -15,7 +13,7 @@ from shared.clock import Clock
 from shared.errors import ShardUnreadableError
 from shared.puts import batches
 from worker.chain import ChainId
-from worker.record import Number, number
+from worker.record import number
 from worker.shards import Position, Shards
 
 EVENT_BYTES = 5_500_000
@@ -50,18 +48,6 @@ class ExpiredError(Failure):
     """The start of the range has expired."""
 
 
-class ShardRecords(NamedTuple):
-    """Records of a shard, in order.
-
-    Attributes:
-        records: the records.
-        chain: the shard's chain if they come from the archive; None if they come from the stream.
-    """
-
-    records: list[Read]
-    chain: ChainId | None = None
-
-
 class StreamReader:
     """Reads a stream next to its event source mapping.
 
@@ -74,13 +60,17 @@ class StreamReader:
         self._shards = shards
         self._clock = clock
 
-    def shards(self) -> list[str]:
-        """Return the shards' ids, parents before their children.
+    def shards(self, only: str | None = None) -> list[str]:
+        """Return the shards' ids, parents before their children; with `only`, that one.
 
         Raises:
+            Failure: there is no shard named `only`.
             ShardUnreadableError: Kinesis does not answer.
         """
-        return [shard.shard_id for shard in self._shards.all()]
+        found = [shard.shard_id for shard in self._shards.all()]
+        if only is not None and only not in found:
+            raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
+        return found if only is None else [only]
 
     def chain(self, shard: str) -> ChainId:
         """Return a shard's chain."""
@@ -99,7 +89,7 @@ class StreamReader:
         if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
             raise ExpiredError(
                 f"the stream has no records from {screen.utc(start.at)}: use --from {screen.utc(int(oldest) + 1)} or later. "
-                "Older rows are in Treasure Data or set aside"
+                "Older rows are in Treasure Data or wait in S3"
             )
 
     def read(self, shard: str, start: RangeEnd, end: RangeEnd) -> Iterator[list[Read]]:
@@ -133,28 +123,6 @@ class StreamReader:
             raise
         if not is_checked:
             raise ExpiredError(f"the record {start.number} of {shard} has expired: use a time with --from")
-
-    def pieces(self, shard: str, start: RangeEnd, end: RangeEnd) -> Iterator[ShardRecords]:
-        """Yield a shard's records from one border to another, piece by piece.
-
-        Raises: as `read`.
-        """
-        for records in self.read(shard, start, end):
-            yield ShardRecords(records)
-
-    def first(self, shard: str) -> Number | None:
-        """Return the number of the first record that the stream has of a shard; None if two attempts find none.
-
-        Raises:
-            ShardUnreadableError: Kinesis does not answer.
-        """
-        for _ in range(2):
-            for page in filter(None, self._shards.pages(shard, Position())):
-                if page.records:
-                    return number(page.records[0]["SequenceNumber"])
-                if page.at_tip:
-                    break
-        return None
 
     def _is_behind(self, record: Read, end: RangeEnd, began: float) -> bool:
         if end.at is None and end.number is None:
@@ -194,12 +162,9 @@ def size(record: Read) -> int:
     return _MEMBER_BYTES + len(record["PartitionKey"]) + (len(record["Data"]) + 2) // 3 * 4
 
 
-def batches_of(pieces: Iterable[ShardRecords]) -> Iterator[ShardRecords]:
-    """Yield the records of pieces in batches that fit an event. No batch mixes stream and archive."""
-    for chain, same in groupby(pieces, key=attrgetter("chain")):
-        records = (record for piece in same for record in piece.records)
-        for batch in batches(records, size, EVENT_BYTES, _EVENT_RECORDS):
-            yield ShardRecords(batch, chain)
+def batches_of(pages: Iterable[list[Read]]) -> Iterator[list[Read]]:
+    """Yield the records of pages in batches that fit an event."""
+    yield from batches((record for page in pages for record in page), size, EVENT_BYTES, _EVENT_RECORDS)
 
 
 def arrival(record: Read) -> float:

@@ -5,7 +5,7 @@ from typing import Any
 import msgpack
 
 from ops.personal_data import scrub
-from ops.stream.reader import Read, ShardRecords, batches_of, member
+from ops.stream.reader import Read, batches_of, member
 from shared import envelope
 from shared.envelope import Envelope, TableRows
 from shared.errors import EnvelopeError
@@ -14,7 +14,7 @@ from shared.errors import EnvelopeError
 def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
     """Return a Lambda event with as many of the records as fit."""
     members = []
-    for record in next(batches_of([ShardRecords(records)])).records:
+    for record in next(batches_of([records])):
         kept = {**record, "Data": scrubbed(record["Data"])} if scrubs else record
         members.append(member(kept, shard))
     return {"Records": members}

@@ -3,11 +3,11 @@
 import click
 
 from ops import screen
-from ops.books.set_aside import chunks
+from ops.books.chunks import chunks
 from ops.commands.dead.selecting import ACCOUNT, REASON, REJECTED, SINCE, TABLE, described_letter
 from ops.stack import Stack, works_on_stack
-from worker.delivery import State
 from worker.selection import Selection
+from worker.states import State
 
 
 @click.command("list")
@@ -29,14 +29,14 @@ def command(
     as_json: bool,
 ) -> None:
     """List dead letters, oldest first."""
-    state = State.REJECTED if rejected else State.DEAD_LETTER
+    state = State.REJECTED if rejected else State.DEAD
     selection = Selection((state,), account, table, reason, since)
-    found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.entry.aside_at)
+    found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.since)
     if as_json:
         screen.show_json([described_letter(chunk) for chunk in found])
         return
     if not found:
         screen.say(f"There are no matching {'rejected events' if rejected else 'dead letters'}.")
         return
-    columns = ("id", "account", "table", "reason", "rows", "set aside")
+    columns = ("id", "account", "table", "reason", "rows", "since", "Treasure Data says")
     screen.show_table(columns, [tuple(described_letter(chunk).values()) for chunk in found])

@@ -6,30 +6,31 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.books.set_aside import SetAsideChunk
+from ops.books.chunks import ListedChunk
 from ops.moment import MOMENT
 
 _ID_DIGITS = 10
 ACCOUNT = click.option("--account", help="Only rows of this account.")
 TABLE = click.option("--table", help="Only rows of this table.")
-REASON = click.option("--reason", help="Only rows set aside for this reason, as `sluice status` shows it.")
+REASON = click.option("--reason", help="Only rows with this reason, as `sluice status` shows it.")
 REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead letters.")
-SINCE = click.option("--since", type=MOMENT, help="Only rows set aside since this time.")
+SINCE = click.option("--since", type=MOMENT, help="Only rows in this state since this time.")
 
 
-def id_of(chunk: SetAsideChunk) -> str:
+def id_of(chunk: ListedChunk) -> str:
     """Return a chunk's id on the command line."""
     place = f"{chunk.span.chain.name}|{chunk.span.after}|{chunk.key.name}"
     return hashlib.sha256(place.encode()).hexdigest()[:_ID_DIGITS]
 
 
-def described_letter(chunk: SetAsideChunk) -> dict[str, Any]:
+def described_letter(chunk: ListedChunk) -> dict[str, Any]:
     """Return what a list shows of a dead letter, as a JSON object."""
     return {
         "id": id_of(chunk),
         "account": chunk.key.account,
         "table": chunk.key.group.label,
-        "reason": chunk.entry.reason,
-        "rows": chunk.entry.rows,
-        "set_aside": screen.utc(chunk.entry.aside_at // 1000),
+        "reason": chunk.reason,
+        "rows": chunk.rows,
+        "since": screen.utc(int(chunk.since)),
+        "words": chunk.entry.words,
     }

@@ -7,16 +7,14 @@ import click
 import msgpack
 
 from ops import screen
-from ops.books.set_aside import SetAsideChunk, chunks
+from ops.books.chunks import ListedChunk, chunks
 from ops.commands.dead.selecting import described_letter, id_of
 from ops.editing import rejected_events
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
-from worker.chunk import offsets
-from worker.delivery import State
 from worker.selection import Selection
-from worker.set_aside import SetAsideStore
+from worker.states import State
 
 
 @click.command("show")
@@ -30,7 +28,7 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     """
     found = [
         chunk
-        for chunk in chunks(stack.ledger(), Selection((State.DEAD_LETTER, State.REJECTED)))
+        for chunk in chunks(stack.ledger(), Selection((State.DEAD, State.REJECTED)))
         if id_of(chunk).startswith(dead_id)
     ]
     if len(found) != 1:
@@ -40,7 +38,7 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
             else f"{len(found)} dead letters have ids that begin"
         )
         raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
-    lines = _lines(found[0], stack.set_aside_store())
+    lines = _lines(found[0], stack)
     if as_json:
         screen.show_json(described_letter(found[0]) | {"lines": list(lines)})
         return
@@ -48,24 +46,21 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
         click.echo(line)
 
 
-def _lines(chunk: SetAsideChunk, store: SetAsideStore) -> list[str]:
+def _lines(chunk: ListedChunk, stack: Stack) -> list[str]:
     """Return a line for each row, or for each item that never became one. Rejected events follow a line with their message.
 
     Raises:
         Failure: its object is gone or damaged.
         BucketUnavailableError: the bucket cannot be reached.
     """
-    if chunk.key.group.is_rejected and not chunk.entry.digest:
-        raise Failure("there are no copies of these events: they exceeded the number that is kept")
     try:
-        stored = store.get(chunk.span, chunk.key, chunk.entry.edit, chunk.entry.digest)
+        if chunk.key.group.is_rejected:
+            return list(rejected_events.lines(rejected_events.originals(stack, chunk)))
+        payload = stack.objects().payload(chunk.span, chunk.key)
     except InvalidObjectError as error:
-        raise Failure(f"its object cannot be read: {error}. It may just have been delivered") from error
-    if chunk.key.group.is_rejected:
-        return list(rejected_events.lines(rejected_events.originals(stored.payload)))
-    begin, end = offsets(stored.payload, chunk.key.within(stored.rows))
+        raise Failure(f"its rows cannot be read: {error}") from error
     unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
-    unpacker.feed(stored.payload[begin:end])
+    unpacker.feed(payload)
     return [_text(item) for item in unpacker]
 
 

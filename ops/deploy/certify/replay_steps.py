@@ -1,21 +1,15 @@
-"""The steps that send rows again: replays of the stream and the archive, forced replays, and the redrive of a dead letter."""
+"""The steps that send rows again: replays of the stream, forced replays, and the redrive of a dead letter."""
 
 import json
-from collections.abc import Iterator
-from dataclasses import asdict
-from typing import override
 from uuid import uuid4
 
 from ops import screen
-from ops.books.replayed import Planned
+from ops.books import planned_spans
 from ops.commands import dead, redrive, replay
 from ops.deploy.certify.run_books import settled, since
 from ops.deploy.certify.stage import TABLE, DeployedStage
-from ops.deploy.certify.step import Impossible, StepFinding
+from ops.deploy.certify.step import StepFinding
 from ops.failure import Failure
-from ops.stream import replayer
-from ops.stream.history import StreamHistory
-from ops.stream.reader import RangeEnd, ShardRecords
 from shared.accounts import Account
 
 FORCED_TABLE = f"{TABLE}_forced"
@@ -52,51 +46,26 @@ def _check_single(stage: DeployedStage) -> None:
         raise Failure(f"a replay duplicated rows: {wrong}")
 
 
-class _ArchiveOnly(StreamHistory):
-    """Reads everything from the archive, even what the stream still has, and collects the data."""
-
-    read_data = b""
-
-    @override
-    def pieces(self, shard: str, start: RangeEnd, end: RangeEnd) -> Iterator[ShardRecords]:
-        """See StreamReader."""
-        for piece in self._archived(self.chain(shard), start, end):
-            self.read_data += b"".join(record["Data"] for record in piece.records)
-            yield piece
-
-
-def archived(stage: DeployedStage) -> StepFinding:
-    """Check that the archive has everything that was accepted, and replay the run from it."""
+def stored(stage: DeployedStage) -> StepFinding:
+    """Check that S3 has every row that was accepted, as the ledger says."""
     stack, clock = stage.stack, stage.clock
-    if not stack.archive_days:
-        raise Impossible("ArchiveDays is 0, so this stage has no archive")
-    stage.send("archived")
-    stage.wait_for([stage.event_id("archived")])
-    if missing := settled(stage)["unarchived_spans"]:
-        raise Failure(f"{screen.plural(missing, 'settled span')} without an object in the archive")
-    history = _ArchiveOnly(
-        stack.shards(), stack.outputs["StreamName"], stack.archive(), stack.archive_days, clock
-    )
-    stretch = replayer.Stretch(RangeEnd(at=stage.began - stage.pace.settle - 1), RangeEnd())
-    planned = Planned(stack.ledger())
-    replaying = replayer.Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
-    shards = history.names(stretch.start, stretch.end)
-    try:
-        done = [replaying.shard(shard, stretch, lambda _: None) for shard in shards]
-    except replayer.HoldsError as error:
-        raise Failure(f"the replay from the archive stopped: {error}") from error
+    stage.send("stored")
+    stage.wait_for([stage.event_id("stored")])
+    settled(stage)
+    objects, read, spans = stack.objects(), b"", 0
+    for span in planned_spans.spans(
+        stack.ledger(), objects, stage.began - stage.pace.settle - 1, clock.now() + stage.pace.settle
+    ):
+        spans += 1
+        read += b"".join(
+            objects.payload(span, key)
+            for key in span.chunks
+            if key.account == stage.account and not key.group.is_rejected
+        )
     accepted = [one for copies in stage.accepted.copies.values() for one in copies]
-    if lost := [one for one in accepted if one.encode() not in history.read_data]:
-        raise Failure(f"the archive does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
-    found = planned.replayed(sum(one.rows for one in done))
-    if found.sent:
-        raise Failure(f"a replay from the archive sent {found.sent} rows that were already delivered")
-    _check_single(stage)
-    records = sum(one.records for one in done)
-    return StepFinding(
-        f"The archive has every event of the run. {records} records reread from it, no row sent twice.",
-        {"records": records} | asdict(found),
-    )
+    if lost := [one for one in accepted if one.encode() not in read]:
+        raise Failure(f"S3 does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
+    return StepFinding(f"S3 has every event of the run, in {screen.plural(spans, 'span')}.", {"spans": spans})
 
 
 def forced(stage: DeployedStage) -> StepFinding:
@@ -104,7 +73,16 @@ def forced(stage: DeployedStage) -> StepFinding:
     began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # the stream's clock may differ
     stage.send("forced", FORCED_TABLE)
     stage.wait_for([stage.event_id("forced")], FORCED_TABLE)
-    words = ["--force", "--tag", stage.run.lower(), "--account", stage.account, "--table", FORCED_TABLE]
+    words = [
+        "--yes",
+        "--force",
+        "--tag",
+        stage.run.lower(),
+        "--account",
+        stage.account,
+        "--table",
+        FORCED_TABLE,
+    ]
     first = stage.operate(replay.command, *words, "--from", began)
     second = stage.operate(replay.command, *words, "--from", began)
     stage.accepted.add(FORCED_TABLE, stage.event_id("forced"))
@@ -138,7 +116,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     letters = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
     if not letters:
         raise Failure("the record of an unknown account did not become a dead letter")
-    kinds = [word for kind in ("dead", "parked", "doubt") for word in ("--kind", kind)]
+    kinds = [word for kind in ("dead", "waiting", "again") for word in ("--kind", kind)]
     with stage.repairs.breaking("account", name=account):
         stage.administer(do="change", account=account, fields=Account(stage.database).to_fields())
         # A redrive may keep the row for now, and a scheduled redrive may send it before the next attempt.

@@ -35,13 +35,13 @@ STEPS = (
     CertifyStep("resp", "The cache answers a new connection in RESP version 2.", health.resp),
     CertifyStep(
         "key",
-        "While Treasure Data rejects the API key, events are answered and held; then they are delivered.",
+        "While Treasure Data rejects the API key, events are answered and wait in S3; then they are delivered.",
         outages.key,
         promises=(1, 2, 5, 7),
     ),
     CertifyStep(
         "redis",
-        "While Redis is cut off, events are answered and held; then they are delivered.",
+        "While Redis is cut off, events are answered and wait in S3; then they are delivered.",
         outages.redis,
         promises=(1, 2, 5),
     ),
@@ -53,9 +53,9 @@ STEPS = (
     ),
     CertifyStep("replay", "A replay of the whole run sends no row twice.", replays.replayed, promises=(3,)),
     CertifyStep(
-        "archive",
-        "The archive has every event of the run, and a replay from it sends no row twice.",
-        replays.archived,
+        "stored",
+        "S3 has every event of the run.",
+        replays.stored,
         promises=(2, 3),
     ),
     CertifyStep("force", "A forced replay sends rows once per tag.", replays.forced, promises=(3,)),

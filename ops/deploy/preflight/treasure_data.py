@@ -9,7 +9,7 @@ from botocore.exceptions import ClientError
 from ops.deploy.preflight.survey import Site, Survey
 from ops.diagnosis.check_result import CheckResult, fault, ok, unknown
 from shared.clock import SystemClock
-from worker.chunk import compress
+from worker.rows import compress
 from worker.treasure_data import Meaning, TreasureDataClient
 
 PROBE_TABLE = "sluice_probe"

@@ -1,32 +1,32 @@
-"""Sends or drops what is set aside, through the redrive function."""
+"""Sends or drops chunks, through the sender's function."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from ops.stack import Stack
 
-DECIDED = {"send": ("doubt",), "drop": ("doubt", "dead", "rejected")}
+DECIDED = {"send": ("waiting",), "drop": ("dead", "waiting", "rejected")}
 """The kinds that an operator can decide about, by decision."""
-OUTCOMES = ("delivered", "kept", "dead", "dropped")
+OUTCOMES = ("delivered", "kept", "dead", "dropped", "copies")
 
 
 def balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
     """Return the totals with `selected` and `untried`, so that each selected row counts once.
 
-    Rows that somebody else settled in the meantime count as untried, and rows set aside in the meantime as selected.
+    Rows that somebody else settled in the meantime count as untried.
     """
-    tried = sum(totals[name] for name in OUTCOMES) + totals.get("returned", 0)
+    tried = sum(totals[name] for name in OUTCOMES) + totals.get("replaced", 0)
     return {"selected": max(selected, tried), **totals, "untried": max(0, selected - tried)}
 
 
 def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
-    """Invoke the redrive until it has tried everything or makes no progress; return the rows by outcome.
+    """Invoke the sender until it has tried everything or makes no progress; return the rows by outcome.
 
     Each run selects again the rows that the last one kept, so only the last count of kept rows matters. Other outcomes add up.
 
     Args:
         stack: the stack.
-        event: tells the redrive function what to send or drop.
+        event: tells the sender what to send or drop.
         tell: called with the number of rows delivered so far.
 
     Raises:
@@ -35,9 +35,9 @@ def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) ->
     totals = dict.fromkeys(OUTCOMES, 0)
     while True:
         report = stack.invoke("RedriveFunction", event)
-        returned = totals.get("returned", 0) + report.get("returned", 0)
+        replaced = totals.get("replaced", 0) + report.get("replaced", 0)
         totals = {name: totals[name] + report[name] for name in OUTCOMES} | {"kept": report["kept"]}
-        totals |= {"returned": returned} if returned else {}
+        totals |= {"replaced": replaced} if replaced else {}
         tell(totals["delivered"])
         if report["complete"] or not report["delivered"] + report["dead"] + report["dropped"]:
             return totals | {"complete": report["complete"]}

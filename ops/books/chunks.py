@@ -1,0 +1,72 @@
+"""Chunks that wait or are dead, and rejected events, according to the ledger: its worklist says which spans have some."""
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import batched
+
+from worker.ledger import Ledger
+from worker.selection import Selection
+from worker.span import ChunkKey, Span
+from worker.states import Entry, State
+
+KINDS = {
+    "waiting": State.WAITING,
+    "again": State.AGAIN,
+    "dead": State.DEAD,
+    "rejected": State.REJECTED,
+}
+"""States by their name on the command line."""
+NAMES = {state: name for name, state in KINDS.items()}
+
+_AT_ONCE = 10  # as many as a boto3 client has connections
+_BATCH = 100
+
+
+@dataclass(frozen=True, slots=True)
+class ListedChunk:
+    """A chunk: its span, its key and its entry in the ledger."""
+
+    span: Span
+    key: ChunkKey
+    entry: Entry
+
+    @property
+    def rows(self) -> int:
+        """How many rows it has."""
+        return self.span.rows(self.key)
+
+    @property
+    def since(self) -> float:
+        """When it came into its state, UNIX seconds."""
+        return (self.entry.at or self.span.planned_at) / 1000
+
+    @property
+    def reason(self) -> str:
+        """Why it waits, is dead or was rejected, in one word; `sending` while nothing is known."""
+        if self.key.group.is_rejected:
+            return self.key.group.code
+        if self.entry.state is State.AGAIN:
+            return "put_again"
+        return self.entry.reason or ("sending" if self.entry.state is State.WAITING else "")
+
+    @property
+    def name(self) -> list[str]:
+        """What names it to the sender: its chain, the number that its span follows, and its key."""
+        return [self.span.chain.name, self.span.after, self.key.name]
+
+
+def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
+    """Yield the selected chunks, each with its entry when the ledger was read. Very recent ones may not be on the worklist yet.
+
+    Raises:
+        LedgerUnavailableError: the ledger cannot be reached.
+    """
+    places = dict.fromkeys(selection.places(ledger, time.time()))
+    with ThreadPoolExecutor(_AT_ONCE) as threads:
+        for batch in batched(places, _BATCH, strict=False):
+            for span in filter(None, threads.map(ledger.get, batch)):
+                for key, entry in span.all_leaves():
+                    if selection.has(span.place, key, entry, span.planned_at):
+                        yield ListedChunk(span, key, entry)
