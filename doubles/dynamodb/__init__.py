@@ -129,27 +129,21 @@ class MemoryDynamoDB:
             return {}
         reasons, undo = [], []
         places: set[Any] = set()
-        for kind, action in actions:
-            table = self._table(action, "TransactWriteItems")
-            place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
-            if (action["TableName"], place) in places:
-                message = "Transaction request cannot include multiple operations on one item"
-                raise client_error("ValidationException", "TransactWriteItems", message)
-            places.add((action["TableName"], place))
-            undo.append((table, place, table.items.get(place)))
-            try:
-                {"Put": self.put_item, "Update": self.update_item}[kind](**action)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                    raise
-                reasons.append(
-                    {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
-                )
-            else:
-                reasons.append({"Code": "None"})
+        try:
+            for kind, action in actions:
+                table = self._table(action, "TransactWriteItems")
+                place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
+                if (action["TableName"], place) in places:
+                    message = "Transaction request cannot include multiple operations on one item"
+                    raise client_error("ValidationException", "TransactWriteItems", message)
+                places.add((action["TableName"], place))
+                undo.append((table, place, table.items.get(place)))
+                reasons.append({"Code": self._attempt(kind, action)})
+        except ClientError:
+            _undo(undo)
+            raise
         if any(reason["Code"] != "None" for reason in reasons):
-            for table, place, item in reversed(undo):
-                table.put(place, item)
+            _undo(undo)
             codes = ", ".join(reason["Code"] for reason in reasons)
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
@@ -160,6 +154,16 @@ class MemoryDynamoDB:
         if "ClientRequestToken" in request:
             self._tokens.add(request["ClientRequestToken"])
         return {}
+
+    def _attempt(self, kind: str, action: Mapping[str, Any]) -> str:
+        """Make one write of a transaction; return its code."""
+        try:
+            {"Put": self.put_item, "Update": self.update_item}[kind](**action)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return "ConditionalCheckFailed"
+        return "None"
 
     def _insert(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -239,6 +243,11 @@ class MemoryDynamoDB:
         if table is None:
             raise client_error("ResourceNotFoundException", operation, "Requested resource not found")
         return table
+
+
+def _undo(changes: Iterable[tuple[Table, Any, Item | None]]) -> None:
+    for table, place, item in reversed(list(changes)):
+        table.put(place, item)
 
 
 @contextmanager
