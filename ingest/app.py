@@ -25,6 +25,7 @@ from ingest import (
 )
 from ingest.aws_client import AwsClient, KinesisClient, S3Client, SecretsManagerClient, SqsClient
 from ingest.cors import Cors
+from ingest.credentials import credentials_from
 from ingest.intake import Intake
 from ingest.keyring import Keyring
 from ingest.overflow import Overflow
@@ -274,7 +275,7 @@ def build(environment: Mapping[str, str]) -> Handler:
     clock = SystemClock()
     telemetry = PowertoolsTelemetry.from_environment(environment, clock)
     region = environment.get("AWS_REGION") or environment.get("AWS_DEFAULT_REGION") or ""
-    credentials = aws_client.credentials_from(environment)
+    credentials = credentials_from(environment)
     ca_bundle = aws_client.ca_bundle_from(environment)
 
     def client[Client: AwsClient](kind: type[Client], options: Mapping[str, Any]) -> Client:

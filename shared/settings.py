@@ -176,7 +176,14 @@ class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    stream_mode: str = _setting(
+        "STREAM_MODE",
+        "`AUTO` adjusts the number of shards to the traffic, `PROVISIONED` keeps SHARD_COUNT, `ON_DEMAND` leaves it to Kinesis",
+        "AUTO",
+        _one_of("AUTO", "PROVISIONED", "ON_DEMAND"),
+    )
     max_shards: int = _setting("MAX_SHARDS", "Maximum number of shards of an `AUTO` stream", 16, _positive)
+    shard_count: int = _setting("SHARD_COUNT", "Number of shards of a `PROVISIONED` stream", 1, _positive)
 
 
 @dataclass(frozen=True, slots=True)

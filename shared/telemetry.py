@@ -30,11 +30,12 @@ LEVEL = "POWERTOOLS_LOG_LEVEL"
 VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 """Environment variables that configure a function's telemetry."""
 
-ATTENTION, DEPENDENCY, FAILED, REJECTED, OLDEST = (
+ATTENTION, DEPENDENCY, FAILED, REJECTED, NOT_READY, OLDEST = (
     "NeedsAttention",
     "DependencyFailures",
     "RequestsFailed",
     "EventsRejected",
+    "NotReady",
     "OldestWaitingSeconds",
 )
 
@@ -43,7 +44,8 @@ METRICS: Mapping[str, str] = {
     DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
     REJECTED: "events rejected with a code; a high rate per request raises the alarm `rejected`",
-    OLDEST: "age in seconds of the oldest waiting row, every minute; raises the alarms `waiting` and `waiting-page`",
+    NOT_READY: "health checks answered with 503, which the alarm `ingest-5xx` does not count",
+    OLDEST: "age in seconds of the oldest waiting row, every minute; raises the alarms `waiting-warn` and `waiting-page`",
 }
 """Every metric that CloudWatch bills, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 
@@ -58,6 +60,7 @@ class Counter(NamedTuple):
 INGEST_COUNTERS: Mapping[str, Counter] = {
     "EventsRejected": Counter(REJECTED, "events rejected with a code"),
     "RequestsFailed": Counter(FAILED, "requests that failed, 5xx"),
+    "NotReady": Counter(NOT_READY, "health checks answered with 503: events would not become durable"),
     "EnvelopesNotStored": Counter(
         DEPENDENCY,
         "envelopes that neither the stream nor the queue stored; their events are not accepted",

@@ -274,6 +274,11 @@ def _rows_of(payload: bytes) -> Iterable[tuple[str, bytes]]:
         inner.feed(packed)
         begin = 0
         for _ in range(number):
-            inner.skip()
+            try:
+                inner.skip()
+            except (ValueError, msgpack.UnpackException) as error:
+                raise EditRefusedError("an envelope has fewer rows than it says") from error
             yield table, packed[begin : inner.tell()]
             begin = inner.tell()
+        if begin != len(packed):
+            raise EditRefusedError("an envelope has more rows than it says")

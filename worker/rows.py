@@ -11,7 +11,7 @@ from typing import Any
 import msgpack
 from isal import isal_zlib
 
-from shared.errors import InvalidObjectError
+from shared.errors import InvalidObjectError, WrongCountError
 
 _MOST_HOURS = 24
 
@@ -31,23 +31,24 @@ def decompress(data: bytes) -> bytes:
         raise InvalidObjectError("a gzip member cannot be decompressed") from error
 
 
-def slice_of(payload: bytes, positions: range) -> bytes:
-    """Return the rows at these positions.
+def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
+    """Return the rows at these positions of a payload, which has `rows` rows.
 
     Raises:
-        InvalidObjectError: the payload holds fewer rows.
+        WrongCountError: it has another number of rows.
     """
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
-    begin = 0
+    ends = [0]
     try:
-        for position in range(positions.stop):
-            if position == positions.start:
-                begin = unpacker.tell()
+        for _ in range(rows):
             unpacker.skip()
+            ends.append(unpacker.tell())
     except (ValueError, msgpack.UnpackException) as error:
-        raise InvalidObjectError("there are fewer rows than planned") from error
-    return payload[begin : unpacker.tell()]
+        raise WrongCountError("there are fewer rows than planned") from error
+    if ends[-1] != len(payload):
+        raise WrongCountError("there are more rows than planned")
+    return payload[ends[positions.start] : ends[positions.stop]]
 
 
 def sample(payload: bytes) -> list[Any]:

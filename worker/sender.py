@@ -14,7 +14,13 @@ from threading import Lock
 
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, UnavailableError
+from shared.errors import (
+    HeldError,
+    InvalidObjectError,
+    ObjectGoneError,
+    UnavailableError,
+    WrongCountError,
+)
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.again import Again
@@ -26,7 +32,7 @@ from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import ROW_TOO_LARGE, TOO_LARGE, Outcome, Settlement, report_dead
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -46,6 +52,7 @@ _SENDS_AT_ONCE = 4  # of one span
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
+_PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
 _THROTTLED = "http_429"
 
 
@@ -88,6 +95,11 @@ class _Database:
     limit: int = _AT_ONCE
     under_way: int = 0
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether other spans must wait for it."""
+        return self.is_probed or self.under_way >= self.limit
+
 
 @dataclass(slots=True)
 class _Run:
@@ -105,14 +117,14 @@ class _Turn:
 
     Attributes:
         selected: the entries that were selected when its turn began.
-        waits: some chunks need another turn in this run.
+        waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         complete: everything selected was tried.
     """
 
     place: Place
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
     span: Span | None = None
-    waits: bool = False
+    waits_for: str = ""
     complete: bool = True
 
 
@@ -178,6 +190,7 @@ class Sender:
         places = _shuffled(selection.places(self._ledger, now), now)
         waiting = self._pass(run, map(_Turn, places), report)
         while waiting and not deadline.near:
+            self._clock.sleep(_PAUSE_SECONDS)
             waiting = self._pass(run, iter(waiting), report)
         for turn in waiting:
             _count(turn, report)
@@ -212,7 +225,7 @@ class Sender:
                     continue
                 under_way -= 1
                 report.complete &= turn.complete
-                if turn.waits:
+                if turn.waits_for:
                     waiting.append(turn)
                 else:
                     _count(turn, report)
@@ -220,7 +233,11 @@ class Sender:
         return waiting
 
     def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
-        turn.waits = False
+        with run.lock:
+            known = run.databases.get(turn.waits_for)
+            if known is not None and not known.closed and known.is_busy:
+                return turn
+        turn.waits_for = ""
         try:
             self._handle(run, turn)
         except (UnavailableError, HeldError) as error:
@@ -246,7 +263,7 @@ class Sender:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 turn.complete = False
                 return
-            turn.span, turn.waits = span, False
+            turn.span, turn.waits_for = span, ""
             selected = dict(
                 _shuffled(
                     (
@@ -336,8 +353,8 @@ class Sender:
                 return False
             if database in work.admitted:
                 return True
-            if known.is_probed or known.under_way >= known.limit:
-                turn.waits = True
+            if known.is_busy:
+                turn.waits_for = database
                 return False
             known.under_way += 1
             work.admitted.add(database)
@@ -365,14 +382,8 @@ class Sender:
         if step.action is Action.ASK and self._is_paused(span.place, key):
             turn.complete = False
             return
-        try:
-            body = self._objects.body(span, key)
-        except ObjectGoneError:
-            self._apply(work, key, entry, Event.OBJECT_GONE, reason="object_gone")
-            return
-        except InvalidObjectError as error:
-            self._telemetry.error("a span object cannot be read", error, span=span.place.name)
-            turn.complete = False
+        body = self._read(work, key, entry, turn)
+        if body is None:
             return
         if step.action is Action.ASK:
             event = self._ask(run, span, key, database, body)
@@ -383,18 +394,55 @@ class Sender:
                 self._apply(work, key, entry, event)
                 return
         renewed = entry if event is None else self._follow(entry, event)
-        if event is Event.ABSENT and entry.reason == TOO_LARGE:
-            # a proxy called it too large under the old id
-            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=span.can_split(key))
-            if halved.state is State.SPLIT and span.rows(key) > 1:
-                work.changes[key] = halved
-                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+        if event is Event.ABSENT:
+            work.changes[key] = renewed
+            database = self._anew(run, work, key, renewed, turn=turn, reason=entry.reason)
+            if not database:
                 return
         is_planned = not renewed.database and span.destination(key).text == database
         work.changes[key] = self._follow(renewed, Event.OPENED, database="" if is_planned else database)
         work.sends[key] = database, body
         if renewed.since is None:
             work.opened.add(key)
+
+    def _read(self, work: _Work, key: ChunkKey, entry: Entry, turn: _Turn) -> bytes | None:
+        """Return a chunk's import body; note why there is none."""
+        try:
+            return self._objects.body(work.span, key)
+        except ObjectGoneError:
+            self._apply(work, key, entry, Event.OBJECT_GONE, reason="object_gone")
+        except WrongCountError:
+            self._apply(work, key, entry, Event.NOT_DELIVERABLE, reason="wrong_row_count")
+        except InvalidObjectError as error:
+            self._telemetry.error("a span object cannot be read", error, span=work.span.place.name)
+            turn.complete = False
+        return None
+
+    def _anew(
+        self, run: _Run, work: _Work, key: ChunkKey, renewed: Entry, *, turn: _Turn, reason: str
+    ) -> str:
+        """Decide about a chunk whose doubt is over; return the database to send it to now, an empty string for none.
+
+        `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
+        """
+        span = work.span
+        if reason in {TOO_LARGE, ROW_TOO_LARGE}:  # a proxy said so, or Treasure Data while there was a doubt
+            is_row = span.rows(key) < 2
+            why = ROW_TOO_LARGE if is_row else reason
+            halved = self._follow(
+                renewed, Event.PARTLY_REFUSED, reason=why, divisible=not is_row and span.can_split(key)
+            )
+            work.changes[key] = halved
+            if halved.state is State.SPLIT:
+                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+            return ""
+        database, obstacle = self._destination(span, key, renewed)
+        if obstacle:
+            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, reason=obstacle)
+        if obstacle == "" and self._may_send(run, work, database, turn):
+            return database
+        turn.complete &= bool(obstacle)
+        return ""
 
     def _apply(self, work: _Work, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
         """Note an event that needs no send."""
@@ -416,6 +464,8 @@ class Sender:
             events, obstacle = self._again.decide(work.span, work.again)
         except ObjectGoneError:
             events, obstacle = dict.fromkeys(work.again, Event.OBJECT_GONE), ""
+        except (UnavailableError, InvalidObjectError) as error:
+            events, obstacle = {}, str(error)
         for key in work.again:
             if key in events:
                 reason = "" if events[key] is Event.NO_COPY else events[key].name.lower()

@@ -190,18 +190,21 @@ class SpanObjects:
         Raises:
             ObjectGoneError: the object, or the chunk in it, is gone.
             InvalidObjectError: it holds something else than was written.
+            WrongCountError: it is a half of a chunk with another number of rows than planned.
         """
         member = self.index(span).members.get(key.planned)
         if member is None or not member.length:
             raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
         data = self._part(name_of(span), member.offset, member.length, member.digest)
-        return compress(slice_of(decompress(data), key.within(member.rows))) if key.path else data
+        if not key.path:
+            return data
+        return compress(slice_of(decompress(data), key.within(member.rows), member.rows))
 
     def payload(self, span: Span, key: ChunkKey) -> bytes:
         """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back.
 
         Raises:
-            ObjectGoneError, InvalidObjectError: as `body`.
+            ObjectGoneError, InvalidObjectError, WrongCountError: as `body`.
         """
         return decompress(self.body(span, key))
 

@@ -122,6 +122,7 @@ class Worker:
         self._telemetry = telemetry
         self._cut = cut
         self._ends: dict[str, Gap] = {}  # ends of chains by shard, as this function instance left them
+        self._noted: set[ChainId] = set()  # chains that the ledger lists
 
     @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
@@ -256,6 +257,10 @@ class Worker:
             self._rejected.put(span, planned.rejected)
         is_waiting = any(entry.state is State.WAITING for _, entry in span.all_leaves())
         span = replace(span, settled=not is_waiting)
+        if batch.chain not in self._noted:
+            # its spans must be found even when the stream no longer lists the shard
+            self._ledger.note_chain(batch.chain)
+            self._noted.add(batch.chain)
         kept = {record.number for record in planned.records}
         claims = {one: claim for one, claim in decided.with_append.items() if claim.owner.number in kept}
         answer = self._ledger.append(span, claims, self._claims.seconds_kept() if claims else 0)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
@@ -98,31 +99,36 @@ def run(
     if dry_run or not selected:
         if as_json:
             screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+        elif dry_run:
+            screen.say(screen.DRY_RUN)
         return
     if edits:
         ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
-    if decision == "drop":
-        screen.confirm(f"This gives up {screen.plural(selected.total(), 'row')}. Continue?", yes=yes)
-    if decision == "send":
-        screen.confirm(
-            f"Rows that Treasure Data already has will be duplicated. Send {screen.plural(selected.total(), 'row')}?",
-            yes=yes,
-        )
+    if asked := question(decision, selected.total()):
+        screen.confirm(asked, yes=yes)
     # name what was shown: rows that come into these states meanwhile are left alone
     event: dict[str, Any] = {
         "kinds": [state.value for state in states],
         "chunks": [one.name for one in opened],
     }
     event |= {"decision": decision} if decision is not None else {}
-    with screen.console(stderr=True).status("sending") as status:
-        if as_json:
-            status.stop()
-        sent = send(stack, event, lambda delivered: status.update(f"sending: {delivered:,} rows delivered"))
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+        sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(selected.total(), sent)
     if as_json:
         screen.show_json(totals)
         ctx.exit(_code(totals))
     ctx.exit(_report(stack, totals))
+
+
+def question(decision: str | None, rows: int) -> str:
+    """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
+    count = screen.plural(rows, "row")
+    if decision == "drop":
+        return f"This gives up {count} and deletes Sluice's copies. Continue?"
+    if decision == "send":
+        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+    return ""
 
 
 def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:

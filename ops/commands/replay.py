@@ -115,6 +115,8 @@ def command(
         )
     if dry_run:
         _count(reader, shards, stretch, as_json=as_json)
+        if not as_json:
+            screen.say(screen.DRY_RUN)
         return
     ctx.exit(_run(stack, reader, clock, shards, stretch, waits=waits, as_json=as_json))
 
@@ -171,7 +173,7 @@ def _run(
     """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
     planned, done = Planned(stack.membership()), _Done()
     replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
-    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json) as show:
+    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json, unit="records read") as show:
         for shard in shards:
 
             def settled(progress: Progressing, shard: str = shard) -> None:

@@ -180,7 +180,7 @@ class StateReader:
         for chain, counted in unread.shards.items():
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
-            holds.append(find_hold(chain, head, notes, self._clock.now()))
+            holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
         waiting, rows, is_whole = self._rows()
         return StackState(
             shards,
@@ -260,7 +260,9 @@ class StateReader:
         return sorted(waiting.values(), key=lambda one: one.since), rows, is_whole
 
 
-def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: float) -> Hold | None:
+def find_hold(
+    chain: ChainId, head: Span | None, notes: Sequence[Note], now: float, behind: float
+) -> Hold | None:
     """Return why a shard's records are held; None if they are not.
 
     The worker logs the first record that it could not store. The record is still held if no span of the chain comes after it.
@@ -270,6 +272,8 @@ def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: flo
         head: the last span of the chain, if any.
         notes: warnings and errors, oldest first.
         now: UNIX seconds.
+        behind: the age of the shard's oldest record that is not planned. It counts if it is older than the notes, which go back an
+            hour.
     """
     settled = START if head is None else head.last
     found = [note for note in notes if note.shard == chain.shard and note.is_about_after(settled)]
@@ -278,4 +282,4 @@ def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: flo
         return None
     last = found[-1]
     reason = last.reason or f"unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
-    return Hold(reason, last.error, max(0.0, now - min(began)))
+    return Hold(reason, last.error, max(0.0, behind, now - min(began)))

@@ -14,8 +14,8 @@ from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest import app, stream
 from ingest.aws_client import KinesisClient
+from ingest.credentials import Credentials
 from ingest.overflow import Overflow
-from ingest.signature import Credentials
 from ingest.stream import Stream
 from local import functions
 from local.resources import Resources

@@ -23,8 +23,8 @@ from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
 from ingest import app, keyring, overflow, stream
-from ingest.connection import UnreadableAnswerError
 from ingest.stream import LONGEST_PUT_SECONDS, PATIENCE_SECONDS
+from shared import errors
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
 from shared.puts import MAX_PER_PUT
 from tests.support.ingest import KEY, STREAM, Faults, ManualClock, Site, gzipped, http_event
@@ -44,6 +44,10 @@ REFUSED = [
     EndpointConnectionError(endpoint_url=URL),
     ProxyConnectionError(proxy_url=URL),
     SSLError(endpoint_url=URL, error="not who it should be"),
+    errors.ConnectTimeoutError(URL),
+    errors.ConnectionFailedError(URL),
+    errors.TlsError(URL),
+    errors.ErrorAnswerError(client_error("Throttling", "PutRecord").response, "PutRecord"),
 ]
 DOUBTFUL = [
     client_error("ResourceNotFoundException", "PutRecord"),
@@ -60,8 +64,12 @@ DOUBTFUL = [
     ReadTimeoutError(endpoint_url=URL),
     ConnectionClosedError(endpoint_url=URL),
     HTTPClientError(error="anything"),
-    UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
+    errors.ReadTimeoutError(URL),
+    errors.ConnectionClosedError(URL),
+    errors.UnreadableAnswerError(URL),
+    errors.NoCredentialsError(URL),
+    errors.ErrorAnswerError(client_error("InternalFailure", "PutRecord", status=500).response, "PutRecord"),
     ClientError({}, "PutRecord"),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},

@@ -6,28 +6,31 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deploy.preflight.domains import domain, sdk
 from ops.deploy.preflight.existing import credentials, names, stack
+from ops.deploy.preflight.notifications import notifications
 from ops.deploy.preflight.permissions import rights
 from ops.deploy.preflight.quotas import concurrency, quotas, stream
-from ops.deploy.preflight.references import network, secrets, topic
+from ops.deploy.preflight.references import boundary, network, secrets
 from ops.deploy.preflight.settings import build, parameters, region
 from ops.deploy.preflight.survey import Deployment, Survey
 from ops.deploy.preflight.treasure_data import treasure_data
 from ops.diagnosis.check_result import CheckResult, fault, unknown
 from ops.failure import Failure, explained
 
-_LOOKS = (stack, rights, names, concurrency, stream, quotas, network, domain, sdk, topic, secrets)
+_LOOKS = (
+    *(stack, rights, boundary, names, concurrency, stream, quotas),
+    *(network, domain, sdk, notifications, secrets),
+)
 
 
 def findings(survey: Survey) -> Iterator[CheckResult]:
     """Run the checks and yield their results. Without credentials, checks of AWS are left out."""
+    found = list(_guarded(credentials, survey))
     for settled in (parameters, region, build):
         yield from settled(survey)
-    found = list(_guarded(credentials, survey))
     yield from found
     if found[0].state == "ok":
         for look in _LOOKS:
@@ -42,20 +45,6 @@ def _guarded(look: Callable[[Survey], Iterator[CheckResult]], survey: Survey) ->
     except (ClientError, BotoCoreError) as error:
         found = fault if look is credentials else unknown
         yield found(look.__name__.replace("_", " "), explained(error).message)
-
-
-_DNS_TYPES = {"NS": 2, "CAA": 257}
-
-
-def look_up(name: str, kind: str) -> list[str] | None:
-    """Look up DNS records over HTTPS, because Python's resolver supports only addresses. None: no answer."""
-    try:
-        answer = requests.get(
-            "https://dns.google/resolve", params={"name": name, "type": str(_DNS_TYPES[kind])}, timeout=5
-        ).json()
-    except (requests.RequestException, ValueError):
-        return None
-    return [one["data"] for one in answer.get("Answer", ()) if one.get("type") == _DNS_TYPES[kind]]
 
 
 def planned(config: Path, environment: str, region: str, stack: str, overrides: str) -> Deployment:

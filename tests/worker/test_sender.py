@@ -1,0 +1,1001 @@
+"""The sender: the fate of chunks that wait, and of dead ones that an operator sends or drops."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from threading import Barrier
+from typing import Any
+
+import msgpack
+import pytest
+
+from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
+from shared.accounts import Account
+from shared.envelope import Envelope, TableRows
+from tests.support.delivery import (
+    BUCKET,
+    KEYS,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    other_sandbox,
+    row,
+)
+from worker.deadline import Deadline
+from worker.executor import InlineExecutor, Threads
+from worker.health import PROBE_TABLE
+from worker.selection import SCHEDULED, Selection
+from worker.sender import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    LONGEST_QUERY_SECONDS,
+    UNSETTLED_SECONDS,
+    Report,
+)
+from worker.span import ChunkKey, Place, Span
+from worker.states import Decision, Entry, State
+from worker.treasure_data import Reply
+from worker.upload import Upload
+
+CHUNK = ChunkKey.parse("shop/views/0")
+ASKABLE_SECONDS = 71 * 60.0
+"""After this many seconds Treasure Data can be asked about a doubt."""
+ALL = (State.WAITING, State.DEAD)
+
+
+def fault(made: Delivery, status: int, **members: Any) -> None:
+    """Make imports fail with a status, but not probes."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
+
+
+def delivery(*data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery of these records, by default one of two rows, to databases that exist."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db", blog="blog_db")
+    for database in ("shop_db", "blog_db"):
+        made.td.create(database, "views")
+    made.put(*data or (envelope("shop", {"views": [row("e1"), row("e2")]}),))
+    return made
+
+
+def failed(status: int, *data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery of these records whose imports failed with the status; from now on they succeed."""
+    made = delivery(*data, **changes)
+    fault(made, status)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    return made.start()
+
+
+def untried(**changes: Any) -> Delivery:
+    """Return a delivery with one chunk of two rows that waits without a doubt."""
+    made = failed(429, **changes)
+    assert {"shop/views/0": ("waiting", "http_429", 2)} == made.chunks()
+    assert entry(made).since is None
+    return made
+
+
+def doubted(**changes: Any) -> Delivery:
+    """Return a delivery with one chunk of two rows with a doubt that Treasure Data does not have."""
+    made = failed(500, **changes)
+    assert {"shop/views/0": ("waiting", "http_500", 2)} == made.chunks()
+    assert entry(made).since is not None
+    return made
+
+
+def dead(**changes: Any) -> Delivery:
+    """Return a delivery with a dead chunk of two rows."""
+    made = failed(415, **changes)
+    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+    return made
+
+
+MADE = [untried, doubted, dead]
+
+
+def unaskable(setting: str) -> Delivery:
+    """Return a delivery with a chunk with an old doubt, and a key that may not query."""
+    made = doubted(unaskable_doubt=setting)
+    keys = {API_KEY: frozenset({Action.IMPORT, Action.CREATE})}
+    made.td = TreasureData(clock=made.clock, keys=keys)
+    made.td.create("shop_db", "views")
+    made.clock.sleep(ASKABLE_SECONDS)
+    return made.start()
+
+
+def span(made: Delivery) -> Span:
+    """Return the first span."""
+    return made.spans()[0]
+
+
+def entry(made: Delivery) -> Entry:
+    """Return the chunk's ledger entry."""
+    return span(made).entry(CHUNK)
+
+
+def around_attempts(
+    made: Delivery, before: Callable[[], Any] = lambda: None, after: Callable[[], Any] = lambda: None
+) -> list[str]:
+    """Call functions before and after each send of rows; return a list of the chunks sent."""
+    attempted: list[str] = []
+    attempt = made.sender_wiring.uploader.attempt
+
+    def watched(upload: Upload, timeout: float, deadline: Deadline) -> Reply:
+        attempted.append(upload.key.name)
+        before()
+        reply = attempt(upload, timeout, deadline)
+        after()
+        return reply
+
+    made.sender_wiring.uploader.attempt = watched  # type: ignore[method-assign]  # observed
+    return attempted
+
+
+def assert_delivered_once(made: Delivery) -> None:
+    """Check that both rows were delivered once and nothing waits."""
+    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
+    assert ({}, {}) == (made.chunks(), span(made).entries)
+
+
+# What is sent, and to where
+
+
+@pytest.mark.parametrize("make", [untried, doubted])
+def test_what_waits_is_delivered(make: Callable[[], Delivery]) -> None:
+    """It leaves no entry in the ledger."""
+    made = make()
+
+    assert Report(delivered=2) == made.send()
+    assert_delivered_once(made)
+    assert 2 == made.telemetry.total("sent", "delivered")
+
+
+def test_a_span_is_left_to_its_worker_while_one_may_run() -> None:
+    """After that nobody else settles it."""
+    made = delivery()
+    made.dynamodb.before["update_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start().clock.sleep(UNSETTLED_SECONDS - 1)
+    assert Report(complete=False) == made.send()
+    assert not span(made).settled
+    made.clock.sleep(1)
+
+    assert Report(delivered=2) == made.send()
+    assert_delivered_once(made)
+
+
+def test_rows_without_a_doubt_go_to_their_account_s_database_of_today() -> None:
+    """Treasure Data cannot have them, so they follow their account."""
+    made = untried()
+    made.map(shop="new_db")
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == _counts(made, "new_db", "shop_db")
+
+
+def test_rows_with_a_doubt_go_to_the_database_of_the_doubt_under_the_same_id() -> None:
+    """Treasure Data may have them there."""
+    made = doubted()
+    unique_id = span(made).unique_id(CHUNK, "shop_db")
+    made.map(shop="new_db")
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+    assert [("shop_db", unique_id)] == [
+        (one.database, one.unique_id) for one in made.td.imports() if one.rows
+    ]
+
+
+def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
+    """A sender opened it at the account's new database; the account has been remapped since."""
+    made = untried()
+    made.map(shop="new_db")
+    made.td.create("new_db", "views")
+    made.start()
+    fault(made, 500, table="views", count=1, lands=0)
+    assert Report(kept=2, complete=False) == made.send()
+    made.map(shop="third_db")
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == _counts(made, "new_db", "shop_db")
+
+
+def test_rows_proved_absent_go_to_their_account_s_database_of_today() -> None:
+    """With the doubt, its database is gone too."""
+    made = doubted()
+    made.map(shop="new_db")
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == _counts(made, "new_db", "shop_db")
+
+
+def test_rows_proved_absent_die_if_their_account_can_have_none_by_now() -> None:
+    """It was disabled while there was a doubt."""
+    made = doubted()
+    made.redis.hset(KEYS.of("shop"), mapping=Account("shop_db", "disabled").to_fields())
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(dead=2) == made.send()
+    assert {"shop/views/0": ("dead", "disabled_account", 2)} == made.chunks()
+
+
+def test_rows_proved_absent_wait_for_their_account() -> None:
+    """Redis fails. They wait without a doubt, and under another id."""
+    made = doubted()
+    made.redis.flushall()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(kept=2, complete=False) == made.send()
+    assert (None, 1) == (entry(made).since, entry(made).generation)
+    assert [] == [one for one in made.td.imports() if one.rows]
+
+
+def _counts(made: Delivery, *databases: str) -> dict[str, dict[str, int]]:
+    """Return the rows of `views` in databases."""
+    counts = made.td.counts()
+    return {name: {"views": counts[name]["views"]} for name in databases}
+
+
+@pytest.mark.parametrize(
+    ("fields", "reason"),
+    [
+        (None, "unknown_account"),
+        (Account("shop_db", "disabled").to_fields(), "disabled_account"),
+        (Account("shop_db", "active", frozenset({"k1"})).to_fields(), None),
+        ({"database": "No!"}, "invalid_account"),
+    ],
+)
+def test_waiting_rows_of_a_removed_account_die(fields: dict[str, str] | None, reason: str | None) -> None:
+    """An operator decides. A key that is revoked later does not matter where the plan did not need it."""
+    made = untried()
+    made.redis.delete(KEYS.of("shop"))
+    if fields:
+        made.redis.hset(KEYS.of("shop"), mapping=fields)
+    made.start()
+
+    assert (Report(dead=2) if reason else Report(delivered=2)) == made.send()
+    assert ({"shop/views/0": ("dead", reason, 2)} if reason else {}) == made.chunks()
+    assert (2 if reason else 0) == made.telemetry.counts["RowsDead"]
+
+
+def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
+    """A key that is revoked before the account is known applies to them."""
+    made = Delivery()
+    made.redis.flushall()
+    for key_id, name in (("k1", "e1"), ("k2", "e2")):
+        made.put(envelope("shop", {"views": [row(name)]}, key_id=key_id, request_id=name))
+    assert made.deliver() is None
+    assert {"shop:k1/views/0", "shop:k2/views/0"} == made.chunks().keys()
+    assert Report(kept=2, complete=False) == made.send() or made.send().kept
+    made.redis.hset(KEYS.sentinel, mapping={"at": "now"})
+    revoked = Account("shop_db", "active", frozenset({"k2"}))
+    made.redis.hset(KEYS.of("shop"), mapping=revoked.to_fields())
+    made.clock.sleep(UNSETTLED_SECONDS)
+    made.start()
+
+    assert Report(delivered=1, dead=1) == made.send()
+    assert (["e1"], {"shop:k2/views/0": ("dead", "revoked_key", 1)}) == (
+        made.ids("shop_db", "views"),
+        made.chunks(),
+    )
+
+
+def test_rows_with_a_doubt_need_no_account() -> None:
+    """The ledger has their database."""
+    made = doubted()
+    made.redis.flushall()
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+
+
+def test_rows_wait_while_accounts_cannot_be_looked_up() -> None:
+    """An emptied Redis kills none."""
+    made = untried()
+    made.redis.flushall()
+    made.start()
+
+    assert Report(kept=2) == made.send()
+    assert {"shop/views/0": ("waiting", "http_429", 2)} == made.chunks()
+
+
+@pytest.mark.parametrize("make", [untried, doubted])
+def test_waiting_rows_never_expire(make: Callable[[], Delivery]) -> None:
+    """They wait in S3 for as long as it takes."""
+    made = make()
+    made.clock.sleep(60 * 86_400)
+    made.start()
+
+    assert Report(delivered=2) == made.send()
+
+
+# Databases that fail
+
+
+def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
+    """The probe is an import without rows. While it fails, nothing is written."""
+    made = untried()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, table=PROBE_TABLE))
+    before = span(made)
+    attempted = around_attempts(made)
+
+    assert Report(kept=2, complete=False) == made.send()
+    assert ([], before) == (attempted, span(made))
+    assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
+
+
+def many(count: int, make: Callable[[], int] = lambda: 429) -> Delivery:
+    """Return a delivery with a chunk in each of several spans."""
+    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)))
+    fault(made, make())
+    for number in range(count):
+        assert made.deliver(number, number + 1) is None
+    made.td.faults.clear()
+    return made.start()
+
+
+@pytest.mark.parametrize("executors", [InlineExecutor, Threads])
+def test_one_probe_serves_all_spans(executors: Callable[[], Any]) -> None:
+    """While it fails, no span is written, however many there are."""
+    made = many(9)
+    made.executors = executors
+    made.start()
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    probes: list[str] = []
+    probe = made.sender_wiring.health.probe
+    made.sender_wiring.health.probe = lambda *one: (probes.append(one[0]), probe(*one))[1]  # type: ignore[method-assign]
+    made.dynamodb.calls.clear()
+
+    assert (0, 9, False) == _shown(made.send())
+    assert ["shop_db"] == probes
+    assert "update_item" not in made.dynamodb.calls
+
+
+def _shown(report: Report) -> tuple[int, int, bool]:
+    return report.delivered, report.kept, report.complete
+
+
+@pytest.mark.parametrize("executors", [InlineExecutor, Threads])
+def test_a_database_that_answers_probes_but_fails_imports_is_closed(executors: Callable[[], Any]) -> None:
+    """The first rows to fail are the last ones of the run, so an outage opens few doubts."""
+    made = many(40)
+    made.executors = executors
+    made.start()
+    fault(made, 500, table="views")
+    attempted = around_attempts(made)
+
+    assert (0, 40, False) == _shown(made.send())
+    most = 1 if executors is InlineExecutor else 32
+    assert 1 <= len(attempted) <= most
+    assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
+
+
+def test_throttling_halves_the_rate_and_closes_nothing() -> None:
+    """The others are delivered."""
+    made = many(6)
+    fault(made, 429, table="views", count=1)
+
+    assert (5, 1) == _shown(made.send())[:2]
+    assert Report(delivered=1) == made.send()
+
+
+def test_databases_are_sent_to_independently() -> None:
+    """One that fails delays no other's rows."""
+    names = [f"acct_{n}" for n in range(5)]
+    made = Delivery()
+    made.map(**{name: f"db_{name}" for name in names})
+    made.put(*(envelope(name, {f"table_{t}": [row(f"{name}{t}")] for t in range(3)}) for name in names))
+    fault(made, 429)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    fault(made, 500, database="db_acct_0")
+
+    assert (12, 3, False) == _shown(made.send())
+    assert {"acct_0"} == {name.split("/")[0] for name in made.chunks()}
+
+
+def test_spans_are_sent_concurrently() -> None:
+    """Two of them are being sent at the same time."""
+    made = delivery(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")), executors=Threads)
+    fault(made, 429)
+    for n in range(2):
+        assert made.deliver(n, n + 1) is None
+    made.td.faults.clear()
+    both = Barrier(2, timeout=60)
+    around_attempts(made, before=both.wait)
+
+    assert Report(delivered=2) == made.send()
+
+
+# Treasure Data's answers
+
+
+def test_a_refused_chunk_without_a_doubt_dies_with_the_reason() -> None:
+    """Nothing has to be asked."""
+    made = untried()
+    fault(made, 415, table="views")
+
+    assert Report(dead=2) == made.send()
+    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+    assert entry(made).since is None
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_a_refused_chunk_with_a_doubt_is_asked_about(accepted: bool) -> None:
+    """An earlier attempt may have delivered the rows."""
+    made = untried()
+    fault(made, 500, table="views", count=1, lands=0 if accepted else None)
+    made.send()
+    made.td.faults.clear()
+    fault(made, 415, table="views")
+    made.send()
+    assert {"shop/views/0": ("waiting", "http_415", 2)} == made.chunks()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(delivered=2 * accepted, dead=2 * (not accepted)) == made.send()
+    assert ["e1", "e2"] * accepted == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize("make", [untried, doubted])
+def test_a_refused_send_changes_no_doubt(make: Callable[[], Delivery]) -> None:
+    """It opens none, and an earlier one stays."""
+    made = make()
+    before = entry(made)
+    made.clock.sleep(60)
+    fault(made, 429, table="views")
+
+    assert Report(kept=2, complete=False) == made.send()
+    assert before.since == entry(made).since
+
+
+def test_a_checksum_mismatch_is_a_doubt() -> None:
+    """Treasure Data reports other bytes than were sent, so it is asked what it has."""
+    made = untried()
+    made.td.faults.add(Fault(kind=Kind.WRONG_MD5, action=Action.IMPORT, table="views", count=1))
+    made.send()
+    assert {"shop/views/0": ("waiting", "md5_mismatch", 2)} == made.chunks()
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(delivered=2) == made.send()
+    assert_delivered_once(made)
+
+
+@pytest.mark.parametrize(("minutes", "sent"), [(44, True), (46, False), (69, False)])
+def test_the_same_id_is_sent_again_only_while_it_is_remembered(minutes: int, sent: bool) -> None:
+    """After that nothing is sent or asked until a query is sure to find the rows."""
+    made = doubted()
+    unique_id = span(made).unique_id(CHUNK, "shop_db")
+    made.clock.sleep(minutes * 60)
+
+    assert (2 if sent else 0) == made.send().delivered
+    assert [unique_id] * sent == [one.unique_id for one in made.td.imports() if one.rows]
+
+
+def test_many_questions_about_one_span_are_asked_in_one_run() -> None:
+    """Each chunk has its own answer."""
+    tables = {f"table_{n}": [row(f"x{n}")] for n in range(5)}
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", *tables)
+    made.put(envelope("shop", tables))
+    made.dynamodb.before["update_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start().td.lose("shop_db", "table_3", 0, 2_000_000_000)
+    made.clock.sleep(ASKABLE_SECONDS)
+
+    assert Report(delivered=5) == made.send()
+    assert ["x3"] == made.ids("shop_db", "table_3")
+
+
+# Halves
+
+
+def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
+    """The halves are written first, then sent under their own ids."""
+    made = untried()
+    made.td.settings = replace(made.td.settings, largest_import=70)
+    states: list[Entry] = []
+    attempted: list[str] = []
+    attempted = around_attempts(
+        made, before=lambda: states.append(span(made).entry(ChunkKey.parse(attempted[-1])))
+    )
+
+    assert Report(delivered=2) == made.send()
+    assert_delivered_once(made)
+    assert 3 == len(attempted) == len([one for one in states if one.since is not None])
+    assert [1, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
+
+
+def test_halves_are_counted_separately() -> None:
+    """One half is delivered, the other dies. An operator sends it later."""
+    made = untried()
+    made.td.settings = replace(made.td.settings, largest_import=70)
+
+    def reject_second() -> None:
+        if attempted[-1].endswith(".1"):
+            fault(made, 415, table="views")
+
+    attempted = around_attempts(made, before=reject_second)
+    report = made.send()
+
+    assert 2 == report.delivered + report.dead
+    assert report.dead == len(made.chunks(State.DEAD))
+    made.td.faults.clear()
+    made.start()
+    made.send(State.DEAD)
+    assert_delivered_once(made)
+
+
+def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
+    """Treasure Data may have it whole. Only a single row that is too large dies."""
+    made = doubted()
+    largest = made.td.settings.largest_import
+    made.td.settings = replace(made.td.settings, largest_import=1)
+    made.td.create("shop_db", PROBE_TABLE)
+    made.sender_wiring.health.succeeded("shop_db")
+    made.send()
+    assert {"shop/views/0": ("waiting", "http_413", 2)} == made.chunks()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.sender_wiring.health.succeeded("shop_db")
+
+    assert Report(dead=2) == made.send()
+    assert {f"shop/views/0.{n}": ("dead", "row_too_large", 1) for n in range(2)} == made.chunks()
+    made.td.settings = replace(made.td.settings, largest_import=largest)
+    assert Report(delivered=2) == made.send(State.DEAD)
+    assert_delivered_once(made)
+
+
+def test_a_row_that_a_proxy_calls_too_large_dies_after_treasure_data_was_asked() -> None:
+    """It cannot be halved, and sending it under ever new ids would never end."""
+    made = delivery(envelope("shop", {"views": [row("e1")]}))
+    made.td.faults.add(
+        Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, table="views", body="<html>")
+    )
+    made.deliver()
+    assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start()
+
+    assert Report(dead=1) == made.send()
+    assert {"shop/views/0": ("dead", "row_too_large", 1)} == made.chunks()
+
+
+@pytest.mark.parametrize("counted", [1, 3, 5])
+def test_rows_of_an_envelope_with_a_wrong_count_die_when_they_are_halved(counted: int) -> None:
+    """Which rows a half has is unknown, so it is never sent; nothing is tried for ever."""
+    rows = b"".join(msgpack.packb(row(f"e{n}")) for n in range(3))
+    blocks = (TableRows("views", counted, rows), TableRows("views", 1, msgpack.packb(row("x"))))
+    made = delivery(Envelope("shop", "k1", 1_700_000_000_000, "r", 0, blocks).encode())
+    made.td.settings = replace(made.td.settings, largest_import=70)
+    made.deliver()
+    made.clock.sleep(UNSETTLED_SECONDS)
+    for _ in range(8):
+        made.send()
+
+    assert {} == made.chunks(State.WAITING)
+    assert counted + 1 == len(made.ids("shop_db", "views")) + sum(
+        one[2] for one in made.chunks(State.DEAD).values()
+    )
+    assert {"wrong_row_count"} == {one[1] for one in made.chunks(State.DEAD).values()} or counted == 3
+
+
+# Dead chunks, and decisions by an operator
+
+
+def test_dead_chunks_wait_for_an_operator() -> None:
+    """Sent by hand, those with rows are delivered, and undecodable ones stay."""
+    made = Delivery()
+    made.put(envelope("shop", {"views": [row("e1")], "clicks": [row("e2")]}), b"junk")
+    assert made.deliver() is None
+    made.map(shop="shop_db")
+    made.start()
+
+    assert Report() == made.send()
+    assert Report(delivered=2, kept=1) == made.send(State.DEAD)
+    assert {"clicks": 1, "views": 1} == made.td.counts()["shop_db"]
+    assert [("dead", "undecodable", 1)] == list(made.chunks().values())
+
+
+def test_a_dead_chunk_that_is_refused_again_stays_dead() -> None:
+    """The report counts it as kept, not as newly dead."""
+    made = dead()
+    fault(made, 415, table="views")
+
+    assert Report(kept=2) == made.send(State.DEAD)
+    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_the_schedule_settles_the_doubt_of_a_dead_chunk_s_send(accepted: bool) -> None:
+    """Whether or not Treasure Data accepted it, it is delivered once in the end."""
+    made = dead()
+    fault(made, 500, table="views", count=1, lands=0 if accepted else None)
+    assert Report(kept=2, complete=False) == made.send(State.DEAD)
+    assert "waiting" == made.chunks()["shop/views/0"][0]
+
+    assert Report(delivered=2) == made.send()
+    assert_delivered_once(made)
+
+
+def test_a_dead_chunk_is_sent_under_another_id() -> None:
+    """Treasure Data may remember the id of the refused rows."""
+    made = dead()
+    before = span(made).unique_id(CHUNK, "shop_db")
+    made.send(State.DEAD)
+
+    [sent] = [one.unique_id for one in made.td.imports() if one.rows]
+    assert before != sent
+
+
+def test_an_unaskable_chunk_is_sent_and_reported() -> None:
+    """The key may not query, so the rows are sent under a new id, and the log says so."""
+    made = unaskable("send")
+    before = span(made).unique_id(CHUNK, "shop_db")
+
+    assert Report(delivered=2) == made.send()
+    assert 2 == made.telemetry.counts["RowsAmbiguous"]
+    (line,) = made.telemetry.said("ambiguous: sent again although Treasure Data may have the rows")
+    assert (before, 2) == (line["unique_id"], line["rows"])
+    assert [before] != [one.unique_id for one in made.td.imports() if one.rows]
+
+
+def test_an_unaskable_chunk_can_be_kept() -> None:
+    """By setting, it waits for an operator, who may send it under a new id."""
+    made = unaskable("keep")
+    assert (0, 2) == _shown(made.send())[:2]
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
+
+    assert Report(delivered=2) == made.send(decision=Decision.SEND)
+
+
+def test_a_query_that_is_forbidden_once_is_repeated() -> None:
+    """One refusal does not prove that a key that may write may not query."""
+    made = doubted()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=403, count=1))
+
+    assert Report(delivered=2) == made.send()
+    assert 0 == made.telemetry.counts["RowsAmbiguous"]
+
+
+def test_an_operator_s_send_keeps_an_id_that_is_remembered() -> None:
+    """While Treasure Data remembers the id, a new one could only create duplicates."""
+    made = doubted()
+    unique_id = span(made).unique_id(CHUNK, "shop_db")
+
+    assert Report(delivered=2) == made.send(decision=Decision.SEND)
+    assert [unique_id] == [one.unique_id for one in made.td.imports() if one.rows]
+
+
+@pytest.mark.parametrize("make", [untried, dead])
+def test_an_operator_can_drop_rows_without_a_doubt(make: Callable[[], Delivery]) -> None:
+    """They count as dropped, and nothing is sent."""
+    made = make()
+
+    assert Report(dropped=2) == made.send(*ALL, decision=Decision.DROP)
+    assert {"shop/views/0": ("dropped", "", 2)} == made.chunks()
+    assert Report() == made.send(*ALL)
+    assert [] == [one for one in made.td.imports() if one.rows]
+
+
+@pytest.mark.parametrize("accepted", [False, True])
+def test_rows_with_a_doubt_are_not_dropped(accepted: bool) -> None:
+    """Treasure Data may have them, so they would count as dropped and be there."""
+    made = failed(500) if not accepted else delivery()
+    if accepted:
+        made.dynamodb.before["update_item"] = once(kill)
+        with pytest.raises(KilledError):
+            made.deliver()
+        made.start().clock.sleep(UNSETTLED_SECONDS)
+
+    assert 0 == made.send(*ALL, decision=Decision.DROP).dropped
+    assert_delivered_once(made)
+
+
+def test_a_drop_that_comes_second_drops_nothing() -> None:
+    """Rows that another sender delivered meanwhile count as delivered."""
+    made = dead()
+    other = other_sandbox(made)
+    made.dynamodb.before = {"update_item": once(lambda: other.send(State.DEAD))}
+
+    assert Report(delivered=2) == made.send(State.DEAD, decision=Decision.DROP)
+    assert_delivered_once(made)
+
+
+# Selection
+
+
+SELECTED = (
+    envelope("shop", {"views": [row("v1"), row("v2")], "clicks": [row("c1")]}),
+    envelope("blog", {"views": [row("b1")]}),
+)
+
+
+@pytest.mark.parametrize(
+    ("selected", "delivered"),
+    [
+        ({}, ["b1", "c1", "v1", "v2"]),
+        ({"kinds": ["waiting"]}, ["b1", "c1", "v1", "v2"]),
+        ({"kinds": ["dead"]}, []),
+        ({"account": "shop"}, ["c1", "v1", "v2"]),
+        ({"table": "views"}, ["b1", "v1", "v2"]),
+        ({"account": "shop", "table": "views"}, ["v1", "v2"]),
+        ({"account": "nobody"}, []),
+        ({"reason": "http_429"}, ["b1", "c1", "v1", "v2"]),
+        ({"reason": "http_500"}, []),
+        ({"since": 1_699_999_000}, ["b1", "c1", "v1", "v2"]),
+        ({"since": 1_800_000_000}, []),
+    ],
+)
+def test_a_selection_limits_what_is_sent(selected: dict[str, Any], delivered: list[str]) -> None:
+    """Other chunks are left alone and not counted."""
+    made = failed(429, *SELECTED)
+    answer = made.invoke_sender(selected)
+
+    found = [event for tables in made.td.event_ids().values() for ids in tables.values() for event in ids]
+    assert delivered == sorted(found)
+    expected = {"delivered": len(delivered), "kept": 0, "dead": 0, "dropped": 0, "copies": 0}
+    assert {**expected, "complete": True, "replaced": 0} == answer
+
+
+def test_named_chunks_alone_are_sent_or_dropped() -> None:
+    """What an operator was shown is what happens; nothing else of the span, and nothing that came since."""
+    made = failed(415, *SELECTED)
+    place = span(made).place
+    named = [[place.chain.name, place.after, CHUNK.name]]
+    made.dynamodb.calls.clear()
+
+    answer = made.invoke_sender({"kinds": ["dead"], "chunks": named, "decision": "drop"})
+
+    assert (2, 0) == (answer["dropped"], answer["kept"])
+    assert {"shop/clicks/0", "blog/views/0"} == made.chunks(State.DEAD).keys()
+    assert "query" not in made.dynamodb.calls
+
+
+def test_a_missing_span_has_nothing_to_send() -> None:
+    """The index may lag and name spans that are gone."""
+    made = untried()
+    found = span(made)
+    place = Place(found.chain, found.last)
+
+    assert (0, 0) == _shown(made.send(chunks={place: frozenset({CHUNK})}))[:2]
+
+
+@pytest.mark.parametrize(
+    "event", [{"kinds": ["delivered!"]}, {"decision": "burn"}, {"chunks": [["x", "1", "y"]]}]
+)
+def test_an_invalid_selection_is_an_error(event: dict[str, Any]) -> None:
+    """Nothing is sent or dropped by mistake."""
+    with pytest.raises(ValueError, match=r"is not a valid|does not name"):
+        Selection.from_event(event)
+
+
+def test_a_scheduled_event_s_account_is_not_a_filter() -> None:
+    """The account in EventBridge's event is AWS's. The schedule selects everything that waits."""
+    event = {"version": "0", "source": "aws.events", "account": "123456789012"}
+
+    assert Selection(SCHEDULED) == Selection.from_event(event)
+
+
+# Races, damage and lost answers
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_an_overtaken_sender_decides_again(make: Callable[[], Delivery]) -> None:
+    """It finds everything done, and reports the rows as delivered."""
+    made = make()
+    other = other_sandbox(made)
+    made.dynamodb.before = {"update_item": once(lambda: other.send(*ALL))}
+
+    assert Report(delivered=2) == made.send(*ALL)
+    assert_delivered_once(made)
+    assert 0 == made.td.duplicates
+
+
+@pytest.mark.parametrize("make", MADE)
+def test_concurrent_senders_send_under_one_id(make: Callable[[], Delivery]) -> None:
+    """Treasure Data ignores the repetition."""
+    made = make()
+    other = other_sandbox(made)
+    hook = once(lambda: other.send(*ALL))
+    around_attempts(made, before=lambda: hook({}))
+
+    assert 2 == made.send(*ALL).delivered
+    assert_delivered_once(made)
+    assert 1 == made.td.duplicates
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_refusal_during_another_sender_s_send_is_a_doubt(moment: str) -> None:
+    """A sender that was killed after its send, before or after our write, may have delivered the rows."""
+    made = untried()
+    other = other_sandbox(made)
+    around_attempts(other, after=kill)
+
+    def run_other() -> None:
+        with pytest.raises(KilledError):
+            other.send()
+        fault(made, 415, table="views", count=1)
+
+    getattr(made.dynamodb, moment)["update_item"] = once(run_other)
+    made.send()
+    assert {"shop/views/0": ("waiting", "http_415", 2)} == made.chunks()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start().send()
+
+    assert_delivered_once(made)
+
+
+def test_a_refusal_of_the_worker_s_send_during_a_sender_s_is_a_doubt() -> None:
+    """The worker took three minutes to write that its own attempt was refused."""
+    made = delivery()
+    fault(made, 415, count=1)
+    other = other_sandbox(made)
+
+    def overtake() -> None:
+        made.clock.sleep(UNSETTLED_SECONDS)
+        around_attempts(other, after=kill)
+        with pytest.raises(KilledError):
+            other.send()
+
+    made.dynamodb.before["update_item"] = once(overtake)
+    assert made.deliver() is None
+    assert entry(made).since is not None
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.start().send()
+
+    assert_delivered_once(made)
+
+
+def test_a_frozen_sender_sends_nothing_under_a_forgotten_id() -> None:
+    """While it was frozen, another one sent the rows and confirmed that they are there."""
+    made = untried()
+    other = other_sandbox(made)
+
+    def freeze() -> None:
+        fault(made, 500, table="views", count=1, lands=0)
+        other.send()
+        made.clock.sleep(ASKABLE_SECONDS)
+        other.send()
+
+    made.dynamodb.after = {"update_item": once(freeze)}
+    report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now() + 86_400))
+
+    assert 2 == report.delivered
+    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
+
+
+def test_an_object_that_cannot_be_read_now_is_read_later() -> None:
+    """The run is not complete, and no entry changes."""
+    made = untried()
+    before = span(made)
+    made.s3.before["get_object"] = once(lose_answer)
+
+    assert Report(kept=2, complete=False) == made.send()
+    assert before == span(made)
+    assert Report(delivered=2) == made.send()
+
+
+def test_rows_whose_object_is_gone_die_and_delay_no_others() -> None:
+    """Their entry says so, and keeps a doubt."""
+    made = failed(500, *(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    (gone,) = made.span_objects()
+    made.s3.delete_object(Bucket=BUCKET, Key=gone)
+    since = entry(made).since
+
+    assert Report(dead=2) == made.send()
+    assert {("dead", "object_gone", 1)} == set(made.chunks().values())
+    assert since == entry(made).since
+
+
+def test_a_damaged_object_is_not_sent() -> None:
+    """It holds other bytes than the index's digest says."""
+    made = untried()
+    (name,) = made.span_objects()
+    data = made.s3.objects(BUCKET)[name].body
+    damaged = bytes([data[0] ^ 1]) + data[1:]
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=damaged)
+
+    assert Report(kept=2, complete=False) == made.send()
+    assert [] == [one for one in made.td.imports() if one.rows]
+    made.s3.put_object(Bucket=BUCKET, Key=name, Body=data)
+    assert Report(delivered=2) == made.send()
+
+
+def test_an_unforeseen_error_does_not_stop_other_spans() -> None:
+    """It is counted, and the run goes on."""
+    made = many(2)
+
+    def fail() -> None:
+        raise RuntimeError("unforeseen")
+
+    made.s3.before = {"get_object": once(fail)}
+
+    assert (1, 1, False) == _shown(made.send())
+    assert 1 == made.telemetry.counts["UnforeseenErrors"]
+    assert Report(delivered=1) == made.send()
+
+
+# Time
+
+
+def test_a_run_stops_when_its_time_is_up() -> None:
+    """It reports that it is not complete, and later runs continue."""
+    made = failed(429, envelope("shop", {f"table_{n}": [row(f"x{n}")] for n in range(22)}))
+    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.IMPORT, seconds=9.0))
+    began = made.clock.now()
+    first = made.send()
+    assert (False, 22) == (first.complete, first.delivered + first.kept)
+    assert 0 < first.delivered < 22
+    assert made.clock.now() - began <= 120
+    made.td.faults.clear()
+
+    assert Report(delivered=first.kept) == made.send()
+
+
+def test_a_run_without_time_does_nothing() -> None:
+    """It does not report completion."""
+    made = untried()
+    before = span(made)
+    report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
+
+    assert (0, False) == (report.delivered, report.complete)
+    assert before == span(made)
+
+
+def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:
+    """A run waits for the answer for a while and then goes on."""
+    made = doubted()
+    made.clock.sleep(ASKABLE_SECONDS)
+    quick = made.td.settings
+    made.td.settings = replace(quick, job_seconds=300.0)
+    began = made.clock.now()
+    assert (0, 2) == _shown(made.send())[:2]
+    assert 60 <= made.clock.now() - began < LONGEST_QUERY_SECONDS + 20
+    made.td.settings = quick
+    made.clock.sleep(FIRST_PAUSE_SECONDS)
+
+    assert Report(delivered=2) == made.send()
+
+
+def test_questions_without_an_answer_become_rarer() -> None:
+    """A chunk that cannot be asked about costs a few queries a day, not one a minute."""
+    made = doubted()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
+    asked: list[float] = []
+    ask = made.sender_wiring.treasure_data.ask
+    made.sender_wiring.treasure_data.ask = lambda *a, **k: (asked.append(made.clock.now()), ask(*a, **k))[1]  # type: ignore[method-assign]
+    for _ in range(24 * 60):
+        made.clock.sleep(60)
+        made.send()
+
+    assert 4 <= len(asked) <= 12
+    assert LONGEST_PAUSE_SECONDS <= asked[-1] - asked[-2] < LONGEST_PAUSE_SECONDS + 120
+
+
+# The age of the oldest row that waits
+
+
+def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:
+    """An alarm watches it. Dead rows do not count, and without waiting ones it is 0."""
+    made = untried()
+    made.clock.sleep(900)
+    fault(made, 429)
+    made.send()
+    assert 900 == made.telemetry.gauges["OldestWaitingSeconds"]
+    made.td.faults.clear()
+    made.send()
+
+    assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
