@@ -189,8 +189,9 @@ def _values(
     payload = bodies[key.planned]
     if payload is None:
         return None
+    planned = span.chunks[key.planned]
     try:
-        values = list(_unpacked(slice_of(payload, key.within(span.chunks[key.planned]))))
+        values = list(_unpacked(slice_of(payload, key.within(planned), planned)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None
