@@ -6,6 +6,7 @@ from typing import Any
 import msgpack
 import pytest
 from moto import mock_aws
+from worker.delivery import State
 
 from doubles.treasure_data import Action, Fault, Kind
 from local import outcomes, reconciliation
@@ -13,7 +14,6 @@ from local.reconciliation import TableOutcome
 from local.resources import LEDGER, Resources
 from shared.accounts import Account
 from tests.support.delivery import Delivery, envelope, row
-from worker.delivery import State
 from worker.ledger import Place
 
 ACCOUNTS = {"shop": Account("goods")}

@@ -6,12 +6,12 @@ from dataclasses import replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-from doubles.treasure_data import Action, Fault, Kind
-from tests.support.delivery import Delivery, envelope, row
 from worker.delivery import State
 from worker.execution import MOST_HALVINGS, MOST_VAIN_HALVINGS
 from worker.redrive import RedriveReport
+
+from doubles.treasure_data import Action, Fault, Kind
+from tests.support.delivery import Delivery, envelope, row
 from worker.treasure_data import TreasureDataClient
 
 

@@ -12,16 +12,16 @@ from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
+from worker.delivery import Decision, State
+from worker.overflow_set_aside import OverflowSetAside
+from worker.search import INACCURACY_SECONDS
 
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import BucketUnavailableError, LedgerUnavailableError
 from tests.support.delivery import BUCKET, kill, lose_answer, once
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, refusal, throttled, timeout
 from worker import set_aside
-from worker.delivery import Decision, State
 from worker.drain import CLOCKS_DIFFER_SECONDS, LATEST_LANDING_SECONDS
-from worker.overflow_set_aside import OverflowSetAside
-from worker.search import INACCURACY_SECONDS
 
 DAY = 86_400.0
 HELD = 3.5 * DAY

@@ -11,6 +11,8 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from hypothesis import given
 from moto import mock_aws
+from worker.delivery import Entry, State
+from worker.guards import Guard
 
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
@@ -21,8 +23,6 @@ from tests.support.delivery import TABLE, Meddled, lose_answer
 from tests.support.spans import CHAIN, KEY, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
 from worker.chain import ChainId, ClaimOwner
-from worker.delivery import Entry, State
-from worker.guards import Guard
 from worker.ledger import (
     MOST_CLAIMS,
     WORKLIST_KEYS,

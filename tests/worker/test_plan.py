@@ -4,11 +4,11 @@ import gzip
 
 from hypothesis import given
 from hypothesis import strategies as st
+from worker.chunk import compress, planned_chunks
 
 from shared.accounts import Account
 from tests.support.delivery import envelope, row
 from tests.support.spans import UNCUT, span
-from worker.chunk import compress, planned_chunks
 from worker.plan import count, group, owners_of, plan
 from worker.record import Record, decode, number
 from worker.span import MAX_PLAN_BYTES, Cut, Database, Group, NotDeliverable, Owner, plan_bytes

@@ -5,16 +5,16 @@ from typing import Any
 
 import msgpack
 import pytest
+from worker.delivery import Decision, State
+from worker.set_aside import REJECTED_PREFIX, SetAside
 
 from doubles.aws_errors import client_error
 from ops.books.accounting import by_group
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from tests.support.delivery import BUCKET, Delivery, row
-from worker.delivery import Decision, State
 from worker.ledger import Place
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
-from worker.set_aside import REJECTED_PREFIX, SetAside
 
 ORIGINAL = b'{"table":"views","a":1}'
 AT = 1_700_000_000_000

@@ -7,13 +7,13 @@ from typing import get_args
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from worker.delivery import FINAL, Entry, State
 
 from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
 from tests.support.delivery import Delivery
 from tests.support.spans import CHAIN, KEY, UNCUT, VIEWS, groups, key, keys, owners, span
 from worker.chain import ChainId
-from worker.delivery import FINAL, Entry, State
 from worker.ledger import _item
 from worker.record import Record, number
 from worker.span import (

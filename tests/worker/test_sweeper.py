@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from worker.delivery import ASIDE, Decision, State
 
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import BucketUnavailableError, LedgerUnavailableError
@@ -18,7 +19,6 @@ from tests.support.delivery import (
     once,
     row,
 )
-from worker.delivery import ASIDE, Decision, State
 from worker.ledger import Place
 from worker.span import ChunkKey
 from worker.sweeper import YOUNGEST_SECONDS

@@ -5,12 +5,12 @@ from typing import Any
 
 import msgpack
 import pytest
+from worker.delivery import State
 
 from doubles.aws_errors import client_error
 from shared.accounts import Account
 from shared.policy import AccountLimits
 from tests.support.delivery import KEYS, Delivery, envelope, row
-from worker.delivery import State
 
 LIMIT = 200
 

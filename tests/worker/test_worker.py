@@ -8,6 +8,8 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worker.delivery import Entry, State
+from worker.set_aside import SetAside
 
 from doubles.treasure_data import Action, Fault, Kind, Settings
 from shared.accounts import Account
@@ -25,9 +27,7 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
-from worker.delivery import Entry, State
 from worker.record import Record
-from worker.set_aside import SetAside
 from worker.span import ChunkKey, Cut
 
 ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
