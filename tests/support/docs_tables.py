@@ -13,7 +13,6 @@ from textwrap import fill
 from typing import Any, get_args
 
 import click
-from worker.delivery import TRANSITIONS, State
 
 import ops.cli
 import ops.deploy.deployer
@@ -25,10 +24,10 @@ from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
-from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
+from worker.states import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -280,13 +279,17 @@ def transitions_table() -> str:
     """Return a Markdown table of the transitions of a chunk."""
     rows = []
     for one in TRANSITIONS:
-        states = ", ".join(_named_state(state) for state in one.states)
-        rows.append((states, one.event.value, one.when.value, _named_state(one.to)))
+        events = "; ".join(event.value for event in one.events)
+        rows.append((", ".join(one.states), events, one.when.value, one.to.value))
     return _table(("chunk is", "what happens", "if", "chunk becomes"), rows)
 
 
-def _named_state(state: State) -> str:
-    return state.value.replace("_", " ")
+def states_diagram() -> str:
+    """Return the states of a chunk and what leads from one to another, as a Mermaid diagram."""
+    arrows = {(state, one.to): None for one in TRANSITIONS for state in one.states if state is not one.to}
+    begin = "".join(f"  [*] --> {state}\n" for state in (State.WAITING, State.AGAIN, State.REJECTED))
+    lines = "".join(f"  {state} --> {to}\n" for state, to in arrows)
+    return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -307,6 +310,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
+    "states": states_diagram,
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
@@ -349,4 +353,3 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
-    state_picture.FILE.write_text(state_picture.picture())
