@@ -73,7 +73,7 @@ class Judge:
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
         self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
-        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}
+        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}  # an invocation's last whole listing
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
         self._tags: dict[str, tuple[float, float]] = {}
 
@@ -130,7 +130,7 @@ class Judge:
         _, listed = self._listed.get(by, (0, ()))
         names = {name for shard in listed for name in (shard.name, *shard.parents)}
         is_behind = self._end(Chain(owner[0])).last >= owner[1]
-        return owner not in self._spans and (is_behind or (covers(listed) and owner[0] not in names))
+        return owner not in self._spans and (is_behind or (bool(listed) and owner[0] not in names))
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -147,7 +147,8 @@ class Judge:
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
         latest = max([before.latest, *(one.arrival for one in put.records)])
-        yield "latest arrival", item.latest < latest or (bool(put.records) and item.latest != latest)
+        is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
+        yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
         yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
@@ -237,7 +238,7 @@ class Judge:
         chunk: Chunk = next(one for one in item.chunks if one.name == key)
         passes = chunk.received + self.times.late + self.times.margin
         at, listed = self._listed.get(event.by, (0.0, ()))
-        if not covers(listed) or at + self.times.clock <= passes:
+        if not listed or at + self.times.clock <= passes:
             return "whole listing"
         names = {name for one in listed for name in (one.name, *one.parents)}
         names |= {name for name, (since, _) in self._shards.items() if since <= passes}
@@ -248,7 +249,7 @@ class Judge:
         if rule := undecided(chunk.received, shards, self.times):
             return rule
         first = self._first[chunk.request]
-        return "gone is not absent" if first & self._purged else "copy" if first else "waiting"
+        return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""
@@ -295,7 +296,8 @@ class Judge:
         return []
 
     def _list(self, event: Event) -> list[Verdict]:
-        self._listed[event.by] = event.at, event.shards
+        if covers(event.shards):
+            self._listed[event.by] = event.at, event.shards
         for shard in event.shards:
             since, is_open = self._shards.get(shard.name, (event.at, True))
             self._shards[shard.name] = since, is_open and shard.is_open
