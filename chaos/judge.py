@@ -132,6 +132,14 @@ class Judge:
         is_behind = self._end(Chain(owner[0])).last >= owner[1]
         return owner not in self._spans and (is_behind or (bool(listed) and owner[0] not in names))
 
+    def _is_free(self, owner: Owner, at: float) -> bool:
+        """Return whether a record was passed over before an invocation that is at work at this time began."""
+        began, chain = at - self.times.invocation - self.times.clock, Chain(owner[0])
+        spans = (
+            item for item in self.items.values() if item.place.chain == chain and item.planned_at < began
+        )
+        return owner not in self._spans and any(item.last >= owner[1] for item in spans)
+
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
         before, put = self._end(chain), self._objects.get(item.object, _NO_OBJECT)
@@ -154,10 +162,10 @@ class Judge:
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
+        self._spans |= dict.fromkeys(members, place)
         yield from self._claim(event)
         for record in put.records:
             yield from self._count(event, record, before.latest)
-        self._spans |= dict.fromkeys(members, place)
         self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
         if chain.shard:
             for request in {one.request for one in put.records}:
@@ -176,6 +184,7 @@ class Judge:
         owner, me = self._claims.get(record.request), (chain.shard, record.number)
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}
+            yield "free what was passed over", owner is not None and self._is_free(owner, event.at)
             return
         yield rule, bool(rule) and owner != me
         yield rule, rule == "claim late ones" and not record.claims

@@ -194,6 +194,7 @@ RULES = {
     "claim with append": "In a gap or a replay, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
     "refuse for an owner": "A record does not count only if another one owns its claim.",
+    "free what was passed over": "A record does not stay uncounted for an owner that its chain had passed over: it takes the claim over.",
     "look up": "Rows that were put again are chunks in state `again`, whose fate a sender decides.",
     "one chunk an envelope": "Rows of two requests that were put again do not share a chunk.",
     "forced by span": "A forced replay appends one span for each original and tag.",

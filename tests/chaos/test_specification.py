@@ -237,6 +237,9 @@ WRONG = {
     "claim with append": [*marker(S1, 3, 9), claimed(1), *planned(GAP)],
     "take over": [claimed(7, shard="s7"), planned(HERE, replace(RECORD, claims=True))[0], replace(planned(HERE, replace(RECORD, claims=True))[1], claims=(("r", ("s1", 1)),))],
     "refuse for an owner": planned(HERE, replace(RECORD, counts=False, rows=()), chunks=(), done=True),
+    "free what was passed over": [
+        claimed(1), *marker(S1, 2, 10), *planned(THERE, replace(RECORD, claims=True, counts=False), Record(2, 10, rows=(("a", 2),)), at=300),
+    ],
     "look up": [claimed(2, shard="s2"), *planned(THERE, AGAIN, chunks=(CHUNK,))],
     "one chunk an envelope": [*PUT_AGAIN[:1], *planned(THERE, AGAIN, replace(RECORD, number=3, request="q"), chunks=(AGAIN_CHUNK,))],
     "forced by span": [BOUND, *planned(FORCED), *planned(replace(FORCED, after=1))],
@@ -492,6 +495,7 @@ LEFT_OUT = (
     ("a gap, and copies of a request", "claim"),
     ("a gap, and copies of a request", "claim in gaps"),
     ("a gap, and copies of a request", "claim with append"),
+    ("a claim whose record was passed over", "free what was passed over"),
     ("a record that was passed over", "member by index"),
     ("put again, the first copy counts", "look up"),
     ("put again, the first copy counts", "all shards"),
@@ -503,7 +507,11 @@ FAULTS = {
     "put again, the first copy counts": 0,
     "put again, the first copy is late": 0,
 }  # 7,000 states, not 100,000
-UNSEEN = {"tag keeps range", "member by index"}  # what an actor reports or leaves out, no service sees
+UNSEEN = {
+    "tag keeps range",
+    "member by index",
+    "free what was passed over",
+}  # what an actor reports or leaves out, no service sees
 SEEN_AS = {"all shards": "until copies claim", "claim with append": "claim in gaps"}  # what it leads to here
 
 
