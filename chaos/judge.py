@@ -56,13 +56,9 @@ class Judge:
         self._ends: dict[Chain, Item] = {}
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
-        self._first: defaultdict[str, set[Place]] = defaultdict(
-            set
-        )  # request -> spans with a first copy of it
+        self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
         self._objects: dict[str, Event] = {}
-        self._named: dict[
-            str, tuple[Place, float]
-        ] = {}  # object -> the item that names it, and since or until when
+        self._named: dict[str, tuple[Place, float]] = {}  # the item that names an object, since or until when
         self._purged: set[Place] = set()  # spans whose index is deleted
         self._writers: dict[Place, list[str]] = {}  # of each version
         self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt

@@ -366,9 +366,8 @@ def broken_by(it: Change) -> str:
     if not name and old == new:
         return "" if old != "doubt" or it.old == it.new else "doubt keeps database"
     if not name:
-        return (
-            "drop without doubt" if "doubt" in old and new in {"dropped", "replaced"} else "known transitions"
-        )
+        gives_up = "doubt" in old and new in {"dropped", "replaced"}
+        return "drop without doubt" if gives_up else "known transitions"
     rules = next(row[4] for row in TRANSITIONS if row[0] == name)
     broken = next((rule for rule in rules if rule in CONDITIONS and not CONDITIONS[rule](it)), "")
     return it.decision if broken == "look after passing" and it.decision in RULES else broken

@@ -284,9 +284,13 @@ ANEW = replace(planned(chunks=TWO)[0], name="new", chunks=(("b", 1, "bytes of b"
 REWRITTEN = [*HALF_DONE, ANEW, replace(wrote(9 * DAY, "sweep/1", 2), name="new", digest="d")]
 DELETED = replace(GONE, what="object deleted")
 CLOSED = Event("appended", 1401, SENDER, item=Item(Place(S1), END, END, 1401, done=True))
+UNCOUNTED, MORE = replace(RECORD, claims=True, counts=False, rows=()), Record(2, 10, rows=(("a", 2),))
 ALSO_GOOD = {
     "a clock is 59 seconds slow": [*planned(), sent(20 + 45 * MINUTE + 59), asked(20 + 70 * MINUTE - 59, SENDER, "counted none"), wrote(5000, SENDER, 1, a=doubt(5000, 1))],
     "a clock is 59 seconds fast": [*planned(planned_at=79), wrote(140, SENDER, 1, a=doubt(79)), sent(140, SENDER)],
+    "a copy does not count: its owner is in a span": [claimed(1), *planned(HERE, replace(RECORD, claims=True)), *planned(THERE, UNCOUNTED, MORE, at=900)],
+    "a copy does not count: its owner may still be planned": [claimed(7), *marker(S1, 2, 10), *planned(THERE, UNCOUNTED, MORE, at=900)],
+    "a copy does not count: its owner was passed over a moment ago": [claimed(1), *marker(S1, 2, 10), *planned(THERE, UNCOUNTED, MORE, at=190)],
     "the stream moves on past what is planned": [*planned(), Event("acknowledged", 30, "k/1", "s1", numbers=(1,))],
     "an object that no item names is deleted after a day": [planned()[0], replace(DELETED, at=20 + DAY)],
     "an object whose chunks are final is deleted after three weeks": [*DELIVERED, replace(DELETED, at=20 + 21 * DAY)],
