@@ -137,7 +137,8 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
     if len(reconciliation.mismatched_ids) > _SHOWN:
         lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
-        lines.append("some of it is still in flight")
+        waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
+        lines.append(f"Still in flight: {_codes(waiting)}")
     return lines
 
 
