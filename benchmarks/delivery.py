@@ -18,9 +18,9 @@ class AcceptsAtOnce(TreasureDataClient):
         return ACCEPTED
 
 
-def delivery(groups: int = 1, url: str | None = None, archive_days: int = 30) -> Delivery:
+def delivery(groups: int = 1, url: str | None = None) -> Delivery:
     """Return a worker with `groups` accounts. Chunks are accepted immediately, or sent to a URL."""
-    made = Delivery(executors=Threads if url else InlineExecutor, archive_days=archive_days)
+    made = Delivery(executors=Threads if url else InlineExecutor)
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()
     wiring = made.wiring
