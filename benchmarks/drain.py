@@ -15,7 +15,6 @@ from benchmarks.chart import Bar, Group, bars
 from benchmarks.delivery import delivery
 from benchmarks.report import Report, times
 from ops.cost.estimate import BATCH_SECONDS, CORE_MB, ENVELOPE_BYTES, ROW_BYTES, Setup
-from tests.support.delivery import BUCKET
 
 BACKLOG = 3_600_000
 RATE = 1_000
@@ -129,8 +128,6 @@ def drain(backlog: int, per_envelope: int, per_batch: int) -> Drained:
             peak = max(peak, memory.peak_kb())
             if held:
                 raise RuntimeError(held)
-            for name in work.span_objects():  # the S3 double stores them in this process
-                work.s3.delete_object(Bucket=BUCKET, Key=name)
         gc.collect()
         drained.peak_mb = (peak - idle) / 1024
         drained.left_mb = (memory.resident_kb() - idle) / 1024
