@@ -32,7 +32,7 @@ from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import ROW_TOO_LARGE, TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -438,15 +438,11 @@ class Sender:
         `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
         """
         span = work.span
-        if reason in {TOO_LARGE, ROW_TOO_LARGE}:  # a proxy said so, or Treasure Data while there was a doubt
-            is_row = span.rows(key) < 2
-            why = ROW_TOO_LARGE if is_row else reason
-            halved = self._follow(
-                renewed, Event.PARTLY_REFUSED, reason=why, divisible=not is_row and span.can_split(key)
-            )
+        if reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
+            # a proxy said so, or Treasure Data while there was a doubt
+            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
             work.changes[key] = halved
-            if halved.state is State.SPLIT:
-                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+            work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
             return ""
         database, obstacle = self._destination(span, key, renewed)
         if obstacle:
