@@ -119,7 +119,8 @@ class Audit:
         stored = self._world.bucket.objects(BUCKET)
         for span in self.ledger.spans():
             for key in span.chunks:
-                if key.group.is_rejected and rejected_name(span, key.group) in stored:
+                is_counted = key.group.is_rejected and span.entry(key).state not in {State.AGAIN, State.COPY}
+                if is_counted and rejected_name(span, key.group) in stored:
                     group = key.group
                     for event in self.rejections_store.get(span, key):
                         original = json.loads(event.original)
@@ -137,7 +138,7 @@ class Audit:
             for key, entry in span.all_leaves():
                 group = key.group
                 if group.is_rejected:
-                    if not key.path:
+                    if entry.state is not State.COPY:
                         books.rejected[key.account, group.table, group.code] += span.rows(key)
                 elif entry.state is not State.REPLACED:
                     sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
@@ -189,8 +190,9 @@ def _values(
     payload = bodies[key.planned]
     if payload is None:
         return None
+    planned = span.chunks[key.planned]
     try:
-        values = list(_unpacked(slice_of(payload, key.within(span.chunks[key.planned]))))
+        values = list(_unpacked(slice_of(payload, key.within(planned), planned)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None

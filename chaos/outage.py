@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from ops.stream.history import StreamHistory
 from rich.console import Console
 
 from chaos.functions import Functions
@@ -21,7 +22,6 @@ from chaos.world import STREAM, World
 from doubles.event_source import Returned
 from ops import screen
 from ops.books.accounting import Accounting
-from ops.stream.history import StreamHistory
 from ops.stream.reader import RangeEnd
 from ops.stream.replayer import Replay, Stretch
 from worker.forced_replay import ForcedReplay

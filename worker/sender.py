@@ -23,7 +23,7 @@ from shared.errors import (
 )
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.again import Again
+from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, Health
@@ -471,12 +471,15 @@ class Sender:
         try:
             events, obstacle = self._again.decide(work.span, work.again)
         except ObjectGoneError:
-            events, obstacle = dict.fromkeys(work.again, Event.OBJECT_GONE), ""
+            lost = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}
+            events, obstacle = lost, ""
         except (UnavailableError, InvalidObjectError) as error:
             events, obstacle = {}, str(error)
         for key in work.again:
             if key in events:
-                reason = "" if events[key] is Event.NO_COPY else events[key].name.lower()
+                reason = (
+                    "" if events[key] in {Event.NO_COPY, Event.NOT_RECORDED} else events[key].name.lower()
+                )
                 self._apply(work, key, work.span.entry(key), events[key], reason=reason)
         if len(events) < len(work.again):
             turn.complete = False

@@ -254,7 +254,7 @@ class Worker:
             },
         )
         bodies: Mapping[ChunkKey, bytes] = {}
-        if planned.chunks or span.records > len(BORDERS):
+        if span.chunks or span.records > len(BORDERS):
             encoded = encode(planned.chunks, planned.index, now)
             span, bodies = replace(span, object=encoded.ref), encoded.bodies
             self._objects.put(span, encoded.data, batch.executor)

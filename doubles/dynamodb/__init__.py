@@ -6,6 +6,7 @@ DynamoDB's megabyte, to expose callers that forget to ask for the next page.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -101,7 +102,7 @@ class MemoryDynamoDB:
 
     def update_item(self, **request: Any) -> dict[str, Any]:
         """Change an item, or create it, if the condition holds."""
-        with _rejections("UpdateItem", request, {"Key", "UpdateExpression", *_CONDITIONAL}):
+        with _rejections("UpdateItem", request, {"Key", "UpdateExpression", "ReturnValues", *_CONDITIONAL}):
             table = self._table(request, "UpdateItem")
             place = table.place(request["Key"])
             old = table.items.get(place)
@@ -110,7 +111,7 @@ class MemoryDynamoDB:
             new = _copy(_updated(old or request["Key"], table.schema, update.expression, request))
             table.place_of(new)
             table.put(place, new)
-        return {}
+        return _returned(new, update.expression, request)
 
     def batch_execute_statement(self, **request: Any) -> dict[str, Any]:
         """Insert items by up to 25 PartiQL statements, each of which succeeds or fails on its own."""
@@ -127,29 +128,23 @@ class MemoryDynamoDB:
                 raise ValueError("Member must have length between 1 and 100")
         if request.get("ClientRequestToken") in self._tokens:
             return {}
-        reasons, undo = [], []
+        undo, reasons = [], []
         places: set[Any] = set()
-        for kind, action in actions:
-            table = self._table(action, "TransactWriteItems")
-            place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
-            if (action["TableName"], place) in places:
-                message = "Transaction request cannot include multiple operations on one item"
-                raise client_error("ValidationException", "TransactWriteItems", message)
-            places.add((action["TableName"], place))
-            undo.append((table, place, table.items.get(place)))
-            try:
-                {"Put": self.put_item, "Update": self.update_item}[kind](**action)
-            except ClientError as error:
-                if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
-                    raise
-                reasons.append(
-                    {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
-                )
-            else:
-                reasons.append({"Code": "None"})
+        try:
+            for kind, action in actions:
+                table = self._table(action, "TransactWriteItems")
+                place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
+                if (action["TableName"], place) in places:
+                    message = "Transaction request cannot include multiple operations on one item"
+                    raise client_error("ValidationException", "TransactWriteItems", message)
+                places.add((action["TableName"], place))
+                undo.append((table, place, table.items.get(place)))
+                reasons.append(self._outcome(kind, action))
+        except ClientError:
+            _undo(undo)
+            raise
         if any(reason["Code"] != "None" for reason in reasons):
-            for table, place, item in reversed(undo):
-                table.put(place, item)
+            _undo(undo)
             codes = ", ".join(reason["Code"] for reason in reasons)
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
@@ -160,6 +155,16 @@ class MemoryDynamoDB:
         if "ClientRequestToken" in request:
             self._tokens.add(request["ClientRequestToken"])
         return {}
+
+    def _outcome(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:
+        """Make one put or update of a transaction; return its reason for a cancellation, as AWS reports it."""
+        try:
+            {"Put": self.put_item, "Update": self.update_item}[kind](**action)
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ConditionalCheckFailedException":
+                raise
+            return {"Code": "ConditionalCheckFailed", "Message": "The conditional request failed"}
+        return {"Code": "None"}
 
     def _insert(self, statement: Mapping[str, Any]) -> dict[str, Any]:
         try:
@@ -241,6 +246,11 @@ class MemoryDynamoDB:
         return table
 
 
+def _undo(changes: Iterable[tuple[Table, Any, Item | None]]) -> None:
+    for table, place, item in reversed(list(changes)):
+        table.put(place, item)
+
+
 @contextmanager
 def _rejections(operation: str, request: Mapping[str, Any], known: set[str]) -> Iterator[None]:
     """Turn a ValueError into a ValidationException. Raise NotImplementedError for an unknown member of the request."""
@@ -308,9 +318,31 @@ def _updated(item: Item, schema: Schema, update: expressions.Update, request: Ma
     names = request.get("ExpressionAttributeNames", _EMPTY)
     values = request.get("ExpressionAttributeValues", _EMPTY)
     sets = {resolve(name, names): values[value] for name, value in update.sets}
+    sets |= {
+        name: _sum(item.get(name, {"N": "0"}), values[value])
+        for name, value in ((resolve(name, names), value) for name, value in update.adds)
+    }
     removes = {resolve(name, names) for name in update.removes}
-    if len(sets.keys() | removes) < len(update.sets) + len(update.removes):
+    if len(sets.keys() | removes) < len(update.sets) + len(update.removes) + len(update.adds):
         raise ValueError("Invalid UpdateExpression: Two document paths overlap with each other")
     if (sets.keys() | removes) & set(schema.names):
         raise ValueError("Cannot update attribute: this attribute is part of the key")
     return {name: value for name, value in {**item, **sets}.items() if name not in removes}
+
+
+def _sum(value: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    if value.keys() != {"N"} or added.keys() != {"N"}:
+        raise ValueError("An operand in the update expression has an incorrect data type")
+    return {"N": str(Decimal(value["N"]) + Decimal(added["N"]))}
+
+
+def _returned(item: Item, update: expressions.Update, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response to an update: empty, or the changed attributes as they are now."""
+    wanted = request.get("ReturnValues", "NONE")
+    if wanted == "NONE":
+        return {}
+    if wanted != "UPDATED_NEW":
+        raise NotImplementedError(f"the DynamoDB double does not return {wanted}")
+    names = request.get("ExpressionAttributeNames", _EMPTY)
+    changed = [resolve(name, names) for name, _ in (*update.sets, *update.adds)]
+    return {"Attributes": _copy({name: item[name] for name in changed})}

@@ -102,7 +102,11 @@ def command(
             raise click.UsageError(
                 "--force needs times: --from TIME, and optionally --to TIME, without --shard"
             )
-        wanted = _wanted(start, end, tag, account, table, database, clock)
+        since, until = int(start.at * 1000), _until(end, clock)
+        try:
+            wanted = Wanted(tag or _tag(start, end), account, table, database, since, until)
+        except InvalidReplayError as error:
+            raise click.UsageError(str(error)) from error
         ctx.exit(_force(stack, wanted, clock, dry_run=dry_run, yes=yes, as_json=as_json))
     reader = stack.reader(clock)
     reader.check(start)
@@ -268,28 +272,19 @@ def _reach(shard: str, done: _Done) -> dict[str, Any]:
 # Forced replays
 
 
-def _wanted(
-    start: RangeEnd,
-    end: RangeEnd,
-    tag: str | None,
-    account: str | None,
-    table: str | None,
-    database: str | None,
-    clock: Clock,
-) -> Wanted:
-    if tag is None:
-        if not (start.is_fixed and end.is_fixed):
-            raise click.UsageError(
-                "--force needs --from and --to as absolute times (2026-11-24T03:00), or a --tag. Then the same command, run again, "
-                "continues the same replay and duplicates nothing"
-            )
-        tag = hashlib.sha256(repr((start.at, end.at)).encode()).hexdigest()[:12]
-    since = int((start.at or 0.0) * 1000)
-    until = None if end.at is None or end.at > clock.now() else int(end.at * 1000)
-    try:
-        return Wanted(tag, account, table, database, since, until)
-    except InvalidReplayError as error:
-        raise click.UsageError(str(error)) from error
+def _until(end: RangeEnd, clock: Clock) -> int | None:
+    """Return the end of a forced replay in ms; None means until now."""
+    return None if end.at is None or end.at > clock.now() else int(end.at * 1000)
+
+
+def _tag(start: RangeEnd, end: RangeEnd) -> str:
+    """Return the tag of a forced replay of a fixed range: the same command, run again, continues the same replay."""
+    if not (start.is_fixed and end.is_fixed):
+        raise click.UsageError(
+            "--force needs --from and --to as absolute times (2026-11-24T03:00), or a --tag. Then the same command, run again, "
+            "continues the same replay and duplicates nothing"
+        )
+    return hashlib.sha256(repr((start.at, end.at)).encode()).hexdigest()[:12]
 
 
 def _force(stack: Stack, wanted: Wanted, clock: Clock, *, dry_run: bool, yes: bool, as_json: bool) -> int:

@@ -76,7 +76,7 @@ def command(
     else:
         for verdict in found:
             screen.say(verdict.line, STYLES[verdict.health])
-        _show(state, stack.option)
+        _show(state)
     ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
 
 
@@ -96,7 +96,7 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
                 shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
             else:
                 found = verdicts(state, option)
-                shown, tables = document(state, found), list(_tables(state, option))
+                shown, tables = document(state, found), list(_tables(state))
                 lines = [(verdict.line, STYLES[verdict.health]) for verdict in found]
             at = screen.utc(int(time.time()))
             if as_json:
@@ -131,14 +131,14 @@ def _put(out: Console, text: str, *, in_place: bool) -> None:
     out.file.flush()
 
 
-def _show(state: StackState, option: str) -> None:
-    for title, columns, rows in _tables(state, option):
+def _show(state: StackState) -> None:
+    for title, columns, rows in _tables(state):
         if rows:
             screen.say(f"\n{title}")
             screen.show_table(columns, rows)
 
 
-def _tables(state: StackState, option: str) -> Iterator[Section]:
+def _tables(state: StackState) -> Iterator[Section]:
     yield (
         f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows/s"),

@@ -3,11 +3,11 @@
 import random
 
 import pytest
+from worker.guards import Guard
 
 from chaos.exhaustive import GUARDS, SCENARIOS, Scenario, explore, run, steps_of
 from chaos.interleavings import Choice, FaultKind
 from chaos.selfcheck import ALL
-from worker.guards import Guard
 
 _RUNS = 10
 _NAMED = {scenario.name: scenario for scenario in SCENARIOS}

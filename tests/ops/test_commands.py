@@ -19,6 +19,7 @@ from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
+from worker.delivery import State
 
 from ops.books.accounting import Balance, Rows, Unread
 from ops.logs.answers import ANSWERS
@@ -29,7 +30,6 @@ from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
-from worker.delivery import State
 
 pytestmark = pytest.mark.xdist_group("ops")
 

@@ -16,6 +16,8 @@ from typing import Any
 import msgpack
 import pytest
 import redis
+from ops.books.set_aside import chunks
+from worker.delivery import State
 
 from doubles.treasure_data import Action, Fault, Kind, TreasureData
 from local import functions
@@ -23,7 +25,6 @@ from local.accounts import KEYS
 from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
-from ops.books.set_aside import chunks
 from shared import envelope
 from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock
@@ -31,7 +32,6 @@ from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
 from tests.support.rights import granted
 from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
-from worker.delivery import State
 from worker.ledger import Ledger
 from worker.selection import Selection
 

@@ -12,6 +12,8 @@ import boto3
 import msgpack
 import pytest
 from moto.server import ThreadedMotoServer
+from worker.chunk import compress
+from worker.set_aside import PREFIX
 
 from doubles.http_server import HttpServer
 from doubles.lambda_context import Context
@@ -22,9 +24,7 @@ from shared.accounts import Account, AccountKeys
 from shared.clock import SystemClock
 from tests.support.delivery import envelope, member, row
 from worker import app
-from worker.chunk import compress
 from worker.redis_client import connect
-from worker.set_aside import PREFIX
 from worker.span import Span
 
 NAMES = itertools.count()

@@ -3,11 +3,11 @@
 from typing import Any
 
 import pytest
+from worker.delivery import State
 
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import InvalidReplayError
 from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
-from worker.delivery import State
 from worker.forced_replay import ForcedReplay
 
 

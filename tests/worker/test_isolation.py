@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
+from worker.delivery import ASIDE
 
 from doubles.treasure_data import Action, Fault, Kind, Settings
 from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
-from worker.delivery import ASIDE
 from worker.span import Cut
 from worker.treasure_data import Reply
 from worker.upload import Upload

@@ -4,6 +4,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from worker.delivery import ASIDE, State
 
 from doubles.treasure_data import Action, Fault, Kind
 from shared.accounts import Account
@@ -20,7 +21,6 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
-from worker.delivery import ASIDE, State
 from worker.span import ChunkKey, Span
 
 CHUNK = ChunkKey.parse("shop/views/0")

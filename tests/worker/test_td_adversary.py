@@ -13,11 +13,11 @@ from typing import Any
 import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from worker.chunk import Chunk
+from worker.delivery import ASIDE
 
 from doubles.treasure_data import Request, Response
 from tests.support.delivery import Delivery, envelope, row
-from worker.chunk import Chunk
-from worker.delivery import ASIDE
 
 ACCOUNTS = {"shop": "shop_db", "blog": "blog_db"}
 STATUSES = (

@@ -15,6 +15,8 @@ import msgpack
 import pytest
 import requests
 import tdclient.api
+from worker.chunk import compress
+from worker.delivery import Presence
 
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
@@ -32,9 +34,7 @@ from doubles.treasure_data import (
 from tests.support.delivery import StaticSecrets, row
 from tests.support.treasure_data import put, with_tables
 from worker.answer import TdAnswer
-from worker.chunk import compress
 from worker.deadline import Deadline
-from worker.delivery import Presence
 from worker.secret import Secret
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient, classify
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError
+from worker.delivery import State
+from worker.overflow_set_aside import OverflowSetAside
 
 from doubles.clock import ManualClock
 from doubles.sqs import MemorySQS
@@ -16,9 +18,7 @@ from shared.errors import UnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
-from worker.delivery import State
 from worker.executor import InlineExecutor
-from worker.overflow_set_aside import OverflowSetAside
 from worker.shards import Shards
 from worker.watermark import (
     CLOCK_SECONDS,

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from moto import mock_aws
+from worker.delivery import Decision, Entry, State
 
 from doubles.sqs import MemorySQS
 from doubles.treasure_data.fault import Action, Fault
@@ -35,7 +36,6 @@ from tests.support.delivery import (
 )
 from tests.support.overflow import WatchedKinesis, Way, refusal, timeout
 from worker.chain import ChainId
-from worker.delivery import Decision, Entry, State
 from worker.drain import CLOCKS_DIFFER_SECONDS
 from worker.ledger import Ledger
 from worker.shards import Shards

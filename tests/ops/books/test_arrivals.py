@@ -5,6 +5,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+from worker.delivery import State
 
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
@@ -12,7 +13,6 @@ from ops.logs.answers import Answers, answer_line
 from tests.ops.books.test_accounting import accounting, put
 from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
-from worker.delivery import State
 from worker.shards import Shards
 
 JSON = (("Content-Type", "application/json"),)

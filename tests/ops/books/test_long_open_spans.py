@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytest
-
 from ops.books.long_open_spans import LEFT_SECONDS, MOST, LongOpenSpans, OpenSpan, find
+from worker.delivery import Entry, State
+
 from ops.stream.reader import RangeEnd, StreamReader
 from ops.stream.replayer import Replay, Stretch
 from shared.clock import SystemClock
@@ -15,7 +16,6 @@ from shared.telemetry import NullTelemetry
 from tests.support.delivery import SHARD, STREAM, TABLE, Delivery, KilledError, envelope, kill, row
 from tests.support.sluice import Sluice
 from worker.chain import ChainId
-from worker.delivery import Entry, State
 from worker.forced_replay import ForcedReplay
 from worker.ledger import Ledger, Place
 from worker.record import START

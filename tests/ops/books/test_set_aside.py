@@ -3,12 +3,12 @@
 from typing import Any
 
 import pytest
+from ops.books.set_aside import KINDS, chunks
+from worker.delivery import ASIDE, State
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
-from ops.books.set_aside import KINDS, chunks
 from tests.support.delivery import Delivery, envelope, row
-from worker.delivery import ASIDE, State
 from worker.selection import Selection
 
 PARKED, DEAD = ("parked", "ill/views/0"), ("dead_letter", "shop/carts/0")

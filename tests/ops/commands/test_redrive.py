@@ -5,12 +5,12 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from worker.delivery import ASIDE
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.redrive import question
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice
-from worker.delivery import ASIDE
 
 EVERYTHING = [state.value for state in ASIDE]
 

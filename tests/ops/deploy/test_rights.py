@@ -12,6 +12,8 @@ from pathlib import Path
 import click
 import msgpack
 import pytest
+from worker.archive import ArchivedSpan
+from worker.delivery import Entry, State
 
 from local.accounts import KEYS, SIGNING_SECRETS
 from ops.cli import main
@@ -21,9 +23,7 @@ from shared.telemetry import NullTelemetry
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until
-from worker.archive import ArchivedSpan
 from worker.chain import ChainId
-from worker.delivery import Entry, State
 from worker.ledger import Ledger
 from worker.record import START, number
 from worker.span import ChunkKey, Cut, Group, Owner, Span

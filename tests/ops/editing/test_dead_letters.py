@@ -16,15 +16,15 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from ops.books.set_aside import SetAsideChunk, chunks
+from worker.delivery import State
+from worker.set_aside import SetAsideStore
+
 from ops.editing.dead_letters import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
 from ops.failure import Failure
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
-from worker.delivery import State
 from worker.selection import Selection
-from worker.set_aside import SetAsideStore
 
 pytestmark = pytest.mark.xdist_group("ops")
 

@@ -2,13 +2,13 @@
 
 import msgpack
 import pytest
-
 from ops.books.set_aside import SetAsideChunk
+from worker.delivery import Entry, State
+
 from ops.editing.dead_letters import MistakeError
 from ops.editing.rejected_events import Original, RejectedBatch, lines, originals, read, text_of
 from shared.tracking_plan import TrackingPlan
 from tests.support.spans import span
-from worker.delivery import Entry, State
 from worker.span import ChunkKey, Group, Owner
 
 AT = 1_764_000_000_000

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from ops.events.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
+from worker.overflow_set_aside import OverflowSetAside
 
 from doubles.clock import START
 from doubles.kinesis import HASH_KEYS
@@ -15,13 +17,11 @@ from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_tail import Kind as SeenKind
 from ops.events.finder import Finder, Stage, Whereabouts
-from ops.events.sightings import BYTES_PER_SECOND, EventQuery, Places, Searched
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
 from worker.chain import ChainId, ClaimOwner
 from worker.ledger import Claim
-from worker.overflow_set_aside import OverflowSetAside
 from worker.shards import Shards
 from worker.span import Cut
 

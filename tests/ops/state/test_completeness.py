@@ -5,12 +5,12 @@ from collections import Counter
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
+from worker.delivery import State
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from ops.state.completeness import Wait, document, section
 from tests.support.sluice import Sluice, until
-from worker.delivery import State
 from worker.watermark import Completeness
 
 SHOP = ("shop", "pageviews")

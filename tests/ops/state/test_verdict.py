@@ -4,6 +4,7 @@ from collections import Counter
 from dataclasses import replace
 
 import pytest
+from worker.delivery import State
 
 from ops.books.accounting import Balance, Rows, Unread
 from ops.logs.notes import UPLOAD_FAILED, Note
@@ -11,7 +12,6 @@ from ops.state.stack_state import Hold, ShardState, StackState, find_hold
 from ops.state.verdict import NO_ACTION, Health, verdicts
 from shared.errors import HeldError
 from worker.chain import ChainId
-from worker.delivery import State
 from worker.ledger import OpenBreaker
 from worker.span import Cut, Span
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from worker.delivery import Decision, State
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.stream.reader import RangeEnd, StreamReader
@@ -10,7 +11,6 @@ from ops.stream.replayer import Replay, Stretch
 from shared.accounts import Account
 from tests.support.delivery import KEYS, SHARD, STREAM, Delivery, envelope, row
 from tests.support.sluice import Sluice, until
-from worker.delivery import Decision, State
 from worker.forced_replay import ForcedReplay
 from worker.shards import Shards
 

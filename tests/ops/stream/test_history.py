@@ -3,10 +3,10 @@
 from typing import Any
 
 import pytest
+from ops.stream.history import StreamHistory
 
 from doubles.clock import START
 from ops.failure import Failure
-from ops.stream.history import StreamHistory
 from ops.stream.reader import RangeEnd, ShardRecords, batches_of
 from ops.stream.replayer import Progressing, Replay, Stretch
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
