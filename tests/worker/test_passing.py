@@ -40,7 +40,9 @@ def deliver(made: Delivery) -> None:
     client = made.kinesis.client
     for shard in client.list_shards(StreamName=STREAM)["Shards"]:
         name = shard["ShardId"]
-        iterator = client.get_shard_iterator(StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON")
+        iterator = client.get_shard_iterator(
+            StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
+        )
         records = client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
         if records:
             made.run({"Records": [member(one, name) for one in records]})
@@ -51,7 +53,9 @@ def split(made: Delivery) -> None:
     made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
 
 
-@pytest.mark.parametrize(("seconds", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")])
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")]
+)
 def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(seconds: float, expected: str) -> None:
     """Later by the margin, because arrival times run back a little."""
     made = delivery(seconds)
