@@ -65,8 +65,8 @@ NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
 AGAIN = 1
 """A claim larger than this marks an envelope that was put again, because an earlier put of it may have landed."""
-MAX_BLOCKS = 500
-"""The most tables in one record, so that its span's item stays small."""
+MAX_BLOCKS = 300
+"""The most tables in one record, so that its span fits the ledger's item. An envelope of the ingest has far fewer."""
 
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
 _ENVELOPE = bytes((envelope.FIRST_BYTE,))

@@ -233,6 +233,7 @@ class Worker:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         now = self._clock.now()
+        kept = {record.number for record in planned.records}
         span = Span(
             chain=gap.chain,
             after=gap.after,
@@ -246,7 +247,11 @@ class Worker:
             earliest=planned.earliest,
             latest=max(gap.latest, planned.latest),
             received_at=planned.received_at,
-            copies=decided.owners,
+            copies={
+                one: owner
+                for one, owner in decided.owners.items()
+                if owner.chain != batch.chain or owner.number not in kept
+            },
         )
         bodies: Mapping[ChunkKey, bytes] = {}
         if span.chunks or span.records > len(BORDERS):
@@ -261,7 +266,6 @@ class Worker:
             # its spans must be found even when the stream no longer lists the shard
             self._ledger.note_chain(batch.chain)
             self._noted.add(batch.chain)
-        kept = {record.number for record in planned.records}
         claims = {one: claim for one, claim in decided.with_append.items() if claim.owner.number in kept}
         answer = self._ledger.append(span, claims, self._claims.seconds_kept() if claims else 0)
         self._ends.pop(batch.shard, None)

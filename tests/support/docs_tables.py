@@ -13,7 +13,6 @@ from textwrap import fill
 from typing import Any, get_args
 
 import click
-from worker.delivery import TRANSITIONS, State
 
 import ops.cli
 import ops.deploy.deployer
@@ -25,10 +24,10 @@ from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
-from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
+from worker.states import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -162,48 +161,33 @@ _WHY = {
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
+    ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
+    ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
+    ("WorkerFunction", "StoreSpans"): "Store all rows; check objects that S3 says exist.",
+    ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
+    ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
     (
         "WorkerFunction",
-        "ReadStream",
-    ): "Lambda reads batches; the worker reads an open span's missing records.",
-    ("WorkerFunction", "KeepLedger"): "Plan spans, claim envelopes, record the results of chunks.",
-    ("WorkerFunction", "SetAside"): "Keep rows that cannot be delivered.",
-    (
-        "WorkerFunction",
-        "ReadArchive",
-    ): "Read records of an open span that have left the stream; check objects that S3 says exist.",
-    (
-        "WorkerFunction",
-        "FindAside",
+        "FindSpans",
     ): "Lambda needs it for the failure destination of the stream's mapping. Without it, S3 does not say that an object is gone.",
-    ("WorkerFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
+    ("WorkerFunction", "ReadSecrets"): "Import rows.",
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    ("RedriveFunction", "KeepLedger"): "Read spans, fence them, record the results of chunks.",
-    ("RedriveFunction", "FindWork"): "Find set-aside chunks.",
-    ("RedriveFunction", "ReadStream"): "Prove that everything has been delivered, if WatermarkTable is set.",
+    ("RedriveFunction", "ReadStream"): "List the shards, and prove that everything has been delivered if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
-    (
-        "RedriveFunction",
-        "LookAtNotices",
-    ): "For the same proof, check that it was not used in the last minutes.",
-    (
-        "RedriveFunction",
-        "SendAside",
-    ): "Send set-aside rows, store edited rows, delete objects whose rows are in a final state.",
-    (
-        "RedriveFunction",
-        "ReturnRows",
-    ): "Put repaired events, rows of tables above the limit, and markers on the stream.",
-    ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object is gone.",
+    ("RedriveFunction", "LookAtNotices"): "For the same proof, check that it was not used in the last minutes.",
+    ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
+    ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
+    ("RedriveFunction", "PutMarkers"): "Put markers on idle shards, and repaired events on the stream.",
+    ("RedriveFunction", "KeepSpans"): "Send stored rows, store edited ones, delete objects that nobody needs any more.",
+    ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
         "DrainFunction",
         "TakeFromQueue",
     ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
-    ("DrainFunction", "KeepLedger"): "Claim envelopes, and plan what is set aside.",
-    ("DrainFunction", "SearchAndPut"): "Search the stream for an envelope, and put it there.",
-    ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
-    ("DrainFunction", "ReadArchive"): "Check archive objects that S3 says exist.",
+    ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
+    ("DrainFunction", "AppendSpans"): "Append what the stream does not take.",
+    ("DrainFunction", "StoreSpans"): "Store what the stream does not take.",
     ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
@@ -280,13 +264,17 @@ def transitions_table() -> str:
     """Return a Markdown table of the transitions of a chunk."""
     rows = []
     for one in TRANSITIONS:
-        states = ", ".join(_named_state(state) for state in one.states)
-        rows.append((states, one.event.value, one.when.value, _named_state(one.to)))
+        events = "; ".join(event.value for event in one.events)
+        rows.append((", ".join(one.states), events, one.when.value, one.to.value))
     return _table(("chunk is", "what happens", "if", "chunk becomes"), rows)
 
 
-def _named_state(state: State) -> str:
-    return state.value.replace("_", " ")
+def states_diagram() -> str:
+    """Return the states of a chunk and what leads from one to another, as a Mermaid diagram."""
+    arrows = {(state, one.to): None for one in TRANSITIONS for state in one.states if state is not one.to}
+    begin = "".join(f"  [*] --> {state}\n" for state in (State.WAITING, State.AGAIN, State.REJECTED))
+    lines = "".join(f"  {state} --> {to}\n" for state, to in arrows)
+    return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -307,6 +295,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
+    "states": states_diagram,
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
@@ -349,4 +338,3 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
-    state_picture.FILE.write_text(state_picture.picture())
