@@ -19,6 +19,7 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "no_such_database": (Kind.REMAP,),
     "disabled_account": (Kind.DISABLE,),
 }
+_OUT_OF_ORDER = {Kind.KINESIS_AHEAD, Kind.PASSED_OVER, Kind.LANES, Kind.FILTERED}
 _MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnreadableError")
 
 
@@ -189,12 +190,15 @@ def _delivered(pipeline: Pipeline, verdict: Verdict) -> dict[int, list[str]]:
 def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: float) -> bool:
     """Return whether a watermark had overlooked a row.
 
-    The rows of another producer's record have Kinesis's arrival time, so watermarks are only as accurate as that.
+    Watermarks are only as accurate as arrival times; the rows of another producer's record have one as their `received_at`. And they assume
+    that the event source passes over no records of a shard.
     """
     number = int(row["n"])
     sent = pipeline.sent[number]
     strikes = pipeline.world.trouble.strikes
-    if strikes[Kind.KINESIS_AHEAD] or (sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]):
+    if not strikes.keys().isdisjoint(_OUT_OF_ORDER) or (
+        sent.dialect == "stream" and strikes[Kind.KINESIS_STAMPS]
+    ):
         return False
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 

@@ -112,7 +112,7 @@ DEFENCES: tuple[Defence, ...] = (
     _without(
         "a copy holds the watermark until its owner is in a span",
         _NoCopies,
-        *(Kind.CLIENT_DEAF, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES),
+        *(Kind.CLIENT_DEAF, Kind.STANDSTILL, Kind.DYNAMODB_ERROR, Kind.ABANDON),
         seeds=200,
     ),
 )
