@@ -152,7 +152,9 @@ def _compare(
     """Return where the balance differs from Treasure Data and S3, by account and table."""
     held: dict[tuple[str, str], Counter[str]] = {}
     for number, sent in pipeline.sent.items():
-        found, table = len(places.get(number, ())) - forced[number], sent.table_of(number)
+        found, table = len(places.get(number, ())), sent.table_of(number)
+        # a query about rows that a forced replay may have sent again finds those that were there already, and settles it
+        found = max(min(found, 1), found - forced[number])
         if found and number in pipeline.repaired:  # a copy accepted later is in its original table
             held.setdefault((sent.account, pipeline.repaired[number]), Counter())["delivered"] += 1
             found -= 1
