@@ -81,7 +81,7 @@ def _replaced(kind: type, other: Any) -> Weakness:
 # Storing and appending
 
 
-class _Hopeful(SpanObjects):
+class Hopeful(SpanObjects):
     """Takes an object that S3 did not acknowledge as stored."""
 
     @override
@@ -106,7 +106,7 @@ class _AnyBytes(SpanObjects):
         return self._bucket.get(name, (offset, length)) or b""
 
 
-class _Overwrites(Ledger):
+class Overwrites(Ledger):
     """Appends a span whether or not another one is in its place."""
 
     @override
@@ -118,7 +118,7 @@ class _Overwrites(Ledger):
         return True, span
 
 
-class _AnyVersion(Ledger):
+class AnyVersion(Ledger):
     """Writes a span although others have written it meanwhile."""
 
     @override
@@ -128,7 +128,7 @@ class _AnyVersion(Ledger):
         return written, request | {"ConditionExpression": "attribute_exists(pk)"}
 
 
-class _TwoWrites(Ledger):
+class TwoWrites(Ledger):
     """Gives a chunk up before the span with its new rows is appended."""
 
     @override
@@ -242,7 +242,7 @@ class _OwnStampAlone(Claims):
 # Rows that were put again
 
 
-class _NoCopies(Again):
+class NoCopies(Again):
     """Sends what was put again without looking for a copy."""
 
     @override
@@ -295,13 +295,15 @@ class _LooksFirst(Again):
 # Doubt
 
 
-class _EndlessMemory(Rules):
+class EndlessMemory(Rules):
+    """Sends under the same id for ever."""
+
     @override
     def may_repeat(self, since: int, now: float) -> bool:
         return True
 
 
-class _AnyRefusal(Rules):
+class AnyRefusal(Rules):
     """Believes a refusal although another attempt may have been accepted."""
 
     @override
@@ -311,7 +313,7 @@ class _AnyRefusal(Rules):
         return super().follow(entry, happening)
 
 
-class _UnsentIsAbsent(Rules):
+class UnsentIsAbsent(Rules):
     """Clears the doubt of a chunk that this invocation did not send, although another may have."""
 
     @override
@@ -321,7 +323,7 @@ class _UnsentIsAbsent(Rules):
         return super().follow(entry, happening)
 
 
-class _DropsAnything(Rules):
+class DropsAnything(Rules):
     """Drops rows that Treasure Data may have."""
 
     @override
@@ -481,7 +483,7 @@ class _Idle(Sweeper):
         return Sweep()
 
 
-class _ByAge(Sweeper):
+class ByAge(Sweeper):
     """Deletes objects by their age, whatever the ledger says."""
 
     @override
@@ -497,7 +499,7 @@ class _RowsAndIndex(Sweeper):
         super()._judge(stored, self._archive_seconds, sweep)
 
 
-class _NewTags(ForcedReplays):
+class NewTags(ForcedReplays):
     """Appends again when a forced replay is repeated."""
 
     @override
@@ -566,7 +568,7 @@ class _NothingFails(Health):
 ALL: tuple[Defence, ...] = (
     Defence(
         "an object is stored before its span is appended",
-        _replaced(SpanObjects, _Hopeful),
+        _replaced(SpanObjects, Hopeful),
         (Kind.S3_ERROR, Kind.S3_LATE, Kind.TD_5XX),
         ("lost", "miscounted", "stuck"),
     ),
@@ -584,14 +586,14 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a span is appended once",
-        _replaced(Ledger, _Overwrites),
+        _replaced(Ledger, Overwrites),
         (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
         ("duplicated", "lost", "stuck", "miscounted"),
         seeds=200,
     ),
     Defence(
         "a write asks for the version that it read",
-        _replaced(Ledger, _AnyVersion),
+        _replaced(Ledger, AnyVersion),
         (Kind.TD_REJECTS_TABLE, Kind.ABANDON, Kind.TD_SLOW, Kind.TD_HANG, Kind.PAUSE, Kind.SEND),
         ("duplicated", "both", "lost", "miscounted"),
         seeds=200,
@@ -645,7 +647,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "rows that were put again are looked for",
-        _replaced(Again, _NoCopies),
+        _replaced(Again, NoCopies),
         (Kind.KINESIS_LOST_ANSWER,),
         ("duplicated",),
     ),
@@ -710,7 +712,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a send is repeated only while Treasure Data remembers its id",
-        _replaced(Rules, _EndlessMemory),
+        _replaced(Rules, EndlessMemory),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
         ("duplicated",),
     ),
@@ -735,32 +737,32 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a refusal after a doubt proves nothing",
-        _replaced(Rules, _AnyRefusal),
+        _replaced(Rules, AnyRefusal),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
         ("both", "duplicated"),
     ),
     Defence(
         "a chunk that was not sent keeps the doubt that another opened",
-        _replaced(Rules, _UnsentIsAbsent),
+        _replaced(Rules, UnsentIsAbsent),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP),
         ("duplicated",),
     ),
     Defence(
         "rows that Treasure Data may have are not dropped",
-        _replaced(Rules, _DropsAnything),
+        _replaced(Rules, DropsAnything),
         (Kind.DROP, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE),
         ("both",),
     ),
     Defence(
         "a chunk and its new rows change places in one transaction",
-        _replaced(Ledger, _TwoWrites),
+        _replaced(Ledger, TwoWrites),
         (Kind.EDIT, Kind.TD_REJECTS_TABLE, Kind.KILL, Kind.DYNAMODB_ERROR),
         ("lost", "stuck"),
         seeds=200,
     ),
     Defence(
         "a forced replay that is repeated appends nothing",
-        _replaced(ForcedReplays, _NewTags),
+        _replaced(ForcedReplays, NewTags),
         (Kind.FORCE,),
         ("duplicated",),
     ),
@@ -861,7 +863,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "objects are deleted by the ledger",
-        _replaced(Sweeper, _ByAge),
+        _replaced(Sweeper, ByAge),
         (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
     ),
