@@ -543,7 +543,6 @@ def _explore(name: str, preemptions: int | None, seconds: float) -> Explored:
 LEFT_OUT: Mapping[str, Mapping[Any, Any]] = {
     "a span is appended once": {Ledger: defences.Overwrites},
     "a write asks for the version that it read": {Ledger: defences.AnyVersion},
-    "an object is stored before its span is appended": {SpanObjects: defences.Hopeful},
     "a refusal after a doubt proves nothing": {Rules: defences.AnyRefusal},
     "a chunk that was not sent keeps the doubt that another opened": {Rules: defences.UnsentIsAbsent},
     "a send is repeated only while Treasure Data remembers its id": {Rules: defences.EndlessMemory},
