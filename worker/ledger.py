@@ -217,18 +217,19 @@ class Ledger:
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
+        names = {"#owner": "owner", "#ttl": "ttl", "#fixed": "fixed"}
         condition = "attribute_not_exists(pk) OR #owner = :owner"
         if claim.before is not None:
             # a claim that was made with the append of its owner is never taken over
-            condition = "#owner = :owner OR #owner = :before AND attribute_not_exists(fixed)"
+            condition = "#owner = :owner OR #owner = :before AND attribute_not_exists(#fixed)"
             values[":before"] = {"S": claim.before.name}
         return {
             "Update": {
                 "TableName": self._table,
                 "Key": _key(f"{_CLAIM}{request_id}"),
-                "UpdateExpression": "SET #owner = :owner, #ttl = :ttl, fixed = :yes",
+                "UpdateExpression": "SET #owner = :owner, #ttl = :ttl, #fixed = :yes",
                 "ConditionExpression": condition,
-                "ExpressionAttributeNames": {"#owner": "owner", "#ttl": "ttl"},
+                "ExpressionAttributeNames": names,
                 "ExpressionAttributeValues": values,
             }
         }
