@@ -3,18 +3,18 @@
 from typing import Any
 
 from hypothesis import strategies as st
-from worker.delivery import Entry, State
 
 from shared import rows
 from tests.support.delivery import SHARD, STREAM
-from worker.chain import ChainId
+from worker.chain import ChainId, Owner
 from worker.record import NOBODY, START, Number, number
-from worker.span import ChunkKey, Cut, Database, Group, NotDeliverable, Owner, Span
+from worker.span import LATER, ChunkKey, Database, Group, NotDeliverable, ObjectRef, Sender, Span
+from worker.states import Entry, State
 
 CHAIN = ChainId(STREAM, "1700000000", SHARD)
-UNCUT = Cut(1_000_000, 1 << 30)
-VIEWS = Group(Owner("shop"), "views")
+VIEWS = Group(Sender("shop"), "views")
 KEY = ChunkKey(VIEWS, 0)
+REF = ObjectRef("2026-11-24T03", b"0123456789abcdef", 100, 20)
 
 
 def span(**changes: Any) -> Span:
@@ -25,10 +25,10 @@ def span(**changes: Any) -> Span:
         "first": number("1"),
         "last": number("9"),
         "planned_at": 1_700_000_000_000,
-        "destinations": {Owner("shop"): Database("shop_db")},
-        "cut": UNCUT,
-        "counts": {VIEWS: 2},
+        "chunks": {KEY: 2},
+        "destinations": {Sender("shop"): Database("shop_db")},
         "records": 2,
+        "object": REF,
     }
     return Span(**(members | changes))
 
@@ -42,39 +42,50 @@ accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
 databases = tables = st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True)
 key_ids = st.just("") | st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True)
 codes = st.sampled_from(sorted(rows.Code.__args__)) | st.sampled_from(["undecodable", "no_partition_key"])
-owners = st.builds(Owner, accounts, key_ids) | st.just(Owner(NOBODY))
-groups = st.builds(Group, owners, tables, st.just("")) | st.builds(Group, owners, st.just(""), codes)
+senders = st.builds(Sender, accounts, key_ids) | st.just(Sender(NOBODY))
+request_ids = st.just("") | st.text(min_size=1, max_size=40)
+groups = (
+    st.builds(Group, senders, tables, st.just(""), st.sampled_from([False]), request_ids)
+    | st.builds(Group, senders, st.just(""), codes, st.sampled_from([False]), st.just(""))
+    | st.builds(Group, senders, tables | st.just(""), codes, st.sampled_from([True]), st.just(""))
+)
 keys = st.builds(ChunkKey, groups, st.integers(0, 99), st.text("01", max_size=6))
 numbers: st.SearchStrategy[Number] = st.integers(0, 10**56).map(lambda one: number(str(one)))
 streams = st.from_regex(r"[a-zA-Z0-9_.-]{1,128}", fullmatch=True)
 tags = st.from_regex(r"[a-z0-9_.:-]{1,64}", fullmatch=True)
-replays = st.just("") | st.builds(
-    lambda tag, account, table: f"{tag}/{account}/{table}",
-    tags,
-    accounts | st.just("*"),
-    tables | st.just("*"),
-)
-chains = st.builds(
+gaps = st.builds(lambda after, mark: after + mark, numbers, st.sampled_from(["", "!"]))
+shard_chains = st.builds(
     ChainId,
     streams,
     st.integers(0, 10**56).map(str),
     st.from_regex(r"shardId-[0-9]{12}", fullmatch=True),
-    replays,
-    st.lists(numbers, max_size=2).map(tuple),
-) | st.builds(ChainId.overflow, st.text(max_size=80))
+    st.lists(gaps, max_size=2).map(tuple),
+)
+names = st.text(min_size=1, max_size=80).filter(lambda text: text.isprintable())
+chains = (
+    shard_chains
+    | st.builds(ChainId.overflow, names)
+    | st.builds(ChainId.edit, names)
+    | st.builds(ChainId.forced, tags, shard_chains, numbers)
+)
 entries = st.builds(
     Entry,
     state=st.sampled_from(State),
-    rows=st.integers(0, 10**9),
     since=st.none() | st.integers(0, 2**45),
-    reason=st.sampled_from(["", "http_500"]),
-    aside_at=st.integers(0, 2**45),
     database=st.sampled_from(["", "db_x"]),
     generation=st.integers(0, 3),
-    edit=st.integers(0, 3),
-    digest=st.sampled_from(["", "0" * 32]),
+    reason=st.sampled_from(["", "http_500"]),
+    at=st.integers(0, 2**45),
+    words=st.sampled_from(["", "time is missing"]),
 )
-destinations = st.builds(Database, databases) | st.builds(NotDeliverable, codes)
+destinations = st.builds(Database, databases) | st.builds(NotDeliverable, codes) | st.just(LATER)
+refs = st.builds(
+    ObjectRef,
+    st.from_regex(r"20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]", fullmatch=True),
+    st.binary(min_size=16, max_size=16),
+    st.integers(0, 10**9),
+    st.integers(0, 10**9),
+)
 spans = st.builds(
     Span,
     chain=chains,
@@ -82,14 +93,20 @@ spans = st.builds(
     first=numbers,
     last=numbers,
     planned_at=st.integers(0, 2**45),
-    destinations=st.dictionaries(owners, destinations, max_size=4),
-    cut=st.builds(Cut, st.integers(1, 10**9), st.integers(1, 10**9)),
-    counts=st.dictionaries(groups, st.integers(0, 10**9), max_size=4),
+    chunks=st.dictionaries(keys.map(lambda one: one.planned), st.integers(0, 10**9), max_size=4),
+    destinations=st.dictionaries(senders, destinations, max_size=4),
     records=st.integers(0, 10_000),
     digest=st.binary(max_size=8),
-    ignored=st.frozensets(st.integers(0, 300), max_size=9),
+    earliest=st.integers(0, 2**45),
+    latest=st.integers(0, 2**45),
+    received_at=st.integers(0, 2**45),
+    object=st.none() | refs,
+    origin=st.just("") | names,
+    copies=st.dictionaries(
+        names, st.builds(Owner, shard_chains.map(lambda one: one.root), numbers), max_size=2
+    ),
     version=st.integers(1, 1000),
     writer=st.text("0123456789abcdef", min_size=16, max_size=16),
-    done=st.booleans(),
+    settled=st.booleans(),
     entries=st.dictionaries(keys, entries, max_size=4),
 )
