@@ -92,7 +92,7 @@ class Sluice:
         )
 
     def mark_shards(self) -> None:
-        """Put a marker on each shard, as the redrive does every five minutes."""
+        """Put a marker on each shard, as the sender does every five minutes."""
         made = self.stack.resources
         kinesis, clock = made.client("kinesis"), SystemClock()
         for shard in Shards(kinesis, made.stream, clock).all():
@@ -129,8 +129,8 @@ class Sluice:
         until(self._is_settled)
 
     def _is_settled(self) -> bool:
-        state = self.json("status --local --all")
-        return state["balance"]["unread_records"] == 0 and state["balance"]["open_spans"] == 0
+        balance = self.json("status --local --all")["balance"]
+        return not balance["unread_records"] + sum(table["in_flight"] for table in balance["tables"])
 
 
 def until(is_so: Callable[[], bool]) -> None:
