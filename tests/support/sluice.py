@@ -5,6 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -38,6 +39,7 @@ class Sluice:
     def __init__(self, stack: LocalStack, home: Path) -> None:
         self.stack = stack
         self.home = home
+        self._forced: dict[str, str] = {}
         stack.save(home / DESCRIPTION)
 
     def restore(self) -> None:
@@ -112,6 +114,13 @@ class Sluice:
         """End all of Treasure Data's faults."""
         url = f"{self.stack.addresses.treasure_data}/-/faults"
         urlopen(Request(url, method="DELETE"), timeout=10).close()
+
+    def force(self, options: str = "") -> Any:
+        """Replay the rows of the last hour by force, and return what the command says; the same command for the same options."""
+        if options not in self._forced:
+            now = datetime.now(UTC)
+            self._forced[options] = f"--from {(now - timedelta(hours=1)).isoformat()} --to {now.isoformat()}"
+        return self.json(f"replay --local --force --yes {self._forced[options]} {options}")
 
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
