@@ -100,7 +100,7 @@ def command(
     if force:
         if only is not None:
             raise click.UsageError("--force reads S3, not shards: leave out --shard")
-        wanted = _wanted(clock, (_fixed(start), _fixed(end)), tag, account, table, database)
+        wanted = _wanted(clock, (_fixed(start), _fixed(end)), tag, (account, table, database))
         ctx.exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
     reader = stack.reader(clock)
     reader.check(start)
@@ -276,13 +276,19 @@ def _fixed(border: RangeEnd) -> int:
     return round(border.at * 1000)
 
 
-def _wanted(clock: Clock, borders: tuple[int, int], tag: str | None, *filters: str | None) -> Wanted:
+def _wanted(
+    clock: Clock,
+    borders: tuple[int, int],
+    tag: str | None,
+    filters: tuple[str | None, str | None, str | None],
+) -> Wanted:
     """Return what a forced replay sends. Its tag, if none is given, is the same for the same rows."""
     if borders[1] > clock.now() * 1000:
         raise click.UsageError("--force needs a range in the past: rows may still arrive before --to")
-    derived = hashlib.sha256(repr((*borders, *filters)).encode()).hexdigest()[:12]
+    tag = tag or hashlib.sha256(repr((borders, filters)).encode()).hexdigest()[:12]
+    (account, table, database), (since, until) = filters, borders
     try:
-        return Wanted(tag or derived, *filters, *borders)
+        return Wanted(tag, account, table, database, since, until)
     except InvalidReplayError as error:
         raise click.UsageError(str(error)) from error
 
