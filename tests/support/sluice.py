@@ -116,11 +116,15 @@ class Sluice:
         urlopen(Request(url, method="DELETE"), timeout=10).close()
 
     def force(self, options: str = "") -> Any:
-        """Replay the rows of the last hour by force, and return what the command says; the same command for the same options."""
+        """Replay the rows of the last hour by force; return what the command says. The same options are the same command."""
         if options not in self._forced:
             now = datetime.now(UTC)
             self._forced[options] = f"--from {(now - timedelta(hours=1)).isoformat()} --to {now.isoformat()}"
         return self.json(f"replay --local --force --yes {self._forced[options]} {options}")
+
+    def until_of(self, options: str) -> str:
+        """Return the end of the range that `force` used with these options."""
+        return self._forced[options].split()[-1]
 
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
