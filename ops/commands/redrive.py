@@ -221,7 +221,7 @@ def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
             click.echo(f"{one.title}: {report['message']}", err=True)
         else:
             sent += one.events
-    screen.say(f"{screen.plural(sent, 'event')} repaired; they are sent like new ones.")
+    screen.say(f"{screen.plural(sent, 'event')} repaired. Repaired events are sent like new ones.")
     return 0 if sent == events else UNFINISHED
 
 
