@@ -135,8 +135,8 @@ def test_too_much_text_for_an_edit_is_refused() -> None:
 
 @pytest.fixture
 def refusing(lone: Sluice) -> Sluice:
-    """A stack whose Treasure Data refuses imports into `field_app`."""
-    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "database": "field_app"})
+    """A stack whose Treasure Data refuses imports into the table `edited_rows`."""
+    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
     return lone
 
 
@@ -172,9 +172,9 @@ def test_edited_dead_letters_are_delivered(
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
     done = refusing.run(line, answer="y\n")
 
-    assert (3, "0 rows delivered, 2 kept, 0 newly dead.") == (
+    assert (3, "0 rows delivered, 0 kept, 2 newly dead.") == (
         still.exit_code,
-        still.stdout.splitlines()[-2],
+        still.stdout.splitlines()[-1],
     )
     assert (0, "2 rows.") == (dry.exit_code, dry.stdout.splitlines()[0])
     assert (0, "Nothing was changed, so nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
@@ -224,7 +224,10 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         wrong.exit_code,
         "column amount has the type string, but the tracking plan requires number" in wrong.stderr,
     )
-    assert (0, True) == (done.exit_code, "1 event repaired. Repaired events are sent like new ones." in done.stdout)
+    assert (0, True) == (
+        done.exit_code,
+        "1 event repaired. Repaired events are sent like new ones." in done.stdout,
+    )
     assert ["r"] == lone.rows("shop", "orders")
 
 
