@@ -165,7 +165,7 @@ _WHY = {
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
     ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
-    ("WorkerFunction", "StoreSpans"): "Store all rows; check objects that S3 says exist.",
+    ("WorkerFunction", "StoreSpans"): "Store all rows; read the indexes of earlier spans.",
     ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
     ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
     (
@@ -177,7 +177,7 @@ _WHY = {
     (
         "RedriveFunction",
         "ReadStream",
-    ): "List the shards, and prove that everything has been delivered if WatermarkTable is set.",
+    ): "Prove that everything has been delivered, if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
     (
         "RedriveFunction",
@@ -185,11 +185,11 @@ _WHY = {
     ): "For the same proof, check that it was not used in the last minutes.",
     ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
     ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
-    ("RedriveFunction", "PutMarkers"): "Put markers on idle shards, and repaired events on the stream.",
+    ("RedriveFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",
     (
         "RedriveFunction",
         "KeepSpans",
-    ): "Send stored rows, store edited ones, delete objects that nobody needs any more.",
+    ): "Send stored rows, store edited ones, delete objects that nobody needs.",
     ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
@@ -197,8 +197,8 @@ _WHY = {
         "TakeFromQueue",
     ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
     ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
-    ("DrainFunction", "AppendSpans"): "Append what the stream does not take.",
-    ("DrainFunction", "StoreSpans"): "Store what the stream does not take.",
+    ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
+    ("DrainFunction", "StoreSpans"): "Store what they hold.",
     ("ScaleFunction", "ChangeStream"): "Read and change the mode and the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
