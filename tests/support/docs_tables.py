@@ -18,6 +18,7 @@ import ops.cli
 import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
+from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
@@ -160,10 +161,11 @@ _WHY = {
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
+    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
     ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
-    ("WorkerFunction", "StoreSpans"): "Store all rows; check objects that S3 says exist.",
+    ("WorkerFunction", "StoreSpans"): "Store all rows; read the indexes of earlier spans.",
     ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
     ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
     (
@@ -172,13 +174,22 @@ _WHY = {
     ): "Lambda needs it for the failure destination of the stream's mapping. Without it, S3 does not say that an object is gone.",
     ("WorkerFunction", "ReadSecrets"): "Import rows.",
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    ("RedriveFunction", "ReadStream"): "List the shards, and prove that everything has been delivered if WatermarkTable is set.",
+    (
+        "RedriveFunction",
+        "ReadStream",
+    ): "Prove that everything has been delivered, if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
-    ("RedriveFunction", "LookAtNotices"): "For the same proof, check that it was not used in the last minutes.",
+    (
+        "RedriveFunction",
+        "LookAtNotices",
+    ): "For the same proof, check that it was not used in the last minutes.",
     ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
     ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
-    ("RedriveFunction", "PutMarkers"): "Put markers on idle shards, and repaired events on the stream.",
-    ("RedriveFunction", "KeepSpans"): "Send stored rows, store edited ones, delete objects that nobody needs any more.",
+    ("RedriveFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",
+    (
+        "RedriveFunction",
+        "KeepSpans",
+    ): "Send stored rows, store edited ones, delete objects that nobody needs.",
     ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
@@ -186,9 +197,9 @@ _WHY = {
         "TakeFromQueue",
     ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
     ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
-    ("DrainFunction", "AppendSpans"): "Append what the stream does not take.",
-    ("DrainFunction", "StoreSpans"): "Store what the stream does not take.",
-    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
+    ("DrainFunction", "StoreSpans"): "Store what they hold.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the mode and the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
@@ -277,6 +288,10 @@ def states_diagram() -> str:
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
+def _specified(name: str) -> str:
+    return specification.tables()[name]
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -296,6 +311,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
     "states": states_diagram,
+    **{f"spec: {name}": partial(_specified, name) for name in ("answers", "rules")},
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
