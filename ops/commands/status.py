@@ -13,6 +13,7 @@ from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
 from ops.books.set_aside import KINDS
+from ops.diagnosis.recipients import why_nobody_is_told
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -73,13 +74,24 @@ def command(
         _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
     found = verdicts(state, stack.option)
+    untold = _untold(stack)
     if as_json:
-        screen.show_json(document(state, found))
+        screen.show_json(document(state, found) | {"alarms_reach_nobody": untold})
     else:
         for verdict in found:
             screen.say(verdict.line, STYLES[verdict.health])
+        if untold:
+            screen.say(f"Note: {untold}.", "yellow")
         _show(state, stack.option)
     ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
+
+
+def _untold(stack: Stack) -> str:
+    """Return why nobody is told of alarms; empty if somebody is, or that cannot be read."""
+    try:
+        return why_nobody_is_told(stack)
+    except FORESEEN:
+        return ""
 
 
 def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:

@@ -45,6 +45,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sqs:GetQueueAttributes",
         "lambda:ListEventSourceMappings",
         "cloudwatch:DescribeAlarms",
+        "sns:ListSubscriptionsByTopic",
     ),
     "find": (
         *_RECORDS,
@@ -81,7 +82,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:GetObject SdkBucket",
         "s3:PutObject SdkBucket",
     ),
-    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
+    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_RECORDS,
@@ -120,6 +121,7 @@ _PLACES = {
     "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
     "lambda": "arn:aws:lambda:*:*:function:STACK-*",
     "logs": "arn:aws:logs:*:*:log-group:STACK-*",
+    "sns": "<AlarmTopic>",
     "sqs": "arn:aws:sqs:*:*:STACK-*",
     "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
     "lambda:ListEventSourceMappings": "*",

@@ -137,7 +137,13 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
     assert "SdkBucket" not in made
     assert "mark" == bots()
 
-    deploy(emulator, uploaded, "stg", **mode, ParkedMaxDays="3", Bots="drop")
+    more = {
+        "StreamMode": "ON_DEMAND",
+        "ShardCount": "24",
+        "IngestConcurrency": "300",
+        "WorkerConcurrency": "100",
+    }
+    deploy(emulator, uploaded, "stg", **mode | more, ParkedMaxDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
     assert 3 == parked_max_days(made)
     assert 14 == parked_max_days(stack.outputs)

@@ -204,7 +204,7 @@ _WHY = {
     ("DrainFunction", "SearchAndPut"): "Search the stream for an envelope, and put it there.",
     ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
     ("DrainFunction", "ReadArchive"): "Check archive objects that S3 says exist.",
-    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the mode and the number of shards.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
