@@ -188,19 +188,6 @@ class Stack:
             text=True,
         )
 
-    def remove(self) -> tuple[int, str]:
-        """Run `sluice remove` on the stack, as its deployer. Return its exit code and what it printed."""
-        command = [sys.executable, "-m", "ops.cli", "remove", "--stack", self.name, "--yes"]
-        done = subprocess.run(
-            command,
-            cwd=ROOT,
-            env=deployer(self.emulator, self.name),
-            check=False,
-            capture_output=True,
-            text=True,
-        )
-        return done.returncode, f"{done.stdout}{done.stderr}"
-
     def preflight(self, environment: str) -> list[dict[str, str]]:
         """Run `sluice preflight` for a stage with Network=external, as its deployer, and return its findings."""
         overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
@@ -281,8 +268,18 @@ def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **pa
     return sam(emulator, stack, *command, "--parameter-overrides", *overrides, code=code)
 
 
+def remove(emulator: Ministack, stack: str) -> None:
+    """Remove a stack with `sluice remove`, as its deployer."""
+    command = [sys.executable, "-m", "ops.cli", "remove", "--stack", stack, "--yes"]
+    environment = deployer(emulator, stack)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    # For a few look-ups, the emulator wants another permission than AWS, so they are not made.
+    said = f"{done.stdout}{done.stderr}"
+    assert 0 == done.returncode or "Some resources could not be checked" in said, said
+
+
 def delete(emulator: Ministack, stack: str) -> None:
-    """Delete a stack."""
+    """Delete a stack with `sam delete`, which retains the data of prod, and fails elsewhere while there is any."""
     sam(emulator, stack, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
 
 
