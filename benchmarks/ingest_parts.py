@@ -101,6 +101,7 @@ def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
     effects = IngestEffects(
         kinesis=free,
         sqs=lambda: None,
+        dynamodb=lambda: free,
         secrets=free,
         s3=free,
         clock=clock,
@@ -108,4 +109,4 @@ def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
         telemetry=_Silent(),
         start=at_once if planned else never,
     )
-    return Ingest(IngestSettings("events", "", "keys", "aside", ""), effects)
+    return Ingest(IngestSettings("events", "", "keys", "aside", "", "counters"), effects)

@@ -180,6 +180,17 @@ class SqsClient(AwsClient):
         return self.call("SendMessage", arguments)
 
 
+class DynamoDbClient(AwsClient):
+    """Changes items."""
+
+    SERVICE, SETTING, TARGET = "dynamodb", "DYNAMODB", "DynamoDB_20120810"
+    CONTENT_TYPE = "application/x-amz-json-1.0"
+
+    def update_item(self, **arguments: Any) -> dict[str, Any]:
+        """Change one item."""
+        return self.call("UpdateItem", arguments)
+
+
 class SecretsManagerClient(AwsClient):
     """Reads secrets."""
 

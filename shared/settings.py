@@ -113,6 +113,7 @@ class IngestSettings(_Settings):
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
+    counters_table: str = _setting("COUNTERS_TABLE", "DynamoDB table of what accounts spend of their budgets")
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",

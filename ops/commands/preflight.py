@@ -13,7 +13,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from ops import screen
-from ops.deploy.preflight.findings import findings, look_up, planned
+from ops.deploy.preflight.findings import findings, planned
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite
 from ops.failure import UNFINISHED, Failure
@@ -55,6 +55,8 @@ def command(
     This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
     Data API key. It changes nothing.
     """
+    from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
+
     plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
     session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
     if not session.region_name:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import requests
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deploy.preflight.domains import domain, sdk
@@ -46,20 +45,6 @@ def _guarded(look: Callable[[Survey], Iterator[CheckResult]], survey: Survey) ->
     except (ClientError, BotoCoreError) as error:
         found = fault if look is credentials else unknown
         yield found(look.__name__.replace("_", " "), explained(error).message)
-
-
-_DNS_TYPES = {"NS": 2, "CAA": 257}
-
-
-def look_up(name: str, kind: str) -> list[str] | None:
-    """Look up DNS records over HTTPS, because Python's resolver supports only addresses. None: no answer."""
-    try:
-        answer = requests.get(
-            "https://dns.google/resolve", params={"name": name, "type": str(_DNS_TYPES[kind])}, timeout=5
-        ).json()
-    except (requests.RequestException, ValueError):
-        return None
-    return [one["data"] for one in answer.get("Answer", ()) if one.get("type") == _DNS_TYPES[kind]]
 
 
 def planned(config: Path, environment: str, region: str, stack: str, overrides: str) -> Deployment:

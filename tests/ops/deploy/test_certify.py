@@ -450,18 +450,27 @@ def test_a_change_keeps_every_other_parameter() -> None:
 
 
 def test_a_rolled_back_change_says_why() -> None:
-    """The message names the first resource that failed."""
-    event = {
-        "ResourceStatus": "UPDATE_FAILED",
-        "LogicalResourceId": "IngestFunction",
-        "ResourceStatusReason": "no such runtime",
-    }
+    """The message names the first resource that failed, not one that failed in an earlier change."""
+
+    def failed(resource: str, reason: str, change: str) -> dict[str, str]:
+        return {
+            "ResourceStatus": "UPDATE_FAILED",
+            "LogicalResourceId": resource,
+            "ResourceStatusReason": reason,
+            "ClientRequestToken": change,
+        }
+
+    events = [
+        failed("WorkerFunction", "cancelled", "c"),
+        failed("IngestFunction", "no such runtime", "c"),
+        failed("Stream", "limit exceeded", "b"),
+    ]
     cloudformation = Answers(
         describe_stacks={"Stacks": [{"StackStatus": "UPDATE_ROLLBACK_COMPLETE", "Parameters": []}]},
         create_change_set={},
         describe_change_set={"Status": "CREATE_COMPLETE"},
         execute_change_set={},
-        describe_stack_events={"StackEvents": [event]},
+        describe_stack_events={"StackEvents": events},
     )
 
     with pytest.raises(Failure, match="IngestFunction: no such runtime"):
