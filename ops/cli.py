@@ -5,7 +5,6 @@ from typing import Any, override
 
 import click
 
-from ops import interrupt
 from ops.command_group import CommandGroup
 from ops.commands import (
     accounts,
@@ -47,8 +46,7 @@ class _Sluice(CommandGroup):
     @override
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with interrupt.interruptible():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except FORESEEN as error:
             raise explained(error) from error
         except KeyboardInterrupt:
