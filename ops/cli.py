@@ -20,6 +20,7 @@ from ops.commands import (
     preflight,
     record,
     redrive,
+    remove,
     replay,
     sdk,
     status,
@@ -36,7 +37,7 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (preflight.command, certify.command, cost.command),
+    "Deploy": (preflight.command, certify.command, remove.command, cost.command),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""

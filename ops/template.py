@@ -137,6 +137,11 @@ class Template:
         properties: dict[str, Any] = self._resources[resource]["Properties"]
         return properties
 
+    def reserved_concurrency(self, function: str, values: Mapping[str, str]) -> int:
+        """Return the reserved concurrency of a function in a stack with these parameters; 0 if there is none."""
+        found = self.resolve(self.properties(function).get("ReservedConcurrentExecutions", 0), values)
+        return 0 if found is _NO_VALUE else int(found)
+
     def variables(self, function: str) -> dict[str, Any]:
         """Return the environment variables of a function, including those of Globals, unresolved."""
         variables: dict[str, Any] = {}

@@ -35,10 +35,8 @@ from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.td_query import TreasureDataQueries
 from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.change_set import ChangeSet
-from ops.deploy.removal import GO_WITH, LOOKS, Removal
 from ops.failure import Failure
 from ops.stack import Stack
-from ops.template import sluice_template
 
 PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
 NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
@@ -424,92 +422,6 @@ def test_other_stages_are_not_refused() -> None:
     """A name may contain the letters, and --even-prod allows prod itself."""
     check_stage(a_stack("products"), ManualClock(), even_prod=False, despite_traffic=True)
     check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
-
-
-def test_the_teardown_checks_every_resource_type() -> None:
-    """A type without a check of its own disappears with a resource that has one."""
-    types = set(sluice_template().all_types())
-
-    assert set() == types - LOOKS.keys() - GO_WITH.keys()
-    assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
-
-
-def _listed(*resources: tuple[str, str, str]) -> dict[str, Any]:
-    return {
-        "StackResourceSummaries": [
-            {
-                "LogicalResourceId": name,
-                "PhysicalResourceId": name.lower(),
-                "ResourceType": kind,
-                "ResourceStatus": status,
-            }
-            for name, kind, status in resources
-        ]
-    }
-
-
-def _gone(code: str = "ResourceNotFoundException") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": ""}}, "Describe")
-
-
-def torn_down(**clients: Answers) -> StepReport:
-    """Remove a stack and return the report."""
-    return Removal(a_stack(**clients), ManualClock(), 1.0, lambda _: None).report()
-
-
-def test_a_stack_is_gone_once_every_resource_is() -> None:
-    """Each resource is checked individually, whatever CloudFormation reports."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(
-                ("Stream", "AWS::Kinesis::Stream", "CREATE_COMPLETE"),
-                ("Route", "AWS::ApiGatewayV2::Route", "CREATE_COMPLETE"),
-            ),
-            delete_stack={},
-        ),
-        kinesis=Answers(describe_stream_summary=_gone()),
-    )
-
-    assert (PASSED, ["AWS::Kinesis::Stream"]) == (found.verdict, found.evidence["removed"])
-
-
-def test_a_remaining_resource_is_named() -> None:
-    """The teardown fails."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
-        ),
-        iam=Answers(get_role={"Role": {}}),
-    )
-
-    assert (FAILED, {"left": {"Role": "role"}}) == (found.verdict, found.evidence)
-
-
-def test_a_resource_that_cannot_be_checked_is_not_assumed_gone() -> None:
-    """Without the permission to look, it counts neither as removed nor as left."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
-        ),
-        iam=Answers(get_role=denied("GetRole")),
-    )
-
-    assert (NOT_POSSIBLE, ["Role"]) == (found.verdict, list(found.evidence["unseen"]))
-
-
-def test_retained_resources_are_deleted() -> None:
-    """A resource that outlives its stack is deleted by a call of its own."""
-    kinesis = Answers(describe_stream_summary=[{}, {}, _gone()], delete_stream={})
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Stream", "AWS::Kinesis::Stream", "CREATE_COMPLETE")),
-            delete_stack={},
-        ),
-        kinesis=kinesis,
-    )
-
-    assert PASSED == found.verdict
-    assert "delete_stream" in [name for name, _ in kinesis.calls]
 
 
 def test_a_change_keeps_every_other_parameter() -> None:
