@@ -160,6 +160,7 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     (
