@@ -3,8 +3,9 @@
 Records arrive in the shards of a Kinesis stream. A *worker* groups records into a *span*, cuts their rows into *chunks*
 (rows of one table, one import each), stores the span's *object* in S3 and appends the span's *item* to the *ledger* in
 DynamoDB. From then on the stream may move on. The worker sends the chunks to Treasure Data (TD) and *settles* the span
-with one write. A *sender* takes up what still waits, once a minute or by hand. Anybody may be killed at any step, any
-write may land late, any answer may be lost, and a stalled process may go on later.
+with one write. A *sender* takes up what still waits, once a minute or by hand: it writes what it is about to do, sends,
+and writes what came of it. Every write requires the version of the item that its writer read, and raises it. Anybody
+may be killed at any step, any write may land late, any answer may be lost, a stalled process may go on later.
 
 **Index and gaps.** The object has the chunks as they are sent, and an index: for each record its number and its rows
 in each chunk. A record belongs to a span only if the span's index has its number, not because it lies between its
@@ -15,18 +16,19 @@ within a span, lie in a *gap*, which has a chain of its own.
 have it and nobody knows: from the write before its first send until an answer proves something. A doubt keeps its
 start, database and generation, and with them the import's id. Until minute 45 the chunk may be sent again, under the
 same id. Until minute 70 nothing happens. Then a sender asks TD; only proven absence allows the next generation, a new
-id. Without proof from TD a doubt is cleared only by the invocation that opened it, only if nobody else has written to
-the item since, and only if every attempt under the id was surely rejected or never sent.
+id. Without proof from TD a doubt is cleared only by the invocation that opened it, only on its own version (nobody
+else has written the item since), and only if every attempt under the id was surely rejected or never sent.
 
 **Claims.** The stream may hold copies of a request. The rows of a copy that must claim count only if its record owns
 the request's claim, which is the first record to insert it. These must: a record that says so; one that arrived more
 than LATE after it was received, by its own stamp or by the latest stamp in its chain before; and every record of a gap
 or a replay, in the same transaction as the append. A claim moves only from a record that was passed over, or is gone.
 
-**Put again.** A put to Kinesis whose answer was lost is repeated later, marked *again*. Its rows form chunks in state
-*again* until every shard has *passed* T = received + LATE. Then each first copy that does not have to claim is in an
-index. If one is and counts, the chunk is a *copy*; otherwise its rows wait like others. A shard has passed T once the
-latest stamp in its chain is after T + MARGIN or, if it is closed, once an empty last span has ended its chain.
+**Put again.** A put to Kinesis that may have happened, because its answer was lost, is repeated later, with a claim and
+the mark *again*. If its record owns the claim, its rows are chunks in state *again* until every shard has *passed* T =
+received + LATE. Then each first copy that does not have to claim is in an index. If one is there and counts, the chunk
+is a *copy*; otherwise it waits like others. A shard has passed T once the latest stamp in its chain is after T + MARGIN
+or, if the shard is closed, once an empty last span has ended its chain.
 
 A run is a sequence of `Event`, in true order; of conditional writes it has only those that took effect. Begin with
 STATES, TRANSITIONS, ANSWERS and RULES: they say all that a run may do, and the rest of this module makes them exact.
@@ -50,8 +52,8 @@ class Times:
     same_id: float = 45 * 60  # TD's memory of an hour, less an invocation of 15 minutes
     ask: float = 70 * 60  # TD's memory, and ten minutes until a query sees what was imported
     invocation: float = 120  # how long a worker may still be at work on a span that it appended
-    late: float = 900
-    margin: float = 300  # how far stamps may run back, within a shard or from a shard to its children
+    late: float = 900  # LATE
+    margin: float = 300  # MARGIN: how far stamps may run back, within a shard or from a shard to its children
     orphan: float = 86_400  # how long an object stays that no item names
     index: float = 21 * 86_400  # how long an index stays: the stream's retention, and 14 days
     clock: float = 60
@@ -150,7 +152,7 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "appended": "item, claims (inserted or taken over with it); in the same transaction for an edited chunk: place, version, changes",
     "written": "place, version (required), changes (key and entry; a removed entry as delivered), done; name and digest if the object was written anew",
     "sent": "an import begins: call, place, key, generation, database, digest (of the body)",
-    "answered": "answer (one of ANSWERS), place, key, generation; call if to an import; started if to a query or listing",
+    "answered": "answer (one of ANSWERS), place, key, generation; call and database if to an import; started if to another call",
     "probed": "the answer to an import without rows: database, answer",
     "listed": "shards: an answer of ListShards",
     "acknowledged": "name (of a shard), numbers: the stream moves on past these records",
@@ -170,14 +172,14 @@ FINAL = frozenset({"delivered", "replaced", "dropped", "copy"})
 HAS, REFUSED, NOT_TAKEN, ABSENT, NOTHING = "TD has it", "refused", "not taken", "TD does not have it", "nothing"
 SURE = frozenset({REFUSED, NOT_TAKEN})  # an attempt with such an answer was not taken
 ANSWERS = {  # exactly as documented, from the service that may give it: (to which call, what, what it proves)
-    "imported": ("import", "200 with the MD5 of our bytes; 409", HAS),
+    "imported": ("import", "200 with the MD5 of our bytes; 409 in Treasure Data's own error document", HAS),
     "refused": ("import", "400, 413, 422 or another final 4xx in Treasure Data's own error document", REFUSED),
     "not now": ("import", "401, 403, 404, 429 in Treasure Data's own error document", NOT_TAKEN),
     "unsent": ("import", "no connection at all", NOT_TAKEN),
     "counted": ("query", "a count ≥ 1: one line, one array, one integer; job status `success`, `num_records` 1", HAS),
     "counted none": ("query", "a count of 0 in that shape; the job started 70 minutes into the doubt, the table shows our columns", ABSENT),
     "gone": ("listing", "Treasure Data's own 404, then a listing from that host, 70 minutes into the doubt, without the name", ABSENT),
-    "never": ("ledger", "no chunk of ours was ever taken by that table", ABSENT),
+    "never": ("ledger", "read 70 minutes into the doubt: no chunk of ours was ever taken by that table", ABSENT),
     "unknown": ("any", "anything else: 5xx, a proxy's page or 413, another MD5, no answer", NOTHING),
 }
 RULES = {
@@ -189,7 +191,7 @@ RULES = {
     "claim": "A record that carries a claim counts only if it owns it.",
     "claim late ones": "A record that arrived later than LATE counts only with a claim, and its index says so.",
     "claim in gaps": "A record in a gap or a replay counts only with a claim.",
-    "claim with append": "There, and when a claim is taken over, it is written in the transaction that appends.",
+    "claim with append": "In a gap or a replay, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
     "refuse for an owner": "A record does not count only if another one owns its claim.",
     "look up": "Rows that were put again are chunks in state `again`, whose fate a sender decides.",
@@ -201,18 +203,18 @@ RULES = {
     "first write settles": "The first write after the append names every chunk that is not delivered, and settles the span.",
     "leave to the worker": "Nobody else writes while the worker that appended the span may still be at work.",
     "known transitions": "A chunk changes only as the table of transitions says.",
-    "only proof delivers": "Its writer was told that Treasure Data has the chunk.",
-    "own clearing": "Without doubt; or absence is proved; or its opener refuses it, on its own version, every attempt surely rejected.",
-    "untried by version": "Its opener clears the doubt, on its own version, every attempt surely rejected or not sent.",
-    "halve": "The chunk has two rows or more; its halves wait without doubt.",
-    "ask": "A query or a listing proved absence, late enough. The generation rises.",
+    "only proof delivers": "Treasure Data has a chunk only if the writer was told so.",
+    "own clearing": "What is in doubt is refused or split only by its opener, on its own version, every attempt surely rejected; or once absence is proved.",
+    "untried by version": "A doubt is cleared only by its opener, on its own version, every attempt surely rejected or not sent; or once absence is proved.",
+    "halve": "Only a chunk of two rows or more is split. Its halves wait without doubt.",
+    "ask": "A new generation, which is a new id, needs proof of absence, 70 minutes into the doubt or later.",
     "doubt keeps database": "A doubt keeps its start, its database and its generation.",
     "drop without doubt": "Only what has no doubt is dropped, edited or sent elsewhere.",
-    "replace at once": "The transaction that appends the new rows gives up the old chunk.",
+    "replace at once": "One transaction appends the edited rows and gives up the old chunk.",
     "gone is not absent": "An object or index that is proved deleted shows nothing: what was in doubt, or again, stays in doubt.",
     "rewrite keeps what waits": "An object that is written anew has every chunk that is not final, and all of the index.",
-    "whole listing": "The listing covers every hash key and was made after T + MARGIN.",
-    "all shards": "Every shard has passed T, a listed shard's parents too.",
+    "whole listing": "To decide, the sender has a listing whose open shards cover every hash key, made after T + MARGIN.",
+    "all shards": "Every shard must have passed T, parents of listed shards too.",
     "until copies claim": "T is received + LATE, the time from which a copy must claim.",
     "margin": "A stamp shows that a shard has passed T only if it is after T + MARGIN.",
     "close": "A closed shard has passed only once its chain is ended; only a closed shard's chain is.",
@@ -340,7 +342,7 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("renew", ("doubt",), ("doubt", "waiting"), "Treasure Data does not have it: a new id, the account's current database", ("ask",)),
     ("take", ("again",), ("waiting",), "No first copy counts", ("look after passing",)),
     ("recognise", ("again",), ("copy",), "The first copy counts", ("look after passing",)),
-    ("find", ("dead, doubt",), ("copy",), "Treasure Data has it, from the first copy", ("only proof delivers",)),
+    ("find", ("dead, doubt",), ("delivered", "copy"), "Treasure Data has it; if put again, from its first copy", ("only proof delivers",)),
     ("lose", ("doubt", "again"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
     ("drop", ("waiting", "dead"), ("dropped",), "An operator gives it up", ("drop without doubt",)),
     ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it", ("drop without doubt", "replace at once")),

@@ -197,7 +197,7 @@ GOOD = {
     ],
     "an operator drops what waits": [*planned(chunks=(Chunk("a", 2),)), wrote(600, OPERATOR, 1, a=DROPPED)],
     "the object of a chunk in doubt is gone; Treasure Data has it": [
-        *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted"), wrote(32 * DAY, OPERATOR, 2, a=Entry("copy")),
+        *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted"), wrote(32 * DAY, OPERATOR, 2, a=Entry("delivered")),
     ],
     "the object of a chunk in doubt is gone; an operator asks": [
         *planned(), GONE, wrote(31 * DAY, SENDER, 1, a=Entry("dead", may_be_there=True)), asked(32 * DAY, OPERATOR, "counted none"), wrote(32 * DAY, OPERATOR, 2, a=Entry("waiting", None, 1)),
