@@ -71,10 +71,12 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
     "ScaleRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount", "kinesis:UpdateStreamMode"},
         "*": {"cloudwatch:GetMetricData"},
+        "OverflowQueue": {"sqs:GetQueueAttributes"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         "Logs": LOG,
     },
     "AdminRole": {
-        "AsideBucket/edge/policy": {"s3:PutObject"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
@@ -306,6 +308,7 @@ def test_only_the_stacks_own_resources_invoke_functions() -> None:
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
         "RedriveFunctionWatermarksPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "ScaleFunctionBacklogPermission": ("events.amazonaws.com", True),
         "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")
