@@ -11,7 +11,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared import policy
 from shared.clock import Clock
 from shared.errors import PolicyContestedError, error_code
-from shared.policy import EdgePolicy, Overflow
+from shared.policy import EdgePolicy, OverflowLimit
 from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 
@@ -32,7 +32,7 @@ _COUNTS: "list[QueueAttributeNameType]" = [
 ]
 
 
-def decide(messages: int, current: Overflow | None, now: float) -> Overflow | None:
+def decide(messages: int, current: OverflowLimit | None, now: float) -> OverflowLimit | None:
     """Return what to publish about a backlog; None if the queue does not hold too much.
 
     Args:
@@ -42,11 +42,11 @@ def decide(messages: int, current: Overflow | None, now: float) -> Overflow | No
     """
     until = round((now + VALID_SECONDS) * 1000)
     if current is None or current.until <= now * 1000:
-        return Overflow(until, 0, messages) if messages > MOST_MESSAGES else None
+        return OverflowLimit(until, 0, messages) if messages > MOST_MESSAGES else None
     if messages < MOST_MESSAGES / 2:
         return None
     grows = messages > MOST_MESSAGES and messages >= current.messages
-    return Overflow(until, min(MOST_LEVEL, current.level + grows), messages)
+    return OverflowLimit(until, min(MOST_LEVEL, current.level + grows), messages)
 
 
 class Backlog:

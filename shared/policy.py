@@ -113,7 +113,7 @@ class PolicyEntry(NamedTuple):
 _ORDINARY = PolicyEntry()
 
 
-class Overflow(NamedTuple):
+class OverflowLimit(NamedTuple):
     """The overflow queue holds too much: instances refuse large requests beyond a share of an account's budget.
 
     Attributes:
@@ -137,7 +137,7 @@ class EdgePolicy:
     """
 
     def __init__(
-        self, published_at: int, entries: Mapping[str, bytes], overflow: Overflow | None = None
+        self, published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None = None
     ) -> None:
         self.published_at = published_at
         self.overflow = overflow
@@ -173,7 +173,9 @@ class EdgePolicy:
         return entry
 
 
-def encode(entries: Mapping[str, PolicyEntry], published_at: int, overflow: Overflow | None = None) -> bytes:
+def encode(
+    entries: Mapping[str, PolicyEntry], published_at: int, overflow: OverflowLimit | None = None
+) -> bytes:
     """Return the document for these accounts by name, published at a time in UNIX milliseconds.
 
     Raises:
@@ -182,19 +184,19 @@ def encode(entries: Mapping[str, PolicyEntry], published_at: int, overflow: Over
     return _document(published_at, {name: entries[name].encode() for name in sorted(entries)}, overflow)
 
 
-def with_overflow(document: EdgePolicy, overflow: Overflow | None, published_at: int) -> bytes:
+def with_overflow(document: EdgePolicy, overflow: OverflowLimit | None, published_at: int) -> bytes:
     """Return a document with another member about the overflow queue, and the same accounts."""
     return _document(max(published_at, document.published_at), document.entries, overflow)
 
 
-def _overflow(rest: list[Any]) -> Overflow | None:
+def _overflow(rest: list[Any]) -> OverflowLimit | None:
     match rest:
         case [[int(until), int(level), int(messages), *_], *_] if level >= 0:
-            return Overflow(until, level, messages)
+            return OverflowLimit(until, level, messages)
     return None
 
 
-def _document(published_at: int, entries: Mapping[str, bytes], overflow: Overflow | None) -> bytes:
+def _document(published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None) -> bytes:
     body = msgpack.packb([published_at, entries, *([overflow] if overflow is not None else ())])
     data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
     if len(data) > MAX_BYTES:

@@ -14,7 +14,7 @@ from local.functions import SCALE
 from local.roles import role_of
 from scaler.backlog import MOST_LEVEL, MOST_MESSAGES, VALID_SECONDS, Backlog, decide
 from shared import policy
-from shared.policy import EdgePolicy, Overflow, PolicyEntry
+from shared.policy import EdgePolicy, OverflowLimit, PolicyEntry
 from shared.published_policy import PublishedPolicy
 from tests.support.delivery import BUCKET, RESOURCES
 from tests.support.telemetry import CollectedTelemetry
@@ -28,22 +28,22 @@ UNTIL = (NOW + VALID_SECONDS) * 1000
     [
         (MOST_MESSAGES, None, None),
         (MOST_MESSAGES + 1, None, 0),
-        (MOST_MESSAGES + 1, Overflow(NOW * 1000, 5, 1), 0),  # no longer valid
-        (MOST_MESSAGES + 1, Overflow(UNTIL, 0, MOST_MESSAGES + 1), 1),
-        (MOST_MESSAGES + 1, Overflow(UNTIL, 1, MOST_MESSAGES + 2), 1),  # shrinks
-        (MOST_MESSAGES + 1, Overflow(UNTIL, MOST_LEVEL, MOST_MESSAGES), MOST_LEVEL),
-        (MOST_MESSAGES, Overflow(UNTIL, 1, 1), 1),
-        (MOST_MESSAGES // 2, Overflow(UNTIL, 1, 1), 1),
-        (MOST_MESSAGES // 2 - 1, Overflow(UNTIL, 1, 1), None),
+        (MOST_MESSAGES + 1, OverflowLimit(NOW * 1000, 5, 1), 0),  # no longer valid
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1), 1),
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 1, MOST_MESSAGES + 2), 1),  # shrinks
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, MOST_LEVEL, MOST_MESSAGES), MOST_LEVEL),
+        (MOST_MESSAGES, OverflowLimit(UNTIL, 1, 1), 1),
+        (MOST_MESSAGES // 2, OverflowLimit(UNTIL, 1, 1), 1),
+        (MOST_MESSAGES // 2 - 1, OverflowLimit(UNTIL, 1, 1), None),
     ],
 )
 def test_the_share_is_halved_while_the_backlog_grows(
-    messages: int, current: Overflow | None, expected: int | None
+    messages: int, current: OverflowLimit | None, expected: int | None
 ) -> None:
     """It begins above the limit, and ends below half of it."""
     found = decide(messages, current, NOW)
 
-    assert (None if expected is None else Overflow(UNTIL, expected, messages)) == found
+    assert (None if expected is None else OverflowLimit(UNTIL, expected, messages)) == found
 
 
 @given(st.lists(st.integers(0, 3 * MOST_MESSAGES), max_size=60))
@@ -104,7 +104,7 @@ def test_the_backlog_is_published_beside_the_accounts() -> None:
     assert MOST_MESSAGES + 1 == made.backlog.run()
 
     found = made.published()
-    assert Overflow(UNTIL, 0, MOST_MESSAGES + 1) == found.overflow
+    assert OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1) == found.overflow
     assert (NOW * 1000, PolicyEntry("disabled")) == (found.published_at, found.account("shop"))
     made.messages = 0
     made.backlog.run()

@@ -7,7 +7,7 @@ import pytest
 from doubles.s3 import MemoryS3
 from shared import policy
 from shared.errors import PolicyContestedError
-from shared.policy import EdgePolicy, Overflow, PolicyEntry
+from shared.policy import EdgePolicy, OverflowLimit, PolicyEntry
 from shared.published_policy import PublishedPolicy
 
 BUCKET = "aside"
@@ -40,13 +40,13 @@ def test_a_change_is_repeated_if_others_wrote_meanwhile() -> None:
 
     def change(current: EdgePolicy | None) -> bytes:
         found.append(current)
-        return policy.with_overflow(current or EdgePolicy(0, {}), Overflow(9, 0, 1), 2)
+        return policy.with_overflow(current or EdgePolicy(0, {}), OverflowLimit(9, 0, 1), 2)
 
     PublishedPolicy(s3, BUCKET).change(change)  # type: ignore[arg-type]  # a double with the client's methods
 
     assert [None, 1, 1, 1] == [one and one.published_at for one in found]
     last = EdgePolicy.parse(s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
-    assert (PolicyEntry(), Overflow(9, 0, 1)) == (last.account("account_3"), last.overflow)
+    assert (PolicyEntry(), OverflowLimit(9, 0, 1)) == (last.account("account_3"), last.overflow)
 
 
 def test_a_policy_that_others_keep_writing_is_an_error() -> None:
