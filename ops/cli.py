@@ -23,6 +23,7 @@ from ops.commands import (
     redrive,
     replay,
     sdk,
+    setup,
     status,
     tail,
     wait,
@@ -37,7 +38,7 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (preflight.command, certify.command, cost.command),
+    "Deploy": (setup.command, preflight.command, certify.command, cost.command),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""

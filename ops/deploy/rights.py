@@ -81,6 +81,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:GetObject SdkBucket",
         "s3:PutObject SdkBucket",
     ),
+    "setup": (
+        *_SIGNED,
+        *_LOOK,
+        "secretsmanager:GetSecretValue TdApiKeySecret",
+        "secretsmanager:PutSecretValue TdApiKeySecret",
+    ),
     "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
