@@ -13,6 +13,7 @@ from ops.commands import (
     console,
     cost,
     dead,
+    deploy,
     doctor,
     find,
     keys,
@@ -38,7 +39,7 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (setup.command, preflight.command, certify.command, cost.command),
+    "Deploy": (deploy.command, setup.command, preflight.command, certify.command, cost.command),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""

@@ -38,7 +38,12 @@ def cost_line(parameters: Mapping[str, str], region: str) -> str:
 
 def removal(stack: Stack) -> str:
     """Return the command that removes a stack with its data."""
-    return f"sluice certify {stack.option} --only doctor --teardown"
+    return removal_of(stack.name, str(stack.session.region_name))
+
+
+def removal_of(stack: str, region: str) -> str:
+    """Return the same for a stack that need not exist yet."""
+    return f"sluice certify --stack {stack} --region {region} --only doctor --teardown"
 
 
 def show(stack: Stack, account: str) -> None:

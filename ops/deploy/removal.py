@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from ops.deploy.certify.certification_report import StepReport, StepVerdict
+from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained
 from ops.stack import Stack
 from shared.clock import Clock
@@ -190,6 +191,17 @@ class Removal:
             if one.kind in _RETAINED and self._is_there(one):
                 self._say(f"deleting {one.logical_id}, which the stack has retained")
                 _RETAINED[one.kind](self._stack, one.physical_id)
+
+        self._remove_code()
+
+    def _remove_code(self) -> None:
+        """Remove the bucket that `sluice deploy` has created, if it has."""
+        account = self._stack.client("sts").get_caller_identity()["Account"]
+        region = str(self._stack.session.region_name)
+        bucket = CodeBucket(self._stack.client("s3"), self._stack.name, account, region)
+        if bucket.is_there():
+            self._say(f"deleting {bucket.name}")
+            bucket.remove()
 
     def _empty(self, bucket: str) -> None:
         s3 = self._stack.client("s3")

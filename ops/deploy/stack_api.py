@@ -19,7 +19,12 @@ _LOOPBACK = ("127.0.0.1", "localhost")
 def emulator_of(stack: Stack) -> str:
     """Return the URL of an emulator of AWS; empty for AWS itself."""
     url: str = stack.client("cloudformation").meta.endpoint_url
-    return "" if _host(url).endswith(_AWS_HOSTS) else url
+    return "" if is_of_aws(url) else url
+
+
+def is_of_aws(endpoint: str) -> bool:
+    """Return whether an endpoint is one of AWS itself."""
+    return _host(endpoint).endswith(_AWS_HOSTS)
 
 
 def _host(url: str) -> str:

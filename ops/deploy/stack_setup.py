@@ -212,7 +212,7 @@ class StackSetup:
         def client(service: str, _region: str) -> BaseClient:
             return stack.client(service)
 
-        plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, Path())
+        plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
         world = World(client, stack.session.get_available_regions, look_up, RealSite)
         return Survey(plan, world, self._td_key, self._database)
 

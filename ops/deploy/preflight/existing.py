@@ -28,7 +28,11 @@ def stack(survey: Survey) -> Iterator[CheckResult]:
         yield _existing(survey, ours)
         yield from _left_network(survey, ours)
     sam = next((stack for stack in stacks if stack["StackName"] == "aws-sam-cli-managed-default"), None)
-    if sam is not None and not sam["StackStatus"].endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")):
+    if (
+        survey.plan.build is not None
+        and sam is not None
+        and not sam["StackStatus"].endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE"))
+    ):
         yield fault(
             "upload bucket",
             f"The SAM CLI's own stack aws-sam-cli-managed-default is in {sam['StackStatus']}.",

@@ -288,7 +288,7 @@ FAULTS: dict[str, Fault] = {
             SecretId=site.sluice.stack.resources.write_key_secret, SecretString="{}"
         ),
         _run(),
-        "`sluice keys rotate",
+        "docs/operations.md#keys",
     ),
 }
 
