@@ -109,7 +109,7 @@ def command(
             ) from failure
         except KeyboardInterrupt:
             click.echo(
-                "Stopped, but CloudFormation goes on. `sluice deploy` waits for it and continues.", err=True
+                "Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.", err=True
             )
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
