@@ -29,7 +29,8 @@ from ops.commands import (
     tail,
     wait,
 )
-from ops.failure import FORESEEN, INTERRUPTED, explained
+from ops.failure import FORESEEN, INTERRUPTED, Failure, explained
+from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
 from ops.version import sluice_version
 
 _LONGEST_SENTENCE = 200  # click would cut sentences to one line
@@ -45,6 +46,15 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
 """The commands by purpose, in the order of the help."""
 
 
+_PAGES = {"deploy": DEPLOYING, "setup": DEPLOYING, "doctor": TROUBLESHOOTING, "status": TROUBLESHOOTING}
+"""The pages that help with failures of commands."""
+
+
+def _helped(ctx: click.Context, failure: Failure) -> Failure:
+    page = _PAGES.get(ctx.invoked_subcommand or "")
+    return failure if page is None else Failure(with_page(failure.message, page))
+
+
 class _Sluice(CommandGroup):
     @override
     def invoke(self, ctx: click.Context) -> Any:
@@ -52,7 +62,9 @@ class _Sluice(CommandGroup):
             with interrupt.interruptible():
                 return super().invoke(ctx)
         except FORESEEN as error:
-            raise explained(error) from error
+            raise _helped(ctx, explained(error)) from error
+        except Failure as failure:
+            raise _helped(ctx, failure) from failure
         except KeyboardInterrupt:
             raise click.exceptions.Exit(INTERRUPTED) from None
 

@@ -21,12 +21,12 @@ from ops.deploy.stack_api import is_of_aws
 from ops.deploy.stack_setup import SetupAnswers, read_key
 from ops.deploy.stack_status import is_in_progress
 from ops.failure import UNFINISHED, Failure
+from ops.help_page import DEPLOYING
 from ops.stack import deployed
 from shared.clock import Clock, SystemClock
 
 _POLL_SECONDS = 5.0
 _EMULATED_POLL_SECONDS = 0.3
-_PAGE = "docs/deploying.md#when-a-deploy-fails explains the usual reasons"
 
 
 @click.command("deploy")
@@ -105,7 +105,7 @@ def command(
             )
         except Failure as failure:
             raise Failure(
-                f"{failure.message.rstrip('.')}. {_PAGE}; then run `sluice deploy` again"
+                f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
             ) from failure
         except KeyboardInterrupt:
             click.echo(

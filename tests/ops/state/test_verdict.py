@@ -95,7 +95,7 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             "HeldError",
             (
                 "S3 does not accept records for the archive. Rows are still delivered. The worker continues on its own once "
-                "S3 accepts them."
+                "S3 accepts them. See docs/operations.md#troubleshooting."
             ),
         ),
         ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NO_ACTION}"),
