@@ -33,6 +33,7 @@ demo-outage: .venv/installed ## play through a Treasure Data outage and a loss o
 
 .PHONY: up
 up: .venv/installed ## run the local stack, with a page to send events and watch them arrive
+	@! command -v npm >/dev/null || $(MAKE) -s sdk/dist/manifest.json || echo 'The browser SDK cannot be built; everything else works.'
 	@$(RUN) -m ops.cli local
 
 .PHONY: test
@@ -150,6 +151,10 @@ fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## send INPU
 .PHONY: sdk
 sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes
 	@cd sdk && node build.js
+
+sdk/dist/manifest.json: sdk/node_modules/.package-lock.json sdk/build.js sdk/package.json $(wildcard sdk/src/* sdk/src/auto/*)
+	@echo 'setting up: sdk/dist'
+	@cd sdk && node build.js >/dev/null
 
 .PHONY: sdk-dist
 sdk-dist: sdk/node_modules/.package-lock.json ## build the browser SDK's package into build/sdk and check it

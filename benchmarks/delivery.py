@@ -28,6 +28,7 @@ def delivery(groups: int = 1, url: str | None = None, archive_days: int = 30) ->
         made.wiring = Wiring(wiring.settings, wiring.effects, replaced={TreasureDataClient: AcceptsAtOnce})
     else:
         settings = replace(wiring.settings, td_import_endpoint=url, td_api_endpoint=url)
+        bounded_http.bound_responses()
         made.wiring = Wiring(settings, replace(wiring.effects, session=bounded_http.session(16)))
     made.worker = made.wiring.worker
     return made

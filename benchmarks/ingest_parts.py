@@ -11,8 +11,9 @@ from benchmarks.measure import cpu_seconds
 from doubles.background import at_once, never
 from ingest.app import Ingest, IngestEffects
 from ingest.aws_client import KinesisClient, ca_bundle_from
+from ingest.credentials import Credentials
 from ingest.request import parse_query
-from ingest.signature import Credentials, Signer
+from ingest.signature import Signer
 from ingest.stream import CLIENT_OPTIONS
 from shared.clock import SystemClock
 from shared.settings import IngestSettings
@@ -100,6 +101,7 @@ def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
     effects = IngestEffects(
         kinesis=free,
         sqs=lambda: None,
+        dynamodb=lambda: free,
         secrets=free,
         s3=free,
         clock=clock,
@@ -107,4 +109,4 @@ def _handler(clock: SystemClock, planned: Sequence[str] = ()) -> Ingest:
         telemetry=_Silent(),
         start=at_once if planned else never,
     )
-    return Ingest(IngestSettings("events", "", "keys", "aside", ""), effects)
+    return Ingest(IngestSettings("events", "", "keys", "aside", "", "counters"), effects)

@@ -46,6 +46,8 @@ RESOLVER = Contender(
     "resolver",
     ("aws_lambda_powertools", "jmespath", "typing_extensions.py", "msgpack"),
 )
+_SDK = ("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3")
+"""What Lambda's runtime has of AWS's SDK, for handlers that do not bring their own."""
 _TD_CLIENT = ("tdclient", "td_client-*.dist-info", "msgpack", "certifi")
 DIRECT = Contender("td-client per event", "direct", _TD_CLIENT)
 DIRECT_BY_HAND = Contender("td-client, packed by hand", "direct_by_hand", _TD_CLIENT)
@@ -64,7 +66,7 @@ class Runtimes:
         self._url = url
         self._libraries = folder / "runtime"
         self._libraries.mkdir()
-        link_runtime(self._libraries)
+        link_runtime(self._libraries, *_SDK)
         self._started = 0
         uv = shutil.which("uv") or ".cache/uv/bin/uv"
         package("ingest", ARCHITECTURE, folder / SLUICE.module, uv)

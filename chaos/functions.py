@@ -16,6 +16,7 @@ from chaos.platform import Handler, Sandbox
 from chaos.simulation import Greenlets
 from chaos.world import (
     BUCKET,
+    COUNTERS_TABLE,
     STREAM,
     TABLE,
     TD_KEY_SECRET,
@@ -168,10 +169,12 @@ class Functions:
             overflow_notices_url=world.notices_url,
             write_key_secret=WRITE_KEY_SECRET,
             aside_bucket=BUCKET,
+            counters_table=COUNTERS_TABLE,
         )
         effects = IngestEffects(
             kinesis=access.client("kinesis", self._kinesis),
             sqs=lambda: access.client("sqs", world.sqs),
+            dynamodb=lambda: access.client("dynamodb", world.dynamodb),
             secrets=access.client("secretsmanager", world.secrets),
             s3=access.client("s3", world.s3),
             clock=SandboxClock(world.effects),

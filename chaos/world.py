@@ -23,7 +23,7 @@ from doubles.s3 import MemoryS3
 from doubles.sqs import MemorySQS
 from doubles.treasure_data import API_KEY, Action, InProcess, TreasureData
 from doubles.treasure_data import Settings as TdSettings
-from local.resources import LEDGER, NOTICES
+from local.resources import COUNTERS, LEDGER, NOTICES
 from shared import policy, write_key
 from shared.accounts import Account
 from worker import account_store
@@ -31,6 +31,7 @@ from worker.archive import PREFIX as ARCHIVE
 
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
+COUNTERS_TABLE = RESOURCES.counters_table
 BUCKET = RESOURCES.aside_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
@@ -175,6 +176,7 @@ class World:
         )["QueueUrl"]
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName=TABLE, **LEDGER)
+        self.table.create_table(TableName=COUNTERS_TABLE, **COUNTERS)
         self.table.lag_indexes(TABLE, setup.index_lag)
         self.bucket = _S3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)

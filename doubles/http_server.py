@@ -1,5 +1,6 @@
 """An HTTP/1.1 server on the loopback interface, for doubles that are reached over sockets."""
 
+import re
 import socket
 import struct
 import sys
@@ -15,6 +16,8 @@ from typing import Any, override
 from urllib.parse import unquote
 
 _MAX_LINE = 65_536
+_LENGTH = re.compile("[0-9]{1,18}")
+_CHUNK_SIZE = re.compile(b"[0-9A-Fa-f]{1,15}")
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)  # SO_LINGER: on, no time
 
 
@@ -69,6 +72,10 @@ class Response:
     headers: Sequence[tuple[str, str]] = ()
     delay: float = 0.0
     drop: Drop | None = None
+
+
+class _MalformedError(Exception):
+    """It is not clear where a request ends."""
 
 
 @dataclass(eq=False)
@@ -166,7 +173,14 @@ class _Connection(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         headers, source_ip = tuple(self.headers.items()), str(self.client_address[0])
-        response = self.server.respond(Request(self.command, self._target, headers, self._body(), source_ip))
+        try:
+            body = self._body()
+        except _MalformedError:
+            # Where this request ends is unknown, so no other one can follow on the connection.
+            self.close_connection = True
+            self._send(Response(400, b'{"message":"Bad Request"}', (("Content-Type", "application/json"),)))
+            return
+        response = self.server.respond(Request(self.command, self._target, headers, body, source_ip))
         if response.delay:
             self.server.stopping.wait(min(response.delay, TIMEOUT_MAX))
         if response.drop is None and not self.server.stopping.is_set():
@@ -179,19 +193,41 @@ class _Connection(BaseHTTPRequestHandler):
             self.connection.close()
 
     def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding", "").lower() == "chunked":
+        """Return the request's body.
+
+        Raises:
+            _MalformedError: the request gives no length, or more than one.
+            ConnectionAbortedError: the client has disconnected.
+        """
+        lengths = self.headers.get_all("Content-Length", [])
+        codings = self.headers.get_all("Transfer-Encoding", [])
+        if self.headers.defects or len(lengths) + len(codings) > 1:
+            raise _MalformedError
+        if codings:
+            if codings[0].lower() != "chunked":
+                raise _MalformedError
             return b"".join(self._chunks())
-        if "Transfer-Encoding" in self.headers:
-            raise ValueError("the server supports only the transfer coding chunked")
-        return self._read(int(self.headers.get("Content-Length", "0")))
+        if lengths and not _LENGTH.fullmatch(lengths[0]):
+            raise _MalformedError
+        return self._read(int(lengths[0]) if lengths else 0)
 
     def _chunks(self) -> Iterator[bytes]:
         """Yield the chunks of a body (RFC 9112, section 7.1); extensions and trailers are dropped."""
-        while size := int(self.rfile.readline(_MAX_LINE).partition(b";")[0], 16):
+        while size := self._chunk_size():
             yield self._read(size)
-            self.rfile.readline(_MAX_LINE)
+            if self.rfile.readline(_MAX_LINE).strip():
+                raise _MalformedError
         while self.rfile.readline(_MAX_LINE).strip():
             pass
+
+    def _chunk_size(self) -> int:
+        line = self.rfile.readline(_MAX_LINE)
+        if not line:
+            raise ConnectionAbortedError("the client disconnected between two chunks")
+        size = line.partition(b";")[0].strip()
+        if not _CHUNK_SIZE.fullmatch(size):
+            raise _MalformedError
+        return int(size, 16)
 
     def _read(self, size: int) -> bytes:
         data = self.rfile.read(size)

@@ -11,7 +11,7 @@ thread-safe.
 import itertools
 import random
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
@@ -34,6 +34,7 @@ _MAX_RECORD = 1024 * 1024  # including its key; the service's default
 _MAX_READ = _MAX_PUT = 10 * 1024 * 1024
 _MAX_PUT_RECORDS = 500
 _MAX_KEY_CHARACTERS = 256
+_ON_DEMAND_SHARDS = 4
 
 
 class Lie(Enum):
@@ -86,6 +87,9 @@ class _Stream:
     retention_hours: int = 24
     routes: list[_Shard] = field(default_factory=list)  # the open shards in order of their hash keys
     strategy: str = "USER_PARTITION_KEY"
+    mode: str = "PROVISIONED"
+    resized: list[float] = field(default_factory=list)
+    switched: list[float] = field(default_factory=list)
 
 
 class MemoryKinesis:
@@ -117,8 +121,7 @@ class MemoryKinesis:
             raise client_error("ResourceInUseException", "CreateStream", message)
         arn = f"arn:aws:kinesis:us-east-1:123456789012:stream/{StreamName}"
         stream = self._streams[StreamName] = _Stream(arn, self._now())
-        borders = [HASH_KEYS * index // ShardCount for index in range(ShardCount + 1)]
-        self._reshard(stream, [], [(one, next_ - 1) for one, next_ in itertools.pairwise(borders)])
+        self._reshard(stream, [], _equal_ranges(ShardCount))
         self._issued += 1 << 60
         return {}
 
@@ -149,6 +152,7 @@ class MemoryKinesis:
             "StreamCreationTimestamp": datetime.fromtimestamp(stream.created, UTC),
             "OpenShardCount": len(stream.routes),
             "RecordDistributionStrategy": stream.strategy,
+            "StreamModeDetails": {"StreamMode": stream.mode},
         }
         return {"StreamDescriptionSummary": summary}
 
@@ -200,6 +204,39 @@ class MemoryKinesis:
             raise _invalid("MergeShards", f"Shards {low.shard_id} and {high.shard_id} are not adjacent")
         self._reshard(stream, both, [(low.first_hash, high.last_hash)])
         return {}
+
+    def update_shard_count(
+        self, *, StreamName: str, TargetShardCount: int, ScalingType: str
+    ) -> dict[str, Any]:
+        """Replace the open shards by a number of equal ones, at most double, at least half, and ten times in 24 hours."""
+        operation = "UpdateShardCount"
+        stream = self._stream(operation, StreamName)
+        current = len(stream.routes)
+        if ScalingType != "UNIFORM_SCALING":
+            raise _invalid(operation, f"ScalingType {ScalingType} is unknown")
+        if stream.mode == "ON_DEMAND":
+            raise client_error("ValidationException", operation, "The stream is in on-demand mode")
+        if not current / 2 <= TargetShardCount <= 2 * current:
+            raise _limit(operation, f"{TargetShardCount} is beyond double or half of {current}")
+        self._limited(operation, stream.resized, 10)
+        self._reshard(stream, list(stream.routes), _equal_ranges(TargetShardCount))
+        return {"StreamName": StreamName, "CurrentShardCount": current, "TargetShardCount": TargetShardCount}
+
+    def update_stream_mode(self, *, StreamARN: str, StreamModeDetails: Mapping[str, str]) -> dict[str, Any]:
+        """Change the stream's mode, twice in 24 hours. It keeps its shards; on demand it has at least four."""
+        operation = "UpdateStreamMode"
+        stream = self._stream(operation, StreamARN.rpartition("/")[2])
+        self._limited(operation, stream.switched, 2)
+        stream.mode = StreamModeDetails["StreamMode"]
+        if stream.mode == "ON_DEMAND" and len(stream.routes) < _ON_DEMAND_SHARDS:
+            self._reshard(stream, list(stream.routes), _equal_ranges(_ON_DEMAND_SHARDS))
+        return {}
+
+    def _limited(self, operation: str, changes: list[float], most: int) -> None:
+        changes[:] = [at for at in changes if at > self._now() - 86_400]
+        if len(changes) >= most:
+            raise _limit(operation, f"{most} changes in 24 hours")
+        changes.append(self._now())
 
     def put_record(self, *, StreamName: str, Data: bytes, PartitionKey: str) -> dict[str, Any]:
         """Append one record; return its `ShardId` and `SequenceNumber`."""
@@ -379,6 +416,15 @@ class MemoryKinesis:
                 del shard.records[: bisect_left(shard.records, horizon, key=_put_at)]
             if shard.ending is not None and not shard.records and shard.closed_at < horizon:
                 del stream.shards[shard_id]
+
+
+def _equal_ranges(count: int) -> list[tuple[int, int]]:
+    borders = [HASH_KEYS * index // count for index in range(count + 1)]
+    return [(one, next_ - 1) for one, next_ in itertools.pairwise(borders)]
+
+
+def _limit(operation: str, message: str) -> ClientError:
+    return client_error("LimitExceededException", operation, message)
 
 
 def _invalid(operation: str, message: str) -> ClientError:

@@ -1,9 +1,8 @@
 """Lightweight AWS clients with only the operations that the ingest calls.
 
 boto3 spends most of a put's CPU time on work that is the same for every call, and loading it takes half of a cold start. These
-clients accept the same arguments and raise the same errors. They support HTTPS to the region's endpoint or to one set with
-`AWS_ENDPOINT_URL…`, and no proxies. Unusual cases (credentials outside the environment, endpoints in other partitions) are
-delegated to botocore, which is loaded on demand.
+clients accept the same arguments and return the same responses; their errors are `shared.errors.AwsError`. They support HTTPS to the
+region's endpoint or to one set with `AWS_ENDPOINT_URL…`, and no proxies.
 """
 
 import os
@@ -14,17 +13,18 @@ import weakref
 from base64 import b64encode
 from collections.abc import Callable, Mapping
 from functools import cache
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-import botocore
 import orjson
-from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
 
-from ingest.connection import Address, AwsResponse, Connection, UnreadableAnswerError
-from ingest.signature import Credentials, Signer
+from ingest.connection import Address, AwsResponse, Connection
+from ingest.credentials import Credentials
+from ingest.signature import Signer
+from shared.errors import AwsError, ErrorAnswerError, SettingsError, UnreadableAnswerError
 
 MAX_IDLE_SECONDS = 15
 """How long an unused connection is kept. An older one may be dead without our noticing: Lambda purges idle connections, and a frozen
@@ -32,9 +32,11 @@ function instance misses what arrives. If it is reset on use, the put is doubtfu
 another connection takes milliseconds. Users report that S3 closes idle connections after 20 s and DynamoDB after 60 s, which is
 also how long AWS's SDK for Java keeps them."""
 
-_COMMON_REGION = re.compile(r"(us|eu|ap|sa|ca|me|af|il|mx)-\w+-\d+")  # botocore's data/partitions.json: `aws`
+_SUFFIXES = {
+    "cn": "amazonaws.com.cn",
+    "eusc": "amazonaws.eu",
+}  # of regions outside the partitions `aws` and `aws-us-gov`
 _ERROR_CODE = re.compile(rb"<Code>(\w+)</Code>")
-_UNUSUAL = ("AWS_USE_FIPS_ENDPOINT", "AWS_USE_DUALSTACK_ENDPOINT", "AWS_CREDENTIAL_EXPIRATION")
 
 
 class AwsClient:
@@ -96,15 +98,14 @@ class AwsClient:
             arguments: JSON values.
 
         Raises:
-            ClientError: the service returned an error.
-            BotoCoreError: there was no response. After ConnectTimeoutError or EndpointConnectionError, the call
-                definitely did not arrive.
+            ErrorAnswerError: the service returned an error.
+            AwsError: there was no response. After NotSentError, the call definitely did not arrive.
         """
         body = orjson.dumps(arguments)
         for _ in range(self._attempts - 1):
             try:
                 return self._call(operation, body)
-            except (BotoCoreError, ClientError):
+            except AwsError:
                 continue
         return self._call(operation, body)
 
@@ -143,9 +144,9 @@ class AwsClient:
         try:
             value = orjson.loads(answer.body)
         except ValueError as error:
-            raise UnreadableAnswerError(endpoint_url=self._address.url, error=error) from error
+            raise UnreadableAnswerError(f"{self._address.url}: {error}") from error
         if not isinstance(value, dict):
-            raise UnreadableAnswerError(endpoint_url=self._address.url, error="not an object")
+            raise UnreadableAnswerError(f"{self._address.url}: not an object")
         return value
 
 
@@ -177,6 +178,17 @@ class SqsClient(AwsClient):
     def send_message(self, **arguments: Any) -> dict[str, Any]:
         """Send one message."""
         return self.call("SendMessage", arguments)
+
+
+class DynamoDbClient(AwsClient):
+    """Changes items."""
+
+    SERVICE, SETTING, TARGET = "dynamodb", "DYNAMODB", "DynamoDB_20120810"
+    CONTENT_TYPE = "application/x-amz-json-1.0"
+
+    def update_item(self, **arguments: Any) -> dict[str, Any]:
+        """Change one item."""
+        return self.call("UpdateItem", arguments)
 
 
 class SecretsManagerClient(AwsClient):
@@ -213,48 +225,25 @@ def endpoint_of(kind: type[AwsClient], environment: Mapping[str, str], region: s
         for name in (f"AWS_ENDPOINT_URL_{kind.SETTING}", "AWS_ENDPOINT_URL"):
             if environment.get(name):
                 return environment[name]
-    if _COMMON_REGION.fullmatch(region) and not any(environment.get(name) for name in _UNUSUAL):
-        return f"https://{kind.SERVICE}.{region}.amazonaws.com"
-    client = _botocore_session().create_client(kind.SERVICE, region_name=region)
-    return str(client.meta.endpoint_url)
-
-
-def credentials_from(environment: Mapping[str, str]) -> Callable[[], Credentials]:
-    """Return a source of credentials: the environment's, as in Lambda, else botocore's, which renews them.
-
-    Functions restored from a snapshot, for example, get container credentials, which expire.
-    """
-    key, secret = environment.get("AWS_ACCESS_KEY_ID"), environment.get("AWS_SECRET_ACCESS_KEY")
-    if key and secret and not environment.get("AWS_CREDENTIAL_EXPIRATION"):
-        fixed = Credentials(key, secret, environment.get("AWS_SESSION_TOKEN") or None)
-        return lambda: fixed
-    found = _botocore_session().get_credentials()
-
-    def current() -> Credentials:
-        if found is None:
-            raise NoCredentialsError
-        frozen = found.get_frozen_credentials()
-        return Credentials(frozen.access_key, frozen.secret_key, frozen.token)
-
-    return current
+    suffix = _SUFFIXES.get(region.partition("-")[0], "amazonaws.com")
+    return f"https://{kind.SERVICE}.{region}.{suffix}"
 
 
 def ca_bundle_from(environment: Mapping[str, str]) -> str:
-    """Return the CA bundle set in the environment, else botocore's own."""
+    """Return the CA bundle set in the environment, else the one in the zip."""
     own = environment.get("AWS_CA_BUNDLE") or environment.get("REQUESTS_CA_BUNDLE")
-    return own or str(Path(botocore.__file__).with_name("cacert.pem"))
-
-
-def _botocore_session() -> Any:
-    import botocore.session  # noqa: PLC0415 -- takes 100 ms, and most function instances never need it
-
-    return botocore.session.get_session()
+    if own:
+        return own
+    certifi = find_spec("certifi")  # importing it would take a tenth of a cold start
+    if certifi is None or certifi.origin is None:
+        raise SettingsError("there is no CA bundle: set AWS_CA_BUNDLE, or install certifi")
+    return str(Path(certifi.origin).with_name("cacert.pem"))
 
 
 @cache
 def _tls(ca_bundle: str) -> ssl.SSLContext:
     """Return the TLS context that all clients share; reading the CA bundle is slow."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name, like botocore
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)  # verifies certificate and host name
     context.load_verify_locations(ca_bundle)
     return context
 
@@ -275,8 +264,8 @@ def _in_base64(arguments: Mapping[str, Any]) -> dict[str, Any]:
     return {**arguments, "Data": b64encode(arguments["Data"]).decode()}
 
 
-def _error_of(answer: AwsResponse, operation: str) -> ClientError:
-    """Return the error that botocore would raise."""
+def _error_of(answer: AwsResponse, operation: str) -> ErrorAnswerError:
+    """Return the error of a response, with the code that boto3 would give it."""
     try:
         value = orjson.loads(answer.body)
     except ValueError:
@@ -287,9 +276,9 @@ def _error_of(answer: AwsResponse, operation: str) -> ClientError:
     return _error(answer, operation, code, str(value.get("message") or value.get("Message") or ""))
 
 
-def _error(answer: AwsResponse, operation: str, code: str, message: str = "") -> ClientError:
-    response: Any = {
+def _error(answer: AwsResponse, operation: str, code: str, message: str = "") -> ErrorAnswerError:
+    response = {
         "Error": {"Code": code, "Message": message},
         "ResponseMetadata": {"HTTPStatusCode": answer.status, "HTTPHeaders": dict(answer.headers)},
     }
-    return ClientError(response, operation)
+    return ErrorAnswerError(response, operation)

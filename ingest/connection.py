@@ -3,8 +3,7 @@
 It sends head and body in one write and parses only what is needed. The exchange is most of a put's cost, and here it is several
 times cheaper than with a general-purpose client.
 
-Errors are botocore's, because callers must know whether a request may have been sent: after ConnectTimeoutError or
-EndpointConnectionError, nothing was.
+Callers must know whether a request may have been sent: after NotSentError, nothing was.
 """
 
 import select
@@ -15,23 +14,17 @@ from collections.abc import Callable, Mapping
 from threading import Thread
 from typing import Any, NamedTuple
 
-from botocore.exceptions import (
+from shared.errors import (
     ConnectionClosedError,
+    ConnectionFailedError,
     ConnectTimeoutError,
-    EndpointConnectionError,
-    HTTPClientError,
     ReadTimeoutError,
-    SSLError,
+    TlsError,
+    UnreadableAnswerError,
 )
 
 _PIECE = 64 * 1024  # larger than a TLS record, so no decrypted bytes stay where poll cannot see them
 _MAX_HEAD = 64 * 1024
-
-
-class UnreadableAnswerError(HTTPClientError):
-    """The response is invalid or incomplete, so the outcome of the request is unknown."""
-
-    fmt = "Unreadable response from {endpoint_url}: {error}"
 
 
 class Address(NamedTuple):
@@ -66,9 +59,7 @@ class Connection:
         now: returns monotonic seconds.
 
     Raises:
-        ConnectTimeoutError: the connection timed out; nothing was sent.
-        EndpointConnectionError: the connection failed; nothing was sent.
-        SSLError: the TLS handshake failed, for example because the certificate is not trusted.
+        NotSentError: the connection timed out or failed, or the TLS handshake did.
     """
 
     def __init__(
@@ -89,11 +80,11 @@ class Connection:
         try:
             self._socket = self._open(address, self._resolve(address, resolve))
         except TimeoutError as error:
-            raise ConnectTimeoutError(endpoint_url=self._url, error=error) from error
+            raise ConnectTimeoutError(f"{self._url}: {error}") from error
         except ssl.SSLError as error:
-            raise SSLError(endpoint_url=self._url, error=error) from error
+            raise TlsError(f"{self._url}: {error}") from error
         except OSError as error:
-            raise EndpointConnectionError(endpoint_url=self._url, error=error) from error
+            raise ConnectionFailedError(f"{self._url}: {error}") from error
         self._socket.settimeout(0)  # a socket timeout would cost three more system calls per exchange
         self._readable, self._writable = select.poll(), select.poll()
         self._readable.register(self._socket, select.POLLIN)
@@ -171,11 +162,11 @@ class Connection:
             self._send(request)
             return self._answer()
         except TimeoutError as error:
-            raise ReadTimeoutError(endpoint_url=self._url, error=error) from error
+            raise ReadTimeoutError(f"{self._url}: {error}") from error
         except OSError as error:
-            raise ConnectionClosedError(endpoint_url=self._url, error=error) from error
+            raise ConnectionClosedError(f"{self._url}: {error}") from error
         except ValueError as error:
-            raise UnreadableAnswerError(endpoint_url=self._url, error=error) from error
+            raise UnreadableAnswerError(f"{self._url}: {error}") from error
 
     def _send(self, data: bytes) -> None:
         view = memoryview(data)

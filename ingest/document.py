@@ -4,6 +4,7 @@ from collections.abc import Callable, Container, Iterable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
+from ingest.intake import Admitted
 from ingest.refusal import ANSWERS, Refused
 from ingest.request import Request, parse_query
 from shared import json_codec
@@ -38,16 +39,17 @@ class Document(NamedTuple):
         return [self.text.strip()] if self.text else []
 
 
-def read(request: Request) -> Document:
-    """Parse a body of JSON, or of a form.
+def read(request: Request, sender: Admitted | None) -> Document:
+    """Parse the body of a verified sender's request, of JSON or of a form. If None, the sender's key is in the body.
 
     The content type alone does not decide: tools such as curl send JSON as a form by default. A body that starts like JSON
     is parsed as JSON.
 
     Raises:
-        Refused: `invalid_json`, or as `Request.body`.
+        Refused: `invalid_json`, or as `Spending.body`.
     """
-    return parse(request.body(), request.headers.get("content-type", ""))
+    body = request.body() if sender is None else sender.spending.body(request)
+    return parse(body, request.headers.get("content-type", ""))
 
 
 def parse(body: bytes, content_type: str = "") -> Document:

@@ -8,6 +8,7 @@ from zlib import crc32
 
 from ingest import rejected as rejected_events
 from ingest.batch import Batch
+from ingest.budget import Budgets, Spending
 from ingest.keyring import Keyring
 from ingest.plan_check import PlanCheck
 from ingest.policy import PolicyReader
@@ -51,11 +52,13 @@ class Admitted(NamedTuple):
         key: the verified write key.
         plan: the account's tracking plan, None if it has none.
         allowance: what the key may send.
+        spending: what its account may spend.
     """
 
     key: WriteKey
     plan: TrackingPlan | None
     allowance: Allowance
+    spending: Spending
 
 
 class EventOutcome(NamedTuple):
@@ -90,6 +93,7 @@ class Intake:
         stream: stores envelopes.
         privacy: decides what is kept about visitors.
         rate: limits what a key may send.
+        budgets: limit what an account may spend.
         redirect_hosts: hosts that a postback may redirect to.
         clock: timestamps requests.
         entropy: returns n random bytes, for ids.
@@ -104,6 +108,7 @@ class Intake:
         privacy: Privacy,
         *,
         rate: Rate,
+        budgets: Budgets,
         redirect_hosts: Sequence[str],
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -114,6 +119,7 @@ class Intake:
         self._stream = stream
         self.privacy = privacy
         self._rate = rate
+        self._budgets = budgets
         self.redirect_hosts = redirect_hosts
         self._clock = clock
         self._entropy = entropy
@@ -124,7 +130,7 @@ class Intake:
 
         Raises:
             Refused: `missing_key`, `invalid_key`, `keys_unavailable`, `unknown_account`, `disabled_account`, `revoked_key`,
-                `rate_exceeded`.
+                `rate_exceeded`, `budget_exceeded`.
         """
         if not key:
             raise Refused("missing_key")
@@ -137,7 +143,8 @@ class Intake:
         except SecretUnavailableError:
             raise Refused("keys_unavailable") from None
         entry = self._policies.entry(verified)
-        return Admitted(verified, entry.plan, self._rate.allowance(verified, entry.limits))
+        allowance = self._rate.allowance(verified, entry.limits)
+        return Admitted(verified, entry.plan, allowance, self._budgets.of(verified.account, entry.limits))
 
     def is_ready(self) -> bool:
         """Return whether events would become durable."""
@@ -161,7 +168,7 @@ class Intake:
             visitor: who caused them.
 
         Raises:
-            Refused: `no_events`, `too_many_events`, `unwanted_bot`; or `stream_unavailable`: no event was stored or, in a batch
+            Refused: `no_events`, `too_many_events`, `unwanted_bot`, `budget_exceeded`; or `stream_unavailable`: no event was stored or, in a batch
                 with an id, at least one valid event was not. A retry may succeed.
         """
         check_count(len(batch.events))
@@ -189,6 +196,7 @@ class Intake:
             kept = rejected_events.events_of(batch, sent, rejected, check.privacy_of_copies)
         size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)
+        sender.spending.spend(len(batch.events), size, now / 1000)
         envelopes = self._envelopes(encoded, kept, key, now, batch)
         partition_key = self._partition_key(key.account, batch, request)
         not_stored = self._put(envelopes, encoded, partition_key, request.deadline)

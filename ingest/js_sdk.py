@@ -10,7 +10,7 @@ from functools import partial
 from ingest import document, td_client
 from ingest.batch import Batch
 from ingest.document import Document
-from ingest.intake import Intake
+from ingest.intake import Admitted, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, callback_of, json_response, jsonp_response
@@ -32,7 +32,7 @@ def answer_get(request: Request, intake: Intake) -> Response:
 def _accept(request: Request, intake: Intake) -> None:
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
-    sent = _document(request)
+    sent = _document(request, sender)
     if not isinstance(sent.value, dict):
         raise Refused("not_events")
     batch = Batch(
@@ -46,8 +46,8 @@ def _accept(request: Request, intake: Intake) -> None:
         raise refusal
 
 
-def _document(request: Request) -> Document:
-    if request.method == "POST" and (body := request.body()):
+def _document(request: Request, sender: Admitted) -> Document:
+    if request.method == "POST" and (body := sender.spending.body(request)):
         return document.parse(body, request.headers.get("content-type", ""))
     try:
         # If the page did not URL-encode the record, its pluses arrive as spaces.

@@ -3,11 +3,9 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared import json_codec, write_key
 from shared.clock import Clock
-from shared.errors import SecretUnavailableError, UnknownSecretError, error_code
+from shared.errors import SecretUnavailableError, UnknownSecretError, aws_errors, error_code
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
 
@@ -100,7 +98,7 @@ class Keyring:
             answer = self._client.get_secret_value(SecretId=self._secret)
             self._secrets = _secrets(answer["SecretString"])
             self._verified = {}
-        except (BotoCoreError, ClientError, KeyError, ValueError) as error:
+        except aws_errors(KeyError, ValueError) as error:
             self._telemetry.count("KeyringFailures")
             self._telemetry.warning("the signing secrets cannot be read", code=error_code(error))
             return False

@@ -19,14 +19,15 @@ def answer(request: Request, intake: Intake) -> Response:
     Raises:
         Refused: nothing was accepted. If only later tables fail, their receipts say so.
     """
-    body = document.read(request)
+    sender = td_client.sender(request, intake)
+    body = document.read(request, sender)
     value = body.value
     if not isinstance(value, dict) or not all(isinstance(events, list) for events in value.values()):
         raise Refused("not_events")
     check_count(sum(map(len, value.values())))
     addresses = {name: name.partition(".") for name in value}
-    databases = {database for database, _, _ in addresses.values()}
-    senders = {database: td_client.verify(request, intake, database) for database in databases}
+    for database, _, _ in addresses.values():
+        td_client.check_database(sender, database)
     visitor = intake.privacy.visitor(request)
 
     def rewrite(event: Any) -> Any:
@@ -34,7 +35,7 @@ def answer(request: Request, intake: Intake) -> Response:
 
     answers: dict[str, Any] = {}
     later = [name for name in addresses if value[name]][MAX_TABLES:]  # the SDK sends these again
-    for name, (database, _, table) in addresses.items():
+    for name, (_, _, table) in addresses.items():
         if not value[name] or name in later:
             answers[name] = []
             continue
@@ -43,11 +44,11 @@ def answer(request: Request, intake: Intake) -> Response:
             events, table, single_table=True, sent=events, rewrite=rewrite, originals=body.items(name)
         )
         try:
-            outcome = intake.accept(request, senders[database], batch, visitor)
-        except Refused:
+            outcome = intake.accept(request, sender, batch, visitor)
+        except Refused as refused:
             if not any(answers.values()):
                 raise
-            answers[name] = _later("stream_unavailable", len(events))
+            answers[name] = _later(refused.code, len(events))
         else:
             answers[name] = receipts(len(events), outcome)
     answers |= {name: _later("too_many_tables", len(value[name])) for name in later}

@@ -13,11 +13,9 @@ from base64 import b64encode
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.errors import error_code
+from shared.errors import aws_errors, error_code
 from shared.telemetry import Telemetry
 
 if TYPE_CHECKING:
@@ -89,7 +87,7 @@ class Overflow:
         try:
             self._client = self._client or self._make_client()
             answer = self._client.send_message(**message)
-        except (BotoCoreError, ClientError) as error:
+        except aws_errors() as error:
             self._telemetry.warning("the overflow queue did not store an envelope", code=error_code(error))
             return False
         return "MessageId" in answer

@@ -10,12 +10,10 @@ from collections.abc import Callable, Mapping
 from threading import Thread
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ingest.refusal import Refused
 from shared import policy
 from shared.clock import Clock
-from shared.errors import InvalidPolicyError, error_code
+from shared.errors import InvalidPolicyError, aws_errors, error_code
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.telemetry import Telemetry
 from shared.write_key import WriteKey
@@ -128,7 +126,7 @@ class PolicyReader:
             answer = self._client.get_object(Bucket=self._bucket, Key=policy.KEY, **condition)
             self._use(answer["Body"].read())
             self._etag = answer.get("ETag", "")
-        except (BotoCoreError, ClientError, InvalidPolicyError) as error:
+        except aws_errors(InvalidPolicyError) as error:
             code = error_code(error)
             if code in _ABSENT:
                 self._pause = FRESH_SECONDS

@@ -7,7 +7,7 @@ from ingest import document, pixel, td_client
 from ingest.batch import Batch
 from ingest.document import Document
 from ingest.events_api import outcome_response
-from ingest.intake import MAX_EVENTS, Intake
+from ingest.intake import MAX_EVENTS, Admitted, Intake
 from ingest.refusal import Refused
 from ingest.request import Request
 from ingest.response import Response, json_response, refusal_headers, refusal_response
@@ -52,7 +52,7 @@ def _accept(request: Request, intake: Intake) -> Response:
     """
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     visitor = intake.privacy.visitor(request)
-    body = _document(request)
+    body = _document(request, sender)
     value = body.value
     sent = value if isinstance(value, list) else [value]
     is_timed = any(isinstance(event, dict) and "td_record_time" in event for event in sent[:MAX_EVENTS])
@@ -72,8 +72,8 @@ def _accept(request: Request, intake: Intake) -> Response:
     return json_response(200, {})
 
 
-def _document(request: Request) -> Document:
-    body = request.body() if request.method == "POST" else b""
+def _document(request: Request, sender: Admitted) -> Document:
+    body = sender.spending.body(request) if request.method == "POST" else b""
     if body.strip() in (b"", document.PING):
         return Document(document.members(request.query, _NOT_MEMBERS), b"")
     return document.parse(body, request.headers.get("content-type", ""))

@@ -32,7 +32,7 @@ def answer(request: Request, intake: Intake) -> Response:
     sender = td_client.verify(request, intake, request.path_parameters["database"])
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     visitor = intake.privacy.visitor(request)
-    sent, originals = _records(document.read(request), kind)
+    sent, originals = _records(document.read(request, sender), kind)
     columns = {"td_ip": visitor.ip} if kind in _SERVER_ADDRESS and visitor.ip else {}
     batch = Batch(
         sent,

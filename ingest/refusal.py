@@ -25,6 +25,7 @@ RequestCode = Literal[
     "not_found",
     "method_not_allowed",
     "rate_exceeded",
+    "budget_exceeded",
     "body_too_large",
     "too_many_events",
     "internal_error",
@@ -72,10 +73,13 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "method_not_allowed": Answer(
         405, "this path does not support the method; the `allow` header lists those it does"
     ),
-    "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 5 MiB decompressed"),
+    "body_too_large": Answer(413, "the body is larger than 1 MiB as sent or 2 MiB decompressed"),
     "too_many_events": Answer(413, "the body contains more than 500 events"),
     "rate_exceeded": Answer(
         429, "the write key sends more events or bytes than this stack accepts from one key", 1
+    ),
+    "budget_exceeded": Answer(
+        429, "the account sends more events or bytes than its budget; large requests are refused first", 60
     ),
     "internal_error": Answer(500, "an internal error; retry the request later", 5),
     "keys_unavailable": Answer(503, "the signing secrets cannot be read at the moment; retry later", 5),

@@ -19,7 +19,7 @@ from shared.json_codec import without_surrogates
 
 MAX_RAW_BYTES = 1024 * 1024
 """Maximum size of a body as sent."""
-MAX_INFLATED_BYTES = 5 * 1024 * 1024
+MAX_INFLATED_BYTES = 2 * 1024 * 1024
 """Maximum size of a decompressed body."""
 FIRST_PARTY = "/c"
 """Every path also works with this prefix, so that a site's own CDN can route it here. No database name is this short."""
@@ -112,8 +112,11 @@ class Request(NamedTuple):
         found, _, credentials = self.headers.get("authorization", "").partition(" ")
         return credentials.strip() if found.lower() == scheme else ""
 
-    def body(self) -> bytes:
+    def body(self, at_most: int = MAX_INFLATED_BYTES) -> bytes:
         """Return the decompressed body.
+
+        Args:
+            at_most: bytes that it may have. Decompression ends there.
 
         Raises:
             Refused: `body_too_large`, `unreadable_body`, `unsupported_encoding`.
@@ -123,10 +126,12 @@ class Request(NamedTuple):
             raise Refused("unsupported_encoding")
         data = self._sent_bytes()
         if data.startswith(_GZIP_MAGIC):  # JSON never starts like this, and beacons cannot set headers
-            return inflate(data)
+            return inflate(data, at_most=at_most)
         if encoding not in ("", "identity") and _is_zlib(data):
-            return inflate(data, _ZLIB_WINDOW)
+            return inflate(data, _ZLIB_WINDOW, at_most)
         # plain even if a header says otherwise: some proxies decompress a body and keep the header
+        if len(data) > at_most:
+            raise Refused("body_too_large")
         return data
 
     def _sent_bytes(self) -> bytes:
@@ -185,10 +190,10 @@ def _unquoted(text: str) -> str:
     return unquote_to_bytes(text).decode(errors="replace") if text.isascii() else unquote(text)
 
 
-def inflate(data: bytes, window: int = _GZIP_WINDOW) -> bytes:
+def inflate(data: bytes, window: int = _GZIP_WINDOW, at_most: int = MAX_INFLATED_BYTES) -> bytes:
     """Decompress a gzip file of one or more members, or, depending on `window`, a zlib stream.
 
-    MAX_INFLATED_BYTES bounds time and memory, whatever size the file claims.
+    `at_most` bounds time and memory, whatever size the file claims.
 
     Raises:
         Refused: `body_too_large`, or `unreadable_body`: truncated, corrupt, or followed by other data.
@@ -202,8 +207,8 @@ def inflate(data: bytes, window: int = _GZIP_WINDOW) -> bytes:
             while piece:
                 if member.eof:
                     member = zlib.decompressobj(window)
-                content += member.decompress(piece, MAX_INFLATED_BYTES + 1 - len(content))
-                if len(content) > MAX_INFLATED_BYTES:
+                content += member.decompress(piece, at_most + 1 - len(content))
+                if len(content) > at_most:
                     raise Refused("body_too_large")
                 piece = member.unused_data
     except zlib.error:

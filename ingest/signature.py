@@ -6,18 +6,12 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-re
 import hashlib
 import hmac
 import time
-from typing import Any, NamedTuple
+from typing import Any
+
+from ingest.credentials import Credentials
 
 _ALGORITHM = "AWS4-HMAC-SHA256"
 _EMPTY = hashlib.sha256(b"").hexdigest()
-
-
-class Credentials(NamedTuple):
-    """AWS credentials; `token` is None without a session."""
-
-    access_key: str
-    secret_key: str
-    token: str | None = None
 
 
 class Signer:

@@ -14,13 +14,11 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ingest.overflow import LONGEST_SECONDS as LONGEST_SEND_SECONDS
 from ingest.overflow import Overflow
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.errors import error_code
+from shared.errors import aws_errors, error_code
 from shared.puts import MAX_KEY_BYTES, Fate, batches, put
 from shared.telemetry import Telemetry
 
@@ -79,6 +77,12 @@ class Stream:
 
     def is_ready(self) -> bool:
         """Return whether envelopes would become durable, judging by the last put or, if that is long ago, by the stream's status."""
+        ready = self._seems_ready()
+        if not ready:
+            self._telemetry.count("NotReady")
+        return ready
+
+    def _seems_ready(self) -> bool:
         now = self._clock.now()
         if self._last_put is not None and 0 <= now - self._last_put[0] < READY_SECONDS:
             return self._last_put[1]
@@ -90,7 +94,7 @@ class Stream:
         try:
             answer = self._client.describe_stream_summary(StreamName=self._name)
             return answer["StreamDescriptionSummary"]["StreamStatus"] in ("ACTIVE", "UPDATING")
-        except (BotoCoreError, ClientError) as error:
+        except aws_errors() as error:
             self._telemetry.warning("the stream cannot be described", code=error_code(error))
         except (KeyError, TypeError):
             self._telemetry.warning("the stream cannot be described", code="unreadable")

@@ -18,18 +18,34 @@ KEY_PARAMETERS = ("api_key", "td_write_key")
 def verify(request: Request, intake: Intake, database: str) -> Admitted:
     """Verify the request's write key and that its account is the path's database.
 
-    The key is the first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key`.
-
     Raises:
         Refused: `wrong_database`, or as `Intake.verify`.
+    """
+    found = sender(request, intake)
+    check_database(found, database)
+    return found
+
+
+def sender(request: Request, intake: Intake) -> Admitted:
+    """Verify the request's write key: the first of `Authorization: TD1`, `X-TD-Write-Key`, `api_key` and `td_write_key`.
+
+    Raises:
+        Refused: as `Intake.verify`.
     """
     sent = request.credentials("td1") or request.headers.get("x-td-write-key", "")
     for name in KEY_PARAMETERS:
         sent = sent or request.parameter(name) or ""
-    sender = intake.verify(sent)
-    if sender.key.account != database:
+    return intake.verify(sent)
+
+
+def check_database(found: Admitted, database: str) -> None:
+    """Check that a sender's account is the database that it names.
+
+    Raises:
+        Refused: `wrong_database`.
+    """
+    if found.key.account != database:
         raise Refused("wrong_database")
-    return sender
 
 
 def fill_placeholders(event: Any, visitor: Visitor) -> Any:

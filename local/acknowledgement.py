@@ -1,17 +1,12 @@
-"""Determines from a request and its response which events were accepted, without using the ingest's code.
+"""The events that a response calls accepted. Senders rely on this, so the reconciliation starts from it."""
 
-Senders rely on this, so the reconciliation starts from it.
-"""
-
-import gzip
-import json
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
-from urllib.parse import parse_qs
 
+from doubles.http_server import Request, Response
 from local.recording import RecordedRequest
+from local.result import result_of
 from shared.errors import SluiceError
 
 
@@ -57,7 +52,7 @@ def read_acknowledgement(
     Args:
         request: the request.
         status: the response's status.
-        headers: the response's headers, with names in lower case.
+        headers: the response's headers.
         body: the response's body.
 
     Raises:
@@ -65,48 +60,19 @@ def read_acknowledgement(
     """
     if request.method == "OPTIONS":
         return Acknowledgement()
-    if request.path == "/v1/events" and status in (200, 400, 413) and b'"rejected"' in body:
-        return _events_acknowledgement(request, json.loads(body))
-    if "x-sluice-error" in headers:
-        return Acknowledgement(refused=headers["x-sluice-error"])
-    if request.path == "/pixel.gif" and status == 200:
-        query = parse_qs(request.target.partition("?")[2], keep_blank_values=True)
-        event = AcceptedEvent(_account(query["k"][0]), query["t"][0], query.get("event_id", [""])[0])
-        return Acknowledgement((event,))
-    if status >= 400:
-        return Acknowledgement(refused=f"http_{status}")
-    raise InconsistentResponseError(f"{request.method} {request.path}: status {status}, {body[:200]!r}")
-
-
-def _events_acknowledgement(request: RecordedRequest, response: Mapping[str, Any]) -> Acknowledgement:
-    key, events = _events(request)
-    codes = {item["index"]: item["code"] for item in response["rejected"]}
-    accepted = tuple(
-        AcceptedEvent(_account(key), event["table"], str(event.get("event_id", "")))
-        for index, event in enumerate(events)
-        if index not in codes
-    )
-    if len(accepted) != response["accepted"]:
+    sent = Request(request.method, request.target, request.headers, request.body)
+    found = result_of(sent, Response(status, body, tuple(headers.items())))
+    accepted = [one for one in found.events if not one.code]
+    if found.refused:
+        return Acknowledgement(refused=found.refused)
+    if found.accepted != len(accepted):
         raise InconsistentResponseError(
-            f"{len(events)} events sent, but {len(codes)} rejected and {response['accepted']} accepted"
+            f"{request.method} {request.path}: status {status}, {found.accepted} events accepted, but {len(found.events)} "
+            f"sent and {len(found.events) - len(accepted)} rejected: {body[:200]!r}"
         )
-    return Acknowledgement(accepted, Counter(codes.values()))
-
-
-def _events(request: RecordedRequest) -> tuple[str, list[Any]]:
-    body = gzip.decompress(request.body) if request.header("content-encoding") == "gzip" else request.body
-    content = json.loads(body)
-    wrapper = content if isinstance(content, dict) else {}
-    events = wrapper.get("events", content)
-    query = parse_qs(request.target.partition("?")[2])
-    key = (
-        request.header("authorization").removeprefix("Bearer ")
-        or request.header("x-write-key")
-        or query.get("k", [""])[0]
-        or wrapper.get("write_key", "")
+    return Acknowledgement(
+        tuple(
+            AcceptedEvent(found.account, one.table, str(one.event.get("event_id", ""))) for one in accepted
+        ),
+        Counter(one.code for one in found.events if one.code),
     )
-    return key, events if isinstance(events, list) else [events]
-
-
-def _account(key: str) -> str:
-    return key.partition(".")[0]

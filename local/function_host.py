@@ -57,11 +57,14 @@ def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namesp
     clock = SystemClock()
 
     def answered(request: Request, reply: Response) -> None:
-        os.write(
-            answers,
-            answer_line(request.method, request.target, reply.status, reply.headers, reply.body),
-        )
-        os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
+        try:
+            os.write(
+                answers,
+                answer_line(request.method, request.target, reply.status, reply.headers, reply.body),
+            )
+            os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
+        except Exception:  # noqa: BLE001 -- the sender gets the function's answer, whatever becomes of the page
+            _log.exception("the page does not show a response")
 
     with (
         ExitStack() as files,

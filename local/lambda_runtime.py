@@ -23,11 +23,8 @@ ARCHITECTURE = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platfo
 _EMULATOR = Path(samcli.__file__).parent / "local" / "rapid" / f"aws-lambda-rie-{ARCHITECTURE}"
 _START_SECONDS = 30
 
-# The libraries that Lambda provides: its runtime client, boto3, and their dependencies.
-_LIBRARIES = (
-    *("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py"),
-    *("boto3", "botocore", "s3transfer", "dateutil", "six.py", "jmespath", "urllib3"),
-)
+# What Lambda provides: its runtime client. Of its boto3, which AWS updates at any time, no function may use anything.
+_LIBRARIES = ("awslambdaric", "runtime_client*.so", "simplejson", "snapshot_restore_py.py")
 
 
 class LambdaRuntime:
@@ -123,10 +120,10 @@ class LambdaRuntime:
             connection.close()
 
 
-def link_runtime(folder: Path) -> Path:
-    """Fill a folder with links to the libraries that Lambda provides, and return it."""
+def link_runtime(folder: Path, *more: str) -> Path:
+    """Fill a folder with links to the libraries that Lambda provides, and to more, given as globs; return it."""
     site = Path(samcli.__file__).parents[1]
-    for pattern in _LIBRARIES:
+    for pattern in (*_LIBRARIES, *more):
         (source,) = site.glob(pattern)
         (folder / source.name).symlink_to(source)
     return folder

@@ -7,7 +7,8 @@ refused or rejected.
 import json
 import threading
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -67,8 +68,13 @@ class Received:
             ShardUnreadableError: the stream is down.
         """
         with self._lock:
-            for shard in self._shards.all():
-                self._read_shard(shard.shard_id)
+            new: list[SeenEvent] = []
+            try:
+                for shard in self._shards.all():
+                    for seen in self._read_shard(shard.shard_id):
+                        new.append(seen)  # noqa: PERF402 -- what was read before an error is kept
+            finally:
+                self._good.extend(map(_good, sorted(new, key=attrgetter("at"))))
             return list(self._good)
 
     def bad(self) -> list[dict[str, Any]]:
@@ -100,8 +106,8 @@ class Received:
             self._bad.clear()
         return counts
 
-    def _read_shard(self, shard: str) -> None:
-        """Read the new records. If an envelope is there twice, only the first copy counts."""
+    def _read_shard(self, shard: str) -> Iterator[SeenEvent]:
+        """Yield the events of the new records. If an envelope is there twice, only the first copy counts."""
         position = Position(after=self._read[shard]) if shard in self._read else Position()
         for page in filter(None, self._shards.pages(shard, position)):
             for record in from_stream(page.records, shard):
@@ -111,8 +117,7 @@ class Received:
                 if record.request_id and record.request_id in self._requests:
                     continue
                 self._requests.add(record.request_id)
-                found = (one for one in events_of(record, shard) if one.kind is Kind.EVENT)
-                self._good.extend(map(_good, found))
+                yield from (one for one in events_of(record, shard) if one.kind is Kind.EVENT)
             if page.at_tip:
                 return
 

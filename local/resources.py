@@ -42,6 +42,10 @@ LEDGER: Mapping[str, Any] = {
     name: _LEDGER[name]
     for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
 }
+_COUNTERS = _TEMPLATE.properties("Counters")
+COUNTERS: Mapping[str, Any] = {
+    name: _COUNTERS[name] for name in ("BillingMode", "AttributeDefinitions", "KeySchema")
+}
 
 
 LEDGER_TABLE = "sluice-local-ledger"
@@ -55,6 +59,7 @@ class Resources:
     queue_url: str
     stream: str = "sluice-local"
     ledger_table: str = LEDGER_TABLE
+    counters_table: str = "sluice-local-counters"
     aside_bucket: str = "sluice-local-aside"
     write_key_secret: str = "sluice-local-write-keys"  # noqa: S105 -- a name
     td_api_key_secret: str = "sluice-local-td-api-key"  # noqa: S105 -- a name
@@ -87,6 +92,8 @@ class Resources:
             "OverflowNotices.Arn": f"{self.queue_arn}-notices",
             "Ledger": self.ledger_table,
             "Ledger.Arn": arn("dynamodb", f"table/{self.ledger_table}"),
+            "Counters": self.counters_table,
+            "Counters.Arn": arn("dynamodb", f"table/{self.counters_table}"),
             "AsideBucket": self.aside_bucket,
             "AsideBucket.Arn": f"arn:aws:s3:::{self.aside_bucket}",
             "WriteKeySecret.Id": self.write_key_secret,
@@ -155,6 +162,7 @@ def create(
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
     resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)
+    resources.client("dynamodb").create_table(TableName=resources.counters_table, **COUNTERS)
     for name, value in kept.items():
         secrets.create_secret(Name=name, SecretString=value)
     return resources

@@ -5,6 +5,7 @@ A part that dies is restarted. Ports are the same at every start, so that snippe
 
 import argparse
 import fcntl
+import shutil
 import socket
 import sys
 import time
@@ -37,7 +38,8 @@ from shared.clock import SystemClock
 from shared.errors import SluiceError
 from worker.shards import Shards
 
-HOME = Path(__file__).parents[1] / ".local"
+ROOT = Path(__file__).parents[1]
+HOME = ROOT / ".local"
 DESCRIPTION = "stack.json"
 """Name of the file with the addresses of the running stack, for other commands."""
 
@@ -139,7 +141,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
                     Server(page_of(stack, site, outages), page_port) as page,
                     containers.reachable(stack, home, containers.gateway()),
                 ):
-                    for line in _addresses(stack, page.url):
+                    for line in (*_addresses(stack, page.url), *next_steps(gateway, page.url)):
                         console.print(line, markup=False)
                     console.print(f"Ready after {time.monotonic() - started:.1f} s. Press Ctrl-C to stop.")
                     _tend(stack, outages, console, reload=options.reload)
@@ -190,8 +192,7 @@ def _tend(stack: LocalStack, outages: Outages, console: Console, *, reload: bool
 
 def _last_change() -> float:
     """Return when a module was last changed, UNIX seconds."""
-    root = Path(__file__).parents[1]
-    return max(file.stat().st_mtime for package in _SOURCES for file in (root / package).rglob("*.py"))
+    return max(file.stat().st_mtime for package in _SOURCES for file in (ROOT / package).rglob("*.py"))
 
 
 def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
@@ -224,6 +225,25 @@ def _addresses(stack: LocalStack, page: str) -> Iterator[str]:
         ("Try", example),
     ):
         yield f"{name:<26}{address}"
+
+
+def next_steps(gateway: str, page: str, sdk: Path = browser_sdk.FOLDER) -> Iterator[str]:
+    """Yield the lines that let somebody use the stack: the `sluice` command and, for a page of their own, the browser SDK.
+
+    Args:
+        gateway: the URL to which to send events.
+        page: the URL of the stack's page, which hosts the SDK.
+        sdk: the folder of the built SDK.
+    """
+    if shutil.which("sluice") is None:
+        yield f'{"Commands":<26}export PATH="{ROOT / "bin"}:$PATH"   # then, for example: sluice status --local'
+    try:
+        template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
+    except Failure as failure:
+        yield f"{'For your page':<26}{failure.message}"
+        return
+    yield "For your page:"
+    yield browser_sdk.snippet(template, endpoint=gateway, key=KEYS["shop"], host=f"{page}/sdk")
 
 
 def main() -> None:

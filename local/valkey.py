@@ -10,6 +10,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from redis import Redis
@@ -50,13 +51,16 @@ def find_server() -> str:
     return found
 
 
-def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subprocess.Popen[bytes], int]:
+def start(
+    folder: Path, *, port: int = 0, is_quiet: bool = False, is_cluster: bool = False
+) -> tuple[subprocess.Popen[bytes], int]:
     """Start a server that keeps its data in a folder; return its process and port once it accepts connections.
 
     Args:
         folder: its working directory. It loads the data of an earlier server there.
         port: where to listen; 0 is any free port.
         is_quiet: discard its log.
+        is_cluster: run it as the only node of a cluster, as a serverless cache appears. This takes two seconds.
 
     Raises:
         NoValkeyError: there is no executable.
@@ -68,14 +72,24 @@ def start(folder: Path, *, port: int = 0, is_quiet: bool = False) -> tuple[subpr
         chosen = port or free_port()
         options = ["--bind", "127.0.0.1", "--port", str(chosen), "--dir", str(folder), "--save", ""]
         options += ["--appendonly", "yes", "--appendfsync", "no"]
+        options += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())] if is_cluster else []
         log = subprocess.DEVNULL if is_quiet else None
         server = subprocess.Popen([binary, *options], stdin=subprocess.DEVNULL, stdout=log)  # noqa: S603 -- found above
         (folder / _PORT).write_text(str(chosen))
         if listens(server, chosen, _START_SECONDS):
+            if is_cluster:
+                _own_all_slots(chosen)
             return server, chosen
         server.kill()
         server.wait()
     raise OSError(f"{binary} did not start")
+
+
+def _own_all_slots(port: int) -> None:
+    with Redis(host="127.0.0.1", port=port, decode_responses=True) as client:
+        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
+        while "cluster_state:ok" not in str(client.execute_command("CLUSTER", "INFO")):
+            time.sleep(0.05)
 
 
 def free_port() -> int:

@@ -22,6 +22,7 @@ from ops.commands import (
     preflight,
     record,
     redrive,
+    remove,
     replay,
     sdk,
     setup,
@@ -40,7 +41,14 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (deploy.command, setup.command, preflight.command, certify.command, cost.command),
+    "Deploy": (
+        deploy.command,
+        setup.command,
+        preflight.command,
+        certify.command,
+        remove.command,
+        cost.command,
+    ),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""

@@ -68,7 +68,9 @@ def update(stack: Stack, name: str, account: Account, *, dry_run: bool) -> None:
         screen.say("No changes.")
         return
     screen.say(f"~ {name}  {changes[0][2]}")
-    if not dry_run:
+    if dry_run:
+        screen.say(screen.DRY_RUN)
+    else:
         stack.administer(do="change", account=name, fields=account.to_fields())
         screen.say(
             "The worker and the ingest see this within a minute. Change accounts.yaml too, or the next apply reverts it."

@@ -2,6 +2,7 @@
 
 import json
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
@@ -17,12 +18,14 @@ from rich.text import Text
 
 from ops.failure import INTERRUPTED, Failure
 
+_LINE_SECONDS = 10.0
 _WIDEST = 500  # columns of a table in a pipe, where it must not be cut
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 output_option = click.option(
     "-o", "--output", "file", type=click.Path(path_type=Path), help="File to write. Default: standard output."
 )
+DRY_RUN = "Dry run: nothing was changed."
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
 
 
@@ -67,12 +70,52 @@ def put(text: str, file: Path | None, said: str) -> None:
 
 
 @contextmanager
-def progress(doing: str, *more: ProgressColumn, hidden: bool) -> Iterator[Callable[..., None]]:
-    """Show progress on a terminal. Yields a function that updates `description` and `completed`."""
+def progress(
+    doing: str,
+    *more: ProgressColumn,
+    hidden: bool,
+    unit: str = "",
+    now: Callable[[], float] = time.monotonic,
+) -> Iterator[Callable[..., None]]:
+    """Show progress on standard error: in place on a terminal, elsewhere as a line every ten seconds.
+
+    Yields a function that updates `description` and `completed`.
+
+    Args:
+        doing: the first description.
+        more: columns for a terminal.
+        hidden: whether to show nothing.
+        unit: what `completed` counts.
+        now: tells the time, in seconds.
+    """
+    if not hidden and not console(stderr=True).is_terminal:
+        yield _Lines(unit, now).update
+        return
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
     out = console(stderr=True)
     with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as shown:
         yield partial(shown.update, shown.add_task(doing, total=None))
+
+
+class _Lines:
+    """Shows progress as lines.
+
+    Args:
+        unit: what is counted.
+        now: tells the time, in seconds.
+    """
+
+    def __init__(self, unit: str, now: Callable[[], float]) -> None:
+        self._unit = unit
+        self._now = now
+        self._due = now() + _LINE_SECONDS
+
+    def update(self, *, description: str, completed: int = 0) -> None:
+        """Print a line, if the last one is old enough."""
+        if self._now() >= self._due:
+            self._due = self._now() + _LINE_SECONDS
+            counted = f": {completed:,} {self._unit}" if self._unit else ""
+            click.echo(f"{description}{counted}", err=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:

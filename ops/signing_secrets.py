@@ -1,12 +1,14 @@
 """The secrets that sign write keys, and the key for hashed columns."""
 
 import json
+from collections.abc import Collection
+from datetime import UTC, datetime
+from itertools import count
 
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
 from ops.stack import Stack
-from shared import write_key
 
 TAKES_EFFECT = "This takes effect within five minutes."
 
@@ -37,7 +39,7 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
     Raises:
         Failure: there are none.
     """
-    signing = {secret_id: text for secret_id, text in members.items() if secret_id != write_key.HASH_KEY}
+    signing = {secret_id: text for secret_id, text in members.items() if not secret_id.startswith(".")}
     if not signing:
         raise Failure(
             'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it, with `aws secretsmanager put-secret-value` (docs/operations.md#keys)'
@@ -45,12 +47,15 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
     return signing
 
 
-def next_secret_id(signing: dict[str, str]) -> str:
-    """Return the id of the next secret."""
-    number = len(signing) + 1
-    while f"k{number}" in signing:
-        number += 1
-    return f"k{number}"
+def next_secret_id(signing: Collection[str], now: float) -> str:
+    """Return the id of the next secret: the minute in which it is made, so that no id of a retired secret comes back.
+
+    Args:
+        signing: the ids in use.
+        now: UNIX seconds.
+    """
+    minutes = (datetime.fromtimestamp(minute * 60, UTC) for minute in count(int(now // 60)))
+    return next(made for minute in minutes if (made := f"k{minute:%y%m%d%H%M}") not in signing)
 
 
 def store_members(stack: Stack, members: dict[str, str]) -> None:

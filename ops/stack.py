@@ -156,7 +156,7 @@ class Stack:
 
 
 _ADVICE = {
-    "redis_unreachable": "{}. The worker holds rows until Redis is back, and loses none. Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)",
+    "redis_unreachable": "{}. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)",
     "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
 }
 
@@ -164,7 +164,7 @@ _ADVICE = {
 def home() -> Path:
     """Return the local stack's folder: `.local/` in a clone, else `.sluice/` in the user's home."""
     if named := os.environ.get("SLUICE_HOME"):
-        return Path(named)
+        return Path(named).absolute()  # `sluice local` runs in another folder
     return _ROOT / ".local" if (_ROOT / "template.yaml").exists() else Path.home() / ".sluice"
 
 

@@ -117,6 +117,17 @@ class Template:
         """Return the logical ids of the resources of a type, in the order of the template."""
         return [name for name, resource in self._resources.items() if resource["Type"] == kind]
 
+    def names_alarm(self, stack: str, name: str) -> bool:
+        """Return whether an alarm of a stack has this name. A stack's name may be the beginning of another stack's."""
+        for alarm in self.logical_ids("AWS::CloudWatch::Alarm"):
+            text = self.properties(alarm)["AlarmName"]["Fn::Sub"]
+            parts = re.split(r"(\$\{[^}]*\})", text if isinstance(text, str) else text[0])
+            known = {"${AWS::StackName}": re.escape(stack)}
+            patterns = (known.get(one, ".+") if one.startswith("${") else re.escape(one) for one in parts)
+            if re.fullmatch("".join(patterns), name):
+                return True
+        return False
+
     def services(self) -> dict[str, str]:
         """Return the functions' names in logs and metrics, by logical id."""
         return {name: self.variables(name)[SERVICE] for name in self.logical_ids(_FUNCTION)}
@@ -125,6 +136,11 @@ class Template:
         """Return the properties of a resource, unresolved."""
         properties: dict[str, Any] = self._resources[resource]["Properties"]
         return properties
+
+    def reserved_concurrency(self, function: str, values: Mapping[str, str]) -> int:
+        """Return the reserved concurrency of a function in a stack with these parameters; 0 if there is none."""
+        found = self.resolve(self.properties(function).get("ReservedConcurrentExecutions", 0), values)
+        return 0 if found is _NO_VALUE else int(found)
 
     def variables(self, function: str) -> dict[str, Any]:
         """Return the environment variables of a function, including those of Globals, unresolved."""

@@ -5,6 +5,8 @@ This uses only the standard library, so that `sam build` needs Python 3.13 and u
 
 import argparse
 import compileall
+import gzip
+import json
 import os
 import py_compile
 import shutil
@@ -12,11 +14,19 @@ import subprocess
 import sys
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 ARCHITECTURES = {"arm64": "aarch64-manylinux2014", "x86_64": "x86_64-manylinux2014"}
 
 # The packages of this repository that a function imports. The first one has its requirements.
 PACKAGES = {"ingest": ("ingest", "shared"), "worker": ("worker", "shared"), "scaler": ("scaler", "shared")}
+
+# The AWS services that a function calls: boto3 has models of hundreds.
+SERVICES = {
+    "ingest": (),
+    "worker": ("dynamodb", "kinesis", "s3", "secretsmanager", "sqs"),
+    "scaler": ("cloudwatch", "kinesis"),
+}
 
 # Files that no function imports, as globs below the zip's root. A test loads each function from the remaining files.
 UNUSED = (
@@ -29,6 +39,27 @@ UNUSED = (
     # Powertools: routers, parsers, batch processors. Of its utilities, the logger needs only jmespath_utils.
     "aws_lambda_powertools/event_handler",
     "aws_lambda_powertools/utilities/[!j]*/",
+    # boto3 and what it needs: resources, examples, waiters, other transports, a second bundle of certificates, time zones.
+    "boto3/data",
+    "boto3/examples",
+    "botocore/cacert.pem",
+    "botocore/crt/auth.py",
+    "botocore/data/*/*/examples-*",
+    "botocore/data/*/*/waiters-*",
+    "botocore/stub.py",
+    "dateutil/rrule.py",
+    "dateutil/zoneinfo",
+    "s3transfer/crt.py",
+    "s3transfer/processpool.py",
+    # certifi, charset-normalizer: their commands, and what is there in C as well.
+    "certifi/__main__.py",
+    "charset_normalizer/cli",
+    "charset_normalizer/[cm]d.py",
+    # msgpack: what is there in C as well.
+    "msgpack/fallback.py",
+    # urllib3: other transports.
+    "urllib3/contrib/emscripten",
+    "urllib3/contrib/pyopenssl.py",
     # crawler-user-agents: its own tests and other languages' metadata.
     "crawleruseragents/test_*",
     "crawleruseragents/validate.py",
@@ -70,6 +101,7 @@ def package(function: str, architecture: str, target: Path, uv: str, root: Path 
     install += ["--requirements", str(root / function / "requirements.txt")]
     subprocess.run(install, check=True)  # noqa: S603 - our own arguments
     _drop(target, UNUSED)
+    _trim_data(target, SERVICES[function])
     _compile(target, target, beside_source=False)
     _drop(target, ("**/*.py",))
     for name in PACKAGES[function]:
@@ -83,6 +115,30 @@ def _drop(folder: Path, patterns: Iterable[str]) -> None:
     for pattern in patterns:
         for path in list(folder.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def _trim_data(target: Path, services: Iterable[str]) -> None:
+    """Drop the AWS services that the function does not call, and what data files have only for people."""
+    for folder in (target / "botocore" / "data").glob("*/"):
+        if folder.name not in services:
+            shutil.rmtree(folder)
+    for packed in (target / "botocore" / "data").glob("*/*/*.json.gz"):
+        model = _without(json.loads(gzip.decompress(packed.read_bytes())), "documentation")
+        packed.with_suffix("").write_text(json.dumps(model, separators=(",", ":")))
+        packed.unlink()
+    for known in target.glob("crawleruseragents/*.json"):
+        bots = [{"pattern": bot["pattern"]} for bot in json.loads(known.read_text())]
+        known.write_text(json.dumps(bots, separators=(",", ":")))
+
+
+def _without(value: Any, name: str) -> Any:
+    """Return a JSON value with each text of this name empty: botocore expects it to be there."""
+    if isinstance(value, dict):
+        return {
+            key: "" if key == name and isinstance(member, str) else _without(member, name)
+            for key, member in value.items()
+        }
+    return [_without(item, name) for item in value] if isinstance(value, list) else value
 
 
 def _compile(folder: Path, target: Path, *, beside_source: bool) -> None:

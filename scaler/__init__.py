@@ -1,1 +1,1 @@
-"""The scaler: keeps the stream as large as its traffic needs."""
+"""The scaler: gives the stream the mode and the shards that its settings and its traffic ask for."""

@@ -23,8 +23,7 @@ def _parts() -> tuple[Scaler, SystemClock, Telemetry]:
     scaler = Scaler(
         kinesis=boto3.client("kinesis"),
         cloudwatch=boto3.client("cloudwatch"),
-        stream_name=settings.stream_name,
-        most=settings.max_shards,
+        settings=settings,
         clock=clock,
         telemetry=telemetry,
     )
@@ -32,7 +31,7 @@ def _parts() -> tuple[Scaler, SystemClock, Telemetry]:
 
 
 def handler(_event: Mapping[str, Any], context: Any) -> dict[str, int | None]:
-    """Resize the stream if needed. Runs on a schedule, and when an alarm says that the stream throttles puts."""
+    """Change the stream if needed. Runs on a schedule, and when an alarm says that the stream throttles puts."""
     scaler, clock, telemetry = _parts()
     with telemetry.invocation(context):
         until = clock.now() + context.get_remaining_time_in_millis() / 1000 - _RESERVE_SECONDS

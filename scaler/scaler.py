@@ -1,4 +1,8 @@
-"""Carries out the rule: reads the stream's metrics and changes its number of shards step by step."""
+"""Gives the stream its mode and its number of shards, step by step, because Kinesis at most doubles or halves a stream at a time.
+
+The template creates every stream with one shard and never changes that: CloudFormation would ask for a new number in one call, which
+Kinesis refuses if it is too far from the current one.
+"""
 
 from collections import defaultdict
 from collections.abc import Mapping
@@ -9,12 +13,15 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from scaler.rule import RECENT_SECONDS, Minute, target
 from shared.clock import Clock
+from shared.errors import error_code
+from shared.settings import ScalerSettings
 from shared.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudwatch import CloudWatchClient
     from mypy_boto3_cloudwatch.type_defs import DimensionTypeDef, MetricDataQueryTypeDef
     from mypy_boto3_kinesis import KinesisClient
+    from mypy_boto3_kinesis.type_defs import StreamDescriptionSummaryTypeDef
 
 _DAY_SECONDS = 86_400
 _POLL_SECONDS = 5.0
@@ -26,13 +33,12 @@ _METRICS = {
 
 
 class Scaler:
-    """Keeps one stream as large as its traffic needs.
+    """Keeps one stream in its mode and as large as its settings or its traffic ask for.
 
     Args:
         kinesis: a boto3 client.
         cloudwatch: a boto3 client.
-        stream_name: the stream, in provisioned mode.
-        most: maximum number of shards.
+        settings: names the stream, its mode and its limits.
         clock: tells the time and waits.
         telemetry: logs each change, and counts runs that find MaxShards too few.
     """
@@ -42,23 +48,21 @@ class Scaler:
         *,
         kinesis: "KinesisClient",
         cloudwatch: "CloudWatchClient",
-        stream_name: str,
-        most: int,
+        settings: ScalerSettings,
         clock: Clock,
         telemetry: Telemetry,
     ) -> None:
         self._kinesis = kinesis
         self._cloudwatch = cloudwatch
-        self._stream = stream_name
-        self._most = most
+        self._settings = settings
         self._clock = clock
         self._telemetry = telemetry
 
     def run(self, until: float) -> int | None:
-        """Change the stream until it has as many shards as it should.
+        """Change the stream until it has the mode and the shards that it should.
 
         A change takes Kinesis half a minute or more, and can at most double or halve the stream. If time runs out, the next run
-        continues, because the rule gives it the same target.
+        continues, because it has the same target.
 
         Args:
             until: UNIX seconds after which no further change starts.
@@ -67,40 +71,65 @@ class Scaler:
             The number of shards; None while a change is under way, or if Kinesis or CloudWatch failed.
         """
         try:
-            shards = self._shards()
-            if shards is None or (day := self._day()) is None:
+            shards = self._in_mode(until)
+            if shards is None or self._settings.stream_mode == "ON_DEMAND":
                 return shards
-            now = self._clock.now()
-            recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
-            if shards >= self._most and any(minute.throttled for minute in recent):
-                self._telemetry.count("ShardsExhausted")
-                self._telemetry.warning(
-                    "the stream throttles puts, and MaxShards does not allow more shards", shards=shards
-                )
-            wanted = target(shards, list(day.values()), recent, now, self._most)
+            wanted = self._settings.shard_count if self._settings.stream_mode == "PROVISIONED" else None
+            if wanted is None and (wanted := self._needed(shards)) is None:
+                return shards
             while shards is not None and shards != wanted and self._clock.now() < until:
-                shards = self._change(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)
+                shards = self._resize(shards, max(min(wanted, 2 * shards), -(-shards // 2)), until)
         except (ClientError, BotoCoreError) as error:
-            code = error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__
-            self._telemetry.warning("the stream could not be resized; the next run tries again", reason=code)
+            self._telemetry.warning(
+                "the stream could not be changed; the next run tries again", reason=error_code(error)
+            )
             return None
         return shards
 
-    def _shards(self) -> int | None:
-        """Return how many shards the stream has; None while it is changing."""
-        found = self._kinesis.describe_stream_summary(StreamName=self._stream)["StreamDescriptionSummary"]
-        return found["OpenShardCount"] if found["StreamStatus"] == "ACTIVE" else None
+    def _in_mode(self, until: float) -> int | None:
+        """Give the stream its mode; return its number of shards, None while it is changing."""
+        found = self._look()
+        mode = "ON_DEMAND" if self._settings.stream_mode == "ON_DEMAND" else "PROVISIONED"
+        if found is None or found["StreamModeDetails"]["StreamMode"] == mode:
+            return found and found["OpenShardCount"]
+        self._telemetry.warning("the stream's mode is being changed", to=mode)
+        self._kinesis.update_stream_mode(StreamARN=found["StreamARN"], StreamModeDetails={"StreamMode": mode})
+        return self._changed(until)
 
-    def _change(self, shards: int, to: int, until: float) -> int | None:
+    def _look(self) -> "StreamDescriptionSummaryTypeDef | None":
+        """Describe the stream; None while it is changing."""
+        found = self._kinesis.describe_stream_summary(StreamName=self._settings.stream_name)
+        summary = found["StreamDescriptionSummary"]
+        return summary if summary["StreamStatus"] == "ACTIVE" else None
+
+    def _needed(self, shards: int) -> int | None:
+        """Return how many shards the traffic needs; None if the metrics do not say."""
+        day = self._day()
+        if day is None:
+            return None
+        now, most = self._clock.now(), self._settings.max_shards
+        recent = [minute for at, minute in day.items() if at.timestamp() >= now - RECENT_SECONDS]
+        if shards >= most and any(minute.throttled for minute in recent):
+            self._telemetry.count("ShardsExhausted")
+            self._telemetry.warning(
+                "the stream throttles puts, and MaxShards does not allow more shards", shards=shards
+            )
+        return target(shards, list(day.values()), recent, now, most)
+
+    def _resize(self, shards: int, to: int, until: float) -> int | None:
         self._kinesis.update_shard_count(
-            StreamName=self._stream, TargetShardCount=to, ScalingType="UNIFORM_SCALING"
+            StreamName=self._settings.stream_name, TargetShardCount=to, ScalingType="UNIFORM_SCALING"
         )
         self._telemetry.warning("the stream is being resized", shards=shards, to=to)
+        return self._changed(until)
+
+    def _changed(self, until: float) -> int | None:
+        """Wait for a change; return the number of shards, None if there is no time."""
         changed = None
         while changed is None and self._clock.now() < until:
             self._clock.sleep(_POLL_SECONDS)
-            changed = self._shards()
-        return changed
+            changed = self._look()
+        return changed and changed["OpenShardCount"]
 
     def _day(self) -> dict[datetime, Minute] | None:
         """Return the minutes of the last 24 hours by their start; None if CloudWatch's response is incomplete."""
@@ -126,7 +155,7 @@ class Scaler:
         return {at: Minute(**values) for at, values in minutes.items()}
 
     def _query(self, name: str, metric: str) -> "MetricDataQueryTypeDef":
-        dimensions: list[DimensionTypeDef] = [{"Name": "StreamName", "Value": self._stream}]
+        dimensions: list[DimensionTypeDef] = [{"Name": "StreamName", "Value": self._settings.stream_name}]
         return {
             "Id": name,
             "MetricStat": {

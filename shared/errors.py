@@ -12,6 +12,16 @@
         UnforeseenError
         EditRefusedError
         SettingsError
+        AwsError: a call to AWS failed
+            NotSentError: the request was not sent
+                ConnectTimeoutError
+                ConnectionFailedError
+                TlsError
+            ReadTimeoutError
+            ConnectionClosedError
+            UnreadableAnswerError
+            ErrorAnswerError
+            NoCredentialsError
         InvalidError: a retry never succeeds
             EnvelopeError
             InvalidAccountError
@@ -27,7 +37,18 @@ Commands in `ops` and `local` derive their own errors from SluiceError. Rejectin
 error: `ingest.refusal.Refused` and `shared.rows.Rejected` are not part of the tree.
 """
 
+import sys
 from collections.abc import Mapping
+from typing import Any
+
+
+def aws_errors(*others: type[Exception]) -> tuple[type[Exception], ...]:
+    """Return what a failed call to AWS raises, and others, for an `except` clause: AwsError, and boto3's errors where it is in use.
+
+    The ingest's zip has no boto3. A clause is evaluated only once there is an exception, and only a loaded boto3 can raise one.
+    """
+    boto = sys.modules.get("botocore.exceptions")
+    return (AwsError, *others) if boto is None else (AwsError, boto.BotoCoreError, boto.ClientError, *others)
 
 
 def error_code(error: Exception) -> str:
@@ -92,6 +113,56 @@ class EditRefusedError(SluiceError):
 
 class SettingsError(SluiceError):
     """Settings are missing or invalid; the message names each one."""
+
+
+class AwsError(SluiceError):
+    """A call to AWS failed, and it is unknown whether it was carried out."""
+
+
+class NotSentError(AwsError):
+    """There was no connection, so the request was not sent."""
+
+
+class ConnectTimeoutError(NotSentError):
+    """The connection was not made in time."""
+
+
+class ConnectionFailedError(NotSentError):
+    """The connection was not made."""
+
+
+class TlsError(NotSentError):
+    """The TLS handshake failed, for example because the certificate is not trusted."""
+
+
+class ReadTimeoutError(AwsError):
+    """The response did not arrive in time."""
+
+
+class ConnectionClosedError(AwsError):
+    """The connection closed before the response was complete."""
+
+
+class UnreadableAnswerError(AwsError):
+    """The response is invalid or incomplete."""
+
+
+class ErrorAnswerError(AwsError):
+    """The service returned an error.
+
+    Attributes:
+        response: its code, message and HTTP status, in the form of boto3's ClientError.
+        operation_name: the operation that was called.
+    """
+
+    def __init__(self, response: Mapping[str, Any], operation_name: str) -> None:
+        super().__init__(f"{operation_name}: {response['Error']['Code']}: {response['Error']['Message']}")
+        self.response = response
+        self.operation_name = operation_name
+
+
+class NoCredentialsError(AwsError):
+    """There are no credentials to sign a call with, or they cannot be renewed."""
 
 
 class InvalidError(SluiceError, ValueError):

@@ -33,11 +33,15 @@ class AccountLimits(NamedTuple):
         tables: maximum number of tables that Sluice creates for it.
         events_per_second: per write key and function instance.
         bytes_per_second: per write key and function instance.
+        events_per_hour: of all its write keys together.
+        bytes_per_hour: of all its write keys together.
     """
 
     tables: int = 200
     events_per_second: int | None = None
     bytes_per_second: int | None = None
+    events_per_hour: int = 10_000_000
+    bytes_per_hour: int = 4 * 2**30
 
     @classmethod
     def parse(cls, value: object) -> "AccountLimits":

@@ -11,16 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import Enum, auto
 from typing import Any, Protocol
 
-from botocore.exceptions import (
-    BotoCoreError,
-    ClientError,
-    ConnectTimeoutError,
-    EndpointConnectionError,
-    ProxyConnectionError,
-    SSLError,
-)
-
-from shared.errors import error_code
+from shared.errors import NotSentError, aws_errors, error_code
 
 MAX_PER_PUT = 500
 """Envelopes per PutRecords, as Kinesis allows."""
@@ -41,7 +32,12 @@ THROTTLED = frozenset(
 )
 """Codes by which Kinesis definitely rejects a call."""
 
-_NO_CONNECTION = (ConnectTimeoutError, EndpointConnectionError, ProxyConnectionError, SSLError)
+_NO_CONNECTION = (
+    "ConnectTimeoutError",
+    "EndpointConnectionError",
+    "ProxyConnectionError",
+    "SSLError",
+)  # boto3's
 
 
 class Fate(Enum):
@@ -77,7 +73,7 @@ def put(client: StreamClient, stream: str, entries: Sequence[Mapping[str, Any]])
             results = [client.put_record(StreamName=stream, **entries[0])]
         else:
             results = client.put_records(StreamName=stream, Records=entries).get("Records", [])
-    except (BotoCoreError, ClientError) as error:
+    except aws_errors() as error:
         return [_fate_of_error(error)] * len(entries), error_code(error)
     fates = [_fate(result) for result in results]
     if len(fates) != len(entries):
@@ -117,10 +113,10 @@ def _fate(result: Mapping[str, Any]) -> Fate:
 
 
 def _fate_of_error(error: Exception) -> Fate:
-    if isinstance(error, _NO_CONNECTION):
-        return Fate.REFUSED
-    if not isinstance(error, ClientError):
-        return Fate.DOUBTFUL  # for some of these nothing was sent, but the callers handle both cases
-    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
-    is_throttled = error.response.get("Error", {}).get("Code") in THROTTLED
+    response = getattr(error, "response", None)
+    if response is None:  # for some of the others, too, nothing was sent, but the callers handle both cases
+        was_sent = not isinstance(error, NotSentError) and type(error).__name__ not in _NO_CONNECTION
+        return Fate.DOUBTFUL if was_sent else Fate.REFUSED
+    status = response.get("ResponseMetadata", {}).get("HTTPStatusCode", 500)
+    is_throttled = response.get("Error", {}).get("Code") in THROTTLED
     return Fate.REFUSED if is_throttled and 400 <= status < 500 else Fate.DOUBTFUL

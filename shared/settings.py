@@ -113,6 +113,7 @@ class IngestSettings(_Settings):
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
+    counters_table: str = _setting("COUNTERS_TABLE", "DynamoDB table of what accounts spend of their budgets")
     allowed_origins: tuple[str, ...] = _setting(
         "ALLOWED_ORIGINS",
         "Origins whose pages may read responses, separated by commas; `*` allows any origin, without credentials",
@@ -176,7 +177,14 @@ class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    stream_mode: str = _setting(
+        "STREAM_MODE",
+        "`AUTO` adjusts the number of shards to the traffic, `PROVISIONED` keeps SHARD_COUNT, `ON_DEMAND` leaves it to Kinesis",
+        "AUTO",
+        _one_of("AUTO", "PROVISIONED", "ON_DEMAND"),
+    )
     max_shards: int = _setting("MAX_SHARDS", "Maximum number of shards of an `AUTO` stream", 16, _positive)
+    shard_count: int = _setting("SHARD_COUNT", "Number of shards of a `PROVISIONED` stream", 1, _positive)
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,11 +30,12 @@ LEVEL = "POWERTOOLS_LOG_LEVEL"
 VERSION = "AWS_LAMBDA_FUNCTION_VERSION"
 """Environment variables that configure a function's telemetry."""
 
-ATTENTION, DEPENDENCY, FAILED, REJECTED = (
+ATTENTION, DEPENDENCY, FAILED, REJECTED, NOT_READY = (
     "NeedsAttention",
     "DependencyFailures",
     "RequestsFailed",
     "EventsRejected",
+    "NotReady",
 )
 
 METRICS: Mapping[str, str] = {
@@ -42,6 +43,7 @@ METRICS: Mapping[str, str] = {
     DEPENDENCY: "failures of what Sluice depends on; raise the alarm `dependency` if they last",
     FAILED: "requests that failed, 5xx, by `version` of the ingest; raise the alarm `canary`",
     REJECTED: "events rejected with a code; a high rate per request raises the alarm `rejected`",
+    NOT_READY: "health checks answered with 503, which the alarm `ingest-5xx` does not count",
 }
 """Every metric that CloudWatch bills, with what it counts. RequestsFailed has the dimension `version`, the others have none."""
 
@@ -56,6 +58,7 @@ class Counter(NamedTuple):
 INGEST_COUNTERS: Mapping[str, Counter] = {
     "EventsRejected": Counter(REJECTED, "events rejected with a code"),
     "RequestsFailed": Counter(FAILED, "requests that failed, 5xx"),
+    "NotReady": Counter(NOT_READY, "health checks answered with 503: events would not become durable"),
     "EnvelopesNotStored": Counter(
         DEPENDENCY,
         "envelopes that neither the stream nor the queue stored; their events are not accepted",

@@ -64,7 +64,7 @@ class Admin:
             event: `do` is one of `accounts` (return them), `apply` (`accounts`: fields by name), `change` (`account`,
                 `fields`), `publish` (the edge policy, from the accounts in Redis), `check` (return the state of Redis and Treasure
                 Data), `columns` (return whether the `table` of an `account` shows the columns by which rows in doubt are queried;
-                null if that is unknown), `send_probe` (`database`, `mark`, `id`, `time`) and `ask_probe` (`database`, `mark`,
+                null if that is unknown), `missing` (return which of some `databases` do not exist; null if that is unknown), `send_probe` (`database`, `mark`, `id`, `time`) and `ask_probe` (`database`, `mark`,
                 `time`).
             deadline: for queries to Treasure Data.
         """
@@ -80,6 +80,8 @@ class Admin:
                         "treasure_data": self._check_td(deadline),
                         "assumed": self._assumed,
                     }
+                case {"do": "missing", "databases": databases}:
+                    return {"missing": self._treasure_data.missing_databases(databases)}
                 case {"do": "columns" | "send_probe" | "ask_probe"}:
                     return self._of_tables(event, deadline)
         except (redis.RedisError, SecretUnavailableError) as error:

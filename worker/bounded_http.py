@@ -12,8 +12,7 @@ from typing import Any, override
 
 import requests
 from requests.adapters import HTTPAdapter
-from urllib3 import HTTPConnectionPool, HTTPSConnectionPool
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connection import HTTPConnection
 
 
 class _BoundedReader(io.RawIOBase):
@@ -60,34 +59,16 @@ class BoundedResponse(HTTPResponse):
             self.fp = io.BufferedReader(_BoundedReader(sock, seconds))
 
 
-class _Connection(HTTPConnection):
-    response_class = BoundedResponse
-
-
-class _SecureConnection(HTTPSConnection):
-    response_class = BoundedResponse
-
-
-class _Pool(HTTPConnectionPool):
-    ConnectionCls = _Connection
-
-
-class _SecurePool(HTTPSConnectionPool):
-    ConnectionCls = _SecureConnection
-
-
-class _BoundedAdapter(HTTPAdapter):
-    @override
-    def init_poolmanager(self, *args: Any, **options: Any) -> None:
-        super().init_poolmanager(*args, **options)
-        self.poolmanager.pool_classes_by_scheme = {"http": _Pool, "https": _SecurePool}
+def bound_responses() -> None:
+    """Bound every response in this process: requests and boto3 both build their connections on urllib3's."""
+    HTTPConnection.response_class = BoundedResponse
 
 
 def session(connections: int) -> requests.Session:
     """Return a session that never retries, uses no proxy and keeps this many connections per host open."""
     made = requests.Session()
     made.trust_env = False  # saves a look for proxies and netrc at every request
-    adapter = _BoundedAdapter(pool_maxsize=connections, max_retries=0)
+    adapter = HTTPAdapter(pool_maxsize=connections, max_retries=0)
     made.mount("https://", adapter)
     made.mount("http://", adapter)
     return made

@@ -14,6 +14,11 @@ from redis.retry import Retry
 TOKEN_SECONDS = 900
 """How long a token is valid for signing in, the maximum that ElastiCache accepts."""
 
+SIGN_IN_SECONDS = 3.0
+"""How long the connection, the TLS handshake and signing in may each take: with a serverless cache the first contact takes seconds."""
+ANSWER_SECONDS = 0.5
+"""How long a command may take on an open connection."""
+
 
 class IamUser(redis.CredentialProvider):
     """Signs in to an ElastiCache serverless cache with IAM. Each connection gets its own token, signed locally.
@@ -48,20 +53,45 @@ def iam_user(url: str, region: str, credentials: Callable[[], ReadOnlyCredential
     return f"{parts.scheme}://{parts.hostname}:{parts.port}/0", user
 
 
+class _Patient(redis.Connection):
+    """A connection that takes longer to open than its commands may take."""
+
+    @override
+    def connect_check_health(self, check_health: bool = True, retry_socket_connect: bool = True) -> None:
+        """Connect and sign in, unless this is connected."""
+        self.socket_timeout = SIGN_IN_SECONDS
+        super().connect_check_health(check_health, retry_socket_connect)
+        self.socket_timeout = ANSWER_SECONDS
+
+    @override
+    def on_connect_check_health(self, check_health: bool = True) -> None:
+        """Sign in."""
+        self.socket_timeout = ANSWER_SECONDS  # for the parser; the socket itself still has the other one
+        super().on_connect_check_health(check_health)
+        self.update_current_socket_timeout(-1)  # of the socket, to socket_timeout
+
+
+class _PatientTls(_Patient, redis.SSLConnection):
+    pass
+
+
 def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
     """Return a client for a `redis://` or `rediss://` URL, with the user of the URL unless one is given. It connects at its first command.
 
-    A command fails after 0.1 s if the server refuses connections, and after about 3 s if it does not respond; with redis-py's own
-    defaults that would take a minute.
+    A command fails after 0.1 s if the server refuses connections, after 3 s if it cannot be reached, and after about a second if a
+    connection breaks; with redis-py's own defaults that would take a minute.
     """
     return redis.Redis.from_url(
         url,
+        connection_class=_PatientTls if url.startswith("rediss:") else _Patient,
         credential_provider=user,
         protocol=2,  # RESP3 adds a HELLO to each connect, and pushes, which reach a frozen function instance too late
-        socket_timeout=0.5,
-        socket_connect_timeout=1,
+        socket_connect_timeout=SIGN_IN_SECONDS,
         max_connections=4,
         decode_responses=True,
-        retry=Retry(ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2),
+        # not socket.timeout: a server that cannot be reached in 3 s is not tried again
+        retry=Retry(
+            ExponentialWithJitterBackoff(base=0.02, cap=0.2), 2, (redis.ConnectionError, redis.TimeoutError)
+        ),
         driver_info=None,  # saves two commands per connect
     )

@@ -4,7 +4,7 @@ Requests carry the same headers as those of the official clients, and no others.
 means.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
@@ -174,8 +174,12 @@ class TreasureDataClient:
 
     def lacks_database(self, database: str) -> bool:
         """Return whether Treasure Data lists its databases without this one; False if no answer settles it."""
+        return bool(self.missing_databases([database]))
+
+    def missing_databases(self, databases: Iterable[str]) -> list[str] | None:
+        """Return which of these databases Treasure Data does not list; None if no answer settles it."""
         names = self._try("GET", *DATABASES).names("databases")
-        return names is not None and database not in names
+        return None if names is None else [one for one in databases if one not in names]
 
     def shows_columns(self, database: str, table: str) -> bool | None:
         """Return whether a table has the columns by which rows are queried; None if no answer settles it."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, cast
 
 import boto3
 import requests
-from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.credentials import ReadOnlyCredentials
@@ -253,6 +252,7 @@ class _OnFirstUse:
 
 
 def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) -> Effects:
+    bounded_http.bound_responses()
     clock = SystemClock()
     secrets = _aws("secretsmanager", settings)
     return Effects(
@@ -269,11 +269,6 @@ def _lambda_effects(settings: WorkerSettings, environment: Mapping[str, str]) ->
         executors=Threads,
         telemetry=PowertoolsTelemetry.from_environment(environment, clock),
     )
-
-
-# responses from AWS must also end in time
-AWSHTTPConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]  # it is http.client's
-AWSHTTPSConnection.response_class = bounded_http.BoundedResponse  # type: ignore[assignment]
 
 
 @makes_client

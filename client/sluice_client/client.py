@@ -39,7 +39,7 @@ class Statistics:
         tracked: events that `track` has stored.
         accepted: events that Sluice has confirmed, including those of earlier processes.
         rejected: events that Sluice has rejected.
-        pending: events in this process's spool file that have been neither accepted nor rejected.
+        pending: stored events that have been neither accepted nor rejected, including those that ended processes have left.
         pending_bytes: size of their JSON texts.
         requests: attempts to send a batch.
         failures: attempts with an unknown outcome.
@@ -161,6 +161,7 @@ class Client:
         self._running: _Running | None = None
         self._stopped: _Running | None = None
         self._closed = False
+        self._held: tuple[SpoolFile, ...] = ()
         _clients.add(self)
 
     def track(self, table: str, columns: Mapping[str, Any] | None = None, /, **more: Any) -> str:
@@ -197,7 +198,7 @@ class Client:
             SpoolError: the disk cannot be read or written.
         """
         running = self._running
-        return running is None or self._flush(running, timeout)
+        return running is None or self._flush(running, timeout, running.file.last)
 
     def resume(self) -> None:
         """Send what earlier processes have left behind, without waiting for the first event.
@@ -210,7 +211,7 @@ class Client:
             self._start()
 
     def close(self, timeout: float = _EXIT_SECONDS) -> bool:
-        """Flush, then stop. The client cannot be used afterwards. It closes itself at the end of the process.
+        """Send everything in the spool, then stop. The client cannot be used afterwards. It closes itself at the end of the process.
 
         Args:
             timeout: maximum seconds to wait.
@@ -227,7 +228,7 @@ class Client:
         if running is None:
             return True
         try:
-            return self._flush(running, timeout)
+            return self._flush(running, timeout, None)
         finally:
             running.stop(max(0.0, deadline - time.monotonic()) + 0.1)
 
@@ -235,13 +236,13 @@ class Client:
         """Return what this process's client has done so far."""
         running = self._running or self._stopped
         counts = running.sender.counts if running else Counts()
-        file = running.file if running else None
+        pending, pending_bytes = running.sender.pending if running else (0, 0)
         return Statistics(
             tracked=running.tracked if running else 0,
             accepted=counts.accepted,
             rejected=counts.rejected,
-            pending=file.pending_events if file else 0,
-            pending_bytes=file.pending_bytes if file else 0,
+            pending=pending,
+            pending_bytes=pending_bytes,
             requests=counts.requests,
             failures=counts.failures,
             last_error=counts.last_error,
@@ -264,27 +265,26 @@ class Client:
                 if self._running is not None:
                     file.close()  # type: ignore[unreachable]  # a signal handler was faster
                     return self._running
-                self._running = _Running(
+                sender = Sender(
+                    self._new_endpoint(),
                     file,
-                    Sender(
-                        self._new_endpoint(),
-                        file,
-                        self._directory,
-                        self._batch_seconds,
-                        self._retries,
-                        self._on_rejected,
-                    ),
+                    self._directory,
+                    self._batch_seconds,
+                    self._retries,
+                    self._on_rejected,
                 )
+                sender.adopt()
+                self._running = _Running(file, sender)
             return self._running
 
-    def _flush(self, running: _Running, timeout: float) -> bool:
+    def _flush(self, running: _Running, timeout: float, target: int | None) -> bool:
+        """Send this process's events up to a sequence number, or everything. Return whether nothing of it is left."""
         deadline = time.monotonic() + timeout
         file, sender = running.file, running.sender
-        target = file.last
         file.seal()
         sender.ring()
         with sender.settled:
-            while file.has_before(target):
+            while sender.pending[0] if target is None else file.has_before(target):
                 left = deadline - time.monotonic()
                 if left <= 0:
                     return False
@@ -293,12 +293,13 @@ class Client:
 
     def _before_fork(self) -> None:
         self._lock.acquire()
-        if self._running:
-            self._running.file.before_fork()
+        self._held = self._running.sender.files if self._running else ()
+        for file in self._held:
+            file.before_fork()
 
     def _after_fork_in_parent(self) -> None:
-        if self._running:
-            self._running.file.after_fork_in_parent()
+        for file in self._held:
+            file.after_fork_in_parent()
         self._lock.release()
 
     def _after_fork_in_child(self) -> None:

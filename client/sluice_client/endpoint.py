@@ -14,7 +14,7 @@ from sluice_client.version import VERSION
 MAX_BATCH_EVENTS = 500
 """Sluice's limit for a request."""
 MAX_BATCH_BYTES = 900 * 1024
-"""Sluice accepts 1 MiB as sent. This limit does not rely on compression."""
+"""Sluice accepts 1 MiB as sent and 2 MiB once inflated. This limit relies on no compression."""
 
 _MAX_ANSWER_BYTES = 1024 * 1024
 _MAX_RETRY_AFTER_SECONDS = 3600.0

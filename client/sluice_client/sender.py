@@ -100,7 +100,6 @@ class Sender:
     _retry_at: float = 0.0
     _adopt_at: float = 0.0
     _seal_at: float | None = None
-    _answered: Batch | None = None
     _stopping: bool = False
 
     def ring(self) -> None:
@@ -127,9 +126,25 @@ class Sender:
                     self._bell.wait(wait)
         finally:
             self.endpoint.close()
-            for file in (self.own, *self._adopted):
+            for file in self.files:
                 file.close()
             self._notify()
+
+    @property
+    def files(self) -> tuple[SpoolFile, ...]:
+        """This process's spool file, and those that it has taken over."""
+        return (self.own, *self._adopted)
+
+    @property
+    def pending(self) -> tuple[int, int]:
+        """Number and bytes of the events that are left to send: this process's, and those that ended processes have left."""
+        files = self.files
+        return sum(file.pending_events for file in files), sum(file.pending_bytes for file in files)
+
+    def adopt(self) -> None:
+        """Take over the files that ended processes have left."""
+        self._adopt_at = self.clock() + _ADOPT_SECONDS
+        self._adopted.extend(self.directory.orphans())
 
     def step(self) -> float:
         """Do the next thing; return the seconds until there is something else to do.
@@ -138,53 +153,47 @@ class Sender:
             SpoolError: a spool file cannot be read or written.
         """
         now = self.clock()
+        if self._adopt_at <= now:
+            self.adopt()
         if self._retry_at > now:
-            return self._retry_at - now
+            return min(self._retry_at, self._adopt_at) - now
         if self._seal_at is None and self.own.open_events:
             self._seal_at = now + self.batch_seconds
         if self._seal_at is not None and self._seal_at <= now:
             self.own.seal()
             self._seal_at = None
-        for file in (self.own, *self._adopted):
+        for file in self.files:
+            if file is not self.own:
+                file.seal()
             if batch := file.oldest():
                 return self._send(file, batch)
         for file in self._adopted:
             file.close()
         self._adopted.clear()
-        if self._adopt_at <= now:
-            self._adopt_at = now + _ADOPT_SECONDS
-            for file in self.directory.orphans():
-                self._adopted.append(file)
-                file.seal()
-            if self._adopted:
-                return 0.0
         return min(self._adopt_at if self._seal_at is None else self._seal_at, self._adopt_at) - now
 
     def _send(self, file: SpoolFile, batch: Batch) -> float:
-        if batch != self._answered:  # otherwise it only has to be deleted
-            events = file.events(batch)
-            answer = self.endpoint.send(batch.id, events)
-            self.counts = replace(self.counts, requests=self.counts.requests + 1)
-            match answer:
-                case Unknown():
-                    return self._fail(answer)
-                case Unacceptable(code, message) if batch.events > 1:
-                    # Only the content decides this, so no earlier attempt was accepted either.
-                    _log.warning(
-                        "a batch of %d events was rejected and is split in two: %s: %s",
-                        batch.events,
-                        code,
-                        message,
-                    )
-                    file.split(batch)
-                    return 0.0
-                case Unacceptable(code, message):
-                    self._settle(events, Settled([Refused(0, code, message)]))
-                case Settled():
-                    self._settle(events, answer)
-            self._answered = batch
+        events = file.events(batch)
+        answer = self.endpoint.send(batch.id, events)
+        self.counts = replace(self.counts, requests=self.counts.requests + 1)
+        match answer:
+            case Unknown():
+                return self._fail(answer)
+            case Unacceptable(code, message) if batch.events > 1:
+                # Only the content decides this, so no earlier attempt was accepted either.
+                _log.warning(
+                    "a batch of %d events was rejected and is split in two: %s: %s",
+                    batch.events,
+                    code,
+                    message,
+                )
+                file.split(batch)
+                return 0.0
+            case Unacceptable(code, message):
+                self._settle(events, Settled([Refused(0, code, message)]))
+            case Settled():
+                self._settle(events, answer)
         file.settle(batch)
-        self._answered = None
         self._failures = 0
         self._notify()
         return 0.0

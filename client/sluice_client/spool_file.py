@@ -5,6 +5,9 @@ A power failure may lose events that were appended since the last `sync`.
 
 A batch is a range of consecutive events with an id. It is fixed on disk before it is first sent, so every retry has the
 same id and the same events, whichever process sends it.
+
+A full disk stops `append`, but not delivery: a batch is fixed in space that is reserved for it, and batches that are settled
+are deleted once there is space, or with the whole file once all are.
 """
 
 import os
@@ -18,6 +21,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from sluice_client.errors import SpoolError, SpoolFullError
+from sluice_client.reserve import Reserve
 
 _CHECKPOINT_WRITES = 4000
 """Writes after which the write-ahead log is copied to the database. The first write afterwards waits for the disk once."""
@@ -97,10 +101,13 @@ class SpoolFile:
         self._sealing = False
         self._writes = 0
         self._sealed_through = self._open_events = self._open_bytes = 0
+        self._settled_through = 0
+        self._reserve = Reserve(path.with_suffix(".reserve"))
         self.last = self.pending_events = self.pending_bytes = 0
         self._numbers = count(1)
         try:
-            self._load()
+            self._with_reserve(self._load)
+            self._reserve.hold()
         except BaseException:
             self._disconnect()
             raise
@@ -124,6 +131,10 @@ class SpoolFile:
                     f"the spool {self.path.parent} holds {self.pending_bytes} undelivered bytes and may hold "
                     f"{self._limits.spool_bytes}; the event was not stored"
                 )
+            if not self._reserve.hold():
+                raise SpoolError(
+                    f"cannot write to the spool {self.path}: the disk is full; the event was not stored"
+                )
             if self._open_events and (
                 self._open_events >= self._limits.batch_events
                 or self._open_bytes + size > self._limits.batch_bytes
@@ -145,6 +156,9 @@ class SpoolFile:
         Raises:
             SpoolError: the file cannot be written.
         """
+        self._with_reserve(self._seal_now)
+
+    def _seal_now(self) -> None:
         with self._writing("write to") as writer:
             if self._open_events:
                 self._seal(writer)
@@ -155,9 +169,12 @@ class SpoolFile:
         Raises:
             SpoolError: the file cannot be read.
         """
+        if not self.pending_events:
+            return None
         with self._reading() as reader:
             for row in reader.execute(
-                "SELECT id, first, last, events, bytes FROM batch ORDER BY last LIMIT 1"
+                "SELECT id, first, last, events, bytes FROM batch WHERE last > ? ORDER BY last LIMIT 1",
+                (self._settled_through,),
             ):
                 return Batch(*row)
         return None
@@ -175,18 +192,18 @@ class SpoolFile:
         return [body for (body,) in rows]
 
     def settle(self, batch: Batch) -> None:
-        """Delete a batch and its events, which have been accepted or rejected.
+        """Delete the oldest batch and its events, which have been accepted or rejected.
 
-        Raises:
-            SpoolError: the file cannot be written. The batch is still there.
+        If the disk is full, they are deleted later. If the process ends before, the next one sends them again, under the same
+        id.
         """
-        with self._writing("write to") as writer, _transaction(writer):
-            writer.execute("DELETE FROM event WHERE seq BETWEEN ? AND ?", (batch.first, batch.last))
-            writer.execute("DELETE FROM batch WHERE last = ?", (batch.last,))
-        with self._lock:
+        with self._background, self._lock:
+            self._settled_through = batch.last
             self.pending_events -= batch.events
             self.pending_bytes -= batch.bytes
             self._writes += 1
+            with suppress(SpoolError):
+                self._delete_settled()
 
     def split(self, batch: Batch) -> None:
         """Replace a batch of several events by two halves with new ids.
@@ -194,6 +211,9 @@ class SpoolFile:
         Raises:
             SpoolError: the file cannot be written. The batch is still there.
         """
+        self._with_reserve(lambda: self._split_now(batch))
+
+    def _split_now(self, batch: Batch) -> None:
         with self._writing("write to") as writer, _transaction(writer):
             [(middle,)] = writer.execute(
                 "SELECT seq FROM event WHERE seq BETWEEN ? AND ? ORDER BY seq LIMIT 1 OFFSET ?",
@@ -213,11 +233,16 @@ class SpoolFile:
             SpoolError: the file cannot be read.
         """
         with self._lock:
+            if not self.pending_events:
+                return False
             if self._open_events and self._sealed_through < sequence:
                 return True
         with self._reading() as reader:
             return bool(
-                reader.execute("SELECT 1 FROM batch WHERE first <= ? LIMIT 1", (sequence,)).fetchall()
+                reader.execute(
+                    "SELECT 1 FROM batch WHERE first <= ? AND last > ? LIMIT 1",
+                    (sequence, self._settled_through),
+                ).fetchall()
             )
 
     def sync(self) -> None:
@@ -243,8 +268,8 @@ class SpoolFile:
             self._closed = True
             self._disconnect()
             if not self.pending_events:
-                for name in ("", "-wal", "-shm"):
-                    Path(f"{self.path}{name}").unlink(missing_ok=True)
+                self._delete_file()
+                self._reserve.release()
             self._on_close()
 
     def before_fork(self) -> None:
@@ -261,7 +286,6 @@ class SpoolFile:
     def _load(self) -> None:
         """Count what the file holds."""
         with self._writing("open") as writer:
-            writer.executescript(_SCHEMA)
             [(self._sealed_through, sealed_bytes, sealed_events)] = writer.execute(
                 "SELECT coalesce(max(last), 0), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch"
             )
@@ -273,6 +297,31 @@ class SpoolFile:
             self._numbers = count(self.last + 1)
             self.pending_events = sealed_events + self._open_events
             self.pending_bytes = sealed_bytes + self._open_bytes
+
+    def _with_reserve(self, write: Callable[[], None]) -> None:
+        """Write. If that fails, use the reserved space: the disk may be full."""
+        try:
+            write()
+        except SpoolError:
+            if not self._reserve.release():
+                raise
+            write()
+
+    def _delete_settled(self) -> None:
+        """Delete what is settled. If the disk is full and everything is, begin a new file, which needs little space."""
+        try:
+            with self._writing("write to") as writer, _transaction(writer):
+                writer.execute("DELETE FROM event WHERE seq <= ?", (self._settled_through,))
+                writer.execute("DELETE FROM batch WHERE last <= ?", (self._settled_through,))
+        except SpoolError:
+            if self.pending_events:
+                raise
+            self._disconnect()
+            self._delete_file()
+
+    def _delete_file(self) -> None:
+        for name in ("", "-wal", "-shm"):
+            Path(f"{self.path}{name}").unlink(missing_ok=True)
 
     def _seal(self, writer: sqlite3.Connection) -> None:
         """Fix a batch of all events that are in no batch yet.
@@ -336,6 +385,7 @@ class SpoolFile:
                 "wal_autocheckpoint = 0",  # a checkpoint would delay the caller of `append`
             ):
                 connection.execute(f"PRAGMA {pragma}").fetchall()
+            connection.executescript(_SCHEMA)
         except BaseException:
             connection.close()
             raise

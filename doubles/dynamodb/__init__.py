@@ -6,6 +6,7 @@ DynamoDB's megabyte, to expose callers that forget to ask for the next page.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from decimal import Decimal
 from itertools import islice
 from typing import Any
 
@@ -98,7 +99,7 @@ class MemoryDynamoDB:
 
     def update_item(self, **request: Any) -> dict[str, Any]:
         """Change an item, or create it, if the condition holds."""
-        with _rejections("UpdateItem", request, {"Key", "UpdateExpression", *_CONDITIONAL}):
+        with _rejections("UpdateItem", request, {"Key", "UpdateExpression", "ReturnValues", *_CONDITIONAL}):
             table = self._table(request, "UpdateItem")
             place = table.place(request["Key"])
             old = table.items.get(place)
@@ -107,7 +108,7 @@ class MemoryDynamoDB:
             new = _copy(_updated(old or request["Key"], table.schema, update.expression, request))
             table.place_of(new)
             table.put(place, new)
-        return {}
+        return _returned(new, update.expression, request)
 
     def batch_execute_statement(self, **request: Any) -> dict[str, Any]:
         """Insert items by up to 25 PartiQL statements, each of which succeeds or fails on its own."""
@@ -263,9 +264,31 @@ def _updated(item: Item, schema: Schema, update: expressions.Update, request: Ma
     names = request.get("ExpressionAttributeNames", _EMPTY)
     values = request.get("ExpressionAttributeValues", _EMPTY)
     sets = {resolve(name, names): values[value] for name, value in update.sets}
+    sets |= {
+        name: _sum(item.get(name, {"N": "0"}), values[value])
+        for name, value in ((resolve(name, names), value) for name, value in update.adds)
+    }
     removes = {resolve(name, names) for name in update.removes}
-    if len(sets.keys() | removes) < len(update.sets) + len(update.removes):
+    if len(sets.keys() | removes) < len(update.sets) + len(update.removes) + len(update.adds):
         raise ValueError("Invalid UpdateExpression: Two document paths overlap with each other")
     if (sets.keys() | removes) & set(schema.names):
         raise ValueError("Cannot update attribute: this attribute is part of the key")
     return {name: value for name, value in {**item, **sets}.items() if name not in removes}
+
+
+def _sum(value: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
+    if value.keys() != {"N"} or added.keys() != {"N"}:
+        raise ValueError("An operand in the update expression has an incorrect data type")
+    return {"N": str(Decimal(value["N"]) + Decimal(added["N"]))}
+
+
+def _returned(item: Item, update: expressions.Update, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the response to an update: empty, or the changed attributes as they are now."""
+    wanted = request.get("ReturnValues", "NONE")
+    if wanted == "NONE":
+        return {}
+    if wanted != "UPDATED_NEW":
+        raise NotImplementedError(f"the DynamoDB double does not return {wanted}")
+    names = request.get("ExpressionAttributeNames", _EMPTY)
+    changed = [resolve(name, names) for name, _ in (*update.sets, *update.adds)]
+    return {"Attributes": _copy({name: item[name] for name in changed})}

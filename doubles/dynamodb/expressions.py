@@ -3,7 +3,7 @@
 - conditions and filters: an attribute compared with a value, `attribute_exists` and `attribute_not_exists`, joined by
   `AND` and `OR`
 - key conditions: comparisons of key attributes, joined by `AND`
-- updates: `SET` attributes to values, and `REMOVE`
+- updates: `SET` attributes to values, `REMOVE`, and `ADD` numbers
 - one PartiQL statement: `INSERT` of a whole item
 
 Parsed expressions are cached by their text. Items are in wire form, `{"name": {"S": "text"}}`. The functions raise ValueError,
@@ -42,10 +42,11 @@ _COMPARISON = r"(#?\w+) *(<=|>=|[=<>]) *(:\w+)"
 
 
 class Update(NamedTuple):
-    """An update: attribute and value of each assignment, and the attributes to remove, as named in the text."""
+    """An update: attribute and value of each assignment and addition, and the attributes to remove, as named in the text."""
 
     sets: list[tuple[str, str]]
     removes: list[str]
+    adds: list[tuple[str, str]]
 
 
 class Parsed[T](NamedTuple):
@@ -83,16 +84,17 @@ def key_condition(text: str) -> Parsed[list[KeyTerm]]:
 @lru_cache(maxsize=1024)
 def update(text: str) -> Parsed[Update]:
     """Parse an update expression."""
-    before, *clauses = re.split(r"\b(SET|REMOVE) ", text)
+    before, *clauses = re.split(r"\b(SET|REMOVE|ADD) ", text)
     bodies = dict(zip(clauses[::2], clauses[1::2], strict=True))
     if before.strip() or not bodies or len(bodies) < len(clauses) // 2:
         raise _unknown(text)
-    assigned, removed = (
-        bodies[clause].split(",") if clause in bodies else [] for clause in ("SET", "REMOVE")
+    assigned, removed, added = (
+        bodies[clause].split(",") if clause in bodies else [] for clause in ("SET", "REMOVE", "ADD")
     )
     sets = [_groups(r"(#?\w+) *= *(:\w+)", part, text) for part in assigned]
     removes = [_groups(r"(#?\w+)", part, text)[0] for part in removed]
-    return _parsed(Update(sets, removes), text, "UpdateExpression")
+    adds = [_groups(r"(#?\w+) +(:\w+)", part, text) for part in added]
+    return _parsed(Update(sets, removes, adds), text, "UpdateExpression")
 
 
 def parse_insert(statement: str, parameters: Sequence[Value]) -> tuple[str, Item]:
@@ -141,7 +143,7 @@ def _compare(left: Value | None, sign: str, right: Value) -> bool:
 def _parsed[T](expression: T, text: str, kind: str) -> Parsed[T]:
     words = re.findall(r"[:#]?\w+", text)
     for word in words:
-        if word.upper() in _RESERVED_WORDS and word not in ("SET", "AND", "OR"):
+        if word.upper() in _RESERVED_WORDS and word not in ("SET", "ADD", "AND", "OR"):
             raise ValueError(
                 f"Invalid {kind}: Attribute name is a reserved keyword; reserved keyword: {word}"
             )

@@ -110,7 +110,7 @@ def command(
         return
     check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
-    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes or as_json)
+    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes)
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)

@@ -1,7 +1,6 @@
 """`sluice deploy`: deploys this version of Sluice without its repository, and goes on with `sluice setup`."""
 
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -72,11 +71,8 @@ def command(
     )
     cloudformation = survey.client("cloudformation")
     poll = _POLL_SECONDS if is_of_aws(cloudformation.meta.endpoint_url) else _EMULATED_POLL_SECONDS
-    current = _settled(survey, clock, poll)
-    kept = {key: value for key, value in current.items() if survey.template.has_parameter(key)}
-    survey = Survey(
-        replace(survey.plan, given={**kept, **plan.given}), survey.world, survey.td_api_key, survey.database
-    )
+    _wait_until_settled(survey, clock, poll)
+    survey.look_at_stack()
     artifact = Artifact.find(survey.values["Architecture"])
     found = list(findings(survey))
     faults = [one for one in found if one.state == "fault"]
@@ -91,7 +87,8 @@ def command(
     bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
     is_new_bucket = not bucket.is_there()
     click.echo(
-        _announcement(survey, artifact, bucket, is_new=is_new_bucket, updates=bool(current)), err=as_json
+        _announcement(survey, artifact, bucket, is_new=is_new_bucket, updates=survey.live is not None),
+        err=as_json,
     )
     screen.confirm("Deploy this?", yes=yes)
     if is_new_bucket:
@@ -119,15 +116,13 @@ def _architecture(survey: Survey) -> dict[str, str]:
     return {"Architecture": survey.values["Architecture"]}
 
 
-def _settled(survey: Survey, clock: Clock, poll_seconds: float) -> Mapping[str, str]:
-    """Wait until no deploy of the stack is running, and return the parameters of the stack; empty without one."""
+def _wait_until_settled(survey: Survey, clock: Clock, poll_seconds: float) -> None:
+    """Wait until no deploy of the stack is running."""
     client, name = survey.client("cloudformation"), survey.plan.stack
     while found := described(client.describe_stacks, StackName=name):
-        (stack,) = found["Stacks"]
-        if not is_in_progress(stack["StackStatus"]):
-            return {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+        if not is_in_progress(found["Stacks"][0]["StackStatus"]):
+            return
         clock.sleep(poll_seconds)
-    return {}
 
 
 def _announcement(

@@ -67,7 +67,7 @@ def command(
     if not no_event and all(finding.state != "fault" for finding in found):
         report(doctor.send_test_event())
     if measure:
-        for finding in _measure(stack, doctor, up_to, yes=yes or as_json):
+        for finding in _measure(stack, doctor, up_to, yes=yes):
             report(finding)
     faults = sum(finding.state == "fault" for finding in found)
     if as_json:
@@ -85,6 +85,11 @@ def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[C
     """Measure, and return the results; after Ctrl-C, those known so far."""
     if doctor.account is None:
         raise Failure("a measurement needs a database, and no account is active: apply accounts first")
+    if not doctor.assumed:
+        raise Failure(
+            "a measurement is compared with the limits that the worker assumes, and AdminFunction did not name them: "
+            "fix the faults above first"
+        )
     database = known_accounts.one(stack, doctor.account).database
     ages = [age for age in AGES if age <= up_to]
     screen.confirm(

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import click
+from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
 from ops.books.set_aside import KINDS, NAMES, SetAsideChunk, chunks
@@ -90,8 +91,11 @@ def run(
         selected[NAMES[chunk.entry.state], chunk.key.account, chunk.entry.reason] += chunk.entry.rows
         opened += [chunk] if edits else []
     if not as_json:
-        count = screen.plural(selected.total(), "row")
-        screen.say(f"{count} set aside." if selected else "No matching rows are set aside.")
+        screen.say(
+            f"{screen.plural(selected.total(), 'row')} set aside."
+            if selected
+            else "No matching rows are set aside."
+        )
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],
@@ -99,26 +103,33 @@ def run(
     if dry_run or not selected:
         if as_json:
             screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+        elif dry_run:
+            screen.say(screen.DRY_RUN)
         return
     if edits:
         ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
-    if decision == "drop":
-        screen.confirm(
-            f"This gives up {screen.plural(selected.total(), 'row')} and deletes Sluice's copies. Continue?",
-            yes=yes or as_json,
-        )
+    if asked := question(decision, selected.total()):
+        screen.confirm(asked, yes=yes)
     event: dict[str, Any] = {"kinds": [state.value for state in states]}
     wanted = {"account": account, "table": table, "reason": reason, "since": since, "decision": decision}
     event |= {name: value for name, value in wanted.items() if value is not None}
-    with screen.console(stderr=True).status("sending") as status:
-        if as_json:
-            status.stop()
-        sent = send(stack, event, lambda delivered: status.update(f"sending: {delivered:,} rows delivered"))
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+        sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(selected.total(), sent)
     if as_json:
         screen.show_json(totals)
         ctx.exit(_code(totals))
     ctx.exit(_report(stack, totals))
+
+
+def question(decision: str | None, rows: int) -> str:
+    """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
+    count = screen.plural(rows, "row")
+    if decision == "drop":
+        return f"This gives up {count} and deletes Sluice's copies. Continue?"
+    if decision == "send":
+        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+    return ""
 
 
 def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:

@@ -95,25 +95,25 @@ def command(
         screen.say(_intention(stretch, shards))
     if dry_run:
         _count(history, shards, stretch, as_json=as_json)
+        if not as_json:
+            screen.say(screen.DRY_RUN)
         return
     planned = Planned(stack.ledger())
     replay = Replay(history, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
     if forced is not None:
-        screen.confirm(
-            "Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes or as_json
-        )
+        screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
         # First deliver what is not delivered yet: the worker holds a forced replay until the shard's own chain has it.
         stretch = Stretch(start, _past(end, clock.now()), forced)
         plain = Stretch(start, stretch.end)
         code = run(replay, stack, shards, plain, then=stretch, as_json=as_json)
         if code:
             ctx.exit(code)
-        _check_set_aside(stack, shards, forced)
+        _check_set_aside(stack, shards, stretch, forced)
         planned.forget()
     ctx.exit(run(replay, stack, shards, stretch, as_json=as_json, planned=planned))
 
 
-def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay) -> None:
+def _check_set_aside(stack: Stack, shards: Collection[str], stretch: Stretch, forced: ForcedReplay) -> None:
     """Refuse a forced replay while rows that it may select are parked or in doubt.
 
     If a table has set-aside rows in a span, the replay sends nothing of that table in that span, and never will under this tag.
@@ -126,11 +126,12 @@ def _check_set_aside(stack: Stack, shards: Collection[str], forced: ForcedReplay
         for one in chunks(stack.ledger(), Selection(account=forced.account, table=forced.table))
         if not {one.span.chain.shard, one.span.chain.root.name}.isdisjoint(shards)
         and not one.span.chain.is_forced
+        and stretch.may_overlap(one.span)
     )
     if waiting:
         raise Failure(
-            f"{screen.plural(waiting, 'row')} in this range {'is' if waiting == 1 else 'are'} set aside, and the replay would skip "
-            f"other rows planned with {'it' if waiting == 1 else 'them'}. Run `sluice redrive {stack.option}` first, "
+            f"{screen.plural(waiting, 'row')} that may be in this range {'is' if waiting == 1 else 'are'} set aside, and the replay "
+            f"would skip other rows planned with {'it' if waiting == 1 else 'them'}. Run `sluice redrive {stack.option}` first, "
             "or narrow the replay with --account and --table"
         )
 
@@ -205,7 +206,7 @@ def run(
     """
     done: dict[str, Progressing] = {}
     code, why = 0, ""
-    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json) as show:
+    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json, unit="records read") as show:
         for shard in shards:
 
             def settled(progress: Progressing, shard: str = shard) -> None:

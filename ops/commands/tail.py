@@ -53,6 +53,7 @@ def command(
     wanted = EventFilter(account, table, dict(conditions), rejected)
     tail = Tail.of(stack, since=since, wanted=wanted, scrubs=not raw)
     began = time.time()
+    end = float("inf") if seconds is None else began + seconds
     is_plain = as_json or not sys.stdout.isatty()
     out = screen.console()
     counts: Counter[Kind] = Counter()
@@ -60,7 +61,7 @@ def command(
         click.echo("Waiting for events. Press Ctrl-C to stop.", err=True)
     code = 0
     try:
-        for found in tail.events(float("inf") if seconds is None else began + seconds):
+        for found in tail.events(lambda: end):
             if isinstance(found, Notice):
                 click.echo(f"Note: {sentence(found)}", err=True)
                 continue

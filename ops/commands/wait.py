@@ -23,7 +23,11 @@ from worker.watermark import Completeness
     required=True,
     help="Wait until all rows received before this time are in Treasure Data.",
 )
-@click.option("--timeout", type=LENGTH, help="Give up after this time, with exit code 4. Default: never.")
+@click.option(
+    "--timeout",
+    type=LENGTH,
+    help="Give up after this time, with exit code 4, but look at least once. Default: never.",
+)
 @screen.json_option
 @click.pass_context
 def command(

@@ -102,14 +102,12 @@ class LiveFeed:
         """Read until no page has asked for _UNWATCHED_SECONDS. If reading fails, note why; the next page's request retries."""
         self._tailing = tail = self._tail(self._since)
         try:
-            for found in tail.events():
+            for found in tail.events(lambda: self._asked_at + _UNWATCHED_SECONDS):
                 if isinstance(found, Notice):
                     self._note(found)
                 else:
                     self._add(found)
                 self._since = self._clock.now()
-                if self._since - self._asked_at > _UNWATCHED_SECONDS:
-                    tail.stop()
         except (click.ClickException, *FORESEEN) as error:
             with self._lock:
                 self._notes["stream"] = f"The stream cannot be read: {explained(error).message}."

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         CreateChangeSetInputTypeDef,
         DescribeChangeSetOutputTypeDef,
         ParameterTypeDef,
+        StackEventTypeDef,
         StackTypeDef,
     )
 
@@ -51,7 +52,7 @@ class ChangeSet:
         """Create or update the stack. Return whether anything had to change.
 
         Args:
-            name: the change set's name.
+            name: the change set's name; another one for each change.
             parameters: the parameters to change; the others keep their values.
             template_url: a template in S3; empty for the stack's current template.
             waiting: called at each poll.
@@ -85,14 +86,16 @@ class ChangeSet:
             if "didn't contain changes" in reason or "No updates are to be performed" in reason:
                 return False
             raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}")
-        self._cloudformation.execute_change_set(StackName=self._stack, ChangeSetName=name)
-        self._wait(waiting)
+        self._cloudformation.execute_change_set(
+            StackName=self._stack, ChangeSetName=name, ClientRequestToken=name
+        )
+        self._wait(waiting, name)
         return True
 
     def _described(self, name: str) -> "DescribeChangeSetOutputTypeDef":
         return self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
 
-    def _wait(self, waiting: Callable[[], None]) -> None:
+    def _wait(self, waiting: Callable[[], None], name: str) -> None:
         until = self._clock.now() + _PATIENCE_SECONDS
         while True:
             self._clock.sleep(self._poll_seconds)
@@ -101,7 +104,7 @@ class ChangeSet:
             if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
                 return
             if not status.endswith("IN_PROGRESS"):
-                raise Failure(f"{self._stack} is {status}: {self._reason()}")
+                raise Failure(f"{self._stack} is {status}: {self._reason(name)}")
             if self._clock.now() > until:
                 raise Failure(f"{self._stack} is still {status} after an hour")
 
@@ -120,9 +123,15 @@ class ChangeSet:
     def _look(self) -> "StackTypeDef":
         return self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
 
-    def _reason(self) -> str:
-        events = self._cloudformation.describe_stack_events(StackName=self._stack)["StackEvents"]
-        failed = [one for one in reversed(events) if one["ResourceStatus"].endswith("FAILED")]
+    def _reason(self, name: str) -> str:
+        """Return the first failure of the change that was of this name: a stack keeps the events of 90 days."""
+        failed: list[StackEventTypeDef] = []
+        pages = self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=self._stack)
+        for page in pages:  # the latest event comes first
+            ours = [one for one in page["StackEvents"] if one.get("ClientRequestToken") == name]
+            failed[:0] = [one for one in reversed(ours) if one["ResourceStatus"].endswith("FAILED")]
+            if not ours:
+                break
         if not failed:
             return "`aws cloudformation describe-stack-events` shows why"
         return f"{failed[0]['LogicalResourceId']}: {failed[0].get('ResourceStatusReason', '')}"

@@ -84,10 +84,3 @@ class CodeBucket:
         if not found.get("KeyCount"):
             self._s3.put_object(Bucket=self.name, Key=key, Body=content, ExpectedBucketOwner=self._account)
         return key
-
-    def remove(self) -> None:
-        """Delete it with everything in it."""
-        for page in self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.name):
-            for one in page.get("Contents", ()):
-                self._s3.delete_object(Bucket=self.name, Key=one["Key"], ExpectedBucketOwner=self._account)
-        self._s3.delete_bucket(Bucket=self.name, ExpectedBucketOwner=self._account)

@@ -1,14 +1,15 @@
 """The permissions needed to deploy: CloudFormation creates, changes and deletes resources with the caller's permissions.
 
-Actions are listed by resource type, so that a test can compare them with template.yaml, and `sluice preflight` checks only those
-for the resources that the given parameters create.
+Actions are listed by resource type: those that the type's handlers in CloudFormation name, without those for what the template does
+not use. A test compares them with AWS's own schemas, and `sluice preflight` checks only those for the resources that the given
+parameters create.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 type Needs = Mapping[str, tuple[str, ...]]
-"""Actions by the ARN that they apply to. STACK stands for the stack's name, ZONE for the hosted zone's id."""
+"""Actions by the ARN that they apply to. STACK stands for the stack's name, and `<…>` for the value of a parameter."""
 
 ALWAYS: Needs = {
     "arn:aws:cloudformation:*:*:stack/STACK/*": (
@@ -40,6 +41,7 @@ BY_SAM: Needs = {
         "s3:CreateBucket",
         "s3:GetBucketLocation",
         "s3:GetObject",
+        "s3:GetObjectVersion",
         "s3:ListBucket",
         "s3:PutBucketPolicy",
         "s3:PutBucketPublicAccessBlock",
@@ -59,21 +61,56 @@ BY_RELEASE: Needs = {
 
 _API = "arn:aws:apigateway:*::/apis*"
 _DOMAIN = "arn:aws:apigateway:*::/domainnames*"
+_TAGS = "arn:aws:apigateway:*::/tags/*"
 _EVERY_API = ("apigateway:DELETE", "apigateway:GET", "apigateway:PATCH", "apigateway:POST", "apigateway:PUT")
+_TAGGING = (*_EVERY_API, "apigateway:TagResource", "apigateway:UntagResource")
 _BUCKET = "arn:aws:s3:::STACK-*"
 _FUNCTION = "arn:aws:lambda:*:*:function:STACK-*"
 _APPCONFIG = "arn:aws:appconfig:*:*:application/*"
-_ZONE = "arn:aws:route53:::hostedzone/ZONE"
+_ZONE = "arn:aws:route53:::hostedzone/<HostedZoneId>"
+_DEPLOYMENT: Needs = {
+    "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": (
+        "codedeploy:CreateDeployment",
+        "codedeploy:GetDeployment",
+        "codedeploy:GetDeploymentGroup",
+        "codedeploy:StopDeployment",
+    ),
+    "arn:aws:codedeploy:*:*:deploymentconfig:CodeDeployDefault.*": ("codedeploy:GetDeploymentConfig",),
+}
+"""What moving an alias needs."""
+
+SECRETS = ("RedisUrlSecret", "TdApiKeySecret", "WriteKeySecret")
+"""The logical ids of the stack's secrets."""
+
+_LOG_GROUP = (
+    "logs:CreateLogGroup",
+    "logs:DeleteDataProtectionPolicy",
+    "logs:DeleteLogGroup",
+    "logs:DescribeIndexPolicies",
+    "logs:GetDataProtectionPolicy",
+    "logs:ListTagsForResource",
+    "logs:PutRetentionPolicy",
+    "logs:TagResource",
+    "logs:UntagResource",
+)
 
 TYPES: Mapping[str, Needs] = {
-    "AWS::ApiGatewayV2::Api": {_API: _EVERY_API},
+    "AWS::ApiGatewayV2::Api": {_API: _EVERY_API, _TAGS: _TAGGING},
     "AWS::ApiGatewayV2::ApiMapping": {_DOMAIN: _EVERY_API},
-    "AWS::ApiGatewayV2::DomainName": {_DOMAIN: _EVERY_API},
+    "AWS::ApiGatewayV2::DomainName": {
+        _DOMAIN: (
+            "apigateway:AddCertificateToDomain",
+            *_EVERY_API,
+            "apigateway:RemoveCertificateFromDomain",
+        ),
+        _TAGS: _TAGGING,
+    },
     "AWS::ApiGatewayV2::Integration": {_API: _EVERY_API},
     "AWS::ApiGatewayV2::Route": {_API: _EVERY_API},
     # A stage with an access log needs log delivery, which AWS cannot restrict to resources.
     "AWS::ApiGatewayV2::Stage": {
-        _API: _EVERY_API,
+        _API: (*_EVERY_API, "apigateway:TagResource", "apigateway:UntagResource"),
+        _TAGS: _TAGGING,
         "*": (
             "logs:CreateLogDelivery",
             "logs:DeleteLogDelivery",
@@ -91,6 +128,8 @@ TYPES: Mapping[str, Needs] = {
             "appconfig:GetApplication",
             "appconfig:ListTagsForResource",
             "appconfig:TagResource",
+            "appconfig:UntagResource",
+            "appconfig:UpdateApplication",
         ),
     },
     "AWS::AppConfig::ConfigurationProfile": {
@@ -98,7 +137,10 @@ TYPES: Mapping[str, Needs] = {
             "appconfig:CreateConfigurationProfile",
             "appconfig:DeleteConfigurationProfile",
             "appconfig:GetConfigurationProfile",
+            "appconfig:ListTagsForResource",
             "appconfig:TagResource",
+            "appconfig:UntagResource",
+            "appconfig:UpdateConfigurationProfile",
         )
     },
     "AWS::AppConfig::HostedConfigurationVersion": {
@@ -115,15 +157,20 @@ TYPES: Mapping[str, Needs] = {
             "acm:DeleteCertificate",
             "acm:DescribeCertificate",
             "acm:ListTagsForCertificate",
+            "acm:RemoveTagsFromCertificate",
         ),
         _ZONE: ("route53:ChangeResourceRecordSets",),
     },
     "AWS::CloudFront::Distribution": {
         "arn:aws:cloudfront::*:distribution/*": (
             "cloudfront:CreateDistribution",
+            "cloudfront:CreateDistributionWithTags",
             "cloudfront:DeleteDistribution",
             "cloudfront:GetDistribution",
+            "cloudfront:GetDistributionConfig",
+            "cloudfront:ListTagsForResource",
             "cloudfront:TagResource",
+            "cloudfront:UntagResource",
             "cloudfront:UpdateDistribution",
         )
     },
@@ -149,6 +196,7 @@ TYPES: Mapping[str, Needs] = {
             "cloudwatch:ListTagsForResource",
             "cloudwatch:PutMetricAlarm",
             "cloudwatch:TagResource",
+            "cloudwatch:UntagResource",
         ),
         "*": ("cloudwatch:DescribeAlarms",),
     },
@@ -156,7 +204,10 @@ TYPES: Mapping[str, Needs] = {
         "arn:aws:cloudwatch::*:dashboard/STACK-*": (
             "cloudwatch:DeleteDashboards",
             "cloudwatch:GetDashboard",
+            "cloudwatch:ListTagsForResource",
             "cloudwatch:PutDashboard",
+            "cloudwatch:TagResource",
+            "cloudwatch:UntagResource",
         )
     },
     "AWS::CodeDeploy::Application": {
@@ -166,29 +217,39 @@ TYPES: Mapping[str, Needs] = {
             "codedeploy:GetApplication",
             "codedeploy:ListTagsForResource",
             "codedeploy:TagResource",
+            "codedeploy:UntagResource",
         )
     },
     "AWS::CodeDeploy::DeploymentGroup": {
+        **_DEPLOYMENT,
         "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": (
-            "codedeploy:CreateDeployment",
+            *_DEPLOYMENT["arn:aws:codedeploy:*:*:deploymentgroup:STACK-*"],
             "codedeploy:CreateDeploymentGroup",
             "codedeploy:DeleteDeploymentGroup",
-            "codedeploy:GetDeployment",
-            "codedeploy:GetDeploymentGroup",
+            "codedeploy:ListDeployments",
+            "codedeploy:ListTagsForResource",
             "codedeploy:TagResource",
+            "codedeploy:UntagResource",
             "codedeploy:UpdateDeploymentGroup",
         ),
-        "arn:aws:codedeploy:*:*:deploymentconfig:CodeDeployDefault.*": ("codedeploy:GetDeploymentConfig",),
+        "arn:aws:codedeploy:*:*:application:STACK-*": (
+            "codedeploy:GetApplicationRevision",
+            "codedeploy:RegisterApplicationRevision",
+        ),
     },
     "AWS::DynamoDB::Table": {
         "arn:aws:dynamodb:*:*:table/STACK-*": (
             "dynamodb:CreateTable",
             "dynamodb:DeleteTable",
             "dynamodb:DescribeContinuousBackups",
+            "dynamodb:DescribeContributorInsights",
+            "dynamodb:DescribeKinesisStreamingDestination",
             "dynamodb:DescribeTable",
             "dynamodb:DescribeTimeToLive",
+            "dynamodb:GetResourcePolicy",
             "dynamodb:ListTagsOfResource",
             "dynamodb:TagResource",
+            "dynamodb:UntagResource",
             "dynamodb:UpdateContinuousBackups",
             "dynamodb:UpdateTable",
             "dynamodb:UpdateTimeToLive",
@@ -201,6 +262,7 @@ TYPES: Mapping[str, Needs] = {
             "elasticache:DeleteServerlessCache",
             "elasticache:ListTagsForResource",
             "elasticache:ModifyServerlessCache",
+            "elasticache:RemoveTagsFromResource",
         ),
         "*": ("elasticache:DescribeServerlessCaches",),
         "arn:aws:iam::*:role/aws-service-role/elasticache.amazonaws.com/*": ("iam:CreateServiceLinkedRole",),
@@ -213,6 +275,7 @@ TYPES: Mapping[str, Needs] = {
             "elasticache:DescribeUsers",
             "elasticache:ListTagsForResource",
             "elasticache:ModifyUser",
+            "elasticache:RemoveTagsFromResource",
         )
     },
     "AWS::ElastiCache::UserGroup": {
@@ -224,6 +287,7 @@ TYPES: Mapping[str, Needs] = {
             "elasticache:DescribeUserGroups",
             "elasticache:ListTagsForResource",
             "elasticache:ModifyUserGroup",
+            "elasticache:RemoveTagsFromResource",
         ),
         "arn:aws:elasticache:*:*:user:STACK-*": (
             "elasticache:CreateUserGroup",
@@ -240,6 +304,7 @@ TYPES: Mapping[str, Needs] = {
             "events:PutTargets",
             "events:RemoveTargets",
             "events:TagResource",
+            "events:UntagResource",
         )
     },
     "AWS::IAM::Role": {
@@ -252,6 +317,7 @@ TYPES: Mapping[str, Needs] = {
             "iam:ListAttachedRolePolicies",
             "iam:ListRolePolicies",
             "iam:PassRole",
+            "iam:PutRolePermissionsBoundary",
             "iam:PutRolePolicy",
             "iam:TagRole",
             "iam:UntagRole",
@@ -266,20 +332,32 @@ TYPES: Mapping[str, Needs] = {
             "kinesis:DeleteStream",
             "kinesis:DescribeStreamSummary",
             "kinesis:IncreaseStreamRetentionPeriod",
+            "kinesis:ListTagsForResource",
             "kinesis:ListTagsForStream",
+            "kinesis:RemoveTagsFromStream",
             "kinesis:StartStreamEncryption",
+            "kinesis:TagResource",
+            "kinesis:UntagResource",
             "kinesis:UpdateShardCount",
             "kinesis:UpdateStreamMode",
         )
     },
     "AWS::Lambda::Alias": {
-        _FUNCTION: ("lambda:CreateAlias", "lambda:DeleteAlias", "lambda:GetAlias", "lambda:UpdateAlias")
+        _FUNCTION: (
+            "lambda:CreateAlias",
+            "lambda:DeleteAlias",
+            "lambda:GetAlias",
+            "lambda:GetProvisionedConcurrencyConfig",
+            "lambda:UpdateAlias",
+        ),
+        **_DEPLOYMENT,
     },
     "AWS::Lambda::EventInvokeConfig": {
         _FUNCTION: (
             "lambda:DeleteFunctionEventInvokeConfig",
             "lambda:GetFunctionEventInvokeConfig",
             "lambda:PutFunctionEventInvokeConfig",
+            "lambda:UpdateFunctionEventInvokeConfig",
         )
     },
     # AWS assigns the id.
@@ -288,9 +366,13 @@ TYPES: Mapping[str, Needs] = {
             "lambda:CreateEventSourceMapping",
             "lambda:DeleteEventSourceMapping",
             "lambda:GetEventSourceMapping",
-            "lambda:TagResource",
             "lambda:UpdateEventSourceMapping",
-        )
+        ),
+        "arn:aws:lambda:*:*:event-source-mapping:*": (
+            "lambda:ListTags",
+            "lambda:TagResource",
+            "lambda:UntagResource",
+        ),
     },
     "AWS::Lambda::Function": {
         _FUNCTION: (
@@ -298,29 +380,45 @@ TYPES: Mapping[str, Needs] = {
             "lambda:DeleteFunction",
             "lambda:DeleteFunctionConcurrency",
             "lambda:GetFunction",
+            "lambda:GetFunctionCodeSigningConfig",
             "lambda:GetFunctionConfiguration",
+            "lambda:GetFunctionRecursionConfig",
+            "lambda:GetFunctionScalingConfig",
+            "lambda:GetRuntimeManagementConfig",
             "lambda:ListTags",
+            "lambda:PublishVersion",
             "lambda:PutFunctionConcurrency",
             "lambda:TagResource",
+            "lambda:UntagResource",
             "lambda:UpdateFunctionCode",
             "lambda:UpdateFunctionConfiguration",
         ),
-        # To connect to an existing VPC.
-        "*": ("ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeVpcs"),
+        # To connect to an existing VPC, and to leave it.
+        "*": (
+            "ec2:DescribeNetworkInterfaces",
+            "ec2:DescribeSecurityGroups",
+            "ec2:DescribeSubnets",
+            "ec2:DescribeVpcs",
+        ),
     },
     "AWS::Lambda::Permission": {
         _FUNCTION: ("lambda:AddPermission", "lambda:GetPolicy", "lambda:RemovePermission")
     },
-    "AWS::Lambda::Version": {_FUNCTION: ("lambda:ListVersionsByFunction", "lambda:PublishVersion")},
+    "AWS::Lambda::Version": {
+        _FUNCTION: (
+            "lambda:DeleteFunction",
+            "lambda:GetFunctionConfiguration",
+            "lambda:GetFunctionScalingConfig",
+            "lambda:GetProvisionedConcurrencyConfig",
+            "lambda:GetRuntimeManagementConfig",
+            "lambda:ListVersionsByFunction",
+            "lambda:PublishVersion",
+        )
+    },
     "AWS::Logs::LogGroup": {
-        "arn:aws:logs:*:*:log-group:STACK-*": (
-            "logs:CreateLogGroup",
-            "logs:DeleteLogGroup",
-            "logs:ListTagsForResource",
-            "logs:PutRetentionPolicy",
-            "logs:TagResource",
-        ),
-        "*": ("logs:DescribeLogGroups",),
+        "arn:aws:logs:*:*:log-group:STACK-*": _LOG_GROUP,
+        "arn:aws:logs:*:*:log-group:/aws/vendedlogs/STACK-*": _LOG_GROUP,
+        "*": ("logs:DescribeLogGroups", "logs:DescribeResourcePolicies"),
     },
     "AWS::Logs::MetricFilter": {
         "arn:aws:logs:*:*:log-group:STACK-*": (
@@ -336,21 +434,24 @@ TYPES: Mapping[str, Needs] = {
             "route53:ListResourceRecordSets",
         ),
         "arn:aws:route53:::change/*": ("route53:GetChange",),
+        "*": ("route53:ListHostedZones",),
     },
     "AWS::S3::Bucket": {
         _BUCKET: (
             "s3:CreateBucket",
             "s3:DeleteBucket",
+            "s3:Get*Configuration",
             "s3:GetBucket*",
-            "s3:GetEncryptionConfiguration",
-            "s3:GetLifecycleConfiguration",
             "s3:ListBucket",
+            "s3:ListTagsForResource",
             "s3:PutBucketOwnershipControls",
             "s3:PutBucketPublicAccessBlock",
             "s3:PutBucketTagging",
             "s3:PutBucketVersioning",
             "s3:PutEncryptionConfiguration",
             "s3:PutLifecycleConfiguration",
+            "s3:TagResource",
+            "s3:UntagResource",
         )
     },
     "AWS::S3::BucketPolicy": {_BUCKET: ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")},
@@ -358,6 +459,7 @@ TYPES: Mapping[str, Needs] = {
         "arn:aws:sns:*:*:STACK-*": (
             "sns:CreateTopic",
             "sns:DeleteTopic",
+            "sns:GetDataProtectionPolicy",
             "sns:GetTopicAttributes",
             "sns:ListSubscriptionsByTopic",
             "sns:ListTagsForResource",
@@ -365,6 +467,7 @@ TYPES: Mapping[str, Needs] = {
             "sns:Subscribe",
             "sns:TagResource",
             "sns:Unsubscribe",
+            "sns:UntagResource",
         )
     },
     "AWS::SNS::TopicPolicy": {"arn:aws:sns:*:*:STACK-*": ("sns:SetTopicAttributes",)},
@@ -373,60 +476,100 @@ TYPES: Mapping[str, Needs] = {
             "sqs:CreateQueue",
             "sqs:DeleteQueue",
             "sqs:GetQueueAttributes",
+            "sqs:GetQueueUrl",
             "sqs:ListQueueTags",
             "sqs:SetQueueAttributes",
             "sqs:TagQueue",
+            "sqs:UntagQueue",
         )
     },
     "AWS::SQS::QueuePolicy": {"arn:aws:sqs:*:*:STACK-*": ("sqs:SetQueueAttributes",)},
     # CloudFormation names them after their logical ids, not after the stack.
     "AWS::SecretsManager::Secret": {
-        "arn:aws:secretsmanager:*:*:secret:*": (
-            "secretsmanager:CreateSecret",
-            "secretsmanager:DeleteSecret",
-            "secretsmanager:DescribeSecret",
-            "secretsmanager:GetSecretValue",
-            "secretsmanager:TagResource",
-            "secretsmanager:UpdateSecret",
-        ),
+        **{
+            f"arn:aws:secretsmanager:*:*:secret:{name}-*": (
+                "secretsmanager:CreateSecret",
+                "secretsmanager:DeleteSecret",
+                "secretsmanager:DescribeSecret",
+                "secretsmanager:GetSecretValue",
+                "secretsmanager:TagResource",
+                "secretsmanager:UntagResource",
+                "secretsmanager:UpdateSecret",
+            )
+            for name in SECRETS
+        },
         "*": ("secretsmanager:GetRandomPassword",),
     },
 }
 """The actions needed to create, change and delete each type of resource."""
 
-PREFLIGHT = (
-    "acm:DescribeCertificate",
-    "apigateway:GET",
-    "cloudformation:DescribeStacks",
-    "cloudfront:ListDistributions",
-    "ec2:DescribeSecurityGroups",
-    "ec2:DescribeSubnets",
-    "elasticache:DescribeServerlessCaches",
-    "elasticache:DescribeUserGroups",
-    "elasticache:DescribeUsers",
-    "iam:GetRole",
-    "iam:SimulatePrincipalPolicy",
-    "kinesis:DescribeLimits",
-    "lambda:GetAccountSettings",
-    "route53:GetHostedZone",
-    "route53:ListResourceRecordSets",
-    "secretsmanager:DescribeSecret",
-    "secretsmanager:GetSecretValue",
-    "servicequotas:ListServiceQuotas",
-    "sns:GetTopicAttributes",
-)
-"""The actions that `sluice preflight` uses. It changes nothing."""
+PREFLIGHT: Needs = {
+    "*": (
+        "acm:DescribeCertificate",
+        "apigateway:GET",
+        "cloudformation:DescribeStacks",
+        "cloudfront:ListDistributions",
+        "ec2:DescribeSecurityGroups",
+        "ec2:DescribeSubnets",
+        "elasticache:DescribeServerlessCaches",
+        "elasticache:DescribeUserGroups",
+        "elasticache:DescribeUsers",
+        "iam:GetPolicy",
+        "iam:GetRole",
+        "iam:SimulatePrincipalPolicy",
+        "kinesis:DescribeLimits",
+        "lambda:GetAccountSettings",
+        "route53:GetHostedZone",
+        "route53:ListResourceRecordSets",
+        "servicequotas:ListServiceQuotas",
+        "sns:GetTopicAttributes",
+        "sns:ListSubscriptionsByTopic",
+    ),
+    "arn:aws:cloudformation:*:*:stack/STACK/*": ("cloudformation:DescribeStackResource",),
+    "arn:aws:kinesis:*:*:stream/STACK-*": ("kinesis:DescribeStreamSummary",),
+    "<TdApiKeySecretArn>": ("secretsmanager:DescribeSecret", "secretsmanager:GetSecretValue"),
+    "<RedisUrlSecretArn>": ("secretsmanager:DescribeSecret",),
+}
+"""What `sluice preflight` needs. It changes nothing."""
+
+REMOVAL: Needs = {
+    "arn:aws:cloudformation:*:*:stack/STACK/*": (
+        "cloudformation:DeleteStack",
+        "cloudformation:DescribeStacks",
+        "cloudformation:ListStackResources",
+    ),
+    "arn:aws:lambda:*:*:function:STACK-*": (
+        "lambda:DeleteFunctionConcurrency",
+        "lambda:GetFunctionConcurrency",
+        "lambda:PutFunctionConcurrency",
+    ),
+    "arn:aws:s3:::STACK-*": ("s3:DeleteBucket", "s3:ListBucketVersions"),
+    "arn:aws:s3:::STACK-*/*": ("s3:DeleteObject", "s3:DeleteObjectVersion"),
+}
+"""What `sluice remove` needs, besides the permissions to delete the stack's resources and to look for them."""
+
+_BOUNDED = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
+_CONDITIONS: Mapping[str, Mapping[str, Any]] = {
+    "iam:CreateRole": _BOUNDED,
+    "iam:PutRolePermissionsBoundary": _BOUNDED,
+    "iam:PutRolePolicy": _BOUNDED,
+    "iam:PassRole": {
+        "StringEquals": {"iam:PassedToService": ["codedeploy.amazonaws.com", "lambda.amazonaws.com"]}
+    },
+}
+"""The conditions under which the policies allow actions on roles."""
 
 _SERVICES = {
+    "compute": ("ApiGatewayV2", "CodeDeploy", "IAM", "Lambda"),
     "cache": ("ElastiCache",),
-    "domain": ("CertificateManager", "Route53", "CloudFront"),
-    "support": ("AppConfig", "CloudWatch", "CodeDeploy", "Events", "Logs", "SNS"),
+    "domain": ("CertificateManager", "CloudFront", "Route53"),
+    "support": ("AppConfig", "CloudWatch", "Events", "Logs", "SNS"),
 }
 _PART_OF = {service: part for part, services in _SERVICES.items() for service in services}
 PARTS: Mapping[str, tuple[str, ...]] = {
     part: tuple(name for name in TYPES if _PART_OF.get(name.split("::")[1], "deploy") == part)
     for part in ("deploy", *_SERVICES)
-}
+} | {"removal": ()}
 """Resource types by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
 
 
@@ -449,23 +592,28 @@ def needs(types: Iterable[str], *, is_release: bool = False) -> dict[str, tuple[
 
 
 def policy(part: str) -> dict[str, Any]:
-    """Return the IAM policy of one of PARTS; STACK stands for the stack's name, ZONE for the hosted zone's id."""
-    found = needs(PARTS[part])
-    if part == "deploy":
-        found["*"] = tuple(sorted({*found["*"], *PREFLIGHT}))
+    """Return the IAM policy of one of PARTS; STACK stands for the stack's name, and `<…>` for the value of a parameter."""
+    if part == "removal":
+        found = dict(REMOVAL)
+    elif part == "deploy":
+        found = needs(PARTS[part])
         objects = "arn:aws:s3:::STACK-code-*/*"  # the bucket itself is among the stack's
         found[objects] = BY_RELEASE[objects]
+        for place, actions in PREFLIGHT.items():
+            found[place] = tuple(sorted({*found.get(place, ()), *actions}))
     else:
+        common = {place: {*ALWAYS.get(place, ()), *BY_SAM.get(place, ())} for place in (*ALWAYS, *BY_SAM)}
         found = {
             place: rest
-            for place, actions in found.items()
-            if (
-                rest := tuple(
-                    one for one in actions if one not in (*ALWAYS.get(place, ()), *BY_SAM.get(place, ()))
-                )
-            )
+            for place, actions in needs(PARTS[part]).items()
+            if (rest := tuple(one for one in actions if one not in common.get(place, ())))
         }
-    statements = [
-        {"Effect": "Allow", "Action": list(actions), "Resource": place} for place, actions in found.items()
-    ]
-    return {"Version": "2012-10-17", "Statement": statements}
+    statements: dict[str, dict[str, Any]] = {}
+    for place, actions in found.items():
+        for action in actions:
+            condition = _CONDITIONS.get(action)
+            statement: dict[str, Any] = {"Effect": "Allow", "Action": [], "Resource": place}
+            if condition is not None:
+                statement["Condition"] = condition
+            statements.setdefault(f"{place} {condition}", statement)["Action"].append(action)
+    return {"Version": "2012-10-17", "Statement": list(statements.values())}

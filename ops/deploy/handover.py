@@ -43,7 +43,7 @@ def removal(stack: Stack) -> str:
 
 def removal_of(stack: str, region: str) -> str:
     """Return the same for a stack that need not exist yet."""
-    return f"sluice certify --stack {stack} --region {region} --only doctor --teardown"
+    return f"sluice remove --stack {stack} --region {region}"
 
 
 def show(stack: Stack, account: str) -> None:
@@ -84,6 +84,4 @@ def offer_certification(stack: Stack) -> None:
         return
     certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)
     if not click.confirm("Keep this stage", default=True, err=True):
-        certify.command.main(
-            ["--only", "doctor", "--teardown", "--despite-traffic"], standalone_mode=False, obj=stack
-        )
+        remove.command.main([], standalone_mode=False, obj=stack)

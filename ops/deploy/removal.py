@@ -1,4 +1,9 @@
-"""Removes a stack and its data, and proves that nothing is left."""
+"""Removes a stack and its data, and proves that nothing is left.
+
+The order decides what a failure costs. First the functions stop, so that nothing is accepted or written any more. Then CloudFormation
+deletes the stack. Only when all that is left of it is its buckets, which CloudFormation does not delete while they have objects, are they
+emptied. If the stack survives, its objects are there and its functions run again.
+"""
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,6 +22,8 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _PATIENCE_SECONDS = 3600.0
+_ROUNDS = 5
+_BUCKET, _FUNCTION = "AWS::S3::Bucket", "AWS::Lambda::Function"
 _GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "does not exist", "UserNotFound", "404")
 
 
@@ -46,6 +53,11 @@ def resources_of(stack: Stack) -> Iterator[StackResource]:
                 )
 
 
+def _is_gone(error: ClientError) -> bool:
+    said = error.response.get("Error", {})
+    return any(word in f"{said.get('Code')} {said.get('Message')}" for word in _GONE)
+
+
 type _Look = Callable[[Stack, str], bool]
 
 
@@ -57,8 +69,7 @@ def _described(service: str, operation: str, argument: str, *, many: bool = Fals
         try:
             answer = call(**{argument: [physical_id] if many else physical_id})
         except ClientError as error:
-            said = error.response.get("Error", {})
-            if any(word in f"{said.get('Code')} {said.get('Message')}" for word in _GONE):
+            if _is_gone(error):
                 return False
             raise
         lists = [value for value in answer.values() if isinstance(value, list)]
@@ -170,10 +181,75 @@ class Removal:
         )
 
     def _remove(self, resources: list[StackResource]) -> None:
+        self._check_protection()
+        stopped = self._stop([one.physical_id for one in resources if one.kind == _FUNCTION])
+        try:
+            self._delete_stack()
+        except (Failure, *FORESEEN):
+            self._start_again(stopped)
+            raise
         for one in resources:
-            if one.kind == "AWS::S3::Bucket":
-                self._say(f"emptying {one.physical_id}")
+            if (one.kind == _BUCKET or one.kind in RETAINED) and self._is_there(one):
+                self._say(f"deleting {one.logical_id}, which the stack has retained")
+                if one.kind == _BUCKET:
+                    self._delete_bucket(one.physical_id)
+                else:
+                    RETAINED[one.kind](self._stack, one.physical_id)
+        self._remove_code()
+
+    def _check_protection(self) -> None:
+        name = self._stack.name
+        (found,) = self._stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        if found.get("EnableTerminationProtection"):
+            raise Failure(
+                f"{name} has termination protection, so nothing was removed. To lift it: `aws cloudformation "
+                f"update-termination-protection --no-enable-termination-protection --stack-name {name}`"
+            )
+
+    def _stop(self, functions: list[str]) -> dict[str, int | None]:
+        """Let Lambda run none of the functions; return their reserved concurrency before, None where nothing was reserved."""
+        self._say("stopping the functions")
+        client = self._stack.client("lambda")
+        before: dict[str, int | None] = {}
+        try:
+            for name in functions:
+                found = client.get_function_concurrency(FunctionName=name)
+                client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=0)
+                before[name] = found.get("ReservedConcurrentExecutions")
+        except ClientError as error:
+            if _is_gone(error):  # an earlier attempt has deleted some of them
+                return before
+            self._start_again(before)
+            raise
+        return before
+
+    def _start_again(self, stopped: Mapping[str, int | None]) -> None:
+        client = self._stack.client("lambda")
+        for name, reserved in stopped.items():
+            try:
+                if reserved is None:
+                    client.delete_function_concurrency(FunctionName=name)
+                else:
+                    client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
+            except (ClientError, BotoCoreError) as error:
+                self._say(f"{name} does not run again: {explained(error).message}")
+
+    def _delete_stack(self) -> None:
+        """Delete the stack. Its buckets are emptied once nothing else of it is left."""
+        if left := self._deleted():
+            others = [one for one in left if one.kind != _BUCKET]
+            if others:
+                raise Failure(
+                    f"CloudFormation did not delete {', '.join(one.logical_id for one in others)} of {self._stack.name}: "
+                    "`aws cloudformation describe-stack-events` shows why. The buckets have not been emptied"
+                )
+            for one in left:
                 self._empty(one.physical_id)
+            if self._deleted():
+                raise Failure(f"CloudFormation did not delete the empty buckets of {self._stack.name}")
+
+    def _deleted(self) -> list[StackResource]:
+        """Delete the stack; return what CloudFormation has left of it."""
         self._say(f"deleting the stack {self._stack.name}")
         cloudformation = self._stack.client("cloudformation")
         cloudformation.delete_stack(StackName=self._stack.name)
@@ -184,15 +260,23 @@ class Removal:
                 StackName=self._stack.name, WaiterConfig=pace
             )
         except WaiterError as error:
-            raise Failure(
-                f"CloudFormation did not delete {self._stack.name}: `aws cloudformation describe-stack-events` shows why"
-            ) from error
-        for one in resources:
-            if one.kind in _RETAINED and self._is_there(one):
-                self._say(f"deleting {one.logical_id}, which the stack has retained")
-                _RETAINED[one.kind](self._stack, one.physical_id)
+            left = list(resources_of(self._stack))
+            if not left:
+                raise Failure(f"CloudFormation did not delete {self._stack.name}") from error
+            return left
+        return []
 
-        self._remove_code()
+    def _delete_bucket(self, bucket: str) -> None:
+        for _ in range(_ROUNDS):
+            self._empty(bucket)
+            try:
+                self._stack.client("s3").delete_bucket(Bucket=bucket)
+            except ClientError as error:
+                if error.response["Error"]["Code"] != "BucketNotEmpty":
+                    raise
+            else:
+                return
+        raise Failure(f"{bucket} is never empty: something still writes to it")
 
     def _remove_code(self) -> None:
         """Remove the bucket that `sluice deploy` has created, if it has."""
@@ -200,10 +284,10 @@ class Removal:
         region = str(self._stack.session.region_name)
         bucket = CodeBucket(self._stack.client("s3"), self._stack.name, account, region)
         if bucket.is_there():
-            self._say(f"deleting {bucket.name}")
-            bucket.remove()
+            self._delete_bucket(bucket.name)
 
     def _empty(self, bucket: str) -> None:
+        self._say(f"emptying {bucket}")
         s3 = self._stack.client("s3")
         for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
             found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
@@ -246,15 +330,14 @@ def _delete_table(stack: Stack, name: str) -> None:
     client.delete_table(TableName=name)
 
 
-_RETAINED: Mapping[str, Callable[[Stack, str], object]] = {
+RETAINED: Mapping[str, Callable[[Stack, str], object]] = {
     "AWS::DynamoDB::Table": _delete_table,
     "AWS::Kinesis::Stream": lambda stack, name: stack.client("kinesis").delete_stream(
         StreamName=name, EnforceConsumerDeletion=True
     ),
-    "AWS::S3::Bucket": lambda stack, name: stack.client("s3").delete_bucket(Bucket=name),
     "AWS::SQS::Queue": lambda stack, url: stack.client("sqs").delete_queue(QueueUrl=url),
     "AWS::SecretsManager::Secret": lambda stack, name: stack.client("secretsmanager").delete_secret(
         SecretId=name
     ),
 }
-"""How to delete the resources that a prod stack retains, by type."""
+"""How to delete the resources that a prod stack retains, by type, except its buckets."""

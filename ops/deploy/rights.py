@@ -101,7 +101,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
-OWNERS = {"certify", "deploy"}
+OWNERS = {"certify", "deploy", "remove"}
 """Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 UNASKED = {"s3:ListBucket SdkBucket"}

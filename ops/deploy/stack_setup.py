@@ -15,7 +15,6 @@ from botocore.exceptions import ClientError
 from ops import accounts_file, known_accounts, screen
 from ops.commands.accounts import apply
 from ops.deploy.first_row import TABLE, FirstRow
-from ops.deploy.preflight.planning import look_up
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
@@ -213,20 +212,14 @@ class StackSetup:
             return stack.client(service)
 
         plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
-        world = World(client, stack.session.get_available_regions, look_up, RealSite)
+        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, RealSite)
         return Survey(plan, world, self._td_key, self._database)
 
     def _apply(self) -> CheckResult:
-        """Apply accounts.yaml, which may add and change accounts, and removes none."""
+        """Apply accounts.yaml, unless the stack has all of it."""
         current, applied_at = known_accounts.known(self._stack)
-        if lacking := sorted(current.keys() - self._wanted.keys()):
-            file, option = self._answers.accounts, self._stack.option
-            raise Failure(
-                f"{file} lacks {', '.join(lacking)}, which the stack has: add what `sluice accounts export {option}` prints, or "
-                f"remove them with `sluice accounts apply {file} {option}`"
-            )
         count = screen.plural(len(self._wanted), "account")
-        if applied_at is not None and not list(known_accounts.differences(current, self._wanted)):
+        if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
             return ok("accounts", f"{count}, applied before")
         words = [str(self._answers.accounts), *(["--yes"] if self._answers.yes else [])]
         apply.command.main(words, standalone_mode=False, obj=self._stack)

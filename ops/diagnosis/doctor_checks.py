@@ -15,6 +15,7 @@ from ops.failure import FORESEEN, Failure, explained
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
 from ops.stream.event_source import mapping_faults, unknown_shards
+from ops.template import sluice_template
 from shared import write_key
 from worker.chain import ChainId
 from worker.delivery import ASIDE
@@ -218,7 +219,7 @@ class Doctor:
             return
         pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
         names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
-        ours = [name for name in names if name.startswith(f"{self._stack.name}-")]
+        ours = [name for name in names if sluice_template().names_alarm(self._stack.name, name)]
         if ours:
             yield fault("alarms", f"{', '.join(ours)}: docs/operations.md explains each")
         else:

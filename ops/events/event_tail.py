@@ -321,11 +321,11 @@ class Tail:
         """Make `events` end soon. Any thread may call this."""
         self._stopped = True
 
-    def events(self, until: float = float("inf")) -> Iterator[SeenEvent | Notice]:
+    def events(self, until: Callable[[], float] = lambda: float("inf")) -> Iterator[SeenEvent | Notice]:
         """Yield events, refused requests and notices as they come, until `stop` is called.
 
         Args:
-            until: when to end, UNIX seconds.
+            until: returns when to end, UNIX seconds. It is asked again and again, also while nothing arrives.
 
         Raises:
             ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.
@@ -333,10 +333,10 @@ class Tail:
         self._list()
         with self._executors() as executor:
             reading: set[int] = set()
-            while not self._stopped and self._clock.now() < until:
+            while not self._stopped and self._clock.now() < (end := until()):
                 self._list_missing()
                 due = self._start(executor, reading)
-                rest = min(due, until) - self._clock.now()
+                rest = min(due, end) - self._clock.now()
                 if not reading:
                     self._clock.sleep(min(max(rest, 0.001), _LONGEST_SLEEP_SECONDS))
                     continue
@@ -538,6 +538,7 @@ class CloudWatchLog:
         self._clock = clock
         self._since = clock.now() if since is None else since
         self._group = ""
+        self._next = ""  # continues a query that one read did not finish
         self._is_live = False
         self._seen: dict[str, float] = {}
 
@@ -560,12 +561,15 @@ class CloudWatchLog:
         if not self._group:
             settings = self._lambda.get_function_configuration(FunctionName=self._function)
             self._group = settings["LoggingConfig"]["LogGroup"]
-        begin = max(self._since, now - _LOG_LATE_SECONDS) if self._is_live else self._since
+        if self._is_live and not self._next:
+            self._since = max(self._since, now - _LOG_LATE_SECONDS)
         request: dict[str, Any] = {
             "logGroupName": self._group,
-            "startTime": int(begin * 1000),
+            "startTime": int(self._since * 1000),
             "filterPattern": '{ $.message = "refused" }',
         }
+        if self._next:
+            request["nextToken"] = self._next
         found = []
         until = now + _LOG_READ_SECONDS
         while True:
@@ -575,13 +579,14 @@ class CloudWatchLog:
                 if one and event["eventId"] not in self._seen:
                     found.append(one)
                 self._seen[event["eventId"]] = event["timestamp"] / 1000
-            if "nextToken" not in answer:
+            self._next = answer.get("nextToken", "")
+            if not self._next:
                 self._is_live = True
                 break
+            request["nextToken"] = self._next
             if self._clock.now() > until:
                 break
-            request["nextToken"] = answer["nextToken"]
-        self._seen = {one: at for one, at in self._seen.items() if at >= begin}
+        self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
         return found
 
 

@@ -2,12 +2,14 @@
 
 import json
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
+from ops import screen
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.errors import error_code
@@ -18,6 +20,8 @@ UPLOAD_FAILED = "an upload failed"
 
 _LOCAL_BYTES = 256 * 1024
 _PAGES = 20  # of up to 1 MB or 10,000 events; some pages are empty
+_LATE_SECONDS = 60.0  # by which a function's clock may be ahead of this machine's
+_FIRST_SECONDS = 300.0  # the latest part of the log; each earlier part is four times as long
 _LEVELS = ("WARNING", "ERROR", "CRITICAL")
 type _Lines = tuple[list[tuple[str, str]], list[str]]
 """Lines, each with the service that wrote it, and the logs that could not be read, each with the cause."""
@@ -69,7 +73,7 @@ def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
         stack: the stack.
         seconds: how far to look back.
     """
-    found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time() - seconds)
+    found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time(), seconds)
     notes = (note for service, line in found if (note := _note(service, line)) is not None)
     return sorted(notes, key=lambda note: note.at), unreadable
 
@@ -89,33 +93,48 @@ def _local(stack: Stack) -> _Lines:
     return lines, unreadable
 
 
-def _deployed(stack: Stack, since: float) -> _Lines:
-    """Return the relevant lines of the log group that all functions share."""
+def _deployed(stack: Stack, now: float, seconds: float) -> _Lines:
+    """Return the relevant lines of the log group that all functions share.
+
+    CloudWatch returns a part's oldest lines first, so the latest part is read first: it says what is wrong now.
+    """
     lines: list[tuple[str, str]] = []
     levels = [f'($.level = "{level}")' for level in _LEVELS]
     ends = [f'($.record.status = "{status}")' for status in _FAILED]
-    request: dict[str, Any] = {
-        "startTime": int(since * 1000),
-        "filterPattern": f"{{ {' || '.join([*levels, *ends])} }}",
-    }
+    request: dict[str, Any] = {"filterPattern": f"{{ {' || '.join([*levels, *ends])} }}"}
     try:
         worker = stack.client("lambda").get_function_configuration(
             FunctionName=stack.outputs["WorkerFunction"]
         )
         request["logGroupName"] = worker["LoggingConfig"]["LogGroup"]
         logs = stack.client("logs")
-        for _ in range(_PAGES):
-            answer = logs.filter_log_events(**request)
-            lines += [
-                (_service(stack, event.get("logStreamName", "")), event["message"])
-                for event in answer["events"]
-            ]
-            if "nextToken" not in answer:
-                break
-            request["nextToken"] = answer["nextToken"]
+        pages = 0
+        for begin, end in _parts(now, seconds):
+            part: dict[str, Any] = {"startTime": int(begin * 1000), "endTime": int(end * 1000) - 1}
+            while True:
+                if pages >= _PAGES:
+                    return lines, [f"the functions, before {screen.utc(int(end))}: there is too much to read"]
+                pages += 1
+                answer = logs.filter_log_events(**request, **part)
+                lines += [
+                    (_service(stack, event.get("logStreamName", "")), event["message"])
+                    for event in answer["events"]
+                ]
+                if "nextToken" not in answer:
+                    break
+                part["nextToken"] = answer["nextToken"]
     except (ClientError, BotoCoreError) as error:
         return lines, [f"the functions: {error_code(error)}"]
     return lines, []
+
+
+def _parts(now: float, seconds: float) -> Iterator[tuple[float, float]]:
+    """Yield the parts of the last `seconds` to read, latest first, as beginnings and ends in UNIX seconds."""
+    end, length, since = now + _LATE_SECONDS, _FIRST_SECONDS + _LATE_SECONDS, now - seconds
+    while end > since:
+        begin = max(since, end - length)
+        yield begin, end
+        end, length = begin, 4 * length
 
 
 def _service(stack: Stack, log_stream: str) -> str:

@@ -11,6 +11,7 @@ from shared.clock import Clock
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
+_FIRST_SECONDS, _LONGEST_SECONDS = 5.0, 60.0  # what the first look gets at least, and any look at most
 _UNKNOWN = "unknown"
 
 
@@ -61,18 +62,19 @@ class Wait:
             account: the account.
             table: its table.
             moment: UNIX seconds.
-            deadline: UNIX seconds at which to stop waiting; None for never.
+            deadline: UNIX seconds at which to stop waiting, after at least one look of a few seconds; None for never.
         """
-        said = ""
+        said, best = "", None
         while True:
-            found = self._take()
+            left = float("inf") if deadline is None else deadline - self._clock.now()
+            if best is not None and left <= 0:
+                return best
+            found = self._take(min(_LONGEST_SECONDS, left if best else max(left, _FIRST_SECONDS)))
+            best = best if best and found.horizon is None else found
             before = found.before(account, table)
             if before is not None and before >= moment * 1000:
                 if (account, table) not in found.tables:
                     self._tell(f"no rows of {account}.{table} were received recently. Check the name.")
-                return found
-            now = self._clock.now()
-            if deadline is not None and now >= deadline:
                 return found
             reason = found.obstacle or ("rows are pending" if (account, table) in found.pending else "")
             if reason and reason != said:
@@ -80,12 +82,13 @@ class Wait:
             said = reason
             away = _SHORTEST_PAUSE if before is None else moment - before / 1000
             pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, away))
+            now = self._clock.now()
             self._clock.sleep(pause if deadline is None else max(0.0, min(pause, deadline - now)))
 
-    def _take(self) -> Completeness:
-        """Take the watermarks. Treat a temporary error as a reason to wait."""
+    def _take(self, seconds: float) -> Completeness:
+        """Take the watermarks within some seconds. Treat a temporary error as a reason to wait."""
         try:
-            return self._watermarks.take()
+            return self._watermarks.take(seconds)
         except FORESEEN as error:
             if is_lasting(error):
                 raise

@@ -162,7 +162,7 @@ class StateReader:
         for chain, counted in unread.shards.items():
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
-            holds.append(find_hold(chain, head, notes, self._clock.now()))
+            holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
         aside, aside_is_complete = self._aside()
         return StackState(
             shards,
@@ -255,7 +255,9 @@ class StateReader:
         return self._open
 
 
-def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: float) -> Hold | None:
+def find_hold(
+    chain: ChainId, head: Span | None, notes: Sequence[Note], now: float, behind: float
+) -> Hold | None:
     """Return why a shard's records are held; None if they are not.
 
     The worker logs the first record that it could not settle. The record is still held if the ledger has not settled it.
@@ -265,6 +267,8 @@ def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: flo
         head: the last span of the chain, if any.
         notes: warnings and errors, oldest first.
         now: UNIX seconds.
+        behind: the age of the shard's oldest record that is not planned. It counts if it is older than the notes, which go back an
+            hour.
     """
     settled = START if head is None else head.last if head.done else head.after
     found = [note for note in notes if note.shard == chain.shard and note.is_about_after(settled)]
@@ -278,4 +282,4 @@ def find_hold(chain: ChainId, head: Span | None, notes: Sequence[Note], now: flo
         return None
     last = found[-1]
     reason = last.reason or f"unexpected error, a bug in Sluice ({last.why or "see the worker's log"})"
-    return Hold(reason, last.error, max(0.0, now - min(began)))
+    return Hold(reason, last.error, max(0.0, behind, now - min(began)))

@@ -15,9 +15,11 @@ from shared.clock import Clock
 from shared.errors import EnvelopeError, SluiceError
 from worker.forced_replay import ForcedReplay
 from worker.record import number
+from worker.span import Span
 
 PATIENCE_SECONDS = 300.0
 """How long to retry while the worker holds."""
+_CLOCK_SECONDS = 60.0  # by which the clocks of the worker and of the stream may differ
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
@@ -40,6 +42,14 @@ class Stretch:
     start: RangeEnd
     end: RangeEnd
     forced: ForcedReplay | None = None
+
+    def may_overlap(self, span: Span) -> bool:
+        """Return whether a span may have records of this stretch. A span's records arrived before it was planned."""
+        if self.start.at is not None and span.planned_at / 1000 < self.start.at - _CLOCK_SECONDS:
+            return False
+        if self.start.number is not None and span.last < number(str(self.start.number)):
+            return False
+        return self.end.number is None or span.first <= number(str(self.end.number))
 
 
 @dataclass(slots=True)

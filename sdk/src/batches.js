@@ -1,6 +1,6 @@
 import { guard } from './safe.js';
 import { keyOf } from './settings.js';
-import { keys, read, remove, write } from './storage.js';
+import { keys, memory, read, remove, write } from './storage.js';
 import { uuid } from './uuid.js';
 
 /** Maximum events in a batch. */
@@ -17,9 +17,9 @@ export const GATHER_MS = 1000;
 export const LEASE_MS = 15000;
 
 /**
- * This page's unsent batches. While only this page may send them they are also here, so no script can clear them.
+ * The batches that only this page may send.
  *
- * @type {Record<string, string>}
+ * @type {Record<string, boolean>}
  */
 const unsent = {};
 
@@ -35,7 +35,7 @@ let dropped = 0;
  *
  * @param {string} key
  */
-export const batchId = (key) => key.slice(keyOf('b.').length);
+export const batchId = (key) => key.split('.')[3];
 
 /** Returns a batch's age in ms; never negative, even if the clock was set back. @param {string} key */
 const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
@@ -48,7 +48,7 @@ const age = (key) => Math.abs(Date.now() - parseInt(batchId(key), 36));
  */
 export const isOwn = (key) => {
   if (age(key) >= LEASE_MS) delete unsent[key];
-  return key in unsent;
+  return unsent[key];
 };
 
 /**
@@ -59,7 +59,7 @@ export const isOwn = (key) => {
  * @returns {[due: number, sent: number, events: string]}
  */
 export const load = (key) => {
-  const [due, sent, text] = (isOwn(key) ? unsent[key] : read(key) || '').split('\n'); // JSON has none
+  const [due, sent, text] = ((isOwn(key) ? memory[key] : read(key)) || '').split('\n'); // JSON has none
   return [+due, +sent, text || ''];
 };
 
@@ -73,17 +73,14 @@ export const load = (key) => {
  * @param {boolean} own Whether only this page may send it until then, because it has not sent it. By default, only the open one.
  */
 export const store = (key, wait, sent, text, own = key == open) => {
-  const batch = [Date.now() + wait, sent, text].join('\n');
-  delete unsent[key];
-  if (own) unsent[key] = batch;
-  write(key, batch, own); // an older stored text of an own batch would lack events
+  if (own) unsent[key] = own;
+  else delete unsent[key];
+  write(key, [Date.now() + wait, sent, text].join('\n'), true);
 };
 
 /** Returns the keys of all pages' batches except the open one, oldest first. */
 export const closed = () =>
-  [...new Set([...Object.keys(unsent).filter(isOwn), ...keys()])]
-    .filter((key) => key != open && key.startsWith(keyOf('b.')))
-    .sort();
+  [...new Set(keys())].filter((key) => key != open && key.startsWith(keyOf('b.'))).sort();
 
 /** Closes the open batch: it accepts no more events. */
 export const close = () => {
@@ -98,13 +95,7 @@ export const close = () => {
  * @param {Columns[]} given
  */
 export const drop = (given) => {
-  for (const { sluice_dropped = 0 } of given) dropped += 1 + Number(sluice_dropped);
-};
-
-/** @param {string} key */
-export const settle = (key) => {
-  delete unsent[key];
-  remove(key);
+  for (const { sluice_dropped = 0 } of given) dropped += 1 + +(/** @type {number} */ (sluice_dropped));
 };
 
 /** Drops the oldest batches if more than MAX_KEPT characters are stored. */
@@ -114,22 +105,38 @@ const trim = () => {
     const text = load(key)[2];
     kept += text.length;
     if (kept > MAX_KEPT) {
-      settle(key);
+      remove(key);
       drop(JSON.parse(`[${text}]`));
     }
   }
 };
 
 /**
- * Puts an event into the open batch, or into a new one if it does not fit.
+ * Returns an event as JSON. Each column is serialized by itself, so that one that cannot be is left out alone.
  *
  * @param {Columns} event
+ */
+const serialize = (event) => {
+  let text = '';
+  for (const name in event) {
+    const value = event[name];
+    const json = typeof value == 'bigint' ? '' + value : guard(JSON.stringify)(value);
+    if (json) text += `,${JSON.stringify(name)}:${json}`;
+  }
+  return `{${text.slice(1)}}`;
+};
+
+/**
+ * Puts an event into the open batch, or into a new one if it does not fit.
+ *
+ * @param {Columns} event It may get another column.
  * @returns {boolean} Whether the batch is full.
  */
 export const add = (event) => {
-  const text = guard(JSON.stringify)(dropped ? { ...event, sluice_dropped: dropped } : event);
-  if (!text || text.length > MAX_EVENT_CHARACTERS) {
-    drop([{}]);
+  if (dropped) event.sluice_dropped = dropped;
+  const text = serialize(event);
+  if (text.length > MAX_EVENT_CHARACTERS) {
+    dropped += 1;
     return false;
   }
   dropped = 0;

@@ -1,3 +1,6 @@
+/** Maximum `utm_…` parameters that become columns: whoever makes a link chooses how many it has. */
+const MAX_PARAMETERS = 20;
+
 /** Returns the page's URL without the fragment. */
 export const address = () => location.href.split('#')[0];
 
@@ -22,11 +25,11 @@ export const browserColumns = () => ({
 
 /** Returns columns set by the page's author and its campaigns. */
 export const authorColumns = () => {
-  /** @type {Record<string, string>} */
-  const columns = {};
-  new URLSearchParams(location.search).forEach((value, name) => {
-    if (name.startsWith('utm_')) columns[name] = value;
-  });
+  const columns = Object.fromEntries(
+    Array.from(new URLSearchParams(location.search))
+      .filter(([name]) => name.startsWith('utm_'))
+      .slice(0, MAX_PARAMETERS),
+  );
   const meta = document.querySelector('meta[name=description]');
   if (meta) columns.td_description = /** @type {HTMLMetaElement} */ (meta).content;
   return columns;

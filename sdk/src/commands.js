@@ -4,14 +4,15 @@ import { page, release, set, track, unset } from './events.js';
 import { decide } from './permission.js';
 import { guard, onLast } from './safe.js';
 import { settings } from './settings.js';
+import { forgetDeleted } from './storage.js';
 import { tell } from './tell.js';
 import { forget, identify } from './visitor.js';
 
 let started = false;
 
-/** Starts automatic recording. */
-const start = guard(() => {
-  if (FULL && !started) {
+/** Starts automatic recording; the core script has none. */
+const start = /* @__PURE__ */ guard(() => {
+  if (!started) {
     started = true;
     automatic();
   }
@@ -34,15 +35,16 @@ export const commands = {
     Object.assign(settings, options);
     tell(!settings.key || !settings.endpoint, 'init', options);
     onLast(window, 'pagehide', () => {
-      start();
+      if (FULL) start();
       release();
       leave();
     });
     onLast(document, 'visibilitychange', send);
     onLast(window, 'pageshow', pump);
     onLast(window, 'online', pump);
+    onLast(window, 'storage', forgetDeleted);
     // Each in its own task, so that the page is never blocked for long.
-    setTimeout(start);
+    if (FULL) setTimeout(start);
     setTimeout(release);
     setTimeout(pump);
   },

@@ -9,13 +9,12 @@ import {
   drop,
   isOwn,
   load,
-  settle,
   store,
 } from './batches.js';
 import { isGranted } from './permission.js';
 import { guard } from './safe.js';
 import { keyOf, settings } from './settings.js';
-import { isVolatile, read, remove, write } from './storage.js';
+import { read, remove, stored, write } from './storage.js';
 import { tell } from './tell.js';
 
 const HOUR_MS = 3600000;
@@ -25,6 +24,7 @@ const MEMORY_MS = 2505600000;
 const PATIENCE_MS = 10000;
 const LONGEST_PAUSE_MS = 300000;
 
+/** @type {string | undefined} */
 let underway = '';
 let failures = 0;
 /** @type {number | undefined} */
@@ -33,7 +33,7 @@ let gathering;
 let retrying;
 
 /**
- * Returns the ms until a time, 0 if it has passed. An hour or more means that the clock was set back, and counts as 0.
+ * Returns the ms until a time, 0 if it has passed or there is none. An hour or more means that the clock was set back, and counts as 0.
  *
  * @param {number} time UNIX ms.
  */
@@ -42,7 +42,7 @@ const ahead = (time) => {
   return wait > 0 && wait < HOUR_MS ? wait : 0;
 };
 
-const pause = () => ahead(+(read(keyOf('pause')) || 0));
+const pause = () => ahead(/** @type {any} */ (read(keyOf('pause'))));
 /** @param {string} key */
 const lease = (key) => ahead(load(key)[0]);
 const url = () => ('' + settings.endpoint).replace(/\/$/, '') + '/v1/events';
@@ -58,12 +58,12 @@ const body = (key, events) =>
  * Sends one batch. If two pages send the same one, the server counts it once.
  *
  * @param {string} key
- * @returns {Promise<boolean>} Whether the next one may be sent.
+ * @returns {Promise<true | undefined>} Whether the next one may be sent.
  */
 const send = async (key) => {
   let [, sent, events] = load(key);
   if (!events) remove(key); // not a batch
-  if (!events || (!isOwn(key) && lease(key))) return false; // another page sent it before this one got the lock
+  if (!events || (!isOwn(key) && lease(key))) return; // another page sent it before this one got the lock
   let wait = 0;
   // A batch with an unknown outcome that the server may no longer recognise counts as delivered.
   let done = sent && Date.now() - sent > MEMORY_MS;
@@ -80,7 +80,7 @@ const send = async (key) => {
         signal: controller.signal,
       });
       const { ok, status } = answer;
-      wait = 1000 * Number(answer.headers.get('retry-after')) || 0;
+      wait = 1000 * /** @type {any} */ (answer.headers.get('retry-after')) || 0;
       const { error, rejected = [] } = await answer.json();
       // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
       done = ok || status == 400 || status == 403 || status == 413;
@@ -93,7 +93,7 @@ const send = async (key) => {
   }
   if (done) {
     failures = 0;
-    settle(key);
+    remove(key);
     return true;
   }
   wait = Math.min(wait, HOUR_MS / 2) + Math.random() * Math.min(1000 * 2 ** failures++, LONGEST_PAUSE_MS);
@@ -102,18 +102,17 @@ const send = async (key) => {
     write(keyOf('pause'), Date.now() + wait);
     store(key, wait, sent, events);
   }
-  return false;
 };
 
 /**
  * Sends a batch that any page may send. If the browser has locks, only one page sends it at a time.
  *
  * @param {string} key
- * @returns {Promise<boolean>}
+ * @returns {Promise<unknown>} Whether the next one may be sent.
  */
 const sendAlone = async (key) => {
   try {
-    return await navigator.locks.request(key, { ifAvailable: true }, (lock) => !!lock && send(key));
+    return await navigator.locks.request(key, { ifAvailable: true }, (lock) => lock && send(key));
   } catch (error) {
     return send(key);
   }
@@ -125,7 +124,7 @@ export const pump = async () => {
   try {
     clearTimeout(retrying);
     while (!pause() && navigator.onLine !== false && isGranted()) {
-      underway = closed().find(isOwn) || closed().find((key) => !lease(key)) || '';
+      underway = closed().find(isOwn) || closed().find((key) => !lease(key));
       if (!underway || !(await (isOwn(underway) ? send : sendAlone)(underway))) break;
     }
     const waits = closed().map(lease);
@@ -160,7 +159,7 @@ export const leave = () => {
   for (const key of closed()) {
     const [, sent, events] = load(key);
     const own = isOwn(key);
-    if (isGranted() && key != underway && (own || isVolatile(key))) {
+    if (isGranted() && key != underway && (own || !stored(key))) {
       const text = body(key, events);
       // Before the beacon, because a browser may stop the script of a page that is left at any step, and later run it again.
       store(key, LEASE_MS, sent || Date.now(), events);

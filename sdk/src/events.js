@@ -1,3 +1,4 @@
+import { close } from './batches.js';
 import { authorColumns, browserColumns, pageColumns } from './columns.js';
 import { enqueue } from './delivery.js';
 import { isGranted } from './permission.js';
@@ -33,14 +34,14 @@ export const release = guard(() => {
   clearTimeout(waiting);
   waiting = 0;
   const granted = isGranted();
+  const events = held;
+  held = [];
   if (granted) {
-    const events = held;
-    held = [];
     for (const event of events) enqueue({ ...visitor(), ...(FULL && guard(browserColumns)()), ...event });
   } else if (granted == null) {
-    held = held.slice(-MAX_HELD);
+    held = events.slice(-MAX_HELD);
   } else {
-    held = [];
+    close();
     forget();
     keys().forEach((key) => key.startsWith(keyOf('')) && remove(key));
   }

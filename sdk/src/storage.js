@@ -1,14 +1,18 @@
 import { guard } from './safe.js';
 
 /**
- * Texts that the browser could not store; they last as long as the page.
+ * Texts that the browser could not store, and this page's batches, so that a page that clears its storage loses none. They last
+ * as long as the page.
  *
  * @type {Record<string, string>}
  */
-const memory = {};
+export const memory = {};
 
-/** Returns the text, or null or undefined if there is none. */
-export const read = guard((/** @type {string} */ key) => memory[key] || localStorage.getItem(key));
+/** Returns the text that the browser has stored, or null or undefined if there is none. */
+export const stored = guard((/** @type {string} */ key) => localStorage.getItem(key));
+
+/** Returns the text, or null or undefined if there is none. @param {string} key */
+export const read = (key) => stored(key) || memory[key];
 
 export const remove = guard((/** @type {string} */ key) => {
   delete memory[key];
@@ -18,24 +22,27 @@ export const remove = guard((/** @type {string} */ key) => {
 /**
  * @param {string} key
  * @param {string | number} text
- * @param {boolean} [only] If this text cannot be stored, delete an older one.
+ * @param {boolean} [keep] Whether to keep the text in memory even if the browser stores it.
  */
-export const write = (key, text, only) => {
+export const write = (key, text, keep) => {
   try {
     localStorage.setItem(key, '' + text);
     delete memory[key];
+    if (!keep) return;
   } catch (error) {
-    if (only) remove(key);
-    memory[key] = '' + text;
+    remove(key); // an older stored text would hide the new one
   }
+  memory[key] = '' + text;
 };
-
-/**
- * Returns whether a text exists only in this page's memory.
- *
- * @param {string} key
- */
-export const isVolatile = (key) => key in memory;
 
 /** Returns all keys, possibly with duplicates. */
 export const keys = () => Object.keys(memory).concat(guard(() => Object.keys(localStorage))() || []);
+
+/**
+ * Forgets a text that another page has deleted. That a page cleared the whole storage has no key, so nothing is forgotten.
+ *
+ * @param {StorageEvent} event
+ */
+export const forgetDeleted = ({ key, newValue }) => {
+  if (!newValue) delete memory[/** @type {string} */ (key)];
+};

@@ -35,7 +35,7 @@ const torn = (requests) => {
 };
 
 /** Simulates one visit of less than an hour. */
-const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
+const visit = async (seed, { locks, script, forgets, clears, capacity = Infinity }) => {
   const random = chance(seed);
   const pick = (values) => values[Math.floor(random() * values.length)];
   const browser = new Browser({ random, locks, script });
@@ -87,6 +87,8 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
       await clock.advance(100); // the clock jumps after all pages have seen each other's writes
       if (jumps) clock.skew += (random() - 0.5) * 10 * MINUTE;
     },
+    // Only pages that live keep what a page clears.
+    ...(clears && { leave: () => {}, kill: () => {}, clear: () => pick(pages)?.storage.clear() }),
     wait: () => clock.advance(random() * 1500),
     rest: () => clock.advance(random() * MINUTE),
   };
@@ -111,7 +113,12 @@ const visit = async (seed, { locks, script, forgets, capacity = Infinity }) => {
   return { made, lost, doubled, left, torn: torn(server.requests) };
 };
 
-for (const options of [{ locks: true }, { locks: false }, { locks: true, script: 'sluice.core.js' }]) {
+for (const options of [
+  { locks: true },
+  { locks: false },
+  { locks: true, script: 'sluice.core.js' },
+  { locks: true, clears: true },
+]) {
   test(`no event is lost or duplicated in ${VISITS} visits ${JSON.stringify(options)}`, async () => {
     let made = 0;
     for (let seed = FIRST; seed < FIRST + VISITS; seed += 1) {

@@ -87,6 +87,20 @@ test('a column named table does not change the table', async () => {
   );
 });
 
+test('at most twenty campaign parameters of a link become columns', async () => {
+  const browser = new Browser();
+  const page = browser.open(null, (window) => {
+    window.location.search = '?' + Array.from({ length: 520 }, (_, n) => `utm_${n}=${n}`).join('&');
+  });
+  page.sluice('init', { endpoint: 'https://collect.example', key: 'shop.k1.mac' });
+  page.sluice('page');
+  await browser.clock.advance(2000);
+  assert.deepEqual(
+    Object.keys(browser.server.rows[0]).filter((name) => name.startsWith('utm_')),
+    Array.from({ length: 20 }, (_, n) => `utm_${n}`),
+  );
+});
+
 test('the visitor stays the same on later pages, until reset', async () => {
   const browser = new Browser();
   const ids = [];

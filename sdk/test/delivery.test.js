@@ -547,3 +547,79 @@ test('a clock that is set back delays nothing', async () => {
   await browser.clock.advance(10 * MINUTE);
   assert.deepEqual(numbers(browser).sort(), [1, 2]);
 });
+
+test('a page that clears its storage loses none of its events, sent or not', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 503;
+  make(page, 1);
+  await browser.clock.advance(5000);
+  make(page, 2);
+  await browser.clock.advance(10);
+  page.evaluate('localStorage.clear()');
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual(numbers(browser).sort(), [1, 2]);
+});
+
+test('a page that clears its storage during a request keeps its events, under the same batch id', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 'lose request';
+  make(page, 1);
+  await browser.clock.advance(2000);
+  page.evaluate('localStorage.clear()');
+  browser.server.decide = () => 'take';
+  await browser.clock.advance(MINUTE);
+  assert.deepEqual([numbers(browser), new Set(bodies(browser).map(({ batch_id }) => batch_id)).size], [[1], 1]);
+});
+
+test('a page that clears its storage and is left passes its events to the browser', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 503;
+  make(page, 1);
+  await browser.clock.advance(2000);
+  page.evaluate('localStorage.clear()');
+  browser.server.decide = () => 'take';
+  page.leave();
+  await browser.clock.advance(1000);
+  assert.deepEqual(numbers(browser), [1]);
+});
+
+test('a page does not send a batch again that another page has delivered', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  browser.server.decide = () => 503;
+  make(page, 1);
+  await browser.clock.advance(2000);
+  browser.server.decide = () => 'take';
+  const { navigator } = page.window;
+  Object.defineProperty(navigator, 'onLine', { value: false, configurable: true });
+  browser.open();
+  await browser.clock.advance(10 * MINUTE);
+  const delivered = browser.server.requests.length;
+  Object.defineProperty(navigator, 'onLine', { value: true });
+  page.fire(page.window, 'online');
+  await browser.clock.advance(10 * MINUTE);
+  assert.deepEqual([numbers(browser), browser.server.requests.length], [[1], delivered]);
+});
+
+test('a request has at most 20,000 characters of events, or one event of at most 262,144', async () => {
+  const random = chance(5);
+  const browser = new Browser();
+  const page = browser.open();
+  for (let round = 0; round < 300; round += 1) {
+    make(page, round, round, { text: '\u3042'.repeat(10 ** (random() * 5.6)) });
+    await browser.clock.advance(random() * 300);
+  }
+  await browser.clock.advance(MINUTE);
+  const sizes = bodies(browser).map(({ events }) => [events.length, JSON.stringify(events).length - 2]);
+  assert.deepEqual(
+    sizes.filter(([count, size]) => size > (count > 1 ? 20_000 : 262_144)),
+    [],
+  );
+  // Sluice inflates a body to at most 2 MiB.
+  assert.ok(Math.max(...browser.server.requests.map(({ body }) => Buffer.byteLength(body))) < 1_048_576);
+  assert.ok(Math.max(...sizes.map(([, size]) => size)) > 200_000);
+});

@@ -198,7 +198,7 @@ test('broken members of the browser never throw', async () => {
       'referrer',
       'characterSet',
       'cookie',
-      'visibilityState',
+      'hidden',
       'documentElement',
       'querySelector',
       'addEventListener',
@@ -248,17 +248,36 @@ test('events are recorded even if the globals that describe a page are broken', 
   }
 });
 
-test('an event that cannot be serialized is dropped alone, and counted', async () => {
+test('a column that cannot be serialized is left out alone', async () => {
   const browser = new Browser();
   const page = browser.open();
-  for (const text of ['one', circular, 10n, 'two']) page.sluice('track', 'visits', { text });
+  for (const text of ['one', circular, { toJSON: throwing }, { deep: 10n }, throwing, 'two']) {
+    page.sluice('track', 'visits', { n: 1, text });
+  }
   await browser.clock.advance(2000);
   assert.deepEqual(
-    browser.server.rows.map(({ text, sluice_dropped }) => [text, sluice_dropped]),
-    [
-      ['one', undefined],
-      ['two', 2],
-    ],
+    browser.server.rows.map(({ n, text, table }) => [n, text, table]),
+    ['one', undefined, undefined, undefined, undefined, 'two'].map((text) => [1, text, 'visits']),
+  );
+});
+
+test('a BigInt becomes a number with all its digits', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  for (const n of [0n, -(2n ** 63n)]) page.sluice('track', 'visits', { n });
+  await browser.clock.advance(2000);
+  assert.match(browser.server.requests[0].body, /"n":0,.*"n":-9223372036854775808,/);
+});
+
+test('a column named toJSON does not replace the event or the number of dropped events', async () => {
+  const browser = new Browser();
+  const page = browser.open();
+  page.sluice('track', 'visits', { text: 'x'.repeat(300_000) });
+  page.sluice('track', 'visits', { n: 1, toJSON: () => ({ n: 2 }) });
+  await browser.clock.advance(2000);
+  assert.deepEqual(
+    browser.server.rows.map(({ n, table, sluice_dropped }) => [n, table, sluice_dropped]),
+    [[1, 'visits', 1]],
   );
 });
 

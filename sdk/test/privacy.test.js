@@ -106,6 +106,33 @@ test('consent granted after a denial applies only to later events', async () => 
   assert.deepEqual(visit.sent(), [2]);
 });
 
+test('consent granted after a denial brings back no erased event', async () => {
+  const visit = open();
+  visit.browser.server.decide = () => 503;
+  visit.page.sluice('track', 'visits', { n: 1 });
+  await visit.browser.clock.advance(2000); // it was sent once
+  visit.page.sluice('track', 'visits', { n: 2 });
+  await visit.browser.clock.advance(10); // it is in the open batch
+  visit.page.sluice('consent', 'denied');
+  visit.page.sluice('consent', 'granted');
+  visit.page.sluice('track', 'visits', { n: 3 });
+  visit.browser.server.decide = () => 'take';
+  await visit.browser.clock.advance(60_000);
+  assert.deepEqual(visit.sent(), [3]);
+});
+
+test('events of other pages are erased by denied consent too', async () => {
+  const visit = open();
+  visit.browser.server.decide = () => 503;
+  visit.page.sluice('track', 'visits', { n: 1 });
+  await visit.browser.clock.advance(2000);
+  visit.browser.open().sluice('consent', 'denied');
+  await visit.browser.clock.advance(100);
+  visit.browser.server.decide = () => 'take';
+  await visit.browser.clock.advance(600_000);
+  assert.deepEqual(visit.sent(), []);
+});
+
 const id = async (options, cookie) => {
   const visit = open(options, {}, cookie);
   visit.page.sluice('page');

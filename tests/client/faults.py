@@ -124,7 +124,7 @@ def _folder(folder: Path) -> Iterator[None]:
 def _file_system(folder: Path, chance: random.Random) -> Iterator[None]:
     spool = str(folder / "spool")
     (folder / "spool").mkdir()
-    options = f"size={chance.randint(120, 400)}k"
+    options = f"size={chance.randint(300, 900)}k"
     subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", spool], check=True)
     try:
         yield
@@ -159,7 +159,7 @@ def _round(
         result.kills[f"{'small disk' if is_small else way}, {ingest.fault}"] += 1
         victim = {
             "children": chance.choice((1, 2)) if way == "children" else 0,
-            "file_bytes": chance.randint(20_000, 120_000) if way == "disk" else None,
+            "file_bytes": chance.randint(70_000, 150_000) if way == "disk" else None,
             "clock": chance.choice((0, 0, 3600, 40 * 86_400)),
         }
         arrived = threading.Event()

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -112,6 +113,17 @@ def test_every_event_is_one_row_after_a_failure(ingest: FlakyIngest, client: Mak
         sorted(row["event_id"] for row in ingest.rows()),
         one.statistics().accepted,
     )
+
+
+def test_a_request_inflates_to_less_than_1_mib(ingest: FlakyIngest, client: Make) -> None:
+    """However large and compressible the events are, Sluice reads every request: it inflates 2 MiB."""
+    one = client(batch_seconds=60.0, timeout=PATIENCE)
+    for size in [2500] * 1000 + [250_000] * 9:
+        one.track("orders", text="x" * size)
+    one.flush(PATIENCE)
+    sizes = [len(zlib.decompress(request.body, 31)) for request in ingest.requests]
+
+    assert (1009, True, True) == (len(ingest.rows()), max(sizes) < 1024 * 1024, max(sizes) > 800 * 1024)
 
 
 def test_retry_after_is_respected(ingest: FlakyIngest, client: Make) -> None:
@@ -405,6 +417,35 @@ def test_the_command_keeps_events_while_the_endpoint_is_down(
     second = send(monkeypatch, b"", *options)
 
     assert (75, 0, 1) == (first, second, len(ingest.rows()))
+
+
+def test_the_command_sends_what_several_killed_programs_have_left(
+    ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The exit code 0 covers all of it."""
+    run(
+        """
+client = Client(sys.argv[1], sys.argv[2], spool=sys.argv[3], batch_seconds=60)
+(stored, ready), (end, ending) = os.pipe(), os.pipe()
+for _ in range(16):
+    if not os.fork():
+        client.track("orders")
+        os.write(ready, b".")
+        os.close(ending)
+        os.read(end, 1)
+        os._exit(0)
+count = 0
+while count < 16:
+    count += len(os.read(stored, 16))
+os.close(ending)
+for _ in range(16):
+    os.wait()
+""",
+        ingest.url, KEY, str(tmp_path),
+    )  # fmt: skip
+    code = send(monkeypatch, b"", "--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
+
+    assert (0, 16, []) == (code, len(ingest.rows()), files(tmp_path))
 
 
 def test_an_invalid_event_is_not_stored(client: Make) -> None:

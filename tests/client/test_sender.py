@@ -5,11 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from sluice_client.endpoint import Answer, Endpoint, Refused, Settled, Unacceptable, Unknown
-from sluice_client.errors import SpoolError
+from sluice_client.endpoint import Answer, Endpoint, Settled, Unacceptable, Unknown
 from sluice_client.sender import Rejection, Retries, Sender
 from sluice_client.spool_directory import SpoolDirectory
-from sluice_client.spool_file import Batch, Limits
+from sluice_client.spool_file import Limits
 
 
 class ScriptedEndpoint(Endpoint):
@@ -80,7 +79,8 @@ def make(tmp_path: Path) -> Iterator[Make]:
 
     yield one
     for bench in made:
-        bench.file.close()
+        for file in bench.sender.files:
+            file.close()
 
 
 def test_waits_double_up_to_a_limit(make: Make) -> None:
@@ -103,9 +103,11 @@ def test_a_wait_is_not_cut_short(make: Make) -> None:
     bench.track(b"{}")
     bench.step(0.0)
     bench.track(b"{}")
-    left = bench.step(100.0)
+    waits = [bench.step(now) for now in (100.0, 295.0)]
+    sent = len(bench.endpoint.sent)
+    bench.step(300.0)
 
-    assert (200.0, 1) == (left, len(bench.endpoint.sent))
+    assert ([10.0, 5.0], 1, 2) == (waits, sent, len(bench.endpoint.sent))
 
 
 def test_a_wait_begins_when_the_response_arrives(make: Make) -> None:
@@ -149,30 +151,6 @@ def test_an_unreadable_event_is_isolated(make: Make) -> None:
     )
 
 
-def test_a_settled_batch_is_not_sent_again_while_the_disk_is_full(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """If it cannot be deleted, only the deletion is retried, and its rejections are reported once."""
-    bench = make(Settled([Refused(0, "too_deep", "m")]))
-    bench.track(b"{}", b"{}")
-
-    def fail(_: Batch) -> None:
-        raise SpoolError("disk full")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(bench.file, "settle", fail)
-        with pytest.raises(SpoolError):
-            bench.step(0.0)
-    bench.step(1.0)
-
-    assert (1, 1, 0, 1) == (
-        len(bench.endpoint.sent),
-        len(bench.rejected),
-        bench.file.pending_events,
-        bench.sender.counts.accepted,
-    )
-
-
 def test_files_of_processes_that_ended_are_sent_and_deleted(make: Make) -> None:
     """This includes events that are not in a batch yet."""
     bench = make(Settled([]))
@@ -183,3 +161,16 @@ def test_files_of_processes_that_ended_are_sent_and_deleted(make: Make) -> None:
         bench.step(0.0)
 
     assert ([[b"left"]], False) == ([sent for _, sent in bench.endpoint.sent], left.path.exists())
+
+
+def test_what_processes_that_ended_have_left_is_pending(make: Make) -> None:
+    """It is counted before it is sent, even while the endpoint is down and this process has events of its own."""
+    bench = make(Unknown("http_503", ""))
+    bench.track(b"own")
+    bench.step(0.0)
+    left = bench.directory.own()
+    left.append(b"left")
+    left.close()
+    bench.step(10.0)
+
+    assert (2, len(b"own,left,")) == bench.sender.pending

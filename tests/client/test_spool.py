@@ -136,7 +136,10 @@ def test_a_file_in_use_is_not_taken_over(tmp_path: Path) -> None:
     left = sorted(path.suffix for path in directory.path.iterdir())
     one.close()
 
-    assert (True, [".lock", ".sqlite", ".sqlite-shm", ".sqlite-wal"]) == (one.path != other.path, left)
+    assert (True, [".lock", ".reserve", ".sqlite", ".sqlite-shm", ".sqlite-wal"]) == (
+        one.path != other.path,
+        left,
+    )
 
 
 def test_a_file_without_an_owner_is_taken_over(tmp_path: Path) -> None:
@@ -199,6 +202,66 @@ def test_a_full_disk_loses_no_acknowledged_event(file: SpoolFile, tmp_path: Path
         rows = database.execute("SELECT body FROM event ORDER BY seq").fetchall()
 
     assert (True, [*stored, b"last"]) == (0 < len(stored) < 100, [body for (body,) in rows])
+
+
+def test_a_settled_batch_is_not_sent_again_while_the_disk_is_full(file: SpoolFile, tmp_path: Path) -> None:
+    """It is deleted with a later batch, once there is space."""
+    for number in range(9):
+        file.append(b"%d" % number)
+    file.seal()
+    sent = []
+    for size in (1, 100_000):
+        with largest_file(size):
+            sent.append(file.events(oldest(file)))
+            file.settle(oldest(file))
+        with closing(sqlite3.connect(tmp_path / "one.sqlite")) as database:
+            sent.append([body for (body,) in database.execute("SELECT body FROM event ORDER BY seq")])
+
+    assert [
+        [b"0", b"1", b"2"], [b"%d" % number for number in range(9)],
+        [b"3", b"4", b"5"], [b"6", b"7", b"8"],
+    ] == sent  # fmt: skip
+
+
+def test_a_batch_whose_deletion_failed_is_sent_again_by_the_next_process(
+    file: SpoolFile, tmp_path: Path
+) -> None:
+    """It has the same id, so Sluice counts it once."""
+    for number in range(4):
+        file.append(b"%d" % number)
+    file.seal()
+    before = oldest(file)
+    with largest_file(1):
+        file.settle(before)
+        file.close()
+    again = SpoolFile(tmp_path / "one.sqlite", LIMITS)
+
+    assert (before, 4) == (oldest(again), again.pending_events)
+    again.close()
+
+
+def test_a_file_that_a_full_disk_kept_works_again_once_all_is_settled(file: SpoolFile) -> None:
+    """It is begun anew, which frees its space, and goes on with new sequence numbers."""
+    file.append(b"a")
+    file.seal()
+    with largest_file(1):
+        file.settle(oldest(file))
+    file.append(b"b")
+    file.seal()
+
+    assert ([b"b"], 2, 1) == (file.events(oldest(file)), file.last, file.pending_events)
+
+
+def test_without_its_reserve_the_spool_stores_nothing(file: SpoolFile) -> None:
+    """Space that is too small for the reserve is left to the events that are stored."""
+    file.append(b"a")
+    with largest_file(1), pytest.raises(SpoolError):
+        file.seal()
+    with largest_file(60_000), pytest.raises(SpoolError, match="the disk is full; the event was not stored"):
+        file.append(b"b")
+    file.append(b"c")
+
+    assert 2 == file.pending_events
 
 
 def test_the_spool_is_private(tmp_path: Path) -> None:

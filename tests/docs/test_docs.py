@@ -9,6 +9,7 @@ import pytest
 
 from chaos.trouble import Kind
 from tests.support import docs_tables, state_picture
+from tests.support.dialects import EVENT_ROUTES
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
@@ -127,6 +128,24 @@ def test_tables_name_code_that_exists(page: str) -> None:
         wrong += sorted(named - known)
 
     assert [] == wrong
+
+
+OWN_ROUTES = {"/pixel.gif", "/v1/events"}
+"""Routes that no client of Treasure Data uses."""
+GENERAL = {f"test_{name}.py" for name in ("dialects", "fuzz", "openapi", "originals", "policy", "routes")}
+"""Tests that hold for all dialects."""
+
+
+@pytest.mark.parametrize("path", sorted({path for _, path in EVENT_ROUTES}))
+def test_each_dialect_is_documented_and_has_tests_of_its_own(path: str) -> None:
+    """Both pages name its route, and a file of tests sends requests to it (docs/add-a-dialect.md)."""
+    start = path.removesuffix("/shop/pageviews")
+    named = f"`{start}" if start else "/{database}/{table}`"
+    pages = {"http.md"} | ({"clients.md"} if path not in OWN_ROUTES else set())
+    tests = {one.name for one in ROOT.glob("tests/ingest/*.py") if (start or "/shop/") in one.read_text()}
+
+    assert {True} == {named in (ROOT / "docs" / page).read_text().replace("`POST /", "`/") for page in pages}
+    assert tests - GENERAL
 
 
 def test_the_guide_names_every_module_that_reads_states() -> None:

@@ -122,6 +122,17 @@ INVALID: list[Call] = [
     _get(_item("a", "1"), _item("a", "1")),
     _get(*(_item("a", str(i)) for i in range(101))),
 ]
+ADDED: list[Call] = [
+    (
+        "update_item",
+        _update("ADD v :v, w :zero SET x = :v", v=2, zero=0)[1] | {"ReturnValues": "UPDATED_NEW"},
+    ),
+    ("update_item", _update("ADD v :v SET y = :y", v=3, y="a")[1] | {"ReturnValues": "UPDATED_NEW"}),
+    _update("ADD y :v", v=3),
+    _update("ADD x :y", y="a"),
+    _update("ADD v :v", key=("a", "2"), v=-1),
+    _get(_item("a", "1"), _item("a", "2")),
+]
 SPARSE: list[Call] = [
     _put(_item("a", "1", kind="open", since="2", v=1, x=2)),
     _put(_item("a", "2", kind="open", since="1")),
@@ -183,6 +194,7 @@ _CALLS = st.one_of(
 @settings(max_examples=30, deadline=None)
 @given(st.lists(_CALLS, max_size=20))
 @example(SPARSE)
+@example(ADDED)
 def test_any_sequence_of_calls_matches_moto(calls: list[Call]) -> None:
     """For any calls in any order, responses, indexes and the final state are moto's."""
     with mock_aws():
@@ -332,7 +344,7 @@ def test_reserved_words_need_an_alias(name: str) -> None:
     "call",
     [
         ("put_item", {"Item": _item("a", "1"), "ReturnValues": "ALL_OLD"}),
-        _update("ADD v :v", v=1),
+        ("update_item", _update("SET v = :v", v=1)[1] | {"ReturnValues": "ALL_NEW"}),
         _update("SET v = :v, ", v=1),
         _update("SET x.y = :v", v=1),
         _update("SET v = v + :v", v=1),

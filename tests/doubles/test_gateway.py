@@ -361,3 +361,36 @@ def test_chunked_bodies_arrive() -> None:
     _, event = send_raw(head, b"3\r\nabc\r\n2;x=y\r\nde\r\n0\r\nt: 1\r\n\r\n")
 
     assert "abcde" == event["body"]
+
+
+@pytest.mark.parametrize(
+    ("head", "body"),
+    [
+        (b"Content-Length: -1", b""),
+        (b"Content-Length: +5", b"whole"),
+        (b"Content-Length: 0x5", b"whole"),
+        (b"Content-Length: ", b"whole"),
+        (b"Content-Length: " + b"9" * 5000, b""),
+        (b"Content-Length: 5, 5", b"whole"),
+        (b"Content-Length: 5\r\nContent-Length: 4", b"whole"),
+        (b"Content-Length : 5", b"whole"),
+        (b"Content-Length: 5\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+        (b"Transfer-Encoding: gzip", b""),
+        (b"Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked", b"0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"-1\r\n"),
+        (b"Transfer-Encoding: chunked", b"0x1\r\nx\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"1\r\nxy\r\n0\r\n\r\n"),
+        (b"Transfer-Encoding: chunked", b"no number\r\n"),
+    ],
+)
+def test_malformed_framing_is_a_bad_request(head: bytes, body: bytes) -> None:
+    """A client that gives no length, or two, gets an answer at once, and the function is not called."""
+    called = []
+    with (
+        Gateway(lambda event, _: called.append(event)) as gateway,
+        socket.create_connection(("127.0.0.1", gateway.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"POST / HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n" + body)
+        first, *_, message = connection.makefile("rb").read().split(b"\r\n")
+
+    assert (b"HTTP/1.1 400 Bad Request", b'{"message":"Bad Request"}', []) == (first, message, called)

@@ -35,6 +35,9 @@ class _Sink:
     def put_records(self, **entries: Any) -> dict[str, Any]:
         return {"Records": [{"SequenceNumber": "1"} for _ in entries["Records"]]}
 
+    def update_item(self, **_: Any) -> dict[str, str]:
+        return {}
+
     def send_message(self, **_: Any) -> dict[str, str]:
         return {"MessageId": "1"}
 
@@ -91,12 +94,14 @@ def run(count: int, seed: int, texts: list[str]) -> Report:
         "keys",
         "aside",
         "notices",
+        "counters",
         ("https://www.shop.example",),
         redirect_hosts=("www.shop.example",),
     )
     effects = IngestEffects(
         kinesis=sink,
         sqs=lambda: sink,
+        dynamodb=lambda: sink,
         secrets=Secrets(),
         s3=None,
         clock=clock,

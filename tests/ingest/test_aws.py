@@ -14,8 +14,8 @@ from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest import app, stream
 from ingest.aws_client import KinesisClient
+from ingest.credentials import Credentials
 from ingest.overflow import Overflow
-from ingest.signature import Credentials
 from ingest.stream import Stream
 from local import functions
 from local.resources import Resources
@@ -86,12 +86,15 @@ LARGE = [{"table": "pageviews", "a": "x" * 200_000}] * 6
 
 
 def test_a_request_makes_one_call(aws: Any, handler: app.Handler) -> None:
-    """The ingest reads the secrets while the sandbox starts; after that each request is a single put."""
+    """The ingest reads the secrets while the sandbox starts; after that each request is a single put, and a large one is counted."""
     assert ["GetSecretValue"] == [operation for operation, _ in aws.calls]
 
     assert (200, 200) == (send(handler, EVENT).status, send(handler, LARGE).status)
-    assert ["GetSecretValue", "PutRecord", "PutRecords"] == [operation for operation, _ in aws.calls]
-    assert ("events", 2) == (aws.calls[2][1]["StreamName"], len(aws.calls[2][1]["Records"]))
+    assert ["GetSecretValue", "PutRecord", "UpdateItem", "PutRecords"] == [
+        operation for operation, _ in aws.calls
+    ]
+    assert RESOURCES.counters_table == aws.calls[2][1]["TableName"]
+    assert ("events", 2) == (aws.calls[3][1]["StreamName"], len(aws.calls[3][1]["Records"]))
 
 
 @pytest.mark.parametrize(
@@ -148,7 +151,7 @@ def test_throttled_entries_are_retried(aws: Any, handler: app.Handler) -> None:
     aws.faults["PutRecords"] = [lambda server: server.answer(200, answer)]
 
     assert 200 == send(handler, LARGE).status
-    [(_, whole), (_, rest)] = aws.calls[1:]
+    [(_, whole), (_, rest)] = aws.calls[2:]
     assert whole["Records"][1]["Data"] == rest["Data"]
 
 

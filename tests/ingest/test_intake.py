@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from ingest.batch import Batch
+from ingest.budget import Budgets
 from ingest.intake import MAX_EVENTS, EventOutcome, Intake
 from ingest.privacy import Privacy
 from ingest.rate import Rate
@@ -21,8 +22,11 @@ def accept(site: Site, events: Sequence[Any], rewritten: list[Any]) -> EventOutc
         site.keyring,
         site.handler.policies,
         site.stream,
-        Privacy(IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, ("*",)), lambda: None),
+        Privacy(
+            IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, "counters", ("*",)), lambda: None
+        ),
         rate=Rate(1000, site.clock),
+        budgets=Budgets(lambda: site.dynamodb, "counters", site.clock, site.telemetry),
         redirect_hosts=(),
         clock=site.clock,
         entropy=lambda size: b"\0" * size,

@@ -55,7 +55,7 @@ def test_a_stream_that_is_not_known_to_be_active_is_not_ready(fault: object, cod
     answer = ready(site)
 
     assert (503, {"status": "unavailable"}, None) == (answer.status, answer.json, answer.code)
-    assert {} == site.telemetry.counts
+    assert {"NotReady": 1} == site.telemetry.counts
     lines = [line for line in site.telemetry.lines if line.message == "the stream cannot be described"]
     assert codes == [line.fields["code"] for line in lines]
 

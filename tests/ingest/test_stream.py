@@ -22,9 +22,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
-from ingest import app, keyring, overflow, stream
-from ingest.connection import UnreadableAnswerError
+from ingest import app, budget, keyring, overflow, stream
 from ingest.stream import LONGEST_PUT_SECONDS, PATIENCE_SECONDS
+from shared import errors
 from shared.envelope import MAX_ENVELOPE_BYTES, Envelope, TableRows
 from shared.puts import MAX_PER_PUT
 from tests.support.ingest import KEY, STREAM, Faults, ManualClock, Site, gzipped, http_event
@@ -44,6 +44,10 @@ REFUSED = [
     EndpointConnectionError(endpoint_url=URL),
     ProxyConnectionError(proxy_url=URL),
     SSLError(endpoint_url=URL, error="not who it should be"),
+    errors.ConnectTimeoutError(URL),
+    errors.ConnectionFailedError(URL),
+    errors.TlsError(URL),
+    errors.ErrorAnswerError(client_error("Throttling", "PutRecord").response, "PutRecord"),
 ]
 DOUBTFUL = [
     client_error("ResourceNotFoundException", "PutRecord"),
@@ -60,8 +64,12 @@ DOUBTFUL = [
     ReadTimeoutError(endpoint_url=URL),
     ConnectionClosedError(endpoint_url=URL),
     HTTPClientError(error="anything"),
-    UnreadableAnswerError(endpoint_url=URL, error="not JSON"),
     NoCredentialsError(),
+    errors.ReadTimeoutError(URL),
+    errors.ConnectionClosedError(URL),
+    errors.UnreadableAnswerError(URL),
+    errors.NoCredentialsError(URL),
+    errors.ErrorAnswerError(client_error("InternalFailure", "PutRecord", status=500).response, "PutRecord"),
     ClientError({}, "PutRecord"),
     {},
     {"message": "<html>", "ResponseMetadata": {"HTTPStatusCode": 200}},
@@ -392,7 +400,12 @@ def test_an_offer_is_made_only_if_it_ends_in_time() -> None:
 
 def slow(site: Site) -> float:
     """Let every call of a request take as long as it can, and return the time at which the request begins."""
-    for client, part in ((site.kinesis, stream), (site.sqs, overflow), (site.secrets, keyring)):
+    for client, part in (
+        (site.kinesis, stream),
+        (site.sqs, overflow),
+        (site.secrets, keyring),
+        (site.dynamodb, budget),
+    ):
         client.seconds = longest_wait(part.CLIENT_OPTIONS)
     return site.clock.now()
 
@@ -405,7 +418,7 @@ def test_the_slowest_request_ends_in_time(fault: Exception, count: int) -> None:
     site.kinesis.faults, site.kinesis.sticky = [fault], True
     started = slow(site)
 
-    answer = site.post(gzipped(json.dumps([{"table": "pageviews", "a": "x" * 100_000}] * count).encode()))
+    answer = site.post(gzipped(json.dumps([{"table": "pageviews", "a": "x" * 60_000}] * count).encode()))
 
     assert site.clock.now() - started <= app.ANSWER_SECONDS
     queued = sum(item.row_count for item in site.queued())

@@ -11,6 +11,7 @@ from werkzeug.test import Client
 
 from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request, Response
+from doubles.kinesis import HASH_KEYS
 from local.bad import FILE, bad_of
 from local.received import MOST_EVENTS, Received
 from ops.console.server import ConsolePage
@@ -65,6 +66,21 @@ def test_events_are_found_as_soon_as_they_are_accepted(stack: Stack) -> None:
     )
     assert 2 == stack.ask("/good")["count"]
     assert {"count": 0, "events": []} == stack.ask("/bad")
+
+
+def test_events_of_several_shards_are_listed_in_the_order_of_their_arrival(stack: Stack) -> None:
+    """A query that finds many events at once does not list them shard by shard."""
+    (shard,) = stack.site.kinesis.list_shards(StreamName=STREAM)["Shards"]
+    stack.site.kinesis.split_shard(
+        StreamName=STREAM, ShardToSplit=shard["ShardId"], NewStartingHashKey=str(HASH_KEYS // 2)
+    )
+    for number in range(20):
+        stack.site.clock.sleep(1.0)
+        event = {"table": "views", "number": number, "td_client_id": f"visitor-{number}"}
+        stack.send("POST", f"/v1/events?k={KEY}", event)
+    good = stack.ask("/good")["events"]
+
+    assert list(range(20)) == [event["row"]["number"] for event in good]
 
 
 def test_a_rejected_event_has_code_message_and_original(stack: Stack) -> None:
@@ -139,7 +155,31 @@ def test_rejected_events_of_td_sdks_are_listed(stack: Stack) -> None:
     (bad,) = stack.ask("/bad")["events"]
 
     assert 200 == answer.status
-    assert ("rejected", "not_an_object", 5, 1) == (bad["kind"], bad["code"], bad["original"], bad["index"])
+    assert ("rejected", "not_an_object", "views", 5, 1) == tuple(
+        bad[name] for name in ("kind", "code", "table", "original", "index")
+    )
+
+
+def test_rejected_events_of_mobile_sdks_are_listed(stack: Stack) -> None:
+    """Requests and responses have a list of each table."""
+    headers = {"x_td_write_key": KEY, "content_type": "application/json"}
+    body = {"shop.views": [{"a": 1}], "shop.carts": [{"b": 1}, 5], "shop.B B": [{"c": 1}]}
+    stack.send("POST", "/ios/v3/event", body, **headers)
+
+    assert [("carts", "not_an_object", 5, 1), ("B B", "invalid_table", {"c": 1}, 0)] == [
+        (bad["table"], bad["code"], bad["original"], bad["index"]) for bad in stack.ask("/bad")["events"]
+    ]
+
+
+@pytest.mark.parametrize("levels", [250, 300, 990, 3000, 9000])
+def test_an_event_of_any_depth_is_listed(stack: Stack, levels: int) -> None:
+    """One that is nested too deeply to be kept as it is appears as text, if it can be written at all."""
+    text = f'{{"table": "Bad Name", "deep": {"[" * levels}{"]" * levels}}}'
+    answer = stack.send("POST", f"/v1/events?k={KEY}", text.encode())
+    (bad,) = stack.ask("/bad")["events"]
+
+    assert 400 == answer.status
+    assert (dict if levels < 254 else str) is type(bad["original"])
 
 
 def test_queries_can_be_narrowed(stack: Stack) -> None:

@@ -72,6 +72,23 @@ def test_a_pixel_is_one_event() -> None:
     )
 
 
+def test_receipts_stand_for_the_events_of_a_td_sdk() -> None:
+    """The path names their table, and each receipt says whether its event was accepted."""
+    response = {
+        "receipts": [
+            {"success": True},
+            {"success": False, "error": {"name": "…", "description": "not_an_object: …"}},
+        ]
+    }
+    request = post(
+        {"events": [{"event_id": "a"}, 5]}, ("x-td-write-key", "shop.k1.mac"), target="/shop/views"
+    )
+
+    found = read_acknowledgement(request, 200, {}, json.dumps(response).encode())
+
+    assert found == Acknowledgement((AcceptedEvent("shop", "views", "a"),), Counter(not_an_object=1))
+
+
 @pytest.mark.parametrize(
     ("status", "headers", "refused"),
     [(401, {"x-sluice-error": "missing_key"}, "missing_key"), (414, {}, "http_414")],

@@ -164,7 +164,9 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
     assert sluice.json("replay --local")["complete"]
     assert [] == sluice.rows("shop", "lost_rows")
     for _ in range(2):
-        done = sluice.json("replay --local --from 1h --force --tag lost --account shop --table lost_rows")
+        done = sluice.json(
+            "replay --local --from 1h --yes --force --tag lost --account shop --table lost_rows"
+        )
         assert (True, "lost") == (done["complete"], done["tag"])
         assert ["a", "b", "c"] == sluice.rows("shop", "lost_rows")
     assert ["d"] == sluice.rows("shop", "kept_rows")
@@ -296,7 +298,9 @@ def test_a_forced_replay_waits_for_set_aside_rows(sluice: Sluice) -> None:
     assert "Run `sluice redrive --local` first" in refused.stderr
 
     assert 1 == sluice.json("redrive --local")["delivered"]
-    assert sluice.json("replay --local --force --tag parked --account app --table parked_rows")["complete"]
+    assert sluice.json("replay --local --yes --force --tag parked --account app --table parked_rows")[
+        "complete"
+    ]
     # The worker may still treat the database as failing, and park the rows. Treasure Data had lost none, so each is there twice.
     until(
         lambda: (

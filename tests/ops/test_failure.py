@@ -187,8 +187,9 @@ def test_an_unreachable_redis_is_reported(tmp_path: Path) -> None:
 
     assert 1 == result.exit_code
     assert result.stderr == (
-        "Error: Redis does not answer: Connection refused. The worker holds rows until Redis is back, and loses none. "
-        "Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)\n"
+        "Error: Redis does not answer: Connection refused. No row is lost: the worker delivers those of accounts that it remembers, "
+        "and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack "
+        "(docs/deploying.md#network)\n"
     )
 
 

@@ -10,20 +10,40 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 from local import recording
 from tests.support import installation
-from tests.support.installation import Installation, required, requirements
+from tests.support.installation import PROJECT, Installation, required, requirements
 from tests.support.sam import ROOT
 
 LOADED = """
 import json, sys
 from importlib.metadata import packages_distributions
 import ops.cli
+import ops.deploy.preflight.dns_records  # imported when a preflight needs it
 
 names = packages_distributions()
 print(json.dumps(sorted({name for module in sys.modules for name in names.get(module.partition(".")[0], ())})))
 """
+
+
+def test_requirements_are_bounded_around_the_tested_versions() -> None:
+    """A user gets no version that is older than the tested one, and none that may break the interface that is used."""
+    locked = dict(
+        re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
+    )
+    texts = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["local"]]
+
+    for requirement in map(Requirement, texts):
+        tested = locked[canonicalize_name(requirement.name)]
+        lowest, highest = (
+            next(one.version for one in requirement.specifier if one.operator == operator)
+            for operator in (">=", "<")
+        )
+        assert tested in requirement.specifier, requirement
+        assert tested.startswith(lowest), requirement
+        assert Version(highest).major <= Version(tested).major + 1, requirement
 
 
 @pytest.fixture(scope="module")

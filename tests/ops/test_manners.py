@@ -202,6 +202,25 @@ def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path)
     assert b"nothing was done, because there was no answer: without a terminal, add --yes" in said
 
 
+@pytest.mark.parametrize(
+    "line",
+    [
+        "accounts disable app",
+        "keys revoke app next-7",
+        "keys rotate",
+        "keys rotate --retire demo",
+        "redrive --kind dead",
+        "dead drop --all",
+        "replay",
+    ],
+)
+def test_a_dry_run_says_that_it_is_one(filled: Sluice, line: str) -> None:
+    """Its last line cannot be taken for a result."""
+    result = filled.run(f"{line} --local --dry-run")
+
+    assert (0, "Dry run: nothing was changed.") == (result.exit_code, result.stdout.splitlines()[-1])
+
+
 def test_exported_accounts_can_be_applied(sluice: Sluice, tmp_path: Path) -> None:
     """Applying an export changes nothing."""
     file = tmp_path / "accounts.yaml"
@@ -220,7 +239,7 @@ def test_dead_letters_are_listed_shown_and_dropped(filled: Sluice) -> None:
     shown = filled.run(f"dead show {found['id']} --local")
     unknown = filled.run("dead show 0000000000 --local")
     kept = filled.run("dead drop --local --account nobody_of_a_long_name", answer="n\n")
-    dropped = filled.json("dead drop --local --account nobody_of_a_long_name")
+    dropped = filled.json("dead drop --local --yes --account nobody_of_a_long_name")
 
     assert "a" == json.loads(shown.stdout)["event_id"]
     assert (1, True) == (unknown.exit_code, "`sluice dead list --local` lists them" in unknown.stderr)
@@ -235,7 +254,9 @@ def test_a_replay_counts_rows_by_outcome(sluice: Sluice) -> None:
     until(lambda: sluice.rows("shop", "replayed_rows") == ["a", "b"])
     sluice.settled()
     again = sluice.json("replay --local")
-    forced = sluice.json("replay --local --from 1h --force --tag told --account shop --table replayed_rows")
+    forced = sluice.json(
+        "replay --local --from 1h --yes --force --tag told --account shop --table replayed_rows"
+    )
     shown = sluice.run("replay --local")
 
     assert (0, True) == (again["rows"]["sent"], again["rows"]["passed_over"] >= 2)

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from ops.template import Template, TemplateError
+from ops.template import Template, TemplateError, sluice_template
 
 TEXT = """
 Parameters:
@@ -103,3 +103,18 @@ def test_functions_inherit_global_variables() -> None:
     assert ["First", "Second", "Third"] == template.logical_ids("AWS::Serverless::Function")
     assert {"STAGE": {"Ref": "Stage"}, "COMMON": "first", "OWN": "second"} == template.variables("Second")
     assert {"STAGE": {"Ref": "Stage"}, "COMMON": "both"} == template.variables("Third")
+
+
+@pytest.mark.parametrize(
+    ("name", "is_ours"),
+    [
+        ("sluice-attention", True),
+        ("sluice-canary-7", True),
+        ("sluice-dev-attention", False),
+        ("sluice-dev-canary-7", False),
+        ("sluice-of-somebody-else", False),
+    ],
+)
+def test_alarms_of_a_stack_are_told_from_those_of_another(name: str, is_ours: bool) -> None:
+    """A stack's name may be the beginning of another's."""
+    assert is_ours == sluice_template().names_alarm("sluice", name)

@@ -184,9 +184,7 @@ def test_an_unreachable_redis_is_reported(stack: Deployed, sluice: Sluice, tmp_p
     with stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}):
         result = stack.run(words(line, tmp_path))
 
-    expected = (
-        "Redis does not answer. The worker holds rows until Redis is back, and loses none. Check that Redis"
-    )
+    expected = "Redis does not answer. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis"
     if "issue" in line:
         assert (0, True) == (result.exit_code, f"Note: {expected}" in result.stderr)
     else:
@@ -207,6 +205,14 @@ def test_the_doctor_continues_if_it_lacks_a_right(stack: Deployed) -> None:
     assert "?      stream: your credentials do not allow DescribeStreamSummary" in result.stdout
     assert "FAULT  inside: Redis does not answer" in result.stdout
     assert "ok     ledger" in result.stdout
+
+
+def test_a_measurement_does_not_begin_without_limits_to_compare_it_with(stack: Deployed) -> None:
+    """It takes an hour and a half, and its result would be worth nothing."""
+    with stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}):
+        result = stack.run(["doctor", "--no-event", "--account", "app", "--measure", "--yes"])
+
+    assert (1, True) == (result.exit_code, "fix the faults above first" in result.stderr)
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The scaler reads metrics and resizes the stream, against moto's Kinesis and CloudWatch where they support it."""
+"""The scaler reads metrics and changes the stream step by step, as Kinesis allows."""
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -11,9 +11,11 @@ from moto import mock_aws
 
 from doubles.clock import ManualClock
 from doubles.iam import Authorized
+from doubles.kinesis import MemoryKinesis
 from local.functions import SCALE
 from local.roles import role_of
 from scaler.scaler import Scaler
+from shared.settings import ScalerSettings
 from tests.support.delivery import RESOURCES
 from tests.support.telemetry import CollectedTelemetry
 
@@ -24,18 +26,21 @@ NOW = datetime(2026, 11, 26, 12, 0, 30, tzinfo=UTC)  # within a window for shrin
 class Scaled:
     """A stream with metrics and a scaler."""
 
-    def __init__(self, shards: int, most: int = 16) -> None:
-        self.kinesis: Any = boto3.client("kinesis", region_name="us-east-1")
+    def __init__(self, shards: int, **settings: Any) -> None:
+        self.clock = ManualClock(NOW.timestamp())
+        self.kinesis = MemoryKinesis(self.clock.now)
         self.cloudwatch: Any = boto3.client("cloudwatch", region_name="us-east-1")
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
-        self.clock = ManualClock(NOW.timestamp())
         self.telemetry = CollectedTelemetry()
+        self.become(**settings)
+
+    def become(self, **settings: Any) -> None:
+        """Replace the scaler by one with these settings, as a deploy does."""
         role = role_of(SCALE, RESOURCES)
         self.scaler = Scaler(
             kinesis=Authorized("kinesis", self.kinesis, role),  # type: ignore[arg-type]  # a wrapper with the client's methods
             cloudwatch=Authorized("cloudwatch", self.cloudwatch, role),  # type: ignore[arg-type]
-            stream_name=STREAM,
-            most=most,
+            settings=ScalerSettings(STREAM, **settings),
             clock=self.clock,
             telemetry=self.telemetry,
         )
@@ -54,9 +59,14 @@ class Scaled:
     @property
     def shards(self) -> int:
         """The number of open shards."""
-        summary = self.kinesis.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
-        count: int = summary["OpenShardCount"]
+        count: int = self.summary["OpenShardCount"]
         return count
+
+    @property
+    def summary(self) -> dict[str, Any]:
+        """The stream's description."""
+        found: dict[str, Any] = self.kinesis.describe_stream_summary(StreamName=STREAM)
+        return found["StreamDescriptionSummary"]  # type: ignore[no-any-return]  # the double has boto3's shape
 
 
 @pytest.fixture(autouse=True)
@@ -128,22 +138,54 @@ def test_incomplete_metrics_change_nothing(answer: dict[str, Any]) -> None:
     ]
 
 
-def test_a_stream_that_is_being_resized_is_left_alone() -> None:
+def test_a_stream_that_is_being_resized_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Kinesis makes one change at a time, and the next run checks again."""
     made = Scaled(8)
-    summary = {
-        "StreamName": STREAM,
-        "StreamARN": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
-        "StreamStatus": "UPDATING",
-        "RetentionPeriodHours": 24,
-        "StreamCreationTimestamp": NOW,
-        "EnhancedMonitoring": [],
-        "OpenShardCount": 8,
-    }
-    with Stubber(made.kinesis) as stubber:
-        stubber.add_response("describe_stream_summary", {"StreamDescriptionSummary": summary})
+    summary = made.summary | {"StreamStatus": "UPDATING"}
+    monkeypatch.setattr(
+        made.kinesis, "describe_stream_summary", lambda **_: {"StreamDescriptionSummary": summary}
+    )
 
-        assert made.run() is None
+    assert made.run() is None
+
+
+@pytest.mark.parametrize(("shards", "wanted"), [(1, 16), (24, 1), (12, 5), (3, 4)])
+def test_a_provisioned_stream_is_brought_to_its_number_of_shards(shards: int, wanted: int) -> None:
+    """However far that is from the current one: Kinesis refuses a step beyond double or half."""
+    made = Scaled(shards, stream_mode="PROVISIONED", shard_count=wanted)
+
+    assert wanted == made.run()
+    assert wanted == made.shards
+    steps = [(line.fields["shards"], line.fields["to"]) for line in made.telemetry.lines]
+    assert shards == steps[0][0]
+    assert all(before / 2 <= after <= 2 * before for before, after in steps)
+
+
+def test_each_mode_can_follow_each_other() -> None:
+    """A stream that has grown on demand keeps its shards until the scaler has halved them."""
+    made = Scaled(1, stream_mode="ON_DEMAND")
+    assert 4 == made.run()
+    assert "ON_DEMAND" == made.summary["StreamModeDetails"]["StreamMode"]
+
+    made.become(stream_mode="PROVISIONED", shard_count=9)
+    assert 9 == made.run()
+    assert "PROVISIONED" == made.summary["StreamModeDetails"]["StreamMode"]
+
+    made.become(stream_mode="AUTO")
+    assert 5 == made.run()
+
+
+def test_a_change_that_kinesis_refuses_today_is_tried_again() -> None:
+    """A stream's mode can change twice in 24 hours."""
+    made = Scaled(1, stream_mode="ON_DEMAND")
+    for mode in ("PROVISIONED", "ON_DEMAND"):
+        made.run()
+        made.become(stream_mode=mode)
+
+    assert made.run() is None
+    assert {"reason": "LimitExceededException"} == made.telemetry.lines[-1].fields
+    made.clock.time += 86_400
+    assert 4 == made.run()
 
 
 @pytest.mark.parametrize(

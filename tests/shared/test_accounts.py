@@ -22,7 +22,14 @@ made = st.builds(
             TrackingPlan({"pageviews": PlannedTable({"title": PlannedColumn("string", description="ä")})}),
         ]
     ),
-    limits=st.builds(AccountLimits, st.integers(1, 500), st.none() | st.integers(1, 2**40), st.none()),
+    limits=st.builds(
+        AccountLimits,
+        st.integers(1, 500),
+        st.none() | st.integers(1, 2**40),
+        st.none(),
+        st.integers(1, 2**40),
+        st.integers(1, 2**40),
+    ),
 )
 
 

@@ -17,7 +17,7 @@ entries = st.builds(
     PolicyEntry,
     status=st.sampled_from(["active", "disabled"]),
     revoked_key_ids=st.frozensets(st.sampled_from(["k1", "k1-2", "z9-1234"]), max_size=3),
-    limits=st.builds(AccountLimits, positive, st.none() | positive, st.none() | positive),
+    limits=st.builds(AccountLimits, positive, st.none() | positive, st.none() | positive, positive, positive),
     plan=st.sampled_from([None, TrackingPlan({"orders": PlannedTable({"amount": PlannedColumn("number")})})]),
 )
 accounts = st.dictionaries(st.sampled_from(["shop", "news_2", "x" * 64]), entries, max_size=5)

@@ -11,12 +11,15 @@ INGEST = {
     "WRITE_KEY_SECRET": "keys",
     "ASIDE_BUCKET": "aside",
     "OVERFLOW_NOTICES_URL": "https://notices",
+    "COUNTERS_TABLE": "counters",
 }
 
 
 def test_optional_settings_have_defaults() -> None:
     """An empty variable counts as absent."""
-    expected = IngestSettings("events", "https://queue", "keys", "aside", "https://notices", ("*",))
+    expected = IngestSettings(
+        "events", "https://queue", "keys", "aside", "https://notices", "counters", ("*",)
+    )
 
     assert expected == IngestSettings.from_environment(
         INGEST | {"ALLOWED_ORIGINS": "", "KEY_EVENTS_PER_SECOND": ""}
@@ -41,6 +44,7 @@ def test_the_error_names_every_invalid_setting() -> None:
         IngestSettings.from_environment({"STREAM_NAME": "events", "KEY_EVENTS_PER_SECOND": "many"})
 
     required = ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "OVERFLOW_NOTICES_URL"]
+    required.append("COUNTERS_TABLE")
     assert [*required, "KEY_EVENTS_PER_SECOND"] == [
         fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")
     ]

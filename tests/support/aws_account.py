@@ -32,6 +32,9 @@ class AwsAccount:
     Attributes:
         calls: the actions called, named as in IAM.
         forbidden: actions that policy simulations deny to the caller.
+        topics: the subscriptions of each topic, by ARN; a subscription is `PendingConfirmation` or an ARN.
+        reserved: the concurrency that functions have reserved.
+        stream: mode and shards of the stream of existing stacks.
         forbidden_by_organization: actions that the organization's policies deny.
         unreadable: operations that are denied to the caller, for example `GetAccountSettings`.
     """
@@ -58,7 +61,10 @@ class AwsAccount:
         default_factory=lambda: {"subnet-0a1b2c": "vpc-1", "subnet-3d4e5f": "vpc-1"}
     )
     groups: dict[str, str] = field(default_factory=lambda: {"sg-0a1b2c": "vpc-1"})
-    topics: set[str] = field(default_factory=set)
+    topics: dict[str, list[str]] = field(default_factory=dict)
+    policies: set[str] = field(default_factory=set)
+    reserved: int = 0
+    stream: tuple[str, int] = ("PROVISIONED", 1)
     secrets: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def add_stack(self, name: str, status: str, *, description: str = SLUICE, **parameters: str) -> None:
@@ -72,6 +78,7 @@ class AwsAccount:
                 "Parameters": [
                     {"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()
                 ],
+                "Outputs": [{"OutputKey": "StreamName", "OutputValue": f"{name}-Stream"}],
             }
         )
 
@@ -149,9 +156,33 @@ class AwsAccount:
         return {
             "AccountLimit": {
                 "ConcurrentExecutions": self.concurrency,
-                "UnreservedConcurrentExecutions": self.concurrency,
+                "UnreservedConcurrentExecutions": self.concurrency - self.reserved,
             }
         }
+
+    def _describe_stack_resource(self, asked: Any, _region: str) -> Any:
+        arn = f"arn:aws:sns:{REGION}:{ACCOUNT}:{asked['StackName']}-{asked['LogicalResourceId']}"
+        if arn not in self.topics:
+            raise _RefusedError("ValidationError", f"Resource {asked['LogicalResourceId']} does not exist")
+        detail = {"PhysicalResourceId": arn, "LogicalResourceId": asked["LogicalResourceId"]}
+        return {"StackResourceDetail": detail}
+
+    def _list_subscriptions_by_topic(self, asked: Any, _region: str) -> Any:
+        return {"Subscriptions": [{"SubscriptionArn": one} for one in self.topics[asked["TopicArn"]]]}
+
+    def _get_policy(self, asked: Any, _region: str) -> Any:
+        if asked["PolicyArn"] not in self.policies:
+            raise _RefusedError("NoSuchEntity")
+        return {"Policy": {"Arn": asked["PolicyArn"]}}
+
+    def _describe_stream_summary(self, asked: Any, _region: str) -> Any:
+        mode, shards = self.stream
+        summary = {
+            "StreamName": asked["StreamName"],
+            "OpenShardCount": shards,
+            "StreamModeDetails": {"StreamMode": mode},
+        }
+        return {"StreamDescriptionSummary": summary}
 
     def _describe_limits(self, _asked: Any, _region: str) -> Any:
         return {

@@ -10,11 +10,13 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+from local.resources import Resources
 from shared import policy
 
 _SIGNED_FOR = re.compile(r"Credential=[^/]+/\d+/[^/]+/([a-z0-9-]+)/aws4_request")
 _OBJECT_ACTIONS = {"GET": "s3:GetObject", "PUT": "s3:PutObject", "DELETE": "s3:DeleteObject"}
 _RESOURCES = {"kinesis": "Stream", "sqs": "OverflowQueue"}
+_COUNTERS = Resources("", "").counters_table
 
 type Call = tuple[str, str]
 """An action named as in IAM, and the template's resource that it accesses; `/*` for a bucket's objects."""
@@ -100,16 +102,17 @@ def _call(
     if service == "secretsmanager":
         return f"{service}:{operation}", secrets[json.loads(body)["SecretId"]]
     if service == "dynamodb":
-        return _ledger_call(operation, json.loads(body))
+        return _table_call(operation, json.loads(body))
     if service == "sqs" and json.loads(body)["QueueUrl"].endswith("-notices"):
         return f"{service}:{operation}", "OverflowNotices"
     return f"{service}:{operation}", _RESOURCES[service]
 
 
-def _ledger_call(operation: str, request: Mapping[str, Any]) -> Call:
+def _table_call(operation: str, request: Mapping[str, Any]) -> Call:
     """Return the call of a request to DynamoDB. All statements of a batch must need the same action."""
     if operation == "BatchExecuteStatement":
         (verb,) = {one["Statement"].split()[0].title() for one in request["Statements"]}
         return f"dynamodb:PartiQL{verb}", "Ledger"
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
-    return f"dynamodb:{operation}", f"Ledger{index}"
+    table = "Counters" if request["TableName"] == _COUNTERS else "Ledger"
+    return f"dynamodb:{operation}", f"{table}{index}"

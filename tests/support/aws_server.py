@@ -65,6 +65,11 @@ class _Handler(BaseHTTPRequestHandler):
         """Log nothing."""
 
 
+def _added(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the attributes of an item that did not exist before numbers were added to it."""
+    return {name.removeprefix(":"): value for name, value in values.items()}
+
+
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
@@ -85,6 +90,7 @@ class _Server(ThreadingHTTPServer):
                 "Records": [{"SequenceNumber": "1", "ShardId": "s"}] * len(call["Records"])
             },
             "SendMessage": lambda _call: {"MessageId": "1"},
+            "UpdateItem": lambda call: {"Attributes": _added(call["ExpressionAttributeValues"])},
         }
 
     @property

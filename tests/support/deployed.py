@@ -7,6 +7,7 @@ them.
 import json
 import re
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.client import HTTPConnection
@@ -51,7 +52,7 @@ class Deployed:
         empty_reads: how many more reads of the stream return nothing although there are records, as Kinesis may do; the
             next read must continue from the iterator in such a response.
         age: seconds by which to make the stream appear older.
-        log: lines that the functions have logged, each with the name of its log stream. The first page of each search is
+        log: lines that the functions have just logged, each with the name of its log stream. The first page of each search is
             empty, as CloudWatch Logs may answer.
         url: the endpoint of AWS.
         environment: the environment variables with which commands use it.
@@ -183,8 +184,13 @@ class _Handler(BaseHTTPRequestHandler):
         elif service == "lambda":
             self._answer_for_lambda(body)
         elif service == "logs":
-            is_second = "nextToken" in json.loads(body)
-            events = {"events": [{"logStreamName": name, "message": line} for name, line in self.shown.log]}
+            asked = json.loads(body)
+            is_second, is_latest = (
+                "nextToken" in asked,
+                asked.get("endTime", float("inf")) > time.time() * 1000,
+            )
+            shown = self.shown.log if is_latest else ()
+            events = {"events": [{"logStreamName": name, "message": line} for name, line in shown]}
             page = events if is_second else {"events": [], "nextToken": "second"}
             self._answer(200, json.dumps(page).encode(), "application/x-amz-json-1.1")
         else:

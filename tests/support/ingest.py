@@ -10,11 +10,13 @@ import msgpack
 
 from doubles.background import at_once
 from doubles.clock import ManualClock
+from doubles.dynamodb import MemoryDynamoDB
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.s3 import MemoryS3
 from ingest.app import Ingest, IngestEffects
 from local.functions import INGEST
+from local.resources import COUNTERS as COUNTERS_SCHEMA
 from local.resources import Resources
 from local.roles import role_of
 from shared import envelope, policy, write_key
@@ -32,6 +34,7 @@ _RESOURCES = Resources(
     endpoint="", queue_url=QUEUE_URL, stream=STREAM, aside_bucket=BUCKET, write_key_secret="keys"
 )
 NOTICES_URL = _RESOURCES.notices_url
+COUNTERS = _RESOURCES.counters_table
 SECRETS = {"k1": "first secret", "k2": "second secret"}
 KEY = write_key.sign("shop", "k1", SECRETS["k1"])
 ORIGIN = "https://www.shop.example"
@@ -151,6 +154,7 @@ class Site:
         sqs: the overflow queue's client; it can fail.
         secrets: the Secrets Manager client; it can fail.
         s3: the client for the edge policy, of which there is none at first; it can fail.
+        dynamodb: the client for the counters; it can fail.
         telemetry: what the ingest reports.
         handler: the Lambda handler.
     """
@@ -168,12 +172,17 @@ class Site:
         self.bucket = MemoryS3(self.clock.now)
         self.bucket.create_bucket(Bucket=BUCKET)
         self.s3 = Faults(self.bucket, self.clock)
+        self.counters = MemoryDynamoDB(self.clock.now)
+        self.counters.create_table(TableName=COUNTERS, **COUNTERS_SCHEMA)
+        self.dynamodb = Faults(self.counters, self.clock)
         self.telemetry = CollectedTelemetry()
         role = role_of(INGEST, _RESOURCES)
         sqs = Authorized("sqs", self.sqs, role)
+        counters = Authorized("dynamodb", self.dynamodb, role)
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
             sqs=lambda: sqs,
+            dynamodb=lambda: counters,
             secrets=Authorized("secretsmanager", self.secrets, role),
             s3=Authorized("s3", self.s3, role),
             clock=self.clock,
@@ -182,7 +191,9 @@ class Site:
             start=at_once,
         )
         self.handler = Ingest(
-            IngestSettings(STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, allowed_origins, **settings),
+            IngestSettings(
+                STREAM, QUEUE_URL, "keys", BUCKET, NOTICES_URL, COUNTERS, allowed_origins, **settings
+            ),
             effects,
         )
         self.stream, self.keyring = self.handler.stream, self.handler.keyring

@@ -157,6 +157,7 @@ class Way:
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
             sqs=lambda: Authorized("sqs", self.sqs, role),
+            dynamodb=lambda: Authorized("dynamodb", self.delivery.dynamodb, role),
             secrets=Secrets(),
             s3=None,
             clock=self.clock,
@@ -165,7 +166,7 @@ class Way:
             start=never,
         )
         self.ingest = Ingest(
-            IngestSettings(STREAM, self.queue_url, "keys", "aside", self.notices_url), effects
+            IngestSettings(STREAM, self.queue_url, "keys", "aside", self.notices_url, "counters"), effects
         )
 
     def collect(self, *request_ids: str, key: str = KEY, rows: int = 1, claim: int = 0) -> bool:

@@ -11,7 +11,8 @@ import pytest
 
 from doubles.clock import ManualClock
 from ops import cli
-from shared.telemetry import ATTENTION, METRICS
+from shared.telemetry import ATTENTION, METRICS, NOT_READY
+from tests.support.ingest import Site
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, properties, resources, template
 from tests.support.telemetry import Output
@@ -21,12 +22,14 @@ THROTTLES = "StreamThrottlesAlarm"
 """With an AUTO stream this alarm invokes a function; it notifies nobody."""
 CANARY = "CanaryAlarm"
 """This alarm watches one version of the ingest, and only CodeDeploy uses it."""
-MOST_PAID = 14
+RUNS = "NotRunningAlarm"
+"""This alarm is raised by what is missing."""
+MOST_PAID = 18
 """The number of metrics that alarms read; AWS charges for each."""
 STACK = {"Ref": "AWS::StackName"}
 """The namespace of Sluice's own metrics."""
 OF_AWS = {
-    "AWS/Lambda": {"Errors", "IteratorAge"},
+    "AWS/Lambda": {"Errors", "Invocations", "IteratorAge", "OnFailureDestinationDeliveredEventCount"},
     "AWS/Kinesis": {"IncomingRecords", "WriteProvisionedThroughputExceeded"},
     "AWS/SQS": {"ApproximateAgeOfOldestMessage", "NumberOfMessagesSent"},
     "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
@@ -63,7 +66,7 @@ def test_every_failure_has_an_alarm() -> None:
     assert _names() == {
         f"${{AWS::StackName}}-{name}"
         for name in (
-            *("lag-warn", "lag-page", "attention", "dependency"),
+            *("lag-warn", "lag-page", "attention", "dependency", "discarded", "not-running"),
             *("overflow-age", "stream-throttles", "ingest-5xx", "ingest-4xx", "rejected"),
         )
     }
@@ -72,7 +75,11 @@ def test_every_failure_has_an_alarm() -> None:
 @pytest.mark.parametrize(
     "said",
     [
-        *("waiting for more than 5 minutes", "a quarter of the stream's retention", "worker is not invoked"),
+        *(
+            "waiting for more than 5 minutes",
+            "a quarter of the stream's retention",
+            "an hour without an invocation",
+        ),
         *("dead letters", "may be duplicated", "missing from the stream", "rows are parked", "in doubt"),
         *("API key", "the ledger", "Redis", "signing secrets", "MaxShards", "unexpected error"),
         *(
@@ -82,6 +89,7 @@ def test_every_failure_has_an_alarm() -> None:
             "a fifth of all requests",
             "rejected event",
         ),
+        *("given up on records", "has not run for 15 minutes"),
         *("throttling puts", "IngestConcurrency", "WorkerConcurrency", "rolls its newest version back"),
     ],
 )
@@ -130,7 +138,8 @@ def test_an_alarms_expression_uses_its_metrics(name: str) -> None:
 def test_a_metric_without_data_does_not_hide_others(name: str) -> None:
     """An expression has a value even if only one of its metrics has data: a function that never failed has none.
 
-    CloudWatch also fills the newest period before its data has arrived, so such an alarm evaluates one period more.
+    CloudWatch also fills the newest period before its data has arrived, so such an alarm evaluates one period more. Where a period
+    without data raises the alarm, all of them must.
     """
     alarm = ALARMS[name]["Properties"]
     metrics = [one for one in _queries(alarm) if "MetricStat" in one]
@@ -142,7 +151,7 @@ def test_a_metric_without_data_does_not_hide_others(name: str) -> None:
     unfilled = set(re.findall(r"\b[a-z]+\b|METRICS", filled))
 
     assert unfilled <= {"requests"}  # without requests there is no fraction
-    assert alarm["EvaluationPeriods"] == alarm["DatapointsToAlarm"] + 1
+    assert alarm["EvaluationPeriods"] == (4 if name == RUNS else alarm["DatapointsToAlarm"] + 1)
 
 
 @pytest.mark.parametrize("name", ALARMS)
@@ -167,10 +176,10 @@ def _is_command(group: click.Command, words: list[str]) -> bool:
 
 @pytest.mark.parametrize("name", ALARMS)
 def test_missing_data_is_not_an_alarm(name: str) -> None:
-    """A stack without traffic is healthy. Only a lag lasts until an invocation reports that it is over."""
-    lasts = name in ("LagWarnAlarm", "LagPageAlarm")
+    """A stack without traffic is healthy, unless its schedule has stopped. A lag lasts until an invocation reports that it is over."""
+    others = {"LagWarnAlarm": "ignore", "LagPageAlarm": "ignore", RUNS: "breaching"}
 
-    assert ("ignore" if lasts else "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
+    assert others.get(name, "notBreaching") == ALARMS[name]["Properties"]["TreatMissingData"]
 
 
 def test_one_late_invocation_raises_a_lag_alarm() -> None:
@@ -193,6 +202,29 @@ def test_alarms_notify_by_email_or_topic(parameters: dict[str, str], actions: li
     for name in ALARMS:
         alarm = mode.properties(name)
         assert (actions, actions) == (alarm.get("AlarmActions"), alarm.get("OKActions"))
+
+
+def test_a_function_that_does_not_run_raises_an_alarm() -> None:
+    """Either of the two functions that a schedule runs is enough, after three periods of five minutes."""
+    alarm = ALARMS[RUNS]["Properties"]
+    runs, *read = alarm["Metrics"]
+
+    assert "MIN([FILL(redrive, 0), FILL(scale, 0)])" == runs["Expression"]
+    assert [300, 300] == [one["MetricStat"]["Period"] for one in read]
+    assert ("LessThanThreshold", 1) == (alarm["ComparisonOperator"], alarm["Threshold"])
+
+
+def test_health_checks_are_not_failed_requests() -> None:
+    """A check that is answered with 503 carries no event: the ingest counts it, and the alarm subtracts it."""
+    site = Site()
+    site.kinesis.faults = [{}]
+    assert 503 == site.get("/health/ready").status
+    (lost,) = (
+        one["Expression"] for one in _queries(ALARMS["Ingest5xxAlarm"]["Properties"]) if "Expression" in one
+    )
+
+    assert {NOT_READY: 1} == site.telemetry.counts
+    assert "FILL(failed, 0) - FILL(unready, 0)" == lost
 
 
 def test_a_throttled_put_invokes_the_scaler() -> None:

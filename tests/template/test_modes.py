@@ -28,7 +28,7 @@ MODES = {
 }
 
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
-IN_AUTO = {"ScaleFunction", "ScaleRole", "StreamThrottlesPermission"}
+IN_AUTO = {"StreamThrottlesPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
 ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs", "DashboardOfStack"}
@@ -77,25 +77,54 @@ def test_only_an_existing_network_is_joined(network: str) -> None:
     )
 
 
-@pytest.mark.parametrize(
-    ("stream_mode", "expected"),
-    [
-        ("AUTO", ({"StreamMode": "PROVISIONED"}, 1, True)),
-        ("PROVISIONED", ({"StreamMode": "PROVISIONED"}, "3", False)),
-        ("ON_DEMAND", ({"StreamMode": "ON_DEMAND"}, None, False)),
-    ],
-)
-def test_a_streams_mode_decides_its_size(stream_mode: str, expected: tuple[Any, ...]) -> None:
-    """Only an AUTO stream has a scaler, and its template never changes its shards."""
-    mode = Mode({"StreamMode": stream_mode, "ShardCount": "3"})
-    stream = mode.properties("Stream")
-
-    assert expected == (
-        stream["StreamModeDetails"],
-        stream.get("ShardCount"),
-        mode.resources().keys() >= IN_AUTO,
+@pytest.mark.parametrize("stream_mode", ["AUTO", "PROVISIONED", "ON_DEMAND"])
+def test_only_the_scaler_changes_the_stream(stream_mode: str) -> None:
+    """Whatever its mode, the template asks for the same stream, so CloudFormation never resizes it in one call."""
+    mode = Mode({"StreamMode": stream_mode, "ShardCount": "3", "MaxShards": "8"})
+    stream, variables = (
+        mode.properties("Stream"),
+        mode.properties("ScaleFunction")["Environment"]["Variables"],
     )
+
+    assert ({"StreamMode": "PROVISIONED"}, 1) == (stream["StreamModeDetails"], stream["ShardCount"])
+    assert {"STREAM_MODE": stream_mode, "SHARD_COUNT": "3", "MAX_SHARDS": "8"}.items() <= variables.items()
+    assert (stream_mode == "AUTO") == (mode.resources().keys() >= IN_AUTO)
     assert [] == mode.dangling()
+
+
+RESERVED = {"RedriveFunction": 6, "DrainFunction": 4, "ScaleFunction": 2}
+"""The functions that have concurrency of their own where the worker has."""
+
+
+def test_the_functions_that_deliver_have_concurrency_of_their_own() -> None:
+    """A flood of requests takes at most the ingest's share. Without a quota for it, nothing is reserved."""
+    mode = Mode({"IngestConcurrency": "500", "WorkerConcurrency": "100"})
+    found = {name: mode.properties(name).get("ReservedConcurrentExecutions") for name in FUNCTIONS}
+    plain = Mode({})
+
+    assert RESERVED | {"IngestFunction": "500", "WorkerFunction": "100", "AdminFunction": None} == found
+    assert [] == [name for name in FUNCTIONS if "ReservedConcurrentExecutions" in plain.properties(name)]
+
+
+def test_a_limited_ingest_needs_a_worker_with_concurrency_of_its_own() -> None:
+    """The rest of the account may otherwise take all that is left."""
+    assert [] == Mode({"WorkerConcurrency": "100"}).refusals()
+    (said,) = Mode({"IngestConcurrency": "500"}).refusals()
+    assert "IngestConcurrency requires WorkerConcurrency" in said
+
+
+BOUNDARY = "arn:aws:iam::123456789012:policy/boundary"
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"), [({}, {None}), ({"PermissionsBoundary": BOUNDARY}, {BOUNDARY})]
+)
+def test_a_permissions_boundary_limits_every_role(given: dict[str, str], expected: set[str | None]) -> None:
+    """Organizations let their people create only roles that have one."""
+    roles = [one for one in Mode(given).resources().values() if one["Type"] == "AWS::IAM::Role"]
+
+    assert expected == {role["Properties"].get("PermissionsBoundary") for role in roles}
+    assert 7 == len(roles)
 
 
 def test_functions_join_an_existing_network() -> None:

@@ -68,7 +68,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "Logs": LOG,
     },
     "ScaleRole": {
-        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount"},
+        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount", "kinesis:UpdateStreamMode"},
         "*": {"cloudwatch:GetMetricData"},
         "Logs": LOG,
     },
@@ -99,6 +99,7 @@ TRACED = {"Network": "external", "Tracing": "on"}
 MANAGED = {"Network": "managed"}
 EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
 LEFT = EXISTING | {"Network": "external"}
+OWN_ACCOUNT = {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
 IN_VPC = ("WorkerRole", "RedriveRole", "AdminRole")
 
 
@@ -186,6 +187,7 @@ def test_a_deployment_only_moves_the_ingests_alias() -> None:
     (trust,) = role["AssumeRolePolicyDocument"]["Statement"]
 
     assert {"Service": "codedeploy.amazonaws.com"} == trust["Principal"]
+    assert {"StringEquals": OWN_ACCOUNT} == trust["Condition"]
     assert ["lambda:GetAlias", "lambda:GetProvisionedConcurrencyConfig", "lambda:UpdateAlias"] == move[
         "Action"
     ]
@@ -216,21 +218,25 @@ def _is_role(resource: dict[str, Any]) -> bool:
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_each_function_has_its_own_role(function: str) -> None:
-    """Only Lambda can assume the role."""
+    """Only Lambda can assume the role, and not for another account."""
     role = function.replace("Function", "Role")
+    (trust,) = properties(role)["AssumeRolePolicyDocument"]["Statement"]
 
     assert {"Fn::GetAtt": [role, "Arn"]} == properties(function)["Role"]
-    assert [
-        {"Effect": "Allow", "Principal": {"Service": "lambda.amazonaws.com"}, "Action": "sts:AssumeRole"}
-    ] == (properties(role)["AssumeRolePolicyDocument"]["Statement"])
+    assert ("Allow", "sts:AssumeRole") == (trust["Effect"], trust["Action"])
+    assert {"Service": "lambda.amazonaws.com"} == trust["Principal"]
+    assert {"StringEqualsIfExists": OWN_ACCOUNT} == trust["Condition"]
 
 
 def test_data_is_encrypted_at_rest() -> None:
-    """The template encrypts stream, queues, table and buckets; AWS encrypts secrets and log groups by default."""
+    """The template encrypts stream, queues and buckets; AWS encrypts the table, secrets and log groups by default.
+
+    The table has DynamoDB's own key: with the AWS managed one, each function instance would pay for requests to KMS.
+    """
     assert {"EncryptionType": "KMS", "KeyId": "alias/aws/kinesis"} == properties("Stream")["StreamEncryption"]
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
     assert properties("OverflowNotices")["SqsManagedSseEnabled"]
-    assert properties("Ledger")["SSESpecification"]["SSEEnabled"]
+    assert not properties("Ledger")["SSESpecification"]["SSEEnabled"]
     for bucket in ("AsideBucket", "SdkBucket"):
         rules = properties(bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}] == rules
@@ -321,9 +327,10 @@ def test_the_access_log_has_no_query_string() -> None:
 
     assert "AccessLogSettings" not in Mode({}).properties("ApiStage")
     assert {"Fn::GetAtt": ["AccessLogs", "Arn"]} == log["DestinationArn"]
-    assert {"RetentionInDays": 30} == {
-        name: int(value) for name, value in mode.properties("AccessLogs").items()
-    }
+    assert {
+        "RetentionInDays": "30",
+        "LogGroupName": {"Fn::Sub": "/aws/vendedlogs/${AWS::StackName}-access"},
+    } == (mode.properties("AccessLogs"))
     assert "\n" not in log["Format"]
     assert variables == {
         "requestId",

@@ -1,7 +1,6 @@
 """The account store: how accounts are written to Redis."""
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 from redis import Redis
@@ -18,7 +17,7 @@ NEWS = Account("media", "disabled", frozenset({"k1", "k1-2"}))
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
     """Run a Valkey server and return its port."""
-    process, port = valkey.start(Path(tmp_path_factory.mktemp("valkey")))
+    process, port = valkey.start(tmp_path_factory.mktemp("valkey"), is_cluster=True)
     yield port
     process.terminate()
     process.wait()

@@ -2,9 +2,12 @@
 
 import hashlib
 import hmac
-from collections.abc import Iterator
+import socket
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, urlencode, urlsplit
 
@@ -20,7 +23,7 @@ from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
 from worker import account_store
 from worker.account_cache import AccountCache
-from worker.redis_client import TOKEN_SECONDS, IamUser, connect, iam_user
+from worker.redis_client import ANSWER_SECONDS, SIGN_IN_SECONDS, TOKEN_SECONDS, IamUser, connect, iam_user
 
 KEYS = ReadOnlyCredentials("AKIDEXAMPLE", "wJalrXUtnFEMI/K7MDENG", "a session=", "123456789012")
 SHOP = Account("shop_db")
@@ -96,30 +99,29 @@ def test_every_connection_gets_a_new_token() -> None:
     assert ["AKIDEXAMPLE" in tokens[0], "AKIDROTATED" in tokens[1]] == [True, True]
 
 
-@pytest.fixture
-def sign_in(tmp_path: Path) -> Iterator[Any]:
-    """Return a function that connects to a Valkey behind TLS 1.3 with the template's users, who may give any token."""
-    server, port = valkey.start(tmp_path, is_quiet=True)
-    clients = []
-    with TlsFront(port, tmp_path) as front:
-        with connect(f"redis://127.0.0.1:{port}") as owner:
-            for kind in ("Reader", "Writer"):
-                rules = properties(f"Redis{kind}")["AccessString"].split()
-                owner.execute_command("ACL", "SETUSER", kind, *rules, "nopass")
-            owner.execute_command("ACL", "SETUSER", "default", "off")
-
-        def client(name: str) -> Any:
-            user = IamUser(name, "sluice-dev", "us-east-1", lambda: KEYS)
-            clients.append(
-                connect(f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={tmp_path}/certificate.pem", user)
-            )
-            return clients[-1]
-
-        yield client
-        for each in clients:
-            each.close()
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a Valkey in cluster mode behind TLS 1.3, with the template's users, who may give any token."""
+    folder = tmp_path_factory.mktemp("valkey")
+    server, port = valkey.start(folder, is_quiet=True, is_cluster=True)
+    with connect(f"redis://127.0.0.1:{port}") as owner:
+        for kind in ("Reader", "Writer"):
+            rules = properties(f"Redis{kind}")["AccessString"].split()
+            owner.execute_command("ACL", "SETUSER", kind, *rules, "nopass")
+        owner.execute_command("ACL", "SETUSER", "default", "off")
+    with TlsFront(port, folder) as front:
+        yield f"rediss://127.0.0.1:{front.port}?ssl_ca_certs={folder}/certificate.pem"
     server.kill()
     server.wait()
+
+
+@pytest.fixture
+def sign_in(address: str) -> Iterator[Any]:
+    """Return a function that connects to the Valkey as a user."""
+    with ExitStack() as clients:
+        yield lambda name: clients.enter_context(
+            connect(address, IamUser(name, "sluice-dev", "us-east-1", lambda: KEYS))
+        )
 
 
 def test_the_admin_function_writes_and_the_worker_reads(sign_in: Any) -> None:
@@ -158,3 +160,51 @@ def test_unknown_users_are_refused(sign_in: Any) -> None:
     """Only the template's users exist; the default user is off."""
     with pytest.raises(redis.AuthenticationError):
         sign_in("Somebody").hget("ledger:account:shop", "database")
+
+
+@contextmanager
+def slow_server(seconds: Sequence[float]) -> Iterator[tuple[str, list[bytes]]]:
+    """Serve connections one after the other, each command after the next number of seconds; yield the URL and the commands."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    ended, commands = threading.Event(), list[bytes]()
+    pauses = iter(seconds)
+
+    def serve() -> None:
+        with suppress(OSError):
+            while not ended.is_set():
+                connection, _ = listener.accept()
+                with connection, suppress(OSError):
+                    while command := connection.recv(65_536):
+                        commands.append(command.split(b"\r\n")[2])
+                        ended.wait(next(pauses, 0))
+                        connection.sendall(b"+OK\r\n")
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield f"redis://127.0.0.1:{listener.getsockname()[1]}", commands
+    finally:
+        ended.set()
+        listener.shutdown(socket.SHUT_RDWR)
+        thread.join()
+        listener.close()
+
+
+def test_signing_in_may_take_longer_than_a_command() -> None:
+    """The first contact with a serverless cache takes seconds."""
+    user = IamUser("sluice-reader", "sluice-dev", "us-east-1", lambda: KEYS)
+    with slow_server([ANSWER_SECONDS + 0.2]) as (url, commands), connect(url, user) as client:
+        assert "OK" == client.execute_command("GET", "key")
+        assert [b"AUTH", b"GET"] == commands
+
+
+def test_a_command_without_an_answer_is_sent_again_on_a_new_connection() -> None:
+    """A frozen instance does not learn that its connection is dead; the next command must not wait long for it."""
+    began = time.monotonic()
+    with slow_server([0, SIGN_IN_SECONDS]) as (url, commands), connect(url) as client:
+        client.execute_command("GET", "first")
+        with pytest.raises(redis.TimeoutError):
+            client.execute_command("GET", "second")
+
+        assert time.monotonic() - began < SIGN_IN_SECONDS
+        assert {b"GET"} == set(commands)

@@ -1,5 +1,7 @@
 """`sluice accounts apply`: makes Redis match accounts.yaml."""
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import click
@@ -7,43 +9,92 @@ import click
 from ops import accounts_file, screen
 from ops.known_accounts import differences, known
 from ops.stack import Stack, works_on_stack
+from shared.accounts import Account
+
+_DONE = {"+": "added", "~": "changed", "-": "removed"}
 
 
 @click.command("apply")
 @click.argument("file", type=click.Path(path_type=Path))
 @works_on_stack
+@click.option("--prune", is_flag=True, help="Also remove the accounts that FILE does not have.")
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
-def command(stack: Stack, file: Path, *, dry_run: bool, yes: bool, as_json: bool) -> None:
-    """Make Redis match FILE exactly, after showing the changes.
+def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, as_json: bool) -> None:
+    """Write the accounts of FILE to Redis, after showing the changes. With --prune, Redis then matches FILE exactly.
 
     This also restores a Redis that has lost its data, and publishes the edge policy. The worker and the ingest see changes
     within a minute.
     """
     wanted = accounts_file.read(file)
     current, applied_at = known(stack)
-    changes = list(differences(current, wanted))
-    if as_json:
-        show = {
-            "changes": [{"change": sign, "account": name, "what": what} for sign, name, what in changes],
-            "restores": applied_at is None,
-            "applied": not dry_run,
-        }
-        screen.show_json(show)
-    else:
-        if applied_at is None:
-            screen.say("Redis is empty. The worker holds until accounts are applied.")
-        for sign, name, what in changes:
-            screen.say(f"{sign} {name}  {what}")
-        if not changes and applied_at is not None:
-            screen.say("No changes.")
-    if dry_run:
-        return
-    if not changes and applied_at is not None:
+    others = {name: account for name, account in current.items() if name not in wanted}
+    result = wanted if prune else others | wanted
+    changes = list(differences(current, result))
+    missing = _missing(stack, current, result)
+    shown = list(_lines(changes, others, missing, restores=applied_at is None, prunes=prune))
+    must_ask = bool(changes) or applied_at is None
+    if not as_json or (must_ask and not yes and not dry_run):
+        for line in shown:
+            click.echo(line, err=as_json)
+    if not dry_run and must_ask:
+        screen.confirm("Apply these changes?", yes=yes)
+        stack.administer(do="apply", accounts={name: account.to_fields() for name, account in result.items()})
+    elif not dry_run:
         stack.administer(do="publish")  # an older version of Sluice may not have published the edge policy
-        return
-    screen.confirm("Apply these changes?", yes=yes or as_json)
-    stack.administer(do="apply", accounts={name: account.to_fields() for name, account in wanted.items()})
-    if not as_json:
-        screen.say(f"Applied: {screen.plural(len(wanted), 'account')}.")
+    if as_json:
+        screen.show_json(
+            {
+                "changes": [{"change": sign, "account": name, "what": what} for sign, name, what in changes],
+                "not_in_file": sorted(others),
+                "missing_databases": missing,
+                "restores": applied_at is None,
+                "applied": not dry_run,
+            }
+        )
+    elif dry_run:
+        screen.say(screen.DRY_RUN)
+    elif must_ask:
+        counts = Counter(sign for sign, _, _ in changes)
+        done = ", ".join(f"{counts[sign]:,} {word}" for sign, word in _DONE.items() if counts[sign])
+        screen.say(
+            f"Applied: {done or screen.plural(len(result), 'account')}. The worker and the ingest see this within a minute."
+        )
+
+
+def _missing(stack: Stack, current: Mapping[str, Account], result: Mapping[str, Account]) -> list[str] | None:
+    """Return the databases that changes name and that do not exist; None if that is unknown."""
+    before = {account.database for account in current.values()}
+    named = sorted({account.database for account in result.values()} - before)
+    found: list[str] | None = stack.administer(do="missing", databases=named)["missing"] if named else []
+    return found
+
+
+def _lines(
+    changes: list[tuple[str, str, str]],
+    others: Mapping[str, Account],
+    missing: list[str] | None,
+    *,
+    restores: bool,
+    prunes: bool,
+) -> Iterator[str]:
+    """Yield what applying does, a line for each change, and what the operator should know before it."""
+    if restores:
+        yield "Redis is empty. Rows wait until accounts are applied."
+    for sign, name, what in changes:
+        yield f"{sign} {name}  {what}"
+    if not changes and not restores:
+        yield "No changes."
+    if missing is None:
+        yield "Warning: Treasure Data does not answer, so whether the databases exist was not checked."
+    for database in missing or ():
+        yield f"Warning: there is no database {database}. The first event of its accounts creates it: check the spelling."
+    if others and prunes:
+        yield (
+            f"Warning: {screen.plural(len(others), 'account')} removed: their events are refused within a minute, and events that were "
+            "accepted before become dead letters."
+        )
+    elif others:
+        stay = "stays" if len(others) == 1 else "stay"
+        yield f"{', '.join(sorted(others))} {stay}, although not in the file: --prune removes."

@@ -1,6 +1,7 @@
 """`sluice keys rotate`: adds a signing secret, or retires one."""
 
 import secrets
+import time
 
 import click
 
@@ -26,9 +27,11 @@ def command(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> No
     members = secret_members(stack)
     signing = signing_of(members)
     if retire is None:
-        added = next_secret_id(signing)
+        added = next_secret_id(signing, time.time())
         screen.say(f"Adding the secret {added}. Still valid: {', '.join(signing)}.")
-        if not dry_run:
+        if dry_run:
+            screen.say(screen.DRY_RUN)
+        else:
             store_members(stack, members | {added: secrets.token_urlsafe(_SECRET_BYTES)})
             screen.say(
                 f"{TAKES_EFFECT} Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
@@ -44,7 +47,9 @@ def command(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> No
     screen.say(
         f"Retiring the secret {retire}: all keys signed with it become invalid. Still valid: {', '.join(rest)}."
     )
-    if not dry_run:
+    if dry_run:
+        screen.say(screen.DRY_RUN)
+    else:
         screen.confirm("Retire it?", yes=yes)
         store_members(stack, {name: text for name, text in members.items() if name != retire})
         screen.say(TAKES_EFFECT)

@@ -57,6 +57,8 @@ def command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None
     for one in made:
         done = "would be published" if dry_run else "published" if one.key in put else "already published"
         screen.say(f"{one.key}  {done}")
+    if dry_run:
+        screen.say(screen.DRY_RUN)
     screen.say(
         f"\nVersion {build.version}. Paste this into pages, with a key from `sluice keys issue ACCOUNT`:\n{text}"
     )

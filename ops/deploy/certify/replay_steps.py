@@ -104,7 +104,16 @@ def forced(stage: DeployedStage) -> StepFinding:
     began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # the stream's clock may differ
     stage.send("forced", FORCED_TABLE)
     stage.wait_for([stage.event_id("forced")], FORCED_TABLE)
-    words = ["--force", "--tag", stage.run.lower(), "--account", stage.account, "--table", FORCED_TABLE]
+    words = [
+        "--yes",
+        "--force",
+        "--tag",
+        stage.run.lower(),
+        "--account",
+        stage.account,
+        "--table",
+        FORCED_TABLE,
+    ]
     first = stage.operate(replay.command, *words, "--from", began)
     second = stage.operate(replay.command, *words, "--from", began)
     stage.accepted.add(FORCED_TABLE, stage.event_id("forced"))

@@ -32,7 +32,7 @@ def domain(survey: Survey) -> Iterator[CheckResult]:
     else:
         yield _delegation(survey, name, zone["DelegationSet"]["NameServers"])
     yield from _authorities(survey, domain)
-    if not survey.is_there():
+    if "ApiDomain" in survey.new_types:
         yield from _record(survey, route53, zone_id, domain)
 
 
@@ -97,12 +97,12 @@ def sdk(survey: Survey) -> Iterator[CheckResult]:
     if not distributions:
         yield warning(
             "CloudFront",
-            "This account has no distribution yet. AWS refuses to create one for accounts that it has not verified.",
-            "If the deploy fails with `Your account must be verified`, see docs/deploying.md#cloudfront-verification.",
+            "This account has no distribution yet. AWS refuses to create one for accounts that it has not verified, and the whole deploy fails.",
+            "If the account is new, set SdkHosting=off for now: see docs/deploying.md#cloudfront-verification.",
         )
     elif (
         domain
-        and not survey.is_there()
+        and "SdkDistribution" in survey.new_types
         and any(domain in one.get("Aliases", {}).get("Items", ()) for one in distributions)
     ):
         yield fault(

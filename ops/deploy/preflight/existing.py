@@ -11,9 +11,10 @@ from ops.diagnosis.check_result import CheckResult, fault, ok
 
 
 def credentials(survey: Survey) -> Iterator[CheckResult]:
-    """Report the deployer's identity, and note the account in the survey."""
+    """Report the deployer's identity, and note the account and the existing stack in the survey."""
     who = survey.client("sts").get_caller_identity()
     survey.account = who["Account"]
+    survey.look_at_stack()
     yield ok("credentials", f"{who['Arn']} in account {who['Account']}")
 
 
@@ -26,7 +27,7 @@ def stack(survey: Survey) -> Iterator[CheckResult]:
         yield ok("stack", f"{survey.plan.stack} is free")
     else:
         yield _existing(survey, ours)
-        yield from _left_network(survey, ours)
+        yield from _left_network(survey)
     sam = next((stack for stack in stacks if stack["StackName"] == "aws-sam-cli-managed-default"), None)
     if (
         survey.plan.build is not None
@@ -53,21 +54,19 @@ def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
     return ok("stack", said)
 
 
-def _left_network(survey: Survey, stack: Mapping[str, Any]) -> Iterator[CheckResult]:
+def _left_network(survey: Survey) -> Iterator[CheckResult]:
     """Reject a deploy that leaves a VPC and at once removes the permissions that Lambda needs to delete its interfaces there."""
-    now = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
-    if now.get("Network") == "existing" and not survey.values["SubnetIds"]:
+    live = survey.live or {}
+    if live.get("Network") == "existing" and not survey.values["SubnetIds"]:
         yield fault(
             "network",
             "The functions leave their subnets, and without SubnetIds Lambda lacks permission to delete its interfaces there.",
-            f"Keep SubnetIds={now.get('SubnetIds', '')} for an hour after this deploy.",
+            f"Keep SubnetIds={live.get('SubnetIds', '')} for an hour after this deploy.",
         )
 
 
 def names(survey: Survey) -> Iterator[CheckResult]:
     """Check that names which the stack chooses itself, not CloudFormation, are free."""
-    if survey.is_there():
-        return
     cache: BaseClient = survey.client(
         "elasticache"
     )  # without the types of its operations, which come from a table
@@ -79,7 +78,7 @@ def names(survey: Survey) -> Iterator[CheckResult]:
     ):
         names = {
             survey.template.resolve(survey.template.properties(name)[key], own)
-            for name, of_type in survey.types.items()
+            for name, of_type in survey.new_types.items()
             if of_type == f"AWS::ElastiCache::{kind}"
         }
         if not names:

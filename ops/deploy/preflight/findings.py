@@ -6,23 +6,27 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deploy.preflight.domains import domain, sdk
 from ops.deploy.preflight.existing import credentials, names, stack
+from ops.deploy.preflight.notifications import notifications
 from ops.deploy.preflight.permissions import rights
 from ops.deploy.preflight.quotas import concurrency, quotas, stream
-from ops.deploy.preflight.references import network, secrets, topic
+from ops.deploy.preflight.references import boundary, network, secrets
 from ops.deploy.preflight.settings import build, parameters, region
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data
 from ops.diagnosis.check_result import CheckResult, fault, unknown
 from ops.failure import explained
 
-_LOOKS = (stack, rights, names, concurrency, stream, quotas, network, domain, sdk, topic, secrets)
+_LOOKS = (
+    *(stack, rights, boundary, names, concurrency, stream, quotas),
+    *(network, domain, sdk, notifications, secrets),
+)
 
 
 def findings(survey: Survey) -> Iterator[CheckResult]:
     """Run the checks and yield their results. Without credentials, checks of AWS are left out."""
+    found = list(_guarded(credentials, survey))
     for settled in (parameters, region, build):
         yield from settled(survey)
-    found = list(_guarded(credentials, survey))
     yield from found
     if found[0].state == "ok":
         for look in _LOOKS:

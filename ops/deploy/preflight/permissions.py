@@ -46,7 +46,7 @@ def rights(survey: Survey) -> Iterator[CheckResult]:
         yield fault(
             "rights",
             f"{arn} may not do {', '.join(denied)}.",
-            "Attach the policies in docs/deploying.md#permissions to it.",
+            "Attach the policies in docs/deploying.md#permissions to it. They allow roles only with the PermissionsBoundary that they name.",
         )
     if not denied and not by_organization:
         yield ok("rights", "everything this deploy needs")
@@ -59,13 +59,16 @@ def _about_cache(survey: Survey, actions: Mapping[str, None]) -> str:
 
 def _context(survey: Survey) -> "list[ContextEntryTypeDef]":
     """Return values of condition keys that policies may use."""
-    kind = _connection_type(survey)
-    entry: ContextEntryTypeDef = {
-        "ContextKeyName": "elasticache:ConnectionType",
-        "ContextKeyValues": [kind],
-        "ContextKeyType": "string",
+    values = {
+        "elasticache:ConnectionType": _connection_type(survey),
+        "iam:PassedToService": "lambda.amazonaws.com",
+        "iam:PermissionsBoundary": survey.values["PermissionsBoundary"],
     }
-    return [entry] if kind else []
+    return [
+        {"ContextKeyName": key, "ContextKeyValues": [value], "ContextKeyType": "string"}
+        for key, value in values.items()
+        if value
+    ]
 
 
 def _connection_type(survey: Survey) -> str:
@@ -82,12 +85,16 @@ def _concrete(survey: Survey, place: str) -> str:
     parts = [head, *rest]
     parts[3] = survey.plan.region if parts[3] == "*" else parts[3]
     parts[4] = survey.account if parts[4] == "*" else parts[4]
-    zone = survey.values["HostedZoneId"]
-    names = parts[5].replace("STACK-*", f"{stack}-x").replace("STACK", stack).replace("ZONE", zone)
+    names = parts[5].replace("STACK-*", f"{stack}-x").replace("STACK", stack)
+    for name, value in survey.values.items():
+        names = names.replace(f"<{name}>", value)
     parts[5] = names.replace("*", "x")
     return ":".join(parts)
 
 
 def _example(action: str) -> str:
     """Return one of the actions that a pattern stands for, because IAM does not simulate patterns."""
-    return {"s3:GetBucket*": "s3:GetBucketLocation"}.get(action, action)
+    return {
+        "s3:Get*Configuration": "s3:GetLifecycleConfiguration",
+        "s3:GetBucket*": "s3:GetBucketLocation",
+    }.get(action, action)

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import boto3
-import requests
 from botocore.client import BaseClient
 from botocore.config import Config
 
@@ -16,19 +15,6 @@ from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite
 from ops.failure import Failure
 from shared.aws_clients import makes_client
-
-_DNS_TYPES = {"NS": 2, "CAA": 257}
-
-
-def look_up(name: str, kind: str) -> list[str] | None:
-    """Look up DNS records over HTTPS, because Python's resolver supports only addresses. None: no answer."""
-    try:
-        answer = requests.get(
-            "https://dns.google/resolve", params={"name": name, "type": str(_DNS_TYPES[kind])}, timeout=5
-        ).json()
-    except (requests.RequestException, ValueError):
-        return None
-    return [one["data"] for one in answer.get("Answer", ()) if one.get("type") == _DNS_TYPES[kind]]
 
 
 def planned(config: Path, environment: str, region: str, stack: str, overrides: str) -> Deployment:
@@ -73,6 +59,8 @@ def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
     Raises:
         Failure: no region is known.
     """
+    from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
+
     session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
     if not session.region_name:
         raise Failure(

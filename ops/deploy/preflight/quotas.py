@@ -1,13 +1,14 @@
 """Checks of the AWS account's quotas: concurrency, streams, caches."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
-from ops.deploy.preflight.survey import Survey
+from ops.deploy.preflight.survey import Survey, described
 from ops.diagnosis.check_result import CheckResult, fault, ok, unknown, warning
 
 _RESERVABLE = 100
 """Concurrency that Lambda always keeps unreserved."""
-_NEW_ACCOUNT = 10
+_SMALL = 2 * _RESERVABLE
+"""At most this much concurrency leaves nothing worth reserving; a new account has 10."""
 _QUOTAS = {
     "AWS::ElastiCache::ServerlessCache": (
         "elasticache",
@@ -21,58 +22,106 @@ _QUOTAS = {
 
 
 def concurrency(survey: Survey) -> Iterator[CheckResult]:
-    """Check that the functions can reserve their concurrency."""
+    """Check that the functions can reserve their concurrency, or that the API leaves them some."""
     limit = survey.client("lambda").get_account_settings()["AccountLimit"]
-    reserved = int(survey.values["IngestConcurrency"]) + int(survey.values["WorkerConcurrency"])
-    left = limit["UnreservedConcurrentExecutions"]
+    most, left = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
+    wanted = _reserved(survey, survey.values)
+    more = wanted - (_reserved(survey, survey.live) if survey.live is not None else 0)
     request = "Request more: `aws service-quotas request-service-quota-increase --service-code lambda --quota-code L-B99A9384 --desired-value 1000`."
-    if reserved and left - reserved < _RESERVABLE and not survey.is_there():
+    if more > 0 and left - more < _RESERVABLE:
         yield fault(
             "concurrency",
-            f"{reserved} cannot be reserved: the account has {left} unreserved, of which Lambda keeps {_RESERVABLE}.",
-            f"Set IngestConcurrency and WorkerConcurrency to 0. {request}",
+            f"{more} more cannot be reserved: the account has {left} unreserved, of which Lambda keeps {_RESERVABLE}.",
+            f"Set IngestConcurrency=0 WorkerConcurrency=0 {_throttle(most)}, so that the API leaves the other functions some. {request}",
         )
-    elif limit["ConcurrentExecutions"] <= _NEW_ACCOUNT:
+    elif not wanted and most <= _SMALL:
+        burst, fits = int(survey.values["ThrottlingBurst"]), most // 2
+        said = f"This account may run only {most} functions at a time"
+        if burst > fits:
+            yield warning(
+                "concurrency",
+                f"{said}, and a burst of {burst} requests takes them all: deliveries then wait.",
+                f"Set {_throttle(most)}. {request}",
+            )
+        else:
+            yield warning(
+                "concurrency", f"{said}, of which the API leaves {most - fits} for deliveries.", request
+            )
+    elif not wanted and survey.values["Stage"] == "prod":
         yield warning(
             "concurrency",
-            f"This new account may run only {limit['ConcurrentExecutions']} functions at a time: more simultaneous requests get 503.",
-            request,
+            "Nothing is reserved, so many requests at once can leave deliveries waiting.",
+            f"Set IngestConcurrency={most // 2} WorkerConcurrency={max(most // 10, 2 * _most_shards(survey))}.",
         )
     else:
-        yield ok("concurrency", f"{limit['ConcurrentExecutions']:,}")
+        yield ok("concurrency", f"{most:,}{f', {wanted} of them reserved' if wanted else ''}")
+
+
+def _reserved(survey: Survey, values: Mapping[str, str]) -> int:
+    """Return what all functions reserve with these parameters."""
+    known = survey.template.parameters(
+        {name: value for name, value in values.items() if survey.template.has_parameter(name)}
+    )
+    return sum(
+        int(reserved)
+        for name in survey.template.logical_ids("AWS::Serverless::Function")
+        if (reserved := survey.template.reserved_concurrency(name, known))
+    )
+
+
+def _throttle(most: int) -> str:
+    """Return the API's throttle that leaves half of the account's concurrency: a request takes about 50 ms."""
+    return f"ThrottlingRate={most // 2 * 20} ThrottlingBurst={most // 2}"
+
+
+def _most_shards(survey: Survey) -> int:
+    values = survey.values
+    return int(values["ShardCount"] if values["StreamMode"] == "PROVISIONED" else values["MaxShards"])
 
 
 def stream(survey: Survey) -> Iterator[CheckResult]:
-    """Check that Kinesis allows another stream of this mode."""
-    limits = survey.client("kinesis").describe_limits()
-    if survey.is_there():
-        return
+    """Check that Kinesis allows the stream, and the shards that it does not have yet."""
+    kinesis = survey.client("kinesis")
+    limits = kinesis.describe_limits()
+    own, mode = 0, ""
+    if name := survey.outputs.get("StreamName"):
+        found = described(kinesis.describe_stream_summary, StreamName=name)
+        if found:
+            own = found["StreamDescriptionSummary"]["OpenShardCount"]
+            mode = found["StreamDescriptionSummary"]["StreamModeDetails"]["StreamMode"]
     if survey.values["StreamMode"] == "ON_DEMAND":
         used, limit, what = (
             limits["OnDemandStreamCount"],
             limits["OnDemandStreamCountLimit"],
             "on-demand streams",
         )
-        wanted = 1
+        wanted, possible = int(mode != "ON_DEMAND"), 0
     else:
         used, limit, what = limits["OpenShardCount"], limits["ShardLimit"], "shards"
-        wanted = int(survey.values["ShardCount"])
+        if mode == "ON_DEMAND":
+            own = 0  # only then do they count
+        least = int(survey.values["ShardCount"]) if survey.values["StreamMode"] == "PROVISIONED" else 1
+        wanted, possible = max(0, least - own), max(0, _most_shards(survey) - own)
     if used + wanted > limit:
         yield fault(
             "stream",
-            f"{used} of {limit} {what} are in use, and the stack needs {wanted}.",
+            f"{used} of {limit} {what} are in use, and the stack needs {wanted} more.",
             "Delete some, or request a higher quota for Kinesis in the Service Quotas console.",
+        )
+    elif used + possible > limit:
+        yield warning(
+            "stream",
+            f"{used} of {limit} {what} are in use, so the stream cannot grow to MaxShards={survey.values['MaxShards']}.",
+            "Request a higher quota for Kinesis in the Service Quotas console, or set MaxShards.",
         )
     else:
         yield ok("stream", f"{used} of {limit} {what} in use")
 
 
 def quotas(survey: Survey) -> Iterator[CheckResult]:
-    """Check the quotas of other resources."""
-    if survey.is_there():
-        return
+    """Check the quotas of other resources that the deploy creates."""
     quotas = survey.client("service-quotas")
-    made = list(survey.types.values())
+    made = list(survey.new_types.values())
     for kind, (code, name, service, operation, answer, advice) in _QUOTAS.items():
         if kind not in made:
             continue

@@ -1,4 +1,4 @@
-"""Checks of existing resources that parameters name: subnets and security groups, the alarms' topic, secrets."""
+"""Checks of existing resources that parameters name: subnets and security groups, the roles' boundary, secrets."""
 
 from collections.abc import Iterator
 
@@ -38,17 +38,15 @@ def network(survey: Survey) -> Iterator[CheckResult]:
         yield ok("network", f"in {networks.pop()}")
 
 
-def topic(survey: Survey) -> Iterator[CheckResult]:
-    """Check that the alarms' topic exists in this region."""
-    arn = survey.values["AlarmTopicArn"]
+def boundary(survey: Survey) -> Iterator[CheckResult]:
+    """Check that the permissions boundary exists."""
+    arn = survey.values["PermissionsBoundary"]
     if not arn:
         return
-    if arn.split(":")[3] != survey.plan.region:
-        yield fault("alarm topic", f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
-    elif described(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:
-        yield fault("alarm topic", f"There is no topic {arn}.", "Correct AlarmTopicArn.")
+    if described(survey.client("iam").get_policy, PolicyArn=arn) is None:
+        yield fault("permissions boundary", f"There is no policy {arn}.", "Correct PermissionsBoundary.")
     else:
-        yield ok("alarm topic")
+        yield ok("permissions boundary")
 
 
 def secrets(survey: Survey) -> Iterator[CheckResult]:

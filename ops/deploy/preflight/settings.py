@@ -26,7 +26,7 @@ _MACHINES = {62: "x86_64", 183: "arm64"}
 
 def parameters(survey: Survey) -> Iterator[CheckResult]:
     """Check the parameters against the template, and against each other."""
-    objections = survey.template.objections(survey.plan.given)
+    objections = survey.template.objections(survey.overrides)
     for said in objections:
         yield fault("parameters", said, "Correct parameter_overrides in samconfig.toml.")
     if not _STACK_NAME.fullmatch(survey.plan.stack):
@@ -35,11 +35,13 @@ def parameters(survey: Survey) -> Iterator[CheckResult]:
             f"{survey.plan.stack} is not a valid stack name for Sluice.",
             "Use at most 33 lower-case letters, digits and hyphens, beginning with a letter.",
         )
-    shards, workers = int(survey.values["ShardCount"]), int(survey.values["WorkerConcurrency"])
-    if 0 < workers < shards and survey.values["StreamMode"] == "PROVISIONED":
+    values = survey.values
+    setting = {"PROVISIONED": "ShardCount", "AUTO": "MaxShards"}.get(values["StreamMode"], "")
+    shards, workers = int(values.get(setting, "0")), int(values["WorkerConcurrency"])
+    if 0 < workers < shards:
         yield fault(
             "parameters",
-            f"WorkerConcurrency={workers} is less than ShardCount={shards}, so some shards would have to wait.",
+            f"WorkerConcurrency={workers} is less than {setting}={shards}, so some shards would have to wait.",
             f"Set WorkerConcurrency to 0 or to at least {shards}.",
         )
     elif not objections:

@@ -12,7 +12,7 @@ from ops.template import sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
 
 _ABSENT = {
-    *("NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
+    *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
     "ValidationError",  # CloudFormation's
 }
 
@@ -78,8 +78,8 @@ class Survey:
 
     Attributes:
         template: the stack's template.
-        values: the values of all parameters.
-        types: the types of the stack's resources, by logical id.
+        live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
+        outputs: the existing stack's outputs.
         account: the AWS account's id, known once `credentials` has run.
     """
 
@@ -89,9 +89,8 @@ class Survey:
         self.td_api_key = td_api_key
         self.database = database
         self.template = sluice_template()
-        known = {name: value for name, value in plan.given.items() if self.template.has_parameter(name)}
-        self.values = self.template.parameters(known)
-        self.types = self.template.resources(self.values)
+        self.live: Mapping[str, str] | None = None
+        self.outputs: Mapping[str, str] = {}
         self.account = ""
 
     @method_makes_client
@@ -99,10 +98,44 @@ class Survey:
         """Return a boto3 client of a service, in the deployment's region unless another one is given."""
         return self.world.client(service, region or self.plan.region)
 
-    def is_there(self) -> bool:
-        """Return whether the stack exists. If so, its names and quotas are already in use by itself."""
+    @property
+    def overrides(self) -> dict[str, str]:
+        """The parameters that the deploy sets. `sam deploy` keeps the values of an existing stack's other parameters."""
+        kept = {name: value for name, value in (self.live or {}).items() if self.template.has_parameter(name)}
+        return kept | dict(self.plan.given)
+
+    @property
+    def values(self) -> dict[str, str]:
+        """The values of all parameters after the deploy."""
+        known = {name: value for name, value in self.overrides.items() if self.template.has_parameter(name)}
+        return self.template.parameters(known)
+
+    @property
+    def types(self) -> dict[str, str]:
+        """The types of the stack's resources after the deploy, by logical id."""
+        return self.template.resources(self.values)
+
+    @property
+    def new_types(self) -> dict[str, str]:
+        """The types of the resources that the deploy creates, by logical id."""
+        if self.live is None:
+            return self.types
+        before = self.template.resources(
+            self.template.parameters(
+                {name: value for name, value in self.live.items() if self.template.has_parameter(name)}
+            )
+        )
+        return {name: kind for name, kind in self.types.items() if name not in before}
+
+    def look_at_stack(self) -> None:
+        """Read the existing stack's parameters and outputs. Its names and quotas are already in use by itself."""
         found = described(self.client("cloudformation").describe_stacks, StackName=self.plan.stack)
-        return found is not None and found["Stacks"][0]["StackStatus"] != "REVIEW_IN_PROGRESS"
+        if found is None or found["Stacks"][0]["StackStatus"] == "REVIEW_IN_PROGRESS":
+            return
+        stack = found["Stacks"][0]
+        if stack.get("Description") in (None, "", self.template.description):
+            self.live = {one["ParameterKey"]: one["ParameterValue"] for one in stack.get("Parameters", ())}
+            self.outputs = {one["OutputKey"]: one["OutputValue"] for one in stack.get("Outputs", ())}
 
 
 def described[**P, Found](describe: Callable[P, Found], *args: P.args, **arguments: P.kwargs) -> Found | None:

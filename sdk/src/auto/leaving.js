@@ -17,7 +17,7 @@ export const leaving = () => {
   };
 
   const begin = guard(() => {
-    since = document.visibilityState == 'visible' ? performance.now() : 0;
+    since = document.hidden ? 0 : performance.now();
     columns = pageColumns(); // by the time of the report a script may have changed the address
     look();
   });
@@ -38,7 +38,7 @@ export const leaving = () => {
     deepest = 0;
     setTimeout(begin);
   };
-  on(document, 'visibilitychange', () => (document.visibilityState == 'visible' ? begin() : report()));
+  on(document, 'visibilitychange', () => (document.hidden ? report() : begin()));
   on(window, 'pagehide', report);
   on(window, 'scroll', look);
   setTimeout(begin); // later, because it forces a layout

@@ -6,8 +6,10 @@ const FILES =
 
 /** @param {MouseEvent} event */
 const look = ({ target }) => {
+  /** @type {HTMLAnchorElement | null} */
   const link = /** @type {Element} */ (target).closest('a[href]');
-  if (link instanceof HTMLAnchorElement && /^http/.test(link.protocol)) {
+  if (link && /^http/.test(link.protocol)) {
+    // A link within an SVG image has no protocol.
     const name =
       link.hasAttribute('download') || FILES.test(link.pathname)
         ? 'download'

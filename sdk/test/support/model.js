@@ -130,23 +130,37 @@ class Storage {
   }
 
   clear() {
-    for (const key of [...this.view.keys()]) this.removeItem(key);
+    this.#change([...this.view.keys()], null);
   }
 
-  /** Shows this page's writes to all pages, in order. */
-  #change(key, text) {
+  /**
+   * Shows this page's writes to all pages, in order.
+   *
+   * @param {string | string[]} changed A key, or all of them.
+   */
+  #change(changed, text) {
     const { browser } = this.page;
-    apply(this.view, key, text);
-    this.pending.set(key, (this.pending.get(key) || 0) + 1);
+    const keys = [changed].flat();
+    const had = keys.some((key) => this.view.has(key));
+    for (const key of keys) {
+      apply(this.view, key, text);
+      this.pending.set(key, (this.pending.get(key) || 0) + 1);
+    }
     const lost = () => this.page.closed && browser.forgets();
     this.sender.after(() => {
       if (lost()) return;
-      apply(browser.stored, key, text);
-      this.pending.set(key, this.pending.get(key) - 1);
-      for (const { storage, closed } of browser.pages) {
-        if (storage != this && !closed) {
-          storage.receiver.after(() => storage.pending.get(key) || apply(storage.view, key, text));
-        }
+      for (const key of keys) {
+        apply(browser.stored, key, text);
+        this.pending.set(key, this.pending.get(key) - 1);
+      }
+      for (const page of browser.pages) {
+        const { storage, closed } = page;
+        if (storage == this || closed) continue;
+        storage.receiver.after(() => {
+          for (const key of keys) storage.pending.get(key) || apply(storage.view, key, text);
+          if (!had && text === null) return; // nothing changed, so browsers say nothing
+          page.fire(page.window, 'storage', { key: Array.isArray(changed) ? null : changed, newValue: text });
+        });
       }
     });
   }
@@ -189,7 +203,7 @@ export class Page {
       referrer: 'https://elsewhere.example/',
       characterSet: 'UTF-8',
       cookie: '',
-      visibilityState: 'visible',
+      hidden: false,
       documentElement: { scrollHeight: 2000 },
       querySelector: () => null,
     });
@@ -325,7 +339,7 @@ export class Page {
   }
 
   hide() {
-    Reflect.set(this.document, 'visibilityState', 'hidden');
+    Reflect.set(this.document, 'hidden', true);
     this.fire(this.document, 'visibilitychange');
   }
 

@@ -71,6 +71,22 @@ export const suite = (name, more = () => {}) => {
       });
     }
 
+    visit('a page that clears its storage loses none of its events', async (visitor, collector) => {
+      const tab = await visitor.open();
+      await collector.fault('unavailable');
+      await visitor.send(tab);
+      await sleep(1500); // they were refused once
+      await visitor.send(tab);
+      await tab.evaluate(() => localStorage.clear());
+      await collector.fault('none');
+      const { lost, duplicated } = await until(
+        () => outcome(visitor),
+        ({ lost }) => lost == 0,
+        90_000,
+      );
+      assert.deepEqual({ lost, duplicated }, { lost: 0, duplicated: 0 });
+    });
+
     visit('events arrive from a frame without storage or cookies', async (visitor, collector, site) => {
       site.bodies['/frames'] = `<iframe sandbox="allow-scripts" src="${visitor.url('framed')}"></iframe>`;
       site.bodies['/sluice/framed'] = '<script>send(1)</script>';

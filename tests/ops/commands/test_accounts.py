@@ -41,24 +41,66 @@ def redis(sluice: Sluice) -> Iterator[Redis]:
 
 def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
     """The difference lists each account that would be added, removed or changed."""
-    result = sluice.run(f"accounts apply --local --dry-run {file}")
+    result = sluice.run(f"accounts apply --local --dry-run --prune {file}")
 
     assert result.output.splitlines() == [
         "- app  field_app",
         "- closed  closed_shop, disabled",
         "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2, plan: observe, 3 tables → -",
         "- outlet  shop",
+        "Warning: 3 accounts removed: their events are refused within a minute, and events that were accepted before become dead letters.",
+        "Dry run: nothing was changed.",
     ]
     assert redis.exists(KEYS.of("app"))
 
 
-@pytest.mark.usefixtures("redis")
-def test_apply_replaces_all_accounts(sluice: Sluice, file: Path) -> None:
-    """After confirmation, Redis has exactly the file's accounts; applying the file again changes nothing."""
-    assert 0 == sluice.run(f"accounts apply --local {file}", answer="y\n").exit_code
+def test_apply_keeps_accounts_that_the_file_does_not_have(sluice: Sluice, file: Path) -> None:
+    """The file of one colleague does not remove the accounts of another."""
+    result = sluice.run(f"accounts apply --local --yes {file}")
 
+    assert "app, closed, outlet stay, although not in the file: --prune removes." in result.output
+    assert result.output.endswith("Applied: 1 changed. The worker and the ingest see this within a minute.\n")
+    assert {"app", "closed", "news", "outlet", "shop"} == set(
+        sluice.json("accounts list --local")["accounts"]
+    )
+
+
+@pytest.mark.usefixtures("redis")
+def test_apply_with_prune_replaces_all_accounts(sluice: Sluice, file: Path) -> None:
+    """After confirmation, Redis has exactly the file's accounts; applying the file again changes nothing."""
+    result = sluice.run(f"accounts apply --local --prune {file}", answer="y\n")
+
+    assert (0, True) == (result.exit_code, "Applied: 1 changed, 3 removed." in result.output)
     assert ["news", "shop"] == list(sluice.json("accounts list --local")["accounts"])
-    assert "No changes.\n" == sluice.run(f"accounts apply --local {file}").output
+    assert "No changes.\n" == sluice.run(f"accounts apply --local --prune {file}").output
+
+
+def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path: Path) -> None:
+    """A mistyped name would create one, and send the account's rows there."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text("news: {database: medai}")
+    warning = "Warning: there is no database medai. The first event of its accounts creates it: check the spelling.\n"
+
+    assert warning in sluice.run(f"accounts apply --local {path}", answer="n\n").stdout
+    assert ["medai"] == sluice.json(f"accounts apply --local --dry-run {path}")["missing_databases"]
+    sluice.td("faults", {"kind": "status", "status": 503, "action": "list"})
+    unknown = sluice.run(f"accounts apply --local --dry-run {path}").stdout
+    sluice.heal()
+    assert "Treasure Data does not answer, so whether the databases exist was not checked." in unknown
+
+
+def test_json_output_does_not_confirm(sluice: Sluice, redis: Redis, file: Path) -> None:
+    """Only --yes does. The output says that the accounts are applied once they are."""
+    line = f"accounts apply --local --prune --json {file}"
+    refused = sluice.run(line)
+    assert (1, "") == (refused.exit_code, refused.stdout.strip())
+    assert "- app  field_app\n" in refused.stderr
+    assert "Apply these changes?" in refused.stderr
+    assert redis.exists(KEYS.of("app"))
+
+    assert not sluice.json(f"{line} --dry-run")["applied"]
+    assert sluice.json(f"{line} --yes")["applied"]
+    assert not redis.exists(KEYS.of("app"))
 
 
 def test_declining_to_apply_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
@@ -74,7 +116,7 @@ def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path)
 
     result = sluice.run(f"accounts apply --local --yes {file}")
 
-    assert "Redis is empty. The worker holds until accounts are applied.\n+ news" in result.output
+    assert "Redis is empty. Rows wait until accounts are applied.\n+ news" in result.output
     assert redis.exists(KEYS.of(".applied"))
     assert Account("media", "disabled", frozenset({"k1", "k1-2"})).to_fields() == redis.hgetall(
         KEYS.of("news")

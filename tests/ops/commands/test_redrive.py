@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
+from ops.commands.redrive import question
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice
 from worker.delivery import ASIDE
@@ -121,3 +122,16 @@ def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: s
     result = sluice.run(f"redrive --local {options}")
 
     assert (2, True) == (result.exit_code, said in result.stderr)
+
+
+@pytest.mark.parametrize(
+    ("decision", "asked"),
+    [
+        ("drop", "This gives up 3 rows and deletes Sluice's copies. Continue?"),
+        ("send", "Treasure Data may already have these 3 rows, and would then have them twice. Send them?"),
+        (None, ""),
+    ],
+)
+def test_what_may_lose_or_duplicate_rows_is_asked_first(decision: str | None, asked: str) -> None:
+    """A redrive without a decision does neither."""
+    assert asked == question(decision, 3)

@@ -1,6 +1,6 @@
 """Pages poll for the events after a number, and the stream is read only while someone watches."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -14,24 +14,25 @@ from shared.tracking_plan import TrackingPlan
 
 
 class FakeTail:
-    """A tail that yields the given items, and lets time pass before each."""
+    """A tail that yields the given items, and lets time pass before each. For None, it yields nothing."""
 
     def __init__(
-        self, found: list[SeenEvent | Notice | Exception], clock: ManualClock, seconds: float = 0.0
+        self, found: list[SeenEvent | Notice | Exception | None], clock: ManualClock, seconds: float = 0.0
     ) -> None:
         self.found = found
         self.clock = clock
         self.seconds = seconds
         self.stopped = False
 
-    def events(self) -> Iterator[SeenEvent | Notice]:
+    def events(self, until: Callable[[], float]) -> Iterator[SeenEvent | Notice]:
         """Yield the items."""
-        while self.found and not self.stopped:
+        while self.found and not self.stopped and self.clock.now() < until():
             one = self.found.pop(0)
             if isinstance(one, Exception):
                 raise one
             self.clock.sleep(self.seconds)
-            yield one
+            if one is not None:
+                yield one
 
     def stop(self) -> None:
         """Stop."""
@@ -46,7 +47,9 @@ def event(number: int) -> SeenEvent:
 class Followed:
     """A feed that reads synchronously, and the start of each of its tails."""
 
-    def __init__(self, *found: SeenEvent | Notice | Exception, seconds: float = 0.0, **options: Any) -> None:
+    def __init__(
+        self, *found: SeenEvent | Notice | Exception | None, seconds: float = 0.0, **options: Any
+    ) -> None:
         self.clock = ManualClock()
         self.found = list(found)
         self.began: list[float] = []
@@ -101,6 +104,14 @@ def test_the_stream_is_read_only_while_someone_watches() -> None:
     assert [0, 1] == [one["row"]["n"] for one in first["events"]]
     assert [2, 3] == [one["row"]["n"] for one in second["events"]]
     assert [START - 60, START + 400] == followed.began
+
+
+def test_an_idle_stream_is_not_read_for_ever() -> None:
+    """Reading stops some minutes after the last page has asked, although nothing arrives."""
+    followed = Followed(event(0), *[None] * 1000, seconds=10)
+    followed.feed.after(0)
+
+    assert START + 300 == followed.clock.now()
 
 
 def test_an_unreadable_stream_is_reported_and_retried() -> None:

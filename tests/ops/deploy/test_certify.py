@@ -34,11 +34,9 @@ from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untrie
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.change_set import ChangeSet
-from ops.deploy.removal import GO_WITH, LOOKS, Removal
 from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
-from ops.template import sluice_template
 
 PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
 NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
@@ -426,92 +424,6 @@ def test_other_stages_are_not_refused() -> None:
     check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
 
 
-def test_the_teardown_checks_every_resource_type() -> None:
-    """A type without a check of its own disappears with a resource that has one."""
-    types = set(sluice_template().all_types())
-
-    assert set() == types - LOOKS.keys() - GO_WITH.keys()
-    assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
-
-
-def _listed(*resources: tuple[str, str, str]) -> dict[str, Any]:
-    return {
-        "StackResourceSummaries": [
-            {
-                "LogicalResourceId": name,
-                "PhysicalResourceId": name.lower(),
-                "ResourceType": kind,
-                "ResourceStatus": status,
-            }
-            for name, kind, status in resources
-        ]
-    }
-
-
-def _gone(code: str = "ResourceNotFoundException") -> ClientError:
-    return ClientError({"Error": {"Code": code, "Message": ""}}, "Describe")
-
-
-def torn_down(**clients: Answers) -> StepReport:
-    """Remove a stack and return the report."""
-    return Removal(a_stack(**clients), ManualClock(), 1.0, lambda _: None).report()
-
-
-def test_a_stack_is_gone_once_every_resource_is() -> None:
-    """Each resource is checked individually, whatever CloudFormation reports."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(
-                ("Stream", "AWS::Kinesis::Stream", "CREATE_COMPLETE"),
-                ("Route", "AWS::ApiGatewayV2::Route", "CREATE_COMPLETE"),
-            ),
-            delete_stack={},
-        ),
-        kinesis=Answers(describe_stream_summary=_gone()),
-    )
-
-    assert (PASSED, ["AWS::Kinesis::Stream"]) == (found.verdict, found.evidence["removed"])
-
-
-def test_a_remaining_resource_is_named() -> None:
-    """The teardown fails."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
-        ),
-        iam=Answers(get_role={"Role": {}}),
-    )
-
-    assert (FAILED, {"left": {"Role": "role"}}) == (found.verdict, found.evidence)
-
-
-def test_a_resource_that_cannot_be_checked_is_not_assumed_gone() -> None:
-    """Without the permission to look, it counts neither as removed nor as left."""
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Role", "AWS::IAM::Role", "CREATE_COMPLETE")), delete_stack={}
-        ),
-        iam=Answers(get_role=denied("GetRole")),
-    )
-
-    assert (NOT_POSSIBLE, ["Role"]) == (found.verdict, list(found.evidence["unseen"]))
-
-
-def test_retained_resources_are_deleted() -> None:
-    """A resource that outlives its stack is deleted by a call of its own."""
-    kinesis = Answers(describe_stream_summary=[{}, {}, _gone()], delete_stream={})
-    found = torn_down(
-        cloudformation=Answers(
-            list_stack_resources=_listed(("Stream", "AWS::Kinesis::Stream", "CREATE_COMPLETE")),
-            delete_stack={},
-        ),
-        kinesis=kinesis,
-    )
-
-    assert PASSED == found.verdict
-    assert "delete_stream" in [name for name, _ in kinesis.calls]
-
-
 def test_a_change_keeps_every_other_parameter() -> None:
     """It keeps the template, too."""
     standing = {
@@ -538,18 +450,27 @@ def test_a_change_keeps_every_other_parameter() -> None:
 
 
 def test_a_rolled_back_change_says_why() -> None:
-    """The message names the first resource that failed."""
-    event = {
-        "ResourceStatus": "UPDATE_FAILED",
-        "LogicalResourceId": "IngestFunction",
-        "ResourceStatusReason": "no such runtime",
-    }
+    """The message names the first resource that failed, not one that failed in an earlier change."""
+
+    def failed(resource: str, reason: str, change: str) -> dict[str, str]:
+        return {
+            "ResourceStatus": "UPDATE_FAILED",
+            "LogicalResourceId": resource,
+            "ResourceStatusReason": reason,
+            "ClientRequestToken": change,
+        }
+
+    events = [
+        failed("WorkerFunction", "cancelled", "c"),
+        failed("IngestFunction", "no such runtime", "c"),
+        failed("Stream", "limit exceeded", "b"),
+    ]
     cloudformation = Answers(
         describe_stacks={"Stacks": [{"StackStatus": "UPDATE_ROLLBACK_COMPLETE", "Parameters": []}]},
         create_change_set={},
         describe_change_set={"Status": "CREATE_COMPLETE"},
         execute_change_set={},
-        describe_stack_events={"StackEvents": [event]},
+        describe_stack_events={"StackEvents": events},
     )
 
     with pytest.raises(Failure, match="IngestFunction: no such runtime"):

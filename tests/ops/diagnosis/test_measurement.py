@@ -166,7 +166,7 @@ def test_the_command_asks_before_it_writes(sluice: Sluice) -> None:
     line = "doctor --local --account shop --no-event --measure --up-to 1s"
     refused = sluice.run(line, answer="n\n")
     written = measured_rows(sluice)
-    done = sluice.json(line)
+    done = sluice.json(f"{line} --yes")
 
     assert (1, []) == (refused.exit_code, written)
     assert "This writes up to 1 test rows to shop.sluice_measure" in refused.stderr

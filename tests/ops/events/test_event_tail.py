@@ -68,7 +68,7 @@ class Stream:
 
     def seen(self, seconds: float, **options: Any) -> list[SeenEvent | Notice]:
         """Return what a tail of that many seconds yields."""
-        return list(self.tail(**options).events(self.clock.now() + seconds))
+        return list(self.tail(**options).events(until(self.clock.now() + seconds)))
 
     def ids(self, seconds: float, **options: Any) -> list[str]:
         """Return the ids of the events that a tail of that many seconds yields."""
@@ -77,6 +77,11 @@ class Stream:
     def after_reads(self, count: int, act: Callable[[], None]) -> None:
         """Call a function after that many reads."""
         self.kinesis.after["get_records"] = lambda _: act() if len(self.reads) == count else None
+
+
+def until(seconds: float) -> Callable[[], float]:
+    """Return a function that returns when to end."""
+    return lambda: seconds
 
 
 def notices(found: list[SeenEvent | Notice]) -> list[Notice]:
@@ -102,7 +107,7 @@ def test_events_are_seen_within_two_seconds() -> None:
     delays = {}
     for number in range(100):
         stream.put_at(0.1 * number + 0.05, f"{number}", key=f"{number}")
-    for one in stream.tail().events(START + 15):
+    for one in stream.tail().events(until(START + 15)):
         assert isinstance(one, SeenEvent)
         delays[one.event_id] = stream.clock.now() - one.arrived_at
 
@@ -433,6 +438,7 @@ class Logs:
         self.lines: list[tuple[float, float, str]] = []
         self.starts: list[float] = []
         self.errors: list[Exception] = []
+        self.seconds_per_page = 0.0
 
     def log(self, at: float, late: float, request: str, code: str = "invalid_key") -> None:
         """Write a line that becomes visible `late` seconds later."""
@@ -450,6 +456,7 @@ class Logs:
         first = int(request.get("nextToken", 0))
         if not first:
             self.starts.append(request["startTime"] / 1000)
+        self._clock.sleep(self.seconds_per_page)
         now = self._clock.now()
         shown = [
             {"eventId": text, "timestamp": int(at * 1000), "message": text}
@@ -489,6 +496,22 @@ def test_a_log_line_about_a_rejected_event_is_skipped() -> None:
     logs.log(START + 1, 0, "of an event", "invalid_table")
 
     assert [] == stream.seen(10, log=log)
+
+
+def test_a_log_that_one_read_cannot_finish_is_read_on() -> None:
+    """A long log takes several reads. Each continues where the last one stopped, until the present is reached."""
+    stream = Stream()
+    logs, log = deployed(stream, START - 3600)
+    logs.seconds_per_page = 3.0
+    for number in range(30):
+        logs.log(START - 3600 + number, 0, f"r{number}")
+    logs.log(START + 200, 0, "new")
+    found = stream.seen(300, log=log)
+
+    assert [*(f"r{number}" for number in range(30)), "new"] == [
+        one.request_id for one in found if isinstance(one, SeenEvent)
+    ]
+    assert 1 == logs.starts.count(START - 3600)
 
 
 def test_an_unreadable_log_is_reported_once() -> None:

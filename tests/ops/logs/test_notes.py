@@ -2,8 +2,9 @@
 
 import json
 import re
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import boto3
 import pytest
@@ -105,3 +106,61 @@ def test_logs_of_every_function_of_the_template_are_read(tmp_path: Path) -> None
 
     assert {"ingest", "worker", "redrive", "drain", "admin"} == names
     assert names == {note.function for note in notes}
+
+
+class Logs:
+    """A double of CloudWatch Logs and Lambda: each page has one line, and the oldest lines of a query come first.
+
+    Args:
+        ages: how old the lines are, in seconds.
+    """
+
+    def __init__(self, *ages: float) -> None:
+        self.ages = sorted(ages, reverse=True)
+        self.pages = 0
+
+    def client(self, _: str, **__: Any) -> Self:
+        """Stand in for a boto3 session."""
+        return self
+
+    def get_function_configuration(self, **_: Any) -> dict[str, Any]:
+        """Return the log group."""
+        return {"LoggingConfig": {"LogGroup": "functions"}}
+
+    def filter_log_events(self, **request: Any) -> dict[str, Any]:
+        """Return one line between two times."""
+        self.pages += 1
+        begin, end = (time.time() - request[name] / 1000 for name in ("startTime", "endTime"))
+        found = [age for age in self.ages if end <= age <= begin]
+        index = int(request.get("nextToken", 0))
+        more = {"nextToken": f"{index + 1}"} if index + 1 < len(found) else {}
+        return {
+            "events": [{"message": line("WARNING", f"{age:.0f} s ago")} for age in found[index : index + 1]]
+        } | more
+
+
+def deployed(logs: Logs) -> Stack:
+    """Return a deployed stack with these logs."""
+    return Stack("sluice-dev", {"WorkerFunction": "worker"}, logs)  # type: ignore[arg-type]  # a double
+
+
+def test_the_latest_lines_of_a_long_log_are_read() -> None:
+    """They say what is wrong now. What is left out is named."""
+    logs = Logs(*range(10, 3600, 60))
+    notes, unreadable = troubles(deployed(logs), 3600)
+
+    assert {"10 s ago", "70 s ago", "250 s ago"} <= {note.what for note in notes}
+    assert 20 == len(notes) == logs.pages
+    assert 1 == len(unreadable)
+    assert unreadable[0].endswith("there is too much to read")
+
+
+def test_a_short_log_is_read_completely() -> None:
+    """No line is read twice, and lines from before the time are left out."""
+    logs = Logs(-20, 5, 299, 301, 1500, 3590, 3700)
+    notes, unreadable = troubles(deployed(logs), 3600)
+
+    assert ["-20 s ago", "1500 s ago", "299 s ago", "301 s ago", "3590 s ago", "5 s ago"] == sorted(
+        note.what for note in notes
+    )
+    assert [] == unreadable

@@ -20,11 +20,16 @@ NOON = 1_764_000_000.0
 class Answers:
     """A source that gives its answers in turn and repeats the last one. An answer that is an exception is raised."""
 
-    def __init__(self, *answers: Completeness | Exception) -> None:
+    def __init__(self, *answers: Completeness | Exception, clock: ManualClock, seconds: float) -> None:
         self._answers = list(answers)
+        self._clock = clock
+        self._seconds = seconds
 
-    def take(self) -> Completeness:
-        """Return the next answer."""
+    def take(self, seconds: float) -> Completeness:
+        """Return the next answer, or nothing proven if that takes longer than it may."""
+        self._clock.sleep(min(self._seconds, seconds))
+        if self._seconds > seconds:
+            return Completeness(self._clock.now(), None, obstacle="the time was up")
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Exception):
             raise answer
@@ -40,11 +45,11 @@ def complete(
 
 
 def wait(
-    *answers: Completeness | Exception, seconds: float | None = None
+    *answers: Completeness | Exception, seconds: float | None = None, look_seconds: float = 0.0
 ) -> tuple[Completeness, list[str], float]:
     """Wait until noon. Return the completeness found, the messages and the seconds it took."""
     clock, told = ManualClock(NOON), list[str]()
-    waiting = Wait(Answers(*answers), clock, told.append)  # type: ignore[arg-type]  # a double
+    waiting = Wait(Answers(*answers, clock=clock, seconds=look_seconds), clock, told.append)  # type: ignore[arg-type]  # a double
     found = waiting.until(*SHOP, NOON, None if seconds is None else NOON + seconds)
     return found, told, clock.now() - NOON
 
@@ -61,6 +66,15 @@ def test_waiting_ends_at_the_timeout() -> None:
     found, told, seconds = wait(complete(NOON, pending=NOON - 60), seconds=40)
 
     assert ((NOON - 60) * 1000, ["waiting: rows are pending"], 40.0) == (found.before(*SHOP), told, seconds)
+
+
+def test_the_timeout_includes_the_last_look() -> None:
+    """A look that does not end in time proves nothing, so the result is what the looks before it have proved."""
+    found, _, seconds = wait(complete(NOON, pending=NOON - 60), seconds=20, look_seconds=4)
+    once, _, longer = wait(complete(NOON, pending=NOON - 60), seconds=1, look_seconds=4)
+
+    assert ((NOON - 60) * 1000, 20.0) == (found.before(*SHOP), seconds)
+    assert ((NOON - 60) * 1000, 4.0) == (once.before(*SHOP), longer)
 
 
 def test_waiting_survives_temporary_errors() -> None:

@@ -159,20 +159,25 @@ def test_a_hold_is_found_once_the_worker_logs_it() -> None:
     """The log line names the first record that was not settled, and the hold lasts while the ledger has not settled it."""
     note = held("9")
 
-    assert find_hold(CHAIN, None, [note], NOW) == Hold("http_503", "HeldError", 5.0)
-    assert find_hold(CHAIN, span(after="001" + "5", last="001" + "8", done=True), [note], NOW) == Hold(
+    assert find_hold(CHAIN, None, [note], NOW, 0.0) == Hold("http_503", "HeldError", 5.0)
+    assert find_hold(CHAIN, span(after="001" + "5", last="001" + "8", done=True), [note], NOW, 0.0) == Hold(
         "http_503", "HeldError", 5.0
     )
     open_span = span(after="001" + "5", last="001" + "9", done=False)
-    assert find_hold(CHAIN, open_span, [note], NOW) == Hold("http_503", "HeldError", 8.0)
+    assert find_hold(CHAIN, open_span, [note], NOW, 0.0) == Hold("http_503", "HeldError", 8.0)
+
+
+def test_a_hold_is_as_old_as_the_records_that_wait() -> None:
+    """The notes go back an hour. A hold of eight hours has lasted for eight hours."""
+    assert Hold("http_503", "HeldError", 28_800.0) == find_hold(CHAIN, None, [held("9")], NOW, 28_800.0)
 
 
 def test_a_hold_is_over_once_the_ledger_has_settled_its_record() -> None:
     """The log line then no longer counts. A log line about another shard never does."""
     done = span(after="001" + "5", last="001" + "9", done=True)
 
-    assert find_hold(CHAIN, done, [held("9")], NOW) is None
-    assert find_hold(CHAIN, None, [held("9", shard="shardId-1")], NOW) is None
+    assert find_hold(CHAIN, done, [held("9")], NOW, 0.0) is None
+    assert find_hold(CHAIN, None, [held("9", shard="shardId-1")], NOW, 0.0) is None
 
 
 def test_a_failing_upload_is_reported_before_the_worker_gives_up() -> None:
@@ -180,5 +185,5 @@ def test_a_failing_upload_is_reported_before_the_worker_gives_up() -> None:
     failed = Note("worker", "2026-11-25T09:46:35", UPLOAD_FAILED, "shop: http_503", "http_503")
     open_span = span(after="000", last="001" + "9", done=False)
 
-    assert find_hold(CHAIN, open_span, [failed], NOW) == Hold("http_503", "", 8.0)
-    assert find_hold(CHAIN, replace(open_span, done=True), [failed], NOW) is None
+    assert find_hold(CHAIN, open_span, [failed], NOW, 0.0) == Hold("http_503", "", 8.0)
+    assert find_hold(CHAIN, replace(open_span, done=True), [failed], NOW, 0.0) is None

@@ -15,8 +15,11 @@ from ops.stack import Stack
 from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
 from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
+from worker.chain import ChainId
 from worker.forced_replay import ForcedReplay
+from worker.record import number
 from worker.shards import Shards
+from worker.span import Cut, Span
 
 EVERYTHING = Stretch(RangeEnd(), RangeEnd())
 
@@ -209,3 +212,32 @@ def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[
         f"  sluice replay --local --shard {SHARD} --from {numbers[1]} --to 2023-11-15T00:43:20Z --force --tag lost --table views",
         "  sluice replay --local --shard shardId-1 --from 2023-11-14T22:13:20Z --to 2023-11-15T00:43:20Z --force --tag lost --table views",
     ]
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "overlaps"),
+    [
+        (RangeEnd(), RangeEnd(), True),
+        (RangeEnd(at=START + 7200), RangeEnd(), False),
+        (RangeEnd(at=START + 30), RangeEnd(), True),
+        (RangeEnd(number=400), RangeEnd(number=600), True),
+        (RangeEnd(number=501), RangeEnd(), False),
+        (RangeEnd(), RangeEnd(number=299), False),
+    ],
+)
+def test_spans_outside_a_range_are_told_apart(*, start: RangeEnd, end: RangeEnd, overlaps: bool) -> None:
+    """What is set aside elsewhere does not keep a range from being replayed. In doubt, a span counts as inside."""
+    span = Span(
+        chain=ChainId.parse("events@1700000000#shardId-0"),
+        after=number("299"),
+        first=number("300"),
+        last=number("500"),
+        planned_at=round((START + 3600) * 1000),
+        destinations={},
+        cut=Cut(100, 100),
+        counts={},
+        records=1,
+        done=True,
+    )
+
+    assert overlaps == Stretch(start, end).may_overlap(span)

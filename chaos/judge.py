@@ -1,0 +1,331 @@
+"""Follow a run, event by event, and name the rules of the specification that each event breaks."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from copy import replace
+
+from chaos.specification import (
+    ABSENT,
+    ANSWERS,
+    END,
+    FINAL,
+    HAS,
+    NOTHING,
+    NOWHERE,
+    Chain,
+    Change,
+    Chunk,
+    Entry,
+    Event,
+    Item,
+    Owner,
+    Place,
+    Record,
+    Shard,
+    Times,
+    broken_by,
+    changed,
+    covers,
+    entry_of,
+    first_copy,
+    form,
+    keys_of,
+    must_claim,
+    rows_of,
+    undecided,
+)
+
+type Verdict = tuple[str, bool]  # a rule, and whether it is broken
+
+_NO_SPAN = Item(NOWHERE)
+_NO_OBJECT = Event("object put", 0, "")
+
+
+def judge(trace: Iterable[Event], times: Times | None = None) -> list[tuple[int, str]]:
+    """Return what is wrong with a run: the position of each wrong event, and the rule that it breaks."""
+    one = Judge(times)
+    return [(position, rule) for position, event in enumerate(trace) for rule in one.see(event)]
+
+
+class Judge:
+    """Judges one run. `items` is the ledger as the events so far have left it."""
+
+    def __init__(self, times: Times | None = None) -> None:
+        self.times = times or Times()
+        self.items: dict[Place, Item] = {}
+        self._ends: dict[Chain, Item] = {}
+        self._spans: dict[Owner, Place] = {}
+        self._claims: dict[str, Owner] = {}
+        self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
+        self._objects: dict[str, Event] = {}
+        self._named: dict[str, tuple[Place, float]] = {}  # the item that names an object, since or until when
+        self._purged: set[Place] = set()  # spans whose index is deleted
+        self._writers: dict[Place, list[str]] = {}  # of each version
+        self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt
+        self._fences: dict[tuple[str, Place, str], Entry] = {}  # a doubt as an invocation last wrote it
+        self._imports: defaultdict[tuple[Place, str, int], dict[int, str]] = defaultdict(
+            dict
+        )  # what each one proves
+        self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
+        self._bodies: dict[tuple[Place, str], str] = {}
+        self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
+        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}  # an invocation's last whole listing
+        self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
+        self._tags: dict[str, tuple[float, float]] = {}
+
+    def see(self, event: Event) -> list[str]:
+        """Return the rules that an event breaks, and follow it as the service did."""
+        step = {
+            "object put": self._put,
+            "object deleted": self._delete,
+            "object lost": self._lose,
+            "claimed": self._claim,
+            "appended": self._append,
+            "written": self._write,
+            "sent": self._send,
+            "answered": self._answer,
+            "probed": self._probe,
+            "listed": self._list,
+            "acknowledged": self._acknowledge,
+            "tag bound": self._bind,
+        }[event.what]
+        return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
+
+    def _put(self, event: Event) -> list[Verdict]:
+        self._objects[event.name] = event
+        return []
+
+    def _delete(self, event: Event) -> list[Verdict]:
+        put = self._objects.pop(event.name, event)
+        place, since = self._named.get(event.name, (NOWHERE, put.at))
+        item = self.items.get(place, _NO_SPAN)
+        if item.object != event.name:
+            return [
+                ("delete by ledger", event.at < max(put.at, since) + self.times.orphan and put is not event)
+            ]
+        self._purged.add(place)
+        waits = any(entry_of(item, key).state not in FINAL for key in keys_of(item))
+        is_early = event.at < item.planned_at + self.times.index
+        return [("delete by ledger", waits), ("index outlives rows", is_early and not waits)]
+
+    def _lose(self, event: Event) -> list[Verdict]:
+        self._objects.pop(event.name, None)
+        self._purged.add(self._named.get(event.name, (NOWHERE, 0))[0])
+        return []
+
+    def _claim(self, event: Event) -> Iterator[Verdict]:
+        for request, owner in event.claims:
+            before = self._claims.get(request, owner)
+            if before != owner:
+                yield "claim with append", event.what == "claimed"
+                yield "take over", not self._is_passed_over(before, event.by)
+            self._claims[request] = owner
+
+    def _is_passed_over(self, owner: Owner, by: str) -> bool:
+        """Return whether a record is in no span, and its chain is past it or a whole listing lacks its shard."""
+        _, listed = self._listed.get(by, (0, ()))
+        names = {name for shard in listed for name in (shard.name, *shard.parents)}
+        is_behind = self._end(Chain(owner[0])).last >= owner[1]
+        return owner not in self._spans and (is_behind or (bool(listed) and owner[0] not in names))
+
+    def _is_free(self, owner: Owner, at: float) -> bool:
+        """Return whether a record was passed over before an invocation that is at work at this time began."""
+        began, chain = at - self.times.invocation - self.times.clock, Chain(owner[0])
+        spans = (
+            item for item in self.items.values() if item.place.chain == chain and item.planned_at < began
+        )
+        return owner not in self._spans and any(item.last >= owner[1] for item in spans)
+
+    def _append(self, event: Event) -> Iterator[Verdict]:
+        item, place, chain = event.item, event.item.place, event.item.place.chain
+        before, put = self._end(chain), self._objects.get(item.object, _NO_OBJECT)
+        forms = {form(entry_of(item, key)) for key in keys_of(item)}
+        chunks = {(one.name, one.rows) for one in item.chunks}
+        stored = {(name, rows) for name, rows, _ in put.chunks}
+        is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
+        _, listed = self._listed.get(event.by, (0, (Shard(chain.shard),)))
+        members = {(chain.shard, number) for number in item.numbers if chain.shard}
+        yield "object before append", bool(item.chunks) and not is_whole
+        yield "append once", place in self.items
+        yield "forced by span", bool(chain.tag and place.after)
+        follows = place.after == before.last and (not chain.shard or item.first > place.after)
+        yield "append at the end", not follows and place not in self.items
+        latest = max([before.latest, *(one.arrival for one in put.records)])
+        is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
+        yield "latest arrival", not is_latest
+        yield "look at the clock", item.planned_at > event.at + self.times.clock
+        yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
+        yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
+        yield "member by index", bool(members & self._spans.keys())
+        self._ends[chain] = item
+        self._spans |= dict.fromkeys(members, place)
+        yield from self._claim(event)
+        for record in put.records:
+            yield from self._count(event, record, before.latest)
+        self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
+        if chain.shard:
+            for request in {one.request for one in put.records}:
+                if first_copy(request, put.records):
+                    self._first[request].add(place)
+        if event.changes:
+            yield from self._write(event)
+        self._follow(event, item)
+
+    def _count(self, event: Event, record: Record, latest: float) -> Iterator[Verdict]:
+        """Judge a record of a span that is appended."""
+        chain, chunks = event.item.place.chain, {one.name: one for one in event.item.chunks}
+        start, end = self._tags.get(chain.tag, (0, 0))
+        yield "tag keeps range", bool(chain.tag) and not start <= record.arrival < end
+        rule = must_claim(record, chain, latest, self.times, replay=event.by.startswith("replay"))
+        owner, me = self._claims.get(record.request), (chain.shard, record.number)
+        if not record.counts:
+            yield "refuse for an owner", owner in {None, me}
+            yield "free what was passed over", owner is not None and self._is_free(owner, event.at)
+            return
+        yield rule, bool(rule) and owner != me
+        yield rule, rule == "claim late ones" and not record.claims
+        is_apart = owner == me and record.request not in dict(event.claims)
+        yield "claim with append", rule == "claim in gaps" and is_apart
+        for chunk in (chunks[name] for name, _ in record.rows if name in chunks and chain.shard):
+            yield "look up", record.again and not chunk.request
+            yield "one chunk an envelope", chunk.request not in {"", record.request}
+
+    def _write(self, event: Event) -> Iterator[Verdict]:
+        item = self.items.get(event.place, replace(_NO_SPAN, place=event.place))
+        new, had = changed(item, event), keys_of(item, split=True)
+        is_early = event.at < item.planned_at + self.times.invocation - self.times.clock
+        yield "settle by version", event.version != item.version
+        yield "first write settles", not event.done
+        yield (
+            "leave to the worker",
+            not item.done and is_early and event.by != self._writers.get(item.place, [""])[0],
+        )
+        yield "known transitions", not dict(event.changes).keys() <= set(keys_of(new, split=True))
+        for key in keys_of(new, split=True):
+            entry = entry_of(new, key)
+            yield "look at the clock", (entry.since or 0) > event.at + self.times.clock
+            if key not in had:
+                yield "halve", form(entry) != "waiting"
+            elif entry != entry_of(item, key):
+                rule = broken_by(self._change(event, item, key, entry))
+                yield rule, bool(rule)
+        if event.name:
+            put = self._objects.get(event.name, _NO_OBJECT)
+            waits = {key.split("/")[0] for key in keys_of(new) if entry_of(new, key).state not in FINAL}
+            kept = {name for name, *_ in put.chunks}
+            is_whole = (event.digest, item.numbers) == (put.digest, _numbers(put)) and waits <= kept
+            yield "rewrite keeps what waits", not is_whole
+        self._follow(event, new)
+
+    def _change(self, event: Event, item: Item, key: str, new: Entry) -> Change:
+        old, place, by = entry_of(item, key), item.place, event.by
+        was_again = old.state == "again"
+        asked = (old.since or 0) + self.times.ask - self.times.clock
+        writers = self._writers[place][self._opened.get((place, key), 1) - 1 :]
+        return Change(
+            old,
+            new,
+            rows=rows_of(item, key),
+            own=set(writers) == {by},
+            attempts=frozenset(self._imports[place, key, old.generation].values()),
+            told=frozenset(
+                proof
+                for proof, generation, started in self._told[by, place, key]
+                if proof == HAS or (generation == old.generation and (proof != ABSENT or started >= asked))
+            ),
+            decision=self._decision(event, item, key) if was_again else "",
+            with_span=event.what == "appended",
+            gone=item.object not in self._objects or (was_again and bool(self._purged)),
+        )
+
+    def _decision(self, event: Event, item: Item, key: str) -> str:
+        """Return what becomes of rows put again, or the rule by which they must wait."""
+        chunk: Chunk = next(one for one in item.chunks if one.name == key)
+        passes = chunk.received + self.times.late + self.times.margin
+        at, listed = self._listed.get(event.by, (0.0, ()))
+        if not listed or at + self.times.clock <= passes:
+            return "whole listing"
+        names = {name for one in listed for name in (one.name, *one.parents)}
+        names |= {name for name, (since, _) in self._shards.items() if since <= passes}
+        ends = {name: self._end(Chain(name)) for name in sorted(names)}
+        shards = {
+            name: (end.latest, end.last == END, not self._shards[name][1]) for name, end in ends.items()
+        }
+        if rule := undecided(chunk.received, shards, self.times):
+            return rule
+        first = self._first[chunk.request]
+        return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
+
+    def _follow(self, event: Event, item: Item) -> None:
+        """Remember a new version of an item."""
+        place, before = item.place, self.items.get(item.place, _NO_SPAN)
+        if before.object != item.object:
+            self._named |= dict.fromkeys((before.object, item.object), (place, event.at))
+        self.items[place] = item
+        self._writers.setdefault(place, []).append(event.by)
+        for key in keys_of(item):
+            entry, had = entry_of(item, key), key in keys_of(before)
+            if form(entry) == "doubt":
+                self._fences[event.by, place, key] = entry
+                old = entry_of(before, key) if had else Entry("")
+                if (form(old), old.generation) != ("doubt", entry.generation):
+                    self._opened[place, key] = item.version
+
+    def _send(self, event: Event) -> list[Verdict]:
+        fence = self._fences.get((event.by, event.place, event.key), Entry(""))
+        is_fenced = form(fence) == "doubt" and fence.generation == event.generation
+        age, clock = event.at - (fence.since or 0), self.times.clock
+        attempts = self._imports[event.place, event.key, event.generation]
+        is_again = (NOTHING, event.generation, 0.0) in self._told[event.by, event.place, event.key]
+        attempts[event.call] = NOTHING
+        return [
+            ("fence before send", not is_fenced),
+            ("doubt keeps database", is_fenced and fence.database != event.database),
+            ("look at the clock", is_fenced and not -clock <= age <= self.times.same_id + clock),
+            ("same bytes", self._bodies.setdefault((event.place, event.key), event.digest) != event.digest),
+            ("probe first", (_instance(event), event.database) in self._failed and not is_again),
+        ]
+
+    def _answer(self, event: Event) -> list[Verdict]:
+        proof, who = ANSWERS[event.answer][2], (_instance(event), event.database)
+        self._told[event.by, event.place, event.key].add((proof, event.generation, event.started))
+        if event.call:
+            self._imports[event.place, event.key, event.generation][event.call] = proof
+            if event.answer in {"unknown", "unsent"}:
+                self._failed.add(who)
+        return []
+
+    def _probe(self, event: Event) -> list[Verdict]:
+        if event.answer == "imported":
+            self._failed.discard((_instance(event), event.database))
+        return []
+
+    def _list(self, event: Event) -> list[Verdict]:
+        if covers(event.shards):
+            self._listed[event.by] = event.at, event.shards
+        for shard in event.shards:
+            since, is_open = self._shards.get(shard.name, (event.at, True))
+            self._shards[shard.name] = since, is_open and shard.is_open
+            self._shards |= {
+                parent: (self._shards.get(parent, (since,))[0], False) for parent in shard.parents
+            }
+        return []
+
+    def _acknowledge(self, event: Event) -> list[Verdict]:
+        missing = [number for number in event.numbers if (event.name, number) not in self._spans]
+        return [("plan before moving on", bool(missing))]
+
+    def _bind(self, event: Event) -> list[Verdict]:
+        range_ = event.started, event.until
+        return [("tag keeps range", self._tags.setdefault(event.name, range_) != range_)]
+
+    def _end(self, chain: Chain) -> Item:
+        return self._ends.get(chain, _NO_SPAN)
+
+
+def _numbers(put: Event) -> frozenset[int]:
+    return frozenset(one.number for one in put.records)
+
+
+def _instance(event: Event) -> str:
+    return event.by.split("/", 1)[0]

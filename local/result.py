@@ -1,0 +1,159 @@
+"""What a response says about the events of its request, in every dialect.
+
+It is read from the request and the response alone, without the ingest's code, so a bug there cannot hide itself.
+"""
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qsl, urlsplit
+
+from doubles.http_server import Request, Response
+from shared import names
+
+_MOST_BYTES = 20_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class EventResult:
+    """What a response says about one event.
+
+    Attributes:
+        index: the event's place in its request.
+        event: the event as sent; None if the request does not have it.
+        table: the table as the sender wrote it; empty if unknown.
+        code: why it was rejected; empty if it was accepted.
+        message: the same for a person.
+    """
+
+    index: int
+    event: Any
+    table: str
+    code: str = ""
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestResult:
+    """What a response says about its request.
+
+    Attributes:
+        account: the account in the write key, whether valid or not; empty without one.
+        table: the table that the request names for all its events; empty if it names none.
+        content: the body as a JSON value or text, or the query if there is no body.
+        events: its events; empty if the response lists none.
+        accepted: how many events the response calls accepted; None if it does not say.
+        refused: why the whole request was refused; empty if it was not.
+        message: the same for a person; empty if the response does not say.
+    """
+
+    account: str
+    table: str
+    content: Any
+    events: tuple[EventResult, ...]
+    accepted: int | None
+    refused: str
+    message: str
+
+
+def result_of(request: Request, response: Response) -> RequestResult:
+    """Return what a response says."""
+    query = dict(parse_qsl(urlsplit(request.target).query, keep_blank_values=True))
+    body = _value(request.body)
+    answer = _json(response.body)
+    answer = answer if isinstance(answer, dict) else {}
+    named = body.get("table") if isinstance(body, dict) else None
+    table = named if isinstance(named, str) else query.get("t", "")
+    events = tuple(_events(request, answer, body, table))
+    accepted = answer.get("accepted")
+    if request.target.startswith("/pixel.gif?") and response.status == 200:
+        events, accepted = (EventResult(0, query, table),), 1
+    elif events and accepted is None:
+        accepted = sum(not one.code for one in events)
+    code = _header(response, "x-sluice-error", f"http_{response.status}" if response.status >= 400 else "")
+    error = answer.get("error")
+    return RequestResult(
+        account=_account(request, query, body),
+        table=table,
+        content=query if body is None else body,
+        events=events,
+        accepted=accepted,
+        refused="" if events else code,
+        message=str(error.get("message", "")) if isinstance(error, dict) else "",
+    )
+
+
+def _events(request: Request, answer: Mapping[str, Any], body: Any, table: str) -> Iterator[EventResult]:
+    """Yield what a JSON response says about each event."""
+    match answer:
+        case {"rejected": list(items)}:
+            rejected = {item["index"]: (item["code"], item["message"]) for item in items}
+            for index, event in enumerate(_sent(body)):
+                own = event.get("table") if isinstance(event, dict) else None
+                reason = rejected.pop(index, ("", ""))
+                yield EventResult(index, event, own if isinstance(own, str) else table, *reason)
+            for index, reason in rejected.items():
+                yield EventResult(index, None, table, *reason)
+        case {"receipts": list(items)}:
+            yield from _of_receipts(items, _sent(body), request.segments[-1])
+        case _ if answer and all(isinstance(items, list) for items in answer.values()):
+            for name, items in answer.items():
+                sent = body.get(name) if isinstance(body, dict) else None
+                yield from _of_receipts(items, _sent(sent), name.rpartition(".")[2])
+
+
+def _of_receipts(receipts: list[Any], sent: list[Any], table: str) -> Iterator[EventResult]:
+    for index, receipt in enumerate(receipts):
+        reason = ("", "")
+        if not isinstance(receipt, dict) or receipt.get("success") is not True:
+            error = receipt.get("error", {}) if isinstance(receipt, dict) else {}
+            code, _, message = str(error.get("description", "")).partition(": ")
+            reason = (code or "unknown", message)
+        yield EventResult(index, sent[index] if index < len(sent) else None, table, *reason)
+
+
+def _sent(body: Any) -> list[Any]:
+    """Return the events of a body."""
+    found = body.get("events", body.get("records")) if isinstance(body, dict) else body
+    return found if isinstance(found, list) else [body]
+
+
+def _value(data: bytes) -> Any:
+    """Return a body as a JSON value or text; None without a body."""
+    if data[:2] == b"\x1f\x8b":
+        try:
+            data = zlib.decompressobj(wbits=31).decompress(data, _MOST_BYTES)
+        except zlib.error:
+            return repr(data[:200])
+    if not data:
+        return None
+    value = _json(data)
+    return data.decode(errors="backslashreplace") if value is None else value
+
+
+def _json(data: bytes) -> Any:
+    try:
+        return json.loads(data)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _header(message: Request | Response, name: str, otherwise: str = "") -> str:
+    return next((text for spelt, text in message.headers if spelt.lower() == name), otherwise)
+
+
+def _account(request: Request, query: Mapping[str, str], body: Any) -> str:
+    places = (
+        _header(request, "authorization").rpartition(" ")[2],
+        _header(request, "x-write-key"),
+        _header(request, "x-td-write-key"),
+        query.get("k", ""),
+        body.get("write_key") if isinstance(body, dict) else "",
+    )
+    for key in places:
+        account = key.partition(".")[0] if isinstance(key, str) else ""
+        if names.is_account(account):
+            return account
+    return ""

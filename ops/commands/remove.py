@@ -1,0 +1,43 @@
+"""`sluice remove`: removes a stack and its data, and checks that nothing is left."""
+
+from dataclasses import asdict
+
+import click
+
+from ops import screen
+from ops.deploy.certify.certification_report import StepVerdict
+from ops.deploy.removal import Removal
+from ops.failure import UNFINISHED, Failure
+from ops.stack import Stack, works_on_stack
+from shared.clock import SystemClock
+
+_POLL_SECONDS = 10.0
+
+
+@click.command("remove")
+@works_on_stack
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> None:
+    """Remove a stack and its data, in every stage, and check that nothing is left.
+
+    It stops the functions, deletes the stack, and then empties and deletes the buckets and whatever else the stack retains. If
+    CloudFormation does not delete the stack, no bucket is emptied. Secrets can be restored for 30 days.
+    """
+    if stack.is_local:
+        raise Failure("`sluice remove` needs a deployed stack. Ctrl-C ends the local one")
+    screen.confirm(
+        f"This removes {stack.name}, with every event that Treasure Data does not have yet, its archive and its ledger. Continue?",
+        yes=yes or as_json,
+    )
+    clock = SystemClock()
+    report = Removal(stack, clock, _POLL_SECONDS, lambda text: click.echo(text, err=True)).report()
+    if as_json:
+        screen.show_json(asdict(report))
+    else:
+        screen.say(report.said)
+        left = {**report.evidence.get("left", {}), **report.evidence.get("unseen", {})}
+        if left:
+            screen.show_table(("resource", "id, or why it was not checked"), list(left.items()))
+    ctx.exit(0 if report.verdict is StepVerdict.PASSED else UNFINISHED)

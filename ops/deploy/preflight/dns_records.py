@@ -1,0 +1,23 @@
+"""DNS records other than addresses, from the resolvers of this machine: no domain is sent to anybody else."""
+
+from dns.exception import DNSException
+from dns.resolver import NXDOMAIN, NoAnswer, Resolver
+
+_SECONDS = 5.0
+
+
+def look_up(name: str, kind: str, resolver: Resolver | None = None) -> list[str] | None:
+    """Return the records of a name, as in a zone file; None if DNS does not answer.
+
+    Args:
+        name: the name.
+        kind: the type, such as `NS`.
+        resolver: the resolver to ask; None for this machine's.
+    """
+    try:
+        answer = (resolver or Resolver()).resolve(name, kind, lifetime=_SECONDS)
+    except (NXDOMAIN, NoAnswer):
+        return []
+    except DNSException:
+        return None
+    return [record.to_text() for record in answer]

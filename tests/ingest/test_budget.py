@@ -1,0 +1,336 @@
+"""What an account may spend is counted over all function instances, and no failure of the counters reaches a visitor."""
+
+import gzip
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
+from doubles.dynamodb import MemoryDynamoDB
+from ingest.budget import (
+    GRAIN_SECONDS,
+    LARGE_SECONDS,
+    MINUTE_SECONDS,
+    PAUSE_SECONDS,
+    SMALL_BYTES,
+    Budgets,
+)
+from ingest.refusal import Refused
+from ingest.request import Request
+from local.resources import COUNTERS
+from shared import write_key
+from shared.policy import AccountLimits, PolicyEntry
+from tests.support.ingest import KEY, SECRETS, START, Answer, Site, gzipped, http_event
+from tests.support.telemetry import CollectedTelemetry
+
+PER_SECOND = 100_000
+LIMITS = AccountLimits(bytes_per_hour=3600 * PER_SECOND, events_per_hour=3600 * 1000)
+"""A budget of 100 kB and 1,000 events a second."""
+DOWN = client_error("InternalServerError", "UpdateItem", status=500)
+LARGE_KEY = write_key.sign("shop", "k1-2", SECRETS["k1"])
+
+
+class Instances:
+    """Function instances that share the counters.
+
+    Attributes:
+        clock: a manual clock at the start of a minute.
+        calls: the number of calls of DynamoDB.
+    """
+
+    def __init__(self, count: int = 1) -> None:
+        self.clock = ManualClock(START // 3600 * 3600 + 600)
+        self.table = MemoryDynamoDB(self.clock.now)
+        self.table.create_table(TableName="counters", **COUNTERS)
+        self.telemetry = CollectedTelemetry()
+        self.calls = 0
+        self.all = [self.new() for _ in range(count)]
+
+    def new(self) -> Budgets:
+        """Return another instance."""
+        return Budgets(lambda: self, "counters", self.clock, self.telemetry)  # type: ignore[arg-type,return-value]  # shaped like it
+
+    def update_item(self, **arguments: Any) -> dict[str, Any]:
+        """Count a call and make it."""
+        self.calls += 1
+        return self.table.update_item(**arguments)
+
+    def spends(self, size: int, instance: int = 0, events: int = 1, account: str = "shop") -> bool:
+        """Send a request and return whether it is accepted."""
+        try:
+            self.all[instance].of(account, LIMITS).spend(events, size, self.clock.now())
+        except Refused:
+            return False
+        return True
+
+    def until_refused(self, size: int, instance: int = 0) -> int:
+        """Send requests until one is refused; return how many were accepted."""
+        accepted = 0
+        while self.spends(size, instance):
+            accepted += 1
+        return accepted
+
+
+def large_body(events: int = 20) -> bytes:
+    """Return a gzip body whose rows are large."""
+    return gzipped(json.dumps([{"table": "pageviews", "text": "x" * 50_000}] * events).encode())
+
+
+def limited(**limits: int) -> Site:
+    """Return a site whose account has these limits."""
+    site = Site()
+    site.publish(shop=PolicyEntry(limits=AccountLimits(**limits)), news=PolicyEntry())
+    return site
+
+
+def test_an_ordinary_account_causes_no_call() -> None:
+    """A minute's traffic of a busy site on one instance is below what is counted elsewhere."""
+    site = Site()
+    for _ in range(300):
+        assert 200 == site.pixel("page=home").status
+
+    assert [] == site.dynamodb.calls
+
+
+def test_an_account_that_spends_more_is_counted() -> None:
+    """One call for each grain adds what this instance has counted since the last."""
+    made = Instances()
+    step = int(PER_SECOND * GRAIN_SECONDS / 3) + 1
+    for _ in range(9):
+        assert made.spends(step)
+
+    assert 3 == made.calls
+    [item] = made.table.items("counters")
+    assert round(9 * step / PER_SECOND * 1e6, -1) == pytest.approx(int(item["s10"]["N"]))
+    assert 0 == int(item["l10"]["N"])
+
+
+def test_a_flood_of_large_requests_is_refused_and_small_ones_pass() -> None:
+    """Large requests may spend three quarters of a minute's budget. What they are refused does not count against small ones."""
+    made = Instances(50)
+
+    accepted = sum(made.until_refused(PER_SECOND, number) for number in range(50))
+
+    assert LARGE_SECONDS == accepted
+    assert all(made.spends(1000, number) for number in range(50))
+
+
+def test_small_requests_are_refused_too_above_the_budget() -> None:
+    """All instances together accept a minute's budget, and what each spends before it asks."""
+    made = Instances(10)
+    size = PER_SECOND // 20
+
+    accepted = sum(made.until_refused(size, number) for number in range(10)) * size / PER_SECOND
+
+    assert MINUTE_SECONDS <= accepted <= MINUTE_SECONDS + 10 * (GRAIN_SECONDS + 0.05)
+
+
+def test_many_events_cost_as_much_as_many_bytes() -> None:
+    """The budget is in bytes and in events."""
+    made = Instances()
+    accepted = 0
+    while made.spends(1, events=500):
+        accepted += 500
+
+    assert MINUTE_SECONDS * 1000 == accepted
+
+
+def test_a_new_instance_knows_what_others_have_spent() -> None:
+    """It learns that from the response to its first call."""
+    made = Instances()
+    made.until_refused(PER_SECOND)
+    made.all.append(made.new())
+
+    assert not made.spends(PER_SECOND, 1)
+
+
+def test_accounts_have_separate_budgets() -> None:
+    """Whatever keys an account has, they share its budget; another account has its own."""
+    made = Instances()
+    made.until_refused(PER_SECOND)
+
+    assert made.spends(PER_SECOND, account="news")
+
+
+def test_the_budget_refills_continuously() -> None:
+    """An account is not shut out until an hour or a day ends: it regains what the minute before spent as that passes."""
+    made = Instances()
+    made.clock.sleep(30)
+    made.until_refused(PER_SECOND)
+    made.clock.sleep(60)
+    assert made.spends(PER_SECOND)
+    made.clock.sleep(15)
+
+    assert LARGE_SECONDS - 46 // 4 - 1 == made.until_refused(PER_SECOND)
+
+
+def test_a_refused_account_causes_few_calls() -> None:
+    """An instance that knows that the budget is spent asks once a minute, to report what it refused."""
+    made = Instances()
+    made.until_refused(PER_SECOND)
+    calls = made.calls
+    for _ in range(1000):
+        with pytest.raises(Refused):
+            made.all[0].of("shop", LIMITS).body(LARGE)
+
+    assert calls == made.calls
+
+
+LARGE = Request("POST", "/v1/events", (), {}, "", "", "x" * (SMALL_BYTES + 1), is_base64=False)
+
+
+def test_refused_requests_are_counted() -> None:
+    """The counters have the requests and, at least, the events that were refused: a body that is not read counts as one."""
+    made = Instances()
+    made.until_refused(PER_SECOND)
+    for _ in range(4):
+        made.spends(PER_SECOND, events=100)
+    with pytest.raises(Refused):
+        made.all[0].of("shop", LIMITS).body(LARGE)
+    made.clock.sleep(PAUSE_SECONDS)
+    made.spends(PER_SECOND, events=100)
+
+    items = list(made.table.items("counters"))
+    assert (7, 502) == (
+        sum(int(item["refused_requests"]["N"]) for item in items),
+        sum(int(item["refused_events"]["N"]) for item in items),
+    )
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        DOWN,
+        {},
+        {"Attributes": {}},
+        {"Attributes": {"s10": {"N": "-5"}, "l10": {"N": "1"}, "s9": {"N": "0"}, "l9": {"N": "0"}}},
+        {"Attributes": {f"{kind}{minute}": {"N": "9" * 30} for kind in "sl" for minute in (9, 10)}},
+        {"Attributes": {f"{kind}{minute}": {"N": "many"} for kind in "sl" for minute in (9, 10)}},
+        {"Attributes": {f"{kind}{minute}": {"N": "0"} for kind in "sl" for minute in (9, 10)}},
+    ],
+    ids=["away", "empty", "lacking", "negative", "huge", "text", "forgetful"],
+)
+def test_without_counters_each_instance_counts_for_itself(answer: Any) -> None:
+    """Whatever DynamoDB answers, an instance accepts a minute's budget of its own, and no less."""
+    made = Instances(2)
+
+    def update_item(**_: Any) -> Any:
+        made.calls += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    made.update_item = update_item  # type: ignore[method-assign]
+
+    assert [LARGE_SECONDS] * 2 == [made.until_refused(PER_SECOND, number) for number in range(2)]
+
+
+def test_a_visitor_waits_once_a_minute_for_counters_that_are_away() -> None:
+    """After a failure, an instance makes no call for a minute, for any account."""
+    site = Site()
+    site.dynamodb.faults, site.dynamodb.sticky = [DOWN], True
+
+    assert {200} == {site.post(large_body()).status for _ in range(10)}
+    assert 1 == len(site.dynamodb.calls)
+    site.clock.sleep(PAUSE_SECONDS)
+    site.post(large_body())
+    assert 2 == len(site.dynamodb.calls)
+    assert ["InternalServerError"] * 2 == [
+        line.fields["code"] for line in site.telemetry.lines if "spending" in line.message
+    ]
+
+
+def test_clocks_that_are_set_back_shut_nobody_out() -> None:
+    """An account is shut out for two minutes at most."""
+    made = Instances()
+    made.until_refused(PER_SECOND)
+    made.clock.time -= 86_400
+
+    assert made.spends(1000)
+    assert made.spends(PER_SECOND)
+
+
+# HTTP
+
+
+def refused(answer: Answer) -> tuple[int, str | None, str | None]:
+    """Return status, code and the time to wait of a response."""
+    return answer.status, answer.code, answer.headers.get("retry-after")
+
+
+def test_a_request_above_the_budget_gets_429() -> None:
+    """It says when to try again, and nothing of it is stored."""
+    site = limited(bytes_per_hour=60 * 1_000_000)
+    assert [200, 429] == [site.post(large_body()).status, site.post(large_body()).status]
+
+    assert (429, "budget_exceeded", "60") == refused(site.post(large_body()))
+    assert 1 == len({item.received_at for item in site.envelopes()})
+    assert 200 == site.pixel("page=home").status
+
+
+def test_reading_ends_where_a_request_becomes_large() -> None:
+    """While large requests are refused, a body is decompressed no further than a small one may be."""
+    site = limited(bytes_per_hour=60 * 1_000_000)
+    while site.post(large_body()).status == 200:
+        pass
+    damaged = gzip.compress(b" " * (SMALL_BYTES + 1) + b"[" * 1_000_000)[:-8] + b"damaged!"
+
+    assert "budget_exceeded" == site.post(damaged).code
+    assert "unreadable_body" == Site().post(damaged).code
+    assert "budget_exceeded" == site.post(b" " * (SMALL_BYTES + 1)).code
+
+
+def test_an_account_that_may_spend_nothing_is_refused_before_its_body_is_read() -> None:
+    """The key alone decides."""
+    site = limited(events_per_hour=60)
+    while site.pixel("page=home").status == 200:
+        pass
+
+    assert (429, "budget_exceeded", "60") == refused(site.post(b"{not JSON"))
+    assert (429, "budget_exceeded", "60") == refused(site.post(b"", key=LARGE_KEY))
+    assert 200 == site.post([{"table": "pageviews"}], key=write_key.sign("news", "k1", SECRETS["k1"])).status
+
+
+def test_a_key_is_verified_before_a_body_of_old_mobile_sdks_is_read() -> None:
+    """Only the database is in the body."""
+    for key, code in (("shop.k1.forged", "invalid_key"), (KEY, "unreadable_body")):
+        event = http_event("POST", "/ios/v3/event", "", {"x-td-write-key": key}, b"\x1f\x8bdamaged")
+        assert code == Site().send(event).code
+
+
+# Any traffic.
+
+SECOND = st.tuples(st.integers(0, 9), st.sampled_from([1_000, 20_000, 60_000, 100_000, 500_000]))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(SECOND, max_size=12), min_size=1, max_size=200), st.integers(0, 59))
+def test_no_traffic_spends_more_than_the_budget(traffic: list[list[tuple[int, int]]], begin: int) -> None:
+    """In any 60 seconds, instances accept at most two minutes' budget, and what each may spend before it asks."""
+    made = Instances(10)
+    made.clock.sleep(begin)
+    accepted: list[float] = []
+    for second in traffic:
+        accepted.append(sum(size for instance, size in second if made.spends(size, instance)) / PER_SECOND)
+        made.clock.sleep(1)
+
+    most = max(sum(accepted[at : at + 60]) for at in range(len(accepted)))
+    assert most <= 2 * MINUTE_SECONDS + 10 * (GRAIN_SECONDS + 5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.tuples(st.integers(0, 9), st.integers(100, 9_000)), max_size=10), max_size=180),
+    st.integers(0, 59),
+)
+def test_no_traffic_below_the_budget_is_refused(traffic: list[list[tuple[int, int]]], begin: int) -> None:
+    """An account that sends less than nine tenths of its budget in each second never gets a 429."""
+    made = Instances(10)
+    made.clock.sleep(begin)
+    for second in traffic:
+        assert all(made.spends(size, instance) for instance, size in second)
+        made.clock.sleep(1)

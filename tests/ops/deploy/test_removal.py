@@ -1,0 +1,356 @@
+"""Removing a stack: in which order, what a failure leaves, and how it is known that nothing is left."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from botocore.exceptions import WaiterError
+from click.testing import CliRunner
+
+from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
+from ops.cli import main
+from ops.deploy.certify.certification_report import StepReport, StepVerdict
+from ops.deploy.removal import GO_WITH, LOOKS, RETAINED, Removal
+from ops.stack import Stack
+from ops.template import sluice_template
+from tests.support.modes import Mode
+
+FUNCTION, BUCKET, STREAM, ROLE = (
+    "AWS::Lambda::Function",
+    "AWS::S3::Bucket",
+    "AWS::Kinesis::Stream",
+    "AWS::IAM::Role",
+)
+
+
+@dataclass
+class Aws:
+    """The stack `sluice-dev` and the AWS that it is in, behind the clients of every service.
+
+    Like CloudFormation, it deletes no bucket that has objects, and leaves what it may not delete.
+
+    Attributes:
+        resources: the types of the stack's resources, by logical id; the physical id is the same in lower case.
+        retained: the resources that CloudFormation retains.
+        stubborn: the resources that CloudFormation cannot delete.
+        objects: the number of objects of each bucket.
+        concurrency: what each function has reserved.
+        written: called at each attempt to delete a bucket.
+        log: the calls that change something.
+    """
+
+    resources: dict[str, str]
+    retained: set[str] = field(default_factory=set)
+    stubborn: set[str] = field(default_factory=set)
+    is_protected: bool = False
+    objects: dict[str, int] = field(default_factory=dict)
+    concurrency: dict[str, int | None] = field(default_factory=dict)
+    unreadable: set[str] = field(default_factory=set)
+    refused: set[str] = field(default_factory=set)
+    written: Callable[["Aws"], None] = lambda _: None
+    log: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.there = {name.lower() for name in self.resources}
+        self.in_stack = set(self.resources)
+        for name, kind in self.resources.items():
+            if kind == FUNCTION:
+                self.concurrency.setdefault(name.lower(), None)
+
+    def client(self, _service: str, **_: Any) -> "Aws":
+        """Return this, as the client of a service."""
+        return self
+
+    # CloudFormation
+
+    def describe_stacks(self, StackName: str) -> Any:  # noqa: N803 -- boto3's names, here and below
+        """Return the stack."""
+        return {"Stacks": [{"StackName": StackName, "EnableTerminationProtection": self.is_protected}]}
+
+    def get_paginator(self, operation: str) -> Any:
+        """Return a paginator with one page."""
+        return _Pages(getattr(self, operation))
+
+    def list_stack_resources(self, **_: Any) -> Any:
+        """Return the resources that the stack has or had."""
+        return {
+            "StackResourceSummaries": [
+                {
+                    "LogicalResourceId": name,
+                    "PhysicalResourceId": name.lower(),
+                    "ResourceType": kind,
+                    "ResourceStatus": "CREATE_COMPLETE" if name in self.in_stack else "DELETE_COMPLETE",
+                }
+                for name, kind in self.resources.items()
+            ]
+        }
+
+    def delete_stack(self, **_: Any) -> None:
+        """Delete what can be deleted."""
+        if "delete_stack" in self.refused:
+            raise client_error("AccessDenied", "DeleteStack", "you may not")
+        self.log.append("delete stack")
+        for name, kind in self.resources.items():
+            keeps = kind == BUCKET and self.objects.get(name.lower(), 0)
+            if name in self.retained:
+                self.in_stack.discard(name)
+            elif name not in self.stubborn and not keeps:
+                self.in_stack.discard(name)
+                self.there.discard(name.lower())
+
+    def get_waiter(self, _name: str) -> Any:
+        """Return a waiter that knows the end already."""
+        return self
+
+    def wait(self, **_: Any) -> None:
+        """Fail if the deletion has."""
+        if self.in_stack:
+            raise WaiterError("stack_delete_complete", "DELETE_FAILED", {})
+
+    # Lambda
+
+    def get_function_concurrency(self, FunctionName: str) -> Any:  # noqa: N803
+        """Return a function's reserved concurrency."""
+        self._look(FunctionName)
+        found = self.concurrency[FunctionName]
+        return {} if found is None else {"ReservedConcurrentExecutions": found}
+
+    def put_function_concurrency(self, FunctionName: str, ReservedConcurrentExecutions: int) -> None:  # noqa: N803
+        """Reserve concurrency."""
+        if FunctionName in self.refused:
+            raise client_error("AccessDeniedException", "PutFunctionConcurrency", "you may not")
+        self.concurrency[FunctionName] = ReservedConcurrentExecutions
+        self.log.append(f"{FunctionName} {ReservedConcurrentExecutions}")
+
+    def delete_function_concurrency(self, FunctionName: str) -> None:  # noqa: N803
+        """Reserve none."""
+        self._look(FunctionName)
+        self.concurrency[FunctionName] = None
+        self.log.append(f"{FunctionName} free")
+
+    # S3
+
+    def list_object_versions(self, Bucket: str) -> Any:  # noqa: N803
+        """Return the bucket's objects."""
+        count = self.objects.get(Bucket, 0)
+        return {"Versions": [{"Key": f"k{number}", "VersionId": "1"} for number in range(count)]}
+
+    def delete_objects(self, Bucket: str, Delete: Any) -> Any:  # noqa: N803
+        """Empty the bucket."""
+        self.objects[Bucket] -= len(Delete["Objects"])
+        self.log.append(f"empty {Bucket}")
+        return {}
+
+    def delete_bucket(self, Bucket: str) -> None:  # noqa: N803
+        """Delete the bucket if it is empty."""
+        self.written(self)
+        if self.objects.get(Bucket):
+            raise client_error("BucketNotEmpty", "DeleteBucket")
+        self.there.discard(Bucket)
+        self.log.append(f"delete {Bucket}")
+
+    def head_bucket(self, Bucket: str) -> Any:  # noqa: N803
+        """Return whether the bucket is there."""
+        return self._look(Bucket)
+
+    # others
+
+    def describe_stream_summary(self, StreamName: str) -> Any:  # noqa: N803
+        """Return whether the stream is there."""
+        return self._look(StreamName)
+
+    def delete_stream(self, StreamName: str, **_: Any) -> None:  # noqa: N803
+        """Delete the stream."""
+        self.there.discard(StreamName)
+        self.log.append(f"delete {StreamName}")
+
+    def get_role(self, RoleName: str) -> Any:  # noqa: N803
+        """Return whether the role is there."""
+        return self._look(RoleName)
+
+    def get_function(self, FunctionName: str) -> Any:  # noqa: N803
+        """Return whether the function is there."""
+        return self._look(FunctionName)
+
+    def _look(self, name: str) -> Any:
+        if name in self.unreadable:
+            raise client_error("AccessDenied", "Describe", "you may not look")
+        if name not in self.there:
+            raise client_error("ResourceNotFoundException", "Describe")
+        return {}
+
+    def removed(self) -> StepReport:
+        """Remove the stack and return the report."""
+        session: Any = self
+        stack = Stack("sluice-dev", {}, session)
+        return Removal(stack, ManualClock(), 1.0, lambda _: None).report()
+
+
+class _Pages:
+    def __init__(self, call: Callable[..., Any]) -> None:
+        self._call = call
+
+    def paginate(self, StackName: str = "", **arguments: Any) -> Iterator[Any]:  # noqa: N803
+        yield self._call(**({"StackName": StackName} if StackName else {}), **arguments)
+
+
+def a_stack(**state: Any) -> Aws:
+    """Return a stack with a function, a bucket with objects, a stream and a role."""
+    resources = {"Ingest": FUNCTION, "Aside": BUCKET, "Stream": STREAM, "Role": ROLE}
+    return Aws(resources, objects={"aside": 3}, **state)
+
+
+def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
+    """First the functions stop, then the stack goes, then the objects."""
+    aws = a_stack()
+    found = aws.removed()
+
+    assert ["ingest 0", "delete stack", "empty aside", "delete stack"] == aws.log
+    assert (StepVerdict.PASSED, set()) == (found.verdict, aws.there)
+
+
+def test_what_the_stack_retains_is_deleted_after_it() -> None:
+    """In prod, CloudFormation leaves the data."""
+    aws = a_stack(retained={"Stream", "Aside"})
+    found = aws.removed()
+
+    assert ["ingest 0", "delete stack", "empty aside", "delete aside", "delete stream"] == aws.log
+    assert (StepVerdict.PASSED, set()) == (found.verdict, aws.there)
+
+
+def test_a_protected_stack_loses_nothing() -> None:
+    """Termination protection is seen before anything is stopped."""
+    aws = a_stack(is_protected=True)
+    found = aws.removed()
+
+    assert [] == aws.log
+    assert StepVerdict.FAILED == found.verdict
+    assert "--no-enable-termination-protection --stack-name sluice-dev" in found.said
+
+
+@pytest.mark.parametrize("reserved", [None, 7])
+@pytest.mark.parametrize("state", [{"stubborn": {"Role", "Ingest"}}, {"refused": {"delete_stack"}}])
+def test_a_stack_that_survives_keeps_its_objects_and_runs_again(
+    state: dict[str, Any], reserved: int | None
+) -> None:
+    """A missing right stops the deletion: no object is deleted, and each function has the concurrency that it had."""
+    aws = a_stack(concurrency={"ingest": reserved}, **state)
+    found = aws.removed()
+
+    assert StepVerdict.FAILED == found.verdict
+    assert {"aside": 3} == aws.objects
+    assert {"ingest": reserved} == aws.concurrency
+
+
+def test_the_failure_names_what_cloudformation_did_not_delete() -> None:
+    """And where to find out why."""
+    said = a_stack(stubborn={"Role"}).removed().said
+
+    assert "did not delete Role of sluice-dev" in said
+    assert "describe-stack-events" in said
+
+
+def test_functions_that_cannot_be_stopped_run_again() -> None:
+    """Nothing is deleted while one of them may still accept events."""
+    aws = Aws(
+        {"Ingest": FUNCTION, "Worker": FUNCTION, "Aside": BUCKET}, objects={"aside": 1}, refused={"worker"}
+    )
+    found = aws.removed()
+
+    assert StepVerdict.FAILED == found.verdict
+    assert ["ingest 0", "ingest free"] == aws.log
+
+
+def test_a_second_attempt_finishes_the_first() -> None:
+    """The functions are gone already."""
+    aws = a_stack(stubborn={"Role"})
+    aws.removed()
+    aws.stubborn.clear()
+
+    assert StepVerdict.PASSED == aws.removed().verdict
+    assert set() == aws.there
+
+
+def test_an_object_that_arrives_meanwhile_does_not_keep_its_bucket() -> None:
+    """Lambda may write once more, so an emptied bucket is emptied again."""
+    late = iter([2, 0])
+    aws = a_stack(retained={"Aside"}, written=lambda one: one.objects.__setitem__("aside", next(late)))
+    found = aws.removed()
+
+    assert (StepVerdict.PASSED, set()) == (found.verdict, aws.there)
+
+
+def test_a_bucket_that_is_never_empty_is_a_failure() -> None:
+    """Somebody else writes to it."""
+    aws = a_stack(retained={"Aside"}, written=lambda one: one.objects.__setitem__("aside", 1))
+
+    assert "something still writes to it" in aws.removed().said
+
+
+def test_a_remaining_resource_is_named() -> None:
+    """Each resource is looked for by its id, whatever CloudFormation reports."""
+    aws = a_stack(retained={"Role"})
+    found = aws.removed()
+
+    assert (StepVerdict.FAILED, {"left": {"Role": "role"}}) == (found.verdict, found.evidence)
+
+
+def test_a_resource_that_cannot_be_checked_is_not_assumed_gone() -> None:
+    """Without the permission to look, it counts neither as removed nor as left."""
+    found = a_stack(unreadable={"role"}).removed()
+
+    assert (StepVerdict.NOT_POSSIBLE, ["Role"]) == (found.verdict, list(found.evidence["unseen"]))
+
+
+def test_every_resource_type_is_looked_for() -> None:
+    """A type without a check of its own disappears with a resource that has one."""
+    types = set(sluice_template().all_types())
+
+    assert set() == types - LOOKS.keys() - GO_WITH.keys()
+    assert set() == {whole for whole in GO_WITH.values() if whole.startswith("AWS::") and whole not in LOOKS}
+
+
+def test_everything_that_prod_retains_is_deleted() -> None:
+    """Versions of the ingest go with their function."""
+    kept = {
+        found["Type"]
+        for found in Mode({"Stage": "prod"}).resources().values()
+        if found.get("DeletionPolicy", "Delete") != "Delete"
+    }
+
+    assert kept - {"AWS::Lambda::Version"} == RETAINED.keys() | {BUCKET}
+
+
+def test_the_local_stack_is_not_removed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with its command."""
+    session: Any = None
+    monkeypatch.setattr("ops.stack.local", lambda: Stack("local", {}, session, functions={}))
+    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--local", "--yes"])
+
+    assert 1 == result.exit_code
+    assert "needs a deployed stack" in result.stderr
+
+
+@pytest.mark.parametrize(("state", "code"), [({}, 0), ({"is_protected": True}, 3)])
+def test_the_command_says_how_it_ended(
+    monkeypatch: pytest.MonkeyPatch, state: dict[str, Any], code: int
+) -> None:
+    """Its exit code tells whether everything is gone."""
+    session: Any = a_stack(**state)
+    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, session))
+    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev", "--yes"])
+
+    assert code == result.exit_code
+    assert ("resources removed" in result.stdout) == (code == 0)
+
+
+def test_nothing_is_removed_without_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The question names the stack."""
+    session: Any = a_stack()
+    monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, session))
+    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev"], input="n\n")
+
+    assert 0 != result.exit_code
+    assert [] == session.log
