@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ops import screen
-from ops.commands import certify, cost
+from ops.commands import certify, cost, remove
 from ops.commands.keys import issue
 from ops.cost.estimate import Setup, Workload
 from ops.cost.prices import REGIONS
