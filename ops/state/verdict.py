@@ -217,12 +217,12 @@ def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",
-            "Store a valid key in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store a valid one with `sluice setup {option} --td-key-file FILE`.",
         )
     if first == "no_key":
         return (
             "there is no Treasure Data API key",
-            "Store one in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store one with `sluice setup {option}`.",
         )
     if status := _STATUS.fullmatch(first):
         return f"Treasure Data answers {status[1]}", NO_ACTION

@@ -78,8 +78,8 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             "chunks are pending: http_401, timeout",
             "",
             (
-                "Treasure Data answers 401: it rejects the API key. Store a valid key in the secret TdApiKeySecret: "
-                "`aws secretsmanager put-secret-value`."
+                "Treasure Data answers 401: it rejects the API key. Store a valid one with "
+                "`sluice setup --local --td-key-file FILE`."
             ),
         ),
         (
