@@ -14,6 +14,7 @@ from ops.commands import (
     console,
     cost,
     dead,
+    deploy,
     doctor,
     find,
     keys,
@@ -25,11 +26,13 @@ from ops.commands import (
     remove,
     replay,
     sdk,
+    setup,
     status,
     tail,
     wait,
 )
-from ops.failure import FORESEEN, INTERRUPTED, explained
+from ops.failure import FORESEEN, INTERRUPTED, Failure, explained
+from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
 from ops.version import sluice_version
 
 _LONGEST_SENTENCE = 200  # click would cut sentences to one line
@@ -39,10 +42,26 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (preflight.command, certify.command, remove.command, cost.command),
+    "Deploy": (
+        deploy.command,
+        setup.command,
+        preflight.command,
+        certify.command,
+        remove.command,
+        cost.command,
+    ),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""
+
+
+_PAGES = {"deploy": DEPLOYING, "setup": DEPLOYING, "doctor": TROUBLESHOOTING, "status": TROUBLESHOOTING}
+"""The pages that help with failures of commands."""
+
+
+def _helped(ctx: click.Context, failure: Failure) -> Failure:
+    page = _PAGES.get(ctx.invoked_subcommand or "")
+    return failure if page is None else Failure(with_page(failure.message, page))
 
 
 class _Sluice(CommandGroup):
@@ -51,7 +70,9 @@ class _Sluice(CommandGroup):
         try:
             return super().invoke(ctx)
         except FORESEEN as error:
-            raise explained(error) from error
+            raise _helped(ctx, explained(error)) from error
+        except Failure as failure:
+            raise _helped(ctx, failure) from failure
         except KeyboardInterrupt as interrupted:
             hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
             clear_frames(

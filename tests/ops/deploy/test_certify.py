@@ -32,9 +32,9 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
-from ops.deploy.certify.td_query import TreasureDataQueries
 from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.change_set import ChangeSet
+from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
 

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from ops.cli import main
-from ops.commands import preflight
 from ops.deploy import deployer
-from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight import planning
+from ops.deploy.preflight.findings import findings
+from ops.deploy.preflight.planning import planned
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.diagnosis.check_result import CheckResult
 from ops.failure import Failure
@@ -581,8 +582,8 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a single object, and exits with 3 if there is a fault."""
-    monkeypatch.setattr(preflight, "RealSite", here.sites.site)
-    monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
+    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning.boto3, "Session", lambda **_: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]
     arguments += ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
