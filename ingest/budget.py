@@ -12,13 +12,11 @@ no call. If DynamoDB fails, is slow or returns nonsense, the instance decides by
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ingest.refusal import Refused
 from ingest.request import MAX_INFLATED_BYTES, Request
 from shared.clock import Clock
 from shared.counters import Counters, Spent, totals
-from shared.errors import error_code
+from shared.errors import aws_errors, error_code
 from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 
@@ -236,7 +234,7 @@ class Budgets:
             self._client = self._client or self._make_client()
             answer = self._client.update_item(**counters.update(self._table, account))
             return totals(answer, counters.minute)
-        except (BotoCoreError, ClientError, ValueError) as error:
+        except aws_errors(ValueError) as error:
             self._no_call_before = now + PAUSE_SECONDS
             self._telemetry.warning("accounts' spending cannot be counted", code=error_code(error))
             return None
