@@ -461,6 +461,16 @@ def test_a_small_quota_is_a_warning_even_if_the_throttle_fits(here: Surroundings
     assert "of which the API leaves 5" in warnings(here)["concurrency"]
 
 
+def test_a_burst_beyond_half_of_the_concurrency_is_a_warning(here: Surroundings) -> None:
+    """Nothing is reserved, so such a burst can take all of it. The default fits an ordinary account."""
+    assert "concurrency" not in warnings(here)
+
+    here.given(ThrottlingBurst="501")
+    assert "Set ThrottlingRate=10000 ThrottlingBurst=500." in warnings(here)["concurrency"]
+    here.given(WorkerConcurrency="50", IngestConcurrency="500")
+    assert "concurrency" not in warnings(here)
+
+
 def test_a_stream_that_cannot_grow_is_a_warning(here: Surroundings) -> None:
     """It begins with one shard, and the quota for more can be raised later."""
     here.account.shards = 190
