@@ -51,6 +51,7 @@ class Spending:
             "_last_small",
             "_minute",
             "_most",
+            "_own_large",
             "_pending_large",
             "_pending_small",
             "_per_byte",
@@ -66,7 +67,7 @@ class Spending:
         self.shut_until = self.large_shut_until = self._report_at = 0.0
         self._minute = 0
         self._this_small = self._this_large = self._last_small = self._last_large = 0.0
-        self._pending_small = self._pending_large = 0.0
+        self._pending_small = self._pending_large = self._own_large = 0.0
         self._refused_requests = self._refused_events = 0
 
     def use(self, limits: AccountLimits) -> None:
@@ -103,13 +104,14 @@ class Spending:
         except Refused as refused:
             raise (self._refusal(1, now) if refused.code == "body_too_large" else refused) from None
 
-    def spend(self, events: int, size: int, now: float) -> None:
+    def spend(self, events: int, size: int, now: float, overflow_level: int | None = None) -> None:
         """Count a request before it is stored.
 
         Args:
             events: how many it has.
             size: bytes of rows.
             now: UNIX seconds.
+            overflow_level: while the overflow queue holds too much, how often an instance's share of large requests is halved.
 
         Raises:
             Refused: `budget_exceeded`.
@@ -121,6 +123,9 @@ class Spending:
         if now // MINUTE_SECONDS != self._minute:
             self._begin_minute(now // MINUTE_SECONDS)
         if is_large:
+            if overflow_level is not None and self._own_large + cost > GRAIN_SECONDS / 2**overflow_level:
+                raise self._refusal(events, now)
+            self._own_large += cost
             self._this_large += cost
             self._pending_large += cost
         else:
@@ -151,6 +156,7 @@ class Spending:
         follows = minute == self._minute + 1
         self._last_small, self._last_large = (self._this_small, self._this_large) if follows else (0.0, 0.0)
         self._this_small = self._this_large = self._pending_small = self._pending_large = 0.0
+        self._own_large = 0.0
         self._minute = int(minute)
 
     def _refusal(self, events: int, now: float) -> Refused:

@@ -3,10 +3,12 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from ops import screen
@@ -98,9 +100,7 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
     """Show the state repeatedly: in place on a terminal, appended in a pipe, one JSON document per line with --json."""
     out = Console(highlight=False)
     in_place = out.is_terminal and not as_json
-    if in_place:
-        out.set_alt_screen()
-    try:
+    with Live(console=out, screen=True, auto_refresh=False) if in_place else nullcontext() as live:
         while True:
             shown: dict[str, Any]
             try:
@@ -115,34 +115,21 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
             at = screen.utc(int(time.time()))
             if as_json:
                 click.echo(json.dumps({"at": at} | shown, default=str))
+            elif live is None:
+                out.print(_frame(at, lines, tables))
             else:
-                with out.capture() as captured:
-                    _draw(out, at, lines, tables)
-                _put(out, captured.get(), in_place=in_place)
+                live.update(_frame(at, lines, tables), refresh=True)
             time.sleep(_WATCH_SECONDS)
-    finally:
-        if in_place:
-            out.set_alt_screen(enable=False)
 
 
-def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> None:
-    for line, style in lines:
-        out.print(Text(line, style))
-    out.print(f"as of {at}; Ctrl-C stops", style="dim")
+def _frame(at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> Group:
+    """Return what is shown at a time."""
+    parts: list[RenderableType] = [Text(line, style) for line, style in lines]
+    parts.append(Text(f"as of {at}; Ctrl-C stops", "dim"))
     for title, columns, rows in tables:
         if rows:
-            out.print(f"\n{title}")
-            out.print(screen.table(columns, rows))
-
-
-def _put(out: Console, text: str, *, in_place: bool) -> None:
-    """Write a frame. In place, write only what fits the terminal."""
-    if not in_place:
-        click.echo(text)
-        return
-    lines = text.splitlines()[: max(1, out.height - 1)]
-    out.file.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-    out.file.flush()
+            parts += [Text(f"\n{title}"), screen.table(columns, rows)]
+    return Group(*parts, "")
 
 
 def _show(state: StackState, option: str) -> None:

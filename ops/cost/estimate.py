@@ -141,7 +141,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 18
+    alarms: int = 20
     dashboards: int = 0
     redrive_minutes: int = 5
     x86: bool = False
@@ -360,14 +360,14 @@ class _Estimate:
 
     def _ingest(self) -> Line:
         cpu = INGEST_REQUEST_CPU + self._w.per_request * INGEST_EVENT_CPU
-        seconds = PUT_SECONDS + _elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
+        seconds = PUT_SECONDS + elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
         usd = self._lambda(self._w.requests, seconds, self._s.ingest_mb)
         return Line("Lambda, ingest", usd, f"{seconds * 1000:.1f} ms at {self._s.ingest_mb} MB")
 
     def _worker(self) -> Line:
         rows = self._w.events / self._batches
         cpu = WORKER_BATCH_CPU + rows * WORKER_ROW_CPU
-        seconds = BATCH_SECONDS + _elapsed(cpu, self._s.worker_mb)
+        seconds = BATCH_SECONDS + elapsed(cpu, self._s.worker_mb)
         usd = self._lambda(self._batches, seconds, self._s.worker_mb)
         return Line(
             "Lambda, worker",
@@ -436,7 +436,7 @@ class _Estimate:
         return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
 
 
-def _elapsed(cpu: float, megabytes: int) -> float:
+def elapsed(cpu: float, megabytes: int) -> float:
     """Return how long CPU seconds of a whole core take with a function's share of one."""
     return cpu / min(1.0, megabytes / CORE_MB)
 

@@ -43,6 +43,10 @@ ALWAYS: Needs = {
         "cloudformation:GetTemplateSummary",
     ),
     "arn:aws:cloudformation:*:aws:transform/Serverless-2016-10-31": ("cloudformation:CreateChangeSet",),
+}
+"""What every deploy needs."""
+
+BY_SAM: Needs = {
     # `sam deploy` keeps its uploads in its own bucket, which its first run creates.
     "arn:aws:cloudformation:*:*:stack/aws-sam-cli-managed-default/*": (
         "cloudformation:CreateChangeSet",
@@ -59,7 +63,13 @@ ALWAYS: Needs = {
         "s3:PutObject",
     ),
 }
-"""What every deploy needs."""
+"""What `sam deploy` needs in addition."""
+
+BY_RELEASE: Needs = {
+    "arn:aws:s3:::STACK-code-*": ("s3:CreateBucket", "s3:ListBucket", "s3:PutBucketPublicAccessBlock"),
+    "arn:aws:s3:::STACK-code-*/*": ("s3:GetObject", "s3:PutObject"),
+}
+"""What `sluice deploy` needs in addition."""
 
 _API = "arn:aws:apigateway:*::/apis*"
 _DOMAIN = "arn:aws:apigateway:*::/domainnames*"
@@ -560,10 +570,19 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Resource types by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
 
 
-def needs(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the actions needed for a stack with these resource types, by the ARN that they apply to."""
+def needs(types: Iterable[str], *, is_release: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the actions needed for a stack with these resource types, by the ARN that they apply to.
+
+    Args:
+        types: the types.
+        is_release: whether `sluice deploy` deploys it, instead of `sam deploy`.
+    """
     found: dict[str, set[str]] = {}
-    for of_type in (ALWAYS, *(TYPES[name] for name in sorted(set(types)))):
+    for of_type in (
+        ALWAYS,
+        BY_RELEASE if is_release else BY_SAM,
+        *(TYPES[name] for name in sorted(set(types))),
+    ):
         for place, actions in of_type.items():
             found.setdefault(place, set()).update(actions)
     return {place: tuple(sorted(actions)) for place, actions in sorted(found.items())}
@@ -575,13 +594,16 @@ def policy(part: str) -> dict[str, Any]:
         found = dict(REMOVAL)
     elif part == "deploy":
         found = needs(PARTS[part])
+        objects = "arn:aws:s3:::STACK-code-*/*"  # the bucket itself is among the stack's
+        found[objects] = BY_RELEASE[objects]
         for place, actions in PREFLIGHT.items():
             found[place] = tuple(sorted({*found.get(place, ()), *actions}))
     else:
+        common = {place: {*ALWAYS.get(place, ()), *BY_SAM.get(place, ())} for place in (*ALWAYS, *BY_SAM)}
         found = {
             place: rest
             for place, actions in needs(PARTS[part]).items()
-            if (rest := tuple(one for one in actions if one not in ALWAYS.get(place, ())))
+            if (rest := tuple(one for one in actions if one not in common.get(place, ())))
         }
     statements: dict[str, dict[str, Any]] = {}
     for place, actions in found.items():

@@ -296,12 +296,12 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
         else f"{host} did not respond ({error or 'unknown'})"
     )
     if error == "SecretUnavailableError":
-        advice = "there is no API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        advice = "there is no API key: store one with `sluice setup`"
         yield fault("Treasure Data", advice)
     elif said["knows_key"]:
         yield ok("Treasure Data", got)
     elif status == 401:
-        advice = "store a valid one: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        advice = "store a valid one with `sluice setup --td-key-file FILE`"
         yield fault("Treasure Data", f"{got}: it rejects the key; {advice}")
     elif status:
         yield fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is wrong")

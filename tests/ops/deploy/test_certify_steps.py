@@ -14,9 +14,10 @@ import pytest
 from doubles.clock import ManualClock
 from ops.deploy.certify import health_steps, replay_steps
 from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
 from ops.deploy.certify.step import Impossible, StepFinding
 from ops.deploy.certify.steps import STEPS
+from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
 from ops.stream.reader import ShardRecords
 from worker.chain import ChainId

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from ops.cli import main
-from ops.commands import preflight
 from ops.deploy import deployer
-from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight import planning
+from ops.deploy.preflight.findings import findings
+from ops.deploy.preflight.planning import planned
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.diagnosis.check_result import CheckResult
 from ops.failure import Failure
@@ -93,8 +94,8 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
     ),
     "update of a reserved worker": lambda here: (
         here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-        setattr(here.account, "concurrency", 192),
-        setattr(here.account, "reserved", 92),
+        setattr(here.account, "concurrency", 194),
+        setattr(here.account, "reserved", 94),
     ),
     "boundary": lambda here: (
         here.given(PermissionsBoundary=BOUNDARY),
@@ -205,8 +206,8 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "concurrency of an update": (
         lambda h: (
             h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-            setattr(h.account, "concurrency", 192),
-            setattr(h.account, "reserved", 92),
+            setattr(h.account, "concurrency", 194),
+            setattr(h.account, "reserved", 94),
             h.given(WorkerConcurrency="81"),
         ),
         "concurrency",
@@ -591,8 +592,8 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a single object, and exits with 3 if there is a fault."""
-    monkeypatch.setattr(preflight, "RealSite", here.sites.site)
-    monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
+    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning.boto3, "Session", lambda **_: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]
     arguments += ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
@@ -613,3 +614,14 @@ class _Session:
     def client(self, service: str, region_name: str, config: object) -> object:
         assert config
         return self._account.client(service, region_name)
+
+
+def test_the_most_that_the_stack_can_cost_is_shown(here: Surroundings) -> None:
+    """It follows the parameters of the deploy."""
+    said = []
+    for rate in ("1000", "10"):
+        here.given(ThrottlingRate=rate)
+        said += [one.said for one in here.findings() if one.what == "cost"]
+
+    dollars = [int(text.partition("$")[2].partition(" ")[0]) for text in said]
+    assert dollars[0] > dollars[1] > 0
