@@ -48,14 +48,20 @@ class MemoryS3:
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
-        """Put an object; with `IfNoneMatch`, only if there is none of that name."""
-        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", *_HEADERS)
+        """Put an object; with `IfNoneMatch`, only if there is none of that name; with `IfMatch`, only if it has that ETag."""
+        bucket = self._bucket("PutObject", request, "Body", "IfNoneMatch", "IfMatch", *_HEADERS)
         key = request["Key"]
         if request.get("IfNoneMatch", "*") != "*":
             raise NotImplementedError("the S3 double supports only If-None-Match: *, as S3 does")
         if "IfNoneMatch" in request and key in bucket:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
+        if "IfMatch" in request:
+            if key not in bucket:
+                raise client_error("NoSuchKey", "PutObject", "The specified key does not exist.", 404)
+            if bucket[key].described()["ETag"] != request["IfMatch"]:
+                message = "At least one of the pre-conditions you specified did not hold"
+                raise client_error("PreconditionFailed", "PutObject", message, 412)
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}

@@ -1,11 +1,12 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
+import sys
 from collections.abc import Mapping
+from traceback import clear_frames
 from typing import Any, override
 
 import click
 
-from ops import interrupt
 from ops.command_group import CommandGroup
 from ops.commands import (
     accounts,
@@ -67,13 +68,17 @@ class _Sluice(CommandGroup):
     @override
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with interrupt.interruptible():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except FORESEEN as error:
             raise _helped(ctx, explained(error)) from error
         except Failure as failure:
             raise _helped(ctx, failure) from failure
-        except KeyboardInterrupt:
+        except KeyboardInterrupt as interrupted:
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            clear_frames(
+                interrupted.__traceback__
+            )  # destructors of half-built objects fail, and tell nobody anything
+            sys.unraisablehook = hook
             raise click.exceptions.Exit(INTERRUPTED) from None
 
     @override

@@ -11,6 +11,24 @@ from typing import Any
 type Needs = Mapping[str, tuple[str, ...]]
 """Actions by the ARN that they apply to. STACK stands for the stack's name, and `<…>` for the value of a parameter."""
 
+_OF_BUCKET = (
+    "s3:CreateBucket",
+    "s3:DeleteBucket",
+    "s3:Get*Configuration",
+    "s3:GetBucket*",
+    "s3:ListBucket",
+    "s3:ListTagsForResource",
+    "s3:PutBucketOwnershipControls",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketTagging",
+    "s3:PutBucketVersioning",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutLifecycleConfiguration",
+    "s3:TagResource",
+    "s3:UntagResource",
+)
+_OF_BUCKET_POLICY = ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")
+
 ALWAYS: Needs = {
     "arn:aws:cloudformation:*:*:stack/STACK/*": (
         "cloudformation:CreateChangeSet",
@@ -38,16 +56,10 @@ BY_SAM: Needs = {
         "cloudformation:ExecuteChangeSet",
     ),
     "arn:aws:s3:::aws-sam-cli-managed-default-*": (
-        "s3:CreateBucket",
-        "s3:GetBucketLocation",
+        *_OF_BUCKET,
+        *_OF_BUCKET_POLICY,
         "s3:GetObject",
         "s3:GetObjectVersion",
-        "s3:ListBucket",
-        "s3:PutBucketPolicy",
-        "s3:PutBucketPublicAccessBlock",
-        "s3:PutBucketTagging",
-        "s3:PutBucketVersioning",
-        "s3:PutEncryptionConfiguration",
         "s3:PutObject",
     ),
 }
@@ -436,25 +448,8 @@ TYPES: Mapping[str, Needs] = {
         "arn:aws:route53:::change/*": ("route53:GetChange",),
         "*": ("route53:ListHostedZones",),
     },
-    "AWS::S3::Bucket": {
-        _BUCKET: (
-            "s3:CreateBucket",
-            "s3:DeleteBucket",
-            "s3:Get*Configuration",
-            "s3:GetBucket*",
-            "s3:ListBucket",
-            "s3:ListTagsForResource",
-            "s3:PutBucketOwnershipControls",
-            "s3:PutBucketPublicAccessBlock",
-            "s3:PutBucketTagging",
-            "s3:PutBucketVersioning",
-            "s3:PutEncryptionConfiguration",
-            "s3:PutLifecycleConfiguration",
-            "s3:TagResource",
-            "s3:UntagResource",
-        )
-    },
-    "AWS::S3::BucketPolicy": {_BUCKET: ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")},
+    "AWS::S3::Bucket": {_BUCKET: _OF_BUCKET},
+    "AWS::S3::BucketPolicy": {_BUCKET: _OF_BUCKET_POLICY},
     "AWS::SNS::Topic": {
         "arn:aws:sns:*:*:STACK-*": (
             "sns:CreateTopic",
@@ -545,8 +540,10 @@ REMOVAL: Needs = {
     ),
     "arn:aws:s3:::STACK-*": ("s3:DeleteBucket", "s3:ListBucketVersions"),
     "arn:aws:s3:::STACK-*/*": ("s3:DeleteObject", "s3:DeleteObjectVersion"),
+    # `sam delete` deletes its uploads.
+    "arn:aws:s3:::aws-sam-cli-managed-default-*": ("s3:DeleteObject",),
 }
-"""What `sluice remove` needs, besides the permissions to delete the stack's resources and to look for them."""
+"""What `sluice remove` and `sam delete` need, besides the permissions to delete the stack's resources and to look for them."""
 
 _BOUNDED = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
 _CONDITIONS: Mapping[str, Mapping[str, Any]] = {

@@ -232,7 +232,10 @@ class Removal:
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
             except (ClientError, BotoCoreError) as error:
-                self._say(f"{name} does not run again: {explained(error).message}")
+                if not isinstance(error, ClientError) or not _is_gone(
+                    error
+                ):  # CloudFormation may have deleted it
+                    self._say(f"{name} does not run again: {explained(error).message}")
 
     def _delete_stack(self) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""

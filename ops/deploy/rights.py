@@ -46,6 +46,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sqs:GetQueueAttributes",
         "lambda:ListEventSourceMappings",
         "cloudwatch:DescribeAlarms",
+        "sns:ListSubscriptionsByTopic",
     ),
     "find": (
         *_RECORDS,
@@ -94,7 +95,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue TdApiKeySecret",
         "sqs:GetQueueAttributes",
     ),
-    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
+    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_RECORDS,
@@ -133,6 +134,7 @@ _PLACES = {
     "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
     "lambda": "arn:aws:lambda:*:*:function:STACK-*",
     "logs": "arn:aws:logs:*:*:log-group:STACK-*",
+    "sns": "<AlarmTopic>",
     "sqs": "arn:aws:sqs:*:*:STACK-*",
     "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
     "lambda:ListEventSourceMappings": "*",

@@ -88,7 +88,7 @@ def test_the_local_stack_is_an_extra(plain: Installation) -> None:
 
     assert (1, "") == (done.returncode, done.stdout)
     assert (
-        "Error: the local stack is not installed (crawleruseragents, moto, redis, werkzeug): "
+        "Error: the local stack is not installed (crawleruseragents, moto, redis): "
         "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`\n" == done.stderr
     )
 

@@ -19,6 +19,9 @@ import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
+from ops.cost.estimate import Setup
+from ops.cost.prices import US_EAST_1
+from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
@@ -160,6 +163,7 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     (
@@ -204,7 +208,9 @@ _WHY = {
     ("DrainFunction", "SearchAndPut"): "Search the stream for an envelope, and put it there.",
     ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
     ("DrainFunction", "ReadArchive"): "Check archive objects that S3 says exist.",
-    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the stream's mode and its number of shards.",
+    ("ScaleFunction", "CountMessages"): "See whether the overflow queue holds too much.",
+    ("ScaleFunction", "PublishPolicy"): "Let the ingest refuse what makes it grow.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
@@ -289,6 +295,16 @@ def _named_state(state: State) -> str:
     return state.value.replace("_", " ")
 
 
+def worst_table() -> str:
+    """Return what each component costs at most on a day of a stack with the default parameters."""
+    lines = worst(Bounds(), Setup(), US_EAST_1)
+    day = sum(line.usd for line in lines)
+    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
+    return _table(
+        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -300,6 +316,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
+    "worst": worst_table,
     "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),

@@ -15,7 +15,6 @@ from tests.support.modes import Mode
 from tests.support.sam import ROOT, template
 
 _PAGE = (ROOT / "docs" / "deploying.md").read_text()
-_PROD = Mode({"Stage": "prod"})
 
 
 def _section(title: str) -> str:
@@ -103,22 +102,20 @@ def test_every_likely_failure_has_commands() -> None:
     } >= without  # a parameter, and a command of another section
 
 
-def test_the_page_deletes_everything_that_prod_retains() -> None:
-    """Each retained resource has an output, and the page deletes the resource that the output names."""
-    kept = {
-        name for name, found in _PROD.resources().items() if found.get("DeletionPolicy", "Delete") != "Delete"
-    }
-    kept = {
-        name for name in kept if not name.startswith("IngestFunctionVersion")
-    }  # deleted with its function
-    named = {str(output["Value"]): name for name, output in _PROD.outputs().items()}
-    values = {str({"Ref": name}): name for name in kept}
-    values |= {str({"Fn::GetAtt": [name, "Id"]}): name for name in kept}
-    removed = _section("Removing a stack")
+def test_the_page_removes_a_stack_with_one_command() -> None:
+    """The command works in every stage; another test checks that it deletes all that prod retains."""
+    assert ["sluice remove --stack sluice-dev"] == _commands(_section("Removing a stack"))
 
-    found = {values[value]: output for value, output in named.items() if value in values}
-    assert kept == found.keys()
-    assert [] == [output for output in found.values() if output not in removed]
+
+def test_the_page_states_what_the_alarms_cost() -> None:
+    """AWS charges for each metric that an alarm reads."""
+    said = re.search(r"The alarms\s+read (\d+) metrics, which cost \$([\d.]+) a month", _PAGE)
+
+    assert said is not None
+    assert (Setup().alarms, Setup().alarms * US_EAST_1["alarms"]) == (
+        int(said[1]),
+        pytest.approx(float(said[2])),
+    )
 
 
 def test_other_stages_retain_only_versions() -> None:

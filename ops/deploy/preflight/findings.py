@@ -10,7 +10,7 @@ from ops.deploy.preflight.notifications import notifications
 from ops.deploy.preflight.permissions import rights
 from ops.deploy.preflight.quotas import concurrency, quotas, stream
 from ops.deploy.preflight.references import boundary, network, secrets
-from ops.deploy.preflight.settings import build, parameters, region
+from ops.deploy.preflight.settings import build, cost, parameters, region
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data
 from ops.diagnosis.check_result import CheckResult, fault, unknown
@@ -25,7 +25,7 @@ _LOOKS = (
 def findings(survey: Survey) -> Iterator[CheckResult]:
     """Run the checks and yield their results. Without credentials, checks of AWS are left out."""
     found = list(_guarded(credentials, survey))
-    for settled in (parameters, region, build):
+    for settled in (parameters, cost, region, build):
         yield from settled(survey)
     yield from found
     if found[0].state == "ok":

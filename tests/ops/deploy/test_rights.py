@@ -74,13 +74,14 @@ LINES = {
 def stack(sluice: Sluice) -> Iterator[Deployed]:
     """The local stack, presented as a deployed one, with a dead letter and a parked row."""
     sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
+    topic = sluice.stack.resources.client("sns").create_topic(Name="rights")["TopicArn"]
     if not _has_dead_letter(sluice):
         sluice.produce("nobody_yet", "rights", "a")
         until(lambda: _has_dead_letter(sluice))
     with (
         parked(sluice),
         archived(sluice),
-        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown,
+        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9", AlarmTopic=topic) as shown,
     ):
         yield shown
 
