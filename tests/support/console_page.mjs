@@ -90,7 +90,7 @@ for (const [group, of] of themes.entries()) {
       if (isFirst) {
         Object.assign(results.at(-1), { drop: await drop(page), used: await use(page) });
         await page.reload(); // which needs no token in the address any more
-        await page.waitForSelector('#aside-list button');
+        await page.waitForSelector('#rows-list button');
         results.at(-1).keyboard = await tab(page);
       }
       await page.close();

@@ -9,6 +9,7 @@ import redis
 from doubles.aws_errors import client_error
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
+from local.functions import ADMIN
 from shared import policy
 from shared.errors import SecretUnavailableError
 from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
@@ -32,7 +33,7 @@ def delivery() -> Delivery:
 
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
     """Return the admin function's answer to a request."""
-    wiring = made.wiring
+    wiring = made.wiring_of(ADMIN)
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
     return admin.run(event, made.deadline(60_000))
 
