@@ -220,7 +220,6 @@ class Ledger:
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
-        names = {"#owner": "owner", "#ttl": "ttl", "#fixed": "fixed"}
         condition = "attribute_not_exists(pk) OR #owner = :owner"
         if claim.before is not None:
             # a claim that was made with the append of its owner is never taken over

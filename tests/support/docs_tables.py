@@ -20,6 +20,9 @@ import ops.deploy.rights
 import ops.failure
 from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
+from ops.cost.estimate import Setup
+from ops.cost.prices import US_EAST_1
+from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
@@ -160,8 +163,8 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
-    ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
+    ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
     ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
@@ -199,7 +202,9 @@ _WHY = {
     ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
     ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
     ("DrainFunction", "StoreSpans"): "Store what they hold.",
-    ("ScaleFunction", "ChangeStream"): "Read and change the mode and the number of shards.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the stream's mode and its number of shards.",
+    ("ScaleFunction", "CountMessages"): "See whether the overflow queue holds too much.",
+    ("ScaleFunction", "PublishPolicy"): "Let the ingest refuse what makes it grow.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
@@ -292,6 +297,16 @@ def _specified(name: str) -> str:
     return specification.tables()[name]
 
 
+def worst_table() -> str:
+    """Return what each component costs at most on a day of a stack with the default parameters."""
+    lines = worst(Bounds(), Setup(), US_EAST_1)
+    day = sum(line.usd for line in lines)
+    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
+    return _table(
+        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -300,8 +315,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
+    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
+    "worst": worst_table,
     "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
