@@ -25,6 +25,8 @@ PATIENCE_SECONDS = 10.0
 """A database is left to the sender after it has kept others waiting for this long in total."""
 FORGIVEN_SHARE = 0.01
 """The share of the time for which a database may keep others waiting without counting as slow."""
+SLOW = "slow"
+"""The reason of rows that are left to the sender because their database is slow."""
 SLOW_SECONDS = 300.0
 """How long a slow database is left to the sender."""
 
@@ -35,6 +37,7 @@ class _Health:
 
     Attributes:
         is_failing: it has failed, and answered no probe since.
+        reason: why, in one word.
         works: it has accepted rows, and none have failed since.
         probed_at: UNIX seconds of the last failure or probe.
         delay: seconds that others have waited for it, less what was forgiven since.
@@ -43,6 +46,7 @@ class _Health:
     """
 
     is_failing: bool = False
+    reason: str = ""
     works: bool = False
     probed_at: float = float("-inf")
     delay: float = 0.0
@@ -63,6 +67,13 @@ class Health:
         """Return whether a database may get no rows from the worker now."""
         found = self._of.get(database)
         return found is not None and (found.is_failing or self._clock.now() < found.slow_until)
+
+    def reason(self, database: str) -> str:
+        """Return why a database may get no rows from the worker now; empty if it may."""
+        if not self.is_failing(database):
+            return ""
+        found = self._of[database]
+        return found.reason if found.is_failing else SLOW
 
     def works(self, database: str) -> bool:
         """Return whether a database has accepted rows here, and none have failed since."""
@@ -89,6 +100,7 @@ class Health:
         if not found.is_failing:
             self._telemetry.warning("a database fails", database=database, reason=reason)
         found.is_failing, found.works, found.probed_at = True, False, self._clock.now()
+        found.reason = reason
 
     def delayed(self, database: str, seconds: float) -> None:
         """Note that others have waited for a database."""
@@ -109,7 +121,7 @@ class Health:
         if reply.meaning is Meaning.ACCEPTED or is_missing:
             found.is_failing = False
             return ""
-        found.is_failing, found.works = True, False
+        found.is_failing, found.works, found.reason = True, False, reply.reason
         return reply.reason
 
     def _get(self, database: str) -> _Health:

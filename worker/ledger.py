@@ -31,11 +31,11 @@ from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
 from worker.record import Number
 from worker.span import (
-    LATER,
     SECONDS_KEPT,
     ChunkKey,
     Database,
     Destination,
+    Later,
     NotDeliverable,
     ObjectRef,
     Place,
@@ -678,8 +678,8 @@ def _bytes(value: Mapping[str, Any]) -> bytes:
 
 
 def _destination(text: str) -> Destination:
-    if not text:
-        return LATER
+    if text[0] == "?":
+        return Later(text[1:])
     return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)
 
 

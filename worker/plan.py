@@ -11,19 +11,20 @@ from shared.tracking_plan import COLUMN_CODES
 from worker.index import Index
 from worker.record import AGAIN, NOBODY, Block, Number, Record
 from worker.span import (
-    LATER,
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
     ChunkKey,
     Database,
     Destination,
     Group,
+    Later,
     NotDeliverable,
     Sender,
     digest_of,
     plan_bytes,
 )
 from worker.span_object import Chunk
+from worker.states import ACCOUNT_UNAVAILABLE
 
 DISABLED = "disabled_account"
 REVOKED = "revoked_key"
@@ -111,7 +112,7 @@ def plan(
     *,
     uncounted: frozenset[Number] = frozenset(),
     claimed: frozenset[Number] = frozenset(),
-    failing: Callable[[str], bool] = lambda _: False,
+    failing: Callable[[str], str] = lambda _: "",
     excess: Excess | None = None,
 ) -> Plan:
     """Plan as many of the records as fit into one span, from the first on.
@@ -122,7 +123,7 @@ def plan(
         cut: the limits of chunks.
         uncounted: records that do not count, because another copy does.
         claimed: records without a claim of their own that were claimed because they are late, or lie in a gap.
-        failing: whether a database has just failed: its rows are left to the sender.
+        failing: why a database's rows are left to the sender, because it has just failed; empty if they are not.
         excess: returns the tables that are too many; None for no limit.
     """
     while True:
@@ -151,7 +152,7 @@ _Senders = dict[tuple[str, str], Sender]
 
 
 def _destinations(
-    records: Iterable[Record], answers: Answers, failing: Callable[[str], bool]
+    records: Iterable[Record], answers: Answers, failing: Callable[[str], str]
 ) -> tuple[_Senders, dict[Sender, Destination]]:
     """Return the sender of each account and key, and where each sender's rows go."""
     senders: _Senders = {}
@@ -167,14 +168,15 @@ def _destinations(
     return senders, destinations
 
 
-def _destination(answer: Account | str | None, key_id: str, failing: Callable[[str], bool]) -> Destination:
+def _destination(answer: Account | str | None, key_id: str, failing: Callable[[str], str]) -> Destination:
     if answer is None:
-        return LATER
+        return Later(ACCOUNT_UNAVAILABLE)
     if isinstance(answer, str):
         return NotDeliverable(answer)
     if obstacle := obstacle_of(answer, key_id):
         return NotDeliverable(obstacle)
-    return LATER if failing(answer.database) else Database(answer.database)
+    reason = failing(answer.database)
+    return Later(reason) if reason else Database(answer.database)
 
 
 def obstacle_of(account: Account, key_id: str) -> str:

@@ -81,13 +81,15 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
     A command fails after 0.1 s if the server refuses connections, after 3 s if it cannot be reached, and after about a second if a
     connection breaks; with redis-py's own defaults that would take a minute.
     """
-    return redis.Redis.from_url(
+    # several threads share a few connections, because each takes several milliseconds of CPU to open
+    pool = redis.BlockingConnectionPool.from_url(
         url,
         connection_class=_PatientTls if url.startswith("rediss:") else _Patient,
         credential_provider=user,
         protocol=2,  # RESP3 adds a HELLO to each connect, and pushes, which reach a frozen function instance too late
         socket_connect_timeout=SIGN_IN_SECONDS,
-        max_connections=4,
+        max_connections=8,
+        timeout=SIGN_IN_SECONDS,
         decode_responses=True,
         # not socket.timeout: a server that cannot be reached in 3 s is not tried again
         retry=Retry(
@@ -95,3 +97,4 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
         ),
         driver_info=None,  # saves two commands per connect
     )
+    return redis.Redis(connection_pool=pool)

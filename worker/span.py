@@ -189,12 +189,17 @@ class NotDeliverable:
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """The sender decides where these rows go: their account could not be looked up, or its database has just failed."""
+    """The sender decides where these rows go: their account could not be looked up, or its database has just failed.
+
+    `reason` says which, in one word.
+    """
+
+    reason: str = ""
 
     @property
     def text(self) -> str:
-        """The text for the ledger: empty."""
-        return ""
+        """The text for the ledger: `?` and the reason, which cannot be a database's name."""
+        return f"?{self.reason}"
 
 
 LATER = Later()
@@ -245,8 +250,8 @@ def milliseconds(seconds: float) -> int:
 
 
 @lru_cache(maxsize=64)
-def _waiting(since: int | None) -> Entry:
-    return Entry(since=since)
+def _waiting(since: int | None, reason: str) -> Entry:
+    return Entry(since=since, reason=reason)
 
 
 @lru_cache(maxsize=64)
@@ -335,7 +340,9 @@ class Span:
             return _AGAIN
         if self.settled:
             return _DELIVERED
-        return _waiting(self.planned_at if isinstance(destination, Database) else None)
+        if isinstance(destination, Later):
+            return _waiting(None, destination.reason)
+        return _waiting(self.planned_at, "")
 
     def destination(self, key: ChunkKey) -> Destination:
         """Return where the plan sends a chunk."""

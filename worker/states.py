@@ -14,6 +14,8 @@ from enum import Enum, StrEnum
 
 LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
+ACCOUNT_UNAVAILABLE = "account_unavailable"
+"""The reason of rows that wait because Redis does not say where their account's rows go."""
 MOST_WORDS = 200
 """How many characters of Treasure Data's own explanation are kept."""
 
@@ -308,7 +310,7 @@ class Rules:
             case State.WAITING | State.DEAD if obstacle == "":
                 return Step(Action.SEND, None if entry.state is State.WAITING else Event.RESENT)
             case State.WAITING | State.DEAD:
-                return Step(Action.WAIT, reason=obstacle or "account_unavailable")
+                return Step(Action.WAIT, reason=obstacle or ACCOUNT_UNAVAILABLE)
         return Step(Action.WAIT, reason="settled")
 
     def _step_in_doubt(self, entry: Entry, decision: Decision | None, now: float) -> Step:

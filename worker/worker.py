@@ -213,7 +213,7 @@ class Worker:
             self._cut,
             uncounted=decided.uncounted,
             claimed=decided.claimed,
-            failing=self._health.is_failing,
+            failing=self._health.reason,
             excess=self._tables.excess,
         )
 

@@ -186,6 +186,7 @@ _REASONS = {
     "connection_refused": ("Treasure Data refuses connections", _NETWORK),
     "connection_lost": ("Treasure Data closes connections early", NO_ACTION),
     "not_json": ("Treasure Data's endpoint does not answer with Treasure Data's JSON", _NETWORK),
+    "slow": ("Treasure Data has been slow", NO_ACTION),
     "deadline": ("the worker had no time left to send them", NO_ACTION),
     "sending": ("they are being sent, or the worker was interrupted", NO_ACTION),
     "put_again": ("it is not certain yet whether they are copies", NO_ACTION),

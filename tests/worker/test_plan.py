@@ -13,12 +13,12 @@ from tests.support.delivery import envelope, row
 from worker.plan import MAX_KEPT_EVENTS, Cut, plan
 from worker.record import NOBODY, Record, decode, number
 from worker.span import (
-    LATER,
     MAX_PLAN_BYTES,
     TOO_MANY_TABLES,
     ChunkKey,
     Database,
     Group,
+    Later,
     NotDeliverable,
     Sender,
     digest_of,
@@ -89,7 +89,7 @@ def test_each_sender_has_one_destination() -> None:
         bad: NotDeliverable("revoked_key"),
         BLOG: NotDeliverable("disabled_account"),
         Sender("gone"): NotDeliverable("unknown_account"),
-        Sender("later", "k7"): LATER,
+        Sender("later", "k7"): Later("account_unavailable"),
     } == planned.destinations
     assert (
         counts(
@@ -108,9 +108,9 @@ def test_a_database_that_has_just_failed_is_left_to_the_sender() -> None:
     """Its rows get no doubt."""
     data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
     answers = SHOP_DB | {"blog": Account("blog_db")}
-    planned = plan(data, answers, UNCUT, failing=lambda database: database == "blog_db")
+    planned = plan(data, answers, UNCUT, failing={"shop_db": "", "blog_db": "http_503"}.__getitem__)
 
-    assert {SHOP: Database("shop_db"), BLOG: LATER} == planned.destinations
+    assert {SHOP: Database("shop_db"), BLOG: Later("http_503")} == planned.destinations
 
 
 def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
