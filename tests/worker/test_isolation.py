@@ -35,7 +35,10 @@ def deliver_round(made: Delivery, number: int, accounts: int = 10) -> float:
     """Put and deliver one record of each account; return how many seconds the invocation took."""
     names = ["sick", *(f"acct_{n}" for n in range(accounts))]
     made.put(
-        *(envelope(name, {"views": [row(f"{name}-{number}")]}, request_id=f"{name}{number}") for name in names)
+        *(
+            envelope(name, {"views": [row(f"{name}-{number}")]}, request_id=f"{name}{number}")
+            for name in names
+        )
     )
     began = made.clock.now()
     assert made.deliver(number * len(names)) is None
