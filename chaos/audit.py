@@ -98,6 +98,10 @@ class Audit:
                 if entry.state in HELD and not key.group.is_rejected:
                     yield Held(span, key, entry, _values(objects, span, key, bodies))
 
+    def numbers(self, span: Span, planned: ChunkKey) -> list[int]:
+        """Return the numbers of the events in a planned chunk."""
+        return [int(row["n"]) for row in _unpacked(self.objects.payload(span, planned))]
+
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
+from operator import itemgetter
 from typing import NamedTuple
 
 from shared.errors import HeldError
@@ -218,15 +219,16 @@ class Claims:
 
 def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wish]:
     """Return the records that must own a claim; in a gap, and in a replay, that is every record."""
-    found = []
     late = LATE_SECONDS * 1000
-    for record in records:
-        received_at = record.received_at
-        if (
-            record.claim
-            or all_claim
-            or record.arrived_at * 1000 - received_at > late
-            or gap.latest - received_at > late
-        ) and record.account != NOBODY:
-            found.append(_Wish(record, record.request_id or f"{_FROM_JSON}{record.number}"))
-    return found
+    arrivals, receipts = map(itemgetter(1), records), map(itemgetter(4), records)
+    latest = max(max(arrivals) * 1000, gap.latest)
+    if not all_claim and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
+        return []
+    return [
+        _Wish(record, record.request_id or f"{_FROM_JSON}{record.number}")
+        for record in records
+        if record.account != NOBODY
+        and (
+            record.claim or all_claim or max(record.arrived_at * 1000, gap.latest) - record.received_at > late
+        )
+    ]

@@ -21,7 +21,6 @@ from worker.span import (
     NotDeliverable,
     Sender,
     digest_of,
-    milliseconds,
     plan_bytes,
 )
 from worker.span_object import Chunk
@@ -145,7 +144,7 @@ def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: fro
     places = frozenset(
         position for position, number in enumerate(numbers if uncounted else ()) if number in uncounted
     )
-    return Index(numbers, [milliseconds(one) for one in arrivals], receipts, ids, claims, places, {})
+    return Index(numbers, [round(one * 1000) for one in arrivals], receipts, ids, claims, places, {})
 
 
 _Senders = dict[tuple[str, str], Sender]

@@ -26,7 +26,7 @@ def decompress(data: bytes) -> bytes:
     """
     try:
         return isal_zlib.decompress(data, wbits=31)
-    except (isal_zlib.error, ValueError, EOFError) as error:
+    except (isal_zlib.error, ValueError, EOFError) as error:  # type: ignore[misc]  # the stub gives an instance for the class
         raise InvalidObjectError("a gzip member cannot be decompressed") from error
 
 

@@ -233,7 +233,7 @@ class Worker:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         now = self._clock.now()
-        kept = {record.number for record in planned.records}
+        kept = frozenset(planned.index.numbers if decided.owners or decided.with_append else ())
         span = Span(
             chain=gap.chain,
             after=gap.after,

@@ -12,7 +12,7 @@ from doubles.treasure_data import Action, Fault, Kind
 from local.functions import ADMIN
 from shared import policy
 from shared.errors import SecretUnavailableError
-from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
+from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from tests.support.delivery import BUCKET, KEYS, Delivery, row
 from tests.support.treasure_data import put
 from worker.admin import Admin
@@ -64,6 +64,18 @@ def test_applying_and_changing_accounts_publishes_the_edge_policy() -> None:
     revoked = PolicyEntry(revoked_key_ids=frozenset({"k1"}), limits=AccountLimits(5))
     assert (revoked, PolicyEntry("disabled")) == (second.account("shop"), second.account("closed"))
     assert second.published_at - first.published_at == 1000
+
+
+def test_what_the_scaler_published_is_kept() -> None:
+    """It is about the overflow queue, not about accounts."""
+    made = delivery()
+    overflow = OverflowLimit(int(START * 2000), 3, 50_000)
+    document = policy.with_overflow(published(made), overflow, 1)
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
+
+    ask(made, do="publish")
+
+    assert overflow == published(made).overflow
 
 
 @pytest.mark.parametrize(
