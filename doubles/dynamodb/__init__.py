@@ -43,7 +43,7 @@ class MemoryDynamoDB:
         self._tables: dict[str, Table] = {}
         self._page_items = page_items
         self.batch_get_keys = _MAX_BATCH_GET_KEYS
-        self._tokens: set[str] = set()
+        self._tokens: dict[str, str] = {}
 
     def create_table(self, **request: Any) -> dict[str, Any]:
         """Create a table with its global secondary indexes."""
@@ -126,21 +126,24 @@ class MemoryDynamoDB:
             actions = [next(iter(action.items())) for action in request["TransactItems"]]
             if not 0 < len(actions) <= _MAX_ACTIONS:
                 raise ValueError("Member must have length between 1 and 100")
-        if request.get("ClientRequestToken") in self._tokens:
+        token = request.get("ClientRequestToken")
+        if token in self._tokens:
+            if self._tokens[token] != repr(actions):
+                message = "The request has the token of another request"
+                raise client_error("IdempotentParameterMismatchException", "TransactWriteItems", message)
             return {}
-        undo, reasons = [], []
+        reasons, undo = [], []
         places: set[Any] = set()
         try:
             for kind, action in actions:
                 table = self._table(action, "TransactWriteItems")
                 place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
                 if (action["TableName"], place) in places:
-                    message = "Transaction request cannot include multiple operations on one item"
-                    raise client_error("ValidationException", "TransactWriteItems", message)
+                    raise _invalid("Transaction request cannot include multiple operations on one item")
                 places.add((action["TableName"], place))
                 undo.append((table, place, table.items.get(place)))
-                reasons.append(self._outcome(kind, action))
-        except ClientError:
+                reasons.append(self._transacted(kind, action))
+        except BaseException:
             _undo(undo)
             raise
         if any(reason["Code"] != "None" for reason in reasons):
@@ -149,15 +152,15 @@ class MemoryDynamoDB:
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
             )
-            cancelled = client_error("TransactionCanceledException", "TransactWriteItems", message)
-            cancelled.response["CancellationReasons"] = reasons  # type: ignore[typeddict-item]  # its messages are optional
-            raise cancelled
-        if "ClientRequestToken" in request:
-            self._tokens.add(request["ClientRequestToken"])
+            error = client_error("TransactionCanceledException", "TransactWriteItems", message)
+            error.response["CancellationReasons"] = reasons  # type: ignore[typeddict-unknown-key]  # botocore's type lacks it
+            raise error
+        if token is not None:
+            self._tokens[token] = repr(actions)
         return {}
 
-    def _outcome(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:
-        """Make one put or update of a transaction; return its reason for a cancellation, as AWS reports it."""
+    def _transacted(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:
+        """Make one write of a transaction; return its cancellation reason."""
         try:
             {"Put": self.put_item, "Update": self.update_item}[kind](**action)
         except ClientError as error:
@@ -244,6 +247,16 @@ class MemoryDynamoDB:
         if table is None:
             raise client_error("ResourceNotFoundException", operation, "Requested resource not found")
         return table
+
+
+def _undo(written: Iterable[tuple[Table, Any, Item | None]]) -> None:
+    """Put back what a transaction has written, the last write first."""
+    for table, place, item in reversed(list(written)):
+        table.put(place, item)
+
+
+def _invalid(message: str) -> ClientError:
+    return client_error("ValidationException", "TransactWriteItems", message)
 
 
 def _undo(changes: Iterable[tuple[Table, Any, Item | None]]) -> None:
