@@ -132,18 +132,19 @@ class MemoryDynamoDB:
                 message = "The request has the token of another request"
                 raise client_error("IdempotentParameterMismatchException", "TransactWriteItems", message)
             return {}
-        reasons, undo = [], []
+        undo, reasons = [], []
         places: set[Any] = set()
         try:
             for kind, action in actions:
                 table = self._table(action, "TransactWriteItems")
                 place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
                 if (action["TableName"], place) in places:
-                    raise _invalid("Transaction request cannot include multiple operations on one item")
+                    message = "Transaction request cannot include multiple operations on one item"
+                    raise client_error("ValidationException", "TransactWriteItems", message)
                 places.add((action["TableName"], place))
                 undo.append((table, place, table.items.get(place)))
-                reasons.append(self._transacted(kind, action))
-        except BaseException:
+                reasons.append(self._outcome(kind, action))
+        except ClientError:
             _undo(undo)
             raise
         if any(reason["Code"] != "None" for reason in reasons):
@@ -152,15 +153,15 @@ class MemoryDynamoDB:
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
             )
-            error = client_error("TransactionCanceledException", "TransactWriteItems", message)
-            error.response["CancellationReasons"] = reasons  # type: ignore[typeddict-unknown-key]  # botocore's type lacks it
-            raise error
+            cancelled = client_error("TransactionCanceledException", "TransactWriteItems", message)
+            cancelled.response["CancellationReasons"] = reasons  # type: ignore[typeddict-item]  # its messages are optional
+            raise cancelled
         if token is not None:
             self._tokens[token] = repr(actions)
         return {}
 
-    def _transacted(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:
-        """Make one write of a transaction; return its cancellation reason."""
+    def _outcome(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:
+        """Make one put or update of a transaction; return its reason for a cancellation, as AWS reports it."""
         try:
             {"Put": self.put_item, "Update": self.update_item}[kind](**action)
         except ClientError as error:
@@ -247,16 +248,6 @@ class MemoryDynamoDB:
         if table is None:
             raise client_error("ResourceNotFoundException", operation, "Requested resource not found")
         return table
-
-
-def _undo(written: Iterable[tuple[Table, Any, Item | None]]) -> None:
-    """Put back what a transaction has written, the last write first."""
-    for table, place, item in reversed(list(written)):
-        table.put(place, item)
-
-
-def _invalid(message: str) -> ClientError:
-    return client_error("ValidationException", "TransactWriteItems", message)
 
 
 def _undo(changes: Iterable[tuple[Table, Any, Item | None]]) -> None:
