@@ -290,10 +290,10 @@ class Sender:
         turn.complete &= bool(turn.waits_for)
         return True
 
-    def _note_left(self, turn: _Turn, selected: Mapping[ChunkKey, Entry]) -> None:
+    def _note_left(self, run: _Run, turn: _Turn, selected: Mapping[ChunkKey, Entry]) -> None:
         """Note a span whose chunks all wait for closed databases, so that an outage does not have each run read every waiting span."""
         self._left.pop(turn.place, None)
-        if turn.closed.keys() == selected.keys():
+        if turn.closed and turn.closed.keys() == selected.keys() and run.selection == Selection():
             if len(self._left) >= _MOST_LEFT:
                 self._left.clear()
             self._left[turn.place] = self._clock.now() + LEFT_SECONDS, frozenset(turn.closed.values())
@@ -323,7 +323,7 @@ class Sender:
             work = _Work(self._without_settled_copies(span))
             try:
                 self._decide_all(run, work, selected, turn)
-                self._note_left(turn, selected)
+                self._note_left(run, turn, selected)
                 if work.span == span and not work.changes:
                     return
                 written = work.span.with_entries(work.changes, settled=True)

@@ -43,7 +43,7 @@ class MemoryDynamoDB:
         self._tables: dict[str, Table] = {}
         self._page_items = page_items
         self.batch_get_keys = _MAX_BATCH_GET_KEYS
-        self._tokens: set[str] = set()
+        self._tokens: dict[str, str] = {}
 
     def create_table(self, **request: Any) -> dict[str, Any]:
         """Create a table with its global secondary indexes."""
@@ -126,7 +126,11 @@ class MemoryDynamoDB:
             actions = [next(iter(action.items())) for action in request["TransactItems"]]
             if not 0 < len(actions) <= _MAX_ACTIONS:
                 raise ValueError("Member must have length between 1 and 100")
-        if request.get("ClientRequestToken") in self._tokens:
+        token = request.get("ClientRequestToken")
+        if token in self._tokens:
+            if self._tokens[token] != repr(actions):
+                message = "The request has the token of another request"
+                raise client_error("IdempotentParameterMismatchException", "TransactWriteItems", message)
             return {}
         undo, reasons = [], []
         places: set[Any] = set()
@@ -152,8 +156,8 @@ class MemoryDynamoDB:
             cancelled = client_error("TransactionCanceledException", "TransactWriteItems", message)
             cancelled.response["CancellationReasons"] = reasons  # type: ignore[typeddict-item]  # its messages are optional
             raise cancelled
-        if "ClientRequestToken" in request:
-            self._tokens.add(request["ClientRequestToken"])
+        if token is not None:
+            self._tokens[token] = repr(actions)
         return {}
 
     def _outcome(self, kind: str, action: Mapping[str, Any]) -> dict[str, str]:

@@ -357,3 +357,83 @@ def test_unsupported_requests_raise(call: Call) -> None:
     """Requests that the double does not support raise NotImplementedError, not an error of DynamoDB's."""
     with pytest.raises(NotImplementedError):
         _outcome(_double(), call)
+
+
+# Transactions
+
+
+PUT = {"TableName": "ledger", "ConditionExpression": "attribute_not_exists(sk)"}
+TOUCH = {
+    "TableName": "ledger",
+    "UpdateExpression": "SET v = :v",
+    "ConditionExpression": "v = :old",
+    "ExpressionAttributeValues": {":v": {"N": "2"}, ":old": {"N": "1"}},
+}
+
+
+def _transact(client: Any, *actions: dict[str, Any], token: str | None = None) -> Any:
+    """Make a transaction; return its code and its cancellation reasons."""
+    more = {"ClientRequestToken": token} if token else {}
+    try:
+        client.transact_write_items(TransactItems=list(actions), **more)
+    except ClientError as error:
+        reasons = [one["Code"] for one in error.response.get("CancellationReasons", [])]  # type: ignore[call-overload]
+        return error.response["Error"]["Code"], reasons
+    return "ok", []
+
+
+def _put_of(pk: str, **attributes: Any) -> dict[str, Any]:
+    return {"Put": PUT | {"Item": _item(pk, "1", **attributes)}}
+
+
+def _touch(pk: str) -> dict[str, Any]:
+    return {"Update": TOUCH | {"Key": _item(pk, "1")}}
+
+
+@pytest.mark.parametrize(
+    ("actions", "outcome"),
+    [
+        ([_put_of("new"), _touch("a")], ("ok", [])),
+        ([_put_of("new"), _touch("b")], ("TransactionCanceledException", ["None", "ConditionalCheckFailed"])),
+        ([_put_of("a"), _touch("a2")], ("TransactionCanceledException", ["ConditionalCheckFailed"] * 2)),
+        ([_put_of("new"), _put_of("new")], ("ValidationException", [])),
+    ],
+)
+def test_a_transaction_writes_all_or_nothing_as_moto_does(actions: Any, outcome: Any) -> None:
+    """Each write has its reason, in order; two writes of one item are invalid."""
+    with mock_aws():
+        for client in _both():
+            for pk, version in (("a", 1), ("b", 7)):
+                client.put_item(TableName="ledger", Item=_item(pk, "1", v=version))
+            before = client.scan(TableName="ledger")["Items"]
+            assert outcome == _transact(client, *actions)
+            after = client.scan(TableName="ledger")["Items"]
+            assert (before == after) is (outcome[0] != "ok")
+
+
+def test_a_transaction_with_an_invalid_write_changes_nothing() -> None:
+    """DynamoDB checks them all before it writes any."""
+    double = _double()
+    reserved = {"Update": {"TableName": "ledger", "Key": _item("b", "1"), "UpdateExpression": "REMOVE owner"}}
+
+    assert "ValidationException" == _transact(double, _put_of("a"), reserved)[0]
+    assert [] == list(double.items("ledger"))
+
+
+def test_a_transaction_has_at_most_a_hundred_writes() -> None:
+    """DynamoDB documents the limit."""
+    double = _double()
+
+    assert "ValidationException" == _transact(double, *(_put_of(f"p{n}") for n in range(101)))[0]
+    assert "ok" == _transact(double, *(_put_of(f"p{n}") for n in range(100)))[0]
+
+
+def test_a_token_makes_a_transaction_idempotent() -> None:
+    """A repetition of what was written succeeds and changes nothing; one that failed is tried anew; other writes are refused."""
+    double = _double()
+    assert "TransactionCanceledException" == _transact(double, _touch("a"), token="t")[0]
+    double.put_item(TableName="ledger", Item=_item("a", "1", v=1))
+
+    assert ("ok", []) == _transact(double, _touch("a"), token="t")
+    assert ("ok", []) == _transact(double, _touch("a"), token="t")
+    assert "IdempotentParameterMismatchException" == _transact(double, _touch("b"), token="t")[0]

@@ -80,6 +80,13 @@ def test_a_deny_overrides_every_allow() -> None:
         # an index and each statement of a batch need their own permissions
         ("dynamodb", "query", {"TableName": "ledger", "IndexName": "i"}, ("AccessDeniedException", 400)),
         ("dynamodb", "batch_execute_statement", {"Statements": [CLAIM]}, ("AccessDeniedException", 400)),
+        # and so does each write of a transaction
+        (
+            "dynamodb",
+            "transact_write_items",
+            {"TransactItems": [{"Put": {"TableName": "ledger"}}, {"Update": {"TableName": "ledger"}}]},
+            ("AccessDeniedException", 400),
+        ),
     ],
 )
 def test_each_service_denies_with_its_own_error(

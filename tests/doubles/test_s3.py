@@ -90,6 +90,35 @@ def test_pages_add_up_to_the_whole(double: MemoryS3, options: dict[str, Any], ex
     assert expected == found
 
 
+CHECKSUM = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="  # of b"abc"
+
+
+def test_a_put_is_acknowledged_with_its_checksum(double: MemoryS3) -> None:
+    """Only if one was sent; a wrong one is refused, and nothing is stored."""
+    request = {"Bucket": "aside", "Key": "k", "Body": b"abc"}
+
+    assert "ChecksumSHA256" not in double.put_object(**request)
+    assert CHECKSUM == double.put_object(**request, ChecksumSHA256=CHECKSUM)["ChecksumSHA256"]
+    with pytest.raises(ClientError, match="InvalidRequest"):
+        double.put_object(**request | {"Body": b"other"}, ChecksumSHA256=CHECKSUM)
+    assert b"abc" == double.get_object(Bucket="aside", Key="k")["Body"].read()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "found"), [("bytes=0-2", b"abc"), ("bytes=2-3", b"cd"), ("bytes=4-99", b"ef")]
+)
+def test_a_part_of_an_object_can_be_read(double: MemoryS3, wanted: str, found: bytes) -> None:
+    """Both ends are included, as in moto; a part that begins behind the end is an error of its own."""
+    with mock_aws():
+        real: Any = boto3.client("s3", "us-east-1")
+        real.create_bucket(Bucket="aside")
+        for client in (real, double):
+            client.put_object(Bucket="aside", Key="k", Body=b"abcdef")
+            assert found == client.get_object(Bucket="aside", Key="k", Range=wanted)["Body"].read()
+            with pytest.raises(ClientError, match="InvalidRange"):
+                client.get_object(Bucket="aside", Key="k", Range="bytes=6-7")
+
+
 @pytest.mark.parametrize(
     ("call", "code"),
     [

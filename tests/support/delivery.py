@@ -145,13 +145,14 @@ def envelope(
     key_id: str = "k1",
     request_id: str = "r",
     claim: int = 0,
+    received_at: int = 1_700_000_000_000,
 ) -> bytes:
     """Return an envelope with these rows by table."""
     packed = []
     for table, rows in tables.items():
         maps = [msgpack.packb(one) for one in rows]
         packed.append(TableRows(table, len(maps), b"".join(maps)))
-    return Envelope(account, key_id, 1_700_000_000_000, request_id, claim, tuple(packed)).encode()
+    return Envelope(account, key_id, received_at, request_id, claim, tuple(packed)).encode()
 
 
 @dataclass(kw_only=True)

@@ -8,6 +8,8 @@ from greenlet import getcurrent, greenlet
 
 from doubles.clock import ManualClock
 
+_TICK = 1e-6  # seconds, so that whoever wakes at the same time goes first
+
 
 class VirtualClock(ManualClock):
     """A clock shared by the invocation and its jobs."""
@@ -15,6 +17,7 @@ class VirtualClock(ManualClock):
     def __init__(self) -> None:
         super().__init__()
         self.jobs: dict[greenlet, float] = {}  # sleeping jobs, with the time at which they wake
+        self.waiting: set[greenlet] = set()  # jobs that wait for jobs of their own
 
     def sleep(self, seconds: float) -> None:
         """Sleep. When the invocation itself sleeps, its jobs run meanwhile."""
@@ -26,7 +29,15 @@ class VirtualClock(ManualClock):
             self.run_until(self.time + seconds, lambda: False)
 
     def run_until(self, moment: float, enough: Callable[[], bool]) -> None:
-        """Run jobs until a time, or until `enough` returns True."""
+        """Run jobs until a time, or until `enough` returns True. A job that waits for jobs of its own lets the others go on."""
+        current = getcurrent()
+        if current in self.jobs:
+            self.waiting.add(current)
+            while self.time < moment and not enough():
+                busy = [at for job, at in self.jobs.items() if job not in self.waiting]
+                self.sleep(min([*busy, moment]) - self.time + _TICK)
+            self.waiting.discard(current)
+            return
         while not enough():
             job = min(self.jobs, key=self.jobs.__getitem__, default=None)
             if job is None or self.jobs[job] > moment:
@@ -60,7 +71,10 @@ class SideBySide:
     def submit(self, job: Callable[[], Any]) -> None:
         """Start the job at once."""
         self._unfinished += 1
-        self._clock.jobs[greenlet(lambda: self._results.append(job()))] = self._clock.time
+        main = getcurrent()
+        while main.parent is not None:
+            main = main.parent
+        self._clock.jobs[greenlet(lambda: self._results.append(job()), main)] = self._clock.time
 
     def wait(self, seconds: float) -> Any | None:
         """Return the next result, or None after that many seconds."""

@@ -41,7 +41,13 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "Logs": LOG,
     },
     "RedriveRole": {
-        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:PutRecord"},
+        "Stream": {
+            "kinesis:DescribeStreamSummary",
+            "kinesis:GetRecords",
+            "kinesis:GetShardIterator",
+            "kinesis:ListShards",
+            "kinesis:PutRecord",
+        },
         "Ledger": LEDGER | {"dynamodb:BatchGetItem", "dynamodb:GetItem"},
         "Ledger/index/worklist": {"dynamodb:Query"},
         "AsideBucket/spans/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},

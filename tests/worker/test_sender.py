@@ -984,3 +984,14 @@ def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:
     made.send()
 
     assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
+
+
+def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:
+    """Nor does a run for dead rows, in a span that has none: what waits has its turn in the next minute."""
+    made = failed(429, *SELECTED)
+    fault(made, 503, database="shop_db")
+    made.send(State.DEAD)
+    assert 0 == made.send(account="shop").delivered
+
+    assert 1 == made.send().delivered
+    assert ["b1"] == made.ids("blog_db", "views")

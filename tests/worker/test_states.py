@@ -97,6 +97,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
         Event.NO_COPY: (W, W),
         Event.INDEX_GONE: (D, D),
         Event.OBJECT_GONE: (D, D),
+        Event.NOT_RECORDED: (R, R),
     },
     D: {
         Event.ACCEPTED: (OK, OK),

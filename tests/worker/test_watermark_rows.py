@@ -24,23 +24,27 @@ class Stack:
     """
 
     def __init__(self, table: str = TABLE) -> None:
+        self.proved = 0  # what the last write proves if nothing waits
         self.delivery = made = Delivery()
         made.map(shop="shop_db", blog="blog_db")
         sqs: Any = MemorySQS(made.clock.now)
-        wiring = made.redrive_wiring
+        wiring = made.sender_wiring
         self.rows = WatermarkRows(
-            wiring.delivery,
-            Watermarks(
-                shards=made.wiring.shards,
+            ledger=made.ledger,
+            watermarks=Watermarks(
+                passing=wiring.passing,
+                shards=wiring.shards,
                 ledger=made.ledger,
                 sqs=sqs,
                 queue_url=sqs.create_queue(QueueName="overflow")["QueueUrl"],
                 notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
                 clock=made.clock,
             ),
-            wiring.accounts,
-            wiring.treasure_data,
-            table,
+            accounts=wiring.accounts,
+            treasure_data=wiring.treasure_data,
+            table=table,
+            clock=made.clock,
+            telemetry=made.telemetry,
         )
 
     def put(self, account: str, at: float) -> None:
@@ -48,15 +52,21 @@ class Stack:
         number = len(self.delivery.records())
         self.delivery.put(an_envelope(f"r{number}", account=account, at=at).encode())
 
-    def write(self, pause: float = 3600) -> Any:
-        """Write watermarks after a while."""
-        self.delivery.clock.time += pause
+    def write(self, pause: float = 400) -> Any:
+        """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
+        clock = self.delivery.clock
+        self.proved = round((clock.now() - MARGIN) * 1000)
+        self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
+        clock.sleep(pause)
+        self.delivery.sender_wiring.passing.mark(round(clock.now() * 1000))
+        self.delivery.records()
+        self.delivery.deliver()
         return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
     def watermarks(self, database: str) -> list[tuple[str, int, int]]:
-        """Return each row's table, time before which it is complete, and rows set aside."""
+        """Return each row's table, time before which it is complete, and number of dead rows."""
         rows = self.delivery.td.rows(database, TABLE)
-        return [(row["table_name"], row["complete_before"], row["set_aside"]) for row in rows]
+        return [(row["table_name"], row["complete_before"], row["dead"]) for row in rows]
 
 
 def test_each_account_gets_watermarks_of_its_tables() -> None:
@@ -66,22 +76,25 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
         stack.put(account, stack.delivery.clock.now())
     stack.delivery.deliver()
     written = stack.write()
-    before = round((stack.delivery.td.rows("shop_db", TABLE)[0]["received_at"] / 1000 - MARGIN) * 1000)
 
     assert {"written": 2} == written
     for database in ("shop_db", "blog_db"):
         watermarks = stack.watermarks(database)
         assert ["*", "pageviews"] == [table for table, _, _ in watermarks]
-        assert all(before - 10_000 < at <= before for _, at, _ in watermarks)
+        assert {stack.proved} == {at for _, at, _ in watermarks}
 
 
-def test_a_pending_row_limits_the_watermark_of_all_tables() -> None:
-    """Both watermarks are the time at which the first pending row was received."""
+def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
+    """Both watermarks are the time at which the first waiting row was received."""
     stack = Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
+    stack.delivery.clock.sleep(60)
     received_at = stack.delivery.clock.now()
     stack.put("shop", received_at)
+    stack.delivery.clock.sleep(60)
+    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, table="pageviews")
+    stack.delivery.td.faults.add(fault)
     stack.write()
 
     assert [
@@ -96,12 +109,7 @@ def test_an_idle_account_keeps_getting_watermarks() -> None:
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
     stack.write()
-    stack.delivery.kinesis.split_shard(
-        StreamName=support.STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(1 << 127)
-    )
-    stack.delivery.clock.time += 9 * 86_400
-    stack.delivery.invoke_redrive({})
-    stack.write()
+    stack.write(9 * 86_400)
 
     assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.watermarks("shop_db")]
 
@@ -111,9 +119,8 @@ def test_a_period_has_one_watermark_per_table() -> None:
     stack = Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
-    stack.delivery.clock.time = 1_700_010_000.0
-    stack.write(0)
-    stack.write(0)
+    stack.write()
+    stack.write(1)
 
     assert 2 == len(stack.watermarks("shop_db"))
 
@@ -123,10 +130,11 @@ def test_unknown_watermarks_are_not_written() -> None:
     none, stack = Stack(table=""), Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
-    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))  # type: ignore[attr-defined]  # the default source
+    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
     failed = stack.write()
-    stack.delivery.kinesis.before["get_records"] = lambda _: support.lose_answer()
+    stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()
 
     assert {"written": 0, "unknown": "no table is set"} == none.write()
     assert {"written": 0} == failed
-    assert {"written": 0, "unknown": "ShardUnreadableError"} == stack.write()
+    answer = stack.rows.write(stack.delivery.deadline(support.INVOCATION_MS))
+    assert {"written": 0, "unknown": "LedgerUnavailableError"} == answer
