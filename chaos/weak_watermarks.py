@@ -36,15 +36,15 @@ class _NobodyBehind(Watermarks):
     """Does not ask how far each shard is."""
 
     @override
-    def _passed_by_all(self, began: float, until: float) -> float:
-        super()._passed_by_all(began, until)
+    def _passed_by_all(self, until: float) -> float:
+        super()._passed_by_all(until)
         return float("inf")
 
 
 class _ExactStamps(Watermarks):
     @override
-    def _passed_by_all(self, began: float, until: float) -> float:
-        return super()._passed_by_all(began, until) + MARGIN_SECONDS * 1000
+    def _passed_by_all(self, until: float) -> float:
+        return super()._passed_by_all(until) + MARGIN_SECONDS * 1000
 
 
 class _ClosedIsEmpty(Watermarks):

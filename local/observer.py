@@ -116,10 +116,20 @@ class Observer:
             self._update()
             accepted = sum(shard.rows for shard in self._shards.values())
         delivered = sum(rows for tables in self._get("/-/counts").values() for rows in tables.values())
-        listed = chunks(self._ledger, Selection((*UNSETTLED, State.DEAD)))
-        in_s3 = sum(one.rows for one in listed if one.span.settled)
-        in_flight = max(0, accepted - delivered - in_s3)
-        return {"accepted": accepted, "delivered": delivered, "in_s3": in_s3, "in_flight": in_flight}
+        waiting = dead = 0
+        for one in chunks(self._ledger, Selection((*UNSETTLED, State.DEAD))):
+            if one.entry.state is State.DEAD:
+                dead += one.rows
+            elif one.span.settled:
+                waiting += one.rows
+        in_flight = max(0, accepted - delivered - waiting - dead)
+        return {
+            "accepted": accepted,
+            "in_flight": in_flight,
+            "delivered": delivered,
+            "waiting": waiting,
+            "dead": dead,
+        }
 
     def _update(self) -> None:
         for listed in self._stream.all():

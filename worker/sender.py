@@ -27,12 +27,12 @@ from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, Health
-from worker.ledger import Ledger
+from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import ROW_TOO_LARGE, TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -41,6 +41,8 @@ from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
 """A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""
+USUAL_AGAIN_SECONDS = 1800.0
+"""Rows that were put again wait until every shard has shown what it received; up to here, that is nothing unusual."""
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, a later run asks again."""
 FIRST_PAUSE_SECONDS = 300.0
@@ -211,10 +213,20 @@ class Sender:
         return report
 
     def _report_oldest(self) -> None:
-        """Report the age of the oldest waiting row, which raises an alarm."""
-        oldest = self._ledger.oldest("waiting")
-        age = 0.0 if oldest is None else max(0.0, self._clock.now() - oldest[0] / 1000)
-        self._telemetry.gauge("OldestWaitingSeconds", round(age))
+        """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
+        now = self._clock.now()
+        parts = (self._ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
+        oldest = (next((at for at, place in part if self._counts(place, now)), None) for part in parts)
+        age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
+        self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
+
+    def _counts(self, place: Place, now: float) -> bool:
+        span = self._ledger.get(place)
+        if span is None:
+            return False
+        states = span.states()
+        is_long = now - span.planned_at / 1000 > USUAL_AGAIN_SECONDS
+        return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: Report) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
@@ -463,15 +475,11 @@ class Sender:
         `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
         """
         span = work.span
-        if reason in {TOO_LARGE, ROW_TOO_LARGE}:  # a proxy said so, or Treasure Data while there was a doubt
-            is_row = span.rows(key) < 2
-            why = ROW_TOO_LARGE if is_row else reason
-            halved = self._follow(
-                renewed, Event.PARTLY_REFUSED, reason=why, divisible=not is_row and span.can_split(key)
-            )
+        if reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
+            # a proxy said so, or Treasure Data while there was a doubt
+            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
             work.changes[key] = halved
-            if halved.state is State.SPLIT:
-                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+            work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
             return ""
         database, obstacle = self._destination(span, key, renewed)
         if obstacle:

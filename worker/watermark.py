@@ -128,7 +128,7 @@ class Watermarks:
 
     def _take(self, began: float, until: float) -> Completeness:
         drained = self._drained(began)
-        passed = self._passed_by_all(began, until)
+        passed = self._passed_by_all(until)
         proved = [sent for sent, at in drained if (at + CLOCK_SECONDS) * 1000 <= passed]
         if not proved:
             raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")

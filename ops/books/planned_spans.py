@@ -5,7 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import batched
 
 from worker.ledger import Ledger
-from worker.record import number
 from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 
@@ -58,10 +57,3 @@ def is_within(span: Span, since: float, until: float) -> bool:
     if not span.records:
         return since * 1000 <= span.received_at < until * 1000
     return span.earliest < until * 1000 and span.latest >= since * 1000
-
-
-def has_number(span: Span, first: int | None, last: int | None) -> bool:
-    """Return whether a span's borders overlap a range of sequence numbers; None for no limit."""
-    return (first is None or span.last >= number(str(first))) and (
-        last is None or span.first <= number(str(last))
-    )

@@ -125,7 +125,7 @@ def question(decision: str | None, rows: int) -> str:
     """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
     count = screen.plural(rows, "row")
     if decision == "drop":
-        return f"This gives up {count} and deletes Sluice's copies. Continue?"
+        return f"This gives up {count}: they are never sent. Continue?"
     if decision == "send":
         return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
     return ""
@@ -221,7 +221,7 @@ def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
             click.echo(f"{one.title}: {report['message']}", err=True)
         else:
             sent += one.events
-    screen.say(f"{screen.plural(sent, 'event')} repaired; they are sent like new ones.")
+    screen.say(f"{screen.plural(sent, 'event')} repaired. Repaired events are sent like new ones.")
     return 0 if sent == events else UNFINISHED
 
 

@@ -53,10 +53,10 @@ _WAIT_SECONDS = 15.0  # between two looks at what still waits
 )
 @click.option("--shard", "only", metavar="ID", help="Only this shard. Required with sequence numbers.")
 @click.option("--wait", "waits", is_flag=True, help="Wait until every row of the range is delivered or dead.")
-@click.option("--force", is_flag=True, help="Send delivered rows once more, from S3. Needs times.")
+@click.option("--force", is_flag=True, help="Send delivered rows once more, from S3. Needs --from and --to.")
 @click.option(
     "--tag",
-    help="Name of a forced replay. No row is sent twice under one tag. Default: derived from --from and --to.",
+    help="Name of a forced replay. No row is sent twice under one tag. Default: derived from its range and filters.",
 )
 @click.option("--account", help="With --force: only rows of this account.")
 @click.option("--table", help="With --force: only rows of this table.")
@@ -98,16 +98,10 @@ def command(
         raise click.UsageError("--from is not before --to: swap them")
     clock = SystemClock()
     if force:
-        if start.number is not None or end.number is not None or start.at is None or only is not None:
-            raise click.UsageError(
-                "--force needs times: --from TIME, and optionally --to TIME, without --shard"
-            )
-        since, until = int(start.at * 1000), _until(end, clock)
-        try:
-            wanted = Wanted(tag or _tag(start, end), account, table, database, since, until)
-        except InvalidReplayError as error:
-            raise click.UsageError(str(error)) from error
-        ctx.exit(_force(stack, wanted, clock, dry_run=dry_run, yes=yes, as_json=as_json))
+        if only is not None:
+            raise click.UsageError("--force reads S3, not shards: leave out --shard")
+        wanted = _wanted(clock, (_fixed(start), _fixed(end)), tag, (account, table, database))
+        ctx.exit(_force(stack, wanted, dry_run=dry_run, yes=yes, as_json=as_json))
     reader = stack.reader(clock)
     reader.check(start)
     shards = reader.shards(only)
@@ -272,25 +266,36 @@ def _reach(shard: str, done: _Done) -> dict[str, Any]:
 # Forced replays
 
 
-def _until(end: RangeEnd, clock: Clock) -> int | None:
-    """Return the end of a forced replay in ms; None means until now."""
-    return None if end.at is None or end.at > clock.now() else int(end.at * 1000)
-
-
-def _tag(start: RangeEnd, end: RangeEnd) -> str:
-    """Return the tag of a forced replay of a fixed range: the same command, run again, continues the same replay."""
-    if not (start.is_fixed and end.is_fixed):
+def _fixed(border: RangeEnd) -> int:
+    """Return a border of a forced replay in UNIX milliseconds: the same command, run again, must mean the same rows."""
+    if border.at is None or not border.is_fixed:
         raise click.UsageError(
-            "--force needs --from and --to as absolute times (2026-11-24T03:00), or a --tag. Then the same command, run again, "
-            "continues the same replay and duplicates nothing"
+            "--force needs --from and --to as absolute times (2026-11-24T03:00). Then the same command, run again, continues the same "
+            "replay and duplicates nothing"
         )
-    return hashlib.sha256(repr((start.at, end.at)).encode()).hexdigest()[:12]
+    return round(border.at * 1000)
 
 
-def _force(stack: Stack, wanted: Wanted, clock: Clock, *, dry_run: bool, yes: bool, as_json: bool) -> int:
+def _wanted(
+    clock: Clock,
+    borders: tuple[int, int],
+    tag: str | None,
+    filters: tuple[str | None, str | None, str | None],
+) -> Wanted:
+    """Return what a forced replay sends. Its tag, if none is given, is the same for the same rows."""
+    if borders[1] > clock.now() * 1000:
+        raise click.UsageError("--force needs a range in the past: rows may still arrive before --to")
+    tag = tag or hashlib.sha256(repr((borders, filters)).encode()).hexdigest()[:12]
+    (account, table, database), (since, until) = filters, borders
+    try:
+        return Wanted(tag, account, table, database, since, until)
+    except InvalidReplayError as error:
+        raise click.UsageError(str(error)) from error
+
+
+def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Send delivered rows of a range once more; return the exit code."""
-    until = clock.now() if wanted.until is None else wanted.until / 1000
-    since = (wanted.since or 0) / 1000
+    since, until = (wanted.since or 0) / 1000, (wanted.until or 0) / 1000
     of = " ".join(part for part in (wanted.account, wanted.table, wanted.database) if part)
     if not as_json:
         screen.say(
@@ -313,12 +318,11 @@ def _force(stack: Stack, wanted: Wanted, clock: Clock, *, dry_run: bool, yes: bo
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
     outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
     delivered = 0
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json) as show:
-        show(total=len(spans), completed=0)
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="spans") as show:
         for number, batch in enumerate(batched(spans, _PLACES, strict=False)):
+            show(description="sending", completed=number * _PLACES)
             _append(stack, wanted, batch, outcome)
             delivered += _send_forced(stack, wanted, batch)
-            show(completed=min(len(spans), (number + 1) * _PLACES))
     appended, repeated, left_out = (sum(rows.values()) for rows in outcome.values())
     kept = max(0, appended - delivered) + left_out
     if as_json:

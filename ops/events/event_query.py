@@ -29,6 +29,10 @@ class EventQuery(EventFilter):
         """Return whether the query names a request."""
         return bool(request_id) and (request_id in self.ids or request_of(request_id) in self.ids)
 
+    def ids_of(self, seen: SeenEvent) -> frozenset[str]:
+        """Return the ids of the query that an event answers."""
+        return self.ids & {seen.event_id, seen.request_id, request_of(seen.request_id)}
+
     def may_be_in(self, rows: bytes) -> bool:
         """Return whether rows may contain one of the event ids, without decoding them."""
         return not self.ids or any(one.encode(errors="replace") in rows for one in self.ids)

@@ -150,6 +150,8 @@ class Finder:
         self._began = clock.now()
         self._until = self._began + seconds
         self._progress = progress
+        self._missing = set(query.ids)
+        self._latest = 0.0  # arrival of what was found
         self.searched = Searched()
 
     def __iter__(self) -> Iterator[FoundEvent]:
@@ -174,19 +176,31 @@ class Finder:
     def _in_spans(self) -> Iterator[FoundEvent]:
         places = self._places
         held = places.shards.retention_seconds()
-        latest = self._began
-        if self._query.ids and (began := self._query.began) is not None:
-            latest = min(latest, began + 2 * INACCURACY_SECONDS)
-        for span in planned_spans.spans(places.ledger, places.objects, self._since, latest + 1, held):
+        until = self._began + 1
+        for span in planned_spans.spans(places.ledger, places.objects, self._since, until, held):
             if self._is_time_up():
                 return
+            if not planned_spans.is_within(span, self._since, self._enough(until)):
+                continue
             self.searched.spans += 1
             self.searched.at = span.planned_at / 1000
             try:
-                yield from self._in_span(span)
+                for found in self._in_span(span):
+                    self._missing -= self._query.ids_of(found.seen)
+                    self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
+                    yield found
             except InvalidObjectError:
                 self.searched.unreadable += 1
             self._progress(self.searched)
+
+    def _enough(self, until: float) -> float:
+        """Return before when records may have arrived that are still of interest: once all ids are found, soon after them.
+
+        An event may arrive days after the time in its id, because its client was offline.
+        """
+        if self._query.ids and not self._missing:
+            return min(until, self._latest + INACCURACY_SECONDS)
+        return until
 
     def _in_span(self, span: Span) -> Iterator[FoundEvent]:
         index = self._places.objects.index(span)
@@ -263,7 +277,8 @@ class Finder:
             shard=span.chain.shard,
             sequence_number=sequence_number(index.numbers[position]),
         )
-        return FoundEvent(seen, Stage.COPY, span=span, owner="" if claim is None else claim.owner.name)
+        owner = "" if claim is None else f"{sequence_number(claim.owner.number)} of {claim.owner.chain.shard}"
+        return FoundEvent(seen, Stage.COPY, span=span, owner=owner)
 
     # What is in no span yet
 

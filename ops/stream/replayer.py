@@ -12,11 +12,9 @@ from ops.stream.reader import RangeEnd, Read, StreamReader, arrival, batches_of,
 from shared.clock import Clock
 from shared.errors import SluiceError
 from worker.record import number
-from worker.span import Span
 
 PATIENCE_SECONDS = 300.0
 """How long to retry while the worker holds."""
-_CLOCK_SECONDS = 60.0  # by which the clocks of the worker and of the stream may differ
 _FIRST_PAUSE_SECONDS = 1.0
 _LONGEST_PAUSE_SECONDS = 30.0
 Invoke = Callable[[dict[str, Any]], dict[str, Any]]
@@ -32,14 +30,6 @@ class Stretch:
 
     start: RangeEnd
     end: RangeEnd
-
-    def may_overlap(self, span: Span) -> bool:
-        """Return whether a span may have records of this stretch. A span's records arrived before it was planned."""
-        if self.start.at is not None and span.planned_at / 1000 < self.start.at - _CLOCK_SECONDS:
-            return False
-        if self.start.number is not None and span.last < number(str(self.start.number)):
-            return False
-        return self.end.number is None or span.first <= number(str(self.end.number))
 
 
 @dataclass(slots=True)

@@ -12,20 +12,14 @@ import sys
 import termios
 import threading
 from base64 import b64decode
-from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
-from worker.delivery import State
 
-from ops.books.accounting import Balance, Rows, Unread
 from ops.logs.answers import ANSWERS
-from ops.state.stack_state import StackState
-from ops.state.state_document import document
-from ops.state.verdict import verdicts
 from shared import envelope
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
@@ -49,20 +43,20 @@ def test_status_shows_a_healthy_stack_in_one_line(lone: Sluice) -> None:
     assert "status_rows" in shown.stdout
 
 
-def test_status_shows_dead_letters_and_redrive_delivers_them(lone: Sluice, tmp_path: Path) -> None:
-    """Rows of an unmapped account are dead letters; once the account is mapped, the redrive delivers them."""
+def test_status_shows_dead_rows_and_redrive_delivers_them(lone: Sluice, tmp_path: Path) -> None:
+    """Rows of an unmapped account are dead; once the account is mapped, a redrive delivers them."""
     lone.produce("stray", "stray_rows", "a")
-    until(lambda: lone.json("status --local")["aside"] != [])
+    until(lambda: lone.json("status --local")["rows"] != [])
     state = lone.run("status --local")
-    assert (3, "ATTENTION: 1 dead letter (unknown_account).") == (
+    assert (3, "ATTENTION: 1 dead row (unknown_account).") == (
         state.exit_code,
         state.stdout.partition(" `")[0],
     )
-    (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("dead"))
-    assert ["dead", "stray", "unknown_account", "1"] == line
+    (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("stray"))
+    assert ["stray", "unknown_account", "1"] == line
 
     kept = lone.run("redrive --local --kind dead")
-    assert (3, "0 rows delivered, 1 kept, 0 new dead letters.") == (
+    assert (3, "0 rows delivered, 1 kept, 0 newly dead.") == (
         kept.exit_code,
         kept.stdout.splitlines()[-2],
     )
@@ -82,18 +76,19 @@ def test_status_shows_dead_letters_and_redrive_delivers_them(lone: Sluice, tmp_p
         "kept": 0,
         "dead": 0,
         "dropped": 0,
+        "copies": 0,
         "untried": 0,
         "complete": True,
     }
     assert expected == done
     assert ["a"] == lone.rows("stray_db", "stray_rows")
-    assert "No matching rows are set aside.\n" == lone.run("redrive --local").output
+    assert "There are no matching rows.\n" == lone.run("redrive --local").output
 
 
-def test_dead_letters_can_be_dropped(lone: Sluice) -> None:
+def test_dead_rows_can_be_dropped(lone: Sluice) -> None:
     """The command asks first; the books then count the rows as dropped, and nothing needs attention."""
     lone.produce("stray", "stray_rows", "a", "b")
-    until(lambda: lone.json("status --local")["aside"] != [])
+    until(lambda: lone.json("status --local")["rows"] != [])
     kept = lone.run("redrive --local --kind dead --drop", answer="n\n")
     done = lone.run("redrive --local --kind dead --drop", answer="y\n")
     lone.settled()
@@ -101,12 +96,12 @@ def test_dead_letters_can_be_dropped(lone: Sluice) -> None:
     (table,) = lone.json("status --local --all")["balance"]["tables"]
 
     assert (1, True) == (kept.exit_code, "This gives up 2 rows" in kept.stderr)
-    assert (0, "0 rows delivered, 0 kept, 0 new dead letters, 2 dropped.") == (
+    assert (0, "0 rows delivered, 0 kept, 0 newly dead, 2 dropped.") == (
         done.exit_code,
         done.stdout.splitlines()[-1],
     )
     assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
-    assert "in flight  dropped  adds up" in shown.stdout
+    assert "dead  dropped  adds up" in shown.stdout
     assert (2, True) == (table["dropped"], table["adds_up"])
 
 
@@ -114,7 +109,7 @@ def test_dead_letters_can_be_dropped(lone: Sluice) -> None:
     "line", ["dead drop --local --rejected --account shop", "redrive --local --kind rejected --drop"]
 )
 def test_rejected_events_can_be_dropped(lone: Sluice, line: str) -> None:
-    """Their copies are deleted; rows are not touched."""
+    """Nobody is shown them any more; rows are not touched."""
     body = json.dumps({"events": [{"table": "7 views"}]}).encode()
     request = Request(f"{lone.stack.addresses.gateway}/v1/events", body, {"x-write-key": lone.key("shop")})
     with suppress(HTTPError):
@@ -124,17 +119,6 @@ def test_rejected_events_can_be_dropped(lone: Sluice, line: str) -> None:
 
     assert (1, 1, True) == (done["selected"], done["dropped"], done["complete"])
     assert [] == lone.json("dead list --local --rejected")
-
-
-def test_missing_rows_need_attention() -> None:
-    """The books balance, but the first line says that rows are lost."""
-    rows = Rows(3, Counter({State.DELIVERED: 2, State.MISSING: 1}))
-    balance = Balance({("shop", "views"): rows}, Unread(), {}, 1, 0)
-    state = StackState([], 0, [], Counter(), balance=balance)
-    found = verdicts(state, "--local")
-
-    assert "ATTENTION: 1 row missing: their records expired" in found[0].line
-    assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
 
 
 def test_status_shows_events_lost_before_the_ledger(lone: Sluice) -> None:
@@ -164,9 +148,7 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
     assert sluice.json("replay --local")["complete"]
     assert [] == sluice.rows("shop", "lost_rows")
     for _ in range(2):
-        done = sluice.json(
-            "replay --local --from 1h --yes --force --tag lost --account shop --table lost_rows"
-        )
+        done = sluice.force("--tag lost --account shop --table lost_rows")
         assert (True, "lost") == (done["complete"], done["tag"])
         assert ["a", "b", "c"] == sluice.rows("shop", "lost_rows")
     assert ["d"] == sluice.rows("shop", "kept_rows")
@@ -183,7 +165,12 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
         ),
         ("replay --local --account shop", "work only with --force"),
         ("replay --local --from 2h --force", "--force needs --from and --to as absolute times"),
-        ("replay --local --force --tag A#B", "is not a tag"),
+        (
+            "replay --local --force --from 2026-01-01 --to now",
+            "--force needs --from and --to as absolute times",
+        ),
+        ("replay --local --force --from 2026-01-01 --to 2999-01-01", "--force needs a range in the past"),
+        ("replay --local --force --from 2026-01-01 --to 2026-01-02 --tag A#B", "is not a tag"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
         ("replay", "name a stack: --stack NAME"),
     ],
@@ -201,7 +188,7 @@ def test_an_invalid_command_line_is_rejected(sluice: Sluice, line: str, said: st
     [
         (
             "replay --local --shard shardId-7 --from 1h",
-            "Error: there is no shard shardId-7: the stream and the archive have shardId-0",
+            "Error: there is no shard shardId-7: the stream has shardId-0",
         ),
         (
             "record --local -o {file} --from now",
@@ -284,30 +271,24 @@ def test_the_doctor_reports_a_rejected_api_key(sluice: Sluice) -> None:
     )
 
 
-def test_a_forced_replay_waits_for_set_aside_rows(sluice: Sluice) -> None:
-    """It is refused while rows of its account are parked, and works once the redrive has delivered them."""
+def test_a_forced_replay_leaves_out_waiting_rows(lone: Sluice) -> None:
+    """They are sent anyway, once, and the command says how many it has left out."""
     fault = {"kind": "status", "status": 429, "action": "import", "database": "field_app", "retry_after": 100}
-    sluice.td("faults", fault)
-    sluice.send("app", "parked_rows", "a")
-    until(lambda: any(one["kind"] == "parked" for one in sluice.json("status --local")["aside"]))
-    sluice.heal()
-
-    refused = sluice.run("replay --local --force --tag parked --account app --yes")
-    assert (1, 1) == (refused.exit_code, refused.stderr.count("\n"))
-    assert "is set aside, and the replay would skip other rows" in refused.stderr
-    assert "Run `sluice redrive --local` first" in refused.stderr
-
-    assert 1 == sluice.json("redrive --local")["delivered"]
-    assert sluice.json("replay --local --yes --force --tag parked --account app --table parked_rows")[
-        "complete"
-    ]
-    # The worker may still treat the database as failing, and park the rows. Treasure Data had lost none, so each is there twice.
+    lone.td("faults", fault)
+    lone.send("app", "waiting_rows", "a")
+    until(lambda: lone.json("status --local")["waiting"] != [])
+    left = lone.force("--account app")
+    said = lone.json("status --local")
+    lone.heal()
     until(
-        lambda: (
-            sluice.json("redrive --local")["kept"] == 0
-            and sluice.rows("field_app", "parked_rows") == ["a", "a"]
-        )
+        lambda: lone.json("redrive --local")["kept"] == 0 and lone.rows("field_app", "waiting_rows") == ["a"]
     )
+
+    assert (0, {"app/waiting_rows": 1}) == (left["rows"]["sent"], left["left_out"])
+    assert [("field_app", "app", "http_429", 1)] == [
+        (one["database"], one["account"], one["reason"], one["rows"]) for one in said["waiting"]
+    ]
+    assert ["a"] == lone.rows("field_app", "waiting_rows")
 
 
 def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> None:
@@ -390,14 +371,11 @@ def _drain(terminal: int) -> None:
             pass
 
 
-def test_the_archive_has_what_the_worker_delivered(lone: Sluice) -> None:
-    """Every settled span has its object, because the local stack keeps an archive as a deployed one does."""
-    lone.send("shop", "archived_rows", "a", "b")
-    until(lambda: lone.rows("shop", "archived_rows") == ["a", "b"])
+def test_a_replay_reports_what_became_of_each_row(lone: Sluice) -> None:
+    """With --wait it ends once no row of the range waits."""
+    lone.send("shop", "replayed_rows", "a", "b")
+    until(lambda: len(lone.rows("shop", "replayed_rows")) == 2)
     lone.settled()
-    made = lone.stack.resources
-    listed = made.client("s3").list_objects_v2(Bucket=made.aside_bucket, Prefix="archive/")
-    balance = lone.json("status --local --all")["balance"]
+    done = lone.json("replay --local --wait")
 
-    assert listed["KeyCount"] > 0
-    assert 0 == balance["unarchived_spans"]
+    assert (True, {"sent": 0, "passed_over": 2, "kept": 0}) == (done["complete"], done["rows"])

@@ -254,13 +254,13 @@ def test_a_replay_counts_rows_by_outcome(sluice: Sluice) -> None:
     until(lambda: sluice.rows("shop", "replayed_rows") == ["a", "b"])
     sluice.settled()
     again = sluice.json("replay --local")
-    forced = sluice.json(
-        "replay --local --from 1h --yes --force --tag told --account shop --table replayed_rows"
-    )
+    forced = sluice.force("--account shop --table replayed_rows")
+    repeated = sluice.force("--account shop --table replayed_rows")
     shown = sluice.run("replay --local")
 
     assert (0, True) == (again["rows"]["sent"], again["rows"]["passed_over"] >= 2)
     assert {"sent": 2, "passed_over": 0, "kept": 0} == forced["rows"]
+    assert {"sent": 0, "passed_over": 2, "kept": 0} == repeated["rows"]
     assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
 
 

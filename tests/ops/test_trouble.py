@@ -34,7 +34,7 @@ COMMANDS = [
     "redrive",
     "redrive --edit",
     "replay",
-    "replay --force --tag t --yes",
+    "replay --force --from 2026-01-01 --to 2026-01-02 --yes",
     "sdk publish",
     "status",
     "status --all",
@@ -110,7 +110,7 @@ def test_unusable_credentials_are_reported(stack: Deployed, code: str, expected:
         ("redrive", "dynamodb", "Query"),
         ("redrive --edit", "dynamodb", "Query"),
         ("replay", "kinesis", "DescribeStreamSummary"),
-        ("replay --force --tag t --yes", "kinesis", "DescribeStreamSummary"),
+        ("replay --force --from 2026-01-01 --to 2026-01-02 --yes", "kinesis", "DescribeStreamSummary"),
         ("status", "kinesis", "ListShards"),
         ("status", "dynamodb", "Query"),
         ("status", "sqs", "GetQueueAttributes"),
@@ -127,7 +127,9 @@ def test_a_missing_right_is_reported(
         message = said(stack.run(words(line, tmp_path)))
 
     assert message.startswith(f"your credentials do not allow {operation}: ")
-    assert message.endswith("Ask your AWS administrator for this permission")
+    assert message.endswith(
+        "Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
+    )
 
 
 @pytest.mark.parametrize(
@@ -218,7 +220,7 @@ def test_a_measurement_does_not_begin_without_limits_to_compare_it_with(stack: D
     [
         (
             "replay --shard shardId-9",
-            "there is no shard shardId-9: the stream and the archive have shardId-000000000000, ",
+            "there is no shard shardId-9: the stream has shardId-000000000000, ",
         ),
         (
             "record -o {out} --from now",
@@ -263,11 +265,11 @@ def test_an_expired_stretch_is_reported(stack: Deployed) -> None:
 
 
 def test_a_redrive_of_nothing_is_not_an_error(stack: Deployed) -> None:
-    """The command says that no matching rows are set aside."""
+    """The command says that there are no matching rows."""
     result = stack.run(["redrive", "--account", "nobody"])
 
     assert (0, "") == (result.exit_code, result.stderr)
-    assert "No matching rows are set aside.\n" == result.stdout
+    assert "There are no matching rows.\n" == result.stdout
 
 
 def test_the_doctor_reads_on_after_empty_responses(stack: Deployed) -> None:

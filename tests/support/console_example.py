@@ -13,8 +13,8 @@ STATE: dict[str, Any] = {
     },
     "at": NOW,
     "allows_changes": True,
-    "redrivable": ["parked", "doubt", "dead"],
-    "droppable": ["doubt", "dead", "rejected"],
+    "redrivable": ["waiting", "again", "dead"],
+    "droppable": ["dead", "waiting", "rejected"],
     "look": {
         "at": NOW,
         "error": "",
@@ -22,12 +22,13 @@ STATE: dict[str, Any] = {
         "lines": [
             {
                 "health": "attention",
-                "line": "ATTENTION: the database media has been failing since 2026-11-26T09:12:40Z (Treasure Data answers 503), and "
-                "its rows are set aside. Fix the database; the redrive sends the rows every five minutes.",
+                "line": "ATTENTION: 1 dead row (column_limit). `sluice dead list` lists them. Fix the cause, then send them with "
+                "`sluice redrive --kind dead` or drop them.",
             },
             {
-                "health": "holding",
-                "line": "HOLDING for 2 min 4 s: Treasure Data answers 503. No action needed: delivery resumes on its own.",
+                "health": "waiting",
+                "line": "WAITING for 1 h: 12,482 rows for the database media wait in S3: Treasure Data answers 503. No action needed: "
+                "delivery resumes on its own.",
             },
         ],
         "shards": [
@@ -36,7 +37,6 @@ STATE: dict[str, Any] = {
                 "records": 8300,
                 "is_complete": False,
                 "behind_seconds": 124.2,
-                "open_rows": 120,
                 "rows_per_second": 0.0,
             },
             {
@@ -44,19 +44,26 @@ STATE: dict[str, Any] = {
                 "records": 0,
                 "is_complete": True,
                 "behind_seconds": 0.0,
-                "open_rows": 0,
                 "rows_per_second": 12.5,
             },
         ],
         "in_queue": 3,
-        "open_spans": [{"shard": "shardId-000000000000", "planned_at": NOW - 600, "rows": 120}],
-        "sick_databases": [{"database": "media", "since": int(NOW - 3600) * 1000, "reason": "http_503"}],
-        "aside": [
-            {"kind": "parked", "account": "news", "reason": "http_503", "rows": 12_482},
-            {"kind": "dead", "account": "shop_with_a_rather_long_name", "reason": "column_limit", "rows": 1},
-            {"kind": "rejected", "account": "shop", "reason": "invalid_table", "rows": 42},
+        "waiting": [
+            {
+                "database": "media",
+                "account": "news",
+                "reason": "http_503",
+                "words": "",
+                "rows": 12_482,
+                "since": NOW - 3600,
+                "seconds": 3600.0,
+            },
         ],
-        "aside_is_complete": True,
+        "rows": [
+            {"kind": "dead", "account": "shop_with_a_rather_long_name", "reason": "column_limit", "rows": 1},
+            {"kind": "waiting", "account": "news", "reason": "http_503", "rows": 12_482},
+        ],
+        "rows_are_complete": True,
         "rejected": [
             {"account": "shop", "table": "", "code": "invalid_table", "events": 41},
             {"account": "shop", "table": "orders", "code": "too_many_columns", "events": 1},
@@ -66,8 +73,8 @@ STATE: dict[str, Any] = {
                 "function": "worker",
                 "times": 4,
                 "last": "2026-11-26T09:50:12+00:00",
-                "what": "an upload failed",
-                "why": "http_503",
+                "what": "held",
+                "why": "SlowDown",
             },
         ],
     },
@@ -78,7 +85,8 @@ STATE: dict[str, Any] = {
         "accepted": 1_204_311,
         "in_flight": 8_420,
         "delivered": 1_183_408,
-        "aside": 12_483,
+        "waiting": 12_482,
+        "dead": 1,
         "is_complete": False,
         "adds_up": True,
         "tables": [
@@ -88,16 +96,17 @@ STATE: dict[str, Any] = {
                 "received": received,
                 "delivered": received - 100,
                 "in_flight": 100,
-                "aside": aside,
+                "waiting": waiting,
+                "dead": dead,
                 "first": NOW - 40 * 86_400,
                 "last": NOW - 12,
                 "per_minute": 61.2,
                 "hours": HOURS,
             }
-            for account, table, received, aside in (
-                ("shop", "pageviews", 353_193, {}),
-                ("news", "article_views", 812_004, {"parked": 12_482}),
-                ("shop_with_a_rather_long_name", "purchases_of_the_autumn_campaign", 39_114, {"dead": 1}),
+            for account, table, received, waiting, dead in (
+                ("shop", "pageviews", 353_193, 0, 0),
+                ("news", "article_views", 812_004, 12_482, 0),
+                ("shop_with_a_rather_long_name", "purchases_of_the_autumn_campaign", 39_114, 0, 1),
             )
         ],
     },
@@ -139,12 +148,12 @@ STATE: dict[str, Any] = {
             "rows": 7,
             "at": NOW - 90,
             "state": "done",
-            "result": {"delivered": 0, "kept": 0, "dead": 0, "dropped": 7, "complete": True},
+            "result": {"delivered": 0, "kept": 0, "dead": 0, "dropped": 7, "copies": 0, "complete": True},
             "error": "",
         },
         {
             "what": "redrive",
-            "kind": "parked",
+            "kind": "waiting",
             "account": "news",
             "reason": "http_503",
             "rows": 12_000,
@@ -157,7 +166,7 @@ STATE: dict[str, Any] = {
 }
 
 LOCAL: dict[str, Any] = {
-    "flow": {"accepted": 120, "in_flight": 3, "delivered": 110, "aside": 7},
+    "flow": {"accepted": 120, "in_flight": 3, "delivered": 110, "waiting": 5, "dead": 2},
     "parts": [
         {"name": "worker", "running": False, "paused": True, "restarts": 1, "ended": "with SIGKILL"},
         {"name": "ingest", "running": True, "paused": False, "restarts": 0, "ended": ""},
@@ -194,6 +203,7 @@ EVENTS: dict[str, Any] = {
         _EVENT
         | {
             "number": 1,
+            "at": NOW + 30,
             "account": "news",
             "table": "article_views",
             "row": _ROW | {"article": "rain", "depth": 0.75},

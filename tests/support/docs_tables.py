@@ -18,7 +18,11 @@ import ops.cli
 import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
+from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
+from ops.cost.estimate import Setup
+from ops.cost.prices import US_EAST_1
+from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
@@ -159,11 +163,12 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
     ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
     ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
-    ("WorkerFunction", "StoreSpans"): "Store all rows; check objects that S3 says exist.",
+    ("WorkerFunction", "StoreSpans"): "Store all rows; read the indexes of earlier spans.",
     ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
     ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
     (
@@ -172,13 +177,22 @@ _WHY = {
     ): "Lambda needs it for the failure destination of the stream's mapping. Without it, S3 does not say that an object is gone.",
     ("WorkerFunction", "ReadSecrets"): "Import rows.",
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    ("RedriveFunction", "ReadStream"): "List the shards, and prove that everything has been delivered if WatermarkTable is set.",
+    (
+        "RedriveFunction",
+        "ReadStream",
+    ): "Prove that everything has been delivered, if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
-    ("RedriveFunction", "LookAtNotices"): "For the same proof, check that it was not used in the last minutes.",
+    (
+        "RedriveFunction",
+        "LookAtNotices",
+    ): "For the same proof, check that it was not used in the last minutes.",
     ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
     ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
-    ("RedriveFunction", "PutMarkers"): "Put markers on idle shards, and repaired events on the stream.",
-    ("RedriveFunction", "KeepSpans"): "Send stored rows, store edited ones, delete objects that nobody needs any more.",
+    ("RedriveFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",
+    (
+        "RedriveFunction",
+        "KeepSpans",
+    ): "Send stored rows, store edited ones, delete objects that nobody needs.",
     ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
@@ -186,9 +200,11 @@ _WHY = {
         "TakeFromQueue",
     ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
     ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
-    ("DrainFunction", "AppendSpans"): "Append what the stream does not take.",
-    ("DrainFunction", "StoreSpans"): "Store what the stream does not take.",
-    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
+    ("DrainFunction", "StoreSpans"): "Store what they hold.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the stream's mode and its number of shards.",
+    ("ScaleFunction", "CountMessages"): "See whether the overflow queue holds too much.",
+    ("ScaleFunction", "PublishPolicy"): "Let the ingest refuse what makes it grow.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
@@ -277,6 +293,20 @@ def states_diagram() -> str:
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
+def _specified(name: str) -> str:
+    return specification.tables()[name]
+
+
+def worst_table() -> str:
+    """Return what each component costs at most on a day of a stack with the default parameters."""
+    lines = worst(Bounds(), Setup(), US_EAST_1)
+    day = sum(line.usd for line in lines)
+    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
+    return _table(
+        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "options": options_table,
@@ -285,8 +315,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
+    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
+    "worst": worst_table,
     "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
@@ -296,6 +328,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
     "states": states_diagram,
+    **{f"spec: {name}": partial(_specified, name) for name in ("answers", "rules")},
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,

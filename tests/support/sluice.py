@@ -5,6 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 from urllib.request import Request, urlopen
@@ -38,6 +39,7 @@ class Sluice:
     def __init__(self, stack: LocalStack, home: Path) -> None:
         self.stack = stack
         self.home = home
+        self._forced: dict[str, str] = {}
         stack.save(home / DESCRIPTION)
 
     def restore(self) -> None:
@@ -92,7 +94,7 @@ class Sluice:
         )
 
     def mark_shards(self) -> None:
-        """Put a marker on each shard, as the redrive does every five minutes."""
+        """Put a marker on each shard, as the sender does every five minutes."""
         made = self.stack.resources
         kinesis, clock = made.client("kinesis"), SystemClock()
         for shard in Shards(kinesis, made.stream, clock).all():
@@ -113,6 +115,17 @@ class Sluice:
         url = f"{self.stack.addresses.treasure_data}/-/faults"
         urlopen(Request(url, method="DELETE"), timeout=10).close()
 
+    def force(self, options: str = "") -> Any:
+        """Replay the rows of the last hour by force; return what the command says. The same options are the same command."""
+        if options not in self._forced:
+            now = datetime.now(UTC)
+            self._forced[options] = f"--from {(now - timedelta(hours=1)).isoformat()} --to {now.isoformat()}"
+        return self.json(f"replay --local --force --yes {self._forced[options]} {options}")
+
+    def until_of(self, options: str) -> str:
+        """Return the end of the range that `force` used with these options."""
+        return self._forced[options].split()[-1]
+
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
         return sorted(self.td("event_ids").get(database, {}).get(table, []))
@@ -129,8 +142,8 @@ class Sluice:
         until(self._is_settled)
 
     def _is_settled(self) -> bool:
-        state = self.json("status --local --all")
-        return state["balance"]["unread_records"] == 0 and state["balance"]["open_spans"] == 0
+        balance = self.json("status --local --all")["balance"]
+        return not balance["unread_records"] + sum(table["in_flight"] for table in balance["tables"])
 
 
 def until(is_so: Callable[[], bool]) -> None:

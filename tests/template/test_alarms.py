@@ -24,14 +24,14 @@ CANARY = "CanaryAlarm"
 """This alarm watches one version of the ingest, and only CodeDeploy uses it."""
 RUNS = "NotRunningAlarm"
 """This alarm is raised by what is missing."""
-MOST_PAID = 20
+MOST_PAID = 22
 """The number of metrics that alarms read; AWS charges for each."""
 STACK = {"Ref": "AWS::StackName"}
 """The namespace of Sluice's own metrics."""
 OF_AWS = {
     "AWS/Lambda": {"Errors", "Invocations", "IteratorAge", "OnFailureDestinationDeliveredEventCount"},
     "AWS/Kinesis": {"IncomingRecords", "WriteProvisionedThroughputExceeded"},
-    "AWS/SQS": {"ApproximateAgeOfOldestMessage", "NumberOfMessagesSent"},
+    "AWS/SQS": {"ApproximateAgeOfOldestMessage", "NumberOfMessagesSent", "SentMessageSize"},
     "AWS/ApiGateway": {"Count", "4xx", "5xx", "Latency"},
 }
 TOPIC = {"Ref": "AlarmTopic"}
@@ -66,8 +66,9 @@ def test_every_failure_has_an_alarm() -> None:
     assert _names() == {
         f"${{AWS::StackName}}-{name}"
         for name in (
-            *("lag-warn", "lag-page", "waiting-warn", "waiting-page", "attention", "dependency", "discarded", "not-running"),
-            *("overflow-age", "stream-throttles", "ingest-5xx", "ingest-4xx", "rejected"),
+            *("lag-warn", "lag-page", "waiting-warn", "waiting-page", "attention", "dependency", "discarded"),
+            *("not-running", "overflow-age", "overflow-volume", "stream-throttles"),
+            *("ingest-5xx", "ingest-4xx", "rejected"),
         )
     }
 
@@ -86,6 +87,7 @@ def test_every_failure_has_an_alarm() -> None:
         *(
             "failed, timed out",
             "waiting in the overflow queue",
+            "600 envelopes or 64 MB a minute",
             "fail with 5xx",
             "a fifth of all requests",
             "rejected event",

@@ -21,6 +21,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
         "AsideBucket/edge/policy": {"s3:GetObject"},
+        "Counters": {"dynamodb:UpdateItem"},
         "Logs": LOG,
     },
     "WorkerRole": {
@@ -63,10 +64,12 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
     "ScaleRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount", "kinesis:UpdateStreamMode"},
         "*": {"cloudwatch:GetMetricData"},
+        "OverflowQueue": {"sqs:GetQueueAttributes"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         "Logs": LOG,
     },
     "AdminRole": {
-        "AsideBucket/edge/policy": {"s3:PutObject"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
@@ -246,8 +249,8 @@ def test_every_data_store_is_listed() -> None:
     }
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
-    notices = {"OverflowNotices"}  # they contain no data
-    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | notices == held
+    without_data = {"OverflowNotices", "Counters"}
+    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | without_data == held
 
 
 @pytest.mark.parametrize(
@@ -298,6 +301,7 @@ def test_only_the_stacks_own_resources_invoke_functions() -> None:
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
         "RedriveFunctionWatermarksPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "ScaleFunctionBacklogPermission": ("events.amazonaws.com", True),
         "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")

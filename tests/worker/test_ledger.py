@@ -360,9 +360,8 @@ def test_the_worklist_has_no_hot_partition() -> None:
     """During an outage, spans spread over all of its keys, and all are found across pages."""
     double = memory()
     one = ledger(double)
-    wanted = []
-    for serial in range(200):
-        wanted.append(appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"))).place)
+    chains = [replace(CHAIN, shard=f"shardId-{serial:012d}") for serial in range(200)]
+    wanted = [appended(one, span(chain=chain)).place for chain in chains]
 
     assert wanted == places(one, "waiting")
     assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items(TABLE)})

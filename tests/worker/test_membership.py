@@ -47,7 +47,8 @@ class Made:
             settled=True,
         )
         self.delivery.objects.put(made, encoded.data, InlineExecutor())
-        assert isinstance(answer := self.delivery.ledger.append(made), tuple)
+        answer = self.delivery.ledger.append(made)
+        assert isinstance(answer, tuple)
         return answer[1]
 
     def locate(self, n: int, *beside: int) -> Span | Gap:

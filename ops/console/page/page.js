@@ -102,13 +102,11 @@ function renderLook(look) {
   }
   if (!look.known) return;
   update($("shards"), look.shards.map((shard, _, all) => shardItem(shard, Math.max(50, ...all.map((one) => one.records)))));
-  const open = look.open_spans.reduce((sum, span) => sum + span.rows, 0);
   renderPairs($("backlog"), [
     ["Envelopes in the overflow queue", look.in_queue],
-    ...(open ? [["Rows in open spans", open]] : []),
-    ...look.sick_databases.map((one) => [`Failing: ${one.database} (${one.reason})`, `since ${clock(one.since / 1000)}`]),
+    ...look.waiting.map((one) => [`Waiting for ${one.database || one.account} (${one.reason})`, `${plural(one.rows, "row")}, ${lasting(one.seconds)}`]),
   ]);
-  renderAside(look);
+  renderRows(look);
   $("rejected-part").hidden = !look.rejected.length;
   update($("rejected"), look.rejected.map((one) => element("li", "",
     element("span", "pair", element("b", "", `${one.account}/${one.table || "–"}`), element("span", "", plural(one.events, "event"))), element("small", "", one.code))));
@@ -122,17 +120,17 @@ function shardItem(shard, most) {
   const fill = element("i");
   fill.style.width = `${(100 * shard.records) / most}%`;
   const many = `${number(shard.records)}${shard.is_complete ? "" : " or more"} waiting, ${lasting(shard.behind_seconds)}`;
-  const waits = shard.records ? many : shard.open_rows ? `${plural(shard.open_rows, "row")} being sent` : "nothing waiting";
+  const waits = shard.records ? many : "nothing waiting";
   return element("div", "shard",
     element("p", "", `shard ${Number(shard.shard.split("-")[1])}`, element("span", shard.records ? "" : "quiet", waits)),
     element("div", "bar", fill),
     element("small", "", `${number(shard.rows_per_second)} rows a second`));
 }
 
-const KINDS = { parked: "parked", doubt: "in doubt", dead: "dead letters", rejected: "rejected" };
+const KINDS = { waiting: "waiting", again: "perhaps copies", dead: "dead", rejected: "rejected" };
 
-function renderAside(look) {
-  const items = look.aside.map((one) => {
+function renderRows(look) {
+  const items = look.rows.map((one) => {
     const item = element("li", "", element("span", "pair", element("b", "", one.account), element("span", "", plural(one.rows, "row"))),
       element("small", "", `${KINDS[one.kind] ?? one.kind}: ${one.reason}`));
     if (state.allows_changes) {
@@ -143,9 +141,9 @@ function renderAside(look) {
     }
     return item;
   });
-  update($("aside-list"), items.length ? items : [element("li", "quiet", "nothing")]);
-  const hint = state.allows_changes || !look.aside.length ? "" : "Read-only. Start the console with --allow-changes to redrive and drop.";
-  $("aside-note").textContent = look.aside_is_complete ? hint : `This count is incomplete. ${hint}`;
+  update($("rows-list"), items.length ? items : [element("li", "quiet", "nothing")]);
+  const hint = state.allows_changes || !look.rows.length ? "" : "Read-only. Start the console with --allow-changes to redrive and drop.";
+  $("rows-note").textContent = look.rows_are_complete ? hint : `This count is incomplete. ${hint}`;
 }
 
 function actionButton(what, one) {
@@ -157,7 +155,7 @@ function actionButton(what, one) {
   return button;
 }
 
-const OUTCOMES = { delivered: "delivered", kept: "still set aside", dead: "new dead letters", dropped: "dropped" };
+const OUTCOMES = { delivered: "delivered", kept: "kept", dead: "newly dead", dropped: "dropped", copies: "copies" };
 
 function renderActions(actions) {
   $("actions-part").hidden = !actions.length;
@@ -171,7 +169,7 @@ function renderActions(actions) {
 
 function renderCounts(counts) {
   const flow = state.flow ?? counts;
-  for (const name of ["accepted", "in-flight", "delivered", "aside"]) {
+  for (const name of ["accepted", "in-flight", "delivered", "waiting", "dead"]) {
     const value = flow[name.replace("-", "_")];
     $(name).textContent = value === undefined ? "–" : number(value);
     $(name).classList.toggle("some", value > 0);
@@ -181,7 +179,7 @@ function renderCounts(counts) {
   $("tables-note").textContent = `${said} Times and rates refer to when the worker planned the rows.`;
   if (!counts.known) return;
   const rows = counts.tables.map((one) => {
-    const cells = [one.received, one.delivered, one.in_flight, Object.values(one.aside).reduce((sum, n) => sum + n, 0), one.per_minute];
+    const cells = [one.received, one.delivered, one.in_flight, one.waiting, one.dead, one.per_minute];
     return element("tr", "",
       rowHeader(one),
       ...cells.map((n) => element("td", n ? "number" : "number quiet", number(n))),
@@ -191,7 +189,7 @@ function renderCounts(counts) {
   });
   if (!rows.length) {
     const cell = element("td", "quiet", "No tables yet. The worker creates them when needed.");
-    cell.colSpan = 9;
+    cell.colSpan = 10;
     rows.push(element("tr", "", cell));
   }
   update($("tables").tBodies[0], rows);
@@ -282,7 +280,7 @@ async function confirm(what, one) {
   const isDrop = what === "drop";
   const rows = `${plural(one.rows, "row")} of ${one.account}`;
   $("confirm-title").textContent = isDrop ? `Drop ${rows}?` : `Redrive ${rows}?`;
-  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives up these rows and deletes its copies. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that fail again stay set aside."}`;
+  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives up these rows and never sends them. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that it does not take stay in S3."}`;
   $("confirm-word-part").hidden = !isDrop;
   $("confirm-word").value = "";
   $("confirm-yes").textContent = isDrop ? "Drop them" : "Redrive them";
@@ -318,6 +316,7 @@ async function poll() {
     events.unshift(event);
     if (event.key_id) keys.set(event.account, (keys.get(event.account) ?? new Set()).add(event.key_id));
   }
+  events.sort((one, other) => other.at - one.at || other.number - one.number); // shards are read one after the other
   events.length = Math.min(events.length, KEPT);
   options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
   options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);

@@ -73,6 +73,7 @@ def forced(stage: DeployedStage) -> StepFinding:
     began = screen.utc(int(stage.clock.now() - stage.pace.settle) - 1)  # the stream's clock may differ
     stage.send("forced", FORCED_TABLE)
     stage.wait_for([stage.event_id("forced")], FORCED_TABLE)
+    stage.clock.sleep(stage.pace.settle + 1)
     words = [
         "--yes",
         "--force",
@@ -82,9 +83,12 @@ def forced(stage: DeployedStage) -> StepFinding:
         stage.account,
         "--table",
         FORCED_TABLE,
+        "--from",
+        began,
+        "--to",
+        screen.utc(int(stage.clock.now())),
     ]
-    first = stage.operate(replay.command, *words, "--from", began)
-    second = stage.operate(replay.command, *words, "--from", began)
+    first, second = (stage.operate(replay.command, *words) for _ in range(2))
     stage.accepted.add(FORCED_TABLE, stage.event_id("forced"))
     sent = (first["rows"]["sent"], second["rows"]["sent"])
     if sent != (1, 0):

@@ -5,7 +5,6 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from worker.delivery import State
 
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
@@ -14,6 +13,7 @@ from tests.ops.books.test_accounting import accounting, put
 from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
 from worker.shards import Shards
+from worker.states import State
 
 JSON = (("Content-Type", "application/json"),)
 RECEIPT, ERROR = {"success": True}, {"success": False}
@@ -73,7 +73,7 @@ def balance(received: int, waiting: int = 0, *, queued: int = 0, copies: int = 0
     shard = UnreadShard(records=waiting, rows=waiting)
     unread = Unread(queued, {ChainId.parse("s@1#shardId-0"): shard})
     rows = Rows(received, Counter({State.DELIVERED: received}))
-    return Balance({("shop", "views"): rows}, unread, {}, 1, 0, copies)
+    return Balance({("shop", "views"): rows}, unread, {}, 1, copies)
 
 
 def test_accepted_events_that_ledger_and_stream_lack_are_lost() -> None:

@@ -1,18 +1,21 @@
 """When tables received rows, according to the spans."""
 
+from dataclasses import replace
+
 from ops.books.table_history import History, TableHistory
+from tests.support import spans
+from tests.support.spans import CHAIN
 from worker.chain import ChainId
 from worker.record import START
-from worker.span import Cut, Group, Owner, Span
+from worker.span import ChunkKey, Group, Sender, Span
 
 NOW = 1_700_000_000.0
-CHAIN = ChainId("events", "1", "shardId-000000000000")
 
 
 def span(age: float, rows: int, *, key_id: str = "", chain: ChainId = CHAIN) -> Span:
     """Return a span with rows of one table that was planned `age` seconds ago."""
-    counts = {Group(Owner("shop", key_id), "views"): rows}
-    return Span(chain, START, START, START, round((NOW - age) * 1000), {}, Cut(1, 1), counts, records=2)
+    chunks = {ChunkKey(Group(Sender("shop", key_id), "views"), 0): rows}
+    return spans.span(chain=chain, planned_at=round((NOW - age) * 1000), chunks=chunks)
 
 
 def test_rows_count_in_the_hour_in_which_they_were_planned() -> None:
@@ -29,7 +32,7 @@ def test_rows_count_in_the_hour_in_which_they_were_planned() -> None:
 def test_spans_of_a_forced_replay_do_not_count() -> None:
     """Their rows are sent again but were received only once."""
     history = History(NOW, 0.0)
-    history.add(span(10, 4, chain=CHAIN.forced("tag")))
+    history.add(span(10, 4, chain=ChainId.forced("tag", CHAIN, START)))
 
     assert {} == history.tables
     assert 0 == history.rows
@@ -46,10 +49,8 @@ def test_a_span_from_the_future_counts_as_planned_now() -> None:
 def test_rejected_events_are_not_rows() -> None:
     """They do not count as received."""
     history = History(NOW, 0.0)
-    counts = {
-        Group(Owner("shop"), "views"): 2,
-        Group(Owner("shop"), "views", "too_deep", is_rejected=True): 5,
-    }
-    history.add(Span(CHAIN, START, START, START, round(NOW * 1000), {}, Cut(1, 1), counts, records=1))
+    rejected = ChunkKey(Group(Sender("shop"), "views", "too_deep", is_rejected=True), 0)
+    one = span(0, 2)
+    history.add(replace(one, chunks={**one.chunks, rejected: 5}))
 
     assert (2, [("shop", "views")]) == (history.rows, list(history.tables))

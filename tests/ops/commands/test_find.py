@@ -29,7 +29,7 @@ def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
     shown = sluice.run(f"find --local {event_id}")
 
     assert ("delivered", "found_by_id", event_id) == (one["state"], one["table"], one["event_id"])
-    assert {"request_id", "unique_id", "chunk", "database"} <= set(one)
+    assert {"request_id", "unique_id", "chunk", "database", "shard", "sequence_number"} <= set(one)
     assert (0, True) == (
         shown.exit_code,
         shown.stdout.startswith(f"DELIVERED  {event_id} of shop.found_by_id"),
@@ -37,14 +37,17 @@ def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
 
 
 def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
-    """They are in the order of arrival, and more than a few are shown as a table."""
+    """They are in the order of arrival, and those after the first few take one line each."""
     ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")
+    until(lambda: sluice.rows("shop", "found_by_visitor") == sorted(ids))
+    sluice.settled()
     found = sluice.json("find --local visitor=v2")["events"]
     shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
 
     assert ids[:7] == [one["event_id"] for one in found]
     assert {"v2"}.isdisjoint(one["row"]["td_client_id"] for one in found)
-    assert 8 == len(shown.stdout.splitlines())
+    assert 5 == shown.stdout.count("of shop.found_by_visitor\n")
+    assert ids[5:7] == [line.split()[2] for line in shown.stdout.splitlines()[-2:]]
     assert "\x1b" not in shown.stdout
 
 

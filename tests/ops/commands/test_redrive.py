@@ -5,18 +5,19 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from worker.delivery import ASIDE
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.redrive import question
+from ops.sending import balanced
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice
+from worker.states import State
 
-EVERYTHING = [state.value for state in ASIDE]
+EVERYTHING = [State.WAITING.value, State.AGAIN.value, State.DEAD.value]
 
 
-def parked(*tables: str, rows: int = 4) -> Delivery:
-    """Return a delivery with parked rows of the account `ill` in each table."""
+def waiting(*tables: str, rows: int = 4) -> Delivery:
+    """Return a delivery with waiting rows of the account `ill` in each table."""
     made = Delivery()
     made.map(ill="ill", shop="shop")
     fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database="ill", status=429, retry_after=100)
@@ -31,20 +32,20 @@ def parked(*tables: str, rows: int = 4) -> Delivery:
             )
         )
     made.deliver()
-    made.clock.sleep(5000)
+    made.clock.sleep(600)
     made.td.faults.clear()
     return made.start()
 
 
 def redrive(made: Delivery, **event: Any) -> Mapping[str, Any]:
-    """Invoke the redrive and return its counts that are not zero."""
-    answer = made.invoke_redrive({"kinds": EVERYTHING} | event)
+    """Invoke the sender and return its counts that are not zero."""
+    answer = made.invoke_sender({"kinds": EVERYTHING} | event)
     return {name: count for name, count in answer.items() if count and name != "complete"}
 
 
-def test_parked_rows_are_delivered_or_become_dead_letters() -> None:
-    """Treasure Data refuses one of the two tables. Dead letters that it refuses again are kept."""
-    made = parked("views", "carts")
+def test_waiting_rows_are_delivered_or_die() -> None:
+    """Treasure Data refuses one of the two tables. Dead rows that it refuses again are kept."""
+    made = waiting("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
 
     assert {"delivered": 4, "dead": 4} == redrive(made)
@@ -52,8 +53,8 @@ def test_parked_rows_are_delivered_or_become_dead_letters() -> None:
 
 
 def test_each_half_of_a_split_chunk_counts_by_its_own_outcome() -> None:
-    """A chunk that is too large is split. A single row that is too large becomes a dead letter."""
-    made = parked("views", rows=5)
+    """A chunk that is too large is split. A single row that is too large dies."""
+    made = waiting("views", rows=5)
     made.td.settings = replace(made.td.settings, largest_import=400)
 
     assert {"delivered": 4, "dead": 1} == redrive(made)
@@ -61,7 +62,7 @@ def test_each_half_of_a_split_chunk_counts_by_its_own_outcome() -> None:
 
 def test_delivered_halves_count_once() -> None:
     """The entries of two halves with the same outcome are merged."""
-    made = parked("views")
+    made = waiting("views")
     made.td.settings = replace(made.td.settings, largest_import=700)
 
     assert {"delivered": 4} == redrive(made)
@@ -69,52 +70,59 @@ def test_delivered_halves_count_once() -> None:
 
 def test_dropped_halves_count_once() -> None:
     """Their entries are merged under the name of the chunk that was split."""
-    made = parked("views", rows=2)
+    made = waiting("views", rows=2)
     made.td.settings = replace(made.td.settings, largest_import=10)
 
     assert {"dead": 2} == redrive(made)
-    assert {"dropped": 2} == redrive(made, kinds=["dead_letter"], decision="drop")
-
-
-def test_halves_outside_the_selection_are_kept() -> None:
-    """A dead letter that is too large is split into parked halves, which the scheduled redrive sends."""
-    made = parked("views")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
-    redrive(made)
-    made.td.faults.clear()
-    made.td.settings = replace(made.td.settings, largest_import=700)
-
-    assert {"kept": 4} == redrive(made, kinds=["dead_letter"])
-    assert {"delivered": 4} == redrive(made)
+    assert {"dropped": 2} == redrive(made, kinds=["dead"], decision="drop")
 
 
 def test_rows_of_a_database_that_still_fails_are_kept() -> None:
-    """The breaker lets one span at a time try the database. Rows that were not tried are kept too."""
-    made = parked("views", "carts")
+    """Rows that were not tried are kept too."""
+    made = waiting("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429, retry_after=100))
 
     assert {"kept": 8} == redrive(made)
 
 
-def test_dropped_dead_letters_are_counted() -> None:
-    """Afterwards nothing is left to redrive, and the bucket is empty."""
-    made = parked("views", "carts")
+def test_dropped_rows_are_counted() -> None:
+    """Afterwards nothing is left to redrive."""
+    made = waiting("views", "carts")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
     redrive(made)
 
-    assert {"dropped": 4} == redrive(made, kinds=["dead_letter"], decision="drop")
+    assert {"dropped": 4} == redrive(made, kinds=["dead"], decision="drop")
     assert {} == redrive(made)
-    assert [] == made.objects()
+    assert {"ill/carts/0": ("dropped", "", 4)} == made.chunks()
+
+
+def test_only_the_named_chunks_are_sent() -> None:
+    """The command names what it has shown; what has come to wait since is left alone."""
+    made = waiting("views", "carts")
+    [span] = made.spans()
+    [carts] = [key.name for key in span.chunks if key.group.table == "carts"]
+
+    assert {"delivered": 4} == redrive(made, chunks=[[span.chain.name, span.after, carts]])
+    assert ["ill/views/0"] == list(made.chunks())
+
+
+def test_each_selected_row_counts_once() -> None:
+    """Rows that somebody else settled in the meantime count as untried."""
+    outcome = {"delivered": 2, "kept": 1, "dead": 0, "dropped": 0, "copies": 1, "complete": True}
+
+    assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
+    assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
 
 
 @pytest.mark.xdist_group("ops")
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ("--send --kind dead", "--send works only with --kind doubt"),
-        ("--send --kind parked", "--send works only with --kind doubt"),
-        ("--drop --kind parked", "--drop works only with --kind doubt and --kind dead"),
+        ("--send --kind dead", "--send works only with --kind waiting"),
+        ("--drop --kind again", "--drop works only with --kind dead and --kind waiting and --kind rejected"),
+        ("--kind rejected", "to repair rejected events, add --edit; to give them up, add --drop"),
         ("--edit --json", "--edit is interactive and works on dead letters"),
+        ("--edit --kind waiting", "--edit is interactive and works on dead letters"),
     ],
 )
 def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: str, said: str) -> None:
@@ -127,7 +135,7 @@ def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: s
 @pytest.mark.parametrize(
     ("decision", "asked"),
     [
-        ("drop", "This gives up 3 rows and deletes Sluice's copies. Continue?"),
+        ("drop", "This gives up 3 rows: they are never sent. Continue?"),
         ("send", "Treasure Data may already have these 3 rows, and would then have them twice. Send them?"),
         (None, ""),
     ],

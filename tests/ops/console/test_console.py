@@ -46,13 +46,13 @@ class Console:
             self.ask(path, document)
         return error.value.code, json.load(error.value)["error"]
 
-    def aside(self, account: str) -> dict[str, Any]:
-        """Wait until the page shows what is set aside for an account, and return it."""
+    def dead(self, account: str) -> dict[str, Any]:
+        """Wait until the page shows the dead rows of an account, and return them."""
         found: list[dict[str, Any]] = []
 
         def is_shown() -> bool:
             found[:] = [
-                one for one in self.ask("/state.json")["look"].get("aside", ()) if one["account"] == account
+                one for one in self.ask("/state.json")["look"].get("rows", ()) if one["account"] == account
             ]
             return bool(found)
 
@@ -98,9 +98,10 @@ def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> Non
 def test_a_port_in_use_is_named(sluice: Sluice) -> None:
     """The message says what to do."""
     with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
-        result = shown.run(["console", "--port", str(taken.port)])
+        port = taken.url.rpartition(":")[2]
+        result = shown.run(["console", "--port", port])
 
-    assert (1, f"Error: port {taken.port} is in use: choose another with --port, or leave out --port\n") == (
+    assert (1, f"Error: port {port} is in use: choose another with --port, or leave out --port\n") == (
         result.exit_code,
         result.stderr,
     )
@@ -177,15 +178,15 @@ def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, s
     assert [] == unlike({name: value for name, value in EVENTS["events"][0].items() if name != "row"}, event)
 
 
-def test_set_aside_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
+def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
     """If the number of rows has changed since the operator saw it, nothing is dropped."""
     sluice.produce("nobody_yet_again", "dropped", "a", "b")
     with console(stack, allow_changes=True) as page:
-        seen = page.aside("nobody_yet_again")
+        seen = page.dead("nobody_yet_again")
         asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
         stale = page.refused("/drop", asked | {"rows": 1})
         wrong = [
-            page.refused("/drop", one) for one in ({}, asked | {"kind": "parked"}, asked | {"kind": "all"})
+            page.refused("/drop", one) for one in ({}, asked | {"kind": "again"}, asked | {"kind": "all"})
         ]
         redriven = page.ask("/redrive", asked)
         until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
@@ -211,7 +212,7 @@ def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
     jobs: list[Any] = []
     actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
     with console(stack, allow_changes=True) as page:
-        seen = page.aside("nobody_in_turn")
+        seen = page.dead("nobody_in_turn")
     asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
     actions.drop(asked)
     with pytest.raises(Exception, match="another action is running"):
@@ -232,7 +233,7 @@ def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatc
         stack = stacks.deployed(NAME, "us-east-1")
         actions = Actions(stack, SystemClock(), changed.set, start=lambda job: job())
         with console(stack, allow_changes=True) as page:
-            seen = page.aside("nobody_may")
+            seen = page.dead("nobody_may")
         with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
             actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows")})
 

@@ -1,10 +1,8 @@
 """Certification steps on a slow stage: what arrives late still counts."""
 
-import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,15 +10,16 @@ import click
 import pytest
 
 from doubles.clock import ManualClock
-from ops.deploy.certify import replay_steps
+from ops.deploy.certify import health_steps
 from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
-from ops.deploy.certify.step import Impossible, StepFinding
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
+from ops.deploy.certify.step import StepFinding
 from ops.deploy.certify.steps import STEPS
+from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
-from ops.stream.reader import ShardRecords
-from worker.chain import ChainId
+from tests.support.delivery import Delivery, envelope, row
 from worker.message import read
+from worker.redis_client import SIGN_IN_SECONDS
 
 RUN = "certify-1"
 LETTERS = [{"id": "d1", "reason": "unknown_account"}]
@@ -35,7 +34,7 @@ def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[st
     """Return what `sluice status --since` says."""
     table = {"table": TABLE, "received": 1, "delivered": 1 - in_flight, "in_flight": in_flight}
     books = {"adds_up": adds_up, "tables": [table], "spans": 1}
-    waiting = {"unread_records": 0, "queued_envelopes": 0, "unarchived_spans": 0}
+    waiting = {"unread_records": 0, "queued_envelopes": 0}
     return {"balance": books | waiting | more}
 
 
@@ -55,6 +54,7 @@ class Rehearsal(DeployedStage):
     def __init__(self, copies: int = 1, **answers: list[Any]) -> None:
         self.run = RUN
         self.clock = ManualClock()
+        self.kept = Delivery(clock=self.clock)
         self.began = self.clock.now()
         self.account = self.database = "shop"
         self.pace = ON_AWS
@@ -64,11 +64,8 @@ class Rehearsal(DeployedStage):
         self.stack: Any = SimpleNamespace(
             outputs=dict.fromkeys(("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"), "events"),
             administer=self._administer,
-            archive_days=30,
-            shards=lambda: None,
-            archive=lambda: None,
-            ledger=lambda: SimpleNamespace(locate=lambda *_: SimpleNamespace(limit=None)),
-            invoke=lambda *_: {"batchItemFailures": []},
+            objects=lambda: self.kept.objects,
+            ledger=lambda: self.kept.ledger,
         )
         self.queued: list[dict[str, Any]] = []
         self.repairs: Any = SimpleNamespace(breaking=self._breaking)
@@ -242,75 +239,41 @@ def test_an_envelope_that_becomes_two_rows_fails() -> None:
         carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
 
 
-class Archived:
-    """An archive of one shard, with the records of some events."""
-
-    def __init__(self, *event_ids: str) -> None:
-        self.read_data = " ".join(event_ids).encode()
-        self._records = [
-            {
-                "SequenceNumber": str(10**20 + number),
-                "ApproximateArrivalTimestamp": datetime.fromtimestamp(0, UTC),
-                "PartitionKey": "shop/0",
-                "Data": json.dumps({"account": "shop", "events": [{"event_id": event_id}]}).encode(),
-            }
-            for number, event_id in enumerate(event_ids)
-        ]
-
-    def names(self, *_: Any) -> list[str]:
-        """Return the shard."""
-        return ["shardId-000000000000"]
-
-    def chain(self, shard: str) -> ChainId:
-        """Return its chain."""
-        return ChainId("events", "0", shard)
-
-    def pieces(self, shard: str, *_: Any) -> Iterator[ShardRecords]:
-        """Yield its records."""
-        yield ShardRecords([*self._records], self.chain(shard))
+def stored(stage: Rehearsal, *cases: str) -> None:
+    """Give S3 the rows of some events of the run."""
+    rows = [row(stage.event_id(case)) for case in cases]
+    stage.kept.map(shop="shop")
+    stage.kept.put(envelope("shop", {TABLE: rows}))
+    stage.kept.deliver()
 
 
-def test_an_archive_with_every_event_is_replayed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker receives all archived records again."""
-    monkeypatch.setattr(
-        replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-one", "certify-1-archived")
-    )
+def test_s3_has_every_event_of_the_run() -> None:
+    """The step reads the rows themselves."""
     stage = Rehearsal(status=[balance()])
+    stored(stage, "one", "stored")
     stage.send("one")
 
-    assert 2 == carry_out("archive", stage).evidence["records"]
+    assert 1 == carry_out("stored", stage).evidence["spans"]
 
 
-def test_an_event_missing_from_the_archive_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step searches the records themselves: a span may have its object and still lack the event."""
-    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
+def test_an_event_missing_from_s3_is_named() -> None:
+    """A span may have its object and still lack the event."""
     stage = Rehearsal(status=[balance()])
+    stored(stage, "stored")
     stage.send("one")
     with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
-        carry_out("archive", stage)
+        carry_out("stored", stage)
 
 
-def test_a_replay_that_the_worker_keeps_holding_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step retries for minutes first."""
-    monkeypatch.setattr(replay_steps, "_ArchiveOnly", lambda *_: Archived("certify-1-archived"))
-    stage = Rehearsal(status=[balance()])
-    stage.stack.invoke = lambda *_: {"batchItemFailures": [{"itemIdentifier": str(10**20)}]}
-    with pytest.raises(Failure, match="stopped: the worker has held for"):
-        carry_out("archive", stage)
+def test_a_forced_replay_is_repeated_under_its_tag() -> None:
+    """The second run must send nothing."""
+    done, nothing = ({"rows": {"sent": sent}} for sent in (1, 0))
 
-
-def test_a_settled_span_without_an_object_fails() -> None:
-    """A replay could not read it once the stream has dropped its records."""
-    with pytest.raises(Failure, match="1 settled span without an object"):
-        carry_out("archive", Rehearsal(status=[balance(unarchived_spans=1)]))
-
-
-def test_the_archive_step_needs_an_archive() -> None:
-    """With ArchiveDays=0 the step is not possible, rather than failed."""
-    stage = Rehearsal()
-    stage.stack.archive_days = 0
-    with pytest.raises(Impossible, match="ArchiveDays is 0"):
-        carry_out("archive", stage)
+    assert carry_out("force", Rehearsal(copies=2, replay=[done, nothing])).said.startswith(
+        "A forced replay sent 1"
+    )
+    with pytest.raises(Failure, match="sent 1 and 1 rows, not 1 and 0"):
+        carry_out("force", Rehearsal(copies=2, replay=[done]))
 
 
 def test_a_wait_looks_once_more_after_its_deadline() -> None:
@@ -323,3 +286,16 @@ def test_a_wait_looks_once_more_after_its_deadline() -> None:
 
     assert 0 == ON_AWS.until(look, bool, clock, 30)
     assert 1 == next(looks)
+
+
+def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report compares it with a command on the open connection, and names what the functions allow."""
+    checks = [{"redis": {"accounts": {}, "seconds": seconds}} for seconds in (1.94, 0.01)]
+    stage = Rehearsal(administer=checks)
+    monkeypatch.setattr(stage, "restart", lambda _function: None)
+    found = health_steps.resp(stage)
+
+    assert "after 1.94 s (the functions allow 3 s)" in found.said
+    assert 3 == SIGN_IN_SECONDS
+    assert {"accounts": 0, "seconds": 1.94, "seconds on an open connection": 0.01} == found.evidence
+    assert "1.94 s" == stage.timings["Redis, first contact"]

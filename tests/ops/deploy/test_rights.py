@@ -1,20 +1,16 @@
 """The rights listed for each command match its calls to AWS."""
 
-import gzip
 import json
 import os
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
 import click
-import msgpack
 import pytest
-from worker.archive import ArchivedSpan
-from worker.delivery import Entry, State
 
+from doubles.treasure_data import API_KEY
 from local.accounts import KEYS, SIGNING_SECRETS
 from ops.cli import main
 from ops.deploy.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
@@ -25,8 +21,9 @@ from tests.support.sam import template
 from tests.support.sluice import Sluice, until
 from worker.chain import ChainId
 from worker.ledger import Ledger
-from worker.record import START, number
-from worker.span import ChunkKey, Cut, Group, Owner, Span
+from worker.record import START
+from worker.span import ChunkKey, Database, Group, Sender, Span
+from worker.states import Entry, State
 
 LINES = {
     "accounts apply": ["accounts apply {file} --yes"],
@@ -53,14 +50,14 @@ LINES = {
     "plan diff": ["plan diff news", "plan diff news --archive"],
     "plan infer": ["plan infer nobody_yet", "plan infer nobody_yet --archive"],
     "plan list": ["plan list"],
-    "record": ["record -o {out}", "record -o {out} --from 20d"],
+    "record": ["record -o {out}"],
     "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
     "replay": [
         "replay",
-        "replay --from 20d --to 10d --dry-run",
-        "replay --force --tag rights --account nobody_yet --yes",
+        "replay --force --from 2026-01-01 --to {now} --account shop --yes",
     ],
     "sdk publish": ["sdk publish --folder {sdk}"],
+    "setup": ["setup --accounts {file} --td-key-file {td_key} --account app --yes --timeout 0s"],
     "tail": ["tail --for 1s"],
     "status": ["status", "status --all", "status --complete"],
     "wait": ["wait --account app --table rights --until 3h --timeout 1s"],
@@ -70,52 +67,41 @@ LINES = {
 
 @pytest.fixture
 def stack(sluice: Sluice) -> Iterator[Deployed]:
-    """The local stack, presented as a deployed one, with a dead letter and a parked row."""
+    """The local stack, presented as a deployed one, with a dead row and a waiting one."""
     sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
+    topic = sluice.stack.resources.client("sns").create_topic(Name="rights")["TopicArn"]
     if not _has_dead_letter(sluice):
         sluice.produce("nobody_yet", "rights", "a")
         until(lambda: _has_dead_letter(sluice))
     with (
-        parked(sluice),
-        archived(sluice),
-        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown,
+        waiting(sluice),
+        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9", AlarmTopic=topic) as shown,
     ):
         yield shown
 
 
 @contextmanager
-def archived(sluice: Sluice) -> Iterator[None]:
-    """Give the archive one record from two weeks ago, the only one left of its shard."""
-    made, then = sluice.stack.resources, time.time() - 14 * 86_400
-    moment = round(then * 1000)
-    hour = datetime.fromtimestamp(then, UTC).strftime("%Y-%m-%dT%H")
-    chain = ChainId(made.stream, "1", "shardId-000000000009")
-    span = ArchivedSpan(chain, hour, number("1"), number("1"), moment, moment)
-    body = msgpack.packb(span.header(1)) + msgpack.packb(("1", then, "k", b"{}"))
-    s3, place = made.client("s3"), {"Bucket": made.aside_bucket, "Key": span.name}
-    s3.put_object(**place, Body=gzip.compress(body))
-    try:
-        yield
-    finally:
-        s3.delete_object(**place)
-
-
-@contextmanager
-def parked(sluice: Sluice) -> Iterator[None]:
-    """Give the ledger a parked row and a rejected event without a copy, for a while."""
-    made, owner = sluice.stack.resources, Owner("nobody_yet")
-    dynamodb, group = made.client("dynamodb"), Group(owner, "rights")
+def waiting(sluice: Sluice) -> Iterator[None]:
+    """Give the ledger a waiting row and a rejected event without a copy, for a while."""
+    made, sender = sluice.stack.resources, Sender("nobody_yet")
+    dynamodb = made.client("dynamodb")
     ledger = Ledger(
         dynamodb, made.ledger_table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry()
     )
-    chain = ChainId.overflow("rights")
-    rejected = Group(owner, "rights", "missing_column", is_rejected=True)
-    entries = {
-        ChunkKey(group, 0): Entry(State.PARKED, rows=1, reason="test", digest="none"),
-        ChunkKey(rejected, 0): Entry(State.REJECTED, rows=1, reason="missing_column"),
-    }
-    counts = {group: 1, rejected: 1}
-    ledger.append(Span(chain, START, START, START, 0, {}, Cut(1, 1), counts, done=True, entries=entries))
+    chain, row = ChainId.overflow("rights"), ChunkKey(Group(sender, "rights"), 0)
+    rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
+    span = Span(
+        chain,
+        START,
+        START,
+        START,
+        1000,
+        {row: 1, rejected: 1},
+        {sender: Database("nowhere")},
+        entries={row: Entry(State.WAITING, reason="test")},
+        settled=True,
+    )
+    ledger.append(span)
     try:
         yield
     finally:
@@ -126,12 +112,18 @@ def parked(sluice: Sluice) -> Iterator[None]:
 def _is_expected(said: str) -> bool:
     """Return whether a command failed only after it had used all of its rights."""
     return any(
-        part in said for part in ("has no records in this range", "not found since", "no copies of these")
+        part in said
+        for part in (
+            "has no records in this range",
+            "not found since",
+            "no copies of these",
+            "no query sees its row",
+        )
     )
 
 
 def _has_dead_letter(sluice: Sluice) -> bool:
-    return any(one["account"] == "nobody_yet" for one in sluice.json("status --local")["aside"])
+    return any(one["account"] == "nobody_yet" for one in sluice.json("status --local")["rows"])
 
 
 @pytest.mark.xdist_group("ops")
@@ -146,23 +138,30 @@ def test_a_command_uses_exactly_its_listed_rights(
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
     (tmp_path / "plan.yaml").write_text("mode: observe")
+    (tmp_path / "td_key").write_text(f"{API_KEY}\n")
     dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
     places = {
         "dead": dead,
         "file": tmp_path / "accounts.yaml",
         "key": KEYS["app"],
+        "now": datetime.now(UTC).isoformat(),
         "out": tmp_path / "o",
         "plan": tmp_path / "plan.yaml",
         "sdk": tmp_path,
+        "td_key": tmp_path / "td_key",
     }
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", "true")
+    made = sluice.stack.resources
+    if command == "setup":  # so that it stores the right one
+        made.client("secretsmanager").put_secret_value(
+            SecretId=made.td_api_key_secret, SecretString="an old key"
+        )
     stack.calls.clear()
     with stack.as_old_as(
         days=1 if command == "status" else 0
     ):  # a day later, the windows of the stream's own count are closed
         results = [stack.run(line.format(**places).split()) for line in LINES[command]]
-    made = sluice.stack.resources
     made.client("secretsmanager").put_secret_value(
         SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
     )

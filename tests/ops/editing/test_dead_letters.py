@@ -16,29 +16,29 @@ import msgpack
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from ops.books.set_aside import SetAsideChunk, chunks
-from worker.delivery import State
-from worker.set_aside import SetAsideStore
 
+from ops.books.chunks import ListedChunk, chunks
 from ops.editing.dead_letters import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
 from ops.failure import Failure
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
 from worker.selection import Selection
+from worker.span_object import SpanObjects
+from worker.states import State
 
 pytestmark = pytest.mark.xdist_group("ops")
 
-DEAD = Selection((State.DEAD_LETTER,))
+DEAD = Selection((State.DEAD,))
 
 
-def dead(*tables: str, **columns: object) -> tuple[list[SetAsideChunk], SetAsideStore]:
-    """Return a dead letter of two rows for each table, and the store that has their rows."""
+def dead(*tables: str, **columns: object) -> tuple[list[ListedChunk], SpanObjects]:
+    """Return a dead letter of two rows for each table, and the objects that have their rows."""
     made = Delivery()
     made.put(
         *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
     )
     made.deliver()
-    return list(chunks(made.ledger, DEAD)), made.store
+    return list(chunks(made.ledger, DEAD)), made.objects
 
 
 def shown() -> list[Letter]:
@@ -50,7 +50,7 @@ def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
     """The title has the account, table, reason and time; lines that start with a number sign are comments."""
     lines = [line for line in text_of(shown()).splitlines() if line][3:]
 
-    assert "# 1 of 2: nobody/carts, unknown_account, set aside 2023-11-14T22:13:20Z" == lines[0]
+    assert "# 1 of 2: nobody/carts, unknown_account, dead since 2023-11-14T22:13:20Z" == lines[0]
     assert '{"time": 1700000000, "event_id": "a", "received_at": 1700000000000}' == lines[1]
     assert 6 == len(lines)
 
@@ -127,16 +127,16 @@ def test_a_mistake_can_be_corrected() -> None:
 
 def test_too_much_text_for_an_edit_is_refused() -> None:
     """An editor and an invocation can handle only so much, so the operator has to narrow the selection."""
-    found, store = dead("views", text="x" * 200_000)
+    found, objects = dead("views", text="x" * 200_000)
 
     with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
-        letters_of(found * 30, store)
+        letters_of(found * 30, objects)
 
 
 @pytest.fixture
 def refusing(lone: Sluice) -> Sluice:
-    """A stack whose Treasure Data refuses imports into `field_app`."""
-    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "database": "field_app"})
+    """A stack whose Treasure Data refuses imports into the table `edited_rows`."""
+    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
     return lone
 
 
@@ -156,9 +156,9 @@ def editor(folder: Path, program: str) -> str:
 def test_edited_dead_letters_are_delivered(
     refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Treasure Data has the edited row once, beside the unchanged one, and nothing stays set aside."""
+    """Treasure Data has the edited row once, beside the unchanged one, and nothing stays dead."""
     refusing.send("app", "edited_rows", "a", "b")
-    until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"]))
+    until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["rows"]))
     line = "redrive --local --edit --account app --table edited_rows"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
@@ -172,14 +172,14 @@ def test_edited_dead_letters_are_delivered(
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
     done = refusing.run(line, answer="y\n")
 
-    assert (3, "0 rows delivered, 2 kept, 0 new dead letters.") == (
+    assert (3, "0 rows delivered, 0 kept, 2 newly dead.") == (
         still.exit_code,
-        still.stdout.splitlines()[-2],
+        still.stdout.splitlines()[-1],
     )
-    assert (0, "2 rows set aside.") == (dry.exit_code, dry.stdout.splitlines()[0])
+    assert (0, "2 rows.") == (dry.exit_code, dry.stdout.splitlines()[0])
     assert (0, "Nothing was changed, so nothing is sent.") == (left.exit_code, left.stdout.splitlines()[-1])
     assert (1, True) == (mistaken.exit_code, "nothing was changed" in mistaken.stderr)
-    assert (0, "2 rows delivered, 0 kept, 0 new dead letters.") == (
+    assert (0, "2 rows delivered, 0 kept, 0 newly dead.") == (
         done.exit_code,
         done.stdout.splitlines()[-1],
     )
@@ -188,7 +188,7 @@ def test_edited_dead_letters_are_delivered(
         for one in refusing.td("rows?limit=1000")["rows"]
         if one["table"] == "edited_rows"
     )
-    assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["aside"])
+    assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["rows"])
     assert refusing.json("status --local --all")["balance"]["adds_up"]
 
 
@@ -224,11 +224,14 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         wrong.exit_code,
         "column amount has the type string, but the tracking plan requires number" in wrong.stderr,
     )
-    assert (0, True) == (done.exit_code, "1 event put on the stream" in done.stdout)
+    assert (0, True) == (
+        done.exit_code,
+        "1 event repaired. Repaired events are sent like new ones." in done.stdout,
+    )
     assert ["r"] == lone.rows("shop", "orders")
 
 
-@pytest.mark.parametrize("option", ["--json", "--send", "--kind parked"])
+@pytest.mark.parametrize("option", ["--json", "--send", "--kind waiting"])
 def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
     """It is interactive, and edits dead letters and rejected events only."""
     assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

@@ -1,25 +1,32 @@
 """Rejected events in an editor: the text that is shown, and how the saved text is read."""
 
-import msgpack
-import pytest
-from ops.books.set_aside import SetAsideChunk
-from worker.delivery import Entry, State
+from types import SimpleNamespace
+from typing import Any
 
+import pytest
+
+from ops.books.chunks import ListedChunk, chunks
 from ops.editing.dead_letters import MistakeError
-from ops.editing.rejected_events import Original, RejectedBatch, lines, originals, read, text_of
+from ops.editing.rejected_events import Original, RejectedBatch, batches_of, lines, read, text_of
+from shared.envelope import RejectedEvent, decode
 from shared.tracking_plan import TrackingPlan
+from tests.support.delivery import BUCKET, Delivery, envelope, row
 from tests.support.spans import span
-from worker.span import ChunkKey, Group, Owner
+from worker.bucket import Bucket
+from worker.rejected_events import RejectedEvents
+from worker.selection import Selection
+from worker.span import ChunkKey, Group, Sender
+from worker.states import Entry, State
 
 AT = 1_764_000_000_000
-ENTRY = Entry(State.REJECTED, rows=5, reason="missing_table", aside_at=AT, digest="d")
 
 
 def batch(*texts: str, table: str = "", plan: TrackingPlan | None = None, message: str = "") -> RejectedBatch:
     """Return a batch of five rejected events. Copies of only these are kept."""
-    key = ChunkKey(Group(Owner("shop"), table, "missing_table", is_rejected=True), 0)
+    key = ChunkKey(Group(Sender("shop"), table, "missing_table", is_rejected=True), 0)
     events = tuple(Original(AT, text, message) for text in texts)
-    return RejectedBatch(SetAsideChunk(span(), key, ENTRY), events, plan)
+    chunk = ListedChunk(span(chunks={key: 5}), key, Entry(State.REJECTED))
+    return RejectedBatch(chunk, events, plan)
 
 
 def test_each_event_is_a_line_with_its_number() -> None:
@@ -32,11 +39,21 @@ def test_each_event_is_a_line_with_its_number() -> None:
 
 
 def test_originals_are_shown_on_one_line() -> None:
-    """This holds for JSON over several lines and for bytes that are not UTF-8."""
-    kept = ((AT, b'{"a":\n 1}', "a\n message"), (AT, b"\xff \n x"))
-    payload = b"".join(map(msgpack.packb, kept))
+    """This holds for JSON over several lines and for bytes that are not UTF-8. Events that were not kept are not shown."""
+    made = Delivery()
+    kept = (
+        RejectedEvent(0, "too_deep", "views", b'{"a":\n 1}', "a\n message"),
+        RejectedEvent(1, "too_deep", "views", b"\xff \n x"),
+    )
+    made.put(decode(envelope("shop", {"views": [row("a")]}))._replace(rejected=kept).encode())
+    made.deliver()
+    stack: Any = SimpleNamespace(rejected_events=lambda: RejectedEvents(Bucket(made.s3, BUCKET)))
+    [found] = chunks(made.ledger, Selection((State.REJECTED,), since=0.0))
+    [one] = batches_of(stack, [found], {})
+    made.s3.delete_object(Bucket=BUCKET, Key=made.rejected_objects()[0])
 
-    assert [(AT, '{"a": 1}', "a message"), (AT, "\ufffd x", "")] == originals(payload)
+    assert [('{"a": 1}', "a message"), ("\ufffd x", "")] == [event[1:] for event in one.events]
+    assert [] == batches_of(stack, [found], {})
 
 
 def test_a_message_is_shown_above_its_events() -> None:

@@ -1,11 +1,9 @@
 """`sluice wait`, and the time up to which rows are complete as `sluice status --complete` shows it."""
 
 import json
-from collections import Counter
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
-from worker.delivery import State
 
 from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
@@ -65,7 +63,7 @@ def test_waiting_ends_at_the_timeout() -> None:
     """It returns the last known completeness."""
     found, told, seconds = wait(complete(NOON, pending=NOON - 60), seconds=40)
 
-    assert ((NOON - 60) * 1000, ["waiting: rows are pending"], 40.0) == (found.before(*SHOP), told, seconds)
+    assert ((NOON - 60) * 1000, ["waiting: rows wait"], 40.0) == (found.before(*SHOP), told, seconds)
 
 
 def test_the_timeout_includes_the_last_look() -> None:
@@ -98,18 +96,21 @@ def test_an_unknown_table_is_reported() -> None:
     assert ["no rows of shop.pageviews were received recently. Check the name."] == told
 
 
-def test_tables_are_shown_with_their_set_aside_rows() -> None:
+def test_tables_are_shown_with_their_dead_rows() -> None:
     """Both the table and the JSON output have them."""
-    aside = {SHOP: Counter({State.DEAD_LETTER: 2})}
     found = Completeness(
-        NOON, round((NOON - 50) * 1000), {SHOP: round((NOON - 90) * 1000)}, aside, frozenset({SHOP})
+        NOON, round((NOON - 50) * 1000), {SHOP: round((NOON - 90) * 1000)}, {SHOP: 2}, frozenset({SHOP})
     )
     _, columns, rows = section(found)
     shown = document(found)
 
     assert ("shop", "pageviews", "2025-11-24T15:58:30.000Z", "1 min 30 s") == rows[0][:4]
     assert 2 == rows[0][columns.index("dead")]
-    assert ("2025-11-24T15:59:10.000Z", 90.0) == (shown["before"], shown["tables"][0]["lag_seconds"])
+    assert ("2025-11-24T15:59:10.000Z", 90.0, 2) == (
+        shown["before"],
+        shown["tables"][0]["lag_seconds"],
+        shown["tables"][0]["dead"],
+    )
 
 
 def test_an_incomplete_table_is_reported_at_the_timeout(sluice: Sluice) -> None:
@@ -126,11 +127,11 @@ def test_an_incomplete_table_is_reported_at_the_timeout(sluice: Sluice) -> None:
     assert (4, False) == (as_json.exit_code, json.loads(as_json.stdout)["complete"])
 
 
-def test_set_aside_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
-    """The output counts them and says how to send them."""
+def test_dead_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
+    """The output counts them and says what shows them."""
     sluice.produce("nobody_waits", "waited_for", "a")
     until(lambda: any(one["account"] == "nobody_waits" for one in sluice.json("dead list --local")))
     result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
 
     assert 3 == result.exit_code, result.output
-    assert "except for set-aside rows: 1 dead. `sluice redrive` sends them" in result.stdout
+    assert "except for 1 dead row: `sluice dead list` shows them" in result.stdout

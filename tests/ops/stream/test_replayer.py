@@ -4,22 +4,19 @@ import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
-import boto3
 import pytest
 
 from doubles.clock import START, ManualClock
 from doubles.kinesis import MemoryKinesis
-from ops.commands.replay import run
+from doubles.treasure_data import Action, Fault, Kind
+from ops.books.replayed import Planned
+from ops.commands import replay as command
 from ops.failure import INTERRUPTED, Failure
-from ops.stack import Stack
 from ops.stream.reader import EVENT_BYTES, RangeEnd, StreamReader, batches_of, size
 from ops.stream.replayer import HoldsError, Progressing, Replay, Stretch
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, row
-from worker.chain import ChainId
-from worker.forced_replay import ForcedReplay
-from worker.record import number
+from worker.membership import Membership
 from worker.shards import Shards
-from worker.span import Cut, Span
 
 EVERYTHING = Stretch(RangeEnd(), RangeEnd())
 
@@ -35,8 +32,8 @@ def stream_of(delivery: Delivery) -> StreamReader:
 
 def replay(delivery: Delivery, invoke: Callable[[dict[str, Any]], dict[str, Any]] | None = None) -> Replay:
     """Return a replay over a delivery's stream and worker."""
-    stream = stream_of(delivery)
-    return Replay(stream, invoke or (lambda event: delivery.run(event, 120_000)), delivery.clock)
+    planned = Planned(Membership(delivery.ledger, delivery.objects))
+    return Replay(stream_of(delivery), invoke or delivery.run, delivery.clock, planned)
 
 
 def delivered(*event_ids: str) -> Delivery:
@@ -50,17 +47,28 @@ def delivered(*event_ids: str) -> Delivery:
     return made
 
 
-def test_rows_that_the_ledger_has_as_delivered_are_skipped() -> None:
+def undelivered(*event_ids: str) -> Delivery:
+    """Return a delivery with one record per event, of which only the first is in a span."""
+    made = delivered(event_ids[0])
+    for event_id in event_ids[1:]:
+        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
+    made.clock.sleep(1)
+    return made
+
+
+def test_what_is_in_a_span_is_not_passed_to_the_worker() -> None:
     """A replay of everything sends nothing, however often it runs."""
     delivery = delivered("a", "b", "c")
+    asked: list[Any] = []
 
     for _ in range(2):
-        assert 3 == replay(delivery).shard(SHARD, EVERYTHING, ignore).records
-    assert ["a", "b", "c"] == delivery.ids("shop", "views")
+        progress = replay(delivery, lambda event: asked.append(event) or {}).shard(SHARD, EVERYTHING, ignore)
+        assert (3, 3) == (progress.records, progress.rows)
+    assert [] == asked
 
 
 def test_records_that_the_event_source_skipped_are_delivered() -> None:
-    """Records that were never planned are sent. Those that were delivered are not sent again."""
+    """Records that are in no span are sent. Those that were delivered are not sent again."""
     delivery = delivered()
     for event_id in ("a", "b", "c"):
         delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
@@ -72,36 +80,38 @@ def test_records_that_the_event_source_skipped_are_delivered() -> None:
     assert ["a", "b", "c"] == sorted(delivery.ids("shop", "views"))
 
 
-def test_a_forced_replay_of_an_hour_restores_only_that_hour() -> None:
-    """Rows between the two times are sent once more, and only once under the same tag."""
-    delivery = delivered("a", "b", "c")
-    delivery.td.lose("shop", "views", 0, 2_000_000_000)
-    hour = Stretch(RangeEnd(at=START + 3600), RangeEnd(at=START + 7200), ForcedReplay("lost"))
-
-    for _ in range(2):
-        assert 1 == replay(delivery).shard(SHARD, hour, ignore).records
-    assert ["b"] == delivery.ids("shop", "views")
-
-
 @pytest.mark.parametrize(
     ("first", "last", "expected"), [(1, 2, ["b", "c"]), (0, 0, ["a"]), (2, 3, ["c", "d"])]
 )
 def test_sequence_numbers_can_be_the_borders(first: int, last: int, expected: list[str]) -> None:
     """The stretch includes both records."""
-    delivery = delivered("a", "b", "c", "d")
-    delivery.td.lose("shop", "views", 0, 2_000_000_000)
+    delivery = delivered()
+    for event_id in "abcd":
+        delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
     numbers = [int(record["SequenceNumber"]) for record in delivery.records()]
-    stretch = Stretch(RangeEnd(number=numbers[first]), RangeEnd(number=numbers[last]), ForcedReplay("lost"))
+    stretch = Stretch(RangeEnd(number=numbers[first]), RangeEnd(number=numbers[last]))
 
     replay(delivery).shard(SHARD, stretch, ignore)
 
     assert expected == delivery.ids("shop", "views")
 
 
-def test_records_that_the_worker_does_not_settle_are_sent_to_it_again() -> None:
+def test_times_can_be_the_borders() -> None:
+    """Records that arrived between them are replayed, without the end."""
+    delivery = delivered()
+    for event_id in ("a", "b", "c"):
+        delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
+        delivery.clock.sleep(3600)
+    hour = Stretch(RangeEnd(at=START + 3600), RangeEnd(at=START + 7200))
+
+    assert 1 == replay(delivery).shard(SHARD, hour, ignore).records
+    assert ["b"] == delivery.ids("shop", "views")
+
+
+def test_records_that_the_worker_does_not_store_are_passed_to_it_again() -> None:
     """The replay continues at the lowest number that the worker reports, and pauses if that does not advance."""
-    delivery = delivered("a", "b", "c")
-    numbers = [record["SequenceNumber"] for record in delivery.records()]
+    delivery = undelivered("x", "a", "b", "c")
+    numbers = [record["SequenceNumber"] for record in delivery.records()][1:]
     asked: list[list[str]] = []
     held = [numbers[1], numbers[1], numbers[2]]
 
@@ -110,22 +120,22 @@ def test_records_that_the_worker_does_not_settle_are_sent_to_it_again() -> None:
         return {"batchItemFailures": [{"itemIdentifier": held.pop(0)}] if held else []}
 
     before = delivery.clock.now()
-    assert 3 == replay(delivery, invoke).shard(SHARD, EVERYTHING, ignore).records
+    assert 4 == replay(delivery, invoke).shard(SHARD, EVERYTHING, ignore).records
     assert [numbers, numbers[1:], numbers[1:], numbers[2:]] == asked
     assert delivery.clock.now() > before
 
 
 def test_a_worker_that_holds_for_minutes_ends_the_replay() -> None:
     """The error says for how long it held, and the progress says where to continue."""
-    delivery = delivered("a", "b")
-    number = delivery.records()[0]["SequenceNumber"]
+    delivery = undelivered("a", "b")
+    number = delivery.records()[1]["SequenceNumber"]
     progress: list[Progressing] = []
 
     with pytest.raises(HoldsError, match="held for 5 min"):
         replay(delivery, lambda _: {"batchItemFailures": [{"itemIdentifier": number}]}).shard(
             SHARD, EVERYTHING, progress.append
         )
-    assert (0, number) == (progress[-1].records, progress[-1].next)
+    assert (1, number) == (progress[-1].records, progress[-1].next)
 
 
 def test_an_expired_stretch_is_rejected() -> None:
@@ -163,11 +173,11 @@ def test_batches_fit_into_an_event() -> None:
     for index in range(40):
         kinesis.put_record(StreamName=STREAM, Data=b"x" * (25_000 * index + 1), PartitionKey="k")
     clock = ManualClock()
-    pieces = StreamReader(Shards(kinesis, STREAM, clock), clock).pieces(SHARD, RangeEnd(), RangeEnd())
-    made = list(batches_of(pieces))
+    pages = StreamReader(Shards(kinesis, STREAM, clock), clock).read(SHARD, RangeEnd(), RangeEnd())
+    made = list(batches_of(pages))
 
-    assert 40 == sum(len(piece.records) for piece in made)
-    assert all(0 < sum(map(size, piece.records)) <= EVENT_BYTES for piece in made)
+    assert 40 == sum(map(len, made))
+    assert all(0 < sum(map(size, batch)) <= EVENT_BYTES for batch in made)
     assert len(made) < 8
 
 
@@ -180,7 +190,8 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
         kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
     clock = ManualClock()
     clock.sleep(1)
-    counted = Replay(StreamReader(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock)
+    planned = Planned(Membership(Delivery().ledger, Delivery().objects))
+    counted = Replay(StreamReader(Shards(kinesis, STREAM, clock), clock), lambda _: {}, clock, planned)
 
     tracemalloc.start()
     records = counted.shard(SHARD, EVERYTHING, ignore).records
@@ -191,53 +202,72 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
     assert peak < 80_000_000
 
 
-def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each names its shard and the tag, and begins at the first record that the worker has not settled."""
-    delivery = delivered("a", "b")
-    numbers = [record["SequenceNumber"] for record in delivery.records()]
-    answers = [{"batchItemFailures": [{"itemIdentifier": numbers[1]}]}]
+class Replayed:
+    """A stack of a delivery, whose functions are called by `invoke`."""
 
-    def invoke(_: dict[str, Any]) -> dict[str, Any]:
+    option = "--local"
+
+    def __init__(self, delivery: Delivery, invoke: Callable[[str, Any], Any]) -> None:
+        self.invoke = invoke
+        self._delivery = delivery
+
+    def ledger(self) -> Any:
+        """Return the delivery's."""
+        return self._delivery.ledger
+
+    def membership(self) -> Membership:
+        """Return the delivery's."""
+        return Membership(self._delivery.ledger, self._delivery.objects)
+
+
+def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[str]) -> None:
+    """Each names its shard, and begins at the first record that is in no span."""
+    delivery = undelivered("x", "a", "b")
+    numbers = [record["SequenceNumber"] for record in delivery.records()]
+    answers = [{"batchItemFailures": [{"itemIdentifier": numbers[2]}]}]
+
+    def invoke(*_: Any) -> dict[str, Any]:
         if answers:
             return answers.pop()
         raise KeyboardInterrupt
 
-    stretch = Stretch(RangeEnd(at=START), RangeEnd(at=START + 9000), ForcedReplay("lost", table="views"))
-    stack = Stack("local", {}, boto3.Session(region_name="us-east-1"), functions={})
-    code = run(replay(delivery, invoke), stack, [SHARD, "shardId-1"], stretch, as_json=False)
+    stretch = Stretch(RangeEnd(at=START), RangeEnd(at=START + 9000))
+    stack: Any = Replayed(delivery, invoke)
+    code = command._run(
+        stack,
+        stream_of(delivery),
+        delivery.clock,
+        [SHARD, "shardId-1"],
+        stretch,
+        waits=False,
+        as_json=False,
+    )
 
     assert INTERRUPTED == code
-    assert capsys.readouterr().err.splitlines() == [
-        "interrupted; 1 record done. To continue:",
-        f"  sluice replay --local --shard {SHARD} --from {numbers[1]} --to 2023-11-15T00:43:20Z --force --tag lost --table views",
-        "  sluice replay --local --shard shardId-1 --from 2023-11-14T22:13:20Z --to 2023-11-15T00:43:20Z --force --tag lost --table views",
+    assert capsys.readouterr().err.splitlines()[-3:] == [
+        "interrupted; 2 records read. 0 rows sent, 3 skipped. To continue:",
+        f"  sluice replay --local --shard {SHARD} --from {numbers[2]} --to 2023-11-15T00:43:20Z",
+        "  sluice replay --local --shard shardId-1 --from 2023-11-14T22:13:20Z --to 2023-11-15T00:43:20Z",
     ]
 
 
-@pytest.mark.parametrize(
-    ("start", "end", "overlaps"),
-    [
-        (RangeEnd(), RangeEnd(), True),
-        (RangeEnd(at=START + 7200), RangeEnd(), False),
-        (RangeEnd(at=START + 30), RangeEnd(), True),
-        (RangeEnd(number=400), RangeEnd(number=600), True),
-        (RangeEnd(number=501), RangeEnd(), False),
-        (RangeEnd(), RangeEnd(number=299), False),
-    ],
-)
-def test_spans_outside_a_range_are_told_apart(*, start: RangeEnd, end: RangeEnd, overlaps: bool) -> None:
-    """What is set aside elsewhere does not keep a range from being replayed. In doubt, a span counts as inside."""
-    span = Span(
-        chain=ChainId.parse("events@1700000000#shardId-0"),
-        after=number("299"),
-        first=number("300"),
-        last=number("500"),
-        planned_at=round((START + 3600) * 1000),
-        destinations={},
-        cut=Cut(100, 100),
-        counts={},
-        records=1,
-        done=True,
-    )
+def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.CaptureFixture[str]) -> None:
+    """It has the sender take what waits again and again; without --wait it does so once."""
+    delivery = undelivered("x", "a")
+    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, end=delivery.clock.now() + 60)
+    delivery.td.faults.add(fault)
 
-    assert overlaps == Stretch(start, end).may_overlap(span)
+    def invoke(function: str, event: Any) -> Any:
+        if function == "WorkerFunction":
+            return delivery.run(event)
+        return delivery.invoke_sender(event)
+
+    for waits in (False, True):
+        stack: Any = Replayed(delivery, invoke)
+        arguments = (stack, stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
+        assert 0 == command._run(*arguments, waits=waits, as_json=False)
+
+    before, after = capsys.readouterr().out.splitlines()
+    assert "0 rows sent, 1 skipped, 1 not delivered" in before
+    assert "1 row sent, 1 skipped." in after
+    assert ["x", "a"] == delivery.ids("shop", "views")

@@ -1,0 +1,93 @@
+"""Chunks that wait or are dead are found through the ledger's worklist and read from their spans."""
+
+from typing import Any
+
+import pytest
+
+from doubles.clock import START
+from doubles.treasure_data import Action, Fault, Kind
+from ops.books.chunks import KINDS, chunks
+from shared.envelope import RejectedEvent, decode
+from tests.support.delivery import Delivery, envelope, row
+from worker.selection import SCHEDULED, Selection
+from worker.states import UNSETTLED, State
+
+WAITING, DEAD = ("waiting", "ill/views/0"), ("dead", "shop/carts/0")
+STRAY, REJECTED = ("dead", "stray/views/0"), ("rejected", "shop/views!too_deep/0")
+EVERYTHING = tuple(KINDS.values())
+
+
+@pytest.fixture(scope="module")
+def made() -> Delivery:
+    """A delivery with a span of one waiting, one refused and one rejected table, and a later span of dead rows only."""
+    found = Delivery()
+    found.map(ill="ill", shop="shop")
+    found.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, table="carts", status=415))
+    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, database="ill", status=429, retry_after=100)
+    found.td.faults.add(fault)
+    rejected = RejectedEvent(0, "too_deep", "views", b"{}")
+    shop = decode(envelope("shop", {"views": [row("s")], "carts": [row("c")]}, request_id="s"))
+    found.put(
+        shop._replace(rejected=(rejected,)).encode(),
+        envelope("ill", {"views": [row("v")]}, request_id="v"),
+    )
+    found.deliver()
+    found.clock.sleep(3600)
+    found.put(envelope("stray", {"views": [row("b")]}, request_id="b"))
+    found.deliver(2)
+    return found
+
+
+@pytest.mark.parametrize(
+    ("states", "selected", "expected"),
+    [
+        (EVERYTHING, {}, {WAITING, DEAD, STRAY, REJECTED}),
+        (SCHEDULED, {}, {WAITING}),
+        ({State.DEAD}, {}, {DEAD, STRAY}),
+        ({State.AGAIN}, {}, set()),
+        ({State.REJECTED}, {"since": START}, {REJECTED}),
+        (EVERYTHING, {"account": "stray"}, {STRAY}),
+        ({State.WAITING, State.DEAD}, {"table": "views"}, {WAITING, STRAY}),
+        (EVERYTHING, {"reason": "http_415"}, {DEAD}),
+        (EVERYTHING, {"reason": "http_429"}, {WAITING}),
+        (EVERYTHING, {"since": START + 1800}, {STRAY}),
+    ],
+)
+def test_chunks_can_be_selected(
+    made: Delivery, states: set[State], selected: dict[str, Any], expected: set[tuple[str, str]]
+) -> None:
+    """State, account, table, reason and time select them from any part of the worklist."""
+    found = chunks(made.ledger, Selection(tuple(states), **selected))
+
+    assert expected == {(one.entry.state.value, one.key.name) for one in found}
+
+
+def test_a_chunk_tells_its_rows_its_reason_and_since_when(made: Delivery) -> None:
+    """Waiting rows count from their plan, dead ones from when they died."""
+    found = {one.key.name: one for one in chunks(made.ledger, Selection((State.WAITING, State.DEAD)))}
+    dead = found["stray/views/0"]
+
+    assert (1, "unknown_account") == (dead.rows, dead.reason)
+    assert dead.since == pytest.approx(START + 3600, abs=5)
+    assert "http_429" == found["ill/views/0"].reason
+
+
+def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:
+    """This happens if a span moves to the dead ones while the worklist is read."""
+
+    class Moving:
+        get = made.ledger.get
+        rejected = made.ledger.rejected
+
+        def worklist(self, kind: str, number: int) -> Any:
+            return [*made.ledger.worklist("waiting", number), *made.ledger.worklist(kind, number)]
+
+    ledger: Any = Moving()
+    found = [one.key.name for one in chunks(ledger, Selection(EVERYTHING))]
+
+    assert sorted({WAITING[1], DEAD[1], STRAY[1], REJECTED[1]}) == sorted(found)
+
+
+def test_what_somebody_must_look_at_has_a_kind() -> None:
+    """The command line and `sluice status` name states by their kinds."""
+    assert UNSETTLED | {State.DEAD, State.REJECTED} == set(KINDS.values())
