@@ -2,7 +2,7 @@
 
 One event in ten has an extra or missing column, a wrong type, a wrong value, or a table that the plan does not have. One account's
 plan is in `quarantine` mode, another's in `observe`. Exits with status 1 unless every violation is counted under its account, table
-and code, every quarantined event is set aside complete, repaired and delivered once, and every other event is delivered once.
+and code, every quarantined event is kept complete, repaired and delivered once, and every other event is delivered once.
 """
 
 import sys
@@ -18,7 +18,7 @@ from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent, strayed
-from chaos.verdict import Verdict, promises
+from chaos.verdict import Verdict, judge
 from chaos.world import World
 from ops.plans.plan_profile import Drifts
 from shared.tracking_plan import CODES, Mode
@@ -145,7 +145,7 @@ def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifte
         Counter({("watched", *place): count for place, count in drifts.codes().items()}),
         sum(copy.code in CODES for copy in pipeline.copies),
         len(pipeline.repaired),
-        promises(pipeline),
+        judge(pipeline),
     )
     world.close()
     return made
