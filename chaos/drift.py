@@ -47,7 +47,7 @@ class Drifted:
         strays: sent events that stray from the plan.
         counted: violations that the ledger counts.
         observed: violations found by comparing the rows in Treasure Data with the plan.
-        set_aside: copies of rejected events.
+        kept: copies of rejected events.
         repaired: events that an operator repaired.
         verdict: what happened to all events.
     """
@@ -56,7 +56,7 @@ class Drifted:
     strays: Violations
     counted: Violations
     observed: Violations
-    set_aside: int
+    kept: int
     repaired: int
     verdict: Verdict
 
@@ -70,8 +70,8 @@ class Drifted:
             yield f"the ledger counts {_first(self.counted - strict)} too many and {_first(strict - self.counted)} too few"
         if watched != self.observed:
             yield f"the rows show {_first(self.observed - watched)} too many and {_first(watched - self.observed)} too few"
-        if not strict.total() == self.set_aside == self.repaired:
-            yield f"{strict.total():,} strays in quarantine, {self.set_aside:,} set aside, {self.repaired:,} repaired"
+        if not strict.total() == self.kept == self.repaired:
+            yield f"{strict.total():,} strays in quarantine, {self.kept:,} kept, {self.repaired:,} repaired"
         if self.sent.total() != self.verdict.delivered:
             yield f"{self.sent.total():,} events, {self.verdict.delivered:,} rows"
         if self.verdict.violations:
@@ -169,7 +169,7 @@ def main(events: int) -> None:
     )
     click.echo(f"In quarantine: {', '.join(f'{count:,} {code}' for code, count in sorted(codes.items()))}.")
     click.echo(
-        f"{drifted.set_aside:,} set aside, {drifted.repaired:,} repaired; "
+        f"{drifted.kept:,} kept, {drifted.repaired:,} repaired; "
         f"{drifted.observed.total():,} observed and delivered; {drifted.verdict.delivered:,} rows in Treasure Data."
     )
     faults = list(drifted.faults())

@@ -1,6 +1,6 @@
 """`make simulate`: run the real worker over many shards in simulated time, at one or several request rates.
 
-Puts envelopes on the stream as the ingest does. Lambda's event source, the ledger, the archive, Redis and Treasure Data respond with
+Puts envelopes on the stream as the ingest does. Lambda's event source, the ledger, the bucket, Redis and Treasure Data respond with
 the latencies of the fault-injection tests. Counts every call by service and key, to show how many calls and how much time delivering
 a row takes, and which key of each service is the busiest.
 """
