@@ -1,6 +1,7 @@
 """The pipeline as a state machine: whatever happens in whatever order, the promises hold in the end."""
 
 import os
+from typing import override
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -143,6 +144,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.pipeline.audit.look()
         assert self.pipeline.audit.faults == []
 
+    @override
     def teardown(self) -> None:
         """After all faults have ended, every promise has been kept."""
         if not hasattr(self, "pipeline"):
