@@ -533,7 +533,10 @@ class Sender:
         entry, rows = span.entry(key), sample(decompress(body))
         presence = self._presence(run, key, entry, database, rows)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
-            # ask again: access may have been missing at the query, and restored before the probe
+            # ask again: only of a key that may import do we believe that it may not query
+            seconds = min(SENDER_PROBE_SECONDS, run.deadline.left())
+            if self._health.probe(database, seconds):
+                return None
             presence = self._presence(run, key, entry, database, rows)
             if presence is Presence.UNASKABLE:
                 self._report_ambiguous(span, key, database)

@@ -1,6 +1,7 @@
 """The pipeline as a state machine: whatever happens in whatever order, the promises hold in the end."""
 
 import os
+from typing import override
 
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
@@ -26,7 +27,10 @@ _EVERYWHERE = [
         *(
             Kind.TIMEOUT,
             Kind.REPLAY,
-            Kind.REDRIVE,
+            Kind.SEND,
+            Kind.EDIT,
+            Kind.DROP,
+            Kind.FORCE,
             Kind.REMAP,
             Kind.LIMITS,
             Kind.RESHARD,
@@ -115,8 +119,10 @@ class PipelineMachine(RuleBasedStateMachine):
             st.tuples(
                 st.just(Kind.REPLAY), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 9))
             ),
-            st.just((Kind.REDRIVE, ((),))),
-            st.just((Kind.REDRIVE, (("dead_letter",),))),
+            st.just((Kind.SEND, ((),))),
+            st.just((Kind.SEND, (("dead",),))),
+            st.tuples(st.just(Kind.EDIT), st.tuples(st.floats(0, 0.99))),
+            st.tuples(st.just(Kind.DROP), st.tuples(st.floats(0, 0.99))),
             st.just((Kind.GARBAGE, (b"\xff",))),
             st.tuples(st.just(Kind.REWIND), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99))),
             st.tuples(st.just(Kind.DISABLE), st.tuples(st.sampled_from(ACCOUNTS), st.booleans())),
@@ -138,6 +144,7 @@ class PipelineMachine(RuleBasedStateMachine):
         self.pipeline.audit.look()
         assert self.pipeline.audit.faults == []
 
+    @override
     def teardown(self) -> None:
         """After all faults have ended, every promise has been kept."""
         if not hasattr(self, "pipeline"):
