@@ -91,7 +91,6 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "dynamodb:GetItem",
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
-        "lambda:InvokeFunction RedriveFunction",
     ),
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
@@ -107,11 +106,11 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
     "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject AsideBucket"),
     "sdk publish": ("s3:ListBucket SdkBucket",),
     "status": _MISSING,
-    "wait": ("kinesis:GetShardIterator", "kinesis:GetRecords"),
+    "wait": ("kinesis:GetShardIterator", "kinesis:GetRecords", "lambda:InvokeFunction RedriveFunction"),
 }
 """Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. A replay invokes
 the worker with records that are in no span, and reads an index if it sees only some of a span's records. Shards that the sender has closed
-are read."""
+are read. `wait` also has markers put on idle shards; without that right, which could do more than watch, it waits for events."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status", "wait"),
