@@ -5,9 +5,8 @@ envelope. It uses Python's base64 decoder; `fast floor` uses the worker's, which
 that unpacks every row and packs it again. `td-client` is the official client: its `import_file` converts records of JSON lines
 into an upload file; the upload itself is left out.
 
-The worker is complete: ledger, plan, chunks, lanes, archive, settling. `without archive` leaves out the archive. AWS and Redis
-are in memory. Chunks are compressed and counted as delivered; `with upload` sends them over HTTP to another process, whose CPU
-time does not count.
+The worker is complete: ledger, plan, span objects, lanes, settling. AWS and Redis are in memory. Chunks are compressed and counted as
+delivered; `with upload` sends them over HTTP to another process, whose CPU time does not count.
 """
 
 import json
@@ -73,7 +72,6 @@ def _compare(report: Report) -> None:
                     f"{rates[name]:,.0f}"
                     for name in (
                         "worker",
-                        "without archive",
                         "floor",
                         "fast floor",
                         "decode",
@@ -82,7 +80,6 @@ def _compare(report: Report) -> None:
                     )
                 ),
                 times(rates["worker"] / rates["floor"]),
-                times(rates["without archive"] / rates["floor"]),
                 times(rates["worker"] / rates["fast floor"]),
                 times(rates["worker"] / rates["td-client"]),
             ]
@@ -94,20 +91,17 @@ def _compare(report: Report) -> None:
         groups.append(Group(f"rows per CPU second, {per_envelope} per envelope", shown))
         suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
         report.ratio(f"worker_vs_floor{suffix}", rates["worker"] / rates["floor"])
-        report.ratio(f"worker_without_archive_vs_floor{suffix}", rates["without archive"] / rates["floor"])
         report.ratio(f"worker_vs_fast_floor{suffix}", rates["worker"] / rates["fast floor"])
         report.ratio(f"worker_vs_td_client{suffix}", rates["worker"] / rates["td-client"])
     head = (
         "rows per CPU second",
         "worker",
-        "without archive",
         "floor",
         "fast floor",
         "decode",
         "td-client",
         "with upload",
         "worker / floor",
-        "without archive / floor",
         "worker / fast floor",
         "worker / td-client",
     )
@@ -126,7 +120,6 @@ def _profile(report: Report) -> None:
         blocks = _blocks(event)
         joined = b"".join(blocks)
         works = [delivery() for _ in range(ROUNDS + 1)]
-        bare = [delivery(archive_days=0) for _ in range(ROUNDS + 1)]
         steps: dict[str, Callable[[], object]] = {
             "base64": lambda texts=texts: deque(
                 (pybase64.b64decode(text, validate=True) for text in texts), 0
@@ -136,13 +129,11 @@ def _profile(report: Report) -> None:
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
             "gzip": lambda joined=joined: isal_zlib.compress(joined, 1, 31),
-            "without archive": lambda works=bare, event=event: _carry_out(works.pop(), event),
             "all": lambda works=works, event=event: _carry_out(works.pop(), event),
         }
         seconds = cpu_seconds(steps, ROUNDS, 1)
-        whole, without = seconds.pop("all"), seconds.pop("without archive")
-        rest = without - sum(seconds.values())
-        seconds |= {"archive": whole - without, "rest": rest}
+        whole = seconds.pop("all")
+        seconds["rest"] = whole - sum(seconds.values())
         table.append(
             [
                 f"{per_envelope} per envelope",
@@ -150,9 +141,9 @@ def _profile(report: Report) -> None:
             ]
         )
     report.say(
-        "Where the time of one row goes. The rest is records, planning, ledger, scheduling and settling:"
+        "Where the time of one row goes. The rest is records, planning, index, ledger, scheduling and settling:"
     )
-    report.table(("per row", "base64", "envelope fields", "join", "gzip", "archive", "rest", "total"), table)
+    report.table(("per row", "base64", "envelope fields", "join", "gzip", "rest", "total"), table)
 
 
 def _contenders(count: int, per_envelope: int) -> dict[str, float]:
@@ -166,9 +157,6 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
 
     def worker() -> None:
         _carry_out(delivery(), event)
-
-    def without_archive() -> None:
-        _carry_out(delivery(archive_days=0), event)
 
     def setup() -> None:
         delivery()
@@ -203,7 +191,6 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
         seconds = cpu_seconds(
             {
                 "worker": worker,
-                "without archive": without_archive,
                 "setup": setup,
                 "floor": floor,
                 "fast floor": fast_floor,
@@ -216,7 +203,6 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
             1,
         )
     assert b"".join(blocks) == b"".join([b64decode(data)[begin:end] for data, begin, end in places])
-    seconds["without archive"] -= seconds["setup"]
     seconds["worker"] -= seconds.pop("setup")
     seconds["with upload"] -= seconds.pop("upload setup")
     return seconds

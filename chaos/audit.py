@@ -98,6 +98,10 @@ class Audit:
                 if entry.state in HELD and not key.group.is_rejected:
                     yield Held(span, key, entry, _values(objects, span, key, bodies))
 
+    def numbers(self, span: Span, planned: ChunkKey) -> list[int]:
+        """Return the numbers of the events in a planned chunk."""
+        return [int(row["n"]) for row in _unpacked(self.objects.payload(span, planned))]
+
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
@@ -119,7 +123,8 @@ class Audit:
         stored = self._world.bucket.objects(BUCKET)
         for span in self.ledger.spans():
             for key in span.chunks:
-                if key.group.is_rejected and rejected_name(span, key.group) in stored:
+                is_counted = key.group.is_rejected and span.entry(key).state not in {State.AGAIN, State.COPY}
+                if is_counted and rejected_name(span, key.group) in stored:
                     group = key.group
                     for event in self.rejections_store.get(span, key):
                         original = json.loads(event.original)
@@ -137,7 +142,7 @@ class Audit:
             for key, entry in span.all_leaves():
                 group = key.group
                 if group.is_rejected:
-                    if not key.path:
+                    if entry.state is not State.COPY:
                         books.rejected[key.account, group.table, group.code] += span.rows(key)
                 elif entry.state is not State.REPLACED:
                     sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
@@ -189,8 +194,9 @@ def _values(
     payload = bodies[key.planned]
     if payload is None:
         return None
+    planned = span.chunks[key.planned]
     try:
-        values = list(_unpacked(slice_of(payload, key.within(span.chunks[key.planned]))))
+        values = list(_unpacked(slice_of(payload, key.within(planned), planned)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None

@@ -241,6 +241,10 @@ class Kinesis(_Client):
     seconds = 0.01
     kinds = _KINESIS
 
+    def __init__(self, client: Any, effects: Effects) -> None:
+        super().__init__(client, effects)
+        self._listings: list[Any] = []
+
     @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         if operation == "put_record":
@@ -260,7 +264,21 @@ class Kinesis(_Client):
             return self.effects.fail(what, chances.choice(errors), chances.choice((0.02, 1.0)))
         if trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
             return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
+        if operation == "list_shards" and (chances := trouble.strike(Kind.KINESIS_LISTING)):
+            action = partial(self._other_listing, action, chances)
         return self.effects.perform(what, action, self._time())
+
+    def _other_listing(self, action: Call, chances: random.Random) -> Any:
+        """Return an older listing of the same stream, or one that lacks a shard."""
+        truth = action()
+        shards = truth["Shards"]
+        starts = {shard["SequenceNumberRange"]["StartingSequenceNumber"] for shard in shards}
+        self._listings = [one for one in self._listings if {_start(one[0])} <= starts]
+        if shards and shards not in self._listings:
+            self._listings.append(shards)
+        if self._listings and chances.random() < 0.5:
+            return truth | {"Shards": chances.choice(self._listings)}
+        return truth | {"Shards": [one for one in shards if one is not chances.choice(shards)]}
 
     def _put(self, what: str, action: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
@@ -496,6 +514,10 @@ class TreasureDataTransport:
             if chances and chances.random() < 0.5:
                 return Response(200, b'{"md5_hex": "00000000000000000000000000000000"}')
         return self._handle(request)
+
+
+def _start(shard: dict[str, Any]) -> str:
+    return str(shard["SequenceNumberRange"]["StartingSequenceNumber"])
 
 
 def _swallowed(action: Call) -> None:

@@ -1,24 +1,17 @@
 """Lists the pipeline's defences, and how to build the functions without each of them.
 
-Constructor arguments leave a defence out: a guard's name, a setting, a replaced part or a client that behaves differently.
-Schedules with the trouble that a defence protects against then show what breaks without it.
+A defence is left out by replacing a part, a setting or a client. Schedules with the trouble that the defence protects against then show
+what breaks without it.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from copy import copy
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
-from worker.archive import Archive
-from worker.breaker import Breakers
-from worker.delivery import Event, Presence, Rules
-from worker.guards import Guard
-from worker.open_spans import OpenSpans
-from worker.search import INACCURACY_SECONDS, Finding, Search, Sought, identity_of
-from worker.set_aside import SetAside, SetAsideStore
 
 from chaos import clients
 from chaos.functions import Functions, Weakness
@@ -27,22 +20,28 @@ from chaos.world import TD_MEMORY_SECONDS, World
 from doubles.redis import MemoryRedis
 from ingest.policy import REFUSING_SECONDS, PolicyReader
 from ingest.refusal import Refused
-from shared.errors import BucketUnavailableError, HeldError, InvalidPolicyError, UnavailableError
+from shared.errors import BucketUnavailableError, InvalidPolicyError
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.write_key import WriteKey
+from worker.again import Again
 from worker.answer import TdAnswer
 from worker.bucket import Bucket
-from worker.chain import ChainId
-from worker.claims import Claims
-from worker.deadline import Deadline
-from worker.drain import Drain
-from worker.ledger import Claim, Ledger
-from worker.record import START, Record
-from worker.shards import Position, Shards, hash_key
-from worker.span import ChunkKey, Cut, Database, Span
+from worker.chain import ChainId, Owner
+from worker.claims import LATE_SECONDS, Claims, Decided
+from worker.executor import Executor
+from worker.forced_replay import ForcedReplays, Wanted
+from worker.health import Health
+from worker.ledger import Claim, Claiming, Gap, Ledger
+from worker.membership import Membership
+from worker.passing import Lineage, Passing
+from worker.record import Number, Record
+from worker.sender import Sender
+from worker.shards import Shard, Shards
+from worker.span import ChunkKey, Span
+from worker.span_object import SpanObjects, Stored
+from worker.states import Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
-from worker.worker import Worker
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,70 +74,73 @@ def without(weakness: Weakness) -> Callable[[World], Functions]:
     return lambda world: Functions(world, weakness)
 
 
-def _guard(*guards: Guard) -> Weakness:
-    return Weakness(without=frozenset(guards))
-
-
 def _replaced(kind: type, other: Any) -> Weakness:
     return Weakness(replaced=lambda _world: {kind: other})
 
 
-# The ledger
+# Storing and appending
 
 
-class _LatePlans(Ledger):
-    """Writes a plan only when its first results are written."""
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self._unwritten: dict[tuple[str, str], Span] = {}
+class Hopeful(SpanObjects):
+    """Takes an object that S3 did not acknowledge as stored."""
 
     @override
-    def append(self, span: Span) -> tuple[bool, Span]:
-        self._unwritten[span.chain.name, span.after] = span
-        return True, replace(span, version=1)
+    def put(self, span: Span, data: bytes, executor: Executor) -> None:
+        with suppress(BucketUnavailableError):
+            super().put(span, data, executor)
+
+
+class _AnyAnswer(Bucket):
+    """Believes every response to a put."""
 
     @override
-    def update(self, span: Span) -> tuple[bool, Span]:
-        planned = self._unwritten.pop((span.chain.name, span.after), None)
-        if planned is not None:
-            super().append(planned)
-        return super().update(span)
+    def put(self, name: str, body: bytes) -> None:
+        self._s3.put_object(Bucket=self._name, Key=name, Body=body)
 
 
-def _read_otherwise(change: Callable[[World, Span], Span]) -> Weakness:
-    """Make the worker change the spans that it reads from the ledger."""
+class _AnyBytes(SpanObjects):
+    """Takes whatever S3 returns as what was written."""
 
-    def replaced(world: World) -> Mapping[Any, Any]:
-        class OtherLedger(Ledger):
-            @override
-            def preceding(self, *args: Any) -> Span | None:
-                span = super().preceding(*args)
-                return span and change(world, span)
-
-        return {Ledger: OtherLedger}
-
-    return Weakness(replaced=replaced)
-
-
-def _todays_databases(world: World, span: Span) -> Span:
-    todays = {
-        owner: Database(world.accounts[owner.account].database) if owner.account in world.accounts else to
-        for owner, to in span.destinations.items()
-    }
-    return replace(span, destinations=todays)
-
-
-class _NoClaims(Claims):
     @override
-    def decide(self, records: Any, chain: Any) -> Any:
-        return records, frozenset()
+    def _part(self, name: str, offset: int, length: int, digest: bytes) -> bytes:
+        return self._bucket.get(name, (offset, length)) or b""
 
 
-class _BatchAlone(Shards):
+class Overwrites(Ledger):
+    """Appends a span whether or not another one is in its place."""
+
     @override
-    def read(self, *_args: Any) -> Any:
-        return []
+    def append(self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0) -> Any:
+        if claims:
+            return super().append(span, claims, seconds_kept)
+        span = replace(span, version=1, writer=self._writer())
+        self._put(self._new_item(span))
+        return True, span
+
+
+class AnyVersion(Ledger):
+    """Writes a span although others have written it meanwhile."""
+
+    @override
+    def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
+        written, request = super()._update(span)
+        request["ExpressionAttributeValues"].pop(":version")
+        return written, request | {"ConditionExpression": "attribute_exists(pk)"}
+
+
+class TwoWrites(Ledger):
+    """Gives a chunk up before the span with its new rows is appended."""
+
+    @override
+    def replace(self, old: Span, new: Span) -> bool:
+        won, _ = self.update(old)
+        return won and self.append(new)[0]  # type: ignore[index]  # without claims it is a pair
+
+
+class _LostTags(Ledger):
+    @override
+    def bind_tag(self, tag: str, wanted: str) -> str:
+        return wanted
 
 
 class _Unchanging(Shards):
@@ -154,17 +156,195 @@ class _ByName(Shards):
         return replace(super().chain(shard), start="0")
 
 
+class _AnyListing(Shards):
+    """Takes a listing that lacks shards as whole."""
+
+    @override
+    def whole(self) -> list[Shard]:
+        return list(self.all())
+
+
+class _BetweenBorders(Membership):
+    """Takes every record between a span's borders as one of the span's."""
+
+    @override
+    def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
+        chain, limit = root, None
+        while True:
+            span = self._ledger.preceding(chain, number)
+            if span is None or span.last < number:
+                return Gap(chain, "000" if span is None else span.last, limit, span.latest if span else 0)
+            if number >= span.first:
+                return span
+            chain, limit = chain.before(span.after), span.first
+
+    @override
+    def numbers(self, span: Span, beside: Sequence[Number] = ()) -> frozenset[Number]:
+        return frozenset(one for one in beside if span.covers(one))
+
+
+# Claims
+
+
+class _NoClaims(Claims):
+    @override
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        return Decided(records)
+
+
+class _GapsAreFree(Claims):
+    """Claims nothing for a record because it lies in a gap."""
+
+    @override
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        return super().decide(records, replace(gap, chain=shard), shard, is_live=is_live)
+
+
+class _ClaimsFirst(Claims):
+    """Claims in a gap or a replay in a write of its own, before the append."""
+
+    @override
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        return replace(super().decide(records, gap, shard, is_live=is_live), with_append={})
+
+    @override
+    def _claims_of(self, owners: dict[str, Owner], *, with_append: bool) -> dict[str, Claim | None]:
+        return super()._claims_of(owners, with_append=False)
+
+
+class _NothingIsPassed(Claims):
+    """Leaves a claim with a record that the chain has passed over."""
+
+    @override
+    def _is_passed(self, *_args: Any) -> bool:
+        return False
+
+
+class _NothingIsLate(Claims):
+    """Claims nothing for a record because it is late, by its own arrival and those before it."""
+
+    @override
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        true = {record.number: record for record in records}
+        prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
+        decided = super().decide(prompt, replace(gap, latest=0), shard, is_live=is_live)
+        return replace(decided, records=[true[record.number] for record in decided.records])
+
+
+class _OwnStampAlone(Claims):
+    """Judges whether a record is late by its own arrival alone."""
+
+    @override
+    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+        return super().decide(records, replace(gap, latest=0), shard, is_live=is_live)
+
+
+# Rows that were put again
+
+
+class NoCopies(Again):
+    """Sends what was put again without looking for a copy."""
+
+    @override
+    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+        return dict.fromkeys(keys, Event.NO_COPY), ""
+
+
+class _OwnShardAlone(Again):
+    """Asks only the shard of the record that was put again whether it has passed."""
+
+    @override
+    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+        whole = self._passing
+        own = copy(whole)
+        own.lineages = lambda: [one for one in whole.lineages() if one.chain == span.chain.root]  # type: ignore[method-assign]
+        alone = copy(self)
+        alone._passing = copy(whole)  # noqa: SLF001 -- a copy of itself
+        alone._passing.obstacle = own.obstacle  # type: ignore[method-assign]  # noqa: SLF001
+        return Again.decide(alone, span, keys)
+
+
+class _FromTheFirstPut(Passing):
+    """Takes the time of the first put itself, not the time from which a copy claims."""
+
+    @override
+    def obstacle(self, moment: int, *, closes: bool = True) -> str:
+        return super().obstacle(moment - LATE_SECONDS * 1000, closes=closes)
+
+
+class _ClosedIsPassed(Passing):
+    """Takes a closed shard as passed, although more may be appended to its chain."""
+
+    @override
+    def _close(self, lineage: Lineage, closes: bool) -> bool:
+        return not lineage.is_open
+
+
+class _LooksFirst(Again):
+    """Reads the indexes before the shards are asked whether they have passed."""
+
+    @override
+    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+        receipts = self._receipts(span)
+        seen = self._look_up({key.group.request_id: receipts[key.group.request_id] for key in keys})
+        early = copy(self)
+        early._look_up = lambda _wanted: seen  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        return Again.decide(early, span, keys)
+
+
 # Doubt
 
 
-class _EndlessMemory(Rules):
+class EndlessMemory(Rules):
+    """Sends under the same id for ever."""
+
     @override
     def may_repeat(self, since: int, now: float) -> bool:
         return True
 
 
-def _held_for_ever(**options: Any) -> Rules:
-    return Rules(**options | {"held_at_most_seconds": float("inf")})
+class AnyRefusal(Rules):
+    """Believes a refusal although another attempt may have been accepted."""
+
+    @override
+    def follow(self, entry: Entry, happening: Happening) -> Entry:
+        if happening.event in {Event.REFUSED, Event.PARTLY_REFUSED}:
+            happening = replace(happening, certain=True)
+        return super().follow(entry, happening)
+
+
+class UnsentIsAbsent(Rules):
+    """Clears the doubt of a chunk that this invocation did not send, although another may have."""
+
+    @override
+    def follow(self, entry: Entry, happening: Happening) -> Entry:
+        if happening.event is Event.UNANSWERED:
+            happening = replace(happening, certain=True)
+        return super().follow(entry, happening)
+
+
+class DropsAnything(Rules):
+    """Drops rows that Treasure Data may have."""
+
+    @override
+    def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
+        if decision is Decision.DROP:
+            return Step(Action.APPLY, Event.DROPPED)
+        return super().next_step(entry, obstacle, decision, now)
+
+    @override
+    def follow(self, entry: Entry, happening: Happening) -> Entry:
+        if happening.event is Event.DROPPED:
+            happening = replace(happening, certain=True)
+        return super().follow(entry, happening)
+
+
+class _TodaysDatabase(Sender):
+    """Sends a chunk with a doubt to where its account is mapped now."""
+
+    @override
+    def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
+        return super()._destination(span, key, replace(entry, since=None))
 
 
 class _NeverThere(TreasureDataClient):
@@ -243,72 +423,39 @@ class _NotFoundIsGone(TreasureDataClient):
 
 class _ChunksStayWhole(Rules):
     @override
-    def follow(self, entry: Any, happening: Any) -> Any:
-        if happening.event is Event.ROWS_REFUSED:
-            happening = replace(happening, divisible=False)
-        return super().follow(entry, happening)
+    def follow(self, entry: Entry, happening: Happening) -> Entry:
+        return super().follow(entry, replace(happening, divisible=False))
 
 
-# The stream and the queue
-
-
-class _AlwaysAbsent(Search):
-    @override
-    def __iter__(self) -> Iterator[Finding]:
-        return (Finding(one.identity, is_there=False) for one in self._sought)
-
-
-class _Credulous(Search):
-    """Reads the shard of each envelope's key once, and takes an empty response to mean absent."""
-
-    @override
-    def __iter__(self) -> Iterator[Finding]:
-        for one in self._sought:
-            try:
-                yield Finding(one.identity, is_there=self._is_there(one))
-            except UnavailableError:
-                return
-
-    def _is_there(self, one: Sought) -> bool:
-        key = hash_key(one.partition_key)
-        for shard in self._source.all():
-            if key not in shard.keys:
-                continue
-            start = Position(moment=one.since - INACCURACY_SECONDS)
-            for page in filter(None, self._source.pages(shard.shard_id, start)):
-                if any(identity_of(record["Data"]) == one.identity for record in page.records):
-                    return True
-                if page.at_tip or not page.records:
-                    break
-        return False
+# The stream
 
 
 class _HopefulLedger(Ledger):
     """Assumes that it owns a claim whose statement was not answered."""
 
     @override
-    def claim(self, wanted: Mapping[str, Claim], seconds_kept: int) -> dict[str, Claim]:
-        return {**wanted, **super().claim(wanted, seconds_kept)}
+    def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
+        return {one: Claim(owner) for one, owner in wanted.items()} | super().claim(wanted, seconds_kept)
 
 
 class _RepeatingKinesis(clients.Kinesis):
     """Retries a put that timed out, as botocore does by default."""
 
     @override
-    def _put(self, what: str, action: Any, latest: float) -> Any:
+    def _put(self, what: str, action: Any) -> Any:
         try:
-            return super()._put(what, action, latest)
+            return super()._put(what, action)
         except ReadTimeoutError:
-            return super()._put(what, action, latest)
+            return super()._put(what, action)
 
 
 class _TrustingKinesis(clients.Kinesis):
     """Treats a put that timed out as accepted."""
 
     @override
-    def _put(self, what: str, action: Any, latest: float) -> Any:
+    def _put(self, what: str, action: Any) -> Any:
         try:
-            return super()._put(what, action, latest)
+            return super()._put(what, action)
         except ReadTimeoutError:
             return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 
@@ -327,103 +474,37 @@ class _Sentinel(clients.Reachable):
         return "always"
 
 
-# S3's responses
-
-
-class _AnyAnswer(Bucket):
-    """Believes every response to a put."""
-
-    @override
-    def _is_acknowledged(self, answer: Any, body: bytes) -> bool:
-        return True
-
-
-def _ignoring(code: str) -> type[SetAsideStore]:
-    """Return a store that continues when S3 rejects a put with this code."""
-
-    class Ignoring(SetAsideStore):
-        @override
-        def put(self, span: Span, chunk: SetAside) -> None:
-            try:
-                super().put(span, chunk)
-            except BucketUnavailableError as error:
-                if code not in str(error):
-                    raise
-
-    return Ignoring
-
-
-class _AnyBytes(SetAsideStore):
-    """Assumes that S3 returns the bytes that were written."""
-
-    @override
-    def get(self, span: Span, key: ChunkKey, edit: int, digest: str) -> SetAside:
-        return self.read(self.name(span, key, edit, digest))
-
-
-class _AnyName(SetAsideStore):
-    """Assumes that an object holds what its name says."""
-
-    @override
-    def is_name_of(self, name: str, span: Span, chunk: SetAside) -> bool:
-        return True
-
-
-class _WritesAgain(Bucket):
-    """Overwrites objects that already exist."""
-
-    @override
-    def put(self, name: str, body: bytes, *, is_new: bool = False) -> bool:
-        return super().put(name, body)
-
-
-class _TrustsConflicts(Archive):
-    """Believes S3 that an object exists."""
-
-    @override
-    def _check_existing(self, span: Span) -> None:
-        pass
-
-
-class _ArchivesAnyRead(OpenSpans):
-    """Archives an open span's records even if it could read only some of them."""
-
-    @override
-    def _records_of(self, batch: Any, span: Span) -> list[Record]:
-        records = super()._records_of(batch, span)
-        if span.archived is not None and records:
-            with suppress(BucketUnavailableError):
-                self._archive.put(span, records)
-        return records
-
-
-class _DoesWithoutArchive(Archive):
-    """Settles a span even if S3 did not acknowledge its archive object."""
-
-    @override
-    def put(self, span: Span, records: Sequence[Record]) -> None:
-        with suppress(BucketUnavailableError):
-            super().put(span, records)
-
-
-class _IgnoresArchivedChain(Worker):
-    """Treats archived records as records of the current stream's shard."""
-
-    @override
-    def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        return super().run({name: event[name] for name in event if name != "chain"}, deadline)
-
-    @override
-    def _chain(self, shard: str, first: Record) -> ChainId:
-        with suppress(HeldError):
-            return super()._chain(shard, first)
-        return self._shards.chain(shard)
+# Keeping
 
 
 class _Idle(Sweeper):
     @override
-    def run(self, deadline: Deadline) -> Sweep:
+    def run(self, deadline: Any) -> Sweep:
         return Sweep()
+
+
+class ByAge(Sweeper):
+    """Deletes objects by their age, whatever the ledger says."""
+
+    @override
+    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
+        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
+
+
+class _RowsAndIndex(Sweeper):
+    """Deletes a span's index with its rows."""
+
+    @override
+    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
+        super()._judge(stored, self._archive_seconds, sweep)
+
+
+class NewTags(ForcedReplays):
+    """Appends again when a forced replay is repeated."""
+
+    @override
+    def run(self, wanted: Wanted, places: Any, deadline: Any) -> Any:
+        return super().run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), places, deadline)
 
 
 # The edge policy
@@ -476,79 +557,134 @@ class _RefusesForEver(PolicyReader):
 # Isolation
 
 
-class _ClosedBreakers(Breakers):
+class _NothingFails(Health):
+    """Gives a failing database rows, and waits for it every time."""
+
     @override
-    def is_open(self, database: str) -> bool:
+    def is_failing(self, database: str) -> bool:
         return False
-
-    consult = is_open
-
-
-class _NobodyElse(Breakers):
-    @override
-    def others_succeeded(self, database: str, since: float) -> bool:
-        return False
-
-
-class _Silent(TreasureDataClient):
-    @override
-    def answers(self) -> bool:
-        return False
-
-    knows_key = answers
 
 
 ALL: tuple[Defence, ...] = (
     Defence(
-        "the plan's put is conditional",
-        _guard(Guard.CONDITIONAL_PLAN),
+        "an object is stored before its span is appended",
+        _replaced(SpanObjects, Hopeful),
+        (Kind.S3_ERROR, Kind.S3_LATE, Kind.TD_5XX),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "a put to S3 counts only with the checksum of its bytes",
+        _replaced(Bucket, _AnyAnswer),
+        (Kind.S3_FOREIGN_PAGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "miscounted", "stuck"),
+    ),
+    Defence(
+        "the digest of S3's bytes is checked",
+        _replaced(SpanObjects, _AnyBytes),
+        (Kind.S3_OTHER_OBJECT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        ("lost", "duplicated", "stuck", "miscounted"),
+    ),
+    Defence(
+        "a span is appended once",
+        _replaced(Ledger, Overwrites),
         (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
-        ("duplicated", "lost", "stuck"),
-    ),
-    Defence(
-        "the plan is written before the upload",
-        _replaced(Ledger, _LatePlans),
-        (Kind.KILL, Kind.ABANDON, Kind.REPLAY, Kind.BORDERS, Kind.TD_5XX),
-        ("duplicated", "lost"),
-    ),
-    Defence(
-        "an open span is fenced",
-        _guard(Guard.FENCE),
-        (Kind.TD_LOST_ANSWER, Kind.TD_REFUSED, Kind.REPLAY, Kind.SEND, Kind.REMAP, Kind.PAUSE, Kind.KILL),
-        ("duplicated", "both", "lost"),
+        ("duplicated", "lost", "stuck", "miscounted"),
         seeds=200,
     ),
     Defence(
-        "IF v",
-        _guard(Guard.IF_VERSION),
-        (Kind.TD_REJECTS_TABLE, Kind.ABANDON, Kind.TD_SLOW, Kind.TD_HANG, Kind.REPLAY, Kind.BORDERS),
-        ("duplicated", "both", "lost"),
+        "a write asks for the version that it read",
+        _replaced(Ledger, AnyVersion),
+        (Kind.TD_REJECTS_TABLE, Kind.ABANDON, Kind.TD_SLOW, Kind.TD_HANG, Kind.PAUSE, Kind.SEND),
+        ("duplicated", "both", "lost", "miscounted"),
         seeds=200,
         events=150,
     ),
     Defence(
-        "the plan fixes the databases",
-        _read_otherwise(_todays_databases),
-        (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.REPLAY),
-        ("duplicated", "misrouted"),
-    ),
-    Defence(
-        "the plan fixes the chunk limits",
-        _read_otherwise(lambda world, span: replace(span, cut=Cut(*world.cut))),
-        (Kind.LIMITS, Kind.TD_LOST_ANSWER, Kind.KILL),
-        ("duplicated", "lost"),
-    ),
-    Defence(
-        "holes",
-        _read_otherwise(lambda _world, span: replace(span, first=START)),
-        (Kind.REPLAY, Kind.TD_5XX, Kind.REDIS_DOWN, Kind.BORDERS),
+        "a record is in a span only if the span's index has it",
+        _replaced(Membership, _BetweenBorders),
+        (Kind.LANES, Kind.FILTERED),
         ("lost",),
     ),
     Defence(
-        "records before and after the batch are read, or the span is held",
-        replace(_replaced(Shards, _BatchAlone), without=frozenset((Guard.WHOLE_SPAN,))),
-        (Kind.BORDERS, Kind.TD_5XX, Kind.KILL),
-        ("lost", "duplicated"),
+        "copies of an envelope have one claim",
+        _replaced(Claims, _NoClaims),
+        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
+        ("duplicated",),
+    ),
+    Defence(
+        "records in gaps claim",
+        _replaced(Claims, _GapsAreFree),
+        (Kind.KINESIS_LOST_ANSWER, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KINESIS_LATE),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "in a gap or a replay, claims are made with the append",
+        _replaced(Claims, _ClaimsFirst),
+        (Kind.CLIENT_DEAF, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KILL, Kind.PAUSE, Kind.ABANDON),
+        ("duplicated", "lost"),
+        seeds=200,
+    ),
+    Defence(
+        "a claim does not stay with a record that was passed over",
+        _replaced(Claims, _NothingIsPassed),
+        (Kind.CLIENT_DEAF, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KILL),
+        ("lost",),
+        seeds=200,
+    ),
+    Defence(
+        "records that arrive late claim",
+        _replaced(Claims, _NothingIsLate),
+        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "an unanswered statement claims nothing",
+        _replaced(Ledger, _HopefulLedger),
+        (Kind.DYNAMODB_PARTIAL, Kind.CLIENT_DEAF, Kind.KINESIS_LOST_ANSWER, Kind.SQS_TWICE),
+        ("duplicated", "lost"),
+    ),
+    Defence(
+        "rows that were put again are looked for",
+        _replaced(Again, NoCopies),
+        (Kind.KINESIS_LOST_ANSWER,),
+        ("duplicated",),
+    ),
+    Defence(
+        "every shard must have passed before rows that were put again are decided",
+        _replaced(Again, _OwnShardAlone),
+        (Kind.KINESIS_AUTO, Kind.KINESIS_LOST_ANSWER, Kind.LANES, Kind.DYNAMODB_ERROR),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "rows that were put again wait until copies claim",
+        _replaced(Passing, _FromTheFirstPut),
+        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "the chain of a closed shard is closed before it counts as passed",
+        _replaced(Passing, _ClosedIsPassed),
+        (Kind.RESHARD, Kind.KINESIS_LOST_ANSWER, Kind.DYNAMODB_ERROR, Kind.ABANDON, Kind.PAUSE),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "indexes are read after the shards have passed",
+        _replaced(Again, _LooksFirst),
+        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER, Kind.PAUSE, Kind.KINESIS_AUTO),
+        ("duplicated",),
+        seeds=200,
+    ),
+    Defence(
+        "a listing of shards must cover every key",
+        _replaced(Shards, _AnyListing),
+        (Kind.KINESIS_LISTING, Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_AUTO, Kind.DYNAMODB_ERROR),
+        ("duplicated",),
+        seeds=200,
     ),
     Defence(
         "a warm sandbox notices that the stream was recreated",
@@ -561,99 +697,6 @@ ALL: tuple[Defence, ...] = (
         _replaced(Shards, _ByName),
         (Kind.RECREATE,),
         ("lost", "duplicated", "stuck"),
-    ),
-    Defence(
-        "S3 before the ledger",
-        _guard(Guard.OBJECT_FIRST),
-        (Kind.KILL, Kind.S3_ERROR, Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
-        ("lost", "miscounted", "stuck"),
-    ),
-    Defence(
-        "a set-aside chunk that is being sent is in doubt",
-        _guard(Guard.FENCED_IN_DOUBT),
-        (Kind.TD_REJECTS_TABLE, Kind.SEND, Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.KILL),
-        ("both", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "an object is deleted only when all its rows are settled",
-        _guard(Guard.FINAL_DELETE),
-        (Kind.TD_TOO_LARGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_5XX, Kind.SEND),
-        ("lost", "miscounted", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "an envelope that may be on the stream twice has one claim",
-        _replaced(Claims, _NoClaims),
-        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
-        ("duplicated",),
-    ),
-    Defence(
-        "a message is searched for before it is put",
-        _replaced(Search, _AlwaysAbsent),
-        (Kind.KINESIS_LOST_ANSWER,),
-        ("duplicated",),
-    ),
-    Defence(
-        "rows that may be on the stream are not sent before a search",
-        _guard(Guard.SEARCHED),
-        (Kind.KINESIS_UNREADABLE, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-        events=100,
-    ),
-    Defence(
-        "an empty response proves nothing",
-        _replaced(Search, _Credulous),
-        (Kind.KINESIS_EMPTY_AT_TIP, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-    ),
-    Defence(
-        "an empty response with a lag proves nothing either",
-        _replaced(Search, _Credulous),
-        (Kind.KINESIS_EMPTY, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-    ),
-    Defence(
-        "all shards are searched if Kinesis chooses them",
-        _replaced(Search, _Credulous),
-        (Kind.KINESIS_AUTO, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-    ),
-    Defence(
-        "a read that shows a record twice, or one of another shard, proves nothing",
-        _replaced(Search, _Credulous),
-        (Kind.KINESIS_FOREIGN, Kind.KINESIS_TWICE, Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_EMPTY_AT_TIP),
-        ("duplicated",),
-    ),
-    Defence(
-        "a batch is compared with the shard",
-        _guard(Guard.CONTIGUOUS),
-        (Kind.LANES, Kind.TD_5XX, Kind.TD_LOST_ANSWER),
-        ("lost", "stuck"),
-    ),
-    Defence(
-        "an unanswered statement claims nothing",
-        _replaced(Ledger, _HopefulLedger),
-        (Kind.DYNAMODB_PARTIAL, Kind.CLIENT_DEAF, Kind.KINESIS_LOST_ANSWER, Kind.SQS_TWICE),
-        ("duplicated", "lost"),
-    ),
-    Defence(
-        "holes, if the event source passes over records",
-        _read_otherwise(lambda _world, span: replace(span, first=START)),
-        (Kind.PASSED_OVER, Kind.TD_5XX),
-        ("lost",),
-    ),
-    Defence(
-        "a message's age is also judged by the ingest's clock",
-        _replaced(Drain, partial(Drain, landing_seconds=-170.0)),
-        (Kind.SQS_STAMPS, Kind.KINESIS_LATE),
-        ("duplicated",),
-    ),
-    Defence(
-        "a message is searched for only after two minutes",
-        _replaced(Drain, partial(Drain, landing_seconds=-1e9)),
-        (Kind.KINESIS_LATE,),
-        ("duplicated",),
     ),
     Defence(
         "a put in doubt goes to the queue",
@@ -669,7 +712,7 @@ ALL: tuple[Defence, ...] = (
     ),
     Defence(
         "a send is repeated only while Treasure Data remembers its id",
-        _replaced(Rules, _EndlessMemory),
+        _replaced(Rules, EndlessMemory),
         (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
         ("duplicated",),
     ),
@@ -687,23 +730,48 @@ ALL: tuple[Defence, ...] = (
         seeds=200,
     ),
     Defence(
-        "only the invocation that opened a doubt clears it",
-        _guard(Guard.OWN_DOUBT),
-        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP, Kind.TD_BROKEN_DATABASE),
+        "a doubt keeps its database",
+        _replaced(Sender, _TodaysDatabase),
+        (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.TD_5XX),
         ("duplicated",),
     ),
     Defence(
-        "Treasure Data is queried about rejections after a doubt",
-        _guard(Guard.DOUBTED_REFUSAL),
+        "a refusal after a doubt proves nothing",
+        _replaced(Rules, AnyRefusal),
         (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
+        ("both", "duplicated"),
+    ),
+    Defence(
+        "a chunk that was not sent keeps the doubt that another opened",
+        _replaced(Rules, UnsentIsAbsent),
+        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP),
+        ("duplicated",),
+    ),
+    Defence(
+        "rows that Treasure Data may have are not dropped",
+        _replaced(Rules, DropsAnything),
+        (Kind.DROP, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE),
         ("both",),
     ),
     Defence(
-        "the deadline is checked before each send",
-        _guard(Guard.CLOCK_BEFORE_SEND),
-        (Kind.OVERRUN, Kind.PAUSE, Kind.TD_LOST_ANSWER, Kind.TD_SLOW),
-        ("duplicated",),
+        "a chunk and its new rows change places in one transaction",
+        _replaced(Ledger, TwoWrites),
+        (Kind.EDIT, Kind.TD_REJECTS_TABLE, Kind.KILL, Kind.DYNAMODB_ERROR),
+        ("lost", "stuck"),
         seeds=200,
+    ),
+    Defence(
+        "a forced replay that is repeated appends nothing",
+        _replaced(ForcedReplays, NewTags),
+        (Kind.FORCE,),
+        ("duplicated",),
+    ),
+    Defence(
+        "a forced replay's tag keeps its range",
+        _replaced(Ledger, _LostTags),
+        (Kind.FORCE,),
+        ("duplicated", "forced"),
+        seeds=80,
     ),
     Defence(
         "every attempt uses the same unique_id",
@@ -782,13 +850,6 @@ ALL: tuple[Defence, ...] = (
         ("misjudged",),
     ),
     Defence(
-        "held rows are set aside at half of the retention",
-        _replaced(Rules, _held_for_ever),
-        (Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
-        ("lost",),
-        events=100,
-    ),
-    Defence(
         "without the sentinel no account is treated as unknown",
         Weakness(redis=lambda world: _SentinelEverywhere(world.redis_server, world.effects)),
         (Kind.REDIS_EMPTY,),
@@ -801,73 +862,22 @@ ALL: tuple[Defence, ...] = (
         ("lost", "stuck"),
     ),
     Defence(
-        "a put to S3 counts only with the ETag of its bytes",
-        _replaced(Bucket, _AnyAnswer),
-        (Kind.S3_FOREIGN_PAGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        "objects are deleted by the ledger",
+        _replaced(Sweeper, ByAge),
+        (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
         ("lost", "miscounted", "stuck"),
     ),
     Defence(
-        "a 412 does not prove that an object exists",
-        _replaced(SetAsideStore, _ignoring("PreconditionFailed")),
-        (Kind.S3_FALSE_CONFLICT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "miscounted", "stuck"),
-    ),
-    Defence(
-        "rows that cannot be set aside are held",
-        _replaced(SetAsideStore, _ignoring("AccessDenied")),
-        (Kind.ACCESS_DENIED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "miscounted", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "the digest of S3's bytes is checked",
-        _replaced(SetAsideStore, _AnyBytes),
-        (Kind.S3_OTHER_OBJECT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
+        "an index outlives the rows",
+        _replaced(Sweeper, _RowsAndIndex),
+        (Kind.LANES, Kind.REPLAY),
         ("lost", "duplicated", "stuck"),
     ),
     Defence(
-        "the sweeper compares an object's name with its content",
-        _replaced(SetAsideStore, _AnyName),
-        (Kind.S3_OTHER_OBJECT, Kind.S3_DELETE_REFUSED, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "miscounted", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "an archive object is never overwritten",
-        _replaced(Bucket, _WritesAgain),
-        (Kind.TD_5XX, Kind.KILL, Kind.REPLAY, Kind.ABANDON),
-        ("miscounted",),
-    ),
-    Defence(
-        "an archive object that S3 says exists is read",
-        _replaced(Archive, _TrustsConflicts),
-        (Kind.S3_FALSE_CONFLICT, Kind.TD_5XX),
-        ("miscounted",),
-    ),
-    Defence(
-        "the archive's put counts only with the ETag of its bytes",
-        _replaced(Bucket, _AnyAnswer),
-        (Kind.S3_FOREIGN_PAGE, Kind.TD_5XX),
-        ("miscounted",),
-    ),
-    Defence(
-        "an incomplete read is never archived",
-        _replaced(OpenSpans, _ArchivesAnyRead),
-        (Kind.KINESIS_EMPTY, Kind.KINESIS_EMPTY_AT_TIP, Kind.BORDERS, Kind.TD_5XX, Kind.KILL, Kind.S3_ERROR),
-        ("miscounted", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "a span is held until the archive has its records",
-        _replaced(Archive, _DoesWithoutArchive),
-        (Kind.S3_ERROR, Kind.TD_5XX),
-        ("miscounted",),
-    ),
-    Defence(
-        "a replay from the archive uses its object's chain",
-        _replaced(Worker, _IgnoresArchivedChain),
-        (Kind.RECREATE, Kind.REPLAY_ARCHIVE),
-        ("duplicated",),
+        "the sweep deletes what no span refers to",
+        _replaced(Sweeper, _Idle),
+        (Kind.ABANDON, Kind.BORDERS, Kind.REPLAY),
+        ("stuck",),
     ),
     Defence(
         "without an edge policy nobody is rejected",
@@ -894,32 +904,14 @@ ALL: tuple[Defence, ...] = (
         ("misjudged",),
         seeds=200,
     ),
-    Defence(
-        "the sweeper removes what could not be deleted",
-        _replaced(Sweeper, _Idle),
-        (Kind.S3_DELETE_REFUSED, Kind.TD_BROKEN_DATABASE, Kind.SEND),
-        ("stuck",),
-    ),
 )
 """Without each of these, rows are lost, duplicated or misjudged."""
 
 WAITING: tuple[Defence, ...] = (
     Defence(
-        "an open breaker parks rows without trying them",
-        _replaced(Breakers, _ClosedBreakers),
+        "a failing database gets no rows from the worker",
+        _replaced(Health, _NothingFails),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
-        ("waiting",),
-    ),
-    Defence(
-        "a failing database is retried for a bounded time",
-        Weakness(settings={"park_after_seconds": 1e9}),
-        (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
-        ("waiting",),
-    ),
-    Defence(
-        "a database that fails alone is parked, not held",
-        Weakness(replaced=lambda _world: {Breakers: _NobodyElse, TreasureDataClient: _Silent}),
-        (Kind.TD_HANGING_DATABASE, Kind.TD_FORBIDDEN_DATABASE),
         ("waiting",),
     ),
     Defence(

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 import msgpack
 
 from chaos import plans
-from chaos.audit import Audit
+from chaos.audit import Audit, Held
 from chaos.functions import Functions
 from chaos.mapping import ChangedMapping
 from chaos.plans import Copy
 from chaos.platform import Function
-from chaos.schedule import Act, Schedule
+from chaos.schedule import START, Act, Schedule
 from chaos.traffic import REPEATED, TABLES, Sent
 from chaos.trouble import Kind
 from chaos.watermark import Observer
@@ -35,7 +35,8 @@ from local.functions import DRAIN, INGEST, REDRIVE
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
-from worker.span import ChunkKey, Span
+from worker.span import ChunkKey, Place, Span
+from worker.states import State
 
 SEND_EVERY = 60.0
 _SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
@@ -92,6 +93,8 @@ class Pipeline:
         repaired: by number, the table of each event that an operator repaired afterwards.
         resends_dead: whether an operator finally sends all dead rows again, when nothing is rejected any more.
         garbage: undecodable records that were put on the stream.
+        given_up: by span and chunk, the events of rows that an operator wanted to drop.
+        forced: how often forced replays have sent each event again.
         lost_batches: batches that expired before they were settled, which must never happen.
     """
 
@@ -108,6 +111,8 @@ class Pipeline:
         self.repaired: dict[int, str] = {}
         self.statuses: list[int] = []
         self.garbage: list[bytes] = []
+        self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
+        self.forced: Counter[int] = Counter()
         self.lost_batches = 0
         self._simulation = world.simulation
         self._trouble = world.trouble
@@ -177,6 +182,7 @@ class Pipeline:
         self.heal()
         self.rest(hours=72)
         self.missing = self._missing()
+        self._note_forced()
         self.copies = list(self.audit.rejected())
         for account in self.world.accounts:
             self.world.remap(account, status="active")
@@ -304,7 +310,8 @@ class Pipeline:
         held |= {one.number for one in self.audit.rejected() if self.sent[one.number].dialect == "batch"}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
-        return [number for number in self.accepted if number not in held | self.contradicted]
+        held |= self.contradicted | self.dropped
+        return [number for number in self.accepted if number not in held]
 
     # Clients
 
@@ -519,6 +526,9 @@ class Pipeline:
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.SEND: lambda kinds: self._invoke_sender({"kinds": list(kinds)}),
+            Kind.EDIT: self._edit,
+            Kind.DROP: self._drop,
+            Kind.FORCE: self._force,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
             Kind.PLAN: lambda account, mode: self.world.remap(account, plan=plans.plan(mode, TABLES)),
             Kind.DISABLE: lambda account, off: self.world.remap(
@@ -533,6 +543,59 @@ class Pipeline:
             Kind.STANDSTILL: self._stand_still,
         }
         acts[act.kind](*act.arguments)
+
+    def _held(self, where: float, *states: State) -> Held | None:
+        """Return one of the chunks in these states that hold rows."""
+        held = [
+            one
+            for one in self.audit.held()
+            if one.entry.state in states and not one.key.group.code and one.values
+        ]
+        return held[int(where * len(held))] if held else None
+
+    def _edit(self, where: float) -> None:
+        """Edit dead rows: give each one more column."""
+        held = self._held(where, State.DEAD)
+        if held is None or held.values is None:
+            return
+        rows = b"".join(msgpack.packb(row | {"edited": True}) for row in held.values)
+        asked = {"chain": held.span.chain.name, "after": held.span.after, "chunk": held.key.name}
+        self._invoke_sender({"edit": asked | {"rows": b64encode(compress(rows)).decode()}})
+
+    def _drop(self, where: float) -> None:
+        """Drop rows, if Treasure Data cannot have them."""
+        held = self._held(where, State.DEAD, State.WAITING)
+        if held is None:
+            return
+        span, planned = held.span, held.key.planned
+        self.given_up[span.place, planned] = self.audit.numbers(span, planned)
+        chunk = [span.chain.name, span.after, held.key.name]
+        self._invoke_sender({"kinds": ["dead", "waiting"], "decision": "drop", "chunks": [chunk]})
+
+    def _force(self, tag: int, since: float | None) -> None:
+        """Send delivered rows once more, perhaps only those that arrived after a share of the schedule's time."""
+        begin = None if since is None else round((START + since * self.schedule.setup.horizon) * 1000)
+        places = [[span.chain.name, span.after] for span in self.audit.ledger.spans()]
+        self._invoke_sender({"force": {"tag": f"tag-{tag}", "since": begin, "places": places}})
+
+    @property
+    def dropped(self) -> set[int]:
+        """Events whose rows an operator dropped."""
+        found = set()
+        for (place, planned), numbers in self.given_up.items():
+            span = self.audit.ledger.get(place)
+            for leaf in span.leaves(planned) if span is not None else ():
+                if span is not None and span.entry(leaf).state is State.DROPPED:
+                    rows = leaf.within(len(numbers))
+                    found.update(numbers[rows.start : rows.stop])
+        return found
+
+    def _note_forced(self) -> None:
+        """Note which events forced replays have sent again, while their objects are there."""
+        for span in self.audit.ledger.spans():
+            if span.chain.is_forced:
+                for key in span.chunks:
+                    self.forced.update(self.audit.numbers(span, key))
 
     def _put_garbage(self, data: bytes) -> None:
         self.garbage.append(data)

@@ -87,8 +87,8 @@ def _run(job: tuple[str, int]) -> Noticed:
 @click.option("--processes", default=0, help="Defences to check in parallel; 0 for one per core.")
 def main(only: str, processes: int) -> None:
     """Check the defences and print the results."""
-    jobs = [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
-    jobs += [("all", index) for index, one in enumerate(ALL) if only in one.name]
+    jobs = [("all", index) for index, one in enumerate(ALL) if only in one.name]
+    jobs += [("waiting", index) for index, one in enumerate(WAITING) if only in one.name]
     table = Table(title="What the tests notice when a defence is left out")
     for name in ("left out", "schedules", "seed", "noticed", "seconds"):
         table.add_column(name)

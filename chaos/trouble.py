@@ -68,6 +68,8 @@ class Kind(StrEnum):
     KINESIS_LONG_OUTAGE = "kinesis gone for half a day"
     KINESIS_UNREADABLE = "kinesis unreadable for half a day"  # for the event source too; puts succeed
     KINESIS_STAMPS = "kinesis stamps wrong"  # arrival times, by up to two minutes
+    KINESIS_AHEAD = "kinesis stamps far ahead"  # single arrival times, by up to three hours
+    KINESIS_LISTING = "kinesis lists shards wrongly"  # an older listing, or one that lacks some
     KINESIS_AUTO = "kinesis chooses the shards"
     RESHARD = "reshard"
     RECREATE = "stream created again"  # once everything in it is settled
@@ -110,6 +112,9 @@ class Kind(StrEnum):
     # Operators
     REPLAY = "replay"
     SEND = "send by hand"
+    EDIT = "edit of dead rows"
+    DROP = "drop by hand"
+    FORCE = "forced replay"
     REMAP = "remap"
     PLAN = "tracking plan changed"  # to observe, quarantine or off
     DISABLE = "account disabled"  # for a while; its rows are dead

@@ -1,17 +1,16 @@
 """Watermarks that lack one of their rules, so that fault injection can show why each is needed."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import override
-
-from worker.shard_reader import ShardReader
 
 from chaos.defences import Defence
 from chaos.functions import Weakness
 from chaos.trouble import Kind
-from worker.record import Record, from_stream
-from worker.shards import Position, Shard
+from worker.ledger import WORKLIST_KEYS
+from worker.passing import MARGIN_SECONDS
 from worker.span import Span
-from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, ShardProgress, Table, Watermarks
+from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 
 
 class _NoQueue(Watermarks):
@@ -33,54 +32,51 @@ class _NoMargin(Watermarks):
         return super()._in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS
 
 
-class _LedgerAlone(Watermarks):
-    @staticmethod
+class _NobodyBehind(Watermarks):
+    """Does not ask how far each shard is."""
+
     @override
-    def _read(lane: ShardProgress, until: float) -> None:
-        Watermarks._read(lane, until)  # noqa: SLF001 -- its own class's; a static method has no super()
-        lane.records = {}
+    def _passed_by_all(self, until: float) -> float:
+        super()._passed_by_all(until)
+        return float("inf")
 
 
-class _PlannedIsDone(Watermarks):
-    @staticmethod
+class _ExactStamps(Watermarks):
     @override
-    def _pending_of(span: Span) -> frozenset[Table]:
-        return frozenset()
+    def _passed_by_all(self, until: float) -> float:
+        return super()._passed_by_all(until) + MARGIN_SECONDS * 1000
 
 
-class _FromTheEnd(Watermarks):
+class _ClosedIsEmpty(Watermarks):
     @override
-    def _lane(self, shard: Shard, began: float) -> ShardProgress:
-        lane = super()._lane(shard, began)
-        lane.after = self._ledger.end(lane.chain)
-        lane.reader = ShardReader(self._shards, shard, lane.after, self._clock)
-        return lane
-
-
-class _Credulous(ShardReader):
-    @override
-    def read(self, until: float) -> Iterator[Record]:
-        self._cursor.seek(Position())
-        while True:
-            page = self._page(until)
-            yield from from_stream(page.records, self.shard.shard_id)
-            if page.at_tip:
-                self.looked_at = self._clock.now()
-                return
-
-
-class _AnyAnswer(Watermarks):
-    @override
-    def _lane(self, shard: Shard, began: float) -> ShardProgress:
-        lane = super()._lane(shard, began)
-        lane.reader = _Credulous(self._shards, shard, lane.after, self._clock)
-        return lane
-
-
-class _EmptyIsEmpty(Watermarks):
-    @override
-    def _check_empty(self, lane: ShardProgress, began: float) -> None:
+    def _check_read_out(self, *_args: object) -> None:
         pass
+
+
+class _NothingWaits(Watermarks):
+    @override
+    def _spans(self, began: float) -> Iterator[Span]:
+        return iter(())
+
+
+class _IndexAlone(Watermarks):
+    """Believes the ledger's index, which may lag."""
+
+    @override
+    def _spans(self, began: float) -> Iterator[Span]:
+        for number in range(WORKLIST_KEYS):
+            for _, place in self._ledger.worklist("waiting", number):
+                if (found := self._ledger.get(place)) is not None:
+                    yield found
+
+
+class _NoCopies(Watermarks):
+    """Believes that a copy's owner is in a span."""
+
+    @override
+    def _spans(self, began: float) -> Iterator[Span]:
+        for span in super()._spans(began):
+            yield replace(span, copies={})
 
 
 def _without(name: str, kind: type[Watermarks], *kinds: Kind, seeds: int = 40, events: int = 400) -> Defence:
@@ -96,21 +92,27 @@ DEFENCES: tuple[Defence, ...] = (
         "after a notice the queue's counts are not believed at once",
         _CountsAlone,
         *(Kind.SQS_COUNTS, Kind.KINESIS_THROTTLE, Kind.KINESIS_TIMEOUT, Kind.STANDSTILL),
-    ),
-    _without("a watermark leaves a margin for clocks and requests under way", _NoMargin, Kind.SKEW),
-    _without("records without a span are pending", _LedgerAlone, Kind.STANDSTILL, Kind.REDIS_DOWN),
-    _without("open spans are pending", _PlannedIsDone, Kind.TD_OUTAGE, Kind.TD_5XX),
-    _without(
-        "the chain's end does not mean settled", _FromTheEnd, Kind.TD_OUTAGE, Kind.PASSED_OVER, Kind.REPLAY
+        seeds=200,
     ),
     _without(
-        "a watermark does not believe that a shard is empty",
-        _EmptyIsEmpty,
-        *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
+        "a watermark leaves a margin for clocks and requests under way", _NoMargin, Kind.SKEW, seeds=200
+    ),
+    _without("every shard must have passed", _NobodyBehind, Kind.STANDSTILL, Kind.DYNAMODB_ERROR),
+    _without(
+        "stamps may run back", _ExactStamps, Kind.KINESIS_STAMPS, Kind.STANDSTILL, Kind.ABANDON, seeds=200
     ),
     _without(
-        "a watermark does not believe a read without the record that it starts at",
-        _AnyAnswer,
-        *(Kind.KINESIS_EMPTY_AT_TIP, Kind.STANDSTILL, Kind.REDIS_DOWN, Kind.TD_OUTAGE),
+        "a closed shard is read to its end",
+        _ClosedIsEmpty,
+        *(Kind.RESHARD, Kind.STANDSTILL, Kind.DYNAMODB_ERROR),
+        seeds=200,
+    ),
+    _without("rows that wait are pending", _NothingWaits, Kind.TD_OUTAGE, Kind.TD_5XX),
+    _without("recent spans are read from the chains", _IndexAlone, Kind.TD_OUTAGE, Kind.TD_5XX),
+    _without(
+        "a copy holds the watermark until its owner is in a span",
+        _NoCopies,
+        *(Kind.CLIENT_DEAF, Kind.STANDSTILL, Kind.DYNAMODB_ERROR, Kind.ABANDON),
+        seeds=200,
     ),
 )

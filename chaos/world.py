@@ -35,6 +35,7 @@ BUCKET = RESOURCES.aside_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
 TD_MEMORY_SECONDS = 3600.0
+_FAR_AHEAD = 3 * 3600.0
 _STAMP_ERROR = 140.0  # seconds; stamps run back by less than worker.passing.MARGIN_SECONDS
 TD_QUERY_DELAY_SECONDS = 600.0
 TD_KEY_SECRET = RESOURCES.td_api_key_secret
@@ -261,7 +262,7 @@ class World:
         if window.kind is Kind.REDIS_EMPTY:
             self.simulation.at(window.begin, self._empty_redis)
             self.simulation.at(window.end, self.apply_accounts)
-        elif window.kind is Kind.KINESIS_STAMPS:
+        elif window.kind in {Kind.KINESIS_STAMPS, Kind.KINESIS_AHEAD}:
             self.stream.arrival_error = self._wrong_stamp
         elif window.kind is Kind.KINESIS_AUTO:
             self.simulation.at(window.begin, self._distribute)
@@ -281,6 +282,8 @@ class World:
         self.td.settings = td_lies.altered(self.td.settings, kind, begins=begins)
 
     def _wrong_stamp(self) -> float:
+        if chances := self.trouble.strike(Kind.KINESIS_AHEAD):
+            return chances.uniform(0, _FAR_AHEAD)
         chances = self.trouble.strike(Kind.KINESIS_STAMPS)
         return chances.uniform(-_STAMP_ERROR, _STAMP_ERROR) if chances else 0.0
 

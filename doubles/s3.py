@@ -50,10 +50,9 @@ class MemoryS3:
         return {"Location": f"/{Bucket}"}
 
     def put_object(self, **request: Any) -> dict[str, Any]:
-        """Put an object; with `IfNoneMatch`, only if there is none of that name."""
-        bucket = self._bucket(
-            "PutObject", request, "Body", "IfNoneMatch", "ChecksumAlgorithm", "ChecksumSHA256", *_HEADERS
-        )
+        """Put an object; with `IfNoneMatch`, only if there is none of that name; with `IfMatch`, only if it has that ETag."""
+        conditions = ("IfNoneMatch", "IfMatch", "ChecksumAlgorithm", "ChecksumSHA256")
+        bucket = self._bucket("PutObject", request, "Body", *conditions, *_HEADERS)
         key, body = request["Key"], bytes(request.get("Body", b""))
         checksum = base64.b64encode(hashlib.sha256(body).digest()).decode()
         if request.get("ChecksumSHA256", checksum) != checksum:
@@ -64,6 +63,12 @@ class MemoryS3:
         if "IfNoneMatch" in request and key in bucket:
             message = "At least one of the pre-conditions you specified did not hold"
             raise client_error("PreconditionFailed", "PutObject", message, 412)
+        if "IfMatch" in request:
+            if key not in bucket:
+                raise client_error("NoSuchKey", "PutObject", "The specified key does not exist.", 404)
+            if bucket[key].described()["ETag"] != request["IfMatch"]:
+                message = "At least one of the pre-conditions you specified did not hold"
+                raise client_error("PreconditionFailed", "PutObject", message, 412)
         if len(key.encode()) > _MAX_KEY_BYTES:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}

@@ -12,13 +12,11 @@ no call. If DynamoDB fails, is slow or returns nonsense, the instance decides by
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from ingest.refusal import Refused
 from ingest.request import MAX_INFLATED_BYTES, Request
 from shared.clock import Clock
 from shared.counters import Counters, Spent, totals
-from shared.errors import error_code
+from shared.errors import aws_errors, error_code
 from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 
@@ -53,6 +51,7 @@ class Spending:
             "_last_small",
             "_minute",
             "_most",
+            "_own_large",
             "_pending_large",
             "_pending_small",
             "_per_byte",
@@ -68,7 +67,7 @@ class Spending:
         self.shut_until = self.large_shut_until = self._report_at = 0.0
         self._minute = 0
         self._this_small = self._this_large = self._last_small = self._last_large = 0.0
-        self._pending_small = self._pending_large = 0.0
+        self._pending_small = self._pending_large = self._own_large = 0.0
         self._refused_requests = self._refused_events = 0
 
     def use(self, limits: AccountLimits) -> None:
@@ -105,13 +104,14 @@ class Spending:
         except Refused as refused:
             raise (self._refusal(1, now) if refused.code == "body_too_large" else refused) from None
 
-    def spend(self, events: int, size: int, now: float) -> None:
+    def spend(self, events: int, size: int, now: float, overflow_level: int | None = None) -> None:
         """Count a request before it is stored.
 
         Args:
             events: how many it has.
             size: bytes of rows.
             now: UNIX seconds.
+            overflow_level: while the overflow queue holds too much, how often an instance's share of large requests is halved.
 
         Raises:
             Refused: `budget_exceeded`.
@@ -123,6 +123,9 @@ class Spending:
         if now // MINUTE_SECONDS != self._minute:
             self._begin_minute(now // MINUTE_SECONDS)
         if is_large:
+            if overflow_level is not None and self._own_large + cost > GRAIN_SECONDS / 2**overflow_level:
+                raise self._refusal(events, now)
+            self._own_large += cost
             self._this_large += cost
             self._pending_large += cost
         else:
@@ -153,6 +156,7 @@ class Spending:
         follows = minute == self._minute + 1
         self._last_small, self._last_large = (self._this_small, self._this_large) if follows else (0.0, 0.0)
         self._this_small = self._this_large = self._pending_small = self._pending_large = 0.0
+        self._own_large = 0.0
         self._minute = int(minute)
 
     def _refusal(self, events: int, now: float) -> Refused:
@@ -236,7 +240,7 @@ class Budgets:
             self._client = self._client or self._make_client()
             answer = self._client.update_item(**counters.update(self._table, account))
             return totals(answer, counters.minute)
-        except (BotoCoreError, ClientError, ValueError) as error:
+        except aws_errors(ValueError) as error:
             self._no_call_before = now + PAUSE_SECONDS
             self._telemetry.warning("accounts' spending cannot be counted", code=error_code(error))
             return None

@@ -196,7 +196,7 @@ class Intake:
             kept = rejected_events.events_of(batch, sent, rejected, check.privacy_of_copies)
         size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)
-        sender.spending.spend(len(batch.events), size, now / 1000)
+        sender.spending.spend(len(batch.events), size, now / 1000, self._policies.overflow_level())
         envelopes = self._envelopes(encoded, kept, key, now, batch)
         partition_key = self._partition_key(key.account, batch, request)
         not_stored = self._put(envelopes, encoded, partition_key, request.deadline)

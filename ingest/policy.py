@@ -98,6 +98,13 @@ class PolicyReader:
             return self._look_again(key.account)
         raise Refused("disabled_account" if found.status == "disabled" else "revoked_key")
 
+    def overflow_level(self) -> int | None:
+        """Return how often an account's share is halved because the overflow queue holds too much; None if it does not."""
+        overflow = self._policy.overflow if self._policy is not None else None
+        if overflow is None or overflow.until <= self._clock.now() * 1000:
+            return None
+        return overflow.level
+
     def begin(self) -> Callable[[float], None]:
         """Start to read the policy; return a function that waits for the read."""
         if self._is_reading:

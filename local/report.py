@@ -115,8 +115,7 @@ def _totals(reconciliation: Reconciliation) -> Table:
     table.add_row("accepted", _number(accepted), "according to the gateway's responses")
     table.add_section()
     table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in the Treasure Data double")
-    dead_letters = reconciliation.dead
-    table.add_row("dead letters", _number(dead_letters.total()), _codes(dead_letters))
+    table.add_row("dead rows", _number(reconciliation.dead.total()), _codes(reconciliation.dead))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
     table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
     return table
@@ -127,9 +126,7 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
         count.total() for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.dead)
     )
     if reconciliation.adds_up:
-        return [
-            f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead letters {dead:,}"
-        ]
+        return [f"[green]It adds up:[/] accepted {accepted:,} = delivered {delivered:,} + dead {dead:,}"]
     lines = ["[red]It does not add up.[/]", *reconciliation.errors[:_SHOWN]]
     for place, count in reconciliation.differences.items():
         how = "missing" if count > 0 else "too many"
@@ -140,7 +137,8 @@ def _conclusion(reconciliation: Reconciliation) -> list[str]:
     if len(reconciliation.mismatched_ids) > _SHOWN:
         lines.append(f"… and {len(reconciliation.mismatched_ids) - _SHOWN:,} more events")
     if not reconciliation.settled:
-        lines.append("some of it is still in flight")
+        waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
+        lines.append(f"Still in flight: {_codes(waiting)}")
     return lines
 
 

@@ -59,7 +59,7 @@ class LocalStack:
     Args:
         folder: the folder for logs and data, emptied at the start.
         shards: number of shards of the stream.
-        redrive_seconds: how often to redrive what is set aside.
+        redrive_seconds: how often to send what waits.
         window_seconds: how long the worker's batches may fill. Shorter than in a deployed stack, because somebody is watching.
         record: file to which the gateway appends each request, as one JSON object per line.
         accounts: the accounts in Redis.

@@ -4,6 +4,7 @@
         UnavailableError: a retry may succeed
             LedgerUnavailableError
             BucketUnavailableError
+            PolicyContestedError
             ShardUnreadableError
                 NoSuchRecordError
             SecretUnavailableError
@@ -75,6 +76,10 @@ class LedgerUnavailableError(UnavailableError):
 
 class BucketUnavailableError(UnavailableError):
     """The bucket cannot be reached, rejects the call, or returned something other than what was written."""
+
+
+class PolicyContestedError(UnavailableError):
+    """The edge policy was written by others at each attempt to change it; the message says what to do."""
 
 
 class ShardUnreadableError(UnavailableError):

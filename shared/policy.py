@@ -1,6 +1,7 @@
 """The edge policy: what the ingest knows about accounts, one document in S3.
 
-MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}]`. Each entry is
+MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}, overflow]`. The last
+is `[until, level, messages]`, or absent while the overflow queue does not hold too much. Each entry is
 MessagePack too, so a reader only builds an index and decodes an account's entry when its first event arrives. An ordinary account's
 entry is empty. Readers ignore members of a body or an entry that they do not know. A change that old readers would misunderstand
 needs a new version.
@@ -112,16 +113,35 @@ class PolicyEntry(NamedTuple):
 _ORDINARY = PolicyEntry()
 
 
+class OverflowLimit(NamedTuple):
+    """The overflow queue holds too much: instances refuse large requests beyond a share of an account's budget.
+
+    Attributes:
+        until: UNIX milliseconds until which this is valid.
+        level: how often the share is halved.
+        messages: how many messages the queue held.
+    """
+
+    until: int
+    level: int
+    messages: int
+
+
 class EdgePolicy:
     """One published document.
 
     Attributes:
         published_at: UNIX milliseconds.
+        overflow: what is published about the overflow queue; None if it does not hold too much.
+        entries: the accounts' entries, encoded.
     """
 
-    def __init__(self, published_at: int, entries: Mapping[str, bytes]) -> None:
+    def __init__(
+        self, published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None = None
+    ) -> None:
         self.published_at = published_at
-        self._entries = entries
+        self.overflow = overflow
+        self.entries = entries
         self._decoded: dict[str, PolicyEntry] = {}
 
     @classmethod
@@ -138,8 +158,8 @@ class EdgePolicy:
                 if sha256(body).digest() != digest:
                     raise InvalidPolicyError("the content does not match its digest")
                 match _unpacked(body):
-                    case [int(published_at), dict(entries), *_]:
-                        return cls(published_at, entries)
+                    case [int(published_at), dict(entries), *rest]:
+                        return cls(published_at, entries, _overflow(rest))
         raise InvalidPolicyError("not an edge policy")
 
     def account(self, name: str) -> PolicyEntry | None:
@@ -148,18 +168,36 @@ class EdgePolicy:
         Illegal parts of an entry are ignored, so that a wrong document refuses nobody.
         """
         entry = self._decoded.get(name)
-        if entry is None and name in self._entries:
-            entry = self._decoded[name] = _entry(self._entries[name])
+        if entry is None and name in self.entries:
+            entry = self._decoded[name] = _entry(self.entries[name])
         return entry
 
 
-def encode(entries: Mapping[str, PolicyEntry], published_at: int) -> bytes:
+def encode(
+    entries: Mapping[str, PolicyEntry], published_at: int, overflow: OverflowLimit | None = None
+) -> bytes:
     """Return the document for these accounts by name, published at a time in UNIX milliseconds.
 
     Raises:
         InvalidPolicyError: it would be larger than MAX_BYTES.
     """
-    body = msgpack.packb([published_at, {name: entries[name].encode() for name in sorted(entries)}])
+    return _document(published_at, {name: entries[name].encode() for name in sorted(entries)}, overflow)
+
+
+def with_overflow(document: EdgePolicy, overflow: OverflowLimit | None, published_at: int) -> bytes:
+    """Return a document with another member about the overflow queue, and the same accounts."""
+    return _document(max(published_at, document.published_at), document.entries, overflow)
+
+
+def _overflow(rest: list[Any]) -> OverflowLimit | None:
+    match rest:
+        case [[int(until), int(level), int(messages), *_], *_] if level >= 0:
+            return OverflowLimit(until, level, messages)
+    return None
+
+
+def _document(published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None) -> bytes:
+    body = msgpack.packb([published_at, entries, *([overflow] if overflow is not None else ())])
     data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
     if len(data) > MAX_BYTES:
         raise InvalidPolicyError(

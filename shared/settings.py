@@ -177,6 +177,10 @@ class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
     stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    overflow_queue_url: str = _setting(
+        "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
+    )
+    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
     stream_mode: str = _setting(
         "STREAM_MODE",
         "`AUTO` adjusts the number of shards to the traffic, `PROVISIONED` keeps SHARD_COUNT, `ON_DEMAND` leaves it to Kinesis",

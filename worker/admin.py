@@ -13,7 +13,8 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared import policy
 from shared.accounts import Account, AccountKeys
 from shared.clock import Clock
-from shared.errors import InvalidAccountError, SecretUnavailableError, UnavailableError
+from shared.errors import InvalidAccountError, PolicyContestedError, SecretUnavailableError, UnavailableError
+from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
 from worker import account_store
 from worker.deadline import Deadline
@@ -46,8 +47,7 @@ class Admin:
         s3: "S3Client",
     ) -> None:
         self._connect = connect
-        self._s3 = s3
-        self._bucket = settings.aside_bucket
+        self._published = PublishedPolicy(s3, settings.aside_bucket)
         self._keys = AccountKeys(settings.ledger_table)
         self._treasure_data = treasure_data
         self._clock = clock
@@ -93,7 +93,11 @@ class Admin:
             )
             return {"error": "policy_not_published", "message": message}
         except UnavailableError as error:
-            return {"error": "accounts_incomplete", "message": str(error)}
+            is_contested = isinstance(error, PolicyContestedError)
+            return {
+                "error": "policy_not_published" if is_contested else "accounts_incomplete",
+                "message": str(error),
+            }
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
         return _UNKNOWN
@@ -132,8 +136,10 @@ class Admin:
     def _publish(self, accounts: Mapping[str, Account]) -> None:
         """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has."""
         entries = {name: account.to_entry() for name, account in accounts.items()}
-        data = policy.encode(entries, int(self._clock.now() * 1000))
-        self._s3.put_object(Bucket=self._bucket, Key=policy.KEY, Body=data)
+        now = int(self._clock.now() * 1000)
+        self._published.change(
+            lambda current: policy.encode(entries, now, None if current is None else current.overflow)
+        )
 
     def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         match event:

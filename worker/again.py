@@ -40,7 +40,7 @@ class Again:
             return {}, obstacle
         events = self._look_up(wanted)
         return {
-            key: events[key.group.request_id] for key in keys if key.group.request_id in events
+            key: event_of(key, events[key.group.request_id]) for key in keys if key.group.request_id in events
         }, "an index cannot be read"
 
     def _receipts(self, span: Span) -> Mapping[str, int]:
@@ -83,5 +83,10 @@ class Again:
             for span in self._ledger.latest(chain):
                 if span.latest < since and span.records:
                     break
-                if span.records and span.has_rows and span.earliest <= until:
+                if span.records and span.chunks and span.earliest <= until:
                     yield span
+
+
+def event_of(key: ChunkKey, found: Event) -> Event:
+    """Return the event for a chunk: rejected events are never sent, so they are recorded unless a copy certainly counts."""
+    return Event.NOT_RECORDED if key.group.is_rejected and found is not Event.COPY_COUNTS else found

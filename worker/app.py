@@ -104,8 +104,8 @@ def _force(wiring: Wiring, asked: dict[str, Any], deadline: Deadline) -> dict[st
         outcome, done = wiring.forced_replays.run(Wanted.from_event(asked), places, deadline)
     except (InvalidReplayError, ValueError) as refused:
         return {"error": "force_refused", "message": str(refused)}
-    rows = {"appended": outcome.appended, "repeated": outcome.repeated, "left_out": outcome.left_out}
-    return {name: dict(count) for name, count in rows.items()} | {"done": done}
+    counts = {"appended": outcome.appended, "repeated": outcome.repeated, "left_out": outcome.left_out}
+    return {name: dict(+rows) for name, rows in counts.items()} | {"done": done}
 
 
 def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:

@@ -1,14 +1,15 @@
 """Claims ensure that only one of all copies of an envelope on the stream counts.
 
 An envelope that its sender may repeat, or that the drainer has put, has `claim` set. So does, in effect, a record that arrived so late
-that its envelope may have been put again meanwhile, and every record in a gap. The rows of such a record count only if it owns the claim
+that its envelope may have been put again meanwhile, and every record in a gap or a replay. The rows of such a record count only if it owns the claim
 of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
+from operator import itemgetter
 from typing import NamedTuple
 
 from shared.errors import HeldError
@@ -67,7 +68,7 @@ class Decided:
         uncounted: the sequence numbers of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
-        owners: of records that do not count, by request id: those that are in no span yet.
+        owners: of records that do not count, by request id: those that are in no span yet, these records among them.
     """
 
     records: Sequence[Record]
@@ -116,10 +117,10 @@ class Claims:
             LedgerUnavailableError, ShardUnreadableError: the ledger, or the list of shards, cannot be reached.
         """
         in_gap = gap.chain != shard
-        wishes = {wish.record.number: wish for wish in _wishes(records, gap, in_gap=in_gap)}
+        with_append = in_gap or not is_live
+        wishes = {wish.record.number: wish for wish in _wishes(records, gap, all_claim=with_append)}
         if not wishes:
             return Decided(records)
-        with_append = in_gap or not is_live
         if with_append and len(wishes) > MOST_CLAIMS_WITH_APPEND:
             last = sorted(wishes)[MOST_CLAIMS_WITH_APPEND]
             records = [record for record in records if record.number < last]
@@ -146,24 +147,26 @@ class Claims:
             frozenset(uncounted),
             frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            self._not_planned(claims, uncounted, wishes, shard),
+            self._not_planned(claims, {number: wishes[number] for number in uncounted}, kept, shard),
         )
 
     def _not_planned(
         self,
         claims: Mapping[str, Claim | None],
-        uncounted: set[Number],
-        wishes: Mapping[Number, _Wish],
+        uncounted: Mapping[Number, _Wish],
+        kept: Collection[Number],
         shard: ChainId,
     ) -> dict[str, Owner]:
-        """Return the owners, by request id, that records which do not count wait for: those in no span."""
+        """Return the owners, by request id, of records that do not count: those that are in no span yet, and those among `kept`."""
         found = {}
-        for number in uncounted:
-            claim = claims.get(wishes[number].request_id)
-            if claim is None or (claim.owner.chain == shard and claim.owner.number in wishes):
+        for wish in uncounted.values():
+            claim = claims.get(wish.request_id)
+            if claim is None:
                 continue
-            if not isinstance(self._membership.locate(claim.owner.chain, claim.owner.number), Span):
-                found[wishes[number].request_id] = claim.owner
+            chain, number = claim.owner
+            is_here = chain == shard and number in kept
+            if is_here or not isinstance(self._membership.locate(chain, number), Span):
+                found[wish.request_id] = claim.owner
         return found
 
     def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
@@ -214,17 +217,18 @@ class Claims:
         return place.chain != owner.chain or self._shards.is_gone(owner.chain)
 
 
-def _wishes(records: Sequence[Record], gap: Gap, *, in_gap: bool) -> list[_Wish]:
-    """Return the records that must own a claim."""
-    found = []
+def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wish]:
+    """Return the records that must own a claim; in a gap, and in a replay, that is every record."""
     late = LATE_SECONDS * 1000
-    for record in records:
-        received_at = record.received_at
-        if (
-            record.claim
-            or in_gap
-            or record.arrived_at * 1000 - received_at > late
-            or gap.latest - received_at > late
-        ) and record.account != NOBODY:
-            found.append(_Wish(record, record.request_id or f"{_FROM_JSON}{record.number}"))
-    return found
+    arrivals, receipts = map(itemgetter(1), records), map(itemgetter(4), records)
+    latest = max(max(arrivals) * 1000, gap.latest)
+    if not all_claim and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
+        return []
+    return [
+        _Wish(record, record.request_id or f"{_FROM_JSON}{record.number}")
+        for record in records
+        if record.account != NOBODY
+        and (
+            record.claim or all_claim or max(record.arrived_at * 1000, gap.latest) - record.received_at > late
+        )
+    ]

@@ -94,7 +94,7 @@ class Outcome:
     Attributes:
         appended: to be sent again.
         repeated: handled by an earlier run of the same tag.
-        left_out: not delivered, so not to be sent again, or with rows that are no longer kept.
+        left_out: not delivered when the tag was first used, so not sent again; or with rows that are no longer kept.
     """
 
     appended: Counter[str] = field(default_factory=Counter)
@@ -167,15 +167,21 @@ class ForcedReplays:
             origin=span.place.name,
         )
         again = again.with_entries({chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True)
-        counts = outcome.repeated
-        if self._ledger.get(again.place) is None:
+        there = self._ledger.get(again.place)
+        if there is None:
             with self._executors() as executor:
                 self._objects.put(again, encoded.data, executor)
             answer = self._ledger.append(again)
             if isinstance(answer, tuple) and answer[0]:
-                counts = outcome.appended
+                for chunk in chunks:
+                    outcome.appended[_label(chunk.key)] += chunk.rows
+                return
+            there = self._ledger.get(again.place)
         for chunk in chunks:
-            counts[_label(chunk.key)] += chunk.rows
+            # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
+            rows = 0 if there is None else min(chunk.rows, there.chunks.get(chunk.key, 0))
+            outcome.repeated[_label(chunk.key)] += rows
+            outcome.left_out[_label(chunk.key)] += chunk.rows - rows
 
     def _chunks(
         self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: Outcome

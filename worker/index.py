@@ -117,8 +117,11 @@ def decode(data: bytes) -> Index:
     """
     try:
         version, *rest = msgpack.unpackb(data, use_list=False)
-        if version != VERSION:
-            raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise InvalidObjectError("this is not the index of a span object") from error
+    if version != VERSION:
+        raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
+    try:
         numbers, arrivals, receipts, request_ids, claims, uncounted, members = rest
         found = Index(
             [number(digits) for digits in numbers.split()],
@@ -130,7 +133,7 @@ def decode(data: bytes) -> Index:
             {ChunkKey.parse(name): Member(*member) for name, *member in members},
         )
         lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
-    except (ValueError, TypeError, AttributeError, msgpack.UnpackException) as error:
+    except (ValueError, TypeError, AttributeError) as error:
         raise InvalidObjectError("this is not the index of a span object") from error
     if len(lengths) != 1:
         raise InvalidObjectError("the columns of the index differ in length")

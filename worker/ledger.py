@@ -7,6 +7,7 @@
     pk = tables#<account>     a table that was created for an account; `sk` is its number
     pk = watermarks, sk = account  the account's tables that get watermarks
     pk = swept                how far the sweep has come
+    pk = drained              times at which the overflow queue was empty
 
 Only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the oldest first: under
 `waiting#<n>` those with chunks that wait, under `dead#<n>` those whose other chunks are dead. Each kind has a few keys, so that an outage
@@ -17,7 +18,7 @@ Every write carries a random writer name. If a response is lost, the DynamoDB cl
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
@@ -73,6 +74,8 @@ _CHAINS = "chains"
 _TABLES = "tables#"
 _WATCHED = "watermarks"
 _SWEPT = {"pk": {"S": "swept"}, "sk": {"S": "-"}}
+_DRAINED = {"pk": {"S": "drained"}, "sk": {"S": "-"}}
+_MOST_DRAINED = 100
 _WATCHED_SECONDS = 30 * 86_400
 _MOST_WATCHED = 500  # tables of an account
 _DAY = 86_400
@@ -217,7 +220,6 @@ class Ledger:
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
-        names = {"#owner": "owner", "#ttl": "ttl", "#fixed": "fixed"}
         condition = "attribute_not_exists(pk) OR #owner = :owner"
         if claim.before is not None:
             # a claim that was made with the append of its owner is never taken over
@@ -229,7 +231,7 @@ class Ledger:
                 "Key": _key(f"{_CLAIM}{request_id}"),
                 "UpdateExpression": "SET #owner = :owner, #ttl = :ttl, #fixed = :yes",
                 "ConditionExpression": condition,
-                "ExpressionAttributeNames": names,
+                "ExpressionAttributeNames": {"#owner": "owner", "#ttl": "ttl", "#fixed": "fixed"},
                 "ExpressionAttributeValues": values,
             }
         }
@@ -423,6 +425,21 @@ class Ledger:
     def note_swept(self, name: str) -> None:
         """Note the name behind which the next sweep goes on; empty for the first."""
         self._put({**_SWEPT, "to": {"S": name}})
+
+    # When the overflow queue was empty
+
+    def drained(self) -> list[tuple[float, float]]:
+        """Return what `note_drained` noted."""
+        item = self._get(_DRAINED)
+        pairs = item["at"]["L"] if item else []
+        return [(float(sent["N"]), float(at["N"])) for sent, at in (pair["L"] for pair in pairs)]
+
+    def note_drained(self, pairs: Sequence[tuple[float, float]]) -> None:
+        """Note pairs of UNIX seconds: at the second, no message that was sent before the first was left in the overflow queue."""
+        kept = sorted(set(pairs))
+        kept = kept[:1] + kept[1:][-_MOST_DRAINED:]
+        numbers = [{"L": [{"N": str(sent)}, {"N": str(at)}]} for sent, at in kept]
+        self._put({**_DRAINED, "at": {"L": numbers}})
 
     # Tables that get watermarks, including those that have received nothing lately
 

@@ -21,7 +21,6 @@ from worker.span import (
     NotDeliverable,
     Sender,
     digest_of,
-    milliseconds,
     plan_bytes,
 )
 from worker.span_object import Chunk
@@ -145,7 +144,7 @@ def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: fro
     places = frozenset(
         position for position, number in enumerate(numbers if uncounted else ()) if number in uncounted
     )
-    return Index(numbers, [milliseconds(one) for one in arrivals], receipts, ids, claims, places, {})
+    return Index(numbers, [round(one * 1000) for one in arrivals], receipts, ids, claims, places, {})
 
 
 _Senders = dict[tuple[str, str], Sender]
@@ -190,7 +189,7 @@ def _grouped(
 ) -> tuple[_Groups, dict[Group, Block]]:
     """Return the records' blocks by group, and their rejected events."""
     found: dict[tuple[Sender, str, str, str], _Part] = {}
-    rejected: list[tuple[Sender, Record]] = []
+    rejected: list[tuple[Sender, str, Record]] = []
     for position, record in enumerate(records):
         number, _at, account, key_id, _received, request_id, claim, blocks, refused, events = record
         if uncounted and number in uncounted:
@@ -211,7 +210,7 @@ def _grouped(
             part.blocks.append(block)
             part.positions.append(position)
         if events:
-            rejected.append((sender, record))
+            rejected.append((sender, again, record))
     groups = {
         Group(sender, table, code, request_id=again): part
         for (sender, table, code, again), part in found.items()
@@ -219,7 +218,7 @@ def _grouped(
     return groups, _rejected(rejected) if rejected else {}
 
 
-def _rejected(records: Iterable[tuple[Sender, Record]]) -> dict[Group, Block]:
+def _rejected(records: Iterable[tuple[Sender, str, Record]]) -> dict[Group, Block]:
     """Return a block for each table and code of rejected events: their number, and the events that are kept.
 
     A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
@@ -228,13 +227,13 @@ def _rejected(records: Iterable[tuple[Sender, Record]]) -> dict[Group, Block]:
     kept: dict[Group, list[bytes]] = {}
     tables: dict[Sender, set[str]] = {}
     room: dict[Sender, tuple[int, int]] = {}
-    for sender, record in records:
+    for sender, again, record in records:
         for _index, code, table, original, message in record.rejected:
             named = tables.setdefault(sender, set())
             if code not in COLUMN_CODES and len(named) < MAX_REJECTED_TABLES:
                 named.add(table)
             is_named = code in COLUMN_CODES or table in named
-            key = Group(sender, table if is_named else "", code, is_rejected=True)
+            key = Group(sender, table if is_named else "", code, is_rejected=True, request_id=again)
             counts[key] += 1
             events, size = room.get(sender, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
             if original and events and len(original) + len(message) <= size:

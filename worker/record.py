@@ -11,6 +11,8 @@ from binascii import Error as Base64Error
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from functools import partial
+from itertools import chain, repeat
+from operator import lt
 from typing import Any, NamedTuple
 
 import msgpack
@@ -65,11 +67,15 @@ NOBODY = envelope.NOBODY
 UNDECODABLE = "undecodable"
 AGAIN = 1
 """A claim larger than this marks an envelope that was put again, because an earlier put of it may have landed."""
-MAX_BLOCKS = 500
-"""The most tables in one record, so that its span's item stays small."""
+MAX_BLOCKS = 300
+"""The most tables in one record, so that its span fits the ledger's item. An envelope of the ingest has far fewer."""
 
 _LENGTHS = [f"{length:03d}" for length in range(1000)]
 _ENVELOPE = bytes((envelope.FIRST_BYTE,))
+_TUPLE: set[type] = {tuple}
+_BYTES: set[type] = {bytes}
+_STR: set[type] = {str}
+_INT: set[type] = {int}
 _new = tuple.__new__
 
 
@@ -86,7 +92,7 @@ def sequence_number(number: Number) -> str:
 def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
     """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
     shards: dict[str, list[Mapping[str, Any]]] = {}
-    prefix, items = "\0", []
+    prefix, items = "\0", list[Mapping[str, Any]]()
     for item in event["Records"]:
         if not item["eventID"].startswith(prefix):
             shard = item["eventID"].partition(":")[0]
@@ -95,33 +101,56 @@ def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
     return {shard: _records(items, shard) for shard, items in shards.items()}
 
 
-def _records(items: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:
-    records: list[Record] = []
-    last, is_ordered = START, True
-    for item in items:
-        digits = item["sequenceNumber"]
-        this = _LENGTHS[len(digits)] + digits
-        arrived_at = item["approximateArrivalTimestamp"]
-        try:
-            data = b64decode(item["data"], validate=True)
-        except Base64Error:  # only hand-made events get here
-            data = item["data"].encode()
-        # the usual case of `decode`, inlined: anything but an envelope raises here, or fails the check
-        try:
-            content = unpackb(data, use_list=False)
-            _, account, key_id, received_at, request_id, claim, blocks, rejected = content
-        except (ValueError, TypeError, msgpack.UnpackException):
-            content = None
-        if content is not None and _is_envelope(content):
-            fields = (this, arrived_at, account, key_id, received_at, request_id, claim, blocks)
-            events = rejected and _events(rejected)
-            records.append(_new(Record, (*fields, (), events)))
-        else:
-            records.append(decode(data, shard, this, arrived_at))
-        if this <= last:
-            is_ordered = False
-        last = this
-    return records if is_ordered else _ordered(records)
+def _records(items: list[Mapping[str, Any]], shard: str) -> list[Record]:
+    digits = [item["sequenceNumber"] for item in items]
+    numbers = [_LENGTHS[len(one)] + one for one in digits]
+    arrivals = [item["approximateArrivalTimestamp"] for item in items]
+    records = _envelopes(items, numbers, arrivals)
+    if records is None:
+        data = [_bytes(item["data"]) for item in items]
+        records = [decode(*one) for one in zip(data, repeat(shard), numbers, arrivals, strict=False)]
+    return records if all(map(lt, numbers, numbers[1:])) else _ordered(records)
+
+
+def _bytes(text: str) -> bytes:
+    try:
+        return b64decode(text, validate=True)
+    except Base64Error:  # only hand-made events get here
+        return text.encode()
+
+
+def _envelopes(
+    items: list[Mapping[str, Any]], numbers: list[Number], arrivals: list[float]
+) -> list[Record] | None:
+    """Return what `decode` does if every record is an envelope without rejected events; else None.
+
+    It checks the envelopes' members by column, which takes half of the time.
+    """
+    try:
+        contents = [unpackb(b64decode(item["data"], validate=True), use_list=False) for item in items]
+        columns = list(zip(*contents, strict=True))
+        versions, accounts, key_ids, received_at, request_ids, claims, blocks, rejected = columns
+        if _kinds(contents) != _TUPLE or set(versions) != {envelope.VERSION} or set(rejected) != {()}:
+            return None
+        if _kinds(blocks) != _TUPLE or not 0 < min(map(len, blocks)) <= max(map(len, blocks)) <= MAX_BLOCKS:
+            return None
+        tables, counts, payloads = zip(*chain.from_iterable(blocks), strict=True)
+        owners = chain.from_iterable(map(repeat, accounts, map(len, blocks)))
+        named = set(zip(owners, tables, strict=True))
+    except (ValueError, TypeError, msgpack.UnpackException):
+        return None
+    if not all(one in _known_names or _learn(*one) for one in named):
+        return None
+    if _kinds(payloads) != _BYTES or not all(payloads) or _kinds(counts) != _INT or min(counts) < 1:
+        return None
+    if _kinds(key_ids) | _kinds(request_ids) != _STR or _kinds(received_at) | _kinds(claims) != _INT:
+        return None
+    fields = (numbers, arrivals, *columns[1:-1], repeat(()), repeat(()))
+    return list(map(_new, repeat(Record), zip(*fields, strict=False)))
+
+
+def _kinds(column: Iterable[object]) -> set[type]:
+    return set(map(type, column))
 
 
 def from_stream(records: Iterable[Mapping[str, Any]], shard: str) -> list[Record]:

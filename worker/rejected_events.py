@@ -6,7 +6,7 @@ An object is the gzip of `[received_at, original, message]` for each event that 
 the bucket deletes it after RejectedDays. The ledger counts the events, whether they are kept or not.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -14,7 +14,6 @@ import msgpack
 
 from shared.errors import InvalidObjectError, ObjectGoneError
 from worker.bucket import Bucket
-from worker.record import Block
 from worker.rows import compress, decompress
 from worker.span import ChunkKey, Group, Span
 
@@ -41,11 +40,9 @@ class RejectedEvents:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
 
-    def put(self, span: Span, groups: Mapping[Group, Block]) -> None:
-        """Write the events of a span that is about to be appended, by group; groups of which none is kept have no object."""
-        for group, (_, _, events) in groups.items():
-            if events:
-                self._bucket.put(name_of(span, group), compress(events))
+    def put(self, span: Span, group: Group, events: bytes) -> None:
+        """Write the events of a group that are kept, of a span that is about to be appended."""
+        self._bucket.put(name_of(span, group), compress(events))
 
     def get(self, span: Span, key: ChunkKey) -> list[RejectedEvent]:
         """Return the events of a chunk that were kept.

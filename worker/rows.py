@@ -3,7 +3,6 @@
 They are decoded only to halve a chunk, or to query Treasure Data for them.
 """
 
-import zlib
 from collections.abc import Buffer, Callable
 from functools import partial
 from typing import Any
@@ -27,7 +26,7 @@ def decompress(data: bytes) -> bytes:
     """
     try:
         return isal_zlib.decompress(data, wbits=31)
-    except (zlib.error, ValueError, EOFError) as error:  # isal's own error is a ValueError
+    except (isal_zlib.error, ValueError, EOFError) as error:  # type: ignore[misc]  # the stub gives an instance for the class
         raise InvalidObjectError("a gzip member cannot be decompressed") from error
 
 

@@ -23,16 +23,16 @@ from shared.errors import (
 )
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
-from worker.again import Again
+from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.health import SENDER_PROBE_SECONDS, Health
-from worker.ledger import Ledger
+from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import ROW_TOO_LARGE, TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -41,17 +41,22 @@ from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
 """A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""
+USUAL_AGAIN_SECONDS = 1800.0
+"""Rows that were put again wait until every shard has shown what it received; up to here, that is nothing unusual."""
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, a later run asks again."""
 FIRST_PAUSE_SECONDS = 300.0
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
 """The pauses between queries for a chunk whose presence no answer settles: the first, and the longest."""
+LEFT_SECONDS = 600.0
+"""How long a span that waits for failing databases alone is not read again while they fail. Then an account may have another database."""
 
 _AT_ONCE = 32  # spans handled in parallel
 _SENDS_AT_ONCE = 4  # of one span
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
+_MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
 _THROTTLED = "http_429"
 
@@ -101,6 +106,9 @@ class _Database:
         return self.is_probed or self.under_way >= self.limit
 
 
+_UNTRIED = _Database()
+
+
 @dataclass(slots=True)
 class _Run:
     """The state of one run, shared by its jobs."""
@@ -119,6 +127,7 @@ class _Turn:
         selected: the entries that were selected when its turn began.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         complete: everything selected was tried.
+        closed: databases that may get nothing, by the chunks that are left for that.
     """
 
     place: Place
@@ -126,6 +135,7 @@ class _Turn:
     span: Span | None = None
     waits_for: str = ""
     complete: bool = True
+    closed: dict[ChunkKey, str] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -177,6 +187,7 @@ class Sender:
         self._clock = clock
         self._telemetry = telemetry
         self._pauses: dict[tuple[Place, ChunkKey], tuple[float, float]] = {}  # ask again when, pause
+        self._left: dict[Place, tuple[float, frozenset[str]]] = {}  # until when a span waits, and for which
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
         """Handle every selected chunk, as far as the time allows; by default those that wait.
@@ -202,10 +213,20 @@ class Sender:
         return report
 
     def _report_oldest(self) -> None:
-        """Report the age of the oldest waiting row, which raises an alarm."""
-        oldest = self._ledger.oldest("waiting")
-        age = 0.0 if oldest is None else max(0.0, self._clock.now() - oldest[0] / 1000)
-        self._telemetry.gauge("OldestWaitingSeconds", round(age))
+        """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
+        now = self._clock.now()
+        parts = (self._ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
+        oldest = (next((at for at, place in part if self._counts(place, now)), None) for part in parts)
+        age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
+        self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
+
+    def _counts(self, place: Place, now: float) -> bool:
+        span = self._ledger.get(place)
+        if span is None:
+            return False
+        states = span.states()
+        is_long = now - span.planned_at / 1000 > USUAL_AGAIN_SECONDS
+        return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: Report) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
@@ -237,6 +258,8 @@ class Sender:
             known = run.databases.get(turn.waits_for)
             if known is not None and not known.closed and known.is_busy:
                 return turn
+            if self._is_left(run, turn):
+                return turn
         turn.waits_for = ""
         try:
             self._handle(run, turn)
@@ -253,6 +276,27 @@ class Sender:
             self._telemetry.error("a span cannot be sent", error, span=turn.place.name)
             turn.complete = False
         return turn
+
+    def _is_left(self, run: _Run, turn: _Turn) -> bool:
+        """Return whether all chunks of a span wait for databases that are closed or being probed, as far as this instance knows."""
+        until, left = self._left.get(turn.place, (0.0, frozenset()))
+        if self._clock.now() >= until or run.selection != Selection():
+            return False
+        if not all(
+            one.closed or one.is_probed for one in (run.databases.get(name, _UNTRIED) for name in left)
+        ):
+            return False
+        turn.waits_for = next((name for name in left if run.databases[name].is_probed), "")
+        turn.complete &= bool(turn.waits_for)
+        return True
+
+    def _note_left(self, turn: _Turn, selected: Mapping[ChunkKey, Entry]) -> None:
+        """Note a span whose chunks all wait for closed databases, so that an outage does not have each run read every waiting span."""
+        self._left.pop(turn.place, None)
+        if turn.closed.keys() == selected.keys():
+            if len(self._left) >= _MOST_LEFT:
+                self._left.clear()
+            self._left[turn.place] = self._clock.now() + LEFT_SECONDS, frozenset(turn.closed.values())
 
     def _handle(self, run: _Run, turn: _Turn) -> None:
         for _ in range(_ROUNDS):
@@ -275,9 +319,11 @@ class Sender:
                 )
             )
             turn.selected = turn.selected or selected
+            turn.closed = {}
             work = _Work(self._without_settled_copies(span))
             try:
                 self._decide_all(run, work, selected, turn)
+                self._note_left(turn, selected)
                 if work.span == span and not work.changes:
                     return
                 written = work.span.with_entries(work.changes, settled=True)
@@ -324,7 +370,7 @@ class Sender:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
                 self._apply(work, key, entry, step.event, reason=step.reason)
-            elif step.action in {Action.ASK, Action.SEND} and self._may_send(run, work, database, turn):
+            elif step.action in {Action.ASK, Action.SEND} and self._may_send(run, work, database, turn, key):
                 self._prepare(run, work, key, step, turn=turn, database=database)
         if work.again:
             self._decide_again(work, turn)
@@ -341,7 +387,7 @@ class Sender:
             return account.database, obstacle_of(account, key.group.sender.key_id)
         return "", account
 
-    def _may_send(self, run: _Run, work: _Work, database: str, turn: _Turn) -> bool:
+    def _may_send(self, run: _Run, work: _Work, database: str, turn: _Turn, key: ChunkKey) -> bool:
         """Return whether a database may get rows of this span now. One that nobody has tried is probed, by one span at a time."""
         if not database or run.deadline.near:
             turn.complete = False
@@ -350,6 +396,7 @@ class Sender:
             known = run.databases.setdefault(database, _Database())
             if known.closed:
                 turn.complete = False
+                turn.closed[key] = database
                 return False
             if database in work.admitted:
                 return True
@@ -365,7 +412,9 @@ class Sender:
         failure = self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
         with run.lock:
             known.is_probed, known.is_proven, known.closed = False, not failure, failure
-        turn.complete &= not failure
+        if failure:
+            turn.complete = False
+            turn.closed[key] = database
         return not failure
 
     def _release(self, run: _Run, work: _Work) -> None:
@@ -426,20 +475,16 @@ class Sender:
         `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
         """
         span = work.span
-        if reason in {TOO_LARGE, ROW_TOO_LARGE}:  # a proxy said so, or Treasure Data while there was a doubt
-            is_row = span.rows(key) < 2
-            why = ROW_TOO_LARGE if is_row else reason
-            halved = self._follow(
-                renewed, Event.PARTLY_REFUSED, reason=why, divisible=not is_row and span.can_split(key)
-            )
+        if reason == TOO_LARGE and span.rows(key) > 1 and span.can_split(key):
+            # a proxy said so, or Treasure Data while there was a doubt
+            halved = self._follow(renewed, Event.PARTLY_REFUSED, divisible=True)
             work.changes[key] = halved
-            if halved.state is State.SPLIT:
-                work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
+            work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
             return ""
         database, obstacle = self._destination(span, key, renewed)
         if obstacle:
             self._apply(work, key, renewed, Event.NOT_DELIVERABLE, reason=obstacle)
-        if obstacle == "" and self._may_send(run, work, database, turn):
+        if obstacle == "" and self._may_send(run, work, database, turn, key):
             return database
         turn.complete &= bool(obstacle)
         return ""
@@ -463,12 +508,15 @@ class Sender:
         try:
             events, obstacle = self._again.decide(work.span, work.again)
         except ObjectGoneError:
-            events, obstacle = dict.fromkeys(work.again, Event.OBJECT_GONE), ""
+            lost = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}
+            events, obstacle = lost, ""
         except (UnavailableError, InvalidObjectError) as error:
             events, obstacle = {}, str(error)
         for key in work.again:
             if key in events:
-                reason = "" if events[key] is Event.NO_COPY else events[key].name.lower()
+                reason = (
+                    "" if events[key] in {Event.NO_COPY, Event.NOT_RECORDED} else events[key].name.lower()
+                )
                 self._apply(work, key, work.span.entry(key), events[key], reason=reason)
         if len(events) < len(work.again):
             turn.complete = False

@@ -99,7 +99,7 @@ class Group(NamedTuple):
             return cls(Sender.parse(sender), "", label[1:], request_id=unquote(request_id))
         if "!" in label:
             table, _, code = label.partition("!")
-            return cls(Sender.parse(sender), table, code, is_rejected=True)
+            return cls(Sender.parse(sender), table, code, is_rejected=True, request_id=unquote(request_id))
         return cls(Sender.parse(sender), label, request_id=unquote(request_id))
 
 
@@ -327,7 +327,7 @@ class Span:
         """Return the entry of a chunk that the ledger says nothing about."""
         group = key.group
         if group.is_rejected:
-            return _REJECTED
+            return _AGAIN if group.request_id else _REJECTED
         destination = self.destination(key)
         if isinstance(destination, NotDeliverable):
             return _dead(destination.reason)

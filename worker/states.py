@@ -75,6 +75,7 @@ class Event(Enum):
     OBJECT_GONE = "its span object is gone"
     COPY_COUNTS = "another copy of its envelope counts"
     NO_COPY = "no other copy of its envelope counts"
+    NOT_RECORDED = "no other copy of its envelope has its rejected events, as far as indexes show it"
     INDEX_GONE = "an index that would show another copy has been deleted"
     RESENT = "an operator sends it again"
     DROPPED = "an operator drops it"
@@ -170,7 +171,7 @@ _W, _D, _A, _R = State.WAITING, State.DEAD, State.AGAIN, State.REJECTED
 TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W,), (Event.OPENED,), _W, change=_open_doubt),
     Transition((_W, _D), (Event.ACCEPTED,), State.DELIVERED, change=_settle),
-    Transition((_W,), (Event.REFUSED,), _D, Condition.ABSENT, _give_up),
+    Transition((_W,), (Event.REFUSED, Event.NOT_DELIVERABLE), _D, Condition.ABSENT, _give_up),
     Transition((_W,), (Event.PARTLY_REFUSED,), State.SPLIT, Condition.DIVISIBLE, _clear_doubt),
     Transition((_W,), (Event.PARTLY_REFUSED,), _D, Condition.INDIVISIBLE, _give_up),
     Transition(
@@ -178,10 +179,10 @@ TRANSITIONS: tuple[Transition, ...] = (
     ),
     Transition((_W,), (Event.UNANSWERED,), _W, Condition.ABSENT, _clear_doubt),
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
-    Transition((_W,), (Event.NOT_DELIVERABLE,), _D, Condition.ABSENT, _give_up),
     Transition((_W, _A), (Event.OBJECT_GONE,), _D, change=_lose),
     Transition((_A,), (Event.COPY_COUNTS,), State.COPY, change=_settle),
     Transition((_A,), (Event.NO_COPY,), _W, change=_settle),
+    Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
     Transition((_A,), (Event.INDEX_GONE,), _D, change=_give_up_in_doubt),
     Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),
     Transition((_W, _D, _R), (Event.DROPPED,), State.DROPPED, Condition.ABSENT, _settle),

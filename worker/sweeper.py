@@ -13,15 +13,18 @@ from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
-from worker.ledger import Ledger
+from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
 from worker.span_object import PREFIX, SpanObjects, Stored, name_of
+from worker.states import State
 
 INDEX_SECONDS = 14 * 86_400.0
 """How long an index stays after the stream's retention: as long as a message may wait in the overflow queue."""
 UNREFERENCED_SECONDS = 86_400.0
-"""How long an object stays that no span refers to: its writer may be about to append the span."""
+"""How long an object stays that no span refers to: its writer may be about to append the span, or somebody may still read it after a rewrite."""
+EARLIER_SECONDS = 3600.0
+"""How long before its receipt an envelope's first copy may have been planned, by clocks that differ, with ample room."""
 _HOUR = 3600.0
 
 
@@ -75,7 +78,7 @@ class Sweeper:
             UnavailableError: S3, the ledger or Kinesis does not answer.
         """
         sweep, after = Sweep(), self._ledger.swept_to()
-        index_seconds = max(self._archive_seconds, self._shards.retention_seconds() + INDEX_SECONDS)
+        index_seconds = self._index_seconds()
         for hour in self._objects.hours():
             if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 break
@@ -93,6 +96,20 @@ class Sweeper:
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep
 
+    def _index_seconds(self) -> float:
+        """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them."""
+        retention = self._shards.retention_seconds()
+        now = self._clock.now()
+        oldest = now
+        for number in range(WORKLIST_KEYS):
+            for at, place in self._ledger.worklist("waiting", number):
+                if at / 1000 > now - retention:
+                    break
+                span = self._ledger.get(place)
+                if span is not None and State.AGAIN in span.states():
+                    oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
+        return max(self._archive_seconds, retention + INDEX_SECONDS, now - oldest)
+
     def _age(self, hour: str) -> float:
         """Return how many seconds ago an hour ended."""
         began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
@@ -108,9 +125,10 @@ class Sweeper:
             )
 
     def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
-        age = self._age(stored.hour)
-        span = self._span_of(stored)
-        if span is None:
+        span = self._span_there(stored)
+        if span is None or span.object is None or name_of(span) != stored.name:
+            written = stored.hour if span is None or span.object is None else span.object.hour
+            age = self._age(max(stored.hour, written))
             self._delete(stored, sweep, allowed=age >= UNREFERENCED_SECONDS)
             return
         planned_age = self._clock.now() - span.planned_at / 1000
@@ -122,15 +140,11 @@ class Sweeper:
         else:
             self._reduce(span, sweep)
 
-    def _span_of(self, stored: Stored) -> Span | None:
-        """Return the span that refers to an object; None if none does."""
-        span = (
-            self._ledger.preceding(stored.chain, stored.first)
-            if stored.chain.is_of_stream
-            else self._ledger.get(Place(stored.chain, stored.first))
-        )
-        refers = span is not None and span.object is not None and name_of(span) == stored.name
-        return span if refers else None
+    def _span_there(self, stored: Stored) -> Span | None:
+        """Return the span in whose place an object was written; None if there is none. It may refer to another object."""
+        if stored.chain.is_of_stream:
+            return self._ledger.preceding(stored.chain, stored.first)
+        return self._ledger.get(Place(stored.chain, stored.first))
 
     def _delete(self, stored: Stored, sweep: Sweep, *, allowed: bool) -> None:
         if not allowed:

@@ -1,8 +1,8 @@
 """Watermarks: the `received_at` before which every accepted row is in Treasure Data, or dead.
 
-A table is complete up to a time when every shard has passed it, the queue holds nothing older, no row that was put again and no copy whose
-counting record is in no span is older, and no waiting row of the table was received before it. docs/completeness.md explains why each is
-needed. If one of them cannot be proved, the watermark does not advance.
+A table is complete up to a time when at some later time the queue held nothing older, every shard has passed that later time, no row that was
+put again and no copy whose counting record is in no span is older, and no waiting row of the table was received before it.
+docs/completeness.md explains why each is needed. If one of them cannot be proved, the watermark does not advance.
 
 Every request that was answered before `began` has left a message or a record. Requests that are answered later were received at most
 INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
@@ -10,6 +10,7 @@ INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -126,8 +127,12 @@ class Watermarks:
             return Completeness(self._clock.now(), None, obstacle=str(error))
 
     def _take(self, began: float, until: float) -> Completeness:
-        latest = self._in_queue(began) - INGEST_SECONDS - 2 * CLOCK_SECONDS
-        horizon = min(latest * 1000, self._passed_by_all(until))
+        drained = self._drained(began)
+        passed = self._passed_by_all(until)
+        proved = [sent for sent, at in drained if (at + CLOCK_SECONDS) * 1000 <= passed]
+        if not proved:
+            raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
+        horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
         found = _Found()
         for span in self._spans(began):
             if self._clock.now() >= until:
@@ -137,7 +142,22 @@ class Watermarks:
         if found.oldest_copy is not None:
             horizon = min(horizon, found.oldest_copy)
         tables = frozenset(table for table in found.tables if table[0] != NOBODY)
+        self._ledger.note_drained([one for one in drained if one[0] >= max(proved)])
         return Completeness(self._clock.now(), int(horizon), found.pending, found.dead, tables)
+
+    def _drained(self, began: float) -> list[tuple[float, float]]:
+        """Return pairs of UNIX seconds: at the second, no message that was sent before the first was left in the queue.
+
+        All these messages were on the stream by then. How far that was on the stream shows once every shard has passed that time, which
+        takes minutes, so the ledger remembers the pairs.
+        """
+        drained = self._ledger.drained()
+        with suppress(UnprovenError):
+            drained.append((self._in_queue(began), began))
+            self._ledger.note_drained(drained)
+        if not drained:
+            raise UnprovenError("the overflow queue holds envelopes")
+        return drained
 
     def _in_queue(self, began: float) -> float:
         """Return the UNIX seconds up to which no message sent to the queue is left there.

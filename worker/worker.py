@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import HeldError, UnavailableError
+from shared.errors import BucketUnavailableError, HeldError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.chain import ChainId
@@ -28,7 +28,7 @@ from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_n
 from worker.rejected_events import RejectedEvents
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
-from worker.span import ChunkKey, Database, Span, milliseconds
+from worker.span import ChunkKey, Database, Group, Span, milliseconds
 from worker.span_object import SpanObjects, encode
 from worker.states import Rules, State
 from worker.tables import Tables
@@ -233,6 +233,7 @@ class Worker:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         now = self._clock.now()
+        kept = frozenset(planned.index.numbers if decided.owners or decided.with_append else ())
         span = Span(
             chain=gap.chain,
             after=gap.after,
@@ -246,22 +247,26 @@ class Worker:
             earliest=planned.earliest,
             latest=max(gap.latest, planned.latest),
             received_at=planned.received_at,
-            copies=decided.owners,
+            copies={
+                one: owner
+                for one, owner in decided.owners.items()
+                if owner.chain != batch.chain or owner.number not in kept
+            },
         )
         bodies: Mapping[ChunkKey, bytes] = {}
-        if planned.chunks or span.records > len(BORDERS):
+        if span.chunks or span.records > len(BORDERS):
             encoded = encode(planned.chunks, planned.index, now)
             span, bodies = replace(span, object=encoded.ref), encoded.bodies
             self._objects.put(span, encoded.data, batch.executor)
-        if planned.rejected:
-            self._rejected.put(span, planned.rejected)
+        keep = partial(self._keep, span)
+        kept_events = {group: events for group, (_, _, events) in planned.rejected.items() if events}
+        run_parallel(self._executors, [partial(keep, *one) for one in kept_events.items()])
         is_waiting = any(entry.state is State.WAITING for _, entry in span.all_leaves())
         span = replace(span, settled=not is_waiting)
         if batch.chain not in self._noted:
             # its spans must be found even when the stream no longer lists the shard
             self._ledger.note_chain(batch.chain)
             self._noted.add(batch.chain)
-        kept = {record.number for record in planned.records}
         claims = {one: claim for one, claim in decided.with_append.items() if claim.owner.number in kept}
         answer = self._ledger.append(span, claims, self._claims.seconds_kept() if claims else 0)
         self._ends.pop(batch.shard, None)
@@ -274,6 +279,14 @@ class Worker:
             if entry.state is State.DEAD:
                 report_dead(self._telemetry, current, key, entry)
         return _Appended(current, bodies)
+
+    def _keep(self, span: Span, group: Group, events: bytes) -> bool:
+        """Store rejected events. If S3 does not take them, they are only counted: nobody else's rows wait for them."""
+        try:
+            self._rejected.put(span, group, events)
+        except BucketUnavailableError:
+            self._telemetry.warning("rejected events are not kept", account=group.sender.account)
+        return True
 
     def _send(self, appended: _Appended, deadline: Deadline) -> None:
         """Send the chunks that have a database, and settle the span. If anything fails, the sender finds the span."""

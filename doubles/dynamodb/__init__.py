@@ -130,18 +130,21 @@ class MemoryDynamoDB:
             return {}
         undo, reasons = [], []
         places: set[Any] = set()
-        for kind, action in actions:
-            table = self._table(action, "TransactWriteItems")
-            place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
-            if (action["TableName"], place) in places:
-                message = "Transaction request cannot include multiple operations on one item"
-                raise client_error("ValidationException", "TransactWriteItems", message)
-            places.add((action["TableName"], place))
-            undo.append((table, place, table.items.get(place)))
-            reasons.append(self._outcome(kind, action))
+        try:
+            for kind, action in actions:
+                table = self._table(action, "TransactWriteItems")
+                place = table.place(action["Key"]) if "Key" in action else table.place_of(action["Item"])
+                if (action["TableName"], place) in places:
+                    message = "Transaction request cannot include multiple operations on one item"
+                    raise client_error("ValidationException", "TransactWriteItems", message)
+                places.add((action["TableName"], place))
+                undo.append((table, place, table.items.get(place)))
+                reasons.append(self._outcome(kind, action))
+        except ClientError:
+            _undo(undo)
+            raise
         if any(reason["Code"] != "None" for reason in reasons):
-            for table, place, item in reversed(undo):
-                table.put(place, item)
+            _undo(undo)
             codes = ", ".join(reason["Code"] for reason in reasons)
             message = (
                 f"Transaction cancelled, please refer cancellation reasons for specific reasons [{codes}]"
@@ -241,6 +244,11 @@ class MemoryDynamoDB:
         if table is None:
             raise client_error("ResourceNotFoundException", operation, "Requested resource not found")
         return table
+
+
+def _undo(changes: Iterable[tuple[Table, Any, Item | None]]) -> None:
+    for table, place, item in reversed(list(changes)):
+        table.put(place, item)
 
 
 @contextmanager

@@ -44,12 +44,17 @@ class ListedChunk:
 
     @property
     def reason(self) -> str:
-        """Why it waits, is dead or was rejected, in one word; `sending` while nothing is known."""
+        """Why it waits, is dead or was rejected, in one word; `sending` while nothing is known.
+
+        Rows whose account the worker could not look up have no database. The sender keeps them until it can.
+        """
         if self.key.group.is_rejected:
             return self.key.group.code
         if self.entry.state is State.AGAIN:
             return "put_again"
-        return self.entry.reason or ("sending" if self.entry.state is State.WAITING else "")
+        if self.entry.reason or self.entry.state is not State.WAITING:
+            return self.entry.reason
+        return "sending" if self.span.database(self.key) or not self.span.settled else "account_unavailable"
 
     @property
     def name(self) -> list[str]:

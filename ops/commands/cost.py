@@ -2,6 +2,7 @@
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any, override
 
@@ -10,6 +11,7 @@ import click
 from ops import screen
 from ops.cost.estimate import IDLE, SECRETS, Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
+from ops.cost.worst import Bounds, as_object
 from ops.failure import Failure
 from ops.stack import deployed
 
@@ -36,8 +38,20 @@ class _Count(click.ParamType):
 
 
 @click.command("cost")
+@click.option("--events", type=_Count(), metavar="COUNT", help="Events per month, such as 250000 or 10M.")
 @click.option(
-    "--events", type=_Count(), required=True, metavar="COUNT", help="Events per month, such as 250000 or 10M."
+    "--worst",
+    "is_worst",
+    is_flag=True,
+    help="Instead, show the most that the stack can cost, whatever anyone sends.",
+)
+@click.option(
+    "--accounts",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="With --worst: accounts with the default budget.",
 )
 @click.option(
     "--events-per-request",
@@ -91,7 +105,9 @@ class _Count(click.ParamType):
 @screen.json_option
 def command(
     *,
-    events: float,
+    events: float | None,
+    is_worst: bool,
+    accounts: int,
     events_per_request: float,
     batch_ids: bool,
     name: str | None,
@@ -103,17 +119,27 @@ def command(
 
     With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.py with dates
     and sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
+
+    With --worst it shows the most that the stack can cost if somebody sends all that its limits let through, day and night.
     """
+    if (events is None) is not is_worst:
+        raise click.UsageError("use either --events or --worst")
     setup = Setup()
+    parameters: Mapping[str, str] = {}
     if name is not None:
         stack = deployed(name, region)
-        setup, region = Setup.of(stack.parameters), stack.session.region_name
+        parameters = stack.parameters
+        setup, region = Setup.of(parameters), stack.session.region_name
     region = region or DEFAULT_REGION
     if region not in REGIONS:
         raise Failure(
             f"there are no prices for {region}: use --region with one of {', '.join(sorted(REGIONS))}"
         )
     setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
+    if events is None:
+        most = as_object(Bounds.of(parameters, accounts), setup, REGIONS[region])
+        screen.show_json(most | {"region": region}) if as_json else _show_worst(most, region)
+        return
     told = tell(Workload(events, events_per_request, batch_ids=batch_ids), setup, region)
     if as_json:
         screen.show_json(told)
@@ -148,6 +174,18 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
             for events in _VOLUMES
         ],
     }
+
+
+def _show_worst(most: dict[str, Any], region: str) -> None:
+    screen.show_table(
+        ("component", "USD per day", "usage"),
+        [(line["component"], f"{line['usd_per_day']:8.2f}", line["of"]) for line in most["components"]],
+    )
+    screen.say(
+        f"\nAt most ${most['usd_per_day']:,.2f} a day, ${most['usd_per_month']:,.2f} a month, if somebody sends "
+        f"{most['requests_per_second']:,} requests a second (ThrottlingRate) day and night and spends the budget of "
+        f"{most['accounts']:,} accounts. docs/limits.md explains the limits.\nPrices of {region} as of {READ_ON}."
+    )
 
 
 def _show(told: dict[str, Any]) -> None:

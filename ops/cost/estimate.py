@@ -53,6 +53,8 @@ SECRET_CALLS = 50_000
 """Assumed: reads of secrets per month. Each function instance reads them every few minutes."""
 POLICY_SECONDS, INSTANCE_RATE = 60, 20
 """How often each instance of the ingest reads the edge policy, and its average rate in requests per second (assumed)."""
+KEY_SECONDS, KEY_READERS = 300, 2
+"""How often Kinesis asks for the stream's key again, as AWS says, for each instance that puts records and for each that reads them."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events per download of the script; and the script's size. Pixels are images, which need no script."""
 
@@ -139,7 +141,7 @@ class Setup:
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
-    alarms: int = 14
+    alarms: int = 22
     dashboards: int = 0
     redrive_minutes: int = 5
     x86: bool = False
@@ -305,19 +307,20 @@ class _Estimate:
         yield self._worker()
         yield self._dynamodb()
         yield self._redrive()
-        if self._s.stream_mode == "AUTO":
-            yield Line(
-                "Scaler",
-                self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
-                + SCALER_RUNS * SCALER_METRICS / 1000 * p["metric_reads"],
-                f"{short(SCALER_RUNS)} runs, {SCALER_METRICS} metrics read by each",
-            )
+        metrics = SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
+        yield Line(
+            "Scaler",
+            self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
+            + SCALER_RUNS * metrics / 1000 * p["metric_reads"],
+            f"{short(SCALER_RUNS)} runs, {metrics} metrics read by each",
+        )
         yield Line(
             "SQS and drain",
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
             "polling the overflow queue, which is usually empty",
         )
         yield self._s3()
+        yield self._kms()
         yield Line(
             "Secrets Manager",
             SECRETS[self._s.network] * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
@@ -357,14 +360,14 @@ class _Estimate:
 
     def _ingest(self) -> Line:
         cpu = INGEST_REQUEST_CPU + self._w.per_request * INGEST_EVENT_CPU
-        seconds = PUT_SECONDS + _elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
+        seconds = PUT_SECONDS + elapsed(cpu, self._s.ingest_mb) + COLD_SHARE * COLD_SECONDS
         usd = self._lambda(self._w.requests, seconds, self._s.ingest_mb)
         return Line("Lambda, ingest", usd, f"{seconds * 1000:.1f} ms at {self._s.ingest_mb} MB")
 
     def _worker(self) -> Line:
         rows = self._w.events / self._batches
         cpu = WORKER_BATCH_CPU + rows * WORKER_ROW_CPU
-        seconds = BATCH_SECONDS + _elapsed(cpu, self._s.worker_mb)
+        seconds = BATCH_SECONDS + elapsed(cpu, self._s.worker_mb)
         usd = self._lambda(self._batches, seconds, self._s.worker_mb)
         return Line(
             "Lambda, worker",
@@ -406,13 +409,23 @@ class _Estimate:
     def _s3(self) -> Line:
         p, days = self._p, self._s.archive_days
         archived = self._w.requests * self._w.record_bytes / ARCHIVE_COMPRESSION / 1e9 * days * 24 / HOURS
-        instances = 1 + self._w.requests / SECONDS / INSTANCE_RATE
-        reads = min(self._w.requests, SECONDS / POLICY_SECONDS * instances)
+        reads = min(self._w.requests, SECONDS / POLICY_SECONDS * self._instances)
         usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"] + reads / 1000 * p["s3_gets"]
         if not days:
             return Line("S3", usd, "set-aside rows, usually none")
         usd += self._batches / 1000 * p["s3_puts"]
         return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
+
+    @property
+    def _instances(self) -> float:
+        """Instances of the ingest that live at the same time."""
+        return 1 + self._w.requests / SECONDS / INSTANCE_RATE
+
+    def _kms(self) -> Line:
+        """Return the cost of AWS's keys: for the stream, and for the functions' environments, which each cold start decrypts."""
+        of_stream = SECONDS / KEY_SECONDS * (self._instances + KEY_READERS)
+        calls = of_stream + self._w.requests * COLD_SHARE
+        return Line("KMS", calls / 1e4 * self._p["key_calls"], f"{short(calls)} requests to AWS's own keys")
 
     def _logs(self) -> Line:
         of_request = REQUEST_LOG_BYTES + self._s.access_log * ACCESS_LOG_BYTES
@@ -423,7 +436,7 @@ class _Estimate:
         return Line("CloudWatch logs", usd, f"{taken:.2g} GB")
 
 
-def _elapsed(cpu: float, megabytes: int) -> float:
+def elapsed(cpu: float, megabytes: int) -> float:
     """Return how long CPU seconds of a whole core take with a function's share of one."""
     return cpu / min(1.0, megabytes / CORE_MB)
 

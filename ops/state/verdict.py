@@ -8,13 +8,14 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from ops import screen
+from ops.help_page import TROUBLESHOOTING, with_page
 from shared.errors import HeldError
 
 if TYPE_CHECKING:
     from ops.state.stack_state import StackState, WaitingRows
 
 WAITING_SECONDS = 240.0
-"""Rows that wait for longer are worth a word; the alarm `waiting-warn` fires then too."""
+"""Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
 BEHIND_SECONDS = 60.0
 """A stack with records older than this is behind, whatever the worker logs."""
 
@@ -60,7 +61,10 @@ class Verdict:
     def line(self) -> str:
         """The finding as one line."""
         lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
-        return f"{self.health.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
+        said = f"{self.cause}.{f' {self.step}' if self.step else ''}"
+        if self.health is not Health.HEALTHY and "No action needed" not in self.step:
+            said = with_page(said, TROUBLESHOOTING)
+        return f"{self.health.upper()}{lasting}: {said}"
 
 
 def verdicts(state: "StackState", option: str) -> list[Verdict]:
@@ -81,9 +85,12 @@ def verdicts(state: "StackState", option: str) -> list[Verdict]:
 
 
 def _in_flight(state: "StackState") -> str:
-    if not state.records:
-        return "nothing is waiting"
-    return f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'} waiting"
+    rows = sum(one.rows for one in state.waiting)
+    parts = [f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"] * bool(
+        state.records
+    )
+    parts += [screen.plural(rows, "row")] * bool(rows)
+    return f"{' and '.join(parts)} waiting" if parts else "nothing is waiting"
 
 
 def _books(state: "StackState", option: str) -> Iterator[Verdict]:
@@ -136,12 +143,12 @@ def _needing_action(state: "StackState", option: str) -> Iterator[Verdict]:
 
 
 def _waiting(state: "StackState", option: str) -> Iterator[Verdict]:
-    """Yield the reasons for which rows have waited for a while, and that end on their own."""
+    """Yield the reasons for which rows wait and that end on their own: failures at once, others after a while."""
     for one in state.waiting:
         cause, step = explained_wait(one, option)
-        is_passing = step == NO_ACTION or one.reason in _QUIET
-        if is_passing and state.at - one.since > WAITING_SECONDS:
-            yield Verdict(Health.WAITING, cause, step, state.at - one.since)
+        is_passing, seconds = step == NO_ACTION or one.reason in _QUIET, max(0.0, state.at - one.since)
+        if is_passing and (one.reason not in _USUAL or seconds > WAITING_SECONDS):
+            yield Verdict(Health.WAITING, cause, step, seconds)
 
 
 def explained_wait(one: "WaitingRows", option: str) -> tuple[str, str]:
@@ -194,6 +201,8 @@ _ERRORS = {
 _NO_ACCOUNTS = ("account_unavailable",)
 _QUIET = ("connect_timeout", "connection_refused", "undocumented_answer", "md5_mismatch")
 """Reasons whose advice is to look, not to act."""
+_USUAL = ("", "sending", "deadline", "put_again")
+"""Reasons of rows that wait although nothing fails."""
 
 
 def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
@@ -208,12 +217,12 @@ def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",
-            "Store a valid key in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store a valid one with `sluice setup {option} --td-key-file FILE`.",
         )
     if first == "no_key":
         return (
             "there is no Treasure Data API key",
-            "Store one in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store one with `sluice setup {option}`.",
         )
     if status := _STATUS.fullmatch(first):
         return f"Treasure Data answers {status[1]}", NO_ACTION

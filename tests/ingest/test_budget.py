@@ -22,9 +22,9 @@ from ingest.budget import (
 from ingest.refusal import Refused
 from ingest.request import Request
 from local.resources import COUNTERS
-from shared import write_key
-from shared.policy import AccountLimits, PolicyEntry
-from tests.support.ingest import KEY, SECRETS, START, Answer, Site, gzipped, http_event
+from shared import policy, write_key
+from shared.policy import AccountLimits, OverflowLimit, PolicyEntry
+from tests.support.ingest import BUCKET, KEY, SECRETS, START, Answer, Site, gzipped, http_event
 from tests.support.telemetry import CollectedTelemetry
 
 PER_SECOND = 100_000
@@ -293,6 +293,23 @@ def test_an_account_that_may_spend_nothing_is_refused_before_its_body_is_read() 
     assert (429, "budget_exceeded", "60") == refused(site.post(b"{not JSON"))
     assert (429, "budget_exceeded", "60") == refused(site.post(b"", key=LARGE_KEY))
     assert 200 == site.post([{"table": "pageviews"}], key=write_key.sign("news", "k1", SECRETS["k1"])).status
+
+
+def test_an_overflow_ends_large_requests_and_spares_small_ones() -> None:
+    """While the policy says that the queue holds too much, an instance accepts a share that is halved with each level."""
+    accepted = []
+    for level in (None, 0, 1, 10):
+        site = Site()
+        until = int(site.clock.now() + 30) * 1000
+        overflow = None if level is None else OverflowLimit(until, level, 1)
+        document = policy.encode({"shop": PolicyEntry()}, 1, overflow)
+        site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
+        accepted.append([site.post(large_body(2)).status for _ in range(5)].count(200))
+        assert 200 == site.pixel("page=home").status
+        site.clock.sleep(30)
+        assert 200 == site.post(large_body(2)).status  # the scaler has stopped
+
+    assert [5, 3, 1, 0] == accepted
 
 
 def test_a_key_is_verified_before_a_body_of_old_mobile_sdks_is_read() -> None:

@@ -17,6 +17,7 @@ from tests.support.delivery import KEYS as REDIS_KEYS
 from tests.support.delivery import SHARD, Delivery
 from tests.support.ingest import Site
 from worker import account_store
+from worker.states import State
 
 HTTP = recording.EVENTS / "http"
 KINESIS = recording.EVENTS / "kinesis"
@@ -105,9 +106,9 @@ def rows(delivery: Delivery) -> Mapping[str, int]:
 
 
 def reasons(delivery: Delivery) -> Counter[str]:
-    """Return the number of set-aside rows by reason."""
+    """Return the number of dead rows by reason."""
     found: Counter[str] = Counter()
-    for _state, reason, rows in delivery.aside().values():
+    for _state, reason, rows in delivery.chunks(State.DEAD).values():
         found[reason] += rows
     return found
 
@@ -138,16 +139,16 @@ def test_visits_become_rows() -> None:
     assert reasons(delivery) == {}
 
 
-def test_mistakes_become_rows_or_dead_letters() -> None:
-    """Recorded mistakes become dead letters if their accounts may not send, and rows otherwise."""
+def test_mistakes_become_rows_some_of_them_dead() -> None:
+    """Rows of recorded mistakes are dead if their accounts may not send, and delivered otherwise."""
     delivery = delivered("mistakes")
 
     assert set(rows(delivery)) == {"shop.mistakes"}
     assert reasons(delivery) == {"unknown_account": 2, "disabled_account": 1, "revoked_key": 1}
 
 
-def test_other_producers_are_decoded_or_set_aside() -> None:
-    """JSON records become rows where possible. Other records are set aside and do not block the shard."""
+def test_other_producers_are_decoded_or_dead() -> None:
+    """JSON records become rows where possible. Other records are kept as dead and do not block the shard."""
     delivery = delivered("other-producers")
 
     assert rows(delivery) == {"field_app.imports": 4}

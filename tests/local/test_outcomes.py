@@ -1,20 +1,18 @@
-"""Set-aside rows, read from the bucket and the ledger without the worker's code."""
+"""Rows that wait or are dead, read from the bucket and the ledger without the worker's code."""
 
 from collections.abc import Iterator
 from typing import Any
 
-import msgpack
 import pytest
 from moto import mock_aws
-from worker.delivery import State
 
 from doubles.treasure_data import Action, Fault, Kind
 from local import outcomes, reconciliation
 from local.reconciliation import TableOutcome
 from local.resources import LEDGER, Resources
 from shared.accounts import Account
-from tests.support.delivery import Delivery, envelope, row
-from worker.ledger import Place
+from tests.support.delivery import BUCKET, Delivery, envelope, row
+from worker.states import State
 
 ACCOUNTS = {"shop": Account("goods")}
 ORDERS = reconciliation.TablePlace("goods", "orders")
@@ -36,65 +34,61 @@ def copy(made: Delivery, resources: Resources) -> None:
     items: Any = made.dynamodb.client.items("ledger")
     for item in items:
         resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
-    for name in made.objects():
-        body = made.s3.get_object(Bucket="aside", Key=name)["Body"].read()
+    for name in made.span_objects():
+        body = made.s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
         resources.client("s3").put_object(Bucket=resources.aside_bucket, Key=name, Body=body)
 
 
-def dead(*sizes: int) -> Delivery:
-    """Return a delivery with rows of these sizes, all of which Treasure Data has refused."""
+def refused(status: int, rows: int) -> Delivery:
+    """Return a delivery with one chunk, whose import Treasure Data has answered with a status."""
     made = Delivery()
     made.map(shop="goods")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415))
-    made.put(envelope("shop", {"orders": [row(str(n), text="x" * size) for n, size in enumerate(sizes)]}))
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status))
+    made.put(envelope("shop", {"orders": [row(str(n)) for n in range(rows)]}))
     made.deliver()
     made.td.faults.clear()
     return made
 
 
-def test_a_dead_letter_is_reported_with_its_reason(resources: Resources) -> None:
-    """The ids come from the object, the kind and the reason from the ledger."""
-    copy(dead(1, 1), resources)
+def test_dead_rows_are_reported_with_their_reason(resources: Resources) -> None:
+    """The ids come from the object, the state and the reason from the ledger."""
+    copy(refused(415, 2), resources)
 
-    expected = [TableOutcome(ORDERS, ("0", "1"), "dead_letter", "http_415")]
-    assert expected == list(outcomes.set_aside(resources, ACCOUNTS))
+    expected = [TableOutcome(ORDERS, ("0", "1"), "dead", "http_415")]
+    assert expected == list(outcomes.undelivered(resources, ACCOUNTS))
 
 
-def test_a_split_chunk_counts_only_its_set_aside_halves(resources: Resources) -> None:
+def test_waiting_rows_are_reported_with_their_reason(resources: Resources) -> None:
+    """They are neither delivered nor dead."""
+    copy(refused(503, 1), resources)
+
+    expected = [TableOutcome(ORDERS, ("0",), "waiting", "http_503")]
+    assert expected == list(outcomes.undelivered(resources, ACCOUNTS))
+
+
+def test_a_split_chunk_counts_only_its_undelivered_halves(resources: Resources) -> None:
     """Its object still contains all rows, including the delivered ones."""
-    made = dead(1, 1, 1)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, count=1))
-    made.redrive(State.DEAD_LETTER)
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415, count=1))
-    made.redrive()
+    made = Delivery()
+    made.map(shop="goods")
+    for status in (413, 415):  # the probe of the database is of no table
+        made.td.faults.add(
+            Fault(kind=Kind.STATUS, action=Action.IMPORT, table="orders", status=status, count=1)
+        )
+    made.put(envelope("shop", {"orders": [row(str(n)) for n in range(3)]}))
+    made.deliver()
+    made.send()
     copy(made, resources)
 
     left = tuple(sorted({"0", "1", "2"} - set(made.ids("goods", "orders"))))
-    assert left in (("0",), ("1", "2"))  # the redrive tries the halves in any order
-    assert [TableOutcome(ORDERS, left, "dead_letter", "http_415")] == list(
-        outcomes.set_aside(resources, ACCOUNTS)
-    )
+    assert left in (("0",), ("1", "2"))  # the halves are sent in any order
+    assert [TableOutcome(ORDERS, left, "dead", "http_415")] == list(outcomes.undelivered(resources, ACCOUNTS))
 
 
-def test_an_edited_chunk_counts_once(resources: Resources) -> None:
-    """The object with the original rows is kept until the edited rows are delivered."""
-    made = dead(1)
-    (span,) = made.spans()
-    (key,) = span.entries
-    edited = msgpack.packb(row("0", text="mended"))
-    made.redrive_wiring.edits.make(Place(span.chain, span.after), key, edited)
+def test_delivered_rows_do_not_count_although_their_object_is_kept(resources: Resources) -> None:
+    """Objects are kept for ArchiveDays."""
+    made = refused(415, 1)
+    made.send(State.DEAD)
     copy(made, resources)
 
-    assert 2 == len(made.objects())
-    assert [("0",)] == [one.event_ids for one in outcomes.set_aside(resources, ACCOUNTS)]
-
-
-def test_a_delivered_chunk_does_not_count_even_if_its_object_is_left(resources: Resources) -> None:
-    """A redrive that is killed may leave the object behind."""
-    made = dead(1)
-    copy(made, resources)
-    made.redrive(State.DEAD_LETTER)
-    for item in made.dynamodb.client.items("ledger"):
-        resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
-
-    assert [] == list(outcomes.set_aside(resources, ACCOUNTS))
+    assert 1 == len(made.span_objects())
+    assert [] == list(outcomes.undelivered(resources, ACCOUNTS))

@@ -107,7 +107,7 @@ def test_a_response_with_wrong_counts_is_an_error() -> None:
 
 
 def test_it_adds_up_if_each_accepted_event_has_one_outcome() -> None:
-    """Each is delivered or set aside exactly once."""
+    """Each is delivered or dead exactly once."""
     count = Reconciliation()
     count.count_exchange(
         acknowledged(AcceptedEvent("shop", "orders", "a"), AcceptedEvent("outlet", "orders", "b")), ACCOUNTS
@@ -117,13 +117,13 @@ def test_it_adds_up_if_each_accepted_event_has_one_outcome() -> None:
     )
     count.count_outcomes(
         [TableOutcome(ORDERS, ("a", "b"))],
-        [TableOutcome(TablePlace(NOWHERE, "orders"), ("c",), "dead_letter", "unknown")],
+        [TableOutcome(TablePlace(NOWHERE, "orders"), ("c",), "dead", "unknown")],
         SETTLED,
     )
 
     assert count.adds_up
     assert count.differences == {}
-    assert count.dead_letters == {"unknown": 1}
+    assert count.dead == {"unknown": 1}
 
 
 @pytest.mark.parametrize(
@@ -161,14 +161,14 @@ def test_it_does_not_add_up_while_records_or_messages_are_in_flight(in_flight: M
     assert not count.adds_up
 
 
-def test_it_does_not_add_up_while_rows_are_parked() -> None:
-    """Parked rows are accounted for but not settled. Among set-aside rows, only dead letters are settled."""
+def test_it_does_not_add_up_while_rows_wait() -> None:
+    """Waiting rows are accounted for but not settled. Dead rows are."""
     count = Reconciliation()
     count.count_exchange(acknowledged(AcceptedEvent("shop", "orders", "a")), ACCOUNTS)
-    count.count_outcomes([], [TableOutcome(ORDERS, ("a",), "parked", "td_503")], SETTLED)
+    count.count_outcomes([], [TableOutcome(ORDERS, ("a",), "waiting", "http_503")], SETTLED)
 
     assert count.differences == {}
-    assert count.in_flight == {"records": 0, "rows parked": 1}
+    assert count.in_flight == {"records": 0, "rows waiting": 1}
     assert not count.adds_up
 
 

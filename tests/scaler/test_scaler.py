@@ -40,7 +40,7 @@ class Scaled:
         self.scaler = Scaler(
             kinesis=Authorized("kinesis", self.kinesis, role),  # type: ignore[arg-type]  # a wrapper with the client's methods
             cloudwatch=Authorized("cloudwatch", self.cloudwatch, role),  # type: ignore[arg-type]
-            settings=ScalerSettings(STREAM, **settings),
+            settings=ScalerSettings(STREAM, "queue", "aside", **settings),
             clock=self.clock,
             telemetry=self.telemetry,
         )

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared import policy
 from shared.errors import InvalidPolicyError
-from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
+from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
 positive = st.integers(1, 2**40)
@@ -23,10 +23,18 @@ entries = st.builds(
 accounts = st.dictionaries(st.sampled_from(["shop", "news_2", "x" * 64]), entries, max_size=5)
 
 
-@given(accounts, st.integers(0, 2**53))
-def test_policies_round_trip(wanted: dict[str, PolicyEntry], at: int) -> None:
-    """The document has the entry of every account, and none for other names."""
-    found = EdgePolicy.parse(policy.encode(wanted, at))
+@given(accounts, st.integers(0, 2**53), st.none() | st.builds(OverflowLimit, positive, positive, positive))
+def test_policies_round_trip(wanted: dict[str, PolicyEntry], at: int, overflow: OverflowLimit | None) -> None:
+    """The document has the entry of every account, none for other names, and what is said of the overflow queue."""
+    found = EdgePolicy.parse(policy.encode(wanted, at, overflow))
+    again = EdgePolicy.parse(policy.with_overflow(EdgePolicy.parse(policy.encode(wanted, at)), overflow, 0))
+
+    assert (overflow, overflow, found.entries, at) == (
+        found.overflow,
+        again.overflow,
+        again.entries,
+        again.published_at,
+    )
 
     assert (at, wanted) == (found.published_at, {name: found.account(name) for name in wanted})
     assert found.account("-") is None

@@ -38,9 +38,9 @@ def output(clock: ManualClock) -> Output:
 def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
     """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line."""
     with output.telemetry.invocation(context("1")):
-        output.telemetry.count("RowsParked", 9)
+        output.telemetry.count("RowsWaiting", 9)
         output.telemetry.count("Holds")
-        output.telemetry.count("RowsMissing", 2)
+        output.telemetry.count("RowsDead", 2)
     with output.telemetry.invocation(context("2")):
         pass
 
@@ -53,9 +53,9 @@ def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
     assert ([10.0], [2.0], 9, 1, 2) == (
         line[DEPENDENCY],
         line[ATTENTION],
-        line["RowsParked"],
+        line["RowsWaiting"],
         line["Holds"],
-        line["RowsMissing"],
+        line["RowsDead"],
     )
     assert ("test", output.service) == (line["stage"], line["service"])
 

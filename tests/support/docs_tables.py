@@ -13,22 +13,25 @@ from textwrap import fill
 from typing import Any, get_args
 
 import click
-from worker.delivery import TRANSITIONS, State
 
 import ops.cli
 import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
+from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
+from ops.cost.estimate import Setup
+from ops.cost.prices import US_EAST_1
+from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
-from tests.support import state_picture
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
+from worker.states import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
@@ -160,51 +163,48 @@ _WHY = {
     ("IngestFunction", "PutEnvelopes"): "Accept events.",
     ("IngestFunction", "QueueEnvelopes"): "Accept events that the stream does not acknowledge.",
     ("IngestFunction", "ReadSecrets"): "Verify write keys.",
+    ("IngestFunction", "CountSpending"): "Count what accounts spend of their budgets.",
     ("IngestFunction", "ReadPolicy"): "Reject disabled accounts and revoked keys; check tracking plans.",
     ("WorkerFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
+    ("WorkerFunction", "ReadStream"): "Lambda reads batches; the worker looks at shards that it has not met.",
+    ("WorkerFunction", "KeepLedger"): "Append spans, claim envelopes, record what becomes of chunks.",
+    ("WorkerFunction", "StoreSpans"): "Store all rows; read the indexes of earlier spans.",
+    ("WorkerFunction", "StoreRejected"): "Keep rejected events as their senders wrote them.",
+    ("WorkerFunction", "KeepUndecodable"): "Lambda keeps batches that it gives up on.",
     (
         "WorkerFunction",
-        "ReadStream",
-    ): "Lambda reads batches; the worker reads an open span's missing records.",
-    ("WorkerFunction", "KeepLedger"): "Plan spans, claim envelopes, record the results of chunks.",
-    ("WorkerFunction", "SetAside"): "Keep rows that cannot be delivered.",
-    (
-        "WorkerFunction",
-        "ReadArchive",
-    ): "Read records of an open span that have left the stream; check objects that S3 says exist.",
-    (
-        "WorkerFunction",
-        "FindAside",
+        "FindSpans",
     ): "Lambda needs it for the failure destination of the stream's mapping. Without it, S3 does not say that an object is gone.",
-    ("WorkerFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
+    ("WorkerFunction", "ReadSecrets"): "Import rows.",
     ("RedriveFunction", "ReadAccounts"): "Look up accounts in the managed Redis.",
-    ("RedriveFunction", "KeepLedger"): "Read spans, fence them, record the results of chunks.",
-    ("RedriveFunction", "FindWork"): "Find set-aside chunks.",
-    ("RedriveFunction", "ReadStream"): "Prove that everything has been delivered, if WatermarkTable is set.",
+    (
+        "RedriveFunction",
+        "ReadStream",
+    ): "Prove that everything has been delivered, if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
     (
         "RedriveFunction",
         "LookAtNotices",
     ): "For the same proof, check that it was not used in the last minutes.",
+    ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
+    ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
+    ("RedriveFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",
     (
         "RedriveFunction",
-        "SendAside",
-    ): "Send set-aside rows, store edited rows, delete objects whose rows are in a final state.",
-    (
-        "RedriveFunction",
-        "ReturnRows",
-    ): "Put repaired events, rows of tables above the limit, and markers on the stream.",
-    ("RedriveFunction", "FindAside"): "Sweep. Without it, S3 does not say that an object is gone.",
+        "KeepSpans",
+    ): "Send stored rows, store edited ones, delete objects that nobody needs.",
+    ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
         "DrainFunction",
         "TakeFromQueue",
     ): "Lambda receives messages and deletes handled ones; the drainer makes the others visible again.",
-    ("DrainFunction", "KeepLedger"): "Claim envelopes, and plan what is set aside.",
-    ("DrainFunction", "SearchAndPut"): "Search the stream for an envelope, and put it there.",
-    ("DrainFunction", "SetAside"): "Keep envelopes that cannot be put.",
-    ("DrainFunction", "ReadArchive"): "Check archive objects that S3 says exist.",
-    ("ScaleFunction", "ChangeShards"): "Read and change the number of shards.",
+    ("DrainFunction", "PutAgain"): "Put the envelopes on the stream.",
+    ("DrainFunction", "AppendSpans"): "Append messages that are not envelopes, as dead spans.",
+    ("DrainFunction", "StoreSpans"): "Store what they hold.",
+    ("ScaleFunction", "ChangeStream"): "Read and change the stream's mode and its number of shards.",
+    ("ScaleFunction", "CountMessages"): "See whether the overflow queue holds too much.",
+    ("ScaleFunction", "PublishPolicy"): "Let the ingest refuse what makes it grow.",
     ("ScaleFunction", "ReadMetrics"): "Measure the stream's load. CloudWatch supports no resources for this.",
     ("AdminFunction", "WriteAccounts"): "Change accounts in the managed Redis.",
     ("AdminFunction", "PublishPolicy"): "Tell the ingest of changed accounts.",
@@ -280,13 +280,31 @@ def transitions_table() -> str:
     """Return a Markdown table of the transitions of a chunk."""
     rows = []
     for one in TRANSITIONS:
-        states = ", ".join(_named_state(state) for state in one.states)
-        rows.append((states, one.event.value, one.when.value, _named_state(one.to)))
+        events = "; ".join(event.value for event in one.events)
+        rows.append((", ".join(one.states), events, one.when.value, one.to.value))
     return _table(("chunk is", "what happens", "if", "chunk becomes"), rows)
 
 
-def _named_state(state: State) -> str:
-    return state.value.replace("_", " ")
+def states_diagram() -> str:
+    """Return the states of a chunk and what leads from one to another, as a Mermaid diagram."""
+    arrows = {(state, one.to): None for one in TRANSITIONS for state in one.states if state is not one.to}
+    begin = "".join(f"  [*] --> {state}\n" for state in (State.WAITING, State.AGAIN, State.REJECTED))
+    lines = "".join(f"  {state} --> {to}\n" for state, to in arrows)
+    return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
+
+
+def _specified(name: str) -> str:
+    return specification.tables()[name]
+
+
+def worst_table() -> str:
+    """Return what each component costs at most on a day of a stack with the default parameters."""
+    lines = worst(Bounds(), Setup(), US_EAST_1)
+    day = sum(line.usd for line in lines)
+    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
+    return _table(
+        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
+    )
 
 
 TABLES: dict[str, Callable[[], str]] = {
@@ -297,8 +315,10 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
+    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
+    "worst": worst_table,
     "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
@@ -307,6 +327,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
+    "states": states_diagram,
+    **{f"spec: {name}": partial(_specified, name) for name in ("answers", "rules")},
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
@@ -349,4 +371,3 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
-    state_picture.FILE.write_text(state_picture.picture())

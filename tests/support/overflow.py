@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import msgpack
@@ -23,11 +22,10 @@ from tests.support.delivery import Delivery
 from tests.support.ingest import Secrets
 from tests.support.telemetry import CollectedTelemetry
 from worker.drain import Drain
+from worker.record import NOBODY
 
 STREAM = delivery.STREAM
 KEY = "shop/1"
-OLD = "old/"
-"""The prefix of the partition keys of records that were put before a test and belong to no account."""
 
 
 def refusal(code: str, operation: str) -> ClientError:
@@ -91,23 +89,6 @@ def stream(clock: ManualClock, shards: int = 1) -> MemoryKinesis:
     return kinesis
 
 
-def put_old_records(kinesis: MemoryKinesis, clock: ManualClock) -> None:
-    """Put an old record on every open shard, because a search needs one to start from."""
-    now = clock.time
-    clock.time -= 1000
-    left = {
-        shard["ShardId"]
-        for shard in kinesis.list_shards(StreamName=STREAM)["Shards"]
-        if "EndingSequenceNumber" not in shard["SequenceNumberRange"]
-    }
-    for number in count():
-        if not left:
-            break
-        put = kinesis.put_record(StreamName=STREAM, Data=b"", PartitionKey=f"{OLD}{number}")
-        left.discard(put["ShardId"])
-    clock.time = now
-
-
 def an_envelope(
     request_id: str, *, account: str = "shop", claim: int = 0, at: float = START, rows: int = 1
 ) -> Envelope:
@@ -143,8 +124,6 @@ class Way:
         )
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
-        if kinesis is None:
-            put_old_records(self.delivery.kinesis, self.clock)
         self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)
         self.sqs: Any = sqs or MemorySQS(self.clock.now, visibility_seconds=360)
         self._batch_size = 1000 if sqs is None else 10
@@ -152,7 +131,6 @@ class Way:
         self.notices_url: str = self.sqs.create_queue(QueueName="overflow-notices")["QueueUrl"]
         self.telemetry = CollectedTelemetry()
         self._landings: list[tuple[float, dict[str, Any]]] = []
-        self._settled: dict[str, str] = {}  # by shard, the last record that was delivered to the worker
         role = role_of(INGEST, delivery.RESOURCES)
         effects = IngestEffects(
             kinesis=Authorized("kinesis", self.kinesis, role),
@@ -216,29 +194,20 @@ class Way:
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
         return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)
 
-    def handled(self) -> dict[str, int]:
-        """Return the outcomes of messages that the last invocation's log line counts."""
-        [fields] = self.telemetry.said("drained")
-        known = {"messages", "left", "oldest_seconds", "shards", "reads", "records"}
-        return {name: count for name, count in fields.items() if name not in known}
-
     def deliver(self, *shards: str) -> None:
-        """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard.
-
-        A settled span whose first records have expired is held for up to half of the retention. In that case, invoke the
-        worker with only the records that it has not had yet.
-        """
+        """Invoke the worker with everything on the stream, or on some shards, from the beginning, shard by shard."""
         for name in shards or self._shards():
-            if not (records := self._records(name)):
-                continue
-            new = [record for record in records if record["SequenceNumber"] > self._settled.get(name, "")]
-            if self._is_held(name, records):
-                assert not self._is_held(name, new)
-            self._settled[name] = records[-1]["SequenceNumber"]
+            event = {"Records": [delivery.member(record, name) for record in self._records(name)]}
+            if event["Records"]:
+                assert {"batchItemFailures": []} == self.delivery.run(event, 60_000)
 
-    def _is_held(self, shard: str, records: list[dict[str, Any]]) -> bool:
-        event = {"Records": [delivery.member(record, shard) for record in records]}
-        return bool(self.delivery.run(event, 60_000)["batchItemFailures"])
+    def settle(self) -> None:
+        """Let the sender decide and send everything, while the worker delivers what it marks."""
+        for seconds in (0, 700, 1, 1):
+            self.wait(seconds)
+            self.delivery.send()
+            self.deliver()
+            self.delivery.send()
 
     def split(self, shard: str = delivery.SHARD) -> None:
         """Split a shard in the middle of all hash keys."""
@@ -256,7 +225,8 @@ class Way:
 
     def records(self) -> int:
         """Return how many records the stream has accepted from the ingest and the drainer."""
-        return sum(len(self._records(shard)) for shard in self._shards())
+        found = [record for shard in self._shards() for record in self._records(shard)]
+        return sum(not record["PartitionKey"].startswith(f"{NOBODY}/") for record in found)
 
     def _shards(self) -> list[str]:
         shards = self.delivery.kinesis.list_shards(StreamName=STREAM)["Shards"]
@@ -268,7 +238,7 @@ class Way:
             StreamName=STREAM, ShardId=shard, ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
         records: list[dict[str, Any]] = kinesis.get_records(ShardIterator=iterator)["Records"]
-        return [record for record in records if not record["PartitionKey"].startswith(OLD)]
+        return records
 
     # Faults of put_record
 

@@ -65,9 +65,10 @@ ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
         set(FUNCTIONS),
     ),
     "CKV_AWS_119": (
-        "ledger's customer-managed key: it contains no rows, and DynamoDB encrypts it with AWS's key",
-        {"Ledger"},
+        "tables' customer-managed key: they contain no rows, and DynamoDB encrypts them with AWS's key",
+        {"Ledger", "Counters"},
     ),
+    "CKV_AWS_28": ("point-in-time recovery: counters lose their meaning after two minutes", {"Counters"}),
     "CKV_AWS_149": ("secrets' customer-managed key: AWS's own key needs no permission in any role", _SECRETS),
     "CKV_AWS_158": (
         "logs' customer-managed key: they contain no secrets and no rows, and CloudWatch encrypts them",

@@ -21,6 +21,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
         "AsideBucket/edge/policy": {"s3:GetObject"},
+        "Counters": {"dynamodb:UpdateItem"},
         "Logs": LOG,
     },
     "WorkerRole": {
@@ -31,18 +32,19 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:GetShardIterator",
             "kinesis:ListShards",
         },
-        "Ledger": LEDGER | CLAIMS,
-        "AsideBucket/*": {"s3:PutObject"},
-        "AsideBucket/archive/*": {"s3:GetObject"},
+        "Ledger": LEDGER | CLAIMS | {"dynamodb:GetItem"},
+        "AsideBucket/spans/*": {"s3:GetObject", "s3:PutObject"},
+        "AsideBucket/rejected/*": {"s3:PutObject"},
+        "AsideBucket/aws/lambda/*": {"s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
     "RedriveRole": {
-        "Stream": {"kinesis:ListShards", "kinesis:PutRecord"},
-        "Ledger": LEDGER | {"dynamodb:GetItem", "dynamodb:Scan"},
+        "Stream": {"kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:PutRecord"},
+        "Ledger": LEDGER | {"dynamodb:BatchGetItem", "dynamodb:GetItem"},
         "Ledger/index/worklist": {"dynamodb:Query"},
-        "AsideBucket/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
+        "AsideBucket/spans/*": {"s3:DeleteObject", "s3:GetObject", "s3:PutObject"},
         "AsideBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
@@ -54,26 +56,20 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "sqs:GetQueueAttributes",
             "sqs:ReceiveMessage",
         },
-        "Stream": {
-            "kinesis:DescribeStreamSummary",
-            "kinesis:GetRecords",
-            "kinesis:GetShardIterator",
-            "kinesis:ListShards",
-            "kinesis:PutRecord",
-            "kinesis:PutRecords",
-        },
-        "Ledger": CLAIMS | {"dynamodb:PutItem"},
-        "AsideBucket/*": {"s3:PutObject"},
-        "AsideBucket/archive/*": {"s3:GetObject"},
+        "Stream": {"kinesis:PutRecord", "kinesis:PutRecords"},
+        "Ledger": {"dynamodb:PutItem"},
+        "AsideBucket/spans/*": {"s3:PutObject"},
         "Logs": LOG,
     },
     "ScaleRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount", "kinesis:UpdateStreamMode"},
         "*": {"cloudwatch:GetMetricData"},
+        "OverflowQueue": {"sqs:GetQueueAttributes"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         "Logs": LOG,
     },
     "AdminRole": {
-        "AsideBucket/edge/policy": {"s3:PutObject"},
+        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
@@ -253,8 +249,8 @@ def test_every_data_store_is_listed() -> None:
     }
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
-    notices = {"OverflowNotices"}  # they contain no data
-    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | notices == held
+    without_data = {"OverflowNotices", "Counters"}
+    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | without_data == held
 
 
 @pytest.mark.parametrize(
@@ -305,6 +301,7 @@ def test_only_the_stacks_own_resources_invoke_functions() -> None:
         "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
         "RedriveFunctionWatermarksPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "ScaleFunctionBacklogPermission": ("events.amazonaws.com", True),
         "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),
     } == principals
     assert {} == resources("AWS::Lambda::Url")

@@ -24,6 +24,8 @@ def test_the_transform_adds_only_expected_resources() -> None:
         "ScaleFunctionEventInvokeConfig",
         "ScaleFunctionSchedule",
         "ScaleFunctionSchedulePermission",
+        "ScaleFunctionBacklog",
+        "ScaleFunctionBacklogPermission",
         "IngestFunctionAliaslive",
         "IngestFunctionDeploymentGroup",
         "ServerlessDeploymentApplication",

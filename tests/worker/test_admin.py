@@ -9,9 +9,10 @@ import redis
 from doubles.aws_errors import client_error
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
+from local.functions import ADMIN
 from shared import policy
 from shared.errors import SecretUnavailableError
-from shared.policy import AccountLimits, EdgePolicy, PolicyEntry
+from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from tests.support.delivery import BUCKET, KEYS, Delivery, row
 from tests.support.treasure_data import put
 from worker.admin import Admin
@@ -32,7 +33,7 @@ def delivery() -> Delivery:
 
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
     """Return the admin function's answer to a request."""
-    wiring = made.wiring
+    wiring = made.wiring_of(ADMIN)
     admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
     return admin.run(event, made.deadline(60_000))
 
@@ -63,6 +64,18 @@ def test_applying_and_changing_accounts_publishes_the_edge_policy() -> None:
     revoked = PolicyEntry(revoked_key_ids=frozenset({"k1"}), limits=AccountLimits(5))
     assert (revoked, PolicyEntry("disabled")) == (second.account("shop"), second.account("closed"))
     assert second.published_at - first.published_at == 1000
+
+
+def test_what_the_scaler_published_is_kept() -> None:
+    """It is about the overflow queue, not about accounts."""
+    made = delivery()
+    overflow = OverflowLimit(int(START * 2000), 3, 50_000)
+    document = policy.with_overflow(published(made), overflow, 1)
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
+
+    ask(made, do="publish")
+
+    assert overflow == published(made).overflow
 
 
 @pytest.mark.parametrize(

@@ -1,12 +1,12 @@
-"""Names of chains."""
+"""Names of chains, and of owners of claims."""
 
 from dataclasses import astuple
 
 import pytest
 from hypothesis import given
 
-from tests.support.spans import CHAIN, chains, numbers, replays
-from worker.chain import ChainId, ClaimOwner
+from tests.support.spans import CHAIN, chains, numbers, shard_chains, tags
+from worker.chain import ChainId, Owner
 from worker.record import Number, number
 
 NAME = "events@1700000000#shardId-000000000000"
@@ -23,87 +23,87 @@ def test_names_round_trip(chain: ChainId) -> None:
     ("chain", "name"),
     [
         (CHAIN, NAME),
-        (CHAIN.hole(ONE), f"{NAME}#{ONE}"),
-        (CHAIN.hole(ONE).hole(TWO), f"{NAME}#{ONE}#{TWO}"),
-        (CHAIN.forced("lost/shop/*"), f"{NAME}#force#lost/shop/*"),
-        (CHAIN.forced("lost/*/*").hole(ONE), f"{NAME}#force#lost/*/*#{ONE}"),
-        (ChainId.overflow("r"), "overflow#r"),
+        (CHAIN.before(ONE), f"{NAME}#{ONE}"),
+        (CHAIN.within(ONE), f"{NAME}#{ONE}!"),
+        (CHAIN.before(ONE).within(TWO), f"{NAME}#{ONE}#{TWO}!"),
+        (ChainId.forced("lost", CHAIN, ONE), f"force#lost#{ONE}#{NAME}"),
+        (ChainId.forced("lost", ChainId.edit("e"), TWO), f"force#lost#{TWO}#edit#e"),
+        (ChainId.edit("0f"), "edit#0f"),
         (ChainId.overflow("r#1"), "overflow#r#1"),
     ],
 )
 def test_names_are_stable(chain: ChainId, name: str) -> None:
     """Names are ledger keys and part of the unique ids that rows are sent under."""
     assert name == chain.name
+    assert chain == ChainId.parse(name)
 
 
-def test_an_overflow_chain_consists_of_its_name() -> None:
-    """It belongs to no stream and no shard, and is the same wherever it is created."""
-    chain = ChainId.overflow("r")
+@given(shard_chains, numbers)
+def test_gaps_have_the_shard_s_chain_as_root(chain: ChainId, after: Number) -> None:
+    """This holds at any depth. A gap before a span is not the gap within it."""
+    gaps = {chain.before(after), chain.within(after), chain.before(after).within(after)}
 
-    assert {"r"} == {member for member in astuple(chain) if member}
-    assert None not in astuple(chain)
-    assert chain.is_overflow
+    assert 3 == len(gaps)
+    assert {chain.root} == {gap.root for gap in gaps}
+    assert chain.root is chain.root.root
+    assert all(gap.is_of_stream and not gap.is_forced for gap in gaps)
 
 
-@given(replays, numbers)
-def test_holes_and_replays_have_the_shard_s_chain_as_root(replay: str, after: Number) -> None:
-    """This holds at any depth. A stream recreated under the same name has other chains."""
-    derived = CHAIN.forced(replay).hole(after).hole(after)
+@given(tags, shard_chains, numbers)
+def test_other_chains_belong_to_no_stream(tag: str, original: ChainId, after: Number) -> None:
+    """Each consists of its name, and only a forced replay's says so."""
+    forced = ChainId.forced(tag, original, after)
 
-    assert CHAIN == derived.root
-    assert bool(replay) == derived.is_forced
-    assert not derived.is_overflow
+    assert (True, False, False) == (
+        forced.is_forced,
+        ChainId.edit(tag).is_forced,
+        ChainId.overflow(tag).is_forced,
+    )
+    assert not any(one.is_of_stream for one in (forced, ChainId.edit(tag), ChainId.overflow(tag)))
+    assert {forced.name} == {member for member in astuple(forced) if member}
+
+
+def test_a_recreated_stream_has_other_chains() -> None:
+    """Its shards begin at other numbers, and records of the older stream have lower ones."""
     assert ChainId("events", "1700000001", CHAIN.shard) != CHAIN
-    assert CHAIN is CHAIN.root
-
-
-def test_a_chain_knows_its_shard_s_lowest_possible_number() -> None:
-    """Records of an older stream with the same name have lower numbers and can be told apart by them."""
     assert number("1700000000") == CHAIN.lowest
 
 
-@pytest.mark.parametrize("name", ["", "events", "events#s", "events@x#s", "@1#s", "events@1#", f"{NAME}#x"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "events",
+        "events#s",
+        "events@x#s",
+        "@1#s",
+        "events@1#",
+        f"{NAME}#x",
+        f"force#a#1#{NAME}x#!",
+        "force#a#b#c",
+    ],
+)
 def test_texts_that_do_not_name_a_chain_are_rejected(name: str) -> None:
     """Each part of a name is required, and its numbers must be numbers."""
     with pytest.raises(ValueError, match="does not name a chain"):
         ChainId.parse(name)
 
 
-# Owners of claims
-
-
-@given(chains, numbers)
+@given(shard_chains, numbers)
 def test_owners_round_trip_through_their_names(chain: ChainId, at: Number) -> None:
-    """An owner is a record of a shard or an overflow chain, whatever the id in the chain's name looks like."""
-    owner = ClaimOwner(chain) if chain.is_overflow else ClaimOwner.record(chain, at)
+    """An owner is a record of a shard."""
+    owner = Owner(chain.root, at)
 
-    assert owner == ClaimOwner.parse(owner.name)
-
-
-@pytest.mark.parametrize(
-    ("owner", "name"),
-    [
-        (ClaimOwner(CHAIN, ONE), f"{NAME}#{ONE}"),
-        (ClaimOwner(ChainId.overflow("r")), "overflow#r"),
-        (ClaimOwner(ChainId.overflow("r#1")), "overflow#r#1"),
-    ],
-)
-def test_names_of_owners_are_stable(owner: ClaimOwner, name: str) -> None:
-    """Claims outlive the version of the worker that wrote them."""
-    assert name == owner.name
-    assert owner == ClaimOwner.parse(name)
+    assert owner == Owner.parse(owner.name)
 
 
-@pytest.mark.parametrize(
-    "chain", [CHAIN, CHAIN.hole(TWO), CHAIN.forced("lost/*/*"), CHAIN.forced("l/*/*").hole(TWO)]
-)
-def test_a_record_is_the_same_owner_wherever_it_is_planned(chain: ChainId) -> None:
-    """The shard's chain, its holes and forced replays beside it all hold the shard's records."""
-    assert ClaimOwner(CHAIN, ONE) == ClaimOwner.record(chain, ONE)
+def test_the_name_of_an_owner_is_stable() -> None:
+    """Claims outlive the code that wrote them."""
+    assert f"{NAME}#{ONE}" == Owner(CHAIN, ONE).name
 
 
 @pytest.mark.parametrize("name", ["", ONE, f"events#{ONE}", NAME])
 def test_texts_that_do_not_name_an_owner_are_rejected(name: str) -> None:
-    """An owner without a number is an overflow chain."""
+    """A chain and a number are required."""
     with pytest.raises(ValueError, match="does not name a chain"):
-        ClaimOwner.parse(name)
+        Owner.parse(name)

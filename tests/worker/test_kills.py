@@ -134,7 +134,7 @@ def finish(made: Delivery) -> None:
 def worker(made: Delivery) -> None:
     """Deliver a batch that leaves records out, then all of them."""
     event = made.event()
-    event["Records"] = event["Records"][:1] + event["Records"][2:7]
+    event["Records"] = event["Records"][1:2] + event["Records"][3:4] + event["Records"][5:7]
     made.run(event)
     made.run(made.event())
 

@@ -11,8 +11,6 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from hypothesis import given
 from moto import mock_aws
-from worker.delivery import Entry, State
-from worker.guards import Guard
 
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
@@ -20,27 +18,31 @@ from doubles.dynamodb import MemoryDynamoDB
 from local.resources import LEDGER
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import TABLE, Meddled, lose_answer
-from tests.support.spans import CHAIN, KEY, key, span, spans
+from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
-from worker.chain import ChainId, ClaimOwner
+from worker.chain import ChainId, Owner
 from worker.ledger import (
     MOST_CLAIMS,
+    MOST_CLAIMS_WITH_APPEND,
     WORKLIST_KEYS,
     Claim,
-    Gap,
+    Claiming,
     Ledger,
-    OpenBreaker,
-    Place,
+    Refused,
     _item,
     _span,
+    worklist_key,
 )
 from worker.record import START, Number, number
-from worker.span import SECONDS_KEPT, Span
+from worker.span import SECONDS_KEPT, ChunkKey, NotDeliverable, Place, Sender, Span
+from worker.states import Entry, State
 
 OTHER = replace(CHAIN, shard="shardId-000000000001")
 N = {n: number(str(n)) for n in (9, 10, 11, 13, 14, 15, 17, 19, 100)}
-PARKED, DEAD = Entry(State.PARKED, 2, digest="d"), Entry(State.DEAD_LETTER, 2, digest="d")
-IN_DOUBT = Entry(State.IN_DOUBT, 2, since=1, digest="d")
+WAITING, DEAD, DELIVERED = Entry(reason="http_500"), Entry(State.DEAD), Entry(State.DELIVERED)
+CLICKS = key("shop/clicks/0")
+AGAIN = key("shop/views~r/0")
+REJECTED = ChunkKey(VIEWS._replace(code="too_deep", is_rejected=True), 0)
 
 
 @pytest.fixture(params=["memory", "moto"])
@@ -64,17 +66,24 @@ def memory() -> MemoryDynamoDB:
     return double
 
 
-def ledger(client: Any, first: int = 1, *without: Guard) -> Ledger:
+def ledger(client: Any, first: int = 1) -> Ledger:
     """Return a sandbox's ledger that numbers its writers from `first`."""
     counter = itertools.count(first)
     return Ledger(
         client,
-        "ledger",
+        TABLE,
         clock=ManualClock(),
         entropy=lambda n: next(counter).to_bytes(n, "big"),
         telemetry=CollectedTelemetry(),
-        without=frozenset(without),
     )
+
+
+def appended(one: Ledger, wanted: Span) -> Span:
+    """Append a span."""
+    answer = one.append(wanted)
+    assert isinstance(answer, tuple)
+    assert answer[0]
+    return answer[1]
 
 
 def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) -> Span:
@@ -85,7 +94,7 @@ def stretch(after: Number, first: Number, last: Number, chain: ChainId = CHAIN) 
 def stored(client: Any, after: Number = START, chain: ChainId = CHAIN) -> dict[str, Any]:
     """Return a span's item."""
     item: dict[str, Any] = client.get_item(
-        TableName="ledger", Key={"pk": {"S": chain.name}, "sk": {"S": after}}
+        TableName=TABLE, Key={"pk": {"S": chain.name}, "sk": {"S": after}}
     )["Item"]
     return item
 
@@ -99,14 +108,17 @@ def test_spans_round_trip_through_their_items(one: Span) -> None:
 def test_the_format_of_an_item_is_stable() -> None:
     """Items outlive the code that wrote them."""
     one = span(
-        ignored=frozenset((0, 9)),
+        chunks={KEY: 2, CLICKS: 1},
+        digest=b"h",
+        earliest=4,
+        latest=5,
+        received_at=3,
+        origin="from/here",
+        copies={"q": Owner(CHAIN, N[9])},
         version=3,
         writer="w",
-        done=True,
-        entries={
-            KEY: Entry(State.IN_DOUBT, 2, 5, "http_500", 6, "db", 1, 2, "d1"),
-            key("shop/views/1"): Entry(),
-        },
+        settled=True,
+        entries={KEY: Entry(State.DEAD, 5, "db", 1, "http_415", 6, "said"), CLICKS: Entry()},
     )
 
     assert {
@@ -114,34 +126,37 @@ def test_the_format_of_an_item_is_stable() -> None:
         "sk": {"S": "000"},
         "first": {"S": "0011"},
         "last": {"S": "0019"},
-        "at": {"N": "1700000000000"},
+        "at": {"S": "01700000000000"},
+        "g": {"M": {"shop/views/0": {"N": "2"}, "shop/clicks/0": {"N": "1"}}},
         "m": {"M": {"shop": {"S": "shop_db"}}},
-        "cut": {"M": {"rows": {"N": "1000000"}, "bytes": {"N": "1073741824"}}},
-        "g": {"M": {"shop/views": {"N": "2"}}},
         "n": {"N": "2"},
+        "e": {"N": "4"},
+        "l": {"N": "5"},
+        "r": {"N": "3"},
+        "h": {"B": b"h"},
+        "from": {"S": "from/here"},
         "v": {"N": "3"},
         "w": {"S": "w"},
-        "st": {"S": "done"},
-        "i": {"B": b"\x01\x02"},
+        "st": {"S": "settled"},
+        "o": {"L": [{"S": REF.hour}, {"B": REF.digest}, {"N": "100"}, {"N": "20"}]},
+        "c": {"M": {"q": {"S": f"{CHAIN.name}#0019"}}},
         "x": {
             "M": {
                 "shop/views/0": {
                     "M": {
-                        "s": {"S": "in_doubt"},
-                        "n": {"N": "2"},
+                        "s": {"S": "dead"},
                         "since": {"N": "5"},
-                        "why": {"S": "http_500"},
-                        "t": {"N": "6"},
                         "db": {"S": "db"},
                         "gen": {"N": "1"},
-                        "e": {"N": "2"},
-                        "o": {"S": "d1"},
+                        "why": {"S": "http_415"},
+                        "t": {"N": "6"},
+                        "said": {"S": "said"},
                     }
                 },
-                "shop/views/1": {"M": {"s": {"S": "pending"}}},
+                "shop/clicks/0": {"M": {"s": {"S": "waiting"}}},
             }
         },
-        "wk": {"S": _item(one)["wk"]["S"]},
+        "wk": {"S": worklist_key(one)},
     } == _item(one)
 
 
@@ -149,68 +164,25 @@ def test_preceding_finds_the_span_whose_predecessor_ends_before_a_number(client:
     """It is the last such span of the given chain."""
     one = ledger(client)
     assert one.preceding(CHAIN, N[15]) is None
-    for appended in (
+    for wanted in (
         stretch(START, N[11], N[13]),
         stretch(N[13], N[15], N[17]),
         stretch(START, N[9], N[9], OTHER),
     ):
-        won, added = one.append(appended)
-        assert (True, appended.last) == (won, added.last)
+        appended(one, wanted)
 
     found = [one.preceding(CHAIN, each) for each in (N[9], N[11], N[13], N[14], N[15], N[100])]
     assert [N[13], N[13], N[13], N[17], N[17], N[17]] == [each and each.last for each in found]
     assert N[9] == getattr(one.get(Place(OTHER, START)), "last", None)
     assert one.get(Place(OTHER, N[11])) is None
-    assert [N[17], START] == [one.end(CHAIN), one.end(CHAIN.hole(START))]
+    assert (N[17], None) == (getattr(one.end(CHAIN), "last", None), one.end(CHAIN.before(START)))
     assert [N[17], N[13]] == [each.last for each in one.latest(CHAIN)]
-
-
-@pytest.mark.parametrize(
-    ("at", "expected"),
-    [
-        (N[9], Gap(CHAIN.hole(START), START, N[11])),
-        (N[10], Gap(CHAIN.hole(START), START, N[11])),
-        (N[11], N[13]),
-        (N[13], N[13]),
-        (N[14], Gap(CHAIN.hole(N[13]), N[14], N[17])),
-        (N[15], Gap(CHAIN.hole(N[13]), N[14], N[17])),
-        (N[17], N[19]),
-        (N[19], N[19]),
-        (N[100], Gap(CHAIN, N[19], None)),
-    ],
-)
-def test_a_number_is_in_a_span_or_in_a_gap(client: Any, at: Number, expected: Number | Gap) -> None:
-    """A gap is behind the last span, in front of a span, or in the unplanned rest of the hole in front of one."""
-    one = ledger(client)
-    for appended in (
-        stretch(START, N[11], N[13]),
-        stretch(N[13], N[17], N[19]),
-        stretch(START, N[14], N[14], CHAIN.hole(N[13])),
-    ):
-        one.append(replace(appended, done=True))
-    found = one.locate(CHAIN, at)
-
-    if at == N[14]:
-        assert isinstance(found, Span)
-        assert (CHAIN.hole(N[13]), N[14]) == (found.chain, found.last)
-    else:
-        assert expected == (found.last if isinstance(found, Span) else found)
-
-
-def test_a_gap_names_the_open_span_before_it(client: Any) -> None:
-    """The span's records may have expired, so no batch brings them any more."""
-    one = ledger(client)
-    _, first = one.append(stretch(START, N[11], N[13]))
-    expected = Gap(CHAIN, N[13], None, first)
-
-    assert expected == one.locate(CHAIN, N[14])
-    one.append(stretch(N[13], N[17], N[19]))
-    assert Gap(CHAIN.hole(N[13]), START, N[17]) == one.locate(CHAIN, N[14])
+    assert [N[13], N[17]] == [each.last for each in one.spans_of(CHAIN)]
 
 
 def test_only_one_span_follows_the_last(client: Any) -> None:
     """A second append fails and returns the existing span."""
-    _, existing = ledger(client).append(stretch(START, N[11], N[13]))
+    existing = appended(ledger(client), stretch(START, N[11], N[13]))
 
     assert (False, existing) == ledger(client, 100).append(stretch(START, N[11], N[19]))
 
@@ -218,38 +190,47 @@ def test_only_one_span_follows_the_last(client: Any) -> None:
 def test_an_update_requires_the_current_version(client: Any) -> None:
     """A writer that has not seen the last write loses and gets the current span."""
     one = ledger(client)
-    _, read = one.append(span())
-    won, written = one.update(read.with_entries({KEY: PARKED}))
+    read = appended(one, span())
+    won, written = one.update(read.with_entries({KEY: WAITING}))
 
     assert (True, 2) == (won, written.version)
     assert written == one.get(Place(CHAIN, START))
-    assert (False, written) == ledger(client, 100).update(read.with_entries({}, done=True))
+    assert (False, written) == ledger(client, 100).update(read.with_entries({}, settled=True))
 
 
-def test_only_settled_spans_expire(client: Any) -> None:
-    """A span with pending or set-aside chunks is kept forever."""
+def test_an_update_changes_what_the_plan_does_not_fix(client: Any) -> None:
+    """Entries, copies and the object come and go."""
     one = ledger(client)
-    _, read = one.append(span())
-    _, aside = one.update(read.with_entries({KEY: PARKED}, done=True))
+    read = appended(one, span(copies={"q": Owner(CHAIN, N[9])}))
+    _, written = one.update(replace(read, copies={}, object=None).with_entries({KEY: DEAD}, settled=True))
+
+    assert written == one.get(read.place)
+    assert {"o", "c"}.isdisjoint(stored(client))
+
+
+@pytest.mark.parametrize("copies", [{}, {"q": Owner(CHAIN, N[9])}])
+def test_only_final_spans_expire(client: Any, copies: dict[str, Owner]) -> None:
+    """A span with rows that somebody needs, or copies whose owner is in no span, is kept forever."""
+    one = ledger(client)
+    read = appended(one, span(copies=copies))
+    _, waiting = one.update(read.with_entries({KEY: WAITING}, settled=True))
     assert "ttl" not in stored(client)
 
-    one.update(aside.with_entries({KEY: Entry(State.DELIVERED, 2, digest="d")}))
-    assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(client)["ttl"]
+    one.update(waiting.with_entries({KEY: DELIVERED}))
+    ttl = {"N": str(int(BEGAN) + SECONDS_KEPT)}
+    assert (None if copies else ttl) == stored(client).get("ttl")
     assert "x" not in stored(client)
 
 
-def test_a_span_that_is_done_at_once_expires() -> None:
-    """Nothing of it was set aside when it was appended."""
+def test_a_span_that_is_final_at_once_expires() -> None:
+    """Nothing of it was ever to be sent."""
     double = memory()
-    one = ledger(double)
-    _, read = one.append(span())
-    one.update(read.with_entries({}, done=True))
+    appended(ledger(double), span(chunks={}, settled=True))
 
     assert {"N": str(int(BEGAN) + SECONDS_KEPT)} == stored(double)["ttl"]
-    assert "x" not in stored(double)
 
 
-@pytest.mark.parametrize("call", ["put_item", "update_item"])
+@pytest.mark.parametrize("call", ["put_item", "update_item", "transact_write_items"])
 def test_repeated_writes_are_recognised_as_own(client: Any, call: str) -> None:
     """A write whose answer was lost and that the client repeated does not count as another writer's."""
 
@@ -261,9 +242,12 @@ def test_repeated_writes_are_recognised_as_own(client: Any, call: str) -> None:
             return lambda **request: (real(**request), real(**request))[1]
 
     one = ledger(Repeating())
-    won, read = one.append(span())
+    claims = {"q": Claiming(OWNER)} if call == "transact_write_items" else None
+    answer = one.append(span(), claims, 60)
+    assert isinstance(answer, tuple)
+    won, read = answer
     assert (True, 1) == (won, read.version)
-    won, written = one.update(read.with_entries({}, done=True))
+    won, written = one.update(read.with_entries({}, settled=True))
     assert (True, 2) == (won, written.version)
     assert written == one.get(Place(CHAIN, START))
 
@@ -274,122 +258,136 @@ def test_a_deleted_span_cannot_be_updated() -> None:
     with pytest.raises(LedgerUnavailableError, match="no longer has the span"):
         ledger(double).update(span())
 
-    assert [] == list(double.items("ledger"))
+    assert [] == list(double.items(TABLE))
+
+
+# New rows in place of old ones
+
+
+EDIT = ChainId.edit("e")
+
+
+def test_a_replacement_is_one_transaction(client: Any) -> None:
+    """Either both spans are written or none; a repetition finds that it was, and a race lets one win."""
+    one = ledger(client)
+    old = appended(one, span(entries={KEY: DEAD}, settled=True))
+    done, new = old.with_entries({KEY: Entry(State.REPLACED)}), span(chain=EDIT)
+    assert one.replace(done, new)
+    assert State.REPLACED is one.get(old.place).entry(KEY).state  # type: ignore[union-attr]  # it is there
+    assert one.get(new.place) is not None
+
+    assert not ledger(client, 100).replace(done, replace(new, after=N[9]))
+    assert one.get(Place(EDIT, N[9])) is None
+
+
+def test_a_replacement_that_is_overtaken_writes_nothing(client: Any) -> None:
+    """A send began meanwhile."""
+    one = ledger(client)
+    old = appended(one, span(entries={KEY: DEAD}, settled=True))
+    _, sent = one.update(old.with_entries({KEY: Entry(since=1)}))
+
+    assert not one.replace(old.with_entries({KEY: Entry(State.REPLACED)}), span(chain=EDIT))
+    assert sent == one.get(old.place)
+    assert one.get(Place(EDIT, START)) is None
 
 
 # The worklist
 
 
-def places(one: Ledger, *, dead: bool) -> list[Place]:
-    """Return the worklist in order."""
-    return sorted(one.worklist(dead=dead), key=lambda place: (place.chain.name, place.after))
+def places(one: Ledger, kind: str) -> list[Place]:
+    """Return the worklist of a kind, in order."""
+    found = (place for part in range(WORKLIST_KEYS) for _, place in one.worklist(kind, part))
+    return sorted(found, key=lambda place: (place.chain.name, place.after))
 
 
 @pytest.mark.parametrize(
-    ("entries", "aside", "dead"),
+    ("changes", "kind"),
     [
-        ({}, False, False),
-        ({KEY: Entry(State.PENDING, since=1)}, False, False),
-        ({KEY: PARKED}, True, False),
-        ({KEY: IN_DOUBT}, True, False),
-        ({KEY: DEAD}, False, True),
-        ({KEY: DEAD, key("shop/clicks/0"): PARKED}, True, False),
-        ({KEY: DEAD, key("shop/clicks/0"): Entry(State.DROPPED, 1)}, False, True),
+        ({}, "waiting"),
+        ({"settled": True}, ""),
+        ({"settled": True, "copies": {"q": Owner(CHAIN, N[9])}}, "waiting"),
+        ({"settled": True, "entries": {KEY: WAITING}}, "waiting"),
+        ({"settled": True, "entries": {KEY: DEAD}}, "dead"),
+        ({"settled": True, "entries": {KEY: DEAD}, "chunks": {KEY: 1, AGAIN: 1}}, "waiting"),
+        ({"settled": True, "chunks": {AGAIN: 1}}, "waiting"),
+        ({"settled": True, "chunks": {AGAIN: 1}, "entries": {AGAIN: Entry(State.COPY)}}, ""),
+        ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}}, "rejected"),
+        ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}, "entries": {KEY: DEAD}}, "dead"),
+        ({"destinations": {Sender("shop"): NotDeliverable("gone")}}, "dead"),
         (
-            {KEY: Entry(State.SPLIT), KEY.halves[0]: Entry(State.DELIVERED, 1), KEY.halves[1]: IN_DOUBT},
-            True,
-            False,
+            {
+                "settled": True,
+                "entries": {KEY: Entry(State.SPLIT), KEY.halves[0]: DELIVERED, KEY.halves[1]: WAITING},
+            },
+            "waiting",
         ),
-        ({KEY: Entry(State.DELIVERED, 2, digest="d")}, False, False),
-        ({KEY: Entry(State.MISSING, 2)}, False, False),
     ],
 )
-@pytest.mark.parametrize("done", [False, True])
-def test_the_worklist_holds_spans_with_set_aside_chunks(
-    client: Any, entries: dict[Any, Entry], aside: bool, dead: bool, done: bool
+@pytest.mark.parametrize("written", [False, True])
+def test_the_worklist_holds_spans_that_somebody_must_look_at(
+    client: Any, changes: dict[str, Any], kind: str, written: bool
 ) -> None:
-    """A span with only dead letters set aside waits for a person, any other for the schedule."""
+    """The entry is part of the append, so nothing is lost if its worker is killed, and follows every write."""
     one = ledger(client)
-    _, read = one.append(span())
-    one.update(read.with_entries(entries, done=done))
+    if written:
+        read = appended(one, span(**changes | {"entries": {}, "settled": False}))
+        one.update(replace(span(**changes), version=read.version))
+    else:
+        appended(one, span(**changes))
     here = [Place(CHAIN, START)]
 
-    assert here * aside == places(one, dead=False)
-    assert here * dead == places(one, dead=True)
+    assert here * (kind == "waiting") == places(one, "waiting")
+    assert here * (kind == "dead") == places(one, "dead")
+    day = 1_700_000_000.0
+    assert here * (kind == "rejected") == list(one.rejected(day, day))
+    assert [] == list(one.rejected(day - 2 * 86_400, day - 86_400))
 
 
-def test_a_span_leaves_the_worklist_with_its_last_chunk(client: Any) -> None:
-    """Its worklist key changes with the chunks that are left."""
-    one = ledger(client)
-    clicks = key("shop/clicks/0")
-    _, read = one.append(span(entries={KEY: PARKED, clicks: DEAD}, done=True))
-    assert (1, 0) == (len(places(one, dead=False)), len(places(one, dead=True)))
+def test_the_oldest_span_comes_first() -> None:
+    """An alarm watches its age."""
+    one = ledger(memory())
+    assert one.oldest("waiting") is None
+    for serial in (5, 3, 4):
+        appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial))
 
-    _, read = one.update(read.with_entries({KEY: Entry(State.DELIVERED, 2, digest="d")}))
-    assert (0, 1) == (len(places(one, dead=False)), len(places(one, dead=True)))
-
-    one.update(read.with_entries({clicks: Entry(State.DROPPED, 1, digest="d")}))
-    assert (0, 0) == (len(places(one, dead=False)), len(places(one, dead=True)))
-    assert "wk" not in stored(client)
+    assert (3, Place(replace(CHAIN, shard="shardId-000000000003"), START)) == one.oldest("waiting")
+    for part in range(WORKLIST_KEYS):
+        times = [at for at, _ in one.worklist("waiting", part)]
+        assert times == sorted(times)
 
 
 def test_the_worklist_has_no_hot_partition() -> None:
-    """After an outage, spans spread over all of its keys, and all are found across pages."""
+    """During an outage, spans spread over all of its keys, and all are found across pages."""
     double = memory()
     one = ledger(double)
-    wanted = []
-    for serial in range(200):
-        chain = replace(CHAIN, shard=f"shardId-{serial:012d}")
-        one.append(span(chain=chain, entries={KEY: PARKED}, done=True))
-        wanted.append(Place(chain, START))
+    chains = [replace(CHAIN, shard=f"shardId-{serial:012d}") for serial in range(200)]
+    wanted = [appended(one, span(chain=chain)).place for chain in chains]
 
-    assert wanted == places(one, dead=False)
-    assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items("ledger")})
-
-
-def test_the_worklist_is_eventually_consistent() -> None:
-    """The index may lag; reads of a span do not depend on it."""
-    double = memory()
-    double.lag_indexes("ledger", float("inf"))
-    one = ledger(double)
-    one.append(span(entries={KEY: PARKED}, done=True))
-
-    assert [] == places(one, dead=False)
-    assert one.get(Place(CHAIN, START)) is not None
-    double.lag_indexes("ledger", 0)
-    assert [Place(CHAIN, START)] == places(one, dead=False)
+    assert wanted == places(one, "waiting")
+    assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items(TABLE)})
 
 
 # Reading everything
 
 
 def test_reads_all_spans(client: Any) -> None:
-    """It returns the spans of all chains, optionally of a time range, without claims and breakers."""
+    """It returns the spans of all chains, optionally of a time range, without anything else."""
     one = ledger(client)
     for serial in range(5):
-        one.append(span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
-    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "overflow#a"}})
-    one.open_breaker("shop_db", "http_500")
+        appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial * 1000))
+    one.append(span(chain=replace(CHAIN, shard="s"), planned_at=9000), {"q": Claiming(OWNER)}, 60)
+    one.note_chain(CHAIN)
+    one.bind_tag("t", "all")
 
-    assert [0, 1000, 2000, 3000, 4000] == sorted(each.planned_at for each in one.spans())
+    assert [0, 1000, 2000, 3000, 4000, 9000] == sorted(each.planned_at for each in one.spans())
     assert [1000, 2000] == sorted(each.planned_at for each in one.spans(since=1.0, until=3.0))
-
-
-def test_finds_open_spans(client: Any) -> None:
-    """They were planned before a time and are not done."""
-    one = ledger(client)
-    for serial in range(4):
-        chain = replace(CHAIN, shard=f"shardId-{serial:012d}")
-        one.append(span(chain=chain, planned_at=serial * 1000, done=serial == 1))
-    found = [each.planned_at for page in one.open_spans(3.0) for each in page]
-
-    assert [0, 2000] == sorted(found)
 
 
 # Claims
 
 
-A, B, C = (Claim(ClaimOwner(ChainId.overflow(owner)), int(BEGAN)) for owner in "abc")
+A, B, C = (Owner(replace(CHAIN, shard=f"shardId-{n:012d}"), N[9]) for n in range(3))
+OWNER = A
 CLAIMED = {"pk": {"S": "put#q"}, "sk": {"S": "-"}}
 
 
@@ -397,58 +395,43 @@ def test_the_first_claim_wins() -> None:
     """Later claims get the first one's owner, whether alone or with others."""
     one = ledger(memory())
 
-    assert {"q": A} == one.claim({"q": A}, 60)
-    assert {"q": A, "r": B} == one.claim({"q": B, "r": B}, 60)
-    assert {"q": A, "r": B} == one.claim({"q": A, "r": C}, 60)
-    assert [True, False, True] == [one.claim_one(*wanted, 60) for wanted in (("q", A), ("q", B), ("s", B))]
+    assert {"q": Claim(A)} == one.claim({"q": A}, 60)
+    assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": B, "r": B}, 60)
+    assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": A, "r": C}, 60)
+    assert {"q": Claim(A)} == one.claims(["q", "s"])
+    assert [True, False] == [one.has_no_claim(name) for name in "sq"]
 
 
 def test_a_claim_expires_after_the_given_time() -> None:
-    """It also stores when its owner's record arrived, which may have been long before."""
+    """Until then DynamoDB keeps it."""
     double = memory()
-    ledger(double).claim({"q": Claim(A.owner, 7)}, 90)
+    ledger(double).claim({"q": A}, 90)
 
-    assert {
-        **CLAIMED,
-        "owner": {"S": "overflow#a"},
-        "at": {"N": "7"},
-        "ttl": {"N": str(int(BEGAN) + 90)},
-    } == double.get_item(TableName="ledger", Key=CLAIMED)["Item"]
+    assert {**CLAIMED, "owner": {"S": A.name}, "ttl": {"N": str(int(BEGAN) + 90)}} == double.get_item(
+        TableName=TABLE, Key=CLAIMED
+    )["Item"]
 
 
 def test_claims_match_dynamodb_s_service_model() -> None:
     """Botocore validates requests and responses. The owner of a refused claim is read consistently."""
     real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'at': ?, 'ttl': ?}"
-    at, ttl = {"N": str(int(BEGAN))}, {"N": str(int(BEGAN) + 60)}
-    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": "overflow#b"}, at, ttl] for one in ("q", "r")]
-    item = {**CLAIMED, "owner": {"S": "overflow#a"}, "at": {"N": "7"}}
+    insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'ttl': ?}"
+    ttl = {"N": str(int(BEGAN) + 60)}
+    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": B.name}, ttl] for one in ("q", "r")]
+    item = {**CLAIMED, "owner": {"S": A.name}, "fixed": {"BOOL": True}}
     with Stubber(real) as stub:
         stub.add_response(
             "batch_execute_statement",
-            {"Responses": [{"Error": {"Code": "DuplicateItem"}}, {"TableName": "ledger"}]},
+            {"Responses": [{"Error": {"Code": "DuplicateItem"}}, {"TableName": TABLE}]},
             {"Statements": [{"Statement": insert, "Parameters": one} for one in parameters]},
         )
         stub.add_response(
             "batch_get_item",
-            {"Responses": {"ledger": [item]}, "UnprocessedKeys": {}},
-            {"RequestItems": {"ledger": {"Keys": [CLAIMED], "ConsistentRead": True}}},
+            {"Responses": {TABLE: [item]}, "UnprocessedKeys": {}},
+            {"RequestItems": {TABLE: {"Keys": [CLAIMED], "ConsistentRead": True}}},
         )
 
-        assert {"q": Claim(A.owner, 7), "r": B} == ledger(real).claim({"q": B, "r": B}, 60)
-
-
-def test_a_claim_can_be_taken_over_only_from_its_owner(client: Any) -> None:
-    """Of two takeovers one wins, and the winner may repeat it."""
-    one = ledger(client)
-    client.put_item(TableName="ledger", Item={**CLAIMED, "owner": {"S": "overflow#a"}, "at": {"N": "7"}})
-
-    taken = [one.take_over("q", *names) for names in ((B, C.owner), (B, A.owner), (C, A.owner), (B, A.owner))]
-    assert [False, True, False, True] == taken
-    assert {**CLAIMED, "owner": {"S": "overflow#b"}, "at": {"N": str(int(BEGAN))}} == client.get_item(
-        TableName="ledger", Key=CLAIMED
-    )["Item"]
-    assert not one.take_over("never", B, A.owner)
+        assert {"q": Claim(A, is_fixed=True), "r": Claim(B)} == ledger(real).claim({"q": B, "r": B}, 60)
 
 
 @pytest.mark.parametrize("code", ["ThrottlingError", "InternalServerError", "ProvisionedThroughputExceeded"])
@@ -481,34 +464,117 @@ def test_an_unread_owner_leaves_its_claim_undecided() -> None:
     assert 4 == len(one.claim(dict.fromkeys(wanted, B), 60))
 
 
-def test_a_single_claim_without_an_answer_is_an_error() -> None:
-    """A missing answer is never a no."""
-    double = memory()
-    one = ledger(double)
-    one.claim({"q": A}, 60)
-    double.batch_get_keys = 0
-
-    with pytest.raises(LedgerUnavailableError, match="does not say"):
-        one.claim_one("q", B, 60)
+# Claims that are made with an append
 
 
-# Breakers
-
-
-def test_a_breaker_is_open_until_it_is_closed(client: Any) -> None:
-    """It has a reason and the time at which it was last opened."""
+def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
+    """One that somebody else has prevents both, and the answer names it."""
     one = ledger(client)
-    assert [] == list(one.breakers())
+    one.append(span(chain=OTHER), {"q": Claiming(B)}, 60)
+    wanted = {name: Claiming(A) for name in ("p", "q", "r")}
 
-    one.open_breaker("shop_db", "http_500")
-    one.open_breaker("blog_db", "timeout")
-    opened = OpenBreaker("shop_db", round(BEGAN * 1000), "http_500")
-    assert [OpenBreaker("blog_db", round(BEGAN * 1000), "timeout"), opened] == sorted(
-        one.breakers(), key=lambda breaker: breaker.database
-    )
+    assert Refused(frozenset("q")) == one.append(span(), wanted, 60)
+    assert one.get(Place(CHAIN, START)) is None
+    assert {"q": Claim(B, is_fixed=True)} == one.claims("pqr")
+    del wanted["q"]
+    assert isinstance(one.append(span(), wanted, 60), tuple)
+    assert {"p", "q", "r"} == one.claims("pqr").keys()
 
-    one.close_breaker("blog_db")
-    assert [opened] == list(one.breakers())
+
+def test_a_taken_place_prevents_claims(client: Any) -> None:
+    """The answer is the span that is there."""
+    one = ledger(client)
+    there = appended(one, span())
+
+    assert (False, there) == one.append(stretch(START, N[9], N[9]), {"q": Claiming(A)}, 60)
+    assert {} == one.claims("q")
+
+
+@pytest.mark.parametrize(
+    ("before", "claim", "wins"),
+    [
+        (None, Claiming(A), True),
+        (None, Claiming(A, B), False),
+        ((A, False), Claiming(A), True),
+        ((B, False), Claiming(A), False),
+        ((B, False), Claiming(A, B), True),
+        ((B, True), Claiming(A, B), False),
+        ((C, False), Claiming(A, B), False),
+        ((A, True), Claiming(A, B), True),
+    ],
+)
+def test_a_claim_is_taken_over_only_from_an_owner_that_no_append_has_fixed(
+    client: Any, before: tuple[Owner, bool] | None, claim: Claiming, wins: bool
+) -> None:
+    """So the owner's own append and the one that takes over never both succeed."""
+    one = ledger(client)
+    if before is not None:
+        fixed = {"fixed": {"BOOL": True}} if before[1] else {}
+        client.put_item(TableName=TABLE, Item={**CLAIMED, "owner": {"S": before[0].name}, **fixed})
+
+    assert wins is isinstance(one.append(span(), {"q": claim}, 60), tuple)
+    if wins:
+        assert {"q": Claim(A, is_fixed=True)} == one.claims("q")
+
+
+def test_the_most_claims_fit_into_a_transaction(client: Any) -> None:
+    """DynamoDB takes a hundred actions."""
+    claims = {f"q{n}": Claiming(A) for n in range(MOST_CLAIMS_WITH_APPEND)}
+
+    assert isinstance(ledger(client).append(span(), claims, 60), tuple)
+
+
+def test_transactions_match_dynamodb_s_service_model() -> None:
+    """Botocore validates the request."""
+    real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
+    with Stubber(real) as stub:
+        stub.add_response("transact_write_items", {})
+
+        assert isinstance(ledger(real).append(span(), {"q": Claiming(A, B)}, 60), tuple)
+
+
+@pytest.mark.parametrize("code", ["TransactionConflict", "ThrottlingError", "ProvisionedThroughputExceeded"])
+def test_a_transaction_that_failed_for_another_reason_proves_nothing(code: str) -> None:
+    """Another transaction is under way, or DynamoDB throttles."""
+    meddled = Meddled(memory())
+
+    def refuse(_: Any) -> None:
+        error = ClientError({"Error": {"Code": "TransactionCanceledException"}}, "TransactWriteItems")
+        error.response["CancellationReasons"] = [{"Code": "ConditionalCheckFailed"}, {"Code": code}]  # type: ignore[typeddict-unknown-key]
+        raise error
+
+    meddled.before["transact_write_items"] = refuse
+
+    with pytest.raises(LedgerUnavailableError):
+        ledger(meddled).append(span(), {"q": Claiming(A)}, 60)
+
+
+# What else it remembers
+
+
+def test_a_tag_stands_for_its_first_use(client: Any) -> None:
+    """A later use learns what that was."""
+    one = ledger(client)
+
+    assert ["a", "a", "b"] == [one.bind_tag(*use) for use in (("t", "a"), ("t", "b"), ("u", "b"))]
+
+
+def test_the_chains_of_shards_are_remembered(client: Any) -> None:
+    """Those that the stream no longer lists are among them."""
+    one = ledger(client)
+    for chain in (CHAIN, OTHER, CHAIN):
+        one.note_chain(chain)
+
+    assert {chain.shard: chain for chain in (CHAIN, OTHER)} == one.chains()
+
+
+def test_the_sweep_s_progress_is_remembered(client: Any) -> None:
+    """It is empty at first."""
+    one = ledger(client)
+    assert "" == one.swept_to()
+    one.note_swept("spans/x")
+
+    assert "spans/x" == one.swept_to()
 
 
 # Failures
@@ -529,21 +595,24 @@ def lose(_: Any) -> None:
     "act",
     [
         lambda one: one.preceding(CHAIN, N[9]),
-        lambda one: one.locate(CHAIN, N[9]),
         lambda one: one.get(Place(CHAIN, START)),
         lambda one: one.end(CHAIN),
         lambda one: list(one.latest(CHAIN)),
         lambda one: one.append(span()),
+        lambda one: one.append(span(), {"q": Claiming(A)}, 60),
         lambda one: one.update(span()),
-        lambda one: list(one.worklist(dead=True)),
+        lambda one: one.replace(span(), span(chain=EDIT)),
+        lambda one: list(one.worklist("dead", 0)),
+        lambda one: one.oldest("dead"),
         lambda one: list(one.spans()),
-        lambda one: list(one.open_spans(1.0)),
         lambda one: one.claim({"q": A}, 60),
-        lambda one: one.claim_one("q", A, 60),
-        lambda one: one.take_over("q", A, B.owner),
-        lambda one: list(one.breakers()),
-        lambda one: one.open_breaker("shop_db", "slow"),
-        lambda one: one.close_breaker("shop_db"),
+        lambda one: one.claims("q"),
+        lambda one: one.has_no_claim("q"),
+        lambda one: one.bind_tag("t", "x"),
+        lambda one: one.chains(),
+        lambda one: one.note_chain(CHAIN),
+        lambda one: one.swept_to(),
+        lambda one: one.note_swept("x"),
     ],
 )
 def test_every_failure_is_logged_as_an_unavailable_ledger(
@@ -552,22 +621,18 @@ def test_every_failure_is_logged_as_an_unavailable_ledger(
     """It is therefore never mistaken for a lost conditional write."""
     meddled = Meddled(memory())
     one = ledger(meddled)
-    calls = ("query", "scan", "put_item", "get_item", "update_item", "batch_execute_statement")
+    calls = (
+        "query",
+        "scan",
+        "put_item",
+        "get_item",
+        "update_item",
+        "batch_execute_statement",
+        "batch_get_item",
+        "transact_write_items",
+    )
     meddled.before = dict.fromkeys(calls, failure)
 
     with pytest.raises(LedgerUnavailableError):
         act(one)
     assert 1 == len(one._telemetry.said("the ledger cannot be reached"))  # type: ignore[attr-defined]  # the collected one
-
-
-# Guards
-
-
-def test_guards_can_be_switched_off() -> None:
-    """Fault injection needs plans that replace others and updates that ignore the version."""
-    careless = ledger(memory(), 1, Guard.CONDITIONAL_PLAN, Guard.IF_VERSION)
-    _, read = careless.append(stretch(START, N[11], N[13]))
-    careless.update(read.with_entries({KEY: PARKED}))
-
-    assert careless.update(read.with_entries({}, done=True))[0]
-    assert careless.append(stretch(START, N[11], N[19]))[0]

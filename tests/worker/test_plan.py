@@ -1,20 +1,35 @@
-"""Plans: where a span ends, where its rows go, and which blocks belong together."""
+"""Plans: where a span ends, where its rows go, and the chunks that they are sent in."""
 
-import gzip
+from itertools import pairwise
 
+import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from worker.chunk import compress, planned_chunks
 
 from shared.accounts import Account
+from shared.envelope import Envelope, RejectedEvent, TableRows
 from tests.support.delivery import envelope, row
-from tests.support.spans import UNCUT, span
-from worker.plan import count, group, owners_of, plan
-from worker.record import Record, decode, number
-from worker.span import MAX_PLAN_BYTES, Cut, Database, Group, NotDeliverable, Owner, plan_bytes
+from worker.plan import MAX_KEPT_EVENTS, Cut, plan
+from worker.record import NOBODY, Record, decode, number
+from worker.span import (
+    LATER,
+    MAX_PLAN_BYTES,
+    TOO_MANY_TABLES,
+    ChunkKey,
+    Database,
+    Group,
+    NotDeliverable,
+    Sender,
+    digest_of,
+    plan_bytes,
+)
 
-SHOP, BLOG, NOBODY = Owner("shop"), Owner("blog"), Owner("-")
+SHOP, BLOG = Sender("shop"), Sender("blog")
+VIEWS = Group(SHOP, "views")
 STAMP = 1_700_000_000.0
+UNCUT = Cut(1_000_000, 1 << 30)
+SHOP_DB = {"shop": Account("shop_db")}
 
 
 def records(*data: bytes) -> list[Record]:
@@ -22,139 +37,180 @@ def records(*data: bytes) -> list[Record]:
     return [decode(one, "s", number(str(n)), STAMP + n) for n, one in enumerate(data, 1)]
 
 
-def answers(**accounts: Account | str) -> dict[str, Account | str]:
-    """Return Redis's answers about accounts."""
-    return accounts
+def counts(*groups: tuple[Group, int]) -> dict[ChunkKey, int]:
+    """Return numbers of rows by the first chunk of groups."""
+    return {ChunkKey(group, 0): rows for group, rows in groups}
 
 
-@given(st.lists(st.sampled_from(["a1", "b1", "a2", "c1"]), min_size=1), st.integers(1, 5))
-def test_chunks_and_ids_depend_only_on_the_records(order: list[str], limit: int) -> None:
-    """The same records under the same plan give the same chunks, ids and bytes."""
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(1, 9)), min_size=1, max_size=12),
+    st.integers(1, 20),
+    st.integers(1, 40),
+)
+def test_cutting_keeps_all_rows_within_the_limits(
+    sizes: list[tuple[int, int]], most_rows: int, most_bytes: int
+) -> None:
+    """Chunks keep the blocks in order and are as full as whole blocks allow; only a single block may exceed a limit."""
+    blocks = [("views", count, bytes([n]) * size) for n, (count, size) in enumerate(sizes)]
     data = [
-        envelope({"a": "shop", "b": "blog", "c": "none"}[one[0]], {f"table_{one[1]}": [row(str(n))]})
-        for n, one in enumerate(order)
+        Record(number(str(n)), STAMP, "shop", "k", 1, "r", 0, (block,)) for n, block in enumerate(blocks, 1)
     ]
-    known = answers(shop=Account("s_db"), blog=Account("b_db"), none="unknown_account")
+    chunks = plan(data, SHOP_DB, Cut(most_rows, most_bytes)).chunks
 
-    def built() -> list[tuple[str, str, bytes]]:
-        cut = Cut(limit, 1 << 20)
-        planned = plan(records(*data), known, cut)
-        one = span(destinations=planned.destinations, cut=cut)
-        return [
-            (chunk.key.name, one.unique_id(chunk.key, "some_db", 0), compress(chunk.payload()))
-            for chunk in planned_chunks(planned.groups, one.cut)
-        ]
-
-    first = built()
-    assert first == built()
-    assert len(first) == len({unique_id for _, unique_id, _ in first})
-    assert len(order) == sum(gzip.decompress(body).count(b"event_id") for _, _, body in first)
+    assert [block[2] for block in blocks] == [part for chunk in chunks for part in chunk.blocks]
+    assert [f"shop/views/{n}" for n in range(len(chunks))] == [chunk.key.name for chunk in chunks]
+    assert list(range(len(blocks))) == [place for chunk in chunks for place in chunk.positions]
+    for chunk in chunks:
+        assert sum(chunk.row_counts) == chunk.rows
+        fits = chunk.rows <= most_rows and len(b"".join(chunk.blocks)) <= most_bytes
+        assert fits or len(chunk.blocks) == 1
+    for chunk, following in pairwise(chunks):
+        more = len(b"".join(chunk.blocks)) + len(following.blocks[0])
+        assert chunk.rows + following.row_counts[0] > most_rows or more > most_bytes
 
 
-def test_each_account_has_one_destination() -> None:
-    """Rows of a revoked key have their own destination, and records without an account have none."""
+def test_each_sender_has_one_destination() -> None:
+    """Rows of a revoked key, of an account that cannot be looked up, and of one that is unknown are apart."""
     revoked = Account("s_db", "active", frozenset({"k2"}))
     data = records(
         envelope("shop", {"views": [row("1")]}, key_id="k1"),
         envelope("shop", {"views": [row("2"), row("3")]}, key_id="k2"),
         envelope("blog", {"views": [row("4")]}),
         envelope("gone", {"views": [row("5")]}),
+        envelope("later", {"views": [row("6")]}, key_id="k7"),
         b"junk",
     )
-    planned = plan(
-        data, answers(shop=revoked, blog=Account("b_db", "disabled"), gone="unknown_account"), UNCUT
-    )
+    answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
+    planned = plan(data, answers, UNCUT)
+    bad = Sender("shop", "k2")
 
     assert {
         SHOP: Database("s_db"),
-        Owner("shop", "k2"): NotDeliverable("revoked_key"),
+        bad: NotDeliverable("revoked_key"),
         BLOG: NotDeliverable("disabled_account"),
-        Owner("gone"): NotDeliverable("unknown_account"),
+        Sender("gone"): NotDeliverable("unknown_account"),
+        Sender("later", "k7"): LATER,
     } == planned.destinations
-    assert {
-        Group(SHOP, "views"): 1,
-        Group(Owner("shop", "k2"), "views"): 2,
-        Group(BLOG, "views"): 1,
-        Group(Owner("gone"), "views"): 1,
-        Group(NOBODY, "", "undecodable"): 1,
-    } == planned.counts
-
-
-def test_a_stretch_ends_before_an_account_without_an_answer() -> None:
-    """Records before it are planned. If it is the first, nothing is."""
-    data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "shop")))
-
-    assert data[:1] == list(plan(data, answers(shop=Account("s_db")), UNCUT).records)
-    assert [] == list(plan(data[1:], {}, UNCUT).records)
-
-
-def test_a_stretch_ends_before_its_limit() -> None:
-    """A hole ends before the first record of the span behind it."""
-    data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(3)))
-
-    assert data[:2] == list(plan(data, answers(shop=Account("s_db")), UNCUT, limit=data[2].number).records)
-
-
-def test_records_that_are_too_old_wait_for_no_answer() -> None:
-    """Records that arrived before the limit are planned without a destination; one exactly at the limit waits."""
-    data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog", "blog")))
-    known = answers(shop=Account("s_db"))
-    planned = plan(data, known, UNCUT, is_too_old=lambda at: at < STAMP + 3)
-
-    assert data[:2] == list(planned.records)
-    assert NotDeliverable("unresolved") == planned.destinations[BLOG]
-    assert data == list(plan(data, known, UNCUT, is_too_old=lambda at: at < STAMP + 3.001).records)
-
-
-def test_ignored_records_have_no_rows() -> None:
-    """The plan lists their positions, but counts none of their rows."""
-    data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
-    planned = plan(
-        data, answers(shop=Account("s_db")), UNCUT, ignored=frozenset((data[1].number, data[3].number))
+    assert (
+        counts(
+            (VIEWS, 1),
+            (Group(bad, "views"), 2),
+            (Group(BLOG, "views"), 1),
+            (Group(Sender("gone"), "views"), 1),
+            (Group(Sender("later", "k7"), "views"), 1),
+            (Group(Sender(NOBODY), "", "undecodable"), 1),
+        )
+        == planned.counts
     )
 
-    assert frozenset((1, 3)) == planned.ignored
-    assert {Group(SHOP, "views"): 2} == planned.counts
-    assert [data[0].blocks[0], data[2].blocks[0]] == list(planned.groups[Group(SHOP, "views")])
+
+def test_a_database_that_has_just_failed_is_left_to_the_sender() -> None:
+    """Its rows get no doubt."""
+    data = records(*(envelope(name, {"views": [row(name)]}) for name in ("shop", "blog")))
+    answers = SHOP_DB | {"blog": Account("blog_db")}
+    planned = plan(data, answers, UNCUT, failing=lambda database: database == "blog_db")
+
+    assert {SHOP: Database("shop_db"), BLOG: LATER} == planned.destinations
+
+
+def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
+    """One for each envelope and table, by their key: the sender decides each of them later."""
+    again = 1_700_000_000_000
+    data = records(
+        envelope("shop", {"views": [row("1")]}, request_id="a", claim=again),
+        envelope("shop", {"views": [row("2")], "clicks": [row("3")]}, request_id="b", claim=again),
+        envelope("shop", {"views": [row("4")]}, request_id="c", claim=1),
+        envelope("shop", {"views": [row("5")]}, request_id="d"),
+    )
+    keyed = Sender("shop", "k1")
+
+    assert (
+        counts(
+            (Group(keyed, "views", request_id="a"), 1),
+            (Group(keyed, "views", request_id="b"), 1),
+            (Group(keyed, "clicks", request_id="b"), 1),
+            (VIEWS, 2),
+        )
+        == plan(data, SHOP_DB, UNCUT).counts
+    )
+
+
+def test_records_that_do_not_count_have_no_rows() -> None:
+    """They are in the index all the same, which says so."""
+    data = records(*(envelope("shop", {"views": [row(str(n))]}) for n in range(4)))
+    planned = plan(data, SHOP_DB, UNCUT, uncounted=frozenset((data[1].number, data[3].number)))
+
+    assert (frozenset((1, 3)), counts((VIEWS, 2))) == (planned.index.uncounted, planned.counts)
+    assert [data[0].blocks[0][2], data[2].blocks[0][2]] == list(planned.chunks[0].blocks)
+    assert [0, 2] == list(planned.chunks[0].positions)
+    assert digest_of([one.number for one in data]) == planned.digest
+
+
+def test_the_index_names_every_record() -> None:
+    """With its arrival, receipt, request id and claim; one that had to be claimed counts as claimed."""
+    data = records(envelope("shop", {"views": [row("1")]}, request_id="a"), b"junk")
+    data[0] = data[0]._replace(received_at=5)
+    index = plan(data, SHOP_DB, UNCUT, claimed=frozenset((data[1].number,))).index
+
+    assert [number("1"), number("2")] == list(index.numbers)
+    assert [1_700_000_001_000, 1_700_000_002_000] == list(index.arrivals)
+    assert [5, 1_700_000_002_000] == list(index.receipts)
+    assert ["a", ""] == list(index.request_ids)
+    assert [0, 1] == list(index.claims)
+
+
+def test_a_plan_knows_its_earliest_and_latest_times() -> None:
+    """Arrival times may run back."""
+    data = [one._replace(received_at=n) for n, one in enumerate(records(b"a", b"b", b"c"), 7)]
+    planned = plan([data[0], data[2]._replace(arrived_at=1.5), data[1]], {}, UNCUT)
+
+    assert (1500, 1_700_000_002_000, 7) == (planned.earliest, planned.latest, planned.received_at)
 
 
 def test_a_plan_fits_its_item() -> None:
-    """A stretch is shortened until its plan fits into a ledger item, but never to nothing."""
+    """It is shortened until it does, but never to nothing."""
     data = records(*(envelope(f"acct_{n}", {"views": [row("1")]}) for n in range(2_000)))
-    known: dict[str, Account | str] = {one.account: Account("some_db") for one in data}
-    planned = plan(data, known, UNCUT)
-    wide = envelope("shop", {f"{n:0>128}": [row("1")] for n in range(500)})
+    planned = plan(data, {}, UNCUT)
 
-    assert plan_bytes(planned.counts, planned.destinations, UNCUT) <= MAX_PLAN_BYTES
+    assert plan_bytes(planned.counts, planned.destinations) <= MAX_PLAN_BYTES
     assert data[: len(planned.records)] == list(planned.records)
-    assert len(data) > len(planned.records) >= len(data) // 4
-    assert 1 == len(plan(records(wide, wide), answers(shop=Account("s_db")), UNCUT).records)
+    assert len(data) > len(planned.records) >= len(data) // 8
 
 
-def test_one_record_s_plan_fits_its_item() -> None:
-    """A record with the most tables and the longest names can be planned alone."""
-    wide = envelope("s" * 64, {f"{n:0>128}": [row("1")] for n in range(500)}, key_id="k2")
-    revoked = Account("d" * 128, "active", frozenset({"k2"}))
-    planned = plan(records(wide), {"s" * 64: revoked}, UNCUT)
-
-    assert plan_bytes(planned.counts, planned.destinations, UNCUT) < 370_000
-
-
-def test_rows_of_unplanned_owners_are_not_lost() -> None:
-    """Only a code change can produce an owner that the plan lacks; such rows get a group of their own."""
-    data = records(envelope("shop", {"views": [row("1")]}), envelope("new", {"views": [row("2")]}))
-    groups = group(data, owners_of(data, {SHOP: Database("shop_db")}))
-
-    assert {Group(SHOP, "views"): 1, Group(NOBODY, "", "unplanned"): 1} == count(groups)
-
-
-def test_owners_are_those_of_the_plan() -> None:
-    """Revoking a key, or restoring it, after the plan was made changes nothing."""
+def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
+    """It holds the table and the number of each block's rows. Envelopes that were put again stay apart."""
+    tables = {name: [row(name)] for name in ("views", "clicks", "orders")}
     data = records(
-        envelope("shop", {"views": [row("1")]}, key_id="k1"),
-        envelope("shop", {"views": [row("2")]}, key_id="k2"),
+        envelope("shop", tables), envelope("shop", {"clicks": [row("x")]}, request_id="a", claim=2)
     )
-    planned = {SHOP: Database("shop_db"), Owner("shop", "k2"): NotDeliverable("revoked_key")}
+    planned = plan(data, SHOP_DB, UNCUT, excess=lambda _account, found, _limit: set(found) - {"views"})
+    mixed = next(chunk for chunk in planned.chunks if chunk.key.group.code == TOO_MANY_TABLES)
 
-    assert {("shop", "k1"): SHOP, ("shop", "k2"): Owner("shop", "k2")} == owners_of(data, planned)
-    assert {("shop", "k1"): SHOP, ("shop", "k2"): SHOP} == owners_of(data, {SHOP: Database("shop_db")})
+    assert (
+        counts(
+            (VIEWS, 1),
+            (Group(Sender("shop", "k1"), "clicks", request_id="a"), 1),
+            (Group(SHOP, "", TOO_MANY_TABLES), 2),
+        )
+        == planned.counts
+    )
+    assert [["clicks", 1, msgpack.packb(row("clicks"))], ["orders", 1, msgpack.packb(row("orders"))]] == [
+        msgpack.unpackb(block) for block in mixed.blocks
+    ]
+
+
+@pytest.mark.parametrize(("events", "kept"), [(1, 1), (MAX_KEPT_EVENTS + 50, MAX_KEPT_EVENTS)])
+def test_rejected_events_are_counted_and_kept_up_to_a_limit(events: int, kept: int) -> None:
+    """They are in no chunk: their objects have days of their own."""
+    wrong = RejectedEvent(0, "too_deep", "views", b"{}", "why")
+    rows = (TableRows("views", 1, msgpack.packb(row("e"))),)
+    data = Envelope("shop", "k1", 1_700_000_000_000, "r", 0, rows, (wrong,) * events).encode()
+    planned = plan(records(data), SHOP_DB, UNCUT)
+    group = Group(SHOP, "views", "too_deep", is_rejected=True)
+    _, number_, packed = planned.rejected[group]
+    unpacker = msgpack.Unpacker()
+    unpacker.feed(packed)
+
+    assert counts((VIEWS, 1), (group, events)) == planned.counts
+    assert [VIEWS] == [chunk.key.group for chunk in planned.chunks]
+    assert (events, kept) == (number_, len(list(unpacker)))

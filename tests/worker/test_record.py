@@ -67,7 +67,6 @@ def test_an_envelope_s_blocks_stay_encoded() -> None:
             ("views", 2, msgpack.packb(row("e1")) + msgpack.packb(row("e2"))),
             ("clicks", 1, msgpack.packb(row("e3"))),
         ),
-        data=data,
     )
 
     assert expected == decode(data, *PLACE)

@@ -556,21 +556,6 @@ def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> 
     assert_delivered_once(made)
 
 
-def test_a_row_that_a_proxy_calls_too_large_dies_after_treasure_data_was_asked() -> None:
-    """It cannot be halved, and sending it under ever new ids would never end."""
-    made = delivery(envelope("shop", {"views": [row("e1")]}))
-    made.td.faults.add(
-        Fault(kind=Kind.STATUS, action=Action.IMPORT, status=413, table="views", body="<html>")
-    )
-    made.deliver()
-    assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
-    made.clock.sleep(ASKABLE_SECONDS)
-    made.start()
-
-    assert Report(dead=1) == made.send()
-    assert {"shop/views/0": ("dead", "row_too_large", 1)} == made.chunks()
-
-
 @pytest.mark.parametrize("counted", [1, 3, 5])
 def test_rows_of_an_envelope_with_a_wrong_count_die_when_they_are_halved(counted: int) -> None:
     """Which rows a half has is unknown, so it is never sent; nothing is tried for ever."""

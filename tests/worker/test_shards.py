@@ -15,12 +15,19 @@ from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
-from shared.errors import NoSuchRecordError, ShardUnreadableError
+from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
 from tests.support.delivery import SHARD, STREAM, Meddled
 from worker.chain import ChainId
-from worker.deadline import Deadline
-from worker.record import Number, number
-from worker.shards import BELIEVED_SECONDS, SECONDS_BETWEEN_READS, Cursor, Position, Shards, hash_key
+from worker.record import number
+from worker.shards import (
+    BELIEVED_SECONDS,
+    RETENTION_FRESH_SECONDS,
+    SECONDS_BETWEEN_READS,
+    Cursor,
+    Position,
+    Shards,
+    hash_key,
+)
 
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
@@ -275,63 +282,6 @@ def test_no_page_is_read_when_the_time_is_up() -> None:
     assert 2 == len(kinesis.times)
 
 
-def read(
-    shards: Shards, clock: ManualClock, first: Number, last: Number, seconds: float = 10.0
-) -> list[Number]:
-    """Return the sequence numbers of a stretch's records."""
-    return [
-        record.number for record in shards.read(SHARD, first, last, 3, Deadline(clock, clock.now() + seconds))
-    ]
-
-
-SEVEN, NINE = number("7"), number("9")
-
-
-@pytest.mark.parametrize(
-    "script",
-    [
-        (page(7, 8, 9, 10, behind=9),),
-        (page(7, behind=9), page(behind=9), page(8, 9, behind=9)),
-        (page(7, behind=9), EXPIRED, page(8, 9)),
-        (page(6, 7, 8, behind=9), page(9, 10)),
-        (page(7, 8, 9, ended=True),),
-    ],
-)
-def test_a_stretch_is_read_to_its_end(script: Any) -> None:
-    """It is read across empty pages and expired iterators, and no further than its last record."""
-    shards, kinesis, clock = reader(*script)
-
-    assert [SEVEN, number("8"), NINE] == read(shards, clock, SEVEN, NINE)
-    assert {"ShardIteratorType": "AT_SEQUENCE_NUMBER", "StartingSequenceNumber": "7"} == kinesis.calls[0]
-
-
-@pytest.mark.parametrize(("expected", "limit"), [(3, 4), (9_999, 10_000), (20_000, 10_000)])
-def test_a_stretch_limits_its_read_to_the_expected_records_and_one_more(expected: int, limit: int) -> None:
-    """A read costs what it returns; one more record shows whether the expected ones have others between them."""
-    shards, kinesis, clock = reader(page(7, 8, 9, 10, behind=9))
-    shards.read(SHARD, SEVEN, NINE, expected, Deadline(clock, clock.now() + 10.0))
-
-    assert [limit] == kinesis.limits
-
-
-@pytest.mark.parametrize(
-    "script", [(page(7, behind=9), page()), (page(7, ended=True),), (page(7, 10, behind=9),)]
-)
-def test_a_stretch_with_missing_records_is_returned_without_them(script: Any) -> None:
-    """The caller knows how many there must be."""
-    shards, _, clock = reader(*script)
-
-    assert [SEVEN] == read(shards, clock, SEVEN, NINE)
-
-
-def test_a_stretch_that_is_not_read_in_time_is_an_error() -> None:
-    """Part of a stretch never counts as the whole."""
-    shards, _, clock = reader(page(7, behind=9), page(behind=9))
-
-    with pytest.raises(ShardUnreadableError, match="time was up"):
-        read(shards, clock, SEVEN, NINE, seconds=0.4)
-
-
 # The stream
 
 
@@ -376,7 +326,7 @@ def test_a_recreated_stream_has_other_chains() -> None:
         clock.time += pause
 
         assert ChainId(STREAM, start_of(kinesis), SHARD) == shards.chain(SHARD) != before
-        assert (True, False) == (shards.has(shards.chain(SHARD)), shards.has(before))
+        assert (False, True) == (shards.is_gone(shards.chain(SHARD)), shards.is_gone(before))
 
 
 def test_a_shard_that_is_not_listed_has_no_chain() -> None:
@@ -447,6 +397,48 @@ def shard_at(first: int, last: int) -> Any:
         "SequenceNumberRange": {"StartingSequenceNumber": "1"},
     }
     return type("Client", (), {"list_shards": lambda _self, **_: {"Shards": [described]}})()
+
+
+def test_a_whole_listing_covers_every_key() -> None:
+    """One that lacks an open shard proves nothing, also about a shard that it lacks."""
+    kinesis, shards = split_stream()
+    real = kinesis.list_shards
+    assert 3 == len(shards.whole())
+
+    def short(**request: Any) -> Any:
+        answer = real(**request)
+        return {**answer, "Shards": answer["Shards"][:-1]}
+
+    kinesis.list_shards = short  # type: ignore[method-assign]  # cut in form
+    with pytest.raises(UnprovenError, match="does not list all shards"):
+        shards.whole()
+    assert not shards.is_gone(ChainId(STREAM, "1", "shardId-000000000009"))
+
+
+def test_a_shard_that_a_child_names_is_not_gone() -> None:
+    """Listed or not, it was there."""
+    kinesis, shards = split_stream()
+    parent = shards.chain(SHARD)
+    real = kinesis.list_shards
+
+    def without_parent(**request: Any) -> Any:
+        answer = real(**request)
+        return {**answer, "Shards": answer["Shards"][1:]}
+
+    kinesis.list_shards = without_parent  # type: ignore[method-assign]  # as after its retention
+
+    assert (False, True) == (shards.is_gone(parent), shards.is_gone(ChainId(STREAM, "1", "shardId-9")))
+
+
+def test_the_retention_is_the_stream_s_own() -> None:
+    """It is asked for once an hour, so a change by hand is noticed."""
+    kinesis, shards, clock = one_shard()
+    assert [86_400, 86_400] == [shards.retention_seconds() for _ in range(2)]
+    assert 1 == kinesis.calls.count("describe_stream_summary")
+    kinesis.client.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=48)
+    clock.sleep(RETENTION_FRESH_SECONDS)
+
+    assert 2 * 86_400 == shards.retention_seconds()
 
 
 @given(st.text(min_size=1, max_size=20))

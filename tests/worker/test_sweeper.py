@@ -1,290 +1,301 @@
-"""The sweeper deletes what the ledger calls final, and nothing else."""
+"""The sweep: what it deletes, what it keeps, and how it goes on."""
 
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
-from worker.delivery import ASIDE, Decision, State
 
+from doubles.aws_errors import client_error
 from doubles.treasure_data import Action, Fault, Kind
-from shared.errors import BucketUnavailableError, LedgerUnavailableError
-from tests.support.delivery import (
-    BUCKET,
-    TABLE,
-    Delivery,
-    KilledError,
-    envelope,
-    kill,
-    lose_answer,
-    once,
-    row,
-)
-from worker.ledger import Place
-from worker.span import ChunkKey
-from worker.sweeper import YOUNGEST_SECONDS
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import BUCKET, Delivery, envelope, kill, lose_answer, once, row
+from tests.support.delivery import KilledError as Killed
+from worker.sender import UNSETTLED_SECONDS
+from worker.span import Span
+from worker.span_object import name_of
+from worker.states import Decision, State
+from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
-CHUNK = ChunkKey.parse("shop/views/0")
+DAY = 86_400.0
+ROWS_SECONDS = 30 * DAY + 3600
+RETENTION = DAY
+INDEX = RETENTION + INDEX_SECONDS + 3600
 
 
-def fail(made: Delivery, status: int, count: int | None = None) -> None:
-    """Make imports fail."""
-    made.td.faults.add(
-        Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, count=count, retry_after=99)
-    )
-
-
-def set_aside(status: int = 429) -> Delivery:
-    """Return a delivery with a set-aside chunk of two rows."""
-    made = Delivery()
-    made.map(shop="shop_db")
+def delivery(status: int = 200, *data: bytes, **changes: Any) -> Delivery:
+    """Return a delivery of records whose imports to shop_db had this status."""
+    made = Delivery(**changes)
+    made.map(shop="shop_db", blog="blog_db")
     made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
-    fail(made, status)
-    assert made.deliver() is None
-    made.td.faults.clear()
-    return made
-
-
-def delivered() -> Delivery:
-    """Return a delivery with a chunk delivered by a redrive that was killed before it deleted the object."""
-    made = set_aside()
-    made.s3.before["delete_object"] = once(kill)
-    with pytest.raises(KilledError):
-        made.redrive()
-    return made
-
-
-def dropped() -> Delivery:
-    """Return a delivery with a chunk dropped by a person, whose object S3 did not delete."""
-    made = set_aside(415)
-    made.s3.before["delete_object"] = once(lose_answer)
-    assert 2 == made.redrive(*ASIDE, decision=Decision.DROP).dropped
-    return made
-
-
-def sweep(made: Delivery, age: float = YOUNGEST_SECONDS) -> dict[str, Any]:
-    """Let time pass and run the redrive function's sweep."""
-    made.clock.sleep(age)
-    return made.invoke_redrive({"sweep": True})
-
-
-@pytest.mark.parametrize("make", [delivered, dropped])
-def test_an_object_of_a_final_chunk_is_deleted(make: Callable[[], Delivery]) -> None:
-    """The run that settled it was cut short."""
-    made = make()
-
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-    assert [] == made.objects()
-    assert {"deleted": 0, "needed": 0, "unknown": 0} == sweep(made)
-
-
-@pytest.mark.parametrize("status", [429, 500, 415])
-def test_an_object_of_a_set_aside_chunk_is_needed(status: int) -> None:
-    """This holds for chunks of any age that are parked, in doubt or dead letters."""
-    made = set_aside(status)
-
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made, 300 * 86_400)
-    assert 1 == len(made.objects())
-
-
-@pytest.mark.parametrize("hole", [False, True])
-def test_an_open_span_whose_records_have_expired_is_settled(hole: bool) -> None:
-    """The event source has moved past it, or past a replay's hole, so no batch would ever finish it."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)))
-    if hole:
-        assert made.deliver(2) is None
-    made.dynamodb.after["put_item"] = once(kill)
-    with pytest.raises(KilledError):
-        made.deliver(0, 2)
-    made.start()
-    sweep(made, made.retention)
-    assert [False] == [span.done for span in made.spans() if span.records == 2]
-    assert {} == made.telemetry.counts
-
-    made.start()
-    sweep(made, 1)
-
-    [ended] = [span for span in made.spans() if span.records == 2]
-    assert (True, bool(ended.chain.holes)) == (ended.final_at is not None, hole)
-    assert {"RowsMissing": 2} == made.telemetry.counts
-    assert 2 == sum(entry.rows for entry in ended.entries.values())
-    sweep(made, 1)
-    assert {"RowsMissing": 2} == made.telemetry.counts
-
-
-def test_a_young_object_is_left_alone() -> None:
-    """Its writer may be about to update the ledger. The object is not even read."""
-    made = delivered()
-    reads = made.s3.calls.count("get_object")
-
-    assert {"deleted": 0, "needed": 0, "unknown": 0} == sweep(made, YOUNGEST_SECONDS - 1)
-    assert reads == made.s3.calls.count("get_object")
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made, 1)
-
-
-def test_an_object_of_a_pending_chunk_is_needed() -> None:
-    """An invocation was killed between object and ledger, and the next one finds the object."""
-    made = Delivery()
-    made.put(envelope("nobody", {"views": [row("e1")]}))
-    made.dynamodb.before["update_item"] = once(kill)
-    with pytest.raises(KilledError):
-        made.deliver()
-
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-    made.start()
-    assert made.deliver() is None
-    assert (["nobody/views/0"], 1) == (list(made.aside()), len(made.objects()))
-
-
-def test_an_object_of_a_chunk_without_an_entry_in_a_done_span_is_deleted() -> None:
-    """A missing entry in a done span means delivered."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row("e1")]}))
-    fail(made, 415, count=1)
-    made.s3.after["put_object"] = once(kill)
-    with pytest.raises(KilledError):
-        made.deliver()
-    made.start()
-    assert made.deliver() is None
-    assert (["e1"], {}) == (made.ids("shop_db", "views"), made.spans()[0].entries)
-
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-
-
-@pytest.mark.parametrize("first", [State.DELIVERED, State.DROPPED])
-def test_an_object_is_needed_until_both_halves_are_final(first: State) -> None:
-    """It holds the rows of both."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
-    fail(made, 413, count=1)
-    fail(made, 415, count=2)
-    assert made.deliver() is None
-    (place,) = made.ledger.worklist(dead=True)
-    decision = Decision.DROP if first is State.DROPPED else None
-    made.redrive(*ASIDE, place=place, chunk=CHUNK.halves[0], decision=decision)
-    assert first is made.spans()[0].entry(CHUNK.halves[0]).state
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-
-    made.s3.before["delete_object"] = once(lose_answer)
-    assert 1 == made.redrive(State.DEAD_LETTER).delivered
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-
-
-def test_objects_of_all_edits_are_deleted_together() -> None:
-    """Each edit has its own object. Once the rows are delivered, none is needed."""
-    made = set_aside(415)
-    (one,) = made.spans()
-    edited = made.store.read(made.objects()[0]).payload
-    for _ in range(2):
-        made.redrive_wiring.edits.make(Place(one.chain, one.after), CHUNK, edited)
-    assert {"deleted": 0, "needed": 3, "unknown": 0} == sweep(made)
-    assert 2 == made.redrive(State.DEAD_LETTER).delivered
-
-    assert {"deleted": 2, "needed": 0, "unknown": 0} == sweep(made)
-    assert [] == made.objects()
-
-
-@pytest.mark.parametrize("data", [b"", b"other bytes"])
-def test_a_foreign_object_is_reported_and_kept(data: bytes) -> None:
-    """Nothing is deleted just because it does not fit."""
-    made = delivered()
-    made.s3.client.put_object(Bucket=BUCKET, Key="aside/aaa/foreign", Body=data)
-
-    assert {"deleted": 1, "needed": 0, "unknown": 1} == sweep(made)
-    assert ["aside/aaa/foreign"] == made.objects()
-    assert [{"object": "aside/aaa/foreign"}] == made.telemetry.said(
-        "the bucket holds an object of an unknown span"
-    )
-
-
-def test_an_object_of_an_unknown_span_is_reported_and_kept() -> None:
-    """Its rows may be nowhere else."""
-    made = set_aside()
-    (item,) = [one for one in made.dynamodb.client.items(TABLE) if "first" in one]
-    made.dynamodb.client.delete_item(TableName=TABLE, Key={"pk": item["pk"], "sk": item["sk"]})
-
-    assert {"deleted": 0, "needed": 0, "unknown": 1} == sweep(made)
-    assert 1 == len(made.objects())
-
-
-def test_another_chunk_in_an_object_s_place_is_left_alone() -> None:
-    """S3 may have answered with another object. Content decides only about the object it belongs to."""
-    made = delivered()
-    made.put(envelope("nobody", {"views": [row("e3")]}))
-    assert made.deliver(1) is None
-    needed, final = sorted(made.objects())
-    kept = dict(made.s3.objects(BUCKET))
-    made.s3.client.put_object(Bucket=BUCKET, Key=needed, Body=kept[final].body)
-
-    assert {"deleted": 1, "needed": 0, "unknown": 1} == sweep(made)
-    assert [needed] == made.objects()
-
-
-def test_an_object_that_s3_does_not_delete_is_swept_again() -> None:
-    """Until then it counts as needed."""
-    made = delivered()
-    made.s3.before["delete_object"] = once(lose_answer)
-
-    assert {"deleted": 0, "needed": 1, "unknown": 0} == sweep(made)
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-
-
-def test_nothing_is_deleted_without_ledger_and_bucket() -> None:
-    """The sweep fails with an error instead."""
-    made = delivered()
-    made.clock.sleep(YOUNGEST_SECONDS)
-    for client, call, error in (
-        (made.dynamodb, "get_item", LedgerUnavailableError),
-        (made.s3, "list_objects_v2", BucketUnavailableError),
-        (made.s3, "get_object", BucketUnavailableError),
-    ):
-        client.before[call] = once(lose_answer)
-        with pytest.raises(error):
-            made.invoke_redrive({"sweep": True})
-
-    assert 1 == len(made.objects())
-
-
-def test_a_sweep_stops_when_its_time_is_up() -> None:
-    """It reports that it is not complete, and the next sweep continues."""
-    made = delivered()
-    made.clock.sleep(YOUNGEST_SECONDS)
-    made.s3.after["list_objects_v2"] = once(lambda: made.clock.sleep(60))
-    swept = made.redrive_wiring.sweeper.run(made.deadline(60_000))
-
-    assert (False, 0) == (swept.complete, swept.deleted)
-    assert {"deleted": 1, "needed": 0, "unknown": 0} == sweep(made)
-
-
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    ("client", "call"),
-    [("s3", "put_object"), ("dynamodb", "update_item"), ("s3", "get_object"), ("s3", "delete_object")],
-)
-def test_a_sweep_during_any_step_of_worker_and_redrive_loses_nothing(
-    client: str, call: str, when: str
-) -> None:
-    """This holds even for objects that have aged meanwhile: a chunk about to be set aside is not final."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.put(envelope("shop", {"views": [row("e1"), row("e2")]}))
-    other = Delivery.__new__(Delivery)
-    vars(other).update(vars(made))
-    other.dynamodb, other.s3 = made.dynamodb.client, made.s3.client
-    other.start()
-    getattr(getattr(made, client), when)[call] = once(lambda: sweep(other))
-    fail(made, 415, count=1)
+    made.td.create("blog_db", "views")
+    if status != 200:
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=status))
+    both = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
+    made.put(*(data or both))
     made.deliver()
-    assert made.deliver() is None
-    for _ in range(3):
-        made.redrive(*ASIDE)
-        made.clock.sleep(3600)
+    made.td.faults.clear()
+    return made.start()
 
-    assert ["e1", "e2"] == made.ids("shop_db", "views")
+
+def sweep(made: Delivery, seconds: float = 0.0) -> dict[str, int]:
+    """Sweep after a while; return what was done with objects, without zeros."""
+    made.clock.sleep(seconds)
+    answer = made.invoke_sender({"sweep": True})
+    assert answer.pop("complete")
+    return {name: number for name, number in answer.items() if number}
+
+
+def span(made: Delivery) -> Span:
+    """Return the first span."""
+    return made.spans()[0]
+
+
+def test_a_young_object_is_not_even_looked_at() -> None:
+    """Its writer may be about to append its span."""
+    made = delivery()
+    made.dynamodb.calls.clear()
+
+    assert {} == sweep(made, 3600)
+    assert "get_item" not in made.dynamodb.calls[1:]
+
+
+def test_an_object_goes_once_nobody_needs_its_rows_or_its_index() -> None:
+    """Before that it is kept, and the ledger says that it is gone."""
+    made = delivery()
+    assert {"needed": 1} == sweep(made, ROWS_SECONDS - 2 * 3600)
+    assert {"deleted": 1} == sweep(made, 3 * 3600)
+
+    assert [] == made.span_objects()
+    assert span(made).object is None
+
+
+def test_rows_go_before_their_index() -> None:
+    """A redelivered record is judged by the index for longer than a short archive keeps its rows."""
+    made = delivery(archive_days=2)
+    before = made.objects.index(span(made))
+    assert {"reduced": 1} == sweep(made, 2 * DAY + 3600)
+    made.start()
+    after = made.objects.index(span(made))
+
+    assert replace(before, members={}) == replace(after, members={})
+    assert {0} == {member.length for member in after.members.values()}
+    assert {"needed": 1} == {name: n for name, n in sweep(made, 3600).items() if name == "needed"}
+    assert 0 < sweep(made, INDEX)["deleted"]
+    assert [] == made.span_objects()
+
+
+def test_the_index_stays_for_the_stream_s_own_retention() -> None:
+    """It may have been extended by hand."""
+    made = delivery(archive_days=2)
+    made.kinesis.increase_stream_retention_period(StreamName="events", RetentionPeriodHours=30 * 24)
+    sweep(made, 2 * DAY + 3600)
+    sweep(made, INDEX)
+    assert 1 == len(made.span_objects())
+    assert 0 < sweep(made, 31 * DAY)["deleted"]
+
+
+@pytest.mark.parametrize("status", [500, 415])
+def test_rows_that_somebody_needs_never_expire(status: int) -> None:
+    """Where only some chunks are final, the object is written anew with the others."""
+    made = delivery(status)
+    assert {"reduced": 1} == sweep(made, 400 * DAY)
+    assert {"deleted": 1, "needed": 1} == sweep(made, 400 * DAY)
+    [name] = made.span_objects()
+    assert name == name_of(span(made))
+
+    made.start()
+    made.send(State.WAITING, State.DEAD)
+    assert ["e1"] == made.ids("shop_db", "views")
+    assert {"deleted": 1} == sweep(made, 400 * DAY)
+
+
+@pytest.mark.parametrize("decision", [Decision.DROP, None])
+def test_a_dead_chunk_goes_once_it_is_decided(decision: Decision | None) -> None:
+    """Dropped or sent."""
+    made = delivery(415)
+    made.send(State.DEAD, decision=decision)
+
+    assert {"deleted": 1} == sweep(made, ROWS_SECONDS)
+
+
+def test_an_unsettled_span_keeps_its_object() -> None:
+    """However long its worker has been dead."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.dynamodb.before["update_item"] = once(kill)
+    with pytest.raises(Killed):
+        made.deliver()
+    made.start()
+    assert {"needed": 1} == sweep(made, 400 * DAY)
+    made.clock.sleep(UNSETTLED_SECONDS)
+    made.send()
+
+    assert ["e1"] == made.ids("shop_db", "views")
+
+
+def test_an_object_without_a_span_goes_after_a_day() -> None:
+    """Its worker was killed before the append, or another one appended first."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.put(envelope("shop", {"views": [row("e1")]}))
+    made.s3.after["put_object"] = once(kill)
+    with pytest.raises(Killed):
+        made.deliver()
+    made.start()
+    assert {} == sweep(made, UNREFERENCED_SECONDS)
+    made.clock.sleep(7200)
+    made.deliver()
+
+    assert {"deleted": 1, "needed": 1} == sweep(made, 2 * DAY)
+    assert [name_of(span(made))] == made.span_objects()
+
+
+def test_a_rewritten_object_stays_readable_under_its_old_name_for_a_day() -> None:
+    """Somebody may have read the item a moment before."""
+    made = delivery(415)
+    assert {"reduced": 1} == sweep(made, ROWS_SECONDS)
+    assert {"needed": 1} == sweep(made, 600)
+    assert 2 == len(made.span_objects())
+
+    assert {"deleted": 1, "needed": 1} == sweep(made, UNREFERENCED_SECONDS + 7200)
+
+
+@pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "update_item")])
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_sweep_may_be_killed_at_any_time(service: str, call: str, moment: str) -> None:
+    """The rows that are needed are still there, and later sweeps go on."""
+    made = delivery(415)
+    made.clock.sleep(ROWS_SECONDS)
+    getattr(getattr(made, service), moment)[call] = once(kill)
+    with pytest.raises(Killed):
+        made.invoke_sender({"sweep": True})
+    for _ in range(3):
+        made.start()
+        sweep(made, 2 * DAY)
+
+    assert [name_of(span(made))] == made.span_objects()
+    made.send(State.DEAD)
+    assert ["e1"] == made.ids("shop_db", "views")
+
+
+def test_a_send_during_a_sweep_wins() -> None:
+    """The sweep writes the item on the version that it read."""
+    made = delivery(415)
+    made.clock.sleep(ROWS_SECONDS)
+    made.dynamodb.before["update_item"] = once(lambda: made.send(State.DEAD))
+    made.invoke_sender({"sweep": True})
+
+    assert ["e1"] == made.ids("shop_db", "views")
+    sweep(made, 3 * DAY)
+    assert [] == made.span_objects()
+
+
+def test_an_object_that_cannot_be_swept_delays_no_other() -> None:
+    """S3 refuses it, or it is damaged. The next sweep tries again."""
+    made = delivery(415)
+    made.put(envelope("blog", {"views": [row("e3")]}))
+    made.deliver(2)
+
+    def refuse(_: Any) -> None:
+        raise client_error("AccessDenied", "GetObject", status=403)
+
+    made.start()
+    made.s3.before["get_object"] = refuse
+
+    assert {"deleted": 1, "failed": 1} == sweep(made, ROWS_SECONDS)
+    made.s3.before.clear()
+    assert {"reduced": 1} == sweep(made)
+
+
+def test_names_that_are_no_span_object_s_are_left_alone() -> None:
+    """Nothing is deleted that Sluice did not write."""
+    made = delivery()
+    hour = made.span_objects()[0].split("/")[1]
+    made.s3.put_object(Bucket=BUCKET, Key=f"spans/{hour}/mine", Body=b"")
+    sweep(made, ROWS_SECONDS)
+
+    assert [f"spans/{hour}/mine"] == made.span_objects()
+
+
+def test_a_sweep_goes_on_where_the_last_one_stopped() -> None:
+    """However many objects there are and however slow S3 is, all have their turn."""
+    made = delivery()
+    for n in range(12):
+        made.put(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}"))
+        made.deliver(2 + n)
+    made.clock.sleep(ROWS_SECONDS)
+    made.s3.before["delete_object"] = lambda _: made.clock.sleep(60)
+    seen = []
+    for _ in range(20):
+        answer = made.invoke_sender({"sweep": True})
+        seen.append(answer["deleted"])
+        if answer["complete"]:
+            break
+
+    assert 13 == sum(seen)
+    assert max(seen) <= 3
+    assert "" == made.ledger.swept_to()
+
+
+def test_without_the_ledger_nothing_is_deleted() -> None:
+    """A missing answer never means that nobody needs an object."""
+    made = delivery()
+    made.clock.sleep(ROWS_SECONDS)
+    made.dynamodb.before["query"] = lambda _: lose_answer()
+
+    with pytest.raises(LedgerUnavailableError):
+        made.invoke_sender({"sweep": True})
+    assert 1 == len(made.span_objects())
+
+
+# Envelopes that were put again
+
+
+def test_an_index_stays_while_an_envelope_that_was_put_again_waits_for_it() -> None:
+    """Its marker was denied for months; then the first copy is found all the same."""
+    first = envelope("shop", {"views": [row("q")]}, request_id="q")
+    made = delivery(200, first, archive_days=2)
+    made.put(envelope("shop", {"views": [row("q")]}, request_id="q", claim=1_700_000_000_000))
+    made.deliver()
+    for _ in range(5):
+        sweep(made, 20 * DAY)
+    assert 2 == len(made.span_objects())
+    made.start()
+    for _ in range(3):
+        made.send()
+        made.deliver()
+
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {("copy", "", 1)} == set(made.chunks().values())
+
+
+def test_an_envelope_put_again_after_its_first_copy_s_rows_have_gone_is_a_copy() -> None:
+    """With the shortest archive, three days later."""
+    first = envelope("shop", {"views": [row("q")]}, request_id="q")
+    made = delivery(200, first, archive_days=2)
+    assert {"reduced": 1} == sweep(made, 3 * DAY)
+    made.put(envelope("shop", {"views": [row("q")]}, request_id="q", claim=1_700_000_000_000))
+    made.deliver()
+    for _ in range(3):
+        made.clock.sleep(700)
+        made.send()
+        made.deliver()
+
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {("copy", "", 1)} == set(made.chunks().values())
+
+
+def test_a_record_redelivered_after_its_rows_have_gone_is_in_its_span() -> None:
+    """The index has it."""
+    made = delivery(
+        200,
+        *(envelope("shop", {"views": [row(f"e{n}")]}, request_id=str(n)) for n in range(3)),
+        archive_days=2,
+    )
+    event = made.event()
+    sweep(made, 2 * DAY + 3600)
+    made.start()
+
+    assert {"batchItemFailures": []} == made.run({"Records": event["Records"][1:2]})
+    assert ["e0", "e1", "e2"] == made.ids("shop_db", "views")

@@ -4,13 +4,13 @@ import json
 from typing import Any
 
 import msgpack
-import pytest
-from worker.delivery import State
 
 from doubles.aws_errors import client_error
 from shared.accounts import Account
 from shared.policy import AccountLimits
 from tests.support.delivery import KEYS, Delivery, envelope, row
+from worker.span import ChunkKey
+from worker.states import State
 
 LIMIT = 200
 
@@ -51,12 +51,10 @@ def test_tables_are_created_up_to_the_limit() -> None:
 
     assert made.deliver() is None
     assert LIMIT == created(made)
-    assert {"shop/-too_many_tables/0": ("dead_letter", "too_many_tables", 800)} == made.aside()
-    [name] = made.objects()
-    stored = made.store.read(name)
-    assert ("tables", 800) == (stored.payload_form, stored.rows)
+    assert {"shop/-too_many_tables/0": ("dead", "too_many_tables", 800)} == made.chunks()
+    [span] = made.spans()
     unpacker = msgpack.Unpacker()
-    unpacker.feed(stored.payload)
+    unpacker.feed(made.objects.payload(span, ChunkKey.parse("shop/-too_many_tables/0")))
     kept = {table: (count, msgpack.unpackb(rows)) for table, count, rows in unpacker}
     assert {name: (1, one[0]) for name, one in tables(LIMIT, 1000).items()} == kept
 
@@ -74,7 +72,7 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
 
     assert 30 == created(made)
     assert 0 == made.td.duplicates
-    assert all(entry[:2] == ("dead_letter", "too_many_tables") for entry in made.aside().values())
+    assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
 
 
 def test_other_accounts_are_not_affected() -> None:
@@ -97,7 +95,7 @@ def test_an_account_within_its_limit_costs_no_call() -> None:
     put(made, 0, LIMIT)
 
     assert made.deliver() is None
-    assert ["query", "put_item", "update_item"] == made.dynamodb.calls
+    assert ["query", "put_item", "put_item", "update_item"] == made.dynamodb.calls
 
 
 def deliver_few_tables(made: Delivery) -> None:
@@ -112,11 +110,11 @@ def test_few_new_tables_become_separate_dead_letters() -> None:
     """They are too few for the limit to be checked before the plan. In the next span they share one."""
     made = delivery(tables=2)
     deliver_few_tables(made)
-    assert [("dead_letter", "too_many_tables", 1)] * 2 == list(made.aside().values())
+    assert [("dead", "too_many_tables", 1)] * 2 == list(made.chunks().values())
     put(made, 4, 6)
 
     assert made.deliver(2) is None
-    assert 2 == made.aside()["shop/-too_many_tables/0"][2]
+    assert 2 == made.chunks()["shop/-too_many_tables/0"][2]
     assert 2 == created(made)
 
 
@@ -128,8 +126,8 @@ def test_a_higher_limit_lets_the_redrive_deliver() -> None:
     made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
     made.clock.sleep(61)
 
-    assert 2 == made.redrive(State.DEAD_LETTER).delivered
-    assert (4, {}) == (created(made), made.aside())
+    assert 2 == made.send(State.DEAD).delivered
+    assert (4, {}) == (created(made), made.chunks())
 
 
 def test_concurrent_creations_keep_to_the_limit() -> None:
@@ -162,46 +160,8 @@ def test_without_the_ledger_no_table_is_created() -> None:
     made.dynamodb.before["query"] = fail
 
     assert made.deliver() is None
-    assert [("parked", "ledger_unavailable", 1)] == list(made.aside().values())
+    assert [("waiting", "ledger_unavailable", 1)] == list(made.chunks().values())
     assert 0 == created(made)
     del made.dynamodb.before["query"]
-    assert 1 == made.redrive().delivered
+    assert 1 == made.send().delivered
     assert 1 == created(made)
-
-
-@pytest.mark.parametrize("later", [10, 400])
-def test_a_span_is_executed_as_planned(later: int) -> None:
-    """The limit changes after an invocation planned the span and before the next one finishes it."""
-    made = delivery(tables=40)
-    put(made, 0, 60)
-
-    def fail(_request: dict[str, Any]) -> None:
-        raise client_error("InternalServerError", "UpdateItem", status=500)
-
-    made.dynamodb.before["update_item"] = fail
-    assert made.deliver() is not None
-    [span] = made.spans()
-    del made.dynamodb.before["update_item"]
-    account = Account("shop_db", limits=AccountLimits(tables=later))
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
-    made.start()
-
-    assert made.deliver() is None
-    assert span.counts == made.spans()[0].counts
-    assert 20 == made.aside()["shop/-too_many_tables/0"][2]
-    assert 60 == len(made.td.imports()) + sum(rows for *_, rows in made.aside().values())
-
-
-def test_a_forced_replay_skips_rows_over_the_limit() -> None:
-    """They were never delivered, so there is nothing to repeat."""
-    made = delivery(tables=40)
-    put(made, 0, 60)
-    made.deliver()
-    account = Account("shop_db", limits=AccountLimits(tables=400))
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
-    before = len(made.td.imports())
-
-    made.run(made.event() | {"forced": {"tag": "again"}}, 120_000)
-
-    assert (40, 80) == (before, len(made.td.imports()))
-    assert 40 == created(made)

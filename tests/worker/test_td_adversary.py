@@ -1,4 +1,4 @@
-"""Worker and redrive against an adversary at Treasure Data's address.
+"""Worker and sender against an adversary at Treasure Data's address.
 
 It answers each request as it likes: any documented answer of any call, with any status, cut off or not, whether or not the
 request was carried out. Only false proof is off limits: of the answers that docs/delivery.md says are believed (restated
@@ -13,11 +13,10 @@ from typing import Any
 import msgpack
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worker.chunk import Chunk
-from worker.delivery import ASIDE
 
 from doubles.treasure_data import Request, Response
 from tests.support.delivery import Delivery, envelope, row
+from worker.states import State
 
 ACCOUNTS = {"shop": "shop_db", "blog": "blog_db"}
 STATUSES = (
@@ -160,20 +159,19 @@ class Adversary:
         return Response(status, body[: len(body) // 2] if self._draw(st.integers(0, 5)) == 5 else body)
 
 
-def rows_aside(made: Delivery) -> Counter[str]:
-    """Return how often each event is set aside."""
+def dead_rows(made: Delivery) -> Counter[str]:
+    """Return how often each event is dead."""
     found: Counter[str] = Counter()
     for span in made.spans():
-        for key, entry in span.entries.items():
-            if entry.state in ASIDE:
-                stored = made.store.get(span, key, entry.edit, entry.digest)
+        for key, entry in span.all_leaves():
+            if entry.state is State.DEAD:
                 unpacker = msgpack.Unpacker()
-                unpacker.feed(Chunk.of_payload(key.planned, stored.rows, stored.payload).leaf(key).payload())
+                unpacker.feed(made.objects.payload(span, key))
                 found.update(one["event_id"] for one in unpacker)
     return found
 
 
-STEPS = st.sampled_from(("deliver", "redrive", "minutes", "hours", "cold"))
+STEPS = st.sampled_from(("deliver", "send", "minutes", "hours", "cold"))
 
 
 def act(made: Delivery, step: str) -> None:
@@ -181,8 +179,8 @@ def act(made: Delivery, step: str) -> None:
     match step:
         case "deliver":
             made.deliver()
-        case "redrive":
-            made.redrive()
+        case "send":
+            made.send()
         case "minutes":
             made.clock.sleep(400)
         case "hours":
@@ -196,9 +194,9 @@ def act(made: Delivery, step: str) -> None:
 def test_each_event_ends_in_one_place_whatever_is_answered(
     data: st.DataObject, tables_exist: bool, steps: list[str]
 ) -> None:
-    """That is Treasure Data or a dead letter.
+    """That is Treasure Data or a dead chunk.
 
-    Once answers are right, nothing is lost, duplicated or in doubt.
+    Once answers are right, nothing is lost, duplicated or waiting.
     """
     made = Delivery(unaskable_doubt="keep")
     made.map(**ACCOUNTS)
@@ -215,15 +213,15 @@ def test_each_event_ends_in_one_place_whatever_is_answered(
             envelope(account, {"views": [row(one, 1_700_000_000 + 3600 * n) for n, one in enumerate(events)]})
         )
         names += events
-    for step in ("deliver", *steps, "hours", "redrive", "redrive", "hours", "redrive"):
+    for step in ("deliver", *steps, "hours", "send", "send", "hours", "send"):
         act(made, step)
     adversary.honest = True
     made.start()
     made.deliver()
     for _ in range(6):
         act(made, "hours")
-        made.redrive()
+        made.send()
     delivered = Counter(one["event_id"] for accepted in made.td.imports() for one in accepted.rows)
 
-    assert {"dead_letter"} >= {state for state, _, _ in made.aside().values()}
-    assert Counter(names) == delivered + rows_aside(made)
+    assert {} == made.chunks(State.WAITING)
+    assert Counter(names) == delivered + dead_rows(made)

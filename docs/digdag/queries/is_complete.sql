@@ -1,5 +1,5 @@
--- True once all rows that were received before the session's date are in the table or set aside. '*' stands for all tables.
--- To wait for set-aside rows as well, add "and set_aside = 0".
+-- True once all rows that were received before the session's date are in the table or dead. '*' stands for all tables.
+-- To wait until no row is dead as well, add "and dead = 0".
 select count(*) > 0
 from sluice_watermarks
 where TD_TIME_RANGE(time, '${session_date}', null, '${sluice.timezone}')

@@ -4,6 +4,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from ops.cost.estimate import Setup
+from ops.cost.prices import REGIONS
+from ops.cost.worst import Bounds, as_object
 from ops.deploy.preflight.survey import Survey
 from ops.diagnosis.check_result import CheckResult, fault, ok, warning
 
@@ -48,6 +51,17 @@ def parameters(survey: Survey) -> Iterator[CheckResult]:
         yield ok("parameters")
 
 
+def cost(survey: Survey) -> Iterator[CheckResult]:
+    """Say what the stack can cost at most."""
+    prices = REGIONS.get(survey.plan.region)
+    if prices is not None:
+        most = as_object(Bounds.of(survey.values), Setup.of(survey.values), prices)
+        yield ok(
+            "cost",
+            f"At most ${most['usd_per_day']:,.0f} a day for one account, whatever anyone sends. `sluice cost --worst` says what for.",
+        )
+
+
 def region(survey: Survey) -> Iterator[CheckResult]:
     """Check that the region has every service."""
     region = survey.plan.region
@@ -67,6 +81,8 @@ def region(survey: Survey) -> Iterator[CheckResult]:
 
 def build(survey: Survey) -> Iterator[CheckResult]:
     """Check that the build is for the stack's architecture."""
+    if survey.plan.build is None:
+        return
     built = {_processor(path) for path in survey.plan.build.glob("*/**/*.so")} - {""}
     wanted = survey.values["Architecture"]
     if built - {wanted}:

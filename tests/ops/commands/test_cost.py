@@ -21,6 +21,7 @@ from ops.cost.estimate import (
     BATCH_LOG_BYTES,
     CLAIM_BYTES,
     CLAIM_DAYS,
+    COLD_SHARE,
     LEDGER_ITEM_BYTES,
     LEDGER_WRITES,
     PARAMETERS,
@@ -38,6 +39,8 @@ from ops.cost.estimate import (
     total,
 )
 from ops.cost.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
+from ops.cost.worst import CACHE_GB, CACHE_UNITS, Bounds, worst
+from ops.template import sluice_template
 from scaler.rule import GROW_ABOVE
 from tests.support.delivery import TABLE, Delivery, envelope, row
 from tests.support.modes import Mode
@@ -228,6 +231,18 @@ def test_the_edge_policy_is_read_as_often_as_estimated() -> None:
     assert POLICY_SECONDS == FRESH_SECONDS
 
 
+def test_the_keys_cost_cents_until_there_are_many_instances() -> None:
+    """Kinesis asks for the stream's key every five minutes for each instance: about $26 a month for a thousand of them."""
+    thousand = Workload(1000 * 20 * 730 * 3600)
+    (few, many) = (
+        next(line.usd for line in estimate(workload, SETUP, US_EAST_1) if line.component == "KMS")
+        for workload in (TEN_MILLION, thousand)
+    )
+
+    assert few < 0.2
+    assert 26 < many - thousand.requests * COLD_SHARE / 1e4 * 0.03 < 27
+
+
 def test_every_treasure_data_region_has_prices() -> None:
     """The template has one site for each of these regions."""
     of_sites = {"us-east-1", "ap-northeast-1", "eu-central-1", "ap-northeast-2", "ap-northeast-3"}
@@ -297,11 +312,11 @@ def test_shards_follow_the_load() -> None:
 
 
 def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
-    """They cost about $17 with an external Redis, and about $23 with a managed one."""
+    """They cost about $18 with an external Redis, and about $24 with a managed one."""
     external, managed = (lean(replace(SETUP, network=network)) for network in ("external", "managed"))
 
-    assert round(total(TEN_MILLION, external, US_EAST_1)) <= 17
-    assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 23
+    assert round(total(TEN_MILLION, external, US_EAST_1)) <= 18
+    assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 24
 
 
 def test_bars_show_ratios() -> None:
@@ -350,3 +365,57 @@ def test_rejects_an_invalid_event_count(count: str) -> None:
 
     assert 2 == done.exit_code
     assert "is not a count" in done.output
+
+
+# The most that a stack can cost
+
+
+def test_the_bounds_are_the_templates() -> None:
+    """They have the template's defaults, and a stack's own parameters."""
+    template = sluice_template()
+    defaults = template.parameters({})
+    cache = template.properties("Redis")["CacheUsageLimits"]
+
+    assert Bounds() == Bounds.of(defaults)
+    assert Bounds(50, 7, 3) == Bounds.of({"ThrottlingRate": "50", "MaxShards": "7"}, 3)
+    assert 4 == Bounds.of({"StreamMode": "PROVISIONED", "ShardCount": "4"}).max_shards
+    assert (CACHE_GB, CACHE_UNITS) == (cache["DataStorage"]["Maximum"], cache["ECPUPerSecond"]["Maximum"])
+
+
+@pytest.mark.parametrize(
+    ("changed", "component"),
+    [
+        (Bounds(requests_per_second=2000), "API Gateway"),
+        (Bounds(max_shards=32), "Kinesis"),
+        (Bounds(accounts=2), "S3"),
+        (Bounds(accounts=50), "SQS"),
+        (Bounds(bytes_per_hour=2**40), "SQS"),
+    ],
+)
+def test_a_higher_limit_costs_more(changed: Bounds, component: str) -> None:
+    """Each limit bounds what it is for."""
+
+    def usd(bounds: Bounds) -> float:
+        return next(line.usd for line in worst(bounds, Setup(), US_EAST_1) if line.component == component)
+
+    assert usd(changed) > usd(Bounds())
+
+
+def test_the_budget_keeps_the_stream_and_the_queue_cheap() -> None:
+    """One account's budget fits into the stream, so nothing overflows for long."""
+    usd = {line.component: line.usd for line in worst(Bounds(), Setup(), US_EAST_1)}
+
+    assert (True, 0.0) == (usd["Kinesis"] < 10, usd["SQS"])
+
+
+def test_the_command_shows_the_worst_day() -> None:
+    """It needs no number of events, and adds up."""
+    shown = CliRunner().invoke(main, ["cost", "--worst", "--json"])
+    told = json.loads(shown.output)
+
+    assert round(sum(line["usd_per_day"] for line in told["components"]), 2) == told["usd_per_day"]
+    assert 30 < told["usd_per_month"] / told["usd_per_day"] < 31
+    text = CliRunner().invoke(main, ["cost", "--worst"]).output
+    assert f"At most ${told['usd_per_day']:,.2f} a day" in text
+    for wrong in (["cost"], ["cost", "--worst", "--events", "10M"]):
+        assert 2 == CliRunner().invoke(main, wrong).exit_code

@@ -60,6 +60,15 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
 @pytest.mark.parametrize(
     ("reason", "error", "said"),
     [
+        ("timeout", "", f"Treasure Data does not answer in time. {NO_ACTION}"),
+        (
+            "http_401, timeout",
+            "",
+            (
+                "Treasure Data answers 401: it rejects the API key. Store a valid one with "
+                "`sluice setup --local --td-key-file FILE`."
+            ),
+        ),
         ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NO_ACTION}"),
         ("SlowDown", "BucketUnavailableError", f"the bucket (S3) does not take the rows. {NO_ACTION}"),
         (HeldError.NO_TIME, "HeldError", f"the last invocation ran out of time. {NO_ACTION}"),

@@ -1,0 +1,125 @@
+"""What the edge policy says about the overflow queue."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.aws_errors import client_error
+from doubles.clock import ManualClock
+from doubles.iam import Authorized
+from doubles.s3 import MemoryS3
+from local.functions import SCALE
+from local.roles import role_of
+from scaler.backlog import MOST_LEVEL, MOST_MESSAGES, VALID_SECONDS, Backlog, decide
+from shared import policy
+from shared.policy import EdgePolicy, OverflowLimit, PolicyEntry
+from shared.published_policy import PublishedPolicy
+from tests.support.delivery import BUCKET, RESOURCES
+from tests.support.telemetry import CollectedTelemetry
+
+NOW = 1_764_000_000
+UNTIL = (NOW + VALID_SECONDS) * 1000
+
+
+@pytest.mark.parametrize(
+    ("messages", "current", "expected"),
+    [
+        (MOST_MESSAGES, None, None),
+        (MOST_MESSAGES + 1, None, 0),
+        (MOST_MESSAGES + 1, OverflowLimit(NOW * 1000, 5, 1), 0),  # no longer valid
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1), 1),
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, 1, MOST_MESSAGES + 2), 1),  # shrinks
+        (MOST_MESSAGES + 1, OverflowLimit(UNTIL, MOST_LEVEL, MOST_MESSAGES), MOST_LEVEL),
+        (MOST_MESSAGES, OverflowLimit(UNTIL, 1, 1), 1),
+        (MOST_MESSAGES // 2, OverflowLimit(UNTIL, 1, 1), 1),
+        (MOST_MESSAGES // 2 - 1, OverflowLimit(UNTIL, 1, 1), None),
+    ],
+)
+def test_the_share_is_halved_while_the_backlog_grows(
+    messages: int, current: OverflowLimit | None, expected: int | None
+) -> None:
+    """It begins above the limit, and ends below half of it."""
+    found = decide(messages, current, NOW)
+
+    assert (None if expected is None else OverflowLimit(UNTIL, expected, messages)) == found
+
+
+@given(st.lists(st.integers(0, 3 * MOST_MESSAGES), max_size=60))
+def test_a_backlog_that_stays_too_large_ends_large_requests(backlogs: list[int]) -> None:
+    """Whatever came before, after a dozen minutes of growth the share is a thousandth."""
+    current = None
+    for minute, messages in enumerate([*backlogs, *range(MOST_MESSAGES + 1, MOST_MESSAGES + 14)]):
+        current = decide(messages, current, NOW + 60 * minute)
+
+    assert current is not None
+    assert MOST_LEVEL == current.level
+
+
+class Stack:
+    """A queue, an edge policy, and what publishes the one in the other."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(NOW)
+        self.s3 = MemoryS3(self.clock.now)
+        self.s3.create_bucket(Bucket=BUCKET)
+        self.messages: Any = 0
+        self.telemetry = CollectedTelemetry()
+        role = role_of(SCALE, RESOURCES)
+        self.backlog = Backlog(
+            Authorized("sqs", self, role),  # type: ignore[arg-type]  # a wrapper with the client's methods
+            RESOURCES.queue_url,
+            PublishedPolicy(Authorized("s3", self.s3, role), BUCKET),  # type: ignore[arg-type]
+            self.clock,
+            self.telemetry,
+        )
+
+    def get_queue_attributes(self, **asked: Any) -> dict[str, Any]:
+        """Return the number of messages, all of them visible."""
+        if isinstance(self.messages, Exception):
+            raise self.messages
+        first, *others = asked["AttributeNames"]
+        return {"Attributes": {first: str(self.messages), **dict.fromkeys(others, "0")}}
+
+    def publish(self) -> None:
+        """Publish accounts."""
+        self.s3.put_object(
+            Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry("disabled")}, 1)
+        )
+
+    def published(self) -> EdgePolicy:
+        """Return the edge policy."""
+        return EdgePolicy.parse(self.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
+
+
+def test_the_backlog_is_published_beside_the_accounts() -> None:
+    """Nothing is written while there is nothing to say."""
+    made = Stack()
+    made.publish()
+    assert 0 == made.backlog.run()
+    assert 1 == made.published().published_at
+    made.messages = MOST_MESSAGES + 1
+
+    assert MOST_MESSAGES + 1 == made.backlog.run()
+
+    found = made.published()
+    assert OverflowLimit(UNTIL, 0, MOST_MESSAGES + 1) == found.overflow
+    assert (NOW * 1000, PolicyEntry("disabled")) == (found.published_at, found.account("shop"))
+    made.messages = 0
+    made.backlog.run()
+    assert made.published().overflow is None
+
+
+@pytest.mark.parametrize("fault", [None, client_error("AccessDenied", "GetQueueAttributes", status=403)])
+def test_without_a_policy_or_a_count_nothing_is_published(fault: Exception | None) -> None:
+    """Before accounts are applied, there is no policy; a policy without accounts would refuse everybody."""
+    made = Stack()
+    made.messages = fault or 10 * MOST_MESSAGES
+    if fault:
+        made.publish()
+
+    made.backlog.run()
+
+    assert (1 if fault else 0) == len(made.s3.objects(BUCKET))
+    assert not fault or made.published().overflow is None

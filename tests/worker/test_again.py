@@ -1,0 +1,397 @@
+"""Envelopes that were put again: they count if no first copy does, which is known once every shard has passed."""
+
+from dataclasses import replace
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import (
+    BUCKET,
+    SHARD,
+    STREAM,
+    Delivery,
+    envelope,
+    lose_answer,
+    member,
+    row,
+)
+from tests.support.spans import span as a_span
+from worker.claims import LATE_SECONDS
+from worker.executor import InlineExecutor
+from worker.passing import MARGIN_SECONDS
+from worker.sender import USUAL_AGAIN_SECONDS
+from worker.span import ChunkKey
+from worker.span_object import Chunk, encode
+from worker.states import Decision, Entry, State
+
+AT = 1_700_000_000
+PASSED = LATE_SECONDS + MARGIN_SECONDS
+AGAIN = ChunkKey.parse("shop:k1/views~q/0")
+
+
+def first(name: str = "q", *, claim: int = 0) -> bytes:
+    """Return a first copy of an envelope."""
+    return envelope("shop", {"views": [row(name)]}, request_id=name, claim=claim)
+
+
+def again(name: str = "q") -> bytes:
+    """Return the copy that the drainer put."""
+    return first(name, claim=AT * 1000)
+
+
+def delivery(*data: bytes, shards: int = 1) -> Delivery:
+    """Return a delivery of some records."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    if shards > 1:
+        made.kinesis.delete_stream(StreamName=STREAM)
+        made.kinesis.create_stream(StreamName=STREAM, ShardCount=shards)
+    put(made, *data)
+    return made
+
+
+def put(made: Delivery, *data: bytes) -> None:
+    """Put records and deliver everything."""
+    made.put(*data)
+    assert deliver(made) == []
+
+
+def deliver(made: Delivery, shards: set[str] | None = None) -> list[Any]:
+    """Deliver all records of all shards, or of some."""
+    client = made.kinesis.client
+    held: list[Any] = []
+    for shard in client.list_shards(StreamName=STREAM)["Shards"]:
+        name = shard["ShardId"]
+        iterator = client.get_shard_iterator(
+            StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
+        )
+        records = client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
+        if records and (shards is None or name in shards):
+            held += made.run({"Records": [member(one, name) for one in records]})["batchItemFailures"]
+    return held
+
+
+def wait(made: Delivery, seconds: float = PASSED + 1, rounds: int = 1) -> None:
+    """Let time pass; the sender puts markers, which are delivered, and decides."""
+    made.clock.sleep(seconds)
+    for _ in range(rounds):
+        made.send()
+        deliver(made)
+    made.send()
+
+
+def test_rows_that_were_put_again_wait_until_every_shard_has_passed() -> None:
+    """A first copy could still come without a claim. They never hold the stream."""
+    made = delivery(again())
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+    wait(made, PASSED)
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+    wait(made, 1)
+
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize("order", [(first, again), (again, first)])
+@pytest.mark.parametrize("together", [False, True])
+def test_rows_whose_first_copy_counts_are_a_copy(order: Any, together: bool) -> None:
+    """In one batch or in several, in either order."""
+    made = delivery()
+    for one in [[one() for one in order]] if together else [[one()] for one in order]:
+        put(made, *one)
+    wait(made)
+
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+
+
+def test_a_first_copy_that_does_not_count_decides_nothing() -> None:
+    """It came late and found the claim taken."""
+    made = delivery(again())
+    made.clock.sleep(LATE_SECONDS + 1)
+    put(made, first())
+    wait(made)
+
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {} == made.chunks()
+
+
+def test_a_first_copy_in_a_gap_must_claim() -> None:
+    """The event source passed it over, and a replay brings it after the decision."""
+    made = delivery()
+    made.put(first(), b"junk", again())
+    records = made.event()["Records"]
+    made.run({"Records": records[1:]})
+    wait(made)
+    assert ["q"] == made.ids("shop_db", "views")
+    made.run({"Records": records, "replay": True})
+    wait(made)
+
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_copies_of_other_requests_do_not_count() -> None:
+    """Each envelope is decided by its own."""
+    made = delivery(first("a"), again("a"), again("b"))
+    wait(made)
+
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
+
+
+def test_time_in_the_queue_decides_nothing() -> None:
+    """Three days later the first copy's index is still there."""
+    made = delivery(first())
+    made.clock.sleep(3 * 86_400)
+    put(made, again())
+    wait(made)
+
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+# Shards
+
+
+def split(made: Delivery) -> None:
+    """Split the first shard."""
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
+
+
+def test_a_copy_on_another_shard_counts() -> None:
+    """All shards must have passed, not only the one that the key leads to."""
+    made = delivery(shards=4)
+    put(made, again())
+    for n in range(8):
+        if made.kinesis.put_record(StreamName=STREAM, Data=first(), PartitionKey=str(n))["ShardId"] != SHARD:
+            break
+    made.clock.sleep(PASSED + 1)
+    made.send()
+    deliver(made, {SHARD})
+    made.send()
+    assert "again" == made.chunks()["shop:k1/views~q/0"][0]
+    deliver(made)
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_a_copy_in_a_parent_that_is_read_after_its_children_must_claim() -> None:
+    """The sender has closed the parent's chain, so what a worker brings later lies in a gap."""
+    made = delivery()
+    made.put(first())
+    late = made.event()
+    split(made)
+    children = {"shardId-000000000001", "shardId-000000000002"}
+    made.put(again())
+    assert deliver(made, children) == []
+    made.clock.sleep(PASSED + 1)
+    made.send()
+    deliver(made, children)
+    made.send()
+    assert ["q"] == made.ids("shop_db", "views")
+    made.run(late)
+    wait(made)
+
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_a_copy_on_a_shard_that_is_no_longer_listed_counts() -> None:
+    """Its chain was noted when its first span was appended."""
+    made = delivery(first())
+    split(made)
+    made.clock.sleep(3 * 86_400)
+    assert [] != made.put(again())
+    listed = {shard["ShardId"] for shard in made.kinesis.client.list_shards(StreamName=STREAM)["Shards"]}
+    assert SHARD not in listed
+    deliver(made)
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_a_listing_that_lacks_a_shard_decides_nothing() -> None:
+    """Its open shards do not cover every key. The other rows of the span are sent all the same."""
+    made = delivery(again())
+    real = made.kinesis.client.list_shards
+    made.kinesis.client.list_shards = lambda **_: {"Shards": []}
+    put_waiting(made)
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+    assert ["w"] == made.ids("shop_db", "views")
+    made.kinesis.client.list_shards = real
+    wait(made)
+    assert ["q", "w"] == sorted(made.ids("shop_db", "views"))
+
+
+def put_waiting(made: Delivery) -> None:
+    """Make the span of the rows that were put again have rows that wait, too."""
+    [span] = made.spans()
+    [key] = span.chunks
+    other = ChunkKey.parse("shop/views/0")
+    index = made.objects.index(span)
+    body = made.objects.payload(span, key)
+    chunks = [Chunk(key, [body], 1, [0], [1]), Chunk.whole(other, 1, msgpack.packb(row("w")))]
+    encoded = encode(chunks, replace(index, members={}), span.planned_at / 1000)
+    made.dynamodb.client.delete_item(
+        TableName="ledger", Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}}
+    )
+    new = a_span(
+        chain=span.chain,
+        first=span.first,
+        last=span.last,
+        chunks={key: 1, other: 1},
+        destinations=span.destinations,
+        records=1,
+        latest=span.latest,
+        earliest=span.earliest,
+        received_at=span.received_at,
+        planned_at=span.planned_at,
+        object=encoded.ref,
+        entries={other: Entry()},
+        settled=True,
+    )
+    made.objects.put(new, encoded.data, InlineExecutor())
+    made.ledger.append(new)
+
+
+# What cannot be read
+
+
+def test_an_index_that_cannot_be_read_now_waits() -> None:
+    """It may show a copy."""
+    made = delivery(first())
+    (name,) = made.span_objects()
+    data = made.s3.objects(BUCKET)[name].body
+    made.clock.sleep(10)
+    put(made, again())
+    made.start()
+    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"x" * len(data))
+    wait(made)
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=data)
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+
+
+def test_an_index_that_is_proved_deleted_leaves_a_doubt() -> None:
+    """The rows die, and nobody drops, edits or sends them but by name, after asking Treasure Data."""
+    made = delivery(first())
+    [span] = made.spans()
+    made.ledger.update(replace(span, object=None))
+    put(made, again())
+    wait(made)
+
+    assert {"shop:k1/views~q/0": ("dead", "index_gone", 1)} == made.chunks()
+    assert 0 == made.send(State.DEAD, decision=Decision.DROP).dropped
+    assert 0 == made.send(State.DEAD).delivered
+    made.clock.sleep(2 * 3600)
+    assert 1 == made.send(State.DEAD).delivered
+    assert ["q"] == made.ids("shop_db", "views")
+    assert {AGAIN} == {key for one in made.spans() for key in one.chunks if key.group.request_id}
+
+
+def test_a_doubt_without_a_database_waits_for_its_account() -> None:
+    """Nothing is asked under an empty name, and no answer to that kills or frees it."""
+    made = delivery(first())
+    [span] = made.spans()
+    made.ledger.update(replace(span, object=None))
+    put(made, again())
+    wait(made)
+    made.clock.sleep(2 * 3600)
+    made.redis.flushall()
+    made.start()
+    asked: list[str] = []
+    made.sender_wiring.treasure_data.ask = lambda database, *_, **__: asked.append(database)  # type: ignore[method-assign, assignment, return-value, func-returns-value]
+
+    made.send(State.DEAD)
+
+    assert [] == asked
+    assert {"shop:k1/views~q/0": ("dead", "index_gone", 1)} == made.chunks()
+    [found] = [one for one in made.spans() if AGAIN in one.chunks]
+    assert found.entry(AGAIN).since is not None
+
+
+@pytest.mark.parametrize("service", ["kinesis", "s3", "dynamodb"])
+def test_without_an_answer_the_rows_wait(service: str) -> None:
+    """Whatever is asked for."""
+    made = delivery(again())
+    made.clock.sleep(PASSED + 1)
+    made.send()
+    deliver(made)
+    made.start()
+    call = {"kinesis": "list_shards", "s3": "get_object", "dynamodb": "get_item"}[service]
+    getattr(made, service).before[call] = lambda _: lose_answer()
+
+    if service == "dynamodb":
+        with pytest.raises(LedgerUnavailableError):
+            made.send()
+    else:
+        assert not made.send().complete
+    getattr(made, service).before.clear()
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+    made.send()
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_a_disabled_mapping_only_makes_the_rows_wait() -> None:
+    """Nothing passes, however long it lasts; after half an hour the oldest-waiting alarm counts them, and the log names the shard."""
+    made = delivery(again())
+    for _ in range(40):
+        made.clock.sleep(60)
+        made.send()
+        gauge = made.telemetry.gauges["OldestWaitingSeconds"]
+        assert (gauge > 0) is (made.clock.now() - AT > USUAL_AGAIN_SECONDS)
+
+    reasons = {line["reason"] for line in made.telemetry.said("rows that were put again wait")}
+    assert f"the shard {SHARD} has not passed that time" in reasons
+    made.clock.sleep(30 * 86_400)
+    made.send()
+    assert {"shop:k1/views~q/0": ("again", "", 1)} == made.chunks()
+
+
+# Any order
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["a first", "a again", "b first", "b again", "c claim"]), st.integers(0, 400)
+        ),
+        min_size=1,
+        max_size=7,
+    ),
+    st.lists(st.tuples(st.sets(st.integers(0, 6)), st.integers(0, 700)), max_size=5),
+)
+def test_each_envelope_counts_once_whatever_copies_arrive_when(
+    copies: list[tuple[str, int]], batches: list[tuple[set[int], int]]
+) -> None:
+    """First copies and ones that were put again, or copies of a batch; early or late, passed over or not."""
+    made = delivery()
+    claims = {"first": 0, "again": AT * 1000, "claim": 1}
+    seen: set[str] = set()
+    for copy, pause in copies:
+        made.clock.sleep(pause)
+        name, kind = copy.split()
+        kind = "again" if copy in seen and kind == "first" else kind  # a first copy is put once
+        seen.add(copy)
+        made.put(first(name, claim=claims[kind]))
+    records = made.event()["Records"]
+    for chosen, pause in batches:
+        made.run({"Records": [one for n, one in enumerate(records) if n in chosen]})
+        made.clock.sleep(pause)
+        made.send()
+    wait(made, rounds=3)
+    deliver(made)
+    wait(made, 3 * 3600, rounds=2)
+
+    assert sorted({copy[0] for copy in seen}) == sorted(made.ids("shop_db", "views"))
+    assert {} == made.chunks(State.WAITING, State.AGAIN)

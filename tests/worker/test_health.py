@@ -1,0 +1,118 @@
+"""Health: which databases get no rows for now."""
+
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind
+from tests.support.delivery import Delivery
+from worker.health import (
+    FORGIVEN_SHARE,
+    PATIENCE_SECONDS,
+    PROBE_EVERY_SECONDS,
+    SLOW_SECONDS,
+    Health,
+)
+
+DB = "shop_db"
+
+
+@pytest.fixture
+def made() -> Delivery:
+    """Return a delivery with a database."""
+    made = Delivery()
+    made.td.create(DB, "views")
+    return made
+
+
+def health(made: Delivery) -> Health:
+    """Return the worker's own."""
+    return made.wiring.health
+
+
+def test_nothing_is_known_at_first(made: Delivery) -> None:
+    """A database is neither failing nor proven."""
+    one = health(made)
+
+    assert (False, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+
+
+def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
+    """A probe is due now and then, and every failure puts it off."""
+    one = health(made)
+    one.succeeded(DB)
+    assert one.works(DB)
+    one.failed(DB, "http_500")
+    assert (True, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+    made.clock.sleep(PROBE_EVERY_SECONDS)
+    assert one.is_due(DB)
+
+    assert "" == one.probe(DB, 1.0)
+    assert (False, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+    assert 1 == len(made.telemetry.said("a database fails"))
+
+
+def test_an_import_that_succeeds_proves_a_database(made: Delivery) -> None:
+    """It needs no probe."""
+    one = health(made)
+    one.failed(DB, "http_500")
+    one.succeeded(DB)
+
+    assert (False, True) == (one.is_failing(DB), one.works(DB))
+
+
+@pytest.mark.parametrize("table", ["views", "sluice_probe"])
+def test_a_probe_is_an_import_without_rows(made: Delivery, table: str) -> None:
+    """A missing table is an answer too, and none is created."""
+    one = health(made)
+
+    assert "" == one.probe(DB, 1.0, table)
+    assert {DB: {"views": 0}} == made.td.counts()
+    assert all(not accepted.rows for accepted in made.td.imports())
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"kind": Kind.STATUS, "status": 503}, "http_503"),
+        ({"kind": Kind.STATUS, "status": 429}, "http_429"),
+        ({"kind": Kind.STATUS, "status": 403}, "http_403"),
+        ({"kind": Kind.STATUS, "status": 404, "body": "<html>"}, "http_404"),
+        ({"kind": Kind.HANG}, "timeout"),
+        ({"kind": Kind.REFUSE}, "connection_refused"),
+    ],
+)
+def test_any_other_answer_keeps_the_database_closed(
+    made: Delivery, fault: dict[str, object], reason: str
+) -> None:
+    """Although a listing may answer. A probe takes only as long as it may."""
+    one, began = health(made), made.clock.now()
+    made.td.faults.add(Fault(action=Action.IMPORT, **fault))  # type: ignore[arg-type]  # a table of arguments
+
+    assert reason == one.probe(DB, 2.0)
+    assert one.is_failing(DB)
+    assert made.clock.now() - began <= 2.0
+
+
+def test_probes_have_ids_of_their_own(made: Delivery) -> None:
+    """Treasure Data would answer a repeated one from memory."""
+    one = health(made)
+    for _ in range(2):
+        one.probe(DB, 1.0, "views")
+        made.clock.sleep(1)
+
+    assert 0 == made.td.duplicates
+
+
+def test_a_database_that_keeps_others_waiting_is_left_to_the_sender(made: Delivery) -> None:
+    """After some patience in total; a small share of the time is forgiven, and it gets another chance later."""
+    one = health(made)
+    one.delayed(DB, PATIENCE_SECONDS - 1)
+    assert not one.is_failing(DB)
+    one.delayed(DB, 1)
+    assert one.is_failing(DB)
+    made.clock.sleep(SLOW_SECONDS)
+    assert not one.is_failing(DB)
+
+    for _ in range(50):
+        made.clock.sleep(PATIENCE_SECONDS / FORGIVEN_SHARE / 10)
+        one.delayed(DB, 1)
+    assert not one.is_failing(DB)

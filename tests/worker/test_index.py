@@ -1,0 +1,135 @@
+"""The index of a span object: its form, and what it says of records."""
+
+from contextlib import suppress
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shared.errors import InvalidObjectError
+from tests.support.spans import KEY, keys, numbers
+from worker.index import DIGEST_BYTES, Index, Member, decode, digest_of
+from worker.record import number
+
+times = st.integers(0, 2**45)
+counts = st.integers(0, 2**31)
+
+
+@st.composite
+def indexes(draw: st.DrawFn) -> Index:
+    """Return an index of some records, sorted like a shard's."""
+    found = sorted(set(draw(st.lists(numbers, max_size=8))))
+    size = len(found)
+
+    def column(values: st.SearchStrategy[Any]) -> tuple[Any, ...]:
+        return tuple(draw(st.lists(values, min_size=size, max_size=size)))
+
+    positions = st.integers(0, max(0, size - 1))
+    member = st.lists(st.tuples(positions, counts, counts), max_size=5).flatmap(
+        lambda own: st.builds(
+            Member,
+            counts,
+            counts,
+            counts,
+            st.binary(min_size=DIGEST_BYTES, max_size=DIGEST_BYTES),
+            *(st.just(tuple(one[place] for one in own)) for place in range(3)),
+        )
+    )
+    return Index(
+        found,
+        column(times),
+        column(times),
+        column(st.text(max_size=9)),
+        column(st.sampled_from([0, 1, 1_700_000_000_000])),
+        frozenset(draw(st.sets(positions, max_size=3))) if size else frozenset(),
+        draw(st.dictionaries(keys.map(lambda one: one.planned), member, max_size=3)),
+    )
+
+
+@given(indexes())
+def test_indexes_round_trip(index: Index) -> None:
+    """This holds for every index; the same index always has the same bytes."""
+    assert index == decode(index.encode())
+    assert index.encode() == decode(index.encode()).encode()
+
+
+@given(indexes(), numbers)
+def test_an_index_has_exactly_its_numbers(index: Index, other: str) -> None:
+    """Positions follow the shard's order."""
+    assert all(one in index for one in index.numbers)
+    assert (other in index.numbers) is (other in index)
+    assert list(index.numbers) == [one for one, _ in sorted(index.positions.items(), key=lambda one: one[1])]
+
+
+def test_the_form_of_an_index_is_stable() -> None:
+    """Objects outlive the code that wrote them."""
+    index = Index(
+        [number("17"), number("180")],
+        [5, 6],
+        [3, 4],
+        ["q", ""],
+        [1, 0],
+        frozenset((1,)),
+        {KEY: Member(3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))},
+    )
+    members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
+
+    assert [1, "17 180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members] == msgpack.unpackb(index.encode())
+
+
+def test_a_record_s_rows_and_bytes_are_known() -> None:
+    """A record may have several stretches of a chunk, and none of another."""
+    member = Member(6, 0, 40, b"", (0, 1, 0), (1, 2, 3), (7, 8, 9))
+
+    assert [(range(1), range(7)), (range(3, 6), range(15, 24))] == list(member.of(0))
+    assert [(range(1, 3), range(7, 15))] == list(member.of(1))
+    assert [] == list(member.of(2))
+
+
+VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], []]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "message"),
+    [
+        (0, 2, "version 2, which this release cannot read"),
+        (1, 7, "not the index"),
+        (1, "1", "differ in length"),
+        (2, [1], "differ in length"),
+        (3, [], "differ in length"),
+        (4, [""], "differ in length"),
+        (5, [0, 0, 0], "differ in length"),
+        (6, None, "not the index"),
+        (7, [["x"]], "not the index"),
+        (7, [["shop/views/0"]], "not the index"),
+        (7, 7, "not the index"),
+    ],
+)
+def test_anything_else_is_refused(place: int, value: object, message: str) -> None:
+    """An index that cannot be understood is never taken for one without a record."""
+    assert [number("1"), number("2")] == decode(msgpack.packb(VALID)).numbers
+    changed = [*VALID[:place], value, *VALID[place + 1 :]]
+
+    with pytest.raises(InvalidObjectError, match=message):
+        decode(msgpack.packb(changed))
+
+
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_index_or_refused(data: bytes) -> None:
+    """No other error escapes."""
+    with suppress(InvalidObjectError):
+        decode(data)
+
+
+@pytest.mark.parametrize("members", [VALID[:-1], [*VALID, 1]])
+def test_another_number_of_members_is_refused(members: list[object]) -> None:
+    """A release that adds a member also counts the version up."""
+    with pytest.raises(InvalidObjectError):
+        decode(msgpack.packb(members))
+
+
+def test_digests_are_sixteen_bytes_of_sha256() -> None:
+    """They are in the ledger and in names."""
+    assert "e3b0c44298fc1c149afbf4c8996fb924" == digest_of(b"").hex()

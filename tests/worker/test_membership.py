@@ -1,0 +1,197 @@
+"""Membership: which span has a record, and in which gap one lies that no span has."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from shared.errors import HeldError
+from tests.support.delivery import BUCKET, SHARD, Delivery, lose_answer
+from tests.support.spans import CHAIN, span
+from worker.chain import ChainId
+from worker.executor import InlineExecutor
+from worker.index import Index
+from worker.ledger import BEHIND_ALL, Gap
+from worker.membership import Membership
+from worker.record import START, Number, number
+from worker.span import Span, digest_of
+from worker.span_object import encode
+
+N = {n: number(str(n)) for n in range(1, 100)}
+
+
+class Made:
+    """A ledger and a bucket with the spans that a test appends."""
+
+    def __init__(self) -> None:
+        self.delivery = Delivery()
+        self.membership: Membership = self.delivery.wiring.membership
+
+    def append(self, chain: ChainId, after: Number, *numbers: int) -> Span:
+        """Append a span with these records."""
+        found = [N[n] for n in numbers]
+        none = ("",) * len(found), (0,) * len(found)
+        index = Index(found, none[1], none[1], none[0], none[1], frozenset(), {})
+        encoded = encode([], index, 1_700_000_000.0)
+        made = span(
+            chain=chain,
+            after=after,
+            first=found[0],
+            last=found[-1],
+            chunks={},
+            records=len(found),
+            digest=digest_of(found),
+            latest=numbers[-1],
+            object=encoded.ref,
+            settled=True,
+        )
+        self.delivery.objects.put(made, encoded.data, InlineExecutor())
+        answer = self.delivery.ledger.append(made)
+        assert isinstance(answer, tuple)
+        return answer[1]
+
+    def locate(self, n: int, *beside: int) -> Span | Gap:
+        """Locate a record."""
+        return self.membership.locate(CHAIN, N[n], [N[one] for one in beside])
+
+
+@pytest.fixture
+def made() -> Made:
+    """Return an empty ledger."""
+    return Made()
+
+
+def test_a_shard_s_first_record_lies_at_the_beginning_of_its_chain(made: Made) -> None:
+    """Nothing comes later."""
+    assert Gap(CHAIN, START) == made.locate(5)
+
+
+def test_a_record_behind_the_last_span_lies_at_the_end(made: Made) -> None:
+    """The gap has the latest arrival of the chain so far."""
+    made.append(CHAIN, START, 3, 5, 7)
+
+    assert Gap(CHAIN, N[7], None, 7) == made.locate(8)
+
+
+def test_a_record_is_in_the_span_whose_index_has_its_number(made: Made) -> None:
+    """Lying between its borders is not enough."""
+    one = made.append(CHAIN, START, 3, 5, 7)
+
+    assert [one, one, one] == [made.locate(n) for n in (3, 5, 7)]
+    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
+    assert Gap(CHAIN.within(START), START, N[7]) == made.locate(6)
+
+
+def test_a_record_before_a_span_lies_in_the_gap_before_it(made: Made) -> None:
+    """It is another gap than the one within."""
+    made.append(CHAIN, START, 3)
+    made.append(CHAIN, N[3], 8, 9)
+
+    assert Gap(CHAIN.before(START), START, N[3]) == made.locate(2)
+    assert Gap(CHAIN.before(N[3]), START, N[8]) == made.locate(5)
+
+
+def test_gaps_have_gaps(made: Made) -> None:
+    """A gap's chain grows like any other, and a record that it passes over lies in a gap of its own."""
+    made.append(CHAIN, START, 2, 20, 30)
+    gap = CHAIN.within(START)
+    inner = made.append(gap, START, 5, 7, 9)
+
+    assert inner == made.locate(7)
+    assert Gap(gap, N[9], N[20], 9) == made.locate(12)
+    assert Gap(gap.before(START), START, N[5]) == made.locate(4)
+    assert Gap(gap.within(START), START, N[7]) == made.locate(6)
+    assert Gap(gap, N[9], N[30], 9) == made.locate(25)
+
+
+def test_a_closed_chain_takes_records_only_in_gaps(made: Made) -> None:
+    """So whatever a worker still has of its shard must own a claim."""
+    made.append(CHAIN, START, 3)
+    closing = span(
+        chain=CHAIN, after=N[3], first=BEHIND_ALL, last=BEHIND_ALL, chunks={}, records=0, object=None
+    )
+    made.delivery.ledger.append(closing)
+
+    assert Gap(CHAIN.before(N[3]), START, BEHIND_ALL) == made.locate(7)
+
+
+# What is read
+
+
+def reads(made: Made) -> int:
+    """Return how many reads of objects there were."""
+    return made.delivery.s3.calls.count("get_object")
+
+
+def test_a_span_of_two_records_needs_no_index(made: Made) -> None:
+    """Its borders name them."""
+    one = made.append(CHAIN, START, 3, 5)
+
+    assert (one, one) == (made.locate(3), made.locate(5))
+    assert Gap(CHAIN.within(START), START, N[5]) == made.locate(4)
+    assert 0 == reads(made)
+
+
+def test_a_redelivered_batch_needs_no_index(made: Made) -> None:
+    """The item's count and digest show that all its records are there. With one more or less, the index is read."""
+    one = made.append(CHAIN, START, 3, 5, 7)
+
+    assert one == made.locate(5, 1, 3, 5, 7, 9)
+    assert 0 == reads(made)
+    assert isinstance(made.locate(4, 3, 4, 5, 7), Gap)
+    assert 1 == reads(made)
+
+
+def test_other_records_with_the_same_count_are_not_mistaken(made: Made) -> None:
+    """The digest differs."""
+    made.append(CHAIN, START, 3, 5, 7)
+
+    assert isinstance(made.locate(6, 3, 6, 7), Gap)
+
+
+@pytest.mark.parametrize("damage", ["unreadable", "changed", "gone"])
+def test_without_its_index_nobody_knows_where_a_record_is(made: Made, damage: str) -> None:
+    """It is neither in the span nor in a gap, so it is held."""
+    made.append(CHAIN, START, 3, 5, 7)
+    (name,) = made.delivery.span_objects()
+    if damage == "unreadable":
+        made.delivery.s3.before["get_object"] = lambda _: lose_answer()
+    elif damage == "changed":
+        made.delivery.s3.client.put_object(Bucket=BUCKET, Key=name, Body=b"x" * 500)
+    else:
+        made.delivery.s3.client.delete_object(Bucket=BUCKET, Key=name)
+
+    with pytest.raises(HeldError, match="the index of a span cannot be read"):
+        made.locate(5)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.sets(st.integers(1, 40), min_size=1, max_size=12), max_size=6), st.data())
+def test_each_record_is_in_one_span_whatever_is_passed_over(batches: list[set[int]], data: Any) -> None:
+    """Batches may leave out any records and come in any order; a record that is in a span stays there."""
+    made = Made()
+    owners: dict[int, Span] = {}
+    for batch in [*batches, set(range(1, 41))]:
+        waiting = sorted(batch)
+        while waiting:
+            found = made.locate(waiting[0], *waiting)
+            if isinstance(found, Span):
+                assert owners[waiting[0]].place == found.place
+                waiting.pop(0)
+                continue
+            assert waiting[0] not in owners
+            limit = found.limit or BEHIND_ALL
+            room = [n for n in waiting if N[n] < limit]
+            taken = room[: data.draw(st.integers(1, len(room)))]
+            assert not owners.keys() & set(taken)
+            one = made.append(found.chain, found.after, *taken)
+            owners |= dict.fromkeys(taken, one)
+            waiting = waiting[len(taken) :]
+
+    assert set(range(1, 41)) == owners.keys()
+    for n, owner in owners.items():
+        found = made.locate(n)
+        assert isinstance(found, Span)
+        assert owner.place == found.place
+    assert {SHARD} == {one.chain.shard for one in owners.values()}

@@ -1,0 +1,171 @@
+"""Whether every shard has passed a time."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from shared.errors import ShardUnreadableError, UnprovenError
+from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, member, row
+from worker.chain import ChainId
+from worker.ledger import BEHIND_ALL
+from worker.passing import MARGIN_SECONDS, Passing
+
+AT = 1_700_000_000
+CHILDREN = ("shardId-000000000001", "shardId-000000000002")
+
+
+def passing(made: Delivery) -> Passing:
+    """Return the sender's own."""
+    return made.sender_wiring.passing
+
+
+def obstacle(made: Delivery, **more: Any) -> str:
+    """Return why not all shards have passed AT."""
+    return passing(made).obstacle(AT * 1000, **more)
+
+
+def delivery(seconds: float = 0.0) -> Delivery:
+    """Return a delivery of a record that arrived this long after the margin."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.clock.sleep(MARGIN_SECONDS + seconds)
+    made.put(envelope("shop", {"views": [row("e")]}))
+    made.deliver()
+    return made
+
+
+def deliver(made: Delivery) -> None:
+    """Deliver all records of all shards."""
+    client = made.kinesis.client
+    for shard in client.list_shards(StreamName=STREAM)["Shards"]:
+        name = shard["ShardId"]
+        iterator = client.get_shard_iterator(
+            StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
+        )
+        records = client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
+        if records:
+            made.run({"Records": [member(one, name) for one in records]})
+
+
+def split(made: Delivery) -> None:
+    """Split the first shard."""
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [(1, ""), (0, f"the shard {SHARD} has not passed that time")]
+)
+def test_an_open_shard_has_passed_when_a_later_record_is_in_a_span(seconds: float, expected: str) -> None:
+    """Later by the margin, because arrival times run back a little."""
+    made = delivery(seconds)
+    made.clock.sleep(10)
+
+    assert expected == obstacle(made)
+    assert (1 if expected else 0) == made.kinesis.calls.count("put_record") - 1
+
+
+def test_nothing_has_passed_before_the_listing_could_know_all_shards() -> None:
+    """It is made after the time and the margin by this machine's own clock."""
+    made = Delivery()
+    made.clock.sleep(MARGIN_SECONDS)
+
+    assert "it is too early" == obstacle(made)
+    assert [] == made.records()
+
+
+def test_an_idle_shard_passes_by_its_marker() -> None:
+    """Once the worker has it in a span."""
+    made = Delivery()
+    made.clock.sleep(MARGIN_SECONDS + 1)
+    assert obstacle(made) != ""
+    made.clock.sleep(1)
+    made.deliver()
+
+    assert "" == obstacle(made)
+
+
+def test_a_closed_shard_passes_when_its_chain_is_closed() -> None:
+    """By an empty span without end: what a worker still brings lies in a gap, and must claim."""
+    made = delivery(-1)
+    split(made)
+    made.clock.sleep(10)
+    assert "" != obstacle(made)
+    [closing] = [one for one in made.spans() if one.last == BEHIND_ALL]
+    assert (SHARD, 0, {}, True) == (closing.chain.shard, closing.records, closing.chunks, closing.settled)
+    made.clock.sleep(1)
+    deliver(made)
+
+    assert "" == obstacle(made)
+    assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
+
+
+def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
+    """It was noted when the worker appended to its chain."""
+    made = delivery(-1)
+    split(made)
+    real = made.kinesis.client.list_shards
+
+    def children(**request: Any) -> Any:
+        answer = real(**request)
+        return {**answer, "Shards": answer["Shards"][1:]}
+
+    made.kinesis.client.list_shards = children
+    made.clock.sleep(10)
+    shards = [lineage.chain.shard for lineage in passing(made).lineages()]
+
+    assert [*CHILDREN, SHARD] == shards
+    assert "" != obstacle(made)
+    assert [SHARD] == [one.chain.shard for one in made.spans() if one.last == BEHIND_ALL]
+
+
+def test_closing_a_chain_meets_a_worker_s_append() -> None:
+    """Whichever comes first; then the chain is closed behind it."""
+    made = delivery(-1)
+    split(made)
+    made.clock.sleep(10)
+    for _ in range(2):
+        obstacle(made)
+
+    ends = [one for one in made.spans() if one.last == BEHIND_ALL]
+    assert 1 == len(ends)
+    assert made.ledger.end(ends[0].chain) == ends[0]
+
+
+def test_a_watermark_closes_no_chain() -> None:
+    """It only looks."""
+    made = delivery(-1)
+    split(made)
+    made.clock.sleep(10)
+
+    assert "" != obstacle(made, closes=False)
+    assert [] == [one for one in made.spans() if one.last == BEHIND_ALL]
+
+
+def test_all_listed_shards_are_noted() -> None:
+    """So their spans are found later."""
+    made = Delivery()
+    split(made)
+    passing(made).lineages()
+
+    assert {*CHILDREN} <= made.ledger.chains().keys()
+    assert all(isinstance(chain, ChainId) for chain in made.ledger.chains().values())
+
+
+@pytest.mark.parametrize(
+    ("break_", "error"),
+    [
+        (lambda made: setattr(made.kinesis.client, "list_shards", lambda **_: {"Shards": []}), UnprovenError),
+        (lambda made: made.kinesis.before.update(list_shards=lambda _: lose_answer()), ShardUnreadableError),
+    ],
+)
+def test_without_a_whole_listing_nothing_has_passed(
+    break_: Callable[[Delivery], None], error: type[Exception]
+) -> None:
+    """A missing shard is never taken for one that is gone."""
+    made = delivery(1)
+    made.clock.sleep(10)
+    break_(made)
+
+    with pytest.raises(error):
+        obstacle(made)

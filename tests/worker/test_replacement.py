@@ -1,0 +1,360 @@
+"""New rows in place of a chunk: edited rows, repaired events, and rows of tables that were too many."""
+
+from base64 import b64encode
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.aws_errors import client_error
+from doubles.treasure_data import Action, Fault, Kind
+from shared import rows
+from shared.accounts import Account
+from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
+from shared.policy import AccountLimits
+from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from tests.worker.test_rejected import AT, delivered, event, rejecting
+from tests.worker.test_tables import delivery as with_limits
+from tests.worker.test_tables import put
+from worker.replacement import decoded, revised, revised_row, row_of
+from worker.rows import compress
+from worker.span import ChunkKey, Place
+from worker.states import State
+
+CHUNK = ChunkKey.parse("shop/views/0")
+FIRST, SECOND = CHUNK.halves
+
+
+def packed(*changed: dict[str, Any]) -> bytes:
+    """Return rows packed back to back."""
+    return b"".join(map(msgpack.packb, changed))
+
+
+ORIGINAL = packed(row("e1", page="/a"), row("e2", page="/b"))
+EDITED = packed(row("e1", page="/a", note="fixed"), row("e2", page="/c"))
+
+
+def fault(made: Delivery, status: int, count: int | None = None) -> None:
+    """Make imports of rows fail with a status."""
+    made.td.faults.add(
+        Fault(kind=Kind.STATUS, action=Action.IMPORT, table="views", status=status, count=count)
+    )
+
+
+def refused(status: int = 415, *, halved: bool = False) -> Delivery:
+    """Return a delivery of two rows that Treasure Data refused, together or one by one."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]}))
+    if halved:
+        fault(made, 413, count=1)
+    fault(made, status)
+    assert made.deliver() is None
+    if halved:
+        made.send()
+    made.td.faults.clear()
+    return made
+
+
+def place(made: Delivery) -> Place:
+    """Return the place of the rows' own span."""
+    [found] = [span.place for span in made.spans() if span.chain.is_of_stream]
+    return found
+
+
+def edit(made: Delivery, payload: bytes = EDITED, key: ChunkKey = CHUNK) -> Place:
+    """Edit a chunk's rows."""
+    return made.sender_wiring.replacements.edit(place(made), key, payload)
+
+
+def pages(made: Delivery) -> list[str]:
+    """Return the `page` column of the rows in Treasure Data."""
+    return sorted(one["page"] for one in made.td.rows("shop_db", "views"))
+
+
+def test_edited_rows_are_a_span_of_their_own() -> None:
+    """The old chunk is replaced; the new ones go to the account's database of today."""
+    made = refused()
+    before = made.spans()[0].unique_id(CHUNK, "shop_db")
+    where = edit(made)
+    new = made.ledger.get(where)
+    assert new is not None
+    assert {
+        "shop/views/0": ("waiting", "", 2),
+    } == made.chunks(State.WAITING)
+    assert (f"{place(made).name}/shop/views/0", {CHUNK: 2}) == (new.origin, new.chunks)
+    assert EDITED == made.objects.payload(new, CHUNK)
+    made.map(shop="new_db")
+    made.start()
+
+    assert 2 == made.send().delivered
+    assert [("/a", "fixed"), ("/c", None)] == [
+        (one["page"], one.get("note")) for one in made.td.rows("new_db", "views")
+    ]
+    assert [before] != [one.unique_id for one in made.td.imports() if one.rows]
+    assert {"replaced"} == {one[0] for one in made.chunks().values()}
+
+
+def test_edited_rows_that_are_refused_can_be_edited_again() -> None:
+    """They are a dead chunk like any other."""
+    made = refused()
+    where = edit(made)
+    fault(made, 405)
+    made.send()
+    made.td.faults.clear()
+    assert {"shop/views/0": ("dead", "http_405", 2)} == made.chunks(State.DEAD)
+    again = packed(row("e1", page="/a"), row("e2", page="/d"))
+    made.sender_wiring.replacements.edit(where, CHUNK, again)
+
+    assert 2 == made.send().delivered
+    assert ["/a", "/d"] == pages(made)
+
+
+@pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
+def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> None:
+    """Each edit is a span of its own, and rows of the other half are refused."""
+    made = refused(halved=True)
+    with pytest.raises(EditRefusedError, match="the number of rows is 2, not 1"):
+        edit(made, EDITED, FIRST)
+    for key in order:
+        edit(made, packed(row("e1", page="/c") if key == FIRST else row("e2", page="/d")), key)
+    made.send()
+
+    assert ["/c", "/d"] == pages(made)
+
+
+@pytest.mark.parametrize(("service", "call"), [("s3", "put_object"), ("dynamodb", "transact_write_items")])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("act", [kill, lose_answer])
+def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: str, act: Any) -> None:
+    """It may be repeated, and the rows arrive once whatever became of the first try."""
+    made = refused()
+    getattr(getattr(made, service), moment)[call] = lambda _: act()
+    with pytest.raises((KilledError, BucketUnavailableError, LedgerUnavailableError)):
+        edit(made)
+    made.s3.before, made.s3.after, made.dynamodb.before, made.dynamodb.after = {}, {}, {}, {}
+    done = made.chunks(State.REPLACED) != {}
+    assert done is (service == "dynamodb" and moment == "after")
+    if done:
+        with pytest.raises(EditRefusedError, match="is not dead any more"):
+            edit(made)
+    else:
+        edit(made)
+    made.send()
+    made.send(State.DEAD)
+
+    assert ["/a", "/c"] == pages(made)
+
+
+def test_an_edit_and_a_send_never_both_happen() -> None:
+    """Whichever writes to the ledger first wins."""
+    made = refused()
+    made.dynamodb.before["transact_write_items"] = once(lambda: made.send(State.DEAD))
+    with pytest.raises(EditRefusedError, match="written right now"):
+        edit(made)
+    assert ["/a", "/b"] == pages(made)
+
+    made = refused()
+    made.dynamodb.before["update_item"] = once(lambda: edit(made))
+    made.send(State.DEAD)
+    made.send()
+    assert ["/a", "/c"] == pages(made)
+
+
+@pytest.mark.parametrize("status", [500, 429])
+def test_only_dead_chunks_without_a_doubt_can_be_edited(status: int) -> None:
+    """Treasure Data may have the rows of others, or they are about to be sent."""
+    made = refused(status)
+    with pytest.raises(EditRefusedError, match="is not dead any more"):
+        edit(made)
+    made = refused(500)
+    made.s3.delete_object(Bucket=BUCKET, Key=made.span_objects()[0])
+    made.send()
+    with pytest.raises(EditRefusedError, match="may have these rows"):
+        edit(made)
+
+
+def test_other_chunks_cannot_be_edited() -> None:
+    """Delivered and unknown ones, undecodable records, and those whose object is gone."""
+    made = refused()
+    with pytest.raises(EditRefusedError, match="is not dead any more"):
+        edit(made, key=CHUNK._replace(part=1))
+    (name,) = made.span_objects()
+    made.s3.delete_object(Bucket=BUCKET, Key=name)
+    with pytest.raises(EditRefusedError, match="cannot be read"):
+        edit(made)
+    junk = Delivery()
+    junk.put(b"\xffnonsense")
+    junk.deliver()
+    with pytest.raises(EditRefusedError, match="does not hold rows"):
+        edit(junk, key=ChunkKey.parse("-/-undecodable/0"))
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ([row("e1")], "the number of rows is 1, not 2"),
+        ([row("e2"), row("e1")], "event_id identifies the event and must stay 'e1'"),
+        ([row("e1") | {"received_at": 1}, row("e2")], "received_at identifies the event"),
+        ([row("e1") | {"time": "2026-11-24"}, row("e2")], "time must be UNIX seconds, a whole number"),
+        ([row("e1") | {"time": 1}, row("e2")], "time must be UNIX seconds between the year 2000"),
+        ([row("e1", **{f"c{n}": 1 for n in range(600)}), row("e2")], "more than 512 columns"),
+        ([row("e1", text="x" * 300_000), row("e2")], "300045 bytes"),
+    ],
+)
+def test_rows_that_break_the_rules_are_refused(changed: list[dict[str, Any]], message: str) -> None:
+    """An edited row obeys the rules for rows and stays the row of its event."""
+    with pytest.raises(EditRefusedError, match=message):
+        revised(packed(row("e1"), row("e2")), packed(*changed))
+
+
+def test_edited_columns_are_normalised() -> None:
+    """Names and values become what the ingest would make of an event's."""
+    new = row("e1", **{"Page Name": "a", "v": 1, "list": [1, 2], "table": "t"})
+
+    assert {**row("e1"), "page_name": "a", "_v": 1, "list": "[1,2]", "table": "t"} == msgpack.unpackb(
+        revised_row(row("e1"), new)
+    )
+
+
+@given(
+    st.dictionaries(
+        st.text(), st.none() | st.booleans() | st.integers() | st.floats() | st.text(), max_size=20
+    )
+)
+def test_an_unchanged_row_keeps_its_bytes(event: dict[str, Any]) -> None:
+    """This holds for whatever the ingest made of an event."""
+    made = rows.encode(event, rows.Arrival(received_at=1_700_000_000_000), lambda: "e1")
+
+    assert made == b"".join(revised(made, made))
+
+
+@pytest.mark.parametrize("payload", [b"\x01", b"\xc1", msgpack.packb({"a": 1}) + b"\x81\xa1"])
+def test_bytes_that_are_not_rows_are_refused(payload: bytes) -> None:
+    """Only maps are rows."""
+    with pytest.raises(EditRefusedError, match="these are not rows"):
+        decoded(payload)
+
+
+# Repaired events
+
+
+GOOD = '{"table":"views","event_id":"mended","a":1}'
+
+
+def asked(made: Delivery, *events: tuple[int, str]) -> dict[str, Any]:
+    """Return an event for the sender that repairs the only rejected chunk."""
+    [(span, key)] = [(span, key) for span in made.spans() for key in span.chunks if key.group.is_rejected]
+    where = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
+    return {"repair": {**where, "events": b64encode(compress(msgpack.packb(events))).decode()}}
+
+
+def test_a_repaired_event_is_delivered_at_once() -> None:
+    """It keeps its time of arrival. The rejected events count as replaced."""
+    made = delivered(rejecting(event("missing_table", "", b'{"a":1}')))
+
+    assert 1 == made.invoke_sender(asked(made, (AT, GOOD)))["delivered"]
+    [one] = made.td.rows("shop_db", "views")
+    assert ("mended", AT // 1000, AT, 1) == (one["event_id"], one["time"], one["received_at"], one["a"])
+    assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
+
+
+def test_a_repair_whose_answer_is_lost_is_not_repeated_with_other_events() -> None:
+    """One of two was repaired, and both are tried next: the answer says that it has happened, and does not claim success."""
+    made = delivered(rejecting(event(original=b"{}"), event(original=b"[]")))
+    made.dynamodb.after["transact_write_items"] = once(lose_answer)
+    with pytest.raises(LedgerUnavailableError):
+        made.invoke_sender(asked(made, (AT, GOOD)))
+    both = asked(made, (AT, GOOD), (AT, GOOD.replace("mended", "second")))
+
+    answer = made.invoke_sender(both)
+
+    assert ("repair_refused", True) == (answer["error"], "not rejected any more" in answer["message"])
+    made.send()
+    assert ["mended"] == made.ids("shop_db", "views")
+
+
+def test_a_repair_that_was_not_written_can_be_repeated_after_any_time() -> None:
+    """It rests on no claim that expires."""
+    made = delivered(rejecting(event()))
+
+    def fail(_: Any) -> None:
+        raise client_error("InternalServerError", "TransactWriteItems", status=500)
+
+    made.dynamodb.before["transact_write_items"] = fail
+    with pytest.raises(LedgerUnavailableError):
+        made.invoke_sender(asked(made, (AT, GOOD)))
+    made.dynamodb.before.clear()
+    made.clock.sleep(60 * 86_400)
+
+    assert 1 == made.invoke_sender(asked(made, (AT, GOOD)))["delivered"]
+    assert "repair_refused" == made.invoke_sender(asked(made, (AT, GOOD)))["error"]
+    assert ["mended"] == made.ids("shop_db", "views")
+
+
+def test_a_repaired_event_without_a_table_keeps_its_own() -> None:
+    """It is the table that its request named. An event without an id gets the same one however often it is tried."""
+    made = delivered(rejecting(event(table="orders")))
+    made.invoke_sender(asked(made, (AT, '{"a":1}'), (AT, '{"a":1}')))
+
+    assert 2 == len(set(made.ids("shop_db", "orders")))
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("{", "not JSON"),
+        ("7", "JSON object"),
+        ('{"a":1}', "table"),
+        ('{"table":"Bad"}', "table name"),
+        ('{"table":"views",' + ",".join(f'"c{n}":1' for n in range(600)) + "}", "columns"),
+    ],
+)
+def test_an_invalid_repair_is_refused(text: str, why: str) -> None:
+    """Nothing is sent, and the rejected events stay as they are."""
+    made = delivered(rejecting(event("missing_table", "", b"{}")))
+
+    answer = made.invoke_sender(asked(made, (AT, GOOD), (AT, text)))
+
+    assert ("repair_refused", True) == (answer["error"], why in answer["message"])
+    assert {"shop/!missing_table/0": ("rejected", "", 1)} == made.chunks()
+    with pytest.raises(EditRefusedError, match=why):
+        row_of(text, AT, "", str)
+
+
+# Rows of tables that were too many
+
+
+def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
+    """Selected dead rows of that kind become a span with a chunk for each table."""
+    made = with_limits(tables=10)
+    put(made, 0, 30)
+    made.deliver()
+    account = Account("shop_db", limits=AccountLimits(tables=99))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.start()
+    assert 0 == made.invoke_sender({})["replaced"]
+
+    assert 20 == made.invoke_sender({"kinds": ["dead"]})["replaced"]
+    made.send()
+    assert 30 == len(made.td.counts()["shop_db"])
+    assert {("replaced", "", 20)} == set(made.chunks().values())
+
+
+def test_rows_of_tables_over_the_limit_with_a_wrong_count_stay_dead() -> None:
+    """They do not keep others from being sent."""
+    from shared.envelope import Envelope, TableRows
+
+    made = with_limits(tables=1)
+    blocks = tuple(TableRows(f"t_{n}xx", 2, msgpack.packb(row(f"x{n}"))) for n in range(3))
+    made.put(Envelope("shop", "k1", AT, "r", 0, blocks).encode())
+    made.deliver()
+    account = Account("shop_db", limits=AccountLimits(tables=99))
+    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.start()
+
+    assert 0 == made.invoke_sender({"kinds": ["dead"]})["replaced"]
+    assert {"dead"} == {one[0] for one in made.chunks().values()}

@@ -1,0 +1,200 @@
+"""Settlements: one write names what became of a span's chunks."""
+
+from typing import Any
+
+import pytest
+
+from shared.errors import LedgerUnavailableError
+from tests.support.delivery import Delivery, lose_answer, once
+from tests.support.spans import CHAIN, KEY, key, span
+from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome, Settlement
+from worker.span import ChunkKey, Span
+from worker.states import Entry, Event, State
+
+CLICKS = key("shop/clicks/0")
+OK = Outcome(Event.ACCEPTED)
+REFUSED = Outcome(Event.REFUSED, "http_415", surely_not=True, words="why")
+UNSENT = Outcome(Event.UNANSWERED, "deadline", surely_not=True)
+LOST = Outcome(Event.UNANSWERED, "timeout")
+
+
+class Made:
+    """A span in a ledger in memory."""
+
+    def __init__(self, **changes: Any) -> None:
+        self.delivery = Delivery()
+        answer = self.delivery.ledger.append(span(chunks={KEY: 8, CLICKS: 1}, **changes))
+        assert isinstance(answer, tuple)
+        self.span = answer[1]
+
+    def settlement(self, *opened: ChunkKey) -> Settlement:
+        """Return the settlement of an invocation that opened these doubts."""
+        made = self.delivery
+        return Settlement(
+            self.span,
+            opened or (KEY, CLICKS),
+            ledger=made.ledger,
+            rules=made.wiring.rules,
+            clock=made.clock,
+            telemetry=made.telemetry,
+        )
+
+    def settle(self, outcomes: dict[ChunkKey, Outcome], *opened: ChunkKey) -> Span:
+        """Settle the span; return it as the ledger has it."""
+        self.settlement(*opened).settle(outcomes)
+        found = self.delivery.ledger.get(self.span.place)
+        assert found is not None
+        return found
+
+    def overtake(self, **changes: Any) -> None:
+        """Let another invocation write the span just before the next write."""
+        self.delivery.dynamodb.before["update_item"] = once(
+            lambda: self.delivery.ledger.update(
+                self.span.with_entries(changes.get("entries", {}), settled=True)
+            )
+        )
+
+
+def test_delivered_chunks_need_no_entry() -> None:
+    """One write settles the span."""
+    made = Made()
+    made.delivery.dynamodb.calls.clear()
+    found = made.settle({KEY: OK, CLICKS: OK})
+
+    assert (True, {}) == (found.settled, found.entries)
+    assert 1 == made.delivery.dynamodb.calls.count("update_item")
+
+
+def test_what_is_not_delivered_is_named() -> None:
+    """Refused chunks die, unsent ones lose their doubt, and those without an answer keep it."""
+    found = Made().settle({KEY: REFUSED, CLICKS: UNSENT})
+    now = round(Delivery().clock.now() * 1000)
+
+    assert Entry(State.DEAD, None, "", 0, "http_415", now, "why") == found.entries[KEY]
+    assert Entry(reason="deadline") == found.entries[CLICKS]
+    assert span().planned_at == Made().settle({KEY: LOST, CLICKS: OK}).entries[KEY].since
+
+
+@pytest.mark.parametrize(
+    "outcome", [REFUSED, UNSENT, Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)]
+)
+@pytest.mark.parametrize("cause", ["not opened here", "written by another", "not sure"])
+def test_a_doubt_is_cleared_only_by_its_opener_on_its_own_version(outcome: Outcome, cause: str) -> None:
+    """And only if every attempt was surely refused or not made."""
+    made = Made()
+    if cause == "written by another":
+        made.overtake()
+    if cause == "not sure":
+        outcome = Outcome(outcome.event, outcome.reason)
+    found = made.settle({KEY: outcome}, *([CLICKS] if cause == "not opened here" else []))
+
+    assert (State.WAITING, span().planned_at) == (found.entry(KEY).state, found.entry(KEY).since)
+
+
+def test_delivered_beats_what_another_wrote() -> None:
+    """Treasure Data's acceptance is a fact, whoever settled the span meanwhile."""
+    made = Made()
+    made.overtake(entries={KEY: Entry(State.DEAD, reason="x")})
+    found = made.settle({KEY: OK})
+
+    assert State.DELIVERED is found.entry(KEY).state
+
+
+@pytest.mark.parametrize("state", [State.DELIVERED, State.DROPPED, State.REPLACED])
+def test_what_is_final_stays(state: State) -> None:
+    """Another invocation has decided it."""
+    made = Made()
+    made.overtake(entries={KEY: Entry(state)})
+    found = made.settle({KEY: REFUSED})
+
+    assert state is found.entry(KEY).state
+
+
+def test_an_answer_that_is_lost_is_an_error() -> None:
+    """The sender finds the span."""
+    made = Made()
+    made.delivery.dynamodb.after["update_item"] = lambda _: lose_answer()
+
+    with pytest.raises(LedgerUnavailableError):
+        made.settle({KEY: OK})
+
+
+def test_a_write_that_would_change_nothing_is_not_made() -> None:
+    """A settled span without news is left alone."""
+    made = Made(entries={KEY: Entry(since=5, reason="timeout"), CLICKS: Entry()}, settled=True)
+    made.delivery.dynamodb.calls.clear()
+    made.settle({KEY: LOST})
+
+    assert "update_item" not in made.delivery.dynamodb.calls
+
+
+# Halving
+
+
+def test_a_chunk_that_is_partly_refused_is_split() -> None:
+    """Its halves wait without a doubt."""
+    found = Made().settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True), CLICKS: OK})
+
+    assert {"": "split", "0": "waiting", "1": "waiting"} == {
+        one.path: entry.state.value for one, entry in found.entries.items()
+    }
+    assert {None} == {entry.since for entry in found.entries.values()}
+
+
+@pytest.mark.parametrize(("reason", "expected"), [("http_422", "http_422"), ("http_413", "row_too_large")])
+def test_a_single_row_is_not_split(reason: str, expected: str) -> None:
+    """It dies alone."""
+    found = Made().settle({CLICKS: Outcome(Event.PARTLY_REFUSED, reason, surely_not=True), KEY: OK})
+
+    assert (State.DEAD, expected) == (found.entry(CLICKS).state, found.entry(CLICKS).reason)
+
+
+def split(made: Made, parts: int, *, delivered: bool) -> tuple[Span, ChunkKey]:
+    """Split the chunk into that many parts, all of which wait but perhaps the last; return the span and a part."""
+    leaves, entries = [KEY], {}
+    while len(leaves) < parts:
+        one = leaves.pop(0)
+        entries[one] = Entry(State.SPLIT)
+        leaves += one.halves
+    entries |= dict.fromkeys(leaves, Entry())
+    if delivered:
+        entries[leaves[-1]] = Entry(State.DELIVERED)
+    full = span(chunks={KEY: 10**6}, entries=entries, settled=True, after="0019")
+    answer = made.delivery.ledger.append(full)
+    assert isinstance(answer, tuple)
+    return answer[1], leaves[0]
+
+
+@pytest.mark.parametrize(
+    ("parts", "delivered", "reason", "state"),
+    [
+        (MOST_VAIN_HALVINGS, False, "http_422", State.SPLIT),
+        (MOST_VAIN_HALVINGS + 1, False, "http_422", State.DEAD),
+        (MOST_VAIN_HALVINGS + 1, True, "http_422", State.SPLIT),
+        (MOST_VAIN_HALVINGS + 1, False, "http_413", State.SPLIT),
+    ],
+)
+def test_halving_in_vain_ends(parts: int, delivered: bool, reason: str, state: State) -> None:
+    """If no part is accepted, no few rows are to blame. A chunk that is too large is halved as often as it takes."""
+    made = Made()
+    made.span, first = split(made, parts, delivered=delivered)
+    found = made.settle({first: Outcome(Event.PARTLY_REFUSED, reason, surely_not=True)}, first)
+
+    assert MOST_VAIN_HALVINGS < MOST_HALVINGS
+    assert state is found.entry(first).state
+    assert CHAIN == found.chain
+
+
+def test_a_half_that_was_joined_meanwhile_is_left_alone() -> None:
+    """Its other half reached the same end, and the chunk's entry says so."""
+    made = Made()
+    halves = KEY.halves
+    made.span = made.settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)})
+    settlement = made.settlement(*halves)
+    made.delivery.ledger.update(made.span.with_entries(dict.fromkeys(halves, Entry(State.DROPPED))))
+    settlement.settle({halves[0]: REFUSED})
+
+    assert (State.DROPPED, set()) == (
+        settlement.span.entry(KEY).state,
+        {one.path for one in settlement.span.entries if one.path},
+    )

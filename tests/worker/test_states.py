@@ -1,0 +1,311 @@
+"""The state machine, and the steps that follow from a chunk's entry and the time."""
+
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from worker.states import (
+    FINAL,
+    LONGEST_INVOCATION_SECONDS,
+    TRANSITIONS,
+    UNSETTLED,
+    Action,
+    Condition,
+    Decision,
+    Entry,
+    Event,
+    Happening,
+    Presence,
+    Rules,
+    State,
+    Step,
+)
+
+W, A, D, R, S = State.WAITING, State.AGAIN, State.DEAD, State.REJECTED, State.SPLIT
+OK, DROPPED, REPLACED, COPY = State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY
+MEMORY, QUERY_DELAY = 3600.0, 600.0
+REPEATABLE = MEMORY - LONGEST_INVOCATION_SECONDS
+SINCE, NOW, AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
+
+
+def rules(**changes: Any) -> Rules:
+    """Return rules with defaults."""
+    return Rules(**({"memory_seconds": MEMORY, "query_delay_seconds": QUERY_DELAY} | changes))
+
+
+def entry(state: State, **changes: Any) -> Entry:
+    """Return an entry with a distinct value in every member."""
+    members = {"database": "old_db", "generation": 2, "reason": "before", "at": AT, "words": "said"}
+    return Entry(state, **(members | changes))
+
+
+def test_state_names_are_stable() -> None:
+    """Ledger entries outlive the code that wrote them."""
+    assert [
+        "waiting",
+        "again",
+        "dead",
+        "rejected",
+        "split",
+        "delivered",
+        "dropped",
+        "replaced",
+        "copy",
+    ] == [str(state) for state in State]
+    assert ["send", "drop"] == [decision.value for decision in Decision]
+
+
+def test_an_entry_begins_waiting_and_empty() -> None:
+    """It stands for a chunk without an entry in the ledger."""
+    assert Entry(W, None, "", 0, "", 0, "") == Entry()
+    assert Happening(Event.OPENED, NOW, "", certain=False, divisible=False) == Happening(Event.OPENED, NOW)
+
+
+def test_states_are_unsettled_final_or_an_operator_s() -> None:
+    """The sender works on the first, nobody on the second."""
+    assert {W, A} == UNSETTLED
+    assert {OK, DROPPED, REPLACED, COPY} == FINAL
+
+
+def test_there_are_few_transitions() -> None:
+    """Each one is used, and a condition's text is empty only for the one that always holds."""
+    assert len(TRANSITIONS) <= 16
+    assert set(Event) == {event for one in TRANSITIONS for event in one.events}
+    assert [Condition.ALWAYS] == [one for one in Condition if not one.value]
+
+
+# For each state and event: the next state if Treasure Data cannot have the chunk, and the next state if it may. A nested
+# pair is for a chunk that cannot be halved, and one that can. Events that a state does not list leave it unchanged.
+MACHINE: dict[State, dict[Event, Any]] = {
+    W: {
+        Event.OPENED: (W, W),
+        Event.ACCEPTED: (OK, OK),
+        Event.REFUSED: (D, W),
+        Event.PARTLY_REFUSED: ((D, S), W),
+        Event.UNANSWERED: (W, W),
+        Event.ABSENT: (W, W),
+        Event.NOT_DELIVERABLE: (D, W),
+        Event.OBJECT_GONE: (D, D),
+        Event.DROPPED: (DROPPED, W),
+    },
+    A: {
+        Event.COPY_COUNTS: (COPY, COPY),
+        Event.NO_COPY: (W, W),
+        Event.INDEX_GONE: (D, D),
+        Event.OBJECT_GONE: (D, D),
+    },
+    D: {
+        Event.ACCEPTED: (OK, OK),
+        Event.ABSENT: (D, W),
+        Event.RESENT: (W, D),
+        Event.DROPPED: (DROPPED, D),
+        Event.REPLACED: (REPLACED, D),
+    },
+    R: {Event.DROPPED: (DROPPED, R), Event.REPLACED: (REPLACED, R)},
+}
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_every_event_in_every_state_leads_to_the_specified_state(state: State, event: Event) -> None:
+    """There are no other transitions: any other event returns the same entry object."""
+    expected = MACHINE.get(state, {}).get(event, (state, state))
+    for doubted, divisible in product((False, True), repeat=2):
+        before = entry(state, since=SINCE if doubted else None)
+        after = rules().follow(before, Happening(event, NOW, "why", divisible=divisible))
+        to = expected[doubted]
+
+        assert (to[divisible] if isinstance(to, tuple) else to) is after.state
+        assert event in MACHINE.get(state, {}) or after is before
+
+
+@pytest.mark.parametrize("event", Event)
+@pytest.mark.parametrize("state", State)
+def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None:
+    """If every attempt was definitely refused, an open doubt does not affect the next state."""
+    for divisible in (False, True):
+        happening = Happening(event, NOW, "why", certain=True, divisible=divisible)
+        certain = rules().follow(entry(state, since=SINCE), happening)
+        unsent = rules().follow(entry(state), replace(happening, certain=False))
+
+        assert unsent.state is certain.state
+
+
+@pytest.mark.parametrize(
+    ("before", "happening", "changes"),
+    [
+        # a doubt opens with the first send, and keeps its time
+        (entry(W), Happening(Event.OPENED, NOW), {"since": NOW}),
+        (entry(W, since=SINCE), Happening(Event.OPENED, NOW), {}),
+        (entry(W), Happening(Event.OPENED, NOW, database="db"), {"since": NOW, "database": "db"}),
+        # what is settled has neither a doubt nor a reason
+        *(
+            (entry(state, since=since), Happening(event, NOW), {**to, "since": None, **SETTLED})
+            for SETTLED in [{"reason": "", "words": "", "at": NOW}]
+            for state, since, event, to in [
+                (W, SINCE, Event.ACCEPTED, {"state": OK}),
+                (D, SINCE, Event.ACCEPTED, {"state": OK}),
+                (D, None, Event.DROPPED, {"state": DROPPED}),
+                (R, None, Event.REPLACED, {"state": REPLACED}),
+                (A, None, Event.COPY_COUNTS, {"state": COPY}),
+                (A, None, Event.NO_COPY, {"state": W}),
+            ]
+        ),
+        # a dead chunk says why, since when, and what Treasure Data said
+        (
+            entry(W, since=SINCE),
+            Happening(Event.REFUSED, NOW, "http_415", certain=True, words="new"),
+            {"state": D, "since": None, "reason": "http_415", "at": NOW, "words": "new"},
+        ),
+        (
+            entry(W),
+            Happening(Event.NOT_DELIVERABLE, NOW, "disabled_account"),
+            {"state": D, "reason": "disabled_account", "at": NOW},
+        ),
+        # a doubt stays unless it is sure that nothing was accepted
+        (entry(W, since=SINCE), Happening(Event.REFUSED, NOW, "http_415"), {"reason": "http_415"}),
+        (entry(W, since=SINCE), Happening(Event.UNANSWERED, NOW, "http_503"), {"reason": "http_503"}),
+        (
+            entry(W, since=SINCE),
+            Happening(Event.UNANSWERED, NOW, "http_429", certain=True),
+            {"reason": "http_429", "since": None},
+        ),
+        (entry(W, since=SINCE), Happening(Event.UNANSWERED, NOW), {}),
+        # rows that are gone, or may be elsewhere, keep or get a doubt
+        (
+            entry(W, since=SINCE),
+            Happening(Event.OBJECT_GONE, NOW, "object_gone"),
+            {"state": D, "reason": "object_gone", "at": NOW},
+        ),
+        (
+            entry(A),
+            Happening(Event.INDEX_GONE, NOW, "index_gone"),
+            {"state": D, "reason": "index_gone", "at": NOW, "since": NOW},
+        ),
+        # what Treasure Data proves not to have goes under another id
+        (entry(W, since=SINCE), Happening(Event.ABSENT, NOW), {"since": None, "generation": 3, "words": ""}),
+        (entry(D), Happening(Event.RESENT, NOW), {"state": W, "generation": 3, "words": ""}),
+    ],
+)
+def test_a_transition_updates_the_entry(before: Entry, happening: Happening, changes: dict[str, Any]) -> None:
+    """Everything that is not named stays."""
+    assert replace(before, **changes) == rules().follow(before, happening)
+
+
+def test_halves_wait_without_a_doubt_under_their_own_names() -> None:
+    """They keep the reason, so that a run that ends between them says why they wait."""
+    assert entry(W, since=None, words="") == Rules.half(entry(S, since=SINCE))
+
+
+happenings = st.builds(
+    Happening,
+    st.sampled_from(Event),
+    st.integers(SINCE, SINCE + 10**9),
+    st.sampled_from(["", "why"]),
+    certain=st.booleans(),
+    divisible=st.booleans(),
+)
+
+
+@given(st.sampled_from([Entry(), Entry(A), Entry(since=SINCE)]), st.lists(happenings, max_size=12))
+def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> None:
+    """Delivered beats everything, and only what has no doubt is dropped, replaced, split or sent under another id."""
+    now = first
+    for happening in story:
+        before, now = now, rules().follow(now, happening)
+        if before.state in FINAL | {State.SPLIT}:
+            assert before is now
+        if happening.event is Event.ACCEPTED and before.state in {W, D}:
+            assert now.state is OK
+        if before.since is not None and now.since is None:
+            proofs = {Event.ACCEPTED, Event.ABSENT}
+            assert happening.event in proofs or happening.certain or before.state is A
+        if now.state in {DROPPED, REPLACED, S} and before.state is not now.state:
+            assert before.since is None or happening.certain
+        assert now.generation - before.generation <= (happening.event in {Event.ABSENT, Event.RESENT})
+
+
+# The sender's next step
+
+SEND, ASK = Step(Action.SEND), Step(Action.ASK)
+TOO_EARLY = Step(Action.WAIT, reason="too_early_to_ask")
+
+
+def step(one: Entry, obstacle: str | None = "", decision: Decision | None = None, after: float = 0.0) -> Step:
+    """Return the step this many seconds after the doubt opened."""
+    return rules().next_step(one, obstacle, decision, SINCE / 1000 + after)
+
+
+@pytest.mark.parametrize(
+    ("one", "obstacle", "decision", "expected"),
+    [
+        (Entry(A), "", None, Step(Action.DECIDE)),
+        (Entry(A), None, Decision.SEND, Step(Action.DECIDE)),
+        (Entry(W), "", None, SEND),
+        (Entry(W), None, None, Step(Action.WAIT, reason="account_unavailable")),
+        (Entry(W), "revoked_key", None, Step(Action.APPLY, Event.NOT_DELIVERABLE, "revoked_key")),
+        (Entry(D), "", None, Step(Action.SEND, Event.RESENT)),
+        (Entry(D), "revoked_key", None, Step(Action.WAIT, reason="revoked_key")),
+        *((Entry(state), "", Decision.DROP, Step(Action.APPLY, Event.DROPPED)) for state in (W, D, R)),
+        (Entry(R), "", None, Step(Action.WAIT, reason="settled")),
+        (Entry(OK), "", None, Step(Action.WAIT, reason="settled")),
+    ],
+)
+def test_the_next_step_without_a_doubt(
+    one: Entry, obstacle: str | None, decision: Decision | None, expected: Step
+) -> None:
+    """What cannot be delivered dies, what an operator drops is dropped, and anything else is sent or waits."""
+    assert expected == step(one, obstacle, decision)
+
+
+@pytest.mark.parametrize("obstacle", ["", "revoked_key", None])
+@pytest.mark.parametrize(
+    ("state", "after", "decision", "expected"),
+    [
+        (W, REPEATABLE, None, SEND),
+        (W, REPEATABLE, Decision.SEND, SEND),
+        (W, REPEATABLE, Decision.DROP, SEND),
+        (W, REPEATABLE + 1, None, TOO_EARLY),
+        (W, MEMORY + QUERY_DELAY, None, TOO_EARLY),
+        (W, MEMORY + QUERY_DELAY + 1, None, ASK),
+        (W, MEMORY + QUERY_DELAY + 1, Decision.DROP, ASK),
+        (W, REPEATABLE + 1, Decision.SEND, Step(Action.SEND, Event.ABSENT)),
+        (D, 0, None, TOO_EARLY),
+        (D, MEMORY + QUERY_DELAY + 1, None, ASK),
+        (D, 0, Decision.SEND, Step(Action.SEND, Event.ABSENT)),
+    ],
+)
+def test_the_next_step_with_a_doubt(
+    state: State, after: float, decision: Decision | None, expected: Step, obstacle: str | None
+) -> None:
+    """The same id until minute 45, nothing until 70, then a question; an operator may send without one."""
+    assert expected == step(Entry(state, since=SINCE), obstacle, decision, after)
+
+
+@pytest.mark.parametrize(
+    ("presence", "unasked", "event"),
+    [
+        (Presence.PRESENT, True, Event.ACCEPTED),
+        (Presence.ABSENT, False, Event.ABSENT),
+        (Presence.UNASKABLE, True, Event.ABSENT),
+        (Presence.UNASKABLE, False, None),
+        (Presence.UNDECIDED, True, None),
+    ],
+)
+def test_only_a_count_settles_a_doubt(presence: Presence, unasked: bool, event: Event | None) -> None:
+    """By setting, rows that no query can find are sent again."""
+    assert event is rules(sends_unasked=unasked).after_query(presence)
+
+
+@given(st.integers(0, 10**5), st.integers(0, 10**5))
+def test_no_id_is_sent_while_its_answer_may_be_asked_for(memory: int, delay: int) -> None:
+    """Between the last send and the first question lie the longest invocation and the query delay."""
+    some = rules(memory_seconds=float(memory), query_delay_seconds=float(delay))
+    asked = some.askable_from(SINCE)
+
+    assert not some.may_repeat(SINCE, asked - LONGEST_INVOCATION_SECONDS - delay + 0.001)
+    assert asked == SINCE / 1000 + memory + delay

@@ -1,0 +1,250 @@
+"""Uploads: lanes that keep one database from delaying another."""
+
+from typing import Any
+
+import msgpack
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind, Settings
+from shared.accounts import Account
+from shared.policy import AccountLimits
+from tests.support.delivery import KEYS, Delivery, lose_answer, row
+from tests.support.virtual_time import SideBySide, VirtualClock
+from worker.deadline import Deadline
+from worker.rows import compress
+from worker.settlement import Outcome
+from worker.span import ChunkKey, Group, Sender
+from worker.states import Event
+from worker.upload import UNSENT, Upload
+
+UNANSWERED = Event.UNANSWERED
+
+
+class Made:
+    """An uploader in virtual time."""
+
+    def __init__(self, databases: int = 3, **changes: Any) -> None:
+        clock = VirtualClock()
+        self.delivery = Delivery(clock=clock, executors=lambda: SideBySide(clock), **changes)
+        self.clock, self.td = clock, self.delivery.td
+        self.td.settings = Settings(answer_seconds=0.2)
+        self.delivery.map(**{f"acct_{n}": f"db_{n}" for n in range(databases)})
+        self.began = clock.now()
+
+    def uploads(self, *counts: int) -> list[Upload]:
+        """Return that many uploads for each database, each of a table of its own."""
+        found = []
+        for n, count in enumerate(counts):
+            tables = [f"table_{t}" for t in range(count)]
+            self.td.create(f"db_{n}", *tables)
+            for table in tables:
+                key = ChunkKey(Group(Sender(f"acct_{n}"), table), 0)
+                body = compress(msgpack.packb(row(f"{n}-{table}")))
+                found.append(Upload(key, f"db_{n}", f"{len(found):032x}", body))
+        return found
+
+    def run(self, uploads: list[Upload], begin: float = 5.0, end: float = 60.0) -> dict[ChunkKey, Outcome]:
+        """Send, with so many seconds to begin and to end."""
+        self.began = self.clock.now()
+        return self.delivery.wiring.uploader.upload(
+            uploads, Deadline(self.clock, self.began + begin), Deadline(self.clock, self.began + end)
+        )
+
+    def fault(self, kind: Kind, database: str = "db_0", **members: Any) -> None:
+        """Add a fault to imports."""
+        self.td.faults.add(Fault(kind=kind, action=Action.IMPORT, database=database, **members))
+
+    def took(self, database: str) -> float:
+        """Return after how many seconds the last import of a database was accepted."""
+        return max(one.at for one in self.td.imports(database)) - self.began
+
+
+def events(outcomes: dict[ChunkKey, Outcome]) -> list[Event]:
+    """Return the events, in the order of the chunks' names."""
+    return [outcomes[key].event for key in sorted(outcomes, key=lambda key: key.name)]
+
+
+def test_everything_is_sent_side_by_side() -> None:
+    """Databases do not wait for each other."""
+    made = Made()
+    outcomes = made.run(made.uploads(1, 1, 1))
+
+    assert [Event.ACCEPTED] * 3 == events(outcomes)
+    assert made.clock.now() - made.began == pytest.approx(0.2, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("kind", "members", "surely_not"),
+    [
+        (Kind.STATUS, {"status": 500}, False),
+        (Kind.STATUS, {"status": 429}, True),
+        (Kind.STATUS, {"status": 403}, True),
+        (Kind.HANG, {}, False),
+        (Kind.RESET, {}, False),
+        (Kind.REFUSE, {}, True),
+        (Kind.CLOSE, {}, False),
+        (Kind.NOT_JSON, {}, False),
+    ],
+)
+def test_a_database_gets_nothing_after_its_first_failure(
+    kind: Kind, members: dict[str, Any], surely_not: bool
+) -> None:
+    """One chunk has the doubt, the others are surely not sent, and other databases are not delayed."""
+    made = Made()
+    made.fault(kind, **members)
+    outcomes = made.run(made.uploads(5, 5))
+    mine = [one for key, one in outcomes.items() if key.account == "acct_0"]
+
+    assert [UNANSWERED] * 5 == [one.event for one in mine]
+    assert (4 + surely_not) == sum(one.surely_not for one in mine)
+    assert made.took("db_1") < 1
+    assert made.delivery.wiring.health.is_failing("db_0")
+
+
+@pytest.mark.parametrize("status", [415, 422, 413])
+def test_a_refusal_concerns_one_chunk_alone(status: int) -> None:
+    """The others of its database are delivered."""
+    made = Made()
+    made.fault(Kind.STATUS, table="table_0", status=status)
+    outcomes = made.run(made.uploads(3))
+
+    assert 2 == events(outcomes).count(Event.ACCEPTED)
+    assert not made.delivery.wiring.health.is_failing("db_0")
+
+
+def test_a_database_gets_one_chunk_until_it_has_accepted_one() -> None:
+    """Then several at once, and so it goes on in the next batch."""
+    made = Made(1)
+    made.td.settings = Settings(answer_seconds=1.0)
+    made.run(made.uploads(17), begin=60)
+    per = made.delivery.wiring.uploader.per_database
+    assert made.clock.now() - made.began == pytest.approx(1 + -(-16 // per), abs=0.1)
+    made.run(made.uploads(16), begin=60)
+
+    assert made.clock.now() - made.began == pytest.approx(-(-16 // per), abs=0.1)
+
+
+def test_no_send_begins_late_and_none_is_cut_off() -> None:
+    """What is left is surely unsent."""
+    made = Made(1)
+    made.td.settings = Settings(answer_seconds=3.0)
+    outcomes = made.run(made.uploads(4), begin=5.0)
+
+    assert 2 == events(outcomes).count(Event.ACCEPTED)
+    assert {("deadline", True)} == {
+        (one.reason, one.surely_not) for one in outcomes.values() if one.event is UNANSWERED
+    }
+    assert made.clock.now() - made.began == pytest.approx(6.0, abs=0.1)
+
+
+def test_a_send_ends_with_the_invocation() -> None:
+    """It is then a doubt."""
+    made = Made(1)
+    made.fault(Kind.HANG)
+    [outcome] = made.run(made.uploads(1), end=2.0).values()
+
+    assert ("timeout", False) == (outcome.reason, outcome.surely_not)
+    assert made.clock.now() - made.began <= 2.0
+
+
+def test_many_hanging_databases_leave_threads_to_the_others() -> None:
+    """Sends that take longer than usual do not count towards the limit."""
+    made = Made(30, threads=8)
+    for n in range(15):
+        made.fault(Kind.HANG, f"db_{n}")
+    made.run(made.uploads(*[1] * 30), begin=15)
+
+    assert max(made.took(f"db_{n}") for n in range(15, 30)) < 4
+
+
+def test_a_slow_database_is_noted() -> None:
+    """If others had to wait for it again and again, it is left to the sender."""
+    made = Made(2)
+    made.fault(Kind.SLOW, seconds=7.0)
+    for _ in range(2):
+        made.run(made.uploads(1, 1))
+
+    assert made.delivery.wiring.health.is_failing("db_0")
+    assert not made.delivery.wiring.health.is_failing("db_1")
+
+
+def test_a_database_alone_keeps_nobody_waiting() -> None:
+    """However slow it is."""
+    made = Made(1)
+    made.fault(Kind.SLOW, seconds=7.0)
+    for _ in range(9):
+        made.run(made.uploads(1))
+
+    assert not made.delivery.wiring.health.is_failing("db_0")
+
+
+# One attempt
+
+
+def attempt(made: Made, **changes: Any) -> tuple[Upload, Any]:
+    """Attempt one upload to a table that need not exist."""
+    [upload] = made.uploads(1)
+    upload.key = upload.key._replace(group=upload.key.group._replace(table="new"))
+    for name, value in changes.items():
+        setattr(upload, name, value)
+    deadline = Deadline(made.clock, made.clock.now() + 60)
+    return upload, made.delivery.wiring.uploader.attempt(upload, 10.0, deadline)
+
+
+def test_missing_tables_and_databases_are_created() -> None:
+    """Only the account's own database."""
+    made = Made(1)
+    attempt(made)
+    assert 1 == made.td.counts()["db_0"]["new"]
+    made.delivery.map(acct_0="other")
+    made.delivery.start()
+    upload, _ = attempt(made, database="other")
+
+    assert (1, True) == (made.td.counts()["other"]["new"], upload.created)
+
+
+def test_another_account_s_database_is_not_created() -> None:
+    """It is gone, as a listing confirms."""
+    made = Made(1)
+    upload, reply = attempt(made, database="gone")
+    outcome = upload.outcome(reply)
+
+    assert (Event.REFUSED, "no_such_database", True) == (outcome.event, outcome.reason, outcome.surely_not)
+    assert "gone" not in made.td.counts()
+
+
+def test_an_account_has_a_limited_number_of_tables() -> None:
+    """One more is refused, and none is created while the ledger cannot count them."""
+    made = Made(1)
+    account = Account("db_0", limits=AccountLimits(tables=1))
+    made.delivery.ledger.note_table("acct_0", "old", 1)
+    made.delivery.redis.hset(KEYS.of("acct_0"), mapping=account.to_fields())
+    upload, reply = attempt(made)
+    assert (Event.REFUSED, "too_many_tables") == (upload.outcome(reply).event, reply.reason)
+    made = Made(1)
+    made.delivery.dynamodb.before["query"] = lambda _: lose_answer()
+    upload, reply = attempt(made)
+
+    assert (UNANSWERED, "ledger_unavailable", True) == (
+        upload.outcome(reply).event,
+        reply.reason,
+        upload.surely_not,
+    )
+    assert "new" not in made.td.counts()["db_0"]
+
+
+def test_a_rotated_key_needs_no_restart() -> None:
+    """The new one is read as soon as the old one is refused; a refused one is counted."""
+    made = Made(1)
+    made.delivery.wiring.treasure_data.knows_key()
+    key = made.delivery.secrets.values["td"]
+    made.delivery.secrets.values["td"] = "1/0000"
+    made.delivery.start()
+    attempt(made)
+    assert 1 == made.delivery.telemetry.counts["KeyRefused"]
+    made.delivery.secrets.values["td"] = key
+    made.clock.sleep(60)
+    _, reply = attempt(made)
+
+    assert "" == reply.reason
+    assert UNSENT.definitely_not_delivered
