@@ -87,7 +87,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "setup": (
         *_SIGNED,
         *_READ,
-        *_ASIDE,
+        *_CHUNKS,
         "dynamodb:Query",
         "dynamodb:Scan",
         "lambda:GetFunctionConfiguration",
