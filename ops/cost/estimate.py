@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ops.screen import short
+from shared.settings import LEAST_ARCHIVE_DAYS
 
 HOURS = 730
 SECONDS = HOURS * 3600
@@ -24,8 +25,6 @@ WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 3e-6
 """At most: CPU seconds of a batch, with its calls to S3, the ledger and Treasure Data, and of each row."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 """Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
-LEAST_ARCHIVE_DAYS = 2
-"""The least that the template allows."""
 STORED_COMPRESSION = 5
 """Assumed: how many times smaller than its records a span's object is."""
 

@@ -22,7 +22,6 @@ from ops.cost.estimate import (
     CLAIM_BYTES,
     CLAIM_DAYS,
     COLD_SHARE,
-    LEAST_ARCHIVE_DAYS,
     LEDGER_ITEM_BYTES,
     LEDGER_WRITES,
     PARAMETERS,
@@ -102,7 +101,6 @@ def test_the_default_setup_matches_the_template() -> None:
     assert SETUP.shards == parameters["ShardCount"]
     assert SETUP.retention_hours == parameters["RetentionHours"]
     assert SETUP.archive_days == parameters["ArchiveDays"]
-    assert LEAST_ARCHIVE_DAYS == template()["Parameters"]["ArchiveDays"]["MinValue"]
     assert SETUP.batch_size == parameters["BatchSize"]
     assert SETUP.window == parameters["BatchWindowSeconds"]
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
