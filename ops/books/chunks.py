@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import batched
 
 from worker.ledger import Ledger
-from worker.selection import Selection
+from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span
 from worker.states import Entry, State
 
@@ -44,17 +44,8 @@ class ListedChunk:
 
     @property
     def reason(self) -> str:
-        """Why it waits, is dead or was rejected, in one word; `sending` while nothing is known.
-
-        Rows whose account the worker could not look up have no database. The sender keeps them until it can.
-        """
-        if self.key.group.is_rejected:
-            return self.key.group.code
-        if self.entry.state is State.AGAIN:
-            return "put_again"
-        if self.entry.reason or self.entry.state is not State.WAITING:
-            return self.entry.reason
-        return "sending" if self.span.database(self.key) or not self.span.settled else "account_unavailable"
+        """Why it waits, is dead or was rejected, in one word."""
+        return reason_of(self.key, self.entry)
 
     @property
     def name(self) -> list[str]:
