@@ -91,7 +91,7 @@ def test_a_hold_is_reported_with_its_cause_and_next_step(reason: str, error: str
             waiting("timeout", 300),
             f"WAITING for 5 min: 3 rows for the database shop_db wait in S3: Treasure Data does not answer in time. {NO_ACTION}",
         ),
-        (waiting("sending", 30), "HEALTHY: nothing is waiting."),
+        (waiting("sending", 30), "HEALTHY: 3 rows waiting."),
         (
             waiting("http_401", 30),
             (
