@@ -26,8 +26,8 @@ class Account:
 
     Attributes:
         database: the Treasure Data database.
-        status: rows of a disabled account are set aside.
-        revoked_key_ids: rows sent with one of these keys are set aside.
+        status: rows of a disabled account are dead.
+        revoked_key_ids: rows sent with one of these keys are dead.
         limits: what the account may use.
         plan: its tracking plan; None if it has none, or if the plan was not read.
     """

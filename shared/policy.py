@@ -20,7 +20,7 @@ from shared.tracking_plan import TrackingPlan
 
 VERSION = 1
 KEY = "edge/policy"
-"""The document's key in the bucket for set-aside chunks."""
+"""The document's key in the bucket for rows."""
 MAX_BYTES = 8 * 1024 * 1024
 """Maximum size of a document: every function instance of the ingest reads it."""
 

@@ -81,10 +81,19 @@ class Selection:
             entry.state in self.states
             and self.account in (None, key.account)
             and self.table in (None, group.table if group.is_rejected else group.label)
-            and self.reason in (None, group.code if group.is_rejected else entry.reason)
+            and self.reason in (None, reason_of(key, entry))
             and (self.since is None or (entry.at or planned_at) >= self.since * 1000)
             and (self.chunks is None or not self.chunks.get(place, frozenset()).isdisjoint(key.lineage()))
         )
+
+
+def reason_of(key: ChunkKey, entry: Entry) -> str:
+    """Return why a chunk waits, is dead or was rejected, in one word; `sending` while nothing is known."""
+    if key.group.is_rejected:
+        return key.group.code
+    if entry.state is State.AGAIN:
+        return "put_again"
+    return entry.reason or ("sending" if entry.state is State.WAITING else "")
 
 
 def chunks_of(named: Any) -> dict[Place, frozenset[ChunkKey]]:

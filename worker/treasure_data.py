@@ -51,7 +51,7 @@ class Reply:
     """The reply to an import, or the lack of one.
 
     Attributes:
-        reason: one word for logs, set-aside objects and the ledger.
+        reason: one word for logs and the ledger.
         definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
         retry_after: how many seconds Treasure Data asks us to wait.
         key: the API key that was refused.

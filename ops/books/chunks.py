@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import batched
 
 from worker.ledger import Ledger
-from worker.selection import Selection
+from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span
 from worker.states import Entry, State
 
@@ -44,12 +44,8 @@ class ListedChunk:
 
     @property
     def reason(self) -> str:
-        """Why it waits, is dead or was rejected, in one word; `sending` while nothing is known."""
-        if self.key.group.is_rejected:
-            return self.key.group.code
-        if self.entry.state is State.AGAIN:
-            return "put_again"
-        return self.entry.reason or ("sending" if self.entry.state is State.WAITING else "")
+        """Why it waits, is dead or was rejected, in one word."""
+        return reason_of(self.key, self.entry)
 
     @property
     def name(self) -> list[str]:

@@ -27,12 +27,12 @@ _HISTORY_SECONDS = 60.0
 @click.option(
     "--allow-changes",
     is_flag=True,
-    help="Let the page redrive and drop what is set aside, each after a confirmation.",
+    help="Let the page redrive and drop rows that wait or are dead, each after a confirmation.",
 )
 @click.option("--raw", is_flag=True, help="Show personal data in events, such as addresses and visitor ids.")
 @click.option("--for", "seconds", type=LENGTH, help="Stop after this long, such as 8h. Default: at Ctrl-C.")
 def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, seconds: float | None) -> None:
-    """Serve a page that shows a stack: state, events, tables, set-aside rows, accounts, cost. Ctrl-C stops it.
+    """Serve a page that shows a stack: state, events, tables, waiting and dead rows, accounts, cost. Ctrl-C stops it.
 
     The page is served only on this machine, uses your AWS permissions, and changes nothing unless you allow it. Anyone with the
     printed address, which contains a token, can see what you can see.

@@ -47,7 +47,7 @@ from worker.states import State
     "--edit",
     "edits",
     is_flag=True,
-    help="Open dead letters in $EDITOR and send the changed rows. With --kind rejected: the same for rejected events.",
+    help="Open dead rows in $EDITOR and send the changed rows. With --kind rejected: the same for rejected events.",
 )
 @screen.dry_run_option
 @screen.yes_option
@@ -139,7 +139,7 @@ def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_jso
     """
     if edits and (decision is not None or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
-            "--edit is interactive and works on dead letters or rejected events only: do not combine it with other kinds, --send,"
+            "--edit is interactive and works on dead rows or rejected events only: do not combine it with other kinds, --send,"
             " --drop or --json"
         )
     if "rejected" in names and decision != "drop" and not edits:
@@ -175,10 +175,10 @@ def _code(totals: Mapping[str, int]) -> int:
 
 
 def _edit(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
-    """Open dead letters in an editor, and send the changed ones; return the exit code."""
+    """Open dead rows in an editor, and send the changed ones; return the exit code."""
     letters = dead_letters.letters_of(opened, stack.objects())
     if not letters:
-        raise Failure("these dead letters cannot be edited: they never became rows")
+        raise Failure("these cannot be edited: they never became rows")
     edited = dead_letters.ask(
         dead_letters.text_of(letters), lambda text: dead_letters.read(letters, text), _editor, _again
     )

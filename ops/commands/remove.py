@@ -28,7 +28,7 @@ def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> No
     if stack.is_local:
         raise Failure("`sluice remove` needs a deployed stack. Ctrl-C ends the local one")
     screen.confirm(
-        f"This removes {stack.name}, with every event that Treasure Data does not have yet, its archive and its ledger. Continue?",
+        f"This removes {stack.name}, with every event that Treasure Data does not have yet, its rows in S3 and its ledger. Continue?",
         yes=yes or as_json,
     )
     clock = SystemClock()

@@ -1,9 +1,12 @@
 """`sluice wait`: waits until a table's rows are complete."""
 
+from contextlib import suppress
+
 import click
+from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
-from ops.failure import TIMED_OUT, UNFINISHED
+from ops.failure import TIMED_OUT, UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state.completeness import Wait, table_document, utc_of
@@ -57,8 +60,10 @@ def command(
     def tell(text: str) -> None:
         click.echo(f"Note: {text}", err=True)
 
-    def mark() -> object:
-        return stack.invoke("RedriveFunction", {"mark": True})
+    def mark() -> None:
+        """Have markers put on idle shards; whoever may not invoke functions waits for events instead."""
+        with suppress(BotoCoreError, ClientError, Failure):
+            stack.invoke("RedriveFunction", {"mark": True})
 
     waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell, mark)
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 from ops.screen import short
+from shared.settings import LEAST_ARCHIVE_DAYS
 
 HOURS = 730
 SECONDS = HOURS * 3600
@@ -21,15 +22,14 @@ CORE_MB = 1769
 INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 300e-6, 10e-6
 """Measured CPU seconds of a warm request, two thirds of it Lambda's own runtime, and of each of its events."""
 WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 3e-6
-"""Measured CPU seconds of a batch, with its calls to the ledger and an import, and of each row, stored once and sent once."""
+"""At most: CPU seconds of a batch, with its calls to S3, the ledger and Treasure Data, and of each row."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 """Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
 STORED_COMPRESSION = 5
-"""Measured: how many times smaller than its records a span's object is, with its index."""
+"""Assumed: how many times smaller than its records a span's object is."""
 
 PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.3
-"""Assumed: how long a request waits for the stream, a batch for S3, the ledger and Treasure Data, and a run of the
-sender for the ledger."""
+"""Assumed: how long a request waits for the stream, a batch for S3, the ledger and Treasure Data, and a run of the sender for the ledger."""
 COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: the share of requests that start a function instance, and how long the start is billed."""
 PEAK = 5
@@ -42,8 +42,9 @@ ACCESS_LOG_BYTES = 450
 """Counted: a line of the access log, if it is on."""
 ANSWER_BYTES = 600
 """Counted: headers and body of a response."""
-LEDGER_WRITES, LEDGER_ITEM_BYTES = 2, 700
-"""Counted: write units of a span's two writes, and the size of its item, kept for a year, with DynamoDB's overhead."""
+LEDGER_WRITES, LEDGER_ITEM_BYTES = 4, 900
+"""Counted: write units of a span's two writes, each of which changes the worklist too, and the size of its item, kept for a year, with
+DynamoDB's overhead."""
 CLAIM_WRITES, CLAIM_BYTES, CLAIM_DAYS = 1, 350, 45
 """Counted: write units of the claim of a request with a batch id, its size with DynamoDB's overhead, and how long it is kept."""
 METRICS_SENT = 2
@@ -119,7 +120,7 @@ class Setup:
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: the minimum for a provisioned stream.
         retention_hours: the stream's retention.
-        archive_days: how many days S3 keeps delivered rows for.
+        archive_days: how many days S3 keeps rows for.
         batch_size: the most records per invocation of the worker.
         window: how long a batch may fill, in seconds.
         ingest_mb: the ingest's memory.
@@ -270,10 +271,15 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             "RetentionHours=24",
             workload,
             replace(setup, retention_hours=24),
-            "an outage of S3 or DynamoDB may last a day",
+            "the stream bridges an outage of S3 or DynamoDB for a day",
         )
-    if setup.archive_days > 2:
-        yield "ArchiveDays=2", workload, replace(setup, archive_days=2), "no forced replay of older rows"
+    if setup.archive_days > LEAST_ARCHIVE_DAYS:
+        yield (
+            f"ArchiveDays={LEAST_ARCHIVE_DAYS}",
+            workload,
+            replace(setup, archive_days=LEAST_ARCHIVE_DAYS),
+            "find and forced replays do not reach back further",
+        )
     if setup.access_log:
         quiet = replace(setup, access_log=False)
         yield "AccessLog=off", workload, quiet, "only rejected and failed requests are logged"
@@ -410,8 +416,8 @@ class _Estimate:
         p, days = self._p, self._s.archive_days
         stored = self._w.requests * self._w.record_bytes / STORED_COMPRESSION / 1e9 * days * 24 / HOURS
         reads = min(self._w.requests, SECONDS / POLICY_SECONDS * self._instances)
-        puts = 1 + self._batches / 1000
-        usd = (0.1 + stored) * p["s3_storage"] + puts * p["s3_puts"] + reads / 1000 * p["s3_gets"]
+        usd = (0.1 + stored) * p["s3_storage"] + reads / 1000 * p["s3_gets"]
+        usd += (1 + self._batches / 1000) * p["s3_puts"]
         return Line("S3", usd, f"{short(self._batches)} objects a month, {stored:.2g} GB for {days} days")
 
     @property

@@ -12,14 +12,15 @@ _ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
 _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
-_HISTORY = (*_RECORDS, "s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
-_ASIDE = ("dynamodb:Query worklist", "dynamodb:GetItem")
+_ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
+_HISTORY = (*_RECORDS, *_ROWS, "dynamodb:Query", "dynamodb:GetItem")
+_CHUNKS = ("dynamodb:Query worklist", "dynamodb:GetItem")
 _LOOK = (
     *_RECORDS,
-    *_ASIDE,
+    *_CHUNKS,
     "dynamodb:Query",
     "dynamodb:Scan",
-    "s3:ListBucket AsideBucket",
+    *_ROWS,
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "logs:FilterLogEvents",
@@ -34,9 +35,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts export": _ADMINISTER,
     "cost": _FIND,
     "console": (*_LOOK, "lambda:InvokeFunction AdminFunction"),
-    "dead drop": (*_FIND, *_ASIDE, "lambda:InvokeFunction RedriveFunction"),
-    "dead list": (*_FIND, *_ASIDE),
-    "dead show": (*_FIND, *_ASIDE, "s3:GetObject AsideBucket"),
+    "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction RedriveFunction"),
+    "dead list": (*_FIND, *_CHUNKS),
+    "dead show": (*_FIND, *_CHUNKS, *_ROWS),
     "doctor": (
         *_SIGNED,
         *_RECORDS,
@@ -49,11 +50,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sns:ListSubscriptionsByTopic",
     ),
     "find": (
-        *_RECORDS,
-        *_ASIDE,
-        "dynamodb:Query",
-        "s3:GetObject AsideBucket",
-        "s3:ListBucket AsideBucket",
+        *_HISTORY,
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
     ),
@@ -69,14 +66,18 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "plan diff": (*_HISTORY, "lambda:InvokeFunction AdminFunction"),
     "plan infer": _HISTORY,
     "plan list": _ADMINISTER,
-    "record": _HISTORY,
+    "record": _RECORDS,
     "redrive": (
         *_ADMINISTER,
-        *_ASIDE,
-        "s3:GetObject AsideBucket",
+        *_CHUNKS,
+        *_ROWS,
         "lambda:InvokeFunction RedriveFunction",
     ),
-    "replay": (*_HISTORY, *_ASIDE, "dynamodb:Query", "lambda:InvokeFunction WorkerFunction"),
+    "replay": (
+        *_HISTORY,
+        "lambda:InvokeFunction RedriveFunction",
+        "lambda:InvokeFunction WorkerFunction",
+    ),
     "sdk publish": (
         *_FIND,
         "s3:ListBucket SdkBucket",
@@ -86,7 +87,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "setup": (
         *_SIGNED,
         *_READ,
-        *_ASIDE,
+        *_CHUNKS,
         "dynamodb:Query",
         "dynamodb:Scan",
         "lambda:GetFunctionConfiguration",
@@ -98,10 +99,10 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
-        *_RECORDS,
-        *_ASIDE,
+        *_READ,
         "dynamodb:Query",
-        "dynamodb:Scan",
+        "dynamodb:Query worklist",
+        "dynamodb:GetItem",
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
     ),
@@ -111,8 +112,19 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 OWNERS = {"certify", "deploy", "remove"}
 """Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
-UNASKED = {"s3:ListBucket SdkBucket"}
-"""Actions that no command calls. Without this one, S3 answers 403 instead of 404 for a missing object."""
+_MISSING = ("s3:ListBucket AsideBucket",)
+UNASKED: Mapping[str, tuple[str, ...]] = {
+    "console": _MISSING,
+    "dead show": _MISSING,
+    "redrive": _MISSING,
+    "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject AsideBucket"),
+    "sdk publish": ("s3:ListBucket SdkBucket",),
+    "status": _MISSING,
+    "wait": ("kinesis:GetShardIterator", "kinesis:GetRecords", "lambda:InvokeFunction RedriveFunction"),
+}
+"""Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. A replay invokes
+the worker with records that are in no span, and reads an index if it sees only some of a span's records. Shards that the sender has closed
+are read. `wait` also has markers put on idle shards; without that right, which could do more than watch, it waits for events."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status", "wait"),

@@ -1,1 +1,1 @@
-"""Dead letters and rejected events in an editor."""
+"""Dead rows and rejected events in an editor."""

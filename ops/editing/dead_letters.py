@@ -1,4 +1,4 @@
-"""Edits the rows of dead letters, for `sluice redrive --edit`: one line of JSON per row."""
+"""Edits dead rows, for `sluice redrive --edit`: one line of JSON per row."""
 
 import json
 from base64 import b64encode
@@ -15,12 +15,12 @@ from worker.rows import compress
 from worker.span_object import SpanObjects
 
 MOST_TEXT = 4_000_000
-"""The most characters to edit at once, so that the sender's input for one dead letter fits Lambda's 6 MB."""
+"""The most characters to edit at once, so that the sender's input for one chunk fits Lambda's 6 MB."""
 
 _HEAD = """\
 # Each line is a row. Fix the rows, save, and close the editor.
 # Keep the number and order of the rows, and their event_id and received_at.
-# Dead letters without a changed row are skipped. If nothing is changed, nothing is sent.
+# Chunks without a changed row are skipped. If nothing is changed, nothing is sent.
 """
 
 
@@ -30,7 +30,7 @@ class MistakeError(SluiceError):
 
 @dataclass(frozen=True, slots=True)
 class Letter:
-    """A dead letter: the chunk, a title, and a line for each row."""
+    """Dead rows: their chunk, a title, and a line for each row."""
 
     chunk: ListedChunk
     title: str
@@ -39,7 +39,7 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Edited:
-    """A dead letter with changed rows: its title, its number of rows, and the sender's input."""
+    """Dead rows of which some are changed: their title, their number, and the sender's input."""
 
     title: str
     rows: int
@@ -56,7 +56,7 @@ def _letter(chunk: ListedChunk, payload: bytes) -> Letter:
 
 
 def letters_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[Letter]:
-    """Return the dead letters that consist of rows, as text.
+    """Return the dead chunks that consist of rows, as text.
 
     Raises:
         Failure: the text is too long for one edit, or JSON cannot represent a row.
@@ -89,7 +89,7 @@ def text_of(letters: Sequence[Letter]) -> str:
 
 
 def read(letters: Sequence[Letter], text: str) -> list[Edited]:
-    """Return the dead letters with changed rows, each with the sender's input.
+    """Return the dead chunks with changed rows, each with the sender's input.
 
     Raises:
         MistakeError: the number of rows has changed, or a row is invalid.

@@ -15,9 +15,6 @@ from ops.template import sluice_template
 from shared.errors import error_code
 from worker.record import Number, number
 
-UPLOAD_FAILED = "an upload failed"
-"""What the worker logs at the first failed upload, before it gives up."""
-
 _LOCAL_BYTES = 256 * 1024
 _PAGES = 20  # of up to 1 MB or 10,000 events; some pages are empty
 _LATE_SECONDS = 60.0  # by which a function's clock may be ahead of this machine's

@@ -102,7 +102,7 @@ def test_the_local_stack_runs_outside_the_repository(with_local: Installation, t
     done = with_local.run("-m", "local.demo", "--requests", str(tmp_path / "pixel.jsonl"))
 
     assert (0, "") == (done.returncode, done.stderr), done.stdout
-    assert "accepted 1 = delivered 1 + dead letters 0" in done.stdout
+    assert "accepted 1 = delivered 1 + dead 0" in done.stdout
 
 
 @pytest.mark.parametrize("extra", ["", "local"])

@@ -61,7 +61,7 @@ def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Itera
 
 @pytest.fixture
 def filled(sluice: Sluice) -> Sluice:
-    """The stack, with a dead letter of long names, and with records on its first shard."""
+    """The stack, with a dead row of long names, and with records on its first shard."""
     while not sluice.json("replay --local --dry-run")["shards"]["shardId-000000000000"]:
         sluice.send("shop", "on_any_shard", "a")
     if not any(one["account"] == "nobody_of_a_long_name" for one in sluice.json("dead list --local")):

@@ -93,7 +93,7 @@ def _lines(
     if others and prunes:
         yield (
             f"Warning: {screen.plural(len(others), 'account')} removed: their events are refused within a minute, and events that were "
-            "accepted before become dead letters."
+            "accepted before become dead rows."
         )
     elif others:
         stay = "stays" if len(others) == 1 else "stay"

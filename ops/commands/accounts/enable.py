@@ -14,5 +14,5 @@ from ops.stack import Stack, works_on_stack
 @works_on_stack
 @screen.dry_run_option
 def command(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Enable an account: its rows are delivered from now on. `sluice redrive` sends those set aside before."""
+    """Enable an account: its rows are delivered from now on. `sluice redrive --kind dead` sends earlier ones."""
     update(stack, account, replace(one(stack, account), status="active"), dry_run=dry_run)

@@ -1,4 +1,4 @@
-"""`sluice dead`: lists dead letters, shows their rows, and drops those that nobody needs."""
+"""`sluice dead`: lists dead rows, shows them, and drops those that nobody needs."""
 
 import click
 
@@ -9,7 +9,7 @@ from ops.commands.dead import list as list_
 
 @click.group("dead", cls=CommandGroup)
 def group() -> None:
-    """List dead letters, show their rows, or drop them. `sluice redrive --kind dead` sends them."""
+    """List dead rows, show them, or drop them. `sluice redrive --kind dead` sends them."""
 
 
 for module in (drop, list_, show):

@@ -1,4 +1,4 @@
-"""`sluice dead drop`: gives up dead letters that nobody needs."""
+"""`sluice dead drop`: gives up dead rows that nobody needs."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ from ops.stack import Stack, works_on_stack
 @screen.json_option
 @click.pass_context
 def command(ctx: click.Context, /, stack: Stack, *, everything: bool, rejected: bool, **options: Any) -> None:
-    """Drop dead letters permanently, after a confirmation. The reconciliation counts them as dropped."""
+    """Drop dead rows permanently, after a confirmation. The reconciliation counts them as dropped."""
     narrowed = any(options[name] is not None for name in ("account", "table", "reason", "since"))
     if not narrowed and not everything:
         raise click.UsageError(

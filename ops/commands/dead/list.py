@@ -1,4 +1,4 @@
-"""`sluice dead list`: lists dead letters."""
+"""`sluice dead list`: lists dead rows."""
 
 import click
 
@@ -28,7 +28,7 @@ def command(
     rejected: bool,
     as_json: bool,
 ) -> None:
-    """List dead letters, oldest first."""
+    """List dead rows, oldest first."""
     state = State.REJECTED if rejected else State.DEAD
     selection = Selection((state,), account, table, reason, since)
     found = sorted(chunks(stack.ledger(), selection), key=lambda chunk: chunk.since)
@@ -36,7 +36,7 @@ def command(
         screen.show_json([described_letter(chunk) for chunk in found])
         return
     if not found:
-        screen.say(f"There are no matching {'rejected events' if rejected else 'dead letters'}.")
+        screen.say(f"There are no matching {'rejected events' if rejected else 'dead rows'}.")
         return
     columns = ("id", "account", "table", "reason", "rows", "since", "Treasure Data says")
     screen.show_table(columns, [tuple(described_letter(chunk).values()) for chunk in found])

@@ -1,4 +1,4 @@
-"""Options that select dead letters, and how one is described."""
+"""Options that select dead rows, and how a chunk of them is described."""
 
 import hashlib
 from typing import Any
@@ -13,7 +13,7 @@ _ID_DIGITS = 10
 ACCOUNT = click.option("--account", help="Only rows of this account.")
 TABLE = click.option("--table", help="Only rows of this table.")
 REASON = click.option("--reason", help="Only rows with this reason, as `sluice status` shows it.")
-REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead letters.")
+REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instead of dead rows.")
 SINCE = click.option("--since", type=MOMENT, help="Only rows in this state since this time.")
 
 
@@ -24,7 +24,7 @@ def id_of(chunk: ListedChunk) -> str:
 
 
 def described_letter(chunk: ListedChunk) -> dict[str, Any]:
-    """Return what a list shows of a dead letter, as a JSON object."""
+    """Return what a list shows of a chunk of dead rows, as a JSON object."""
     return {
         "id": id_of(chunk),
         "account": chunk.key.account,

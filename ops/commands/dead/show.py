@@ -1,4 +1,4 @@
-"""`sluice dead show`: shows the rows of a dead letter."""
+"""`sluice dead show`: shows dead rows."""
 
 import json
 from typing import Any
@@ -22,7 +22,7 @@ from worker.states import State
 @works_on_stack
 @screen.json_option
 def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
-    """Show the rows of the dead letter ID, one line of JSON per row. What never became rows is shown as it arrived.
+    """Show the dead rows that `sluice dead list` lists as ID, one line of JSON per row. What never became rows is shown as it arrived.
 
     Each rejected event follows a line with # and the message that its sender received.
     """
@@ -33,9 +33,9 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     ]
     if len(found) != 1:
         how = (
-            "no dead letter has an id that begins"
+            "no dead rows have an id that begins"
             if not found
-            else f"{len(found)} dead letters have ids that begin"
+            else f"{len(found)} entries have ids that begin"
         )
         raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
     lines = _lines(found[0], stack)

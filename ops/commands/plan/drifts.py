@@ -16,7 +16,7 @@ DRIFTS = 3
 def since_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add the options that select events."""
     command = click.option(
-        "--archive", is_flag=True, help="Read the archive, which goes beyond the stream's retention."
+        "--archive", is_flag=True, help="Read S3, which goes beyond the stream's retention: ArchiveDays."
     )(command)
     return click.option(
         "--since", type=MOMENT, help="Begin at this time, such as 3d ago. Default: at the oldest event."

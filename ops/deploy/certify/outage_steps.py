@@ -103,7 +103,7 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
     waiting = stage.operate(status.command)
     dead_letters = stage.operate(dead.list_.command, "--account", stage.account, "--table", TABLE)
     if dead_letters:
-        raise Failure(f"rows became dead letters while {what}: {dead_letters[0]['reason']}")
+        raise Failure(f"rows became dead while {what}: {dead_letters[0]['reason']}")
     return {
         "answered": f"{answer.status} in {answer.seconds * 1000:.0f} ms",
         "status said": waiting["verdict"],

@@ -1,4 +1,4 @@
-"""The steps that send rows again: replays of the stream, forced replays, and the redrive of a dead letter."""
+"""The steps that send rows again: replays of the stream, forced replays, and the redrive of a dead row."""
 
 import json
 from uuid import uuid4
@@ -106,7 +106,7 @@ def forced(stage: DeployedStage) -> StepFinding:
 
 
 def redriven_letter(stage: DeployedStage) -> StepFinding:
-    """Put a record of an unknown account on the stream, map the account, and redrive its dead letter."""
+    """Put a record of an unknown account on the stream, map the account, and redrive its dead row."""
     account = f"{TABLE}_{uuid4().hex[:8]}"
     redriven = stage.event_id(f"redriven-{account}")
     event = {"table": TABLE, "event_id": redriven, "time": int(stage.clock.now())}
@@ -119,7 +119,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     seconds = stage.wait_for([stage.event_id("neighbour")])
     letters = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
     if not letters:
-        raise Failure("the record of an unknown account did not become a dead letter")
+        raise Failure("the record of an unknown account did not become a dead row")
     kinds = [word for kind in ("dead", "waiting", "again") for word in ("--kind", kind)]
     with stage.repairs.breaking("account", name=account):
         stage.administer(do="change", account=account, fields=Account(stage.database).to_fields())
@@ -133,8 +133,8 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     stage.accepted.add(TABLE, redriven)
     stage.wait_for([redriven])
     if (count := stage.counts()[redriven]) != 1:
-        raise Failure(f"a dead letter with one row became {count} rows")
+        raise Failure(f"one dead row became {count} rows")
     return StepFinding(
-        "A dead letter became a row, and its neighbour did not have to wait.",
-        {"dead letter": letters[0]["id"], "reason": letters[0]["reason"], "neighbour's row after s": seconds},
+        "A dead row was delivered, and its neighbour did not have to wait.",
+        {"dead row": letters[0]["id"], "reason": letters[0]["reason"], "neighbour's row after s": seconds},
     )

@@ -6,11 +6,11 @@ import pytest
 
 from doubles.clock import START
 from doubles.treasure_data import Action, Fault, Kind
-from ops.books.chunks import KINDS, chunks
+from ops.books.chunks import KINDS, ListedChunk, chunks
 from shared.envelope import RejectedEvent, decode
-from tests.support.delivery import Delivery, envelope, row
+from tests.support.delivery import Delivery, KilledError, envelope, is_settling, kill, once, row
 from worker.selection import SCHEDULED, Selection
-from worker.states import UNSETTLED, State
+from worker.states import UNSETTLED, Entry, State
 
 WAITING, DEAD = ("waiting", "ill/views/0"), ("dead", "shop/carts/0")
 STRAY, REJECTED = ("dead", "stray/views/0"), ("rejected", "shop/views!too_deep/0")
@@ -70,6 +70,21 @@ def test_a_chunk_tells_its_rows_its_reason_and_since_when(made: Delivery) -> Non
     assert (1, "unknown_account") == (dead.rows, dead.reason)
     assert dead.since == pytest.approx(START + 3600, abs=5)
     assert "http_429" == found["ill/views/0"].reason
+    assert "put_again" == ListedChunk(dead.span, dead.key, Entry(State.AGAIN)).reason
+
+
+def test_rows_without_a_reason_are_selected_by_the_word_that_is_shown_for_them() -> None:
+    """Nobody has settled their span yet: they are being sent, or their worker was killed."""
+    made = Delivery()
+    made.map(shop="shop")
+    made.put(envelope("shop", {"views": [row("a")]}))
+    made.dynamodb.before["update_item"] = once(kill, is_settling)
+    with pytest.raises(KilledError):
+        made.deliver()
+    [shown] = chunks(made.ledger, Selection())
+
+    assert [shown] == list(chunks(made.ledger, Selection(reason=shown.reason)))
+    assert [] == list(chunks(made.ledger, Selection(reason="")))
 
 
 def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> None:

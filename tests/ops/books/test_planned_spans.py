@@ -15,7 +15,7 @@ HOUR = 3600.0
 
 @pytest.fixture(scope="module")
 def made() -> Delivery:
-    """A delivery with one span an hour, for six hours; the last one was planned two hours late."""
+    """A delivery with one span an hour, for six hours; the last one was planned four hours late."""
     found = Delivery()
     found.map(shop="shop")
     for number in range(6):
@@ -23,7 +23,7 @@ def made() -> Delivery:
         if number < 5:
             found.deliver(number)
         found.clock.sleep(HOUR)
-    found.clock.sleep(HOUR)
+    found.clock.sleep(3 * HOUR)
     found.deliver(5)
     return found
 
@@ -31,10 +31,10 @@ def made() -> Delivery:
 @pytest.mark.parametrize(
     ("since", "until", "held", "expected"),
     [
-        (0.0, 6 * HOUR, 2 * HOUR, [0, 1, 2, 3, 4, 5]),
+        (0.0, 6 * HOUR, 4 * HOUR, [0, 1, 2, 3, 4, 5]),
         (HOUR, 3 * HOUR, 0.0, [1, 2]),
         (HOUR, 3 * HOUR + 1, 0.0, [1, 2, 3]),
-        (5 * HOUR, 6 * HOUR, 2 * HOUR, [5]),
+        (5 * HOUR, 6 * HOUR, 4 * HOUR, [5]),
         (-HOUR, 0.0, 0.0, []),
     ],
 )

@@ -1,13 +1,18 @@
 """What became of a replay's rows, from the spans of its records before and after it."""
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from ops.books.replayed import Planned, Replayed
 from tests.support.delivery import SHARD, Delivery, envelope, row
+from tests.support.spans import KEY, span
 from worker.chain import ChainId
 from worker.membership import Membership
 from worker.record import Number, number
+from worker.states import Entry, State
 
 
 class Replaying:
@@ -100,3 +105,14 @@ def test_a_copy_is_passed_over(replaying: Replaying) -> None:
         replaying.put("shop", "twice", claim=1)
 
     assert Replayed(sent=2, passed_over=2, kept=0) == replaying.replay(6, 8)
+
+
+def test_rows_that_were_decided_to_be_a_copy_are_passed_over() -> None:
+    """They were put again, and another copy of their envelope counts."""
+    again = span(entries={KEY: Entry(State.COPY)}, settled=True)
+    fixed: Any = SimpleNamespace(locate=lambda *_: again, numbers=lambda *_: {again.first})
+    planned = Planned(fixed)
+    planned.note_before(again.chain, [again.first])
+    planned.note_after(again.chain, [again.first])
+
+    assert Replayed(sent=0, passed_over=2, kept=0) == planned.replayed(2)

@@ -48,7 +48,7 @@ def test_a_dry_run_shows_the_difference_and_changes_nothing(sluice: Sluice, redi
         "- closed  closed_shop, disabled",
         "~ news  status: active → disabled, revoked_key_ids: next-1 → k1,k1-2, plan: observe, 3 tables → -",
         "- outlet  shop",
-        "Warning: 3 accounts removed: their events are refused within a minute, and events that were accepted before become dead letters.",
+        "Warning: 3 accounts removed: their events are refused within a minute, and events that were accepted before become dead rows.",
         "Dry run: nothing was changed.",
     ]
     assert redis.exists(KEYS.of("app"))

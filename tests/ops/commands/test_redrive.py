@@ -121,8 +121,8 @@ def test_each_selected_row_counts_once() -> None:
         ("--send --kind dead", "--send works only with --kind waiting"),
         ("--drop --kind again", "--drop works only with --kind dead and --kind waiting and --kind rejected"),
         ("--kind rejected", "to repair rejected events, add --edit; to give them up, add --drop"),
-        ("--edit --json", "--edit is interactive and works on dead letters"),
-        ("--edit --kind waiting", "--edit is interactive and works on dead letters"),
+        ("--edit --json", "--edit is interactive and works on dead rows"),
+        ("--edit --kind waiting", "--edit is interactive and works on dead rows"),
     ],
 )
 def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: str, said: str) -> None:

@@ -121,7 +121,7 @@ def test_a_redrive_that_keeps_the_row_is_repeated() -> None:
     """While Redis or Treasure Data is slow, a run keeps what it cannot send; the next run sends it."""
     stage = Rehearsal(list=[LETTERS], redrive=[KEPT, SENT])
 
-    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+    assert carry_out("redrive", stage).said.startswith("A dead row was delivered")
     assert 2 == stage.calls["redrive"]
 
 
@@ -129,7 +129,7 @@ def test_a_row_sent_by_the_scheduled_redrive_counts() -> None:
     """The step's own run then finds nothing left to send."""
     stage = Rehearsal(list=[[], LETTERS], redrive=[KEPT, NONE])
 
-    assert carry_out("redrive", stage).said.startswith("A dead letter became a row")
+    assert carry_out("redrive", stage).said.startswith("A dead row was delivered")
 
 
 def test_a_redrive_that_never_delivers_fails() -> None:
@@ -138,15 +138,15 @@ def test_a_redrive_that_never_delivers_fails() -> None:
         carry_out("redrive", Rehearsal(list=[LETTERS], redrive=[KEPT]))
 
 
-def test_a_dead_letter_that_becomes_two_rows_fails() -> None:
+def test_a_dead_row_that_becomes_two_rows_fails() -> None:
     """It does not matter which run sent it."""
     with pytest.raises(Failure, match="became 2"):
         carry_out("redrive", Rehearsal(copies=2, list=[LETTERS], redrive=[SENT]))
 
 
-def test_a_record_that_does_not_become_a_dead_letter_fails() -> None:
+def test_a_record_whose_row_does_not_die_fails() -> None:
     """Its account is unmapped, so it must become one."""
-    with pytest.raises(Failure, match="did not become a dead letter"):
+    with pytest.raises(Failure, match="did not become a dead row"):
         carry_out("redrive", Rehearsal(list=[[]]))
 
 

@@ -1,4 +1,4 @@
-"""`sluice redrive --edit`: editing the rows of dead letters."""
+"""`sluice redrive --edit`: editing dead rows."""
 
 import json
 import shlex
@@ -32,7 +32,7 @@ DEAD = Selection((State.DEAD,))
 
 
 def dead(*tables: str, **columns: object) -> tuple[list[ListedChunk], SpanObjects]:
-    """Return a dead letter of two rows for each table, and the objects that have their rows."""
+    """Return a dead chunk of two rows for each table, and the objects that have their rows."""
     made = Delivery()
     made.put(
         *(envelope("nobody", {table: [row("a", **columns), row("b")]}, request_id=table) for table in tables)
@@ -42,7 +42,7 @@ def dead(*tables: str, **columns: object) -> tuple[list[ListedChunk], SpanObject
 
 
 def shown() -> list[Letter]:
-    """Return two dead letters as the editor shows them."""
+    """Return two dead chunks as the editor shows them."""
     return letters_of(*dead("carts", "views"))
 
 
@@ -56,7 +56,7 @@ def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
 
 
 def test_an_unchanged_dead_letter_is_not_sent() -> None:
-    """A dead letter with a changed row is sent with all of its rows."""
+    """A dead chunk with a changed row is sent with all of its rows."""
     letters = shown()
     before, second, after = text_of(letters).partition("# 2 of 2")
     (one,) = read(
@@ -233,5 +233,5 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
 
 @pytest.mark.parametrize("option", ["--json", "--send", "--kind waiting"])
 def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
-    """It is interactive, and edits dead letters and rejected events only."""
+    """It is interactive, and edits dead rows and rejected events only."""
     assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

@@ -91,19 +91,19 @@ def test_a_hold_is_reported_with_its_cause_and_next_step(reason: str, error: str
             waiting("timeout", 300),
             f"WAITING for 5 min: 3 rows for the database shop_db wait in S3: Treasure Data does not answer in time. {NO_ACTION}",
         ),
-        (waiting("http_503", 30), "HEALTHY: nothing is waiting."),
+        (waiting("sending", 30), "HEALTHY: 3 rows waiting."),
         (
             waiting("http_401", 30),
             (
                 "ATTENTION for 30 s: 3 rows for the database shop_db wait in S3: Treasure Data answers 401: it rejects the API key. Store "
-                "a valid key in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`."
+                "a valid one with `sluice setup --local --td-key-file FILE`."
             ),
         ),
         (
             waiting("http_403", 30, words="no permission"),
             (
                 "ATTENTION for 30 s: 3 rows for the database shop_db wait in S3: Treasure Data answers 403: the API key may not import into "
-                'shop_db ("no permission"). Grant it, or correct the account shop in accounts.yaml and apply that.'
+                'shop_db ("no permission"). Grant it, or correct the account shop in accounts.yaml and apply that. See docs/operations.md#troubleshooting.'
             ),
         ),
         (
@@ -116,7 +116,7 @@ def test_a_hold_is_reported_with_its_cause_and_next_step(reason: str, error: str
     ],
 )
 def test_waiting_rows_are_reported_with_their_cause_and_next_step(one: WaitingRows, said: str) -> None:
-    """What passes on its own is worth a word once it has lasted; what somebody must act on is reported at once."""
+    """Failures are reported at once; what is usual for a while, only once it has lasted."""
     assert said == first(state(shard(), waiting=[one]))
 
 
