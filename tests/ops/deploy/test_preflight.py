@@ -604,6 +604,29 @@ def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyP
     assert "Set TdSite=us01." in [one["advice"] for one in said["findings"]]
 
 
+def test_setup_before_a_deploy_checks_the_given_key(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It finds what `preflight` finds, takes the key from a file, and says what the stack costs. It changes nothing."""
+    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning.boto3, "Session", lambda **_: _Session(here.account))
+    (tmp_path / "key").write_text(f"{TD_KEY}\n")
+    arguments = ["setup", "--before", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
+    arguments += ["--td-key-file", str(tmp_path / "key"), "--database", "shop"]
+    plain = CliRunner(mix_stderr=False).invoke(main, arguments, prog_name="sluice")
+    as_json = CliRunner(mix_stderr=False).invoke(main, [*arguments, "--json"], prog_name="sluice")
+    said = json.loads(as_json.stdout)
+
+    assert (0, 0, True) == (plain.exit_code, as_json.exit_code, said["ready"]), plain.output
+    assert {"ok"} == {
+        one["state"] for one in said["findings"] if one["what"] in ("API key", "import permission")
+    }
+    assert 0 < said["usd_per_month"]["idle"] < said["usd_per_month"]["expected"]
+    assert "sluice-dev can be deployed. Cost: about $" in plain.output
+    assert "Next: `sam deploy`" in plain.output
+    assert TD_KEY not in plain.output
+
+
 class _Session:
     def __init__(self, account: AwsAccount) -> None:
         self._account, self.region_name = account, REGION
