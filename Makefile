@@ -202,7 +202,7 @@ build: .venv/installed ## build the functions for Lambda: ARCH=arm64 (default) o
 	@$(RUN) -m release.build --arch $(ARCH)
 
 .PHONY: package
-package: .venv/installed ## build one artifact per processor into dist/, to deploy without this repository
+package: .venv/installed sdk ## build one artifact per processor, and a wheel with all of them, into dist/, to deploy without this repository
 	@$(RUN) -m release.artifact
 
 .PHONY: certify

@@ -56,13 +56,9 @@ class Judge:
         self._ends: dict[Chain, Item] = {}
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
-        self._first: defaultdict[str, set[Place]] = defaultdict(
-            set
-        )  # request -> spans with a first copy of it
+        self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
         self._objects: dict[str, Event] = {}
-        self._named: dict[
-            str, tuple[Place, float]
-        ] = {}  # object -> the item that names it, and since or until when
+        self._named: dict[str, tuple[Place, float]] = {}  # the item that names an object, since or until when
         self._purged: set[Place] = set()  # spans whose index is deleted
         self._writers: dict[Place, list[str]] = {}  # of each version
         self._opened: dict[tuple[Place, str], int] = {}  # the version that opened a chunk's doubt
@@ -73,7 +69,7 @@ class Judge:
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
         self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
-        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}
+        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}  # an invocation's last whole listing
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
         self._tags: dict[str, tuple[float, float]] = {}
 
@@ -130,7 +126,15 @@ class Judge:
         _, listed = self._listed.get(by, (0, ()))
         names = {name for shard in listed for name in (shard.name, *shard.parents)}
         is_behind = self._end(Chain(owner[0])).last >= owner[1]
-        return owner not in self._spans and (is_behind or (covers(listed) and owner[0] not in names))
+        return owner not in self._spans and (is_behind or (bool(listed) and owner[0] not in names))
+
+    def _is_free(self, owner: Owner, at: float) -> bool:
+        """Return whether a record was passed over before an invocation that is at work at this time began."""
+        began, chain = at - self.times.invocation - self.times.clock, Chain(owner[0])
+        spans = (
+            item for item in self.items.values() if item.place.chain == chain and item.planned_at < began
+        )
+        return owner not in self._spans and any(item.last >= owner[1] for item in spans)
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -147,16 +151,17 @@ class Judge:
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
         latest = max([before.latest, *(one.arrival for one in put.records)])
-        yield "latest arrival", item.latest < latest or (bool(put.records) and item.latest != latest)
+        is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
+        yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
         yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
+        self._spans |= dict.fromkeys(members, place)
         yield from self._claim(event)
         for record in put.records:
             yield from self._count(event, record, before.latest)
-        self._spans |= dict.fromkeys(members, place)
         self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
         if chain.shard:
             for request in {one.request for one in put.records}:
@@ -175,6 +180,7 @@ class Judge:
         owner, me = self._claims.get(record.request), (chain.shard, record.number)
         if not record.counts:
             yield "refuse for an owner", owner in {None, me}
+            yield "free what was passed over", owner is not None and self._is_free(owner, event.at)
             return
         yield rule, bool(rule) and owner != me
         yield rule, rule == "claim late ones" and not record.claims
@@ -237,7 +243,7 @@ class Judge:
         chunk: Chunk = next(one for one in item.chunks if one.name == key)
         passes = chunk.received + self.times.late + self.times.margin
         at, listed = self._listed.get(event.by, (0.0, ()))
-        if not covers(listed) or at + self.times.clock <= passes:
+        if not listed or at + self.times.clock <= passes:
             return "whole listing"
         names = {name for one in listed for name in (one.name, *one.parents)}
         names |= {name for name, (since, _) in self._shards.items() if since <= passes}
@@ -248,7 +254,7 @@ class Judge:
         if rule := undecided(chunk.received, shards, self.times):
             return rule
         first = self._first[chunk.request]
-        return "gone is not absent" if first & self._purged else "copy" if first else "waiting"
+        return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""
@@ -295,7 +301,8 @@ class Judge:
         return []
 
     def _list(self, event: Event) -> list[Verdict]:
-        self._listed[event.by] = event.at, event.shards
+        if covers(event.shards):
+            self._listed[event.by] = event.at, event.shards
         for shard in event.shards:
             since, is_open = self._shards.get(shard.name, (event.at, True))
             self._shards[shard.name] = since, is_open and shard.is_open

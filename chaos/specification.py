@@ -194,6 +194,7 @@ RULES = {
     "claim with append": "In a gap or a replay, and to take a claim over, the claim is written in the transaction that appends.",
     "take over": "A claim is taken over only from a record that its chain has passed over, or whose shard a whole listing lacks.",
     "refuse for an owner": "A record does not count only if another one owns its claim.",
+    "free what was passed over": "A record does not stay uncounted for an owner that its chain had passed over: it takes the claim over.",
     "look up": "Rows that were put again are chunks in state `again`, whose fate a sender decides.",
     "one chunk an envelope": "Rows of two requests that were put again do not share a chunk.",
     "forced by span": "A forced replay appends one span for each original and tag.",
@@ -365,9 +366,8 @@ def broken_by(it: Change) -> str:
     if not name and old == new:
         return "" if old != "doubt" or it.old == it.new else "doubt keeps database"
     if not name:
-        return (
-            "drop without doubt" if "doubt" in old and new in {"dropped", "replaced"} else "known transitions"
-        )
+        gives_up = "doubt" in old and new in {"dropped", "replaced"}
+        return "drop without doubt" if gives_up else "known transitions"
     rules = next(row[4] for row in TRANSITIONS if row[0] == name)
     broken = next((rule for rule in rules if rule in CONDITIONS and not CONDITIONS[rule](it)), "")
     return it.decision if broken == "look after passing" and it.decision in RULES else broken

@@ -257,7 +257,7 @@ def _plan(view: World, shard: str, todo: list[Record], *, replay: bool, out: fro
             owner = yield Event("claimed", 0, "", claims=((record.request, me),))
             if owner is None:
                 return False
-        takes_over = owner != me and view.passed_over(owner)
+        takes_over = owner != me and view.passed_over(owner) and "free what was passed over" not in out
         if takes_over or (owner == me and rule == "claim in gaps" and not {rule, "claim with append"} & out):
             owner = mine[record.request] = me
         index.append(record._replace(counts=owner == me, claims=record.claims or rule == "claim late ones"))
@@ -346,6 +346,7 @@ SCENES = (
     Scene("an operator drops beside a sender", (sender(START), operator(START, drops=True)), sender, past=_past(*_planned("pq", database=None)), start=30),
     Scene("two forced replays with one tag", (forcer(START, "f", 0, 2), forcer(START, "f", 0, 3)), sender, past=_delivered("p", "q"), start=30),
     Scene("a gap, and copies of a request", (_LIVE, planner("s", (_COPIES[0],), replay=True)), sender, rows="pqr", healers=(_LIVE,)),
+    Scene("a claim whose record was passed over", (planner("s", (_A, _COPIES[0])), _LIVE), sender, rows="pqr", healers=(_LIVE,)),
     Scene("a record that was passed over", (planner("s", (_A, _B)), _REPLAY), sender, rows="pqr", healers=(planner("s", (_A, _B)), _REPLAY)),
     Scene("put again, the first copy counts", (_PASSED, _PUT_AGAIN, _DECIDER), sender, rows="q", start=50, jumps=((20, "d"),), faults=1, healers=(_PASSED, _PUT_AGAIN, _DECIDER)),
     Scene("put again, the first copy is late", (_PASSED_FIRST, _PUT_AGAIN, _DECIDER), sender, rows="q", start=50, jumps=((20, "d"),), faults=1, healers=(_PASSED_FIRST, _PUT_AGAIN, _DECIDER)),

@@ -33,7 +33,9 @@ def read(path: Path) -> dict[str, Account]:
     """
     content = _content(path)
     if not isinstance(content, Mapping):
-        raise Failure(f"{path} has no accounts: write one as `shop: {{database: shop_events}}`")
+        raise Failure(
+            f"{path} has no accounts: write one as `shop: {{database: shop_events}}` (docs/commands.md#accountsyaml)"
+        )
     return {_name(path, name): _account(path, name, fields) for name, fields in content.items()}
 
 
@@ -57,7 +59,7 @@ def _content(path: Path) -> Any:
     except OSError as error:
         raise Failure(f"{path} cannot be read: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise Failure(f"{path} is not YAML: {error}") from error
+        raise Failure(f"{path} is not YAML (docs/commands.md#accountsyaml): {error}") from error
 
 
 def text_of(accounts: Mapping[str, Account]) -> str:

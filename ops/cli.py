@@ -1,11 +1,12 @@
 """The `sluice` command, which operates a stack after it is deployed."""
 
+import sys
 from collections.abc import Mapping
+from traceback import clear_frames
 from typing import Any, override
 
 import click
 
-from ops import interrupt
 from ops.command_group import CommandGroup
 from ops.commands import (
     accounts,
@@ -13,6 +14,7 @@ from ops.commands import (
     console,
     cost,
     dead,
+    deploy,
     doctor,
     find,
     keys,
@@ -24,11 +26,13 @@ from ops.commands import (
     remove,
     replay,
     sdk,
+    setup,
     status,
     tail,
     wait,
 )
-from ops.failure import FORESEEN, INTERRUPTED, explained
+from ops.failure import FORESEEN, INTERRUPTED, Failure, explained
+from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
 from ops.version import sluice_version
 
 _LONGEST_SENTENCE = 200  # click would cut sentences to one line
@@ -38,21 +42,43 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Watch": (tail.command, wait.command, console.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
-    "Deploy": (preflight.command, certify.command, remove.command, cost.command),
+    "Deploy": (
+        deploy.command,
+        setup.command,
+        preflight.command,
+        certify.command,
+        remove.command,
+        cost.command,
+    ),
     "Develop": (local.command, record.command),
 }
 """The commands by purpose, in the order of the help."""
+
+
+_PAGES = {"deploy": DEPLOYING, "setup": DEPLOYING, "doctor": TROUBLESHOOTING, "status": TROUBLESHOOTING}
+"""The pages that help with failures of commands."""
+
+
+def _helped(ctx: click.Context, failure: Failure) -> Failure:
+    page = _PAGES.get(ctx.invoked_subcommand or "")
+    return failure if page is None else Failure(with_page(failure.message, page))
 
 
 class _Sluice(CommandGroup):
     @override
     def invoke(self, ctx: click.Context) -> Any:
         try:
-            with interrupt.interruptible():
-                return super().invoke(ctx)
+            return super().invoke(ctx)
         except FORESEEN as error:
-            raise explained(error) from error
-        except KeyboardInterrupt:
+            raise _helped(ctx, explained(error)) from error
+        except Failure as failure:
+            raise _helped(ctx, failure) from failure
+        except KeyboardInterrupt as interrupted:
+            hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
+            clear_frames(
+                interrupted.__traceback__
+            )  # destructors of half-built objects fail, and tell nobody anything
+            sys.unraisablehook = hook
             raise click.exceptions.Exit(INTERRUPTED) from None
 
     @override

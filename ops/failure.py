@@ -120,7 +120,7 @@ def _refused(error: ClientError) -> str:
         return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
     if code in _DENIED:
         said = message.rstrip(".")
-        return f"your credentials do not allow {operation}: {said}. Ask your AWS administrator for this permission"
+        return f"your credentials do not allow {operation}: {said}. Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
     if code in _THROTTLED:
         return f"AWS throttles your calls ({operation}): repeat the command in a minute"
     if code in _GONE:

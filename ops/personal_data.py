@@ -21,6 +21,7 @@ COLUMNS = frozenset(
 )
 """Columns that hold personal data."""
 
+EXPLANATION = "Personal data is replaced by stand-ins, equal values by equal ones; --raw shows it."
 _EMAIL = re.compile(r"[^\s\"'<>@,;:=/?&]+@[^\s\"'<>@,;:=/?&]+\.[a-zA-Z]{2,}")
 
 

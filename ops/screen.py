@@ -168,6 +168,29 @@ def confirm(question: str, *, yes: bool) -> None:
         raise click.Abort
 
 
+def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> str:
+    """Ask for a text, which is not shown if it is `hidden`.
+
+    Args:
+        question: the question.
+        otherwise: a clause that names the option which answers it.
+        yes: whether nothing may be asked.
+        hidden: whether the answer is a secret.
+
+    Raises:
+        Failure: nothing may be asked, or there is neither a terminal nor an answer on standard input.
+        click.exceptions.Exit: Ctrl-C was pressed.
+    """
+    if not yes:
+        try:
+            return str(click.prompt(question, hide_input=hidden, err=True))
+        except click.Abort:
+            click.echo(err=True)
+            if sys.stdin.isatty():
+                raise click.exceptions.Exit(INTERRUPTED) from None
+    raise Failure(f"there was no answer to: {question}. {otherwise}")
+
+
 def utc(seconds: float) -> str:
     """Return UNIX seconds as ISO 8601 in UTC, with milliseconds if they are not whole."""
     precision = "seconds" if seconds == int(seconds) else "milliseconds"

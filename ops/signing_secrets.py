@@ -42,7 +42,7 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
     signing = {secret_id: text for secret_id, text in members.items() if not secret_id.startswith(".")}
     if not signing:
         raise Failure(
-            'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it.'
+            'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it, with `aws secretsmanager put-secret-value` (docs/operations.md#keys)'
         )
     return signing
 

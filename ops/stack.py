@@ -14,6 +14,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
 from ops.stream.history import StreamHistory
 from shared.aws_clients import method_makes_client
@@ -155,7 +156,7 @@ class Stack:
 
 
 _ADVICE = {
-    "redis_unreachable": "{}. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack",
+    "redis_unreachable": "{}. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)",
     "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
 }
 
@@ -192,10 +193,12 @@ def deployed(name: str, region: str | None) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise Failure(
-            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks"
+            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, `sluice deploy` creates one"
         ) from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
     missing = [output for output in _OUTPUTS if output not in outputs]
+    if missing and (advice := obstacle(found["StackStatus"], name, str(cloudformation.meta.region_name))):
+        raise Failure(f"the stack {name} in {where} is in {found['StackStatus']}. {advice}")
     if missing:
         raise Failure(
             f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "

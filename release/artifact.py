@@ -1,6 +1,6 @@
-"""`make package`: packs the output of `sam build` into one file per processor, to deploy without this repository.
+"""`make package`: packs the output of `sam build` into one file per processor, and all of them into a wheel with the command.
 
-The same commit gives the same bytes: names are sorted, and neither times nor owners are stored.
+Either can be deployed without this repository. The same commit gives the same bytes: names are sorted, and neither times nor owners are stored.
 """
 
 import argparse
@@ -21,6 +21,7 @@ import yaml
 from ops.template import expanded
 from release.build import build
 from release.function_zip import ARCHITECTURES
+from release.wheel import WheelError, build_wheel
 from shared.errors import SluiceError
 
 _MOMENT = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can hold
@@ -105,25 +106,32 @@ def _long_form(value: Any) -> Any:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Build for each processor, and write the artifacts and their checksums."""
+    """Build for each processor, and write the artifacts, a wheel of the command with the artifacts in it, and the checksums."""
     parser = argparse.ArgumentParser(prog="python -m release.artifact", description=main.__doc__)
     parser.add_argument("--to", type=Path, default=Path("dist"), metavar="FOLDER")
     options = parser.parse_args(arguments)
     version = tomllib.loads(Path("pyproject.toml").read_text())["project"]["version"]
     options.to.mkdir(parents=True, exist_ok=True)
-    sums = []
+    artifacts: dict[str, bytes] = {}
     for architecture in sorted(ARCHITECTURES):
         with tempfile.TemporaryDirectory() as scratch:
             try:
                 build(architecture, Path(scratch))
             except subprocess.CalledProcessError as error:
                 sys.exit(error.returncode)
-            content = pack(Path(scratch), architecture, version)
-        name = f"sluice-{version}-{architecture}.zip"
-        (options.to / name).write_bytes(content)
-        sums.append(f"{hashlib.sha256(content).hexdigest()}  {name}\n")
-        sys.stdout.write(sums[-1])
-    (options.to / "SHA256SUMS").write_text("".join(sums))
+            name = f"sluice-{version}-{architecture}.zip"
+            artifacts[name] = pack(Path(scratch), architecture, version)
+            (options.to / name).write_bytes(artifacts[name])
+    try:
+        wheel = build_wheel(artifacts, options.to)
+    except WheelError as error:
+        sys.exit(f"Error: {error}")
+    sums = "".join(
+        f"{hashlib.sha256((options.to / name).read_bytes()).hexdigest()}  {name}\n"
+        for name in (*artifacts, wheel.name)
+    )
+    sys.stdout.write(sums)
+    (options.to / "SHA256SUMS").write_text(sums)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ from ops.deploy.certify.certification_report import (
     StepVerdict,
     conclude,
 )
-from ops.deploy.certify.opening import check_stage, emulator_of, open_stage
+from ops.deploy.certify.opening import check_stage, open_stage
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import repairs_of
 from ops.deploy.removal import Removal
+from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.stack import Stack, home, works_on_stack
 from ops.version import sluice_version

@@ -6,7 +6,7 @@ import time
 
 import click
 
-from ops import screen
+from ops import personal_data, screen
 from ops.console.actions import Actions
 from ops.console.live_feed import LiveFeed, stack_tail
 from ops.console.page_data import page_data
@@ -57,6 +57,8 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
     with server:
         click.echo(f"{server.url}/#token={token}")
         click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
+        if not raw:
+            click.echo(personal_data.EXPLANATION, err=True)
         _wait(seconds)
 
 

@@ -7,17 +7,12 @@ import os
 from dataclasses import asdict
 from pathlib import Path
 
-import boto3
 import click
-from botocore.client import BaseClient
-from botocore.config import Config
 
 from ops import screen
-from ops.deploy.preflight.findings import findings, planned
-from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.deploy.preflight.treasure_data import RealSite
-from ops.failure import UNFINISHED, Failure
-from shared.aws_clients import makes_client
+from ops.deploy.preflight.findings import findings
+from ops.deploy.preflight.planning import planned, surveyed
+from ops.failure import UNFINISHED
 
 
 @click.command("preflight")
@@ -55,23 +50,9 @@ def command(
     This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
     Data API key. It changes nothing.
     """
-    from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
-
     plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
-    session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
-    if not session.region_name:
-        raise Failure("no region: pass --region or set AWS_REGION")
-    plan = Deployment(plan.stack, session.region_name, plan.given, plan.build)
-    config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
-
-    @makes_client
-    def client(service: str, where: str) -> BaseClient:
-        made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
-        return made
-
-    world = World(client, session.get_available_regions, look_up, RealSite)
     found = []
-    for finding in findings(Survey(plan, world, os.environ.get("TD_API_KEY", ""), database)):
+    for finding in findings(surveyed(plan, os.environ.get("TD_API_KEY", ""), database)):
         found.append(finding)
         if not as_json:
             finding.show()

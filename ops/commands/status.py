@@ -3,16 +3,19 @@
 import json
 import time
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from typing import Any, NoReturn
 
 import click
-from rich.console import Console
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
 from rich.text import Text
 
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
 from ops.books.set_aside import KINDS
+from ops.diagnosis.recipients import why_nobody_is_told
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -73,22 +76,31 @@ def command(
         _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
     found = verdicts(state, stack.option)
+    untold = _untold(stack)
     if as_json:
-        screen.show_json(document(state, found))
+        screen.show_json(document(state, found) | {"alarms_reach_nobody": untold})
     else:
         for verdict in found:
             screen.say(verdict.line, STYLES[verdict.health])
+        if untold:
+            screen.say(f"Note: {untold}.", "yellow")
         _show(state, stack.option)
     ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
+
+
+def _untold(stack: Stack) -> str:
+    """Return why nobody is told of alarms; empty if somebody is, or that cannot be read."""
+    try:
+        return why_nobody_is_told(stack)
+    except FORESEEN:
+        return ""
 
 
 def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
     """Show the state repeatedly: in place on a terminal, appended in a pipe, one JSON document per line with --json."""
     out = Console(highlight=False)
     in_place = out.is_terminal and not as_json
-    if in_place:
-        out.set_alt_screen()
-    try:
+    with Live(console=out, screen=True, auto_refresh=False) if in_place else nullcontext() as live:
         while True:
             shown: dict[str, Any]
             try:
@@ -103,34 +115,21 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
             at = screen.utc(int(time.time()))
             if as_json:
                 click.echo(json.dumps({"at": at} | shown, default=str))
+            elif live is None:
+                out.print(_frame(at, lines, tables))
             else:
-                with out.capture() as captured:
-                    _draw(out, at, lines, tables)
-                _put(out, captured.get(), in_place=in_place)
+                live.update(_frame(at, lines, tables), refresh=True)
             time.sleep(_WATCH_SECONDS)
-    finally:
-        if in_place:
-            out.set_alt_screen(enable=False)
 
 
-def _draw(out: Console, at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> None:
-    for line, style in lines:
-        out.print(Text(line, style))
-    out.print(f"as of {at}; Ctrl-C stops", style="dim")
+def _frame(at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> Group:
+    """Return what is shown at a time."""
+    parts: list[RenderableType] = [Text(line, style) for line, style in lines]
+    parts.append(Text(f"as of {at}; Ctrl-C stops", "dim"))
     for title, columns, rows in tables:
         if rows:
-            out.print(f"\n{title}")
-            out.print(screen.table(columns, rows))
-
-
-def _put(out: Console, text: str, *, in_place: bool) -> None:
-    """Write a frame. In place, write only what fits the terminal."""
-    if not in_place:
-        click.echo(text)
-        return
-    lines = text.splitlines()[: max(1, out.height - 1)]
-    out.file.write("\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J")
-    out.file.flush()
+            parts += [Text(f"\n{title}"), screen.table(columns, rows)]
+    return Group(*parts, "")
 
 
 def _show(state: StackState, option: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from rich.text import Text
 
-from ops import screen
+from ops import personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_tail import EventFilter, Kind, Notice, SeenEvent, Tail, sentence, text_of
 from ops.failure import INTERRUPTED
@@ -73,6 +73,8 @@ def command(
                 out.print(line, soft_wrap=False, crop=True)
     except KeyboardInterrupt:
         code = INTERRUPTED
+    if counts and not raw:
+        click.echo(personal_data.EXPLANATION, err=True)
     click.echo(f"{_summary(counts)} in {screen.lasting(time.time() - began)}.", err=True)
     raise click.exceptions.Exit(code)
 

@@ -8,17 +8,16 @@ also needs the token. It follows the `#` in the printed address, so browsers nev
 import hmac
 import json
 import mimetypes
-import socketserver
+import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Self, override
-from urllib.parse import parse_qsl
-from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
-from shared.errors import SluiceError
+from werkzeug import Request, Response
+from werkzeug.exceptions import HTTPException
+from werkzeug.serving import WSGIRequestHandler, make_server
 
 FOLDER = Path(__file__).parent / "page"
 
@@ -27,15 +26,18 @@ Doing = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
 
 _SECTIONS = b"<!-- sections -->"
 _SAME_ORIGIN = ("same-origin", "none")
-_MOST_BYTES = 100_000
 
 
-class RefusedError(SluiceError):
+class RefusedError(HTTPException):
     """A request that is refused; the message says why."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
-        self.status = status
+        self.code = status
+
+
+class _Request(Request):
+    max_content_length = 100_000
 
 
 class ConsolePage:
@@ -78,92 +80,61 @@ class ConsolePage:
 
     def __call__(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request."""
-        path = environ["PATH_INFO"]
+        return self._response(_Request(environ))(environ, start_response)
+
+    def _response(self, request: Request) -> WSGIApplication:
+        path = request.path
         try:
             if path in self._data or path in self._actions:
-                check_host(environ)
-                check_origin(environ)
-                self._check_token(environ)
-                return self._send(start_response, 200, _json(self._answer(environ)), "application/json")
+                _check_host(request)
+                _check_origin(request)
+                self._check_token(request)
+                return self._made(_json(self._answer(request)), "application/json")
             if path in self._files:
-                check_host(environ)
-                return self._send(start_response, 200, self._file(path), _kind(self._files[path].name))
-        except RefusedError as error:
-            body = _json({"error": str(error)})
-            return self._send(start_response, error.status, body, "application/json")
-        if self._beside is not None:
-            return self._beside(environ, start_response)
-        return self._send(start_response, 404, b"not found", "text/plain")
+                _check_host(request)
+                return self._made(self._file(path), mimetypes.guess_type(self._files[path].name)[0])
+        except HTTPException as error:
+            return self._made(_json({"error": error.description}), "application/json", error.code)
+        return self._beside or self._made(b"not found", "text/plain", 404)
 
-    def _check_token(self, environ: WSGIEnvironment) -> None:
-        given = environ.get("HTTP_AUTHORIZATION", "").removeprefix("Bearer ").encode()
+    def _check_token(self, request: Request) -> None:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ").encode()
         if self._token and not hmac.compare_digest(given, self._token.encode()):
             raise RefusedError(401, "open the address that `sluice console` printed: it contains the token")
 
-    def _answer(self, environ: WSGIEnvironment) -> Mapping[str, Any]:
-        path = environ["PATH_INFO"]
-        if path in self._actions:
-            return self._actions[path](_document(environ))
-        if environ["REQUEST_METHOD"] != "GET":
-            raise RefusedError(405, "use GET")
-        return self._data[path](dict(parse_qsl(environ.get("QUERY_STRING", ""))))
+    def _answer(self, request: Request) -> Mapping[str, Any]:
+        wanted = "POST" if request.path in self._actions else "GET"
+        if request.method != wanted:
+            raise RefusedError(405, f"use {wanted}")
+        if wanted == "GET":
+            return self._data[request.path](request.args.to_dict())
+        # Browsers send JSON to other sites only after a preflight request, which this server refuses.
+        document = request.get_json() if request.content_length else {}
+        if not isinstance(document, dict):
+            raise RefusedError(400, "send a JSON object")
+        return self._actions[request.path](document)
 
     def _file(self, path: str) -> bytes:
         data = self._files[path].read_bytes()
         return data.replace(_SECTIONS, self._sections.encode()) if path == "/" else data
 
-    def _send(self, start_response: StartResponse, status: int, body: bytes, kind: str) -> Iterable[bytes]:
-        more = [("content-type", kind), ("content-length", str(len(body)))]
-        start_response(f"{status} {HTTPStatus(status).phrase}", self._headers + more)
-        return [body]
+    def _made(self, body: bytes, kind: str | None, status: int | None = 200) -> Response:
+        return Response(body, status, self._headers, content_type=f"{kind or 'text/plain'}; charset=utf-8")
 
 
-def check_host(environ: WSGIEnvironment) -> None:
-    """Check that a request names this server, not another name that resolves to this machine.
-
-    Raises:
-        RefusedError: it names another host.
-    """
-    host, port = environ.get("HTTP_HOST", ""), environ["SERVER_PORT"]
+def _check_host(request: Request) -> None:
+    """Refuse a request that names another host: another name may resolve to this machine."""
+    host, port = request.headers.get("host"), request.environ["SERVER_PORT"]
     if host not in (f"127.0.0.1:{port}", f"localhost:{port}"):
         raise RefusedError(403, f"the host {host} is not this server: use http://127.0.0.1:{port}")
 
 
-def check_origin(environ: WSGIEnvironment) -> None:
-    """Check that a request does not come from a page of another site.
-
-    Raises:
-        RefusedError: it does.
-    """
-    host = environ.get("HTTP_HOST", "")
-    origin = environ.get("HTTP_ORIGIN", f"http://{host}")
-    if origin != f"http://{host}" or environ.get("HTTP_SEC_FETCH_SITE", "none") not in _SAME_ORIGIN:
+def _check_origin(request: Request) -> None:
+    """Refuse a request of a page of another site."""
+    here = f"http://{request.headers.get('host')}"
+    is_ours = request.headers.get("sec-fetch-site", "none") in _SAME_ORIGIN
+    if request.headers.get("origin", here) != here or not is_ours:
         raise RefusedError(403, "pages of other sites may not send requests here")
-
-
-def _document(environ: WSGIEnvironment) -> dict[str, Any]:
-    """Return the JSON object in a request's body; an empty one without a body.
-
-    Raises:
-        RefusedError: the request is not a POST with a JSON object.
-    """
-    if environ["REQUEST_METHOD"] != "POST":
-        raise RefusedError(405, "use POST")
-    length = environ.get("CONTENT_LENGTH") or "0"
-    if length == "0":
-        return {}
-    # Browsers send JSON to other sites only after a preflight request, which this server refuses.
-    if environ.get("CONTENT_TYPE", "").partition(";")[0].strip() != "application/json":
-        raise RefusedError(415, "send JSON")
-    if not length.isdecimal() or int(length) > _MOST_BYTES:
-        raise RefusedError(413, "the body is too long")
-    try:
-        found = json.loads(environ["wsgi.input"].read(int(length)))
-    except ValueError:
-        raise RefusedError(400, "the body is not JSON") from None
-    if not isinstance(found, dict):
-        raise RefusedError(400, "send a JSON object")
-    return found
 
 
 def _policy(connects: str) -> str:
@@ -185,10 +156,6 @@ def _json(value: Mapping[str, Any]) -> bytes:
     return json.dumps(value, default=str).encode()
 
 
-def _kind(name: str) -> str:
-    return f"{mimetypes.guess_type(name)[0] or 'application/octet-stream'}; charset=utf-8"
-
-
 class Server:
     """Serves a WSGI application on the loopback interface. A context manager that stops it.
 
@@ -201,22 +168,26 @@ class Server:
     """
 
     def __init__(self, application: WSGIApplication, port: int = 0) -> None:
-        self._server = _Threaded(("127.0.0.1", port), _Silent)
-        self._server.set_app(application)
+        with socket.create_server(
+            ("127.0.0.1", port)
+        ) as listening:  # werkzeug would end the process if it is in use
+            self._server = make_server(
+                "127.0.0.1",
+                listening.getsockname()[1],
+                application,
+                threaded=True,
+                request_handler=_Silent,
+                fd=listening.fileno(),
+            )
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.05,), name="page", daemon=True
         )
         self._thread.start()
 
     @property
-    def port(self) -> int:
-        """The port that it listens on."""
-        return self._server.server_port
-
-    @property
     def url(self) -> str:
         """The address, without a trailing slash."""
-        return f"http://127.0.0.1:{self.port}"
+        return f"http://127.0.0.1:{self._server.port}"
 
     def __enter__(self) -> Self:
         return self
@@ -227,18 +198,7 @@ class Server:
         self._thread.join()
 
 
-class _Threaded(socketserver.ThreadingMixIn, WSGIServer):
-    daemon_threads = True
-
-    @override
-    def server_bind(self) -> None:
-        """Bind the address without the base class's DNS lookup of its name."""
-        socketserver.TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
-        self.setup_environ()
-
-
 class _Silent(WSGIRequestHandler):
     @override
-    def log_message(self, *_: Any) -> None:
+    def log(self, type: str, message: str, *args: Any) -> None:
         """Do not log requests."""

@@ -53,6 +53,8 @@ SECRET_CALLS = 50_000
 """Assumed: reads of secrets per month. Each function instance reads them every few minutes."""
 POLICY_SECONDS, INSTANCE_RATE = 60, 20
 """How often each instance of the ingest reads the edge policy, and its average rate in requests per second (assumed)."""
+KEY_SECONDS, KEY_READERS = 300, 2
+"""How often Kinesis asks for the stream's key again, as AWS says, for each instance that puts records and for each that reads them."""
 EVENTS_PER_VISIT, SCRIPT_BYTES = 20, 4300
 """Assumed: events per download of the script; and the script's size. Pixels are images, which need no script."""
 
@@ -305,19 +307,20 @@ class _Estimate:
         yield self._worker()
         yield self._dynamodb()
         yield self._redrive()
-        if self._s.stream_mode == "AUTO":
-            yield Line(
-                "Scaler",
-                self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
-                + SCALER_RUNS * SCALER_METRICS / 1000 * p["metric_reads"],
-                f"{short(SCALER_RUNS)} runs, {SCALER_METRICS} metrics read by each",
-            )
+        metrics = SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
+        yield Line(
+            "Scaler",
+            self._lambda(SCALER_RUNS, SCALER_SECONDS, SCALER_MB)
+            + SCALER_RUNS * metrics / 1000 * p["metric_reads"],
+            f"{short(SCALER_RUNS)} runs, {metrics} metrics read by each",
+        )
         yield Line(
             "SQS and drain",
             QUEUE_POLLS / 1e6 * p["sqs_requests"],
             "polling the overflow queue, which is usually empty",
         )
         yield self._s3()
+        yield self._kms()
         yield Line(
             "Secrets Manager",
             SECRETS[self._s.network] * p["secrets"] + SECRET_CALLS / 1e4 * p["secret_calls"],
@@ -406,13 +409,23 @@ class _Estimate:
     def _s3(self) -> Line:
         p, days = self._p, self._s.archive_days
         archived = self._w.requests * self._w.record_bytes / ARCHIVE_COMPRESSION / 1e9 * days * 24 / HOURS
-        instances = 1 + self._w.requests / SECONDS / INSTANCE_RATE
-        reads = min(self._w.requests, SECONDS / POLICY_SECONDS * instances)
+        reads = min(self._w.requests, SECONDS / POLICY_SECONDS * self._instances)
         usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"] + reads / 1000 * p["s3_gets"]
         if not days:
             return Line("S3", usd, "set-aside rows, usually none")
         usd += self._batches / 1000 * p["s3_puts"]
         return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
+
+    @property
+    def _instances(self) -> float:
+        """Instances of the ingest that live at the same time."""
+        return 1 + self._w.requests / SECONDS / INSTANCE_RATE
+
+    def _kms(self) -> Line:
+        """Return the cost of AWS's keys: for the stream, and for the functions' environments, which each cold start decrypts."""
+        of_stream = SECONDS / KEY_SECONDS * (self._instances + KEY_READERS)
+        calls = of_stream + self._w.requests * COLD_SHARE
+        return Line("KMS", calls / 1e4 * self._p["key_calls"], f"{short(calls)} requests to AWS's own keys")
 
     def _logs(self) -> Line:
         of_request = REQUEST_LOG_BYTES + self._s.access_log * ACCESS_LOG_BYTES

@@ -20,6 +20,7 @@ _SECRETS = "https://aws.amazon.com/secrets-manager/pricing/"
 _CLOUDWATCH = "https://aws.amazon.com/cloudwatch/pricing/"
 _ELASTICACHE = "https://aws.amazon.com/elasticache/pricing/"
 _CLOUDFRONT = "https://aws.amazon.com/cloudfront/pricing/"
+_KMS = "https://aws.amazon.com/kms/pricing/"
 _EC2 = "https://aws.amazon.com/ec2/pricing/on-demand/"
 
 
@@ -70,6 +71,7 @@ UNITS: Mapping[str, Unit] = {
     "valkey_units": Unit("million ElastiCache processing units", _ELASTICACHE),
     "cloudfront_requests": Unit("10,000 HTTPS requests, North America and Europe", _CLOUDFRONT),
     "cloudfront_data": Unit("GB to viewers, North America and Europe", _CLOUDFRONT),
+    "key_calls": Unit("10,000 requests to keys that AWS manages", _KMS),
     "data_out": Unit("GB to the internet, first 10 TB", _EC2),
 }
 """The unit of each price, by the name that the estimate uses."""
@@ -108,6 +110,7 @@ US_EAST_1: dict[str, float] = {
     "valkey_units": 0.0023,
     "cloudfront_requests": 0.010,
     "cloudfront_data": 0.085,
+    "key_calls": 0.03,
     "data_out": 0.09,
 }
 
@@ -209,7 +212,7 @@ _SEEN = {
         "AWS's price list, as quoted 2026-09-11": "lambda_arm",
         "third-party quotes of the page, 2024 to 2026": (
             "lambda_x86 s3_gets secrets secret_calls logs_in logs_stored metrics "
-            "alarms dashboards sqs_requests s3_storage cloudfront_requests cloudfront_data data_out"
+            "alarms dashboards sqs_requests s3_storage cloudfront_requests cloudfront_data key_calls data_out"
         ),
         "the page, as quoted 2026-10-04": "writes reads table_storage",
         "the page, as quoted 2026-07-29": "valkey_storage valkey_units",

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from botocore.exceptions import WaiterError
+
 from ops.failure import Failure
 from shared.clock import Clock
 
@@ -10,7 +12,6 @@ if TYPE_CHECKING:
     from mypy_boto3_cloudformation import CloudFormationClient
     from mypy_boto3_cloudformation.type_defs import (
         CreateChangeSetInputTypeDef,
-        DescribeChangeSetOutputTypeDef,
         ParameterTypeDef,
         StackEventTypeDef,
         StackTypeDef,
@@ -78,22 +79,24 @@ class ChangeSet:
         else:
             request["UsePreviousTemplate"] = True
         self._cloudformation.create_change_set(**request)
-        while (made := self._described(name))["Status"].endswith(("PENDING", "IN_PROGRESS")):
-            self._clock.sleep(self._poll_seconds)
-        if made["Status"] == "FAILED":
+        try:
+            self._cloudformation.get_waiter("change_set_create_complete").wait(
+                StackName=self._stack,
+                ChangeSetName=name,
+                WaiterConfig={"Delay": self._poll_seconds},  # type: ignore[typeddict-item]  # botocore accepts fractions
+            )
+        except WaiterError:
+            made = self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
             self._cloudformation.delete_change_set(StackName=self._stack, ChangeSetName=name)
             reason = made.get("StatusReason", "")
             if "didn't contain changes" in reason or "No updates are to be performed" in reason:
                 return False
-            raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}")
+            raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}") from None
         self._cloudformation.execute_change_set(
             StackName=self._stack, ChangeSetName=name, ClientRequestToken=name
         )
         self._wait(waiting, name)
         return True
-
-    def _described(self, name: str) -> "DescribeChangeSetOutputTypeDef":
-        return self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
 
     def _wait(self, waiting: Callable[[], None], name: str) -> None:
         until = self._clock.now() + _PATIENCE_SECONDS

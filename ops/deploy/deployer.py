@@ -11,6 +11,24 @@ from typing import Any
 type Needs = Mapping[str, tuple[str, ...]]
 """Actions by the ARN that they apply to. STACK stands for the stack's name, and `<…>` for the value of a parameter."""
 
+_OF_BUCKET = (
+    "s3:CreateBucket",
+    "s3:DeleteBucket",
+    "s3:Get*Configuration",
+    "s3:GetBucket*",
+    "s3:ListBucket",
+    "s3:ListTagsForResource",
+    "s3:PutBucketOwnershipControls",
+    "s3:PutBucketPublicAccessBlock",
+    "s3:PutBucketTagging",
+    "s3:PutBucketVersioning",
+    "s3:PutEncryptionConfiguration",
+    "s3:PutLifecycleConfiguration",
+    "s3:TagResource",
+    "s3:UntagResource",
+)
+_OF_BUCKET_POLICY = ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")
+
 ALWAYS: Needs = {
     "arn:aws:cloudformation:*:*:stack/STACK/*": (
         "cloudformation:CreateChangeSet",
@@ -25,6 +43,10 @@ ALWAYS: Needs = {
         "cloudformation:GetTemplateSummary",
     ),
     "arn:aws:cloudformation:*:aws:transform/Serverless-2016-10-31": ("cloudformation:CreateChangeSet",),
+}
+"""What every deploy needs."""
+
+BY_SAM: Needs = {
     # `sam deploy` keeps its uploads in its own bucket, which its first run creates.
     "arn:aws:cloudformation:*:*:stack/aws-sam-cli-managed-default/*": (
         "cloudformation:CreateChangeSet",
@@ -34,20 +56,20 @@ ALWAYS: Needs = {
         "cloudformation:ExecuteChangeSet",
     ),
     "arn:aws:s3:::aws-sam-cli-managed-default-*": (
-        "s3:CreateBucket",
-        "s3:GetBucketLocation",
+        *_OF_BUCKET,
+        *_OF_BUCKET_POLICY,
         "s3:GetObject",
         "s3:GetObjectVersion",
-        "s3:ListBucket",
-        "s3:PutBucketPolicy",
-        "s3:PutBucketPublicAccessBlock",
-        "s3:PutBucketTagging",
-        "s3:PutBucketVersioning",
-        "s3:PutEncryptionConfiguration",
         "s3:PutObject",
     ),
 }
-"""What every deploy needs."""
+"""What `sam deploy` needs in addition."""
+
+BY_RELEASE: Needs = {
+    "arn:aws:s3:::STACK-code-*": ("s3:CreateBucket", "s3:ListBucket", "s3:PutBucketPublicAccessBlock"),
+    "arn:aws:s3:::STACK-code-*/*": ("s3:GetObject", "s3:PutObject"),
+}
+"""What `sluice deploy` needs in addition."""
 
 _API = "arn:aws:apigateway:*::/apis*"
 _DOMAIN = "arn:aws:apigateway:*::/domainnames*"
@@ -426,25 +448,8 @@ TYPES: Mapping[str, Needs] = {
         "arn:aws:route53:::change/*": ("route53:GetChange",),
         "*": ("route53:ListHostedZones",),
     },
-    "AWS::S3::Bucket": {
-        _BUCKET: (
-            "s3:CreateBucket",
-            "s3:DeleteBucket",
-            "s3:Get*Configuration",
-            "s3:GetBucket*",
-            "s3:ListBucket",
-            "s3:ListTagsForResource",
-            "s3:PutBucketOwnershipControls",
-            "s3:PutBucketPublicAccessBlock",
-            "s3:PutBucketTagging",
-            "s3:PutBucketVersioning",
-            "s3:PutEncryptionConfiguration",
-            "s3:PutLifecycleConfiguration",
-            "s3:TagResource",
-            "s3:UntagResource",
-        )
-    },
-    "AWS::S3::BucketPolicy": {_BUCKET: ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")},
+    "AWS::S3::Bucket": {_BUCKET: _OF_BUCKET},
+    "AWS::S3::BucketPolicy": {_BUCKET: _OF_BUCKET_POLICY},
     "AWS::SNS::Topic": {
         "arn:aws:sns:*:*:STACK-*": (
             "sns:CreateTopic",
@@ -535,8 +540,10 @@ REMOVAL: Needs = {
     ),
     "arn:aws:s3:::STACK-*": ("s3:DeleteBucket", "s3:ListBucketVersions"),
     "arn:aws:s3:::STACK-*/*": ("s3:DeleteObject", "s3:DeleteObjectVersion"),
+    # `sam delete` deletes its uploads.
+    "arn:aws:s3:::aws-sam-cli-managed-default-*": ("s3:DeleteObject",),
 }
-"""What `sluice remove` needs, besides the permissions to delete the stack's resources and to look for them."""
+"""What `sluice remove` and `sam delete` need, besides the permissions to delete the stack's resources and to look for them."""
 
 _BOUNDED = {"StringEquals": {"iam:PermissionsBoundary": "<PermissionsBoundary>"}}
 _CONDITIONS: Mapping[str, Mapping[str, Any]] = {
@@ -563,10 +570,19 @@ PARTS: Mapping[str, tuple[str, ...]] = {
 """Resource types by the policy that allows them: a managed policy holds 6,144 characters, too few for all of them."""
 
 
-def needs(types: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """Return the actions needed for a stack with these resource types, by the ARN that they apply to."""
+def needs(types: Iterable[str], *, is_release: bool = False) -> dict[str, tuple[str, ...]]:
+    """Return the actions needed for a stack with these resource types, by the ARN that they apply to.
+
+    Args:
+        types: the types.
+        is_release: whether `sluice deploy` deploys it, instead of `sam deploy`.
+    """
     found: dict[str, set[str]] = {}
-    for of_type in (ALWAYS, *(TYPES[name] for name in sorted(set(types)))):
+    for of_type in (
+        ALWAYS,
+        BY_RELEASE if is_release else BY_SAM,
+        *(TYPES[name] for name in sorted(set(types))),
+    ):
         for place, actions in of_type.items():
             found.setdefault(place, set()).update(actions)
     return {place: tuple(sorted(actions)) for place, actions in sorted(found.items())}
@@ -578,13 +594,16 @@ def policy(part: str) -> dict[str, Any]:
         found = dict(REMOVAL)
     elif part == "deploy":
         found = needs(PARTS[part])
+        objects = "arn:aws:s3:::STACK-code-*/*"  # the bucket itself is among the stack's
+        found[objects] = BY_RELEASE[objects]
         for place, actions in PREFLIGHT.items():
             found[place] = tuple(sorted({*found.get(place, ()), *actions}))
     else:
+        common = {place: {*ALWAYS.get(place, ()), *BY_SAM.get(place, ())} for place in (*ALWAYS, *BY_SAM)}
         found = {
             place: rest
             for place, actions in needs(PARTS[part]).items()
-            if (rest := tuple(one for one in actions if one not in ALWAYS.get(place, ())))
+            if (rest := tuple(one for one in actions if one not in common.get(place, ())))
         }
     statements: dict[str, dict[str, Any]] = {}
     for place, actions in found.items():

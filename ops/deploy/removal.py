@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
 from ops.deploy.certify.certification_report import StepReport, StepVerdict
+from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained
 from ops.stack import Stack
 from shared.clock import Clock
@@ -194,6 +195,7 @@ class Removal:
                     self._delete_bucket(one.physical_id)
                 else:
                     RETAINED[one.kind](self._stack, one.physical_id)
+        self._remove_code()
 
     def _check_protection(self) -> None:
         name = self._stack.name
@@ -230,7 +232,10 @@ class Removal:
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
             except (ClientError, BotoCoreError) as error:
-                self._say(f"{name} does not run again: {explained(error).message}")
+                if not isinstance(error, ClientError) or not _is_gone(
+                    error
+                ):  # CloudFormation may have deleted it
+                    self._say(f"{name} does not run again: {explained(error).message}")
 
     def _delete_stack(self) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""
@@ -275,6 +280,14 @@ class Removal:
             else:
                 return
         raise Failure(f"{bucket} is never empty: something still writes to it")
+
+    def _remove_code(self) -> None:
+        """Remove the bucket that `sluice deploy` has created, if it has."""
+        account = self._stack.client("sts").get_caller_identity()["Account"]
+        region = str(self._stack.session.region_name)
+        bucket = CodeBucket(self._stack.client("s3"), self._stack.name, account, region)
+        if bucket.is_there():
+            self._delete_bucket(bucket.name)
 
     def _empty(self, bucket: str) -> None:
         self._say(f"emptying {bucket}")

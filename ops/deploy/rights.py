@@ -3,6 +3,7 @@
 A test runs every command and compares.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -45,6 +46,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sqs:GetQueueAttributes",
         "lambda:ListEventSourceMappings",
         "cloudwatch:DescribeAlarms",
+        "sns:ListSubscriptionsByTopic",
     ),
     "find": (
         *_RECORDS,
@@ -81,7 +83,19 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:GetObject SdkBucket",
         "s3:PutObject SdkBucket",
     ),
-    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData"),
+    "setup": (
+        *_SIGNED,
+        *_READ,
+        *_ASIDE,
+        "dynamodb:Query",
+        "dynamodb:Scan",
+        "lambda:GetFunctionConfiguration",
+        "logs:FilterLogEvents",
+        "secretsmanager:GetSecretValue TdApiKeySecret",
+        "secretsmanager:PutSecretValue TdApiKeySecret",
+        "sqs:GetQueueAttributes",
+    ),
+    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_RECORDS,
@@ -94,7 +108,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
-OWNERS = {"certify", "remove"}
+OWNERS = {"certify", "deploy", "remove"}
 """Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 UNASKED = {"s3:ListBucket SdkBucket"}
@@ -120,6 +134,7 @@ _PLACES = {
     "kinesis": "arn:aws:kinesis:*:*:stream/<StreamName>",
     "lambda": "arn:aws:lambda:*:*:function:STACK-*",
     "logs": "arn:aws:logs:*:*:log-group:STACK-*",
+    "sns": "<AlarmTopic>",
     "sqs": "arn:aws:sqs:*:*:STACK-*",
     "lambda:InvokeFunction": "arn:aws:lambda:*:*:function:<{}>",
     "lambda:ListEventSourceMappings": "*",
@@ -130,14 +145,25 @@ _PLACES = {
     "secretsmanager": "<{}>",
 }
 
+_OUTPUT = re.compile("<[^>]+>")
+_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids  # noqa: S105 -- an ARN
 
-def policy(commands: Iterable[str]) -> dict[str, Any]:
-    """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name."""
+
+def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
+    """Return the IAM policy for commands. `<…>` stands for an output of the stack, STACK for its name.
+
+    Args:
+        commands: the commands.
+        is_deployed: whether the stack exists; if not, no output is known, and names begin with the stack's.
+    """
     places: dict[str, set[str]] = {}
     for right in {right for command in commands for right in RIGHTS[command]}:
         action, _, output = right.partition(" ")
         place = _PLACES.get(right) or _PLACES.get(action) or _PLACES[action.partition(":")[0]]
-        places.setdefault(place.format(output), set()).add(action)
+        named = place.format(output)
+        if not is_deployed:
+            named = _ANY_SECRET if place == "<{}>" else _OUTPUT.sub("STACK-*", named)
+        places.setdefault(named, set()).add(action)
     statements = [
         {"Effect": "Allow", "Action": sorted(actions), "Resource": place}
         for place, actions in sorted(places.items())

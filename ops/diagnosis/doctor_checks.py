@@ -9,8 +9,9 @@ from uuid import uuid4
 import requests
 
 from ops import screen
-from ops.diagnosis.check_result import CheckResult, fault, ok, unknown
+from ops.diagnosis.check_result import CheckResult, fault, ok, unknown, warning
 from ops.diagnosis.measurement import Measured
+from ops.diagnosis.recipients import why_nobody_is_told
 from ops.failure import FORESEEN, Failure, explained
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
@@ -224,6 +225,8 @@ class Doctor:
             yield fault("alarms", f"{', '.join(ours)}: docs/operations.md explains each")
         else:
             yield ok("alarms", "none")
+        if why := why_nobody_is_told(self._stack):
+            yield warning("alarm recipients", why)
 
     def send_test_event(self) -> CheckResult:
         """Send one test event, and wait until the ledger has settled it."""
@@ -293,12 +296,12 @@ def _treasure_data(said: dict[str, Any]) -> Iterator[CheckResult]:
         else f"{host} did not respond ({error or 'unknown'})"
     )
     if error == "SecretUnavailableError":
-        advice = "there is no API key: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        advice = "there is no API key: store one with `sluice setup`"
         yield fault("Treasure Data", advice)
     elif said["knows_key"]:
         yield ok("Treasure Data", got)
     elif status == 401:
-        advice = "store a valid one: `aws secretsmanager put-secret-value --secret-id <TdApiKeySecret> …`"
+        advice = "store a valid one with `sluice setup --td-key-file FILE`"
         yield fault("Treasure Data", f"{got}: it rejects the key; {advice}")
     elif status:
         yield fault("Treasure Data", f"{got}: it is failing, or TdSite (or TdApiEndpoint) is wrong")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from ops import screen
 from ops.books import long_open_spans
+from ops.help_page import TROUBLESHOOTING, with_page
 from shared.errors import HeldError
 from worker.delivery import State
 
@@ -58,7 +59,10 @@ class Verdict:
     def line(self) -> str:
         """The finding as one line."""
         lasting = "" if self.seconds is None else f" for {screen.lasting(self.seconds)}"
-        return f"{self.health.upper()}{lasting}: {self.cause}.{f' {self.step}' if self.step else ''}"
+        said = f"{self.cause}.{f' {self.step}' if self.step else ''}"
+        if self.health is not Health.HEALTHY and "No action needed" not in self.step:
+            said = with_page(said, TROUBLESHOOTING)
+        return f"{self.health.upper()}{lasting}: {said}"
 
 
 def verdicts(state: "StackState", option: str) -> list[Verdict]:
@@ -213,12 +217,12 @@ def explanation(reason: str, error: str, option: str) -> tuple[str, str]:
     if first in ("http_401", "http_403"):
         return (
             f"Treasure Data answers {first[5:]}: it rejects the API key",
-            "Store a valid key in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store a valid one with `sluice setup {option} --td-key-file FILE`.",
         )
     if first == "no_key":
         return (
             "there is no Treasure Data API key",
-            "Store one in the secret TdApiKeySecret: `aws secretsmanager put-secret-value`.",
+            f"Store one with `sluice setup {option}`.",
         )
     if status := _STATUS.fullmatch(first):
         return f"Treasure Data answers {status[1]}", NO_ACTION

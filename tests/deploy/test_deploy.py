@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from shared.settings import IngestSettings, WorkerSettings
-from tests.support.emulation import EXTERNAL, STACK, Stack, delete, deploy, networks, outputs
+from tests.support.emulation import EXTERNAL, STACK, Stack, delete, deploy, networks, outputs, remove
 from tests.support.ministack import Ministack
 
 pytestmark = pytest.mark.xdist_group("deploy")
@@ -137,13 +137,19 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
     assert "SdkBucket" not in made
     assert "mark" == bots()
 
-    deploy(emulator, uploaded, "stg", **mode, ParkedMaxDays="3", Bots="drop")
+    more = {
+        "StreamMode": "ON_DEMAND",
+        "ShardCount": "24",
+        "IngestConcurrency": "300",
+        "WorkerConcurrency": "100",
+    }
+    deploy(emulator, uploaded, "stg", **mode | more, ParkedMaxDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
     assert 3 == parked_max_days(made)
     assert 14 == parked_max_days(stack.outputs)
     assert "drop" == bots()
 
-    delete(emulator, "sluice-stg")
+    remove(emulator, "sluice-stg")
     assert [stack.outputs["StreamName"]] == emulator.client("kinesis").list_streams()["StreamNames"]
     assert stack.send_pixel("shop", "after_the_other", "/still-here")[0] == 200
     assert ["/still-here"] == [row["page"] for row in stack.destination.rows("shop", "after_the_other")]

@@ -14,7 +14,7 @@ import yaml
 
 from ops.deploy.change_set import ChangeSet
 from shared.clock import SystemClock
-from tests.support.emulation import Stack, delete, endpoints
+from tests.support.emulation import Stack, endpoints, remove
 from tests.support.ministack import Ministack
 
 pytestmark = pytest.mark.xdist_group("deploy")
@@ -73,7 +73,7 @@ def moving(stack: Stack, released: Path) -> Iterator[Moving]:
     made.deploy(Stage="stg", Network="external", SdkHosting="off", StreamMode="PROVISIONED", **address)
     yield made
 
-    delete(stack.emulator, NAME)
+    remove(stack.emulator, NAME)
     s3 = stack.emulator.client("s3")
     for one in s3.list_objects_v2(Bucket=BUCKET).get("Contents", ()):
         s3.delete_object(Bucket=BUCKET, Key=one["Key"])

@@ -24,7 +24,7 @@ from worker.admin import Admin
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
-ASK = "Ask your AWS administrator for this permission"
+ASK = "Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
 
 
 def refused(code: str, message: str = "no") -> ClientError:
@@ -188,7 +188,8 @@ def test_an_unreachable_redis_is_reported(tmp_path: Path) -> None:
     assert 1 == result.exit_code
     assert result.stderr == (
         "Error: Redis does not answer: Connection refused. No row is lost: the worker delivers those of accounts that it remembers, "
-        "and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack\n"
+        "and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack "
+        "(docs/deploying.md#network)\n"
     )
 
 

@@ -1,15 +1,10 @@
 """The command as `uv tool install .` and `pip install .` install it, outside the repository."""
 
 import json
-import os
 import re
-import shutil
-import subprocess
-import sys
-import tomllib
-import venv
 import zipfile
-from importlib.metadata import Distribution, distribution
+from email import message_from_string
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -18,10 +13,10 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from local import recording
+from tests.support import installation
+from tests.support.installation import PROJECT, Installation, required, requirements
 from tests.support.sam import ROOT
 
-PACKAGES = ("doubles", "ingest", "local", "ops", "shared", "worker")
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 LOADED = """
 import json, sys
 from importlib.metadata import packages_distributions
@@ -31,44 +26,6 @@ import ops.deploy.preflight.dns_records  # imported when a preflight needs it
 names = packages_distributions()
 print(json.dumps(sorted({name for module in sys.modules for name in names.get(module.partition(".")[0], ())})))
 """
-
-
-class Installation:
-    """Sluice's wheel in a virtual environment of its own, with what its metadata requires and nothing else.
-
-    Args:
-        folder: where to put it.
-        wheel: the wheel.
-        extra: the extra to install, or empty for none.
-    """
-
-    def __init__(self, folder: Path, wheel: Path, extra: str = "") -> None:
-        venv.create(folder / "venv", symlinks=True, with_pip=False)
-        (self.site,) = folder.glob("venv/lib/python*/site-packages")
-        with zipfile.ZipFile(wheel) as packed:
-            packed.extractall(self.site)
-        for found in required(requirements(extra)).values():
-            _link(found, self.site)
-        self._python = folder / "venv/bin/python"
-        self._home = folder / "home"
-        self._home.mkdir()
-
-    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """Run the environment's Python in a folder that has nothing to do with Sluice."""
-        environment = {"PATH": os.environ["PATH"], "HOME": str(self._home)}
-        return subprocess.run(
-            [self._python, "-P", *arguments],
-            cwd=self._home,
-            env=environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-
-def requirements(extra: str = "") -> list[str]:
-    """Return what pyproject.toml requires, alone or with an extra."""
-    return [*PROJECT["dependencies"], *(PROJECT["optional-dependencies"][extra] if extra else ())]
 
 
 def test_requirements_are_bounded_around_the_tested_versions() -> None:
@@ -89,48 +46,10 @@ def test_requirements_are_bounded_around_the_tested_versions() -> None:
         assert Version(highest).major <= Version(tested).major + 1, requirement
 
 
-def required(texts: list[str]) -> dict[str, Distribution]:
-    """Return the distributions that satisfy requirements, and theirs in turn, by canonical name."""
-    found: dict[str, Distribution] = {}
-    seen: set[tuple[str, str]] = set()
-    waiting = [Requirement(text) for text in texts]
-    while waiting:
-        requirement = waiting.pop()
-        name = canonicalize_name(requirement.name)
-        found[name] = distribution(name)
-        for extra in {"", *requirement.extras} - {extra for known, extra in seen if known == name}:
-            seen.add((name, extra))
-            waiting += (
-                inner
-                for inner in map(Requirement, found[name].requires or ())
-                if inner.marker is None or inner.marker.evaluate({"extra": extra})
-            )
-    return found
-
-
-def _link(found: Distribution, site: Path) -> None:
-    """Link a distribution of this environment into another one."""
-    for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
-        if not (site / top).exists():
-            (site / top).symlink_to(Path(str(found.locate_file(top))))
-
-
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built in a clone that has a built SDK."""
-    source = tmp_path_factory.mktemp("source")
-    for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
-    (source / "sdk/dist").mkdir(parents=True)
-    (source / "sdk/dist/snippet.html").write_text("{{endpoint}}")
-    (source / "sdk/src").mkdir()
-    (source / "sdk/src/script.js").write_text("0")
-    build = "import sys; from setuptools.build_meta import build_wheel; build_wheel(sys.argv[1])"
-    subprocess.run([sys.executable, "-c", build, str(source)], cwd=source, check=True, capture_output=True)
-    (made,) = source.glob("*.whl")
-    return made
+    """The wheel, with an artifact that is empty."""
+    return installation.wheel(tmp_path_factory.mktemp("wheel"), {"sluice-0.1.0-arm64.zip": b""})
 
 
 @pytest.fixture(scope="module")
@@ -169,7 +88,7 @@ def test_the_local_stack_is_an_extra(plain: Installation) -> None:
 
     assert (1, "") == (done.returncode, done.stdout)
     assert (
-        "Error: the local stack is not installed (crawleruseragents, moto, redis, werkzeug): "
+        "Error: the local stack is not installed (crawleruseragents, moto, redis): "
         "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`\n" == done.stderr
     )
 
@@ -205,3 +124,25 @@ def test_data_files_are_installed(plain: Installation) -> None:
     assert (plain.site / "local/site/shop.html").exists()
     assert (plain.site / "sdk/dist/snippet.html").exists()
     assert not (plain.site / "sdk/src").exists()
+
+
+@pytest.mark.parametrize("extra", ["", "local"])
+def test_the_wheel_pins_everything_that_it_needs(wheel: Path, extra: str) -> None:
+    """Its metadata names each package that it imports, directly or not, in the version that the tests run with."""
+    with zipfile.ZipFile(wheel) as packed:
+        (name,) = (name for name in packed.namelist() if name.endswith(".dist-info/METADATA"))
+        metadata = message_from_string(packed.read(name).decode())
+    found = [Requirement(text) for text in metadata.get_all("Requires-Dist", [])]
+    pins = {
+        canonicalize_name(one.name): str(one.specifier)
+        for one in found
+        if one.marker is None or one.marker.evaluate({"extra": extra})
+    }
+
+    assert {name: f"=={version(name)}" for name in required(requirements(extra))} == pins
+
+
+def test_the_wheel_carries_the_artifacts(wheel: Path) -> None:
+    """`sluice deploy` finds them beside the command."""
+    with zipfile.ZipFile(wheel) as packed:
+        assert "ops/artifacts/sluice-0.1.0-arm64.zip" in packed.namelist()

@@ -127,7 +127,9 @@ def test_a_missing_right_is_reported(
         message = said(stack.run(words(line, tmp_path)))
 
     assert message.startswith(f"your credentials do not allow {operation}: ")
-    assert message.endswith("Ask your AWS administrator for this permission")
+    assert message.endswith(
+        "Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
+    )
 
 
 @pytest.mark.parametrize(

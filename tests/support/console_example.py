@@ -194,6 +194,7 @@ EVENTS: dict[str, Any] = {
         _EVENT
         | {
             "number": 1,
+            "at": NOW + 30,
             "account": "news",
             "table": "article_views",
             "row": _ROW | {"article": "rain", "depth": 0.75},

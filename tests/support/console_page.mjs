@@ -102,6 +102,7 @@ for (const [group, of] of themes.entries()) {
 /* Filters and pauses. */
 async function use(page) {
   const shown = () => page.evaluate(() => [...document.querySelectorAll('#events .where')].map((place) => place.textContent));
+  const all = await shown();
   await page.evaluate(() => document.getElementById('filter-text').focus());
   await page.keyboard.type('sku=tea-03');
   const byColumn = await shown();
@@ -113,7 +114,7 @@ async function use(page) {
   await page.keyboard.press(' ');
   const paused = await page.evaluate(() => [document.getElementById('pause').getAttribute('aria-pressed'), document.getElementById('stale').textContent]);
   const first = await page.evaluate(() => document.querySelector('#events .columns-of dt')?.textContent);
-  return { byColumn, bad, paused, first };
+  return { all, byColumn, bad, paused, first };
 }
 
 console.log(JSON.stringify(results));

@@ -55,6 +55,7 @@ class Deployed:
         log: lines that the functions have just logged, each with the name of its log stream. The first page of each search is
             empty, as CloudWatch Logs may answer.
         url: the endpoint of AWS.
+        environment: the environment variables with which commands use it.
         outputs: the stack's outputs.
     """
 
@@ -67,11 +68,8 @@ class Deployed:
         self.calls: list[str] = []
         self.refusals: dict[str, tuple[int, str]] = {}
         self.url = url
-
-    def run(self, line: list[str], answer: str = "", stack: str = NAME) -> Result:
-        """Run a command line on the stack, answering its prompt."""
-        environment = {
-            "AWS_ENDPOINT_URL": self.url,
+        self.environment = {
+            "AWS_ENDPOINT_URL": url,
             "AWS_ACCESS_KEY_ID": "key",
             "AWS_SECRET_ACCESS_KEY": "secret",
             "AWS_MAX_ATTEMPTS": "1",
@@ -79,9 +77,12 @@ class Deployed:
             "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
             "SLUICE_STACK": "",
         }
+
+    def run(self, line: list[str], answer: str = "", stack: str = NAME) -> Result:
+        """Run a command line on the stack, answering its prompt."""
         arguments = [*line, "--stack", stack, "--region", REGION]
         return CliRunner(mix_stderr=False).invoke(
-            main, arguments, input=answer, env=environment, prog_name="sluice"
+            main, arguments, input=answer, env=self.environment, prog_name="sluice"
         )
 
     @contextmanager
@@ -131,11 +132,15 @@ def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
         **more,
     }
     cloudformation = resources.client("cloudformation", made.endpoint)
+    endpoint = stack.addresses.treasure_data
+    parameters = {"TdImportEndpoint": endpoint, "TdApiEndpoint": endpoint, "Stage": "dev"}
     template = {
+        "Parameters": {name: {"Type": "String"} for name in parameters},
         "Resources": {"Nothing": {"Type": "AWS::CloudFormation::WaitConditionHandle"}},
         "Outputs": {name: {"Value": value} for name, value in outputs.items()},
     }
-    cloudformation.create_stack(StackName=NAME, TemplateBody=json.dumps(template))
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    cloudformation.create_stack(StackName=NAME, TemplateBody=json.dumps(template), Parameters=given)
 
     class Handler(_Handler):
         pass

@@ -25,6 +25,7 @@ from doubles.treasure_data import API_KEY, Request, Response, TreasureData
 from local import valkey
 from local.lambda_runtime import ARCHITECTURE
 from ops.cli import main
+from ops.deploy import deployer as documented
 from shared import write_key
 from shared.accounts import Account, AccountKeys
 from tests.support.ministack import Ministack
@@ -188,7 +189,7 @@ class Stack:
         )
 
     def preflight(self, environment: str) -> list[dict[str, str]]:
-        """Run `sluice preflight` for a stage with Network=external, and return its findings."""
+        """Run `sluice preflight` for a stage with Network=external, as its deployer, and return its findings."""
         overrides = " ".join(f"{name}={value}" for name, value in {"Stage": environment, **EXTERNAL}.items())
         where = (
             "--config-file",
@@ -198,13 +199,18 @@ class Stack:
             "--region",
             "us-east-1",
         )
-        printed = self._run("preflight", "--json", *where, "--parameter-overrides", overrides)
+        boundary = deployer(self.emulator, f"sluice-{environment}")
+        overrides += f" PermissionsBoundary={boundary['BOUNDARY']}"
+        printed = self._run(
+            "preflight", "--json", *where, "--parameter-overrides", overrides, environment=boundary
+        )
         found: list[dict[str, str]] = json.loads(printed)["findings"]
         return found
 
-    def _run(self, *arguments: str) -> str:
+    def _run(self, *arguments: str, environment: dict[str, str] | None = None) -> str:
         """Run a command in this process, because starting another one takes longer than most commands."""
-        done = CliRunner(mix_stderr=False).invoke(main, arguments, env=self.emulator.environment)
+        environment = environment or self.emulator.environment
+        done = CliRunner(mix_stderr=False).invoke(main, arguments, env=environment)
         assert done.exit_code in (0, 3), f"{done.stdout}{done.stderr}"
         return done.stdout
 
@@ -221,10 +227,31 @@ class Stack:
             threading.Event().wait(0.1)
 
 
-def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
-    """Run sam against the emulator and return its output."""
+def deployer(emulator: Ministack, stack: str) -> dict[str, str]:
+    """Return the environment of a user who has the documented policies for a stack and no others, created on first use."""
+    name, iam = f"deployer-of-{stack}", emulator.client("iam")
+    if name not in emulator.users:
+        iam.create_user(UserName=name)
+        everything = {"Effect": "Allow", "Action": "*", "Resource": "*"}
+        boundary = json.dumps({"Version": "2012-10-17", "Statement": [everything]})
+        arn = iam.create_policy(PolicyName=f"boundary-of-{stack}", PolicyDocument=boundary)["Policy"]["Arn"]
+        for part in documented.PARTS:
+            text = json.dumps(documented.policy(part)).replace("STACK", stack)
+            text = text.replace("<PermissionsBoundary>", arn).replace("<HostedZoneId>", "*")
+            found = json.loads(text)
+            found["Statement"] = [one for one in found["Statement"] if "<" not in one["Resource"]]
+            made = iam.create_policy(PolicyName=f"{part}-of-{stack}", PolicyDocument=json.dumps(found))
+            iam.attach_user_policy(UserName=name, PolicyArn=made["Policy"]["Arn"])
+        key = iam.create_access_key(UserName=name)["AccessKey"]
+        own = {"AWS_ACCESS_KEY_ID": key["AccessKeyId"], "AWS_SECRET_ACCESS_KEY": key["SecretAccessKey"]}
+        emulator.users[name] = emulator.environment | own | {"BOUNDARY": arn}
+    return emulator.users[name]
+
+
+def sam(emulator: Ministack, stack: str, *arguments: str, code: int = 0) -> str:
+    """Run sam against the emulator, as the deployer of a stack, and return its output."""
     command = [str(Path(sys.executable).with_name("sam")), *arguments]
-    environment = emulator.environment
+    environment = deployer(emulator, stack)
     done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
     assert done.returncode == code, f"{done.stdout}{done.stderr}"
     return done.stdout + done.stderr
@@ -232,16 +259,28 @@ def sam(emulator: Ministack, *arguments: str, code: int = 0) -> str:
 
 def deploy(emulator: Ministack, artifacts: Path, stage: str, code: int = 0, **parameters: str) -> str:
     """Deploy a stage's stack with samconfig.toml and additional parameters, and return sam's output."""
-    given = {"Stage": stage, "Architecture": ARCHITECTURE, **parameters}
+    stack = f"sluice-{stage}"
+    boundary = deployer(emulator, stack)["BOUNDARY"]
+    given = {"Stage": stage, "Architecture": ARCHITECTURE, "PermissionsBoundary": boundary, **parameters}
     command = ["deploy", "--template-file", str(artifacts / "template.yaml"), "--config-env", stage]
     command += ["--config-file", str(ROOT / "samconfig.toml"), "--no-confirm-changeset"]
     overrides = [f"{name}={value}" for name, value in given.items()]
-    return sam(emulator, *command, "--parameter-overrides", *overrides, code=code)
+    return sam(emulator, stack, *command, "--parameter-overrides", *overrides, code=code)
+
+
+def remove(emulator: Ministack, stack: str) -> None:
+    """Remove a stack with `sluice remove`, as its deployer."""
+    command = [sys.executable, "-m", "ops.cli", "remove", "--stack", stack, "--yes"]
+    environment = deployer(emulator, stack)
+    done = subprocess.run(command, cwd=ROOT, env=environment, check=False, capture_output=True, text=True)
+    # For a few look-ups, the emulator wants another permission than AWS, so they are not made.
+    said = f"{done.stdout}{done.stderr}"
+    assert 0 == done.returncode or "Some resources could not be checked" in said, said
 
 
 def delete(emulator: Ministack, stack: str) -> None:
-    """Delete a stack."""
-    sam(emulator, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
+    """Delete a stack with `sam delete`, which retains the data of prod, and fails elsewhere while there is any."""
+    sam(emulator, stack, "delete", "--stack-name", stack, "--no-prompts", "--region", "us-east-1")
 
 
 def outputs(emulator: Ministack, stack: str) -> dict[str, str]:

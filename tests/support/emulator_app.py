@@ -3,7 +3,7 @@
 Resource types that it does not support exist in name only: they can be created, referenced, changed and deleted, and do
 nothing. So the template can be deployed as it is, even in modes that the emulator cannot implement. Caches listen on CACHE_PORT.
 
-The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
+emulator_rules.py refuses what AWS refuses. The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
 inserts need IAM's own permission for them on their table; reads of a stream need permission on the iterator's stream.
 """
 
@@ -19,6 +19,8 @@ from ministack.app import app  # type: ignore[import-not-found]  # lives in the 
 from ministack.core import iam_actions  # type: ignore[import-not-found]  # likewise
 from ministack.services import kinesis, lambda_svc  # type: ignore[import-not-found]  # likewise
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]  # likewise
+
+from tests.support import emulator_rules
 
 __all__ = ["app"]
 
@@ -46,6 +48,10 @@ for _name, _attributes in _TYPES.items():
         "update": lambda physical_id, *_others, made=_attributes, **_more: (physical_id, dict(made)),
         "delete": lambda *_arguments: None,
     }
+
+
+for _name, _handler in provisioners._RESOURCE_HANDLERS.items():
+    provisioners._RESOURCE_HANDLERS[_name] = emulator_rules.guarded(_name, _handler)
 
 
 _polling = threading.local()

@@ -4,6 +4,7 @@ It runs functions as its own processes, without Docker. It enforces the policies
 our policies deny anything else.
 """
 
+import json
 import os
 import socket
 import subprocess
@@ -15,6 +16,7 @@ import boto3
 
 from local.part import listens
 from tests.support import certificate
+from tests.support.handlers import by_operation
 from tests.support.sam import ROOT
 
 _SERVER = ROOT / ".venv-emulator" / "bin" / "hypercorn"
@@ -31,7 +33,8 @@ class Ministack:
     Attributes:
         url: its endpoint.
         certificate: the certificate that its clients must trust.
-        environment: environment variables with which AWS's tools and clients use it.
+        environment: environment variables with which AWS's tools and clients use it, as the account's owner.
+        users: the same of other users, by name.
     """
 
     def __init__(self, folder: Path, cache_port: int = 6379) -> None:
@@ -43,6 +46,7 @@ class Ministack:
         self._folder = folder
         self._cache_port = cache_port
         self._clients: dict[str, Any] = {}
+        self.users: dict[str, dict[str, str]] = {}
         self.environment = {
             "PATH": os.environ["PATH"],
             "HOME": str(folder),
@@ -58,9 +62,12 @@ class Ministack:
     def __enter__(self) -> Self:
         scratch = self._folder / "scratch"
         scratch.mkdir()
+        handlers = self._folder / "handlers.json"
+        handlers.write_text(json.dumps(by_operation()))
         environment = {
             "PATH": os.environ["PATH"],
             "PYTHONPATH": str(ROOT),
+            "HANDLERS": str(handlers),
             "HOME": str(self._folder),
             "TMPDIR": str(scratch),
             "S3_DATA_DIR": str(scratch / "s3"),

@@ -12,7 +12,7 @@ from ops.commands.local import break_
 from ops.failure import Failure
 from ops.stack import home
 
-_EXTRA = ("crawleruseragents", "moto", "redis", "werkzeug")
+_EXTRA = ("crawleruseragents", "moto", "redis")
 """Packages that only the local stack imports. The extra `local` installs them."""
 
 

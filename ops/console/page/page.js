@@ -318,6 +318,7 @@ async function poll() {
     events.unshift(event);
     if (event.key_id) keys.set(event.account, (keys.get(event.account) ?? new Set()).add(event.key_id));
   }
+  events.sort((one, other) => other.at - one.at || other.number - one.number); // shards are read one after the other
   events.length = Math.min(events.length, KEPT);
   options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
   options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);

@@ -1,7 +1,9 @@
 """Runs the steps of a certification, and shows its progress."""
 
 import signal
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from threading import current_thread, main_thread
 from typing import Any
 
 import click
@@ -12,7 +14,6 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, Untried
 from ops.failure import FORESEEN, Failure, explained, is_denied
-from ops.interrupt import interruptible
 from shared.clock import Clock
 
 
@@ -62,7 +63,7 @@ class Certification:
         began = self._clock.now()
         evidence: Mapping[str, Any] = {}
         try:
-            with interruptible(signal.SIGTERM, signal.SIGHUP):
+            with _interrupted_by(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
                 found = step.run(self._stage)
         except Untried as reason:
             verdict, said = StepVerdict.NOT_TRIED, str(reason)
@@ -110,3 +111,16 @@ class Progress:
                 f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}",
                 {StepVerdict.FAILED: "bold red", StepVerdict.PASSED: "green"}.get(report.verdict, "yellow"),
             )
+
+
+@contextmanager
+def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
+    """Make these signals interrupt the block as Ctrl-C does, even where a shell has made the command ignore that."""
+    before: dict[signal.Signals, Any] = {}
+    if current_thread() is main_thread():
+        before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

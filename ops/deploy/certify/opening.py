@@ -1,28 +1,19 @@
 """Opens a deployed stage for a certification, if it may be tried on that stage."""
 
-import os
 import re
-from urllib.parse import urlsplit
 
 import requests
 
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
-from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.deploy.stack_api import StackApi
+from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
 from shared.clock import Clock
 
 _PROD = re.compile(r"(^|[^a-z])prod(uction)?($|[^a-z])")
-_AWS_HOSTS = (".amazonaws.com", ".amazonaws.com.cn", ".api.aws")
-
-
-def emulator_of(stack: Stack) -> str:
-    """Return the URL of an emulator of AWS; empty for AWS itself."""
-    url: str = stack.client("cloudformation").meta.endpoint_url
-    host = (urlsplit(url).hostname or "").lower()
-    return "" if host.endswith(_AWS_HOSTS) else url
 
 
 def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic: bool) -> None:
@@ -61,9 +52,6 @@ def open_stage(
         FunctionName=stack.outputs["WorkerFunction"]
     )["Environment"]["Variables"]
     secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
-    session = requests.Session()
-    if bundle := os.environ.get("AWS_CA_BUNDLE"):
-        session.verify = bundle
     queries = TreasureDataQueries(
         requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
     )
@@ -73,7 +61,7 @@ def open_stage(
         account=name,
         database=database,
         queries=queries,
-        session=session,
+        api=StackApi.of(stack, clock),
         endpoint=endpoint,
         repairs=repairs,
         clock=clock,

@@ -8,16 +8,15 @@ from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from operator import not_
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 import click
-import requests
 from botocore.client import BaseClient
 
 from ops import known_accounts
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
-from ops.deploy.certify.td_query import TreasureDataQueries
+from ops.deploy.stack_api import HttpAnswer, StackApi
+from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import INTERRUPTED, Failure
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
@@ -35,7 +34,6 @@ TABLE = "sluice_certify"
 OUR_PREFIX = "sluice_"
 """The prefix of the tables and accounts of Sluice's own checks."""
 
-_HTTP_SECONDS = 30.0
 _READ_SECONDS = 60.0
 _TRAFFIC_SECONDS = 3600.0
 _DAY_SECONDS = 86_400
@@ -89,23 +87,6 @@ ON_AWS = Pace()
 EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=0.3, metrics=5.0)
 
 
-@dataclass(frozen=True, slots=True)
-class HttpAnswer:
-    """A response of the API.
-
-    Attributes:
-        status: its status.
-        code: Sluice's error code; empty without one.
-        body: its body.
-        seconds: how long it took.
-    """
-
-    status: int
-    code: str
-    body: bytes
-    seconds: float
-
-
 class DeployedStage:
     """One run on one stage.
 
@@ -115,8 +96,8 @@ class DeployedStage:
         account: the account to send events for.
         database: its database.
         queries: reads rows back.
-        session: sends requests to the API.
-        endpoint: the emulator's address, used instead of the API's own; empty on AWS.
+        api: the stack's API.
+        endpoint: the emulator's address; empty on AWS.
         repairs: restores what steps break.
         clock: paces everything.
         pace: intervals and time limits.
@@ -130,7 +111,7 @@ class DeployedStage:
         account: str,
         database: str,
         queries: TreasureDataQueries,
-        session: requests.Session,
+        api: StackApi,
         endpoint: str,
         repairs: Repairs,
         clock: Clock,
@@ -148,7 +129,7 @@ class DeployedStage:
         self.accepted = run.accepted
         self.timings = run.timings
         self._queries = queries
-        self._session = session
+        self._api = api
         self._endpoint = endpoint
         self._signing: dict[str, str] = {}
 
@@ -180,28 +161,7 @@ class DeployedStage:
         Raises:
             Failure: there was no response.
         """
-        api = self.stack.outputs["ApiUrl"]
-        sent = {**headers, "Host": urlsplit(api).netloc}
-        data = body.encode() if isinstance(body, str) else body
-        began = self.clock.now()
-        try:
-            answer = self._session.request(
-                method,
-                f"{self._endpoint or api}{target}",
-                data=data,
-                headers=sent,
-                timeout=_HTTP_SECONDS,
-                allow_redirects=False,
-                verify=self._session.verify,  # otherwise environment variables would take precedence
-            )
-        except requests.RequestException as error:
-            raise Failure(f"{api} did not respond: {type(error).__name__}") from error
-        return HttpAnswer(
-            answer.status_code,
-            answer.headers.get("x-sluice-error", ""),
-            answer.content,
-            self.clock.now() - began,
-        )
+        return self._api.request(method, target, body, headers)
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Send one event, which the API must accept.
@@ -222,13 +182,7 @@ class DeployedStage:
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return the number of rows in Treasure Data, by event of this run."""
         begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
-        # A run's id has neither quotes nor wildcards.
-        query = (
-            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- see above
-            f"AND event_id LIKE '{self.run}-%' GROUP BY event_id"
-        )
-        found = self._queries.rows(query)
-        return Counter({str(event_id): int(count) for event_id, count in found or ()})
+        return self._queries.counts(table, f"{self.run}-", begin, end)
 
     def wait_for(self, event_ids: Iterable[str], table: str = TABLE) -> float:
         """Wait until Treasure Data has a row of each event, and return how long it took, in seconds.

@@ -6,6 +6,7 @@ from typing import Any
 from botocore.client import BaseClient
 
 from ops.deploy.preflight.survey import Survey
+from ops.deploy.stack_status import obstacle
 from ops.diagnosis.check_result import CheckResult, fault, ok
 
 
@@ -28,7 +29,11 @@ def stack(survey: Survey) -> Iterator[CheckResult]:
         yield _existing(survey, ours)
         yield from _left_network(survey)
     sam = next((stack for stack in stacks if stack["StackName"] == "aws-sam-cli-managed-default"), None)
-    if sam is not None and not sam["StackStatus"].endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE")):
+    if (
+        survey.plan.build is not None
+        and sam is not None
+        and not sam["StackStatus"].endswith(("CREATE_COMPLETE", "UPDATE_COMPLETE"))
+    ):
         yield fault(
             "upload bucket",
             f"The SAM CLI's own stack aws-sam-cli-managed-default is in {sam['StackStatus']}.",
@@ -39,21 +44,13 @@ def stack(survey: Survey) -> Iterator[CheckResult]:
 
 def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
     name, status = stack["StackName"], stack["StackStatus"]
-    command = f"`aws cloudformation {{}} --stack-name {name} --region {survey.plan.region}`"
     if stack.get("Description") not in (None, "", survey.template.description):
         return fault(
             "stack", f"The name {name} is taken by another stack.", "Change stack_name in samconfig.toml."
         )
     said = f"{name} is in {status}."
-    if status in ("ROLLBACK_COMPLETE", "ROLLBACK_FAILED", "CREATE_FAILED", "DELETE_FAILED"):
-        advice = f"It cannot be updated, so delete it first: {command.format('delete-stack')}"
+    if advice := obstacle(status, name, survey.plan.region):
         return fault("stack", said, f"{advice}.")
-    if status == "UPDATE_ROLLBACK_FAILED":
-        return fault(
-            "stack", said, f"Finish the rollback first: {command.format('continue-update-rollback')}."
-        )
-    if status.endswith("_IN_PROGRESS") and status != "REVIEW_IN_PROGRESS":
-        return fault("stack", said, f"Wait for it: {command.format('describe-stack-events')}.")
     return ok("stack", said)
 
 

@@ -24,7 +24,7 @@ def rights(survey: Survey) -> Iterator[CheckResult]:
         arn = iam.get_role(RoleName=arn.split("/")[1])["Role"]["Arn"]
     denied: dict[str, None] = {}
     by_organization: dict[str, None] = {}
-    for place, actions in deployer.needs(survey.types.values()).items():
+    for place, actions in deployer.needs(survey.types.values(), is_release=survey.plan.build is None).items():
         pages = iam.get_paginator("simulate_principal_policy").paginate(
             PolicySourceArn=arn,
             ActionNames=[_example(action) for action in actions],

@@ -81,6 +81,8 @@ def region(survey: Survey) -> Iterator[CheckResult]:
 
 def build(survey: Survey) -> Iterator[CheckResult]:
     """Check that the build is for the stack's architecture."""
+    if survey.plan.build is None:
+        return
     built = {_processor(path) for path in survey.plan.build.glob("*/**/*.so")} - {""}
     wanted = survey.values["Architecture"]
     if built - {wanted}:

@@ -25,13 +25,13 @@ class Deployment:
         stack: the stack's name.
         region: its region.
         given: the parameters that are set.
-        build: the folder of `sam build`.
+        build: the folder of `sam build`; None if a release is deployed.
     """
 
     stack: str
     region: str
     given: Mapping[str, str]
-    build: Path
+    build: Path | None
 
 
 class Site(Protocol):

@@ -21,9 +21,7 @@ _PROBE_SECONDS = 10.0
 
 def treasure_data(survey: Survey) -> Iterator[CheckResult]:
     """Check that Treasure Data answers, knows the key, and lets it import."""
-    here = _endpoints(survey, survey.values["TdSite"])
-    if survey.values["TdImportEndpoint"] and survey.values["TdApiEndpoint"]:
-        here = survey.values["TdImportEndpoint"], survey.values["TdApiEndpoint"]
+    here = endpoints(survey)
     key = survey.td_api_key or _stored_key(survey)
     site = survey.world.site(*here, key)
     if not site.answers():
@@ -52,6 +50,13 @@ def treasure_data(survey: Survey) -> Iterator[CheckResult]:
         yield _import_right(site, survey.database)
 
 
+def endpoints(survey: Survey) -> tuple[str, str]:
+    """Return the endpoint for imports, and the endpoint for everything else."""
+    if survey.values["TdImportEndpoint"] and survey.values["TdApiEndpoint"]:
+        return survey.values["TdImportEndpoint"], survey.values["TdApiEndpoint"]
+    return _endpoints(survey, survey.values["TdSite"])
+
+
 def _stored_key(survey: Survey) -> str:
     arn = survey.values["TdApiKeySecretArn"]
     if not arn or not survey.account or arn.split(":")[3] != survey.plan.region:
@@ -69,7 +74,9 @@ def _endpoints(survey: Survey, site: str) -> tuple[str, str]:
 
 
 def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
-    """Return why a site does not know the key."""
+    """Return why a site does not know the key. A key that is meant for an endpoint of the operator's is shown to no other."""
+    if survey.values["TdApiEndpoint"]:
+        return fault("API key", f"{here[1]} does not know it.", "Issue a new one in Treasure Data's console.")
     for name in survey.template.mapping("TdSites"):
         if _endpoints(survey, name) != here and survey.world.site(*_endpoints(survey, name), key).knows_key():
             return fault("API key", f"It belongs to the site {name}.", f"Set TdSite={name}.")
@@ -93,13 +100,13 @@ class _FixedKey:
     """A known key, with the interface of a secret."""
 
     def __init__(self, key: str) -> None:
-        self._key = key
+        self.text = key
 
     def get(self, max_age: float = float("inf")) -> str:  # noqa: ARG002 -- a secret's interface
-        return self._key
+        return self.text
 
     def changed(self, text: str) -> bool:
-        return text != self._key
+        return text != self.text
 
 
 class RealSite:

@@ -21,6 +21,7 @@ from ops.cost.estimate import (
     BATCH_LOG_BYTES,
     CLAIM_BYTES,
     CLAIM_DAYS,
+    COLD_SHARE,
     LEDGER_ITEM_BYTES,
     LEDGER_WRITES,
     PARAMETERS,
@@ -228,6 +229,18 @@ def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, st
 def test_the_edge_policy_is_read_as_often_as_estimated() -> None:
     """Each instance of the ingest reads it from S3 at the ingest's refresh interval."""
     assert POLICY_SECONDS == FRESH_SECONDS
+
+
+def test_the_keys_cost_cents_until_there_are_many_instances() -> None:
+    """Kinesis asks for the stream's key every five minutes for each instance: about $26 a month for a thousand of them."""
+    thousand = Workload(1000 * 20 * 730 * 3600)
+    (few, many) = (
+        next(line.usd for line in estimate(workload, SETUP, US_EAST_1) if line.component == "KMS")
+        for workload in (TEN_MILLION, thousand)
+    )
+
+    assert few < 0.2
+    assert 26 < many - thousand.requests * COLD_SHARE / 1e4 * 0.03 < 27
 
 
 def test_every_treasure_data_region_has_prices() -> None:

@@ -13,6 +13,7 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from ops.personal_data import EXPLANATION
 from tests.ops.test_manners import start
 from tests.support.sluice import Sluice
 
@@ -37,6 +38,8 @@ def test_in_a_pipe_each_line_is_a_json_object(sluice: Sluice) -> None:
     assert ["a", "b"] == [one["event_id"] for one in lines if one.get("table") == "tailed_in_a_pipe"]
     assert "/v1/events" in {one["path"] for one in lines if one["kind"] == "refused"}
     assert "refused request" in result.stderr
+    assert EXPLANATION in result.stderr
+    assert EXPLANATION not in sluice.run("tail --local --since 1min --for 2s --raw").stderr
 
 
 def test_only_selected_events_are_shown(sluice: Sluice) -> None:

@@ -98,9 +98,10 @@ def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> Non
 def test_a_port_in_use_is_named(sluice: Sluice) -> None:
     """The message says what to do."""
     with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
-        result = shown.run(["console", "--port", str(taken.port)])
+        port = taken.url.rpartition(":")[2]
+        result = shown.run(["console", "--port", port])
 
-    assert (1, f"Error: port {taken.port} is in use: choose another with --port, or leave out --port\n") == (
+    assert (1, f"Error: port {port} is in use: choose another with --port, or leave out --port\n") == (
         result.exit_code,
         result.stderr,
     )

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 import requests
-from botocore.exceptions import ClientError
+from botocore.exceptions import ClientError, WaiterError
 
 from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
@@ -32,9 +32,9 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
-from ops.deploy.certify.td_query import TreasureDataQueries
 from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.change_set import ChangeSet
+from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
 
@@ -364,7 +364,7 @@ class Answers:
         if name == "get_paginator":
             return lambda operation: Pages(getattr(self, operation))
         if name == "get_waiter":
-            return lambda _: Answers(wait=None)
+            return lambda _: Answers(wait=self._answers.get("wait"))
         return call
 
 
@@ -436,7 +436,6 @@ def test_a_change_keeps_every_other_parameter() -> None:
     cloudformation = Answers(
         describe_stacks={"Stacks": [standing]},
         create_change_set={},
-        describe_change_set={"Status": "CREATE_COMPLETE"},
         execute_change_set={},
     )
 
@@ -468,7 +467,6 @@ def test_a_rolled_back_change_says_why() -> None:
     cloudformation = Answers(
         describe_stacks={"Stacks": [{"StackStatus": "UPDATE_ROLLBACK_COMPLETE", "Parameters": []}]},
         create_change_set={},
-        describe_change_set={"Status": "CREATE_COMPLETE"},
         execute_change_set={},
         describe_stack_events={"StackEvents": events},
     )
@@ -482,6 +480,7 @@ def test_a_change_without_effect_is_not_deployed() -> None:
     cloudformation = Answers(
         describe_stacks={"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
         create_change_set={},
+        wait=WaiterError("change_set_create_complete", "it failed", {}),
         describe_change_set={
             "Status": "FAILED",
             "StatusReason": "The submitted information didn't contain changes.",

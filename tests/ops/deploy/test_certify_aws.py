@@ -12,9 +12,10 @@ import pytest
 from doubles.clock import ManualClock
 from ops.deploy.certify import assumption_steps as assumptions
 from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, DeployedStage, HttpAnswer
+from ops.deploy.certify.stage import ON_AWS, DeployedStage
 from ops.deploy.certify.step import Untried
 from ops.deploy.removal import LOOKS
+from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
 
 NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}

@@ -12,15 +12,17 @@ import click
 import pytest
 
 from doubles.clock import ManualClock
-from ops.deploy.certify import replay_steps
+from ops.deploy.certify import health_steps, replay_steps
 from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage, HttpAnswer
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
 from ops.deploy.certify.step import Impossible, StepFinding
 from ops.deploy.certify.steps import STEPS
+from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
 from ops.stream.reader import ShardRecords
 from worker.chain import ChainId
 from worker.message import read
+from worker.redis_client import SIGN_IN_SECONDS
 
 RUN = "certify-1"
 LETTERS = [{"id": "d1", "reason": "unknown_account"}]
@@ -323,3 +325,16 @@ def test_a_wait_looks_once_more_after_its_deadline() -> None:
 
     assert 0 == ON_AWS.until(look, bool, clock, 30)
     assert 1 == next(looks)
+
+
+def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The report compares it with a command on the open connection, and names what the functions allow."""
+    checks = [{"redis": {"accounts": {}, "seconds": seconds}} for seconds in (1.94, 0.01)]
+    stage = Rehearsal(administer=checks)
+    monkeypatch.setattr(stage, "restart", lambda _function: None)
+    found = health_steps.resp(stage)
+
+    assert "after 1.94 s (the functions allow 3 s)" in found.said
+    assert 3 == SIGN_IN_SECONDS
+    assert {"accounts": 0, "seconds": 1.94, "seconds on an open connection": 0.01} == found.evidence
+    assert "1.94 s" == stage.timings["Redis, first contact"]

@@ -9,9 +9,10 @@ import pytest
 from click.testing import CliRunner
 
 from ops.cli import main
-from ops.commands import preflight
 from ops.deploy import deployer
-from ops.deploy.preflight.findings import findings, planned
+from ops.deploy.preflight import planning
+from ops.deploy.preflight.findings import findings
+from ops.deploy.preflight.planning import planned
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.diagnosis.check_result import CheckResult
 from ops.failure import Failure
@@ -93,8 +94,8 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
     ),
     "update of a reserved worker": lambda here: (
         here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-        setattr(here.account, "concurrency", 192),
-        setattr(here.account, "reserved", 92),
+        setattr(here.account, "concurrency", 194),
+        setattr(here.account, "reserved", 94),
     ),
     "boundary": lambda here: (
         here.given(PermissionsBoundary=BOUNDARY),
@@ -205,8 +206,8 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "concurrency of an update": (
         lambda h: (
             h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-            setattr(h.account, "concurrency", 192),
-            setattr(h.account, "reserved", 92),
+            setattr(h.account, "concurrency", 194),
+            setattr(h.account, "reserved", 94),
             h.given(WorkerConcurrency="81"),
         ),
         "concurrency",
@@ -461,6 +462,16 @@ def test_a_small_quota_is_a_warning_even_if_the_throttle_fits(here: Surroundings
     assert "of which the API leaves 5" in warnings(here)["concurrency"]
 
 
+def test_a_burst_beyond_half_of_the_concurrency_is_a_warning(here: Surroundings) -> None:
+    """Nothing is reserved, so such a burst can take all of it. The default fits an ordinary account."""
+    assert "concurrency" not in warnings(here)
+
+    here.given(ThrottlingBurst="501")
+    assert "Set ThrottlingRate=10000 ThrottlingBurst=500." in warnings(here)["concurrency"]
+    here.given(WorkerConcurrency="50", IngestConcurrency="500")
+    assert "concurrency" not in warnings(here)
+
+
 def test_a_stream_that_cannot_grow_is_a_warning(here: Surroundings) -> None:
     """It begins with one shard, and the quota for more can be raised later."""
     here.account.shards = 190
@@ -581,8 +592,8 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a single object, and exits with 3 if there is a fault."""
-    monkeypatch.setattr(preflight, "RealSite", here.sites.site)
-    monkeypatch.setattr(preflight.boto3, "Session", lambda **_: _Session(here.account))
+    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning.boto3, "Session", lambda **_: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]
     arguments += ["--parameter-overrides", "StreamMode=PROVISIONED TdSite=eu01"]
@@ -591,6 +602,29 @@ def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyP
 
     assert (3, False) == (result.exit_code, said["ready"])
     assert "Set TdSite=us01." in [one["advice"] for one in said["findings"]]
+
+
+def test_setup_before_a_deploy_checks_the_given_key(
+    here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """It finds what `preflight` finds, takes the key from a file, and says what the stack costs. It changes nothing."""
+    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning.boto3, "Session", lambda **_: _Session(here.account))
+    (tmp_path / "key").write_text(f"{TD_KEY}\n")
+    arguments = ["setup", "--before", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
+    arguments += ["--td-key-file", str(tmp_path / "key"), "--database", "shop"]
+    plain = CliRunner(mix_stderr=False).invoke(main, arguments, prog_name="sluice")
+    as_json = CliRunner(mix_stderr=False).invoke(main, [*arguments, "--json"], prog_name="sluice")
+    said = json.loads(as_json.stdout)
+
+    assert (0, 0, True) == (plain.exit_code, as_json.exit_code, said["ready"]), plain.output
+    assert {"ok"} == {
+        one["state"] for one in said["findings"] if one["what"] in ("API key", "import permission")
+    }
+    assert 0 < said["usd_per_month"]["idle"] < said["usd_per_month"]["expected"]
+    assert "sluice-dev can be deployed. Cost: about $" in plain.output
+    assert "Next: `sam deploy`" in plain.output
+    assert TD_KEY not in plain.output
 
 
 class _Session:

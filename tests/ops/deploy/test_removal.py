@@ -12,11 +12,13 @@ from doubles.aws_errors import client_error
 from doubles.clock import ManualClock
 from ops.cli import main
 from ops.deploy.certify.certification_report import StepReport, StepVerdict
+from ops.deploy.code_bucket import CodeBucket
 from ops.deploy.removal import GO_WITH, LOOKS, RETAINED, Removal
 from ops.stack import Stack
 from ops.template import sluice_template
 from tests.support.modes import Mode
 
+ACCOUNT, REGION = "123456789012", "eu-central-1"
 FUNCTION, BUCKET, STREAM, ROLE = (
     "AWS::Lambda::Function",
     "AWS::S3::Bucket",
@@ -50,6 +52,7 @@ class Aws:
     unreadable: set[str] = field(default_factory=set)
     refused: set[str] = field(default_factory=set)
     written: Callable[["Aws"], None] = lambda _: None
+    region_name: str = REGION
     log: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -151,11 +154,17 @@ class Aws:
         self.there.discard(Bucket)
         self.log.append(f"delete {Bucket}")
 
-    def head_bucket(self, Bucket: str) -> Any:  # noqa: N803
+    def head_bucket(self, Bucket: str, **_: Any) -> Any:  # noqa: N803
         """Return whether the bucket is there."""
+        if Bucket not in self.there and Bucket not in self.unreadable:
+            raise client_error("404", "HeadBucket")
         return self._look(Bucket)
 
     # others
+
+    def get_caller_identity(self) -> Any:
+        """Return the account."""
+        return {"Account": ACCOUNT}
 
     def describe_stream_summary(self, StreamName: str) -> Any:  # noqa: N803
         """Return whether the stream is there."""
@@ -208,6 +217,19 @@ def test_the_bucket_is_emptied_once_nothing_else_is_left() -> None:
     found = aws.removed()
 
     assert ["ingest 0", "delete stack", "empty aside", "delete stack"] == aws.log
+    assert (StepVerdict.PASSED, set()) == (found.verdict, aws.there)
+
+
+def test_the_bucket_of_the_code_is_deleted_last() -> None:
+    """`sluice deploy` has created it beside the stack."""
+    aws = a_stack()
+    client: Any = aws
+    code = CodeBucket(client, "sluice-dev", ACCOUNT, REGION).name
+    aws.there.add(code)
+    aws.objects[code] = 2
+    found = aws.removed()
+
+    assert [f"empty {code}", f"delete {code}"] == aws.log[-2:]
     assert (StepVerdict.PASSED, set()) == (found.verdict, aws.there)
 
 

@@ -13,6 +13,7 @@ import click
 import msgpack
 import pytest
 
+from doubles.treasure_data import API_KEY
 from local.accounts import KEYS, SIGNING_SECRETS
 from ops.cli import main
 from ops.deploy.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
@@ -61,6 +62,7 @@ LINES = {
         "replay --force --tag rights --account nobody_yet --yes",
     ],
     "sdk publish": ["sdk publish --folder {sdk}"],
+    "setup": ["setup --accounts {file} --td-key-file {td_key} --account app --yes --timeout 0s"],
     "tail": ["tail --for 1s"],
     "status": ["status", "status --all", "status --complete"],
     "wait": ["wait --account app --table rights --until 3h --timeout 1s"],
@@ -72,13 +74,14 @@ LINES = {
 def stack(sluice: Sluice) -> Iterator[Deployed]:
     """The local stack, presented as a deployed one, with a dead letter and a parked row."""
     sluice.stack.resources.client("s3").create_bucket(Bucket="rights")
+    topic = sluice.stack.resources.client("sns").create_topic(Name="rights")["TopicArn"]
     if not _has_dead_letter(sluice):
         sluice.produce("nobody_yet", "rights", "a")
         until(lambda: _has_dead_letter(sluice))
     with (
         parked(sluice),
         archived(sluice),
-        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9") as shown,
+        deployed(sluice.stack, SdkBucket="rights", SdkUrl="http://127.0.0.1:9", AlarmTopic=topic) as shown,
     ):
         yield shown
 
@@ -126,7 +129,13 @@ def parked(sluice: Sluice) -> Iterator[None]:
 def _is_expected(said: str) -> bool:
     """Return whether a command failed only after it had used all of its rights."""
     return any(
-        part in said for part in ("has no records in this range", "not found since", "no copies of these")
+        part in said
+        for part in (
+            "has no records in this range",
+            "not found since",
+            "no copies of these",
+            "no query sees its row",
+        )
     )
 
 
@@ -146,6 +155,7 @@ def test_a_command_uses_exactly_its_listed_rights(
     for name in ("sluice.d.ts", "snippet.html"):
         (tmp_path / name).write_text("")
     (tmp_path / "plan.yaml").write_text("mode: observe")
+    (tmp_path / "td_key").write_text(f"{API_KEY}\n")
     dead = next(one["id"] for one in sluice.json("dead list --local") if one["account"] == "nobody_yet")
     places = {
         "dead": dead,
@@ -154,15 +164,20 @@ def test_a_command_uses_exactly_its_listed_rights(
         "out": tmp_path / "o",
         "plan": tmp_path / "plan.yaml",
         "sdk": tmp_path,
+        "td_key": tmp_path / "td_key",
     }
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", "true")
+    made = sluice.stack.resources
+    if command == "setup":  # so that it stores the right one
+        made.client("secretsmanager").put_secret_value(
+            SecretId=made.td_api_key_secret, SecretString="an old key"
+        )
     stack.calls.clear()
     with stack.as_old_as(
         days=1 if command == "status" else 0
     ):  # a day later, the windows of the stream's own count are closed
         results = [stack.run(line.format(**places).split()) for line in LINES[command]]
-    made = sluice.stack.resources
     made.client("secretsmanager").put_secret_value(
         SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
     )

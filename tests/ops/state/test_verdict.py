@@ -78,8 +78,8 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             "chunks are pending: http_401, timeout",
             "",
             (
-                "Treasure Data answers 401: it rejects the API key. Store a valid key in the secret TdApiKeySecret: "
-                "`aws secretsmanager put-secret-value`."
+                "Treasure Data answers 401: it rejects the API key. Store a valid one with "
+                "`sluice setup --local --td-key-file FILE`."
             ),
         ),
         (
@@ -95,7 +95,7 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
             "HeldError",
             (
                 "S3 does not accept records for the archive. Rows are still delivered. The worker continues on its own once "
-                "S3 accepts them."
+                "S3 accepts them. See docs/operations.md#troubleshooting."
             ),
         ),
         ("no host", "LedgerUnavailableError", f"the ledger (DynamoDB) does not answer. {NO_ACTION}"),

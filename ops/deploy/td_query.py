@@ -1,6 +1,7 @@
 """Reads rows through Treasure Data's query API."""
 
 import json
+from collections import Counter
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +14,10 @@ _SECONDS = 30.0
 _POLL_SECONDS = 1.0
 _JOB_SECONDS = 300.0
 _ENDED = ("success", "error", "killed")
+
+
+class QueryForbiddenError(Failure):
+    """The API key may not query."""
 
 
 class TreasureDataQueries:
@@ -35,11 +40,30 @@ class TreasureDataQueries:
         self._clock = clock
         self._database = database
 
+    def counts(self, table: str, prefix: str, begin: int, end: int) -> Counter[str]:
+        """Return the number of a table's rows between two times, UNIX seconds, by event id.
+
+        Args:
+            table: the table. If it does not exist, it has no rows.
+            prefix: how the event ids begin: letters, digits and hyphens.
+            begin: the first time.
+            end: the time after the last one.
+
+        Raises:
+            Failure: see `rows`.
+        """
+        query = (
+            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- neither quotes nor wildcards
+            f"AND event_id LIKE '{prefix}%' GROUP BY event_id"
+        )
+        return Counter({str(event_id): int(count) for event_id, count in self.rows(query) or ()})
+
     def rows(self, query: str) -> list[list[Any]] | None:
         """Return the result of a SELECT; None if the query fails, as it does while the table does not exist.
 
         Raises:
-            Failure: Treasure Data rejects the key, or does not respond as documented or in time.
+            QueryForbiddenError: the API key may not query.
+            Failure: Treasure Data does not respond as documented or in time.
         """
         issued = self._call(
             "POST", f"/v3/job/issue/trino/{quote(self._database)}", {"query": query, "priority": "0"}
@@ -64,7 +88,7 @@ class TreasureDataQueries:
 
     def _document(self, answer: requests.Response) -> dict[str, Any]:
         if answer.status_code in (401, 403):
-            raise Failure(
+            raise QueryForbiddenError(
                 f"Treasure Data answered {answer.status_code}: the API key may not query, so nothing can be read back"
             )
         if answer.status_code != 200:

@@ -1,0 +1,140 @@
+"""`sluice deploy`: deploys this version of Sluice without its repository, and goes on with `sluice setup`."""
+
+from collections import Counter
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+
+from ops import screen
+from ops.commands import setup
+from ops.deploy import handover
+from ops.deploy.artifact import Artifact
+from ops.deploy.change_set import ChangeSet
+from ops.deploy.code_bucket import CodeBucket
+from ops.deploy.preflight.findings import findings
+from ops.deploy.preflight.planning import planned, surveyed
+from ops.deploy.preflight.survey import Survey, described
+from ops.deploy.stack_api import is_of_aws
+from ops.deploy.stack_setup import SetupAnswers, read_key
+from ops.deploy.stack_status import is_in_progress
+from ops.failure import UNFINISHED, Failure
+from ops.help_page import DEPLOYING
+from ops.stack import deployed
+from shared.clock import Clock, SystemClock
+
+_POLL_SECONDS = 5.0
+_EMULATED_POLL_SECONDS = 0.3
+
+
+@click.command("deploy")
+@setup.plan_options
+@click.option(
+    "--stack",
+    "name",
+    envvar="SLUICE_STACK",
+    default="",
+    metavar="NAME",
+    help="Name of the stack. Default: the section's.",
+)
+@click.option(
+    "--parameter-overrides",
+    default="",
+    help="Parameters to set, such as 'TdSite=ap01 AlarmEmail=me@example.com'. The others keep their values.",
+)
+@setup.answers_options
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    *,
+    config_env: str,
+    config_file: Path,
+    region: str,
+    name: str,
+    parameter_overrides: str,
+    answers: SetupAnswers,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Create or update a stack with this version of Sluice, without its repository, and lead it to its first row.
+
+    It checks what would make the deploy fail, shows what it will create and what that costs, and asks. Then it uploads the code to a
+    bucket of its own, deploys, and goes on as `sluice setup` does. It can be stopped and run again at any point.
+    """
+    clock = SystemClock()
+    plan = planned(config_file, config_env, region, name, parameter_overrides)
+    survey = surveyed(
+        replace(plan, build=None), read_key(answers.key_file) if answers.key_file else "", answers.database
+    )
+    cloudformation = survey.client("cloudformation")
+    poll = _POLL_SECONDS if is_of_aws(cloudformation.meta.endpoint_url) else _EMULATED_POLL_SECONDS
+    _wait_until_settled(survey, clock, poll)
+    survey.look_at_stack()
+    artifact = Artifact.find(survey.values["Architecture"])
+    found = list(findings(survey))
+    faults = [one for one in found if one.state == "fault"]
+    for one in found:
+        if not as_json or one in faults:
+            click.echo(one.line, err=as_json)
+    if faults:
+        click.echo(
+            f"\n{screen.plural(len(faults), 'fault')}. Repeat this command once they are repaired.", err=True
+        )
+        ctx.exit(UNFINISHED)
+    bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
+    is_new_bucket = not bucket.is_there()
+    click.echo(
+        _announcement(survey, artifact, bucket, is_new=is_new_bucket, updates=survey.live is not None),
+        err=as_json,
+    )
+    screen.confirm("Deploy this?", yes=yes)
+    if is_new_bucket:
+        bucket.create()
+    with screen.progress("deploying", hidden=as_json):
+        change = ChangeSet(cloudformation, plan.stack, clock, poll)
+        at = datetime.fromtimestamp(clock.now(), UTC)
+        try:
+            change.deploy(
+                f"deploy-{at:%Y%m%dt%H%M%S}", {**plan.given, **_architecture(survey)}, bucket.upload(artifact)
+            )
+        except Failure as failure:
+            raise Failure(
+                f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
+            ) from failure
+        except KeyboardInterrupt:
+            click.echo(
+                "Stopped. `sluice deploy` waits for what CloudFormation has begun, and continues.", err=True
+            )
+            raise
+    setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
+
+
+def _architecture(survey: Survey) -> dict[str, str]:
+    return {"Architecture": survey.values["Architecture"]}
+
+
+def _wait_until_settled(survey: Survey, clock: Clock, poll_seconds: float) -> None:
+    """Wait until no deploy of the stack is running."""
+    client, name = survey.client("cloudformation"), survey.plan.stack
+    while found := described(client.describe_stacks, StackName=name):
+        if not is_in_progress(found["Stacks"][0]["StackStatus"]):
+            return
+        clock.sleep(poll_seconds)
+
+
+def _announcement(
+    survey: Survey, artifact: Artifact, bucket: CodeBucket, *, is_new: bool, updates: bool
+) -> str:
+    services = Counter(kind.split("::")[1] for kind in survey.types.values())
+    services["Lambda"] += len(survey.template.logical_ids("AWS::Serverless::Function")) - 1
+    parts = ", ".join(f"{count} {service}" for service, count in sorted(services.items()))
+    does = "creates" if is_new else "uses"
+    return (
+        f"\nThis {'updates' if updates else 'creates'} the stack {survey.plan.stack} in {survey.plan.region}, account {survey.account}, "
+        f"from {artifact.file.name}. Resources by service: {parts}.\n"
+        f"It {does} the bucket {bucket.name} for the code, which `{handover.removal_of(survey.plan.stack, survey.plan.region)}` removes "
+        f"with the stack.\n{handover.cost_line(survey.values, survey.plan.region)}"
+    )

@@ -1,0 +1,154 @@
+"""The first row of an account: one event sent through the whole stack, until a query sees it in Treasure Data."""
+
+import json
+from collections.abc import Callable
+from hashlib import sha256
+
+from ops import screen
+from ops.deploy.stack_api import HttpAnswer, StackApi
+from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
+from ops.failure import Failure
+from ops.stack import Stack
+from ops.state.stack_state import StateReader
+from ops.state.verdict import Health, Verdict, verdicts
+from shared.clock import Clock
+
+TABLE = "sluice_setup"
+"""The table of the first row."""
+
+_DAY_SECONDS = 86_400
+_POLL_SECONDS = 5.0
+_LOOK_SECONDS = 30.0
+_REFUSED_SECONDS = 120.0
+_PASSING = ("unknown_account", "invalid_key", "internal_error", "keys_unavailable", "stream_unavailable")
+"""Refusals that end on their own: the ingest learns of new accounts and secrets within minutes."""
+
+
+def _code_of_event(body: bytes) -> str:
+    """Return the code with which the API rejected the event; empty without one."""
+    try:
+        (rejected,) = json.loads(body)["rejected"]
+        return str(rejected["code"])
+    except (ValueError, KeyError, TypeError):
+        return ""
+
+
+class FirstRow:
+    """The first row of one account in one stack. However often it is sent, it counts once.
+
+    Args:
+        stack: the stack.
+        api: its API.
+        queries: queries the account's database.
+        account: the account.
+        database: its database.
+        clock: paces the waiting.
+    """
+
+    def __init__(
+        self,
+        *,
+        stack: Stack,
+        api: StackApi,
+        queries: TreasureDataQueries,
+        account: str,
+        database: str,
+        clock: Clock,
+    ) -> None:
+        self._stack = stack
+        self._api = api
+        self._queries = queries
+        self._account = account
+        self._clock = clock
+        # The ledger's name differs each time that a stack is created.
+        place = f"{stack.outputs['LedgerTable']}/{account}/{database}"
+        self.event_id = f"sluice-setup-{sha256(place.encode()).hexdigest()[:16]}"
+
+    def is_seen(self) -> bool:
+        """Return whether a query sees it.
+
+        Raises:
+            QueryForbiddenError: the API key may not query.
+            Failure: Treasure Data fails.
+        """
+        end = int(self._clock.now()) + _DAY_SECONDS
+        return bool(self._queries.counts(TABLE, self.event_id, 0, end))
+
+    def send(self, key: str) -> None:
+        """Send it, again and again while the refusal is of a kind that ends on its own.
+
+        Args:
+            key: a write key of the account.
+
+        Raises:
+            Failure: it is refused for good, or for minutes.
+        """
+        event = {"table": TABLE, "event_id": self.event_id}
+        body = json.dumps({"batch_id": self.event_id, "events": [event]})
+        until = self._clock.now() + _REFUSED_SECONDS
+        while (answer := self._api.request("POST", "/v1/events", body, {"x-write-key": key})).status != 200:
+            if answer.code not in _PASSING or self._clock.now() > until:
+                raise Failure(self._refusal(answer))
+            self._clock.sleep(_POLL_SECONDS)
+
+    def _refusal(self, answer: HttpAnswer) -> str:
+        code = answer.code or _code_of_event(answer.body)
+        said = f"the API answered {answer.status} {code}".rstrip()
+        option = self._stack.option
+        match code:
+            case "disabled_account":
+                return f"{said}: enable the account with `sluice accounts enable {self._account} {option}`"
+            case "revoked_key":
+                return (
+                    f"{said}: issue another key with `sluice keys issue {self._account} --serial 2 {option}`"
+                )
+            case "unplanned_table" | "unplanned_column" | "missing_column":
+                return (
+                    f"{said}: the tracking plan of {self._account} rejects the table {TABLE}. Allow it, or set the plan's mode to "
+                    "observe (docs/tracking-plan.md)"
+                )
+        return f"{said} to the first event: `sluice doctor {option}` shows why"
+
+    def wait(self, seconds: float, tell: Callable[[str], None]) -> float:
+        """Wait until a query sees it, and return how long that took, in seconds.
+
+        Args:
+            seconds: how long to wait at most.
+            tell: receives the state of the stack while it is not healthy.
+
+        Raises:
+            QueryForbiddenError: the API key may not query.
+            Failure: it is not seen in time; the message has the cause and the next command.
+        """
+        began = look_at = self._clock.now()
+        while not self._is_seen_now():
+            passed = (now := self._clock.now()) - began
+            if passed >= seconds or now >= look_at:
+                verdict = self._verdict()
+                if passed >= seconds:
+                    raise Failure(self._unseen(seconds, verdict))
+                if verdict.health is not Health.HEALTHY:
+                    tell(verdict.line)
+                look_at = now + _LOOK_SECONDS
+            self._clock.sleep(min(_POLL_SECONDS, max(0.1, seconds - passed)))
+        return self._clock.now() - began
+
+    def _is_seen_now(self) -> bool:
+        """Return whether a query sees it; False while Treasure Data fails."""
+        try:
+            return self.is_seen()
+        except QueryForbiddenError:
+            raise
+        except Failure:
+            return False
+
+    def _verdict(self) -> Verdict:
+        return verdicts(StateReader(self._stack).state(None, None, balanced=False), self._stack.option)[0]
+
+    def _unseen(self, seconds: float, verdict: Verdict) -> str:
+        cause = "The stack is healthy." if verdict.health is Health.HEALTHY else verdict.line
+        option = self._stack.option
+        return (
+            f"the API accepted the first event, but no query sees its row after {screen.lasting(seconds)}. {cause} "
+            f"`sluice status {option}` shows more; `sluice setup {option}` continues to wait"
+        )

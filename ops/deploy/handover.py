@@ -1,0 +1,87 @@
+"""What a team gets once its stack works: a write key with code to paste, the cost, and how to go on or remove everything."""
+
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+from ops import screen
+from ops.commands import certify, cost, remove
+from ops.commands.keys import issue
+from ops.cost.estimate import Setup, Workload
+from ops.cost.prices import REGIONS
+from ops.stack import Stack
+
+EXPECTED = Workload(10e6, 10.0)
+"""The traffic for which the cost is shown: events a month, and events per request."""
+
+
+def monthly_cost(parameters: Mapping[str, str], region: str) -> dict[str, float] | None:
+    """Return what a stack costs in dollars a month, `idle` and with the traffic EXPECTED; None without prices for the region."""
+    if region not in REGIONS:
+        return None
+    told = cost.tell(EXPECTED, Setup.of(parameters), region)
+    return {"idle": told["usd_idle"], "expected": told["usd"]}
+
+
+def cost_line(parameters: Mapping[str, str], region: str) -> str:
+    """Return the monthly cost as a sentence."""
+    found = monthly_cost(parameters, region)
+    if found is None:
+        return f"Cost: unknown for {region}. `sluice cost --events 10M --region us-east-1` shows that of another region."
+    return (
+        f"Cost: about ${found['idle']:,.0f} a month without traffic, ${found['expected']:,.0f} with {EXPECTED.events / 1e6:.0f} "
+        "million events a month. `sluice cost --events COUNT` estimates it for yours."
+    )
+
+
+def removal(stack: Stack) -> str:
+    """Return the command that removes a stack with its data."""
+    return removal_of(stack.name, str(stack.session.region_name))
+
+
+def removal_of(stack: str, region: str) -> str:
+    """Return the same for a stack that need not exist yet."""
+    return f"sluice remove --stack {stack} --region {region}"
+
+
+def show(stack: Stack, account: str) -> None:
+    """Print the write key with code to paste, the cost, and the next commands."""
+    screen.say("\nThe write key, and code to paste:\n")
+    issue.command.main([account], standalone_mode=False, obj=stack)
+    screen.say(f"\n{cost_line(stack.parameters, str(stack.session.region_name))}\n")
+    screen.show_table(
+        ("next", "command"),
+        [
+            ("how it is", f"sluice status {stack.option}"),
+            ("events as they arrive", f"sluice tail {stack.option}"),
+            ("test every promise here", f"sluice certify {stack.option}"),
+            ("remove everything", removal(stack)),
+        ],
+    )
+
+
+def document(stack: Stack, account: str, key: str) -> dict[str, Any]:
+    """Return the same as a JSON object."""
+    return {
+        "stack": stack.name,
+        "region": stack.session.region_name,
+        "url": stack.outputs["ApiUrl"],
+        "account": account,
+        "key": key,
+        "usd_per_month": monthly_cost(stack.parameters, str(stack.session.region_name)),
+        "remove": removal(stack),
+    }
+
+
+def offer_certification(stack: Stack) -> None:
+    """On a terminal, offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
+    if not sys.stdin.isatty() or stack.parameters.get("Stage") == "prod":
+        return
+    question = "\nTest every promise on this stage now? That takes about an hour and costs a few cents"
+    if not click.confirm(question, default=False, err=True):
+        return
+    certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)
+    if not click.confirm("Keep this stage", default=True, err=True):
+        remove.command.main([], standalone_mode=False, obj=stack)

@@ -1,0 +1,77 @@
+"""What a deploy would do: the stack, region and parameters from samconfig.toml or the command line, and the world around it."""
+
+import os
+import shlex
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import boto3
+from botocore.client import BaseClient
+from botocore.config import Config
+
+from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.treasure_data import RealSite
+from ops.failure import Failure
+from shared.aws_clients import makes_client
+
+
+def planned(config: Path, environment: str, region: str, stack: str, overrides: str) -> Deployment:
+    """Return what `sam deploy` would deploy.
+
+    Args:
+        config: samconfig.toml; it need not exist.
+        environment: its section, as for `--config-env`. Without the file, the stage: `default` is `dev`.
+        region: the region; empty for the section's, or else the session's.
+        stack: the stack's name; empty for the section's.
+        overrides: parameters as for `--parameter-overrides`; empty for the section's.
+
+    Raises:
+        Failure: the file cannot be read, or names no stack.
+    """
+    found: dict[str, Any] = {}
+    if not config.exists():
+        stage = "dev" if environment == "default" else environment
+        found = {"stack_name": f"sluice-{stage}", "parameter_overrides": f"Stage={stage}"}
+    else:
+        try:
+            section = tomllib.loads(config.read_text()).get(environment, {})
+        except tomllib.TOMLDecodeError as error:
+            raise Failure(f"{config} is not TOML: {error}") from error
+        for command in ("global", "deploy"):
+            found |= section.get(command, {}).get("parameters", {})
+    text = overrides or found.get("parameter_overrides", "")
+    pairs = shlex.split(text if isinstance(text, str) else " ".join(text))
+    given = dict(pair.partition("=")[::2] for pair in pairs)
+    name = stack or found.get("stack_name", "")
+    if not name:
+        raise Failure(
+            f"{config} has no stack_name in the section {environment}: add one, or use --stack-name"
+        )
+    where = region or found.get("region", "")
+    return Deployment(name, where, given, config.parent / ".aws-sam" / "build")
+
+
+def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
+    """Return the survey of a planned deployment with the caller's own credentials.
+
+    Raises:
+        Failure: no region is known.
+    """
+    from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
+
+    session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
+    if not session.region_name:
+        raise Failure(
+            "no region: pass --region, set AWS_REGION, or set one for your profile with `aws configure`"
+        )
+    config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
+
+    @makes_client
+    def client(service: str, where: str) -> BaseClient:
+        made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
+        return made
+
+    world = World(client, session.get_available_regions, look_up, RealSite)
+    return Survey(replace(plan, region=session.region_name), world, td_api_key, database)

@@ -1,0 +1,257 @@
+"""Sets a deployed stack up, from the Treasure Data key to the first row.
+
+The stack itself says what is left to do, so a setup can be interrupted anywhere, continued, and run again without harm.
+"""
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import requests
+from botocore.client import BaseClient
+from botocore.exceptions import ClientError
+
+from ops import accounts_file, known_accounts, screen
+from ops.commands.accounts import apply
+from ops.deploy.first_row import TABLE, FirstRow
+from ops.deploy.preflight.survey import Deployment, Survey, World
+from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_data
+from ops.deploy.stack_api import StackApi
+from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
+from ops.diagnosis.check_result import CheckResult, ok, warning
+from ops.failure import Failure
+from ops.signing_secrets import signing_secrets
+from ops.stack import Stack
+from shared import names, write_key
+from shared.accounts import Account
+from shared.aws_clients import makes_client
+from shared.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class SetupAnswers:
+    """What the operator has answered on the command line.
+
+    Attributes:
+        key_file: the file with the Treasure Data API key, `-` for standard input; None to ask for it if the stack has none.
+        accounts: accounts.yaml; it is written if it does not exist.
+        account: the account for the first row; empty for the first active one.
+        database: the database of that account, for an accounts.yaml that does not exist; empty to ask for it.
+        yes: whether to ask nothing.
+        patience: for how many seconds to wait until a query sees the first row.
+    """
+
+    key_file: Path | None = None
+    accounts: Path = Path("accounts.yaml")
+    account: str = ""
+    database: str = ""
+    yes: bool = False
+    patience: float = 1800.0
+
+
+def read_key(file: Path) -> str:
+    """Return the API key in a file, or on standard input if the file is `-`.
+
+    Raises:
+        Failure: it cannot be read, or is empty.
+    """
+    try:
+        key = (sys.stdin.read() if str(file) == "-" else file.read_text()).strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(
+            f"{file} cannot be read ({error}): name the file with the key, `--td-key-file FILE`"
+        ) from error
+    if not key:
+        raise Failure(f"{file} is empty: put the Treasure Data API key there, `--td-key-file {file}`")
+    return key
+
+
+def ask_key(*, yes: bool) -> str:
+    """Ask for the API key, without showing it.
+
+    Raises:
+        Failure: nothing may be asked, or there is nobody to answer.
+    """
+    question = "Treasure Data API key (it may import and query; hidden)"
+    return screen.ask(
+        question, "`--td-key-file FILE` gives the Treasure Data API key", yes=yes, hidden=True
+    ).strip()
+
+
+class StackSetup:
+    """Sets up one stack.
+
+    Args:
+        stack: the stack.
+        answers: the operator's answers.
+        clock: paces the waiting.
+        tell: receives news while a step takes long.
+
+    Attributes:
+        account: the account of the first row, known after its step.
+        key: its write key, likewise.
+    """
+
+    def __init__(
+        self, stack: Stack, answers: SetupAnswers, clock: Clock, tell: Callable[[str], None]
+    ) -> None:
+        self._stack = stack
+        self._answers = answers
+        self._clock = clock
+        self._tell = tell
+        self._td_key = ""
+        self._wanted: dict[str, Account] = {}
+        self.account = ""
+        self.key = ""
+
+    def steps(self) -> Iterator[CheckResult]:
+        """Do what is left to do, and yield the result of each step.
+
+        Raises:
+            Failure: a step failed; the message names the next command.
+        """
+        yield self._choose()
+        yield from self._store_key()
+        yield self._apply()
+        yield self._send()
+
+    def _choose(self) -> CheckResult:
+        """Read accounts.yaml, or write it, and choose the account of the first row."""
+        file, said = self._answers.accounts, "read"
+        if not file.exists():
+            said = "written"
+            found, _ = known_accounts.known(self._stack)
+            screen.write(file, accounts_file.text_of(found or self._first_account()))
+        self._wanted = accounts_file.read(file)
+        active = [name for name, one in sorted(self._wanted.items()) if one.status == "active"]
+        wanted, database = self._answers.account, self._answers.database
+        fitting = [
+            name for name in active if wanted in ("", name) and database in ("", self._wanted[name].database)
+        ]
+        if not fitting:
+            raise Failure(
+                f"{file} has no active account{f' {wanted}' if wanted else ''}{f' with the database {database}' if database else ''}: "
+                f"add it, then run `sluice setup {self._stack.option}` again"
+            )
+        self.account = fitting[0]
+        return ok(str(file), f"{said}; the account {self.account} goes to the database {self._database}")
+
+    def _first_account(self) -> dict[str, Account]:
+        database = self._answers.database or screen.ask(
+            "Treasure Data database for the first account",
+            "`--database NAME` gives the first account's Treasure Data database",
+            yes=self._answers.yes,
+        )
+        account = self._answers.account or database
+        if not names.is_account(account):
+            raise Failure(
+                f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
+            )
+        try:
+            return {account: Account(database)}
+        except ValueError as error:
+            raise Failure(f"{error}: use another `--database NAME`") from error
+
+    @property
+    def _database(self) -> str:
+        return self._wanted[self.account].database
+
+    def _store_key(self) -> Iterator[CheckResult]:
+        """Store the API key, unless the stack has it, once Treasure Data has accepted it."""
+        stored = self._stored_key()
+        given = read_key(self._answers.key_file) if self._answers.key_file else ""
+        self._td_key = given or stored or ask_key(yes=self._answers.yes)
+        found = self._judged()
+        if (
+            self._td_key == stored
+            and not given
+            and (faults := [one for one in found if one.state == "fault"])
+        ):
+            if self._answers.yes or faults[0].what != "API key":
+                raise self._refused(faults[0])
+            self._tell(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
+            self._td_key = ask_key(yes=False)
+            found = self._judged()
+        for one in found:
+            if one.state == "fault":
+                raise self._refused(one)
+            yield one
+        if self._td_key == stored:
+            yield ok("key in the stack", "stored before")
+            return
+        client = self._stack.client("secretsmanager")
+        client.put_secret_value(SecretId=self._stack.outputs["TdApiKeySecret"], SecretString=self._td_key)
+        yield ok("key in the stack", "stored now")
+
+    def _refused(self, found: CheckResult) -> Failure:
+        advice = found.advice.rstrip(".")
+        return Failure(
+            f"{found.what}: {found.said} {advice}; then run `sluice setup {self._stack.option} --td-key-file FILE`"
+        )
+
+    def _stored_key(self) -> str:
+        client = self._stack.client("secretsmanager")
+        try:
+            found = client.get_secret_value(SecretId=self._stack.outputs["TdApiKeySecret"])
+        except ClientError as error:
+            if error.response["Error"]["Code"] != "ResourceNotFoundException":
+                raise
+            return ""  # the stack creates it without a value
+        return found.get("SecretString", "").strip()
+
+    def _judged(self) -> list[CheckResult]:
+        """Return what Treasure Data makes of the key, from this machine."""
+        return list(treasure_data(self._survey()))
+
+    def _survey(self) -> Survey:
+        stack = self._stack
+
+        @makes_client
+        def client(service: str, _region: str) -> BaseClient:
+            return stack.client(service)
+
+        plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
+        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, RealSite)
+        return Survey(plan, world, self._td_key, self._database)
+
+    def _apply(self) -> CheckResult:
+        """Apply accounts.yaml, unless the stack has all of it."""
+        current, applied_at = known_accounts.known(self._stack)
+        count = screen.plural(len(self._wanted), "account")
+        if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
+            return ok("accounts", f"{count}, applied before")
+        words = [str(self._answers.accounts), *(["--yes"] if self._answers.yes else [])]
+        apply.command.main(words, standalone_mode=False, obj=self._stack)
+        return ok("accounts", f"{count}, applied now")
+
+    def _send(self) -> CheckResult:
+        """Send the first row, and wait until a query sees it."""
+        signing = signing_secrets(self._stack)
+        secret_id = next(reversed(signing))
+        self.key = write_key.sign(self.account, secret_id, signing[secret_id])
+        endpoint = endpoints(self._survey())[1]
+        queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
+        api = StackApi.of(self._stack, self._clock)
+        row = FirstRow(
+            stack=self._stack,
+            api=api,
+            queries=queries,
+            account=self.account,
+            database=self._database,
+            clock=self._clock,
+        )
+        where = f"{self._database}.{TABLE}, event_id {row.event_id}"
+        try:
+            if row.is_seen():
+                return ok("first row", f"seen by a query before: {where}")
+            row.send(self.key)
+            seconds = row.wait(self._answers.patience, self._tell)
+        except QueryForbiddenError:
+            row.send(self.key)
+            return warning(
+                "first row",
+                f"Accepted. The API key may not query, so look for it in Treasure Data's console: {where}.",
+                "docs/deploying.md#treasure-data says what such a key cannot do.",
+            )
+        return ok("first row", f"seen by a query after {screen.lasting(seconds)}: {where}")

@@ -1,0 +1,298 @@
+"""`sluice setup`, on the local stack presented as a deployed one."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from click.testing import Result
+from redis import Redis
+
+from doubles.iam import REGION
+from doubles.treasure_data import API_KEY
+from ops.deploy.stack_setup import SetupAnswers, StackSetup
+from ops.stack import deployed as stack_named
+from shared.clock import SystemClock
+from tests.support.deployed import NAME, Deployed, deployed
+from tests.support.sluice import Sluice
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+STRANGE_KEY = f"1/{'ab' * 20}"
+
+
+class Site:
+    """A deployed stack that nobody has set up: no key, no accounts, no files.
+
+    Args:
+        stack: the stack.
+        sluice: what runs it.
+        folder: a folder for the operator's files.
+    """
+
+    def __init__(self, stack: Deployed, sluice: Sluice, folder: Path) -> None:
+        self.stack = stack
+        self.sluice = sluice
+        self.folder = folder
+        self.key_file = folder / "key"
+        self.key_file.write_text(f"{API_KEY}\n")
+        self.accounts = folder / "accounts.yaml"
+        self.account = f"site_{uuid4().hex[:8]}"  # the worker remembers a name's database for a minute
+        self.database = f"{self.account}_events"
+
+    def secrets(self) -> Any:
+        """Return a client of the stack's secrets."""
+        return self.sluice.stack.resources.client("secretsmanager")
+
+    def forget(self) -> None:
+        """Give the stack a key secret without a value and an empty Redis, as a deploy leaves them."""
+        name = self.sluice.stack.resources.td_api_key_secret
+        with suppress(self.secrets().exceptions.ResourceNotFoundException):
+            self.secrets().delete_secret(SecretId=name, ForceDeleteWithoutRecovery=True)
+        self.secrets().create_secret(Name=name)
+        with Redis.from_url(self.sluice.stack.addresses.redis) as redis:
+            redis.flushdb()
+
+    def stored(self) -> str:
+        """Return the key that the stack has."""
+        held = self.secrets().get_secret_value(SecretId=self.sluice.stack.resources.td_api_key_secret)
+        return str(held["SecretString"])
+
+    def run(self, *more: str, answer: str = "", stack: str = "sluice-dev") -> Result:
+        """Run the command with the operator's files."""
+        return self.stack.run(
+            ["setup", "--accounts", str(self.accounts), "--timeout", "20s", *more], answer, stack
+        )
+
+    def unattended(self, *more: str) -> Result:
+        """Run it without questions, with all answers."""
+        answers = (
+            "--td-key-file",
+            str(self.key_file),
+            "--database",
+            self.database,
+            "--account",
+            self.account,
+        )
+        return self.run(*answers, "--yes", *more)
+
+    def rows(self) -> list[str]:
+        """Return the first rows that Treasure Data has."""
+        return self.sluice.rows(self.database, "sluice_setup")
+
+
+@pytest.fixture
+def site(sluice: Sluice, tmp_path: Path) -> Iterator[Site]:
+    """The stack before its setup. Afterwards it has its key again."""
+    with deployed(sluice.stack) as stack:
+        made = Site(stack, sluice, tmp_path)
+        made.forget()
+        yield made
+        sluice.heal()
+        made.forget()
+        made.secrets().put_secret_value(
+            SecretId=sluice.stack.resources.td_api_key_secret, SecretString=API_KEY
+        )
+
+
+def test_it_leads_to_the_first_row(site: Site) -> None:
+    """With two answers, the key and a database, it ends with a row that a query sees and with code to paste."""
+    result = site.run(answer=f"{site.database}\n{API_KEY}\ny\n")
+
+    assert 0 == result.exit_code, f"{result.output}{result.stderr}{result.exception}"
+    assert f"{site.database}:\n  database: {site.database}\n" == site.accounts.read_text()
+    assert API_KEY == site.stored()
+    assert 1 == len(site.rows())
+    assert API_KEY not in f"{result.output}{result.stderr}"
+    for part in ("pixel.gif?k=", "a month without traffic", "sluice certify --stack sluice-dev --region"):
+        assert part in result.output
+
+
+def test_it_runs_without_questions(site: Site) -> None:
+    """With --json it prints one object with the key, the cost and how to remove everything."""
+    result = site.unattended("--json")
+    said = json.loads(result.stdout)
+
+    assert (0, site.account) == (result.exit_code, said["account"])
+    assert said["key"].startswith(f"{site.account}.next.")
+    assert {"idle", "expected"} == said["usd_per_month"].keys()
+    assert said["remove"].startswith("sluice remove --stack sluice-dev --region")
+    assert ["ok"] == sorted({one["state"] for one in said["steps"]})
+    assert 1 == len(site.rows())
+
+
+def test_a_second_run_changes_nothing(site: Site) -> None:
+    """It stores nothing, applies nothing, and sends no second row."""
+    assert 0 == site.unattended().exit_code
+    site.stack.calls.clear()
+    again = site.run("--yes")
+
+    assert 0 == again.exit_code, again.stderr
+    assert [
+        said in again.output for said in ("stored before", "applied before", "seen by a query before")
+    ] == [True] * 3
+    assert not any("Put" in call for call in site.stack.calls)
+    assert 1 == len(site.rows())
+
+
+class StoppedError(Exception):
+    """The setup was stopped here."""
+
+
+@pytest.mark.parametrize("after", range(1, 7))
+def test_it_continues_after_an_interruption(site: Site, after: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped after each of its calls that change something, or in between, it still ends with exactly one row."""
+    for name, value in site.stack.environment.items():
+        monkeypatch.setenv(name, value)
+    stack = stack_named(NAME, REGION)
+    answers = SetupAnswers(site.key_file, site.accounts, site.account, site.database, yes=True, patience=60.0)
+
+    def interrupted() -> None:
+        for count, _ in enumerate(StackSetup(stack, answers, SystemClock(), lambda _: None).steps(), 1):
+            if count == after:
+                raise StoppedError
+
+    with pytest.raises(StoppedError):
+        interrupted()
+    results = list(StackSetup(stack, answers, SystemClock(), lambda _: None).steps())
+
+    assert {"ok"} == {one.state for one in results}
+    assert 1 == len(site.rows())
+
+
+def test_an_event_that_was_sent_before_the_interruption_counts_once(site: Site) -> None:
+    """The setup that had no time to see its row continues, and does not send a second one."""
+    first = site.unattended("--timeout", "0s")
+    second = site.unattended()
+
+    assert (1, 0) == (first.exit_code, second.exit_code), first.stderr
+    assert 1 == len(site.rows())
+
+
+Fault = tuple[Callable[[Site], object], Callable[[Site], Result], str]
+
+
+def _wrong_key(text: str) -> Callable[[Site], object]:
+    return lambda site: site.key_file.write_text(text)
+
+
+def _refusing(what: str, status: int, code: str) -> Callable[[Site], object]:
+    return lambda site: site.stack.refusals.__setitem__(what, (status, code))
+
+
+def _td_fault(**fault: Any) -> Callable[[Site], object]:
+    return lambda site: site.sluice.td("faults", fault)
+
+
+def _run(*more: str) -> Callable[[Site], Result]:
+    return lambda site: site.unattended(*more)
+
+
+FAULTS: dict[str, Fault] = {
+    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sluice deploy`"),
+    "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), _run(), "`aws sso login`"),
+    "no right to find the stack": (
+        _refusing("cloudformation", 403, "AccessDenied"),
+        _run(),
+        "docs/commands.md#iam-permissions",
+    ),
+    "no right to store the key": (
+        _refusing("secretsmanager:PutSecretValue", 400, "AccessDeniedException"),
+        _run(),
+        "docs/commands.md#iam-permissions",
+    ),
+    "secret deleted": (
+        lambda site: site.secrets().delete_secret(
+            SecretId=site.sluice.stack.resources.td_api_key_secret, ForceDeleteWithoutRecovery=True
+        ),
+        _run(),
+        "`sam deploy`",
+    ),
+    "no key given": (
+        lambda _: None,
+        lambda site: site.run("--yes", "--database", site.database),
+        "`--td-key-file FILE`",
+    ),
+    "no database given": (lambda _: None, lambda site: site.run("--yes"), "`--database NAME`"),
+    "no key file": (lambda site: site.key_file.unlink(), _run(), "`--td-key-file FILE`"),
+    "empty key file": (_wrong_key("\n"), _run(), "--td-key-file"),
+    "half a key": (_wrong_key(API_KEY[:20]), _run(), "--td-key-file FILE`"),
+    "key that nobody knows": (_wrong_key(STRANGE_KEY), _run(), "--td-key-file FILE`"),
+    "account that is no name": (
+        lambda _: None,
+        lambda site: site.run(
+            "--yes", "--td-key-file", str(site.key_file), "--database", site.database, "--account", "My Shop"
+        ),
+        "`--account NAME`",
+    ),
+    "accounts.yaml is not YAML": (
+        lambda site: site.accounts.write_text("shop: {database"),
+        _run(),
+        "docs/commands.md#accountsyaml",
+    ),
+    "accounts.yaml is empty": (
+        lambda site: site.accounts.write_text(""),
+        _run(),
+        "docs/commands.md#accountsyaml",
+    ),
+    "accounts.yaml has only disabled accounts": (
+        lambda site: site.accounts.write_text(
+            f"{site.account}: {{database: some_events, status: disabled}}\n"
+        ),
+        _run(),
+        "`sluice setup --stack",
+    ),
+    "accounts.yaml cannot be written": (
+        lambda site: setattr(site, "accounts", site.folder / "nowhere" / "accounts.yaml"),
+        _run(),
+        "`mkdir -p",
+    ),
+    "Redis is unreachable": (
+        lambda site: site.stack.answers.__setitem__(
+            "AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}
+        ),
+        _run(),
+        "docs/deploying.md#network",
+    ),
+    "no right to ask the functions": (
+        _refusing("lambda", 403, "AccessDeniedException"),
+        _run(),
+        "docs/commands.md#iam-permissions",
+    ),
+    "Treasure Data is down": (_td_fault(kind="status"), _run(), "`sluice setup --stack"),
+    "imports fail": (
+        _td_fault(kind="status", action="import"),
+        _run("--timeout", "3s"),
+        "`sluice status --stack",
+    ),
+    "a tracking plan rejects the event": (
+        lambda site: site.accounts.write_text(
+            f"{site.account}: {{database: {site.database}, plan: {{mode: quarantine, tables: {{}}}}}}\n"
+        ),
+        _run(),
+        "docs/tracking-plan.md",
+    ),
+    "no signing secret": (
+        lambda site: site.secrets().put_secret_value(
+            SecretId=site.sluice.stack.resources.write_key_secret, SecretString="{}"
+        ),
+        _run(),
+        "docs/operations.md#keys",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_ends_with_the_next_command(site: Site, name: str) -> None:
+    """One line says what happened and which command or page helps, and never shows the key."""
+    cause, run, expected = FAULTS[name]
+    cause(site)
+    result = run(site)
+
+    assert 1 == result.exit_code, f"{result.output}{result.stderr}{result.exception!r}"
+    (line,) = [one for one in result.stderr.splitlines() if one.startswith("Error: ")]
+    assert expected in line
+    assert API_KEY not in line

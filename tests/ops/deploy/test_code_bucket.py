@@ -1,0 +1,150 @@
+"""The release that `sluice deploy` deploys, and the bucket that it is uploaded to."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from doubles.aws_errors import client_error
+from ops.deploy.artifact import Artifact
+from ops.deploy.code_bucket import CodeBucket
+from ops.failure import Failure
+from ops.version import sluice_version
+from release.artifact import archive
+
+ACCOUNT, REGION = "123456789012", "eu-central-1"
+TEMPLATE = {
+    "Resources": {
+        "Ingest": {
+            "Type": "AWS::Serverless::Function",
+            "Properties": {"CodeUri": "ingest.zip", "MemorySize": 512},
+        },
+        "Stream": {"Type": "AWS::Kinesis::Stream"},
+    }
+}
+
+
+class S3:
+    """S3 with the buckets that it is given, each with its owner."""
+
+    def __init__(self, **owners: str) -> None:
+        self.owners = owners
+        self.objects: dict[str, bytes] = {}
+        self.puts = 0
+        self.created: dict[str, Any] = {}
+        self.meta = self
+        self.endpoint_url = "https://s3.eu-central-1.amazonaws.com"
+
+    def head_bucket(self, Bucket: str, ExpectedBucketOwner: str) -> None:  # noqa: N803 -- boto3's names, here and below
+        """Fail if the bucket is not there, or somebody else's."""
+        if Bucket not in self.owners:
+            raise client_error("404", "HeadBucket")
+        if self.owners[Bucket] != ExpectedBucketOwner:
+            raise client_error("403", "HeadBucket")
+
+    def create_bucket(self, **request: Any) -> None:
+        """Create a bucket."""
+        self.created = request
+        self.owners[request["Bucket"]] = ACCOUNT
+
+    def put_public_access_block(self, **request: Any) -> None:
+        """Close the bucket to the public."""
+        self.created |= request
+
+    def list_objects_v2(self, Prefix: str, **_: Any) -> Any:  # noqa: N803
+        """Count the objects with a prefix."""
+        return {"KeyCount": sum(key.startswith(Prefix) for key in self.objects)}
+
+    def put_object(self, Key: str, Body: bytes, **_: Any) -> None:  # noqa: N803
+        """Put an object."""
+        self.objects[Key] = Body
+        self.puts += 1
+
+
+def bucket_in(s3: S3, region: str = REGION) -> CodeBucket:
+    """Return the bucket of the stack `sluice-dev`."""
+    client: Any = s3
+    return CodeBucket(client, "sluice-dev", ACCOUNT, region)
+
+
+@pytest.fixture
+def artifact(tmp_path: Path) -> Artifact:
+    """A release with one function."""
+    members = {
+        "a/template.yaml": yaml.safe_dump(TEMPLATE).encode(),
+        "a/ingest.zip": b"code",
+        "a/LICENSE": b"",
+    }
+    (tmp_path / f"sluice-{sluice_version()}-arm64.zip").write_bytes(archive(members))
+    return Artifact.find("arm64", (tmp_path / "nowhere", tmp_path))
+
+
+def test_a_missing_release_is_reported(tmp_path: Path) -> None:
+    """The message says how to build one."""
+    with pytest.raises(
+        Failure, match=r"no sluice-.*-arm64\.zip to deploy: in a clone, run `make package` first"
+    ):
+        Artifact.find("arm64", (tmp_path,))
+
+
+def test_the_template_points_to_the_uploaded_code(artifact: Artifact) -> None:
+    """CloudFormation reads both from the bucket."""
+    s3 = S3()
+    bucket = bucket_in(s3)
+    url = bucket.upload(artifact)
+    template = json.loads(s3.objects[url.rpartition("/")[2]])
+    place = template["Resources"]["Ingest"]["Properties"].pop("CodeUri")
+
+    assert url.startswith(f"https://s3.eu-central-1.amazonaws.com/{bucket.name}/")
+    assert b"code" == s3.objects[place.removeprefix(f"s3://{bucket.name}/")]
+    assert {"MemorySize": 512} == template["Resources"]["Ingest"]["Properties"]
+    assert {"Type": "AWS::Kinesis::Stream"} == template["Resources"]["Stream"]
+
+
+def test_what_is_there_is_not_uploaded_again(artifact: Artifact) -> None:
+    """An object is named after its content, so an interrupted upload continues."""
+    s3 = S3()
+    first = bucket_in(s3).upload(artifact)
+
+    assert (first, 2) == (bucket_in(s3).upload(artifact), s3.puts)
+
+
+def test_a_new_bucket_is_private() -> None:
+    """It lies in the stack's region and belongs to the account alone."""
+    s3 = S3()
+    bucket = bucket_in(s3)
+    assert not bucket.is_there()
+    bucket.create()
+
+    assert bucket.is_there()
+    assert {"LocationConstraint": REGION} == s3.created["CreateBucketConfiguration"]
+    assert {True} == set(s3.created["PublicAccessBlockConfiguration"].values())
+    assert "CreateBucketConfiguration" not in _created_in("us-east-1")
+
+
+def _created_in(region: str) -> dict[str, Any]:
+    s3 = S3()
+    bucket_in(s3, region).create()
+    return s3.created
+
+
+def test_a_bucket_of_another_account_is_never_used() -> None:
+    """Somebody may have taken the name. The message says what to do."""
+    taken = bucket_in(S3()).name
+
+    with pytest.raises(Failure, match=r"is not yours.*docs/deploying\.md#permissions"):
+        bucket_in(S3(**{taken: "999999999999"})).is_there()
+
+
+def test_its_name_is_valid_and_depends_on_account_and_region() -> None:
+    """S3's names are unique across all accounts, and have at most 63 characters."""
+    client: Any = S3()
+    longest = CodeBucket(client, "s" * 33, ACCOUNT, "ap-southeast-3").name
+    others = {
+        CodeBucket(client, "sluice-dev", *where).name
+        for where in ((ACCOUNT, "a"), (ACCOUNT, "b"), ("1", "a"))
+    }
+
+    assert (True, 3) == (len(longest) <= 63, len(others))
