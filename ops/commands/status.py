@@ -167,6 +167,14 @@ def _tables(state: StackState, option: str) -> Iterator[Section]:
         [(*place, number) for place, number in most[:_REJECTED_LINES]],
     )
     yield (
+        "Budgets of accounts (refused: in the last day, at least)",
+        ("account", "spent in the last minute", "refused requests", "refused events"),
+        [
+            (one.account, f"{one.spent:.0%}", one.refused_requests, one.refused_events)
+            for one in state.budgets
+        ],
+    )
+    yield (
         "Failing databases",
         ("database", "since", "reason"),
         [(one.database, screen.utc(one.since // 1000), one.reason) for one in state.breakers],

@@ -11,12 +11,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.books import long_open_spans, set_aside
 from ops.books.accounting import Accounting, Balance, Unread, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
+from ops.books.budget_uses import BudgetUse
 from ops.books.long_open_spans import LongOpenSpans
 from ops.logs import answers
 from ops.logs.notes import UPLOAD_FAILED, Note, troubles
 from ops.stack import Stack
 from shared.clock import SystemClock
-from shared.errors import error_code
+from shared.errors import InvalidObjectError, error_code
 from worker.chain import ChainId
 from worker.delivery import ASIDE, State
 from worker.ledger import OpenBreaker, Place
@@ -29,6 +30,8 @@ _REJECTED_SECONDS = 86_400.0
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
+_NOTABLE = 0.25
+"""The share of its budget from which an account is shown."""
 _OPEN_SECONDS = 3.0  # to search the ledger
 _OPEN_AGAIN_SECONDS = 60.0  # the search costs read units, so --watch repeats it only once a minute
 
@@ -87,6 +90,7 @@ class StackState:
         arrivals: the counts taken before the ledger, if requested and known.
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
+        budgets: accounts that have spent much of their budgets, or more, within the last day.
     """
 
     shards: list[ShardState]
@@ -102,6 +106,7 @@ class StackState:
     arrivals: Arrivals | None = None
     completeness: Completeness | None = None
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    budgets: list[BudgetUse] = field(default_factory=list)
 
     @property
     def behind_seconds(self) -> float:
@@ -178,7 +183,16 @@ class StateReader:
             arrivals,
             None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
             self._rejected() if balance is None else Counter(),
+            self._budgets(unreadable),
         )
+
+    def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
+        try:
+            found = self._stack.spending().all(self._clock.now())
+        except (ClientError, InvalidObjectError) as error:
+            unreadable.append(f"the counters of what accounts spend: {error_code(error)}")
+            return []
+        return [one for one in found if one.refused_requests or one.spent >= _NOTABLE]
 
     def _rejected(self) -> Counter[tuple[str, str, str]]:
         """Return the rejected events of the last day, as many as can be counted in _COUNT_SECONDS."""

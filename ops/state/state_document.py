@@ -42,6 +42,7 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
         ],
         "aside_is_complete": state.aside_is_complete,
         "rejected": _rejected_documents(state.rejected),
+        "budgets": [asdict(one) for one in state.budgets],
         "held": None if state.hold is None else asdict(state.hold),
         "open_spans": [asdict(one) for one in state.open.spans],
         "errors": [

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from base64 import b64decode
 from collections import Counter
 from contextlib import suppress
@@ -26,6 +27,7 @@ from ops.state.stack_state import StackState
 from ops.state.state_document import document
 from ops.state.verdict import verdicts
 from shared import envelope
+from shared.counters import Counters, Spent
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
@@ -135,6 +137,21 @@ def test_missing_rows_need_attention() -> None:
 
     assert "ATTENTION: 1 row missing: their records expired" in found[0].line
     assert (1, True) == (document(state, found)["balance"]["tables"][0]["missing"], balance.adds_up)
+
+
+def test_what_an_account_spends_is_shown(lone: Sluice) -> None:
+    """`accounts show` has its budget; `status` shows accounts of which requests were refused."""
+    made = lone.stack.resources
+    counters = Counters(int(time.time()) // 60, Spent(0, 45), 7, 500)
+    made.client("dynamodb").update_item(**counters.update(made.counters_table, "shop"))
+
+    shown = lone.run("accounts show shop --local").stdout
+    [budget] = lone.json("status --local")["budgets"]
+
+    assert "Budget: 4,294,967,296 bytes and 10,000,000 events an hour" in shown
+    assert "at least: 7 requests with 500 events" in shown
+    assert ("shop", 7, 500) == (budget["account"], budget["refused_requests"], budget["refused_events"])
+    assert "Budgets of accounts" in lone.run("status --local").stdout
 
 
 def test_status_shows_events_lost_before_the_ledger(lone: Sluice) -> None:

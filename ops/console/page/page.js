@@ -106,6 +106,7 @@ function renderLook(look) {
   renderPairs($("backlog"), [
     ["Envelopes in the overflow queue", look.in_queue],
     ...(open ? [["Rows in open spans", open]] : []),
+    ...look.budgets.map((one) => [`Budget of ${one.account}`, `${Math.round(100 * one.spent)} % spent in the last minute; at least ${plural(one.refused_requests, "request")} refused in the last day`]),
     ...look.sick_databases.map((one) => [`Failing: ${one.database} (${one.reason})`, `since ${clock(one.since / 1000)}`]),
   ]);
   renderAside(look);
