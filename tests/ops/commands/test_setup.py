@@ -118,7 +118,7 @@ def test_it_runs_without_questions(site: Site) -> None:
 
     assert (0, site.account) == (result.exit_code, said["account"])
     assert said["key"].startswith(f"{site.account}.next.")
-    assert {"idle", "expected"} == said["usd_per_month"].keys()
+    assert {"idle", "expected", "worst"} == said["usd_per_month"].keys()
     assert said["remove"].startswith("sluice remove --stack sluice-dev --region")
     assert ["ok"] == sorted({one["state"] for one in said["steps"]})
     assert 1 == len(site.rows())
