@@ -25,7 +25,7 @@ PACKAGES = {"ingest": ("ingest", "shared"), "worker": ("worker", "shared"), "sca
 SERVICES = {
     "ingest": (),
     "worker": ("dynamodb", "kinesis", "s3", "secretsmanager", "sqs"),
-    "scaler": ("cloudwatch", "kinesis"),
+    "scaler": ("cloudwatch", "kinesis", "s3", "sqs"),
 }
 
 # Files that no function imports, as globs below the zip's root. A test loads each function from the remaining files.

@@ -89,7 +89,9 @@ class Scaler:
     def _in_mode(self, until: float) -> int | None:
         """Give the stream its mode; return its number of shards, None while it is changing."""
         found = self._look()
-        mode: Literal["ON_DEMAND", "PROVISIONED"] = "ON_DEMAND" if self._settings.stream_mode == "ON_DEMAND" else "PROVISIONED"
+        mode: Literal["ON_DEMAND", "PROVISIONED"] = (
+            "ON_DEMAND" if self._settings.stream_mode == "ON_DEMAND" else "PROVISIONED"
+        )
         if found is None or found["StreamModeDetails"]["StreamMode"] == mode:
             return found and found["OpenShardCount"]
         self._telemetry.warning("the stream's mode is being changed", to=mode)

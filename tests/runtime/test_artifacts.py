@@ -1,5 +1,6 @@
 """The contents and the size of the functions' zips, and the modules that a cold start loads from them."""
 
+import ast
 import importlib.util
 import json
 import subprocess
@@ -10,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from release.build import sizes
-from tests.support.sam import FUNCTIONS, properties
+from release.function_zip import PACKAGES, SERVICES
+from tests.support.sam import FUNCTIONS, ROOT, properties
 
 pytestmark = pytest.mark.xdist_group("runtime")
 
@@ -63,6 +65,22 @@ def test_a_zip_has_only_the_packages_that_its_function_imports(
 
     assert CONTENTS[package(function)] == contents
     assert CONTENTS[package(function)] - LATER[package(function)] == modules
+
+
+@pytest.mark.parametrize("name", PACKAGES)
+def test_a_zip_has_the_services_that_its_code_calls(name: str) -> None:
+    """boto3 has a model of each service; the zip has no others, and a client without one could not be made."""
+    named = {
+        call.args[0].value
+        for folder in PACKAGES[name]
+        for path in (ROOT / folder).rglob("*.py")
+        for call in ast.walk(ast.parse(path.read_text()))
+        if isinstance(call, ast.Call)
+        and ast.unparse(call.func) in ("boto3.client", "_aws")
+        and isinstance(call.args[0], ast.Constant)
+    }
+
+    assert set(SERVICES[name]) == named
 
 
 @pytest.mark.parametrize("function", FUNCTIONS)

@@ -114,5 +114,5 @@ def _table_call(operation: str, request: Mapping[str, Any]) -> Call:
         (verb,) = {one["Statement"].split()[0].title() for one in request["Statements"]}
         return f"dynamodb:PartiQL{verb}", "Ledger"
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
-    table = "Counters" if request["TableName"] == _COUNTERS else "Ledger"
+    table = "Counters" if request.get("TableName") == _COUNTERS else "Ledger"
     return f"dynamodb:{operation}", f"{table}{index}"

@@ -92,7 +92,7 @@ def test_only_the_scaler_changes_the_stream(stream_mode: str) -> None:
     assert [] == mode.dangling()
 
 
-RESERVED = {"RedriveFunction": 6, "DrainFunction": 4, "ScaleFunction": 2}
+RESERVED = {"RedriveFunction": 6, "DrainFunction": 4, "ScaleFunction": 4}
 """The functions that have concurrency of their own where the worker has."""
 
 

@@ -34,19 +34,15 @@ def concurrency(survey: Survey) -> Iterator[CheckResult]:
             f"{more} more cannot be reserved: the account has {left} unreserved, of which Lambda keeps {_RESERVABLE}.",
             f"Set IngestConcurrency=0 WorkerConcurrency=0 {_throttle(most)}, so that the API leaves the other functions some. {request}",
         )
+    elif not wanted and (burst := int(survey.values["ThrottlingBurst"])) > most // 2:
+        yield warning(
+            "concurrency",
+            f"This account may run {most:,} functions at a time, and a burst of {burst:,} requests can leave deliveries waiting.",
+            f"Set {_throttle(most)}. {request if most <= _SMALL else ''}".strip(),
+        )
     elif not wanted and most <= _SMALL:
-        burst, fits = int(survey.values["ThrottlingBurst"]), most // 2
-        said = f"This account may run only {most} functions at a time"
-        if burst > fits:
-            yield warning(
-                "concurrency",
-                f"{said}, and a burst of {burst} requests takes them all: deliveries then wait.",
-                f"Set {_throttle(most)}. {request}",
-            )
-        else:
-            yield warning(
-                "concurrency", f"{said}, of which the API leaves {most - fits} for deliveries.", request
-            )
+        said = f"This account may run only {most} functions at a time, of which the API leaves {most - burst} for deliveries."
+        yield warning("concurrency", said, request)
     elif not wanted and survey.values["Stage"] == "prod":
         yield warning(
             "concurrency",

@@ -94,8 +94,8 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
     ),
     "update of a reserved worker": lambda here: (
         here.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-        setattr(here.account, "concurrency", 192),
-        setattr(here.account, "reserved", 92),
+        setattr(here.account, "concurrency", 194),
+        setattr(here.account, "reserved", 94),
     ),
     "boundary": lambda here: (
         here.given(PermissionsBoundary=BOUNDARY),
@@ -206,8 +206,8 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "concurrency of an update": (
         lambda h: (
             h.account.add_stack("sluice-dev", "UPDATE_COMPLETE", WorkerConcurrency="80"),
-            setattr(h.account, "concurrency", 192),
-            setattr(h.account, "reserved", 92),
+            setattr(h.account, "concurrency", 194),
+            setattr(h.account, "reserved", 94),
             h.given(WorkerConcurrency="81"),
         ),
         "concurrency",
@@ -460,6 +460,16 @@ def test_a_small_quota_is_a_warning_even_if_the_throttle_fits(here: Surroundings
     here.given(ThrottlingBurst="5")
 
     assert "of which the API leaves 5" in warnings(here)["concurrency"]
+
+
+def test_a_burst_beyond_half_of_the_concurrency_is_a_warning(here: Surroundings) -> None:
+    """Nothing is reserved, so such a burst can take all of it. The default fits an ordinary account."""
+    assert "concurrency" not in warnings(here)
+
+    here.given(ThrottlingBurst="501")
+    assert "Set ThrottlingRate=10000 ThrottlingBurst=500." in warnings(here)["concurrency"]
+    here.given(WorkerConcurrency="50", IngestConcurrency="500")
+    assert "concurrency" not in warnings(here)
 
 
 def test_a_stream_that_cannot_grow_is_a_warning(here: Surroundings) -> None:
