@@ -72,9 +72,10 @@ chaos-exhaustive: .venv/installed ## try every interleaving of two invocations o
 
 MINUTES ?= 20
 ATTACKED ?= 10
+FLOODED ?= 5
 .PHONY: hostile
-hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=
-	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED)
+hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=, FLOODED=
+	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED) --flooded $(FLOODED)
 
 .PHONY: isolation
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take

@@ -1,12 +1,16 @@
 """`make hostile`: let one sender with a write key do its worst beside 49 ordinary accounts, in simulated time.
 
-It sends fifty requests a second, each with 500 events for 500 tables, most of them new, and with ever new columns, whatever the
+First it sends fifty requests a second, each with 500 events for 500 tables, most of them new, and with ever new columns, whatever the
 responses are. Measures how long the others' rows take, what Treasure Data and the bucket then hold, and what an hour of it costs.
+
+Then it sends 500 requests a second of 2 MiB, compressed to a few kilobytes, with one key and with a thousand keys of one account, and
+measures what a day of that costs and who is refused. Last, an honest peak: the account's visitors send ten times as much as usual.
 """
 
 import sys
 from base64 import b64encode
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from json import dumps
@@ -15,6 +19,7 @@ from math import ceil
 import click
 
 from chaos import isolation
+from chaos.flood import VISITORS_PER_SECOND, Flood, Flooded
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build
@@ -25,6 +30,9 @@ from doubles.dynamodb.table import item_size
 from doubles.event_source import Outcome, Returned
 from ops.cost.prices import US_EAST_1
 
+FLOOD_PER_SECOND = 500
+STORING_USD, REFUSING_USD = 5.0, 70.0
+"""What a day of the flood may cost beyond ordinary traffic: what is stored, and the price of refusing the rest."""
 REQUESTS_PER_SECOND = 50
 TABLES_PER_REQUEST = 500
 COLUMNS = 5000
@@ -166,8 +174,10 @@ def _dollars(world: World, pipeline: Pipeline, statuses: Counter[int]) -> dict[s
 @click.command(help=__doc__)
 @click.option("--minutes", default=20.0, help="Simulated minutes of ordinary traffic.")
 @click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic within them.")
-def main(minutes: float, attacked: float) -> None:
+@click.option("--flooded", default=5.0, help="Simulated minutes of the flood of large bodies.")
+def main(minutes: float, attacked: float, flooded: float) -> None:
     """Measure, print the results and exit."""
+    floods = _show(flood_checks(int(flooded * 60)))
     schedule = isolation.steady(minutes=minutes, every=10)
     usual, suffered = attack(schedule, 0), attack(schedule, attacked * 60)
     hour = 60 / attacked
@@ -188,11 +198,53 @@ def main(minutes: float, attacked: float) -> None:
     click.echo(
         f"Responses to the hostile sender: {answers}; {suffered.accepted:,} of its events were accepted."
     )
-    for told, holds in checks.items():
-        click.echo(f"{'✓' if holds else '✗'} {told}")
+    holds_all = _show(checks) and floods
     costs = ", ".join(f"{name} ${cost:.2f}" for name, cost in extra.items())
     click.echo(f"An hour of it costs ${sum(extra.values()):.2f}: {costs}.")
-    sys.exit(not all(checks.values()))
+    sys.exit(not holds_all)
+
+
+def _show(checks: Mapping[str, bool]) -> bool:
+    """Print checks; return whether all hold."""
+    for told, holds in checks.items():
+        click.echo(f"{'✓' if holds else '✗'} {told}")
+    return all(checks.values())
+
+
+def flood_checks(seconds: int) -> dict[str, bool]:
+    """Return what holds during floods of large bodies and during an honest peak, each of so many seconds."""
+    usual = Flood().run(seconds, 0)
+    checks: dict[str, bool] = {}
+    for keys in (1, 1000):
+        found = Flood(keys).run(seconds, FLOOD_PER_SECOND)
+        usd = {name: found.usd_a_day(usual.usd, name) for name in found.usd}
+        refusing = sum(usd[name] for name in ("API Gateway", "Lambda", "Logs"))
+        storing = sum(usd.values()) - refusing
+        answers = ", ".join(
+            f"{number:,} times {status}" for status, number in sorted(found.statuses["hostile"].items())
+        )
+        costs = ", ".join(f"{name} ${cost:.2f}" for name, cost in usd.items())
+        click.echo(f"A flood with {keys:,} keys for {seconds} s: {answers}. A day of it costs {costs}.")
+        refused = {sender: _refused(found, sender) for sender in ("visitors", "others")}
+        checks |= {
+            f"{keys:,} keys: storing costs ${storing:.2f} a day": storing <= STORING_USD,
+            f"{keys:,} keys: refusing costs ${refusing:.2f} a day": refusing <= REFUSING_USD,
+            f"{keys:,} keys: others' 99th percentile is {found.p99 / usual.p99:.2f} times": found.p99
+            <= isolation.BOUND * usual.p99,
+            f"{keys:,} keys: refused of the account's visitors {refused['visitors']}, of others {refused['others']}": not any(
+                refused.values()
+            ),
+        }
+    for counters in (True, False):
+        peak = Flood(counters=counters).run(seconds, 0, 10 * VISITORS_PER_SECOND)
+        refused_of_peak = _refused(peak, "visitors") + _refused(peak, "others")
+        away = "" if counters else ", without counters"
+        checks[f"an honest peak{away}: {refused_of_peak} requests refused"] = not refused_of_peak
+    return checks
+
+
+def _refused(found: Flooded, sender: str) -> int:
+    return found.statuses[sender].total() - found.statuses[sender][200]
 
 
 if __name__ == "__main__":

@@ -33,6 +33,8 @@ LARGE_SECONDS = 45
 """What its large requests may spend in a minute."""
 GRAIN_SECONDS = 0.3
 """What an instance spends in a minute before it asks. At the minute's end it forgets what is left."""
+LEAST_WAIT_SECONDS = 5
+"""How long an instance refuses large requests at least before it asks again."""
 PAUSE_SECONDS = 60
 """How long no call is made after one has failed, and the time between reports of refused requests."""
 
@@ -142,15 +144,30 @@ class Spending:
         if is_large:
             wait = _wait(self._this_large - cost, self._last_large, LARGE_SECONDS, past)
             if wait:
-                self.large_shut_until = now + wait
-                raise self._refusal(events, now)
+                self.large_shut_until = now + max(wait, LEAST_WAIT_SECONDS)
+                self._this_large -= cost
+                self._pending_large -= cost
+                raise self._take_back(events, now)
         large = min(LARGE_SECONDS, self._this_large + self._last_large * (1 - past))
         wait = _wait(
             self._this_small + large - (0 if is_large else cost), self._last_small, MINUTE_SECONDS, past
         )
         if wait:
             self.shut_until = now + wait
-            raise self._refusal(events, now)
+            if is_large:
+                self._this_large -= cost
+                self._pending_large -= cost
+            else:
+                self._this_small -= cost
+                self._pending_small -= cost
+            raise self._take_back(events, now)
+
+    def _take_back(self, events: int, now: float) -> Refused:
+        """Correct the counters if a refused request is already in them: it must not count against those that follow."""
+        refused = self._refusal(events, now)
+        if self._pending_small + self._pending_large < 0:
+            self._report(now)
+        return refused
 
     def _begin_minute(self, minute: float) -> None:
         follows = minute == self._minute + 1

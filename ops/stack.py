@@ -14,6 +14,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
 from ops.stream.reader import StreamReader
@@ -91,6 +92,10 @@ class Stack:
             entropy=os.urandom,
             telemetry=NullTelemetry(),
         )
+
+    def spending(self) -> BudgetUses:
+        """Return what accounts have spent of their budgets."""
+        return BudgetUses(self.client("dynamodb"), self.outputs["CountersTable"])
 
     def shards(self) -> Shards:
         """Return the stream."""
@@ -241,6 +246,7 @@ def described(said: Mapping[str, Any]) -> Stack:
         "OverflowQueueUrl": made["queue_url"],
         "OverflowNoticesUrl": f"{made['queue_url']}-notices",
         "LedgerTable": made["ledger_table"],
+        "CountersTable": made["counters_table"],
         "AsideBucket": made["aside_bucket"],
         "WriteKeySecret": made["write_key_secret"],
         "TdApiKeySecret": made["td_api_key_secret"],

@@ -76,6 +76,19 @@ def totals(answer: Mapping[str, Any], minute: int) -> tuple[Spent, Spent | None]
     return this, last
 
 
+def spent_in(item: Mapping[str, Any], minute: int) -> Spent:
+    """Return what an item says was spent in a minute since 1970; nothing if the item is of another hour.
+
+    Raises:
+        KeyError, ValueError: the item is not one of counters.
+    """
+    hour, minute = divmod(minute, _MINUTES)
+    if item["sk"]["S"] != str(hour):
+        return Spent(0.0, 0.0)
+    small, large = (int(item.get(f"{kind}{minute}", {"N": "0"})["N"]) / 1e6 for kind in "sl")
+    return Spent(small, large)
+
+
 def _spent(attributes: Mapping[str, Any], minute: int) -> Spent:
     small, large = (int(attributes[f"{kind}{minute}"]["N"]) / 1e6 for kind in "sl")
     if small < 0 or large < 0:

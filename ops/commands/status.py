@@ -171,6 +171,14 @@ def _tables(state: StackState) -> Iterator[Section]:
         ("account", "table", "code", "events"),
         [(*place, number) for place, number in most[:_REJECTED_LINES]],
     )
+    yield (
+        "Budgets of accounts (refused: in the last day, at least)",
+        ("account", "spent in the last minute", "refused requests", "refused events"),
+        [
+            (one.account, f"{one.spent:.0%}", one.refused_requests, one.refused_events)
+            for one in state.budgets
+        ],
+    )
     yield "Errors in the last hour", ("function", "times", "last", "what", "why"), error_rows(state.notes)
     yield "Logs that could not be read", ("log",), [(one,) for one in state.unreadable]
     if state.completeness is not None:

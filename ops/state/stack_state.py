@@ -9,12 +9,13 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
+from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, chunks
 from ops.logs import answers
 from ops.logs.notes import Note, troubles
 from ops.stack import Stack
 from shared.clock import SystemClock
-from shared.errors import error_code
+from shared.errors import InvalidObjectError, error_code
 from worker.chain import ChainId
 from worker.record import START
 from worker.selection import Selection
@@ -27,6 +28,8 @@ _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
 _SHOWN = (State.WAITING, State.AGAIN, State.DEAD)
+_NOTABLE = 0.25
+"""The share of its budget from which an account is shown."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +111,7 @@ class StackState:
         arrivals: the counts taken before the ledger, if requested and known.
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
+        budgets: accounts that have spent much of their budgets, or more, within the last day.
     """
 
     shards: list[ShardState]
@@ -123,6 +127,7 @@ class StackState:
     completeness: Completeness | None = None
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
+    budgets: list[BudgetUse] = field(default_factory=list)
 
     @property
     def behind_seconds(self) -> float:
@@ -196,7 +201,16 @@ class StateReader:
             None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
+            self._budgets(unreadable),
         )
+
+    def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
+        try:
+            found = self._stack.spending().all(self._clock.now())
+        except (ClientError, InvalidObjectError) as error:
+            unreadable.append(f"the counters of what accounts spend: {error_code(error)}")
+            return []
+        return [one for one in found if one.refused_requests or one.spent >= _NOTABLE]
 
     def _rejected(self) -> Counter[tuple[str, str, str]]:
         """Return the rejected events of the last day, as many as can be counted in _COUNT_SECONDS."""

@@ -41,6 +41,7 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
         ],
         "rows_are_complete": state.is_whole,
         "rejected": _rejected_documents(state.rejected),
+        "budgets": [asdict(one) for one in state.budgets],
         "held": None if state.hold is None else asdict(state.hold),
         "errors": [
             {"function": function, "times": times, "last": last, "what": what, "why": why}

@@ -119,6 +119,17 @@ def test_a_flood_of_large_requests_is_refused_and_small_ones_pass() -> None:
     assert all(made.spends(1000, number) for number in range(50))
 
 
+def test_a_flood_does_not_starve_the_budget() -> None:
+    """What was refused does not count, so in each minute of a flood as much is accepted as the budget allows."""
+    made = Instances(50)
+    accepted = 0
+    for _ in range(300):
+        accepted += sum(made.spends(PER_SECOND, number) for number in range(50))
+        made.clock.sleep(1)
+
+    assert 5 * LARGE_SECONDS * 0.8 <= accepted <= 6 * LARGE_SECONDS
+
+
 def test_small_requests_are_refused_too_above_the_budget() -> None:
     """All instances together accept a minute's budget, and what each spends before it asks."""
     made = Instances(10)

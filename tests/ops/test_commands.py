@@ -11,6 +11,7 @@ import subprocess
 import sys
 import termios
 import threading
+import time
 from base64 import b64decode
 from contextlib import suppress
 from pathlib import Path
@@ -21,6 +22,7 @@ import pytest
 
 from ops.logs.answers import ANSWERS
 from shared import envelope
+from shared.counters import Counters, Spent
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
@@ -119,6 +121,21 @@ def test_rejected_events_can_be_dropped(lone: Sluice, line: str) -> None:
 
     assert (1, 1, True) == (done["selected"], done["dropped"], done["complete"])
     assert [] == lone.json("dead list --local --rejected")
+
+
+def test_what_an_account_spends_is_shown(lone: Sluice) -> None:
+    """`accounts show` has its budget; `status` shows accounts of which requests were refused."""
+    made = lone.stack.resources
+    counters = Counters(int(time.time()) // 60, Spent(0, 45), 7, 500)
+    made.client("dynamodb").update_item(**counters.update(made.counters_table, "shop"))
+
+    shown = lone.run("accounts show shop --local").stdout
+    [budget] = lone.json("status --local")["budgets"]
+
+    assert "Budget: 4,294,967,296 bytes and 10,000,000 events an hour" in shown
+    assert "at least: 7 requests with 500 events" in shown
+    assert ("shop", 7, 500) == (budget["account"], budget["refused_requests"], budget["refused_events"])
+    assert "Budgets of accounts" in lone.run("status --local").stdout
 
 
 def test_status_shows_events_lost_before_the_ledger(lone: Sluice) -> None:

@@ -23,7 +23,7 @@ DELIVERY = {"isal", "pybase64", "redis", "requests", "charset_normalizer", "idna
 CONTENTS = {
     "ingest": {"ingest", "shared", "crawleruseragents", *LIBRARIES},
     "worker": {"worker", "shared", *LIBRARIES, *SDK, *DELIVERY},
-    "scaler": {"scaler", "shared", *LIBRARIES, *SDK} - {"msgpack"},
+    "scaler": {"scaler", "shared", *LIBRARIES, *SDK},
 }
 LATER = {"ingest": {"certifi"}, "worker": set[str](), "scaler": set[str]()}
 """Packages that a cold start does not load: of certifi, the ingest only reads the file."""

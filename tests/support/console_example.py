@@ -68,6 +68,7 @@ STATE: dict[str, Any] = {
             {"account": "shop", "table": "", "code": "invalid_table", "events": 41},
             {"account": "shop", "table": "orders", "code": "too_many_columns", "events": 1},
         ],
+        "budgets": [{"account": "shop", "spent": 0.75, "refused_requests": 1312, "refused_events": 1312}],
         "errors": [
             {
                 "function": "worker",

@@ -123,6 +123,7 @@ def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
         "OverflowQueueUrl": made.queue_url,
         "OverflowNoticesUrl": made.notices_url,
         "LedgerTable": made.ledger_table,
+        "CountersTable": made.counters_table,
         "AsideBucket": made.aside_bucket,
         "WriteKeySecret": made.write_key_secret,
         "TdApiKeySecret": made.td_api_key_secret,
@@ -223,7 +224,10 @@ class _Handler(BaseHTTPRequestHandler):
             case "s3":
                 value = path.strip("/").partition("/")[0]
             case "dynamodb":
-                return str(json.loads(body).get("IndexName", ""))
+                asked = json.loads(body)
+                if asked.get("TableName") == self.shown.outputs["CountersTable"]:
+                    return "counters"
+                return str(asked.get("IndexName", ""))
             case "secretsmanager":
                 value = json.loads(body)["SecretId"]
             case "lambda" if self.command == "POST":

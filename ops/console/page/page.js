@@ -105,6 +105,7 @@ function renderLook(look) {
   renderPairs($("backlog"), [
     ["Envelopes in the overflow queue", look.in_queue],
     ...look.waiting.map((one) => [`Waiting for ${one.database || one.account} (${one.reason})`, `${plural(one.rows, "row")}, ${lasting(one.seconds)}`]),
+    ...look.budgets.map((one) => [`Budget of ${one.account}`, `${Math.round(100 * one.spent)} % spent in the last minute; at least ${plural(one.refused_requests, "request")} refused in the last day`]),
   ]);
   renderRows(look);
   $("rejected-part").hidden = !look.rejected.length;

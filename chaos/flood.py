@@ -1,0 +1,336 @@
+"""A flood of compressed bodies at one account, in simulated time: the real ingest on many instances, over a stream that throttles.
+
+Somebody with write keys sends 500 requests a second, each a few kilobytes of gzip that become 2 MiB, and ignores what is answered.
+Beside it, the same account's visitors and other accounts send small requests. The stream has the capacity of its shards, the scaler's
+rule gives it more, the drainer puts what overflowed on it when there is room, and the edge policy says when that is too much.
+"""
+
+import gzip
+import json
+import random
+import time
+from base64 import b64encode
+from bisect import insort
+from collections import Counter, defaultdict, deque
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from hashlib import md5
+from math import ceil
+from typing import Any, override
+
+from doubles.aws_errors import client_error
+from doubles.background import at_once
+from doubles.dynamodb import MemoryDynamoDB
+from doubles.s3 import MemoryS3
+from ingest.app import Ingest, IngestEffects
+from local.resources import COUNTERS
+from ops.cost.prices import US_EAST_1
+from scaler.backlog import decide
+from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, target
+from shared import policy, write_key
+from shared.policy import EdgePolicy, PolicyEntry
+from shared.settings import IngestSettings
+from shared.telemetry import QUIET_SECONDS, NullTelemetry
+
+BEGIN = 1_764_000_000 // 3600 * 3600 + 1200
+ATTACKED, OTHERS = "shop", tuple(f"acct_{number:02}" for number in range(49))
+VISITORS_PER_SECOND, OTHERS_PER_SECOND = 20, 5
+MAX_SHARDS = 16
+WINDOW_SECONDS = 15.0
+"""How long the worker waits for a batch to fill; rows that are on the stream take no longer than that and a second."""
+
+_SECRETS = {"k1": "first secret"}
+_BUCKET, _COUNTERS = "aside", "counters"
+_RUNTIME_SECONDS = 0.002  # what Lambda's own runtime takes for a request
+_CORE_SHARE = 1769 / 512
+_DRAINED_PER_SECOND = 6_000_000  # two invocations of 6 MB, two seconds each
+_QUEUE_UNIT = 64 * 1024
+
+
+class _Clock:
+    """The time within a request: when it arrived, and what it has waited for."""
+
+    def __init__(self) -> None:
+        self.time = float(BEGIN)
+
+    def now(self) -> float:
+        return self.time
+
+    def sleep(self, seconds: float) -> None:
+        self.time += seconds
+
+
+class _Lines(NullTelemetry):
+    """Counts the log lines of an instance, of which equal ones are suppressed for a while."""
+
+    def __init__(self, clock: _Clock, lines: list[int]) -> None:
+        self._clock = clock
+        self._lines = lines
+        self._written: dict[tuple[object, object], float] = {}
+
+    @override
+    def info(self, *args: object, **fields: object) -> None:
+        kind, now = (args, fields.get("code")), self._clock.time
+        if now - self._written.get(kind, 0.0) >= QUIET_SECONDS:
+            self._written[kind] = now
+            self._lines[0] += 1
+
+    @override
+    def warning(self, *args: object, **fields: object) -> None:
+        self.info(*args, **fields)
+
+
+class _Stream:
+    """A Kinesis stream whose shards accept so many records and bytes a second."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+        self.shards = 1
+        self._seconds: defaultdict[int, defaultdict[int, list[int]]] = defaultdict(
+            lambda: defaultdict(lambda: [0, 0])
+        )
+        self.minutes: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+        self.size = self.units = 0
+
+    def takes(self, key: str, size: int, at: float) -> bool:
+        """Put a record if its shard has room; return whether it had."""
+        used = self._seconds[int(at)][int.from_bytes(md5(key.encode()).digest()[:4]) % self.shards]
+        minute = self.minutes[int(at) // 60]
+        if used[0] + 1 > SHARD_RECORDS or used[1] + size > SHARD_BYTES:
+            minute[2] += 1
+            return False
+        used[0] += 1
+        used[1] += size
+        minute[0] += 1
+        minute[1] += size
+        self.size += size
+        self.units += ceil(size / 25_600)
+        return True
+
+    def put_record(self, **record: Any) -> dict[str, Any]:
+        """Put one record."""
+        if not self.takes(record["PartitionKey"], len(record["Data"]), self._clock.time):
+            raise client_error("ProvisionedThroughputExceededException", "PutRecord")
+        return {"SequenceNumber": "1", "ShardId": "shard"}
+
+    def put_records(self, **request: Any) -> dict[str, Any]:
+        """Put several records, each for itself."""
+        refused = {"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": ""}
+        answers = [
+            {"SequenceNumber": "1", "ShardId": "shard"}
+            if self.takes(one["PartitionKey"], len(one["Data"]), self._clock.time)
+            else refused
+            for one in request["Records"]
+        ]
+        return {"FailedRecordCount": answers.count(refused), "Records": answers}
+
+
+class _Queue:
+    """The overflow queue: when each message was sent, its key, and its size."""
+
+    def __init__(self, clock: _Clock) -> None:
+        self._clock = clock
+        self.waiting: deque[tuple[float, str, int]] = deque()
+        self.sent = self.calls = 0
+
+    def send_message(self, **message: Any) -> dict[str, str]:
+        """Keep a message's size."""
+        size = len(message["MessageBody"])
+        self.calls += 3 * ceil(size / _QUEUE_UNIT)  # send, receive, delete
+        if "MessageAttributes" in message:
+            self.sent += 1
+            key = message["MessageAttributes"]["partition_key"]["StringValue"]
+            self.waiting.append((self._clock.time, key, size * 3 // 4))
+        return {"MessageId": "1"}
+
+
+class _Secrets:
+    """Secrets Manager with the signing secrets."""
+
+    def get_secret_value(self, **_: Any) -> dict[str, str]:
+        """Return them."""
+        return {"SecretString": json.dumps(_SECRETS)}
+
+
+@dataclass
+class Flooded:
+    """What happened.
+
+    Attributes:
+        statuses: responses by sender (`hostile`, `visitors`, `others`) and status.
+        waits: seconds until the others' rows were on the stream, in order.
+        shards: of the stream at the end.
+        calls: of DynamoDB, for counters.
+        usd: what it cost, by service, beside hourly prices: those are for a whole day.
+        seconds: how long it took.
+        instances: of the ingest.
+    """
+
+    statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    waits: list[float] = field(default_factory=list)
+    shards: int = 1
+    calls: int = 0
+    usd: dict[str, float] = field(default_factory=dict)
+    seconds: float = 0.0
+    instances: int = 0
+
+    @property
+    def p99(self) -> float:
+        """The 99th percentile of the seconds until the others' rows are delivered, at most."""
+        wait = self.waits[min(len(self.waits) - 1, int(len(self.waits) * 0.99))] if self.waits else 0.0
+        return wait + WINDOW_SECONDS
+
+    def usd_a_day(self, of: Mapping[str, float], service: str) -> float:
+        """Return what a service costs on a day of it, beyond a run that cost `of`."""
+        per_day = 1.0 if service == "Kinesis, shards" else 86_400 / self.seconds
+        return (self.usd[service] - of.get(service, 0.0)) * per_day
+
+
+class Flood:
+    """One run.
+
+    Args:
+        keys: how many keys of the attacked account the sender has.
+        counters: whether DynamoDB answers.
+    """
+
+    def __init__(self, keys: int = 1, *, counters: bool = True) -> None:
+        self._clock = _Clock()
+        self._random = random.Random(keys)
+        self._stream, self._queue = _Stream(self._clock), _Queue(self._clock)
+        self._table = MemoryDynamoDB(self._clock.now)
+        self._table.create_table(TableName=_COUNTERS, **COUNTERS)
+        self._s3 = MemoryS3(self._clock.now)
+        self._s3.create_bucket(Bucket=_BUCKET)
+        entries = {name: PolicyEntry() for name in (ATTACKED, *OTHERS)}
+        self._policy = EdgePolicy.parse(policy.encode(entries, BEGIN * 1000))
+        self._publish(policy.encode(entries, BEGIN * 1000))
+        self._has_counters = counters
+        self._lines = [0]
+        self._free: list[tuple[float, int, Ingest]] = []
+        self._busy_seconds = 0.0
+        self._requests = 0
+        self.found = Flooded()
+        signed = [write_key.sign(ATTACKED, f"k1-{number}", _SECRETS["k1"]) for number in range(keys)]
+        body = json.dumps([{"table": "pageviews", "text": "x" * 4100}] * 500)[: 2 * 2**20].encode()
+        packed = b64encode(gzip.compress(body, mtime=0)).decode()
+        self._hostile = [_post(key, packed) for key in signed]
+        self._visitor = _pixel(write_key.sign(ATTACKED, "k1", _SECRETS["k1"]))
+        self._others = [_pixel(write_key.sign(name, "k1", _SECRETS["k1"])) for name in OTHERS]
+
+    def update_item(self, **request: Any) -> dict[str, Any]:
+        """Count a call of DynamoDB."""
+        self.found.calls += 1
+        if not self._has_counters:
+            raise client_error("InternalServerError", "UpdateItem", status=500)
+        return self._table.update_item(**request)
+
+    def run(self, seconds: int, hostile: int, visitors: int = VISITORS_PER_SECOND) -> Flooded:
+        """Send so many hostile requests and visitors' requests a second; return what happened."""
+        for second in range(seconds):
+            now = BEGIN + second
+            due = [("hostile", self._hostile)] * hostile + [("visitors", [self._visitor])] * visitors
+            due += [("others", self._others)] * OTHERS_PER_SECOND
+            self._random.shuffle(due)
+            for index, (sender, payloads) in enumerate(due):
+                self._send(now + index / len(due), sender, self._random.choice(payloads))
+            self._drain(now + 1)
+            if second % 60 == 59:
+                self._scale(now + 1)
+        found = self.found
+        found.seconds, found.shards, found.instances = seconds, self._stream.shards, len(self._free)
+        found.waits.sort()
+        found.usd = self._usd()
+        return found
+
+    def _send(self, at: float, sender: str, payload: dict[str, Any]) -> None:
+        place = next((index for index, (free, _, _) in enumerate(self._free) if free <= at), None)
+        ingest = self._new() if place is None else self._free.pop(place)[2]
+        self._clock.time = at
+        overflowed = self._queue.sent
+        before = time.process_time()
+        status = ingest(payload, None)["statusCode"]
+        took = _RUNTIME_SECONDS + (time.process_time() - before) * _CORE_SHARE + self._clock.time - at
+        self._busy_seconds += ceil(took * 1000) / 1000
+        self._requests += 1
+        insort(self._free, (at + took, id(ingest), ingest))
+        self.found.statuses[sender][status] += 1
+        if sender == "others" and status == 200 and overflowed == self._queue.sent:
+            self.found.waits.append(0.0)
+
+    def _new(self) -> Ingest:
+        effects = IngestEffects(
+            kinesis=self._stream,  # type: ignore[arg-type]  # doubles with the clients' methods
+            sqs=lambda: self._queue,  # type: ignore[arg-type,return-value]
+            dynamodb=lambda: self,  # type: ignore[arg-type,return-value]
+            secrets=_Secrets(),  # type: ignore[arg-type]
+            s3=self._s3,  # type: ignore[arg-type]
+            clock=self._clock,
+            entropy=self._random.randbytes,
+            telemetry=_Lines(self._clock, self._lines),
+            start=at_once,
+        )
+        return Ingest(IngestSettings("events", "overflow", "keys", _BUCKET, "notices", _COUNTERS), effects)
+
+    def _drain(self, now: float) -> None:
+        """Put messages on the stream, in order, as far as there is room."""
+        room = _DRAINED_PER_SECOND
+        while self._queue.waiting and room > 0:
+            sent, key, size = self._queue.waiting[0]
+            if not self._stream.takes(key, size, now):
+                return
+            room -= size
+            self._queue.waiting.popleft()
+            if not key.startswith(f"{ATTACKED}/"):
+                self.found.waits.append(now - sent)
+
+    def _scale(self, now: float) -> None:
+        minutes = {at * 60: Minute(*map(float, of)) for at, of in self._stream.minutes.items()}
+        recent = [minute for at, minute in minutes.items() if at >= now - RECENT_SECONDS]
+        wanted = target(self._stream.shards, list(minutes.values()), recent, now + 3600, MAX_SHARDS)
+        self._stream.shards = min(wanted, 2 * self._stream.shards)
+        limit = decide(len(self._queue.waiting), self._policy.overflow, now)
+        if limit != self._policy.overflow:
+            self._publish(policy.with_overflow(self._policy, limit, round(now * 1000)))
+
+    def _publish(self, document: bytes) -> None:
+        self._policy = EdgePolicy.parse(document)
+        self._s3.put_object(Bucket=_BUCKET, Key=policy.KEY, Body=document)
+
+    def _usd(self) -> dict[str, float]:
+        price, stream = US_EAST_1, self._stream
+        spans = stream.size / 4.5e6 + self.found.seconds / WINDOW_SECONDS * stream.shards
+        return {
+            "API Gateway": self._requests / 1e6 * price["api_requests"],
+            "Lambda": self._requests / 1e6 * price["lambda_requests"]
+            + self._busy_seconds * 0.5 * price["lambda_arm"],
+            "Logs": self._lines[0] * 300 / 1e9 * price["logs_in"],
+            "Kinesis, puts": stream.units / 1e6 * price["put_units"],
+            "Kinesis, shards": stream.shards * 24 * price["shard_hours"],
+            "SQS": self._queue.calls / 1e6 * price["sqs_requests"],
+            "DynamoDB": (self.found.calls + 2 * spans) / 1e6 * price["writes"],
+            "S3": spans * 2 / 1e3 * price["s3_puts"] + stream.size / 5 / 1e9 * price["s3_storage"],
+        }
+
+
+def _event(method: str, path: str, query: str, headers: dict[str, str], body: str | None) -> dict[str, Any]:
+    http = {"method": method, "path": path, "sourceIp": "192.0.2.66", "protocol": "HTTP/1.1"}
+    event: dict[str, Any] = {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": query,
+        "headers": headers,
+        "requestContext": {"http": http, "requestId": "request"},
+        "isBase64Encoded": body is not None,
+    }
+    return event | ({"body": body} if body is not None else {})
+
+
+def _post(key: str, body: str) -> dict[str, Any]:
+    headers = {"x-write-key": key, "content-type": "application/json", "content-encoding": "gzip"}
+    return _event("POST", "/v1/events", "", headers, body)
+
+
+def _pixel(key: str) -> dict[str, Any]:
+    query = f"k={key}&t=pageviews&page=home&title=Home&note={'n' * 600}"
+    return _event("GET", "/pixel.gif", query, {"user-agent": "Mozilla/5.0"}, None)
