@@ -30,7 +30,7 @@ from worker.chain import ChainId, Owner
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.executor import Executor
 from worker.forced_replay import ForcedReplays, Wanted
-from worker.health import Health
+from worker.health import DatabaseHealth
 from worker.ledger import Claim, Claiming, Gap, Ledger
 from worker.membership import Membership
 from worker.passing import Lineage, Passing
@@ -557,7 +557,7 @@ class _RefusesForEver(PolicyReader):
 # Isolation
 
 
-class _NothingFails(Health):
+class _NothingFails(DatabaseHealth):
     """Gives a failing database rows, and waits for it every time."""
 
     @override
@@ -910,7 +910,7 @@ ALL: tuple[Defence, ...] = (
 WAITING: tuple[Defence, ...] = (
     Defence(
         "a failing database gets no rows from the worker",
-        _replaced(Health, _NothingFails),
+        _replaced(DatabaseHealth, _NothingFails),
         (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
         ("waiting",),
     ),

@@ -51,7 +51,7 @@ from worker.forced_replay import ForcedReplays
 from worker.health import PROBE_TABLE
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.rows import compress
-from worker.span import ChunkKey, Group, Sender
+from worker.span import ChunkKey, Group, RowSender
 from worker.span_object import SpanObjects
 from worker.states import Presence, Rules, State
 from worker.sweeper import Sweeper
@@ -352,7 +352,7 @@ class _World:
         if not dead:
             return {}
         _, place = dead[0]
-        key = ChunkKey(Group(Sender("shop"), "views"), 0)
+        key = ChunkKey(Group(RowSender("shop"), "views"), 0)
         rows = [_row(f"views-{n}") | {"edited": wiring.effects.entropy(4).hex()} for n in range(_REJECTS)]
         body = b64encode(compress(b"".join(map(msgpack.packb, rows)))).decode()
         return {"edit": {"chain": place.chain.name, "after": place.after, "chunk": key.name, "rows": body}}

@@ -74,7 +74,7 @@ class Count:
         return not self.lost and not self.doubled and self.said >= len(self.accepted)
 
 
-class Sender:
+class EventSender:
     """Sends events, one per request, over several connections at once.
 
     Args:
@@ -162,7 +162,7 @@ def run(
         spared: parts that are not killed.
     """
     chance = random.Random(seed)  # noqa: S311 -- no secret
-    sender = Sender(stack.addresses.gateway, count, total=total, threads=threads)
+    sender = EventSender(stack.addresses.gateway, count, total=total, threads=threads)
     interval = total / (kills + 1)
     sender.allowed = int(interval * 1.5) if kills else total
     sender.start()

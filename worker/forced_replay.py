@@ -18,7 +18,7 @@ from worker.executor import Executors
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import START
-from worker.span import LATER, ChunkKey, Place, Sender, Span, milliseconds
+from worker.span import LATER, ChunkKey, Place, RowSender, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import FINAL, Entry, State
 
@@ -88,7 +88,7 @@ class Wanted:
 
 
 @dataclass(slots=True)
-class Outcome:
+class ForcedRows:
     """What a forced replay did with spans: numbers of rows, by account and table.
 
     Attributes:
@@ -118,7 +118,7 @@ class ForcedReplays:
         self._executors = executors
         self._clock = clock
 
-    def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[Outcome, int]:
+    def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[ForcedRows, int]:
         """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.
 
         Raises:
@@ -130,7 +130,7 @@ class ForcedReplays:
             raise InvalidReplayError(
                 f"the tag {wanted.tag} was used for another range: {bound}. Choose another tag."
             )
-        outcome, done = Outcome(), 0
+        outcome, done = ForcedRows(), 0
         for place in places:
             if deadline.near:
                 break
@@ -140,7 +140,7 @@ class ForcedReplays:
             done += 1
         return outcome, done
 
-    def _append(self, wanted: Wanted, span: Span, outcome: Outcome) -> None:
+    def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> None:
         delivered: dict[ChunkKey, int] = {}
         for key, entry in span.all_leaves():
             if wanted.has(span, key):
@@ -184,7 +184,7 @@ class ForcedReplays:
             outcome.left_out[_label(chunk.key)] += chunk.rows - rows
 
     def _chunks(
-        self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: Outcome
+        self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: ForcedRows
     ) -> list[Chunk]:
         """Return the wanted rows of delivered chunks. Each planned chunk gives at most one; its halves are joined."""
         parts: dict[ChunkKey, list[bytes]] = {}
@@ -199,7 +199,8 @@ class ForcedReplays:
                 parts.setdefault(key.planned, []).append(payload)
                 rows[key.planned] += number
         plain = {
-            key: ChunkKey(key.group._replace(sender=Sender(key.account), request_id=""), 0) for key in parts
+            key: ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
+            for key in parts
         }
         joined: dict[ChunkKey, list[bytes]] = {}
         totals: Counter[ChunkKey] = Counter()

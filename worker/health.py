@@ -54,7 +54,7 @@ class _Health:
     slow_until: float = float("-inf")
 
 
-class Health:
+class DatabaseHealth:
     """The health of databases. Safe to use from several threads: each call changes one database."""
 
     def __init__(self, treasure_data: TreasureDataClient, clock: Clock, telemetry: Telemetry) -> None:

@@ -39,7 +39,7 @@ from worker.span import (
     NotDeliverable,
     ObjectRef,
     Place,
-    Sender,
+    RowSender,
     Span,
     milliseconds,
 )
@@ -126,7 +126,7 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Refused:
+class ClaimsRefused:
     """A span was not appended, because claims that it needs belong to others by now."""
 
     request_ids: frozenset[str]
@@ -175,7 +175,7 @@ class Ledger:
 
     def append(
         self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0
-    ) -> tuple[bool, Span] | Refused:
+    ) -> tuple[bool, Span] | ClaimsRefused:
         """Append a span to its chain, unless another span is in its place. Exactly-once delivery rests on this condition.
 
         With `claims`, by request id, they are made in the same transaction.
@@ -196,7 +196,7 @@ class Ledger:
 
     def _append_with(
         self, span: Span, claims: Mapping[str, Claiming], seconds_kept: int
-    ) -> tuple[bool, Span] | Refused:
+    ) -> tuple[bool, Span] | ClaimsRefused:
         put = {
             "Put": {
                 "TableName": self._table,
@@ -216,7 +216,7 @@ class Ledger:
         taken = frozenset(ids[number - 1] for number in refused if number)
         if not taken:
             raise LedgerUnavailableError("the ledger does not say why a span was not appended")
-        return Refused(taken)
+        return ClaimsRefused(taken)
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
@@ -651,7 +651,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         last=item["last"]["S"],
         planned_at=int(item["at"]["S"]),
         chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
-        destinations={Sender.parse(name): _destination(to["S"]) for name, to in destinations.items()},
+        destinations={RowSender.parse(name): _destination(to["S"]) for name, to in destinations.items()},
         records=int(item["n"]["N"]),
         digest=_bytes(item["h"]) if "h" in item else b"",
         earliest=int(item["e"]["N"]),

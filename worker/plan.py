@@ -19,7 +19,7 @@ from worker.span import (
     Group,
     Later,
     NotDeliverable,
-    Sender,
+    RowSender,
     digest_of,
     plan_bytes,
 )
@@ -75,7 +75,7 @@ class Plan:
     records: Sequence[Record]
     chunks: Sequence[Chunk]
     rejected: Mapping[Group, Block]
-    destinations: Mapping[Sender, Destination]
+    destinations: Mapping[RowSender, Destination]
     index: Index
 
     @property
@@ -148,20 +148,20 @@ def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: fro
     return Index(numbers, [round(one * 1000) for one in arrivals], receipts, ids, claims, places, {})
 
 
-_Senders = dict[tuple[str, str], Sender]
+_Senders = dict[tuple[str, str], RowSender]
 
 
 def _destinations(
     records: Iterable[Record], answers: Answers, failing: Callable[[str], str]
-) -> tuple[_Senders, dict[Sender, Destination]]:
+) -> tuple[_Senders, dict[RowSender, Destination]]:
     """Return the sender of each account and key, and where each sender's rows go."""
     senders: _Senders = {}
-    destinations: dict[Sender, Destination] = {}
+    destinations: dict[RowSender, Destination] = {}
     for account, key_id in dict.fromkeys([(record[2], record[3]) for record in records]):
-        sender, destination = Sender(account), _destination(answers.get(account), key_id, failing)
+        sender, destination = RowSender(account), _destination(answers.get(account), key_id, failing)
         # a key may still decide whether the rows are delivered
         if account not in answers or destination == NotDeliverable(REVOKED):
-            sender = Sender(account, key_id)
+            sender = RowSender(account, key_id)
         if account != NOBODY:
             destinations[sender] = destination
         senders[account, key_id] = sender
@@ -190,15 +190,15 @@ def _grouped(
     records: Sequence[Record], senders: _Senders, uncounted: frozenset[Number]
 ) -> tuple[_Groups, dict[Group, Block]]:
     """Return the records' blocks by group, and their rejected events."""
-    found: dict[tuple[Sender, str, str, str], _Part] = {}
-    rejected: list[tuple[Sender, str, Record]] = []
+    found: dict[tuple[RowSender, str, str, str], _Part] = {}
+    rejected: list[tuple[RowSender, str, Record]] = []
     for position, record in enumerate(records):
         number, _at, account, key_id, _received, request_id, claim, blocks, refused, events = record
         if uncounted and number in uncounted:
             continue
         sender, again = senders[account, key_id], ""
         if claim > AGAIN:
-            sender, again = Sender(account, key_id), request_id
+            sender, again = RowSender(account, key_id), request_id
         for block in blocks:
             key = (sender, block[0], "", again)
             try:
@@ -220,15 +220,15 @@ def _grouped(
     return groups, _rejected(rejected) if rejected else {}
 
 
-def _rejected(records: Iterable[tuple[Sender, str, Record]]) -> dict[Group, Block]:
+def _rejected(records: Iterable[tuple[RowSender, str, Record]]) -> dict[Group, Block]:
     """Return a block for each table and code of rejected events: their number, and the events that are kept.
 
     A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
     """
     counts: Counter[Group] = Counter()
     kept: dict[Group, list[bytes]] = {}
-    tables: dict[Sender, set[str]] = {}
-    room: dict[Sender, tuple[int, int]] = {}
+    tables: dict[RowSender, set[str]] = {}
+    room: dict[RowSender, tuple[int, int]] = {}
     for sender, again, record in records:
         for _index, code, table, original, message in record.rejected:
             named = tables.setdefault(sender, set())

@@ -20,7 +20,7 @@ from worker.span import ChunkKey, Group, Span
 PREFIX = "rejected/"
 
 
-class RejectedEvent(NamedTuple):
+class KeptEvent(NamedTuple):
     """An event that was rejected and kept.
 
     Attributes:
@@ -44,7 +44,7 @@ class RejectedEvents:
         """Write the events of a group that are kept, of a span that is about to be appended."""
         self._bucket.put(name_of(span, group), compress(events))
 
-    def get(self, span: Span, key: ChunkKey) -> list[RejectedEvent]:
+    def get(self, span: Span, key: ChunkKey) -> list[KeptEvent]:
         """Return the events of a chunk that were kept.
 
         Raises:
@@ -63,11 +63,11 @@ def name_of(span: Span, group: Group) -> str:
     return f"{PREFIX}{group.sender.account}/{group.label}/{id_}.gz"
 
 
-def _events(data: bytes) -> Iterator[RejectedEvent]:
+def _events(data: bytes) -> Iterator[KeptEvent]:
     unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1)
     unpacker.feed(data)
     try:
         for received_at, original, *message in unpacker:
-            yield RejectedEvent(received_at, original, message[0] if message else "")
+            yield KeptEvent(received_at, original, message[0] if message else "")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise InvalidObjectError("the object does not hold rejected events") from error

@@ -16,7 +16,7 @@ from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonE
 from shared.event_id import derived_event_id
 from worker.chain import ChainId
 from worker.record import START
-from worker.span import LATER, TOO_MANY_TABLES, ChunkKey, Group, Place, Sender, Span, milliseconds
+from worker.span import LATER, TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span, milliseconds
 from worker.states import Entry, Event, Happening, Rules, State
 
 if TYPE_CHECKING:
@@ -149,7 +149,7 @@ class Replacements:
         from worker.span_object import Chunk, encode  # noqa: PLC0415
 
         now = self._clock.now()
-        sender = Sender(key.account)
+        sender = RowSender(key.account)
         tables: dict[str, list[bytes]] = {}
         for table, row in made:
             tables.setdefault(table, []).append(row)

@@ -26,7 +26,7 @@ from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.health import SENDER_PROBE_SECONDS, Health
+from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
 from worker.plan import obstacle_of
@@ -168,7 +168,7 @@ class Sender:
         accounts: AccountCache,
         uploader: Uploader,
         treasure_data: TreasureDataClient,
-        health: Health,
+        health: DatabaseHealth,
         rules: Rules,
         executors: Executors,
         clock: Clock,

@@ -29,7 +29,7 @@ _ENTRY_BYTES = 480  # the largest entry without its key, with Treasure Data's wo
 _HALVES = {"0": 0, "1": 1}
 
 
-class Sender(NamedTuple):
+class RowSender(NamedTuple):
     """Whose rows these are.
 
     Attributes:
@@ -52,7 +52,7 @@ class Sender(NamedTuple):
         return cls(account, key_id)
 
 
-NO_SENDER = Sender(NOBODY)
+NO_SENDER = RowSender(NOBODY)
 
 
 class Group(NamedTuple):
@@ -66,7 +66,7 @@ class Group(NamedTuple):
         request_id: of the envelope that was put again; its rows are apart from all others. Else empty.
     """
 
-    sender: Sender
+    sender: RowSender
     table: str
     code: str = ""
     is_rejected: bool = False
@@ -96,11 +96,11 @@ class Group(NamedTuple):
         sender, _, label = name.partition("/")
         label, _, request_id = label.partition("~")
         if label.startswith("-"):
-            return cls(Sender.parse(sender), "", label[1:], request_id=unquote(request_id))
+            return cls(RowSender.parse(sender), "", label[1:], request_id=unquote(request_id))
         if "!" in label:
             table, _, code = label.partition("!")
-            return cls(Sender.parse(sender), table, code, is_rejected=True, request_id=unquote(request_id))
-        return cls(Sender.parse(sender), label, request_id=unquote(request_id))
+            return cls(RowSender.parse(sender), table, code, is_rejected=True, request_id=unquote(request_id))
+        return cls(RowSender.parse(sender), label, request_id=unquote(request_id))
 
 
 class ChunkKey(NamedTuple):
@@ -294,7 +294,7 @@ class Span:
     last: Number
     planned_at: int
     chunks: Mapping[ChunkKey, int] = field(default_factory=dict)
-    destinations: Mapping[Sender, Destination] = field(default_factory=dict)
+    destinations: Mapping[RowSender, Destination] = field(default_factory=dict)
     records: int = 0
     digest: bytes = b""
     earliest: int = 0
@@ -437,7 +437,7 @@ def digest_of(numbers: Iterable[Number]) -> bytes:
     return hashlib.sha256("".join(numbers).encode()).digest()[:8]
 
 
-def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[Sender, Destination]) -> int:
+def plan_bytes(chunks: Iterable[ChunkKey], destinations: Mapping[RowSender, Destination]) -> int:
     """Return the largest size in bytes of a span's item before a split: the plan, and an entry for each chunk."""
     size = 0
     for key in chunks:

@@ -17,7 +17,7 @@ from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executors, InlineExecutor
-from worker.health import Health
+from worker.health import DatabaseHealth
 from worker.settlement import Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
 from worker.states import Event
@@ -90,7 +90,7 @@ class Uploader:
         *,
         treasure_data: TreasureDataClient,
         accounts: AccountCache,
-        health: Health,
+        health: DatabaseHealth,
         tables: Tables,
         threads: int,
         per_database: int,

@@ -33,7 +33,7 @@ from worker.deadline import Deadline
 from worker.drain import Drain
 from worker.executor import Executors, Threads
 from worker.forced_replay import ForcedReplays
-from worker.health import Health
+from worker.health import DatabaseHealth
 from worker.ledger import Ledger
 from worker.markers import Markers
 from worker.membership import Membership
@@ -143,7 +143,7 @@ class Wiring:
             Secret(effects.secrets, settings.td_api_key_secret, clock),
             clock,
         )
-        self.health = make(Health)(self.treasure_data, clock, telemetry)
+        self.health = make(DatabaseHealth)(self.treasure_data, clock, telemetry)
         self.tables = Tables(ledger)
         self.uploader = make(Uploader)(
             treasure_data=self.treasure_data,

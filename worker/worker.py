@@ -20,8 +20,8 @@ from worker.chain import ChainId
 from worker.claims import Claims, Decided
 from worker.deadline import Deadline
 from worker.executor import Executor, Executors, run_parallel
-from worker.health import WORKER_PROBE_SECONDS, Health
-from worker.ledger import Gap, Ledger, Refused
+from worker.health import WORKER_PROBE_SECONDS, DatabaseHealth
+from worker.ledger import ClaimsRefused, Gap, Ledger
 from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
 from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_number
@@ -96,7 +96,7 @@ class Worker:
         membership: Membership,
         tables: Tables,
         uploader: Uploader,
-        health: Health,
+        health: DatabaseHealth,
         ledger: Ledger,
         objects: SpanObjects,
         rejected: RejectedEvents,
@@ -185,7 +185,7 @@ class Worker:
             decided = self._claims.decide(records, found, batch.chain, is_live=batch.is_live)
             planned = self._plan(decided)
             answer = self._append(batch, found, decided, planned)
-            if not isinstance(answer, Refused):
+            if not isinstance(answer, ClaimsRefused):
                 break
         else:
             raise HeldError(HeldError.UNDECIDED_COPY)
@@ -225,7 +225,9 @@ class Worker:
             [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in due],
         )
 
-    def _append(self, batch: _Batch, gap: Gap, decided: Decided, planned: Plan) -> _Appended | Refused | None:
+    def _append(
+        self, batch: _Batch, gap: Gap, decided: Decided, planned: Plan
+    ) -> _Appended | ClaimsRefused | None:
         """Store the chunks, then append their span; return None if another span is in its place.
 
         Raises:
@@ -270,7 +272,7 @@ class Worker:
         claims = {one: claim for one, claim in decided.with_append.items() if claim.owner.number in kept}
         answer = self._ledger.append(span, claims, self._claims.seconds_kept() if claims else 0)
         self._ends.pop(batch.shard, None)
-        if isinstance(answer, Refused):
+        if isinstance(answer, ClaimsRefused):
             return answer
         won, current = answer
         if not won:

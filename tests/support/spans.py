@@ -8,11 +8,11 @@ from shared import rows
 from tests.support.delivery import SHARD, STREAM
 from worker.chain import ChainId, Owner
 from worker.record import NOBODY, START, Number, number
-from worker.span import LATER, ChunkKey, Database, Group, NotDeliverable, ObjectRef, Sender, Span
+from worker.span import LATER, ChunkKey, Database, Group, NotDeliverable, ObjectRef, RowSender, Span
 from worker.states import Entry, State
 
 CHAIN = ChainId(STREAM, "1700000000", SHARD)
-VIEWS = Group(Sender("shop"), "views")
+VIEWS = Group(RowSender("shop"), "views")
 KEY = ChunkKey(VIEWS, 0)
 REF = ObjectRef("2026-11-24T03", b"0123456789abcdef", 100, 20)
 
@@ -26,7 +26,7 @@ def span(**changes: Any) -> Span:
         "last": number("9"),
         "planned_at": 1_700_000_000_000,
         "chunks": {KEY: 2},
-        "destinations": {Sender("shop"): Database("shop_db")},
+        "destinations": {RowSender("shop"): Database("shop_db")},
         "records": 2,
         "object": REF,
     }
@@ -42,7 +42,7 @@ accounts = st.from_regex(r"[a-z0-9_]{3,64}", fullmatch=True)
 databases = tables = st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True)
 key_ids = st.just("") | st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True)
 codes = st.sampled_from(sorted(rows.Code.__args__)) | st.sampled_from(["undecodable", "no_partition_key"])
-senders = st.builds(Sender, accounts, key_ids) | st.just(Sender(NOBODY))
+senders = st.builds(RowSender, accounts, key_ids) | st.just(RowSender(NOBODY))
 request_ids = st.just("") | st.text(min_size=1, max_size=40)
 groups = (
     st.builds(Group, senders, tables, st.just(""), st.sampled_from([False]), request_ids)

@@ -1,4 +1,4 @@
-"""Health: which databases get no rows for now."""
+"""DatabaseHealth: which databases get no rows for now."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from worker.health import (
     PATIENCE_SECONDS,
     PROBE_EVERY_SECONDS,
     SLOW_SECONDS,
-    Health,
+    DatabaseHealth,
 )
 
 DB = "shop_db"
@@ -23,7 +23,7 @@ def made() -> Delivery:
     return made
 
 
-def health(made: Delivery) -> Health:
+def health(made: Delivery) -> DatabaseHealth:
     """Return the worker's own."""
     return made.wiring.health
 

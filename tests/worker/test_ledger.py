@@ -27,14 +27,14 @@ from worker.ledger import (
     WORKLIST_KEYS,
     Claim,
     Claiming,
+    ClaimsRefused,
     Ledger,
-    Refused,
     _item,
     _span,
     worklist_key,
 )
 from worker.record import START, Number, number
-from worker.span import SECONDS_KEPT, ChunkKey, NotDeliverable, Place, Sender, Span
+from worker.span import SECONDS_KEPT, ChunkKey, NotDeliverable, Place, RowSender, Span
 from worker.states import Entry, State
 
 OTHER = replace(CHAIN, shard="shardId-000000000001")
@@ -313,7 +313,7 @@ def places(one: Ledger, kind: str) -> list[Place]:
         ({"settled": True, "chunks": {AGAIN: 1}, "entries": {AGAIN: Entry(State.COPY)}}, ""),
         ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}}, "rejected"),
         ({"settled": True, "chunks": {KEY: 1, REJECTED: 1}, "entries": {KEY: DEAD}}, "dead"),
-        ({"destinations": {Sender("shop"): NotDeliverable("gone")}}, "dead"),
+        ({"destinations": {RowSender("shop"): NotDeliverable("gone")}}, "dead"),
         (
             {
                 "settled": True,
@@ -473,7 +473,7 @@ def test_claims_are_made_with_the_append_or_not_at_all(client: Any) -> None:
     one.append(span(chain=OTHER), {"q": Claiming(B)}, 60)
     wanted = {name: Claiming(A) for name in ("p", "q", "r")}
 
-    assert Refused(frozenset("q")) == one.append(span(), wanted, 60)
+    assert ClaimsRefused(frozenset("q")) == one.append(span(), wanted, 60)
     assert one.get(Place(CHAIN, START)) is None
     assert {"q": Claim(B, is_fixed=True)} == one.claims("pqr")
     del wanted["q"]

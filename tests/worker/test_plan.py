@@ -20,12 +20,12 @@ from worker.span import (
     Group,
     Later,
     NotDeliverable,
-    Sender,
+    RowSender,
     digest_of,
     plan_bytes,
 )
 
-SHOP, BLOG = Sender("shop"), Sender("blog")
+SHOP, BLOG = RowSender("shop"), RowSender("blog")
 VIEWS = Group(SHOP, "views")
 STAMP = 1_700_000_000.0
 UNCUT = Cut(1_000_000, 1 << 30)
@@ -82,23 +82,23 @@ def test_each_sender_has_one_destination() -> None:
     )
     answers = {"shop": revoked, "blog": Account("b_db", "disabled"), "gone": "unknown_account"}
     planned = plan(data, answers, UNCUT)
-    bad = Sender("shop", "k2")
+    bad = RowSender("shop", "k2")
 
     assert {
         SHOP: Database("s_db"),
         bad: NotDeliverable("revoked_key"),
         BLOG: NotDeliverable("disabled_account"),
-        Sender("gone"): NotDeliverable("unknown_account"),
-        Sender("later", "k7"): Later("account_unavailable"),
+        RowSender("gone"): NotDeliverable("unknown_account"),
+        RowSender("later", "k7"): Later("account_unavailable"),
     } == planned.destinations
     assert (
         counts(
             (VIEWS, 1),
             (Group(bad, "views"), 2),
             (Group(BLOG, "views"), 1),
-            (Group(Sender("gone"), "views"), 1),
-            (Group(Sender("later", "k7"), "views"), 1),
-            (Group(Sender(NOBODY), "", "undecodable"), 1),
+            (Group(RowSender("gone"), "views"), 1),
+            (Group(RowSender("later", "k7"), "views"), 1),
+            (Group(RowSender(NOBODY), "", "undecodable"), 1),
         )
         == planned.counts
     )
@@ -122,7 +122,7 @@ def test_envelopes_that_were_put_again_have_chunks_of_their_own() -> None:
         envelope("shop", {"views": [row("4")]}, request_id="c", claim=1),
         envelope("shop", {"views": [row("5")]}, request_id="d"),
     )
-    keyed = Sender("shop", "k1")
+    keyed = RowSender("shop", "k1")
 
     assert (
         counts(
@@ -189,7 +189,7 @@ def test_rows_of_tables_that_are_too_many_share_a_chunk() -> None:
     assert (
         counts(
             (VIEWS, 1),
-            (Group(Sender("shop", "k1"), "clicks", request_id="a"), 1),
+            (Group(RowSender("shop", "k1"), "clicks", request_id="a"), 1),
             (Group(SHOP, "", TOO_MANY_TABLES), 2),
         )
         == planned.counts

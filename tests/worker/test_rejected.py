@@ -17,7 +17,7 @@ from worker.executor import Threads
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents
-from worker.rejected_events import RejectedEvent as Kept
+from worker.rejected_events import KeptEvent as Kept
 from worker.states import Decision, State
 
 ORIGINAL = b'{"table":"views","a":1}'

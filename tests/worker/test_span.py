@@ -25,7 +25,7 @@ from worker.span import (
     Destination,
     Group,
     NotDeliverable,
-    Sender,
+    RowSender,
     Span,
     plan_bytes,
 )
@@ -40,9 +40,9 @@ PLANNED_AT = 1_700_000_000_000
 
 
 @given(senders)
-def test_senders_round_trip_through_their_names(sender: Sender) -> None:
+def test_senders_round_trip_through_their_names(sender: RowSender) -> None:
     """A sender is an account, with a key id where that may still decide."""
-    assert sender == Sender.parse(sender.name)
+    assert sender == RowSender.parse(sender.name)
 
 
 @given(groups)
@@ -62,9 +62,12 @@ def test_chunk_keys_round_trip_through_their_names(one: ChunkKey) -> None:
     [
         (KEY, "shop/views/0"),
         (KEY._replace(part=3, path="01"), "shop/views/3.0.1"),
-        (ChunkKey(Group(Sender("shop", "k2-7"), "views"), 0), "shop:k2-7/views/0"),
+        (ChunkKey(Group(RowSender("shop", "k2-7"), "views"), 0), "shop:k2-7/views/0"),
         (ChunkKey(Group(NO_SENDER, "", "undecodable"), 0), "-/-undecodable/0"),
-        (ChunkKey(Group(Sender("shop"), "views", "too_deep", is_rejected=True), 0), "shop/views!too_deep/0"),
+        (
+            ChunkKey(Group(RowSender("shop"), "views", "too_deep", is_rejected=True), 0),
+            "shop/views!too_deep/0",
+        ),
         (ChunkKey(VIEWS._replace(request_id="r/1.0"), 0), "shop/views~r%2F1.0/0"),
     ],
 )
@@ -115,7 +118,7 @@ def test_ids_are_stable() -> None:
 @pytest.mark.parametrize("code", get_args(Code))
 def test_originals_that_are_not_rows_are_dead(code: str) -> None:
     """Their code is the reason."""
-    one = span().entry(ChunkKey(Group(Sender("shop"), "", code), 0))
+    one = span().entry(ChunkKey(Group(RowSender("shop"), "", code), 0))
 
     assert Entry(State.DEAD, reason=code) == one
 
@@ -136,7 +139,7 @@ def test_default_states_follow_from_the_plan(
     group: Group, destination: Destination, open_: Entry, then: Entry | None, settled: bool
 ) -> None:
     """Only chunks with a database have a doubt, from the plan on, and only those that can be sent are delivered by settling."""
-    one = span(destinations={Sender("shop"): destination}, settled=settled)
+    one = span(destinations={RowSender("shop"): destination}, settled=settled)
 
     assert (open_ if not settled or then is None else then) == one.entry(ChunkKey(group, 0))
 
@@ -338,9 +341,9 @@ LONGEST_ENTRY = Entry(
 def largest_plan() -> Span:
     """Return the largest span that may be planned."""
     chunks: dict[ChunkKey, int] = {}
-    destinations: dict[Sender, Destination] = {}
+    destinations: dict[RowSender, Destination] = {}
     for serial in count():
-        sender = Sender(f"{serial:064d}", "k" * 16 + "-1234")
+        sender = RowSender(f"{serial:064d}", "k" * 16 + "-1234")
         more = {ChunkKey(Group(sender, LONGEST, request_id="f" * 32), 0): 10**7, **chunks}
         goes = {sender: Database(LONGEST), **destinations}
         if plan_bytes(more, goes) > MAX_PLAN_BYTES:
@@ -393,11 +396,15 @@ def test_an_item_has_room_for_splits() -> None:
         ({}, {}, 0),
         ({KEY: 1}, {}, 16 + 2 * 12 + 480),
         ({ChunkKey(VIEWS._replace(code="x", is_rejected=True), 0): 1}, {}, 16 + 2 * 14 + 16),
-        ({}, {Sender("shop"): Database("shop_db"), Sender("a"): NotDeliverable("gone")}, 11 + 16 + 6 + 16),
+        (
+            {},
+            {RowSender("shop"): Database("shop_db"), RowSender("a"): NotDeliverable("gone")},
+            11 + 16 + 6 + 16,
+        ),
     ],
 )
 def test_a_plan_s_size_has_an_entry_for_each_chunk(
-    chunks: dict[ChunkKey, int], destinations: dict[Sender, Any], size: int
+    chunks: dict[ChunkKey, int], destinations: dict[RowSender, Any], size: int
 ) -> None:
     """Names count with their length, and each entry with the maximum. Rejected events never get a long one."""
     assert size == plan_bytes(chunks, destinations)

@@ -13,7 +13,7 @@ from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.deadline import Deadline
 from worker.rows import compress
 from worker.settlement import Outcome
-from worker.span import ChunkKey, Group, Sender
+from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
 from worker.upload import UNSENT, Upload
 
@@ -38,7 +38,7 @@ class Made:
             tables = [f"table_{t}" for t in range(count)]
             self.td.create(f"db_{n}", *tables)
             for table in tables:
-                key = ChunkKey(Group(Sender(f"acct_{n}"), table), 0)
+                key = ChunkKey(Group(RowSender(f"acct_{n}"), table), 0)
                 body = compress(msgpack.packb(row(f"{n}-{table}")))
                 found.append(Upload(key, f"db_{n}", f"{len(found):032x}", body))
         return found

@@ -7,14 +7,14 @@ from tests.support import spans
 from tests.support.spans import CHAIN
 from worker.chain import ChainId
 from worker.record import START
-from worker.span import ChunkKey, Group, Sender, Span
+from worker.span import ChunkKey, Group, RowSender, Span
 
 NOW = 1_700_000_000.0
 
 
 def span(age: float, rows: int, *, key_id: str = "", chain: ChainId = CHAIN) -> Span:
     """Return a span with rows of one table that was planned `age` seconds ago."""
-    chunks = {ChunkKey(Group(Sender("shop", key_id), "views"), 0): rows}
+    chunks = {ChunkKey(Group(RowSender("shop", key_id), "views"), 0): rows}
     return spans.span(chain=chain, planned_at=round((NOW - age) * 1000), chunks=chunks)
 
 
@@ -49,7 +49,7 @@ def test_a_span_from_the_future_counts_as_planned_now() -> None:
 def test_rejected_events_are_not_rows() -> None:
     """They do not count as received."""
     history = History(NOW, 0.0)
-    rejected = ChunkKey(Group(Sender("shop"), "views", "too_deep", is_rejected=True), 0)
+    rejected = ChunkKey(Group(RowSender("shop"), "views", "too_deep", is_rejected=True), 0)
     one = span(0, 2)
     history.add(replace(one, chunks={**one.chunks, rejected: 5}))
 

@@ -25,7 +25,7 @@ from worker.chain import ChainId
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import START
-from worker.span import ChunkKey, Database, Group, Sender, Span, milliseconds
+from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import Entry, State
 
@@ -87,7 +87,7 @@ def stack(sluice: Sluice) -> Iterator[Deployed]:
 @contextmanager
 def waiting(sluice: Sluice) -> Iterator[None]:
     """Give the ledger a waiting row and a rejected event without a copy, for a while."""
-    made, sender = sluice.stack.resources, Sender("nobody_yet")
+    made, sender = sluice.stack.resources, RowSender("nobody_yet")
     dynamodb = made.client("dynamodb")
     ledger = Ledger(
         dynamodb, made.ledger_table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry()

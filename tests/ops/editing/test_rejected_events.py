@@ -15,7 +15,7 @@ from tests.support.spans import span
 from worker.bucket import Bucket
 from worker.rejected_events import RejectedEvents
 from worker.selection import Selection
-from worker.span import ChunkKey, Group, Sender
+from worker.span import ChunkKey, Group, RowSender
 from worker.states import Entry, State
 
 AT = 1_764_000_000_000
@@ -23,7 +23,7 @@ AT = 1_764_000_000_000
 
 def batch(*texts: str, table: str = "", plan: TrackingPlan | None = None, message: str = "") -> RejectedBatch:
     """Return a batch of five rejected events. Copies of only these are kept."""
-    key = ChunkKey(Group(Sender("shop"), table, "missing_table", is_rejected=True), 0)
+    key = ChunkKey(Group(RowSender("shop"), table, "missing_table", is_rejected=True), 0)
     events = tuple(Original(AT, text, message) for text in texts)
     chunk = ListedChunk(span(chunks={key: 5}), key, Entry(State.REJECTED))
     return RejectedBatch(chunk, events, plan)
