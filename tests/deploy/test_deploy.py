@@ -11,6 +11,7 @@ Limits of the emulator (ministack), and so of these tests:
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ from tests.support.ministack import Ministack
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
+NOTHING = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 0, "copies": 0, "complete": True, "replaced": 0}
+"""The sender's answer if nothing was to be sent."""
+
 
 def test_a_pixel_becomes_a_row(stack: Stack) -> None:
     """A request to the deployed API becomes exactly one row in Treasure Data."""
@@ -32,22 +36,21 @@ def test_a_pixel_becomes_a_row(stack: Stack) -> None:
     assert ["/welcome"] == [row["page"] for row in stack.destination.rows("shop", "pageviews")]
 
 
-def test_a_redrive_delivers_dead_letters(stack: Stack) -> None:
-    """Rows of an unmapped account are set aside. Once the account is mapped, the redrive delivers them."""
+def test_the_sender_delivers_dead_rows(stack: Stack) -> None:
+    """Rows of an unmapped account are dead. Once the account is mapped, they can be sent."""
     stack.put("stray", "pageviews", "/stray")
-    (name,) = stack.aside(1)
-    assert name.startswith("aside/stray/pageviews/")
+    assert [("stray", "unknown_account")] == stack.dead(1)
 
     stack.map_account("stray")
-    report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"]})
+    report = stack.invoke("RedriveFunction", {"kinds": ["dead"]})
 
-    assert {"delivered": 1, "kept": 0, "dead": 0, "dropped": 0, "returned": 0, "complete": True} == report
+    assert NOTHING | {"delivered": 1} == report
     assert ["/stray"] == [row["page"] for row in stack.destination.rows("stray", "pageviews")]
-    assert [] == stack.aside()
+    assert [] == stack.dead()
 
 
-def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
-    """The drainer stores an unreadable message as a dead letter."""
+def test_a_message_without_an_envelope_is_dead(stack: Stack) -> None:
+    """The drainer stores an unreadable message, for somebody to look at."""
     message = {
         "messageId": "m-2",
         "receiptHandle": "r-2",
@@ -56,12 +59,11 @@ def test_a_message_without_an_envelope_is_set_aside(stack: Stack) -> None:
         "messageAttributes": {},
     }
     assert {"batchItemFailures": []} == stack.invoke("DrainFunction", {"Records": [message]})
-    (name,) = stack.aside()
-    assert name.startswith("aside/-/-undecodable/")
+    assert [("-", "undecodable")] == stack.dead()
 
-    report = stack.invoke("RedriveFunction", {"kinds": ["dead_letter"], "decision": "drop"})
-    assert {"delivered": 0, "kept": 0, "dead": 0, "dropped": 1, "returned": 0, "complete": True} == report
-    assert [] == stack.aside()
+    report = stack.invoke("RedriveFunction", {"kinds": ["dead"], "decision": "drop"})
+    assert NOTHING | {"dropped": 1} == report
+    assert [] == stack.dead()
 
 
 def test_accounts_keys_status_and_replay_work_on_a_deployed_stack(stack: Stack, tmp_path: Path) -> None:
@@ -85,7 +87,7 @@ def test_doctor_record_and_redrive_work_on_a_deployed_stack(stack: Stack, tmp_pa
     """The doctor sends no test event, because the emulated API has no address of its own."""
     stack.map_account("shop")
     stack.put("later", "looked_at", "/later")
-    assert stack.aside(1)
+    assert stack.dead(1)
     file = tmp_path / "event.json"
     recorded = stack.sluice("record", "--count", "1", "--scrub", "-o", str(file))
     looked = stack.sluice("doctor", "--no-event")["findings"]
@@ -97,9 +99,9 @@ def test_doctor_record_and_redrive_work_on_a_deployed_stack(stack: Stack, tmp_pa
     states = {finding["what"]: finding["state"] for finding in looked}
     well = ("stream", "mapping", "Redis", "Treasure Data", "import permission", "ledger", "bucket", "queue")
     assert dict.fromkeys(well, "ok") == {what: states.get(what) for what in well}, looked
-    assert ["later"] == [one["account"] for one in before["aside"]]
+    assert {"later": 1} == {one["account"]: one["rows"] for one in before["rows"] if one["kind"] == "dead"}
     assert 1 == sent.pop("delivered") == sent.pop("selected")
-    assert {"kept": 0, "dead": 0, "dropped": 0, "untried": 0, "complete": True} == sent
+    assert {True: 1} == Counter(value for value in sent.values() if value)
     assert ["/later"] == [row["page"] for row in stack.destination.rows("later", "looked_at")]
 
 
@@ -128,8 +130,8 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
     def bots() -> str:
         return IngestSettings.from_environment(variables(made["IngestFunction"], Qualifier="live")).bots
 
-    def parked_max_days(of: Mapping[str, str]) -> int:
-        return WorkerSettings.from_environment(variables(of["WorkerFunction"])).parked_max_days
+    def archive_days(of: Mapping[str, str]) -> int:
+        return WorkerSettings.from_environment(variables(of["WorkerFunction"])).archive_days
 
     deploy(emulator, uploaded, "stg", **mode)
     made = outputs(emulator, "sluice-stg")
@@ -143,10 +145,10 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
         "IngestConcurrency": "300",
         "WorkerConcurrency": "100",
     }
-    deploy(emulator, uploaded, "stg", **mode | more, ParkedMaxDays="3", Bots="drop")
+    deploy(emulator, uploaded, "stg", **mode | more, ArchiveDays="3", Bots="drop")
     assert made == outputs(emulator, "sluice-stg")
-    assert 3 == parked_max_days(made)
-    assert 14 == parked_max_days(stack.outputs)
+    assert 3 == archive_days(made)
+    assert 30 == archive_days(stack.outputs)
     assert "drop" == bots()
 
     remove(emulator, "sluice-stg")

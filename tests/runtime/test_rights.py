@@ -174,7 +174,7 @@ def test_the_senders_role_matches_its_calls(
         sender = made.start(functions.REDRIVE)
         assert 1 == sender.invoke({"sweep": True})["deleted"]
         sender.invoke({"mark": True})
-        sender.invoke({"states": ["again"]})
+        sender.invoke({"kinds": ["again"]})
         edited = b64encode(gzip.compress(row)).decode()
         assert 1 == sender.invoke({"edit": {**place, "chunk": chunk.key.name, "rows": edited}})["delivered"]
         (rejected,) = [key.name for key in chunk.span.chunks if key.group.is_rejected]

@@ -214,16 +214,13 @@ class Stack:
         assert done.exit_code in (0, 3), f"{done.stdout}{done.stderr}"
         return done.stdout
 
-    def aside(self, count: int = 0) -> list[str]:
-        """Return the names of the set-aside objects as soon as there are `count`, or after a minute."""
+    def dead(self, count: int = 0) -> list[tuple[str, str]]:
+        """Return account and reason of each dead chunk as soon as there are `count`, or after a minute."""
         until = time.monotonic() + ARRIVAL_SECONDS
         while True:
-            listed = self.emulator.client("s3").list_objects_v2(
-                Bucket=self.outputs["AsideBucket"], Prefix="aside/"
-            )
-            names = [found["Key"] for found in listed.get("Contents", ())]
-            if len(names) >= count or time.monotonic() > until:
-                return names
+            found = [(one["account"], one["reason"]) for one in self.sluice("dead", "list")]
+            if len(found) >= count or time.monotonic() > until:
+                return found
             threading.Event().wait(0.1)
 
 
