@@ -126,6 +126,9 @@ def _trim_data(target: Path, services: Iterable[str]) -> None:
         model = _without(json.loads(gzip.decompress(packed.read_bytes())), "documentation")
         packed.with_suffix("").write_text(json.dumps(model, separators=(",", ":")))
         packed.unlink()
+    for bundle in target.glob("certifi/cacert.pem"):
+        lines = [line for line in bundle.read_text().splitlines() if line and not line.startswith("#")]
+        bundle.write_text("\n".join(lines) + "\n")
     for known in target.glob("crawleruseragents/*.json"):
         bots = [{"pattern": bot["pattern"]} for bot in json.loads(known.read_text())]
         known.write_text(json.dumps(bots, separators=(",", ":")))

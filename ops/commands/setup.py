@@ -168,7 +168,7 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
         screen.show_json({"steps": steps} | handover.document(stack, setup.account, setup.key))
         return
     handover.show(stack, setup.account)
-    if not answers.yes:
+    if not answers.yes and sys.stdin.isatty():
         handover.offer_certification(stack)
 
 

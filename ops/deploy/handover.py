@@ -1,6 +1,5 @@
 """What a team gets once its stack works: a write key with code to paste, the cost, and how to go on or remove everything."""
 
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ from ops.commands import certify, cost, remove
 from ops.commands.keys import issue
 from ops.cost.estimate import Setup, Workload
 from ops.cost.prices import REGIONS
+from ops.cost.worst import Bounds, as_object
 from ops.stack import Stack
 
 EXPECTED = Workload(10e6, 10.0)
@@ -18,11 +18,16 @@ EXPECTED = Workload(10e6, 10.0)
 
 
 def monthly_cost(parameters: Mapping[str, str], region: str) -> dict[str, float] | None:
-    """Return what a stack costs in dollars a month, `idle` and with the traffic EXPECTED; None without prices for the region."""
+    """Return what a stack costs in dollars a month; None without prices for the region.
+
+    `idle` is without traffic, `expected` with the traffic EXPECTED, and `worst` the most that one account's senders can cause.
+    """
     if region not in REGIONS:
         return None
-    told = cost.tell(EXPECTED, Setup.of(parameters), region)
-    return {"idle": told["usd_idle"], "expected": told["usd"]}
+    setup = Setup.of(parameters)
+    told = cost.tell(EXPECTED, setup, region)
+    most = as_object(Bounds.of(parameters), setup, REGIONS[region])
+    return {"idle": told["usd_idle"], "expected": told["usd"], "worst": round(most["usd_per_month"], 2)}
 
 
 def cost_line(parameters: Mapping[str, str], region: str) -> str:
@@ -32,7 +37,7 @@ def cost_line(parameters: Mapping[str, str], region: str) -> str:
         return f"Cost: unknown for {region}. `sluice cost --events 10M --region us-east-1` shows that of another region."
     return (
         f"Cost: about ${found['idle']:,.0f} a month without traffic, ${found['expected']:,.0f} with {EXPECTED.events / 1e6:.0f} "
-        "million events a month. `sluice cost --events COUNT` estimates it for yours."
+        f"million events a month, at most ${found['worst']:,.0f} whatever anyone sends. `sluice cost` explains each."
     )
 
 
@@ -76,8 +81,8 @@ def document(stack: Stack, account: str, key: str) -> dict[str, Any]:
 
 
 def offer_certification(stack: Stack) -> None:
-    """On a terminal, offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
-    if not sys.stdin.isatty() or stack.parameters.get("Stage") == "prod":
+    """Offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
+    if stack.parameters.get("Stage") == "prod":
         return
     question = "\nTest every promise on this stage now? That takes about an hour and costs a few cents"
     if not click.confirm(question, default=False, err=True):

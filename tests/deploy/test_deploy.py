@@ -68,7 +68,7 @@ def test_accounts_keys_status_and_replay_work_on_a_deployed_stack(stack: Stack, 
     """The commands find the stack by its name and reach Redis through its function."""
     file = tmp_path / "accounts.yaml"
     file.write_text("shop: {database: shop}\nclub: {database: club}\n")
-    stack.sluice("accounts", "apply", str(file))
+    stack.sluice("accounts", "apply", str(file), "--yes")
     key = stack.sluice("keys", "issue", "club")["key"]
     stack.map_account("shop")
 

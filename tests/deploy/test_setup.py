@@ -138,9 +138,13 @@ def test_one_command_leads_from_an_account_without_sluice_to_the_first_row(opera
         "first_events:\n  database: first_events\n" == (operator.installed.home / "accounts.yaml").read_text()
     )
 
-    again = operator.run("setup")
-    assert said["key"] == again["key"]
+    assert said["key"] == operator.run("setup")["key"]
+    assert said["key"] == operator.run("deploy")["key"]
     assert 1 == len(operator.rows())
+    wrong = operator.installed.run(
+        *operator.words("deploy", "--parameter-overrides", "RetentionHours=1"), **operator.variables
+    )
+    assert (3, True) == (wrong.returncode, "docs/deploying.md#parameters" in wrong.stderr), wrong.stderr
     denied = operator.installed.run(
         "-m", "ops.cli", "status", "--stack", operator.other.name, **operator.variables
     )

@@ -621,7 +621,9 @@ def test_setup_before_a_deploy_checks_the_given_key(
     assert {"ok"} == {
         one["state"] for one in said["findings"] if one["what"] in ("API key", "import permission")
     }
-    assert 0 < said["usd_per_month"]["idle"] < said["usd_per_month"]["expected"]
+    assert (
+        0 < said["usd_per_month"]["idle"] < said["usd_per_month"]["expected"] < said["usd_per_month"]["worst"]
+    )
     assert "sluice-dev can be deployed. Cost: about $" in plain.output
     assert "Next: `sam deploy`" in plain.output
     assert TD_KEY not in plain.output
