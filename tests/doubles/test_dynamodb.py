@@ -123,6 +123,9 @@ INVALID: list[Call] = [
     _get(*(_item("a", str(i)) for i in range(101))),
 ]
 ADDED: list[Call] = [
+    _put(
+        _item("a", "1", u=1)
+    ),  # of an item that an update creates, moto returns the key as well, DynamoDB does not
     (
         "update_item",
         _update("ADD v :v, w :zero SET x = :v", v=2, zero=0)[1] | {"ReturnValues": "UPDATED_NEW"},
