@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 _GONE = ("NoSuchKey", "404")
+_TOO_SHORT = "InvalidRange"
 
 
 class Bucket:
@@ -45,13 +46,18 @@ class Bucket:
             raise BucketUnavailableError(f"S3 did not acknowledge {name}")
 
     def get(self, name: str, part: tuple[int, int] | None = None) -> bytes | None:
-        """Return an object's bytes, or those of a part, given its offset and length; None if there is no such object."""
+        """Return an object's bytes, or those of a part, given its offset and length; None if there is no such object.
+
+        Of an object that ends earlier, a part is shorter or empty.
+        """
         request: Any = {} if part is None else {"Range": f"bytes={part[0]}-{part[0] + part[1] - 1}"}
         try:
             return self._s3.get_object(Bucket=self._name, Key=name, **request)["Body"].read()
         except (ClientError, BotoCoreError) as error:
             if error_code(error) in _GONE:
                 return None
+            if error_code(error) == _TOO_SHORT:
+                return b""
             raise BucketUnavailableError(str(error)) from error
 
     def delete(self, name: str) -> bool:

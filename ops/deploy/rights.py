@@ -90,7 +90,6 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         *_READ,
         *_CHUNKS,
         "dynamodb:Query",
-        "dynamodb:Scan",
         "lambda:GetFunctionConfiguration",
         "logs:FilterLogEvents",
         "secretsmanager:GetSecretValue TdApiKeySecret",

@@ -116,7 +116,7 @@ def test_unusable_credentials_are_reported(stack: Deployed, code: str, expected:
         ("status", "sqs", "GetQueueAttributes"),
         ("status --all", "dynamodb", "Query"),
         ("wait --account app --table events --until 1h", "sqs", "ReceiveMessage"),
-        ("wait --account app --table events --until 1h", "dynamodb", "Query"),
+        ("wait --account app --table events --until 1h", "dynamodb", "GetItem"),
     ],
 )
 def test_a_missing_right_is_reported(
