@@ -88,6 +88,7 @@ class Judge:
             "listed": self._list,
             "acknowledged": self._acknowledge,
             "tag bound": self._bind,
+            "stream deleted": self._forget,
         }[event.what]
         return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
 
@@ -167,7 +168,7 @@ class Judge:
             for request in {one.request for one in put.records}:
                 if first_copy(request, put.records):
                     self._first[request].add(place)
-        if event.changes:
+        if event.version:
             yield from self._write(event)
         self._follow(event, item)
 
@@ -318,6 +319,11 @@ class Judge:
     def _bind(self, event: Event) -> list[Verdict]:
         range_ = event.started, event.until
         return [("tag keeps range", self._tags.setdefault(event.name, range_) != range_)]
+
+    def _forget(self, _event: Event) -> list[Verdict]:
+        self._shards.clear()
+        self._listed.clear()
+        return []
 
     def _end(self, chain: Chain) -> Item:
         return self._ends.get(chain, _NO_SPAN)

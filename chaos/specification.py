@@ -156,6 +156,7 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "probed": "the answer to an import without rows: database, answer",
     "listed": "shards: an answer of ListShards",
     "acknowledged": "name (of a shard), numbers: the stream moves on past these records",
+    "stream deleted": "(nothing): its shards, and their records, are gone",
     "tag bound": "name (of a tag), started and until: the arrivals that it stands for",
 }
 STATES = {
