@@ -155,7 +155,7 @@ class Judge:
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
-        yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
+        yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"})
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
@@ -277,7 +277,8 @@ class Judge:
         is_fenced = form(fence) == "doubt" and fence.generation == event.generation
         age, clock = event.at - (fence.since or 0), self.times.clock
         attempts = self._imports[event.place, event.key, event.generation]
-        is_again = (NOTHING, event.generation, 0.0) in self._told[event.by, event.place, event.key]
+        told = self._told[event.by, event.place, event.key]
+        is_again = any(generation == event.generation for _, generation, _ in told)  # its table was missing, or its key
         attempts[event.call] = NOTHING
         return [
             ("fence before send", not is_fenced),

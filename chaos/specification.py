@@ -282,11 +282,11 @@ def halves(key: str) -> tuple[str, str]:
 
 
 def rows_of(item: Item, key: str) -> int:
-    """Return how many rows a chunk or a half has. The first half has the odd row."""
+    """Return how many rows a chunk or a half has. The second half has the odd row."""
     name, *path = key.split("/")
     rows = next(chunk.rows for chunk in item.chunks if chunk.name == name)
     for half in path:
-        rows = rows // 2 if half == "1" else rows - rows // 2
+        rows = rows // 2 if half == "0" else rows - rows // 2
     return rows
 
 
