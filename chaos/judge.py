@@ -155,7 +155,10 @@ class Judge:
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
-        yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"})
+        yield (
+            "known transitions",
+            bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
+        )
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
@@ -278,7 +281,9 @@ class Judge:
         age, clock = event.at - (fence.since or 0), self.times.clock
         attempts = self._imports[event.place, event.key, event.generation]
         told = self._told[event.by, event.place, event.key]
-        is_again = any(generation == event.generation for _, generation, _ in told)  # its table was missing, or its key
+        is_again = any(
+            generation == event.generation for _, generation, _ in told
+        )  # its table was missing, or its key
         attempts[event.call] = NOTHING
         return [
             ("fence before send", not is_fenced),

@@ -69,7 +69,9 @@ class Function:
         self._idle: list[Sandbox] = []
         self._chance = random.Random(f"{seed}/{name}")
         self._sandboxes = 0
-        self.told: Callable[[Any, Outcome], None] = lambda _event, _outcome: None  # what the caller of an invocation is told
+        self.told: Callable[[Any, Outcome], None] = lambda _event, _outcome: (
+            None
+        )  # what the caller of an invocation is told
 
     def deploy(self) -> None:
         """Use new sandboxes for every later invocation."""

@@ -163,9 +163,7 @@ class Trace:
 
     def _tell(self, rule: str, event: Event) -> str:
         place = _place_of(event)
-        before = [
-            one for one in self._recent if place in (NOWHERE, _place_of(one)) or one.by == event.by
-        ]
+        before = [one for one in self._recent if place in (NOWHERE, _place_of(one)) or one.by == event.by]
         lines = [_brief(one) for one in before[-_MOST_SHOWN:]]
         return "\n      ".join((f"{rule}: {_brief(event)}", *lines))
 
@@ -215,7 +213,11 @@ class Trace:
 
     def claimed(self, statements: list[Any], answers: list[Any]) -> None:
         """Note the claims that were inserted on their own."""
-        inserted = [one["Parameters"] for one, answer in zip(statements, answers, strict=True) if "Error" not in answer]
+        inserted = [
+            one["Parameters"]
+            for one, answer in zip(statements, answers, strict=True)
+            if "Error" not in answer
+        ]
         claims = tuple((_request_id(pk), _owner(owner)) for pk, _, owner, _ in inserted)
         if claims:
             self.see("claimed", claims=claims)
@@ -237,6 +239,8 @@ class Trace:
     def _append(self, item: Mapping[str, Any]) -> dict[str, Any]:
         span = self._span(item)
         place = _place(span)
+        if span.chain.is_of_stream:
+            self._chains.setdefault(span.chain.shard, span.chain.root.name)
         numbers, receipts = self._numbers(span)
         bare = Item(
             place,
@@ -386,7 +390,9 @@ class Trace:
                 return response
         return call()
 
-    def _import(self, request: PreparedRequest, to: tuple[str, str, str], call: Callable[[], Response]) -> Response:
+    def _import(
+        self, request: PreparedRequest, to: tuple[str, str, str], call: Callable[[], Response]
+    ) -> Response:
         database, table, unique_id = to
         body = bytes(request.body or b"")  # type: ignore[arg-type]  # the client sends bytes
         checksum = md5(body, usedforsecurity=False).hexdigest()
@@ -555,9 +561,7 @@ def _records(index: Index) -> tuple[Record, ...]:
             rows.setdefault(position, []).append((name, count))
         if key.account != NOBODY:
             owned.update(member.positions)
-    columns = zip(
-        index.numbers, index.arrivals, index.request_ids, index.receipts, index.claims, strict=True
-    )
+    columns = zip(index.numbers, index.arrivals, index.request_ids, index.receipts, index.claims, strict=True)
     return tuple(
         Record(
             int(number[DIGITS]),
@@ -666,7 +670,10 @@ def _brief(event: Event) -> str:
     parts += [text for text in (event.name, event.key, event.answer) if text]
     parts += [f"v{event.version}" if event.version else "", f"to {event.database}" if event.database else ""]
     if event.what == "appended":
-        parts += [f"{event.item.first}-{event.item.last}, done {event.item.done}", *map(str, event.item.chunks[:4])]
+        parts += [
+            f"{event.item.first}-{event.item.last}, done {event.item.done}",
+            *map(str, event.item.chunks[:4]),
+        ]
     parts += [f"{key}={entry}" for key, entry in event.changes[:4]]
     parts += [f"{request}: {owner}" for request, owner in event.claims[:4]]
     return " ".join(part for part in parts if part)
