@@ -73,7 +73,7 @@ ALTERNATIVES = (
         _earlier,
         10 * _EARLIER_EVENTS,
         "an actual bill: $200 for 10 million events in a month, assumed proportional",
-        "everything; no buffer, nothing set aside",
+        "everything; no buffer",
     ),
     Alternative(
         "AWS Clickstream Analytics",

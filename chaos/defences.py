@@ -288,7 +288,7 @@ class _LooksFirst(Again):
         receipts = self._receipts(span)
         seen = self._look_up({key.group.request_id: receipts[key.group.request_id] for key in keys})
         early = copy(self)
-        early._look_up = lambda _wanted: seen  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        early._look_up = lambda wanted: seen  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
         return Again.decide(early, span, keys)
 
 

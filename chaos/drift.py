@@ -2,7 +2,7 @@
 
 One event in ten has an extra or missing column, a wrong type, a wrong value, or a table that the plan does not have. One account's
 plan is in `quarantine` mode, another's in `observe`. Exits with status 1 unless every violation is counted under its account, table
-and code, every quarantined event is set aside complete, repaired and delivered once, and every other event is delivered once.
+and code, every quarantined event is kept complete, repaired and delivered once, and every other event is delivered once.
 """
 
 import sys
@@ -18,7 +18,7 @@ from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent, strayed
-from chaos.verdict import Verdict, promises
+from chaos.verdict import Verdict, judge
 from chaos.world import World
 from ops.plans.plan_profile import Drifts
 from shared.tracking_plan import CODES, Mode
@@ -47,7 +47,7 @@ class Drifted:
         strays: sent events that stray from the plan.
         counted: violations that the ledger counts.
         observed: violations found by comparing the rows in Treasure Data with the plan.
-        set_aside: copies of rejected events.
+        kept: copies of rejected events.
         repaired: events that an operator repaired.
         verdict: what happened to all events.
     """
@@ -56,7 +56,7 @@ class Drifted:
     strays: Violations
     counted: Violations
     observed: Violations
-    set_aside: int
+    kept: int
     repaired: int
     verdict: Verdict
 
@@ -70,8 +70,8 @@ class Drifted:
             yield f"the ledger counts {_first(self.counted - strict)} too many and {_first(strict - self.counted)} too few"
         if watched != self.observed:
             yield f"the rows show {_first(self.observed - watched)} too many and {_first(watched - self.observed)} too few"
-        if not strict.total() == self.set_aside == self.repaired:
-            yield f"{strict.total():,} strays in quarantine, {self.set_aside:,} set aside, {self.repaired:,} repaired"
+        if not strict.total() == self.kept == self.repaired:
+            yield f"{strict.total():,} strays in quarantine, {self.kept:,} kept, {self.repaired:,} repaired"
         if self.sent.total() != self.verdict.delivered:
             yield f"{self.sent.total():,} events, {self.verdict.delivered:,} rows"
         if self.verdict.violations:
@@ -145,7 +145,7 @@ def run(events: int, tell: Callable[[str], None] = lambda _line: None) -> Drifte
         Counter({("watched", *place): count for place, count in drifts.codes().items()}),
         sum(copy.code in CODES for copy in pipeline.copies),
         len(pipeline.repaired),
-        promises(pipeline),
+        judge(pipeline),
     )
     world.close()
     return made
@@ -169,7 +169,7 @@ def main(events: int) -> None:
     )
     click.echo(f"In quarantine: {', '.join(f'{count:,} {code}' for code, count in sorted(codes.items()))}.")
     click.echo(
-        f"{drifted.set_aside:,} set aside, {drifted.repaired:,} repaired; "
+        f"{drifted.kept:,} kept, {drifted.repaired:,} repaired; "
         f"{drifted.observed.total():,} observed and delivered; {drifted.verdict.delivered:,} rows in Treasure Data."
     )
     faults = list(drifted.faults())

@@ -35,7 +35,7 @@ ACCOUNTS = {"shop": "shop", "news": "media"}
 TABLES = {"shop": ("pageviews", "orders"), "news": ("pageviews",)}
 
 _HOUR = 3600.0
-_SECONDS_BETWEEN_REQUESTS = 6.0
+_SECONDS_BETWEEN_REQUESTS = 12.0
 _LOOK_SECONDS = 60.0
 _BEHIND_SECONDS = 60.0
 _STEP_SECONDS = 0.5
@@ -91,12 +91,12 @@ class Story:
     _chance: random.Random = field(default_factory=lambda: random.Random(11))
     _number: int = 0
 
-    def open_gates(self, until: float) -> None:
-        """Send requests from now until a time."""
+    def open_gates(self, until: float, every: float = _SECONDS_BETWEEN_REQUESTS) -> None:
+        """Send requests from now until a time, one in `every` seconds."""
 
         def arrive() -> None:
             self._send()
-            after = self.clock.now() + _SECONDS_BETWEEN_REQUESTS
+            after = self.clock.now() + every
             if after < until:
                 self.pipeline.world.simulation.at(after, arrive)
 
@@ -176,7 +176,7 @@ def story() -> Story:
         archive_days=30,
     )
     world = World(Schedule(1, setup, ()))
-    pipeline = Pipeline(world, Functions(world))
+    pipeline = Pipeline(world, Functions(world), batch_window=10)
     for account, tables in TABLES.items():
         for table in tables:
             world.td.create(ACCOUNTS[account], table)
@@ -239,7 +239,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     )
 
     told.pipeline.world.open(Window(Kind.FILTERED, clock.now(), clock.now() + _FILTER_SECONDS))
-    told.open_gates(until=clock.now() + 2 * _FILTER_SECONDS)
+    told.open_gates(until=clock.now() + 2 * _FILTER_SECONDS, every=2.0)
     simulation.run(clock.now() + 3 * _FILTER_SECONDS)
     passed_over = total(told.accepted) - total(told.found())
     say(

@@ -196,9 +196,10 @@ class Pipeline:
             self._send_dead()
         self._send_last_copies()
         self._simulation.run(self._simulation.now + 2 * 3600)
-        for _ in range(2):
+        for _ in range(2):  # an object that was written anew goes a day later
             self._invoke_sender({"sweep": True})
-            self._simulation.run(self._simulation.now + _STEP)
+            self._pause_sender(self._simulation.now + 26 * 3600)
+        self._simulation.run(self._simulation.now + _STEP)
 
     def _pause_sender(self, until: float) -> None:
         """Let time pass without the sender, which would have nothing to do."""

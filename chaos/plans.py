@@ -22,7 +22,7 @@ _FITTING: Mapping[str, Any] = {"page": "home", "currency": "JPY", "items": [1]}
 
 
 class Copy(NamedTuple):
-    """The set-aside copy of a rejected event.
+    """The copy of a rejected event.
 
     Attributes:
         account: the event's account.

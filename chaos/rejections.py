@@ -1,4 +1,4 @@
-"""Checks that exactly the events that stray from a quarantining plan are rejected, set aside complete and once, and counted."""
+"""Checks that exactly the events that stray from a quarantining plan are rejected, kept complete and once, and counted."""
 
 from collections import Counter
 from collections.abc import Iterator

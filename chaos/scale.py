@@ -1,6 +1,6 @@
 """`make simulate`: run the real worker over many shards in simulated time, at one or several request rates.
 
-Puts envelopes on the stream as the ingest does. Lambda's event source, the ledger, the archive, Redis and Treasure Data respond with
+Puts envelopes on the stream as the ingest does. Lambda's event source, the ledger, the bucket, Redis and Treasure Data respond with
 the latencies of the fault-injection tests. Counts every call by service and key, to show how many calls and how much time delivering
 a row takes, and which key of each service is the busiest.
 """
@@ -27,7 +27,6 @@ from chaos.pipeline import Pipeline
 from chaos.platform import Handler, Sandbox
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
-from chaos.watermark import Observer
 from chaos.world import STREAM, World
 from doubles.redis import MemoryPipeline, MemoryRedis
 from ingest.intake import PARTITION_KEYS
@@ -42,8 +41,8 @@ from worker.span import milliseconds
 
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has the requests since the last one
-_LOOKS = 4  # watermarks taken, one after each quarter of the time
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
+_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept")
 _MOST_PUT = 500  # records in one PutRecords call
 
 
@@ -112,7 +111,6 @@ class Result:
         p50: the median of the seconds from the request to Treasure Data.
         p99: their 99th percentile.
         backlog: shards with records left two minutes after the last request.
-        lag: the most seconds by which a table's watermark was behind.
     """
 
     load: Load
@@ -126,7 +124,6 @@ class Result:
     p50: float = 0.0
     p99: float = 0.0
     backlog: int = 0
-    lag: float = 0.0
 
     def per_row(self, service: str) -> float:
         """Return the number of calls of a service per row."""
@@ -134,9 +131,9 @@ class Result:
 
     @property
     def shared_keys(self) -> set[str]:
-        """The ledger keys and bucket prefixes in use that belong to no single shard or request."""
+        """The ledger keys and bucket prefixes in use that belong to no single shard or request, except those that the sender reads every minute."""
         asked = {key for service in ("DynamoDB", "S3") for key, _ in self.services[service].keys}
-        return {key for key in asked if "shardId-" not in key and not key.startswith("put#")}
+        return {key for key in asked if "shardId-" not in key and not key.startswith(_STEADY)}
 
     @property
     def calls_per_row(self) -> float:
@@ -244,25 +241,11 @@ def simulate(load: Load) -> Result:
         marker = envelope.marker(milliseconds(START))
         world.stream.put_record(StreamName=STREAM, Data=marker.encode(), PartitionKey=partition_key(shard))
     pipeline.begin()
-    for look in range(_LOOKS):
-        world.simulation.at(START + load.seconds * (look + 1) / _LOOKS, pipeline.observer.look)
     world.simulation.run(START + setup.horizon)
-    result.lag = _lag(pipeline.observer)
     result.backlog = len(pipeline.backlog())
     _measure(world, sender.sent, result)
     world.close()
     return result
-
-
-def _lag(observer: Observer) -> float:
-    """Return the most seconds by which a table's watermark was behind; infinity if one could not be proved."""
-    if observer.unproved:
-        return math.inf
-    return max(
-        given.at - (given.completeness.before(*table) or 0) / 1000
-        for given in observer.given
-        for table in given.completeness.tables
-    )
 
 
 def _instrumented(world: World, result: Result) -> Functions:
@@ -307,7 +290,8 @@ def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
     key = request.get("Key") or request.get("Item")
     if key is not None:
         return [str(key["pk"]["S"])]
-    return [str(request["ExpressionAttributeValues"].get(":pk", {"S": operation})["S"])]
+    values = request["ExpressionAttributeValues"]
+    return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
 
 
 def _prefix(request: Mapping[str, Any]) -> str:
@@ -398,7 +382,6 @@ def _table(results: list[Result]) -> str:
         ("rows not there exactly once", [f"{one.wrong}" for one in results]),
         ("time to row, p50", [f"{one.p50:.1f} s" for one in results]),
         ("time to row, p99", [f"{one.p99:.1f} s" for one in results]),
-        ("watermarks behind, at most", [f"{one.lag:.1f} s" for one in results]),
         ("rows per batch", [f"{one.rows / max(1, one.batches.total()):,.0f}" for one in results]),
         ("rows per import", [f"{one.rows / max(1, one.imports):,.1f}" for one in results]),
     ]
@@ -470,8 +453,6 @@ def problems(results: list[Result]) -> list[str]:
             found.append(
                 f"{told}{one.wrong} rows are not there exactly once, {one.backlog} shards have a backlog"
             )
-        if one.lag > default("BatchWindowSeconds") + 60:
-            found.append(f"{told}watermarks are behind by {one.lag:.1f} s")
         if one.shared_keys:
             found.append(f"{told}shards share {', '.join(sorted(one.shared_keys))}")
         if (busiest := max(one.records.values(), default=0)) > SHARD_RECORDS:

@@ -69,7 +69,7 @@ class Sent:
         return None if code == "unplanned_table" and self.table_of(number) != plans.SURPRISE else code
 
     def original(self, number: int) -> dict[str, Any]:
-        """Return an event as its set-aside copy holds it if it is rejected."""
+        """Return an event as its copy holds it if it is rejected."""
         table = self.table_of(number)
         if self.dialect == "mobile":
             return self._named((number, table))

@@ -36,7 +36,7 @@ class Verdict:
         duplicated: events with more than one row.
         misrouted: events in a database that was never their account's.
         both: events that are both in Treasure Data and dead or dropped, or dead twice.
-        misjudged: events set aside or rejected for a reason that nothing explains, and strays that were accepted.
+        misjudged: events that are dead or rejected for a reason that nothing explains, and strays that were accepted.
         miscounted: where the balance that operators see differs from Treasure Data and S3.
         ambiguous: rows reported as possibly duplicated although the API key may query.
         unasked: rows reported as possibly duplicated because the API key may not query.

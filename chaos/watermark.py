@@ -18,6 +18,7 @@ from chaos.trouble import Trouble
 from chaos.world import STREAM, TABLE, World
 from shared.errors import UnavailableError
 from shared.telemetry import NullTelemetry
+from worker.app import MARKED_SECONDS
 from worker.ledger import Ledger
 from worker.markers import Markers
 from worker.passing import Passing
@@ -138,8 +139,9 @@ class Observer:
         kinesis: Any = clients.Kinesis(world.stream, effects)
         shards = Shards(kinesis, STREAM, clock)
         markers = Markers(kinesis, STREAM, clock, NullTelemetry())
+        passing = Passing(shards, ledger, markers, clock)
         watermarks = self._kind(
-            passing=Passing(shards, ledger, markers, clock),
+            passing=passing,
             shards=shards,
             ledger=ledger,
             sqs=clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
@@ -150,6 +152,8 @@ class Observer:
 
         def take(_event: Any, _context: Any) -> None:
             try:
+                passing.mark(milliseconds(clock.now() - MARKED_SECONDS))
+                watermarks.note()
                 self._note(watermarks.take(_TAKE_SECONDS))
             except (UnavailableError, ClientError, BotoCoreError):
                 self.unproved += 1

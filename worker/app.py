@@ -56,7 +56,8 @@ def send(event: dict[str, Any], context: Any) -> dict[str, Any]:
       rejected events with repaired ones and sends them.
     - `force` (`tag`, and optionally `account`, `table`, `database`, `since` and `until`; and `places`: `[[chain, after], …]`) appends
       delivered rows of these spans once more.
-    - `mark` puts a marker on each shard that has received nothing for a minute, so that watermarks advance.
+    - `mark` puts a marker on each shard that has received nothing for a minute, and notes whether the overflow queue is empty, so that
+      watermarks advance.
     - `sweep` sweeps the bucket, `watermark` does as `mark` and writes watermarks.
 
     If an edit, a repair or a forced replay is refused, the response has `error`, one word, and `message`.
@@ -71,6 +72,7 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
         return asdict(wiring.sweeper.run(deadline))
     if event.get("watermark") or event.get("mark"):
         wiring.passing.mark(milliseconds(wiring.effects.clock.now() - MARKED_SECONDS))
+        wiring.watermarks.note()
         return wiring.watermark_rows.write(deadline) if event.get("watermark") else {}
     if asked := event.get("force"):
         return _force(wiring, asked, deadline)

@@ -431,7 +431,7 @@ class Ledger:
     def drained(self) -> list[tuple[float, float]]:
         """Return what `note_drained` noted."""
         item = self._get(_DRAINED)
-        pairs = item["at"]["L"] if item else []
+        pairs = item["times"]["L"] if item else []
         return [(float(sent["N"]), float(at["N"])) for sent, at in (pair["L"] for pair in pairs)]
 
     def note_drained(self, pairs: Sequence[tuple[float, float]]) -> None:
@@ -439,7 +439,7 @@ class Ledger:
         kept = sorted(set(pairs))
         kept = kept[:1] + kept[1:][-_MOST_DRAINED:]
         numbers = [{"L": [{"N": str(sent)}, {"N": str(at)}]} for sent, at in kept]
-        self._put({**_DRAINED, "at": {"L": numbers}})
+        self._put({**_DRAINED, "times": {"L": numbers}})
 
     # Tables that get watermarks, including those that have received nothing lately
 

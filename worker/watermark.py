@@ -127,9 +127,9 @@ class Watermarks:
             return Completeness(self._clock.now(), None, obstacle=str(error))
 
     def _take(self, began: float, until: float) -> Completeness:
-        drained = self._drained(began)
         passed = self._passed_by_all(until)
-        proved = [sent for sent, at in drained if (at + CLOCK_SECONDS) * 1000 <= passed]
+        # all messages that were sent by then were on the stream at a time that every shard has passed
+        proved = [sent for sent, at in self._ledger.drained() if (at + CLOCK_SECONDS) * 1000 <= passed]
         if not proved:
             raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
         horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
@@ -142,22 +142,20 @@ class Watermarks:
         if found.oldest_copy is not None:
             horizon = min(horizon, found.oldest_copy)
         tables = frozenset(table for table in found.tables if table[0] != NOBODY)
-        self._ledger.note_drained([one for one in drained if one[0] >= max(proved)])
         return Completeness(self._clock.now(), int(horizon), found.pending, found.dead, tables)
 
-    def _drained(self, began: float) -> list[tuple[float, float]]:
-        """Return pairs of UNIX seconds: at the second, no message that was sent before the first was left in the queue.
+    def note(self) -> None:
+        """Note in the ledger that the overflow queue is empty, if it is. Watermarks need such a note from before every shard's last arrival.
 
-        All these messages were on the stream by then. How far that was on the stream shows once every shard has passed that time, which
-        takes minutes, so the ledger remembers the pairs.
+        Raises:
+            LedgerUnavailableError: the ledger does not answer.
+            ClientError: SQS refuses.
+            BotoCoreError: SQS cannot be reached.
         """
-        drained = self._ledger.drained()
+        now = self._clock.now()
         with suppress(UnprovenError):
-            drained.append((self._in_queue(began), began))
-            self._ledger.note_drained(drained)
-        if not drained:
-            raise UnprovenError("the overflow queue holds envelopes")
-        return drained
+            drained = self._in_queue(now), now
+            self._ledger.note_drained([*self._ledger.drained(), drained])
 
     def _in_queue(self, began: float) -> float:
         """Return the UNIX seconds up to which no message sent to the queue is left there.

@@ -190,17 +190,18 @@ class Wiring:
             clock=clock,
             telemetry=telemetry,
         )
+        self.watermarks = make(Watermarks)(
+            passing=self.passing,
+            shards=shards,
+            ledger=ledger,
+            sqs=effects.sqs,
+            queue_url=settings.overflow_queue_url,
+            notices_url=settings.overflow_notices_url,
+            clock=clock,
+        )
         self.watermark_rows = WatermarkRows(
             ledger=ledger,
-            watermarks=make(Watermarks)(
-                passing=self.passing,
-                shards=shards,
-                ledger=ledger,
-                sqs=effects.sqs,
-                queue_url=settings.overflow_queue_url,
-                notices_url=settings.overflow_notices_url,
-                clock=clock,
-            ),
+            watermarks=self.watermarks,
             accounts=self.accounts,
             treasure_data=self.treasure_data,
             table=settings.watermark_table,

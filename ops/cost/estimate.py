@@ -21,20 +21,23 @@ CORE_MB = 1769
 INGEST_REQUEST_CPU, INGEST_EVENT_CPU = 300e-6, 10e-6
 """Measured CPU seconds of a warm request, two thirds of it Lambda's own runtime, and of each of its events."""
 WORKER_BATCH_CPU, WORKER_ROW_CPU = 4e-3, 3e-6
-"""Measured CPU seconds of a batch, with its calls to the ledger and an import, and of each row, sent once and archived once."""
+"""Measured CPU seconds of a batch, with its calls to the ledger and an import, and of each row, stored once and sent once."""
 ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 """Measured: a recorded page view as a row, what an envelope adds, and how many times smaller gzip makes them."""
-ARCHIVE_COMPRESSION = 5
-"""Measured: how many times smaller gzip makes a batch of records."""
+STORED_COMPRESSION = 5
+"""Measured: how many times smaller than its records a span's object is, with its index."""
 
-PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.5
-"""Assumed: how long a request waits for the stream, a batch for the ledger and Treasure Data, and a redrive run for the ledger."""
+PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.3
+"""Assumed: how long a request waits for the stream, a batch for S3, the ledger and Treasure Data, and a run of the
+sender for the ledger."""
 COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: the share of requests that start a function instance, and how long the start is billed."""
 PEAK = 5
 """Assumed: the busiest hour's rate, as a multiple of the month's mean."""
-REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 500, 400
-"""Counted: an accepted request logs nothing, a batch and a redrive run log one line each, with 26 bytes of overhead."""
+REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 550, 400
+"""Counted: an accepted request logs nothing, a batch and a run of the sender log one line each, with 26 bytes of overhead."""
+REDRIVE_READS = 16
+"""Counted: queries of a run of the sender that finds nothing waiting."""
 ACCESS_LOG_BYTES = 450
 """Counted: a line of the access log, if it is on."""
 ANSWER_BYTES = 600
@@ -43,8 +46,8 @@ LEDGER_WRITES, LEDGER_ITEM_BYTES = 2, 700
 """Counted: write units of a span's two writes, and the size of its item, kept for a year, with DynamoDB's overhead."""
 CLAIM_WRITES, CLAIM_BYTES, CLAIM_DAYS = 1, 350, 45
 """Counted: write units of the claim of a request with a batch id, its size with DynamoDB's overhead, and how long it is kept."""
-METRICS_SENT = 1
-"""Assumed: metrics that are sent every hour (rejected events). The others are sent only if something is wrong."""
+METRICS_SENT = 2
+"""Assumed: metrics that are sent every hour (rejected events, the oldest waiting row). The others are sent only if something is wrong."""
 API_TIER = 3e8
 """Requests per month above which API Gateway charges less for each."""
 QUEUE_POLLS = 650_000
@@ -116,15 +119,15 @@ class Setup:
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: the minimum for a provisioned stream.
         retention_hours: the stream's retention.
-        archive_days: how many days the archive keeps records for; 0 without an archive.
+        archive_days: how many days S3 keeps delivered rows for.
         batch_size: the most records per invocation of the worker.
         window: how long a batch may fill, in seconds.
         ingest_mb: the ingest's memory.
         worker_mb: the worker's memory.
-        redrive_mb: the redrive's memory.
+        redrive_mb: the sender's memory.
         alarms: metrics watched by alarms; AWS charges for each.
         dashboards: number of dashboards.
-        redrive_minutes: minutes between two runs of the redrive.
+        redrive_minutes: minutes between two runs of the sender.
         x86: whether the functions run on x86_64.
         is_prod: whether the ledger has point-in-time recovery.
         access_log: whether the HTTP API logs each request.
@@ -143,7 +146,7 @@ class Setup:
     redrive_mb: int = 512
     alarms: int = 22
     dashboards: int = 0
-    redrive_minutes: int = 5
+    redrive_minutes: int = 1
     x86: bool = False
     is_prod: bool = False
     access_log: bool = False
@@ -267,15 +270,10 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
             "RetentionHours=24",
             workload,
             replace(setup, retention_hours=24),
-            "held data is set aside after 12 h",
+            "an outage of S3 or DynamoDB may last a day",
         )
-    if setup.archive_days:
-        yield (
-            "ArchiveDays=0",
-            workload,
-            replace(setup, archive_days=0),
-            "replays cannot go beyond RetentionHours",
-        )
+    if setup.archive_days > 2:
+        yield "ArchiveDays=2", workload, replace(setup, archive_days=2), "no forced replay of older rows"
     if setup.access_log:
         quiet = replace(setup, access_log=False)
         yield "AccessLog=off", workload, quiet, "only rejected and failed requests are logged"
@@ -306,7 +304,7 @@ class _Estimate:
         yield self._kinesis()
         yield self._worker()
         yield self._dynamodb()
-        yield self._redrive()
+        yield self._sender()
         metrics = SCALER_METRICS if self._s.stream_mode == "AUTO" else 0
         yield Line(
             "Scaler",
@@ -375,10 +373,10 @@ class _Estimate:
             f"{short(self._batches)} batches of {rows:,.0f} rows, {seconds * 1000:.0f} ms at {self._s.worker_mb} MB",
         )
 
-    def _redrive(self) -> Line:
+    def _sender(self) -> Line:
         runs = HOURS * 60 / self._s.redrive_minutes
         usd = self._lambda(runs, REDRIVE_SECONDS, self._s.redrive_mb)
-        return Line("Lambda, redrive", usd, f"{short(runs)} runs")
+        return Line("Lambda, sender", usd, f"{short(runs)} runs")
 
     def _kinesis(self) -> Line:
         p, hours = self._p, self._s.retention_hours
@@ -400,7 +398,9 @@ class _Estimate:
         p, claims = self._p, self._w.requests if self._w.batch_ids else 0.0
         kept = self._batches * 12 * LEDGER_ITEM_BYTES / 1e9
         kept += claims * CLAIM_DAYS * 24 / HOURS * CLAIM_BYTES / 1e9
+        looks = HOURS * 60 / self._s.redrive_minutes * REDRIVE_READS
         usd = self._batches / 1e6 * (LEDGER_WRITES * p["writes"] + 0.5 * p["reads"])
+        usd += looks / 1e6 * 0.5 * p["reads"]
         usd += claims / 1e6 * CLAIM_WRITES * p["writes"]
         usd += kept * (p["table_storage"] + p["table_backup"] * self._s.is_prod)
         of = f"{short(self._batches)} spans, {short(claims)} claims; {kept:.2g} GB after a year"
@@ -408,13 +408,11 @@ class _Estimate:
 
     def _s3(self) -> Line:
         p, days = self._p, self._s.archive_days
-        archived = self._w.requests * self._w.record_bytes / ARCHIVE_COMPRESSION / 1e9 * days * 24 / HOURS
+        stored = self._w.requests * self._w.record_bytes / STORED_COMPRESSION / 1e9 * days * 24 / HOURS
         reads = min(self._w.requests, SECONDS / POLICY_SECONDS * self._instances)
-        usd = (0.1 + archived) * p["s3_storage"] + p["s3_puts"] + reads / 1000 * p["s3_gets"]
-        if not days:
-            return Line("S3", usd, "set-aside rows, usually none")
-        usd += self._batches / 1000 * p["s3_puts"]
-        return Line("S3", usd, f"{short(self._batches)} objects a month, {archived:.2g} GB for {days} days")
+        puts = 1 + self._batches / 1000
+        usd = (0.1 + stored) * p["s3_storage"] + puts * p["s3_puts"] + reads / 1000 * p["s3_gets"]
+        return Line("S3", usd, f"{short(self._batches)} objects a month, {stored:.2g} GB for {days} days")
 
     @property
     def _instances(self) -> float:

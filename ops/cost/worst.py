@@ -155,7 +155,7 @@ class _Worst:
             cache = CACHE_GB * 24 * p["valkey_storage"]
             cache += CACHE_UNITS * DAY_SECONDS / 1e6 * p["valkey_units"]
             yield Line("ElastiCache Serverless", cache, "its limits in the template")
-        known = {"Secrets Manager", "CloudWatch metrics, alarms", "Lambda, redrive", "Scaler"}
+        known = {"Secrets Manager", "CloudWatch metrics, alarms", "Lambda, sender", "Scaler"}
         fixed = sum(line.usd for line in estimate(IDLE, self._s, p) if line.component in known)
         yield Line("What does not depend on traffic", fixed / MONTH_DAYS, "secrets, alarms, schedules")
 

@@ -16,7 +16,7 @@ def drifted() -> Drifted:
 
 
 def test_every_violation_is_counted_and_nothing_is_lost(drifted: Drifted) -> None:
-    """Quarantined events are set aside, repaired and delivered once; with a plan that observes, all are delivered."""
+    """Quarantined events are kept, repaired and delivered once; with a plan that observes, all are delivered."""
     assert [] == list(drifted.faults())
     assert (2000, 200) == (drifted.verdict.delivered, drifted.strays.total())
     assert set(CODES) == {code for _, _, code in drifted.counted} == {code for _, _, code in drifted.observed}

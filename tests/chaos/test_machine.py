@@ -26,7 +26,10 @@ _EVERYWHERE = [
         *(
             Kind.TIMEOUT,
             Kind.REPLAY,
-            Kind.REDRIVE,
+            Kind.SEND,
+            Kind.EDIT,
+            Kind.DROP,
+            Kind.FORCE,
             Kind.REMAP,
             Kind.LIMITS,
             Kind.RESHARD,
@@ -115,8 +118,10 @@ class PipelineMachine(RuleBasedStateMachine):
             st.tuples(
                 st.just(Kind.REPLAY), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99), st.integers(1, 9))
             ),
-            st.just((Kind.REDRIVE, ((),))),
-            st.just((Kind.REDRIVE, (("dead_letter",),))),
+            st.just((Kind.SEND, ((),))),
+            st.just((Kind.SEND, (("dead",),))),
+            st.tuples(st.just(Kind.EDIT), st.tuples(st.floats(0, 0.99))),
+            st.tuples(st.just(Kind.DROP), st.tuples(st.floats(0, 0.99))),
             st.just((Kind.GARBAGE, (b"\xff",))),
             st.tuples(st.just(Kind.REWIND), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99))),
             st.tuples(st.just(Kind.DISABLE), st.tuples(st.sampled_from(ACCOUNTS), st.booleans())),

@@ -32,7 +32,7 @@ def test_calls_per_row_fall_as_the_load_grows() -> None:
 
 
 def test_every_shard_has_its_own_keys() -> None:
-    """With eight shards no ledger key and no archive prefix gets more than its shard's share of the calls."""
+    """With eight shards no ledger key and no prefix of the bucket gets more than its shard's share of the calls."""
     result = _result(replace(LOAD, rate=200, shards=8))
 
     assert 8 == len(result.batches)

@@ -5,7 +5,6 @@ The built functions run in Lambda's runtime, on every path that calls AWS, and t
 
 import gzip
 import json
-import os
 import time
 from base64 import b64encode
 from collections.abc import Iterator
@@ -16,10 +15,8 @@ from typing import Any
 import msgpack
 import pytest
 import redis
-from ops.books.set_aside import chunks
-from worker.delivery import State
 
-from doubles.treasure_data import Action, Fault, Kind, TreasureData
+from doubles.treasure_data import Fault, Kind, TreasureData
 from local import functions
 from local.accounts import KEYS
 from local.functions import Function
@@ -27,13 +24,9 @@ from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
 from shared import envelope
 from shared.accounts import Account, AccountKeys
-from shared.clock import SystemClock
-from shared.telemetry import NullTelemetry
 from tests.support.aws_calls import Call, CallRecorder
 from tests.support.rights import granted
-from tests.support.sandboxes import Start, an_envelope, aside, recorded, stream_event
-from worker.ledger import Ledger
-from worker.selection import Selection
+from tests.support.sandboxes import Start, an_envelope, dead, recorded, stream_event
 
 pytestmark = pytest.mark.xdist_group("runtime")
 
@@ -42,9 +35,12 @@ LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 BY_LAMBDA: dict[str, set[Call]] = {
     "WorkerRole": {
         ("kinesis:DescribeStream", "Stream"),
+        ("kinesis:GetRecords", "Stream"),
+        ("kinesis:GetShardIterator", "Stream"),
         ("kinesis:DescribeStreamSummary", "Stream"),
         ("kinesis:ListShards", "Stream"),
         ("s3:ListBucket", "AsideBucket"),  # for the destination of the event source mapping
+        ("s3:PutObject", "AsideBucket/aws/lambda/*"),
     },
     "DrainRole": {
         ("sqs:DeleteMessage", "OverflowQueue"),
@@ -75,26 +71,14 @@ class Recorded:
         """Start a function."""
         return self._start(function, endpoint=self._recorder.url)
 
-    def age_stream(self) -> None:
-        """Make the stream appear to be years old."""
+    def hide_claims_once(self) -> None:
+        """Answer the first look at claims as if there were none, as when another worker makes them just afterwards."""
+        looks = count(1)
 
         def change(call: Call, content: bytes) -> bytes:
-            if call != ("kinesis:DescribeStreamSummary", "Stream"):
-                return content
-            answer = json.loads(content)
-            answer["StreamDescriptionSummary"]["StreamCreationTimestamp"] = 1_700_000_000
-            return json.dumps(answer).encode()
-
-        self._recorder.change = change
-
-    def lose_answer(self, lost: Call, number: int) -> None:
-        """Carry out a call's numbered occurrence, counted from 1, but close the connection instead of answering."""
-        before, calls = self._recorder.change, count(1)
-
-        def change(call: Call, content: bytes) -> bytes:
-            if call == lost and next(calls) == number:
-                raise ConnectionAbortedError
-            return before(call, content)
+            if call == ("dynamodb:BatchGetItem", "Ledger") and next(looks) == 1:
+                return json.dumps({"Responses": {}, "UnprocessedKeys": {}}).encode()
+            return content
 
         self._recorder.change = change
 
@@ -148,107 +132,89 @@ def test_the_ingests_role_matches_its_calls(made: Recorded, aws: Resources) -> N
 def test_the_workers_role_matches_its_calls(
     made: Recorded, aws: Resources, treasure_data: TreasureData
 ) -> None:
-    """It plans, uploads, archives, sets aside, reads what an open span lacks, and claims what was put twice."""
+    """It stores and appends spans, reads earlier ones, claims what was put twice, uploads, and settles."""
     worker = made.start(functions.WORKER)
-    event = stream_event(aws, an_envelope("r-1", "/one"), an_envelope("r-2", "/two"), b"poison")
+    wrong = envelope.RejectedEvent(0, "invalid_table", "", b'{"table": "7"}')
+    first = envelope.decode(an_envelope("r-1", "/one"))._replace(rejected=(wrong,)).encode()
+    event = stream_event(aws, first, an_envelope("r-2", "/two"), b"poison", an_envelope("r-3", "/three"))
+    passed_over = {"Records": [one for one in event["Records"] if one is not event["Records"][1]]}
     treasure_data.faults.add(Fault(kind=Kind.STATUS, status=401))
-    assert worker.invoke(event)["batchItemFailures"]
+    assert {"batchItemFailures": []} == worker.invoke(passed_over)
     treasure_data.faults.clear()
-    worker = made.start(functions.WORKER)  # a new process checks whether the archive has the span
-    assert {"batchItemFailures": []} == worker.invoke({"Records": event["Records"][:1]})
+    copy = envelope.decode(an_envelope("r-2", "/two"))._replace(claim=1).encode()
+    assert {"batchItemFailures": []} == worker.invoke(stream_event(aws, copy))
+    worker = made.start(functions.WORKER)  # a new process must look up which records are in a span
+    made.hide_claims_once()
     assert {"batchItemFailures": []} == worker.invoke(event)
-    twice = envelope.decode(an_envelope("r-3", "/three"))._replace(claim=1).encode()
-    for _ in range(2):
-        assert {"batchItemFailures": []} == worker.invoke(stream_event(aws, twice))
-    assert aside(aws)
+    assert dead(aws)
 
     made.check("WorkerRole")
 
 
-def test_the_redrives_role_matches_its_calls(
-    made: Recorded, start: Start, aws: Resources, treasure_data: TreasureData, redis_url: str
+def test_the_senders_role_matches_its_calls(
+    made: Recorded, start: Start, aws: Resources, redis_url: str
 ) -> None:
-    """It finds, reads, edits, repairs, sends, sweeps and deletes set-aside objects, and closes breakers."""
+    """It finds, reads, edits, repairs and sends what waits, decides about what was put again, marks idle shards, and sweeps."""
     now = int(time.time())
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
     (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
     wrong = envelope.RejectedEvent(0, "invalid_table", "", b'{"table": "7"}')
-    start(functions.WORKER).invoke(stream_event(aws, stray._replace(rejected=(wrong,)).encode()))
-    assert 1 == len(aside(aws))
-    ledger = Ledger(
-        aws.client("dynamodb"),
-        aws.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
+    hour_ago = (now - 3600) * 1000
+    again = envelope.decode(an_envelope("r-6", "/six"))._replace(claim=hour_ago, received_at=hour_ago)
+    records = (stray._replace(rejected=(wrong,)).encode(), again.encode())
+    start(functions.WORKER).invoke(stream_event(aws, *records))
+    (chunk,) = dead(aws)
+    place = {"chain": chunk.span.chain.name, "after": chunk.span.after}
+    aws.client("s3").put_object(
+        Bucket=aws.aside_bucket, Key="spans/2020-01-01T00/overflow%23x/0-0-0011223344556677.gz", Body=b"old"
     )
-    ledger.open_breaker("stray", "http_503")
     keys = AccountKeys(aws.ledger_table)
     with redis.Redis.from_url(redis_url) as client:
         client.hset(keys.of("stray"), mapping=Account("stray").to_fields())
-        redrive = made.start(functions.REDRIVE)
-        treasure_data.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422, count=1))
-        redrive.invoke({"kinds": ["dead_letter"]})
-        (chunk,) = chunks(ledger, Selection((State.DEAD_LETTER,)))
-        assert 0 == redrive.invoke({"sweep": True})["deleted"]
-        place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
+        sender = made.start(functions.REDRIVE)
+        assert 1 == sender.invoke({"sweep": True})["deleted"]
+        sender.invoke({"mark": True})
+        sender.invoke({"states": ["again"]})
         edited = b64encode(gzip.compress(row)).decode()
-        assert 1 == redrive.invoke({"edit": {**place, "rows": edited}})["delivered"]
-        (repaired,) = [
-            {"chain": span.chain.name, "after": span.after, "chunk": key.name}
-            for span in ledger.spans()
-            for key, entry in span.entries.items()
-            if entry.state is State.REJECTED
-        ]
+        assert 1 == sender.invoke({"edit": {**place, "chunk": chunk.key.name, "rows": edited}})["delivered"]
+        (rejected,) = [key.name for key in chunk.span.chunks if key.group.is_rejected]
         events = b64encode(gzip.compress(msgpack.packb([[now * 1000, '{"table": "pageviews"}']]))).decode()
-        assert {"repaired": 1} == redrive.invoke({"repair": {**repaired, "events": events}})
+        repaired = sender.invoke({"repair": {**place, "chunk": rejected, "events": events}})
+        assert 1 == repaired["delivered"]
         client.delete(keys.of("stray"))
-    assert 1 == len(aside(aws))  # the rows before the edit, which the sweep will delete
-    assert [] == list(ledger.breakers())
+    assert [] == dead(aws)
 
     made.check("RedriveRole")
 
 
 def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:
-    """It searches the stream, puts missing envelopes, archives, sets aside, and returns the rest to the queue."""
+    """It puts envelopes on the stream, stores what is none, and returns the rest to the queue."""
     now = int(time.time() * 1000)
-    ages_ago = now - 10 * 86_400_000
 
-    def message(number: int, body: str, sent_at: int, **texts: str) -> dict[str, Any]:
+    def message(number: int, body: str, **texts: str) -> dict[str, Any]:
         return {
             "messageId": str(number),
             "receiptHandle": str(number),
             "body": body,
-            "attributes": {"SentTimestamp": str(sent_at), "ApproximateReceiveCount": "1"},
+            "attributes": {"SentTimestamp": str(now), "ApproximateReceiveCount": "1"},
             "messageAttributes": {
                 "partition_key": {"dataType": "String", "stringValue": "shop/1"},
-                "received_at": {"dataType": "Number", "stringValue": str(sent_at)},
+                "received_at": {"dataType": "Number", "stringValue": str(now)},
                 "request_id": {"dataType": "String", "stringValue": f"r-{number}"},
                 **{name: {"dataType": "String", "stringValue": text} for name, text in texts.items()},
             },
         }
 
-    old = b64encode(an_envelope("r-1", "/one")).decode()
-    young = b64encode(an_envelope("r-2", "/two")).decode()
-    expired = b64encode(an_envelope("r-4", "/four")).decode()
-    refused = [b64encode(an_envelope(f"r-{number}", "/refused")).decode() for number in (5, 6)]
-    records = [
-        message(1, old, now - 7_200_000),  # an empty shard proves nothing for an hour
-        message(2, young, now),
-        message(3, "poison", now - 600_000),
-        message(4, expired, ages_ago),
-        *(message(5 + index, several, now, refused="true") for index, several in enumerate(refused)),
-    ]
-    made.age_stream()
-    made.lose_answer(
-        ("s3:PutObject", "AsideBucket/*"), 2
-    )  # so that the drainer checks whether the archive has the span
+    bodies = [b64encode(an_envelope(f"r-{number}", "/again")).decode() for number in range(4)]
     drain = made.start(functions.DRAIN)
-    drain.invoke({"Records": records[3:4]})
-    answers = [drain.invoke({"Records": one}) for one in (records, records[3:4])]
+    one, *several = (message(number, body) for number, body in enumerate(bodies[:3]))
+    answers = [drain.invoke({"Records": records}) for records in ([one], several, [message(4, "poison")])]
+    aws.client("kinesis").delete_stream(StreamName=aws.stream)
+    answers.append(drain.invoke({"Records": [message(5, bodies[3], refused="true")]}))
 
-    assert [{"batchItemFailures": [{"itemIdentifier": "2"}]}, {"batchItemFailures": []}] == answers
-    assert aside(aws)
+    assert [{"batchItemFailures": []}] * 3 == answers[:3]
+    assert {"batchItemFailures": [{"itemIdentifier": "5"}]} == answers[3]
+    assert ["undecodable"] == [one.reason for one in dead(aws)]
     made.check("DrainRole")
 
 

@@ -12,7 +12,7 @@ from doubles.treasure_data import TreasureData
 from local import functions
 from local.resources import Resources
 from shared import envelope
-from tests.support.sandboxes import Start, an_envelope, aside, on_stream, recorded, stream_event
+from tests.support.sandboxes import Start, an_envelope, dead, on_stream, recorded, stream_event
 
 pytestmark = pytest.mark.xdist_group("runtime")
 
@@ -73,12 +73,12 @@ def test_a_recorded_batch_becomes_rows(start: Start, aws: Resources, treasure_da
 def test_a_recorded_batch_with_poison_does_not_block_its_shard(
     name: str, accounts: set[str], start: Start, aws: Resources, treasure_data: TreasureData
 ) -> None:
-    """The worker sets aside what cannot be delivered, and delivers the rest."""
+    """The worker keeps what cannot be delivered as dead, and delivers the rest."""
     event = stream_event(aws, *_recorded_data(name))
 
     assert {"batchItemFailures": []} == start(functions.WORKER).invoke(event)
     assert treasure_data.counts()
-    assert accounts == {key.split("/")[1] for key in aside(aws)}
+    assert accounts == {one.key.account for one in dead(aws)}
 
 
 def test_the_next_invocation_delivers_after_a_timeout(
@@ -96,7 +96,7 @@ def test_the_next_invocation_delivers_after_a_timeout(
     assert ["/three"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
 
 
-def test_a_scheduled_redrive_with_nothing_set_aside_succeeds(start: Start) -> None:
+def test_a_scheduled_run_with_nothing_waiting_succeeds(start: Start) -> None:
     """The schedule's event is answered without an error."""
     event = {"version": "0", "source": "aws.events", "detail-type": "Scheduled Event", "detail": {}}
     answer = start(functions.REDRIVE).invoke(event)

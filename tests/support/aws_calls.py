@@ -46,8 +46,9 @@ class CallRecorder:
 
             def _serve(self) -> None:
                 body = self.rfile.read(int(self.headers.get("content-length") or 0))
-                call = _call(self.command, self.path, dict(self.headers.items()), body, secrets)
-                recorder.calls.add(call)
+                calls = _calls(self.command, self.path, dict(self.headers.items()), body, secrets)
+                recorder.calls |= calls
+                call = next(iter(calls))
                 connection = HTTPConnection(address, timeout=60)
                 try:
                     connection.request(self.command, self.path, body, dict(self.headers.items()))
@@ -83,9 +84,10 @@ class CallRecorder:
         self._server.server_close()
 
 
-def _call(
+def _calls(
     method: str, path: str, headers: Mapping[str, str], body: bytes, secrets: Mapping[str, str]
-) -> Call:
+) -> set[Call]:
+    """Return the calls of a request: one, or one for each kind of write in a transaction."""
     headers = {name.lower(): value for name, value in headers.items()}
     signed_for = _SIGNED_FOR.search(headers.get("authorization", ""))
     assert signed_for is not None, f"an unsigned request: {method} {path}"
@@ -93,26 +95,28 @@ def _call(
     if service == "s3":
         _, _, name = urlsplit(path).path.strip("/").partition("/")
         if not name:
-            return "s3:ListBucket", "AsideBucket"
-        if name == policy.KEY:
-            return _OBJECT_ACTIONS[method], f"AsideBucket/{policy.KEY}"
-        is_read = method == "GET" and name.startswith("archive/")
-        return _OBJECT_ACTIONS[method], "AsideBucket/archive/*" if is_read else "AsideBucket/*"
+            return {("s3:ListBucket", "AsideBucket")}
+        place = name if name == policy.KEY else f"{name.partition('/')[0]}/*"
+        return {(_OBJECT_ACTIONS[method], f"AsideBucket/{place}")}
     operation = headers["x-amz-target"].rpartition(".")[2]
     if service == "secretsmanager":
-        return f"{service}:{operation}", secrets[json.loads(body)["SecretId"]]
+        return {(f"{service}:{operation}", secrets[json.loads(body)["SecretId"]])}
     if service == "dynamodb":
-        return _table_call(operation, json.loads(body))
+        return _table_calls(operation, json.loads(body))
     if service == "sqs" and json.loads(body)["QueueUrl"].endswith("-notices"):
-        return f"{service}:{operation}", "OverflowNotices"
-    return f"{service}:{operation}", _RESOURCES[service]
+        return {(f"{service}:{operation}", "OverflowNotices")}
+    return {(f"{service}:{operation}", _RESOURCES[service])}
 
 
-def _table_call(operation: str, request: Mapping[str, Any]) -> Call:
-    """Return the call of a request to DynamoDB. All statements of a batch must need the same action."""
+def _table_calls(operation: str, request: Mapping[str, Any]) -> set[Call]:
+    """Return the calls of a request to DynamoDB."""
     if operation == "BatchExecuteStatement":
-        (verb,) = {one["Statement"].split()[0].title() for one in request["Statements"]}
-        return f"dynamodb:PartiQL{verb}", "Ledger"
+        return {
+            (f"dynamodb:PartiQL{one['Statement'].split()[0].title()}", "Ledger")
+            for one in request["Statements"]
+        }
+    if operation == "TransactWriteItems":
+        return {(f"dynamodb:{kind}Item", "Ledger") for action in request["TransactItems"] for kind in action}
     index = f"/index/{request['IndexName']}" if "IndexName" in request else ""
     table = "Counters" if request.get("TableName") == _COUNTERS else "Ledger"
-    return f"dynamodb:{operation}", f"{table}{index}"
+    return {(f"dynamodb:{operation}", f"{table}{index}")}

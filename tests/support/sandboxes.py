@@ -22,9 +22,15 @@ from local.accounts import ACCOUNTS, SIGNING_SECRETS
 from local.lambda_runtime import LambdaRuntime
 from local.part import Part
 from local.resources import Resources
+from ops.books.chunks import ListedChunk, chunks
 from shared import envelope
 from shared.accounts import AccountKeys
+from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
 from tests.support.sam import ROOT
+from worker.ledger import Ledger
+from worker.selection import Selection
+from worker.states import State
 
 _START_SECONDS = 30
 
@@ -108,10 +114,16 @@ def recorded(folder: str) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / folder).glob("*.json")}
 
 
-def aside(aws: Resources) -> list[str]:
-    """Return the names of the set-aside objects."""
-    listed = aws.client("s3").list_objects_v2(Bucket=aws.aside_bucket, Prefix="aside/")
-    return [found["Key"] for found in listed.get("Contents", ())]
+def dead(aws: Resources) -> list[ListedChunk]:
+    """Return the dead chunks."""
+    ledger = Ledger(
+        aws.client("dynamodb"),
+        aws.ledger_table,
+        clock=SystemClock(),
+        entropy=os.urandom,
+        telemetry=NullTelemetry(),
+    )
+    return list(chunks(ledger, Selection((State.DEAD,))))
 
 
 def an_envelope(request_id: str, page: str) -> bytes:
