@@ -162,8 +162,8 @@ class Judge:
         yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
+        yield from self._claim(event)  # a claim may move from one record of a gap's span to another
         self._spans |= dict.fromkeys(members, place)
-        yield from self._claim(event)
         for record in put.records:
             yield from self._count(event, record, before.latest)
         self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
