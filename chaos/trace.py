@@ -638,6 +638,8 @@ def _import_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:
     if answer.status == 200:
         told = {name: value for name, value in answer.document.items() if name in sent}
         return "imported" if "md5_hex" in told and told.items() <= sent.items() else "unknown"
+    if not answer.is_refusal and answer.status == 413:
+        return "too large"
     if not answer.is_refusal or not 400 <= answer.status < 500 or answer.status == 408:
         return "unknown"
     if answer.status == 409:
