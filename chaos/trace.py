@@ -48,7 +48,7 @@ from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
 _MOST_TOLD = 5
-_MOST_RECENT = 40
+_MOST_RECENT = 60
 _MOST_SHOWN = 6
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")
@@ -162,8 +162,7 @@ class Trace:
         return process.by if process is not None else "operator/0"
 
     def _tell(self, rule: str, event: Event) -> str:
-        place = _place_of(event)
-        before = [one for one in self._recent if place in (NOWHERE, _place_of(one)) or one.by == event.by]
+        before = [one for one in self._recent if _is_related(one, event)]
         lines = [_brief(one) for one in before[-_MOST_SHOWN:]]
         return "\n      ".join((f"{rule}: {_brief(event)}", *lines))
 
@@ -662,6 +661,17 @@ def _is_unsent(error: requests.RequestException) -> bool:
 
 def _place_of(event: Event) -> Place:
     return event.item.place if event.what == "appended" else event.place
+
+
+def _is_related(one: Event, event: Event) -> bool:
+    """Return whether an event may explain another one: it concerns the same span, database or object, or its invocation looked around."""
+    place = _place_of(event)
+    is_of_database = (
+        event.what == "sent" and one.what in {"answered", "probed"} and one.database == event.database
+    )
+    is_of_object = bool(event.name) and one.name == event.name
+    is_view = one.by == event.by and one.what in {"listed", "claimed"}
+    return (place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view
 
 
 def _brief(event: Event) -> str:
