@@ -340,4 +340,4 @@ def _numbers(put: Event) -> frozenset[int]:
 
 
 def _instance(event: Event) -> str:
-    return event.by.split("/", 1)[0]
+    return event.by.split("/", 1)[0].removeprefix("replay ")
