@@ -54,6 +54,7 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
+        self._behind: defaultdict[Chain, list[Item]] = defaultdict(list)  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -131,11 +132,10 @@ class Judge:
 
     def _is_free(self, owner: Owner, at: float) -> bool:
         """Return whether a record was passed over before an invocation that is at work at this time began."""
-        began, chain = at - self.times.invocation - self.times.clock, Chain(owner[0])
-        spans = (
-            item for item in self.items.values() if item.place.chain == chain and item.planned_at < began
+        began, spans = at - self.times.invocation - self.times.clock, self._behind[Chain(owner[0])]
+        return owner not in self._spans and any(
+            item.last >= owner[1] and item.planned_at < began for item in reversed(spans)
         )
-        return owner not in self._spans and any(item.last >= owner[1] for item in spans)
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -144,7 +144,7 @@ class Judge:
         chunks = {(one.name, one.rows) for one in item.chunks}
         stored = {(name, rows) for name, rows, _ in put.chunks}
         is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
-        _, listed = self._listed.get(event.by, (0, (Shard(chain.shard),)))
+        _, is_open = self._shards.get(chain.shard, (0, True))  # an older listing may show a closed one as open
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
@@ -159,9 +159,10 @@ class Judge:
             "known transitions",
             bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
         )
-        yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
+        yield "close", item.first == END and is_open
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
+        self._behind[chain].append(item)
         yield from self._claim(event)  # a claim may move from one record of a gap's span to another
         self._spans |= dict.fromkeys(members, place)
         for record in put.records:
