@@ -100,6 +100,7 @@ def _show(ran: Ran, console: Console) -> None:
         "misjudged",
         "miscounted",
         "stuck",
+        "told",
     ):
         if found := getattr(verdict, name):
             console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")

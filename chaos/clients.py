@@ -90,12 +90,14 @@ class _Client:
 
         def land() -> None:
             simulation.note(f"{what} lands late")
+            simulation.behalf = process
             try:
                 action()
             except ClientError as error:
                 simulation.note(f"{what} is refused: {error}")
+            simulation.behalf = None
 
-        self.effects.begin(what)
+        process = self.effects.begin(what)
         simulation.at(simulation.now + after, land)
         self.effects.fail(what, ReadTimeoutError(endpoint_url=_URL), patience)
 

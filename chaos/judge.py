@@ -54,6 +54,7 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
+        self._behind: defaultdict[Chain, list[Item]] = defaultdict(list)  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -88,6 +89,7 @@ class Judge:
             "listed": self._list,
             "acknowledged": self._acknowledge,
             "tag bound": self._bind,
+            "stream deleted": self._forget,
         }[event.what]
         return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
 
@@ -130,11 +132,10 @@ class Judge:
 
     def _is_free(self, owner: Owner, at: float) -> bool:
         """Return whether a record was passed over before an invocation that is at work at this time began."""
-        began, chain = at - self.times.invocation - self.times.clock, Chain(owner[0])
-        spans = (
-            item for item in self.items.values() if item.place.chain == chain and item.planned_at < began
+        began, spans = at - self.times.invocation - self.times.clock, self._behind[Chain(owner[0])]
+        return owner not in self._spans and any(
+            item.last >= owner[1] and item.planned_at < began for item in reversed(spans)
         )
-        return owner not in self._spans and any(item.last >= owner[1] for item in spans)
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -143,7 +144,7 @@ class Judge:
         chunks = {(one.name, one.rows) for one in item.chunks}
         stored = {(name, rows) for name, rows, _ in put.chunks}
         is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
-        _, listed = self._listed.get(event.by, (0, (Shard(chain.shard),)))
+        _, is_open = self._shards.get(chain.shard, (0, True))  # an older listing may show a closed one as open
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
@@ -154,12 +155,16 @@ class Judge:
         is_latest = item.latest == latest if put.records else item.latest >= latest or item.first == END
         yield "latest arrival", not is_latest
         yield "look at the clock", item.planned_at > event.at + self.times.clock
-        yield "known transitions", bool((item.done or item.entries) and not forms <= {"waiting", "dead"})
-        yield "close", item.first == END and chain.shard in {one.name for one in listed if one.is_open}
+        yield (
+            "known transitions",
+            bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
+        )
+        yield "close", item.first == END and is_open
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
+        self._behind[chain].append(item)
+        yield from self._claim(event)  # a claim may move from one record of a gap's span to another
         self._spans |= dict.fromkeys(members, place)
-        yield from self._claim(event)
         for record in put.records:
             yield from self._count(event, record, before.latest)
         self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
@@ -167,7 +172,7 @@ class Judge:
             for request in {one.request for one in put.records}:
                 if first_copy(request, put.records):
                     self._first[request].add(place)
-        if event.changes:
+        if event.version:
             yield from self._write(event)
         self._follow(event, item)
 
@@ -276,7 +281,10 @@ class Judge:
         is_fenced = form(fence) == "doubt" and fence.generation == event.generation
         age, clock = event.at - (fence.since or 0), self.times.clock
         attempts = self._imports[event.place, event.key, event.generation]
-        is_again = (NOTHING, event.generation, 0.0) in self._told[event.by, event.place, event.key]
+        told = self._told[event.by, event.place, event.key]
+        is_again = any(
+            generation == event.generation for _, generation, _ in told
+        )  # its table was missing, or its key
         attempts[event.call] = NOTHING
         return [
             ("fence before send", not is_fenced),
@@ -319,6 +327,11 @@ class Judge:
         range_ = event.started, event.until
         return [("tag keeps range", self._tags.setdefault(event.name, range_) != range_)]
 
+    def _forget(self, _event: Event) -> list[Verdict]:
+        self._shards.clear()
+        self._listed.clear()
+        return []
+
     def _end(self, chain: Chain) -> Item:
         return self._ends.get(chain, _NO_SPAN)
 
@@ -328,4 +341,4 @@ def _numbers(put: Event) -> frozenset[int]:
 
 
 def _instance(event: Event) -> str:
-    return event.by.split("/", 1)[0]
+    return event.by.split("/", 1)[0].removeprefix("replay ")

@@ -22,11 +22,13 @@ class Sandbox:
     """One execution environment, with the state that its handler keeps between invocations.
 
     Attributes:
+        number: its number among the function's.
         handler: the function's handler.
         leftover: an invocation that returned while some of its greenlets were still running; they are frozen.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int = 0) -> None:
+        self.number = number
         self.handler: Handler | None = None
         self.leftover: Process | None = None
 
@@ -66,6 +68,10 @@ class Function:
         self._build = build
         self._idle: list[Sandbox] = []
         self._chance = random.Random(f"{seed}/{name}")
+        self._sandboxes = 0
+        self.told: Callable[[Any, Outcome], None] = lambda _event, _outcome: (
+            None
+        )  # what the caller of an invocation is told
 
     def deploy(self) -> None:
         """Use new sandboxes for every later invocation."""
@@ -77,7 +83,9 @@ class Function:
         process = Process(self._simulation, f"{self._name}{self.invocations}")
         process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
         self.running.add(process)
-        _Invocation(self, self._effects, process, self._sandbox(), done).begin(event)
+        sandbox = self._sandbox()
+        process.by = f"{'replay ' if 'replay' in event else ''}{self._name} {sandbox.number}/{process.name}"
+        _Invocation(self, self._effects, process, sandbox, done).begin(event)
 
     def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
         """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
@@ -99,7 +107,8 @@ class Function:
             self._idle.clear()
         if self._idle:
             return self._idle.pop(self._chance.randrange(len(self._idle)))
-        sandbox = Sandbox()
+        self._sandboxes += 1
+        sandbox = Sandbox(self._sandboxes)
         sandbox.handler = self._build(sandbox)
         return sandbox
 
@@ -116,8 +125,10 @@ class _Invocation:
         self._process = process
         self._sandbox = sandbox
         self._done: Done | None = done
+        self._event: Any = None
 
     def begin(self, event: Any) -> None:
+        self._event = event
         simulation, handler, timeout = self._simulation, self._sandbox.handler, self._function.timeout
         if handler is None:
             raise RuntimeError("a sandbox without a handler")
@@ -137,6 +148,7 @@ class _Invocation:
     def _tell(self, outcome: Outcome) -> None:
         done, self._done = self._done, None
         if done is not None:
+            self._function.told(self._event, outcome)
             done(outcome)
 
     def _ended(self, value: Any, error: BaseException | None) -> None:

@@ -13,6 +13,7 @@ from chaos import schedule as schedules
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.schedule import Schedule
+from chaos.trace import Trace
 from chaos.verdict import Verdict, judge
 from chaos.world import World
 
@@ -46,10 +47,14 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
         trace: a list to which the trace's lines are added.
     """
     world = World(schedule, traced=trace is not None)
+    judged = Trace(world)
     pipeline = Pipeline(world, build(world))
+    judged.watch(pipeline.worker)
     try:
         pipeline.run()
-        return judge(pipeline)
+        verdict = judge(pipeline)
+        verdict.rules, verdict.told = judged.broken, judged.told
+        return verdict
     finally:
         world.close()
         gc.enable()  # a worker invocation that stays frozen leaves it off

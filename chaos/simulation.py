@@ -41,10 +41,12 @@ class Process:
         frozen: its sandbox is not running; its greenlets continue when it thaws.
         overruns: it is not killed at its time-out.
         born: when it began, simulated UNIX seconds.
+        by: its sandbox and itself, for the judge.
     """
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
         self.name = name
+        self.by = name
         self.simulation = simulation
         self.dead = False
         self.frozen = False
@@ -73,6 +75,7 @@ class Simulation:
         self.checksum = 0
         self.trace: list[str] | None = [] if traced else None
         self.current: Task | None = None
+        self.behalf: Process | None = None  # whose write lands late, outside all processes
         self._start = start
         self._until = _FOREVER
         self._serial = 0

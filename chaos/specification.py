@@ -156,6 +156,7 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "probed": "the answer to an import without rows: database, answer",
     "listed": "shards: an answer of ListShards",
     "acknowledged": "name (of a shard), numbers: the stream moves on past these records",
+    "stream deleted": "(nothing): its shards, and their records, are gone",
     "tag bound": "name (of a tag), started and until: the arrivals that it stands for",
 }
 STATES = {
@@ -177,10 +178,11 @@ ANSWERS = {  # exactly as documented, from the service that may give it: (to whi
     "not now": ("import", "401, 403, 404, 429 in Treasure Data's own error document", NOT_TAKEN),
     "unsent": ("import", "no connection at all", NOT_TAKEN),
     "counted": ("query", "a count ≥ 1: one line, one array, one integer; job status `success`, `num_records` 1", HAS),
-    "counted none": ("query", "a count of 0 in that shape; the job started 70 minutes into the doubt, the table shows our columns", ABSENT),
+    "counted none": ("query", "a count of 0 in that shape; the job started 70 minutes into the doubt, and the table shows our columns or the count is of all rows of these seconds", ABSENT),
     "gone": ("listing", "Treasure Data's own 404, then a listing from that host, 70 minutes into the doubt, without the name", ABSENT),
     "never": ("ledger", "read 70 minutes into the doubt: no chunk of ours was ever taken by that table", ABSENT),
-    "unknown": ("any", "anything else: 5xx, a proxy's page or 413, another MD5, no answer", NOTHING),
+    "too large": ("import", "a proxy's 413, which concerns this chunk alone", NOTHING),
+    "unknown": ("any", "anything else: 5xx, a proxy's page, another MD5, no answer", NOTHING),
 }
 RULES = {
     "object before append": "A span with chunks is appended after S3 has acknowledged its object, with this index and these chunks.",
@@ -281,11 +283,11 @@ def halves(key: str) -> tuple[str, str]:
 
 
 def rows_of(item: Item, key: str) -> int:
-    """Return how many rows a chunk or a half has. The first half has the odd row."""
+    """Return how many rows a chunk or a half has. The second half has the odd row."""
     name, *path = key.split("/")
     rows = next(chunk.rows for chunk in item.chunks if chunk.name == name)
     for half in path:
-        rows = rows // 2 if half == "1" else rows - rows // 2
+        rows = rows // 2 if half == "0" else rows - rows // 2
     return rows
 
 

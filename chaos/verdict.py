@@ -47,6 +47,8 @@ class Verdict:
         strikes: how often each kind of trouble occurred.
         checksum: the trace's checksum.
         steps: the number of simulated steps.
+        rules: how often each rule of the specification was broken.
+        told: the first broken rules, each with its event and what happened before.
     """
 
     events: int = 0
@@ -68,6 +70,8 @@ class Verdict:
     strikes: Counter[Kind] = field(default_factory=Counter)
     checksum: int = 0
     steps: int = 0
+    rules: Counter[str] = field(default_factory=Counter)
+    told: list[str] = field(default_factory=list)
 
     @property
     def violations(self) -> Counter[str]:
@@ -82,6 +86,7 @@ class Verdict:
             "ambiguous": self.ambiguous,
             "overlooked": len(self.overlooked),
             "stuck": len(self.stuck),
+            **{f"rule: {rule}": count for rule, count in self.rules.items()},
         }
         return Counter({name: count for name, count in broken.items() if count})
 

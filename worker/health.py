@@ -90,9 +90,9 @@ class DatabaseHealth:
         )
 
     def succeeded(self, database: str) -> None:
-        """Note that a database has accepted rows."""
+        """Note that a database has accepted rows. While it fails, that settles nothing: they were sent before it failed."""
         found = self._get(database)
-        found.is_failing, found.works = False, True
+        found.works = not found.is_failing
 
     def failed(self, database: str, reason: str) -> None:
         """Note that an import failed for a reason that may concern all others to this database."""

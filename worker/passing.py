@@ -52,10 +52,10 @@ class Passing:
         self._clock = clock
 
     def lineages(self) -> list[Lineage]:
-        """Return all shards, from one whole listing made now: those listed, and the parents that they name.
+        """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.
 
         Raises:
-            UnprovenError: the listing lacks shards, or names a parent that was never seen.
+            UnprovenError: the listing lacks shards.
             UnavailableError: Kinesis or the ledger does not answer.
         """
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
@@ -115,6 +115,8 @@ class Passing:
         if lineage.is_open or not closes:
             return False
         end = self._ledger.end(lineage.chain)
+        if end is not None and end.last == BEHIND_ALL:
+            return True  # another turn of the sender has closed it since
         closing = Span(
             chain=lineage.chain,
             after=START if end is None else end.last,

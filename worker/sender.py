@@ -599,7 +599,7 @@ class Sender:
         with run.lock:
             if outcome.event is Event.ACCEPTED:
                 self._health.succeeded(upload.database)
-            elif reply.reason == _THROTTLED:
+            elif reply.reason == _THROTTLED and reply.definitely_not_delivered:
                 known.limit = max(1, known.limit // 2)
             elif outcome.event is Event.UNANSWERED and reply is not UNSENT:
                 known.closed = reply.reason

@@ -139,13 +139,14 @@ class Uploader:
             reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.KEY_REFUSED:
             self._telemetry.count("KeyRefused")
-        if reply.meaning is Meaning.NO_TABLE and not upload.created:
+        is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
+        if is_missing and not upload.created:
             obstacle = self._create(upload, deadline)
             if obstacle is not None:
                 return obstacle
             upload.created = True
             reply = self._send(upload, timeout, deadline)
-        if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet
+        if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet; or a proxy says so
             return Reply(Meaning.TEMPORARY, reply.reason)
         return reply
 

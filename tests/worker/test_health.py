@@ -50,12 +50,15 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     assert 1 == len(made.telemetry.said("a database fails"))
 
 
-def test_an_import_that_succeeds_proves_a_database(made: Delivery) -> None:
-    """It needs no probe."""
+def test_only_a_probe_opens_a_database_again(made: Delivery) -> None:
+    """Rows that are accepted after a failure were sent before it."""
     one = health(made)
     one.failed(DB, "http_500")
     one.succeeded(DB)
+    assert (True, False) == (one.is_failing(DB), one.works(DB))
 
+    one.probe(DB, 1.0)
+    one.succeeded(DB)
     assert (False, True) == (one.is_failing(DB), one.works(DB))
 
 

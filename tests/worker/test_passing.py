@@ -132,6 +132,18 @@ def test_closing_a_chain_meets_a_worker_s_append() -> None:
     assert made.ledger.end(ends[0].chain) == ends[0]
 
 
+def test_a_chain_is_closed_once() -> None:
+    """Another turn of the sender may close it between the look at its end and the close."""
+    made = delivery(-1)
+    split(made)
+    made.clock.sleep(10)
+    passing(made).has_passed = lambda *_: False  # type: ignore[method-assign]  # as it was before the other turn
+    for _ in range(2):
+        obstacle(made)
+
+    assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
+
+
 def test_a_watermark_closes_no_chain() -> None:
     """It only looks."""
     made = delivery(-1)

@@ -380,6 +380,18 @@ def test_a_database_that_answers_probes_but_fails_imports_is_closed(executors: C
     assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
 
 
+def test_a_proxy_s_throttling_closes_the_database() -> None:
+    """It leaves a doubt, so it is a failure like any other."""
+    made = many(3)
+    made.executors = InlineExecutor
+    made.start()
+    fault(made, 429, table="views", body="<html>")
+    attempted = around_attempts(made)
+
+    assert (0, 3, False) == _shown(made.send())
+    assert 1 == len(attempted)
+
+
 def test_throttling_halves_the_rate_and_closes_nothing() -> None:
     """The others are delivered."""
     made = many(6)

@@ -182,10 +182,13 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
             Happening(Event.OBJECT_GONE, NOW, "object_gone"),
             {"state": D, "reason": "object_gone", "at": NOW},
         ),
-        (
-            entry(A),
-            Happening(Event.INDEX_GONE, NOW, "index_gone"),
-            {"state": D, "reason": "index_gone", "at": NOW, "since": NOW},
+        *(
+            (
+                entry(A),
+                Happening(event, NOW, event.name.lower()),
+                {"state": D, "reason": event.name.lower(), "at": NOW, "since": NOW},
+            )
+            for event in (Event.INDEX_GONE, Event.OBJECT_GONE)
         ),
         # what Treasure Data proves not to have goes under another id
         (entry(W, since=SINCE), Happening(Event.ABSENT, NOW), {"since": None, "generation": 3, "words": ""}),

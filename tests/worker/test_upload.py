@@ -203,6 +203,19 @@ def test_missing_tables_and_databases_are_created() -> None:
     assert (1, True) == (made.td.counts()["other"]["new"], upload.created)
 
 
+def test_a_proxy_s_404_creates_nothing_and_closes_the_database() -> None:
+    """It proves nothing, so it is a failure like any other: the chunk keeps its doubt, and the next one is not sent."""
+    made = Made(1)
+    uploads = made.uploads(2)
+    made.fault(Kind.STATUS, status=404, body="<html>", count=1)
+    outcomes = made.run(uploads)
+
+    assert [UNANSWERED, UNANSWERED] == events(outcomes)
+    assert [False, True] == [outcomes[upload.key].surely_not for upload in uploads]
+    assert made.delivery.wiring.health.is_failing("db_0")
+    assert "http_404" == outcomes[uploads[0].key].reason
+
+
 def test_another_account_s_database_is_not_created() -> None:
     """It is gone, as a listing confirms."""
     made = Made(1)

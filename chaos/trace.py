@@ -1,0 +1,691 @@
+"""Watches a world's services at their edges, and judges what happens by the specification while the run goes on.
+
+It sees what took effect (puts and deletes of S3, writes of DynamoDB), what clients were told (by Treasure Data, by ListShards), and what
+Lambda was told about a batch. From the worker it takes only the formats of the ledger and of span objects.
+"""
+
+import json
+import re
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping
+from copy import replace
+from dataclasses import dataclass, field
+from functools import partial
+from hashlib import md5
+from typing import Any, override
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import requests
+from requests import PreparedRequest, Response
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
+
+from chaos.judge import Judge
+from chaos.platform import LONGEST_OVERRUN, Function
+from chaos.schedule import START as BEGINNING
+from chaos.simulation import Task
+from chaos.specification import END, NOWHERE, Chain, Chunk, Entry, Event, Item, Place, Record, Shard, Times
+from chaos.trouble import Kind
+from chaos.world import BUCKET, STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
+from doubles.event_source import Outcome, Returned, settled_count
+from shared.errors import InvalidObjectError
+from shared.telemetry import NullTelemetry
+from worker import ledger, span_object
+from worker.answer import TdAnswer, moment
+from worker.bucket import Bucket
+from worker.chain import ChainId, Owner
+from worker.claims import LATE_SECONDS
+from worker.index import Index, decode, digest_of
+from worker.passing import MARGIN_SECONDS
+from worker.record import AGAIN, DIGITS, NOBODY, Number
+from worker.rows import compress, decompress, sample
+from worker.sender import UNSETTLED_SECONDS
+from worker.span import ChunkKey, Database, NotDeliverable, Span
+from worker.span import Place as SpanPlace
+from worker.span import digest_of as digest_of_numbers
+from worker.span_object import SpanObjects
+from worker.states import LONGEST_INVOCATION_SECONDS, State
+from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
+
+_MOST_TOLD = 5
+_MOST_RECENT = 60
+_MOST_SHOWN = 6
+_GZIP = b"\x1f\x8b\x08"
+_NO_ROWS = compress(b"")
+_EVENT_ID = re.compile(r"event_id = '((?:[^']|'')*)'")
+_NOT_NOW = {401, 403, 404, 425, 429}
+_UNPROVED = {"ask", "own clearing", "untried by version"}
+"""What is broken on purpose where the API key may not query: then rows are sent again without proof, and counted."""
+_BY_STAMPS = {"all shards", "until copies claim", "margin", "close", "look after passing"}
+"""What cannot hold if stamps run ahead by more than MARGIN, while a listing is old."""
+
+Known = tuple[Place, str, int]
+"""A chunk's span, its key and its generation."""
+
+
+def times_of(world: World) -> Times:
+    """Return the protocol's times as the product and the schedule set them."""
+    setup = world.schedule.setup
+    return Times(
+        same_id=TD_MEMORY_SECONDS - LONGEST_INVOCATION_SECONDS,
+        ask=TD_MEMORY_SECONDS + TD_QUERY_DELAY_SECONDS,
+        invocation=UNSETTLED_SECONDS,
+        late=LATE_SECONDS,
+        margin=MARGIN_SECONDS,
+        # the sweep goes by the hour in an object's name, and a stalled invocation may put the object hours later
+        orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
+        index=setup.retention_hours * 3600 + INDEX_SECONDS,
+    )
+
+
+@dataclass(slots=True)
+class _Question:
+    """What one thread is asking Treasure Data.
+
+    Attributes:
+        about: the chunks whose rows it asks for.
+        is_of_seconds: it counts all rows of the same seconds.
+        started: when its job started, UNIX seconds.
+        is_none: the count was 0.
+        missing: the name of the table or database that Treasure Data said it does not have.
+    """
+
+    about: list[Known] = field(default_factory=list)
+    is_of_seconds: bool = False
+    started: float = 0.0
+    is_none: bool = False
+    missing: str = ""
+
+
+class Trace:
+    """Watches a world that has made no call yet, and judges it.
+
+    Attributes:
+        judge: follows the run.
+        broken: how often each rule was broken.
+        told: the first broken rules, each with its event and what happened to the same span before.
+    """
+
+    def __init__(self, world: World) -> None:
+        self.judge = Judge(times_of(world))
+        self.broken: Counter[str] = Counter()
+        self.told: list[str] = []
+        self._world = world
+        self._simulation = world.simulation
+        self._recent: deque[Event] = deque(maxlen=_MOST_RECENT)
+        self._exempt = set() if world.schedule.setup.may_query else _UNPROVED
+        if any(window.kind is Kind.KINESIS_AHEAD for window in world.schedule.windows):
+            self._exempt = self._exempt | _BY_STAMPS
+        self._ledger = ledger.Ledger(
+            world.table,  # type: ignore[arg-type]  # a double
+            TABLE,
+            clock=world.clock,
+            entropy=bytes,
+            telemetry=NullTelemetry(),
+        )
+        self._objects = SpanObjects(Bucket(world.bucket, BUCKET))  # type: ignore[arg-type]  # a double
+        self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}
+        self._chains: dict[str, str] = {}  # the name of each shard's chain
+        self._ids: dict[str, Known] = {}  # by unique_id
+        self._doubts: dict[tuple[str, str], dict[Known, tuple[Span, ChunkKey]]] = {}  # by database and table
+        self._doubted: dict[tuple[Place, str], tuple[tuple[str, str], Known]] = {}
+        self._samples: dict[Known, frozenset[str]] = {}
+        self._questions: dict[Task, _Question] = {}
+        self._calls = 0
+        world.dynamodb.client = _Table(world.table, self)
+        world.s3.client = _Bucket(world.bucket, self)
+        world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))
+        lists: Callable[..., Any] = world.kinesis.list_shards
+        world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
+
+    def watch(self, worker: Function) -> None:
+        """Watch what the worker tells Lambda about batches."""
+        worker.told = self._acknowledged
+
+    def see(self, what: str, **fields: Any) -> None:
+        """Judge an event of the running process."""
+        event = Event(what, self._simulation.now, self._by(), **fields)
+        try:
+            rules = self.judge.see(event)
+        except Exception as error:  # noqa: BLE001 -- the process under test must not see it
+            rules = [f"the judge cannot follow: {error!r}"]
+        for rule in rules:
+            if rule not in self._exempt:
+                self.broken[rule] += 1
+                if self.broken[rule] == 1 and len(self.told) < _MOST_TOLD:
+                    self.told.append(self._tell(rule, event))
+        self._recent.append(event)
+
+    def _by(self) -> str:
+        task = self._simulation.current
+        process = task.process if task is not None else self._simulation.behalf
+        return process.by if process is not None else "operator/0"
+
+    def _tell(self, rule: str, event: Event) -> str:
+        before = [one for one in self._recent if _is_related(one, event)]
+        lines = [_brief(one) for one in before[-_MOST_SHOWN:]]
+        return "\n      ".join((f"{rule}: {_brief(event)}", *lines))
+
+    # S3
+
+    def stored(self, name: str, body: bytes) -> None:
+        """Note that S3 has stored an object."""
+        found = span_object.parse(name)
+        index = None if found is None else _index_of(body, found.digest)
+        if found is None or index is None:
+            return
+        numbers = frozenset(int(one[DIGITS]) for one in index.numbers)
+        receipts = {one: at / 1000 for one, at in zip(index.request_ids, index.receipts, strict=True)}
+        self._stored[name] = numbers, digest_of_numbers(index.numbers), receipts
+        chunks = tuple(
+            (_key(key), member.rows, member.digest.hex())
+            for key, member in index.members.items()
+            if member.length and not key.group.is_rejected
+        )
+        self.see("object put", name=name, digest=found.digest, records=_records(index), chunks=chunks)
+
+    def deleted(self, name: str) -> None:
+        """Note that S3 has deleted an object."""
+        if self._stored.pop(name, None) is not None:
+            self.see("object deleted", name=name)
+
+    # DynamoDB
+
+    def put(self, item: Mapping[str, Any]) -> None:
+        """Note that an item was put, on its own."""
+        pk = item["pk"]["S"]
+        if "g" in item:
+            self.see("appended", **self._append(item))
+        elif pk.startswith("tag#"):
+            *_, since, until = json.loads(item["is"]["S"])
+            self.see(
+                "tag bound",
+                name=pk.removeprefix("tag#"),
+                started=float("-inf") if since is None else since / 1000,
+                until=float("inf") if until is None else until / 1000,
+            )
+
+    def updated(self, request: Mapping[str, Any]) -> None:
+        """Note that an item was updated, on its own."""
+        if "#v" in request.get("ExpressionAttributeNames", ()):
+            self.see("written", **self._write(request))
+
+    def claimed(self, statements: list[Any], answers: list[Any]) -> None:
+        """Note the claims that were inserted on their own."""
+        inserted = [
+            one["Parameters"]
+            for one, answer in zip(statements, answers, strict=True)
+            if "Error" not in answer
+        ]
+        claims = tuple((_request_id(pk), _owner(owner)) for pk, _, owner, _ in inserted)
+        if claims:
+            self.see("claimed", claims=claims)
+
+    def transacted(self, actions: list[Any]) -> None:
+        """Note a transaction that appended a span."""
+        fields: dict[str, Any] = {}
+        claims = []
+        for kind, action in (next(iter(one.items())) for one in actions):
+            if kind == "Put":
+                fields |= self._append(action["Item"])
+            elif "#v" in action["ExpressionAttributeNames"]:
+                fields |= self._write(action)
+            else:
+                owner = action["ExpressionAttributeValues"][":owner"]
+                claims.append((_request_id(action["Key"]["pk"]), _owner(owner)))
+        self.see("appended", **fields, claims=tuple(claims))
+
+    def _append(self, item: Mapping[str, Any]) -> dict[str, Any]:
+        span = self._span(item)
+        place = _place(span)
+        if span.chain.is_of_stream:
+            self._chains.setdefault(span.chain.shard, span.chain.root.name)
+        numbers, receipts = self._numbers(span)
+        bare = Item(
+            place,
+            first=_number(span.first),
+            last=_number(span.last),
+            planned_at=span.planned_at / 1000,
+            numbers=numbers,
+            chunks=tuple(_chunk(span, key, receipts) for key in span.chunks if not key.group.is_rejected),
+            latest=span.latest / 1000,
+            object="" if span.object is None else span_object.name_of(span),
+            digest="" if span.object is None else span.object.digest.hex(),
+            done=span.settled,
+        )
+        entries = self._entries(span, bare)
+        if not span.settled:
+            return {"item": bare}
+        named = tuple((key, entry) for key, entry in entries.items() if entry.state != State.DELIVERED)
+        return {"item": replace(bare, entries=named)}
+
+    def _numbers(self, span: Span) -> tuple[frozenset[int], Mapping[str, float]]:
+        """Return the numbers that a span's item stands for, and the receipts in its object."""
+        if span.object is None:
+            borders = {_number(span.first), _number(span.last)} if span.records else ()
+            return frozenset(borders), {}
+        numbers, digest, receipts = self._stored.get(span_object.name_of(span), (frozenset(), b"", {}))
+        is_same = len(numbers) == span.records and (not span.records or digest == span.digest)
+        return (numbers if is_same else frozenset({-1})), receipts
+
+    def _write(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        span = self._span(request["Key"])
+        place = _place(span)
+        item = self.judge.items.get(place, Item(place))
+        version = request["ExpressionAttributeValues"].get(":version", {"N": "0"})
+        entries = self._entries(span, item)
+        fields = {
+            "place": place,
+            "version": int(version["N"]),
+            "done": span.settled,
+            "changes": tuple(
+                (key, entry)
+                for key, entry in entries.items()
+                if entry != (item.by_key.get(key) or Entry(State.DELIVERED.value))
+            ),
+        }
+        if span.object is not None and (name := span_object.name_of(span)) != item.object:
+            fields |= {"name": name, "digest": span.object.digest.hex()}
+        return fields
+
+    def _span(self, key: Mapping[str, Any]) -> Span:
+        span = self._ledger.get(SpanPlace.parse(key["pk"]["S"], key["sk"]["S"]))
+        if span is None:
+            raise RuntimeError("a span that was written is not there")
+        return span
+
+    def _entries(self, span: Span, item: Item) -> dict[str, Entry]:
+        """Return the entries of all chunks of a span. Halves that the ledger has joined keep entries of their own."""
+        found: dict[str, Entry] = {}
+        had, place = item.by_key, _place(span)
+
+        def walk(key: ChunkKey, joined: Entry | None = None) -> None:
+            name, now = _key(key), span.entry(key)
+            entry = joined or _entry(span, key)
+            was_split = name in had and had[name].state == State.SPLIT
+            if (now.state is State.SPLIT and joined is None) or was_split:
+                found[name] = Entry(State.SPLIT.value)
+                for half in key.halves:
+                    walk(half, None if now.state is State.SPLIT else entry)
+                return
+            found[name] = entry
+            self._note_doubt(span, key, place, entry)
+
+        for planned in span.chunks:
+            if not planned.group.is_rejected:
+                walk(planned)
+        return found
+
+    def _note_doubt(self, span: Span, key: ChunkKey, place: Place, entry: Entry) -> None:
+        """Remember under which id a chunk is sent, and that Treasure Data may be asked for it."""
+        at = place, _key(key)
+        if (before := self._doubted.pop(at, None)) is not None:
+            self._doubts[before[0]].pop(before[1], None)
+        if entry.since is None:
+            if before is not None:
+                self._samples.pop(before[1], None)
+            return
+        known = (*at, entry.generation)
+        database = entry.database or ""
+        self._ids[span.unique_id(key, database)] = known
+        asked = database, key.group.table
+        self._doubted[at] = asked, known
+        self._doubts.setdefault(asked, {})[known] = span, key
+
+    # Kinesis and Lambda
+
+    def listed(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Note an answer of ListShards as its caller got it."""
+        names = {
+            one["ShardId"]: _chain_name(one["ShardId"], one["SequenceNumberRange"]["StartingSequenceNumber"])
+            for one in answer["Shards"]
+        }
+        if any(self._chains.get(shard, name) != name for shard, name in names.items()):
+            self._chains.clear()
+            self.see("stream deleted")
+        self._chains |= names
+        shards = []
+        for one in answer["Shards"]:
+            keys = one["HashKeyRange"]
+            parents = [one.get(name) for name in ("ParentShardId", "AdjacentParentShardId")]
+            shards.append(
+                Shard(
+                    names[one["ShardId"]],
+                    int(keys["StartingHashKey"]),
+                    int(keys["EndingHashKey"]),
+                    "EndingSequenceNumber" not in one["SequenceNumberRange"],
+                    tuple(self._chains.get(name, name) for name in parents if name),
+                )
+            )
+        self.see("listed", shards=tuple(shards))
+        return answer
+
+    def _acknowledged(self, event: Mapping[str, Any], outcome: Outcome) -> None:
+        if "replay" in event or not isinstance(outcome, Returned):
+            return
+        numbers = [record["kinesis"]["sequenceNumber"] for record in event["Records"]]
+        shard = event["Records"][0]["eventID"].partition(":")[0]
+        settled = numbers[: settled_count(outcome, numbers)]
+        if settled:
+            name = self._chains.get(shard, shard)
+            self.see("acknowledged", name=name, numbers=tuple(map(int, settled)))
+
+    # Treasure Data
+
+    def exchange(self, request: PreparedRequest, call: Callable[[], Response]) -> Response:
+        """Make a request to Treasure Data, and note what was sent and answered."""
+        path = [unquote(part) for part in urlsplit(request.url or "").path.split("/")[1:]]
+        match request.method, path:
+            case "PUT", ["v3", "table", "import_with_id", database, table, unique_id, _]:
+                return self._import(request, (database, table, unique_id), call)
+            case "POST", ["v3", "job", "issue", "trino", database]:
+                return self._ask(request, str(database), call)
+            case "GET", ["v3", *asked]:
+                response = call()
+                task = self._simulation.current
+                question = None if task is None else self._questions.get(task)
+                if question is not None:
+                    self._read(question, asked, _answer(response))
+                return response
+        return call()
+
+    def _import(
+        self, request: PreparedRequest, to: tuple[str, str, str], call: Callable[[], Response]
+    ) -> Response:
+        database, table, unique_id = to
+        body = bytes(request.body or b"")  # type: ignore[arg-type]  # the client sends bytes
+        checksum = md5(body, usedforsecurity=False).hexdigest()
+        sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
+        if body == _NO_ROWS:
+            response = call()
+            self.see("probed", database=database, answer=_probe_answer(_answer(response), sent))
+            return response
+        self._calls += 1
+        place, key, generation = self._ids.get(unique_id, (NOWHERE, unique_id, 0))
+        chunk = {"place": place, "key": key, "generation": generation, "database": database}
+        chunk |= {"call": self._calls}
+        self.see("sent", **chunk, digest=digest_of(body).hex())
+        try:
+            response = call()
+        except requests.RequestException as error:
+            self.see("answered", **chunk, answer="unsent" if _is_unsent(error) else "unknown")
+            raise
+        self.see("answered", **chunk, answer=_import_answer(_answer(response), sent))
+        return response
+
+    def _ask(self, request: PreparedRequest, database: str, call: Callable[[], Response]) -> Response:
+        query = "".join(parse_qs(str(request.body)).get("query", ()))
+        ids = frozenset(one.replace("''", "'") for one in _EVENT_ID.findall(query))
+        task = self._simulation.current
+        if task is None:
+            return call()
+        before = self._questions.pop(task, None)
+        if ids:
+            table = query.partition('FROM "')[2].partition('"')[0]
+            about = list(self._with_rows(database, table, ids))
+            question = _Question(about)
+        else:
+            question = _Question(before.about if before else [], is_of_seconds=True)
+        self._questions[task] = question
+        response = call()
+        answer = _answer(response)
+        if answer.is_refusal and answer.status == 404:
+            question.missing = database
+        return response
+
+    def _with_rows(self, database: str, table: str, ids: frozenset[str]) -> Iterator[Known]:
+        """Yield the chunks in doubt that are asked for with these events."""
+        for known, (span, key) in self._doubts.get((database, table), {}).items():
+            if known not in self._samples:
+                try:
+                    rows = sample(self._objects.payload(span, key))
+                except InvalidObjectError:
+                    continue
+                self._samples[known] = frozenset(str(row.get("event_id")) for row in rows)
+            if self._samples[known] == ids:
+                yield known
+
+    def _read(self, question: _Question, asked: list[str], answer: TdAnswer) -> None:
+        match asked:
+            case ["job", "status", _] if answer.status == 200 and answer.document.get("status") == "success":
+                is_one = answer.document.get("num_records") == 1
+                question.started = moment(answer.document.get("start_at")) if is_one else 0.0
+            case ["job", "result", _]:
+                question.is_none = answer.count == 0
+                if answer.count > 0 and not question.is_of_seconds:
+                    self._settle(question, "counted", question.started)
+                elif question.is_none and question.is_of_seconds:
+                    self._settle(question, "counted none", question.started)
+            case ["table", "show", _, table]:
+                if question.is_none and answer.shows_columns(table):
+                    self._settle(question, "counted none", question.started)
+                elif answer.is_refusal and answer.status == 404:
+                    question.missing = table
+            case ["table" | "database" as kind, "list", *_] if question.missing:
+                names = answer.names(f"{kind}s")
+                if names is not None and question.missing not in names:
+                    self._settle(question, "gone", self._simulation.now)
+
+    def _settle(self, question: _Question, answer: str, started: float) -> None:
+        for place, key, generation in question.about:
+            self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
+
+
+class _Table:
+    """DynamoDB, watched."""
+
+    def __init__(self, table: Any, trace: Trace) -> None:
+        self._table = table
+        self._trace = trace
+        self._tokens: set[str] = set()
+
+    def __getattr__(self, operation: str) -> Any:
+        return getattr(self._table, operation)
+
+    def put_item(self, **request: Any) -> Any:
+        answer = self._table.put_item(**request)
+        if request["TableName"] == TABLE:
+            self._trace.put(request["Item"])
+        return answer
+
+    def update_item(self, **request: Any) -> Any:
+        answer = self._table.update_item(**request)
+        if request["TableName"] == TABLE:
+            self._trace.updated(request)
+        return answer
+
+    def batch_execute_statement(self, **request: Any) -> Any:
+        answer = self._table.batch_execute_statement(**request)
+        self._trace.claimed(request["Statements"], answer["Responses"])
+        return answer
+
+    def transact_write_items(self, **request: Any) -> Any:
+        answer = self._table.transact_write_items(**request)
+        if request["ClientRequestToken"] not in self._tokens:  # else it changed nothing
+            self._tokens.add(request["ClientRequestToken"])
+            self._trace.transacted(request["TransactItems"])
+        return answer
+
+
+class _Bucket:
+    """S3, watched."""
+
+    def __init__(self, bucket: Any, trace: Trace) -> None:
+        self._bucket = bucket
+        self._trace = trace
+
+    def __getattr__(self, operation: str) -> Any:
+        return getattr(self._bucket, operation)
+
+    def put_object(self, **request: Any) -> Any:
+        answer = self._bucket.put_object(**request)
+        if request["Key"].startswith(span_object.PREFIX):
+            self._trace.stored(request["Key"], bytes(request["Body"]))
+        return answer
+
+    def delete_object(self, **request: Any) -> Any:
+        answer = self._bucket.delete_object(**request)
+        self._trace.deleted(request["Key"])
+        return answer
+
+
+class _Adapter(HTTPAdapter):
+    """The way to Treasure Data, watched."""
+
+    def __init__(self, inner: Any, trace: Trace) -> None:
+        super().__init__()
+        self._inner = inner
+        self._trace = trace
+
+    @override
+    def send(self, request: PreparedRequest, *arguments: Any, **options: Any) -> Response:
+        return self._trace.exchange(request, partial(self._inner.send, request, *arguments, **options))
+
+
+def _index_of(body: bytes, digest: str) -> Index | None:
+    """Return the index at the end of a span object; None if it has none with this digest."""
+    at = len(body)
+    while (at := body.rfind(_GZIP, 0, at)) >= 0:
+        if digest_of(body[at:]).hex() == digest:
+            return decode(decompress(body[at:]))
+    return None
+
+
+def _records(index: Index) -> tuple[Record, ...]:
+    rows: dict[int, list[tuple[str, int]]] = {}
+    owned: set[int] = set()  # positions of records that have an account
+    for key, member in index.members.items():
+        name = _key(key)
+        for position, count in zip(member.positions, member.row_counts, strict=True):
+            rows.setdefault(position, []).append((name, count))
+        if key.account != NOBODY:
+            owned.update(member.positions)
+    columns = zip(index.numbers, index.arrivals, index.request_ids, index.receipts, index.claims, strict=True)
+    return tuple(
+        Record(
+            int(number[DIGITS]),
+            arrival / 1000,
+            request or (f"json#{number}" if position in owned or position in index.uncounted else ""),
+            received / 1000,
+            claim > 0,
+            position not in index.uncounted,
+            claim > AGAIN,
+            tuple(rows.get(position, ())),
+        )
+        for position, (number, arrival, request, received, claim) in enumerate(columns)
+    )
+
+
+def _place(span: Span) -> Place:
+    return Place(_chain(span.chain, span.origin), _number(span.after))
+
+
+def _chain(chain: ChainId, origin: str) -> Chain:
+    if chain.is_of_stream:
+        return Chain(chain.root.name, "#".join(chain.gaps))
+    if chain.is_forced:
+        return Chain("", "", chain.shard.split("#")[1], origin)
+    return Chain("", "", "", chain.name)
+
+
+def _chain_name(shard: str, start: str) -> str:
+    return ChainId(STREAM, start, shard).name
+
+
+def _number(number: Number) -> int:
+    return END if number == ledger.BEHIND_ALL else int(number[DIGITS] or "0")
+
+
+def _key(key: ChunkKey) -> str:
+    """Return a chunk's name without the signs that separate halves."""
+    return "/".join((key.planned.name.replace("/", "|"), *key.path))
+
+
+def _chunk(span: Span, key: ChunkKey, receipts: Mapping[str, float]) -> Chunk:
+    to, request = span.destination(key), key.group.request_id
+    database = to.name if isinstance(to, Database) and not request else None
+    received = receipts.get(request, 0.0) if request else 0.0
+    return Chunk(_key(key), span.chunks[key], database, request, received, not isinstance(to, NotDeliverable))
+
+
+def _entry(span: Span, key: ChunkKey) -> Entry:
+    entry = span.entry(key)
+    state, since = entry.state.value, None if entry.since is None else entry.since / 1000
+    if entry.state not in (State.WAITING, State.DEAD):
+        return Entry(state)
+    if since is None:
+        return Entry(state, None, entry.generation)
+    is_dead = entry.state is State.DEAD
+    return Entry(state, since, entry.generation, span.database(key), may_be_there=is_dead)
+
+
+def _request_id(pk: Mapping[str, Any]) -> str:
+    return str(pk["S"]).removeprefix("put#")
+
+
+def _owner(name: Mapping[str, Any]) -> tuple[str, int]:
+    owner = Owner.parse(name["S"])
+    return owner.chain.name, _number(owner.number)
+
+
+def _answer(response: Response) -> TdAnswer:
+    return TdAnswer(response.status_code, response.headers, response.content)
+
+
+def _import_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:
+    """Return which of the documented answers to an import this is."""
+    if answer.status == 200:
+        told = {name: value for name, value in answer.document.items() if name in sent}
+        return "imported" if "md5_hex" in told and told.items() <= sent.items() else "unknown"
+    if not answer.is_refusal and answer.status == 413:
+        return "too large"
+    if not answer.is_refusal or not 400 <= answer.status < 500 or answer.status == 408:
+        return "unknown"
+    if answer.status == 409:
+        return "imported"
+    return "not now" if answer.status in _NOT_NOW else "refused"
+
+
+def _probe_answer(answer: TdAnswer, sent: Mapping[str, str]) -> str:
+    """Return the answer to a probe. It imports into a table that need not exist."""
+    is_missing = answer.is_refusal and answer.status == 404
+    return "imported" if is_missing else _import_answer(answer, sent)
+
+
+def _is_unsent(error: requests.RequestException) -> bool:
+    """Return whether no connection was made."""
+    cause = error.args[0] if error.args else None
+    reason = cause.reason if isinstance(cause, MaxRetryError) else cause
+    return isinstance(reason, NewConnectionError | ConnectTimeoutError)
+
+
+def _place_of(event: Event) -> Place:
+    return event.item.place if event.what == "appended" else event.place
+
+
+def _is_related(one: Event, event: Event) -> bool:
+    """Return whether an event may explain another one: it concerns the same span, database or object, or its invocation looked around."""
+    place = _place_of(event)
+    is_of_database = (
+        event.what == "sent" and one.what in {"answered", "probed"} and one.database == event.database
+    )
+    is_of_object = bool(event.name) and one.name == event.name
+    is_view = one.by == event.by and one.what in {"listed", "claimed"}
+    return (place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view
+
+
+def _brief(event: Event) -> str:
+    place = _place_of(event)
+    parts = [f"{event.at - BEGINNING:.3f} s", event.by, event.what]
+    if place != NOWHERE:
+        parts.append("/".join((*filter(None, place.chain), str(place.after))))
+    parts += [text for text in (event.name, event.key, event.answer) if text]
+    parts += [f"v{event.version}" if event.version else "", f"to {event.database}" if event.database else ""]
+    if event.what == "appended":
+        parts += [
+            f"{event.item.first}-{event.item.last}, done {event.item.done}",
+            *map(str, event.item.chunks[:4]),
+        ]
+    parts += [f"{key}={entry}" for key, entry in event.changes[:4]]
+    parts += [f"{request}: {owner}" for request, owner in event.claims[:4]]
+    return " ".join(part for part in parts if part)

@@ -1,0 +1,107 @@
+"""Every run of the fault-injection tests is judged by the specification."""
+
+import pytest
+
+from chaos import defences
+from chaos import schedule as schedules
+from chaos.functions import Functions
+from chaos.pipeline import Pipeline
+from chaos.run import run_schedule
+from chaos.specification import Event
+from chaos.trace import Trace
+from chaos.trouble import Kind
+from chaos.world import World
+
+EVENTS = 120
+
+
+class Seen(Trace):
+    """Keeps every event that it judges."""
+
+    def __init__(self, world: World) -> None:
+        super().__init__(world)
+        self.events: list[Event] = []
+        see = self.judge.see
+
+        def noted(event: Event) -> list[str]:
+            self.events.append(event)
+            return see(event)
+
+        self.judge.see = noted  # type: ignore[method-assign]  # to look at what the judge is told
+
+
+def seen(seed: int, *kinds: Kind) -> Seen:
+    """Run a schedule, and return its trace."""
+    world = World(schedules.draw(seed, EVENTS, kinds))
+    trace = Seen(world)
+    pipeline = Pipeline(world, Functions(world))
+    trace.watch(pipeline.worker)
+    pipeline.run()
+    return trace
+
+
+def test_without_trouble_the_judge_sees_all_that_happens_and_nothing_wrong() -> None:
+    """Objects, appends, sends, answers, settlements, listings, acknowledgements, and deletes of the sweep."""
+    trace = seen(1)
+
+    assert not trace.broken, trace.told
+    kinds = {
+        "object put",
+        "appended",
+        "sent",
+        "answered",
+        "written",
+        "listed",
+        "acknowledged",
+        "object deleted",
+    }
+    assert kinds <= {event.what for event in trace.events}
+    rows = sum(chunk.rows for item in trace.judge.items.values() for chunk in item.chunks)
+    assert EVENTS == rows
+    sent = [event for event in trace.events if event.what == "sent"]
+    assert sent
+    assert all(event.key and event.database for event in sent)
+
+
+def test_answers_to_queries_and_probes_are_seen() -> None:
+    """A chunk in doubt is asked for, and a failing database is probed."""
+    trace = seen(2, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE)
+
+    assert not trace.broken, trace.told
+    assert "probed" in {event.what for event in trace.events}
+    assert {"imported", "unknown", "unsent", "counted", "counted none"} <= {
+        event.answer for event in trace.events
+    }
+
+
+@pytest.mark.parametrize("seed", [0, 1, 4, 10_005])
+def test_with_trouble_no_rule_is_broken(seed: int) -> None:
+    """Whatever goes wrong around it, the product does only what the specification allows."""
+    verdict = run_schedule(schedules.draw(seed, EVENTS))
+
+    assert not verdict.rules, verdict.told
+
+
+@pytest.mark.parametrize(
+    ("defence", "seed", "rule"),
+    [
+        ("an object is stored before its span is appended", 0, "object before append"),
+        ("a span is appended once", 1, "append once"),
+        ("a write asks for the version that it read", 0, "settle by version"),
+        ("copies of an envelope have one claim", 0, "claim"),
+        ("in a gap or a replay, claims are made with the append", 0, "claim with append"),
+        ("records in gaps claim", 0, "claim in gaps"),
+        ("records that arrive late claim", 1, "claim late ones"),
+        ("rows that were put again are looked for", 0, "whole listing"),
+        ("the chain of a closed shard is closed before it counts as passed", 0, "close"),
+        ("Treasure Data is queried about doubts", 0, "ask"),
+    ],
+)
+def test_a_rule_that_is_left_out_is_named(defence: str, seed: int, rule: str) -> None:
+    """A worker that breaks a rule breaks it by name, in the verdict too, with the event and what happened before."""
+    one = next(one for one in defences.ALL if one.name == defence)
+    verdict = run_schedule(schedules.draw(seed, EVENTS, one.kinds), defences.without(one.weakness))
+
+    assert verdict.rules[rule]
+    assert verdict.violations[f"rule: {rule}"] == verdict.rules[rule]
+    assert any("\n" in told for told in verdict.told)
