@@ -48,7 +48,7 @@ from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
 _MOST_TOLD = 5
-_MOST_RECENT = 60
+_MOST_RECENT = 500
 _MOST_SHOWN = 6
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")
