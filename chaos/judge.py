@@ -54,7 +54,9 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
-        self._behind: defaultdict[Chain, list[Item]] = defaultdict(list)  # the spans of each chain, as appended
+        self._behind: defaultdict[Chain, list[Item]] = defaultdict(
+            list
+        )  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -70,7 +72,8 @@ class Judge:
         self._told: defaultdict[tuple[str, Place, str], set[tuple[str, int, float]]] = defaultdict(set)
         self._bodies: dict[tuple[Place, str], str] = {}
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
-        self._listed: dict[str, tuple[float, tuple[Shard, ...]]] = {}  # an invocation's last whole listing
+        # by invocation: its whole listings, and when it had each one last
+        self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
         self._tags: dict[str, tuple[float, float]] = {}
 
@@ -125,10 +128,12 @@ class Judge:
 
     def _is_passed_over(self, owner: Owner, by: str) -> bool:
         """Return whether a record is in no span, and its chain is past it or a whole listing lacks its shard."""
-        _, listed = self._listed.get(by, (0, ()))
-        names = {name for shard in listed for name in (shard.name, *shard.parents)}
+        listed = [
+            {name for shard in shards for name in (shard.name, *shard.parents)}
+            for shards in self._listed.get(by, ())
+        ]
         is_behind = self._end(Chain(owner[0])).last >= owner[1]
-        return owner not in self._spans and (is_behind or (bool(listed) and owner[0] not in names))
+        return owner not in self._spans and (is_behind or any(owner[0] not in names for names in listed))
 
     def _is_free(self, owner: Owner, at: float) -> bool:
         """Return whether a record was passed over before an invocation that is at work at this time began."""
@@ -144,7 +149,9 @@ class Judge:
         chunks = {(one.name, one.rows) for one in item.chunks}
         stored = {(name, rows) for name, rows, _ in put.chunks}
         is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
-        _, is_open = self._shards.get(chain.shard, (0, True))  # an older listing may show a closed one as open
+        _, is_open = self._shards.get(
+            chain.shard, (0, True)
+        )  # an older listing may show a closed one as open
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
@@ -247,16 +254,18 @@ class Judge:
         """Return what becomes of rows put again, or the rule by which they must wait."""
         chunk: Chunk = next(one for one in item.chunks if one.name == key)
         passes = chunk.received + self.times.late + self.times.margin
-        at, listed = self._listed.get(event.by, (0.0, ()))
-        if not listed or at + self.times.clock <= passes:
-            return "whole listing"
-        names = {name for one in listed for name in (one.name, *one.parents)}
-        names |= {name for name, (since, _) in self._shards.items() if since <= passes}
-        ends = {name: self._end(Chain(name)) for name in sorted(names)}
-        shards = {
-            name: (end.latest, end.last == END, not self._shards[name][1]) for name, end in ends.items()
-        }
-        if rule := undecided(chunk.received, shards, self.times):
+        rule = "whole listing"
+        for listed, at in self._listed.get(event.by, {}).items():
+            if rule and at + self.times.clock > passes:
+                names = {name for one in listed for name in (one.name, *one.parents)}
+                names |= {name for name, (since, _) in self._shards.items() if since <= passes}
+                ends = {name: self._end(Chain(name)) for name in sorted(names)}
+                shards = {
+                    name: (end.latest, end.last == END, not self._shards[name][1])
+                    for name, end in ends.items()
+                }
+                rule = undecided(chunk.received, shards, self.times)
+        if rule:
             return rule
         first = self._first[chunk.request]
         return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
@@ -310,7 +319,7 @@ class Judge:
 
     def _list(self, event: Event) -> list[Verdict]:
         if covers(event.shards):
-            self._listed[event.by] = event.at, event.shards
+            self._listed[event.by][event.shards] = event.at
         for shard in event.shards:
             since, is_open = self._shards.get(shard.name, (event.at, True))
             self._shards[shard.name] = since, is_open and shard.is_open

@@ -48,7 +48,7 @@ from worker.states import LONGEST_INVOCATION_SECONDS, State
 from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 
 _MOST_TOLD = 5
-_MOST_RECENT = 60
+_MOST_RECENT = 500
 _MOST_SHOWN = 6
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")
@@ -338,7 +338,8 @@ class Trace:
         """Note an answer of ListShards as its caller got it."""
         names = {
             one["ShardId"]: _chain_name(one["ShardId"], one["SequenceNumberRange"]["StartingSequenceNumber"])
-            for one in answer["Shards"]
+            # the answer may lack the parents that it names
+            for one in (*self._world.stream.list_shards(StreamName=STREAM)["Shards"], *answer["Shards"])
         }
         if any(self._chains.get(shard, name) != name for shard, name in names.items()):
             self._chains.clear()

@@ -224,6 +224,9 @@ class _Run:
         wait: Callable[[float], _Finished | None],
     ) -> dict[ChunkKey, Outcome]:
         """Send the chunks; return their outcomes."""
+        for lane in self._lanes:
+            if self._u.health.is_failing(lane.database):  # since its span was planned
+                self._leave(lane, "")
         while True:
             self._dispatch(submit)
             if not self._under_way:

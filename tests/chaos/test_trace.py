@@ -65,7 +65,7 @@ def test_without_trouble_the_judge_sees_all_that_happens_and_nothing_wrong() -> 
 
 def test_answers_to_queries_and_probes_are_seen() -> None:
     """A chunk in doubt is asked for, and a failing database is probed."""
-    trace = seen(2, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE)
+    trace = seen(1, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE)
 
     assert not trace.broken, trace.told
     assert "probed" in {event.what for event in trace.events}

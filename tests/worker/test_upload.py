@@ -203,6 +203,18 @@ def test_missing_tables_and_databases_are_created() -> None:
     assert (1, True) == (made.td.counts()["other"]["new"], upload.created)
 
 
+def test_a_database_that_failed_since_the_plan_gets_nothing() -> None:
+    """The spans of one batch are planned before the first of them is sent."""
+    made = Made(2)
+    uploads = made.uploads(1, 1)
+    made.delivery.wiring.health.failed("db_0", "http_503")
+    outcomes = made.run(uploads)
+
+    assert [UNANSWERED, Event.ACCEPTED] == events(outcomes)
+    assert Outcome(UNANSWERED, surely_not=True) == outcomes[uploads[0].key]
+    assert [] == made.td.imports("db_0")
+
+
 def test_a_proxy_s_404_creates_nothing_and_closes_the_database() -> None:
     """It proves nothing, so it is a failure like any other: the chunk keeps its doubt, and the next one is not sent."""
     made = Made(1)
