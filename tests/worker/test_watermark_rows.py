@@ -20,6 +20,7 @@ class Stack:
 
     Attributes:
         delivery: stream, worker, ledger and Treasure Data.
+        proof: takes watermarks.
         rows: writes watermarks.
     """
 
@@ -29,17 +30,18 @@ class Stack:
         made.map(shop="shop_db", blog="blog_db")
         sqs: Any = MemorySQS(made.clock.now)
         wiring = made.sender_wiring
+        self.proof = Watermarks(
+            passing=wiring.passing,
+            shards=wiring.shards,
+            ledger=made.ledger,
+            sqs=sqs,
+            queue_url=sqs.create_queue(QueueName="overflow")["QueueUrl"],
+            notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
+            clock=made.clock,
+        )
         self.rows = WatermarkRows(
             ledger=made.ledger,
-            watermarks=Watermarks(
-                passing=wiring.passing,
-                shards=wiring.shards,
-                ledger=made.ledger,
-                sqs=sqs,
-                queue_url=sqs.create_queue(QueueName="overflow")["QueueUrl"],
-                notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
-                clock=made.clock,
-            ),
+            watermarks=self.proof,
             accounts=wiring.accounts,
             treasure_data=wiring.treasure_data,
             table=table,
@@ -56,7 +58,7 @@ class Stack:
         """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
         clock = self.delivery.clock
         self.proved = round((clock.now() - MARGIN) * 1000)
-        self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
+        self.proof.note()
         clock.sleep(pause)
         self.delivery.sender_wiring.passing.mark(round(clock.now() * 1000))
         self.delivery.records()
