@@ -97,4 +97,4 @@ def connect(url: str, user: redis.CredentialProvider | None = None) -> Any:
         ),
         driver_info=None,  # saves two commands per connect
     )
-    return redis.Redis(connection_pool=pool)
+    return redis.Redis.from_pool(pool)

@@ -90,21 +90,20 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         *_READ,
         *_CHUNKS,
         "dynamodb:Query",
+        "dynamodb:Scan counters",
         "lambda:GetFunctionConfiguration",
         "logs:FilterLogEvents",
         "secretsmanager:GetSecretValue TdApiKeySecret",
         "secretsmanager:PutSecretValue TdApiKeySecret",
         "sqs:GetQueueAttributes",
     ),
-    "status": (*_LOOK, "sqs:ReceiveMessage", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
+    "status": (*_LOOK, "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_READ,
         "dynamodb:Query",
         "dynamodb:Query worklist",
         "dynamodb:GetItem",
-        "sqs:GetQueueAttributes",
-        "sqs:ReceiveMessage",
     ),
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""

@@ -166,7 +166,7 @@ def test_up_serves_its_page_until_ctrl_c(tmp_path: Path) -> None:
         ).startswith("GIF")
         state = wait_for_rows(page)
         assert [part["name"] for part in state["parts"] if not part["running"]] == []
-        assert {"accepted": 1, "delivered": 1, "in_flight": 0, "in_s3": 0} == state["flow"]
+        assert {"accepted": 1, "delivered": 1, "in_flight": 0, "waiting": 0, "dead": 0} == state["flow"]
         (event,) = wait_for(lambda: json.loads(get(f"{page}/events.json"))["events"])
         assert ("event", "shop", "first_rows") == (event["kind"], event["account"], event["table"])
         assert {"event_id": "e1", "gr__e": "12", "td_ip": "127.0.0.1"}.items() <= event["row"].items()
@@ -274,4 +274,4 @@ def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
 
         assert 1 == third.process.returncode
     assert f"http://127.0.0.1:{port}" == gateway == state["addresses"]["Gateway"]
-    assert {"accepted": 1, "delivered": 1, "in_flight": 0, "in_s3": 0} == state["flow"]
+    assert {"accepted": 1, "delivered": 1, "in_flight": 0, "waiting": 0, "dead": 0} == state["flow"]

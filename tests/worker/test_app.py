@@ -330,7 +330,7 @@ def test_without_a_redis_url_rows_wait_and_the_log_says_why(
     stack.put(envelope("shop", {"views": [row("e1")]}))
     assert {"batchItemFailures": []} == stack.invoke()
     assert "the secret nowhere has no value yet: put one there" in capsys.readouterr().out
-    assert {"shop:k1/views/0": ("waiting", "", 1)} == stack.entries()
+    assert {"shop:k1/views/0": ("waiting", "account_unavailable", 1)} == stack.entries()
     monkeypatch.setenv("REDIS_URL_SECRET", f"{stack.name}-redis")
     app._wiring.cache_clear()
 

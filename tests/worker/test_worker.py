@@ -166,7 +166,10 @@ def test_without_redis_the_stream_moves_on() -> None:
     made.put(*ROWS, envelope("shop", {"views": [row("e3")]}, key_id="k2"))
 
     assert made.deliver() is None
-    assert {"shop:k1/views/0": ("waiting", "", 3), "shop:k2/views/0": ("waiting", "", 1)} == made.chunks()
+    assert {
+        "shop:k1/views/0": ("waiting", "account_unavailable", 3),
+        "shop:k2/views/0": ("waiting", "account_unavailable", 1),
+    } == made.chunks()
     [span] = made.spans()
     assert {None} == {entry.since for _, entry in span.all_leaves()}
     assert [] == made.td.imports()
