@@ -54,7 +54,9 @@ class Judge:
         self.times = times or Times()
         self.items: dict[Place, Item] = {}
         self._ends: dict[Chain, Item] = {}
-        self._behind: defaultdict[Chain, list[Item]] = defaultdict(list)  # the spans of each chain, as appended
+        self._behind: defaultdict[Chain, list[Item]] = defaultdict(
+            list
+        )  # the spans of each chain, as appended
         self._spans: dict[Owner, Place] = {}
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
@@ -144,7 +146,9 @@ class Judge:
         chunks = {(one.name, one.rows) for one in item.chunks}
         stored = {(name, rows) for name, rows, _ in put.chunks}
         is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
-        _, is_open = self._shards.get(chain.shard, (0, True))  # an older listing may show a closed one as open
+        _, is_open = self._shards.get(
+            chain.shard, (0, True)
+        )  # an older listing may show a closed one as open
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
