@@ -181,7 +181,7 @@ _WHY = {
     (
         "RedriveFunction",
         "ReadStream",
-    ): "Prove that everything has been delivered, if WatermarkTable is set.",
+    ): "For watermarks, if WatermarkTable is set.",
     ("RedriveFunction", "CountMessages"): "For watermarks, check that the overflow queue is empty.",
     (
         "RedriveFunction",
