@@ -228,7 +228,10 @@ class WorkerSettings(_Settings):
         "TD_API_ENDPOINT", "Treasure Data API endpoint for your region", "https://api.treasuredata.com"
     )
     archive_days: int = _setting(
-        "ARCHIVE_DAYS", "Days for which rows are kept in S3 after they were delivered; at least 2", 30, _days
+        "ARCHIVE_DAYS",
+        "Days for which rows are kept in S3 after they were stored, and for as long as they wait or are dead; at least 2",
+        30,
+        _days,
     )
     td_memory_minutes: int = _setting(
         "TD_MEMORY_MINUTES", "Minutes for which Treasure Data de-duplicates a repeated unique_id", 60, int

@@ -61,7 +61,7 @@ def command(
         click.echo(f"Note: {text}", err=True)
 
     def mark() -> None:
-        """Have markers put on idle shards; whoever may not invoke functions waits for events instead."""
+        """Have watermarks advance. Whoever may not invoke functions needs WatermarkTable, or somebody else's `wait`."""
         with suppress(BotoCoreError, ClientError, Failure):
             stack.invoke("RedriveFunction", {"mark": True})
 

@@ -123,7 +123,8 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
 }
 """Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. A replay invokes
 the worker with records that are in no span, and reads an index if it sees only some of a span's records. Shards that the sender has closed
-are read. `wait` also has markers put on idle shards; without that right, which could do more than watch, it waits for events."""
+are read. `wait` also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
+advance only with WatermarkTable or while somebody else waits."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
     "watch": ("status", "wait"),

@@ -85,6 +85,7 @@ def _alarm_advice(alarm: dict[str, Any]) -> str:
     said = alarm["Properties"]["AlarmDescription"]
     text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
     text = text.replace(" --region ${AWS::Region}", "").replace("${AWS::StackName}", "STACK")
+    text = text.replace("the bucket ${AsideBucket}", "the bucket (output AsideBucket)")
     return re.sub(r"(`sluice [^`]*?) --stack STACK", r"\1", text)
 
 
@@ -180,12 +181,12 @@ _WHY = {
     (
         "RedriveFunction",
         "ReadStream",
-    ): "Prove that everything has been delivered, if WatermarkTable is set.",
-    ("RedriveFunction", "CountMessages"): "For the same proof, check that the overflow queue is empty.",
+    ): "For watermarks, if WatermarkTable is set.",
+    ("RedriveFunction", "CountMessages"): "For watermarks, check that the overflow queue is empty.",
     (
         "RedriveFunction",
         "LookAtNotices",
-    ): "For the same proof, check that it was not used in the last minutes.",
+    ): "For watermarks, check that the overflow queue was not used in the last minutes.",
     ("RedriveFunction", "KeepLedger"): "Read spans, and record what becomes of chunks.",
     ("RedriveFunction", "FindWork"): "Find spans with chunks that wait.",
     ("RedriveFunction", "PutMarkers"): "Look at all shards, and put markers on idle ones.",

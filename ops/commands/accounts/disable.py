@@ -14,5 +14,5 @@ from ops.stack import Stack, works_on_stack
 @works_on_stack
 @screen.dry_run_option
 def command(stack: Stack, account: str, *, dry_run: bool) -> None:
-    """Disable an account: within a minute its events are refused; rows already accepted are dead, and stay in S3."""
+    """Disable an account: within a minute its events are refused; accepted rows that were not sent yet become dead, and stay in S3."""
     update(stack, account, replace(one(stack, account), status="disabled"), dry_run=dry_run)

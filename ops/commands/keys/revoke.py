@@ -16,7 +16,10 @@ from shared import names
 @works_on_stack
 @screen.dry_run_option
 def command(stack: Stack, account: str, key_id: str, *, dry_run: bool) -> None:
-    """Revoke a key: within a minute its events are refused; rows already accepted are dead. Issue a new key first, with --serial."""
+    """Revoke a key: within a minute its events are refused, and accepted ones still on the stream become dead. Issue a new key first, with --serial.
+
+    Rows whose account could not be looked up yet become dead too; those already in a span with a known account are delivered.
+    """
     if not names.is_key_id(key_id):
         raise Failure(f"{key_id!r} is not a valid key id: use the middle part of the key, such as k1 or k1-2")
     current = known_accounts.one(stack, account)
