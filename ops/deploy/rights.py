@@ -119,11 +119,14 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
     "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject AsideBucket"),
     "sdk publish": ("s3:ListBucket SdkBucket",),
     "status": _MISSING,
-    "wait": ("kinesis:GetShardIterator", "kinesis:GetRecords", "lambda:InvokeFunction RedriveFunction"),
+    "wait": (
+        *("kinesis:GetShardIterator", "kinesis:GetRecords", "dynamodb:Query worklist"),
+        "lambda:InvokeFunction RedriveFunction",
+    ),
 }
 """Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. A replay invokes
-the worker with records that are in no span, and reads an index if it sees only some of a span's records. Shards that the sender has closed
-are read. `wait` also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
+the worker with records that are in no span, and reads an index if it sees only some of a span's records. `wait` reads
+shards that the sender has closed, and what waits once every shard has passed the time. It also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
 advance only with WatermarkTable or while somebody else waits."""
 
 ROLES: Mapping[str, tuple[str, ...]] = {
