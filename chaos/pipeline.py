@@ -196,7 +196,7 @@ class Pipeline:
             self._send_dead()
         self._send_last_copies()
         self._simulation.run(self._simulation.now + 2 * 3600)
-        for _ in range(2):  # an object that was written anew goes a day later
+        for _ in range(3):  # an object is too young at first, then written anew, and its old name goes a day later
             self._invoke_sender({"sweep": True})
             self._pause_sender(self._simulation.now + 26 * 3600)
         self._simulation.run(self._simulation.now + _STEP)
