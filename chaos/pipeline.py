@@ -39,6 +39,9 @@ from worker.span import ChunkKey, Place, Span
 from worker.states import State
 
 SEND_EVERY = 60.0
+_LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
+"""Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
+and rows that waited for long take more."""
 _SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
 _POLL_EVERY = 900.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
@@ -196,7 +199,9 @@ class Pipeline:
             self._send_dead()
         self._send_last_copies()
         self._simulation.run(self._simulation.now + 2 * 3600)
-        for _ in range(3):  # an object is too young at first, then written anew, and its old name goes a day later
+        for number in range(_MOST_SWEEPS):
+            if number >= _LEAST_SWEEPS and not self.audit.left_over():
+                break
             self._invoke_sender({"sweep": True})
             self._pause_sender(self._simulation.now + 26 * 3600)
         self._simulation.run(self._simulation.now + _STEP)

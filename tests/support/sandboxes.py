@@ -114,16 +114,20 @@ def recorded(folder: str) -> dict[str, Any]:
     return {path.stem: json.loads(path.read_text()) for path in (ROOT / "events" / folder).glob("*.json")}
 
 
-def dead(aws: Resources) -> list[ListedChunk]:
-    """Return the dead chunks."""
-    ledger = Ledger(
+def ledger_of(aws: Resources) -> Ledger:
+    """Return the ledger."""
+    return Ledger(
         aws.client("dynamodb"),
         aws.ledger_table,
         clock=SystemClock(),
         entropy=os.urandom,
         telemetry=NullTelemetry(),
     )
-    return list(chunks(ledger, Selection((State.DEAD,))))
+
+
+def dead(aws: Resources) -> list[ListedChunk]:
+    """Return the dead chunks."""
+    return list(chunks(ledger_of(aws), Selection((State.DEAD,))))
 
 
 def an_envelope(request_id: str, page: str) -> bytes:
