@@ -662,7 +662,12 @@ class Pipeline:
     def _create_again(self, restart: bool) -> None:
         """Delete the stream once it is drained, and recreate it, perhaps with the old sequence numbers."""
         world, stream = self.world, self.world.stream
-        busy = any(function.running for function in self.functions) or world.queue.messages(world.queue_url)
+        now = self._simulation.now
+        filtered = any(
+            one.kind is Kind.FILTERED and one.begin <= now <= one.end for one in self.schedule.windows
+        )
+        running = any(function.running for function in self.functions)
+        busy = filtered or running or world.queue.messages(world.queue_url)
         if busy or self.backlog():
             if self._simulation.now < self.schedule.end:
                 self._simulation.at(self._simulation.now + 29, partial(self._create_again, restart))

@@ -58,7 +58,12 @@ class CallRecorder:
                     connection.close()
                 self.send_response_only(answer.status)
                 for name, value in answer.getheaders():
-                    if name.lower() not in ("connection", "content-length", "transfer-encoding"):
+                    if name.lower() not in (
+                        "connection",
+                        "content-length",
+                        "transfer-encoding",
+                        "x-amz-crc32",
+                    ):
                         self.send_header(name, value)
                 self.send_header("content-length", str(len(content)))
                 self.end_headers()
