@@ -24,6 +24,8 @@ from worker.states import Event
 from worker.tables import Tables
 from worker.treasure_data import READ_SECONDS, Meaning, Reply, TreasureDataClient
 
+LINGER_SECONDS = 2.0
+"""How long most databases of a span wait for the few that have more to send. The sender sends the rest."""
 USUAL_SECONDS = 1.0
 """A database that answers within this time delays nobody."""
 MOST_SENDS = 256
@@ -243,11 +245,20 @@ class _Run:
             for lane in self._lanes:
                 self._leave(lane, lane.failure or UNSENT.reason)
             self._ready.clear()
+        self._leave_lingerers(now)
         while self._ready and len(self._prompt) < self._u.threads and self._under_way < MOST_SENDS:
             lane = self._ready.popleft()
             if lane.waiting and lane.under_way < lane.limit:
                 self._send(lane, submit)
                 self._ready.append(lane)
+
+    def _leave_lingerers(self, now: float) -> None:
+        """Leave what is left of a few databases that the others have waited for long enough: their next batch waits for this one."""
+        busy = [lane for lane in self._lanes if lane.waiting or lane.under_way]
+        ended = [lane.ended_at for lane in self._lanes if not (lane.waiting or lane.under_way)]
+        if len(ended) > len(busy) and now >= max(*ended, self._began) + LINGER_SECONDS:
+            for lane in busy:
+                self._leave(lane, UNSENT.reason)
 
     def _send(self, lane: _Lane, submit: Callable[[Callable[[], _Finished]], None]) -> None:
         upload = lane.waiting.popleft()

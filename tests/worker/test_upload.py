@@ -15,7 +15,7 @@ from worker.rows import compress
 from worker.settlement import Outcome
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
-from worker.upload import UNSENT, Upload
+from worker.upload import LINGER_SECONDS, UNSENT, Upload
 
 UNANSWERED = Event.UNANSWERED
 
@@ -166,6 +166,18 @@ def test_a_slow_database_is_noted() -> None:
 
     assert made.delivery.wiring.health.is_failing("db_0")
     assert not made.delivery.wiring.health.is_failing("db_1")
+
+
+def test_others_do_not_wait_for_one_database_with_much_to_send() -> None:
+    """Once most are done, the rest is left to the sender, without a doubt. A database alone is sent everything."""
+    made = Made(3)
+    outcomes = made.run(made.uploads(100, 1, 1), begin=60)
+    left = [one for one in outcomes.values() if one.event is Event.UNANSWERED]
+
+    assert made.clock.now() - made.began < LINGER_SECONDS + 1
+    assert 0 < len(left) == 102 - len([one for one in outcomes.values() if one.event is Event.ACCEPTED])
+    assert {True} == {one.surely_not for one in left}
+    assert [Event.ACCEPTED] * 100 == events(Made(1).run(Made(1).uploads(100), begin=60))
 
 
 def test_a_database_alone_keeps_nobody_waiting() -> None:
