@@ -5,12 +5,12 @@ At the end of the session, conftest.py also uses it to delete the stack.
 
 import json
 import re
-import signal
 from pathlib import Path
 
 import pytest
 
 from ops.deploy.certify.steps import STEPS
+from tests.support import ctrl_c
 from tests.support.emulation import STACK, Stack
 from tests.support.sluice import until
 
@@ -76,8 +76,7 @@ def test_ctrl_c_restores_the_api_key(stack: Stack, tmp_path: Path) -> None:
     arguments = ["--account", "shop", "--despite-traffic", "--only", "key"]
     with stack.certifying(*arguments, folder=tmp_path) as running:
         until(lambda: secrets.get_secret_value(SecretId=name)["SecretString"] != good)
-        running.send_signal(signal.SIGINT)
-        _, errors = running.communicate(timeout=120)
+        _, errors = ctrl_c.press(running, 120)
 
     assert 130 == running.returncode, errors
     assert good == secrets.get_secret_value(SecretId=name)["SecretString"]

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import signal
 import struct
 import subprocess
 import sys
@@ -23,6 +22,7 @@ import pytest
 from ops.logs.answers import ANSWERS
 from shared import envelope
 from shared.counters import Counters, Spent
+from tests.support import ctrl_c
 from tests.support.deployed import deployed
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
@@ -351,10 +351,9 @@ def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
     seen = b""
     while seen.count(b"\x1b[H") < 3:  # the alternate screen, and two frames
         seen += os.read(shown, 4096)
-    running.send_signal(signal.SIGINT)
     reader = threading.Thread(target=_drain, args=(shown,))
     reader.start()
-    _, said = running.communicate(timeout=60)
+    _, said = ctrl_c.press(running)
     reader.join()
     frame = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen.split(b"\x1b[H")[2]).decode().splitlines()
 
@@ -372,8 +371,7 @@ def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str
     assert pipe is not None
     while sum(b"HEALTHY" in line or b"ATTENTION" in line or b"HOLDING" in line for line in seen) < 2:
         seen.append(pipe.readline())
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
+    _, said = ctrl_c.press(running)
 
     assert (130, b"") == (running.returncode, said)
     assert b"\x1b" not in b"".join(seen)

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import signal
 import socket
 import struct
 import subprocess
@@ -20,6 +19,7 @@ from click.testing import CliRunner, Result
 
 from ops.cli import main
 from tests.ops.test_trouble import COMMANDS, words
+from tests.support import ctrl_c
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 
@@ -151,8 +151,7 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
             running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
             connection, _ = silent.accept()
             with connection:
-                running.send_signal(signal.SIGINT)
-                _, said = running.communicate(timeout=30)
+                _, said = ctrl_c.press(running, 30)
 
         assert (130, False) == (running.returncode, b"Traceback" in said), (line, said)
 

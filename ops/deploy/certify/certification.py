@@ -4,6 +4,7 @@ import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from threading import current_thread, main_thread
+from types import FrameType
 from typing import Any
 
 import click
@@ -115,12 +116,27 @@ class Progress:
 
 @contextmanager
 def _interrupted_by(*signals: signal.Signals) -> Iterator[None]:
-    """Make these signals interrupt the block as Ctrl-C does, even where a shell has made the command ignore that."""
+    """Make these signals interrupt the block as Ctrl-C does, even where a shell has made the command ignore that.
+
+    Python drops an exception that a handler raises within a callback of native code. The block then ends with it.
+    """
+    heard: list[int] = []
     before: dict[signal.Signals, Any] = {}
+
+    def interrupt(number: int, _frame: FrameType | None) -> None:
+        heard.append(number)
+        raise KeyboardInterrupt
+
     if current_thread() is main_thread():
-        before = {number: signal.signal(number, signal.default_int_handler) for number in signals}
+        before = {number: signal.signal(number, interrupt) for number in signals}
     try:
         yield
+    except Exception:
+        if heard:
+            raise KeyboardInterrupt from None
+        raise
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+    if heard:
+        raise KeyboardInterrupt

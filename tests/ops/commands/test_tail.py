@@ -4,7 +4,6 @@ import fcntl
 import json
 import os
 import pty
-import signal
 import struct
 import subprocess
 import termios
@@ -15,6 +14,7 @@ import pytest
 
 from ops.personal_data import EXPLANATION
 from tests.ops.test_manners import start
+from tests.support import ctrl_c
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -77,8 +77,7 @@ def test_the_tail_can_be_interrupted(sluice: Sluice) -> None:
     running = start(sluice, ["tail", "--since", "1min", "--table", "tailed"], subprocess.PIPE)
     assert running.stdout is not None
     running.stdout.readline()
-    running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=30)
+    _, said = ctrl_c.press(running, 30)
 
     assert 130 == running.returncode
     assert " in " in said.decode().splitlines()[-1]
