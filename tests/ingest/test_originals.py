@@ -10,12 +10,12 @@ import msgpack
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from worker.repair import row_of
 
 from shared.policy import PolicyEntry
 from shared.tracking_plan import TrackingPlan
 from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from worker.replacement import row_of
 
 HEADERS = {"x-td-write-key": KEY}
 SINGLE = {**HEADERS, "content-type": "application/vnd.treasuredata.v1.single+json"}

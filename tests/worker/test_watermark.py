@@ -16,6 +16,7 @@ from tests.support import delivery as support
 from tests.support.delivery import Delivery, member
 from tests.support.overflow import an_envelope
 from worker.passing import MARGIN_SECONDS
+from worker.shards import Shards
 from worker.watermark import (
     CLOCK_SECONDS,
     COUNTED_SECONDS,
@@ -67,7 +68,7 @@ class Stack:
         wiring = self.delivery.sender_wiring
         return Watermarks(
             passing=wiring.passing,
-            shards=wiring.shards,
+            shards=Shards(self.delivery.kinesis, support.STREAM, self.clock),
             ledger=self.delivery.ledger,
             sqs=self.sqs,  # type: ignore[arg-type]  # a double
             queue_url=self.queue_url,

@@ -215,7 +215,7 @@ def test_the_estimate_covers_ledger_items() -> None:
     ("workload", "most"),
     [
         (Workload(1e7), 40),
-        (Workload(1e7, batch_ids=True), 47),
+        (Workload(1e7, batch_ids=True), 48),
         (Workload(1e7, 10, batch_ids=True), 28),
         (Workload(1e5), 24),
         (Workload(1e9), 1450),
