@@ -4,18 +4,21 @@ Resource types that it does not support exist in name only: they can be created,
 nothing. So the template can be deployed as it is, even in modes that the emulator cannot implement. Caches listen on CACHE_PORT.
 
 emulator_rules.py refuses what AWS refuses. The event source redelivers the whole batch if the function reports failures (Lambda redelivers from the first failure). PartiQL
-inserts need IAM's own permission for them on their table; reads of a stream need permission on the iterator's stream.
+inserts need IAM's own permission for them on their table, and transactions that to put; reads of a stream need permission on the
+iterator's stream. S3 answers a put with the SHA-256 of what it received, if the request has one.
 """
 
 import json
 import os
 import re
 import threading
+from base64 import b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from typing import Any
 from uuid import uuid4
 
-from ministack.app import app  # type: ignore[import-not-found]  # lives in the emulator's environment
+from ministack.app import app as emulator  # type: ignore[import-not-found]  # lives in the emulator's environment
 from ministack.core import iam_actions  # type: ignore[import-not-found]  # likewise
 from ministack.services import kinesis, lambda_svc  # type: ignore[import-not-found]  # likewise
 from ministack.services.cloudformation import provisioners  # type: ignore[import-not-found]  # likewise
@@ -85,12 +88,13 @@ _resource_of = iam_actions.extract_resource_arn
 
 def _action(headers: Any) -> Any:
     name = _action_of(headers)
-    return "PartiQLInsert" if name == "BatchExecuteStatement" else name
+    return {"BatchExecuteStatement": "PartiQLInsert", "TransactWriteItems": "PutItem"}.get(name, name)
 
 
 def _tables(body: bytes, region: str, account: str) -> list[str]:
-    statements = json.loads(body or b"{}").get("Statements", ())
-    tables = {found[1] for one in statements if (found := _INSERT.match(one["Statement"]))}
+    request = json.loads(body or b"{}")
+    tables = {found[1] for one in request.get("Statements", ()) if (found := _INSERT.match(one["Statement"]))}
+    tables |= {one["TableName"] for action in request.get("TransactItems", ()) for one in action.values()}
     if not tables:
         return list(_tables_of(body, region, account))
     return [f"arn:aws:dynamodb:{region}:{account}:table/{table}" for table in sorted(tables)]
@@ -108,3 +112,27 @@ def _resource(
 
 iam_actions._action_from_target, iam_actions.dynamodb_resource_arns = _action, _tables
 iam_actions.extract_resource_arn = _resource
+
+
+_CHECKSUM = b"x-amz-checksum-sha256"
+
+
+async def app(scope: Any, receive: Any, send: Any) -> None:
+    """Answer a request as the emulator does, with the checksum of what was put into S3."""
+    if scope["type"] != "http" or _CHECKSUM not in {name.lower() for name, _ in scope["headers"]}:
+        await emulator(scope, receive, send)
+        return
+    received = sha256()
+
+    async def receiving() -> Any:
+        message = await receive()
+        received.update(message.get("body", b""))
+        return message
+
+    async def sending(message: Any) -> None:
+        if message["type"] == "http.response.start":
+            told = (_CHECKSUM, b64encode(received.digest()))
+            message = {**message, "headers": [*message["headers"], told]}
+        await send(message)
+
+    await emulator(scope, receiving, sending)
