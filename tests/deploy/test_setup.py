@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from doubles.treasure_data import API_KEY
 from local.lambda_runtime import ARCHITECTURE
@@ -93,6 +94,11 @@ def operator(stack: Stack, artifacts: Path, tmp_path: Path) -> Iterator[Operator
     version = installation.PROJECT["version"]
     content = artifact.pack(artifacts, ARCHITECTURE, version, ROOT)
     made = installation.wheel(tmp_path, {f"sluice-{version}-{ARCHITECTURE}.zip": content})
+    with redis.Redis.from_url(
+        stack.redis_url
+    ) as client:  # all emulated stacks share it, and names may return
+        for key in client.scan_iter(f"{NAME}-*"):
+            client.delete(key)
     operator = Operator(stack, Installation(tmp_path, made))
     yield operator
 
