@@ -24,9 +24,9 @@ from worker.executor import Executors
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.message import Message, read
-from worker.record import AGAIN, NOBODY, START, packed
+from worker.record import AGAIN, START, packed
 from worker.settlement import report_dead
-from worker.span import ChunkKey, Group, RowSender, Span, milliseconds
+from worker.span import NO_SENDER, ChunkKey, Group, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class Drain:
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
         now = self._clock.now()
-        key = ChunkKey(Group(RowSender(NOBODY), "", message.fault), 0)
+        key = ChunkKey(Group(NO_SENDER, "", message.fault), 0)
         encoded = encode([Chunk.whole(key, 1, packed(message.body.encode()))], _NO_RECORDS, now)
         span = Span(
             chain=ChainId.overflow(message.message_id),

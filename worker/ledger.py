@@ -385,10 +385,6 @@ class Ledger:
             for item in found
         }
 
-    def has_no_claim(self, request_id: str) -> bool:
-        """Return whether nobody has claimed an envelope."""
-        return not self._get(_key(f"{_CLAIM}{request_id}"))
-
     # Forced replays
 
     def bind_tag(self, tag: str, wanted: str) -> str:

@@ -30,14 +30,7 @@ _EMULATED_POLL_SECONDS = 0.3
 
 @click.command("deploy")
 @setup.plan_options
-@click.option(
-    "--stack",
-    "name",
-    envvar="SLUICE_STACK",
-    default="",
-    metavar="NAME",
-    help="Name of the stack. Default: the section's.",
-)
+@setup.stack_option
 @click.option(
     "--parameter-overrides",
     default="",

@@ -65,6 +65,17 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", wrapped)
 
 
+stack_option = click.option(
+    "--stack",
+    "name",
+    envvar="SLUICE_STACK",
+    default="",
+    metavar="NAME",
+    help="Name of the stack. Default: the section's.",
+)
+"""The option that names a stack which need not exist yet."""
+
+
 def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a section of samconfig.toml."""
     environment = click.option(
@@ -88,14 +99,7 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.command("setup")
 @plan_options
-@click.option(
-    "--stack",
-    "name",
-    envvar="SLUICE_STACK",
-    default="",
-    metavar="NAME",
-    help="Name of the stack. Default: the section's.",
-)
+@stack_option
 @click.option(
     "--before",
     is_flag=True,

@@ -399,7 +399,6 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": B, "r": B}, 60)
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": A, "r": C}, 60)
     assert {"q": Claim(A)} == one.claims(["q", "s"])
-    assert [True, False] == [one.has_no_claim(name) for name in "sq"]
 
 
 def test_a_claim_expires_after_the_given_time() -> None:
@@ -607,7 +606,6 @@ def lose(_: Any) -> None:
         lambda one: list(one.spans()),
         lambda one: one.claim({"q": A}, 60),
         lambda one: one.claims("q"),
-        lambda one: one.has_no_claim("q"),
         lambda one: one.bind_tag("t", "x"),
         lambda one: one.chains(),
         lambda one: one.note_chain(CHAIN),
