@@ -28,7 +28,9 @@ def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
 def _tables(ledger: Ledger, objects: SpanObjects) -> tuple[str, str]:
     """Return when the ledger's table was created, and when the one that its items were written in; empty if nothing was written yet."""
     created, written_in = ledger.tables_created()
-    if not written_in and next(objects.hours(), None) is not None:
+    if not written_in and any(
+        one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
+    ):
         written_in = ledger.tables_created()[1] or "unknown"  # the first instance may just have said so
     return created, written_in
 
