@@ -112,7 +112,7 @@ class LedgerRepair:
 
     def _hours(self) -> list[str]:
         """Return the hours in which unknown objects may be: a span that was planned well before the last known one is in the backup."""
-        ends = [self._ledger.end(chain) for chain in self._ledger.chains().values()]
+        ends = [self._ledger.end(chain) for chain in self._ledger.chains()]
         latest = max((end.planned_at for end in ends if end is not None), default=0)
         since = hour_of(max(0.0, latest / 1000 - _EARLIER_SECONDS))
         return [hour for hour in self._objects.hours() if hour >= since]
