@@ -37,7 +37,9 @@ def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) ->
     while True:
         report = stack.invoke("RedriveFunction", event)
         if "error" in report:
-            raise Failure(f"nothing was sent or dropped: {report['message']}; `sluice doctor {stack.option}` says what to do")
+            raise Failure(
+                f"nothing was sent or dropped: {report['message']}; `sluice doctor {stack.option}` says what to do"
+            )
         replaced = totals.get("replaced", 0) + report.get("replaced", 0)
         totals = {name: totals[name] + report[name] for name in OUTCOMES} | {"kept": report["kept"]}
         totals |= {"replaced": replaced} if replaced else {}

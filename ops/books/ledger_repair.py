@@ -25,6 +25,7 @@ from worker.index import digest_of as digest_of_part
 from worker.ledger import (
     MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
+    Claim,
     Claiming,
     ClaimsRefused,
     Ledger,
@@ -207,7 +208,7 @@ class LedgerRepair:
             )
             if claim and position not in index.uncounted
         }
-        held = {}
+        held: dict[str, Claim] = {}
         for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
             held |= self._ledger.claims(ids)
         return {

@@ -11,7 +11,7 @@ from ops import screen
 from ops.failure import FORESEEN, Failure, explained, is_gone
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack, advised
-from ops.state.faults import log_of, restored_cause, td_cause
+from ops.state.causes import log_of, restored_cause, td_cause
 from ops.state.finding import Finding, fault, ok, unknown, warning
 from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template

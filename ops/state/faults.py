@@ -3,18 +3,13 @@
 A fault is found by a check, by what waits or is dead, or by both. It is reported once, where it says the most: with the rows that wait for it.
 """
 
-import re
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
 
 from ops import screen
-from ops.books.ledger_repair import REASON as RESTORED
-from ops.state.finding import NO_ACTION, Finding, fault
-from shared.errors import HeldError
-
-if TYPE_CHECKING:
-    from ops.state.stack_state import StackState, WaitingRows
+from ops.state.causes import Cause, hold_cause, log_of, wait_cause
+from ops.state.finding import Finding, fault
+from ops.state.stack_state import StackState
 
 WAITING_SECONDS = 240.0
 """Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
@@ -27,21 +22,7 @@ _ECHOES = ("attention", "dependency", "lag-page", "lag-warn", "waiting-page", "w
 """Alarms that say nothing new if something else is found."""
 
 
-class Cause(NamedTuple):
-    """Why something waits. Without advice it passes on its own."""
-
-    fault: str
-    said: str
-    advice: str = ""
-    state: str = "waiting"
-
-    def finding(self, what: str, about: str = "", seconds: float | None = None) -> Finding:
-        """Return the finding."""
-        state = "fault" if self.advice else self.state
-        return Finding(what, self.said, self.advice or NO_ACTION, state, self.fault, about, seconds)
-
-
-def findings(state: "StackState", option: str) -> list[Finding]:
+def findings(state: StackState, option: str) -> list[Finding]:
     """Return everything that was found about a stack, the worst first; `option` names the stack on a command line."""
     rows = [*_waiting(state, option), *_dead(state, option)]
     found = [*_books(state, option), *rows, *_stream(state, option), *state.checks]
@@ -64,23 +45,23 @@ def findings(state: "StackState", option: str) -> list[Finding]:
     return sorted(shown, key=lambda one: one.rank)
 
 
-def summary(state: "StackState", found: list[Finding]) -> list[Finding]:
+def summary(state: StackState, found: list[Finding]) -> list[Finding]:
     """Return what is wrong, the worst first; if nothing is, one finding that says so."""
     wrong = [one for one in found if not one.is_sound]
     return wrong or [Finding("stack", _in_flight(state))]
 
 
-def _in_flight(state: "StackState") -> str:
+def _in_flight(state: StackState) -> str:
     rows = sum(one.rows for one in state.waiting)
     parts = [_records(state)] * bool(state.records) + [screen.plural(rows, "row")] * bool(rows)
     return f"{' and '.join(parts)} waiting" if parts else "nothing is waiting"
 
 
-def _records(state: "StackState") -> str:
+def _records(state: StackState) -> str:
     return f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"
 
 
-def _books(state: "StackState", option: str) -> Iterator[Finding]:
+def _books(state: StackState, option: str) -> Iterator[Finding]:
     advice = f"Please report it, with `sluice status {option} --all --json`."
     if state.arrivals is not None and state.arrivals.lost:
         counter = "the gateway" if state.arrivals.unit == "events" else "the stream"
@@ -95,7 +76,7 @@ def _books(state: "StackState", option: str) -> Iterator[Finding]:
         )
 
 
-def _stream(state: "StackState", option: str) -> Iterator[Finding]:
+def _stream(state: StackState, option: str) -> Iterator[Finding]:
     is_behind = bool(state.records) and state.behind_seconds > BEHIND_SECONDS
     if state.hold is not None:
         cause = hold_cause(state.hold.reason, state.hold.error, option)
@@ -119,12 +100,12 @@ def _stream(state: "StackState", option: str) -> Iterator[Finding]:
             yield fault("stream", said, advice, fault="worker_off", seconds=state.behind_seconds)
 
 
-def _waiting(state: "StackState", option: str) -> Iterator[Finding]:
+def _waiting(state: StackState, option: str) -> Iterator[Finding]:
     """Yield why rows wait: failures at once, what is usual for a while only once it has lasted."""
     redis = next((one for one in state.checks if one.what == "Redis" and one.fault), None)
     for one in state.waiting:
         seconds = max(0.0, state.at - one.since)
-        cause = wait_cause(one, option)
+        cause = wait_cause(one.reason, one.database, option)
         if cause.fault == "redis_silent" and redis is not None:
             cause = Cause(redis.fault, redis.said, redis.advice, redis.state)
         if cause.fault != "rows_wait" or seconds > WAITING_SECONDS:
@@ -148,7 +129,7 @@ _DEAD = {
 }
 
 
-def _dead(state: "StackState", option: str) -> Iterator[Finding]:
+def _dead(state: StackState, option: str) -> Iterator[Finding]:
     for reason, rows in sorted(state.dead().items()):
         send = f"`sluice redrive {option} --kind dead --reason {reason}`"
         if reason in _DEAD:
@@ -162,95 +143,3 @@ def _dead(state: "StackState", option: str) -> Iterator[Finding]:
         is_one = rows == 1
         said = f"{screen.plural(rows, 'row')} {'is' if is_one else 'are'} dead ({reason})"
         yield fault("dead rows", said, advice, fault="dead", about=reason)
-
-
-_STATUS = re.compile(r"http_(\d{3})")
-_NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "not_json", "md5_mismatch")
-_TD = {
-    "timeout": "does not answer in time",
-    "connect_timeout": "cannot be connected to in time",
-    "connection_refused": "refuses connections",
-    "connection_lost": "closes connections early",
-    "slow": "has been slow",
-    "not_json": "does not answer with Treasure Data's JSON",
-    "undocumented_answer": "does not answer with Treasure Data's JSON",
-    "md5_mismatch": "received other bytes than were sent",
-}
-_USUAL = {
-    "sending": "they are being sent, or the worker was interrupted",
-    "deadline": "the worker had no time left to send them",
-    "put_again": "it is not certain yet whether they are copies",
-    RESTORED: "the ledger was restored, and Treasure Data is asked whether it has them",
-}
-
-
-def td_cause(reason: str, database: str, option: str) -> Cause:
-    """Return why Treasure Data takes no rows, given the reason in one word."""
-    if reason == "http_403" and database:
-        said = f"Treasure Data answers 403: the API key may not import into {database}"
-        return Cause(
-            "td_forbidden",
-            said,
-            "Grant it, or correct the account's database in accounts.yaml and apply that.",
-        )
-    if reason in ("http_401", "http_403"):
-        advice = f"Store a valid one with `sluice setup {option} --td-key-file FILE`."
-        return Cause("td_key_refused", f"Treasure Data answers {reason[5:]}: it rejects the API key", advice)
-    if reason in ("no_key", "SecretUnavailableError"):
-        advice = f"Store one with `sluice setup {option}`."
-        return Cause("td_no_key", "there is no Treasure Data API key", advice)
-    said = f"Treasure Data {_TD.get(reason, f'does not take rows ({reason})')}"
-    if status := _STATUS.fullmatch(reason):
-        said = f"Treasure Data answers {status[1]}"
-    if reason in _NETWORK:
-        said += ". If Treasure Data's status page shows no outage, check TdImportEndpoint and the network"
-    return Cause("td_failing", said)
-
-
-def wait_cause(one: "WaitingRows", option: str) -> Cause:
-    """Return why rows wait."""
-    reason = one.reason.partition(", ")[0]
-    if reason in _USUAL:
-        return Cause("rows_wait", _USUAL[reason])
-    if reason == "account_unavailable":
-        return Cause("redis_silent", "Redis did not say where an account's rows go")
-    return td_cause(reason, one.database, option)
-
-
-def log_of(function: str, option: str) -> str:
-    """Return the command that shows a function's log; in the local stack, the file."""
-    if option == "--local":
-        return f"`.local/{function.removesuffix('Function').lower()}.log`"
-    return f"`sam logs {option.replace('--stack', '--stack-name')} --name {function}`"
-
-
-def restored_cause(option: str) -> Cause:
-    """Return that the ledger was restored from a backup, and what to do."""
-    advice = f"Nothing is stored or sent until `sluice doctor {option} --repair-ledger` has compared it with the bucket."
-    return Cause("ledger_restored", "the ledger was restored from a backup, or lost", advice)
-
-
-_HOLDS = {
-    "LedgerUnavailableError": Cause("ledger_failing", "the ledger (DynamoDB) does not answer"),
-    "BucketUnavailableError": Cause("bucket_failing", "the bucket (S3) does not take the rows"),
-    "ShardUnreadableError": Cause("stream_failing", "the stream cannot be read"),
-    HeldError.NO_TIME: Cause("no_time", "the last invocation ran out of time"),
-    HeldError.UNDECIDED_COPY: Cause("ledger_failing", HeldError.UNDECIDED_COPY),
-    HeldError.UNREADABLE_INDEX: Cause(
-        "index_unreadable",
-        HeldError.UNREADABLE_INDEX,
-        "The log names its object; docs/operations.md#restore says how to restore it.",
-    ),
-    HeldError.DELETED_STREAM: Cause("stream_deleted", HeldError.DELETED_STREAM),
-}
-
-
-def hold_cause(reason: str, error: str, option: str) -> Cause:
-    """Return why the worker holds records, given the reason and the type of the error in its log."""
-    if reason == HeldError.RESTORED_LEDGER:
-        return restored_cause(option)
-    for known, cause in _HOLDS.items():
-        if known == error or reason.startswith(known):
-            return cause._replace(state="holding")
-    advice = f"Please report it, with the worker's log: `sluice status {option} --json`."
-    return Cause("worker_bug", reason or "the worker logs no reason", advice)

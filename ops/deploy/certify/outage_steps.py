@@ -24,7 +24,9 @@ def key(stage: DeployedStage) -> StepFinding:
         said = faults(stage, diagnoses(stage, lambda faulty: "td_key_refused" in faulty))
         if "td_key_refused" not in said:
             raise Failure("`sluice doctor` does not report that Treasure Data rejects the API key")
-    return _after(stage, "key", evidence | {"doctor said": said["td_key_refused"]}, "the API key was restored")
+    return _after(
+        stage, "key", evidence | {"doctor said": said["td_key_refused"]}, "the API key was restored"
+    )
 
 
 def redis(stage: DeployedStage) -> StepFinding:
