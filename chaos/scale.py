@@ -290,7 +290,7 @@ def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
     key = request.get("Key") or request.get("Item")
     if key is not None:
         return [str(key["pk"]["S"])]
-    values = request["ExpressionAttributeValues"]
+    values = request.get("ExpressionAttributeValues", {})
     return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
 
 

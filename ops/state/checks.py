@@ -271,10 +271,9 @@ class Checks:
                 "alarm recipients", "nobody is told of an alarm: set AlarmEmail or AlarmTopicArn, and deploy"
             )
             return
-        pages = (
-            self._stack.client("sns").get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
-        )
-        if all(one["SubscriptionArn"] == _PENDING for page in pages for one in page["Subscriptions"]):
+        sns = self._stack.client("sns")
+        told = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        if all(one["SubscriptionArn"] == _PENDING for page in told for one in page["Subscriptions"]):
             said = "nobody is told of an alarm: open AWS's message in the mailbox of AlarmEmail and confirm, or subscribe to the topic"
             yield warning("alarm recipients", said)
 

@@ -50,9 +50,9 @@ def test_status_shows_dead_rows_and_redrive_delivers_them(lone: Sluice, tmp_path
     lone.produce("stray", "stray_rows", "a")
     until(lambda: lone.json("status --local")["rows"] != [])
     state = lone.run("status --local")
-    assert (3, "ATTENTION: 1 dead row (unknown_account).") == (
+    assert (3, "ATTENTION: 1 row is dead (unknown_account).") == (
         state.exit_code,
-        state.stdout.partition(" `")[0],
+        state.stdout.partition(" Add")[0],
     )
     (line,) = (line.split() for line in state.stdout.splitlines() if line.startswith("stray"))
     assert ["stray", "unknown_account", "1"] == line
@@ -271,21 +271,6 @@ def test_the_doctor_sends_a_test_event(sluice: Sluice) -> None:
         "columns",
         "write key",
     } <= {one["what"] for one in found["findings"]}
-
-
-def test_the_doctor_reports_a_rejected_api_key(sluice: Sluice) -> None:
-    """A key that Treasure Data does not know is a fault."""
-    sluice.td("faults", {"kind": "status", "status": 401, "action": "list"})
-    try:
-        result = sluice.run("doctor --local --no-event")
-    finally:
-        sluice.heal()
-
-    assert 3 == result.exit_code
-    assert re.search(
-        r"FAULT  Treasure Data: 127\.0\.0\.1:\d+ answered 401 to the API key: it rejects the key",
-        result.stdout,
-    )
 
 
 def test_a_forced_replay_leaves_out_waiting_rows(lone: Sluice) -> None:
