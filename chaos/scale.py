@@ -42,7 +42,7 @@ from worker.span import milliseconds
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has the requests since the last one
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
-_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept")
+_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept", "table", "describe_table", "list ")
 _MOST_PUT = 500  # records in one PutRecords call
 
 
@@ -131,7 +131,7 @@ class Result:
 
     @property
     def shared_keys(self) -> set[str]:
-        """The ledger keys and bucket prefixes in use that belong to no single shard or request, except those that the sender reads every minute."""
+        """The ledger keys and bucket prefixes in use that belong to no single shard or request, except those that are read once a minute."""
         asked = {key for service in ("DynamoDB", "S3") for key, _ in self.services[service].keys}
         return {key for key in asked if "shardId-" not in key and not key.startswith(_STEADY)}
 
@@ -295,7 +295,7 @@ def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
 
 
 def _prefix(request: Mapping[str, Any]) -> str:
-    return str(request.get("Key", request.get("Prefix", ""))).rpartition("/")[0]
+    return str(request["Key"]).rpartition("/")[0] if "Key" in request else f"list {request.get('Prefix', '')}"
 
 
 class _Sender:
