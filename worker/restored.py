@@ -1,8 +1,8 @@
-"""Recognizes a ledger that was restored from a backup.
+"""Recognizes a ledger that was restored from a backup, or lost.
 
-Such a ledger lacks what happened since: a worker would plan records anew that are delivered, and the sender would send rows again. A restore
-always makes a new table, and the ledger's items say which table they were written in. While the two differ, or while they do not say
-although the bucket has spans, nothing is planned or sent; `sluice doctor --repair-ledger` compares the ledger with the bucket.
+It lacks what happened since: the worker would plan records anew that are delivered, and the sender would send rows again. DynamoDB restores
+into a new table, always, and the ledger's items say which table they were written in. While the two differ, or while an empty ledger has a
+bucket with spans, nothing is planned or sent; `sluice doctor --repair-ledger` compares the ledger with the bucket.
 """
 
 from shared.clock import Clock
@@ -12,21 +12,16 @@ from worker.ledger import Ledger
 from worker.span_object import SpanObjects
 
 CHECK_SECONDS = 60.0
-"""How long a function instance relies on what it saw. A table is never deleted and restored within this time."""
+"""How long a function instance relies on what it saw. No table is deleted and restored within this time."""
 
 
 def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
-    """Return whether a ledger was restored, or lost, and has not been compared with the bucket since.
-
-    Raises:
-        UnavailableError: DynamoDB or S3 does not answer.
-    """
+    """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
     created, written_in = _tables(ledger, objects)
     return written_in not in ("", created)
 
 
 def _tables(ledger: Ledger, objects: SpanObjects) -> tuple[str, str]:
-    """Return when the ledger's table was created, and when the one that its items were written in; empty if nothing was written yet."""
     created, written_in = ledger.tables_created()
     if not written_in and any(
         one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
@@ -49,14 +44,13 @@ class RestoreGuard:
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
 
-        DescribeTable is a call that DynamoDB may fail to answer while it reads and writes items: an instance that has seen the right
-        table goes on then.
+        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then.
 
         Raises:
             HeldError: it was restored.
             UnavailableError: DynamoDB or S3 does not answer, and this instance has never seen the right table.
         """
-        now = self._clock.now()
+        now, was = self._clock.now(), self._created
         if now < self._relies_until:
             return False
         try:
@@ -66,10 +60,9 @@ class RestoreGuard:
             elif written_in != created:
                 self._telemetry.count("LedgerRestored")
                 raise HeldError(HeldError.RESTORED_LEDGER)
+            self._created = created
         except LedgerUnavailableError:
-            if not self._created:
+            if not was:
                 raise
-            created = self._created
         self._relies_until = now + CHECK_SECONDS
-        was, self._created = self._created, created
-        return created != was
+        return self._created != was
