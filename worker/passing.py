@@ -62,10 +62,10 @@ class Passing:
         noted = self._ledger.chains()
         found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
         for one in found:
-            if self._markers is not None and noted.get(one.chain.shard) != one.chain:
+            if self._markers is not None and one.chain not in noted:
                 self._ledger.note_chain(one.chain)
         parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
-        return found + [Lineage(noted[parent], None) for parent in sorted(parents & noted.keys())]
+        return found + [Lineage(one, None) for one in noted if one.shard in parents]
 
     def obstacle(self, moment: int, *, closes: bool = True) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.
@@ -95,10 +95,9 @@ class Passing:
             UnavailableError: Kinesis or the ledger does not answer.
         """
         try:
-            lineages = self.lineages()
+            self._mark([one for one in self.lineages() if not self.has_passed(one, moment)])
         except UnprovenError:
             return  # the next run sees them all
-        self._mark(one for one in lineages if not self.has_passed(one, moment))
 
     def _mark(self, behind: Iterable[Lineage]) -> None:
         for lineage in behind:
@@ -106,8 +105,15 @@ class Passing:
                 self._markers.put(lineage.shard)
 
     def has_passed(self, lineage: Lineage, bound: int) -> bool:
-        """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed."""
+        """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed.
+
+        Raises:
+            UnprovenError: Kinesis lists a shard as open whose chain is closed, so the listing is old and may lack its children.
+            LedgerUnavailableError: the ledger does not answer.
+        """
         end = self._ledger.end(lineage.chain)
+        if end is not None and end.last == BEHIND_ALL and lineage.is_open:
+            raise UnprovenError("Kinesis does not list the newest shards")
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
 
     def _close(self, lineage: Lineage, closes: bool) -> bool:  # noqa: FBT001 -- internal
