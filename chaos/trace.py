@@ -132,6 +132,8 @@ class Trace:
         self._samples: dict[Known, frozenset[str]] = {}
         self._questions: dict[Task, _Question] = {}
         self._calls = 0
+        world.lost = lambda name: self.see("object lost", name=name)
+        world.put_back = self.stored
         world.dynamodb.client = _Table(world.table, self)
         world.s3.client = _Bucket(world.bucket, self)
         world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))
