@@ -102,6 +102,7 @@ class Functions:
         self.world = world
         self._weakness = weakness
         self._judges = itertools.count()  # numbers the ingest's sandboxes
+        self._cuts = itertools.count()
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
@@ -110,7 +111,7 @@ class Functions:
         """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
         world, weakness, access = self.world, self._weakness, Access(function, self.world.effects)
         entropy = world.entropy()
-        rows, size = world.cut
+        rows, size = world.cuts[next(self._cuts) % len(world.cuts)]
         settings = WorkerSettings(
             **{
                 "stream_name": STREAM,

@@ -99,6 +99,7 @@ class Judge:
 
     def _put(self, event: Event) -> list[Verdict]:
         self._objects[event.name] = event
+        self._purged.discard(self._named.get(event.name, (NOWHERE, 0))[0])  # an old version was brought back
         return []
 
     def _delete(self, event: Event) -> list[Verdict]:
@@ -246,12 +247,12 @@ class Judge:
                 for proof, generation, started in self._told[by, place, key]
                 if proof == HAS or (generation == old.generation and (proof != ABSENT or started >= asked))
             ),
-            decision=self._decision(event, item, key) if was_again else "",
+            decision=self._decision(event, item, key, new) if was_again else "",
             with_span=event.what == "appended",
             gone=item.object not in self._objects or (was_again and bool(self._purged)),
         )
 
-    def _decision(self, event: Event, item: Item, key: str) -> str:
+    def _decision(self, event: Event, item: Item, key: str, new: Entry) -> str:
         """Return what becomes of rows put again, or the rule by which they must wait."""
         chunk: Chunk = next(one for one in item.chunks if one.name == key)
         passes = chunk.received + self.times.late + self.times.margin
@@ -269,7 +270,8 @@ class Judge:
         if rule:
             return rule
         first = self._first[chunk.request]
-        return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
+        is_seen = first - self._purged or new.state == "copy"  # its instance may have read the index before
+        return ("copy" if is_seen else "gone is not absent") if first else "waiting"
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from msgpack import packb
+
 from chaos.access import ACTIONS
 from chaos.plans import STRAYS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
 from chaos.trouble import DATABASE_KINDS, Kind, Window
+from shared.envelope import Envelope, TableRows
 from shared.tracking_plan import MODES, Mode
 
 START = 1_780_000_000.0
@@ -55,6 +58,7 @@ class Setup:
         index_lag: seconds by which the ledger's index lags behind its table.
         plans: accounts with a tracking plan, each with its mode at the start.
         archive_days: days for which rows are kept after their delivery.
+        watch_every: seconds between two watermarks; 0 for a drawn number.
     """
 
     shards: int
@@ -72,6 +76,7 @@ class Setup:
     index_lag: float = 0.0
     plans: tuple[tuple[str, Mode], ...] = ()
     archive_days: int = 2
+    watch_every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +179,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,)),
     Kind.SQS_STAMPS: (2, (HOUR, 3 * HOUR), (0.3, 1.0)),
     Kind.SQS_COUNTS: (2, (HOUR, 3 * HOUR), (0.5, 1.0)),
+    Kind.QUEUE_OFF: (1, (HOUR, 80 * HOUR), (1.0,)),
     Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0)),
     Kind.DYNAMODB_LOST_ANSWER: (2, _LONG, (0.05, 0.3)),
     Kind.DYNAMODB_REPEAT: (2, _LONG, (0.1, 0.5)),
@@ -186,7 +192,9 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
     Kind.S3_OTHER_OBJECT: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
     Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0)),
     Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6)),
-    Kind.S3_DELETE_REFUSED: (2, (600.0, 4 * HOUR), (0.5, 1.0)),
+    Kind.S3_DELETE_REFUSED: (2, (600.0, 100 * HOUR), (0.5, 1.0)),
+    Kind.S3_GONE: (1, (600.0, 6 * HOUR), (0.2, 1.0)),
+    Kind.S3_DAMAGED: (1, (600.0, 6 * HOUR), (0.2, 1.0)),
     Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,)),
     Kind.S3_POLICY: (3, _LONG, (0.5, 1.0)),
     Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0)),
@@ -330,6 +338,9 @@ _COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
     Kind.S3_TRUNCATED: (Kind.TD_BROKEN_DATABASE,),
     Kind.S3_FOREIGN_PAGE: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
     Kind.S3_DELETE_REFUSED: (Kind.TD_BROKEN_DATABASE,),
+    Kind.S3_GONE: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE, Kind.BORDERS, Kind.KINESIS_LOST_ANSWER),
+    Kind.S3_DAMAGED: (Kind.TD_BROKEN_DATABASE, Kind.BORDERS, Kind.KINESIS_LOST_ANSWER),
+    Kind.QUEUE_OFF: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT),
     Kind.S3_STALE_LISTING: (Kind.TD_BROKEN_DATABASE, Kind.S3_DELETE_REFUSED),
     Kind.ACCESS_DENIED: (
         Kind.TD_REJECTS_TABLE,
@@ -414,7 +425,11 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
     return [""]
 
 
-_GARBAGE = (b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}')
+_TOO_FEW = TableRows(TABLES[0], 3, packb({"n": 0}))  # one row, said to be three
+_GARBAGE = (
+    *(b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}'),
+    Envelope("acct_0", "k1", int(START) * 1000, "too few", 0, (_TOO_FEW,)).encode(),
+)
 
 
 def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
@@ -431,13 +446,17 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.DROP: lambda: (chance.random(),),
         Kind.FORCE: lambda: (chance.randrange(3), chance.choice((None, None, 0.0, 0.3))),
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
-        Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
+        Kind.LIMITS: lambda: (
+            chance.choice((1, 3, 10, 50_000)),
+            chance.choice((200, 3000, 16 << 20)),
+            chance.random() < 0.5,
+        ),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
         Kind.RECREATE: lambda: (chance.random() < 0.5,),
         # short enough that no records expire, which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),
-        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
+        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice(("account", "key", ""))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),
     }

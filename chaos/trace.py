@@ -136,6 +136,8 @@ class Trace:
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
+        world.lost = lambda name: self.see("object lost", name=name)
+        world.put_back = self.stored
         world.dynamodb.client = _Table(world.table, self)
         world.s3.client = _Bucket(world.bucket, self)
         world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))

@@ -296,6 +296,7 @@ ALSO_GOOD = {
     "an object whose chunks are final is deleted after three weeks": [*DELIVERED, replace(DELETED, at=20 + 21 * DAY)],
     "an object is written anew without what is final, and the old one is deleted a day later": [*REWRITTEN, replace(DELETED, at=10 * DAY)],
     "an object is deleted twice": [DELETED, DELETED],
+    "an account refuses what surely was not taken": [*planned(), *imported(21, WORKER, "not now"), wrote(22, WORKER, 1, a=Entry("dead"))],
     "a shard opens after T: it need not pass": [*again(*PASSED, listed(1400), listed(1402, OTHER, (*BOTH, Shard("s9"))))],
     "a first copy can be read in one index, another is gone": [*FIRST_COPY, *planned(Place(Chain("s4")), RECORD), Event("object lost", 30, "x/1", planned(Place(Chain("s4")), RECORD)[0].name), *again(*BEHIND_FIRST, listed(1400), a=Entry("copy"))],
 }  # fmt: skip  # one line a run

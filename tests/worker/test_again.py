@@ -215,6 +215,20 @@ def test_a_copy_on_a_shard_that_is_no_longer_listed_counts() -> None:
     assert ["q"] == made.ids("shop_db", "views")
 
 
+def test_a_copy_on_a_stream_that_was_deleted_counts() -> None:
+    """The chain of the new stream's shard with the same name does not take the place of the old one's."""
+    made = delivery(first())
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.clock.sleep(60)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.put(again())
+    deliver(made)
+    wait(made)
+
+    assert ("copy", "", 1) == made.chunks()["shop:k1/views~q/0"]
+    assert ["q"] == made.ids("shop_db", "views")
+
+
 def test_a_listing_that_lacks_a_shard_decides_nothing() -> None:
     """Its open shards do not cover every key. The other rows of the span are sent all the same."""
     made = delivery(again())
