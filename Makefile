@@ -131,13 +131,13 @@ bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one
 bench-client: .venv/installed ## benchmark the server client: events per second, time of a call
 	@PYTHONPATH=client $(RUN) -m benchmarks client $(if $(WRITE),--write)
 
-.PHONY: bench-cost
-bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
-	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)
-
 .PHONY: docs
 docs: .venv/installed ## regenerate the tables in docs/ from the code
 	@$(RUN) -m tests.support.docs_tables
+
+.PHONY: screenshots
+screenshots: .venv/installed ## take the screenshots in docs/images again, with Chromium
+	@$(RUN) -m tests.support.console_pages
 
 .PHONY: clients
 clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
