@@ -14,7 +14,6 @@ BENCHMARKS = {
     "pipeline": ("boto3", "redis", "requests"),
     "drain": ("isal", "msgpack", "requests"),
     "scaling": (),
-    "cost": (),
     "client": (),
 }
 """The packages whose versions matter, by benchmark. Each benchmark is a module of this package with a function `run`."""

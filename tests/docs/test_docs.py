@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chaos.trouble import Kind
-from tests.support import docs_tables
+from tests.support import console_pages, docs_tables
 from tests.support.dialects import EVENT_ROUTES
 
 ROOT = docs_tables.ROOT
@@ -34,6 +34,17 @@ def anchors(page: Path) -> set[str]:
 def test_tables_follow_the_code(page: Path) -> None:
     """Tables of settings, codes, parameters and metrics are up to date (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
+
+
+@pytest.mark.parametrize("name", docs_tables.policies())
+def test_policies_follow_the_code(name: str) -> None:
+    """The policies that people attach are up to date (else: make docs)."""
+    assert docs_tables.policies()[name] == (ROOT / "docs/policies" / name).read_text()
+
+
+def test_screenshots_follow_the_pages() -> None:
+    """docs/images shows the pages as they are (else: make screenshots)."""
+    assert console_pages.digest() == console_pages.DIGEST.read_text().strip()
 
 
 @pytest.mark.parametrize("name", docs_tables.TABLES)
@@ -179,16 +190,10 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 def test_the_readme_states_the_cost_of_ten_million_events() -> None:
-    """The range in the README spans the lowest and highest totals in docs/internals/performance.md."""
-    totals = re.findall(
-        r"^\| (?:\*\*total\*\*|total, .*?) \|.*$",
-        (ROOT / "docs/internals/performance.md").read_text(),
-        re.MULTILINE,
-    )
-    costs = [round(float(usd)) for line in totals for usd in re.findall(r"\d+\.\d\d", line)]
-    said = re.search(
-        r"\[\$(\d+) to \$(\d+)\]\(docs/internals/performance.md#cost\)", (ROOT / "README.md").read_text()
-    )
+    """The range in the README spans the lowest and highest cost of ten million events in docs/costs.md."""
+    (row,) = re.findall(r"^\| 10,000,000 \|.*$", (ROOT / "docs/costs.md").read_text(), re.MULTILINE)
+    costs = [round(float(usd)) for usd in re.findall(r"\$(\d+\.\d\d)", row)]
+    said = re.search(r"\[\$(\d+) to \$(\d+)\]\(docs/costs.md\)", (ROOT / "README.md").read_text())
 
     assert said is not None
     assert (min(costs), max(costs)) == (int(said[1]), int(said[2]))

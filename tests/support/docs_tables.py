@@ -1,4 +1,4 @@
-"""Generates the tables in docs/ from the code: `make docs` writes them, and a test checks that they are up to date.
+"""Generates the tables in docs/, and docs/policies, from the code: `make docs` writes them, and tests compare them.
 
 A table is between `<!-- NAME -->` and `<!-- end -->`.
 """
@@ -6,7 +6,7 @@ A table is between `<!-- NAME -->` and `<!-- end -->`.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
 from textwrap import fill
@@ -18,9 +18,10 @@ import ops.cli
 import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
+from benchmarks.alternatives import ALTERNATIVES
 from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.cost.estimate import Setup
+from ops.cost.estimate import Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.certification_report import PROMISES
@@ -37,14 +38,32 @@ ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
-def settings_table(settings: type) -> str:
-    """Return a Markdown table of a settings class."""
-    rows = []
-    for setting in fields(settings):
-        text = "" if setting.default is MISSING else _text(setting.default)
-        default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
-        rows.append((f"`{setting.metadata['name']}`", default, setting.metadata["doc"]))
-    return _table(("variable", "default", "meaning"), rows)
+_SETTINGS = {
+    IngestSettings: ("IngestFunction", "ingest"),
+    WorkerSettings: ("WorkerFunction", "delivery"),
+    ScalerSettings: ("ScaleFunction", "scaler"),
+}
+"""The classes of settings: a function that has them, and what the page calls those that read them."""
+
+
+def settings_table() -> str:
+    """Return a Markdown table of the functions' environment variables that are not a parameter in capitals."""
+    rows: dict[tuple[str, str, str], list[str]] = {}
+    for settings, (function, readers) in _SETTINGS.items():
+        variables = template()["Resources"][function]["Properties"]["Environment"]["Variables"]
+        for setting in fields(settings):
+            name = str(setting.metadata["name"])
+            parameter = name.title().replace("_", "")
+            is_parameter = parameter in template()["Parameters"] and variables.get(name) == {"Ref": parameter}
+            if name == "STAGE" or is_parameter:
+                continue
+            text = "" if setting.default is MISSING else _text(setting.default)
+            default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
+            rows.setdefault((f"`{name}`", default, setting.metadata["doc"]), []).append(readers)
+    return _table(
+        ("variable", "read by", "default", "meaning"),
+        [(name, ", ".join(readers), default, meaning) for (name, default, meaning), readers in rows.items()],
+    )
 
 
 def parameters_table() -> str:
@@ -106,31 +125,21 @@ def counters_table(counters: Mapping[str, Counter]) -> str:
     return _table(("counter", "counts", "metric"), rows)
 
 
+COMMON_OPTIONS = {"--stack", "--region", "--local", "--json", "--yes", "--dry-run", "--config-file"}
+"""Options that mean the same wherever they are: the page explains them once."""
+
+
 def commands_table() -> str:
-    """Return a Markdown table of the commands of `sluice`."""
-    return _table(
-        ("command", "description"), [(f"`{name}`", _first_line(command)) for name, command in _commands()]
-    )
-
-
-def options_table() -> str:
-    """Return a Markdown table of the options of `sluice`, each with the commands that accept it."""
-    commands: dict[tuple[str, str], list[str]] = {}
+    """Return a Markdown table of the commands of `sluice`, with the options that only `--help` explains."""
+    rows = []
     for name, command in _commands():
-        for option in _options(command):
-            place = f"`{', '.join(option.opts)}`", option.help or ""
-            commands.setdefault(place, []).append(name.partition(" ")[2].partition(" <")[0])
-    rows = [(option, _named(names), meaning) for (option, meaning), names in commands.items()]
-    return _table(("option", "commands", "meaning"), sorted(rows, key=lambda row: (row[1], row[0])))
+        options = [_option(one) for one in _options(command) if one.opts[0] not in COMMON_OPTIONS]
+        rows.append((f"`{name}`", _first_line(command), ", ".join(f"`{one}`" for one in options)))
+    return _table(("command", "description", "options"), rows)
 
 
-def _named(commands: list[str]) -> str:
-    on_stacks = sum(any(option.opts == ["--stack"] for option in _options(one)) for _, one in _commands())
-    return (
-        "all commands with a stack"
-        if len(commands) == on_stacks
-        else ", ".join(f"`{name}`" for name in commands)
-    )
+def _option(option: click.Option) -> str:
+    return max(option.opts, key=len)
 
 
 def rights_table() -> str:
@@ -214,18 +223,18 @@ _WHY = {
 """Why a function has a permission, by its statement's Sid."""
 
 
-def policy_text(role: str) -> str:
-    """Return the policy of a role as JSON, one statement per line."""
-    return _policy(ops.deploy.rights.policy(ops.deploy.rights.ROLES[role]))
-
-
 def _policy(found: Mapping[str, Any]) -> str:
     statements = ",\n".join(f"    {json.dumps(statement)}" for statement in found["Statement"])
-    return f'```json\n{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n```\n'
+    return f'{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n'
 
 
-def _deployer_policy(part: str) -> str:
-    return _policy(ops.deploy.deployer.policy(part))
+def policies() -> dict[str, str]:
+    """Return the files of docs/policies: an IAM policy in JSON for each part of a deploy and each role of a person."""
+    rights = ops.deploy.rights
+    found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
+    found["setup"] = rights.policy(["setup"], is_deployed=False)
+    found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
+    return {f"{name}.json": _policy(policy) for name, policy in found.items()}
 
 
 def exits_table() -> str:
@@ -308,18 +317,56 @@ def worst_table() -> str:
     )
 
 
+MILLION = 1_000_000
+
+
+def volumes_table() -> str:
+    """Return what a stack costs a month, by events and how they are sent."""
+    leanest = replace(lean(Setup()), network="external")
+    rows = []
+    for events in (0, MILLION // 10, MILLION, 10 * MILLION, 100 * MILLION, 1000 * MILLION):
+        loads = (
+            (Workload(max(events, 1), 1), Setup()),
+            (Workload(max(events, 1), 10, batch_ids=True), Setup()),
+            (Workload(max(events, 1), 10, batch_ids=True), leanest),
+        )
+        rows.append((f"{events:,}", *(f"${total(load, setup, US_EAST_1):,.2f}" for load, setup in loads)))
+    return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
+
+
+def components_table() -> str:
+    """Return what each component of a stack costs a month for ten million events."""
+    lines = estimate(Workload(10 * MILLION, 10, batch_ids=True), Setup(), US_EAST_1)
+    return _table(("component", "USD", "usage"), [(one.component, f"{one.usd:.2f}", one.of) for one in lines])
+
+
+def levers_table() -> str:
+    """Return settings that save money."""
+    found = levers(Workload(10 * MILLION, 1), Setup(), US_EAST_1)
+    return _table(
+        ("change", "saves", "but"), [(one.setting, f"${one.saves:.2f}", one.price) for one in found]
+    )
+
+
+def alternatives_table() -> str:
+    """Return what others cost a month for ten million events."""
+    return _table(
+        ("alternative", "USD", "covers", "source"),
+        [(one.name, f"{one.usd(10 * MILLION):.2f}", one.covers, one.source) for one in ALTERNATIVES],
+    )
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
-    "options": options_table,
     "exits": exits_table,
     "rights": rights_table,
     "roles": roles_table,
-    "policy: watch": lambda: policy_text("watch"),
-    "policy: operate": lambda: policy_text("operate"),
-    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
-    **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
     "worst": worst_table,
+    "costs: volumes": volumes_table,
+    "costs: components": components_table,
+    "costs: levers": levers_table,
+    "costs: alternatives": alternatives_table,
     "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
@@ -333,9 +380,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
-    "settings: IngestSettings": lambda: settings_table(IngestSettings),
-    "settings: ScalerSettings": lambda: settings_table(ScalerSettings),
-    "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
+    "settings": settings_table,
 }
 
 
@@ -372,3 +417,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
+    for name, text in policies().items():
+        (ROOT / "docs/policies" / name).write_text(text)
