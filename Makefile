@@ -174,7 +174,7 @@ sdk-speed: sdk .venv/installed ## benchmark the browser SDK on a slowed-down CPU
 	@cd sdk && node test/speed.js
 
 .PHONY: sdk-compare
-sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/sdk.md (15 minutes)
+sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/internals/performance.md (15 minutes)
 	@cd sdk && node test/compare.js --write
 
 # The same source gives the same bytes: it is built twice.
@@ -193,7 +193,7 @@ client-faults: .venv/installed ## kill POINTS programs that use the server clien
 	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 .PHONY: client-compare
-client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/server-client.md (15 minutes)
+client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/internals/performance.md (15 minutes)
 	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
 
 ARCH ?= arm64
