@@ -75,6 +75,32 @@ def test_fragments_name_a_heading(page: Path) -> None:
     ]
 
 
+def test_pages_that_the_code_names_exist() -> None:
+    """Every page, and every heading of one, that a message, a comment or an alarm names is there."""
+    packages = (
+        "benchmarks",
+        "chaos",
+        "client",
+        "ingest",
+        "local",
+        "ops",
+        "release",
+        "scaler",
+        "shared",
+        "worker",
+    )
+    texts = [path.read_text() for package in packages for path in ROOT.glob(f"{package}/**/*.py")]
+    texts.append((ROOT / "template.yaml").read_text())
+    named = {found for text in texts for found in re.findall(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?", text)}
+
+    assert len(named) > 20
+    assert [] == [
+        f"{page}#{name}"
+        for page, name in sorted(named)
+        if not (ROOT / page).exists() or name and name not in anchors(ROOT / page)
+    ]
+
+
 @pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_make_targets_exist(page: Path) -> None:
     """Every `make …` in the docs is a target of the Makefile."""
