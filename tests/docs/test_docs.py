@@ -97,7 +97,7 @@ def test_pages_that_the_code_names_exist() -> None:
     assert [] == [
         f"{page}#{name}"
         for page, name in sorted(named)
-        if not (ROOT / page).exists() or name and name not in anchors(ROOT / page)
+        if not (ROOT / page).exists() or (name and name not in anchors(ROOT / page))
     ]
 
 

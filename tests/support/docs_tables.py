@@ -7,7 +7,6 @@ import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import MISSING, fields, replace
-from functools import partial
 from pathlib import Path
 from textwrap import fill
 from typing import Any, get_args
@@ -19,7 +18,6 @@ import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
-from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.cost.estimate import Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import US_EAST_1
@@ -303,10 +301,6 @@ def states_diagram() -> str:
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
-def _specified(name: str) -> str:
-    return specification.tables()[name]
-
-
 def worst_table() -> str:
     """Return what each component costs at most on a day of a stack with the default parameters."""
     lines = worst(Bounds(), Setup(), US_EAST_1)
@@ -376,7 +370,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
     "transitions": transitions_table,
     "states": states_diagram,
-    **{f"spec: {name}": partial(_specified, name) for name in ("answers", "rules")},
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
