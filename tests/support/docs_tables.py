@@ -22,7 +22,6 @@ from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.cost.estimate import Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
-from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
@@ -272,10 +271,10 @@ def _first_line(command: click.Command) -> str:
 def steps_table() -> str:
     """Return a Markdown table of the steps of a certification."""
     rows = (
-        (f"`{one.name}`", one.proves, ", ".join(PROMISES[number] for number in one.promises) or "–")
+        (f"`{one.name}`", one.proves, ", ".join(str(number) for number in one.promises) or "–")
         for one in STEPS
     )
-    return _table(("step", "what it proves", "promises"), rows)
+    return _table(("step", "what it proves", "[promises](internals/architecture.md#promises)"), rows)
 
 
 def assumptions_table() -> str:
