@@ -47,12 +47,12 @@ def settings_table() -> str:
     """Return a Markdown table of the functions' environment variables that are not a parameter in capitals."""
     rows: dict[tuple[str, str, str], list[str]] = {}
     for settings, (function, readers) in _SETTINGS.items():
-        variables = template()["Resources"][function]["Properties"]["Environment"]["Variables"]
+        variables = _variables(template()["Globals"]["Function"])
+        variables |= _variables(template()["Resources"][function]["Properties"])
         for setting in fields(settings):
             name = str(setting.metadata["name"])
             parameter = name.title().replace("_", "")
-            is_parameter = parameter in template()["Parameters"] and variables.get(name) == {"Ref": parameter}
-            if name == "STAGE" or is_parameter:
+            if parameter in template()["Parameters"] and variables.get(name) == {"Ref": parameter}:
                 continue
             text = "" if setting.default is MISSING else _text(setting.default)
             default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
@@ -61,6 +61,10 @@ def settings_table() -> str:
         ("variable", "read by", "default", "meaning"),
         [(name, ", ".join(readers), default, meaning) for (name, default, meaning), readers in rows.items()],
     )
+
+
+def _variables(function: dict[str, Any]) -> dict[str, Any]:
+    return dict(function["Environment"]["Variables"])
 
 
 def parameters_table() -> str:

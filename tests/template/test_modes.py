@@ -1,4 +1,4 @@
-"""Resources and their connections in each mode: three networks, with and without domain, SDK hosting and SnapStart."""
+"""Resources and their connections in each mode: three networks, with and without domain and SDK hosting."""
 
 import json
 from itertools import product
@@ -21,10 +21,9 @@ NETWORKS = {
 }
 DOMAINS = {"domain": {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}, "no domain": {}}
 SDKS = {"sdk": {"SdkHosting": "on"}, "no sdk": {"SdkHosting": "off"}}
-SNAPSHOTS = {"snapstart": {"SnapStart": "on"}, "no snapstart": {"SnapStart": "off"}}
 MODES = {
-    ", ".join(names): NETWORKS[names[0]] | DOMAINS[names[1]] | SDKS[names[2]] | SNAPSHOTS[names[3]]
-    for names in product(NETWORKS, DOMAINS, SDKS, SNAPSHOTS)
+    ", ".join(names): NETWORKS[names[0]] | DOMAINS[names[1]] | SDKS[names[2]]
+    for names in product(NETWORKS, DOMAINS, SDKS)
 }
 
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
@@ -270,14 +269,6 @@ def test_any_page_may_load_the_sdk() -> None:
     assert {"Fn::GetAtt": ["SdkBucket", "RegionalDomainName"]} == origin["DomainName"]
 
 
-@pytest.mark.parametrize("setting", ["on", "off"])
-def test_snapstart_is_optional(setting: str) -> None:
-    """SnapStart applies to published versions, which the alias points to."""
-    ingest = Mode({"SnapStart": setting}).properties("IngestFunction")
-
-    assert ingest.get("SnapStart") == ({"ApplyOn": "PublishedVersions"} if setting == "on" else None)
-
-
 @pytest.mark.parametrize(
     ("parameter", "function"),
     [("IngestConcurrency", "IngestFunction"), ("WorkerConcurrency", "WorkerFunction")],
@@ -332,14 +323,6 @@ def test_treasure_datas_endpoints_can_be_set() -> None:
         "TdImportEndpoint": variables["TD_IMPORT_ENDPOINT"],
         "TdApiEndpoint": variables["TD_API_ENDPOINT"],
     }
-
-
-@pytest.mark.parametrize(("setting", "mode"), [("on", "Active"), ("off", "PassThrough")])
-def test_tracing_is_optional(setting: str, mode: str) -> None:
-    """X-Ray is on or off for all functions."""
-    made = Mode({"Tracing": setting})
-
-    assert {mode} == {made.properties(name)["TracingConfig"]["Mode"] for name in FUNCTIONS}
 
 
 def test_mode_dependent_names_exist() -> None:

@@ -275,11 +275,6 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
         "40 of 40",
     ),
     "no such region": (lambda h: setattr(h, "regions", []), "region", "does not have"),
-    "no SnapStart": (
-        lambda h: (setattr(h, "plan", replace(h.plan, region="ap-east-2")), h.given(SnapStart="on")),
-        "region",
-        "SnapStart=off",
-    ),
     "no such hosted zone": (
         lambda h: (setattr(h.account, "zone", None), h.given(**DOMAIN)),
         "hosted zone",
