@@ -94,12 +94,6 @@ class _Count(click.ParamType):
     help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
 )
 @click.option(
-    "--retention-hours",
-    type=click.IntRange(24, 8760),
-    metavar="HOURS",
-    help="Template parameter RetentionHours.",
-)
-@click.option(
     "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
 )
 @screen.json_option

@@ -14,7 +14,7 @@ _PAGES = {
     "SDK domain": "docs/deploying.md#browser-sdk-hosting",
     "TdApiKeySecretArn": "docs/deploying.md#existing-secrets",
     "Treasure Data": "docs/deploying.md#treasure-data",
-    "alarm topic": "docs/deploying.md#alarms-and-dashboard",
+    "alarm topic": "docs/deploying.md#alarms",
     "concurrency": "docs/deploying.md#quotas",
     "custom domain": "docs/deploying.md#custom-domain",
     "delegation": "docs/deploying.md#dns",

@@ -19,7 +19,7 @@ def test_the_stream_never_discards_a_record() -> None:
         "EventSourceArn": {"Fn::GetAtt": ["Stream", "Arn"]},
         "FunctionName": {"Ref": "WorkerFunction"},
         "StartingPosition": "TRIM_HORIZON",
-        "BatchSize": {"Ref": "BatchSize"},
+        "BatchSize": 5000,
         "MaximumBatchingWindowInSeconds": {"Ref": "BatchWindowSeconds"},
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "MaximumRetryAttempts": -1,

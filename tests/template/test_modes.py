@@ -30,7 +30,7 @@ IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
 IN_AUTO = {"StreamThrottlesPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
-ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs", "DashboardOfStack"}
+ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs"}
 
 
 @pytest.mark.parametrize("name", MODES)

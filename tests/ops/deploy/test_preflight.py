@@ -382,7 +382,7 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "something else as key": (lambda h: setattr(h, "key", "my password"), "API key", "hexadecimal"),
     "key that may not import": (lambda h: setattr(h.sites, "may_import", False), "import permission", "shop"),
     "unknown parameter": (lambda h: h.given(TdSight="eu01"), "parameters", "TdSight"),
-    "value out of range": (lambda h: h.given(RetentionHours="12"), "parameters", "24"),
+    "value out of range": (lambda h: h.given(ArchiveDays="1"), "parameters", "2"),
     "parameters against each other": (
         lambda h: h.given(DomainName="events.example.com"),
         "parameters",
