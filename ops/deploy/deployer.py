@@ -490,7 +490,6 @@ TYPES: Mapping[str, Needs] = {
 
 PREFLIGHT: Needs = {
     "*": (
-        "acm:DescribeCertificate",
         "apigateway:GET",
         "cloudformation:DescribeStacks",
         "cloudfront:ListDistributions",

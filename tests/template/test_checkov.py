@@ -77,7 +77,7 @@ ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
         set(FUNCTIONS),
     ),
     "CKV_AWS_174": (
-        "TLS 1.2 or later: CloudFront decides the version for its own domain; with SdkDomainName it is required",
+        "TLS 1.2 or later: CloudFront decides the version for its own domain",
         {"SdkDistribution"},
     ),
 }

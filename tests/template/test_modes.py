@@ -30,7 +30,7 @@ IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
 IN_AUTO = {"StreamThrottlesPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
-ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs"}
+ELSEWHERE = {"AlarmTopic", "AlarmTopicPolicy", "AccessLogs"}
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -181,11 +181,6 @@ def test_the_url_of_another_redis_is_in_a_secret(network: str) -> None:
         ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing requires SubnetIds."),
         ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing requires SecurityGroupIds."),
         ({"DomainName": "events.example.com"}, "DomainName requires HostedZoneId"),
-        ({"SdkDomainName": "static.example.com"}, "SdkDomainName requires SdkCertificateArn."),
-        (
-            {"SdkDomainName": "static.example.com", "SdkCertificateArn": "arn", "SdkHosting": "off"},
-            "SdkDomainName requires SdkHosting on.",
-        ),
         ({"TdApiEndpoint": "https://api.example.com"}, "Set both TdImportEndpoint and TdApiEndpoint"),
         (
             {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
@@ -226,30 +221,12 @@ def test_a_domain_needs_one_deploy() -> None:
     assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
 
 
-def test_the_sdk_is_served_under_a_custom_domain_or_cloudfronts() -> None:
-    """With a domain, the distribution has its certificate and a record; an output always has the URL."""
-    certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
-    own = Mode(
-        {
-            "SdkDomainName": "static.example.com",
-            "SdkCertificateArn": certificate,
-            "HostedZoneId": "Z0123456789ABC",
-        }
-    )
-    named, unnamed = _distribution(own), _distribution(Mode({}))
+def test_the_sdk_is_served_by_cloudfront_if_wanted() -> None:
+    """Outputs name the bucket, the URL and the distribution."""
+    outputs = {"SdkBucket", "SdkUrl", "SdkDistribution"}
 
-    assert (["static.example.com"], certificate, "TLSv1.2_2021") == (
-        named["Aliases"],
-        named["ViewerCertificate"]["AcmCertificateArn"],
-        named["ViewerCertificate"]["MinimumProtocolVersion"],
-    )
-    assert ("SdkRecord" in own.resources(), "SdkRecord" in Mode({}).resources()) == (True, False)
-    assert {"CloudFrontDefaultCertificate": "true"} == {
-        key: str(value).lower() for key, value in unnamed["ViewerCertificate"].items()
-    }
-    assert "Aliases" not in unnamed
-    assert {"SdkBucket", "SdkUrl", "SdkDistribution"} <= own.outputs().keys()
-    assert {"SdkBucket", "SdkUrl", "SdkDistribution"}.isdisjoint(Mode(SDKS["no sdk"]).outputs())
+    assert outputs <= Mode({}).outputs().keys()
+    assert outputs.isdisjoint(Mode(SDKS["no sdk"]).outputs())
 
 
 def test_any_page_may_load_the_sdk() -> None:
