@@ -10,6 +10,7 @@ import pytest
 from chaos.trouble import Kind
 from tests.support import console_pages, docs_tables
 from tests.support.dialects import EVENT_ROUTES
+from tests.support.sam import template
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
@@ -34,6 +35,11 @@ def anchors(page: Path) -> set[str]:
 def test_tables_follow_the_code(page: Path) -> None:
     """Tables of settings, codes, parameters and metrics are up to date (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
+
+
+def test_somebody_needs_each_parameter() -> None:
+    """The page says for each parameter of the template who needs it, and for no other."""
+    assert set(template()["Parameters"]) == set(docs_tables.NEEDED)
 
 
 @pytest.mark.parametrize("name", docs_tables.policies())

@@ -72,19 +72,72 @@ def parameters_table() -> str:
     rows = []
     for name, parameter in template()["Parameters"].items():
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
-        rows.append((f"`{name}`", default, _allowed(parameter), parameter["Description"]))
-    return _table(("parameter", "default", "values", "meaning"), rows)
+        others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
+        values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
+        rows.append(
+            (
+                f"`{name}`",
+                f"{default}; {values}" if values else default,
+                parameter["Description"],
+                NEEDED[name],
+            )
+        )
+    return _table(("parameter", "default; other values", "meaning", "who needs it"), rows)
+
+
+NEEDED = {
+    "Stage": "Everybody: try changes before production.",
+    "Architecture": "We build where only x86_64 runs.",
+    "LogLevel": "Our log archive is billed by the line.",
+    "LogRetentionDays": "Our auditors want a year; our lawyers a week.",
+    "AccessLog": "We must show which address sent a request.",
+    "TdApiKeySecretArn": "Our secrets are managed in one place.",
+    "RedisUrlSecretArn": "The same.",
+    "PermissionsBoundary": "Our organization requires one.",
+    "Network": "We have a Redis, or may not have a public endpoint.",
+    "SubnetIds": "Our Redis is in a VPC.",
+    "SecurityGroupIds": "The same.",
+    "DomainName": "Blockers and cookies treat our own host better.",
+    "HostedZoneId": "The same.",
+    "DisableExecuteApiEndpoint": "All traffic must pass our CDN's firewall.",
+    "TrustedProxies": "A CDN is in front, and we need visitors' addresses.",
+    "SdkHosting": "AWS has not verified our account for CloudFront, or we host scripts ourselves.",
+    "AlarmEmail": "Everybody: somebody must hear of trouble.",
+    "AlarmTopicArn": "Our alarms go to a pager.",
+    "AllowedOrigins": "We use td-js-sdk 3 or 4.",
+    "ThrottlingRate": "Our peak is higher, or the bill must have a lower ceiling.",
+    "ThrottlingBurst": "The same.",
+    "KeyEventsPerSecond": "Our server sends large batches by one key.",
+    "IngestConcurrency": "Other functions share our account.",
+    "HonorGpc": "Our lawyers decide on signals themselves.",
+    "HonorDnt": "We have promised to honour Do Not Track.",
+    "VisitorIp": "We may not store full addresses.",
+    "VisitorCookies": "Treasure Data's SDKs must recognise visitors.",
+    "DroppedColumns": "A column must never be stored.",
+    "HashedColumns": "We join by email, but may not store it.",
+    "Bots": "We do not want to pay for crawlers' rows.",
+    "RedirectHosts": "An ad network's clicks pass through a postback.",
+    "StreamMode": "We know our peak, and want its shards beforehand.",
+    "MaxShards": "Our traffic is higher, or the bill must have a lower ceiling.",
+    "ShardCount": "The same as StreamMode.",
+    "ArchiveDays": "Rows must be gone sooner, or replayable for longer.",
+    "BatchWindowSeconds": "We want rows sooner, or fewer imports.",
+    "WorkerConcurrency": "Other functions share our account.",
+    "TdSite": "Our Treasure Data account is not in the United States.",
+    "TdImportEndpoint": "We reach Treasure Data through a proxy, or at a new site.",
+    "TdApiEndpoint": "The same.",
+    "RejectedDays": "Copies of bad events must be gone sooner.",
+    "TdMemoryMinutes": "`sluice doctor --measure` found another value.",
+    "TdQueryDelayMinutes": "The same.",
+    "WatermarkTable": "Jobs in Treasure Data wait until a day is complete.",
+    "UnaskableDoubt": "Our key may not query, and a duplicate is worse than a delay.",
+}
+"""Why somebody sets a parameter. One that nobody needs is removed from the template."""
 
 
 def standard_columns() -> str:
     """Return the columns that a tracking plan may omit, as lines of text."""
     return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
-
-
-def outputs_table() -> str:
-    """Return a Markdown table of the template's outputs."""
-    rows = ((f"`{name}`", output["Description"]) for name, output in template()["Outputs"].items())
-    return _table(("output", "meaning"), rows)
 
 
 def alarms_table() -> str:
@@ -141,18 +194,6 @@ def commands_table() -> str:
 
 def _option(option: click.Option) -> str:
     return max(option.opts, key=len)
-
-
-def rights_table() -> str:
-    """Return a Markdown table of the AWS permissions that commands need."""
-    rows = (
-        (
-            f"`{command}`",
-            ", ".join(f"`{right}`" for right in sorted(set(rights) - {"cloudformation:DescribeStacks"})),
-        )
-        for command, rights in ops.deploy.rights.RIGHTS.items()
-    )
-    return _table(("command", "permissions"), rows)
 
 
 def roles_table() -> str:
@@ -230,12 +271,15 @@ def _policy(found: Mapping[str, Any]) -> str:
 
 
 def policies() -> dict[str, str]:
-    """Return the files of docs/policies: an IAM policy in JSON for each part of a deploy and each role of a person."""
+    """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
     rights = ops.deploy.rights
     found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
     found["setup"] = rights.policy(["setup"], is_deployed=False)
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
-    return {f"{name}.json": _policy(policy) for name, policy in found.items()}
+    each = {name: sorted(needed) for name, needed in rights.RIGHTS.items()}
+    return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {
+        "commands.json": json.dumps(each, indent=2) + "\n"
+    }
 
 
 def exits_table() -> str:
@@ -356,7 +400,6 @@ def alternatives_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "exits": exits_table,
-    "rights": rights_table,
     "roles": roles_table,
     "parameters": parameters_table,
     "worst": worst_table,
@@ -364,7 +407,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "costs: components": components_table,
     "costs: levers": levers_table,
     "costs: alternatives": alternatives_table,
-    "outputs": outputs_table,
     "alarms": alarms_table,
     "codes: request": lambda: codes_table(get_args(RequestCode)),
     "codes: event": lambda: codes_table(EVENT_CODES),
@@ -390,15 +432,6 @@ def rendered(page: str) -> str:
 def pages() -> list[Path]:
     """Return the pages that contain a marked table."""
     return [path for path in sorted((ROOT / "docs").rglob("*.md")) if _MARKED.search(path.read_text())]
-
-
-def _allowed(parameter: dict[str, Any]) -> str:
-    if values := parameter.get("AllowedValues"):
-        return ", ".join(f"`{value}`" for value in values)
-    least, most = parameter.get("MinValue"), parameter.get("MaxValue")
-    if least is not None:
-        return f"{least} to {most}" if most is not None else f"{least} or more"
-    return str(parameter.get("ConstraintDescription", ""))
 
 
 def _text(value: Any) -> str:
