@@ -143,8 +143,8 @@ def standard_columns() -> str:
 def alarms_table() -> str:
     """Return a Markdown table of the template's alarms."""
     alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    rows = ((f"`{_alarm_name(one)}`", _alarm_advice(one)) for one in alarms)
-    return _table(("alarm `STACK-…`", "meaning and action"), rows)
+    rows = ((f"`{_alarm_name(one)}`", _alarm_meaning(one)) for one in alarms)
+    return _table(("alarm `STACK-…`", "meaning"), rows)
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
@@ -153,13 +153,11 @@ def _alarm_name(alarm: dict[str, Any]) -> str:
     return text.removeprefix("${AWS::StackName}-").replace("${Version}", "VERSION")
 
 
-def _alarm_advice(alarm: dict[str, Any]) -> str:
-    """Return an alarm's description without the name and region of its stack."""
+def _alarm_meaning(alarm: dict[str, Any]) -> str:
+    """Return what an alarm means: the beginning of its description, which goes on with what to do."""
     said = alarm["Properties"]["AlarmDescription"]
     text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
-    text = text.replace(" --region ${AWS::Region}", "").replace("${AWS::StackName}", "STACK")
-    text = text.replace("the bucket ${AsideBucket}", "the bucket (output AsideBucket)")
-    return re.sub(r"(`sluice [^`]*?) --stack STACK", r"\1", text)
+    return text.partition(". ")[0].removesuffix(".") + "."
 
 
 def codes_table(codes: Iterable[AnyCode]) -> str:
