@@ -1,6 +1,6 @@
 """Every setting of the functions, read from the environment once per function instance.
 
-A field's metadata holds the variable's name and meaning; tests compare them with docs/configuration.md and template.yaml.
+A field's metadata holds the variable's name and meaning; tests compare them with template.yaml.
 """
 
 import re

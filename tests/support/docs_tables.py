@@ -6,7 +6,7 @@ A table is between `<!-- NAME -->` and `<!-- end -->`.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields, replace
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any, get_args
@@ -19,11 +19,10 @@ import ops.deploy.rights
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.cost.estimate import Setup, Workload, estimate, lean, levers, total
+from ops.cost.estimate import Setup, Workload, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
-from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support.modes import Mode
@@ -33,38 +32,6 @@ from worker.states import TRANSITIONS, State
 
 ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
-
-
-_SETTINGS = {
-    IngestSettings: ("IngestFunction", "ingest"),
-    WorkerSettings: ("WorkerFunction", "delivery"),
-    ScalerSettings: ("ScaleFunction", "scaler"),
-}
-"""The classes of settings: a function that has them, and what the page calls those that read them."""
-
-
-def settings_table() -> str:
-    """Return a Markdown table of the functions' environment variables that are not a parameter in capitals."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for settings, (function, readers) in _SETTINGS.items():
-        variables = _variables(template()["Globals"]["Function"])
-        variables |= _variables(template()["Resources"][function]["Properties"])
-        for setting in fields(settings):
-            name = str(setting.metadata["name"])
-            parameter = name.title().replace("_", "")
-            if parameter in template()["Parameters"] and variables.get(name) == {"Ref": parameter}:
-                continue
-            text = "" if setting.default is MISSING else _text(setting.default)
-            default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
-            rows.setdefault((f"`{name}`", default, setting.metadata["doc"]), []).append(readers)
-    return _table(
-        ("variable", "read by", "default", "meaning"),
-        [(name, ", ".join(readers), default, meaning) for (name, default, meaning), readers in rows.items()],
-    )
-
-
-def _variables(function: dict[str, Any]) -> dict[str, Any]:
-    return dict(function["Environment"]["Variables"])
 
 
 def parameters_table() -> str:
@@ -186,7 +153,7 @@ def commands_table() -> str:
     rows = []
     for name, command in _commands():
         options = [_option(one) for one in _options(command) if one.opts[0] not in COMMON_OPTIONS]
-        rows.append((f"`{name}`", _first_line(command), ", ".join(f"`{one}`" for one in options)))
+        rows.append((f"`{name}`", _first_sentence(command), ", ".join(f"`{one}`" for one in options)))
     return _table(("command", "description", "options"), rows)
 
 
@@ -194,19 +161,22 @@ def _option(option: click.Option) -> str:
     return max(option.opts, key=len)
 
 
-def roles_table() -> str:
-    """Return a Markdown table of what the functions' roles allow with default parameters, and why."""
-    rows = []
+def roles() -> str:
+    """Return as JSON what the functions' roles allow with default parameters, and why."""
+    found: dict[str, list[dict[str, Any]]] = {}
     mode = Mode({})
     for function in FUNCTIONS:
         for policy in mode.properties(function.replace("Function", "Role"))["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 if statement["Sid"] == "Log" or statement["Effect"] == "Deny":
                     continue
-                actions = ", ".join(f"`{action}`" for action in sorted(listed(statement["Action"])))
-                places = ", ".join(f"`{named(place)}`" for place in listed(statement["Resource"]))
-                rows.append((f"`{function}`", actions, places, _WHY[function, statement["Sid"]]))
-    return _table(("function", "actions", "on", "why"), rows)
+                allowed = {
+                    "why": _WHY[function, statement["Sid"]],
+                    "actions": sorted(listed(statement["Action"])),
+                    "on": [named(place) for place in listed(statement["Resource"])],
+                }
+                found.setdefault(function, []).append(allowed)
+    return json.dumps(found, indent=2) + "\n"
 
 
 _WHY = {
@@ -276,7 +246,8 @@ def policies() -> dict[str, str]:
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
     each = {name: sorted(needed) for name, needed in rights.RIGHTS.items()}
     return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {
-        "commands.json": json.dumps(each, indent=2) + "\n"
+        "commands.json": json.dumps(each, indent=2) + "\n",
+        "functions.json": roles(),
     }
 
 
@@ -310,8 +281,8 @@ def _options(command: click.Command) -> list[click.Option]:
     return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
 
 
-def _first_line(command: click.Command) -> str:
-    return " ".join((command.help or "").partition("\n\n")[0].split())
+def _first_sentence(command: click.Command) -> str:
+    return " ".join((command.help or "").partition("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
 
 
 def steps_table() -> str:
@@ -373,12 +344,6 @@ def volumes_table() -> str:
     return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
 
 
-def components_table() -> str:
-    """Return what each component of a stack costs a month for ten million events."""
-    lines = estimate(Workload(10 * MILLION, 10, batch_ids=True), Setup(), US_EAST_1)
-    return _table(("component", "USD", "usage"), [(one.component, f"{one.usd:.2f}", one.of) for one in lines])
-
-
 def levers_table() -> str:
     """Return settings that save money."""
     found = levers(Workload(10 * MILLION, 1), Setup(), US_EAST_1)
@@ -398,11 +363,9 @@ def alternatives_table() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_table,
     "exits": exits_table,
-    "roles": roles_table,
     "parameters": parameters_table,
     "worst": worst_table,
     "costs: volumes": volumes_table,
-    "costs: components": components_table,
     "costs: levers": levers_table,
     "costs: alternatives": alternatives_table,
     "alarms": alarms_table,
@@ -416,7 +379,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "columns": standard_columns,
     "certify: steps": steps_table,
     "certify: assumptions": assumptions_table,
-    "settings": settings_table,
 }
 
 
@@ -430,10 +392,6 @@ def rendered(page: str) -> str:
 def pages() -> list[Path]:
     """Return the pages that contain a marked table."""
     return [path for path in sorted((ROOT / "docs").rglob("*.md")) if _MARKED.search(path.read_text())]
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
 
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
