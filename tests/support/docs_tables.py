@@ -34,22 +34,16 @@ ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
-def parameters_table() -> str:
-    """Return a Markdown table of the template's parameters."""
+def parameters_list() -> str:
+    """Return a list of the template's parameters, each with its default and with who needs it."""
     rows = []
     for name, parameter in template()["Parameters"].items():
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
         others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
         values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
-        rows.append(
-            (
-                f"`{name}`",
-                f"{default}; {values}" if values else default,
-                parameter["Description"],
-                NEEDED[name],
-            )
-        )
-    return _table(("parameter", "default; other values", "meaning", "who needs it"), rows)
+        shown = f"{default}; {values}" if values else default
+        rows.append(f"- `{name}` ({shown}): {parameter['Description']} *{NEEDED[name]}*\n")
+    return "".join(rows)
 
 
 NEEDED = {
@@ -148,13 +142,14 @@ COMMON_OPTIONS = {"--stack", "--region", "--local", "--json", "--yes", "--dry-ru
 """Options that mean the same wherever they are: the page explains them once."""
 
 
-def commands_table() -> str:
-    """Return a Markdown table of the commands of `sluice`, with the options that only `--help` explains."""
+def commands_list() -> str:
+    """Return a list of the commands of `sluice`, with the options that only `--help` explains."""
     rows = []
     for name, command in _commands():
         options = [_option(one) for one in _options(command) if one.opts[0] not in COMMON_OPTIONS]
-        rows.append((f"`{name}`", _first_sentence(command), ", ".join(f"`{one}`" for one in options)))
-    return _table(("command", "description", "options"), rows)
+        more = f" ({', '.join(f'`{one}`' for one in options)})" if options else ""
+        rows.append(f"- `{name}`: {_first_sentence(command)}{more}\n")
+    return "".join(rows)
 
 
 def _option(option: click.Option) -> str:
@@ -361,9 +356,9 @@ def alternatives_table() -> str:
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "commands": commands_table,
+    "commands": commands_list,
     "exits": exits_table,
-    "parameters": parameters_table,
+    "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
     "costs: levers": levers_table,
