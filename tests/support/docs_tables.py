@@ -138,22 +138,12 @@ def counters_table(counters: Mapping[str, Counter]) -> str:
     return _table(("counter", "counts", "metric"), rows)
 
 
-COMMON_OPTIONS = {"--stack", "--region", "--local", "--json", "--yes", "--dry-run", "--config-file"}
-"""Options that mean the same wherever they are: the page explains them once."""
-
-
 def commands_list() -> str:
-    """Return a list of the commands of `sluice`, with the options that only `--help` explains."""
+    """Return a list of the commands of `sluice`."""
     rows = []
     for name, command in _commands():
-        options = [_option(one) for one in _options(command) if one.opts[0] not in COMMON_OPTIONS]
-        more = f" ({', '.join(f'`{one}`' for one in options)})" if options else ""
-        rows.append(f"- `{name}`: {_first_sentence(command)}{more}\n")
+        rows.append(f"- `{name}`: {_first_sentence(command)}\n")
     return "".join(rows)
-
-
-def _option(option: click.Option) -> str:
-    return max(option.opts, key=len)
 
 
 def roles() -> str:
@@ -270,10 +260,6 @@ def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterat
                 " ".join((path, name, *(one if one.startswith("[") else f"<{one}>" for one in arguments))),
                 command,
             )
-
-
-def _options(command: click.Command) -> list[click.Option]:
-    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
 
 
 def _first_sentence(command: click.Command) -> str:
