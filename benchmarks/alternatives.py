@@ -68,15 +68,13 @@ ALTERNATIVES = (
     Alternative(
         "AWS Clickstream Analytics",
         _clickstream,
-        "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25: "
-        "EC2, provisioned Kinesis, 10 events per request, us-east-1, and $14 for logging",
+        "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25",
         "collection up to Kinesis and S3; no network, no loading into a database",
     ),
     Alternative(
         "Snowplow Community Edition",
         _snowplow,
-        "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25: "
-        "around $200 a month on AWS for around 100 events per second",
+        "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25",
         "everything, on servers that are always on",
     ),
 )
