@@ -101,11 +101,10 @@ def standard_columns() -> str:
     return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
 
 
-def alarms_table() -> str:
-    """Return a Markdown table of the template's alarms."""
+def alarms_list() -> str:
+    """Return a list of the template's alarms."""
     alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    rows = ((f"`{_alarm_name(one)}`", _alarm_meaning(one)) for one in alarms)
-    return _table(("alarm `STACK-…`", "meaning"), rows)
+    return "".join(f"- `{_alarm_name(one)}`: {_alarm_meaning(one)}\n" for one in alarms)
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
@@ -121,21 +120,19 @@ def _alarm_meaning(alarm: dict[str, Any]) -> str:
     return text.partition(". ")[0].removesuffix(".") + "."
 
 
-def codes_table(codes: Iterable[AnyCode]) -> str:
-    """Return a Markdown table of error codes of the HTTP interface."""
-    rows = ((f"`{code}`", str(ANSWERS[code].status), ANSWERS[code].meaning) for code in codes)
-    return _table(("code", "status", "meaning"), rows)
+def codes_list(codes: Iterable[AnyCode]) -> str:
+    """Return a list of error codes of the HTTP interface, each with its status."""
+    return "".join(f"- `{code}` ({ANSWERS[code].status}): {ANSWERS[code].meaning}\n" for code in codes)
 
 
-def metrics_table() -> str:
-    """Return a Markdown table of the metrics."""
-    return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in METRICS.items()))
+def metrics_list() -> str:
+    """Return a list of the metrics."""
+    return "".join(f"- `{name}`: {meaning}\n" for name, meaning in METRICS.items())
 
 
-def counters_table(counters: Mapping[str, Counter]) -> str:
-    """Return a Markdown table of a function's counters."""
-    rows = ((f"`{name}`", counter.meaning, f"`{counter.metric}`") for name, counter in counters.items())
-    return _table(("counter", "counts", "metric"), rows)
+def counters_list(counters: Mapping[str, Counter]) -> str:
+    """Return a list of a function's counters, each with its metric."""
+    return "".join(f"- `{name}` (`{one.metric}`): {one.meaning}\n" for name, one in counters.items())
 
 
 def commands_list() -> str:
@@ -266,19 +263,20 @@ def _first_sentence(command: click.Command) -> str:
     return " ".join((command.help or "").partition("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
 
 
-def steps_table() -> str:
-    """Return a Markdown table of the steps of a certification."""
-    rows = (
-        (f"`{one.name}`", one.proves, ", ".join(str(number) for number in one.promises) or "–")
-        for one in STEPS
+def steps_list() -> str:
+    """Return a list of the steps of a certification, each with the numbers of the promises that it tests."""
+    lines = []
+    for one in STEPS:
+        promises = f" ({', '.join(map(str, one.promises))})" if one.promises else ""
+        lines.append(f"- `{one.name}`{promises}: {one.proves}\n")
+    return "".join(lines)
+
+
+def assumptions_list() -> str:
+    """Return a list of the assumptions that only a real account can confirm, each with the steps that try it."""
+    return "".join(
+        f"- {name} ({', '.join(f'`{step}`' for step in steps)})\n" for name, steps in ASSUMPTIONS.items()
     )
-    return _table(("step", "what it proves", "[promises](internals/architecture.md#promises)"), rows)
-
-
-def assumptions_table() -> str:
-    """Return a Markdown table of the assumptions that only a real account can confirm."""
-    rows = ((name, ", ".join(f"`{step}`" for step in steps)) for name, steps in ASSUMPTIONS.items())
-    return _table(("assumption", "tried by"), rows)
 
 
 def transitions_table() -> str:
@@ -349,17 +347,17 @@ TABLES: dict[str, Callable[[], str]] = {
     "costs: volumes": volumes_table,
     "costs: levers": levers_table,
     "costs: alternatives": alternatives_table,
-    "alarms": alarms_table,
-    "codes: request": lambda: codes_table(get_args(RequestCode)),
-    "codes: event": lambda: codes_table(EVENT_CODES),
-    "metrics: all": metrics_table,
-    "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
-    "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
+    "alarms": alarms_list,
+    "codes: request": lambda: codes_list(get_args(RequestCode)),
+    "codes: event": lambda: codes_list(EVENT_CODES),
+    "metrics: all": metrics_list,
+    "counters: ingest": lambda: counters_list(INGEST_COUNTERS),
+    "counters: worker": lambda: counters_list(DELIVERY_COUNTERS),
     "transitions": transitions_table,
     "states": states_diagram,
     "columns": standard_columns,
-    "certify: steps": steps_table,
-    "certify: assumptions": assumptions_table,
+    "certify: steps": steps_list,
+    "certify: assumptions": assumptions_list,
 }
 
 
