@@ -191,8 +191,7 @@ def _drain(
 def run(report: Report) -> None:
     """Simulate each shape with both kinds of stream, and report a table."""
     report.say(
-        f"Simulated second by second for {SECONDS // DAY} days, with spikes on the second day. The scaler's own rule is compared with"
-        f" Kinesis on demand, for {KEYS} partition keys, records of {RECORD_BYTES} bytes and a retention of 24 hours."
+        f"Simulated second by second for {SECONDS // DAY} days, with spikes on the second day."
         f" Assumed: CloudWatch shows a minute {METRIC_SECONDS} s after its end, a change of shards takes {CHANGE_SECONDS} s, an on-demand"
         f" stream accepts twice its peak so far and at least 4,000 requests a second, and the drainer puts {DRAINED_A_SECOND:,} a second."
     )

@@ -220,12 +220,36 @@ def _policy(found: Mapping[str, Any]) -> str:
     return f'{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n'
 
 
+_CERTIFY = {
+    "cloudformation:ListStackResources",
+    "cloudwatch:GetMetricStatistics",
+    "codedeploy:ListDeploymentGroups",
+    "codedeploy:ListDeployments",
+    "elasticache:ModifyUserGroup",
+    "kinesis:PutRecord",
+    "lambda:GetAlias",
+    "lambda:GetFunction",
+    "lambda:UpdateFunctionConfiguration",
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:ListBucketVersions",
+    "secretsmanager:PutSecretValue",
+    "secretsmanager:UpdateSecretVersionStage",
+    "sqs:SendMessage",
+}
+"""What a certification needs in addition to the policies of those who deploy and operate."""
+
+
 def policies() -> dict[str, str]:
     """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
     rights = ops.deploy.rights
     found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
     found["setup"] = rights.policy(["setup"], is_deployed=False)
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
+    found["certify"] = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": sorted(_CERTIFY), "Resource": "*"}],
+    }
     each = {name: sorted(needed) for name, needed in rights.RIGHTS.items()}
     return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {
         "commands.json": json.dumps(each, indent=2) + "\n",
@@ -300,10 +324,8 @@ def worst_table() -> str:
     """Return what each component costs at most on a day of a stack with the default parameters."""
     lines = worst(Bounds(), Setup(), US_EAST_1)
     day = sum(line.usd for line in lines)
-    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
-    return _table(
-        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
-    )
+    rows = [(line.component, f"{line.usd:,.2f}") for line in lines]
+    return _table(("component", "USD a day, at most"), [*rows, ("**together**", f"**{day:,.2f}**")])
 
 
 MILLION = 1_000_000
