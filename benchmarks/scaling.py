@@ -208,8 +208,7 @@ def run(report: Report) -> None:
                     else f"{found.most:.0f}",
                     f"{found.usd:,.2f}",
                     f"{found.overflowed:.2%}",
-                    f"{found.longest:,.0f} s",
-                    f"{found.after:,.0f} s",
+                    f"{found.longest:,.0f}",
                 ]
             )
             if auto:
@@ -223,8 +222,7 @@ def run(report: Report) -> None:
             "shards",
             "$ a month",
             "overflowed",
-            "longest wait",
-            "queue empty after the spike",
+            "longest wait, s",
         ),
         rows,
     )

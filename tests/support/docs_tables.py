@@ -117,7 +117,7 @@ def _alarm_meaning(alarm: dict[str, Any]) -> str:
     """Return what an alarm means: the beginning of its description, which goes on with what to do."""
     said = alarm["Properties"]["AlarmDescription"]
     text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
-    return text.partition(". ")[0].removesuffix(".") + "."
+    return text.partition(". ")[0].partition(": ")[0].removesuffix(".") + "."
 
 
 def codes_list(codes: Iterable[AnyCode]) -> str:
@@ -284,7 +284,12 @@ def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterat
 
 
 def _first_sentence(command: click.Command) -> str:
-    return " ".join((command.help or "").partition("\n\n")[0].split()).partition(". ")[0].removesuffix(".")
+    return (
+        " ".join((command.help or "").partition("\n\n")[0].split())
+        .partition(". ")[0]
+        .partition(": ")[0]
+        .removesuffix(".")
+    )
 
 
 def steps_list() -> str:
