@@ -51,7 +51,6 @@ class Outcome:
         usd: the stream's cost per month.
         overflowed: the share of the requests that went through the overflow queue.
         longest: the most seconds that a request waited there.
-        after: seconds from the end of the spike until the queue was finally empty; 0 if it was empty by then.
         least: the minimum number of shards, or their equivalent on demand.
         most: the maximum number of shards.
     """
@@ -59,7 +58,6 @@ class Outcome:
     usd: float = 0.0
     overflowed: float = 0.0
     longest: float = 0.0
-    after: float = 0.0
     least: float = math.inf
     most: float = 0.0
 
@@ -180,8 +178,6 @@ def _drain(
             capacity[index] -= taken
             refused += put * share - taken
         outcome.longest = max(outcome.longest, at - since)
-        if at >= 36 * HOUR + 600:
-            outcome.after = at - 36 * HOUR - 600
         if count > put:
             waiting.appendleft((at, since, count - put))
         if refused > 1e-9:

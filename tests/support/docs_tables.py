@@ -23,7 +23,7 @@ from ops.cost.estimate import Setup, Workload, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
-from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
+from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
@@ -130,9 +130,14 @@ def metrics_list() -> str:
     return "".join(f"- `{name}`: {meaning}\n" for name, meaning in METRICS.items())
 
 
-def counters_list(counters: Mapping[str, Counter]) -> str:
-    """Return a list of a function's counters, each with its metric."""
-    return "".join(f"- `{name}` (`{one.metric}`): {one.meaning}\n" for name, one in counters.items())
+def counters_list() -> str:
+    """Return a list of the functions' counters that are not a metric themselves, each with its metric."""
+    counters = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}
+    return "".join(
+        f"- `{name}` (`{one.metric}`): {one.meaning}\n"
+        for name, one in counters.items()
+        if name != one.metric
+    )
 
 
 def commands_list() -> str:
@@ -378,8 +383,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "codes: request": lambda: codes_list(get_args(RequestCode)),
     "codes: event": lambda: codes_list(EVENT_CODES),
     "metrics: all": metrics_list,
-    "counters: ingest": lambda: counters_list(INGEST_COUNTERS),
-    "counters: worker": lambda: counters_list(DELIVERY_COUNTERS),
+    "counters": counters_list,
     "transitions": transitions_table,
     "states": states_diagram,
     "columns": standard_columns,
