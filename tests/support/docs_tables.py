@@ -262,11 +262,9 @@ def policies() -> dict[str, str]:
     }
 
 
-def exits_table() -> str:
-    """Return a Markdown table of the exit codes of `sluice`."""
-    return _table(
-        ("code", "meaning"), [(str(code), meaning) for code, meaning in ops.failure.EXIT_CODES.items()]
-    )
+def exits_list() -> str:
+    """Return a list of the exit codes of `sluice`."""
+    return "".join(f"- {code}: {meaning}\n" for code, meaning in ops.failure.EXIT_CODES.items())
 
 
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
@@ -373,7 +371,7 @@ def alternatives_table() -> str:
 
 TABLES: dict[str, Callable[[], str]] = {
     "commands": commands_list,
-    "exits": exits_table,
+    "exits": exits_list,
     "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
