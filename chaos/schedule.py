@@ -8,13 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from msgpack import packb
-
 from chaos.access import ACTIONS
 from chaos.plans import STRAYS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
 from chaos.trouble import DATABASE_KINDS, Kind, Window
-from shared.envelope import Envelope, TableRows
 from shared.tracking_plan import MODES, Mode
 
 START = 1_780_000_000.0
@@ -425,11 +422,7 @@ def _targets(chance: random.Random, kind: Kind, setup: Setup) -> list[str]:
     return [""]
 
 
-_TOO_FEW = TableRows(TABLES[0], 3, packb({"n": 0}))  # one row, said to be three
-_GARBAGE = (
-    *(b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}'),
-    Envelope("acct_0", "k1", int(START) * 1000, "too few", 0, (_TOO_FEW,)).encode(),
-)
+_GARBAGE = (b"\x97\x01", b"{", b"[1]", b"\xff" * 40, b'{"account": 1}')
 
 
 def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
