@@ -38,7 +38,7 @@ up: .venv/installed ## run the local stack, with a page to send events and watch
 
 .PHONY: test
 test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run the test suite
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup --durations=10 $(ARGS)
 
 .PHONY: lint
 lint: .venv/installed ## check style, types and the template
@@ -81,10 +81,6 @@ hostile: .venv/installed ## let one sender do its worst beside 49 others, in sim
 .PHONY: isolation
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
 	@$(RUN) -m chaos.isolation
-
-.PHONY: drift
-drift: .venv/installed ## send events of which one in ten drifts from a tracking plan through the simulated pipeline: EVENTS=
-	@$(RUN) -m chaos.drift --events $(EVENTS)
 
 ACCOUNTS ?= 100
 SECONDS ?= 60
