@@ -75,6 +75,7 @@ class Judge:
         # by invocation: its whole listings, and when it had each one last
         self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
+        self._gone: set[str] = set()  # shards of deleted streams
         self._tags: dict[str, tuple[float, float]] = {}
 
     def see(self, event: Event) -> list[str]:
@@ -167,7 +168,7 @@ class Judge:
             "known transitions",
             bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
         )
-        yield "close", item.first == END and is_open
+        yield "close", item.first == END and is_open and chain.shard not in self._gone
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
         self._behind[chain].append(item)
@@ -339,6 +340,7 @@ class Judge:
         return [("tag keeps range", self._tags.setdefault(event.name, range_) != range_)]
 
     def _forget(self, _event: Event) -> list[Verdict]:
+        self._gone |= self._shards.keys()
         self._shards.clear()
         self._listed.clear()
         return []

@@ -18,18 +18,23 @@ class Noticed:
     """What is broken without a defence.
 
     Attributes:
-        defence: the defence.
+        number: the defence's in `ALL`.
         where: the schedule's seed, or the scenario; empty if nothing was broken.
         broken: what was broken there.
         sound: whether nothing is broken there with the defence.
         seconds: of CPU time.
     """
 
-    defence: Defence
+    number: int
     where: str
     broken: str
     sound: bool
     seconds: float
+
+    @property
+    def defence(self) -> Defence:
+        """The defence. It cannot go from process to process."""
+        return ALL[self.number]
 
     @property
     def holds(self) -> bool:
@@ -43,7 +48,7 @@ def check(number: int) -> Noticed:
     where, broken, sound = (_by_waiting if defence.waits else _by_steps if defence.meets else _by_seeds)(
         defence
     )
-    return Noticed(defence, where, broken, sound, time.process_time() - began)
+    return Noticed(number, where, broken, sound, time.process_time() - began)
 
 
 def _by_seeds(defence: Defence) -> tuple[str, str, bool]:

@@ -92,7 +92,9 @@ def test_the_next_invocation_delivers_after_a_timeout(
         proxy.hanging = True
         assert "Task timed out after 5.00 seconds" == worker.invoke(event)
         proxy.hanging = False
-        until(lambda: worker.invoke(event) == {"batchItemFailures": []})  # a busy machine may need several tries
+        until(
+            lambda: worker.invoke(event) == {"batchItemFailures": []}
+        )  # a busy machine may need several tries
 
     assert ["/three"] == [row["page"] for row in treasure_data.rows("shop", "pageviews")]
 
