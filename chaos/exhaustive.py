@@ -5,6 +5,8 @@ Treasure Data is a step. Before a step, the other invocation may run instead, or
 before or after the call, and the call may fail, take effect without a response, or take effect when both have ended. Afterwards all
 faults end, and senders and redeliveries run until everything settles. Then every row must be in Treasure Data exactly once, or as often as an operator wanted. After
 every step, every chunk that somebody still needs must have its rows in the bucket.
+
+Before that, it tries every interleaving of the actors of `chaos.specification_actors`, which follow the specification.
 """
 
 import itertools
@@ -29,6 +31,9 @@ from chaos.audit import HELD
 from chaos.defences import ALL, Defence
 from chaos.interleavings import Choice, Clock, Decisions, Exploration, FaultKind, Scheduler
 from chaos.run import pool_of
+from chaos.specification_actors import LEFT_OUT
+from chaos.specification_actors import NAMED as SCENES_BY_NAME
+from chaos.specification_explorer import Explorer
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
@@ -667,6 +672,12 @@ def _explore(name: str, preemptions: int | None, runs: int) -> Explored:
     return explore(NAMED[name], preemptions, runs=runs)
 
 
+def follow(name: str, out: str = "") -> tuple[int, str]:
+    """Explore a scene of the specification, perhaps without a rule; return the number of interleavings, and what is wrong."""
+    explorer = Explorer(SCENES_BY_NAME[name], frozenset({out} - {""}), judge_every=0 if out else 100)
+    return explorer.run(), explorer.wrong
+
+
 def noticing(number: int) -> str:
     """Return a scenario that shows what breaks without the defence with this number in `ALL`, and where; empty if there is none."""
     for preemptions, faults in ((None, 0), (1, 1), (2, 1)):
@@ -694,6 +705,13 @@ def main(preemptions: int | None, runs: int, only: str, processes: int) -> None:
         table.add_column(name, justify="left" if name == "scenario" else "right")
     total, failed, progress, began = 0, False, Console(stderr=True), time.monotonic()
     with pool_of(processes) as pool:
+        scenes = [(name, "") for name in SCENES_BY_NAME if only in name]
+        scenes += [one for one in LEFT_OUT if not only]
+        for (name, rule), scene in [(one, pool.submit(follow, *one)) for one in scenes]:
+            count, wrong = scene.result()
+            total, failed = total + count, failed or bool(wrong) != bool(rule)
+            without = f" without {rule!r}" if rule else ""
+            progress.print(f"specification: {name}{without}: {wrong or f'{count:,} interleavings'}")
         jobs = [pool.submit(_explore, one.name, preemptions, runs) for one in scenarios]
         checks = [(ALL[number].name, pool.submit(noticing, number)) for number in numbers]
         for scenario, job in zip(scenarios, jobs, strict=True):

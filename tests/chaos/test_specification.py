@@ -48,7 +48,7 @@ from chaos.specification import (
     tables,
     transition_of,
 )
-from chaos.specification_actors import SCENES
+from chaos.specification_actors import LEFT_OUT, NAMED, SCENES
 from chaos.specification_explorer import TIMES, Explorer, Scene
 
 DAY, MINUTE = 86_400.0, 60.0
@@ -484,30 +484,6 @@ def test_what_is_written_before_a_send_breaks_no_rule(entry: Entry, now: float, 
         assert "ask" == broken_by(change(renewed(entry, now, database)))
 
 
-NAMED = {scene.name: scene for scene in SCENES}
-LEFT_OUT = (
-    ("a worker and a sender", "append once"),
-    ("a worker and a sender", "own clearing"),
-    ("a worker and a sender", "settle by version"),
-    ("a worker and a sender", "untried by version"),
-    ("a worker and a sender", "look at the clock"),
-    ("a worker and a sender", "ask"),
-    ("a worker and a sender", "doubt keeps database"),
-    ("two releases", "object before append"),
-    ("two edits and an operator", "replace at once"),
-    ("an operator drops beside a sender", "drop without doubt"),
-    ("two forced replays with one tag", "tag keeps range"),
-    ("a gap, and copies of a request", "claim"),
-    ("a gap, and copies of a request", "claim in gaps"),
-    ("a gap, and copies of a request", "claim with append"),
-    ("a claim whose record was passed over", "free what was passed over"),
-    ("a record that was passed over", "member by index"),
-    ("put again, the first copy counts", "look up"),
-    ("put again, the first copy counts", "all shards"),
-    ("put again, the first copy counts", "until copies claim"),
-    ("put again, the first copy counts", "look after passing"),
-    ("put again, the first copy is late", "claim late ones"),
-)
 FAULTS = {
     "put again, the first copy counts": 0,
     "put again, the first copy is late": 0,
