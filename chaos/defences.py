@@ -483,6 +483,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/question.py", "a page does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_FOREIGN_PAGE {_ASKED}", 3),
     Defence("worker/question.py", "a query that ran too early does not prove absence", _around(TreasureDataClient, "ask", lambda ask, *args: ask(*args[:4])), f"TD_STALE_JOB {_ASKED}", 1),
     Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
+    Defence("worker/question.py", "a schema that never shows columns does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_NO_SCHEMA {_ASKED}", 1),
     Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _replaced(TreasureDataClient, _NotFoundIsGone), f"TD_WRONG_HOST {_ASKED}", 3),
     Defence("worker/sender.py", "a doubt keeps its database", _around(Sender, "_destination", lambda destination, span, key, entry: destination(span, key, replace(entry, since=None))), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),

@@ -231,110 +231,35 @@ _REJECTED = MappingProxyType({"views": "reject"})
 _LARGE = MappingProxyType({"views": "large"})
 _FAILING = MappingProxyType({"views": "fail", "clicks": "fail"})
 _UNHEARD_ROWS = MappingProxyType({"views": "unheard"})
+_CHANGES = MappingProxyType({"views": "changes"})
 SCENARIOS = (
-    Scenario(
-        "two senders of dead rows that are rejected again",
-        ("hand", "hand"),
-        answers_before=_REJECTED,
-        answers=_REJECTED,
-    ),
+    Scenario("two senders of dead rows that are rejected again", ("hand", "hand"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("two senders of dead rows that are accepted now", ("hand", "hand"), answers_before=_REJECTED),
     Scenario("two senders of waiting rows", ("schedule", "schedule"), answers_before=_FAILING),
-    Scenario(
-        "two senders, answers are lost",
-        ("schedule", "schedule"),
-        answers_before=_FAILING,
-        answers=_UNHEARD_ROWS,
-    ),
-    Scenario(
-        "two senders, an answer is lost, then the rows are rejected",
-        ("hand", "hand"),
-        answers_before=_FAILING,
-        answers=MappingProxyType({"views": "changes"}),
-    ),
-    Scenario(
-        "two senders of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE
-    ),
-    Scenario(
-        "a sender beside the worker's own sends",
-        ("worker", "schedule"),
-        before=(),
-        answers=MappingProxyType({"views": "changes"}),
-        seconds=0.0,
-    ),
-    Scenario(
-        "a sender beside a redelivery", ("schedule", "worker"), before=("killed worker",), answers=_REJECTED
-    ),
-    Scenario(
-        "two workers of one batch, rows are rejected", ("worker", "worker"), before=(), answers=_REJECTED
-    ),
-    Scenario(
-        "two workers of one batch, rows must be halved", ("worker", "worker"), before=(), answers=_LARGE
-    ),
-    Scenario(
-        "a worker of two copies beside a sender, one copy was put again",
-        ("worker", "schedule"),
-        before=(),
-        records=(Put(), Put(claim=_AGAIN)),
-    ),
-    Scenario(
-        "two senders of rows that were put again", ("schedule", "schedule"), records=(Put(claim=_AGAIN),)
-    ),
-    Scenario(
-        "a sender decides while a first copy that landed late is planned",
-        ("worker 1 2", "schedule"),
-        before=("worker 0",),
-        records=(Put(claim=_AGAIN), Put(after=100), Put("z", after=1300)),
-        seconds=1400.0,
-    ),
-    Scenario(
-        "a sender decides while a first copy that is too late is planned",
-        ("worker 1 2", "schedule"),
-        before=("worker 0",),
-        records=(Put(claim=_AGAIN), Put(after=1000), Put("z", after=1300)),
-        seconds=1400.0,
-    ),
-    Scenario(
-        "two releases cut one batch",
-        ("worker", "small worker"),
-        before=(),
-        answers=_UNHEARD_ROWS,
-        seconds=0.0,
-    ),
-    Scenario(
-        "a redelivery beside a replay of what was left out in the middle",
-        ("worker", "replay 1"),
-        before=("worker 0 2",),
-        records=(Put("p"), Put("q"), Put("z")),
-    ),
-    Scenario(
-        "copies of a request, in a gap and live",
-        ("replay 0", "worker 2"),
-        before=("worker 1",),
-        records=(Put("q", 1), Put("z"), Put("q", 1)),
-    ),
-    Scenario(
-        "a copy beside a replay of the one that was passed over with the claim",
-        ("worker 2", "replay 0"),
-        before=("killed worker 0", "worker 1"),
-        records=(Put("q", 1), Put("z"), Put("q", 1)),
-        left="1 2",
-    ),
-    Scenario(
-        "an edit beside a sender by hand", ("edit", "hand"), answers_before=_REJECTED, answers=_REJECTED
-    ),
+    Scenario("two senders, answers are lost", ("schedule", "schedule"), answers_before=_FAILING, answers=_UNHEARD_ROWS),
+    Scenario("two senders, an answer is lost, then the rows are rejected", ("hand", "hand"), answers_before=_FAILING, answers=_CHANGES),
+    Scenario("two senders of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE),
+    Scenario("a sender beside the worker's own sends", ("worker", "schedule"), before=(), answers=_CHANGES, seconds=0.0),
+    Scenario("a sender beside a redelivery", ("schedule", "worker"), before=("killed worker",), answers=_REJECTED),
+    Scenario("two workers of one batch, rows are rejected", ("worker", "worker"), before=(), answers=_REJECTED),
+    Scenario("two workers of one batch, rows must be halved", ("worker", "worker"), before=(), answers=_LARGE),
+    Scenario("a worker of two copies beside a sender, one copy was put again", ("worker", "schedule"), before=(), records=(Put(), Put(claim=_AGAIN))),
+    Scenario("two senders of rows that were put again", ("schedule", "schedule"), records=(Put(claim=_AGAIN),)),
+    Scenario("a sender decides while a first copy that landed late is planned", ("worker 1 2", "schedule"), before=("worker 0",), records=(Put(claim=_AGAIN), Put(after=100), Put("z", after=1300)), seconds=1400.0),
+    Scenario("a sender decides while a first copy that is too late is planned", ("worker 1 2", "schedule"), before=("worker 0",), records=(Put(claim=_AGAIN), Put(after=1000), Put("z", after=1300)), seconds=1400.0),
+    Scenario("two releases cut one batch", ("worker", "small worker"), before=(), answers=_UNHEARD_ROWS, seconds=0.0),
+    Scenario("a redelivery beside a replay of what was left out in the middle", ("worker", "replay 1"), before=("worker 0 2",), records=(Put("p"), Put("q"), Put("z"))),
+    Scenario("copies of a request, in a gap and live", ("replay 0", "worker 2"), before=("worker 1",), records=(Put("q", 1), Put("z"), Put("q", 1))),
+    Scenario("a copy beside a replay of the one that was passed over with the claim", ("worker 2", "replay 0"), before=("killed worker 0", "worker 1"), records=(Put("q", 1), Put("z"), Put("q", 1)), left="1 2"),
+    Scenario("an edit beside a sender by hand", ("edit", "hand"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("two edits of dead rows", ("edit", "edit"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("a drop beside a sender", ("drop", "hand"), answers_before=_REJECTED, answers=_UNHEARD_ROWS),
     Scenario("a drop of rows in doubt", ("drop", "schedule"), answers_before=_UNHEARD_ROWS),
     Scenario("two forced replays with one tag", ("force", "force")),
     Scenario("a forced replay beside a sender", ("force", "schedule"), answers_before=_FAILING),
     Scenario("the sweep beside a sender", ("sweep", "hand"), answers_before=_REJECTED, seconds=30 * _DAY),
-    Scenario(
-        "the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY
-    ),
-)
-
-
+    Scenario("the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY),
+)  # fmt: skip  # a table
 NAMED = {one.name: one for one in SCENARIOS}
 
 
