@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from chaos import exhaustive, isolation
 from chaos import schedule as schedules
 from chaos.defences import ALL, Defence, without
+from chaos.interleavings import Choice
 from chaos.run import run_schedule
 
 SEEDS, EVENTS = 12, 400
@@ -62,7 +63,7 @@ def _by_seeds(defence: Defence) -> tuple[str, str, bool]:
 
 
 def _by_steps(defence: Defence) -> tuple[str, str, bool]:
-    name, choice = defence.meets or ("", exhaustive.Choice())
+    name, choice = defence.meets or ("", Choice())
     broken, also = (exhaustive.run(exhaustive.NAMED[name], choice, one) for one in (defence, None))
     return (name if broken else ""), "; ".join(broken), not also
 
