@@ -315,6 +315,7 @@ WRONG_TOO = (
     ("claim late ones", [claimed(1), *planned(HERE, replace(RECORD, arrival=906))]),
     ("tag keeps range", [BOUND, *planned(FORCED, replace(RECORD, arrival=50))]),
     ("tag keeps range", [BOUND, replace(BOUND, until=60)]),
+    ("tag keeps range", planned(FORCED, Record(0, 0, rows=(("a", 2),)), chunks=(CHUNK,))),
     ("doubt keeps database", [*planned(), sent(21, database="new")]),
     ("probe first", [*planned(chunks=TWO), *imported(21, WORKER, "unknown"), Event("probed", 22, WORKER, database="db", answer="unknown"), sent(23, key="b", call=2)]),
     ("delete by ledger", [planned()[0], replace(DELETED, at=DAY)]),
