@@ -158,6 +158,7 @@ class Judge:
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
         yield "forced by span", bool(chain.tag and place.after)
+        yield "tag keeps range", bool(chain.tag) and chain.tag not in self._tags
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
         latest = max([before.latest, *(one.arrival for one in put.records)])

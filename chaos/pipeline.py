@@ -192,12 +192,13 @@ class Pipeline:
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         until = self.heal()
+        self._simulation.run(self._simulation.now + REDRIVE.timeout)
+        self._note_forced()
         while self._simulation.now < until:
             self._invoke_sender({"sweep": True})
             self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
         self.missing = self._missing()
-        self._note_forced()
         self.copies = list(self.audit.rejected())
         for account in self.world.accounts:
             self._disable(account, "")
@@ -300,11 +301,17 @@ class Pipeline:
         return until
 
     def _lose_for_good(self) -> None:
-        """Lose the object of one span of the stream that has rows which somebody needs."""
-        held = [one for one in self.audit.held() if one.span.chain.is_of_stream and one.values]
+        """Lose the object of one span of the stream that has rows which somebody needs, and nothing undecodable."""
+        held = [
+            one
+            for one in self.audit.held()
+            if one.values
+            and one.span.chain.is_of_stream
+            and not any(key.group.code for key in one.span.chunks)
+        ]
         if held:
             span = self._chance.choice(held).span
-            lost = [one for one in held if one.span.place == span.place and not one.key.group.code]
+            lost = [one for one in held if one.span.place == span.place]
             self.lost_places.add(span.place)
             self.gone |= {int(row["n"]) for one in lost for row in one.values or ()}
             self.world.take_away(name_of(span))

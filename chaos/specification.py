@@ -272,7 +272,7 @@ def entry_of(item: Item, key: str) -> Entry:
         return found or Entry("delivered")
     chunk = next(one for one in item.chunks if one.name == key)
     if chunk.request or not chunk.sendable:
-        return Entry("again" if chunk.sendable else "dead")
+        return Entry("again" if chunk.request else "dead")
     return Entry("waiting", None if chunk.database is None else item.planned_at, 0, chunk.database)
 
 

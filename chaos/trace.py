@@ -115,10 +115,9 @@ class Trace:
         self._recent: deque[Event] = deque(maxlen=_MOST_RECENT)
         self._exempt = set() if world.schedule.setup.may_query else _UNPROVED
         kinds = {window.kind for window in world.schedule.windows}
-        if Kind.KINESIS_AHEAD in kinds:
-            self._exempt = self._exempt | _BY_STAMPS
-        if Kind.PAUSE in kinds:  # between a look at a database's health and the send
-            self._exempt = self._exempt | {"probe first"}
+        self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
+        # a thread may have looked at a database's health before it was paused
+        self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
         self._ledger = ledger.Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,

@@ -22,7 +22,14 @@ _CAUSES: dict[str, tuple[Kind, ...]] = {
     "object_gone": (Kind.S3_GONE,),
     "index_gone": (Kind.S3_GONE,),
 }
-_OUT_OF_ORDER = {Kind.KINESIS_AHEAD, Kind.PASSED_OVER, Kind.LANES, Kind.FILTERED, Kind.S3_GONE, Kind.S3_DAMAGED}
+_OUT_OF_ORDER = {
+    Kind.KINESIS_AHEAD,
+    Kind.PASSED_OVER,
+    Kind.LANES,
+    Kind.FILTERED,
+    Kind.S3_GONE,
+    Kind.S3_DAMAGED,
+}
 _MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnreadableError")
 
 
@@ -94,7 +101,7 @@ class Verdict:
         return Counter({name: count for name, count in broken.items() if count})
 
 
-def judge(pipeline: Pipeline) -> Verdict:
+def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     """Check the promises for a finished pipeline."""
     world = pipeline.world
     may_query = pipeline.schedule.setup.may_query
@@ -215,9 +222,7 @@ def _is_overlooked(pipeline: Pipeline, row: Mapping[str, Any], table: str, at: f
     return pipeline.observer.overlooked(number, sent.account, table, row["received_at"], at)
 
 
-def _dead(
-    pipeline: Pipeline, verdict: Verdict, forced: Counter[int]
-) -> tuple[dict[int, str], set[int]]:
+def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[dict[int, str], set[int]]:
     """Return each held event's reason if it is dead, an empty string if it waits, and which Treasure Data may have.
 
     Take dead rows out of `forced`.

@@ -283,7 +283,7 @@ class World:
             self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
         elif window.kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
             self.simulation.at(window.begin, lambda: self._damage(window))
-            self.simulation.at(window.end, lambda: self.trouble.active(window.kind) or self._end(window.kind))
+            self.simulation.at(window.end, lambda: self._end(window.kind))
         elif window.kind in td_lies.SETTINGS:
             self.simulation.at(window.begin, lambda: self._alter_td(window.kind, begins=True))
             self.simulation.at(window.end, lambda: self._alter_td(window.kind, begins=False))

@@ -402,7 +402,7 @@ class Ledger:
     # The chains of shards, including those that the stream no longer lists
 
     def chains(self) -> list[ChainId]:
-        """Return the chains of all shards that were noted, those of deleted streams too."""
+        """Return the chains of all shards that were noted, those of deleted streams among them."""
         return [ChainId.parse(item["sk"]["S"]) for item in self._query(_CHAINS)]
 
     def note_chain(self, chain: ChainId) -> None:

@@ -335,11 +335,11 @@ class Span:
         group = key.group
         if group.is_rejected:
             return _AGAIN if group.request_id else _REJECTED
+        if group.request_id:  # whatever its account is: later, an operator may have it sent
+            return _AGAIN
         destination = self.destination(key)
         if isinstance(destination, NotDeliverable):
             return _dead(destination.reason)
-        if group.request_id:
-            return _AGAIN
         if self.settled:
             return _DELIVERED
         if isinstance(destination, Later):

@@ -132,7 +132,7 @@ def test_originals_that_are_not_rows_are_dead(code: str) -> None:
         (VIEWS, LATER, WAITING, DELIVERED),
         (VIEWS, NotDeliverable("gone"), Entry(State.DEAD, reason="gone"), None),
         (VIEWS._replace(request_id="r"), Database("shop_db"), Entry(State.AGAIN), None),
-        (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.DEAD, reason="gone"), None),
+        (VIEWS._replace(request_id="r"), NotDeliverable("gone"), Entry(State.AGAIN), None),
         (VIEWS._replace(code="c", is_rejected=True), Database("shop_db"), Entry(State.REJECTED), None),
     ],
 )
