@@ -75,9 +75,9 @@ def wait_cause(reason: str, database: str, option: str) -> Cause:
 
 
 def log_of(function: str, option: str) -> str:
-    """Return the command that shows a function's log; in the local stack, the file."""
+    """Return the command that shows a function's log; for the local stack, its file."""
     if option == "--local":
-        return f"`.local/{function.removesuffix('Function').lower()}.log`"
+        return f"{function.removesuffix('Function').lower()}.log in the local stack's folder"
     return f"`sam logs {option.replace('--stack', '--stack-name')} --name {function}`"
 
 
@@ -91,6 +91,7 @@ _HOLDS = {
     "LedgerUnavailableError": Cause("ledger_failing", "the ledger (DynamoDB) does not answer"),
     "BucketUnavailableError": Cause("bucket_failing", "the bucket (S3) does not take the rows"),
     "ShardUnreadableError": Cause("stream_failing", "the stream cannot be read"),
+    "UnprovenError": Cause("stream_failing", "the stream's shards cannot all be listed"),
     HeldError.NO_TIME: Cause("no_time", "the last invocation ran out of time"),
     HeldError.UNDECIDED_COPY: Cause("ledger_failing", HeldError.UNDECIDED_COPY),
     HeldError.UNREADABLE_INDEX: Cause(
