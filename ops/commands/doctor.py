@@ -63,12 +63,12 @@ def command(
 ) -> None:
     """Check a stack from the outside in, and report problems with their fixes. `sluice status` reports the same ones.
 
-    If it finds none, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
+    If it finds none but dead rows, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
     Treasure Data, after asking for confirmation; --repair-ledger asks too.
     """
     checks = Checks(stack, account)
     found = findings(_state(StateReader(stack, checks=checks)), stack.option)
-    if not no_event and all(one.state != "fault" for one in found):
+    if not no_event and all(one.state != "fault" or one.fault == "dead" for one in found):
         found.append(DoctorEvent(stack, checks.key).send())
     if not as_json:
         for one in sorted(found, key=lambda one: -one.rank):
