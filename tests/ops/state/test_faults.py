@@ -336,6 +336,26 @@ def test_a_fault_is_named_with_one_step(case: Case) -> None:
     assert (one["health"] == "attention") is (RESUMES not in one["line"])
 
 
+def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
+    """Without an answer nothing changes; afterwards nothing is wrong, and there is nothing left to repair."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db")
+    take(stack, "shop", ago=60)
+    stack.made.clock.time = SystemClock().now()
+    stack.made.dynamodb.restore(TABLE, [])
+    line = ["--no-event", "--repair-ledger"]
+
+    refused, done, again = (
+        CliRunner(mix_stderr=False).invoke(doctor.command, [*line, *more], obj=stack, input=answer)
+        for more, answer in (([], "n"), (["--yes"], ""), (["--yes"], ""))
+    )
+
+    assert (1, 0, 0) == (refused.exit_code, done.exit_code, again.exit_code)
+    assert "The bucket has 1 object that the ledger does not know." in refused.stderr
+    assert "1 span taken up, 0 objects left aside; Treasure Data is asked for 1 row" in done.stdout
+    assert "nothing to repair" in again.stdout
+
+
 @pytest.mark.parametrize("pair", random.Random(SEED).sample([*combinations(CASES, 2)], PAIRS))
 def test_two_faults_are_both_named(pair: tuple[Case, Case]) -> None:
     """Unless one hides the other."""
