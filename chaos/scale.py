@@ -44,7 +44,7 @@ from worker.span import milliseconds
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has the requests since the last one
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
-_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept", "table")
+_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept")
 _MOST_PUT = 500  # records in one PutRecords call
 
 
@@ -131,7 +131,7 @@ class Result:
 
     @property
     def shared_keys(self) -> set[str]:
-        """The ledger keys and bucket prefixes in use that belong to no single shard or request, except those that are read once a minute."""
+        """The ledger keys and bucket prefixes in use that belong to no single shard or request, except those that the sender reads every minute."""
         asked = {key for service in ("DynamoDB", "S3") for key, _ in self.services[service].keys}
         return {key for key in asked if "shardId-" not in key and not key.startswith(_STEADY)}
 
@@ -272,7 +272,7 @@ def _instrumented(world: World, result: Result) -> Functions:
         _Counted(world.table, counter("DynamoDB", _partitions)),
         world.effects,
     )
-    world.s3.client = _Counted(world.bucket, counter("S3", lambda _, request: _prefixes(request)))
+    world.s3.client = _Counted(world.bucket, counter("S3", lambda _, request: [_prefix(request)]))
     redis = _CountedRedis(world.redis_server, world, asked)
     once = redis.once
     redis.once = trip  # type: ignore[method-assign]  # counts round trips
@@ -290,15 +290,12 @@ def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
     key = request.get("Key") or request.get("Item")
     if key is not None:
         return [str(key["pk"]["S"])]
-    if operation == "describe_table":
-        return []
     values = request["ExpressionAttributeValues"]
     return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
 
 
-def _prefixes(request: Mapping[str, Any]) -> list[str]:
-    """Return the prefix of the object that a call accesses; none for a listing, which a function instance makes at most once."""
-    return [str(request["Key"]).rpartition("/")[0]] if "Key" in request else []
+def _prefix(request: Mapping[str, Any]) -> str:
+    return str(request.get("Key", request.get("Prefix", ""))).rpartition("/")[0]
 
 
 class _Sender:
@@ -373,6 +370,17 @@ _BUSIEST = {
     "Redis": "Redis key",
     "Treasure Data": "table's imports",
 }
+
+
+def _calls_per_row(service: str, one: Result) -> str:
+    return f"{one.per_row(service):.4f}"
+
+
+def _busiest(service: str, one: Result) -> str:
+    seen = one.services[service]
+    return f"{seen.hottest()[1]}, {seen.share():.1%}"
+
+
 _ROWS: dict[str, Callable[[Result], str]] = {
     "requests a second": lambda one: f"{one.load.rate:,g}",
     "shards": lambda one: f"{one.load.shards}",
@@ -382,21 +390,13 @@ _ROWS: dict[str, Callable[[Result], str]] = {
     "time to row, p99": lambda one: f"{one.p99:.1f} s",
     "rows per batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
     "rows per import": lambda one: f"{one.rows / max(1, one.imports):,.1f}",
-    **{
-        f"{name} calls per row": lambda one, name=name: f"{one.per_row(name):.4f}"  # type: ignore[misc]  # a default binds the name
-        for name in _BUSIEST
-    },
+    **{f"{name} calls per row": partial(_calls_per_row, name) for name in _BUSIEST},
     "all of these per row": lambda one: f"{one.calls_per_row:.4f}",
     "batches of a shard, least": lambda one: f"{min(one.batches.values(), default=0)}",
     "batches of a shard, most": lambda one: f"{max(one.batches.values(), default=0)}",
     "records/s, busiest shard": lambda one: f"{max(one.records.values(), default=0)}",
     "workers at once": lambda one: f"{one.concurrency}",
-    **{
-        f"busiest {name}, a second, share": lambda one, of=of: (  # type: ignore[misc]  # likewise
-            f"{one.services[of].hottest()[1]}, {one.services[of].share():.1%}"
-        )
-        for of, name in _BUSIEST.items()
-    },
+    **{f"busiest {name}, a second, share": partial(_busiest, of) for of, name in _BUSIEST.items()},
     "keys and prefixes that shards share": lambda one: f"{len(one.shared_keys)}",
 }
 
