@@ -57,8 +57,8 @@ class ProbeRows:
         Raises:
             ValueError: the mark is invalid.
         """
-        rows = [_row(mark, time)]
-        presence = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
+        rows = [[_row(mark, time)]]
+        [presence] = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
         if presence in (Presence.PRESENT, Presence.ABSENT):
             return {"shown": presence is Presence.PRESENT, "reason": ""}
         return {"shown": None, "reason": "forbidden" if presence is Presence.UNASKABLE else "undecided"}

@@ -194,19 +194,19 @@ class TreasureDataClient:
         self,
         database: str,
         table: str,
-        rows: Sequence[object],
+        chunks: Sequence[Sequence[object]],
         deadline: Deadline,
         not_before: float = 0.0,
-    ) -> Presence:
-        """Query for rows of one import, each by its event_id, received_at and time.
+    ) -> list[Presence]:
+        """Query for rows of imports, each row by its event_id, received_at and time; return the presence of each import.
 
         A query that began before `not_before` (UNIX seconds) does not prove that rows are absent.
         """
         question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
         try:
-            return question.ask(rows)
+            return question.ask(chunks)
         except (requests.RequestException, SecretUnavailableError):
-            return Presence.UNDECIDED
+            return [Presence.UNDECIDED for _ in chunks]
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
         """Return the answer to a request; if there is none, return an answer that settles nothing."""
