@@ -28,6 +28,8 @@ LINGER_SECONDS = 2.0
 """How long most databases of a span wait for the few that have more to send. The sender sends the rest."""
 USUAL_SECONDS = 1.0
 """A database that answers within this time delays nobody."""
+OUTAGE_DATABASES = 8
+"""If so many databases fail in one span, and none accepts anything, Treasure Data seems to be away."""
 MOST_SENDS = 256
 """The most sends under way at once, including those that take longer than usual."""
 
@@ -233,6 +235,7 @@ class _Run:
             self._dispatch(submit)
             if not self._under_way:
                 self._note_delays()
+                self._note_outage()
                 return self._outcomes
             if (finished := wait(self._pause())) is not None:
                 self._finish(*finished)
@@ -310,3 +313,10 @@ class _Run:
             late = min((lane.ended_at or self._began) - usual, lane.slowest - USUAL_SECONDS)
             if late > 0 and not lane.failure and len(self._lanes) > 1:
                 self._u.health.delayed(lane.database, late)
+
+    def _note_outage(self) -> None:
+        """Note that Treasure Data seems to be away, if many databases have failed and none has accepted anything."""
+        if sum(bool(lane.failure) for lane in self._lanes) >= OUTAGE_DATABASES and not any(
+            outcome.event is Event.ACCEPTED for outcome in self._outcomes.values()
+        ):
+            self._u.health.away()
