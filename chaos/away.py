@@ -58,6 +58,7 @@ LAG_SECONDS, ALARM_SECONDS, DRAIN_SECONDS = 60.0, 300.0, 3600.0
 _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waited for
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
+_BATCH_SIZE = int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"])
 _SHOWN_EVERY = 1800.0
 _COLUMNS = (
     *("outage", "events/s", "chunks a span", "spans", "lag", "doubts", "later", "alarm after"),
@@ -82,7 +83,7 @@ class Case:
     @cached_property
     def rows(self) -> int:
         """The rows of a record, so that a batch as large as Lambda makes it has a record for each chunk."""
-        batch = min(default("BatchSize"), self.rate / self.shards * default("BatchWindowSeconds"))
+        batch = min(_BATCH_SIZE, self.rate / self.shards * default("BatchWindowSeconds"))
         return max(1, round(batch / self.chunks))
 
 
@@ -236,7 +237,7 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
         databases=tuple((f"acct_{number}", f"db_{number}") for number in range(case.chunks)),
         retention_hours=1,
         horizon=end - START,
-        batch_size=case.chunks if case.rows > 1 else default("BatchSize"),
+        batch_size=case.chunks if case.rows > 1 else _BATCH_SIZE,
         worker_seconds=WORKER.timeout,
     )
     world = World(Schedule(1, setup, ()))
