@@ -19,6 +19,7 @@ from ops.commands import (
     find,
     keys,
     local,
+    mcp,
     plan,
     preflight,
     record,
@@ -39,7 +40,7 @@ _LONGEST_SENTENCE = 200  # click would cut sentences to one line
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Every day": (status.command, doctor.command, find.command, accounts.group, keys.group),
-    "Watch": (tail.command, wait.command, console.command),
+    "Watch": (tail.command, wait.command, console.command, mcp.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
     "Deploy": (

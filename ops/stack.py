@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import boto3
 import click
@@ -264,31 +264,45 @@ def described(said: Mapping[str, Any]) -> Stack:
     return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
 
 
+def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a stack: `is_local`, `name` and `region`."""
+    command = click.option(
+        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
+    )(command)
+    command = click.option(
+        "--stack",
+        "name",
+        envvar="SLUICE_STACK",
+        metavar="NAME",
+        help="Use the deployed stack with this name.",
+    )(command)
+    return click.option(
+        "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+    )(command)
+
+
+def require_stack(name: str | None, *, is_local: bool) -> None:
+    """Check that these options name a stack.
+
+    Raises:
+        click.UsageError: they do not.
+    """
+    if name is None and not is_local:
+        raise click.UsageError("name a stack: --stack NAME (or the variable SLUICE_STACK), or --local")
+
+
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack, and pass the stack as its first argument.
 
     If another command runs it with a stack as the context's object, that stack is used.
     """
 
-    @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
-    @click.option(
-        "--stack",
-        "name",
-        envvar="SLUICE_STACK",
-        metavar="NAME",
-        help="Use the deployed stack with this name.",
-    )
-    @click.option(
-        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
-    )
+    @stack_options
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if isinstance(given := click.get_current_context().obj, Stack):
             return command(given, *args, **options)
-        if is_local:
-            return command(local(), *args, **options)
-        if name is None:
-            raise click.UsageError("name a stack: --stack NAME (or the variable SLUICE_STACK), or --local")
-        return command(deployed(name, region), *args, **options)
+        require_stack(name, is_local=is_local)
+        return command(local() if is_local else deployed(str(name), region), *args, **options)
 
-    return cast("Callable[..., Any]", wrapped)
+    return wrapped
