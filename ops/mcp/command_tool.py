@@ -161,7 +161,10 @@ TOOLS = (
     CommandTool("dead list", "account table reason since rejected", "`words` is what Treasure Data said."),
     CommandTool("plan diff", "since archive", "Pages are stand-ins here."),
     CommandTool(
-        "wait", "account table until", "If it is not, `unknown` or `before` says why.", {"timeout": "10s"}
+        "wait",
+        "account table until",
+        "This can be proved seven minutes later; until then, `unknown` or `before` says how far it is.",
+        {"timeout": "10s"},
     ),
     CommandTool("cost", "events worst accounts events_per_request batch_ids", "Pass either events or worst."),
 )
