@@ -30,6 +30,8 @@ from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
+UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK), or --local"
+"""What a command says that needs a stack and was given none."""
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any function may run
@@ -281,16 +283,6 @@ def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
-def require_stack(name: str | None, *, is_local: bool) -> None:
-    """Check that these options name a stack.
-
-    Raises:
-        click.UsageError: they do not.
-    """
-    if name is None and not is_local:
-        raise click.UsageError("name a stack: --stack NAME (or the variable SLUICE_STACK), or --local")
-
-
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack, and pass the stack as its first argument.
 
@@ -302,7 +294,10 @@ def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if isinstance(given := click.get_current_context().obj, Stack):
             return command(given, *args, **options)
-        require_stack(name, is_local=is_local)
-        return command(local() if is_local else deployed(str(name), region), *args, **options)
+        if is_local:
+            return command(local(), *args, **options)
+        if name is None:
+            raise click.UsageError(UNNAMED)
+        return command(deployed(name, region), *args, **options)
 
     return wrapped

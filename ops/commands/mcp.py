@@ -7,7 +7,7 @@ from importlib.util import find_spec
 import click
 
 from ops.failure import Failure
-from ops.stack import require_stack, stack_options
+from ops.stack import UNNAMED, stack_options
 from ops.version import sluice_version
 
 
@@ -25,13 +25,13 @@ def command(ctx: click.Context, *, is_local: bool, name: str | None, region: str
             f"the extra `mcp` is not installed: run `uvx --from '{wheel}[mcp]' sluice mcp` instead, "
             "or in a clone `uv tool install '.[mcp]'`"
         )
-    require_stack(name, is_local=is_local)
-    stack = ["--local"] if is_local else ["--stack", str(name), *(["--region", region] if region else [])]
+    if name is None and not is_local:
+        raise click.UsageError(UNNAMED)
     from ops.mcp.server import serve  # noqa: PLC0415 -- only the extra installs what it imports
 
     if sys.stdin.isatty():
         click.echo("Waiting for a client on standard input. Press Ctrl-C to stop.", err=True)
-    signal.signal(
-        signal.SIGINT, signal.SIG_DFL
-    )  # a thread waits for standard input, and there is nothing to clean up
-    serve(ctx.find_root().command, stack)
+    # a thread waits for standard input, and there is nothing to clean up
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    region_words = ["--region", region] if region else []
+    serve(ctx.find_root().command, ["--local"] if is_local else ["--stack", str(name), *region_words])

@@ -43,7 +43,7 @@ class CommandTool:
 
     @property
     def name(self) -> str:
-        """The tool's name."""
+        """Its name."""
         return self.command.replace(" ", "_")
 
     def description(self, root: click.Command) -> str:
@@ -73,7 +73,7 @@ class CommandTool:
             click.ClickException: the arguments are wrong, or the command failed. The message says what to do.
         """
         has_stack = any(stack[0] in one.opts for one in self._found(root).params)
-        rest = [*(stack if has_stack else ()), *self.always, *self._words(root, {**self.pause, **given})]
+        rest = [*(stack if has_stack else ()), *self.always, *self._words(root, given)]
         printed, said = _run(root, [*self.command.split(), "--json", *rest])
         if self.command == "tail":  # a value a line, shard by shard
             result: Any = sorted(map(json.loads, printed.splitlines()), key=itemgetter("at"))
@@ -107,19 +107,22 @@ class CommandTool:
     def _words(self, root: click.Command, given: Mapping[str, Any]) -> list[str]:
         """Return arguments as words of a command line. No value can be taken for an option; the command checks the values."""
         used, options, others = self._used(root), list[str](), list[str]()
-        for name, value in given.items():
+        for name, value in {
+            **self.pause,
+            **{name: one for name, one in given.items() if one is not None},
+        }.items():
             if name not in used:
                 raise click.UsageError(f"there is no argument {name}: use {', '.join(used)}")
-            option = used[name].opts[-1]
             if name in self.pause:
                 with suppress(ValueError):
                     if length(str(value)) > _MOST_SECONDS:
                         raise click.UsageError(f"{name} is at most {_MOST_SECONDS}s: call again to go on")
+            option = used[name].opts[-1]
             if isinstance(used[name], click.Argument):
                 others += map(str, value if isinstance(value, list) else [value])
-            elif value is True and getattr(used[name], "is_flag", False):
-                options.append(option)
-            elif value not in (None, False):
+            elif isinstance(value, bool) and getattr(used[name], "is_flag", False):
+                options += [option] * value
+            else:
                 options.append(f"{option}={value}")
         return [*options, "--", *others] if others else options
 
@@ -140,32 +143,13 @@ def _run(root: click.Command, words: list[str]) -> tuple[str, str]:
 
 
 TOOLS = (
-    CommandTool(
-        "status",
-        "since until all complete",
-        "Begin here: its verdicts say what is wrong and what to do.",
-    ),
-    CommandTool(
-        "doctor",
-        "account",
-        "Use it if status does not name the cause. It sends no test event.",
-        always=("--no-event",),
-    ),
-    CommandTool(
-        "tail",
-        "account table rejected since",
-        "It returns what arrives within `for`; with `since`, also what arrived before.",
-        {"for": "10s"},
-    ),
+    CommandTool("status", "since until all complete", "Begin here: it says what is wrong and what to do."),
+    CommandTool("doctor", "account", "It sends no test event here.", always=("--no-event",)),
+    CommandTool("tail", "account table rejected since", "It returns after `for`.", {"for": "10s"}),
     CommandTool("find", "account table since", "Columns must all match.", {"for": "30s"}),
     CommandTool("dead list", "account table reason since rejected", "`words` is what Treasure Data said."),
     CommandTool("plan diff", "since archive", "Pages are stand-ins here."),
-    CommandTool(
-        "wait",
-        "account table until",
-        "This can be proved seven minutes later; until then, `unknown` or `before` says how far it is.",
-        {"timeout": "10s"},
-    ),
+    CommandTool("wait", "account table until", "It takes seven minutes to prove this.", {"timeout": "10s"}),
     CommandTool("cost", "events worst accounts events_per_request batch_ids", "Pass either events or worst."),
 )
 """The commands that change nothing."""
