@@ -75,10 +75,10 @@ class CommandTool:
         has_stack = any(stack[0] in one.opts for one in self._found(root).params)
         rest = [*(stack if has_stack else ()), *self.always, *self._words(root, given)]
         printed, said = _run(root, [*self.command.split(), "--json", *rest])
-        if self.command == "tail":  # a value a line, shard by shard
-            result: Any = sorted(map(json.loads, printed.splitlines()), key=itemgetter("at"))
-        else:
-            result = json.loads(printed)
+        is_whole = printed.startswith(("{\n", "[\n", "[]"))  # else it is a value a line
+        result: Any = json.loads(printed if is_whole else f"[{','.join(printed.splitlines())}]")
+        if self.command == "tail":  # which goes shard by shard
+            result.sort(key=itemgetter("at"))
         if self.command == "plan diff":
             for drift in result["drifts"]:
                 pages = drift["pages"].items()

@@ -77,7 +77,7 @@ def test_each_tool_answers_with_what_its_command_prints(sluice: Sluice) -> None:
     assert all(bytes_of(answer) < MOST for answer in answers.values())
     assert sluice.json("status --local --complete").keys() == results["status"].keys()
     assert "API" in {one["what"] for one in results["doctor"]["findings"]}
-    assert ["delivered"] == [one["state"] for one in results["find"]["events"]]
+    assert '"state":"delivered"' in text_of(answers["find"])
     assert sluice.json("dead list --local") == results["dead_list"]
     assert sluice.json("plan diff news --local")["events"] == results["plan_diff"]["events"]
     assert ("shop", "asked_for") == (results["wait"]["account"], results["wait"]["table"])
@@ -102,7 +102,7 @@ def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
     )
 
     assert shown["row"] == result(tailed)[0]["row"]
-    assert shown["row"]["email"] == result(found)["events"][0]["row"]["email"]
+    assert f'"email":"{shown["row"]["email"]}"' in text_of(found)
     for answer in (tailed, found):
         assert "jo@" not in text_of(answer)
         assert "shop.example" not in text_of(answer)
@@ -211,7 +211,7 @@ def test_the_tools_explain_an_outage(sluice: Sluice) -> None:
         sluice.heal()
 
     assert "for the database field_app wait" in " ".join(one["cause"] for one in result(status)["verdicts"])
-    assert [("waiting", "http_503")] == [(one["state"], one["reason"]) for one in result(found)["events"]]
+    assert '"state":"waiting","reason":"http_503"' in text_of(found)
     assert [] == result(dead)
 
 
