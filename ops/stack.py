@@ -17,6 +17,7 @@ from botocore.exceptions import ClientError
 from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
+from ops.help_page import DEPLOY
 from ops.stream.reader import StreamReader
 from shared.aws_clients import method_makes_client
 from shared.clock import Clock, SystemClock
@@ -216,7 +217,7 @@ def deployed(name: str, region: str | None) -> Stack:
     if missing:
         raise Failure(
             f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "
-            "it is not a Sluice stack, or is from an older version, which `sam deploy` updates"
+            f"it is not a Sluice stack, or is from an older version, which {DEPLOY} updates"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
     days = int(parameters.get("ArchiveDays", 0))

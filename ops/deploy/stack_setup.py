@@ -229,7 +229,10 @@ class StackSetup:
         """Send the first row, and wait until a query sees it."""
         signing = signing_secrets(self._stack)
         secret_id = next(reversed(signing))
-        self.key = write_key.sign(self.account, secret_id, signing[secret_id])
+        revoked = self._wanted[self.account].revoked_key_ids
+        ids = (secret_id, *(f"{secret_id}-{serial}" for serial in range(2, 10_000)))
+        key_id = next(one for one in ids if one not in revoked)
+        self.key = write_key.sign(self.account, key_id, signing[secret_id])
         endpoint = endpoints(self._survey())[1]
         queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
         api = StackApi.of(self._stack, self._clock)

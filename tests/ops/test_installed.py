@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from local import recording
+from ops.help_page import DEPLOY
 from tests.support import installation
 from tests.support.installation import PROJECT, Installation, required, requirements
 from tests.support.mcp_client import talk, text_of
@@ -83,6 +84,13 @@ def test_the_command_imports_every_base_requirement(plain: Installation) -> None
     loaded = {canonicalize_name(name) for name in json.loads(done.stdout)}
 
     assert [] == [text for text in requirements() if canonicalize_name(Requirement(text).name) not in loaded]
+
+
+def test_messages_name_the_command_that_can_deploy(plain: Installation) -> None:
+    """An installed release deploys itself; nobody needs SAM."""
+    done = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
+
+    assert ("`sluice deploy`\n", "`sam deploy`") == (done.stdout, DEPLOY)
 
 
 def test_the_local_stack_is_an_extra(plain: Installation) -> None:

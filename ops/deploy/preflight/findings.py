@@ -15,6 +15,7 @@ from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data
 from ops.diagnosis.check_result import CheckResult, fault, unknown
 from ops.failure import explained
+from ops.help_page import RIGHTS_TO_DEPLOY
 
 _LOOKS = (
     *(stack, rights, boundary, names, concurrency, stream, quotas),
@@ -40,4 +41,4 @@ def _guarded(look: Callable[[Survey], Iterator[CheckResult]], survey: Survey) ->
         yield from look(survey)
     except (ClientError, BotoCoreError) as error:
         found = fault if look is credentials else unknown
-        yield found(look.__name__.replace("_", " "), explained(error).message)
+        yield found(look.__name__.replace("_", " "), explained(error, RIGHTS_TO_DEPLOY).message)

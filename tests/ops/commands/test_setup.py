@@ -4,20 +4,23 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 from uuid import uuid4
 
+import boto3
 import pytest
 import requests
 from click.testing import Result
 from redis import Redis
 
+from doubles.clock import ManualClock
 from doubles.iam import REGION
 from doubles.treasure_data import API_KEY
 from ops.deploy.first_row import FirstRow
-from ops.deploy.stack_api import StackApi
+from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.stack_setup import SetupAnswers, StackSetup
 from ops.deploy.td_query import TreasureDataQueries
+from ops.stack import Stack
 from ops.stack import deployed as stack_named
 from shared.clock import SystemClock
 from tests.support.deployed import NAME, Deployed, deployed
@@ -187,6 +190,43 @@ def test_an_event_that_is_sent_again_counts_once(site: Site, monkeypatch: pytest
     site.sluice.settled()
 
     assert [row.event_id] == site.rows()
+
+
+def test_a_revoked_key_is_not_handed_over(site: Site) -> None:
+    """The account gets the first key of the newest secret that is not revoked."""
+    revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
+    site.accounts.write_text(revoked)
+    result = site.unattended()
+
+    assert 0 == result.exit_code, f"{result.output}{result.stderr}"
+    assert f"\n{site.account}.next-3." in result.output
+    assert "revoked" not in result.stderr
+    assert 1 == len(site.rows())
+
+
+@pytest.mark.parametrize("code", ["unknown_account", "disabled_account", "revoked_key"])
+def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
+    """The ingest learns of accounts within a minute, so the event is sent again until then."""
+    answers = [HttpAnswer(403, code, b"", 0.1)] * 12 + [HttpAnswer(200, "", b"", 0.1)]
+    clock = ManualClock(1_800_000_000.0)
+
+    class Api(StackApi):
+        @override
+        def request(self, *_: Any, **__: Any) -> HttpAnswer:
+            return answers.pop(0)
+
+    with requests.Session() as session:
+        row = FirstRow(
+            stack=Stack(NAME, {"LedgerTable": "ledger"}, boto3.Session(region_name=REGION)),
+            api=Api("http://127.0.0.1:9", session, "", clock),
+            queries=TreasureDataQueries(session, "http://127.0.0.1:9", API_KEY, clock, "events"),
+            account="site",
+            database="events",
+            clock=clock,
+        )
+        row.send("site.k1.mac")
+
+    assert [] == answers
 
 
 Fault = tuple[Callable[[Site], object], Callable[[Site], Result], str]
