@@ -208,7 +208,7 @@ def deployed(name: str, region: str | None) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise Failure(
-            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, `sluice deploy` creates one"
+            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, {DEPLOY} creates one"
         ) from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
     missing = [output for output in _OUTPUTS if output not in outputs]

@@ -143,15 +143,16 @@ class StackSetup:
             "`--database NAME` gives the first account's Treasure Data database",
             yes=self._answers.yes,
         )
+        try:
+            made = Account(database)
+        except ValueError as error:
+            raise Failure(f"{error}: use another `--database NAME`") from error
         account = self._answers.account or database
         if not names.is_account(account):
             raise Failure(
                 f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
             )
-        try:
-            return {account: Account(database)}
-        except ValueError as error:
-            raise Failure(f"{error}: use another `--database NAME`") from error
+        return {account: made}
 
     @property
     def _database(self) -> str:

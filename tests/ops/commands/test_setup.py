@@ -249,7 +249,7 @@ def _run(*more: str) -> Callable[[Site], Result]:
 
 
 FAULTS: dict[str, Fault] = {
-    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sluice deploy`"),
+    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sam deploy`"),
     "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), _run(), "`aws sso login`"),
     "no right to find the stack": (
         _refusing("cloudformation", 403, "AccessDenied"),
@@ -320,6 +320,33 @@ FAULTS: dict[str, Fault] = {
         "docs/commands.md#iam-permissions",
     ),
     "Treasure Data is down": (_td_fault(kind="status"), _run(), "`sluice setup --stack"),
+    "key that may not import": (
+        _td_fault(kind="status", status=403, action="import"),
+        _run(),
+        "--td-key-file FILE`",
+    ),
+    "the function cannot be asked": (
+        lambda site: site.stack.answers.__setitem__(
+            "AdminFunction", {"error": "no_redis_url", "message": "There is no Redis URL"}
+        ),
+        _run(),
+        "`aws secretsmanager put-secret-value",
+    ),
+    "accounts.yaml names no database": (
+        lambda site: site.accounts.write_text("shop: {}\n"),
+        _run(),
+        "`shop: {database: …}`",
+    ),
+    "accounts.yaml has an unknown field": (
+        lambda site: site.accounts.write_text("shop: {database: events, kind: x}\n"),
+        _run(),
+        "the fields are database, ",
+    ),
+    "a database that is no name": (
+        lambda _: None,
+        lambda site: site.run("--yes", "--td-key-file", str(site.key_file), "--database", "Shop Events"),
+        "`--database NAME`",
+    ),
     "imports fail": (
         _td_fault(kind="status", action="import"),
         _run("--timeout", "3s"),
