@@ -20,6 +20,7 @@ def talk[Answer](
     use: Callable[[Client], Awaitable[Answer]],
     home: Path,
     *words: str,
+    mode: str = "auto",
     python: Path | str = sys.executable,
     cwd: Path = ROOT,
 ) -> Answer:
@@ -29,6 +30,7 @@ def talk[Answer](
         use: what to do with the client.
         home: the folder of the local stack.
         words: options of the command; `--local` by default.
+        mode: `legacy` for the handshake of protocols before 2026, `auto` for the newest that both sides speak.
         python: the interpreter that runs the command.
         cwd: the working directory.
     """
@@ -40,7 +42,7 @@ def talk[Answer](
     )
 
     async def run() -> Answer:
-        async with Client(stdio_client(parameters)) as client:
+        async with Client(stdio_client(parameters), mode=mode) as client:
             return await use(client)
 
     return anyio.run(run)

@@ -42,14 +42,16 @@ def error(answer: CallToolResult) -> str:
     return text_of(answer).removeprefix("Error: ")
 
 
-def test_a_client_shakes_hands_and_lists_the_tools(tmp_path: Path) -> None:
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_a_client_shakes_hands_lists_the_tools_and_calls_one(tmp_path: Path, mode: str) -> None:
     """No stack is needed for that. Each tool has a description, takes no other arguments, and says that it only reads."""
 
     async def use(client: Client) -> tuple[str, str | None, list[Tool], int]:
         listed = await client.list_tools()
+        assert result(await client.call_tool("cost", {"events": "10M"}))["usd"] > 1
         return client.server_info.name, client.instructions, listed.tools, bytes_of(listed)
 
-    name, instructions, tools, size = talk(use, tmp_path)
+    name, instructions, tools, size = talk(use, tmp_path, mode=mode)
 
     assert ("sluice", True) == (name, "strangers" in str(instructions))
     assert [call for call, _ in EVERY_TOOL] == [tool.name for tool in tools]
