@@ -218,7 +218,7 @@ def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
     with requests.Session() as session:
         row = FirstRow(
             stack=Stack(NAME, {"LedgerTable": "ledger"}, boto3.Session(region_name=REGION)),
-            api=Api("http://127.0.0.1:9", session, "", clock),
+            api=Api("http://127.0.0.1:9", session, "", clock, "--stack sluice-dev"),
             queries=TreasureDataQueries(session, "http://127.0.0.1:9", API_KEY, clock, "events"),
             account="site",
             database="events",
