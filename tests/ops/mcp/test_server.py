@@ -214,7 +214,7 @@ def test_the_tools_explain_an_outage(sluice: Sluice) -> None:
         sluice.run("redrive --local --yes")  # so that no later test finds a row that waits
     until(lambda: sluice.rows("field_app", "outage") == ["waits"])
 
-    assert "for the database field_app wait" in " ".join(one["cause"] for one in result(status)["verdicts"])
+    assert "for the database field_app wait" in text_of(status)
     assert '"state":"waiting","reason":"http_503"' in text_of(found)
     assert [] == result(dead)
 
