@@ -12,6 +12,7 @@ from typing import Any
 
 import click
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
@@ -38,6 +39,8 @@ def say(text: str, style: str = "") -> None:
     """Print a line. A style applies only on a terminal with colours, and unless NO_COLOR is set."""
     if style:
         console().print(Text(text, style))
+    elif isinstance(sys.stdout, FileProxy):  # above the progress bar
+        sys.stdout.write(f"{text}\n")
     else:
         click.echo(text)
 
@@ -45,6 +48,11 @@ def say(text: str, style: str = "") -> None:
 def show_json(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def show_json_line(value: Any) -> None:
+    """Print one JSON value on a line of its own, at once, also in a pipe."""
+    click.echo(json.dumps(value, default=repr))
 
 
 def write(file: Path, text: str) -> None:
@@ -93,7 +101,13 @@ def progress(
         return
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
     out = console(stderr=True)
-    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as shown:
+    with Progress(
+        *columns,
+        console=out,
+        disable=hidden or not out.is_terminal,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else output would leave the pipe that it is meant for
+    ) as shown:
         yield partial(shown.update, shown.add_task(doing, total=None))
 
 

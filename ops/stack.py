@@ -30,6 +30,7 @@ from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
+_CONNECTIONS = 32  # of a client: several searches look ahead at once
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any function may run
@@ -79,6 +80,7 @@ class Stack:
             connect_timeout=5,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=_CONNECTIONS,
         )
         made: BaseClient = self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made

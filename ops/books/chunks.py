@@ -2,10 +2,10 @@
 
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import batched
 
+from ops.lookahead import in_order
 from worker.ledger import Ledger
 from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span
@@ -20,8 +20,7 @@ KINDS = {
 """States by their name on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 
-_AT_ONCE = 10  # as many as a boto3 client has connections
-_BATCH = 100
+_BATCH = 100  # DynamoDB returns as many items at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +58,9 @@ def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.
     """
-    places = dict.fromkeys(selection.places(ledger, time.time()))
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for batch in batched(places, _BATCH, strict=False):
-            for span in filter(None, threads.map(ledger.get, batch)):
-                for key, entry in span.all_leaves():
-                    if selection.has(span.place, key, entry, span.planned_at):
-                        yield ListedChunk(span, key, entry)
+    places = batched(dict.fromkeys(selection.places(ledger, time.time())), _BATCH, strict=False)
+    for found in in_order(ledger.get_all, places):
+        for span in found.values():
+            for key, entry in span.all_leaves():
+                if selection.has(span.place, key, entry, span.planned_at):
+                    yield ListedChunk(span, key, entry)

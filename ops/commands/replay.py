@@ -229,7 +229,8 @@ def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool) 
     while waiting := planned.waiting():
         event = {"chunks": [name for names in waiting.values() for name in names]}
         send(stack, event, lambda _: None)
-        planned.refresh(filter(None, (ledger.get(place) for place in waiting)))
+        for places in batched(waiting, _PLACES, strict=False):
+            planned.refresh(ledger.get_all(places).values())
         if not waits:
             return
         if planned.waiting():
@@ -305,7 +306,7 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     held = stack.shards().retention_seconds()
     spans = [
         span
-        for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held)
+        for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held=held)
         if not span.chain.is_forced and any(wanted.has(span, key) for key in span.chunks)
     ]
     if dry_run:

@@ -13,8 +13,8 @@ _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
-_HISTORY = (*_RECORDS, *_ROWS, "dynamodb:Query", "dynamodb:GetItem")
-_CHUNKS = ("dynamodb:Query worklist", "dynamodb:GetItem")
+_SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem")
+_CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
 _LOOK = (
     *_RECORDS,
     *_CHUNKS,
@@ -51,7 +51,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "sns:ListSubscriptionsByTopic",
     ),
     "find": (
-        *_HISTORY,
+        *_RECORDS,
+        *_SPANS,
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
     ),
@@ -63,9 +64,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue WriteKeySecret",
     ),
     "keys verify": _SIGNED,
-    "plan check": _HISTORY,
-    "plan diff": (*_HISTORY, "lambda:InvokeFunction AdminFunction"),
-    "plan infer": _HISTORY,
+    "plan check": (*_FIND, *_SPANS),
+    "plan diff": (*_ADMINISTER, *_SPANS),
+    "plan infer": (*_FIND, *_SPANS),
     "plan list": _ADMINISTER,
     "record": _RECORDS,
     "redrive": (
@@ -75,7 +76,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "lambda:InvokeFunction RedriveFunction",
     ),
     "replay": (
-        *_HISTORY,
+        *_RECORDS,
+        *_SPANS,
         "lambda:InvokeFunction RedriveFunction",
         "lambda:InvokeFunction WorkerFunction",
     ),
@@ -97,7 +99,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue TdApiKeySecret",
         "sqs:GetQueueAttributes",
     ),
-    "status": (*_LOOK, "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
+    "status": (*_LOOK, "dynamodb:GetItem", "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_READ,

@@ -5,27 +5,30 @@ the overflow queue. A search consumes and changes nothing, and ends at the momen
 """
 
 from base64 import b64decode
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Final
 
 from ops.books import planned_spans
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.event_tail import Kind, SeenEvent, events_of, rejected, unpacked
+from ops.events.seen_event import Kind, SeenEvent, events_of, rejected, unpacked
+from ops.lookahead import in_order
 from shared.clock import Clock
 from shared.errors import InvalidObjectError
 from worker.index import Index
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.record import START, Record, decode, from_stream, sequence_number
 from worker.rejected_events import RejectedEvents
-from worker.shards import Position, Shards
+from worker.shards import Position, Shard, Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import Entry, State
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
+    from mypy_boto3_sqs.type_defs import MessageTypeDef
 
 _PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
 _MOST_PEEKS = 500
@@ -106,6 +109,14 @@ class Searched:
     is_complete: bool = True
 
 
+@dataclass(slots=True)
+class _SpanResult:
+    """What a span has of the events that are looked for, and how many of its chunks could not be read."""
+
+    events: list[FoundEvent] = field(default_factory=list)
+    unreadable: int = 0
+
+
 @dataclass(frozen=True, slots=True)
 class Places:
     """Where events are."""
@@ -151,7 +162,10 @@ class Finder:
         self._until = self._began + seconds
         self._progress = progress
         self._missing = set(query.ids)
+        self._requests: set[str] = set()  # those of the ids that are a request's
         self._latest = 0.0  # arrival of what was found
+        self._records: set[tuple[str, str]] = set()  # shard and number of what was found
+        self._lock = Lock()
         self.searched = Searched()
 
     def __iter__(self) -> Iterator[FoundEvent]:
@@ -162,8 +176,10 @@ class Finder:
             ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
+        # what is planned during the search is then found on the stream, if not in a span
+        unplanned = [(shard.shard_id, self._end(shard)) for shard in self._places.shards.all()]
         yield from self._in_spans()
-        yield from self._on_stream()
+        yield from self._on_stream(unplanned)
         yield from self._in_queue()
 
     def _is_time_up(self) -> bool:
@@ -171,68 +187,108 @@ class Finder:
             self.searched.is_complete = False
         return not self.searched.is_complete
 
+    def _enough(self) -> float:
+        """Return from when on arrivals are of no interest: once all ids are found, soon after them."""
+        if self._query.ids and not self._missing:
+            return self._latest + INACCURACY_SECONDS
+        return float("inf")
+
     # Spans
 
     def _in_spans(self) -> Iterator[FoundEvent]:
-        places = self._places
-        held = places.shards.retention_seconds()
-        until = self._began + 1
-        for span in planned_spans.spans(places.ledger, places.objects, self._since, until, held):
+        for span, result in in_order(lambda span: (span, self._in_span(span)), self._spans()):
             if self._is_time_up():
                 return
-            if not planned_spans.is_within(span, self._since, self._enough(until)):
+            if not planned_spans.is_within(span, self._since, self._enough()):
                 continue
             self.searched.spans += 1
             self.searched.at = span.planned_at / 1000
-            try:
-                for found in self._in_span(span):
-                    self._missing -= self._query.ids_of(found.seen)
-                    self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
-                    yield found
-            except InvalidObjectError:
-                self.searched.unreadable += 1
+            self.searched.unreadable += result.unreadable
+            for found in result.events:
+                self._missing -= self._query.ids_of(found.seen)
+                self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
+                self._records.add((found.seen.shard, found.seen.sequence_number))
+                yield found
             self._progress(self.searched)
 
-    def _enough(self, until: float) -> float:
-        """Return before when records may have arrived that are still of interest: once all ids are found, soon after them.
+    def _spans(self) -> Iterator[Span]:
+        """Yield the spans to search: first those of the time in the ids, then later ones while an id is missing.
 
         An event may arrive days after the time in its id, because its client was offline.
         """
-        if self._query.ids and not self._missing:
-            return min(until, self._latest + INACCURACY_SECONDS)
-        return until
+        until = self._began + 1
+        soon = until if self._query.began is None else self._query.began + INACCURACY_SECONDS
+        soon = min(until, max(self._since, soon))
+        yield from self._planned(self._since, soon)
+        if soon < until and self._missing:
+            for span in self._planned(soon, until):
+                if span.earliest >= soon * 1000 or not span.records:
+                    yield span
 
-    def _in_span(self, span: Span) -> Iterator[FoundEvent]:
-        index = self._places.objects.index(span)
-        asked = {position for position, one in enumerate(index.request_ids) if self._query.has_request(one)}
-        for position in asked & index.uncounted:
-            yield self._copy(span, index, position)
-        for key in span.chunks:
-            if self._query.account not in ("", key.account):
-                continue
+    def _planned(self, since: float, until: float) -> Iterator[Span]:
+        places = self._places
+        held = places.shards.retention_seconds()
+        return planned_spans.spans(
+            places.ledger, places.objects, since, until, held=held, enough=self._enough
+        )
+
+    def _in_span(self, span: Span) -> _SpanResult:
+        result = _SpanResult()
+        try:
+            self._search(span, result)
+        except InvalidObjectError:
+            result.unreadable += 1
+        return result
+
+    def _search(self, span: Span, result: _SpanResult) -> None:
+        query, index = self._query, self._places.objects.index(span)
+        requests = enumerate(index.request_ids)
+        asked = frozenset(position for position, one in requests if query.has_request(one))
+        for position in asked:
+            self._requests |= query.requests_of(index.request_ids[position])
+        result.events += [self._copy(span, index, position) for position in asked & index.uncounted]
+        keys = [key for key in span.chunks if query.account in ("", key.account)]
+        rows = [key for key in keys if self._may_have_rows(index, key, asked)]
+        payloads = self._places.objects.payloads(span, rows)
+        for key in keys:
             if key.group.is_rejected:
-                yield from self._in_rejected(span, key)
-            elif self._query.table in ("", key.group.table):
-                yield from self._in_chunk(span, index, key, asked)
+                result.events += self._in_rejected(span, key)
+            elif key in payloads:
+                result.events += self._in_chunk(span, index, key, asked, payloads[key])
+        result.unreadable += len(rows) - len(payloads)
 
-    def _in_chunk(self, span: Span, index: Index, planned: ChunkKey, asked: set[int]) -> Iterator[FoundEvent]:
-        member = index.members.get(planned)
-        if member is None or not member.length:
-            self.searched.unreadable += 1
+    def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:
+        if key.group.is_rejected or self._query.table not in ("", key.group.table):
+            return False
+        is_about_events = not self._query.ids or not self._query.ids <= self._requests
+        return is_about_events or (
+            key in index.members and not asked.isdisjoint(index.members[key].positions)
+        )
+
+    def _in_chunk(
+        self, span: Span, index: Index, key: ChunkKey, asked: frozenset[int], payload: bytes
+    ) -> Iterator[FoundEvent]:
+        query, member = self._query, index.members[key]
+
+        def has(rows: bytes) -> bool:
+            return query.has_event_in(rows, self._requests) and (
+                bool(key.group.code) or query.has_values_in(rows)
+            )
+
+        if asked.isdisjoint(member.positions) and not has(payload):
             return
-        payload = self._places.objects.payload(span, planned)
-        if not asked.intersection(member.positions) and not self._query.may_be_in(payload):
-            return
-        owners = [
-            position
-            for position, rows in zip(member.positions, member.row_counts, strict=True)
-            for _ in range(rows)
-        ]
-        for row_number, value in enumerate(unpacked(payload)):
-            position = owners[row_number] if owners else None
-            seen = _seen(span, index, planned, position, value)
-            if self._query.is_about(seen):
-                yield self._of_row(span, planned, row_number, seen)
+        parts: Iterable[tuple[int | None, int, int]] = [(None, member.rows, len(payload))]
+        if member.positions:
+            parts = zip(member.positions, member.row_counts, member.byte_counts, strict=True)
+        row = byte = 0
+        for position, rows, size in parts:
+            part = payload[byte : byte + size]
+            if position in asked or has(part):
+                for number, value in enumerate(unpacked(part), row):
+                    seen = _seen(span, index, key, position, value)
+                    if query.is_about(seen):
+                        yield self._of_row(span, key, number, seen)
+            row, byte = row + rows, byte + size
 
     def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
         leaves = span.leaves(planned)
@@ -282,23 +338,36 @@ class Finder:
 
     # What is in no span yet
 
-    def _on_stream(self) -> Iterator[FoundEvent]:
-        shards, ledger = self._places.shards, self._places.ledger
-        for shard in shards.all():
-            end = ledger.end(shards.chain_of(shard))
-            if end is not None and end.last == BEHIND_ALL:
-                end = ledger.preceding(end.chain, end.after)
-            position = Position() if end is None else Position(after=end.last)
-            for page in shards.pages(shard.shard_id, position, self._until):
-                if page is None or self._is_time_up():
-                    self.searched.is_complete = False
-                    return
-                records = from_stream(page.records, shard.shard_id)
+    def _end(self, shard: Shard) -> Span | None:
+        """Return the last span of a shard that has records."""
+        end = self._places.ledger.end(self._places.shards.chain_of(shard))
+        if end is not None and end.last == BEHIND_ALL:
+            return self._places.ledger.preceding(end.chain, end.after)
+        return end
+
+    def _on_stream(self, unplanned: Iterable[tuple[str, Span | None]]) -> Iterator[FoundEvent]:
+        for found in in_order(lambda one: list(self._in_shard(*one)), unplanned):
+            yield from found
+            self._progress(self.searched)
+
+    def _in_shard(self, shard: str, end: Span | None) -> Iterator[FoundEvent]:
+        if end is not None and end.latest >= self._enough() * 1000:
+            return
+        position = Position(moment=self._since)
+        if end is not None and end.latest >= self._since * 1000:
+            position = Position(after=end.last)
+        for page in self._places.shards.pages(shard, position, self._until):
+            if page is None or self._is_time_up():
+                self.searched.is_complete = False
+                return
+            records = [one for one in from_stream(page.records, shard) if one.arrived_at <= self._began]
+            with self._lock:
                 self.searched.records += len(records)
-                self._progress(self.searched)
-                yield from self._in_records(records, shard.shard_id, Stage.ON_STREAM)
-                if page.at_tip or (records and records[-1].arrived_at > self._began):
-                    break
+            for found in self._in_records(records, shard, Stage.ON_STREAM):
+                if (shard, found.seen.sequence_number) not in self._records:
+                    yield found
+            if page.at_tip or len(records) < len(page.records):
+                return
 
     def _in_queue(self) -> Iterator[FoundEvent]:
         """Receive messages without deleting them: each is hidden from the drainer for only a few seconds."""
@@ -314,14 +383,13 @@ class Finder:
                 VisibilityTimeout=_PEEK_SECONDS,
                 AttributeNames=["SentTimestamp"],
             ).get("Messages", [])
-            new = [one for one in received if one["MessageId"] not in known]
+            new = [one for one in received if one["MessageId"] not in known and _sent_at(one) <= self._began]
             idle = 0 if new else idle + 1
             if idle >= _PEEKS or self._is_time_up():
                 return
             for message in new:
                 known.add(message["MessageId"])
-                sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
-                record = _of_message(message["Body"], sent_at)
+                record = _of_message(message["Body"], _sent_at(message))
                 if record is not None:
                     yield from self._in_records([record], "", Stage.QUEUED)
 
@@ -355,6 +423,10 @@ def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: 
         shard=span.chain.shard,
         sequence_number=sequence_number(index.numbers[position]),
     )
+
+
+def _sent_at(message: "MessageTypeDef") -> float:
+    return int(message["Attributes"]["SentTimestamp"]) / 1000
 
 
 def _of_message(body: str, sent_at: float) -> Record | None:
