@@ -32,6 +32,10 @@ _NEXT = {
     Stage.REJECTED: "Its sender received this error code, which says what to fix.",
     Stage.COPY: "It does not count, because another copy of its request does.",
 }
+_FORBIDDEN = (
+    "Treasure Data answers 403: the API key may not import into {database}. To have it sent automatically, grant it, or correct the "
+    "account's database in accounts.yaml and apply that."
+)
 _WHERE = {
     Stage.QUEUED: "the overflow queue",
     Stage.ON_STREAM: "the stream",
@@ -217,8 +221,15 @@ def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Itera
     row = seen.row if raw else personal_data.scrub(seen.row)
     if row:
         yield printable("  row        " + " ".join(f"{name}={text_of(row[name])}" for name in row))
-    if one.stage in _NEXT:
-        yield f"  {_NEXT[one.stage].format(option=option)}"
+    if step := _step(one):
+        yield f"  {step.format(option=option, database=one.database)}"
+
+
+def _step(one: FoundEvent) -> str:
+    """Return what to do."""
+    if one.stage is Stage.WAITING and one.reason == "http_403" and one.database:
+        return _FORBIDDEN
+    return _NEXT.get(one.stage, "")
 
 
 def _row(one: FoundEvent) -> tuple[str, ...]:

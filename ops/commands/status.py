@@ -161,8 +161,12 @@ def _tables(state: StackState) -> Iterator[Section]:
     )
     yield (
         "Dead" if state.is_whole else "Dead (count incomplete)",
-        ("account", "reason", "rows"),
-        [(*place[1:], rows) for place, rows in sorted(state.rows.items()) if place[0] == "dead"],
+        ("account", "reason", "rows", "Treasure Data says"),
+        [
+            (account, reason, rows, state.words.get((account, reason), ""))
+            for (kind, account, reason), rows in sorted(state.rows.items())
+            if kind == "dead"
+        ],
     )
     rejected = state.rejected if state.balance is None else state.balance.rejected
     most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))

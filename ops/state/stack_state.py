@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -112,6 +112,7 @@ class StackState:
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
+        words: Treasure Data's own explanation of dead rows, by account and reason.
     """
 
     shards: list[ShardState]
@@ -128,6 +129,7 @@ class StackState:
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
+    words: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def behind_seconds(self) -> float:
@@ -186,7 +188,8 @@ class StateReader:
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
-        waiting, rows, is_whole = self._rows()
+        words: dict[tuple[str, str], str] = {}
+        waiting, rows, is_whole = self._rows(words)
         return StackState(
             shards,
             unread.in_queue,
@@ -202,6 +205,7 @@ class StateReader:
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
+            words=words,
         )
 
     def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
@@ -256,15 +260,23 @@ class StateReader:
         behind = round(counted.behind_seconds, 1)
         return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
 
-    def _rows(self) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
-        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""
+    def _rows(
+        self, words: dict[tuple[str, str], str]
+    ) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
+        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all.
+
+        `words` gets what Treasure Data says about dead ones, by account and reason.
+        """
         waiting: dict[tuple[str, str], WaitingRows] = {}
         rows: Counter[tuple[str, str, str]] = Counter()
         until, is_whole = self._clock.now() + _COUNT_SECONDS, True
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
             kind = NAMES[chunk.entry.state]
             rows[kind, chunk.key.account, chunk.reason] += chunk.rows
-            if chunk.entry.state is not State.DEAD:
+            if chunk.entry.state is State.DEAD:
+                if chunk.entry.words:
+                    words.setdefault((chunk.key.account, chunk.reason), chunk.entry.words)
+            else:
                 database = chunk.span.database(chunk.key)
                 place = database or chunk.key.account, chunk.reason
                 waiting.setdefault(place, WaitingRows(chunk.key.account, database, chunk.reason)).add(chunk)

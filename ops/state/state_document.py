@@ -37,6 +37,7 @@ def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
         "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
         "rows": [
             {"kind": kind, "account": account, "reason": reason, "rows": rows}
+            | ({"words": state.words.get((account, reason), "")} if kind == "dead" else {})
             for (kind, account, reason), rows in sorted(state.rows.items())
         ],
         "rows_are_complete": state.is_whole,

@@ -23,7 +23,7 @@ def id_of(chunk: ListedChunk) -> str:
     return hashlib.sha256(place.encode()).hexdigest()[:_ID_DIGITS]
 
 
-def described_letter(chunk: ListedChunk) -> dict[str, Any]:
+def described_chunk(chunk: ListedChunk) -> dict[str, Any]:
     """Return what a list shows of a chunk of dead rows, as a JSON object."""
     return {
         "id": id_of(chunk),
