@@ -98,7 +98,8 @@ def run(
         )
     if dry_run or not selected:
         if as_json:
-            screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+            nothing = {"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0}
+            screen.show_json(nothing | {"dry_run": dry_run})
         elif dry_run:
             screen.say(screen.DRY_RUN)
         return
@@ -127,7 +128,7 @@ def question(decision: str | None, rows: int) -> str:
     if decision == "drop":
         return f"This gives up {count}: they are never sent. Continue?"
     if decision == "send":
-        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+        return f"This sends {count} that Treasure Data may already have, and would then have twice. Continue?"
     return ""
 
 

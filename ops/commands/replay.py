@@ -136,7 +136,7 @@ def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json
         shard: sum(len(page) for page in reader.read(shard, stretch.start, stretch.end)) for shard in shards
     }
     if as_json:
-        screen.show_json({"shards": counts, "records": sum(counts.values())})
+        screen.show_json({"shards": counts, "records": sum(counts.values()), "dry_run": True})
     else:
         screen.show_table(("shard", "records"), list(counts.items()))
 
@@ -312,9 +312,11 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     if dry_run:
         rows = sum(span.rows(key) for span in spans for key in span.chunks if wanted.has(span, key))
         if as_json:
-            screen.show_json({"spans": len(spans), "rows": rows})
+            screen.show_json({"spans": len(spans), "rows": rows, "dry_run": True})
         else:
-            screen.say(f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}.")
+            screen.say(
+                f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}. {screen.DRY_RUN}"
+            )
         return 0
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
     outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}

@@ -14,7 +14,7 @@ from rich.text import Text
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
-from ops.books.chunks import KINDS
+from ops.books.chunks import KINDS, RowGroup
 from ops.diagnosis.recipients import why_nobody_is_told
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
@@ -163,7 +163,7 @@ def _tables(state: StackState) -> Iterator[Section]:
         "Dead" if state.is_whole else "Dead (count incomplete)",
         ("account", "reason", "rows", "Treasure Data says"),
         [
-            (account, reason, rows, state.words.get((account, reason), ""))
+            (account, reason, rows, state.groups.get((kind, account, reason), RowGroup()).words)
             for (kind, account, reason), rows in sorted(state.rows.items())
             if kind == "dead"
         ],

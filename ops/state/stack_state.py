@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
-from ops.books.chunks import NAMES, ListedChunk, chunks
+from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
 from ops.logs import answers
 from ops.logs.notes import Note, troubles
 from ops.stack import Stack
@@ -112,7 +112,7 @@ class StackState:
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
-        words: Treasure Data's own explanation of dead rows, by account and reason.
+        groups: the same rows, with Treasure Data's explanation and with what identifies them.
     """
 
     shards: list[ShardState]
@@ -129,7 +129,7 @@ class StackState:
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
-    words: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    groups: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
 
     @property
     def behind_seconds(self) -> float:
@@ -188,8 +188,8 @@ class StateReader:
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
-        words: dict[tuple[str, str], str] = {}
-        waiting, rows, is_whole = self._rows(words)
+        groups: dict[tuple[str, str, str], RowGroup] = {}
+        waiting, rows, is_whole = self._rows(groups)
         return StackState(
             shards,
             unread.in_queue,
@@ -205,7 +205,7 @@ class StateReader:
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
-            words=words,
+            groups=groups,
         )
 
     def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
@@ -261,11 +261,11 @@ class StateReader:
         return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
 
     def _rows(
-        self, words: dict[tuple[str, str], str]
+        self, groups: dict[tuple[str, str, str], RowGroup]
     ) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
         """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all.
 
-        `words` gets what Treasure Data says about dead ones, by account and reason.
+        `groups` gets them by kind, account and reason.
         """
         waiting: dict[tuple[str, str], WaitingRows] = {}
         rows: Counter[tuple[str, str, str]] = Counter()
@@ -273,10 +273,8 @@ class StateReader:
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
             kind = NAMES[chunk.entry.state]
             rows[kind, chunk.key.account, chunk.reason] += chunk.rows
-            if chunk.entry.state is State.DEAD:
-                if chunk.entry.words:
-                    words.setdefault((chunk.key.account, chunk.reason), chunk.entry.words)
-            else:
+            groups.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
+            if chunk.entry.state is not State.DEAD:
                 database = chunk.span.database(chunk.key)
                 place = database or chunk.key.account, chunk.reason
                 waiting.setdefault(place, WaitingRows(chunk.key.account, database, chunk.reason)).add(chunk)

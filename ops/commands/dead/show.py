@@ -8,7 +8,7 @@ import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk, chunks
-from ops.commands.dead.selecting import described_chunk, id_of
+from ops.commands.dead.selecting import described_chunk
 from ops.editing import rejected_events
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
@@ -29,7 +29,7 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     found = [
         chunk
         for chunk in chunks(stack.ledger(), Selection((State.DEAD, State.REJECTED)))
-        if id_of(chunk).startswith(dead_id)
+        if chunk.id.startswith(dead_id)
     ]
     if len(found) != 1:
         how = (
