@@ -10,6 +10,7 @@ import argparse
 import random
 import time
 from dataclasses import dataclass
+from threading import Lock
 from typing import Any
 
 import msgpack
@@ -42,19 +43,26 @@ _S3_SECONDS, _OTHER_SECONDS, _BYTES_PER_SECOND = 0.03, 0.01, 50e6
 _RANDOM = random.Random(1)
 
 
-class _Distant:
-    """A client each of whose calls takes a while."""
+class Distant:
+    """A client each of whose calls takes a while. Threads may share it.
+
+    Args:
+        client: the client.
+        seconds: how long a call takes.
+    """
 
     def __init__(self, client: Any, seconds: float) -> None:
-        self._client = client
+        self.client = client
+        self._lock = Lock()
         self._seconds = seconds
         self.calls = 0
 
     def __getattr__(self, name: str) -> Any:
-        call = getattr(self._client, name)
+        call = getattr(self.client, name)
 
         def distant(**request: Any) -> Any:
-            answer = call(**request)
+            with self._lock:
+                answer = call(**request)
             size = answer.get("ContentLength", 0) if isinstance(answer, dict) else 0
             self.calls += 1
             time.sleep(self._seconds + size / _BYTES_PER_SECOND)
@@ -104,8 +112,8 @@ class _Stack:
         sqs: Any = MemorySQS(clock.now, visibility_seconds=1800)
         url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
         self.clients = [
-            _Distant(s3, _S3_SECONDS),
-            *(_Distant(one, _OTHER_SECONDS) for one in (dynamodb, kinesis, sqs)),
+            Distant(s3, _S3_SECONDS),
+            *(Distant(one, _OTHER_SECONDS) for one in (dynamodb, kinesis, sqs)),
         ]
         entropy = _RANDOM.randbytes
         self._ledger = Ledger(dynamodb, _TABLE, clock=clock, entropy=entropy, telemetry=NullTelemetry())
@@ -114,7 +122,8 @@ class _Stack:
         self.examples: list[_Example] = []
         for shard in self.shards.all():
             self._fill(self.shards.chain_of(shard), minutes * 60)
-        far_s3, far_dynamodb, far_kinesis, far_sqs = self.clients
+        far: list[Any] = list(self.clients)
+        far_s3, far_dynamodb, far_kinesis, far_sqs = far
         self.places = Places(
             Shards(far_kinesis, _STREAM, clock),
             Ledger(far_dynamodb, _TABLE, clock=clock, entropy=entropy, telemetry=NullTelemetry()),

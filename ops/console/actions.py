@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ops import sending
+from ops.background import in_background
 from ops.books.chunks import KINDS, ListedChunk, RowGroup, chunks
-from ops.console.refreshed import in_background
 from ops.console.server import Doing, RefusedError
 from ops.failure import FORESEEN, explained
 from ops.stack import Stack

@@ -16,9 +16,20 @@ def test_progress_in_a_pipe_is_a_line_every_ten_seconds(capsys: pytest.CaptureFi
             show(description="sending", completed=1000 * second)
             clock.sleep(1)
 
-    assert ["sending: 10,000 rows delivered", "sending: 20,000 rows delivered"] == (
+    assert ["sending: 10,000 rows delivered, after 10 s", "sending: 20,000 rows delivered, after 20 s"] == (
         capsys.readouterr().err.splitlines()
     )
+
+
+def test_progress_in_a_pipe_is_shown_while_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    """An invocation may take minutes."""
+    clock, said = ManualClock(), ""
+    with screen.progress("searching", hidden=False, now=clock.now, look_seconds=0.001):
+        clock.sleep(70)
+        while not said:
+            said = capsys.readouterr().err
+
+    assert "searching, after 1 min 10 s\n" == said
 
 
 def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
