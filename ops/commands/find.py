@@ -135,6 +135,8 @@ def command(
                 }
             }
         )
+    elif count and not raw:
+        click.echo(f"Note: {personal_data.EXPLANATION}", err=True)
     if not count:
         raise Failure(_not_found(since, searched))
     if not searched.is_complete:
