@@ -9,7 +9,8 @@ import click
 from ops import personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.finder import Finder, FoundEvent, Places, Searched, Stage
+from ops.events.finder import Finder, Places, Searched
+from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import text_of
 from ops.failure import UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT

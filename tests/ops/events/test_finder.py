@@ -15,7 +15,8 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_query import EventQuery
-from ops.events.finder import Finder, FoundEvent, Places, Searched, Stage
+from ops.events.finder import Finder, Places, Searched
+from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind as SeenKind
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
