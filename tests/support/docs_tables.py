@@ -16,7 +16,6 @@ import click
 
 import ops.cli
 import ops.deploy.deployer
-import ops.deploy.rights
 import ops.failure
 from chaos import specification
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
@@ -28,6 +27,7 @@ from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
 from shared.tracking_plan import STANDARD_COLUMNS
+from tests.support import command_rights
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
@@ -140,7 +140,7 @@ def rights_table() -> str:
             f"`{command}`",
             ", ".join(f"`{right}`" for right in sorted(set(rights) - {"cloudformation:DescribeStacks"})),
         )
-        for command, rights in ops.deploy.rights.RIGHTS.items()
+        for command, rights in command_rights.RIGHTS.items()
     )
     return _table(("command", "permissions"), rows)
 
@@ -216,7 +216,7 @@ _WHY = {
 
 def policy_text(role: str) -> str:
     """Return the policy of a role as JSON, one statement per line."""
-    return _policy(ops.deploy.rights.policy(ops.deploy.rights.ROLES[role]))
+    return _policy(command_rights.policy(command_rights.ROLES[role]))
 
 
 def _policy(found: Mapping[str, Any]) -> str:
@@ -316,7 +316,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "roles": roles_table,
     "policy: watch": lambda: policy_text("watch"),
     "policy: operate": lambda: policy_text("operate"),
-    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
+    "policy: setup": lambda: _policy(command_rights.policy(["setup"], is_deployed=False)),
     **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
     "parameters": parameters_table,
     "worst": worst_table,

@@ -14,9 +14,9 @@ import pytest
 from doubles.treasure_data import API_KEY
 from local.accounts import KEYS, SIGNING_SECRETS
 from ops.cli import main
-from ops.deploy.rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
 from shared.clock import SystemClock
 from shared.telemetry import NullTelemetry
+from tests.support.command_rights import OWNERS, RIGHTS, ROLES, UNASKED, policy
 from tests.support.deployed import Deployed, deployed
 from tests.support.sam import template
 from tests.support.sluice import Sluice, until

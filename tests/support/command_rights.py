@@ -165,7 +165,7 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
-_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids  # noqa: S105 -- an ARN
+_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:
