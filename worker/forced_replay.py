@@ -20,7 +20,7 @@ from worker.executor import Executors, run_parallel
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import START
-from worker.rows import borders_of
+from worker.rows import slice_of
 from worker.span import LATER, ChunkKey, Place, RowSender, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import FINAL, Entry, State
@@ -105,11 +105,11 @@ class ForcedRows:
     repeated: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
-    def add(self, other: Self) -> None:
-        """Count the rows of other spans too."""
-        self.appended.update(other.appended)
-        self.repeated.update(other.repeated)
-        self.left_out.update(other.left_out)
+    def add(self, other: "ForcedRows") -> None:
+        """Add other numbers."""
+        self.appended += other.appended
+        self.repeated += other.repeated
+        self.left_out += other.left_out
 
 
 class ForcedReplays:
@@ -235,15 +235,17 @@ class ForcedReplays:
             return b"", 0
         if is_whole or all(map(wanted.has_arrival, map(index.arrivals.__getitem__, member.positions))):
             return self._objects.payload(span, key), span.rows(key)
-        payload, own = self._objects.payload(span, key), key.within(member.rows)
-        borders = borders_of(payload, len(own))
-        found, number, row = [], 0, 0
-        for position, rows in zip(member.positions, member.row_counts, strict=True):
-            if wanted.has_arrival(index.arrivals[position]):
-                begin, end = (min(max(one, own.start), own.stop) - own.start for one in (row, row + rows))
-                found.append(payload[borders[begin] : borders[end]])
+        found, number = [], 0
+        own = key.within(member.rows)
+        whole = self._objects.payload(span, key.planned)
+        row = byte = 0
+        for position, rows, size in zip(member.positions, member.row_counts, member.byte_counts, strict=True):
+            begin, end = max(own.start, row), min(own.stop, row + rows)
+            if wanted.has_arrival(index.arrivals[position]) and begin < end:
+                # a half may end within a record
+                found.append(slice_of(whole[byte : byte + size], range(begin - row, end - row), rows))
                 number += end - begin
-            row += rows
+            row, byte = row + rows, byte + size
         return b"".join(found), number
 
 

@@ -36,16 +36,6 @@ def slice_of(payload: bytes, positions: range, rows: int) -> bytes:
     Raises:
         WrongCountError: it has another number of rows.
     """
-    ends = borders_of(payload, rows)
-    return payload[ends[positions.start] : ends[positions.stop]]
-
-
-def borders_of(payload: bytes, rows: int) -> list[int]:
-    """Return where each row of a payload begins, and where the last one ends.
-
-    Raises:
-        WrongCountError: it has another number of rows than `rows`.
-    """
     unpacker = msgpack.Unpacker(max_buffer_size=len(payload) + 1)
     unpacker.feed(payload)
     ends = [0]
@@ -57,7 +47,7 @@ def borders_of(payload: bytes, rows: int) -> list[int]:
         raise WrongCountError("there are fewer rows than planned") from error
     if ends[-1] != len(payload):
         raise WrongCountError("there are more rows than planned")
-    return ends
+    return payload[ends[positions.start] : ends[positions.stop]]
 
 
 def sample(payload: bytes) -> list[Any]:
