@@ -13,8 +13,8 @@ from typing import Protocol
 from botocore.exceptions import ClientError
 
 from ops import personal_data, screen
-from ops.events.refused_requests import CloudWatchLog, LocalLog
 from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, events_of
+from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
 from shared.clock import Clock, SystemClock
 from shared.errors import NoSuchRecordError, ShardUnreadableError

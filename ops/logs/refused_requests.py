@@ -1,6 +1,5 @@
 """Requests that the ingest refused as a whole. They never reach the stream, so they are read from the ingest's log."""
 
-import json
 import os
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, get_args
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
+from ops.logs.log_line import group_of, parsed
 from shared.clock import Clock
 from shared.errors import error_code
 from shared.rows import Code, PlanCode
@@ -113,8 +113,7 @@ class CloudWatchLog:
 
     def _read(self, now: float) -> list[SeenEvent]:
         if not self._group:
-            settings = self._lambda.get_function_configuration(FunctionName=self._function)
-            self._group = settings["LoggingConfig"]["LogGroup"]
+            self._group = group_of(self._lambda, self._function)
         if self._is_live and not self._next:
             self._since = max(self._since, now - _LOG_LATE_SECONDS)
         request: dict[str, Any] = {
@@ -149,11 +148,8 @@ def refused_request(line: str) -> SeenEvent | None:
 
     Lines with an event's code are skipped: they report a request with one rejected event, which is on the stream.
     """
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(said, dict) or said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
+    said = parsed(line)
+    if said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
         return None
     return SeenEvent(
         kind=Kind.REFUSED,
