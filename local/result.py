@@ -27,7 +27,7 @@ NO_EVENTS = frozenset(
 """Paths that accept no events."""
 
 _MOST_BYTES = 20_000_000
-_ONE_EVENT = ({}, {"created": True})
+_ONE_EVENT: tuple[Any, ...] = ({}, {"created": True})
 
 
 @dataclass(frozen=True, slots=True)
