@@ -161,12 +161,6 @@ TYPES: Mapping[str, Needs] = {
         ),
         "*": ("cloudwatch:DescribeAlarms",),
     },
-    "AWS::CloudWatch::Dashboard": {
-        "arn:aws:cloudwatch::*:dashboard/STACK-*": _of(
-            "cloudwatch",
-            "DeleteDashboards GetDashboard ListTagsForResource PutDashboard TagResource UntagResource",
-        )
-    },
     "AWS::CodeDeploy::Application": {
         "arn:aws:codedeploy:*:*:application:STACK-*": _of(
             "codedeploy",
@@ -340,7 +334,6 @@ TYPES: Mapping[str, Needs] = {
 
 PREFLIGHT: Needs = {
     "*": (
-        *_of("acm", "DescribeCertificate"),
         *_of("apigateway", "GET"),
         *_of("cloudformation", "DescribeStacks"),
         *_of("cloudfront", "ListDistributions"),
