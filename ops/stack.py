@@ -32,6 +32,7 @@ from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
+_CONNECTIONS = 32  # of a client: several searches look ahead at once
 UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK), or --local"
 """What a command says that needs a stack and was given none."""
 _ROOT = Path(__file__).parents[1]
@@ -83,6 +84,7 @@ class Stack:
             connect_timeout=5,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=_CONNECTIONS,
         )
         made: BaseClient = self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made

@@ -59,8 +59,7 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
         patience: float,
         **options: Any,
     ) -> Any:
-        yes = options["yes"] = options["yes"] or options["as_json"]
-        answers = SetupAnswers(key_file, accounts, account, database, yes, patience)
+        answers = SetupAnswers(key_file, accounts, account, database, options["yes"], patience)
         return command(*args, answers=answers, **options)
 
     return cast("Callable[..., Any]", wrapped)

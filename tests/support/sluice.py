@@ -67,6 +67,12 @@ class Sluice:
         assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
         return json.loads(result.stdout)
 
+    def json_lines(self, line: str) -> list[Any]:
+        """Run a command line with --json and return the values that it prints, one a line."""
+        result = self.run(f"{line} --json")
+        assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
+        return [json.loads(one) for one in result.stdout.splitlines()]
+
     def key(self, account: str, key_id: str = "demo") -> str:
         """Return a write key."""
         secrets = self.stack.resources.client("secretsmanager")

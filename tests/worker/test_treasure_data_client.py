@@ -311,10 +311,10 @@ def test_works_over_real_connections() -> None:
         body = compress(msgpack.packb(row("e'1")))
 
         assert Meaning.NO_TABLE is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
-        assert 404 == client.create_table("shop_db", "views", 5)
-        assert 200 == client.create_database("shop_db", 5)
-        assert 409 == client.create_database("shop_db", 5)
-        assert 200 == client.create_table("shop_db", "views", 5)
+        assert 404 == client.create_table("shop_db", "views", 5).status
+        assert 200 == client.create_database("shop_db", 5).status
+        assert 409 == client.create_database("shop_db", 5).status
+        assert 200 == client.create_table("shop_db", "views", 5).status
         assert Meaning.ACCEPTED is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
         asked = [[row("e'1")], [row("e2")]]
         assert [Presence.PRESENT, Presence.ABSENT] == client.ask("shop_db", "views", asked, deadline)
@@ -639,7 +639,7 @@ def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
 )
 def test_only_treasure_data_s_own_answers_decide_a_creation(answer: tuple[int, bytes], expected: int) -> None:
     """Any other answer does not show whether a table was created, exists or cannot be created."""
-    assert expected == scripted(answer).create_table("shop_db", "views", 5)
+    assert expected == scripted(answer).create_table("shop_db", "views", 5).status
 
 
 def test_only_documented_answers_count_for_listings_and_status() -> None:
@@ -675,8 +675,8 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
     deadline = Deadline(clock, clock.now() + 9)
     assert [Presence.UNDECIDED] == client.ask("shop_db", "views", [[row("e1")]], deadline)
     assert [0, 0, False, False] == [
-        client.create_table("shop_db", "views", 5),
-        client.create_database("shop_db", 5),
+        client.create_table("shop_db", "views", 5).status,
+        client.create_database("shop_db", 5).status,
         client.answers(),
         client.knows_key(),
     ]

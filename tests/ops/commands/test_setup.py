@@ -131,6 +131,19 @@ def test_it_runs_without_questions(site: Site) -> None:
     assert 1 == len(site.rows())
 
 
+def test_json_does_not_answer_its_questions(site: Site) -> None:
+    """Only --yes does: accounts are not applied without an answer."""
+    result = site.run(
+        *("--td-key-file", str(site.key_file), "--database", site.database, "--account", site.account),
+        "--json",
+        answer="n\n",
+    )
+
+    assert 1 == result.exit_code
+    assert "Apply these changes?" in result.stderr
+    assert [] == site.rows()
+
+
 def test_a_second_run_changes_nothing(site: Site) -> None:
     """It stores nothing, applies nothing, and sends no second row."""
     assert 0 == site.unattended().exit_code

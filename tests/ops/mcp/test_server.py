@@ -9,8 +9,8 @@ import pytest
 from mcp import Client
 from mcp.types import CallToolResult, Tool
 
-from ops.deploy.rights import RIGHTS
 from ops.mcp.command_tool import TOOLS
+from tests.support.command_rights import RIGHTS
 from tests.support.mcp_client import Call, ask, bytes_of, talk, text_of
 from tests.support.sluice import Sluice, until
 
