@@ -26,6 +26,7 @@ from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
+from worker.forgetting import Forgetting
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
@@ -165,6 +166,7 @@ class Sender:
         objects: SpanObjects,
         membership: Membership,
         again: Again,
+        forgetting: Forgetting,
         accounts: AccountCache,
         uploader: Uploader,
         treasure_data: TreasureDataClient,
@@ -178,6 +180,7 @@ class Sender:
         self._objects = objects
         self._membership = membership
         self._again = again
+        self._forgetting = forgetting
         self._accounts = accounts
         self._uploader = uploader
         self._treasure_data = treasure_data
@@ -307,6 +310,7 @@ class Sender:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 turn.complete = False
                 return
+            span = self._forgetting.checked(span)
             turn.span, turn.waits_for = span, ""
             selected = dict(
                 _shuffled(
@@ -647,7 +651,9 @@ def _count(turn: _Turn, report: Report) -> None:
 
 
 def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:
-    """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
+    """Yield the state and the rows of a chunk, or of the halves that it was split into since; nothing if it was cut anew."""
+    if key.planned not in span.chunks:
+        return
     for leaf in span.leaves(key):
         joined = next((one for one in leaf.lineage() if one in span.entries), leaf.planned)
         entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split

@@ -23,6 +23,7 @@ from worker.answer import TdAnswer
 from worker.deadline import Deadline
 from worker.question import DATABASES, Question
 from worker.secret import Secret
+from worker.statement import Statements
 from worker.states import MOST_WORDS, Presence
 
 CONNECT_SECONDS = 5.0
@@ -207,6 +208,11 @@ class TreasureDataClient:
             return question.ask(rows)
         except (requests.RequestException, SecretUnavailableError):
             return Presence.UNDECIDED
+
+    @property
+    def statements(self) -> Statements:
+        """What runs SQL statements."""
+        return Statements(self._api, self._clock)
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
         """Return the answer to a request; if there is none, return an answer that settles nothing."""

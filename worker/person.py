@@ -1,0 +1,210 @@
+"""Recognises the rows of persons to forget, by keyed hashes of a column's value.
+
+Nothing here keeps a value. A hash is of the account, the column and the value's text, or of what HashedColumns makes of that text. Most
+rows are never decoded: the column's name is searched in the bytes, and only the value behind it is looked at.
+"""
+
+import hmac
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import msgpack
+
+from shared import json_codec
+from shared.errors import InvalidJsonError
+from shared.rows import column_name
+from worker.span import TOO_MANY_TABLES, Group
+
+HASH_BYTES = 16
+_MOST_KNOWN = 100_000  # values whose hash is remembered
+_SHORT_STR, _SHORT_LENGTH = range(0xA0, 0xC0), 0x1F
+_STR8, _STR16, _STR32 = 0xD9, 0xDA, 0xDB
+_LONGEST_NUMBER = 9
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person to forget, in one account.
+
+    Attributes:
+        id: of the request.
+        column: that identifies the person.
+        hashes: of the values that the column has in the person's rows.
+        before: UNIX milliseconds; only rows that the ingest received until then.
+    """
+
+    id: str
+    account: str
+    column: str
+    hashes: tuple[bytes, ...]
+    before: int
+
+
+class Found(NamedTuple):
+    """A row of a person.
+
+    Attributes:
+        request: that it matches.
+        time: of the row; 0 of an original.
+        event_id: of the row; empty of an original.
+    """
+
+    request: str
+    time: int = 0
+    event_id: str = ""
+
+
+class Piece(NamedTuple):
+    """A value of a chunk's payload: a row or, of what never became rows, an original.
+
+    Attributes:
+        data: its bytes without the rows of persons to forget; empty if nothing is left.
+        rows: how many rows it had.
+        forgotten: those of persons.
+    """
+
+    data: bytes
+    rows: int
+    forgotten: tuple[Found, ...] = ()
+
+
+class Persons:
+    """Persons to forget.
+
+    Args:
+        key: that hashes are made with.
+        persons: the persons.
+    """
+
+    def __init__(self, key: bytes, persons: Iterable[Person]) -> None:
+        by_account: dict[str, dict[str, dict[bytes, Person]]] = {}
+        for person in persons:
+            of = by_account.setdefault(person.account, {}).setdefault(person.column, {})
+            of |= dict.fromkeys(person.hashes, person)
+        self._matchers = {account: Matcher(key, account, columns) for account, columns in by_account.items()}
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._matchers)
+
+    def of(self, account: str) -> "Matcher | None":
+        """Return what recognises an account's persons; None if there are none."""
+        return self._matchers.get(account)
+
+
+class Matcher:
+    """Recognises rows of one account's persons."""
+
+    def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
+        self._key = key
+        self._account = account
+        self._columns = {column: dict(persons) for column, persons in columns.items()}
+        self._names = {column: bytes(msgpack.packb(column)) for column in columns}
+        self._known: dict[tuple[str, bytes], Person | None] = {}
+
+    def may_be_in(self, payload: bytes) -> bool:
+        """Return whether rows may be of a person, without decoding them. If not, none is."""
+        return any(
+            self._person(column, text) is not None
+            for column, name in self._names.items()
+            for text in _values(payload, name)
+        )
+
+    def request(self, row: Mapping[Any, Any]) -> str:
+        """Return the request that a row matches; empty if it matches none."""
+        received_at = row.get("received_at")
+        for column in self._columns:
+            person = self._person(column, text_of(row[column])) if row.get(column) is not None else None
+            if person is not None and not (type(received_at) is int and received_at > person.before):
+                return person.id
+        return ""
+
+    def request_of_event(self, original: bytes, received_at: int | None = None) -> str:
+        """Return the request that an event matches, given its JSON; empty if it matches none, or is no JSON."""
+        try:
+            event = json_codec.parse(original)
+        except InvalidJsonError:
+            return ""
+        if not isinstance(event, dict):
+            return ""
+        row = {column_name(name): value for name, value in event.items()}
+        return self.request(row | ({"received_at": received_at} if received_at is not None else {}))
+
+    def pieces(self, payload: bytes, group: Group) -> list[Piece]:
+        """Return the payload of a chunk in pieces, without the rows of persons."""
+        return [self._piece(data, value, group) for data, value in _unpacked(payload)]
+
+    def _piece(self, data: bytes, value: Any, group: Group) -> Piece:
+        if group.code == TOO_MANY_TABLES:
+            table, number, packed = value
+            rows = self.pieces(packed, group._replace(code=""))
+            forgotten = tuple(found for row in rows for found in row.forgotten)
+            left = [row.data for row in rows if row.data]
+            if forgotten:
+                data = bytes(msgpack.packb((table, len(left), b"".join(left)))) if left else b""
+            return Piece(data, number, forgotten)
+        if group.code:
+            request = self.request_of_event(value) if isinstance(value, bytes) else ""
+            return Piece(b"", 1, (Found(request),)) if request else Piece(data, 1)
+        request = self.request(value) if isinstance(value, dict) else ""
+        if not request:
+            return Piece(data, 1)
+        return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
+
+    def _person(self, column: str, text: bytes) -> Person | None:
+        known = self._known
+        try:
+            return known[column, text]
+        except KeyError:
+            if len(known) >= _MOST_KNOWN:
+                known.clear()
+            found = self._columns[column].get(hash_of(self._key, self._account, column, text))
+            known[column, text] = found
+            return found
+
+
+def text_of(value: Any) -> bytes:
+    """Return the text of a column's value, by which persons are recognised; the ingest hashes the same text."""
+    return (value if isinstance(value, str) else repr(value)).encode(errors="replace")
+
+
+def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
+    """Return the keyed hash of a value's text."""
+    message = b"\0".join((account.encode(), column.encode(), text))
+    return hmac.digest(key, message, "sha256")[:HASH_BYTES]
+
+
+def _values(payload: bytes, name: bytes) -> Iterator[bytes]:
+    """Yield the text of each value behind a column's name. Bytes that only look like the name yield something else."""
+    at = payload.find(name)
+    while at >= 0:
+        start = at + len(name)
+        head = payload[start] if start < len(payload) else 0
+        if head in _SHORT_STR:
+            yield payload[start + 1 : start + 1 + (head & _SHORT_LENGTH)]
+        elif head == _STR8:
+            yield payload[start + 2 : start + 2 + payload[start + 1]]
+        elif head in (_STR16, _STR32):
+            size = 2 if head == _STR16 else 4
+            length = int.from_bytes(payload[start + 1 : start + 1 + size])
+            yield payload[start + 1 + size : start + 1 + size + length]
+        else:
+            unpacker = msgpack.Unpacker(strict_map_key=False)
+            unpacker.feed(payload[start : start + _LONGEST_NUMBER])
+            try:
+                yield text_of(unpacker.unpack())
+            except (ValueError, msgpack.UnpackException):
+                yield b""
+        at = payload.find(name, start)
+
+
+def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:
+    """Yield each MessagePack value of a payload: its bytes, and itself."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    begin = 0
+    for value in unpacker:
+        end = unpacker.tell()
+        yield payload[begin:end], value
+        begin = end
