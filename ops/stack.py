@@ -116,17 +116,18 @@ class Stack:
 
     def objects(self) -> SpanObjects:
         """Return the span objects."""
-        return SpanObjects(self._bucket())
+        return SpanObjects(self.bucket())
 
     def rejected_events(self) -> RejectedEvents:
         """Return the rejected events."""
-        return RejectedEvents(self._bucket())
+        return RejectedEvents(self.bucket())
 
     def membership(self) -> Membership:
         """Return what finds the spans of records."""
         return Membership(self.ledger(), self.objects())
 
-    def _bucket(self) -> Bucket:
+    def bucket(self) -> Bucket:
+        """Return the bucket of span objects and rejected events."""
         return Bucket(self.client("s3"), self.outputs["AsideBucket"])
 
     def reader(self, clock: Clock) -> StreamReader:

@@ -65,8 +65,8 @@ class Forget:
         Args:
             asked: `do` is one of `objects` (count the span objects by hour), `look` and `forget` (in the objects of an `hour` behind
                 `after`), `rejected` (look in rejected events; with `forgets`, delete), `tables` (where Treasure Data may have rows), `count`,
-                `delete` and `select` (there, in a `database`'s `table`), `note` (make a request of each value), `cleared` (note
-                that a count found none) and `list`. Most name an `account`, a `column` and `values`.
+                `delete` and `select` (there, in a `database`'s `table`), `texts` (what the values are in rows), `note` (make a request of
+                each value), `cleared` (note that a count found none) and `list`. Most name an `account`, a `column` and `values`.
             deadline: for all of it.
         """
         try:
@@ -83,8 +83,10 @@ class Forget:
                 case "note":
                     return {"requests": [one.receipt() for one in self._note(asked)]}
                 case "cleared":
-                    self._clear(asked["ids"], asked["deleted"], asked["statements"])
+                    self._clear(asked["ids"], asked["deleted"])
                     return {}
+                case "texts":
+                    return {"texts": [text for one in asked["values"] for text in self._requests.texts(one)]}
                 case "list":
                     return {
                         "requests": [one.receipt() for one in self._requests.document().requests.values()]
@@ -129,12 +131,11 @@ class Forget:
         self._requests.change(note)
         return noted
 
-    def _clear(self, ids: Iterable[str], deleted: Mapping[str, int], statements: Iterable[str]) -> None:
+    def _clear(self, ids: Iterable[str], deleted: Mapping[str, int]) -> None:
         def note(document: Document) -> None:
             for one in ids:
                 request = document.requests[one]
                 request.cleared = self._clock.now()
-                request.statements = [*statements]
                 request.treasure_data = dict(Counter(request.treasure_data) + Counter(deleted))
 
         self._requests.change(note)
@@ -154,11 +155,13 @@ class Forget:
         return searched
 
     def run_due(self, deadline: Deadline) -> None:
-        """Go on with the search that is under way, or begin one that is due.
+        """Go on with the search that is under way, or begin one that is due. If a service does not answer, the next run goes on."""
+        try:
+            self._run_due(deadline)
+        except UnavailableError as error:
+            self._telemetry.warning("a search for persons to forget goes on later", reason=str(error))
 
-        Raises:
-            UnavailableError: S3, the ledger or the key does not answer; the next run goes on.
-        """
+    def _run_due(self, deadline: Deadline) -> None:
         document, now = self._requests.document(), self._clock.now()
         active = [one for one in document.requests.values() if one.hashes]
         if not active or not (document.began or any(one.next <= now for one in active)):
@@ -202,7 +205,8 @@ class Forget:
             return self._tables(asked)
         database, table, values = asked["database"], asked["table"], asked["values"]
         texts = [text for value in values for text in self._requests.texts(value)]
-        condition = by_value(asked["column"], texts, asked["before"])
+        before = asked.get("before", milliseconds(self._clock.now()))
+        condition = by_value(asked["column"], texts, before)
         match asked["do"]:
             case "count":
                 job = self._statements.run(database, counting(table, condition), deadline)

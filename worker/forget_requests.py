@@ -213,16 +213,16 @@ class ForgetRequests:
             raise BucketUnavailableError(str(error)) from error
 
     def _member(self, name: str) -> bytes:
-        member = self._members().get(name)
+        member = self._members().get(name) or self._members(0.0).get(name)
         if not member:
             raise SecretUnavailableError(
                 f"the secret with the signing secrets has no member {name}: `sluice forget` makes it"
             )
         return member.encode()
 
-    def _members(self) -> dict[str, str]:
+    def _members(self, max_age: float = FRESH_SECONDS) -> dict[str, str]:
         try:
-            found = json.loads(self._secret.get(max_age=FRESH_SECONDS))
+            found = json.loads(self._secret.get(max_age))
         except ValueError as error:
             raise SecretUnavailableError("the secret with the signing secrets is not JSON") from error
         return found if isinstance(found, dict) else {}

@@ -135,6 +135,17 @@ class Matcher:
         """Return the payload of a chunk in pieces, without the rows of persons."""
         return [self._piece(data, value, group) for data, value in _unpacked(payload)]
 
+    def found(self, payload: bytes, group: Group) -> Iterator[tuple[int, Any]]:
+        """Yield the rows of persons in the payload of a chunk, and events that never became rows, each with a row's number in it."""
+        number = 0
+        for data, value in _unpacked(payload):
+            piece = self._piece(data, value, group)
+            if piece.forgotten and group.code == TOO_MANY_TABLES:
+                yield from ((number, row) for _, row in self.found(value[2], group._replace(code="")))
+            elif piece.forgotten:
+                yield number, json_codec.parse(value) if group.code else value
+            number += piece.rows
+
     def _piece(self, data: bytes, value: Any, group: Group) -> Piece:
         if group.code == TOO_MANY_TABLES:
             table, number, packed = value

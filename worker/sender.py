@@ -310,19 +310,12 @@ class Sender:
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
                 turn.complete = False
                 return
-            span = self._forgetting.checked(span)
             turn.span, turn.waits_for = span, ""
-            selected = dict(
-                _shuffled(
-                    (
-                        (key, entry)
-                        for key, entry in span.all_leaves()
-                        if run.selection.has(turn.place, key, entry, span.planned_at)
-                    ),
-                    self._clock.now(),
-                )
-            )
+            selected = self._selected(run, span)
             turn.selected = turn.selected or selected
+            if (checked := self._forgetting.checked(span)) is not span:
+                turn.span = span = checked
+                turn.selected = selected = self._selected(run, span)
             turn.closed = {}
             work = _Work(self._without_settled_copies(span))
             try:
@@ -342,6 +335,14 @@ class Sender:
             if not self._has_more(work, turn.span):
                 return
         turn.complete = False
+
+    def _selected(self, run: _Run, span: Span) -> dict[ChunkKey, Entry]:
+        leaves = (
+            (key, entry)
+            for key, entry in span.all_leaves()
+            if run.selection.has(span.place, key, entry, span.planned_at)
+        )
+        return dict(_shuffled(leaves, self._clock.now()))
 
     @staticmethod
     def _has_more(work: _Work, span: Span) -> bool:

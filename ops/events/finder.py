@@ -166,6 +166,13 @@ class Finder:
         yield from self._on_stream()
         yield from self._in_queue()
 
+    def queued(self) -> Iterator[FoundEvent]:
+        """Yield only the events in the overflow queue.
+
+        Raises: as the iteration over all.
+        """
+        yield from self._in_queue()
+
     def _is_time_up(self) -> bool:
         if self._clock.now() >= self._until:
             self.searched.is_complete = False
@@ -218,7 +225,7 @@ class Finder:
     def _in_chunk(self, span: Span, index: Index, planned: ChunkKey, asked: set[int]) -> Iterator[FoundEvent]:
         member = index.members.get(planned)
         if member is None or not member.length:
-            self.searched.unreadable += 1
+            self.searched.unreadable += span.entry(planned).state is not State.FORGOTTEN
             return
         payload = self._places.objects.payload(span, planned)
         if not asked.intersection(member.positions) and not self._query.may_be_in(payload):
