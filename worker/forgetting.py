@@ -139,6 +139,19 @@ class Forgetting:
         except InvalidObjectError as error:
             raise UnavailableError(f"its object cannot be searched for persons: {error}") from error
 
+    def others(self, key: ChunkKey, payload: bytes) -> bytes:
+        """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
+
+        By these, Treasure Data is asked whether it has the chunk.
+
+        Raises:
+            UnavailableError: the persons are unknown now.
+        """
+        matcher = self._requests.persons().of(key.account)
+        if matcher is None or not matcher.may_be_in(payload):
+            return payload
+        return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
+
     def look(self, span: Span, persons: Persons) -> Cut:
         """Return what a span has of persons, and change nothing.
 
@@ -256,8 +269,8 @@ class Forgetting:
         group, rows = leaf.group, span.rows(leaf)
         lost = sum(len(one.piece.forgotten) for one in taken)
         plan.forgotten[group] += lost
+        key = plan.new_key(group)
         if lost < rows:
-            key = plan.new_key(group)
             plan.added.append(_chunk(key, rows - lost, taken))
             plan.entries[key] = entry
         if keeps_name:
@@ -278,7 +291,10 @@ class Forgetting:
     def _write(
         self, span: Span, plan: _Plan, index: Index, bodies: Mapping[ChunkKey, bytes]
     ) -> tuple[bool, Span]:
-        """Store the new object, then write the item; delete the object that nobody needs then."""
+        """Store the new object, then write the item; delete the old object.
+
+        If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
+        """
         added, now = plan.added, self._clock.now()
         encoded = cut_anew(index, bodies, removed=plan.removed, added=added, counted=plan.counted, now=now)
         chunks = {key: rows for key, rows in span.chunks.items() if key not in plan.removed}
@@ -289,8 +305,6 @@ class Forgetting:
         won, current = self._ledger.cut_anew(new)
         if won:
             self._bucket.erase(name_of(span))
-        elif current.object != new.object:
-            self._bucket.erase(name_of(new))
         return won, current
 
 

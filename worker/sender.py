@@ -535,7 +535,7 @@ class Sender:
 
     def _ask(self, run: _Run, span: Span, key: ChunkKey, database: str, body: bytes) -> Event | None:
         """Query Treasure Data for a chunk; return the event that the answer is, None if it settles nothing."""
-        entry, rows = span.entry(key), sample(decompress(body))
+        entry, rows = span.entry(key), sample(self._forgetting.others(key, decompress(body)))
         presence = self._presence(run, key, entry, database, rows)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             # ask again: only of a key that may import do we believe that it may not query
