@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -44,6 +45,8 @@ class MemoryS3:
         self._page_keys = page_keys
         self._buckets: dict[str, dict[str, StoredObject]] = {}
         self._old: dict[str, dict[str, list[tuple[str, StoredObject]]]] = {}  # versions, of versioned buckets
+        self._numbers = itertools.count()
+        self._superseded: dict[tuple[str, str], float] = {}  # when a version stopped being the current one
 
     def create_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
         """Create a bucket."""
@@ -84,7 +87,8 @@ class MemoryS3:
         bucket[key] = StoredObject(body, headers, self._now())
         if request["Bucket"] in self._old:
             versions = self._old[request["Bucket"]].setdefault(key, [])
-            versions.append((f"v{len(versions)}", bucket[key]))
+            self._supersede(key, versions)
+            versions.append((f"v{next(self._numbers)}", bucket[key]))
         answer: dict[str, Any] = {"ETag": bucket[key].described()["ETag"]}
         return answer | ({"ChecksumSHA256": checksum} if "ChecksumSHA256" in request else {})
 
@@ -103,11 +107,26 @@ class MemoryS3:
         """Delete an object, whether it exists or not; with `VersionId`, one version of it."""
         bucket = self._bucket("DeleteObject", request, "VersionId")
         versions = self._old.get(request["Bucket"], {}).get(request["Key"], [])
-        if "VersionId" in request:
+        if "VersionId" not in request:
+            self._supersede(request["Key"], versions)
+        else:
             versions[:] = [one for one in versions if one[0] != request["VersionId"]]
         if "VersionId" not in request or not versions:
             bucket.pop(request["Key"], None)
         return {}
+
+    def _supersede(self, key: str, versions: list[tuple[str, StoredObject]]) -> None:
+        if versions:
+            self._superseded.setdefault((key, versions[-1][0]), self._now())
+
+    def expire_versions(self, bucket: str, seconds: float) -> None:
+        """Delete versions so long after they stopped being current, as a lifecycle rule does. Not an S3 operation."""
+        for key, versions in self._old[bucket].items():
+            versions[:] = [
+                one
+                for one in versions
+                if self._now() - self._superseded.get((key, one[0]), self._now()) < seconds
+            ]
 
     def list_object_versions(self, **request: Any) -> dict[str, Any]:
         """Return the versions of the objects whose keys have a prefix, in one page; without versioning, each has one, called null."""

@@ -29,6 +29,9 @@ from worker.sweeper import INDEX_SECONDS
 SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
 DAY = 86_400.0
+VERSIONS_SECONDS = 9 * DAY
+"""How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
+later."""
 _ID_BYTES = 6
 _MOST_ROWS = 4_000_000  # characters of rows in one answer
 
@@ -272,6 +275,7 @@ def _add(document: Document, searched: Searched, now: float) -> None:
         if request in document.requests:
             of = document.requests[request].forgotten
             of[state] = of.get(state, 0) + number
+            document.requests[request].touched = now
     for (request, table), number in searched.deleted.items():
         if request in document.requests:
             in_td = document.requests[request].treasure_data
@@ -315,13 +319,13 @@ def _finish(document: Document, events: Mapping[str, int], now: float) -> None:
         if not one.hashes or one.before > document.began * 1000:
             continue
         one.left, one.searched = document.left.get(one.id, 0), now
-        is_last = document.began >= one.until
-        if is_last and not one.left and not unread:
-            one.done, one.hashes = now, []
-        elif one.left or is_last:
+        settled = max(one.until, one.touched + VERSIONS_SECONDS)
+        if document.began < settled:
+            one.next = now + DAY if one.left else settled
+        elif one.left or unread:
             one.next = now + DAY
         else:
-            one.next = one.until
+            one.done, one.hashes = now, []
     if not any(one.left for one in document.requests.values()):
         document.seen = {}
     document.began, document.hour, document.after, document.left = 0.0, "", "", {}

@@ -53,6 +53,7 @@ class ForgetRequest:
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
         searched: UNIX seconds of the last search; 0 if there was none.
+        touched: UNIX seconds at which rows were last removed from S3.
         done: UNIX seconds at which nothing was left; 0 before.
     """
 
@@ -69,6 +70,7 @@ class ForgetRequest:
     statements: list[str] = field(default_factory=list)
     left: int = 0
     searched: float = 0.0
+    touched: float = 0.0
     done: float = 0.0
 
     @property
@@ -147,9 +149,10 @@ class ForgetRequests:
             SecretUnavailableError: the key cannot be read.
         """
         if self._clock.now() - self._read_at > FRESH_SECONDS:
-            document, self._etag = self._read(self._etag)
+            document, etag = self._read(self._etag)
             if document is not None:
                 self._persons = self.persons_of(document.requests.values())
+            self._etag = etag  # only now: what was read without the key must be read again
             self._read_at = self._clock.now()
         return self._persons
 
