@@ -27,6 +27,7 @@ from chaos.specification_actors import (
 from chaos.specification_explorer import Actor, Delete, Program, Read, Scene, World, names
 
 PERSON = "p"
+_HAVE_ROWS = frozenset({"waiting", "dead", "delivered"})
 LEFT_OUT = {
     "delete before cutting": "Rows that were delivered leave an object only once Treasure Data has deleted them.",
     "wait until it is shown": "A statement is believed to have found a row only some time after the row was delivered.",
@@ -37,7 +38,7 @@ LEFT_OUT = {
 
 
 @cache
-def forgetter(place: Place, *, is_last: bool = False) -> Actor:
+def forgetter(place: Place, person: str = PERSON, *, is_last: bool = False) -> Actor:
     """A search of one span: delete in Treasure Data, put the new object, write the item, delete the old object."""
 
     def run(out: frozenset[str]) -> Program:
@@ -49,9 +50,9 @@ def forgetter(place: Place, *, is_last: bool = False) -> Actor:
         if item is None or put is None:
             return
         cuts = []
-        for cut in _cuts(item, put, out):
+        for cut in _cuts(item, put, person, out):
             if cut.is_delivered and "delete before cutting" not in out:
-                found_all = yield Delete((PERSON,))
+                found_all = yield Delete((person,))
                 if not found_all and "wait until it is shown" not in out:
                     continue
             cuts.append(cut)
@@ -74,15 +75,15 @@ class Cut(NamedTuple):
     changes: dict[str, Entry]
 
 
-def _cuts(item: Item, put: Event, out: frozenset[str]) -> Iterator[Cut]:
+def _cuts(item: Item, put: Event, person: str, out: frozenset[str]) -> Iterator[Cut]:
     """Yield what can be cut of an item."""
-    for name in (name for name, *_ in put.chunks if PERSON in names(name)):
+    for name in (name for name, *_ in put.chunks if person in names(name)):
         keys = [key for key in keys_of(item) if key.split("/")[0] == name]
         moved = [key for key in keys if _may_cut(item, key, out)]
         is_stuck = moved != keys
-        if not moved or (is_stuck and not any(PERSON in names(key) for key in moved)):
+        if not moved or (is_stuck and not any(person in names(key) for key in moved)):
             continue
-        pieces = [_pieces(item, key, stuck=is_stuck) for key in moved]
+        pieces = [_pieces(item, key, person, stuck=is_stuck) for key in moved]
         yield Cut(
             name,
             any(entry_of(item, key).state == "delivered" for key in moved),
@@ -99,7 +100,7 @@ def _anew(item: Item, put: Event, cuts: Iterable[Cut]) -> tuple[Event, Event]:
     changes = {key: entry for one in cuts for key, entry in one.changes.items()}
     chunks = (
         *(one for one in put.chunks if one[0] not in removed),
-        *((one.name, one.rows, one.name) for one in added if changes[one.name].state != "forgotten"),
+        *((one.name, one.rows, one.name) for one in added if changes[one.name].state in _HAVE_ROWS),
     )
     kept = {one[0] for one in chunks}
     records = tuple(
@@ -118,15 +119,18 @@ def _may_cut(item: Item, key: str, out: frozenset[str]) -> bool:
     return entry.state != "again" and ("doubt" not in form(entry) or "cut without doubt" in out)
 
 
-def _pieces(item: Item, key: str, *, stuck: bool) -> tuple[list[Chunk], dict[str, Entry]]:
+def _pieces(item: Item, key: str, person: str, *, stuck: bool) -> tuple[list[Chunk], dict[str, Entry]]:
     """Return the chunks that take the place of one, and all entries that change with it."""
     entry, changes = entry_of(item, key), {}
     if stuck:
         changes[key] = entry._replace(state="replaced")
-    if entry.state not in {"waiting", "dead", "delivered"}:
+    if entry.state in {"dropped", "copy"} and not stuck:
+        counted = replace(chunk(names(key)), name=f"{'+'.join(names(key))}**")
+        return [counted], changes | {counted.name: entry}
+    if entry.state not in _HAVE_ROWS:
         return [], changes
-    rest = [row for row in names(key) if row not in PERSON]
-    gone = [row for row in names(key) if row in PERSON]
+    rest = [row for row in names(key) if row not in person]
+    gone = [row for row in names(key) if row in person]
     found = []
     if rest:
         found.append(chunk(rest))
@@ -154,6 +158,12 @@ def _dead(*chunks: str) -> tuple[Event, ...]:
     return _past(put, replace(item, done=True, entries=dead))
 
 
+@cache
+def search_for_q(place: Place) -> Actor:
+    """Return the last search of a span for the person `q`."""
+    return forgetter(place, "q", is_last=True)
+
+
 _FORGET = forgetter(START)
 _REPLAYED = forgetter(Place(Chain("", tag="f", source=str(START))))
 _JUMPS = ((20, "d"), (80, "d"))
@@ -162,8 +172,8 @@ SCENES = (
     Scene("forget beside a sender in doubt", (sender(START), _FORGET), sender, past=_past(*_planned("pq")), jumps=_JUMPS, faults=2, forgets=PERSON, last=search),
     Scene("delete by value, beside a sender in doubt", (sender(START), by_value), sender, past=_past(*_planned("pq")), jumps=((20, "d"), (20, "d")), faults=1, forgets=PERSON, last=search),
     Scene("forget what waits, beside a sender", (sender(START), _FORGET), sender, past=_past(*_planned("pq", database=None)), start=30, jumps=_JUMPS, faults=2, forgets=PERSON, last=search),
-    Scene("forget twice, beside an operator", (_FORGET, forgetter(START, is_last=False), operator(START, drops=False)), sender, past=_dead("pq"), start=30, forgets=PERSON, last=search),
+    Scene("forget twice, beside an operator", (_FORGET, forgetter(START, PERSON), operator(START, drops=False)), sender, past=_dead("pq"), start=30, forgets=PERSON, last=search),
     Scene("forget beside an edit", (editor(START), _FORGET), sender, past=_dead("pq"), start=30, forgets=PERSON, last=search),
     Scene("forget what was delivered, beside a forced replay", (forcer(START, "f", 0, 3), _FORGET, _REPLAYED), sender, past=_delivered("p", "q"), start=30, forgets=PERSON, last=search),
-    Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")))), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="", last=search),
+    Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")), "q")), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="q", last=search_for_q),
 )  # fmt: skip  # a table
