@@ -100,7 +100,7 @@ mutate: .venv/installed .venv-mutate/installed ## mutate the core one small chan
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only $(ONLY))
 
 .PHONY: bench
-bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/performance.md
+bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/internals/performance.md
 	@PYTHONPATH=client $(RUN) -m benchmarks $(if $(WRITE),--write)
 
 .PHONY: bench-ingest

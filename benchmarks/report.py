@@ -1,4 +1,4 @@
-"""Prints the results of a benchmark, draws its charts, and writes its section of docs/performance.md.
+"""Prints the results of a benchmark, draws its charts, and writes its section of docs/internals/performance.md.
 
 A section is between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only on request
 (`make bench-NAME WRITE=1`), so that another machine's figures do not replace it by accident.
@@ -30,7 +30,12 @@ class Report:
     """
 
     def __init__(
-        self, name: str, packages: Iterable[str] = (), *, write: bool = False, page: str = "performance"
+        self,
+        name: str,
+        packages: Iterable[str] = (),
+        *,
+        write: bool = False,
+        page: str = "internals/performance",
     ) -> None:
         self._name = name
         self._write = write
@@ -62,7 +67,7 @@ class Report:
 
     def chart(self, name: str, title: str, svg: str) -> None:
         """Add a chart, and save it as `NAME.svg`."""
-        folder = ROOT / ("docs/charts" if self._write else ".cache/bench")
+        folder = ROOT / ("docs/internals/charts" if self._write else ".cache/bench")
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{name}.svg"
         path.write_text(svg)

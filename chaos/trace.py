@@ -131,6 +131,7 @@ class Trace:
         self._doubted: dict[tuple[Place, str], tuple[tuple[str, str], Known]] = {}
         self._samples: dict[Known, frozenset[str]] = {}
         self._questions: dict[Task, _Question] = {}
+        self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
         world.dynamodb.client = _Table(world.table, self)
         world.s3.client = _Bucket(world.bucket, self)
@@ -387,6 +388,8 @@ class Trace:
         match request.method, path:
             case "PUT", ["v3", "table", "import_with_id", database, table, unique_id, _]:
                 return self._import(request, (database, table, unique_id), call)
+            case "POST", ["v3", "table", "create", *_]:
+                return self._create(call)
             case "POST", ["v3", "job", "issue", "trino", database]:
                 return self._ask(request, str(database), call)
             case "GET", ["v3", *asked]:
@@ -413,6 +416,7 @@ class Trace:
         place, key, generation = self._ids.get(unique_id, (NOWHERE, unique_id, 0))
         chunk = {"place": place, "key": key, "generation": generation, "database": database}
         chunk |= {"call": self._calls}
+        self._sent[self._simulation.current] = chunk
         self.see("sent", **chunk, digest=digest_of(body).hex())
         try:
             response = call()
@@ -420,6 +424,14 @@ class Trace:
             self.see("answered", **chunk, answer="unsent" if _is_unsent(error) else "unknown")
             raise
         self.see("answered", **chunk, answer=_import_answer(_answer(response), sent))
+        return response
+
+    def _create(self, call: Callable[[], Response]) -> Response:
+        """Create the table that a chunk goes to. Whoever may not create it never can send the chunk."""
+        response = call()
+        answer, chunk = _answer(response), self._sent.get(self._simulation.current)
+        if chunk is not None and answer.status == 403:
+            self.see("answered", **chunk, answer="refused")
         return response
 
     def _ask(self, request: PreparedRequest, database: str, call: Callable[[], Response]) -> Response:

@@ -77,9 +77,8 @@ class Again:
 
         Gaps need no look: every record in a gap has a claim.
         """
-        lineages = {lineage.chain.name: lineage.chain for lineage in self._passing.lineages()}
-        chains = lineages | {chain.name: chain for chain in self._ledger.chains().values()}
-        for chain in chains.values():
+        listed = [lineage.chain for lineage in self._passing.lineages()]
+        for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
             for span in self._ledger.latest(chain):
                 if span.latest < since and span.records:
                     break

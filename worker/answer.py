@@ -1,6 +1,6 @@
 """Parses responses from Treasure Data's address, which a proxy, a cache or a wrong host may have sent instead.
 
-A response settles something only if it is exactly what Treasure Data documents. docs/delivery.md lists for each call which
+A response settles something only if it is exactly what Treasure Data documents. docs/internals/delivery.md lists for each call which
 responses are believed.
 """
 

@@ -415,10 +415,9 @@ class Ledger:
 
     # The chains of shards, including those that the stream no longer lists
 
-    def chains(self) -> dict[str, ChainId]:
-        """Return the chains of all shards that were noted, by shard."""
-        found = (ChainId.parse(item["sk"]["S"]) for item in self._query(_CHAINS))
-        return {chain.shard: chain for chain in found}
+    def chains(self) -> list[ChainId]:
+        """Return the chains of all shards that were noted, those of deleted streams among them."""
+        return [ChainId.parse(item["sk"]["S"]) for item in self._query(_CHAINS)]
 
     def note_chain(self, chain: ChainId) -> None:
         """Note the chain of a shard."""

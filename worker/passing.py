@@ -7,13 +7,14 @@ span behind all sequence numbers. Parents that a listed child names count as clo
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import repeat
 
 from shared.clock import Clock
 from shared.errors import UnprovenError
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.markers import Markers
-from worker.record import START
+from worker.record import START, Number
 from worker.shards import Shard, Shards
 from worker.span import Span, milliseconds
 
@@ -55,17 +56,24 @@ class Passing:
         """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.
 
         Raises:
-            UnprovenError: the listing lacks shards.
+            UnprovenError: the listing lacks shards, or is older than one of the chains.
             UnavailableError: Kinesis or the ledger does not answer.
         """
         listed = {shard.shard_id: shard for shard in self._shards.whole()}
         noted = self._ledger.chains()
         found = [Lineage(self._shards.chain_of(shard), shard) for shard in listed.values()]
+        if any(map(self._is_newer, noted, repeat(max(one.chain.lowest for one in found)))):
+            raise UnprovenError("Kinesis lists the shards as they were")
         for one in found:
-            if self._markers is not None and noted.get(one.chain.shard) != one.chain:
+            if self._markers is not None and one.chain not in noted:
                 self._ledger.note_chain(one.chain)
         parents = {parent for shard in listed.values() for parent in shard.parents} - listed.keys()
-        return found + [Lineage(noted[parent], None) for parent in sorted(parents & noted.keys())]
+        return found + [Lineage(chain, None) for chain in noted if chain.shard in parents]
+
+    def _is_newer(self, chain: ChainId, newest: Number) -> bool:
+        """Return whether a chain is of a shard that was made after the newest listed one, not of a deleted stream with higher numbers."""
+        end = self._ledger.end(chain) if chain.lowest > newest else None
+        return end is not None and end.latest / 1000 >= self._shards.created_at()
 
     def obstacle(self, moment: int, *, closes: bool = True) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.

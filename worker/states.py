@@ -1,6 +1,6 @@
 """The states of a chunk, and what changes them.
 
-One table, TRANSITIONS, lists every change of a chunk's state; the table in docs/delivery.md is generated from it. The other modules
+One table, TRANSITIONS, lists every change of a chunk's state; the table in docs/internals/delivery.md is generated from it. The other modules
 report events and do what `Rules` returns. This module has no side effects.
 
 Treasure Data may accept an attempt without Sluice learning of it. A chunk therefore has a *doubt* from before it is first sent (`since`:

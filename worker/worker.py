@@ -1,7 +1,7 @@
 """Takes batches of stream records: locate them, claim them, store their chunks, append the span, send, settle.
 
 The rows are in S3 before the conditional put that appends a span to its shard's chain. From then on the stream may move on, whatever
-becomes of the rows: whoever sends them reads them in S3. docs/delivery.md explains why each step is needed.
+becomes of the rows: whoever sends them reads them in S3. docs/internals/delivery.md explains why each step is needed.
 """
 
 import gc

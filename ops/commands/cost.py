@@ -215,7 +215,7 @@ def _show(told: dict[str, Any]) -> None:
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
-    screen.say("docs/performance.md lists the source of each price.")
+    screen.say("docs/internals/performance.md lists the source of each price.")
 
 
 def _show_levers(told: dict[str, Any]) -> None:

@@ -1,7 +1,7 @@
 """Estimates what a stack costs per month: the usage of each service for a number of events, times AWS's prices.
 
 There are three kinds of inputs. Setup has the template's settings. CPU times of whole cores were measured
-(docs/performance.md). What only AWS can show, such as the response times of its services, is marked as assumed.
+(docs/internals/performance.md). What only AWS can show, such as the response times of its services, is marked as assumed.
 """
 
 import math

@@ -27,11 +27,9 @@ def test_a_page_without_the_section_is_an_error() -> None:
 
 def test_each_benchmark_has_a_section() -> None:
     """Every benchmark has a section on its page of docs/."""
-    from benchmarks.__main__ import BENCHMARKS, PAGES
+    from benchmarks.__main__ import BENCHMARKS, PAGES, PERFORMANCE
 
-    pages = {
-        name: (ROOT / "docs" / f"{PAGES.get(name, 'performance')}.md").read_text() for name in BENCHMARKS
-    }
+    pages = {name: (ROOT / "docs" / f"{PAGES.get(name, PERFORMANCE)}.md").read_text() for name in BENCHMARKS}
 
     assert [] == [name for name, page in pages.items() if f"<!-- bench-{name} -->" not in page]
 

@@ -13,7 +13,7 @@ from tests.support.dialects import EVENT_ROUTES
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
-    [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("events/*.md"), *ROOT.glob("tests/*.md")]
+    [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("events/*.md"), *ROOT.glob("tests/*.md")]
 )
 
 
@@ -106,7 +106,12 @@ def assigned(node: ast.AST) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "page", ["add-a-dialect.md", "change-a-delivery-rule.md", "delivery.md#Life of a batch"]
+    "page",
+    [
+        "internals/add-a-dialect.md",
+        "internals/change-a-delivery-rule.md",
+        "internals/delivery.md#Life of a batch",
+    ],
 )
 def test_tables_name_code_that_exists(page: str) -> None:
     """Each file in these tables exists. Each name is in a file of its row or, if the row names none, of the row above."""
@@ -133,7 +138,7 @@ GENERAL = {f"test_{name}.py" for name in ("dialects", "fuzz", "openapi", "origin
 
 @pytest.mark.parametrize("path", sorted({path for _, path in EVENT_ROUTES}))
 def test_each_dialect_is_documented_and_has_tests_of_its_own(path: str) -> None:
-    """Both pages name its route, and a file of tests sends requests to it (docs/add-a-dialect.md)."""
+    """Both pages name its route, and a file of tests sends requests to it (docs/internals/add-a-dialect.md)."""
     start = path.removesuffix("/shop/pageviews")
     named = f"`{start}" if start else "/{database}/{table}`"
     pages = {"http.md"} | ({"clients.md"} if path not in OWN_ROUTES else set())
@@ -145,7 +150,7 @@ def test_each_dialect_is_documented_and_has_tests_of_its_own(path: str) -> None:
 
 def test_the_guide_names_every_module_that_reads_states() -> None:
     """A new state must be right for each module of the worker that reads a chunk's state."""
-    page = (ROOT / "docs/change-a-delivery-rule.md").read_text()
+    page = (ROOT / "docs/internals/change-a-delivery-rule.md").read_text()
     readers = {
         f"worker/{path.name}"
         for path in ROOT.glob("worker/*.py")
@@ -170,16 +175,20 @@ def test_the_readme_links_to_every_page() -> None:
     """The README links to every page under docs/."""
     readme = (ROOT / "README.md").read_text()
 
-    assert [] == [page.name for page in ROOT.glob("docs/*.md") if f"docs/{page.name}" not in readme]
+    assert [] == [name for page in ROOT.glob("docs/**/*.md") if (name := relative(page)) not in readme]
 
 
 def test_the_readme_states_the_cost_of_ten_million_events() -> None:
-    """The range in the README spans the lowest and highest totals in docs/performance.md."""
+    """The range in the README spans the lowest and highest totals in docs/internals/performance.md."""
     totals = re.findall(
-        r"^\| (?:\*\*total\*\*|total, .*?) \|.*$", (ROOT / "docs/performance.md").read_text(), re.MULTILINE
+        r"^\| (?:\*\*total\*\*|total, .*?) \|.*$",
+        (ROOT / "docs/internals/performance.md").read_text(),
+        re.MULTILINE,
     )
     costs = [round(float(usd)) for line in totals for usd in re.findall(r"\d+\.\d\d", line)]
-    said = re.search(r"\[\$(\d+) to \$(\d+)\]\(docs/performance.md#cost\)", (ROOT / "README.md").read_text())
+    said = re.search(
+        r"\[\$(\d+) to \$(\d+)\]\(docs/internals/performance.md#cost\)", (ROOT / "README.md").read_text()
+    )
 
     assert said is not None
     assert (min(costs), max(costs)) == (int(said[1]), int(said[2]))

@@ -348,7 +348,7 @@ def rendered(page: str) -> str:
 
 def pages() -> list[Path]:
     """Return the pages that contain a marked table."""
-    return [path for path in sorted((ROOT / "docs").glob("*.md")) if _MARKED.search(path.read_text())]
+    return [path for path in sorted((ROOT / "docs").rglob("*.md")) if _MARKED.search(path.read_text())]
 
 
 def _allowed(parameter: dict[str, Any]) -> str:

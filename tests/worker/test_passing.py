@@ -7,6 +7,7 @@ import pytest
 
 from shared.errors import ShardUnreadableError, UnprovenError
 from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, member, row
+from tests.support.spans import span as a_span
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL
 from worker.passing import MARGIN_SECONDS, Passing
@@ -160,8 +161,34 @@ def test_all_listed_shards_are_noted() -> None:
     split(made)
     passing(made).lineages()
 
-    assert {*CHILDREN} <= made.ledger.chains().keys()
-    assert all(isinstance(chain, ChainId) for chain in made.ledger.chains().values())
+    assert {*CHILDREN} <= {chain.shard for chain in made.ledger.chains()}
+
+
+def test_a_listing_older_than_a_chain_proves_nothing() -> None:
+    """It covers every key, but with the parent of a shard that has received records since."""
+    made = delivery(1)
+    older = made.kinesis.client.list_shards(StreamName=STREAM)
+    split(made)
+    made.put(envelope("shop", {"views": [row("later")]}))
+    made.clock.sleep(10)
+    deliver(made)
+    made.kinesis.client.list_shards = lambda **_: older
+
+    with pytest.raises(UnprovenError, match="as they were"):
+        obstacle(made)
+
+
+def test_a_deleted_stream_with_higher_numbers_holds_nobody() -> None:
+    """Its last record arrived before the new stream was created."""
+    made = delivery(1)
+    high = ChainId(STREAM, "9" * 56, SHARD)
+    made.ledger.note_chain(high)
+    made.ledger.append(a_span(chain=high, latest=round(made.clock.now() * 1000)))
+    made.clock.sleep(10)
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+
+    assert [SHARD] == [lineage.chain.shard for lineage in passing(made).lineages()]
 
 
 @pytest.mark.parametrize(

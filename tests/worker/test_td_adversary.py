@@ -1,7 +1,7 @@
 """Worker and sender against an adversary at Treasure Data's address.
 
 It answers each request as it likes: any documented answer of any call, with any status, cut off or not, whether or not the
-request was carried out. Only false proof is off limits: of the answers that docs/delivery.md says are believed (restated
+request was carried out. Only false proof is off limits: of the answers that docs/internals/delivery.md says are believed (restated
 here), it gives only true ones.
 """
 

@@ -585,7 +585,7 @@ def test_the_chain_of_a_shard_is_noted() -> None:
     for n in range(3):
         made.deliver(n, n + 1)
 
-    assert {SHARD: made.wiring.shards.chain(SHARD)} == made.ledger.chains()
+    assert [made.wiring.shards.chain(SHARD)] == made.ledger.chains()
     assert 4 == made.dynamodb.calls.count("put_item")
     assert State.DELIVERED is made.spans()[0].entry(CHUNK).state
     assert 3 == len(made.s3.objects(BUCKET))
