@@ -18,8 +18,8 @@ from shared.errors import SecretUnavailableError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
-from worker.forget_requests import Document, ForgetRequest, ForgetRequests
-from worker.forget_search import ForgetSearch, Searched
+from worker.forget_requests import ForgetRequest, ForgetRequests, RequestDocument
+from worker.forget_search import Findings, ForgetSearch
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
@@ -121,7 +121,7 @@ class Forget:
         ids = [self._entropy(_ID_BYTES).hex() for _ in asked_for]
         noted: list[ForgetRequest] = []
 
-        def note(document: Document) -> None:
+        def note(document: RequestDocument) -> None:
             noted.clear()
             under_way = {tuple(one.hashes): one for one in document.requests.values() if one.hashes}
             for new, id_ in zip(asked_for, ids, strict=True):
@@ -135,7 +135,7 @@ class Forget:
         return noted
 
     def _clear(self, ids: Iterable[str], deleted: Mapping[str, int]) -> None:
-        def note(document: Document) -> None:
+        def note(document: RequestDocument) -> None:
             for one in ids:
                 request = document.requests[one]
                 request.cleared = self._clock.now()
@@ -145,7 +145,7 @@ class Forget:
 
     # Searches
 
-    def _forget(self, hour: str, after: str, deadline: Deadline) -> Searched:
+    def _forget(self, hour: str, after: str, deadline: Deadline) -> Findings:
         """Forget everybody in the objects of an hour behind a name, and note it."""
         document, now = self._requests.document(), self._clock.now()
 
@@ -253,7 +253,7 @@ class Forget:
         return {"tables": found}
 
 
-def _told(searched: Searched) -> dict[str, Any]:
+def _told(searched: Findings) -> dict[str, Any]:
     """Return what a search found as a JSON object."""
     nested: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "forgotten": {}, "deleted": {}}
     for name, of in nested.items():
@@ -268,7 +268,7 @@ def _told(searched: Searched) -> dict[str, Any]:
     }
 
 
-def _add(document: Document, searched: Searched, now: float) -> None:
+def _add(document: RequestDocument, searched: Findings, now: float) -> None:
     """Add what a search did to the requests."""
     document.seen = dict.fromkeys(searched.fresh, now) | document.seen
     for (request, state), number in searched.forgotten.items():
@@ -282,36 +282,36 @@ def _add(document: Document, searched: Searched, now: float) -> None:
             in_td[table] = in_td.get(table, 0) + number
 
 
-def _add_statements(document: Document, statements: Mapping[str, list[str]]) -> None:
+def _add_statements(document: RequestDocument, statements: Mapping[str, list[str]]) -> None:
     for request, some in statements.items():
         if request in document.requests:
             known = document.requests[request].statements
             known += [one for one in some if one not in known]
 
 
-def _add_events(document: Document, found: Mapping[str, int]) -> None:
+def _add_events(document: RequestDocument, found: Mapping[str, int]) -> None:
     for request, number in found.items():
         if request in document.requests:
             of = document.requests[request].forgotten
             of["rejected"] = of.get("rejected", 0) + number
 
 
-def _begin(now: float) -> Callable[[Document], None]:
-    def change(document: Document) -> None:
+def _begin(now: float) -> Callable[[RequestDocument], None]:
+    def change(document: RequestDocument) -> None:
         document.began, document.hour, document.after, document.left = now, "", "", {}
 
     return change
 
 
-def _reached(hour: str, after: str, left: Mapping[str, int]) -> Callable[[Document], None]:
-    def change(document: Document) -> None:
+def _reached(hour: str, after: str, left: Mapping[str, int]) -> Callable[[RequestDocument], None]:
+    def change(document: RequestDocument) -> None:
         document.hour, document.after = hour, after
         document.left = dict(Counter(document.left) + Counter(left))
 
     return change
 
 
-def _finish(document: Document, events: Mapping[str, int], now: float) -> None:
+def _finish(document: RequestDocument, events: Mapping[str, int], now: float) -> None:
     """End the search that is under way."""
     _add_events(document, events)
     unread = document.left.get("", 0)

@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -85,7 +86,7 @@ class ForgetRequest:
 
 
 @dataclass(slots=True)
-class Document:
+class RequestDocument:
     """All requests, and how far a search has come that goes on by itself.
 
     Attributes:
@@ -114,7 +115,7 @@ class Document:
         return zlib.compress(json.dumps(content).encode(), 6, 31)
 
     @classmethod
-    def decode(cls, data: bytes) -> "Document":
+    def decode(cls, data: bytes) -> "RequestDocument":
         """Return the document that `encode` encoded.
 
         Raises:
@@ -140,6 +141,7 @@ class ForgetRequests:
         self._clock = clock
         self._persons = NOBODY_TO_FORGET
         self._etag = ""
+        self._lock = Lock()
         self._read_at = float("-inf")
 
     def persons(self) -> Persons:
@@ -148,13 +150,14 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        if self._clock.now() - self._read_at > FRESH_SECONDS:
-            document, etag = self._read(self._etag)
-            if document is not None:
-                self._persons = self.persons_of(document.requests.values())
-            self._etag = etag  # only now: what was read without the key must be read again
-            self._read_at = self._clock.now()
-        return self._persons
+        with self._lock:
+            if self._clock.now() - self._read_at > FRESH_SECONDS:
+                document, etag = self._read(self._etag)
+                if document is not None:
+                    self._persons = self.persons_of(document.requests.values())
+                self._etag = etag  # only now: what was read without the key must be read again
+                self._read_at = self._clock.now()
+            return self._persons
 
     def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
         """Return the persons that requests name.
@@ -180,15 +183,15 @@ class ForgetRequests:
         digest = hmac.digest(key.encode(), value.encode(errors="replace"), "sha256")
         return [value, digest[:_INGEST_HASH_BYTES].hex()] if key else [value]
 
-    def document(self) -> Document:
+    def document(self) -> RequestDocument:
         """Return the document."""
-        return self._read("")[0] or Document()
+        return self._read("")[0] or RequestDocument()
 
-    def change(self, change: Callable[[Document], None]) -> Document:
+    def change(self, change: Callable[[RequestDocument], None]) -> RequestDocument:
         """Change the document, unless nobody else does meanwhile; then again."""
         for _ in range(_ATTEMPTS):
             found, etag = self._read("")
-            document = found or Document()
+            document = found or RequestDocument()
             change(document)
             condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
             try:
@@ -201,16 +204,16 @@ class ForgetRequests:
                 return document
         raise BucketUnavailableError("others change the requests to forget all the time")
 
-    def _read(self, known: str) -> tuple[Document | None, str]:
+    def _read(self, known: str) -> tuple[RequestDocument | None, str]:
         """Return the document and its ETag; None if it is the known one, or there is none."""
         condition: Any = {"IfNoneMatch": known} if known else {}
         try:
             answer = self._s3.get_object(Bucket=self._bucket, Key=KEY, **condition)
-            return Document.decode(answer["Body"].read()), answer["ETag"]
+            return RequestDocument.decode(answer["Body"].read()), answer["ETag"]
         except (ClientError, BotoCoreError) as error:
             code = error_code(error)
             if code in _ABSENT:
-                return Document() if known else None, ""
+                return RequestDocument() if known else None, ""
             if code == "304":
                 return None, known
             raise BucketUnavailableError(str(error)) from error

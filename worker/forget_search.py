@@ -19,8 +19,8 @@ from shared.errors import InvalidObjectError, SecretUnavailableError
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forget_requests import Document, ForgetRequests
-from worker.forgetting import Cut, Delivered, Forgetting
+from worker.forget_requests import ForgetRequests, RequestDocument
+from worker.forgetting import Delivered, Forgetting, PersonRows
 from worker.ledger import Ledger
 from worker.person import Matcher, Persons
 from worker.rejected_events import PREFIX as REJECTED
@@ -39,7 +39,7 @@ _HOUR = 3600.0
 
 
 @dataclass(slots=True)
-class Searched:
+class Findings:
     """What a search found.
 
     Attributes:
@@ -62,7 +62,7 @@ class Searched:
     fresh: set[str] = field(default_factory=set)
     places: list[list[str]] = field(default_factory=list)
 
-    def add(self, cut: Cut) -> None:
+    def add(self, cut: PersonRows) -> None:
         """Add what was found in a span."""
         self.rows.update({(one, state.value): number for (one, state), number in cut.rows.items()})
         self.forgotten.update({(one, state.value): number for (one, state), number in cut.gone.items()})
@@ -97,28 +97,30 @@ class ForgetSearch:
         self._clock = clock
         self._shown_seconds = max(SHOWN_SECONDS, query_delay_seconds)
 
-    def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Searched:
+    def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
         """Look for persons in the objects of an hour behind a name, and change nothing.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
         """
-        searched = Searched()
+        searched = Findings()
         for batch in self._batches(hour, after, searched, deadline):
             for cut in run_parallel(
                 self._executors, [partial(self._look, one, persons) for one in batch], _AT_ONCE
             ):
-                searched.add(cut) if isinstance(cut, Cut) else searched.left.update([""] if cut else [])
+                searched.add(cut) if isinstance(cut, PersonRows) else searched.left.update(
+                    [""] if cut else []
+                )
         return searched
 
     def forget(
         self,
         hour: str,
         after: str,
-        document: Document,
+        document: RequestDocument,
         tell: Callable[[Mapping[str, list[str]]], object],
         deadline: Deadline,
-    ) -> Searched:
+    ) -> Findings:
         """Forget persons in the objects of an hour.
 
         Args:
@@ -131,12 +133,12 @@ class ForgetSearch:
         Raises:
             UnavailableError: S3 or the ledger does not answer.
         """
-        searched, persons = Searched(), self._requests.persons_of(document.requests.values())
+        searched, persons = Findings(), self._requests.persons_of(document.requests.values())
         for batch in self._batches(hour, after, searched, deadline):
             looks = [partial(self._look, one, persons) for one in batch]
             found = run_parallel(self._executors, looks, _AT_ONCE)
-            searched.left.update("" for one in found if not isinstance(one, Cut) and one)
-            cuts = [one for one in found if isinstance(one, Cut) and one.rows]
+            searched.left.update("" for one in found if not isinstance(one, PersonRows) and one)
+            cuts = [one for one in found if isinstance(one, PersonRows) and one.rows]
             gone, statements = self._delete_delivered(cuts, document, searched, deadline)
             if statements:
                 tell(statements)
@@ -146,7 +148,7 @@ class ForgetSearch:
         return searched
 
     def _batches(
-        self, hour: str, after: str, searched: Searched, deadline: Deadline
+        self, hour: str, after: str, searched: Findings, deadline: Deadline
     ) -> Iterator[tuple[Stored, ...]]:
         for batch in batched(self._objects.of_hour(hour, after), _BATCH, strict=False):
             if deadline.near:
@@ -157,7 +159,7 @@ class ForgetSearch:
             searched.after = batch[-1].name
         searched.after = ""
 
-    def _look(self, stored: Stored, persons: Persons) -> Cut | str:
+    def _look(self, stored: Stored, persons: Persons) -> PersonRows | str:
         """Return what an object has of persons; or a name, if it must be looked at again. One that nobody needs is deleted."""
         span = span_there(self._ledger, stored)
         if span is None or span.object is None or name_of(span) != stored.name:
@@ -172,11 +174,11 @@ class ForgetSearch:
         except InvalidObjectError:
             return stored.name
 
-    def _forget(self, cut: Cut, persons: Persons, gone: frozenset[Delivered]) -> Cut:
+    def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
         return self._forgetting.forget(cut.span, persons, lambda found: gone.issuperset(found.delivered))
 
     def _delete_delivered(
-        self, cuts: Iterable[Cut], document: Document, searched: Searched, deadline: Deadline
+        self, cuts: Iterable[PersonRows], document: RequestDocument, searched: Findings, deadline: Deadline
     ) -> tuple[frozenset[Delivered], dict[str, list[str]]]:
         """Delete delivered rows in Treasure Data; return those that need not be remembered, and what somebody else must run, by request."""
         statements: dict[str, list[str]] = {}

@@ -3,7 +3,7 @@
 An object never changes. The rows of a chunk that are to stay become a chunk of another name, and so are sent under another id, in a new
 object that has the whole index of records; one more name counts the rows that were forgotten. One write, on the version that was read,
 gives the item the new chunks and the new object; then the old object is deleted with its versions. What Treasure Data may have, or what was
-put again and is not decided, is left as it is until that is known. docs/forgetting.md has the protocol.
+put again and is not decided, is left as it is until that is known. docs/internals/forgetting.md has the protocol.
 """
 
 from collections import Counter
@@ -48,7 +48,7 @@ class Delivered(NamedTuple):
 
 
 @dataclass(slots=True)
-class Cut:
+class PersonRows:
     """What a look into a span found of persons.
 
     Attributes:
@@ -79,7 +79,7 @@ class _Plan:
         numbers: free numbers, by group.
     """
 
-    found: Cut
+    found: PersonRows
     removed: set[ChunkKey] = field(default_factory=set)
     entries: dict[ChunkKey, Entry] = field(default_factory=dict)
     added: list[Chunk] = field(default_factory=list)
@@ -152,7 +152,7 @@ class Forgetting:
             return payload
         return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
 
-    def look(self, span: Span, persons: Persons) -> Cut:
+    def look(self, span: Span, persons: Persons) -> PersonRows:
         """Return what a span has of persons, and change nothing.
 
         Raises:
@@ -160,9 +160,11 @@ class Forgetting:
             BucketUnavailableError: S3 does not answer.
         """
         found = self._find(span, persons)
-        return Cut(span) if found is None else _counted(span, found[0])
+        return PersonRows(span) if found is None else _counted(span, found[0])
 
-    def forget(self, span: Span, persons: Persons, may: Callable[[Cut], bool] = lambda _: True) -> Cut:
+    def forget(
+        self, span: Span, persons: Persons, may: Callable[[PersonRows], bool] = lambda _: True
+    ) -> PersonRows:
         """Forget persons in a span.
 
         Args:
@@ -184,7 +186,7 @@ class Forgetting:
                 span = current
                 continue
             if found is None:
-                return Cut(span)
+                return PersonRows(span)
             pieces, index, bodies = found
             plan = _Plan(_counted(span, pieces))
             takes_delivered = not plan.found.delivered or may(plan.found)
@@ -314,9 +316,9 @@ def _may_cut(span: Span, entry: Entry, *, takes_delivered: bool) -> bool:
     return span.settled and entry.state is not State.AGAIN and entry.since is None
 
 
-def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> Cut:
+def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRows:
     """Return what a span has of persons, given its chunks in pieces."""
-    cut = Cut(span)
+    cut = PersonRows(span)
     for planned, found in pieces.items():
         leaves = [(leaf, leaf.within(span.chunks[planned])) for leaf in span.leaves(planned)]
         row = 0

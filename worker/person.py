@@ -4,9 +4,9 @@ Nothing here keeps a value. A hash is of the account, the column and the value's
 rows are never decoded: the column's name is searched in the bytes, and only the value behind it is looked at.
 """
 
-import hmac
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgpack
@@ -18,9 +18,8 @@ from worker.span import TOO_MANY_TABLES, Group
 
 HASH_BYTES = 16
 _MOST_KNOWN = 100_000  # values whose hash is remembered
-_SHORT_STR, _SHORT_LENGTH = range(0xA0, 0xC0), 0x1F
-_STR8, _STR16, _STR32 = 0xD9, 0xDA, 0xDB
-_LONGEST_NUMBER = 9
+_SHORT_STR, _SHORT_LENGTH, _STR8 = frozenset(range(0xA0, 0xC0)), 0x1F, 0xD9
+_LONGEST_VALUE = 1 << 20  # bytes: no row is as large
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +96,14 @@ class Matcher:
     """Recognises rows of one account's persons."""
 
     def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
-        self._key = key
-        self._account = account
         self._columns = {column: dict(persons) for column, persons in columns.items()}
         self._names = {column: bytes(msgpack.packb(column)) for column in columns}
-        self._known: dict[tuple[str, bytes], Person | None] = {}
+        self._hashers = {column: hasher_of(key, account, column) for column in columns}
+        self._nobodys: dict[str, set[bytes]] = {column: set() for column in columns}
 
     def may_be_in(self, payload: bytes) -> bool:
         """Return whether rows may be of a person, without decoding them. If not, none is."""
-        return any(
-            self._person(column, text) is not None
-            for column, name in self._names.items()
-            for text in _values(payload, name)
-        )
+        return any(self._has_any(column, _texts(payload, name)) for column, name in self._names.items())
 
     def request(self, row: Mapping[Any, Any]) -> str:
         """Return the request that a row matches; empty if it matches none."""
@@ -164,15 +158,22 @@ class Matcher:
         return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
 
     def _person(self, column: str, text: bytes) -> Person | None:
-        known = self._known
-        try:
-            return known[column, text]
-        except KeyError:
-            if len(known) >= _MOST_KNOWN:
-                known.clear()
-            found = self._columns[column].get(hash_of(self._key, self._account, column, text))
-            known[column, text] = found
-            return found
+        one = self._hashers[column].copy()
+        one.update(text)
+        return self._columns[column].get(one.digest())
+
+    def _has_any(self, column: str, texts: set[bytes]) -> bool:
+        """Return whether one of these texts is a person's; remember those that are not."""
+        nobodys, persons, hasher = self._nobodys[column], self._columns[column], self._hashers[column]
+        for text in texts - nobodys:
+            one = hasher.copy()
+            one.update(text)
+            if one.digest() in persons:
+                return True
+        if len(nobodys) > _MOST_KNOWN:
+            nobodys.clear()
+        nobodys |= texts
+        return False
 
 
 def text_of(value: Any) -> bytes:
@@ -180,34 +181,46 @@ def text_of(value: Any) -> bytes:
     return (value if isinstance(value, str) else repr(value)).encode(errors="replace")
 
 
+def hasher_of(key: bytes, account: str, column: str) -> blake2b:
+    """Return what makes keyed hashes of a column's texts: a copy of it, updated with the text."""
+    # neither an account nor a column has a slash
+    return blake2b(f"{account}/{column}/".encode(), digest_size=HASH_BYTES, key=key[: blake2b.MAX_KEY_SIZE])
+
+
 def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
     """Return the keyed hash of a value's text."""
-    message = b"\0".join((account.encode(), column.encode(), text))
-    return hmac.digest(key, message, "sha256")[:HASH_BYTES]
+    hasher = hasher_of(key, account, column)
+    hasher.update(text)
+    return hasher.digest()
 
 
-def _values(payload: bytes, name: bytes) -> Iterator[bytes]:
-    """Yield the text of each value behind a column's name. Bytes that only look like the name yield something else."""
-    at = payload.find(name)
+def _texts(payload: bytes, name: bytes) -> set[bytes]:
+    """Return the texts of the values behind a column's name. Bytes that only look like the name give something else."""
+    found: set[bytes] = set()
+    add, find, length = found.add, payload.find, len(name)
+    at = find(name)
     while at >= 0:
-        start = at + len(name)
+        start = at + length
         head = payload[start] if start < len(payload) else 0
         if head in _SHORT_STR:
-            yield payload[start + 1 : start + 1 + (head & _SHORT_LENGTH)]
+            add(payload[start + 1 : start + 1 + (head & _SHORT_LENGTH)])
         elif head == _STR8:
-            yield payload[start + 2 : start + 2 + payload[start + 1]]
-        elif head in (_STR16, _STR32):
-            size = 2 if head == _STR16 else 4
-            length = int.from_bytes(payload[start + 1 : start + 1 + size])
-            yield payload[start + 1 + size : start + 1 + size + length]
+            add(payload[start + 2 : start + 2 + int.from_bytes(payload[start + 1 : start + 2])])
         else:
-            unpacker = msgpack.Unpacker(strict_map_key=False)
-            unpacker.feed(payload[start : start + _LONGEST_NUMBER])
-            try:
-                yield text_of(unpacker.unpack())
-            except (ValueError, msgpack.UnpackException):
-                yield b""
-        at = payload.find(name, start)
+            add(_text(payload, start))
+        at = find(name, start)
+    return found
+
+
+def _text(payload: bytes, start: int) -> bytes:
+    """Return the text of the value that begins at `start`."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, raw=True)
+    unpacker.feed(payload[start : start + _LONGEST_VALUE])
+    try:
+        value = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):
+        return b""
+    return value if isinstance(value, bytes) else text_of(value)
 
 
 def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:

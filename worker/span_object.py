@@ -217,13 +217,16 @@ class SpanObjects:
         found = self._indexes.get(name)
         if found is None and span.object is not None:
             data = self._part(name, span.object.offset, span.object.length, span.object.digest)
-            found = decode(decompress(data))
-            if len(self._indexes) >= _MOST_INDEXES:
-                self._indexes.clear()
-            self._indexes[name] = found
+            found = self._remember(name, decode(decompress(data)))
         if found is None:
             raise ObjectGoneError(f"{name} is gone")
         return found
+
+    def _remember(self, name: str, index: Index) -> Index:
+        if len(self._indexes) >= _MOST_INDEXES:
+            self._indexes.clear()
+        self._indexes[name] = index
+        return index
 
     def body(self, span: Span, key: ChunkKey) -> bytes:
         """Return the import body of a chunk, or of a half of one.
@@ -278,7 +281,7 @@ class SpanObjects:
         last = data[ref.offset : ref.offset + ref.length]
         if digest_of(last) != ref.digest:
             raise InvalidObjectError(f"{name} holds other bytes than were written")
-        index = decode(decompress(last))
+        index = self._remember(name, decode(decompress(last)))
         bodies = {
             key: data[member.offset : member.offset + member.length]
             for key, member in index.members.items()

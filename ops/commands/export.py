@@ -11,7 +11,16 @@ from rich.progress import MofNCompleteColumn
 from ops import screen
 from ops.events.condition import ColumnCondition
 from ops.failure import UNFINISHED
-from ops.persons.person_search import FAILED_ENDS, Held, Wanted, ask, hours_of, in_queue, look, make_key
+from ops.persons.person_search import (
+    FAILED_ENDS,
+    Held,
+    WantedPersons,
+    ask,
+    hours_of,
+    in_queue,
+    look,
+    make_key,
+)
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
 from worker.person import Matcher, Person, hash_of
@@ -36,7 +45,7 @@ def command(
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
     """
     column, value = person
-    wanted = Wanted(account, column, (value,))
+    wanted = WantedPersons(account, column, (value,))
     make_key(stack)
     with screen.progress("searching", MofNCompleteColumn(), hidden=False, unit="objects") as show:
         held = look(
@@ -54,7 +63,7 @@ def command(
     ctx.exit(UNFINISHED if unread or held.unread else 0)
 
 
-def _found(stack: Stack, wanted: Wanted, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
+def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
     """Yield what is held, and where; note what could not be read."""
     texts = ask(stack, "texts", **wanted.members)["texts"]
     yield from _in_td(stack, wanted, held, unread)
@@ -67,7 +76,7 @@ def _found(stack: Stack, wanted: Wanted, held: Held, unread: list[str]) -> Itera
         yield {"where": "overflow queue", "table": event.seen.table, "row": dict(event.seen.row)}
 
 
-def _in_td(stack: Stack, wanted: Wanted, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
+def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
     for (database, table), number in held.in_td.items():
         if table == "*":
             unread.append(f"Treasure Data does not list the tables of {database}.")
@@ -84,7 +93,7 @@ def _in_td(stack: Stack, wanted: Wanted, held: Held, unread: list[str]) -> Itera
 
 
 def _in_spans(
-    stack: Stack, wanted: Wanted, held: Held, matcher: Matcher, unread: list[str]
+    stack: Stack, wanted: WantedPersons, held: Held, matcher: Matcher, unread: list[str]
 ) -> Iterator[dict[str, Any]]:
     ledger, objects = stack.ledger(), stack.objects()
     for place in held.places:
@@ -112,7 +121,7 @@ def _in_spans(
                 }
 
 
-def _in_rejected(stack: Stack, wanted: Wanted, matcher: Matcher) -> Iterator[dict[str, Any]]:
+def _in_rejected(stack: Stack, wanted: WantedPersons, matcher: Matcher) -> Iterator[dict[str, Any]]:
     bucket = stack.bucket()
     for page in bucket.pages(f"{PREFIX}{wanted.account}/"):
         for item in page.get("Contents", ()):

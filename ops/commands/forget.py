@@ -16,7 +16,7 @@ from ops.persons.person_search import (
     FAILED_ENDS,
     Held,
     Hours,
-    Wanted,
+    WantedPersons,
     ask,
     count,
     hours_of,
@@ -96,7 +96,7 @@ def command(
     ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
 
 
-def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[Wanted]:
+def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[WantedPersons]:
     """Return what to look for: all values of a column in one search."""
     if account is None:
         raise click.UsageError("name the account: --account NAME")
@@ -107,7 +107,7 @@ def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | No
         columns.setdefault(column, {})[value] = None
     if not columns:
         raise Failure("the file names nobody: write COLUMN=VALUE on each line")
-    return [Wanted(account, column, tuple(values)) for column, values in columns.items()]
+    return [WantedPersons(account, column, tuple(values)) for column, values in columns.items()]
 
 
 def _read(file: Path | None) -> list[tuple[str, str]]:
@@ -131,12 +131,12 @@ def _cost(stack: Stack, hours: Hours) -> str:
     )
 
 
-def _look(stack: Stack, wanted: Wanted, hours: Hours, *, as_json: bool) -> Held:
+def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
     with screen.progress("searching", MofNCompleteColumn(), hidden=as_json, unit="objects") as show:
         return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
 
 
-def _show(found: Iterable[tuple[Wanted, Held]]) -> None:
+def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     rows: list[tuple[object, ...]] = []
     for wanted, held in found:
         for (database, table), number in sorted(held.in_td.items()):
@@ -167,7 +167,7 @@ def _held(held: Held) -> dict[str, Any]:
     }
 
 
-def _forget(stack: Stack, wanted: Wanted, held: Held, hours: Hours, *, as_json: bool) -> list[str]:
+def _forget(stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, as_json: bool) -> list[str]:
     """Forget persons; return the ids of their requests."""
     noted = ask(stack, "note", **wanted.members)["requests"]
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
@@ -188,7 +188,7 @@ def _forget(stack: Stack, wanted: Wanted, held: Held, hours: Hours, *, as_json: 
     return ids
 
 
-def _delete_in_td(stack: Stack, wanted: Wanted, held: Held, before: int) -> dict[str, int] | None:
+def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) -> dict[str, int] | None:
     """Delete rows in Treasure Data; return their numbers by table, None unless a count finds none afterwards."""
     deleted: dict[str, int] = {}
     is_clear = not any(table == "*" for _, table in held.in_td)

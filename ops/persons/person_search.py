@@ -31,7 +31,7 @@ Hours = Sequence[tuple[str, int, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedPersons:
     """Persons: an account, the column that identifies them, and its values."""
 
     account: str
@@ -125,7 +125,7 @@ def in_objects(
                 each(hour, answer)
 
 
-def look(stack: Stack, wanted: Wanted, hours: Hours, progress: Callable[[int], None]) -> Held:
+def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[int], None]) -> Held:
     """Find persons everywhere, and change nothing."""
     held = Held()
 
@@ -154,7 +154,7 @@ def look(stack: Stack, wanted: Wanted, hours: Hours, progress: Callable[[int], N
     return held
 
 
-def in_queue(stack: Stack, wanted: Wanted) -> Iterator[FoundEvent]:
+def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
     """Yield the events of persons in the overflow queue, as far as SQS shows it. It stays as it is."""
     places = Places(
         stack.shards(),
@@ -173,7 +173,7 @@ def in_queue(stack: Stack, wanted: Wanted) -> Iterator[FoundEvent]:
 
 
 def count(
-    stack: Stack, wanted: Wanted, tables: Iterable[tuple[str, str]], before: int | None = None
+    stack: Stack, wanted: WantedPersons, tables: Iterable[tuple[str, str]], before: int | None = None
 ) -> dict[tuple[str, str], int | None]:
     """Return the number of rows of persons in tables of Treasure Data; None where it cannot be asked."""
     limit = {} if before is None else {"before": before}
