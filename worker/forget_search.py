@@ -175,7 +175,7 @@ class ForgetSearch:
             return stored.name
 
     def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
-        return self._forgetting.forget(cut.span, persons, lambda found: gone.issuperset(found.delivered))
+        return self._forgetting.forget(cut.span, persons, gone.__contains__)
 
     def _delete_delivered(
         self, cuts: Iterable[PersonRows], document: RequestDocument, searched: Findings, deadline: Deadline
@@ -208,8 +208,14 @@ class ForgetSearch:
         return frozenset(gone), statements
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> End:
-        """Delete rows in Treasure Data, and count again: SUCCESS if there are none left, UNKNOWN if that is not certain."""
+        """Delete rows in Treasure Data: SUCCESS once a count finds none, UNKNOWN if that is not certain yet.
+
+        A job may take longer than this invocation, so the count comes first: it may have ended since an earlier one.
+        """
         try:
+            counted = self._statements.run(database, counting(table, condition), deadline)
+            if counted.count == 0 or counted.end is End.FORBIDDEN:
+                return counted.end
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
                 return job.end

@@ -7,7 +7,7 @@ put again and is not decided, is left as it is until that is known. docs/interna
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count, groupby
 from typing import NamedTuple
@@ -75,6 +75,7 @@ class _Plan:
         entries: of new chunks, and of halves that gave up their rows to them.
         added: new chunks with rows.
         counted: new chunks without.
+        refused: names of delivered chunks that must stay as they are.
         forgotten: how many rows each group loses.
         numbers: free numbers, by group.
     """
@@ -84,6 +85,7 @@ class _Plan:
     entries: dict[ChunkKey, Entry] = field(default_factory=dict)
     added: list[Chunk] = field(default_factory=list)
     counted: dict[ChunkKey, int] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
     forgotten: Counter[Group] = field(default_factory=Counter)
     numbers: dict[Group, Iterator[int]] = field(default_factory=dict)
 
@@ -163,14 +165,14 @@ class Forgetting:
         return PersonRows(span) if found is None else _counted(span, found[0])
 
     def forget(
-        self, span: Span, persons: Persons, may: Callable[[PersonRows], bool] = lambda _: True
+        self, span: Span, persons: Persons, may: Callable[[Delivered], bool] = lambda _: True
     ) -> PersonRows:
         """Forget persons in a span.
 
         Args:
             span: if somebody has written it meanwhile, it is read again.
             persons: to forget.
-            may: is told what was found before anything is written; returns whether rows that were delivered may be forgotten now.
+            may: returns whether a row that was delivered may be forgotten now.
 
         Raises:
             InvalidObjectError: its object holds something else than was written.
@@ -189,9 +191,9 @@ class Forgetting:
                 return PersonRows(span)
             pieces, index, bodies = found
             plan = _Plan(_counted(span, pieces))
-            takes_delivered = not plan.found.delivered or may(plan.found)
+            plan.refused = {row.chunk for row in plan.found.delivered if not may(row)}
             for key, of_chunk in pieces.items():
-                self._cut(span, key, of_chunk, index.members[key], plan, takes_delivered=takes_delivered)
+                self._cut(span, key, of_chunk, index.members[key], plan)
             if not plan.numbers:
                 return plan.found
             self._count_forgotten(span, plan)
@@ -230,12 +232,10 @@ class Forgetting:
         pieces: Sequence[Piece],
         member: Member,
         plan: _Plan,
-        *,
-        takes_delivered: bool,
     ) -> None:
         """Plan new chunks for the rows of a planned chunk that stay."""
         leaves = [(leaf, span.entry(leaf)) for leaf in span.leaves(planned)]
-        stuck = {leaf for leaf, entry in leaves if not _may_cut(span, entry, takes_delivered=takes_delivered)}
+        stuck = {leaf for leaf, entry in leaves if not _may_cut(span, leaf, entry, plan.refused)}
         if stuck:
             plan.found.left.update(row.request for piece in pieces for row in piece.forgotten)
         else:
@@ -310,10 +310,14 @@ class Forgetting:
         return won, current
 
 
-def _may_cut(span: Span, entry: Entry, *, takes_delivered: bool) -> bool:
+def _may_cut(span: Span, leaf: ChunkKey, entry: Entry, refused: Collection[str]) -> bool:
     if entry.state is State.DELIVERED:
-        return takes_delivered
+        return _name(span, leaf) not in refused
     return span.settled and entry.state is not State.AGAIN and entry.since is None
+
+
+def _name(span: Span, leaf: ChunkKey) -> str:
+    return f"{span.place.name}/{leaf.name}"
 
 
 def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRows:
@@ -328,7 +332,7 @@ def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRo
                 state = span.entry(leaf).state
                 cut.rows.update((one.request, state) for one in piece.forgotten)
                 if state is State.DELIVERED:
-                    about = f"{span.place.name}/{leaf.name}", span.final_at
+                    about = _name(span, leaf), span.final_at
                     to = span.database(leaf), planned.group.table
                     cut.delivered += [Delivered(*to, one, *about) for one in piece.forgotten]
             row += piece.rows

@@ -7,11 +7,13 @@ from enum import Enum
 from typing import Any
 
 from shared.clock import Clock
-from worker.answer import TdAnswer
+from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
 
 _POLL_SECONDS = 1.0
 _ENDED = ("success", "error", "killed")
+_STALE_SECONDS = 300.0
+"""A job that began so long before it was issued is another one, whose result a cache remembers."""
 
 
 class End(Enum):
@@ -56,6 +58,7 @@ class Statements:
         Raises:
             requests.RequestException, SecretUnavailableError: Treasure Data or the API key cannot be reached.
         """
+        now = self._clock.now()
         issued = self._api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
         if issued.is_refusal and issued.status in (401, 403):
             return Job(End.FORBIDDEN)
@@ -65,8 +68,10 @@ class Statements:
         if not job or not issued.confirms({"database": database, "job": job}):
             return Job(End.UNKNOWN)
         status = self._finish(job, deadline)
-        if status != "success":
+        if status.get("status") != "success":
             return Job(End.FAILED if status else End.UNKNOWN)
+        if moment(status.get("start_at")) < now - _STALE_SECONDS:
+            return Job(End.UNKNOWN)
         answer = self._api("GET", "job", "result", job, query="?format=json")
         if answer.status != 200:
             return Job(End.SUCCESS)
@@ -74,15 +79,15 @@ class Statements:
             End.SUCCESS, [json.loads(line) for line in answer.body.splitlines() if line.startswith(b"[")]
         )
 
-    def _finish(self, job: str, deadline: Deadline) -> str:
-        """Wait for a job to end; return its status, empty if the deadline comes first."""
+    def _finish(self, job: str, deadline: Deadline) -> dict[str, Any]:
+        """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
         while not deadline.near:
             answer = self._api("GET", "job", "status", job)
             document = answer.document
             if answer.status == 200 and document.get("job_id") == job and document.get("status") in _ENDED:
-                return str(document["status"])
+                return document
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, deadline.left())))
-        return ""
+        return {}
 
     def tables(self, database: str) -> dict[str, list[str]] | None:
         """Return the columns of each table of a database; None if Treasure Data does not say."""
