@@ -11,7 +11,6 @@ import json
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
-from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -141,7 +140,6 @@ class ForgetRequests:
         self._clock = clock
         self._persons = NOBODY_TO_FORGET
         self._etag = ""
-        self._lock = Lock()
         self._read_at = float("-inf")
 
     def persons(self) -> Persons:
@@ -150,14 +148,13 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        with self._lock:
-            if self._clock.now() - self._read_at > FRESH_SECONDS:
-                document, etag = self._read(self._etag)
-                if document is not None:
-                    self._persons = self.persons_of(document.requests.values())
-                self._etag = etag  # only now: what was read without the key must be read again
-                self._read_at = self._clock.now()
-            return self._persons
+        if self._clock.now() - self._read_at > FRESH_SECONDS:
+            document, etag = self._read(self._etag)
+            if document is not None:
+                self._persons = self.persons_of(document.requests.values())
+            self._etag = etag  # only now: what was read without the key must be read again
+            self._read_at = self._clock.now()
+        return self._persons
 
     def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
         """Return the persons that requests name.

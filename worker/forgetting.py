@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
+from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget_requests import ForgetRequests
 from worker.index import Index, Member
@@ -27,6 +28,17 @@ from worker.states import Entry, Event, Happening, Rules, State
 _TRIES = 5
 _HAVE_ROWS = frozenset((State.WAITING, State.DEAD, State.DELIVERED))
 _NEED_NO_ROWS = frozenset((State.DROPPED, State.COPY))
+
+
+def others(persons: Persons | None, key: ChunkKey, payload: bytes) -> bytes:
+    """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
+
+    By these, Treasure Data is asked whether it has the chunk.
+    """
+    matcher = None if persons is None else persons.of(key.account)
+    if matcher is None or not matcher.may_be_in(payload):
+        return payload
+    return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
 
 
 class Delivered(NamedTuple):
@@ -117,21 +129,32 @@ class Forgetting:
         requests: ForgetRequests,
         rules: Rules,
         clock: Clock,
+        telemetry: Telemetry,
     ) -> None:
         self._requests = requests
+        self._telemetry = telemetry
         self._ledger = ledger
         self._objects = objects
         self._bucket = bucket
         self._rules = rules
         self._clock = clock
 
-    def checked(self, span: Span) -> Span:
+    def persons(self) -> Persons | None:
+        """Return the persons to forget; None if nobody knows them now."""
+        try:
+            return self._requests.persons()
+        except UnavailableError as error:
+            self._telemetry.warning("nobody knows who is to be forgotten", reason=str(error))
+            return None
+
+    def checked(self, span: Span, persons: Persons | None) -> Span:
         """Return a span that somebody is about to send from, without persons in what has no doubt.
 
         Raises:
             UnavailableError: that cannot be made sure now.
         """
-        persons = self._requests.persons()
+        if persons is None:
+            raise UnavailableError("nobody knows who is to be forgotten")
         if not persons:
             return span
         try:
@@ -140,19 +163,6 @@ class Forgetting:
             return span
         except InvalidObjectError as error:
             raise UnavailableError(f"its object cannot be searched for persons: {error}") from error
-
-    def others(self, key: ChunkKey, payload: bytes) -> bytes:
-        """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
-
-        By these, Treasure Data is asked whether it has the chunk.
-
-        Raises:
-            UnavailableError: the persons are unknown now.
-        """
-        matcher = self._requests.persons().of(key.account)
-        if matcher is None or not matcher.may_be_in(payload):
-            return payload
-        return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
 
     def look(self, span: Span, persons: Persons) -> PersonRows:
         """Return what a span has of persons, and change nothing.

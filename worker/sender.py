@@ -26,10 +26,11 @@ from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forgetting import Forgetting
+from worker.forgetting import Forgetting, others
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
+from worker.person import Persons
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
@@ -116,6 +117,7 @@ class _Run:
 
     deadline: Deadline
     selection: Selection
+    persons: Persons | None
     databases: dict[str, _Database] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
 
@@ -199,7 +201,7 @@ class Sender:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         selection = selection or Selection()
-        run, report = _Run(deadline, selection), Report()
+        run, report = _Run(deadline, selection, self._forgetting.persons()), Report()
         now = self._clock.now()
         places = _shuffled(selection.places(self._ledger, now), now)
         waiting = self._pass(run, map(_Turn, places), report)
@@ -313,7 +315,7 @@ class Sender:
             turn.span, turn.waits_for = span, ""
             selected = self._selected(run, span)
             turn.selected = turn.selected or selected
-            if (checked := self._forgetting.checked(span)) is not span:
+            if (checked := self._forgetting.checked(span, run.persons)) is not span:
                 turn.span = span = checked
                 turn.selected = selected = self._selected(run, span)
             turn.closed = {}
@@ -535,7 +537,7 @@ class Sender:
 
     def _ask(self, run: _Run, span: Span, key: ChunkKey, database: str, body: bytes) -> Event | None:
         """Query Treasure Data for a chunk; return the event that the answer is, None if it settles nothing."""
-        entry, rows = span.entry(key), sample(self._forgetting.others(key, decompress(body)))
+        entry, rows = span.entry(key), sample(others(run.persons, key, decompress(body)))
         presence = self._presence(run, key, entry, database, rows)
         if presence is Presence.UNASKABLE and self._rules.sends_unasked:
             # ask again: only of a key that may import do we believe that it may not query

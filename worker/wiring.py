@@ -188,6 +188,7 @@ class Wiring:
             requests=self.forget_requests,
             rules=rules,
             clock=clock,
+            telemetry=telemetry,
         )
         self.again = make(Again)(self.passing, ledger, objects)
         self.sender = make(Sender)(
