@@ -1,8 +1,10 @@
-"""All interleavings of a few actors that deliver, and of searches that forget a person."""
+"""Forgetting persons: all interleavings with a few actors that deliver, and runs of the real handlers with trouble."""
 
 import pytest
 
+from chaos import schedule as schedules
 from chaos.forget_actors import LEFT_OUT, SCENES
+from chaos.forget_runs import forgotten, run
 from chaos.specification_explorer import Explorer, Scene
 
 NAMED = {scene.name: scene for scene in SCENES}
@@ -40,3 +42,14 @@ def test_a_rule_that_is_left_out_is_missed(scene: str, rule: str) -> None:
 def test_every_rule_of_forgetting_is_left_out_once() -> None:
     """What no scene would miss is no rule."""
     assert LEFT_OUT.keys() <= {rule for _, rule in MISSED}
+
+
+@pytest.mark.parametrize("seed", [2, 5, 6, 10_001, 10_003, 10_007, 10_011])
+def test_persons_are_forgotten_in_spite_of_trouble(seed: int) -> None:
+    """Nothing of them is left, nobody else's event is lost or doubled, the books balance, and no rule is broken."""
+    pipeline, verdict = run(schedules.draw(seed, 120, None if seed > 10_000 else ()))
+
+    assert not verdict.violations, verdict
+    assert [] == pipeline.remembered()
+    assert [] == pipeline.unfinished()
+    assert 0 < forgotten(pipeline)
