@@ -38,7 +38,7 @@ up: .venv/installed ## run the local stack, with a page to send events and watch
 
 .PHONY: test
 test: .venv/installed .venv-emulator/installed tests/clients/node_modules/.package-lock.json ## run the test suite
-	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup $(ARGS)
+	@$(RUN) -m pytest -n $(WORKERS) --dist loadgroup --durations=10 $(ARGS)
 
 .PHONY: lint
 lint: .venv/installed ## check style, types and the template
@@ -57,18 +57,19 @@ format: .venv/installed ## format the code
 EVENTS ?= 100000
 SEEDS ?= 100
 SEED ?= 0
-SECONDS_EACH ?= 600
+# a run depends on nothing but its seed
+chaos chaos-selfcheck chaos-exhaustive mutate: export PYTHONHASHSEED = 0
 .PHONY: chaos
 chaos: .venv/installed ## run the fault-injection tests: EVENTS=, SEEDS=, SEED=, TRACE=
 	@$(RUN) -m chaos --events $(EVENTS) --seeds $(SEEDS) --seed $(SEED) $(if $(TRACE),--trace $(TRACE))
 
 .PHONY: chaos-selfcheck
-chaos-selfcheck: .venv/installed ## switch off each defence in turn and check that the fault-injection tests notice: ONLY=
-	@$(RUN) -m chaos.selfcheck $(if $(ONLY),--only "$(ONLY)")
+chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out each defence in turn, and check that the fault-injection tests notice: ONLY=
+	@$(RUN) -m tests.mutation --what defences $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: chaos-exhaustive
-chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: SECONDS_EACH=, PREEMPTIONS=
-	@$(RUN) -m chaos.exhaustive --seconds $(SECONDS_EACH) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
+chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: RUNS=, PREEMPTIONS=
+	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS)) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
 
 MINUTES ?= 20
 ATTACKED ?= 10
@@ -81,10 +82,6 @@ hostile: .venv/installed ## let one sender do its worst beside 49 others, in sim
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
 	@$(RUN) -m chaos.isolation
 
-.PHONY: drift
-drift: .venv/installed ## send events of which one in ten drifts from a tracking plan through the simulated pipeline: EVENTS=
-	@$(RUN) -m chaos.drift --events $(EVENTS)
-
 ACCOUNTS ?= 100
 SECONDS ?= 60
 .PHONY: simulate
@@ -96,8 +93,8 @@ endurance: .venv/installed ## send events to the local stack while its parts are
 	@$(RUN) -m local.endurance --events $(EVENTS) --kills $(or $(KILLS),30)
 
 .PHONY: mutate
-mutate: .venv/installed .venv-mutate/installed ## mutate the core one small change at a time and check that the tests notice: ONLY=
-	@$(RUN) -m tests.mutation $(if $(ONLY),--only $(ONLY))
+mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time, rules by mutants and the protocol's defences, and check that tests notice: ONLY=
+	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
 bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/internals/performance.md
@@ -131,13 +128,13 @@ bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one
 bench-client: .venv/installed ## benchmark the server client: events per second, time of a call
 	@PYTHONPATH=client $(RUN) -m benchmarks client $(if $(WRITE),--write)
 
-.PHONY: bench-cost
-bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
-	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)
-
 .PHONY: docs
 docs: .venv/installed ## regenerate the tables in docs/ from the code
 	@$(RUN) -m tests.support.docs_tables
+
+.PHONY: screenshots
+screenshots: .venv/installed ## take the screenshots in docs/images again, with Chromium
+	@$(RUN) -m tests.support.console_pages
 
 .PHONY: clients
 clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
@@ -174,7 +171,7 @@ sdk-speed: sdk .venv/installed ## benchmark the browser SDK on a slowed-down CPU
 	@cd sdk && node test/speed.js
 
 .PHONY: sdk-compare
-sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/sdk.md (15 minutes)
+sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/internals/performance.md (15 minutes)
 	@cd sdk && node test/compare.js --write
 
 # The same source gives the same bytes: it is built twice.
@@ -193,7 +190,7 @@ client-faults: .venv/installed ## kill POINTS programs that use the server clien
 	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 .PHONY: client-compare
-client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/server-client.md (15 minutes)
+client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/internals/performance.md (15 minutes)
 	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
 
 ARCH ?= arm64

@@ -151,7 +151,12 @@ class Audit:
 
     def look(self) -> None:
         """Record what is wrong now: rows that somebody needs and nobody has, and objects that differ from what the ledger says."""
-        self.faults += [f"{held.place} has no rows" for held in self.held() if held.values is None]
+        away = self._world.away
+        self.faults += [
+            f"{held.place} has no rows"
+            for held in self.held()
+            if held.values is None and name_of(held.span) not in away
+        ]
         self.faults += self.misfiled()
 
     def misfiled(self) -> list[str]:
@@ -159,7 +164,7 @@ class Audit:
         faults = []
         stored, objects = self._world.bucket.objects(BUCKET), self.objects
         for span in self.ledger.spans():
-            if span.object is None:
+            if span.object is None or name_of(span) in self._world.away:
                 continue
             name = name_of(span)
             if (name, span.version) in self._seen and name in stored:

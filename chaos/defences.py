@@ -1,47 +1,49 @@
-"""Lists the pipeline's defences, and how to build the functions without each of them.
+"""Lists the protocol's defences: in which module each is, how to build the functions without it, and what then goes wrong.
 
-A defence is left out by replacing a part, a setting or a client. Schedules with the trouble that the defence protects against then show
-what breaks without it.
+A defence is left out by replacing a part, a setting or a client. A schedule with the trouble that it protects against then breaks a
+promise or a rule of the specification, which it does not with the defence. Some need an interleaving that schedules rarely have:
+those have one of `chaos.exhaustive`.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, override
 
 from botocore.exceptions import ReadTimeoutError
 
 from chaos import clients
 from chaos.functions import Functions, Weakness
+from chaos.interleavings import Choice, FaultKind
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
-from doubles.redis import MemoryRedis
 from ingest.policy import REFUSING_SECONDS, PolicyReader
 from ingest.refusal import Refused
 from shared.errors import BucketUnavailableError, InvalidPolicyError
-from shared.policy import EdgePolicy, PolicyEntry
-from shared.write_key import WriteKey
+from shared.policy import EdgePolicy
 from worker.again import Again
 from worker.answer import TdAnswer
 from worker.bucket import Bucket
-from worker.chain import ChainId, Owner
+from worker.chain import Owner
 from worker.claims import LATE_SECONDS, Claims, Decided
 from worker.executor import Executor
-from worker.forced_replay import ForcedReplays, Wanted
+from worker.forced_replay import ForcedReplays
 from worker.health import DatabaseHealth
-from worker.ledger import Claim, Claiming, Gap, Ledger
+from worker.ledger import WORKLIST_KEYS, Claim, Claiming, Gap, Ledger
 from worker.membership import Membership
-from worker.passing import Lineage, Passing
-from worker.record import Number, Record
+from worker.passing import MARGIN_SECONDS, Passing
+from worker.record import Record
 from worker.sender import Sender
-from worker.shards import Shard, Shards
+from worker.shards import Shards
 from worker.span import ChunkKey, Span
-from worker.span_object import SpanObjects, Stored
+from worker.span_object import SpanObjects
 from worker.states import Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
+from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,24 +51,29 @@ class Defence:
     """One defence.
 
     Attributes:
+        module: where it is.
         name: a description.
-        weakness: leaves the defence out.
-        kinds: the trouble that reveals its absence.
-        breaks: what its absence breaks: names of violations, or `waiting`.
-        seeds: the maximum number of schedules to try.
-        events: events in each schedule.
-        accounts: accounts in the steady traffic that `waiting` is measured with.
-        every: seconds between two requests of one of these accounts.
+        weakness: leaves it out.
+        trouble: the names of the kinds of trouble that reveal its absence.
+        seed: a schedule with that trouble that does.
+        meets: instead of a schedule, a scenario of `chaos.exhaustive` and an interleaving that do.
+        setup: what else is constant in the schedule, by its name in `Setup`.
+        waits: instead of a schedule, steady traffic of this many accounts, in which the rows of healthy databases wait.
     """
 
+    module: str
     name: str
     weakness: Weakness
-    kinds: tuple[Kind, ...]
-    breaks: tuple[str, ...]
-    seeds: int = 40
-    events: int = 400
-    accounts: int = 12
-    every: float = 20.0
+    trouble: str = ""
+    seed: int = 0
+    meets: tuple[str, Choice] | None = None
+    setup: Mapping[str, Any] = field(default_factory=dict)
+    waits: int = 0
+
+    @property
+    def kinds(self) -> tuple[Kind, ...]:
+        """The kinds of trouble that reveal its absence."""
+        return tuple(Kind[name] for name in self.trouble.split())
 
 
 def without(weakness: Weakness) -> Callable[[World], Functions]:
@@ -78,37 +85,28 @@ def _replaced(kind: type, other: Any) -> Weakness:
     return Weakness(replaced=lambda _world: {kind: other})
 
 
-# Storing and appending
+def _but(kind: type, **methods: Any) -> Weakness:
+    """Replace methods of a class."""
+    return _replaced(kind, type(f"Weak{kind.__name__}", (kind,), methods))
 
 
-class Hopeful(SpanObjects):
-    """Takes an object that S3 did not acknowledge as stored."""
+def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
+    """Replace a method by a function that is given the method before its arguments."""
+    method = getattr(kind, name)
+    return _but(kind, **{name: lambda self, *args, **more: change(partial(method, self), *args, **more)})
 
+
+# The ledger, objects and claims
+
+
+class _Hopeful(SpanObjects):
     @override
     def put(self, span: Span, data: bytes, executor: Executor) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, data, executor)
 
 
-class _AnyAnswer(Bucket):
-    """Believes every response to a put."""
-
-    @override
-    def put(self, name: str, body: bytes) -> None:
-        self._s3.put_object(Bucket=self._name, Key=name, Body=body)
-
-
-class _AnyBytes(SpanObjects):
-    """Takes whatever S3 returns as what was written."""
-
-    @override
-    def _part(self, name: str, offset: int, length: int, digest: bytes) -> bytes:
-        return self._bucket.get(name, (offset, length)) or b""
-
-
-class Overwrites(Ledger):
-    """Appends a span whether or not another one is in its place."""
-
+class _Overwrites(Ledger):
     @override
     def append(self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0) -> Any:
         if claims:
@@ -118,9 +116,7 @@ class Overwrites(Ledger):
         return True, span
 
 
-class AnyVersion(Ledger):
-    """Writes a span although others have written it meanwhile."""
-
+class _AnyVersion(Ledger):
     @override
     def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
         written, request = super()._update(span)
@@ -128,47 +124,24 @@ class AnyVersion(Ledger):
         return written, request | {"ConditionExpression": "attribute_exists(pk)"}
 
 
-class TwoWrites(Ledger):
-    """Gives a chunk up before the span with its new rows is appended."""
-
+class _TwoWrites(Ledger):
     @override
     def replace(self, old: Span, new: Span) -> bool:
         won, _ = self.update(old)
         return won and self.append(new)[0]  # type: ignore[index]  # without claims it is a pair
 
 
-class _LostTags(Ledger):
+class _HopefulLedger(Ledger):
     @override
-    def bind_tag(self, tag: str, wanted: str) -> str:
-        return wanted
-
-
-class _Unchanging(Shards):
-    @override
-    def _list(self) -> None:
-        if not self._chains:
-            super()._list()
-
-
-class _ByName(Shards):
-    @override
-    def chain(self, shard: str) -> ChainId:
-        return replace(super().chain(shard), start="0")
-
-
-class _AnyListing(Shards):
-    """Takes a listing that lacks shards as whole."""
-
-    @override
-    def whole(self) -> list[Shard]:
-        return list(self.all())
+    def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
+        return {one: Claim(owner) for one, owner in wanted.items()} | super().claim(wanted, seconds_kept)
 
 
 class _BetweenBorders(Membership):
     """Takes every record between a span's borders as one of the span's."""
 
     @override
-    def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
+    def locate(self, root: Any, number: str, beside: Sequence[str] = ()) -> Span | Gap:
         chain, limit = root, None
         while True:
             span = self._ledger.preceding(chain, number)
@@ -179,24 +152,15 @@ class _BetweenBorders(Membership):
             chain, limit = chain.before(span.after), span.first
 
     @override
-    def numbers(self, span: Span, beside: Sequence[Number] = ()) -> frozenset[Number]:
+    def numbers(self, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
         return frozenset(one for one in beside if span.covers(one))
-
-
-# Claims
-
-
-class _NoClaims(Claims):
-    @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
-        return Decided(records)
 
 
 class _GapsAreFree(Claims):
     """Claims nothing for a record because it lies in a gap."""
 
     @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
         return super().decide(records, replace(gap, chain=shard), shard, is_live=is_live)
 
 
@@ -204,7 +168,7 @@ class _ClaimsFirst(Claims):
     """Claims in a gap or a replay in a write of its own, before the append."""
 
     @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
         return replace(super().decide(records, gap, shard, is_live=is_live), with_append={})
 
     @override
@@ -212,42 +176,18 @@ class _ClaimsFirst(Claims):
         return super()._claims_of(owners, with_append=False)
 
 
-class _NothingIsPassed(Claims):
-    """Leaves a claim with a record that the chain has passed over."""
-
-    @override
-    def _is_passed(self, *_args: Any) -> bool:
-        return False
-
-
 class _NothingIsLate(Claims):
     """Claims nothing for a record because it is late, by its own arrival and those before it."""
 
     @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
+    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
         true = {record.number: record for record in records}
         prompt = [record._replace(arrived_at=record.received_at / 1000) for record in records]
         decided = super().decide(prompt, replace(gap, latest=0), shard, is_live=is_live)
         return replace(decided, records=[true[record.number] for record in decided.records])
 
 
-class _OwnStampAlone(Claims):
-    """Judges whether a record is late by its own arrival alone."""
-
-    @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
-        return super().decide(records, replace(gap, latest=0), shard, is_live=is_live)
-
-
 # Rows that were put again
-
-
-class NoCopies(Again):
-    """Sends what was put again without looking for a copy."""
-
-    @override
-    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
-        return dict.fromkeys(keys, Event.NO_COPY), ""
 
 
 class _OwnShardAlone(Again):
@@ -262,22 +202,6 @@ class _OwnShardAlone(Again):
         alone._passing = copy(whole)  # noqa: SLF001 -- a copy of itself
         alone._passing.obstacle = own.obstacle  # type: ignore[method-assign]  # noqa: SLF001
         return Again.decide(alone, span, keys)
-
-
-class _FromTheFirstPut(Passing):
-    """Takes the time of the first put itself, not the time from which a copy claims."""
-
-    @override
-    def obstacle(self, moment: int, *, closes: bool = True) -> str:
-        return super().obstacle(moment - LATE_SECONDS * 1000, closes=closes)
-
-
-class _ClosedIsPassed(Passing):
-    """Takes a closed shard as passed, although more may be appended to its chain."""
-
-    @override
-    def _close(self, lineage: Lineage, closes: bool) -> bool:
-        return not lineage.is_open
 
 
 class _LooksFirst(Again):
@@ -295,36 +219,28 @@ class _LooksFirst(Again):
 # Doubt
 
 
-class EndlessMemory(Rules):
-    """Sends under the same id for ever."""
+class _Certain(Rules):
+    """Believes, of some events, that no attempt was accepted."""
 
-    @override
-    def may_repeat(self, since: int, now: float) -> bool:
-        return True
-
-
-class AnyRefusal(Rules):
-    """Believes a refusal although another attempt may have been accepted."""
+    believed: frozenset[Event] = frozenset()
 
     @override
     def follow(self, entry: Entry, happening: Happening) -> Entry:
-        if happening.event in {Event.REFUSED, Event.PARTLY_REFUSED}:
+        if happening.event in self.believed:
             happening = replace(happening, certain=True)
         return super().follow(entry, happening)
 
 
-class UnsentIsAbsent(Rules):
-    """Clears the doubt of a chunk that this invocation did not send, although another may have."""
-
-    @override
-    def follow(self, entry: Entry, happening: Happening) -> Entry:
-        if happening.event is Event.UNANSWERED:
-            happening = replace(happening, certain=True)
-        return super().follow(entry, happening)
+class _AnyRefusal(_Certain):
+    believed = frozenset({Event.REFUSED, Event.PARTLY_REFUSED})
 
 
-class DropsAnything(Rules):
-    """Drops rows that Treasure Data may have."""
+class _UnsentIsAbsent(_Certain):
+    believed = frozenset({Event.UNANSWERED})
+
+
+class _DropsAnything(_Certain):
+    believed = frozenset({Event.DROPPED})
 
     @override
     def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
@@ -332,34 +248,8 @@ class DropsAnything(Rules):
             return Step(Action.APPLY, Event.DROPPED)
         return super().next_step(entry, obstacle, decision, now)
 
-    @override
-    def follow(self, entry: Entry, happening: Happening) -> Entry:
-        if happening.event is Event.DROPPED:
-            happening = replace(happening, certain=True)
-        return super().follow(entry, happening)
-
-
-class _TodaysDatabase(Sender):
-    """Sends a chunk with a doubt to where its account is mapped now."""
-
-    @override
-    def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
-        return super()._destination(span, key, replace(entry, since=None))
-
-
-class _NeverThere(TreasureDataClient):
-    @override
-    def ask(self, *_args: Any) -> Presence:
-        return Presence.ABSENT
-
 
 _serial = itertools.count()
-
-
-class _NewIds(TreasureDataClient):
-    @override
-    def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Any:
-        return super().send(database, table, f"{next(_serial):032x}", body, seconds)
 
 
 class _BlindToMd5(TreasureDataClient):
@@ -367,9 +257,6 @@ class _BlindToMd5(TreasureDataClient):
     def send(self, *args: Any) -> Any:
         reply = super().send(*args)
         return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
-
-
-# Answers at Treasure Data's address
 
 
 def _accepting(*reasons: str) -> Weakness:
@@ -398,19 +285,12 @@ class _UndecidedIsAbsent(TreasureDataClient):
         return Presence.ABSENT if presence is Presence.UNDECIDED else presence
 
 
-class _AnyTime(TreasureDataClient):
-    @override
-    def ask(self, *args: Any) -> Presence:
-        return super().ask(*args[:4])
-
-
 class _NoColumnsNoRows(TreasureDataClient):
     @override
     def ask(self, database: str, table: str, *args: Any) -> Presence:
         presence = super().ask(database, table, *args)
-        if presence is Presence.UNDECIDED and self.shows_columns(database, table) is False:
-            return Presence.ABSENT
-        return presence
+        shows = presence is not Presence.UNDECIDED or self.shows_columns(database, table) is not False
+        return presence if shows else Presence.ABSENT
 
 
 class _NotFoundIsGone(TreasureDataClient):
@@ -421,21 +301,7 @@ class _NotFoundIsGone(TreasureDataClient):
         return super()._api(method, *path, **options)
 
 
-class _ChunksStayWhole(Rules):
-    @override
-    def follow(self, entry: Entry, happening: Happening) -> Entry:
-        return super().follow(entry, replace(happening, divisible=False))
-
-
-# The stream
-
-
-class _HopefulLedger(Ledger):
-    """Assumes that it owns a claim whose statement was not answered."""
-
-    @override
-    def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
-        return {one: Claim(owner) for one, owner in wanted.items()} | super().claim(wanted, seconds_kept)
+# The stream, Redis, the edge policy
 
 
 class _RepeatingKinesis(clients.Kinesis):
@@ -460,61 +326,16 @@ class _TrustingKinesis(clients.Kinesis):
             return {"SequenceNumber": "1", "ShardId": "shardId-000000000000"}
 
 
-class _SentinelEverywhere(clients.Redis):
-    """A Redis in which the sentinel always exists."""
-
-    def __init__(self, server: MemoryRedis, effects: Any) -> None:
-        super().__init__(server, effects)
-        self._view = _Sentinel(server, effects)
-
-
-class _Sentinel(clients.Reachable):
-    @override
-    def hget(self, *_args: Any) -> str:
-        return "always"
-
-
-# Keeping
-
-
-class _Idle(Sweeper):
-    @override
-    def run(self, deadline: Any) -> Sweep:
-        return Sweep()
-
-
-class ByAge(Sweeper):
-    """Deletes objects by their age, whatever the ledger says."""
-
-    @override
-    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
-        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
-
-
-class _RowsAndIndex(Sweeper):
-    """Deletes a span's index with its rows."""
-
-    @override
-    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
-        super()._judge(stored, self._archive_seconds, sweep)
-
-
-class NewTags(ForcedReplays):
-    """Appends again when a forced replay is repeated."""
-
-    @override
-    def run(self, wanted: Wanted, places: Any, deadline: Any) -> Any:
-        return super().run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), places, deadline)
-
-
-# The edge policy
+def _sentinel_everywhere(world: World) -> clients.Redis:
+    """Return a Redis in which the sentinel always exists."""
+    redis = clients.Redis(world.redis_server, world.effects)
+    redis._view.hget = lambda *_: "always"  # type: ignore[method-assign]  # noqa: SLF001 -- its own
+    return redis
 
 
 class _FailsClosed(PolicyReader):
-    """Rejects everything until it has read a policy."""
-
     @override
-    def entry(self, key: WriteKey) -> PolicyEntry:
+    def entry(self, key: Any) -> Any:
         found = super().entry(key)
         if self._policy is None:
             raise Refused("unknown_account")
@@ -547,380 +368,153 @@ class _Forgets(PolicyReader):
 
 
 class _RefusesForEver(PolicyReader):
-    """Keeps rejecting by a policy that has not been confirmed for long."""
-
     @override
     def _is_within(self, since: float, seconds: float) -> bool:
         return seconds == REFUSING_SECONDS or super()._is_within(since, seconds)
 
 
-# Isolation
-
-
-class _NothingFails(DatabaseHealth):
-    """Gives a failing database rows, and waits for it every time."""
+class _Unchanging(Shards):
+    """Lists the shards once."""
 
     @override
-    def is_failing(self, database: str) -> bool:
-        return False
+    def _list(self) -> None:
+        if not self._chains:
+            super()._list()
 
 
+# Keeping
+
+
+class _ByAge(Sweeper):
+    """Deletes objects by their age, whatever the ledger says."""
+
+    @override
+    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
+        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
+
+
+class _RowsAndIndex(Sweeper):
+    """Deletes a span's index with its rows."""
+
+    @override
+    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
+        super()._judge(stored, self._archive_seconds, sweep)
+
+
+# Watermarks
+
+
+class _CountsAlone(Watermarks):
+    @override
+    def _in_queue(self, began: float) -> float:
+        super()._in_queue(began)
+        return began
+
+
+class _NobodyBehind(Watermarks):
+    @override
+    def _passed_by_all(self, until: float) -> float:
+        super()._passed_by_all(until)
+        return float("inf")
+
+
+class _IndexAlone(Watermarks):
+    """Believes the ledger's index, which may lag."""
+
+    @override
+    def _spans(self, began: float) -> Iterator[Span]:
+        for number in range(WORKLIST_KEYS):
+            for _, place in self._ledger.worklist("waiting", number):
+                if (found := self._ledger.get(place)) is not None:
+                    yield found
+
+
+class _NoCopies(Watermarks):
+    """Believes that a copy's owner is in a span."""
+
+    @override
+    def _spans(self, began: float) -> Iterator[Span]:
+        for span in super()._spans(began):
+            yield replace(span, copies={})
+
+
+_ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
+_WATCHED = {"watch_every": 7.0}
+_SENDERS = "two senders of waiting rows"
+# fmt: off
 ALL: tuple[Defence, ...] = (
-    Defence(
-        "an object is stored before its span is appended",
-        _replaced(SpanObjects, Hopeful),
-        (Kind.S3_ERROR, Kind.S3_LATE, Kind.TD_5XX),
-        ("lost", "miscounted", "stuck"),
-    ),
-    Defence(
-        "a put to S3 counts only with the checksum of its bytes",
-        _replaced(Bucket, _AnyAnswer),
-        (Kind.S3_FOREIGN_PAGE, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "miscounted", "stuck"),
-    ),
-    Defence(
-        "the digest of S3's bytes is checked",
-        _replaced(SpanObjects, _AnyBytes),
-        (Kind.S3_OTHER_OBJECT, Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "duplicated", "stuck", "miscounted"),
-    ),
-    Defence(
-        "a span is appended once",
-        _replaced(Ledger, Overwrites),
-        (Kind.ABANDON, Kind.TD_SLOW, Kind.REPLAY, Kind.BORDERS),
-        ("duplicated", "lost", "stuck", "miscounted"),
-        seeds=200,
-    ),
-    Defence(
-        "a write asks for the version that it read",
-        _replaced(Ledger, AnyVersion),
-        (Kind.TD_REJECTS_TABLE, Kind.ABANDON, Kind.TD_SLOW, Kind.TD_HANG, Kind.PAUSE, Kind.SEND),
-        ("duplicated", "both", "lost", "miscounted"),
-        seeds=200,
-        events=150,
-    ),
-    Defence(
-        "a record is in a span only if the span's index has it",
-        _replaced(Membership, _BetweenBorders),
-        (Kind.LANES, Kind.FILTERED),
-        ("lost",),
-    ),
-    Defence(
-        "copies of an envelope have one claim",
-        _replaced(Claims, _NoClaims),
-        (Kind.KINESIS_LOST_ANSWER, Kind.KILL, Kind.SQS_TWICE, Kind.KINESIS_TIMEOUT, Kind.CLIENT_DEAF),
-        ("duplicated",),
-    ),
-    Defence(
-        "records in gaps claim",
-        _replaced(Claims, _GapsAreFree),
-        (Kind.KINESIS_LOST_ANSWER, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KINESIS_LATE),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "in a gap or a replay, claims are made with the append",
-        _replaced(Claims, _ClaimsFirst),
-        (Kind.CLIENT_DEAF, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KILL, Kind.PAUSE, Kind.ABANDON),
-        ("duplicated", "lost"),
-        seeds=200,
-    ),
-    Defence(
-        "a claim does not stay with a record that was passed over",
-        _replaced(Claims, _NothingIsPassed),
-        (Kind.CLIENT_DEAF, Kind.FILTERED, Kind.PASSED_OVER, Kind.LANES, Kind.KILL),
-        ("lost",),
-        seeds=200,
-    ),
-    Defence(
-        "records that arrive late claim",
-        _replaced(Claims, _NothingIsLate),
-        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "an unanswered statement claims nothing",
-        _replaced(Ledger, _HopefulLedger),
-        (Kind.DYNAMODB_PARTIAL, Kind.CLIENT_DEAF, Kind.KINESIS_LOST_ANSWER, Kind.SQS_TWICE),
-        ("duplicated", "lost"),
-    ),
-    Defence(
-        "rows that were put again are looked for",
-        _replaced(Again, NoCopies),
-        (Kind.KINESIS_LOST_ANSWER,),
-        ("duplicated",),
-    ),
-    Defence(
-        "every shard must have passed before rows that were put again are decided",
-        _replaced(Again, _OwnShardAlone),
-        (Kind.KINESIS_AUTO, Kind.KINESIS_LOST_ANSWER, Kind.LANES, Kind.DYNAMODB_ERROR),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "rows that were put again wait until copies claim",
-        _replaced(Passing, _FromTheFirstPut),
-        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "the chain of a closed shard is closed before it counts as passed",
-        _replaced(Passing, _ClosedIsPassed),
-        (Kind.RESHARD, Kind.KINESIS_LOST_ANSWER, Kind.DYNAMODB_ERROR, Kind.ABANDON, Kind.PAUSE),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "indexes are read after the shards have passed",
-        _replaced(Again, _LooksFirst),
-        (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER, Kind.PAUSE, Kind.KINESIS_AUTO),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "a listing of shards must cover every key",
-        _replaced(Shards, _AnyListing),
-        (Kind.KINESIS_LISTING, Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_AUTO, Kind.DYNAMODB_ERROR),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "a warm sandbox notices that the stream was recreated",
-        _replaced(Shards, _Unchanging),
-        (Kind.RECREATE,),
-        ("lost", "duplicated", "stuck"),
-    ),
-    Defence(
-        "a recreated stream has its own chains",
-        _replaced(Shards, _ByName),
-        (Kind.RECREATE,),
-        ("lost", "duplicated", "stuck"),
-    ),
-    Defence(
-        "a put in doubt goes to the queue",
-        Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)),
-        (Kind.KINESIS_TIMEOUT,),
-        ("lost",),
-    ),
-    Defence(
-        "botocore does not retry puts",
-        Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)),
-        (Kind.KINESIS_LOST_ANSWER,),
-        ("duplicated",),
-    ),
-    Defence(
-        "a send is repeated only while Treasure Data remembers its id",
-        _replaced(Rules, EndlessMemory),
-        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL, Kind.STANDSTILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "Treasure Data is queried about doubts",
-        _replaced(TreasureDataClient, _NeverThere),
-        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "queries wait until rows can be seen",
-        Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}),
-        (Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.OVERRUN, Kind.ABANDON, Kind.SEND, Kind.TD_LATE),
-        ("duplicated",),
-        seeds=200,
-    ),
-    Defence(
-        "a doubt keeps its database",
-        _replaced(Sender, _TodaysDatabase),
-        (Kind.REMAP, Kind.TD_LOST_ANSWER, Kind.KILL, Kind.TD_5XX),
-        ("duplicated",),
-    ),
-    Defence(
-        "a refusal after a doubt proves nothing",
-        _replaced(Rules, AnyRefusal),
-        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.TD_REJECTS_TABLE),
-        ("both", "duplicated"),
-    ),
-    Defence(
-        "a chunk that was not sent keeps the doubt that another opened",
-        _replaced(Rules, UnsentIsAbsent),
-        (Kind.TD_LOST_ANSWER, Kind.TD_5XX, Kind.REMAP),
-        ("duplicated",),
-    ),
-    Defence(
-        "rows that Treasure Data may have are not dropped",
-        _replaced(Rules, DropsAnything),
-        (Kind.DROP, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE),
-        ("both",),
-    ),
-    Defence(
-        "a chunk and its new rows change places in one transaction",
-        _replaced(Ledger, TwoWrites),
-        (Kind.EDIT, Kind.TD_REJECTS_TABLE, Kind.KILL, Kind.DYNAMODB_ERROR),
-        ("lost", "stuck"),
-        seeds=200,
-    ),
-    Defence(
-        "a forced replay that is repeated appends nothing",
-        _replaced(ForcedReplays, NewTags),
-        (Kind.FORCE,),
-        ("duplicated",),
-    ),
-    Defence(
-        "a forced replay's tag keeps its range",
-        _replaced(Ledger, _LostTags),
-        (Kind.FORCE,),
-        ("duplicated", "forced"),
-        seeds=80,
-    ),
-    Defence(
-        "every attempt uses the same unique_id",
-        _replaced(TreasureDataClient, _NewIds),
-        (Kind.TD_LOST_ANSWER,),
-        ("duplicated",),
-    ),
-    Defence(
-        "the MD5 of accepted bytes is checked",
-        _replaced(TreasureDataClient, _BlindToMd5),
-        (Kind.TD_WRONG_MD5,),
-        ("lost",),
-    ),
-    Defence(
-        "a page with status 200 is not acceptance",
-        _accepting("undocumented_answer"),
-        (Kind.TD_FOREIGN_PAGE,),
-        ("lost",),
-    ),
-    Defence(
-        "empty JSON with status 200 is not acceptance",
-        _accepting("undocumented_answer"),
-        (Kind.TD_EMPTY_JSON,),
-        ("lost",),
-    ),
-    Defence("a 206 is not acceptance", _accepting("http_206"), (Kind.TD_PARTIAL,), ("lost",)),
-    Defence("a redirect is not acceptance", _accepting("http_3"), (Kind.TD_REDIRECT,), ("lost",)),
-    Defence("a wrong host's 409 is not acceptance", _accepting("http_409"), (Kind.TD_WRONG_HOST,), ("lost",)),
-    Defence(
-        "only Treasure Data's own error document is a rejection",
-        _replaced(TreasureDataClient, _TrustsRefusals),
-        (Kind.TD_FOREIGN_REFUSAL,),
-        ("duplicated",),
-    ),
-    Defence(
-        "a truncated response does not prove absence",
-        _replaced(TreasureDataClient, _UndecidedIsAbsent),
-        (Kind.TD_TRUNCATED, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "a page does not prove absence",
-        _replaced(TreasureDataClient, _UndecidedIsAbsent),
-        (Kind.TD_FOREIGN_PAGE, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "a query that ran too early does not prove absence",
-        _replaced(TreasureDataClient, _AnyTime),
-        (Kind.TD_STALE_JOB, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "a schema that does not show columns yet does not prove absence",
-        _replaced(TreasureDataClient, _NoColumnsNoRows),
-        (Kind.TD_SCHEMA_LAGS, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "a schema that never shows columns does not prove absence",
-        _replaced(TreasureDataClient, _NoColumnsNoRows),
-        (Kind.TD_NO_SCHEMA, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-    ),
-    Defence(
-        "a 404 means gone only if a listing confirms it",
-        _replaced(TreasureDataClient, _NotFoundIsGone),
-        (Kind.TD_WRONG_HOST, Kind.TD_LOST_ANSWER, Kind.TD_OUTAGE, Kind.KILL),
-        ("duplicated",),
-        seeds=80,
-    ),
-    Defence(
-        "a chunk with rejected rows is halved",
-        _replaced(Rules, _ChunksStayWhole),
-        (Kind.TD_BAD_ROWS,),
-        ("misjudged",),
-    ),
-    Defence(
-        "without the sentinel no account is treated as unknown",
-        Weakness(redis=lambda world: _SentinelEverywhere(world.redis_server, world.effects)),
-        (Kind.REDIS_EMPTY,),
-        ("misjudged",),
-    ),
-    Defence(
-        "a batch is held from its first unsettled record",
-        Weakness(answer=lambda _answer: {"batchItemFailures": []}),
-        (Kind.REDIS_DOWN, Kind.DYNAMODB_ERROR),
-        ("lost", "stuck"),
-    ),
-    Defence(
-        "objects are deleted by the ledger",
-        _replaced(Sweeper, ByAge),
-        (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-        ("lost", "miscounted", "stuck"),
-    ),
-    Defence(
-        "an index outlives the rows",
-        _replaced(Sweeper, _RowsAndIndex),
-        (Kind.LANES, Kind.REPLAY),
-        ("lost", "duplicated", "stuck"),
-    ),
-    Defence(
-        "the sweep deletes what no span refers to",
-        _replaced(Sweeper, _Idle),
-        (Kind.ABANDON, Kind.BORDERS, Kind.REPLAY),
-        ("stuck",),
-    ),
-    Defence(
-        "without an edge policy nobody is rejected",
-        _replaced(PolicyReader, _FailsClosed),
-        (Kind.S3_POLICY, Kind.COLD),
-        ("misjudged",),
-    ),
-    Defence(
-        "an edge policy of the next version is not believed",
-        _replaced(PolicyReader, _UnderstandsNextVersion),
-        (Kind.S3_POLICY, Kind.COLD),
-        ("misjudged",),
-    ),
-    Defence(
-        "the last good edge policy is kept",
-        _replaced(PolicyReader, _Forgets),
-        (Kind.S3_POLICY,),
-        ("misjudged",),
-    ),
-    Defence(
-        "an unconfirmed edge policy rejects nobody",
-        _replaced(PolicyReader, _RefusesForEver),
-        (Kind.DISABLE, Kind.S3_ERROR),
-        ("misjudged",),
-        seeds=200,
-    ),
+    Defence("worker/span_object.py", "an object is stored before its span is appended", _replaced(SpanObjects, _Hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
+    Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, offset, length, _digest: self._bucket.get(name, (offset, length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
+    Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Defence("worker/ledger.py", "a span is appended once", _replaced(Ledger, _Overwrites), "ABANDON TD_SLOW REPLAY BORDERS", 1),
+    Defence("worker/ledger.py", "a span is appended once, by two workers of one batch", _replaced(Ledger, _Overwrites), meets=("two workers of one batch, rows are rejected", Choice((3,), (11, FaultKind.FAILS)))),
+    Defence("worker/ledger.py", "a write asks for the version that it read", _replaced(Ledger, _AnyVersion), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6),
+    Defence("worker/ledger.py", "a write asks for the version that it read, of two senders", _replaced(Ledger, _AnyVersion), meets=(_SENDERS, Choice((8,), (7, FaultKind.FAILS)))),
+    Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _replaced(Ledger, _TwoWrites), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1),
+    Defence("worker/ledger.py", "a killed edit leaves its chunk as it was", _replaced(Ledger, _TwoWrites), meets=("two edits of dead rows", Choice((), (19, FaultKind.KILLED_BEFORE)))),
+    Defence("worker/ledger.py", "an unanswered statement claims nothing", _replaced(Ledger, _HopefulLedger), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE"),
+    Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),
+    Defence("worker/membership.py", "a record is in a span only if the span's index has it", _replaced(Membership, _BetweenBorders), "LANES FILTERED", 2),
+    Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
+    Defence("worker/claims.py", "records in gaps claim", _replaced(Claims, _GapsAreFree), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
+    Defence("worker/claims.py", "in a gap or a replay, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
+    Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets=("a copy beside a replay of the one that was passed over with the claim", Choice((), (12, FaultKind.KILLED_BEFORE)))),
+    Defence("worker/claims.py", "records that arrive late claim", _replaced(Claims, _NothingIsLate), "KINESIS_LATE KINESIS_LOST_ANSWER"),
+    Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, _span, keys: (dict.fromkeys(keys, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
+    Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _replaced(Again, _OwnShardAlone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
+    Defence("worker/again.py", "indexes are read after the shards have passed", _replaced(Again, _LooksFirst), meets=("a sender decides while a first copy that landed late is planned", Choice((4, 12)))),
+    Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
+    Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Passing, _close=lambda _self, lineage, _closes: not lineage.is_open), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
+    Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 1),
+    Defence("worker/shards.py", "a warm sandbox notices that the stream was recreated", _replaced(Shards, _Unchanging), "RECREATE", 2),
+    Defence("worker/shards.py", "a recreated stream has its own chains", _around(Shards, "chain", lambda chain, shard: replace(chain(shard), start="0")), "RECREATE"),
+    Defence("ingest/stream.py", "a put in doubt goes to the queue", Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)), "KINESIS_TIMEOUT"),
+    Defence("ingest/stream.py", "botocore does not retry puts", Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)), "KINESIS_LOST_ANSWER"),
+    Defence("worker/states.py", "a send is repeated only while Treasure Data remembers its id", _but(Rules, may_repeat=lambda *_: True), "TD_LOST_ANSWER TD_OUTAGE KILL STANDSTILL", 6),
+    Defence("worker/states.py", "a refusal after a doubt proves nothing", _replaced(Rules, _AnyRefusal), "TD_LOST_ANSWER TD_5XX TD_REJECTS_TABLE", 1),
+    Defence("worker/states.py", "own clearing: a refusal proves nothing to another sender", _replaced(Rules, _AnyRefusal), meets=("two senders, an answer is lost, then the rows are rejected", Choice())),
+    Defence("worker/states.py", "a chunk that was not sent keeps the doubt that another opened", _replaced(Rules, _UnsentIsAbsent), "TD_LOST_ANSWER TD_5XX REMAP", 2),
+    Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _replaced(Rules, _DropsAnything), "DROP TD_LOST_ANSWER TD_OUTAGE", 1),
+    Defence("worker/states.py", "rows in doubt are not dropped beside a sender", _replaced(Rules, _DropsAnything), meets=("a drop of rows in doubt", Choice())),
+    Defence("worker/states.py", "a chunk with rejected rows is halved", _around(Rules, "follow", lambda follow, entry, happening: follow(entry, replace(happening, divisible=False))), "TD_BAD_ROWS", 2),
+    Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *_: Presence.ABSENT), _ASKED, 1),
+    Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
+    Defence("worker/question.py", "a truncated response does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_TRUNCATED {_ASKED}", 3),
+    Defence("worker/question.py", "a page does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_FOREIGN_PAGE {_ASKED}", 3),
+    Defence("worker/question.py", "a query that ran too early does not prove absence", _around(TreasureDataClient, "ask", lambda ask, *args: ask(*args[:4])), f"TD_STALE_JOB {_ASKED}", 1),
+    Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
+    Defence("worker/question.py", "a schema that never shows columns does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_NO_SCHEMA {_ASKED}", 1),
+    Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _replaced(TreasureDataClient, _NotFoundIsGone), f"TD_WRONG_HOST {_ASKED}", 3),
+    Defence("worker/sender.py", "a doubt keeps its database", _around(Sender, "_destination", lambda destination, span, key, entry: destination(span, key, replace(entry, since=None))), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
+    Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
+    Defence("worker/treasure_data.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
+    Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _replaced(TreasureDataClient, _BlindToMd5), "TD_WRONG_MD5", 1),
+    Defence("worker/treasure_data.py", "a page with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_FOREIGN_PAGE"),
+    Defence("worker/treasure_data.py", "empty JSON with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_EMPTY_JSON"),
+    Defence("worker/treasure_data.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),
+    Defence("worker/treasure_data.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
+    Defence("worker/treasure_data.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
+    Defence("worker/treasure_data.py", "only Treasure Data's own error document is a rejection", _replaced(TreasureDataClient, _TrustsRefusals), "TD_FOREIGN_REFUSAL", 1),
+    Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
+    Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
+    Defence("worker/sweeper.py", "objects are deleted by the ledger", _replaced(Sweeper, _ByAge), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Defence("worker/sweeper.py", "an index outlives the rows", _replaced(Sweeper, _RowsAndIndex), "LANES REPLAY"),
+    Defence("worker/sweeper.py", "the sweep deletes what no span refers to", _but(Sweeper, run=lambda *_: Sweep()), "ABANDON BORDERS REPLAY", 1),
+    Defence("ingest/policy.py", "without an edge policy nobody is rejected", _replaced(PolicyReader, _FailsClosed), "S3_POLICY COLD"),
+    Defence("ingest/policy.py", "an edge policy of the next version is not believed", _replaced(PolicyReader, _UnderstandsNextVersion), "S3_POLICY COLD", 4),
+    Defence("ingest/policy.py", "the last good edge policy is kept", _replaced(PolicyReader, _Forgets), "S3_POLICY", 2),
+    Defence("ingest/policy.py", "an unconfirmed edge policy rejects nobody", _replaced(PolicyReader, _RefusesForEver), "DISABLE S3_ERROR", 4),
+    Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
+    Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _replaced(Watermarks, _CountsAlone), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
+    Defence("worker/watermark.py", "a watermark leaves a margin for clocks and requests under way", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS), "SKEW KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
+    Defence("worker/watermark.py", "every shard must have passed", _replaced(Watermarks, _NobodyBehind), "STANDSTILL DYNAMODB_ERROR", 1),
+    Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), "KINESIS_STAMPS STANDSTILL ABANDON", setup=_WATCHED),
+    Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), "RESHARD STANDSTILL DYNAMODB_ERROR", setup=_WATCHED),
+    Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
+    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 400.0}),
+    Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _replaced(Watermarks, _NoCopies), "CLIENT_DEAF STANDSTILL DYNAMODB_ERROR ABANDON", setup=_WATCHED),
+    Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, is_failing=lambda *_: False), "TD_BROKEN_DATABASE TD_HANGING_DATABASE", waits=12),
+    Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),
 )
-"""Without each of these, rows are lost, duplicated or misjudged."""
-
-WAITING: tuple[Defence, ...] = (
-    Defence(
-        "a failing database gets no rows from the worker",
-        _replaced(DatabaseHealth, _NothingFails),
-        (Kind.TD_BROKEN_DATABASE, Kind.TD_HANGING_DATABASE),
-        ("waiting",),
-    ),
-    Defence(
-        "each database has its own lane",
-        Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}),
-        (Kind.TD_HANGING_DATABASE,),
-        ("waiting",),
-        accounts=50,
-        every=8.0,
-    ),
-)
-"""Without each of these, the rows of healthy databases wait for a failing one."""
+# fmt: on
+"""Without each of these, a promise or a rule of the specification is broken."""

@@ -2,9 +2,11 @@
 
 The real delivery functions run against in-memory services and a minimal Treasure Data. Each call to DynamoDB, S3 or
 Treasure Data is a step. Before a step, the other invocation may run instead, or an hour may pass. The invocation may be killed
-before or after the call, and the call may fail or take effect without a response. Afterwards all faults end, and senders and
-redeliveries run until everything settles. Then every row must be in Treasure Data exactly once, or as often as an operator wanted. After
+before or after the call, and the call may fail, take effect without a response, or take effect when both have ended. Afterwards all
+faults end, and senders and redeliveries run until everything settles. Then every row must be in Treasure Data exactly once, or as often as an operator wanted. After
 every step, every chunk that somebody still needs must have its rows in the bucket.
+
+Before that, it tries every interleaving of the actors of `chaos.specification_actors`, which follow the specification.
 """
 
 import itertools
@@ -12,11 +14,11 @@ import sys
 import time
 from base64 import b64encode
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import blake2b
 from types import MappingProxyType
-from typing import Any, override
+from typing import Any, NamedTuple, override
 
 import click
 import msgpack
@@ -25,15 +27,18 @@ from botocore.exceptions import ReadTimeoutError
 from rich.console import Console
 from rich.table import Table
 
-from chaos import defences
 from chaos.audit import HELD
+from chaos.defences import ALL, Defence
 from chaos.interleavings import Choice, Clock, Decisions, Exploration, FaultKind, Scheduler
 from chaos.run import pool_of
+from chaos.specification_actors import LEFT_OUT
+from chaos.specification_actors import NAMED as SCENES_BY_NAME
+from chaos.specification_explorer import Explorer
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
-from doubles.s3 import MemoryS3
+from doubles.s3 import MemoryS3, StoredObject
 from local.functions import REDRIVE, WORKER, Function
 from local.resources import LEDGER, Resources
 from local.roles import role_of
@@ -42,19 +47,16 @@ from shared.envelope import Envelope, TableRows
 from shared.errors import InvalidObjectError
 from shared.settings import WorkerSettings
 from shared.telemetry import NullTelemetry
-from worker.again import Again
 from worker.app import send_with
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor
-from worker.forced_replay import ForcedReplays
 from worker.health import PROBE_TABLE
-from worker.ledger import WORKLIST_KEYS, Ledger
+from worker.ledger import WORKLIST_KEYS
 from worker.rows import compress
 from worker.span import ChunkKey, Group, RowSender
 from worker.span_object import SpanObjects
-from worker.states import Presence, Rules, State
-from worker.sweeper import Sweeper
+from worker.states import Presence, State
 from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.wiring import Effects, Wiring
 
@@ -68,7 +70,8 @@ _RESOURCES = Resources(
 )
 _SESSION = requests.Session()
 _UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
-_DEFENCE_SECONDS = 15.0
+_DEFENCE_RUNS = 3000
+_READS = {"get_item", "batch_get_item", "query", "get_object", "list_objects_v2"}
 _REJECTS = 4  # rows for the table `views`, which Treasure Data may reject until everything heals
 
 
@@ -88,7 +91,7 @@ class _Stepped:
                 answer = call(**request)
                 self._hub.note(answer)
                 return answer
-            return self._hub.step(lambda: call(**request), _UNHEARD)
+            return self._hub.step(lambda: call(**request), _UNHEARD, is_read=name in _READS)
 
         return stepped
 
@@ -149,7 +152,7 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
             there = [bool(warehouse.rows[row["event_id"]]) for row in rows]
             hub.note(there)
             try:
-                hub.step(lambda: None, TimeoutError())
+                hub.step(lambda: None, TimeoutError(), is_read=True)
             except TimeoutError:
                 return Presence.UNDECIDED
             return Presence.PRESENT if all(there) else Presence.UNDECIDED if any(there) else Presence.ABSENT
@@ -165,18 +168,53 @@ def _names(body: bytes) -> list[str]:
     return [row["event_id"] for row in unpacker]
 
 
+class Put(NamedTuple):
+    """A record on the stream.
+
+    Attributes:
+        request: the request of which it holds a copy. `r` has four rows for `views` and one for `clicks`, others have the one.
+        claim: the envelope's; `_AGAIN` if it was put again.
+        after: seconds from the request until it arrived.
+    """
+
+    request: str = "r"
+    claim: int = 0
+    after: float = 0.0
+
+    @property
+    def rows(self) -> dict[str, list[str]]:
+        """The rows' names, by table."""
+        if self.request == "r":
+            return {"views": [f"views-{n}" for n in range(_REJECTS)], "clicks": ["clicks-0"]}
+        return {"clicks": [f"clicks-{self.request}"]}
+
+
+class _Past(NamedTuple):
+    """What a scenario's earlier invocations have left, and what states that runs have reached since lack."""
+
+    time: float
+    items: list[dict[str, Any]]
+    objects: dict[str, StoredObject]
+    rows: Counter[str]
+    ids: dict[str, float]
+    sandboxes: int
+    seen: dict[Any, list[str]]
+
+
 @dataclass(frozen=True)
 class Scenario:
     """A situation, and the two invocations that meet in it.
 
     Attributes:
         name: a description.
-        actors: the invocations: `worker`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`.
+        actors: the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`. A worker or a replay may be
+            followed by the numbers of the records that it gets; a `small` worker is of a release that cuts chunks of two rows.
         before: invocations that ran earlier, one after the other, with `answers_before`.
         answers_before: by table, how Treasure Data answered the earlier invocations.
         answers: by table, how Treasure Data answers now.
-        records: the claims of the records that hold the rows; `_AGAIN` for one that was put again.
+        records: what is on the stream.
         seconds: how long ago the earlier invocations ran.
+        left: the numbers of the records that are redelivered at the end; all without any.
     """
 
     name: str
@@ -184,81 +222,55 @@ class Scenario:
     before: tuple[str, ...] = ("worker",)
     answers_before: Mapping[str, str] = MappingProxyType({})
     answers: Mapping[str, str] = MappingProxyType({})
-    records: tuple[int, ...] = (0,)
+    records: tuple[Put, ...] = (Put(),)
     seconds: float = 4000.0
+    left: str = ""
 
 
 _REJECTED = MappingProxyType({"views": "reject"})
 _LARGE = MappingProxyType({"views": "large"})
 _FAILING = MappingProxyType({"views": "fail", "clicks": "fail"})
 _UNHEARD_ROWS = MappingProxyType({"views": "unheard"})
+_CHANGES = MappingProxyType({"views": "changes"})
 SCENARIOS = (
-    Scenario(
-        "two senders of dead rows that are rejected again",
-        ("hand", "hand"),
-        answers_before=_REJECTED,
-        answers=_REJECTED,
-    ),
+    Scenario("two senders of dead rows that are rejected again", ("hand", "hand"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("two senders of dead rows that are accepted now", ("hand", "hand"), answers_before=_REJECTED),
     Scenario("two senders of waiting rows", ("schedule", "schedule"), answers_before=_FAILING),
-    Scenario(
-        "two senders, answers are lost",
-        ("schedule", "schedule"),
-        answers_before=_FAILING,
-        answers=_UNHEARD_ROWS,
-    ),
-    Scenario(
-        "two senders, an answer is lost, then the rows are rejected",
-        ("hand", "hand"),
-        answers_before=_FAILING,
-        answers=MappingProxyType({"views": "changes"}),
-    ),
-    Scenario(
-        "two senders of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE
-    ),
-    Scenario(
-        "a sender beside the worker's own sends",
-        ("worker", "schedule"),
-        before=(),
-        answers=MappingProxyType({"views": "changes"}),
-        seconds=0.0,
-    ),
-    Scenario(
-        "a sender beside a redelivery", ("schedule", "worker"), before=("killed worker",), answers=_REJECTED
-    ),
-    Scenario(
-        "two workers of one batch, rows are rejected", ("worker", "worker"), before=(), answers=_REJECTED
-    ),
-    Scenario(
-        "two workers of one batch, rows must be halved", ("worker", "worker"), before=(), answers=_LARGE
-    ),
-    Scenario(
-        "a worker of two copies beside a sender, one copy was put again",
-        ("worker", "schedule"),
-        before=(),
-        records=(0, _AGAIN),
-    ),
-    Scenario("two senders of rows that were put again", ("schedule", "schedule"), records=(_AGAIN,)),
-    Scenario(
-        "an edit beside a sender by hand", ("edit", "hand"), answers_before=_REJECTED, answers=_REJECTED
-    ),
+    Scenario("two senders, answers are lost", ("schedule", "schedule"), answers_before=_FAILING, answers=_UNHEARD_ROWS),
+    Scenario("two senders, an answer is lost, then the rows are rejected", ("hand", "hand"), answers_before=_FAILING, answers=_CHANGES),
+    Scenario("two senders of rows that must be halved", ("hand", "hand"), answers_before=_FAILING, answers=_LARGE),
+    Scenario("a sender beside the worker's own sends", ("worker", "schedule"), before=(), answers=_CHANGES, seconds=0.0),
+    Scenario("a sender beside a redelivery", ("schedule", "worker"), before=("killed worker",), answers=_REJECTED),
+    Scenario("two workers of one batch, rows are rejected", ("worker", "worker"), before=(), answers=_REJECTED),
+    Scenario("two workers of one batch, rows must be halved", ("worker", "worker"), before=(), answers=_LARGE),
+    Scenario("a worker of two copies beside a sender, one copy was put again", ("worker", "schedule"), before=(), records=(Put(), Put(claim=_AGAIN))),
+    Scenario("two senders of rows that were put again", ("schedule", "schedule"), records=(Put(claim=_AGAIN),)),
+    Scenario("a sender decides while a first copy that landed late is planned", ("worker 1 2", "schedule"), before=("worker 0",), records=(Put(claim=_AGAIN), Put(after=100), Put("z", after=1300)), seconds=1400.0),
+    Scenario("a sender decides while a first copy that is too late is planned", ("worker 1 2", "schedule"), before=("worker 0",), records=(Put(claim=_AGAIN), Put(after=1000), Put("z", after=1300)), seconds=1400.0),
+    Scenario("two releases cut one batch", ("worker", "small worker"), before=(), answers=_UNHEARD_ROWS, seconds=0.0),
+    Scenario("a redelivery beside a replay of what was left out in the middle", ("worker", "replay 1"), before=("worker 0 2",), records=(Put("p"), Put("q"), Put("z"))),
+    Scenario("copies of a request, in a gap and live", ("replay 0", "worker 2"), before=("worker 1",), records=(Put("q", 1), Put("z"), Put("q", 1))),
+    Scenario("a copy beside a replay of the one that was passed over with the claim", ("worker 2", "replay 0"), before=("killed worker 0", "worker 1"), records=(Put("q", 1), Put("z"), Put("q", 1)), left="1 2"),
+    Scenario("an edit beside a sender by hand", ("edit", "hand"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("two edits of dead rows", ("edit", "edit"), answers_before=_REJECTED, answers=_REJECTED),
     Scenario("a drop beside a sender", ("drop", "hand"), answers_before=_REJECTED, answers=_UNHEARD_ROWS),
     Scenario("a drop of rows in doubt", ("drop", "schedule"), answers_before=_UNHEARD_ROWS),
     Scenario("two forced replays with one tag", ("force", "force")),
     Scenario("a forced replay beside a sender", ("force", "schedule"), answers_before=_FAILING),
     Scenario("the sweep beside a sender", ("sweep", "hand"), answers_before=_REJECTED, seconds=30 * _DAY),
-    Scenario(
-        "the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY
-    ),
-)
+    Scenario("the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY),
+)  # fmt: skip  # a table
+NAMED = {one.name: one for one in SCENARIOS}
 
 
 class _World:
     """One run of a scenario."""
 
-    def __init__(self, scenario: Scenario, decisions: Decisions, replaced: Mapping[Any, Any]) -> None:
+    def __init__(
+        self, scenario: Scenario, decisions: Decisions, replaced: Mapping[Any, Any], past: _Past | None = None
+    ) -> None:
         self.scenario = scenario
+        self._earlier = past
         self.clock = Clock(_START)
         self.hub = Scheduler(decisions, self.clock, self.digest, self.check)
         self.td = _Warehouse(self.clock)
@@ -273,12 +285,13 @@ class _World:
         self.redis.hset(AccountKeys(_TABLE).sentinel, mapping={"at": "now", "count": "1"})
         self.redis.hset(AccountKeys(_TABLE).of("shop"), mapping=Account("shop_db").to_fields())
         self.faults: list[str] = []
-        self._seen: Any = None
+        self._seen = {} if past is None else past.seen
         self._sandboxes = itertools.count(1)
+        self._lateness: dict[str, float] = {}
         self._inspector = self.wiring()
         self._put()
 
-    def wiring(self, function: Function | None = None) -> Wiring:
+    def wiring(self, function: Function | None = None, *, is_small: bool = False) -> Wiring:
         """Return the parts of a new sandbox.
 
         Its calls are steps, limited to the function's role. Without a function its calls are not steps and have every permission.
@@ -293,6 +306,7 @@ class _World:
             archive_days=2,
             redis_url_secret="",
             td_api_key_secret="",
+            chunk_max_rows=2 if is_small else 50_000,
         )
 
         def client(service: str, double: Any) -> Any:
@@ -316,17 +330,21 @@ class _World:
         return Wiring(settings, effects, self.replaced)
 
     def _put(self) -> None:
-        blocks = []
-        for table, count in (("views", _REJECTS), ("clicks", 1)):
-            rows = [_row(f"{table}-{n}") for n in range(count)]
-            blocks.append(TableRows(table, count, b"".join(map(msgpack.packb, rows))))
-        for claim in self.scenario.records:
-            data = Envelope("shop", "k1", int(_START) * 1000, "r", claim, tuple(blocks)).encode()
-            self.kinesis.put_record(StreamName=_STREAM, Data=data, PartitionKey="k")
+        for put in self.scenario.records:
+            blocks = tuple(
+                TableRows(table, len(names), b"".join(msgpack.packb(_row(name)) for name in names))
+                for table, names in put.rows.items()
+            )
+            data = Envelope("shop", "k1", int(_START) * 1000, put.request, put.claim, blocks).encode()
+            number = self.kinesis.put_record(StreamName=_STREAM, Data=data, PartitionKey="k")[
+                "SequenceNumber"
+            ]
+            self._lateness[number] = put.after
 
     def actor(self, name: str) -> Callable[[], Any]:
         """Return an invocation by its name."""
-        wiring = self.wiring(WORKER if name == "worker" else REDRIVE)
+        is_worker = "worker" in name or "replay" in name
+        wiring = self.wiring(WORKER if is_worker else REDRIVE, is_small=name.startswith("small"))
         deadline = Deadline(self.clock, self.clock.now() + 100_000)
         events: dict[str, dict[str, Any]] = {
             "schedule": {},
@@ -339,7 +357,8 @@ class _World:
         if name in {"edit", "force"}:
             event = self._edit if name == "edit" else self._force
             return lambda: _quietly(lambda: send_with(wiring, event(wiring), deadline))
-        return lambda: self._deliver(wiring)
+        wanted = [int(one) for one in name.split() if one.isdigit()]
+        return lambda: self._deliver(wiring, wanted, is_replay="replay" in name)
 
     def _force(self, _wiring: Wiring) -> dict[str, Any]:
         places = [[span.chain.name, span.after] for span in self._inspector.ledger.spans()]
@@ -357,7 +376,7 @@ class _World:
         body = b64encode(compress(b"".join(map(msgpack.packb, rows)))).decode()
         return {"edit": {"chain": place.chain.name, "after": place.after, "chunk": key.name, "rows": body}}
 
-    def _deliver(self, wiring: Wiring) -> bool:
+    def _deliver(self, wiring: Wiring, wanted: list[int], *, is_replay: bool) -> bool:
         iterator = self.kinesis.get_shard_iterator(
             StreamName=_STREAM, ShardId=_SHARD, ShardIteratorType="TRIM_HORIZON"
         )["ShardIterator"]
@@ -366,23 +385,29 @@ class _World:
                 "kinesis": {
                     "sequenceNumber": one["SequenceNumber"],
                     "data": b64encode(one["Data"]).decode(),
-                    "approximateArrivalTimestamp": one["ApproximateArrivalTimestamp"].timestamp(),
+                    "approximateArrivalTimestamp": one["ApproximateArrivalTimestamp"].timestamp()
+                    + self._lateness.get(one["SequenceNumber"], 0.0),
                 },
                 "eventID": f"{_SHARD}:{one['SequenceNumber']}",
             }
             for one in self.kinesis.get_records(ShardIterator=iterator)["Records"]
         ]
-        return not wiring.worker.run({"Records": members}, Deadline.of(self.clock, 100_000))[
-            "batchItemFailures"
-        ]
+        if not members:
+            return True
+        records = [members[number] for number in wanted] or members
+        event = {"Records": records} | ({"replay": True} if is_replay else {})
+        return not wiring.worker.run(event, Deadline.of(self.clock, 100_000))["batchItemFailures"]
 
     def check(self) -> None:
-        """Record chunks that lack rows which somebody needs, if anything has changed since the last check."""
-        versions = {(item["pk"]["S"], item["sk"]["S"]): item.get("v") for item in self.dynamodb.items(_TABLE)}
-        seen = versions, self.s3.objects(_BUCKET)
-        if seen == self._seen:
-            return
-        self._seen = seen
+        """Record chunks that lack rows which somebody needs."""
+        items = self.dynamodb.items(_TABLE)
+        versions = tuple((one["pk"]["S"], one["sk"]["S"], one["v"]["N"]) for one in items if "v" in one)
+        seen = versions, *self.s3.objects(_BUCKET)  # an object's name has its digest
+        if seen not in self._seen:
+            self._seen[seen] = list(self._lacking())
+        self.faults += self._seen[seen]
+
+    def _lacking(self) -> Iterator[str]:
         inspector, objects = self._inspector, SpanObjects(Bucket(self.s3, _BUCKET))  # type: ignore[arg-type]  # a double
         for span in inspector.ledger.spans():
             for key, entry in span.all_leaves():
@@ -390,7 +415,7 @@ class _World:
                     try:
                         objects.body(span, key)
                     except InvalidObjectError as error:
-                        self.faults.append(f"{key.name} has no rows: {error}")
+                        yield f"{key.name} has no rows: {error}"
 
     def digest(self) -> bytes:
         """Return a digest of the time and the state of every service."""
@@ -403,12 +428,7 @@ class _World:
         """Run the scenario until its invocations end. Return whether the run was cut."""
         scenario = self.scenario
         self.hub.free = True
-        self.td.answers = scenario.answers_before
-        for name in scenario.before:
-            if name == "killed worker":
-                self._killed_worker()
-            else:
-                self.actor(name)()
+        self._restore(self._earlier or self.past())
         self.td.answers = scenario.answers
         self.clock.time += scenario.seconds
         self.hub.free = False
@@ -416,16 +436,44 @@ class _World:
         self.hub.free = True
         return self.hub.is_cut
 
+    def past(self) -> _Past:
+        """Run the earlier invocations, and return what they leave."""
+        self.hub.free = True
+        self.td.answers = self.scenario.answers_before
+        for name in self.scenario.before:
+            if name.startswith("killed"):
+                self._killed(name.removeprefix("killed "))
+            else:
+                self.actor(name)()
+        return _Past(
+            self.clock.time,
+            list(self.dynamodb.items(_TABLE)),
+            self.s3.objects(_BUCKET),
+            self.td.rows,
+            self.td.ids,
+            next(self._sandboxes),
+            {},
+        )
+
+    def _restore(self, past: _Past) -> None:
+        self.clock.time, self._sandboxes = past.time, itertools.count(past.sandboxes)
+        if past is self._earlier:
+            self.td.rows, self.td.ids = past.rows.copy(), past.ids.copy()
+            for item in past.items:
+                self.dynamodb.put_item(TableName=_TABLE, Item=item)
+            for name, one in past.objects.items():
+                self.s3.put_object(Bucket=_BUCKET, Key=name, Body=one.body)
+
     def heal(self) -> list[str]:
         """End all faults, let everything settle, and return what is wrong."""
         self._heal()
         return self._wrong()
 
-    def _killed_worker(self) -> None:
-        """Run a worker that is killed after it has written an object and before it writes the ledger."""
+    def _killed(self, name: str) -> None:
+        """Run a worker that is killed before it writes the ledger."""
         self.hub.free = False
         decisions, self.hub.decisions = self.hub.decisions, Choice(fault_at=(4, FaultKind.KILLED_BEFORE))
-        self.hub.run([self.actor("worker")])
+        self.hub.run([self.actor(name)])
         self.hub.decisions, self.hub.steps, self.hub.free = decisions, 0, True
 
     def _heal(self) -> None:
@@ -433,7 +481,7 @@ class _World:
             self.td.healed = healed
             for _ in range(6):
                 self.clock.time += 6000
-                for name in ("worker", "schedule") if not healed else ("worker", "schedule", "hand"):
+                for name in (f"worker {self.scenario.left}", "schedule", *(["hand"] if healed else [])):
                     self.actor(name)()
                 if self._is_at_rest(dead=not healed):
                     break
@@ -448,7 +496,10 @@ class _World:
         wrong = [f"{key.name} is {state.value}" for _, key, state in states if state in HELD]
         forced = any(span.chain.is_forced for span in spans)
         is_dropped = {key.group.table for _, key, state in states if state is State.DROPPED}
-        for name in (*(f"views-{n}" for n in range(_REJECTS)), "clicks-0"):
+        rows = dict.fromkeys(
+            name for put in self.scenario.records for names in put.rows.values() for name in names
+        )
+        for name in rows:
             least = name.partition("-")[0] not in is_dropped
             if not least <= self.td.rows[name] <= least + forced:
                 wrong.append(f"{name} is stored {self.td.rows[name]} times")
@@ -482,9 +533,9 @@ def steps_of(scenario: Scenario) -> int:
     return world.hub.steps
 
 
-def run(scenario: Scenario, choice: Choice, replaced: Mapping[Any, Any] = MappingProxyType({})) -> list[str]:
-    """Run one interleaving and return what is wrong."""
-    world = _World(scenario, choice, replaced)
+def run(scenario: Scenario, choice: Choice, defence: Defence | None = None) -> list[str]:
+    """Run one interleaving, perhaps without a defence, and return what is wrong."""
+    world = _World(scenario, choice, _parts(defence))
     world.play()
     return world.faults + world.heal()
 
@@ -511,18 +562,19 @@ def explore(
     preemptions: int | None,
     *,
     faults: int = 1,
-    seconds: float = float("inf"),
-    replaced: Mapping[Any, Any] = MappingProxyType({}),
+    runs: float = float("inf"),
+    defence: Defence | None = None,
     most_wrong: int = 5,
 ) -> Explored:
-    """Go through a scenario's interleavings until all are covered, `most_wrong` are wrong, or `seconds` have passed."""
-    exploration, until = Exploration(preemptions, faults), time.monotonic() + seconds
+    """Go through a scenario's interleavings until all are covered, `most_wrong` are wrong, or so many were run."""
+    exploration, replaced = Exploration(preemptions, faults), _parts(defence)
+    past = _World(scenario, Choice(), replaced).past()
     verdicts: dict[bytes, list[str]] = {}
     wrong: dict[Choice, list[str]] = {}
     more = True
-    while more and time.monotonic() < until and len(wrong) < most_wrong:
+    while more and exploration.runs < runs and len(wrong) < most_wrong:
         exploration.begin()
-        world = _World(scenario, exploration, replaced)
+        world = _World(scenario, exploration, replaced, past)
         found = world.faults
         if not world.play():
             state = world.digest()
@@ -535,78 +587,75 @@ def explore(
     return Explored(exploration.counted, exploration.runs, not more, wrong)
 
 
-def _explore(name: str, preemptions: int | None, seconds: float) -> Explored:
+def _parts(defence: Defence | None) -> Mapping[Any, Any]:
+    """Return what to build without a defence; its parts do not depend on the world of the schedules."""
+    return {} if defence is None else defence.weakness.replaced(None)  # type: ignore[arg-type]
+
+
+def _explore(name: str, preemptions: int | None, runs: int) -> Explored:
     """Explore the scenario with this name, in a worker process."""
-    return explore(next(one for one in SCENARIOS if one.name == name), preemptions, seconds=seconds)
+    return explore(NAMED[name], preemptions, runs=runs)
 
 
-LEFT_OUT: Mapping[str, Mapping[Any, Any]] = {
-    "a span is appended once": {Ledger: defences.Overwrites},
-    "a write asks for the version that it read": {Ledger: defences.AnyVersion},
-    "a refusal after a doubt proves nothing": {Rules: defences.AnyRefusal},
-    "a chunk that was not sent keeps the doubt that another opened": {Rules: defences.UnsentIsAbsent},
-    "a send is repeated only while Treasure Data remembers its id": {Rules: defences.EndlessMemory},
-    "rows that Treasure Data may have are not dropped": {Rules: defences.DropsAnything},
-    "a chunk and its new rows change places in one transaction": {Ledger: defences.TwoWrites},
-    "a forced replay that is repeated appends nothing": {ForcedReplays: defences.NewTags},
-    "objects are deleted by the ledger": {Sweeper: defences.ByAge},
-    "rows that were put again are looked for": {Again: defences.NoCopies},
-}
-"""The defences that two invocations and one fault show to be needed, with what to build without them."""
+def follow(name: str, out: str = "") -> tuple[int, str]:
+    """Explore a scene of the specification, perhaps without a rule; return the number of interleavings, and what is wrong."""
+    explorer = Explorer(SCENES_BY_NAME[name], frozenset({out} - {""}), judge_every=0 if out else 100)
+    return explorer.run(), explorer.wrong
 
 
-def noticing(name: str) -> tuple[str, Choice] | None:
-    """Return a scenario and an interleaving that break something without a defence; None if there is none."""
+def noticing(number: int) -> str:
+    """Return a scenario that shows what breaks without the defence with this number in `ALL`, and where; empty if there is none."""
     for preemptions, faults in ((None, 0), (1, 1), (2, 1)):
         for scenario in SCENARIOS:
             done = explore(
-                scenario,
-                preemptions,
-                faults=faults,
-                seconds=_DEFENCE_SECONDS,
-                replaced=LEFT_OUT[name],
-                most_wrong=1,
+                scenario, preemptions, faults=faults, runs=_DEFENCE_RUNS, defence=ALL[number], most_wrong=1
             )
             for choice in done.wrong:
-                return scenario.name, choice
-    return None
+                return f"{scenario.name}: {choice}"
+    return ""
 
 
 @click.command(help=__doc__)
 @click.option("--preemptions", type=int, help="Maximum in one run.  [default: no limit]")
-@click.option("--seconds", default=600.0, show_default=True, help="Time limit for each scenario.")
-@click.option(
-    "--only", default="", help="Explore only scenarios whose name contains this, and leave out no defences."
-)
-def main(preemptions: int | None, seconds: float, only: str) -> None:
-    """Explore all scenarios, then leave out each defence."""
+@click.option("--runs", default=100_000, show_default=True, help="Most runs of each scenario.")
+@click.option("--only", default="", help="Only scenarios and defences whose name contains this.")
+@click.option("--processes", default=0, help="Scenarios to explore in parallel; 0 for one per core.")
+def main(preemptions: int | None, runs: int, only: str, processes: int) -> None:
+    """Explore all scenarios, then leave out each defence that schedules seldom need."""
     scenarios = [scenario for scenario in SCENARIOS if only in scenario.name]
+    numbers = [number for number, one in enumerate(ALL) if one.meets and only in one.name]
     most = "any number of" if preemptions is None else f"up to {preemptions}"
     table = Table(title=f"Interleavings with {most} preemptions and one fault")
     for name in ("scenario", "interleavings", "runs", "all of them", "violations"):
         table.add_column(name, justify="left" if name == "scenario" else "right")
-    left_out = Table("left out", "noticed in", title="Defences")
-    total, failed, progress = 0, False, Console(stderr=True)
-    with pool_of() as pool:
-        jobs = [pool.submit(_explore, one.name, preemptions, seconds) for one in scenarios]
-        checks = [] if only else [(name, pool.submit(noticing, name)) for name in LEFT_OUT]
+    total, failed, progress, began = 0, False, Console(stderr=True), time.monotonic()
+    with pool_of(processes) as pool:
+        scenes = [(name, "") for name in SCENES_BY_NAME if only in name]
+        scenes += [one for one in LEFT_OUT if not only]
+        for (name, rule), scene in [(one, pool.submit(follow, *one)) for one in scenes]:
+            count, wrong = scene.result()
+            total, failed = total + count, failed or bool(wrong) != bool(rule)
+            without = f" without {rule!r}" if rule else ""
+            progress.print(f"specification: {name}{without}: {wrong or f'{count:,} interleavings'}")
+        jobs = [pool.submit(_explore, one.name, preemptions, runs) for one in scenarios]
+        checks = [(ALL[number].name, pool.submit(noticing, number)) for number in numbers]
         for scenario, job in zip(scenarios, jobs, strict=True):
             done = job.result()
-            progress.print(f"{scenario.name}: {done.interleavings:,} interleavings")
+            progress.print(
+                f"{time.monotonic() - began:.0f} s: {scenario.name}: {done.interleavings:,} interleavings"
+            )
             total, failed = total + done.interleavings, failed or bool(done.wrong)
             complete = "yes" if done.complete else "no"
             row = f"{done.interleavings:,}", f"{done.runs:,}", complete, str(len(done.wrong))
             table.add_row(scenario.name, *row)
             for choice, found in done.wrong.items():
                 progress.print(f"{scenario.name}: {choice}: {found}")
+        Console().print(table)
         for name, check in checks:
-            noticed = check.result()
-            left_out.add_row(name, noticed[0] if noticed else "nothing")
-            failed = failed or noticed is None
-    Console().print(table)
-    if checks:
-        Console().print(left_out)
-    Console().print(f"{total:,} interleavings")
+            where = check.result()
+            failed |= not where
+            Console().print(f"left out: {name}: {where or 'NOTHING NOTICES'}", soft_wrap=True)
+    Console().print(f"{total:,} interleavings in {time.monotonic() - began:.0f} s")
     sys.exit(failed)
 
 

@@ -29,6 +29,7 @@ from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
+from shared.telemetry import with_subject
 from worker.app import send_with
 from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
@@ -69,7 +70,7 @@ class _Telemetry:
     def info(self, message: str, **fields: Any) -> None:
         """Write to the trace."""
         if self._world.simulation.trace is not None:
-            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            told = " ".join(f"{name}={value}" for name, value in with_subject(fields).items())
             self._world.simulation.note(f"{message}: {told}")
 
     warning = info
@@ -101,6 +102,7 @@ class Functions:
         self.world = world
         self._weakness = weakness
         self._judges = itertools.count()  # numbers the ingest's sandboxes
+        self._cuts = itertools.count()
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)
@@ -109,7 +111,7 @@ class Functions:
         """Return the parts of a new sandbox of a delivery function, with the permissions that the template grants."""
         world, weakness, access = self.world, self._weakness, Access(function, self.world.effects)
         entropy = world.entropy()
-        rows, size = world.cut
+        rows, size = world.cuts[next(self._cuts) % len(world.cuts)]
         settings = WorkerSettings(
             **{
                 "stream_name": STREAM,

@@ -6,6 +6,7 @@ continuations are the same, so the second run stops there and counts the first r
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum
 from hashlib import blake2b
@@ -23,13 +24,15 @@ class FaultKind(Enum):
     KILLED_AFTER = "killed after"
     FAILS = "fails"
     UNHEARD = "takes effect, no answer"
+    LATE = "fails, and takes effect when all have ended"
     HOUR = "an hour passes"
     THREE_HOURS = "three hours pass"
 
 
 _PASSING_TIME = {FaultKind.HOUR: 3000.0, FaultKind.THREE_HOURS: 10_800.0}
-_FAULTS = tuple(FaultKind)
-_FAULTS_OF_SENDS = tuple(kind for kind in FaultKind if kind not in _PASSING_TIME)
+_OF_WRITES = tuple(FaultKind)
+_OF_SENDS = tuple(kind for kind in FaultKind if kind not in _PASSING_TIME)
+_OF_READS = (FaultKind.KILLED_BEFORE, FaultKind.FAILS, *_PASSING_TIME)  # the others are the same
 
 
 class Cut(BaseException):
@@ -125,6 +128,8 @@ class Scheduler:
         self._times: dict[greenlet, float] = {}
         self._suspended: list[greenlet] = []
         self._sending: set[greenlet] = set()
+        self._late: list[Callable[[], Any]] = []
+        self._missed = b""  # the history of the invocation whose call takes effect late
 
     def run(self, jobs: Iterable[Callable[[], Any]]) -> None:
         """Run jobs until all have ended, or the run is cut."""
@@ -132,6 +137,10 @@ class Scheduler:
         self._histories = {one: bytes([number]) for number, one in enumerate(self._suspended)}
         while self._suspended and not self.is_cut:
             self._suspended.pop(0).switch()
+        for action in self._late if not self.is_cut else ():
+            with suppress(Exception):
+                action()
+            self._check()
         self._suspended.clear()
         self._histories.clear()
 
@@ -158,7 +167,9 @@ class Scheduler:
             self._times[me] = self._clock.time
             self.note(self._clock.time)
 
-    def step(self, action: Callable[[], Any], error: Exception, *, is_send: bool = False) -> Any:
+    def step(  # noqa: C901 -- a list of what may happen
+        self, action: Callable[[], Any], error: Exception, *, is_send: bool = False, is_read: bool = False
+    ) -> Any:
         """Take one step. No time passes before a send, because the invocation has just checked the clock.
 
         Raises:
@@ -173,23 +184,24 @@ class Scheduler:
         self._note_time()
         if self._suspended and self.decisions.preempts(number, lambda: self._state(b"p", is_send=is_send)):
             self._give_way(is_send=is_send)
-        kinds = _FAULTS_OF_SENDS if is_send else _FAULTS
+        kinds = _OF_SENDS if is_send else _OF_READS if is_read else _OF_WRITES
         kind = self.decisions.fault(number, kinds, lambda: self._state(b"f", is_send=is_send))
         if kind is FaultKind.KILLED_BEFORE:
             raise _Killed
-        if kind is FaultKind.FAILS:
+        if kind is FaultKind.LATE:
+            self._late.append(action)
+            self._missed = self._histories[getcurrent()]
+        if kind in {FaultKind.FAILS, FaultKind.LATE}:
             self.note(kind)
             raise error.with_traceback(None)
-        if kind in _PASSING_TIME:
-            # Lambda has meanwhile ended the invocations that were about to send
-            self._suspended = [one for one in self._suspended if one not in self._sending]
-            self._clock.time += _PASSING_TIME[kind]
+        self._let_pass(_PASSING_TIME.get(kind, 0.0) if kind else 0.0)
         try:
             answer = action()
         except Exception as raised:
             self.note(raised)
             raise
-        self._check()
+        if not is_read:
+            self._check()
         if kind is FaultKind.KILLED_AFTER:
             raise _Killed
         if kind is FaultKind.UNHEARD:
@@ -200,6 +212,12 @@ class Scheduler:
         )
         self._note_time()
         return answer
+
+    def _let_pass(self, seconds: float) -> None:
+        if seconds:
+            # Lambda has meanwhile ended the invocations that were about to send
+            self._suspended = [one for one in self._suspended if one not in self._sending]
+            self._clock.time += seconds
 
     def _give_way(self, *, is_send: bool) -> None:
         me = getcurrent()
@@ -214,7 +232,8 @@ class Scheduler:
     def _state(self, point: bytes, *, is_send: bool) -> bytes:
         """Return a digest of the services, each invocation's history, and the order in which the invocations will run."""
         queue = b"".join(self._histories[one] + bytes([one in self._sending]) for one in self._suspended)
-        return _digest(point, bytes([is_send]), self._world(), self._histories[getcurrent()], queue)
+        mine = self._histories[getcurrent()] + self._missed
+        return _digest(point, bytes([is_send]), self._world(), mine, queue)
 
 
 def _digest(*parts: bytes) -> bytes:

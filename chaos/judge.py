@@ -75,6 +75,7 @@ class Judge:
         # by invocation: its whole listings, and when it had each one last
         self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
+        self._gone: set[str] = set()  # shards of deleted streams
         self._tags: dict[str, tuple[float, float]] = {}
         self._cut: set[str] = set()  # objects of spans that were cut anew
         self._names: dict[Place, set[str]] = {}  # that chunks of such spans have had
@@ -100,6 +101,7 @@ class Judge:
 
     def _put(self, event: Event) -> list[Verdict]:
         self._objects[event.name] = event
+        self._purged.discard(self._named.get(event.name, (NOWHERE, 0))[0])  # an old version was brought back
         return []
 
     def _delete(self, event: Event) -> list[Verdict]:
@@ -159,6 +161,7 @@ class Judge:
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
         yield "forced by span", bool(chain.tag and place.after)
+        yield "tag keeps range", bool(chain.tag) and chain.tag not in self._tags
         follows = place.after == before.last and (not chain.shard or item.first > place.after)
         yield "append at the end", not follows and place not in self.items
         latest = max([before.latest, *(one.arrival for one in put.records)])
@@ -169,7 +172,7 @@ class Judge:
             "known transitions",
             bool((item.done or item.entries) and not forms <= {"waiting", "dead", "again"}),
         )
-        yield "close", item.first == END and is_open
+        yield "close", item.first == END and is_open and chain.shard not in self._gone
         yield "member by index", bool(members & self._spans.keys())
         self._ends[chain] = item
         self._behind[chain].append(item)
@@ -283,12 +286,12 @@ class Judge:
                 for proof, generation, started in self._told[by, place, key]
                 if proof == HAS or (generation == old.generation and (proof != ABSENT or started >= asked))
             ),
-            decision=self._decision(event, item, key) if was_again else "",
+            decision=self._decision(event, item, key, new) if was_again else "",
             with_span=event.what == "appended" or bool(event.added),
             gone=item.object not in self._objects or (was_again and bool(self._purged)),
         )
 
-    def _decision(self, event: Event, item: Item, key: str) -> str:
+    def _decision(self, event: Event, item: Item, key: str, new: Entry) -> str:
         """Return what becomes of rows put again, or the rule by which they must wait."""
         chunk: Chunk = next(one for one in item.chunks if one.name == key)
         passes = chunk.received + self.times.late + self.times.margin
@@ -306,7 +309,8 @@ class Judge:
         if rule:
             return rule
         first = self._first[chunk.request]
-        return "copy" if first - self._purged else "gone is not absent" if first else "waiting"
+        is_seen = first - self._purged or new.state == "copy"  # its instance may have read the index before
+        return ("copy" if is_seen else "gone is not absent") if first else "waiting"
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""
@@ -375,6 +379,7 @@ class Judge:
         return [("tag keeps range", self._tags.setdefault(event.name, range_) != range_)]
 
     def _forget(self, _event: Event) -> list[Verdict]:
+        self._gone |= self._shards.keys()
         self._shards.clear()
         self._listed.clear()
         return []

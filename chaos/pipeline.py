@@ -36,6 +36,7 @@ from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
 from worker.span import ChunkKey, Place, Span
+from worker.span_object import name_of
 from worker.states import State
 
 SEND_EVERY = 60.0
@@ -47,6 +48,8 @@ _POLL_EVERY = 900.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
+_DAY = 86_400.0
+_FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 
@@ -99,6 +102,8 @@ class Pipeline:
         given_up: by span and chunk, the events of rows that an operator wanted to drop.
         forced: how often forced replays have sent each event again.
         lost_batches: batches that expired before they were settled, which must never happen.
+        lost_places: the spans whose objects are gone for good.
+        gone: the events that were in them and that somebody needed.
     """
 
     def __init__(self, world: World, functions: Functions, batch_window: int | None = None) -> None:
@@ -117,6 +122,9 @@ class Pipeline:
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
         self.forced: Counter[int] = Counter()
         self.lost_batches = 0
+        self._tags: set[str] = set()
+        self.lost_places: set[Place] = set()
+        self.gone: set[int] = set()
         self._simulation = world.simulation
         self._trouble = world.trouble
         self._chance = random.Random(f"{schedule.seed}/pipeline")
@@ -128,6 +136,7 @@ class Pipeline:
         self.functions = (self.ingest, self.worker, self.sender, self.drain)
         self._standstill_until = 0.0
         self._draining = 0
+        self._is_queue_off = False
         self._is_sending = True
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
@@ -182,13 +191,17 @@ class Pipeline:
 
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
-        self.heal()
+        until = self.heal()
+        self._simulation.run(self._simulation.now + REDRIVE.timeout)
+        self._note_forced()
+        while self._simulation.now < until:
+            self._invoke_sender({"sweep": True})
+            self._pause_sender(min(until, self._simulation.now + _DAY))
         self.rest(hours=72)
         self.missing = self._missing()
-        self._note_forced()
         self.copies = list(self.audit.rejected())
         for account in self.world.accounts:
-            self.world.remap(account, status="active")
+            self._disable(account, "")
         if self._repairs:
             self.repair_rejected()
         for _ in range(2):
@@ -273,15 +286,35 @@ class Pipeline:
         """Events that were repaired, and also accepted when a copy arrived after the plan no longer rejected them."""
         return self.repaired.keys() & self.taken
 
-    def heal(self) -> None:
-        """End all faults."""
-        self._trouble.heal()
+    def heal(self) -> float:
+        """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
+        until = self._trouble.heal()
         self.observer.heal()
         self.world.apply_accounts()
+        self.world.bring_back()
+        if self._trouble.strikes[Kind.S3_GONE] and self._chance.random() < _FOR_GOOD:
+            self._lose_for_good()
         self._standstill_until = 0.0
         self._read_filtered()
         self._simulation.note("everything heals")
         self._tick_at(self._simulation.now)
+        return until
+
+    def _lose_for_good(self) -> None:
+        """Lose the object of one span of the stream that has rows which somebody needs, and nothing undecodable."""
+        held = [
+            one
+            for one in self.audit.held()
+            if one.values
+            and one.span.chain.is_of_stream
+            and not any(key.group.code for key in one.span.chunks)
+        ]
+        if held:
+            span = self._chance.choice(held).span
+            lost = [one for one in held if one.span.place == span.place]
+            self.lost_places.add(span.place)
+            self.gone |= {int(row["n"]) for one in lost for row in one.values or ()}
+            self.world.take_away(name_of(span))
 
     def rest(self, hours: float) -> bool:
         """Run until nothing is left to do, for at most so many hours. Return whether everything settled."""
@@ -316,7 +349,7 @@ class Pipeline:
         held |= {one.number for one in self.audit.rejected() if self.sent[one.number].dialect == "batch"}
         for one in self.audit.held():
             held |= {int(row["n"]) for row in one.values or () if isinstance(row, dict)}
-        held |= self.contradicted | self.dropped
+        held |= self.contradicted | self.dropped | self.gone
         return [number for number in self.accepted if number not in held]
 
     # Clients
@@ -460,6 +493,12 @@ class Pipeline:
         if self._simulation.now < self._standstill_until:
             self._simulation.at(self._standstill_until, self._drain)
             return
+        if self._trouble.active(Kind.QUEUE_OFF):
+            if not self._is_queue_off:
+                self._is_queue_off = True
+                self._trouble.count(Kind.QUEUE_OFF)
+                self._simulation.at(self._simulation.now + _POLL_EVERY, self._look_at_queue)
+            return
         if self._draining >= 2:
             self._simulation.at(self._simulation.now + 5, self._drain)
             return
@@ -484,6 +523,10 @@ class Pipeline:
         event = {"Records": [self._stamped(_sqs_record(message)) for message in messages]}
         self._draining += 1
         self.drain.invoke(event, partial(self._drained, messages))
+
+    def _look_at_queue(self) -> None:
+        self._is_queue_off = False
+        self._drain()
 
     def _stamped(self, record: dict[str, Any]) -> dict[str, Any]:
         """Return a message as SQS delivers it, if a fault strikes with a wrong age."""
@@ -537,9 +580,7 @@ class Pipeline:
             Kind.FORCE: self._force,
             Kind.REMAP: lambda account, database: self.world.remap(account, database=database),
             Kind.PLAN: lambda account, mode: self.world.remap(account, plan=plans.plan(mode, TABLES)),
-            Kind.DISABLE: lambda account, off: self.world.remap(
-                account, status="disabled" if off else "active"
-            ),
+            Kind.DISABLE: self._disable,
             Kind.GARBAGE: self._put_garbage,
             Kind.REWIND: self._rewind,
             Kind.LIMITS: self._limit,
@@ -582,6 +623,7 @@ class Pipeline:
         """Send delivered rows once more, perhaps only those that arrived after a share of the schedule's time."""
         begin = None if since is None else round((START + since * self.schedule.setup.horizon) * 1000)
         places = [[span.chain.name, span.after] for span in self.audit.ledger.spans()]
+        self._tags.add(f"tag-{tag}")
         self._invoke_sender({"force": {"tag": f"tag-{tag}", "since": begin, "places": places}})
 
     @property
@@ -597,9 +639,9 @@ class Pipeline:
         return found
 
     def _note_forced(self) -> None:
-        """Note which events forced replays have sent again, while their objects are there."""
+        """Note which events the forced replays that an operator wanted have sent again, while their objects are there."""
         for span in self.audit.ledger.spans():
-            if span.chain.is_forced:
+            if span.chain.is_forced and span.chain.shard.split("#")[1] in self._tags:
                 for key in span.chunks:
                     self.forced.update(self.audit.numbers(span, key))
 
@@ -607,9 +649,16 @@ class Pipeline:
         self.garbage.append(data)
         self.world.stream.put_record(StreamName=STREAM, Data=data, PartitionKey="garbage")
 
-    def _limit(self, rows: int, size: int) -> None:
-        """Deploy a version that splits chunks differently."""
-        self.world.cut = (rows, size)
+    def _disable(self, account: str, what: str) -> None:
+        """Disable an account or revoke its key, or neither any more."""
+        revoked = frozenset({"k1"} if what == "key" else ())
+        self.world.remap(
+            account, status="disabled" if what == "account" else "active", revoked_key_ids=revoked
+        )
+
+    def _limit(self, rows: int, size: int, is_beside: bool) -> None:
+        """Deploy a version that splits chunks differently, perhaps beside the one before."""
+        self.world.cuts = [*self.world.cuts[-1:] * is_beside, (rows, size)]
         for function in self.functions:
             function.deploy()
 

@@ -19,6 +19,8 @@ from zlib import crc32
 
 import click
 import msgpack
+from rich.console import Console
+from rich.table import Table
 
 from chaos import clients
 from chaos.effects import SandboxClock
@@ -60,14 +62,12 @@ class Load:
         shards: the stream's shards.
         accounts: the number of accounts; the n-th sends 1/n as much as the first.
         seconds: the duration.
-        batch_ids: whether each request carries a batch id, and so a claim.
     """
 
     rate: float
     shards: int
     accounts: int = 100
     seconds: float = 60.0
-    batch_ids: bool = False
 
 
 @dataclass(slots=True)
@@ -231,7 +231,7 @@ def simulate(load: Load) -> Result:
         databases=tuple((name, f"db_{name}") for name in names),
         retention_hours=24,
         horizon=load.seconds + 120,
-        batch_size=default("BatchSize"),
+        batch_size=int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"]),
         worker_seconds=WORKER.timeout,
     )
     world, result = World(Schedule(1, setup, ())), Result(load)
@@ -333,7 +333,7 @@ class _Sender:
         row = {"time": received // 1000, "received_at": received, "n": number, "event_id": request}
         packed: bytes = msgpack.packb(row | {"td_url": _ROW_FILLING})
         rows = (TableRows(TABLES[number % len(TABLES)], 1, packed),)
-        envelope = Envelope(account, "k1", received, request, int(self._load.batch_ids), rows)
+        envelope = Envelope(account, "k1", received, request, 0, rows)
         bucket = crc32(chance.randbytes(8)) % PARTITION_KEYS
         return {"Data": envelope.encode(), "PartitionKey": f"{account}/{bucket}"}
 
@@ -364,51 +364,35 @@ def shards_for(rate: float) -> int:
     return 1 << math.ceil(math.log2(max(1.0, rate / SHARD_RECORDS / GROW_ABOVE)))
 
 
-_SERVICES = ("DynamoDB", "S3", "Redis", "Treasure Data")
 _BUSIEST = {
     "DynamoDB": "DynamoDB partition key",
     "S3": "S3 prefix",
     "Redis": "Redis key",
     "Treasure Data": "table's imports",
 }
-
-
-def _table(results: list[Result]) -> str:
-    """Return the results as a table with one column per simulation."""
-    lines: list[tuple[str, list[str]]] = [
-        ("requests a second", [f"{one.load.rate:,g}" for one in results]),
-        ("shards", [f"{one.load.shards}" for one in results]),
-        ("rows", [f"{one.rows:,}" for one in results]),
-        ("rows not there exactly once", [f"{one.wrong}" for one in results]),
-        ("time to row, p50", [f"{one.p50:.1f} s" for one in results]),
-        ("time to row, p99", [f"{one.p99:.1f} s" for one in results]),
-        ("rows per batch", [f"{one.rows / max(1, one.batches.total()):,.0f}" for one in results]),
-        ("rows per import", [f"{one.rows / max(1, one.imports):,.1f}" for one in results]),
-    ]
-    lines += [
-        (f"{service} calls per row", [f"{one.per_row(service):.4f}" for one in results])
-        for service in _SERVICES
-    ]
-    lines.append(("all of these per row", [f"{one.calls_per_row:.4f}" for one in results]))
-    lines.append(
-        ("batches of a shard, least", [f"{min(one.batches.values(), default=0)}" for one in results])
-    )
-    lines.append(("batches of a shard, most", [f"{max(one.batches.values(), default=0)}" for one in results]))
-    lines.append(("records/s, busiest shard", [f"{max(one.records.values(), default=0)}" for one in results]))
-    lines.append(("workers at once", [f"{one.concurrency}" for one in results]))
-    for service, name in _BUSIEST.items():
-        lines.append(
-            (f"busiest {name}, a second", [f"{one.services[service].hottest()[1]}" for one in results])
+_ROWS: dict[str, Callable[[Result], str]] = {
+    "requests a second": lambda one: f"{one.load.rate:,g}",
+    "shards": lambda one: f"{one.load.shards}",
+    "rows": lambda one: f"{one.rows:,}",
+    "rows not there exactly once": lambda one: f"{one.wrong}",
+    "time to row, p50": lambda one: f"{one.p50:.1f} s",
+    "time to row, p99": lambda one: f"{one.p99:.1f} s",
+    "rows per batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
+    "rows per import": lambda one: f"{one.rows / max(1, one.imports):,.1f}",
+    **{f"{name} calls per row": lambda one, name=name: f"{one.per_row(name):.4f}" for name in _BUSIEST},
+    "all of these per row": lambda one: f"{one.calls_per_row:.4f}",
+    "batches of a shard, least": lambda one: f"{min(one.batches.values(), default=0)}",
+    "batches of a shard, most": lambda one: f"{max(one.batches.values(), default=0)}",
+    "records/s, busiest shard": lambda one: f"{max(one.records.values(), default=0)}",
+    "workers at once": lambda one: f"{one.concurrency}",
+    **{
+        f"busiest {name}, a second, share": lambda one, of=of: (
+            f"{one.services[of].hottest()[1]}, {one.services[of].share():.1%}"
         )
-        lines.append((f"busiest {name}, share", [f"{one.services[service].share():.1%}" for one in results]))
-    lines.append(("keys and prefixes that shards share", [f"{len(one.shared_keys)}" for one in results]))
-    width = max(len(name) for name, _ in lines)
-    columns = [max(len(values[place]) for _, values in lines) for place in range(len(results))]
-    return "\n".join(
-        f"{name:{width}}  "
-        + "  ".join(f"{value:>{size}}" for value, size in zip(values, columns, strict=True))
-        for name, values in lines
-    )
+        for of, name in _BUSIEST.items()
+    },
+    "keys and prefixes that shards share": lambda one: f"{len(one.shared_keys)}",
+}
 
 
 @click.command(help=__doc__)
@@ -416,27 +400,18 @@ def _table(results: list[Result]) -> str:
 @click.option("--shards", type=click.IntRange(1), help="The stream's shards.  [default: as many as AUTO has]")
 @click.option("--accounts", type=click.IntRange(1, 99_999), default=100, show_default=True)
 @click.option("--seconds", type=click.FloatRange(1, 3600), default=60.0, show_default=True)
-@click.option("--batch-ids", is_flag=True, help="Each request carries a batch id.")
-def main(
-    rate: tuple[float, ...],
-    shards: int | None,
-    accounts: int,
-    seconds: float,
-    *,
-    batch_ids: bool,
-) -> None:
+def main(rate: tuple[float, ...], shards: int | None, accounts: int, seconds: float) -> None:
     """Simulate, print the results and exit."""
     began = time.perf_counter()
-    results = [
-        simulate(Load(each, shards or shards_for(each), accounts, seconds, batch_ids))
-        for each in sorted(rate or (1, 100, 1000, 10_000))
-    ]
-    click.echo(f"{accounts:,} accounts, {seconds:g} simulated seconds:\n")
-    click.echo(_table(results))
-    last = results[-1]
-    click.echo("\nThe busiest keys at the highest rate:")
+    rates = sorted(rate or (1, 100, 1000, 10_000))
+    results = [simulate(Load(each, shards or shards_for(each), accounts, seconds)) for each in rates]
+    table = Table(title=f"{accounts:,} accounts, {seconds:g} simulated seconds", show_header=False)
+    for name, cell in _ROWS.items():
+        table.add_row(name, *map(cell, results))
+    Console().print(table)
+    click.echo("The busiest keys at the highest rate:")
     for service, name in _BUSIEST.items():
-        key, count = last.services[service].hottest()
+        key, count = results[-1].services[service].hottest()
         click.echo(f"  {name}: {key}, {count} in a second")
     for problem in (found := problems(results)):
         click.echo(f"✗ {problem}")

@@ -55,6 +55,7 @@ class Setup:
         index_lag: seconds by which the ledger's index lags behind its table.
         plans: accounts with a tracking plan, each with its mode at the start.
         archive_days: days for which rows are kept after their delivery.
+        watch_every: seconds between two watermarks; 0 for a drawn number.
     """
 
     shards: int
@@ -72,6 +73,7 @@ class Setup:
     index_lag: float = 0.0
     plans: tuple[tuple[str, Mode], ...] = ()
     archive_days: int = 2
+    watch_every: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,116 +112,134 @@ class Schedule:
 
 
 # For a schedule with this kind of trouble: the maximum number of windows, their range of lengths (seconds), and the
-# possible chances of a strike.
+# possible chances of a strike, and the other kinds that it needs to show an effect.
 _BRIEF = (5.0, 120.0)
 _LONG = (60.0, 1800.0)
-_WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...]]] = {
-    Kind.TD_5XX: (3, _LONG, (0.2, 0.6, 1.0)),
-    Kind.TD_429: (2, _LONG, (0.2, 0.6, 1.0)),
-    Kind.TD_SLOW: (2, _LONG, (0.3, 1.0)),
-    Kind.TD_HANG: (2, _LONG, (0.2, 0.6)),
-    Kind.TD_RESET_BEFORE: (2, _LONG, (0.3, 1.0)),
-    Kind.TD_RESET_AFTER: (2, _LONG, (0.3, 1.0)),
-    Kind.TD_LOST_ANSWER: (3, _LONG, (0.2, 0.5, 1.0)),
-    Kind.TD_LATE: (2, _LONG, (0.2, 0.5)),
-    Kind.TD_WRONG_MD5: (2, _BRIEF, (0.2, 1.0)),
-    Kind.TD_NOT_JSON: (2, _LONG, (0.2, 0.6)),
-    Kind.TD_REFUSED: (2, _LONG, (0.3, 1.0)),
-    Kind.TD_UNREACHABLE: (2, _LONG, (0.3, 1.0)),
-    Kind.TD_OUTAGE: (1, (600.0, 3 * HOUR), (1.0,)),
-    Kind.TD_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
-    Kind.TD_UNAUTHORIZED: (1, _LONG, (1.0,)),
-    Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
-    Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,)),
-    Kind.TD_HANGING_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
-    Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0)),
-    Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,)),
-    Kind.TD_TOO_LARGE: (1, _LONG, (1.0,)),
-    Kind.TD_JOB_FAILS: (1, (HOUR, 4 * HOUR), (0.5, 1.0)),
-    Kind.TD_FOREIGN_PAGE: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_EMPTY_JSON: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_TRUNCATED: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_PARTIAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_REDIRECT: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_FOREIGN_REFUSAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_WRONG_HOST: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0)),
-    Kind.TD_STALE_JOB: (1, (2 * HOUR, 8 * HOUR), (0.5, 1.0)),
-    Kind.TD_SCHEMA_LAGS: (1, (2 * HOUR, 8 * HOUR), (1.0,)),
-    Kind.TD_NO_SCHEMA: (1, (2 * HOUR, 8 * HOUR), (1.0,)),
-    Kind.TD_BAD_ROWS: (1, _LONG, (1.0,)),
-    Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0)),
-    Kind.REDIS_SLOW: (1, _LONG, (1.0,)),
-    Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0)),
-    Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,)),
-    Kind.REDIS_EMPTY: (1, _LONG, (1.0,)),
-    Kind.REDIS_HALF: (1, _LONG, (1.0,)),
-    Kind.REDIS_REFUSED: (1, _LONG, (0.5, 1.0)),
-    Kind.REDIS_ERRORS: (1, _LONG, (0.2, 1.0)),
-    Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9)),
-    Kind.KINESIS_PARTIAL: (2, _LONG, (0.5, 1.0)),
-    Kind.KINESIS_INTERNAL: (2, _LONG, (0.2, 0.6)),
-    Kind.KINESIS_LOST_ANSWER: (2, _LONG, (0.2, 0.7)),
-    Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7)),
-    Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7)),
-    Kind.KINESIS_DOWN: (1, _LONG, (1.0,)),
-    Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
-    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5)),
-    Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,)),
-    Kind.KINESIS_STAMPS: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
-    Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,)),
-    Kind.KINESIS_AHEAD: (2, (HOUR, 4 * HOUR), (0.02, 0.2)),
-    Kind.KINESIS_LISTING: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
-    Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0)),
-    Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,)),
-    Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,)),
-    Kind.SQS_STAMPS: (2, (HOUR, 3 * HOUR), (0.3, 1.0)),
-    Kind.SQS_COUNTS: (2, (HOUR, 3 * HOUR), (0.5, 1.0)),
-    Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0)),
-    Kind.DYNAMODB_LOST_ANSWER: (2, _LONG, (0.05, 0.3)),
-    Kind.DYNAMODB_REPEAT: (2, _LONG, (0.1, 0.5)),
-    Kind.DYNAMODB_LATE: (2, _LONG, (0.05, 0.2)),
-    Kind.DYNAMODB_SLOW: (1, _LONG, (0.5,)),
-    Kind.DYNAMODB_PARTIAL: (2, _LONG, (0.3, 0.8)),
-    Kind.S3_ERROR: (2, _LONG, (0.2, 1.0)),
-    Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5)),
-    Kind.S3_LATE: (2, _LONG, (0.2, 0.5)),
-    Kind.S3_OTHER_OBJECT: (2, (HOUR, 4 * HOUR), (0.3, 1.0)),
-    Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0)),
-    Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6)),
-    Kind.S3_DELETE_REFUSED: (2, (600.0, 4 * HOUR), (0.5, 1.0)),
-    Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,)),
-    Kind.S3_POLICY: (3, _LONG, (0.5, 1.0)),
-    Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0)),
-    Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8)),
-    Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04)),
-    Kind.ABANDON: (2, _LONG, (0.3, 0.8)),
-    Kind.OVERRUN: (2, _LONG, (0.3, 0.8)),
-    Kind.PAUSE: (2, _LONG, (0.002, 0.02)),
-    Kind.COLD: (1, (HOUR, 4 * HOUR), (0.2, 1.0)),
-    Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2)),
-    Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,)),
-    Kind.PASSED_OVER: (2, _LONG, (0.3, 0.8)),
-    Kind.LANES: (2, _LONG, (0.5, 1.0)),
-    Kind.FILTERED: (2, _LONG, (1.0,)),
+_WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = {
+    Kind.TD_5XX: (3, _LONG, (0.2, 0.6, 1.0), ""),
+    Kind.TD_429: (2, _LONG, (0.2, 0.6, 1.0), ""),
+    Kind.TD_SLOW: (2, _LONG, (0.3, 1.0), ""),
+    Kind.TD_HANG: (2, _LONG, (0.2, 0.6), ""),
+    Kind.TD_RESET_BEFORE: (2, _LONG, (0.3, 1.0), ""),
+    Kind.TD_RESET_AFTER: (2, _LONG, (0.3, 1.0), ""),
+    Kind.TD_LOST_ANSWER: (3, _LONG, (0.2, 0.5, 1.0), ""),
+    Kind.TD_LATE: (2, _LONG, (0.2, 0.5), ""),
+    Kind.TD_WRONG_MD5: (2, _BRIEF, (0.2, 1.0), ""),
+    Kind.TD_NOT_JSON: (2, _LONG, (0.2, 0.6), ""),
+    Kind.TD_REFUSED: (2, _LONG, (0.3, 1.0), ""),
+    Kind.TD_UNREACHABLE: (2, _LONG, (0.3, 1.0), ""),
+    Kind.TD_OUTAGE: (1, (600.0, 3 * HOUR), (1.0,), "TD_LOST_ANSWER"),
+    Kind.TD_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,), ""),
+    Kind.TD_UNAUTHORIZED: (1, _LONG, (1.0,), ""),
+    Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
+    Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,), ""),
+    Kind.TD_HANGING_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
+    Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
+    Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,), ""),
+    Kind.TD_TOO_LARGE: (1, _LONG, (1.0,), ""),
+    Kind.TD_JOB_FAILS: (1, (HOUR, 4 * HOUR), (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER KILL"),
+    Kind.TD_FOREIGN_PAGE: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_EMPTY_JSON: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_TRUNCATED: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_PARTIAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_REDIRECT: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), ""),
+    Kind.TD_FOREIGN_REFUSAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), ""),
+    Kind.TD_WRONG_HOST: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER REMAP"),
+    Kind.TD_STALE_JOB: (1, (2 * HOUR, 8 * HOUR), (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER TD_5XX"),
+    Kind.TD_SCHEMA_LAGS: (1, (2 * HOUR, 8 * HOUR), (1.0,), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_NO_SCHEMA: (1, (2 * HOUR, 8 * HOUR), (1.0,), "TD_OUTAGE TD_LOST_ANSWER"),
+    Kind.TD_BAD_ROWS: (1, _LONG, (1.0,), "TD_LOST_ANSWER"),
+    Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0), ""),
+    Kind.REDIS_SLOW: (1, _LONG, (1.0,), ""),
+    Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0), ""),
+    Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,), ""),
+    Kind.REDIS_EMPTY: (1, _LONG, (1.0,), ""),
+    Kind.REDIS_HALF: (1, _LONG, (1.0,), ""),
+    Kind.REDIS_REFUSED: (1, _LONG, (0.5, 1.0), ""),
+    Kind.REDIS_ERRORS: (1, _LONG, (0.2, 1.0), ""),
+    Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9), ""),
+    Kind.KINESIS_PARTIAL: (2, _LONG, (0.5, 1.0), ""),
+    Kind.KINESIS_INTERNAL: (2, _LONG, (0.2, 0.6), ""),
+    Kind.KINESIS_LOST_ANSWER: (2, _LONG, (0.2, 0.7), ""),
+    Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7), ""),
+    Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7), ""),
+    Kind.KINESIS_DOWN: (1, _LONG, (1.0,), ""),
+    Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,), ""),
+    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5), "KINESIS_LOST_ANSWER BORDERS"),
+    Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,), "KINESIS_LOST_ANSWER"),
+    Kind.KINESIS_STAMPS: (2, (HOUR, 4 * HOUR), (0.3, 1.0), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
+    Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
+    Kind.KINESIS_AHEAD: (2, (HOUR, 4 * HOUR), (0.02, 0.2), "KINESIS_LOST_ANSWER KINESIS_LATE"),
+    Kind.KINESIS_LISTING: (2, (HOUR, 4 * HOUR), (0.3, 1.0), "KINESIS_LOST_ANSWER RESHARD"),
+    Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0), "KINESIS_THROTTLE"),
+    Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,), "KINESIS_LOST_ANSWER"),
+    Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,), "KINESIS_LOST_ANSWER"),
+    Kind.SQS_STAMPS: (2, (HOUR, 3 * HOUR), (0.3, 1.0), "KINESIS_LATE KINESIS_LOST_ANSWER"),
+    Kind.SQS_COUNTS: (2, (HOUR, 3 * HOUR), (0.5, 1.0), "KINESIS_TIMEOUT KINESIS_THROTTLE"),
+    Kind.QUEUE_OFF: (1, (HOUR, 80 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT"),
+    Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0), ""),
+    Kind.DYNAMODB_LOST_ANSWER: (2, _LONG, (0.05, 0.3), ""),
+    Kind.DYNAMODB_REPEAT: (2, _LONG, (0.1, 0.5), ""),
+    Kind.DYNAMODB_LATE: (2, _LONG, (0.05, 0.2), ""),
+    Kind.DYNAMODB_SLOW: (1, _LONG, (0.5,), ""),
+    Kind.DYNAMODB_PARTIAL: (2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER CLIENT_DEAF"),
+    Kind.S3_ERROR: (2, _LONG, (0.2, 1.0), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Kind.S3_LATE: (2, _LONG, (0.2, 0.5), "TD_BROKEN_DATABASE"),
+    Kind.S3_OTHER_OBJECT: (
+        2,
+        (HOUR, 4 * HOUR),
+        (0.3, 1.0),
+        "TD_BROKEN_DATABASE TD_REJECTS_TABLE S3_DELETE_REFUSED",
+    ),
+    Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0), "TD_BROKEN_DATABASE"),
+    Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
+    Kind.S3_DELETE_REFUSED: (2, (600.0, 100 * HOUR), (0.5, 1.0), "TD_BROKEN_DATABASE"),
+    Kind.S3_GONE: (
+        1,
+        (600.0, 6 * HOUR),
+        (0.2, 1.0),
+        "TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER",
+    ),
+    Kind.S3_DAMAGED: (1, (600.0, 6 * HOUR), (0.2, 1.0), "TD_BROKEN_DATABASE BORDERS KINESIS_LOST_ANSWER"),
+    Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,), "TD_BROKEN_DATABASE S3_DELETE_REFUSED"),
+    Kind.S3_POLICY: (3, _LONG, (0.5, 1.0), ""),
+    Kind.ACCESS_DENIED: (
+        4,
+        _LONG,
+        (0.3, 1.0, 1.0),
+        "TD_REJECTS_TABLE TD_BROKEN_DATABASE KINESIS_LOST_ANSWER REPLAY",
+    ),
+    Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER KILL"),
+    Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04), ""),
+    Kind.ABANDON: (2, _LONG, (0.3, 0.8), "TD_SLOW"),
+    Kind.OVERRUN: (2, _LONG, (0.3, 0.8), "PAUSE TD_LOST_ANSWER"),
+    Kind.PAUSE: (2, _LONG, (0.002, 0.02), "ABANDON"),
+    Kind.COLD: (1, (HOUR, 4 * HOUR), (0.2, 1.0), ""),
+    Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2), ""),
+    Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,), "TD_5XX"),
+    Kind.PASSED_OVER: (2, _LONG, (0.3, 0.8), "TD_5XX BORDERS"),
+    Kind.LANES: (2, _LONG, (0.5, 1.0), "TD_5XX TD_LOST_ANSWER"),
+    Kind.FILTERED: (2, _LONG, (1.0,), "TD_5XX"),
 }
 
-_ACTS: dict[Kind, int] = {  # with their maximum number in a schedule
-    Kind.REPLAY: 12,
-    Kind.SEND: 8,
-    Kind.EDIT: 6,
-    Kind.DROP: 4,
-    Kind.FORCE: 5,
-    Kind.REMAP: 6,
-    Kind.LIMITS: 5,
-    Kind.RESHARD: 4,
-    Kind.RECREATE: 2,
-    Kind.STANDSTILL: 2,
-    Kind.PLAN: 4,
-    Kind.DISABLE: 4,
-    Kind.GARBAGE: 10,
-    Kind.REWIND: 6,
+_ACTS: dict[Kind, tuple[int, str]] = {  # the maximum number in a schedule, and companions
+    Kind.REPLAY: (12, "PAUSE"),
+    Kind.SEND: (8, "TD_BROKEN_DATABASE TD_REJECTS_TABLE"),
+    Kind.EDIT: (6, "TD_REJECTS_TABLE SEND"),
+    Kind.DROP: (4, "TD_REJECTS_TABLE TD_BROKEN_DATABASE TD_LOST_ANSWER"),
+    Kind.FORCE: (5, "TD_5XX REPLAY"),
+    Kind.REMAP: (6, "REPLAY TD_5XX"),
+    Kind.LIMITS: (5, "TD_LOST_ANSWER BORDERS"),
+    Kind.RESHARD: (4, "KINESIS_LOST_ANSWER"),
+    Kind.RECREATE: (2, ""),
+    Kind.STANDSTILL: (2, "TD_LOST_ANSWER"),
+    Kind.PLAN: (4, ""),
+    Kind.DISABLE: (4, "REPLAY TD_BROKEN_DATABASE"),
+    Kind.GARBAGE: (10, ""),
+    Kind.REWIND: (6, "TD_5XX BORDERS"),
 }
-_SETTINGS = (Kind.TD_TABLE_MISSING, Kind.UNASKABLE)
+_SETTINGS = {Kind.TD_TABLE_MISSING: "", Kind.UNASKABLE: "TD_OUTAGE TD_LOST_ANSWER"}
 
 DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that can be drawn. A time-out cannot: other trouble causes it."""
@@ -233,7 +253,8 @@ COSTLY = {
 
 def with_companions(kind: Kind) -> tuple[Kind, ...]:
     """Return a kind with the other kinds that it needs to show an effect."""
-    return kind, *_COMPANIONS.get(kind, ())
+    *_, names = _WINDOWS.get(kind) or _ACTS.get(kind) or (_SETTINGS.get(kind, ""),)
+    return kind, *(Kind[name] for name in str(names).split())
 
 
 def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Schedule:
@@ -276,68 +297,6 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
             elif kind in _ACTS:
                 acts += _acts(chance, kind, setup)
     return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))
-
-
-# The other kinds that a kind needs to show an effect.
-_COMPANIONS: dict[Kind, tuple[Kind, ...]] = {
-    Kind.TD_JOB_FAILS: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER, Kind.KILL),
-    Kind.TD_FOREIGN_PAGE: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_EMPTY_JSON: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_TRUNCATED: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_PARTIAL: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_WRONG_HOST: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER, Kind.REMAP),
-    Kind.TD_STALE_JOB: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER, Kind.TD_5XX),
-    Kind.TD_SCHEMA_LAGS: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_NO_SCHEMA: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.TD_BAD_ROWS: (Kind.TD_LOST_ANSWER,),
-    Kind.TD_OUTAGE: (Kind.TD_LOST_ANSWER,),
-    Kind.UNASKABLE: (Kind.TD_OUTAGE, Kind.TD_LOST_ANSWER),
-    Kind.ABANDON: (Kind.TD_SLOW,),
-    Kind.OVERRUN: (Kind.PAUSE, Kind.TD_LOST_ANSWER),
-    Kind.PAUSE: (Kind.ABANDON,),
-    Kind.REPLAY: (Kind.PAUSE,),
-    Kind.REMAP: (Kind.REPLAY, Kind.TD_5XX),
-    Kind.LIMITS: (Kind.TD_LOST_ANSWER, Kind.BORDERS),
-    Kind.BORDERS: (Kind.TD_5XX,),
-    Kind.SEND: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE),
-    Kind.EDIT: (Kind.TD_REJECTS_TABLE, Kind.SEND),
-    Kind.DROP: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE, Kind.TD_LOST_ANSWER),
-    Kind.FORCE: (Kind.TD_5XX, Kind.REPLAY),
-    Kind.KINESIS_AHEAD: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_LATE),
-    Kind.KINESIS_LISTING: (Kind.KINESIS_LOST_ANSWER, Kind.RESHARD),
-    Kind.CLIENT_DEAF: (Kind.KINESIS_LOST_ANSWER, Kind.KILL),
-    Kind.REWIND: (Kind.TD_5XX, Kind.BORDERS),
-    Kind.DISABLE: (Kind.REPLAY, Kind.TD_BROKEN_DATABASE),
-    Kind.SQS_DOWN: (Kind.KINESIS_THROTTLE,),
-    Kind.SQS_LOST_ANSWER: (Kind.KINESIS_LOST_ANSWER,),
-    Kind.SQS_TWICE: (Kind.KINESIS_LOST_ANSWER,),
-    Kind.RESHARD: (Kind.KINESIS_LOST_ANSWER,),
-    Kind.KINESIS_READ: (Kind.KINESIS_LOST_ANSWER, Kind.BORDERS),
-    Kind.KINESIS_UNREADABLE: (Kind.KINESIS_LOST_ANSWER,),
-    Kind.KINESIS_STAMPS: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.RESHARD),
-    Kind.KINESIS_AUTO: (Kind.KINESIS_LOST_ANSWER, Kind.KINESIS_TIMEOUT, Kind.RESHARD),
-    Kind.SQS_STAMPS: (Kind.KINESIS_LATE, Kind.KINESIS_LOST_ANSWER),
-    Kind.SQS_COUNTS: (Kind.KINESIS_TIMEOUT, Kind.KINESIS_THROTTLE),
-    Kind.DYNAMODB_PARTIAL: (Kind.KINESIS_LOST_ANSWER, Kind.CLIENT_DEAF),
-    Kind.PASSED_OVER: (Kind.TD_5XX, Kind.BORDERS),
-    Kind.LANES: (Kind.TD_5XX, Kind.TD_LOST_ANSWER),
-    Kind.FILTERED: (Kind.TD_5XX,),
-    Kind.STANDSTILL: (Kind.TD_LOST_ANSWER,),
-    Kind.S3_ERROR: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-    Kind.S3_LOST_ANSWER: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-    Kind.S3_LATE: (Kind.TD_BROKEN_DATABASE,),
-    Kind.S3_OTHER_OBJECT: (Kind.TD_BROKEN_DATABASE, Kind.TD_REJECTS_TABLE, Kind.S3_DELETE_REFUSED),
-    Kind.S3_TRUNCATED: (Kind.TD_BROKEN_DATABASE,),
-    Kind.S3_FOREIGN_PAGE: (Kind.TD_REJECTS_TABLE, Kind.TD_BROKEN_DATABASE),
-    Kind.S3_DELETE_REFUSED: (Kind.TD_BROKEN_DATABASE,),
-    Kind.S3_STALE_LISTING: (Kind.TD_BROKEN_DATABASE, Kind.S3_DELETE_REFUSED),
-    Kind.ACCESS_DENIED: (
-        Kind.TD_REJECTS_TABLE,
-        Kind.TD_BROKEN_DATABASE,
-        Kind.KINESIS_LOST_ANSWER,
-        Kind.REPLAY,
-    ),
-}
 
 
 def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
@@ -384,7 +343,7 @@ def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tup
 
 
 def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[float]) -> list[Window]:
-    most, (shortest, longest), chances = _WINDOWS[kind]
+    most, (shortest, longest), chances, _ = _WINDOWS[kind]
     windows = []
     for _ in range(chance.randint(1, most)):
         length = shortest * (longest / shortest) ** chance.random()
@@ -431,14 +390,18 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.DROP: lambda: (chance.random(),),
         Kind.FORCE: lambda: (chance.randrange(3), chance.choice((None, None, 0.0, 0.3))),
         Kind.REMAP: lambda: (chance.choice(accounts), chance.choice(databases)),
-        Kind.LIMITS: lambda: (chance.choice((1, 3, 10, 50_000)), chance.choice((200, 3000, 16 << 20))),
+        Kind.LIMITS: lambda: (
+            chance.choice((1, 3, 10, 50_000)),
+            chance.choice((200, 3000, 16 << 20)),
+            chance.random() < 0.5,
+        ),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
         Kind.RECREATE: lambda: (chance.random() < 0.5,),
         # short enough that no records expire, which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),
-        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice((True, False))),
+        Kind.DISABLE: lambda: (chance.choice(accounts), chance.choice(("account", "key", ""))),
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),
     }
-    return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind])]
+    return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind][0])]

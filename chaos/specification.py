@@ -284,7 +284,7 @@ def entry_of(item: Item, key: str) -> Entry:
         return found or Entry("delivered")
     chunk = next(one for one in item.chunks if one.name == key)
     if chunk.request or not chunk.sendable:
-        return Entry("again" if chunk.sendable else "dead")
+        return Entry("again" if chunk.request else "dead")
     return Entry("waiting", None if chunk.database is None else item.planned_at, 0, chunk.database)
 
 
@@ -343,7 +343,7 @@ def _sure(it: Change) -> bool:
 CONDITIONS: dict[str, Callable[[Change], bool]] = {
     "only proof delivers": lambda it: HAS in it.told,
     "untried by version": _sure,
-    "own clearing": lambda it: _sure(it) and (it.old.since is None or bool({REFUSED, ABSENT} & it.told)),
+    "own clearing": lambda it: _sure(it) and (it.old.since is None or it.new.state == "dead" or bool({REFUSED, ABSENT} & it.told)),
     "halve": lambda it: it.rows > 1,
     "ask": lambda it: ABSENT in it.told and it.new.generation > it.old.generation,
     "look after passing": lambda it: it.decision == it.new.state,
@@ -355,7 +355,7 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("open", ("waiting",), ("doubt",), "A sender is about to send it", ("settle by version",)),
     ("deliver", ("waiting", "doubt"), ("delivered",), "Treasure Data has it", ("only proof delivers",)),
     ("clear", ("doubt",), ("waiting",), "It was not sent, or rejected for now", ("untried by version",)),
-    ("refuse", ("waiting", "doubt"), ("dead",), "Treasure Data refuses it; or without doubt: its account does, or its object is gone", ("own clearing",)),
+    ("refuse", ("waiting", "doubt"), ("dead",), "Treasure Data refuses it; or it surely has not got it, and its account does, or its object is gone", ("own clearing",)),
     ("split", ("doubt",), ("split",), "Treasure Data refuses its rows, or anybody its size", ("halve", "own clearing")),
     ("renew", ("doubt",), ("doubt", "waiting"), "Treasure Data does not have it: a new id, the account's current database", ("ask",)),
     ("take", ("again",), ("waiting",), "No first copy counts", ("look after passing",)),
@@ -457,24 +457,3 @@ def settled(entry: Entry, proof: str, *, own: bool, rows: int) -> Entry:
     if proof == NOT_TAKEN:
         return replace(entry, since=None)
     return Entry("delivered" if proof == HAS else "split" if rows > 1 else "dead", None, entry.generation)
-
-
-def tables() -> dict[str, str]:
-    """Return the tables of the documentation, as Markdown: states, transitions, answers, rules."""
-    conditions = [" ".join(RULES[rule] for rule in rules) for *_, rules in TRANSITIONS]
-    rows: dict[str, tuple[tuple[str, ...], Iterable[tuple[str, ...]]]] = {
-        "states": (("state", "meaning"), STATES.items()),
-        "transitions": (
-            ("transition", "chunk is", "what happens", "chunk becomes", "only if"),
-            (
-                (name, " / ".join(before) or "new", what, " / ".join(after), only_if)
-                for (name, before, after, what, _), only_if in zip(TRANSITIONS, conditions, strict=True)
-            ),
-        ),
-        "answers": (("call", "answer", "what it proves"), ANSWERS.values()),
-        "rules": (("rule", "what it says"), RULES.items()),
-    }
-    return {
-        name: "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *body))
-        for name, (head, body) in rows.items()
-    }

@@ -354,3 +354,21 @@ SCENES = (
     Scene("put again, the first copy counts", (_PASSED, _PUT_AGAIN, _DECIDER), sender, rows="q", start=50, jumps=((20, "d"),), faults=1, healers=(_PASSED, _PUT_AGAIN, _DECIDER)),
     Scene("put again, the first copy is late", (_PASSED_FIRST, _PUT_AGAIN, _DECIDER), sender, rows="q", start=50, jumps=((20, "d"),), faults=1, healers=(_PASSED_FIRST, _PUT_AGAIN, _DECIDER)),
 )  # fmt: skip  # a table
+NAMED = {scene.name: scene for scene in SCENES}
+LEFT_OUT = tuple(
+    (scene, rule)
+    for scene, rules in {
+        "a worker and a sender": ("append once", "own clearing", "settle by version", "untried by version", "look at the clock", "ask", "doubt keeps database"),
+        "two releases": ("object before append",),
+        "two edits and an operator": ("replace at once",),
+        "an operator drops beside a sender": ("drop without doubt",),
+        "two forced replays with one tag": ("tag keeps range",),
+        "a gap, and copies of a request": ("claim", "claim in gaps", "claim with append"),
+        "a claim whose record was passed over": ("free what was passed over",),
+        "a record that was passed over": ("member by index",),
+        "put again, the first copy counts": ("look up", "all shards", "until copies claim", "look after passing"),
+        "put again, the first copy is late": ("claim late ones",),
+    }.items()
+    for rule in rules
+)  # fmt: skip  # a table
+"""Rules without which a scene breaks a promise."""

@@ -114,8 +114,10 @@ class Trace:
         self._simulation = world.simulation
         self._recent: deque[Event] = deque(maxlen=_MOST_RECENT)
         self._exempt = set() if world.schedule.setup.may_query else _UNPROVED
-        if any(window.kind is Kind.KINESIS_AHEAD for window in world.schedule.windows):
-            self._exempt = self._exempt | _BY_STAMPS
+        kinds = {window.kind for window in world.schedule.windows}
+        self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
+        # a thread may have looked at a database's health before it was paused
+        self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
         self._ledger = ledger.Ledger(
             world.table,  # type: ignore[arg-type]  # a double
             TABLE,
@@ -133,6 +135,8 @@ class Trace:
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
+        world.lost = lambda name: self.see("object lost", name=name)
+        world.put_back = self.stored
         world.dynamodb.client = _Table(world.table, self)
         world.s3.client = _Bucket(world.bucket, self)
         world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))

@@ -79,6 +79,7 @@ class Kind(StrEnum):
     SQS_TWICE = "sqs delivers twice"
     SQS_STAMPS = "sqs stamps wrong"  # a sending time up to five minutes too early, and a high receive count
     SQS_COUNTS = "sqs counts lag"  # message counts, by minutes
+    QUEUE_OFF = "overflow queue not drained"  # for hours, or for days
     # DynamoDB and S3
     DYNAMODB_ERROR = "dynamodb error"
     DYNAMODB_LOST_ANSWER = "dynamodb answer lost"
@@ -92,7 +93,9 @@ class Kind(StrEnum):
     S3_OTHER_OBJECT = "s3 returns another object"
     S3_TRUNCATED = "s3 returns half an object"
     S3_FOREIGN_PAGE = "s3 is a proxy's page"  # status 200 without S3's headers; nothing was done
-    S3_DELETE_REFUSED = "s3 refuses deletes"
+    S3_DELETE_REFUSED = "s3 refuses deletes"  # for up to four days
+    S3_GONE = "s3 objects deleted"  # by mistake; their old versions are brought back later, or one is not
+    S3_DAMAGED = "s3 objects damaged"  # likewise
     S3_STALE_LISTING = "s3 listing stale"  # small pages that omit some objects and show some deleted ones
     S3_POLICY = "edge policy wrong"  # truncated, of the next version, an older one, or none
     # IAM
@@ -117,9 +120,9 @@ class Kind(StrEnum):
     FORCE = "forced replay"
     REMAP = "remap"
     PLAN = "tracking plan changed"  # to observe, quarantine or off
-    DISABLE = "account disabled"  # for a while; its rows are dead
+    DISABLE = "account disabled"  # or its key revoked, for a while; its rows are dead
     GARBAGE = "undecodable record"
-    LIMITS = "chunk limits changed"
+    LIMITS = "chunk limits changed"  # perhaps of every other sandbox: two releases on one ledger
     BORDERS = "batches cut differently"
     REWIND = "event source forgets its checkpoint"
     PASSED_OVER = "event source passes over records"  # and delivers them later
@@ -134,6 +137,9 @@ DATABASE_KINDS = (
     Kind.TD_SLOW_DATABASE,
 )
 """Kinds that strike one database."""
+
+LASTING = (Kind.QUEUE_OFF, Kind.S3_DELETE_REFUSED)
+"""Kinds that go on for days when everything else has healed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,9 +184,10 @@ class Trouble:
         chances = random.Random(f"{self._seed}/{window.kind}/{window.begin}/{window.target}")
         self._windows.setdefault(window.kind, []).append((window, chances))
 
-    def heal(self) -> None:
-        """End all trouble permanently."""
-        self._windows.clear()
+    def heal(self) -> float:
+        """End all trouble permanently, but for what lasts. Return when that ends, UNIX seconds."""
+        self._windows = {kind: windows for kind, windows in self._windows.items() if kind in LASTING}
+        return max((window.end for windows in self._windows.values() for window, _ in windows), default=0.0)
 
     def strike(self, kind: Kind, target: str = "") -> random.Random | None:
         """If trouble of this kind strikes now, count it and return the window's random source."""

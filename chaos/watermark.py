@@ -123,8 +123,9 @@ class Observer:
             self._look_later()
 
     def _look_later(self) -> None:
-        pause = self._chance.choice((*_EVERY, self._world.schedule.setup.horizon / 8))
-        self._world.simulation.at(self._world.simulation.now + self._slowness * pause, self._look)
+        setup = self._world.schedule.setup
+        pause = self._slowness * self._chance.choice((*_EVERY, setup.horizon / 8))
+        self._world.simulation.at(self._world.simulation.now + (setup.watch_every or pause), self._look)
 
     def _build(self, _sandbox: Sandbox) -> Handler:
         world, effects = self._world, self._effects

@@ -27,6 +27,7 @@ from local.resources import COUNTERS, LEDGER, NOTICES
 from shared import policy, write_key
 from shared.accounts import Account
 from worker import account_store
+from worker.span_object import PREFIX
 
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
@@ -133,7 +134,10 @@ class World:
         mapped: by account, every database that it was ever mapped to.
         disabled: for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it.
         counts: metrics, summed over all sandboxes.
-        cut: the chunk limits, rows and bytes, of sandboxes built from now on.
+        cuts: the chunk limits, rows and bytes, of sandboxes built from now on, in turn.
+        away: the objects that are deleted or damaged, as they were.
+        lost: called with the name of an object that is deleted by mistake.
+        put_back: called with the name and bytes of one that is brought back.
         on_end: called when the schedule has been judged.
     """
 
@@ -145,7 +149,10 @@ class World:
         self.effects = Effects(simulation, self.trouble, seed)
         self.clock = _TrueClock(simulation)
         self.counts: Counter[str] = Counter()
-        self.cut: tuple[int, int] = (setup.chunk_max_rows, 16 << 20)
+        self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
+        self.away: dict[str, bytes] = {}
+        self.lost: Callable[[str], None] = lambda _name: None
+        self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
         self.on_end: list[Callable[[], None]] = []
         self._sandboxes = 0
 
@@ -218,7 +225,11 @@ class World:
         """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        disabled = [name for name, account in self.accounts.items() if account.status == "disabled"]
+        disabled = [
+            name
+            for name, account in self.accounts.items()
+            if account.status == "disabled" or account.revoked_key_ids
+        ]
         self.disabled.append((self.simulation.now, frozenset(disabled)))
         entries = {name: account.to_entry() for name, account in self.accounts.items()}
         document = policy.encode(entries, int(self.simulation.now * 1000))
@@ -275,9 +286,44 @@ class World:
         elif window.kind is Kind.TD_TOO_LARGE:
             self.simulation.at(window.begin, lambda: self._limit_imports(600))
             self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
+        elif window.kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
+            self.simulation.at(window.begin, lambda: self._damage(window))
+            self.simulation.at(window.end, lambda: self._end(window.kind))
         elif window.kind in td_lies.SETTINGS:
             self.simulation.at(window.begin, lambda: self._alter_td(window.kind, begins=True))
             self.simulation.at(window.end, lambda: self._alter_td(window.kind, begins=False))
+
+    def _damage(self, window: Window) -> None:
+        """Delete or damage some of the span objects."""
+        chance = random.Random(f"{self.schedule.seed}/{window.kind}/{window.begin}")
+        for name in sorted(self.bucket.objects(BUCKET)):
+            is_meant = name.startswith(PREFIX) and name not in self.away and chance.random() < window.chance
+            if is_meant and self.trouble.active(window.kind):
+                self.trouble.count(window.kind)
+                self.take_away(name, damages=window.kind is Kind.S3_DAMAGED)
+
+    def take_away(self, name: str, *, damages: bool = False) -> None:
+        """Delete an object, or turn over the bits of one of its bytes."""
+        body = self.away[name] = self.bucket.objects(BUCKET)[name].body
+        if damages:
+            middle = len(body) // 2
+            changed = body[:middle] + bytes([body[middle] ^ 0xFF]) + body[middle + 1 :]
+            self.bucket.put_object(Bucket=BUCKET, Key=name, Body=changed)
+            return
+        self.bucket.delete_object(Bucket=BUCKET, Key=name)
+        self.lost(name)
+
+    def _end(self, kind: Kind) -> None:
+        """Bring objects back when a window ends, unless everything has healed: then one may be gone for good."""
+        if self.trouble.any_of(frozenset({kind})):
+            self.bring_back()
+
+    def bring_back(self) -> None:
+        """Bring the old versions of deleted and damaged objects back."""
+        away, self.away = self.away, {}
+        for name, body in away.items():
+            self.bucket.put_object(Bucket=BUCKET, Key=name, Body=body)
+            self.put_back(name, body)
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
         if begins and not self.trouble.active(kind):

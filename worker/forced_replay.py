@@ -18,6 +18,7 @@ from worker.executor import Executors
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import START
+from worker.rows import slice_of
 from worker.span import LATER, ChunkKey, Place, RowSender, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import FINAL, Entry, State
@@ -232,9 +233,11 @@ class ForcedReplays:
         whole = self._objects.payload(span, key.planned)
         row = byte = 0
         for position, rows, size in zip(member.positions, member.row_counts, member.byte_counts, strict=True):
-            if wanted.has_arrival(index.arrivals[position]) and own.start <= row < own.stop:
-                found.append(whole[byte : byte + size])
-                number += rows
+            begin, end = max(own.start, row), min(own.stop, row + rows)
+            if wanted.has_arrival(index.arrivals[position]) and begin < end:
+                # a half may end within a record
+                found.append(slice_of(whole[byte : byte + size], range(begin - row, end - row), rows))
+                number += end - begin
             row, byte = row + rows, byte + size
         return b"".join(found), number
 

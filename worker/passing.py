@@ -103,10 +103,9 @@ class Passing:
             UnavailableError: Kinesis or the ledger does not answer.
         """
         try:
-            lineages = self.lineages()
+            self._mark([one for one in self.lineages() if not self.has_passed(one, moment)])
         except UnprovenError:
             return  # the next run sees them all
-        self._mark(one for one in lineages if not self.has_passed(one, moment))
 
     def _mark(self, behind: Iterable[Lineage]) -> None:
         for lineage in behind:
@@ -114,8 +113,15 @@ class Passing:
                 self._markers.put(lineage.shard)
 
     def has_passed(self, lineage: Lineage, bound: int) -> bool:
-        """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed."""
+        """Return whether a chain's latest arrival is later than `bound` (UNIX milliseconds), or the chain is closed.
+
+        Raises:
+            UnprovenError: Kinesis lists a shard as open whose chain is closed, so the listing is old and may lack its children.
+            LedgerUnavailableError: the ledger does not answer.
+        """
         end = self._ledger.end(lineage.chain)
+        if end is not None and end.last == BEHIND_ALL and lineage.is_open:
+            raise UnprovenError("Kinesis does not list the newest shards")
         return end is not None and (end.latest > bound or end.last == BEHIND_ALL)
 
     def _close(self, lineage: Lineage, closes: bool) -> bool:  # noqa: FBT001 -- internal

@@ -4,26 +4,18 @@ import random
 
 import pytest
 
-from chaos.exhaustive import LEFT_OUT, SCENARIOS, Scenario, explore, run, steps_of
+from chaos.defences import ALL, Defence
+from chaos.exhaustive import NAMED, SCENARIOS, Scenario, explore, run, steps_of
 from chaos.interleavings import Choice, FaultKind
 
 _RUNS = 10
-_NAMED = {scenario.name: scenario for scenario in SCENARIOS}
-WORKERS = _NAMED["two workers of one batch, rows are rejected"]
-SENDERS = _NAMED["two senders of waiting rows"]
-UNHEARD = _NAMED["two senders, answers are lost"]
-CHANGES = _NAMED["two senders, an answer is lost, then the rows are rejected"]
-DROPS = _NAMED["a drop of rows in doubt"]
-EDITS = _NAMED["two edits of dead rows"]
-FORCED = _NAMED["two forced replays with one tag"]
-SWEEPS = _NAMED["the sweep beside a sender"]
-AGAIN = _NAMED["a worker of two copies beside a sender, one copy was put again"]
+WORKERS = NAMED["two workers of one batch, rows are rejected"]
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
 def test_no_interleaving_without_a_fault_breaks_anything(scenario: Scenario) -> None:
-    """No interleaving with at most one preemption and no fault breaks a promise, as far as a second shows."""
-    done = explore(scenario, 1, faults=0, seconds=1)
+    """None of the first interleavings with at most one preemption and no fault breaks a promise."""
+    done = explore(scenario, 1, faults=0, runs=100)
 
     assert {} == done.wrong
 
@@ -51,27 +43,11 @@ def test_any_number_of_preemptions_can_be_explored() -> None:
     assert done.interleavings > 10 * done.runs
 
 
-_NOTICED = {
-    "a span is appended once": (WORKERS, Choice((3,), (11, FaultKind.FAILS))),
-    "a write asks for the version that it read": (SENDERS, Choice((8,), (7, FaultKind.FAILS))),
-    "a refusal after a doubt proves nothing": (CHANGES, Choice()),
-    "a chunk that was not sent keeps the doubt that another opened": (UNHEARD, Choice()),
-    "a send is repeated only while Treasure Data remembers its id": (UNHEARD, Choice()),
-    "rows that Treasure Data may have are not dropped": (DROPS, Choice()),
-    "a chunk and its new rows change places in one transaction": (
-        EDITS,
-        Choice((), (19, FaultKind.KILLED_BEFORE)),
-    ),
-    "a forced replay that is repeated appends nothing": (FORCED, Choice()),
-    "objects are deleted by the ledger": (SWEEPS, Choice()),
-    "rows that were put again are looked for": (AGAIN, Choice()),
-}
-
-
-@pytest.mark.parametrize("name", LEFT_OUT)
-def test_a_defence_that_is_left_out_is_noticed(name: str) -> None:
+@pytest.mark.parametrize("defence", [one for one in ALL if one.meets], ids=lambda one: one.name)
+def test_a_defence_that_is_left_out_is_noticed(defence: Defence) -> None:
     """Without the defence an interleaving breaks something; with it, nothing."""
-    scenario, choice = _NOTICED[name]
+    assert defence.meets is not None
+    name, choice = defence.meets
 
-    assert [] == run(scenario, choice)
-    assert run(scenario, choice, LEFT_OUT[name])
+    assert [] == run(NAMED[name], choice)
+    assert run(NAMED[name], choice, defence)

@@ -45,10 +45,9 @@ from chaos.specification import (
     renewed,
     rows_of,
     settled,
-    tables,
     transition_of,
 )
-from chaos.specification_actors import SCENES
+from chaos.specification_actors import LEFT_OUT, NAMED, SCENES
 from chaos.specification_explorer import TIMES, Explorer, Scene
 
 DAY, MINUTE = 86_400.0, 60.0
@@ -329,6 +328,7 @@ ALSO_GOOD = {
     "an object whose chunks are final is deleted after three weeks": [*DELIVERED, replace(DELETED, at=20 + 21 * DAY)],
     "an object is written anew without what is final, and the old one is deleted a day later": [*REWRITTEN, replace(DELETED, at=10 * DAY)],
     "an object is deleted twice": [DELETED, DELETED],
+    "an account refuses what surely was not taken": [*planned(), *imported(21, WORKER, "not now"), wrote(22, WORKER, 1, a=Entry("dead"))],
     "a shard opens after T: it need not pass": [*again(*PASSED, listed(1400), listed(1402, OTHER, (*BOTH, Shard("s9"))))],
     "a first copy can be read in one index, another is gone": [*FIRST_COPY, *planned(Place(Chain("s4")), RECORD), Event("object lost", 30, "x/1", planned(Place(Chain("s4")), RECORD)[0].name), *again(*BEHIND_FIRST, listed(1400), a=Entry("copy"))],
 }  # fmt: skip  # one line a run
@@ -347,6 +347,7 @@ WRONG_TOO = (
     ("claim late ones", [claimed(1), *planned(HERE, replace(RECORD, arrival=906))]),
     ("tag keeps range", [BOUND, *planned(FORCED, replace(RECORD, arrival=50))]),
     ("tag keeps range", [BOUND, replace(BOUND, until=60)]),
+    ("tag keeps range", planned(FORCED, Record(0, 0, rows=(("a", 2),)), chunks=(CHUNK,))),
     ("doubt keeps database", [*planned(), sent(21, database="new")]),
     ("probe first", [*planned(chunks=TWO), *imported(21, WORKER, "unknown"), Event("probed", 22, WORKER, database="db", answer="unknown"), sent(23, key="b", call=2)]),
     ("delete by ledger", [planned()[0], replace(DELETED, at=DAY)]),
@@ -436,14 +437,6 @@ def test_needs_nothing_but_the_standard_library() -> None:
     }
 
 
-def test_renders_the_tables_of_the_documentation() -> None:
-    """Every state, transition, answer and rule is a row of a Markdown table with as many cells as its head."""
-    for name, rows in (("states", STATES), ("transitions", TRANSITIONS), ("rules", RULES)):
-        lines = tables()[name].splitlines()
-        assert 2 + len(rows) == len(lines)
-        assert 1 == len({line.count("|") for line in lines})
-
-
 @given(st.lists(st.integers(1, KEYS - 1), unique=True, max_size=8), st.data())
 def test_a_listing_covers_every_key_only_with_all_its_shards(cuts: list[int], data: st.DataObject) -> None:
     """A partition of the keys covers them, in any order, beside any closed shard; with a part left out it does not."""
@@ -520,30 +513,6 @@ def test_what_is_written_before_a_send_breaks_no_rule(entry: Entry, now: float, 
         assert "ask" == broken_by(change(renewed(entry, now, database)))
 
 
-NAMED = {scene.name: scene for scene in SCENES}
-LEFT_OUT = (
-    ("a worker and a sender", "append once"),
-    ("a worker and a sender", "own clearing"),
-    ("a worker and a sender", "settle by version"),
-    ("a worker and a sender", "untried by version"),
-    ("a worker and a sender", "look at the clock"),
-    ("a worker and a sender", "ask"),
-    ("a worker and a sender", "doubt keeps database"),
-    ("two releases", "object before append"),
-    ("two edits and an operator", "replace at once"),
-    ("an operator drops beside a sender", "drop without doubt"),
-    ("two forced replays with one tag", "tag keeps range"),
-    ("a gap, and copies of a request", "claim"),
-    ("a gap, and copies of a request", "claim in gaps"),
-    ("a gap, and copies of a request", "claim with append"),
-    ("a claim whose record was passed over", "free what was passed over"),
-    ("a record that was passed over", "member by index"),
-    ("put again, the first copy counts", "look up"),
-    ("put again, the first copy counts", "all shards"),
-    ("put again, the first copy counts", "until copies claim"),
-    ("put again, the first copy counts", "look after passing"),
-    ("put again, the first copy is late", "claim late ones"),
-)
 FAULTS = {
     "put again, the first copy counts": 0,
     "put again, the first copy is late": 0,

@@ -57,7 +57,7 @@ def test_events_are_accepted_in_an_outage_and_delivered_after_it(
     sluice: Sluice, outages: Outages, target: str, account: str, said: tuple[str, ...]
 ) -> None:
     """During the outage the first line of the status says why they wait."""
-    assert target in outages.order(target, 60)
+    assert target in outages.order(target, 600)
     sluice.send(account, f"broken_{target}", "a", "b")
     until(lambda: any(one in sluice.json("status --local")["verdict"] for one in said))
     assert {} == outages.order(target, 0)
@@ -78,7 +78,7 @@ def test_an_outage_ends_by_itself(sluice: Sluice, outages: Outages) -> None:
 
 def test_events_go_to_the_queue_while_the_stream_is_down(sluice: Sluice, outages: Outages) -> None:
     """The ingest still accepts them."""
-    outages.order("kinesis", 60)
+    outages.order("kinesis", 600)
     sluice.send("app", "queued", "a")
     outages.order("kinesis", 0)
 
@@ -98,12 +98,12 @@ def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Ou
     page = local_page(Beside(Website("", {})), data, {}, outages.order)
     with Server(page) as server:
         with pytest.raises(HTTPError, match="415"):
-            urlopen(Request(f"{server.url}/break", b'{"target": "td", "seconds": 9}'), timeout=10)
+            urlopen(Request(f"{server.url}/break", b'{"target": "td", "seconds": 9}'), timeout=60)
         with pytest.raises(HTTPError, match="400"):
             _post(server, {"target": "nothing", "seconds": 9})
-        assert "worker" in _post(server, {"target": "worker", "seconds": 60})
+        assert "worker" in _post(server, {"target": "worker", "seconds": 600})
         with pytest.raises(HTTPError, match="401"):
-            urlopen(f"{sluice.stack.addresses.gateway}/pixel.gif?k={KEYS['shop']}x&t=views", timeout=10)
+            urlopen(f"{sluice.stack.addresses.gateway}/pixel.gif?k={KEYS['shop']}x&t=views", timeout=60)
         state = _state(server)
         (worker,) = (part for part in state["parts"] if part["name"] == "worker")
         assert (False, True) == (worker["running"], worker["paused"])
@@ -117,10 +117,10 @@ def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Ou
 def _post(server: Server, document: dict[str, Any]) -> Any:
     body = json.dumps(document).encode()
     request = Request(f"{server.url}/break", body, {"content-type": "application/json"})
-    with urlopen(request, timeout=10) as answer:
+    with urlopen(request, timeout=60) as answer:
         return json.load(answer)
 
 
 def _state(server: Server) -> Any:
-    with urlopen(f"{server.url}/state.json", timeout=30) as answer:
+    with urlopen(f"{server.url}/state.json", timeout=60) as answer:
         return json.load(answer)

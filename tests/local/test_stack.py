@@ -40,7 +40,7 @@ def runs(pid: int) -> bool:
 
 def get(url: str) -> str:
     """Return the response body of a URL."""
-    with urlopen(url, timeout=10) as answer:
+    with urlopen(url, timeout=60) as answer:
         return answer.read().decode(errors="replace")
 
 
@@ -124,7 +124,7 @@ class Up:
     def end(self, number: int) -> int:
         """Send a signal and return the exit status."""
         self.process.send_signal(number)
-        self.process.communicate(timeout=20)
+        self.process.communicate(timeout=60)
         return self.process.returncode
 
     def left(self) -> list[str]:
@@ -132,7 +132,7 @@ class Up:
 
         A part that is only just starting exits once it has loaded and sees that its parent process is gone.
         """
-        beat, deadline = threading.Event(), time.monotonic() + 20
+        beat, deadline = threading.Event(), time.monotonic() + 60
         while (found := self.running()) and time.monotonic() < deadline:
             beat.wait(0.05)
         return found
@@ -196,7 +196,7 @@ def test_up_records_requests_of_unknown_clients(tmp_path: Path) -> None:
         up.wait_for("Ready after")
         gateway = json.loads((tmp_path / DESCRIPTION).read_text())["gateway"]
         with pytest.raises(HTTPError, match="404"):
-            urlopen(Request(f"{gateway}/new/a/b?c=d", b"{}", {"X-Key": "e"}), timeout=10)
+            urlopen(Request(f"{gateway}/new/a/b?c=d", b"{}", {"X-Key": "e"}), timeout=60)
     finally:
         up.end(signal.SIGINT)
 
@@ -221,7 +221,7 @@ def test_up_can_be_stopped_while_it_starts(tmp_path: Path) -> None:
 
 def wait_for[T](look: Callable[[], T]) -> T:
     """Return the first result that is not empty, or the last result after half a minute."""
-    beat, deadline = threading.Event(), time.monotonic() + 30
+    beat, deadline = threading.Event(), time.monotonic() + 60
     while not (found := look()) and time.monotonic() < deadline:
         beat.wait(0.05)
     return found
@@ -270,7 +270,7 @@ def test_ports_and_data_survive_a_restart(tmp_path: Path) -> None:
         third = Up(tmp_path)
         third.wait_for(f"Port {port + 3} is in use")
 
-        third.process.communicate(timeout=20)
+        third.process.communicate(timeout=60)
 
         assert 1 == third.process.returncode
     assert f"http://127.0.0.1:{port}" == gateway == state["addresses"]["Gateway"]

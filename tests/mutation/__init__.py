@@ -1,1 +1,1 @@
-"""Mutation testing (`make mutate`): tests must notice small faults in the code that decides about events."""
+"""`make mutate`: tests must notice small faults in the rules that decide about events, and the absence of each defence of the protocol."""

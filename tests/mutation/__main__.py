@@ -1,7 +1,10 @@
-"""`python -m tests.mutation`: changes one small thing at a time in the modules of targets.toml and runs their tests.
+"""`python -m tests.mutation`: takes one thing away at a time, module by module, and looks whether a test notices.
+
+In the modules of pure rules that targets.toml lists, it changes one small thing and runs the module's tests. In the modules of the
+protocol, it leaves out one of `chaos.defences` and runs a schedule or an interleaving of the fault-injection tests.
 
 Exits with status 1 if the tests notice fewer than 95 % of a module's mutants, if a mutant survives that targets.toml does not
-explain, or if targets.toml explains one that does not survive.
+explain, if targets.toml explains one that does not survive, or if the absence of a defence goes unnoticed.
 """
 
 import json
@@ -9,47 +12,21 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 
 import click
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from tests.mutation.outcome import Outcome
 from tests.mutation.run import ROOT, Mutant, TestsError, Verdict, judge, prepare
 from tests.mutation.targets import Change, Targets
 
 MIN_SHARE = 0.95
 
 _GENERATOR = (".venv-mutate/bin/python", "tests/mutation/mutants.py")
-_COLUMNS = ("module", "mutants", "killed", "timed out", "survived", "share")
-
-
-@dataclass(slots=True)
-class Outcome:
-    """The results of a module's mutants.
-
-    Attributes:
-        module: the module's path.
-        verdicts: the number of mutants with each verdict.
-        survivors: the mutants that no test noticed.
-    """
-
-    module: str
-    verdicts: Counter[Verdict] = field(default_factory=Counter)
-    survivors: list[Mutant] = field(default_factory=list)
-
-    @property
-    def share(self) -> float:
-        """The share of mutants that the tests noticed."""
-        return 1 - len(self.survivors) / max(1, self.verdicts.total())
-
-    def cells(self) -> list[str]:
-        """Return the module's row of the table."""
-        counts = [self.verdicts.total(), *(self.verdicts[verdict] for verdict in Verdict)]
-        return [self.module, *map(str, counts), f"{self.share:.1%}"]
+_COLUMNS = ("module", "taken away", "", "noticed", "timed out", "survived", "share")
 
 
 def mutants_of(module: str) -> list[Mutant]:
@@ -77,8 +54,8 @@ def table_of(outcomes: Sequence[Outcome]) -> Table:
     """Return a table with a row for each module and one for the total."""
     table = Table(box=box.SIMPLE)
     for name in _COLUMNS:
-        table.add_column(name, justify="left" if name == "module" else "right")
-    total = Outcome("all")
+        table.add_column(name, justify="left" if name in _COLUMNS[:2] else "right")
+    total = Outcome("all", "")
     for outcome in outcomes:
         table.add_row(*outcome.cells())
         total.verdicts += outcome.verdicts
@@ -88,14 +65,15 @@ def table_of(outcomes: Sequence[Outcome]) -> Table:
 
 
 @click.command(help=__doc__)
-@click.option("--only", default="", help="Only modules whose path contains this.")
-@click.option("--processes", default=0, help="Mutants to run at once; 0 for one per core.")
-def main(only: str, processes: int) -> None:
-    """Run the mutants and print what survived."""
+@click.option("--only", default="", help="Only modules whose path, and defences whose name, contains this.")
+@click.option("--what", type=click.Choice(["mutants", "defences"]), help="Only these.  [default: both]")
+@click.option("--processes", default=0, help="How many to try at once; 0 for one per core.")
+def main(only: str, what: str | None, processes: int) -> None:
+    """Take everything away in turn, and print what no test noticed."""
     targets = Targets.load()
-    chosen = {module: tests for module, tests in targets.tests.items() if only in module}
-    if not chosen:
-        raise click.UsageError(f"No module in targets.toml has {only!r} in its path.")
+    chosen = {
+        module: tests for module, tests in targets.tests.items() if only in module and what != "defences"
+    }
     began = time.monotonic()
     progress = Console(stderr=True, highlight=False, soft_wrap=True)
     processes = processes or os.process_cpu_count() or 1
@@ -106,7 +84,16 @@ def main(only: str, processes: int) -> None:
     survivors = {Change(m.module, m.was, m.now): m for outcome in outcomes for m in outcome.survivors}
     unexplained = [mutant for change, mutant in survivors.items() if change not in targets.reasons]
     stale = [change for change in targets.reasons if change.module in chosen and change not in survivors]
+    from tests.mutation import protocol  # not before: it imports the modules that mutants take the place of
+
+    noticed = [] if what == "mutants" else protocol.leave_out(only, processes, progress)
+    outcomes += protocol.outcomes_of(noticed)
+    if not outcomes:
+        raise click.UsageError(f"No module's path and no defence's name contains {only!r}.")
     console = Console(highlight=False, markup=False, soft_wrap=True)
+    for one in noticed:
+        if not one.holds:
+            console.print(f"{one.defence.module}: nothing shows that this is needed: {one.defence.name}\n")
     for mutant in unexplained:
         console.print(f"{mutant.module}:{mutant.line}: no test notices\n- {mutant.was}\n+ {mutant.now}\n")
     for change in stale:
@@ -115,7 +102,8 @@ def main(only: str, processes: int) -> None:
         )
     console.print(table_of(outcomes))
     console.print(f"{(time.monotonic() - began) / 60:.1f} minutes")
-    sys.exit(bool(unexplained or stale) or any(outcome.share < MIN_SHARE for outcome in outcomes))
+    is_bad = bool(unexplained or stale) or not all(one.holds for one in noticed)
+    sys.exit(is_bad or any(outcome.share < MIN_SHARE for outcome in outcomes))
 
 
 if __name__ == "__main__":

@@ -76,6 +76,10 @@ class _CheapFirst:
     """Pytest plugin that runs property tests last: most mutants fail a cheaper test."""
 
     @staticmethod
+    def pytest_configure() -> None:
+        settings.load_profile("mutation")  # tests/conftest.py has loaded another one
+
+    @staticmethod
     def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items.sort(key=lambda item: is_hypothesis_test(getattr(item, "obj", None)))
 

@@ -25,7 +25,7 @@ from worker.markers import partition_key
 from worker.shards import Shards
 from worker.span import milliseconds
 
-_PATIENCE_SECONDS = 30.0
+_PATIENCE_SECONDS = 120
 
 
 class Sluice:
@@ -80,7 +80,7 @@ class Sluice:
         request = Request(
             f"{self.stack.addresses.gateway}/v1/events", body, {"x-write-key": self.key(account)}
         )
-        with urlopen(request, timeout=10) as answer:
+        with urlopen(request, timeout=60) as answer:
             assert json.load(answer)["accepted"] == len(events)
 
     def produce(self, account: str, table: str, *event_ids: str) -> None:
@@ -107,13 +107,13 @@ class Sluice:
     def td(self, path: str, document: Any = None) -> Any:
         """Request one of the Treasure Data double's own routes, with a POST if there is a document."""
         body = None if document is None else json.dumps(document).encode()
-        with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=10) as answer:
+        with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=60) as answer:
             return json.load(answer)
 
     def heal(self) -> None:
         """End all of Treasure Data's faults."""
         url = f"{self.stack.addresses.treasure_data}/-/faults"
-        urlopen(Request(url, method="DELETE"), timeout=10).close()
+        urlopen(Request(url, method="DELETE"), timeout=60).close()
 
     def force(self, options: str = "") -> Any:
         """Replay the rows of the last hour by force; return what the command says. The same options are the same command."""
@@ -147,7 +147,7 @@ class Sluice:
 
 
 def until(is_so: Callable[[], bool]) -> None:
-    """Wait until a condition holds, for at most half a minute."""
+    """Wait until a condition holds, for at most two minutes."""
     deadline = time.monotonic() + _PATIENCE_SECONDS
     beat = threading.Event()
     while not is_so():

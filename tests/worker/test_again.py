@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import (
     BUCKET,
+    KEYS,
     SHARD,
     STREAM,
     Delivery,
@@ -107,6 +108,23 @@ def test_rows_whose_first_copy_counts_are_a_copy(order: Any, together: bool) -> 
 
     assert ["q"] == made.ids("shop_db", "views")
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+
+
+def test_rows_of_a_disabled_account_are_a_copy_too() -> None:
+    """An operator who enables the account and sends what is dead sends each row once."""
+    made = delivery()
+    key = KEYS.of("shop")
+    made.redis.hset(key, mapping={"status": "disabled"})
+    put(made, first(), again(), again("alone"))
+    wait(made)
+    assert {"shop:k1/views~q/0": "copy", "shop:k1/views~alone/0": "dead", "shop/views/0": "dead"} == {
+        name: state for name, (state, *_) in made.chunks().items()
+    }
+    made.redis.hset(key, mapping={"status": "active"})
+    made.start()
+    made.send(State.DEAD)
+
+    assert ["alone", "q"] == sorted(made.ids("shop_db", "views"))
 
 
 def test_a_first_copy_that_does_not_count_decides_nothing() -> None:
@@ -212,6 +230,20 @@ def test_a_copy_on_a_shard_that_is_no_longer_listed_counts() -> None:
     wait(made)
 
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+    assert ["q"] == made.ids("shop_db", "views")
+
+
+def test_a_copy_on_a_stream_that_was_deleted_counts() -> None:
+    """The chain of the new stream's shard with the same name does not take the place of the old one's."""
+    made = delivery(first())
+    made.kinesis.delete_stream(StreamName=STREAM)
+    made.clock.sleep(60)
+    made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
+    made.put(again())
+    deliver(made)
+    wait(made)
+
+    assert ("copy", "", 1) == made.chunks()["shop:k1/views~q/0"]
     assert ["q"] == made.ids("shop_db", "views")
 
 

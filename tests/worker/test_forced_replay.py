@@ -108,13 +108,16 @@ def test_a_forced_replay_can_be_limited(
     assert expected == sorted(found)
 
 
+@pytest.mark.parametrize("together", [1, 4])
 @pytest.mark.parametrize("part", ["0", "1"])
-def test_delivered_halves_are_replayed_by_their_rows(part: str) -> None:
-    """The other half is dead, and stays so; what it left out is reported."""
+def test_delivered_halves_are_replayed_by_their_rows(part: str, together: int) -> None:
+    """The other half is dead, and stays so, even if a record has rows in both; what it left out is reported."""
     made = Delivery(cut=Cut(100, 1 << 20))
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
-    made.put(*(envelope("shop", {"views": [row(f"e{n}", n=n)]}, request_id=str(n)) for n in range(4)))
+    for first in range(0, 4, together):
+        rows = [row(f"e{n}", n=n) for n in range(first, first + together)]
+        made.put(envelope("shop", {"views": rows}, request_id=str(first)))
     bad = range(2) if part == "0" else range(2, 4)
     made.td.settings = made.td.settings.__class__(rejects=lambda one: one.get("n") in bad)
     made.deliver()

@@ -120,6 +120,21 @@ def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     assert [SHARD] == [one.chain.shard for one in made.spans() if one.last == BEHIND_ALL]
 
 
+def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> None:
+    """Kinesis lists a shard as open whose chain was closed: the listing lacks its children, on which a first copy may lie."""
+    made = delivery(-1)
+    before = made.kinesis.client.list_shards(StreamName=STREAM)
+    split(made)
+    made.clock.sleep(10)
+    obstacle(made)
+    made.kinesis.client.list_shards = lambda **_: before
+
+    with pytest.raises(UnprovenError):
+        obstacle(made)
+    passing(made).mark((AT + 1000) * 1000)
+    assert len(made.records()) == 1
+
+
 def test_closing_a_chain_meets_a_worker_s_append() -> None:
     """Whichever comes first; then the chain is closed behind it."""
     made = delivery(-1)
