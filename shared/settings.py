@@ -216,7 +216,6 @@ class WorkerSettings(_Settings):
     write_key_secret: str = _setting(
         "WRITE_KEY_SECRET",
         "Secrets Manager secret with the key by which the sender recognises persons to forget",
-        "",
     )
     redis_url: str = _setting(
         "REDIS_URL",
