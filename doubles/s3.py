@@ -61,6 +61,11 @@ class MemoryS3:
         self._old.setdefault(request["Bucket"], {})
         return {}
 
+    def head_bucket(self, **request: Any) -> dict[str, Any]:
+        """Say that a bucket exists."""
+        self._bucket("HeadBucket", request)
+        return {}
+
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Put an object; with `IfNoneMatch`, only if there is none of that name; with `IfMatch`, only if it has that ETag."""
         conditions = ("IfNoneMatch", "IfMatch", "ChecksumAlgorithm", "ChecksumSHA256")
