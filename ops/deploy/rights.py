@@ -109,8 +109,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
-OWNERS = {"certify", "deploy", "remove"}
-"""Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
+OWNERS = {"certify", "deploy", "preflight", "remove"}
+"""Commands that check a deploy, deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
 """Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""

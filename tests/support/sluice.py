@@ -75,7 +75,10 @@ class Sluice:
 
     def send(self, account: str, table: str, *event_ids: str) -> None:
         """Send events to the stack. All of them must be accepted."""
-        events = [{"table": table, "event_id": event_id} for event_id in event_ids]
+        self.post(account, [{"table": table, "event_id": event_id} for event_id in event_ids])
+
+    def post(self, account: str, events: list[dict[str, Any]]) -> None:
+        """Send events with any columns. All of them must be accepted."""
         body = json.dumps({"events": events}).encode()
         request = Request(
             f"{self.stack.addresses.gateway}/v1/events", body, {"x-write-key": self.key(account)}

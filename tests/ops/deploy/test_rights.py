@@ -185,8 +185,8 @@ def test_a_command_uses_exactly_its_listed_rights(
 
 
 def test_every_command_with_a_stack_option_is_listed() -> None:
-    """Each has its rights and the command lines that exercise them."""
-    assert sorted(set(_on_stacks(main)) - OWNERS) == sorted(RIGHTS) == sorted(LINES)
+    """Each has its rights and the command lines that exercise them. `mcp` runs other commands."""
+    assert sorted(set(_on_stacks(main)) - OWNERS - {"mcp"}) == sorted(RIGHTS) == sorted(LINES)
     assert {command for commands in ROLES.values() for command in commands} <= set(RIGHTS)
 
 

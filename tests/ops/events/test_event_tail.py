@@ -170,6 +170,7 @@ def test_personal_data_is_scrubbed_unless_asked_for() -> None:
         "td_ip": "192.0.2.7",
         "td_client_id": "v1",
         "note": "mail me at jo@shop.example",
+        "friends": [{"jo@shop.example": 1}, "jo@shop.example"],
         "page": "home",
     }
     shown = []
