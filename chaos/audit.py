@@ -14,6 +14,7 @@ from shared import policy
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
+from worker.forget_requests import KEY as FORGET_REQUESTS
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
@@ -179,7 +180,7 @@ class Audit:
             is_same = span.records == len(index.numbers) and chunks == planned
             if not is_same or (span.digest and digest_of(index.numbers) != span.digest):
                 faults.append(f"{span.place.name}: the index of {name} differs from the item")
-        known = (PREFIX, REJECTED, policy.KEY)
+        known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
         faults += [
             f"{name} is no span object"
             for name in stored

@@ -320,6 +320,7 @@ class _World:
             archive_days=2,
             redis_url_secret="",
             td_api_key_secret="",
+            write_key_secret="",
             chunk_max_rows=2 if is_small else 50_000,
         )
 

@@ -122,6 +122,7 @@ class Functions:
                 "aside_bucket": BUCKET,
                 "redis_url_secret": "",
                 "td_api_key_secret": TD_KEY_SECRET,
+                "write_key_secret": WRITE_KEY_SECRET,
                 "td_import_endpoint": "https://api-import.td.invalid",
                 "td_api_endpoint": "https://api.td.invalid",
                 "archive_days": world.schedule.setup.archive_days,

@@ -1,6 +1,6 @@
 """Follow a run, event by event, and name the rules of the specification that each event breaks."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from copy import replace
 
@@ -77,6 +77,8 @@ class Judge:
         self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
         self._gone: set[str] = set()  # shards of deleted streams
         self._tags: dict[str, tuple[float, float]] = {}
+        self._cut: set[str] = set()  # objects of spans that were cut anew
+        self._names: dict[Place, set[str]] = {}  # that chunks of such spans have had
 
     def see(self, event: Event) -> list[str]:
         """Return the rules that an event breaks, and follow it as the service did."""
@@ -107,9 +109,10 @@ class Judge:
         place, since = self._named.get(event.name, (NOWHERE, put.at))
         item = self.items.get(place, _NO_SPAN)
         if item.object != event.name:
-            return [
-                ("delete by ledger", event.at < max(put.at, since) + self.times.orphan and put is not event)
-            ]
+            # what was cut anew goes at once, and so does an object that nobody but its writer knows
+            is_early = event.at < max(put.at, since) + self.times.orphan and put is not event
+            is_allowed = event.name in self._cut or (place == NOWHERE and put.by == event.by)
+            return [("delete by ledger", is_early and not is_allowed)]
         self._purged.add(place)
         waits = any(entry_of(item, key).state not in FINAL for key in keys_of(item))
         is_early = event.at < item.planned_at + self.times.index
@@ -208,6 +211,9 @@ class Judge:
     def _write(self, event: Event) -> Iterator[Verdict]:
         item = self.items.get(event.place, replace(_NO_SPAN, place=event.place))
         new, had = changed(item, event), keys_of(item, split=True)
+        if event.removed or event.added:
+            yield from self._judge_cut(event, item, new)
+        cut = {one.name for one in event.added}
         is_early = event.at < item.planned_at + self.times.invocation - self.times.clock
         yield "settle by version", event.version != item.version
         yield "first write settles", not event.done
@@ -219,6 +225,8 @@ class Judge:
         for key in keys_of(new, split=True):
             entry = entry_of(new, key)
             yield "look at the clock", (entry.since or 0) > event.at + self.times.clock
+            if key in cut:
+                continue
             if key not in had:
                 yield "halve", form(entry) != "waiting"
             elif entry != entry_of(item, key):
@@ -231,6 +239,36 @@ class Judge:
             is_whole = (event.digest, item.numbers) == (put.digest, _numbers(put)) and waits <= kept
             yield "rewrite keeps what waits", not is_whole
         self._follow(event, new)
+
+    def _judge_cut(self, event: Event, item: Item, new: Item) -> Iterator[Verdict]:
+        """Judge a write that gives a span other chunks."""
+        put = self._objects.get(event.name, _NO_OBJECT)
+        names = self._names.setdefault(item.place, {one.name for one in item.chunks})
+        added = {one.name for one in event.added}
+        yield "cut under a new name", bool(added & names)
+        names |= added
+        self._cut.add(item.object)
+        self._bodies |= {(item.place, name): digest for name, _, digest in put.chunks if name in added}
+        before: Counter[str] = Counter()
+        after: Counter[str] = Counter()
+        doubted = False
+        for key in keys_of(item):
+            entry = entry_of(item, key)
+            is_replaced = key in dict(event.changes) and entry != dict(event.changes)[key]
+            if key.split("/")[0] in event.removed or (
+                is_replaced and dict(event.changes)[key].state == "replaced"
+            ):
+                doubted |= "doubt" in form(entry) or entry.state == "again"
+                before[entry.state] += rows_of(item, key) if entry.state != "replaced" else 0
+        for one in event.added:
+            after[entry_of(new, one.name).state] += one.rows
+        yield "cut without doubt", doubted
+        gained = after["forgotten"] - before["forgotten"]
+        is_same = before.total() == after.total() and all(
+            after[one] == before[one] for one in ("dropped", "copy")
+        )
+        is_less = all(after[one] <= before[one] for one in ("waiting", "dead", "delivered"))
+        yield "cut only persons", not (is_same and is_less and gained >= 0)
 
     def _change(self, event: Event, item: Item, key: str, new: Entry) -> Change:
         old, place, by = entry_of(item, key), item.place, event.by
@@ -249,7 +287,7 @@ class Judge:
                 if proof == HAS or (generation == old.generation and (proof != ABSENT or started >= asked))
             ),
             decision=self._decision(event, item, key, new) if was_again else "",
-            with_span=event.what == "appended",
+            with_span=event.what == "appended" or bool(event.added),
             gone=item.object not in self._objects or (was_again and bool(self._purged)),
         )
 

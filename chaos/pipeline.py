@@ -43,7 +43,7 @@ SEND_EVERY = 60.0
 _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
-_SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
+SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
 _POLL_EVERY = 900.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
@@ -184,7 +184,7 @@ class Pipeline:
         """Start the event source and the sender's timers."""
         self._tick_at(self._simulation.now)
         self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
-        self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
+        self._simulation.at(self._simulation.now + SWEEP_EVERY, self._sweep)
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
                 self._simulation.at(window.end, self._read_filtered)
@@ -565,7 +565,7 @@ class Pipeline:
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
             self._invoke_sender({"sweep": True})
-            self._simulation.at(self._simulation.now + _SWEEP_EVERY, self._sweep)
+            self._simulation.at(self._simulation.now + SWEEP_EVERY, self._sweep)
 
     # Operators
 

@@ -30,6 +30,12 @@ received + LATE. Then each first copy that does not have to claim is in an index
 is a *copy*; otherwise it waits like others. A shard has passed T once the latest stamp in its chain is after T + MARGIN
 or, if the shard is closed, once an empty last span has ended its chain.
 
+**Forgetting.** A person's rows leave an object by a new one: each chunk with such rows is *cut anew*. The rows that stay become a chunk
+of a name that the span never had, so of another id; the rows that leave are counted as `forgotten`; the index of records stays whole. One
+write on the version that was read does it, and only to chunks without doubt. A chunk with a doubt in one half keeps its bytes, and its other
+halves are replaced. Rows that were delivered leave an object only after TD has deleted them. What is sent meanwhile is found by later
+searches, the last of them when nothing that was received before can still be on its way.
+
 A run is a sequence of `Event`, in true order; of conditional writes it has only those that took effect. Begin with
 STATES, TRANSITIONS, ANSWERS and RULES: they say all that a run may do, and the rest of this module makes them exact.
 """
@@ -150,7 +156,7 @@ EVENTS = {  # what happened: the fields of `Event` that it uses beside `at` and 
     "object lost": "name: it is gone, and no part of Sluice has deleted it",
     "claimed": "claims (request and owner): inserted on their own, before the append",
     "appended": "item, claims (inserted or taken over with it); in the same transaction for an edited chunk: place, version, changes",
-    "written": "place, version (required), changes (key and entry; a removed entry as delivered), done; name and digest if the object was written anew",
+    "written": "place, version (required), changes (key and entry; a removed entry as delivered), done; name and digest if the object was written anew; removed (chunks) and added, if chunks were cut anew",
     "sent": "an import begins: call, place, key, generation, database, digest (of the body)",
     "answered": "answer (one of ANSWERS), place, key, generation; call and database if to an import; started if to another call",
     "probed": "the answer to an import without rows: database, answer",
@@ -168,8 +174,9 @@ STATES = {
     "replaced": "a span with edited rows has taken its place",
     "dropped": "an operator gave it up",
     "copy": "its first copy counts",
+    "forgotten": "rows of persons who are forgotten: only their number is kept",
 }
-FINAL = frozenset({"delivered", "replaced", "dropped", "copy"})
+FINAL = frozenset({"delivered", "replaced", "dropped", "copy", "forgotten"})
 HAS, REFUSED, NOT_TAKEN, ABSENT, NOTHING = "TD has it", "refused", "not taken", "TD does not have it", "nothing"
 SURE = frozenset({REFUSED, NOT_TAKEN})  # an attempt with such an answer was not taken
 ANSWERS = {  # exactly as documented, from the service that may give it: (to which call, what, what it proves)
@@ -212,7 +219,10 @@ RULES = {
     "ask": "A new generation, which is a new id, needs proof of absence, 70 minutes into the doubt or later, unless UNASKABLE_DOUBT=send or an operator has it sent without proof.",
     "doubt keeps database": "A doubt keeps its start, its database and its generation.",
     "drop without doubt": "Only what has no doubt is dropped, edited or sent elsewhere.",
-    "replace at once": "One transaction appends the edited rows and gives up the old chunk.",
+    "replace at once": "One transaction, or one write, adds the rows that take its place and gives up the old chunk.",
+    "cut without doubt": "Only a chunk without doubt, and not in state `again`, is cut anew.",
+    "cut under a new name": "The rows that stay of a chunk that is cut anew have a name that no chunk of the span has had.",
+    "cut only persons": "What is cut anew stays in its state, row for row, or is forgotten.",
     "gone is not absent": "An object or index that is proved deleted shows nothing: what was in doubt, or again, stays in doubt.",
     "rewrite keeps what waits": "An object that is written anew has every chunk that is not final, and all of the index.",
     "whole listing": "To decide, the sender has a listing whose open shards cover every hash key, made after T + MARGIN.",
@@ -257,6 +267,8 @@ class Event:
     until: float = 0
     shards: tuple[Shard, ...] = ()
     numbers: tuple[int, ...] = ()
+    removed: tuple[str, ...] = ()
+    added: tuple[Chunk, ...] = ()
 
 
 def form(entry: Entry) -> str:
@@ -300,8 +312,10 @@ def keys_of(item: Item, *, split: bool = False) -> list[str]:
 
 def changed(item: Item, event: Event) -> Item:
     """Return an item after a write."""
-    entries = tuple((item.by_key | dict(event.changes)).items())
-    new = replace(item, version=item.version + 1, done=event.done, entries=entries)
+    kept = {key: entry for key, entry in item.by_key.items() if key.split("/")[0] not in event.removed}
+    chunks = tuple(one for one in item.chunks if one.name not in event.removed) + event.added
+    entries = tuple((kept | dict(event.changes)).items())
+    new = replace(item, version=item.version + 1, done=event.done, entries=entries, chunks=chunks)
     return replace(new, object=event.name, digest=event.digest) if event.name else new
 
 
@@ -315,7 +329,9 @@ class Change(NamedTuple):
     attempts: frozenset[str]  # what the answers to all imports of this generation prove
     told: frozenset[str]  # what the writer's own answers prove
     decision: str  # what the indexes make of rows put again: a state, or the rule that forbids to decide
-    with_span: bool  # in the transaction that appends a span
+    with_span: (
+        bool  # in the transaction that appends a span, or the write that adds chunks, with the other rows
+    )
     gone: bool  # the object, or for rows put again some index, is deleted
 
 
@@ -347,7 +363,8 @@ TRANSITIONS = (  # name, forms before, forms after, what happens, rules
     ("find", ("dead, doubt",), ("delivered", "copy"), "Treasure Data has it; if put again, from its first copy", ("only proof delivers",)),
     ("lose", ("doubt", "again"), ("dead, doubt",), "Its object, or an index that it needs, is gone", ("gone is not absent",)),
     ("drop", ("waiting", "dead"), ("dropped",), "An operator gives it up", ("drop without doubt",)),
-    ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it", ("drop without doubt", "replace at once")),
+    ("replace", ("waiting", "dead"), ("replaced",), "An operator edits or repairs it; or as for `cut`", ("drop without doubt", "replace at once")),
+    ("cut", ("delivered",), ("replaced",), "A person in it is forgotten, and another half is in doubt: chunks of other names have its other rows", ("replace at once",)),
     ("revive", ("dead",), ("waiting", "doubt"), "An operator sends it again, under a new id", ("drop without doubt",)),
     ("revive by name", ("dead, doubt",), ("waiting", "doubt"), "The same, after asking", ("ask",)),
 )

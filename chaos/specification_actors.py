@@ -115,7 +115,10 @@ def attempts(
         view: World = yield Read()
         now = view.item(item.place) or item
         changes = {}
+        there = keys_of(now, split=True)
         for key, proof in proofs.items():
+            if key not in there:
+                continue  # cut anew, since somebody has settled it
             old, generation = entry_of(now, key), entry_of(item, key).generation
             rule = "untried by version" if proof == NOT_TAKEN else "own clearing"
             own = (key in opened and now.version == item.version) or rule in out

@@ -294,6 +294,14 @@ class Trace:
         }
         if span.object is not None and (name := span_object.name_of(span)) != item.object:
             fields |= {"name": name, "digest": span.object.digest.hex()}
+        named = {_key(key): key for key in span.chunks if not key.group.is_rejected}
+        had = {one.name for one in item.chunks}
+        if named.keys() != had:  # chunks were cut anew
+            _, receipts = self._numbers(span)
+            fields["removed"] = tuple(sorted(had - named.keys()))
+            fields["added"] = tuple(
+                _chunk(span, key, receipts) for name, key in named.items() if name not in had
+            )
         return fields
 
     def _span(self, key: Mapping[str, Any]) -> Span:

@@ -200,7 +200,12 @@ class World:
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
         self.redis = clients.Redis(self.redis_server, self.effects)
-        self.secrets = _Secrets({TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: _json(SECRETS)})
+        self.secrets = _Secrets(
+            {
+                TD_KEY_SECRET: API_KEY,
+                WRITE_KEY_SECRET: _json(SECRETS | {write_key.FORGET_KEY: "recognises persons"}),
+            }
+        )
         self.session = requests.Session()
         self.session.trust_env = False
         transport = clients.TreasureDataTransport(self.td.handle, self.effects)

@@ -145,6 +145,10 @@ class Authorized:
                 yield action, "*"  # the actions in use support no resources
             case "s3" if operation == "list_objects_v2":
                 yield "s3:ListBucket", f"arn:aws:s3:::{request['Bucket']}"
+            case "s3" if operation == "list_object_versions":
+                yield "s3:ListBucketVersions", f"arn:aws:s3:::{request['Bucket']}"
+            case "s3" if operation == "delete_object" and "VersionId" in request:
+                yield "s3:DeleteObjectVersion", f"arn:aws:s3:::{request['Bucket']}/{request['Key']}"
             case "s3" if operation in _OBJECT_ACTIONS:
                 yield _OBJECT_ACTIONS[operation], f"arn:aws:s3:::{request['Bucket']}/{request['Key']}"
             case "dynamodb":

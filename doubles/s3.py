@@ -3,6 +3,7 @@
 import base64
 import hashlib
 import io
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,11 +44,22 @@ class MemoryS3:
         self._now = now
         self._page_keys = page_keys
         self._buckets: dict[str, dict[str, StoredObject]] = {}
+        self._old: dict[str, dict[str, list[tuple[str, StoredObject]]]] = {}  # versions, of versioned buckets
+        self._numbers = itertools.count()
+        self._superseded: dict[tuple[str, str], float] = {}  # when a version stopped being the current one
 
     def create_bucket(self, *, Bucket: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
         """Create a bucket."""
         self._buckets.setdefault(Bucket, {})
         return {"Location": f"/{Bucket}"}
+
+    def put_bucket_versioning(self, **request: Any) -> dict[str, Any]:
+        """Keep the versions of a bucket's objects from now on."""
+        check_members("PutBucketVersioning", request, {"Bucket", "VersioningConfiguration"})
+        if request["VersioningConfiguration"] != {"Status": "Enabled"}:
+            raise NotImplementedError("the S3 double only enables versioning")
+        self._old.setdefault(request["Bucket"], {})
+        return {}
 
     def head_bucket(self, **request: Any) -> dict[str, Any]:
         """Say that a bucket exists."""
@@ -78,6 +90,10 @@ class MemoryS3:
             raise client_error("KeyTooLongError", "PutObject", "Your key is too long")
         headers = {name: str(request[name]) for name in _HEADERS if name in request}
         bucket[key] = StoredObject(body, headers, self._now())
+        if request["Bucket"] in self._old:
+            versions = self._old[request["Bucket"]].setdefault(key, [])
+            self._supersede(key, versions)
+            versions.append((f"v{next(self._numbers)}", bucket[key]))
         answer: dict[str, Any] = {"ETag": bucket[key].described()["ETag"]}
         return answer | ({"ChecksumSHA256": checksum} if "ChecksumSHA256" in request else {})
 
@@ -93,9 +109,57 @@ class MemoryS3:
         return told | {"Body": io.BytesIO(body)}
 
     def delete_object(self, **request: Any) -> dict[str, Any]:
-        """Delete an object, whether it exists or not."""
-        self._bucket("DeleteObject", request).pop(request["Key"], None)
+        """Delete an object, whether it exists or not; with `VersionId`, one version of it."""
+        bucket = self._bucket("DeleteObject", request, "VersionId")
+        versions = self._old.get(request["Bucket"], {}).get(request["Key"], [])
+        if "VersionId" not in request:
+            self._supersede(request["Key"], versions)
+        else:
+            versions[:] = [one for one in versions if one[0] != request["VersionId"]]
+        if "VersionId" not in request or not versions:
+            bucket.pop(request["Key"], None)
         return {}
+
+    def _supersede(self, key: str, versions: list[tuple[str, StoredObject]]) -> None:
+        if versions:
+            self._superseded.setdefault((key, versions[-1][0]), self._now())
+
+    def expire_versions(self, bucket: str, seconds: float) -> None:
+        """Delete versions so long after they stopped being current, as a lifecycle rule does. Not an S3 operation."""
+        for key, versions in self._old[bucket].items():
+            versions[:] = [
+                one
+                for one in versions
+                if self._now() - self._superseded.get((key, one[0]), self._now()) < seconds
+            ]
+
+    def list_object_versions(self, **request: Any) -> dict[str, Any]:
+        """Return the versions of the objects whose keys have a prefix, in one page; without versioning, each has one, called null."""
+        bucket = self._bucket("ListObjectVersions", request, "Prefix")
+        old = self._old.get(request["Bucket"])
+        found = (
+            [(key, "null") for key in sorted(bucket)]
+            if old is None
+            else [(key, version) for key in sorted(old) for version, _ in old[key]]
+        )
+        matching = [one for one in found if one[0].startswith(request.get("Prefix", ""))]
+        last = {key: (key, version) for key, version in matching}
+        if len(matching) > _MAX_KEYS:
+            raise NotImplementedError("the S3 double lists at most one page of versions")
+        return {"IsTruncated": False} | (
+            {
+                "Versions": [
+                    {"Key": key, "VersionId": version, "IsLatest": (key, version) == last[key]}
+                    for key, version in matching
+                ]
+            }
+            if matching
+            else {}
+        )
+
+    def versions(self, bucket: str) -> list[bytes]:
+        """Return the bytes of every version of every object of a versioned bucket. Not an S3 operation."""
+        return [one.body for versions in self._old[bucket].values() for _, one in versions]
 
     def list_objects_v2(self, **request: Any) -> dict[str, Any]:
         """Return one page of keys with a prefix, in order; with `Delimiter`, folders in `CommonPrefixes`."""

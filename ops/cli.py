@@ -16,7 +16,9 @@ from ops.commands import (
     dead,
     deploy,
     doctor,
+    export,
     find,
+    forget,
     keys,
     local,
     mcp,
@@ -42,6 +44,7 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Every day": (status.command, doctor.command, find.command, accounts.group, keys.group),
     "Watch": (tail.command, wait.command, console.command, mcp.command),
     "Repair": (redrive.command, dead.group, replay.command),
+    "Persons": (forget.command, export.command),
     "Tracking plans and pages": (plan.group, sdk.group),
     "Deploy": (
         deploy.command,

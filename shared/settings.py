@@ -213,6 +213,10 @@ class WorkerSettings(_Settings):
     td_api_key_secret: str = _setting(
         "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"
     )
+    write_key_secret: str = _setting(
+        "WRITE_KEY_SECRET",
+        "Secrets Manager secret with the key by which the sender recognises persons to forget",
+    )
     redis_url: str = _setting(
         "REDIS_URL",
         "`rediss://USER@HOST:PORT/?cache=NAME` of an ElastiCache serverless cache, where the functions sign in with IAM",

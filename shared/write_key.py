@@ -18,6 +18,9 @@ HASH_KEY = ".hash"
 PROXY_SECRET = ".proxy"  # noqa: S105 -- the member's name
 """Member that holds the value that trusted CloudFront distributions send. No write key is signed with it either."""
 
+FORGET_KEY = ".forget"
+"""Member that holds the key of the hashes by which persons to forget are recognised."""
+
 _MAC_BYTES = 16
 _MAX_LENGTH = 64 + 1 + 21 + 1 + 22
 

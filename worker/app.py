@@ -58,7 +58,8 @@ def send(event: dict[str, Any], context: Any) -> dict[str, Any]:
       delivered rows of these spans once more.
     - `mark` puts a marker on each shard that has received nothing for a minute, and notes whether the overflow queue is empty, so that
       watermarks advance.
-    - `sweep` sweeps the bucket, `watermark` does as `mark` and writes watermarks.
+    - `forget` (see `Forget.run`) finds and forgets persons.
+    - `sweep` sweeps the bucket and goes on with searches for persons to forget, `watermark` does as `mark` and writes watermarks.
 
     If that is refused, the response has `error`, one word, and `message`.
     """
@@ -73,7 +74,11 @@ def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict
     except HeldError as reason:
         return {"error": "held", "message": str(reason)}
     if event.get("sweep"):
-        return asdict(wiring.sweeper.run(deadline))
+        swept = asdict(wiring.sweeper.run(deadline))
+        wiring.forget.run_due(deadline)
+        return swept
+    if asked := event.get("forget"):
+        return wiring.forget.run(asked, deadline)
     if event.get("watermark") or event.get("mark"):
         wiring.passing.mark(milliseconds(wiring.effects.clock.now() - MARKED_SECONDS))
         wiring.watermarks.note()

@@ -68,6 +68,16 @@ class Bucket:
             return False
         return True
 
+    def erase(self, name: str, *, but_latest: bool = False) -> None:
+        """Delete an object with all its versions, or only its older versions."""
+        try:
+            versions = self._s3.list_object_versions(Bucket=self._name, Prefix=name)
+            for one in (*versions.get("Versions", ()), *versions.get("DeleteMarkers", ())):
+                if one["Key"] == name and not (but_latest and one["IsLatest"]):
+                    self._s3.delete_object(Bucket=self._name, Key=name, VersionId=one["VersionId"])
+        except (ClientError, BotoCoreError) as error:
+            raise BucketUnavailableError(str(error)) from error
+
     def pages(self, prefix: str, **request: Any) -> Iterator[Any]:
         """Yield the pages of a listing."""
         while True:

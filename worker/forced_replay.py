@@ -153,21 +153,22 @@ class ForcedReplays:
     def _append_of(self, wanted: Wanted, place: Place) -> ForcedRows:
         outcome = ForcedRows()
         span = None if place.chain.is_forced else self._ledger.get(place)
-        if span is not None:
-            self._append(wanted, span, outcome)
+        while span is not None:
+            outcome = ForcedRows()
+            span = self._append(wanted, span, outcome)
         return outcome
 
-    def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> None:
-        delivered: dict[ChunkKey, int] = {}
-        for key, entry in span.all_leaves():
-            if wanted.has(span, key):
-                if entry.state is State.DELIVERED:
-                    delivered[key] = span.rows(key)
-                elif entry.state not in FINAL:
-                    outcome.left_out[_label(key)] += span.rows(key)
+    def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> Span | None:
+        """Append the wanted rows of a span; return the span instead if it has another object by now, and this one cannot be read."""
+        delivered = _delivered(wanted, span, outcome)
+        expected = outcome.left_out.total()
         chunks = self._chunks(wanted, span, delivered, outcome)
+        if outcome.left_out.total() > expected:
+            current = self._ledger.get(span.place)
+            if current is not None and current.object not in (span.object, None):
+                return current
         if not chunks:
-            return
+            return None
         now = self._clock.now()
         encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
         senders = {chunk.key.group.sender for chunk in chunks}
@@ -192,13 +193,14 @@ class ForcedReplays:
             if isinstance(answer, tuple) and answer[0]:
                 for chunk in chunks:
                     outcome.appended[_label(chunk.key)] += chunk.rows
-                return
+                return None
             there = self._ledger.get(again.place)
         for chunk in chunks:
             # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
             rows = 0 if there is None else min(chunk.rows, there.chunks.get(chunk.key, 0))
             outcome.repeated[_label(chunk.key)] += rows
             outcome.left_out[_label(chunk.key)] += chunk.rows - rows
+        return None
 
     def _chunks(
         self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: ForcedRows
@@ -247,6 +249,18 @@ class ForcedReplays:
                 number += end - begin
             row, byte = row + rows, byte + size
         return b"".join(found), number
+
+
+def _delivered(wanted: Wanted, span: Span, outcome: ForcedRows) -> dict[ChunkKey, int]:
+    """Return the wanted chunks that were delivered, with their numbers of rows; note the others as left out."""
+    delivered: dict[ChunkKey, int] = {}
+    for key, entry in span.all_leaves():
+        if wanted.has(span, key):
+            if entry.state is State.DELIVERED:
+                delivered[key] = span.rows(key)
+            elif entry.state not in FINAL:
+                outcome.left_out[_label(key)] += span.rows(key)
+    return delivered
 
 
 def _label(key: ChunkKey) -> str:

@@ -263,7 +263,21 @@ class Ledger:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached, or no longer has the span.
         """
+        return self._update_item(*self._update(span))
+
+    def cut_anew(self, span: Span) -> tuple[bool, Span]:
+        """Write a span as `update` does, and its chunks too: others have taken the place of some.
+
+        Raises:
+            LedgerUnavailableError: as `update`.
+        """
         written, request = self._update(span)
+        request["UpdateExpression"] = request["UpdateExpression"].replace("SET ", "SET #g = :g, ", 1)
+        request["ExpressionAttributeNames"]["#g"] = "g"
+        request["ExpressionAttributeValues"][":g"] = _chunks(span)
+        return self._update_item(written, request)
+
+    def _update_item(self, written: Span, request: dict[str, Any]) -> tuple[bool, Span]:
         existing = self._write(self._dynamodb.update_item, **request)
         if existing is None:
             return True, written
@@ -635,7 +649,7 @@ def _item(span: Span) -> Item:
         "first": {"S": span.first},
         "last": {"S": span.last},
         "at": _time(span.planned_at),
-        "g": {"M": {key.name: {"N": str(rows)} for key, rows in span.chunks.items()}},
+        "g": _chunks(span),
         "n": {"N": str(span.records)},
         "e": {"N": str(span.earliest)},
         "l": {"N": str(span.latest)},
@@ -648,6 +662,10 @@ def _item(span: Span) -> Item:
     if span.origin:
         item["from"] = {"S": span.origin}
     return item | _progress(span)
+
+
+def _chunks(span: Span) -> Item:
+    return {"M": {key.name: {"N": str(rows)} for key, rows in span.chunks.items()}}
 
 
 def _progress(span: Span) -> Item:

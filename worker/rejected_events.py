@@ -54,7 +54,7 @@ class RejectedEvents:
         data = self._bucket.get(name_of(span, key.group))
         if data is None:
             raise ObjectGoneError("the rejected events have been deleted, or none was kept")
-        return list(_events(decompress(data)))
+        return list(events(decompress(data)))
 
 
 def name_of(span: Span, group: Group) -> str:
@@ -63,7 +63,12 @@ def name_of(span: Span, group: Group) -> str:
     return f"{PREFIX}{group.sender.account}/{group.label}/{id_}.gz"
 
 
-def _events(data: bytes) -> Iterator[KeptEvent]:
+def events(data: bytes) -> Iterator[KeptEvent]:
+    """Yield the events in an object.
+
+    Raises:
+        InvalidObjectError: it holds something else.
+    """
     unpacker = msgpack.Unpacker(max_buffer_size=len(data) + 1)
     unpacker.feed(data)
     try:

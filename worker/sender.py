@@ -27,9 +27,11 @@ from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
+from worker.forgetting import Forgetting, others
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
+from worker.person import Persons
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
@@ -167,6 +169,7 @@ class _Run:
 
     deadline: Deadline
     selection: Selection
+    persons: Persons | None
     databases: dict[str, _Database] = field(default_factory=dict)
     lock: Lock = field(default_factory=Lock)
     vain_probes: int = 0
@@ -203,6 +206,7 @@ class Sender:
         objects: SpanObjects,
         membership: Membership,
         again: Again,
+        forgetting: Forgetting,
         accounts: AccountCache,
         uploader: Uploader,
         treasure_data: TreasureDataClient,
@@ -216,6 +220,7 @@ class Sender:
         self._objects = objects
         self._membership = membership
         self._again = again
+        self._forgetting = forgetting
         self._accounts = accounts
         self._uploader = uploader
         self._treasure_data = treasure_data
@@ -234,7 +239,7 @@ class Sender:
             LedgerUnavailableError: the ledger cannot be reached.
         """
         selection = selection or Selection()
-        run, report = _Run(deadline, selection), Report()
+        run, report = _Run(deadline, selection, self._forgetting.persons()), Report()
         now = self._clock.now()
         places = _shuffled(selection.places(self._ledger, now), now)
         waiting = self._pass(run, map(_Turn, places), report)
@@ -374,17 +379,11 @@ class Sender:
                 turn.complete = False
                 return
             turn.span, turn.waits_for = span, ""
-            selected = dict(
-                _shuffled(
-                    (
-                        (key, entry)
-                        for key, entry in span.all_leaves()
-                        if run.selection.has(turn.place, key, entry, span.planned_at)
-                    ),
-                    self._clock.now(),
-                )
-            )
+            selected = self._selected(run, span)
             turn.selected = turn.selected or selected
+            if (checked := self._forgetting.checked(span, run.persons)) is not span:
+                turn.span = span = checked
+                turn.selected = selected = self._selected(run, span)
             turn.closed = {}
             work = _Work(self._without_settled_copies(span))
             try:
@@ -404,6 +403,14 @@ class Sender:
             if not self._has_more(work, turn.span):
                 return
         turn.complete = False
+
+    def _selected(self, run: _Run, span: Span) -> dict[ChunkKey, Entry]:
+        leaves = (
+            (key, entry)
+            for key, entry in span.all_leaves()
+            if run.selection.has(span.place, key, entry, span.planned_at)
+        )
+        return dict(_shuffled(leaves, self._clock.now()))
 
     @staticmethod
     def _has_more(work: _Work, span: Span) -> bool:
@@ -523,8 +530,9 @@ class Sender:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
+            rows = sample(others(run.persons, key, decompress(body)))
             with run.lock:
-                run.doubts.append(_Doubt(span, key, entry, database, sample(decompress(body))))
+                run.doubts.append(_Doubt(span, key, entry, database, rows))
             turn.asks = True
             return
         renewed = entry if event is None else self._follow(entry, event)
@@ -768,7 +776,9 @@ def _count(turn: _Turn, report: Report) -> None:
 
 
 def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:
-    """Yield the state and the rows of a chunk, or of the halves that it was split into since."""
+    """Yield the state and the rows of a chunk, or of the halves that it was split into since; nothing if it was cut anew."""
+    if key.planned not in span.chunks:
+        return
     for leaf in span.leaves(key):
         joined = next((one for one in leaf.lineage() if one in span.entries), leaf.planned)
         entry = span.entry(joined)  # of the chunk that it was joined to, unless that is split

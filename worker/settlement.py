@@ -95,8 +95,8 @@ class Settlement:
         changes: dict[ChunkKey, Entry] = {}
         # chunks to halve come last: whether halving is in vain depends on what else was accepted
         for key, outcome in sorted(outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED):
-            if key.path and key not in self.span.entries:
-                continue  # since joined with its other half
+            if (key.path and key not in self.span.entries) or key.planned not in self.span.chunks:
+                continue  # since joined with its other half, or cut anew
             current = self.span.entry(key)
             happening = Happening(
                 outcome.event,

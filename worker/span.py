@@ -410,7 +410,8 @@ class Span:
     def with_entries(self, changes: Mapping[ChunkKey, Entry], *, settled: bool = False) -> "Span":
         """Return the span with these entries.
 
-        The first write that settles it names every chunk that is not delivered. Entries that say no more than the default are dropped.
+        The first write that settles it names every chunk that is not delivered. Entries that say no more than the default are dropped: that a
+        chunk is delivered, where the plan sends it.
         """
         settled = settled or self.settled
         entries = {**self.entries, **changes}
@@ -423,7 +424,8 @@ class Span:
             if entries[key].state is State.SPLIT:
                 _join(entries, key)
         for key, entry in list(entries.items()):
-            if not key.path and entry.state is State.DELIVERED and span.default(key).state is State.DELIVERED:
+            is_default = entry.state is State.DELIVERED and span.default(key).state is State.DELIVERED
+            if not key.path and is_default and not entry.database:
                 del entries[key]
         explained = [key for key, entry in entries.items() if entry.words]
         entries |= {key: replace(entries[key], words="") for key in explained[MOST_EXPLAINED:]}

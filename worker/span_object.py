@@ -8,7 +8,7 @@ chunks that nobody needs, of that), the chain, the span's borders, and the diges
 any part can be read and checked on its own.
 """
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
@@ -88,7 +88,16 @@ class Stored(NamedTuple):
 
 def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
     """Encode the object of a span that is planned at `now` (UNIX seconds). `index` has everything but the chunks."""
-    bodies, members, offset = {}, {}, 0
+    bodies: dict[ChunkKey, bytes] = {}
+    members: dict[ChunkKey, Member] = {}
+    offset = _add(chunks, bodies, members, 0)
+    return _assembled(bodies, replace(index, members=members), offset, now)
+
+
+def _add(
+    chunks: Iterable[Chunk], bodies: dict[ChunkKey, bytes], members: dict[ChunkKey, Member], offset: int
+) -> int:
+    """Add chunks to an object's bodies, which end at `offset`, and to its index; return where the bodies end then."""
     for chunk in chunks:
         body = compress(b"".join(chunk.blocks))
         sizes = [len(block) for block in chunk.blocks] if chunk.positions else ()
@@ -97,7 +106,7 @@ def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
         )
         bodies[chunk.key] = body
         offset += len(body)
-    return _assembled(bodies, replace(index, members=members), offset, now)
+    return offset
 
 
 def _assembled(bodies: Mapping[ChunkKey, bytes], index: Index, offset: int, now: float) -> Encoded:
@@ -133,6 +142,38 @@ def parse(name: str, size: int = 0) -> Stored | None:
         return Stored(name, hour, ChainId.parse(unquote(chain)), number(first), number(last), digest, size)
     except ValueError:
         return None
+
+
+def cut_anew(
+    index: Index,
+    bodies: Mapping[ChunkKey, bytes],
+    *,
+    removed: Collection[ChunkKey],
+    added: Iterable[Chunk],
+    counted: Mapping[ChunkKey, int],
+    now: float,
+) -> Encoded:
+    """Return an object with other chunks, and with the index of all its records.
+
+    Args:
+        index: the index of the object that it replaces.
+        bodies: that object's import bodies.
+        removed: its chunks that the new object does not have.
+        added: chunks that it has instead.
+        counted: more chunks in the index, without a body: their numbers of rows.
+        now: UNIX seconds.
+    """
+    kept: dict[ChunkKey, bytes] = {}
+    members: dict[ChunkKey, Member] = {}
+    offset = 0
+    for key, member in index.members.items():
+        if key not in removed:
+            members[key] = member._replace(offset=offset if member.length else 0)
+            kept |= {key: bodies[key]} if member.length else {}
+            offset += member.length
+    offset = _add(added, kept, members, offset)
+    members |= {key: Member(rows, 0, 0, b"") for key, rows in counted.items()}
+    return _assembled(kept, replace(index, members=members), offset, now)
 
 
 class SpanObjects:
@@ -176,13 +217,16 @@ class SpanObjects:
         found = self._indexes.get(name)
         if found is None and span.object is not None:
             data = self._part(name, span.object.offset, span.object.length, span.object.digest)
-            found = decode(decompress(data))
-            if len(self._indexes) >= _MOST_INDEXES:
-                self._indexes.clear()
-            self._indexes[name] = found
+            found = self._remember(name, decode(decompress(data)))
         if found is None:
             raise ObjectGoneError(f"{name} is gone")
         return found
+
+    def _remember(self, name: str, index: Index) -> Index:
+        if len(self._indexes) >= _MOST_INDEXES:
+            self._indexes.clear()
+        self._indexes[name] = index
+        return index
 
     def body(self, span: Span, key: ChunkKey) -> bytes:
         """Return the import body of a chunk, or of a half of one.
@@ -245,6 +289,29 @@ class SpanObjects:
             else:
                 members[key] = member._replace(offset=0, length=0, digest=b"")
         return _assembled(bodies, replace(index, members=members), offset, now)
+
+    def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
+        """Return a span's index, and the import body of each planned chunk that its object has, by one read.
+
+        Raises:
+            ObjectGoneError, InvalidObjectError: as `index`.
+        """
+        name, ref = name_of(span), span.object
+        data = None if ref is None else self._bucket.get(name)
+        if ref is None or data is None:
+            raise ObjectGoneError(f"{name} is gone")
+        last = data[ref.offset : ref.offset + ref.length]
+        if digest_of(last) != ref.digest:
+            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        index = self._remember(name, decode(decompress(last)))
+        bodies = {
+            key: data[member.offset : member.offset + member.length]
+            for key, member in index.members.items()
+            if member.length
+        }
+        if any(digest_of(body) != index.members[key].digest for key, body in bodies.items()):
+            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        return index, bodies
 
     def exists(self, span: Span) -> bool:
         """Return whether the bucket has a span's object."""

@@ -30,11 +30,12 @@ class State(StrEnum):
     DROPPED = "dropped"
     REPLACED = "replaced"
     COPY = "copy"
+    FORGOTTEN = "forgotten"
 
 
 UNSETTLED = frozenset((State.WAITING, State.AGAIN))
 """States that the sender works on."""
-FINAL = frozenset((State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY))
+FINAL = frozenset((State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY, State.FORGOTTEN))
 """Final states: nobody needs the chunk's rows any more."""
 
 
@@ -80,6 +81,7 @@ class Event(Enum):
     RESENT = "an operator sends it again"
     DROPPED = "an operator drops it"
     REPLACED = "an operator replaces its rows"
+    CUT_ANEW = "a person in it is forgotten; other chunks have the other rows"
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +193,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),
     Transition((_W, _D, _R), (Event.DROPPED,), State.DROPPED, Condition.ABSENT, _settle),
     Transition((_D, _R), (Event.REPLACED,), State.REPLACED, Condition.ABSENT, _settle),
+    Transition((_W, _D, State.DELIVERED), (Event.CUT_ANEW,), State.REPLACED, Condition.ABSENT, _settle),
 )
 """The state machine. An event without a matching row leaves the entry unchanged."""
 

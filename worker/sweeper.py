@@ -125,7 +125,7 @@ class Sweeper:
             )
 
     def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
-        span = self._span_there(stored)
+        span = span_there(self._ledger, stored)
         if span is None or span.object is None or name_of(span) != stored.name:
             written = stored.hour if span is None or span.object is None else span.object.hour
             age = self._age(max(stored.hour, written))
@@ -139,12 +139,6 @@ class Sweeper:
             self._delete(stored, sweep, allowed=won)
         else:
             self._reduce(span, sweep)
-
-    def _span_there(self, stored: Stored) -> Span | None:
-        """Return the span in whose place an object was written; None if there is none. It may refer to another object."""
-        if stored.chain.is_of_stream:
-            return self._ledger.preceding(stored.chain, stored.first)
-        return self._ledger.get(Place(stored.chain, stored.first))
 
     def _delete(self, stored: Stored, sweep: Sweep, *, allowed: bool) -> None:
         if not allowed:
@@ -168,3 +162,10 @@ class Sweeper:
         won, _ = self._ledger.update(rewritten)
         sweep.reduced += won
         sweep.needed += not won
+
+
+def span_there(ledger: Ledger, stored: Stored) -> Span | None:
+    """Return the span in whose place an object was written; None if there is none. It may refer to another object."""
+    if stored.chain.is_of_stream:
+        return ledger.preceding(stored.chain, stored.first)
+    return ledger.get(Place(stored.chain, stored.first))

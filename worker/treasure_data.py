@@ -24,6 +24,7 @@ from worker.deadline import Deadline
 from worker.explanation import explanation_of
 from worker.question import DATABASES, Question
 from worker.secret import Secret
+from worker.statement import Statements
 from worker.states import Presence
 
 CONNECT_SECONDS = 5.0
@@ -221,6 +222,11 @@ class TreasureDataClient:
             return question.ask(chunks)
         except (requests.RequestException, SecretUnavailableError):
             return [Presence.UNDECIDED for _ in chunks]
+
+    @property
+    def statements(self) -> Statements:
+        """What runs SQL statements."""
+        return Statements(self._api, self._clock)
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
         """Return the answer to a request; if there is none, return an answer that settles nothing."""

@@ -33,6 +33,10 @@ from worker.deadline import Deadline
 from worker.drain import Drain
 from worker.executor import Executors, Threads
 from worker.forced_replay import ForcedReplays
+from worker.forget import Forget
+from worker.forget_requests import ForgetRequests
+from worker.forget_search import ForgetSearch
+from worker.forgetting import Forgetting
 from worker.health import DatabaseHealth
 from worker.ledger import Ledger
 from worker.markers import Markers
@@ -178,12 +182,24 @@ class Wiring:
         )
         self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
         self.passing = make(Passing)(shards, ledger, self.markers, clock)
+        secret = Secret(effects.secrets, settings.write_key_secret, clock)
+        self.forget_requests = ForgetRequests(effects.s3, settings.aside_bucket, secret, clock)
+        self.forgetting = make(Forgetting)(
+            ledger=ledger,
+            objects=objects,
+            bucket=bucket,
+            requests=self.forget_requests,
+            rules=rules,
+            clock=clock,
+            telemetry=telemetry,
+        )
         self.again = make(Again)(self.passing, ledger, objects)
         self.sender = make(Sender)(
             ledger=ledger,
             objects=objects,
             membership=self.membership,
             again=self.again,
+            forgetting=self.forgetting,
             accounts=self.accounts,
             uploader=self.uploader,
             treasure_data=self.treasure_data,
@@ -227,6 +243,28 @@ class Wiring:
             objects=objects,
             shards=shards,
             archive_seconds=settings.archive_days * 86_400.0,
+            clock=clock,
+            telemetry=telemetry,
+        )
+        statements = self.treasure_data.statements
+        self.forget = make(Forget)(
+            requests=self.forget_requests,
+            search=make(ForgetSearch)(
+                ledger=ledger,
+                objects=objects,
+                bucket=bucket,
+                forgetting=self.forgetting,
+                requests=self.forget_requests,
+                statements=statements,
+                executors=executors,
+                clock=clock,
+                query_delay_seconds=rules.query_delay_seconds,
+            ),
+            statements=statements,
+            objects=objects,
+            accounts=self.accounts,
+            shards=shards,
+            entropy=effects.entropy,
             clock=clock,
             telemetry=telemetry,
         )

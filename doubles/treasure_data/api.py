@@ -34,6 +34,7 @@ class Settings:
         schema_delay: seconds from when queries see a row until its table shows the row's columns; infinite if schema
             detection is off.
         job_age: seconds by which a new query's result is outdated, as if a cache answered with an old job.
+        refuses_delete: jobs with a DELETE fail, as for a key whose user may not change the table.
         rejects: returns whether an import with this row is a 422.
     """
 
@@ -45,6 +46,7 @@ class Settings:
     largest_import: int = 32 * 1024 * 1024
     schema_delay: float = 0.0
     job_age: float = 0.0
+    refuses_delete: bool = False
     rejects: Callable[[Row], bool] | None = None
 
 
@@ -179,7 +181,16 @@ class Api:
             for table in self._log.counts()[database]
             if table in query
         }
-        found, end = queries.run(query, tables), now + settings.job_seconds
+        deletion = queries.deletion(query)
+        if deletion is None:
+            found = queries.run(query, tables)
+        else:
+            table, finding = deletion
+            found = None if settings.refuses_delete else queries.run(finding, tables)
+            if found:
+                self._log.delete(database, table, seen, {int(row[0]) for row in found if row[0] is not None})
+                found = []
+        end = now + settings.job_seconds
         job = queries.Job(str(len(self.jobs) + 1), database, now, end, found)
         self.jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})

@@ -146,17 +146,31 @@ class ImportLog:
             one for one in self._imports if database in (None, one.database) and table in (None, one.table)
         ]
 
+    def delete(self, database: str, table: str, moment: float, numbers: set[int]) -> None:
+        """Delete rows by their numbers, from 1, among those of imports that were accepted until a moment, UNIX seconds."""
+        number = 0
+        for place, one in enumerate(self._imports):
+            if (one.database, one.table) == (database, table) and one.at <= moment:
+                kept = []
+                for row in one.rows:
+                    number += 1
+                    if number not in numbers:
+                        kept.append(row)
+                self._replace(place, one, kept)
+
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Delete the rows of a table whose `time` is in [begin, end), and return how many."""
-        lost = 0
+        before = self._counts[database][table]
         for place, one in enumerate(self._imports):
             if (one.database, one.table) == (database, table):
                 kept = [row for row in one.rows if not begin <= row["time"] < end]
-                lost += len(one.rows) - len(kept)
-                body = gzip.compress(b"".join(msgpack.packb(row) for row in kept), mtime=0)
-                self._imports[place] = replace(one, body=body)
-        self._counts[database][table] -= lost
-        return lost
+                self._replace(place, one, kept)
+        return before - self._counts[database][table]
+
+    def _replace(self, place: int, one: Import, kept: list[Row]) -> None:
+        self._counts[one.database][one.table] -= len(one.rows) - len(kept)
+        body = gzip.compress(b"".join(msgpack.packb(row) for row in kept), mtime=0)
+        self._imports[place] = replace(one, body=body)
 
 
 def _check_name(name: str) -> None:

@@ -23,6 +23,7 @@ Table = tuple[Sequence[Row], Mapping[str, str]]
 _READING = {sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION}
 _TD_TYPES = {bool: "int", int: "long", float: "double"}  # everything else is "string"
 _COLUMN = re.compile("[a-z_][a-z0-9_]*")
+_DELETE = re.compile('DELETE FROM ("[a-z0-9_]+") WHERE (.+)', re.DOTALL)
 
 
 def columns(rows: Sequence[Row]) -> dict[str, str]:
@@ -54,6 +55,15 @@ def run(query: str, tables: Mapping[str, Table]) -> list[tuple[Cell, ...]] | Non
             return found.fetchall() if found.description else None  # an empty query has no description
         except (sqlite3.Error, sqlite3.Warning, ValueError):
             return None
+
+
+def deletion(query: str) -> tuple[str, str] | None:
+    """Return the table of a DELETE, and the query that finds its rows by their numbers, from 1; None if it is none.
+
+    Like TD, it accepts no DELETE without WHERE.
+    """
+    found = _DELETE.fullmatch(query)
+    return found and (found[1].strip('"'), f"SELECT rowid FROM {found[1]} WHERE {found[2]}")  # noqa: S608 -- runs in memory
 
 
 def _fill(sql: sqlite3.Connection, name: str, table: Table) -> None:

@@ -67,7 +67,7 @@ class Rows:
 
     @property
     def adds_up(self) -> bool:
-        """Whether received = delivered + waiting + dead + dropped + in flight, and the bucket has what waits or is dead."""
+        """Whether received = delivered + waiting + dead + dropped + forgotten + in flight, and the bucket has what waits or is dead."""
         counts = self.states.values()
         return self.received == sum(counts) and min(counts, default=0) >= 0 and self.unbacked == 0
 

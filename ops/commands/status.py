@@ -30,8 +30,9 @@ _COLUMNS = {
     "delivered": State.DELIVERED,
     **{name: state for name, state in KINDS.items() if state is not State.REJECTED},
     "dropped": State.DROPPED,
+    "forgotten": State.FORGOTTEN,
 }
-_RARE = (State.AGAIN, State.DROPPED)  # columns shown only if they have rows
+_RARE = (State.AGAIN, State.DROPPED, State.FORGOTTEN)  # columns shown only if they have rows
 _REJECTED_LINES = 20
 Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 """A title, a table's columns and its rows."""
@@ -63,8 +64,8 @@ def command(
 ) -> None:
     """Show the state of a stack: backlog, rate, rows that wait or are dead, and recent errors.
 
-    --since and --all also reconcile: received = delivered + waiting + dead + dropped + in flight. This reads the whole ledger. `sluice wait`
-    waits until a table is complete.
+    --since and --all also reconcile: received = delivered + waiting + dead + dropped + forgotten + in flight. This reads the whole ledger.
+    `sluice wait` waits until a table is complete.
     """
     look = StateReader(stack, stack.watermarks() if complete else None)
     balanced = everything or since is not None or until is not None

@@ -113,6 +113,13 @@ class Finder:
         yield from self._on_stream(unplanned)
         yield from self._in_queue()
 
+    def queued(self) -> Iterator[FoundEvent]:
+        """Yield only the events in the overflow queue.
+
+        Raises: as the iteration over all.
+        """
+        yield from self._in_queue()
+
     def _is_time_up(self) -> bool:
         if self._clock.now() >= self._until:
             self.searched.is_complete = False

@@ -65,7 +65,11 @@ class SpanSearch:
         for position in asked:
             self._requests |= query.requests_of(index.request_ids[position])
         result.events += [self._copy(span, index, position) for position in asked & index.uncounted]
-        keys = [key for key in span.chunks if query.account in ("", key.account)]
+        keys = [
+            key
+            for key in span.chunks
+            if query.account in ("", key.account) and span.entry(key).state is not State.FORGOTTEN
+        ]
         rows = [key for key in keys if self._may_have_rows(index, key, asked)]
         payloads = self._objects.payloads(span, rows)
         for key in keys:

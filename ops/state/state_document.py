@@ -88,6 +88,7 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
                 "dead": rows.dead,
                 "in_flight": rows.in_flight,
                 "dropped": rows.states[State.DROPPED],
+                "forgotten": rows.states[State.FORGOTTEN],
                 "unbacked": rows.unbacked,
                 "adds_up": rows.adds_up,
             }

@@ -222,6 +222,36 @@ def again(*before: Event, **more: Entry) -> list[Event]:
     return [*PUT_AGAIN, *before, wrote(1401, SENDER, 1, THERE, **(more or {"a": WAITING}))]
 
 
+def cut(
+    version: int,
+    *added: Chunk,
+    removed: tuple[str, ...] = ("a",),
+    kept: tuple[str, ...] = (),
+    **changes: Entry,
+) -> list[Event]:
+    """Return the put of an object without a person's rows, and the write that names it: chunks whose names end in f are forgotten."""
+    chunks = [(one.name, one.rows, f"bytes of {one.name}") for one in added if not one.name.endswith("f")]
+    old = [(name, 2, f"bytes of {name}") for name in kept]
+    put = Event("object put", 700, SENDER, "cut", "d", records=(RECORD,), chunks=(*chunks, *old))
+    of = {one.name: Entry("forgotten") for one in added if one.name.endswith("f")}
+    write = wrote(700, SENDER, version, **of, **changes)
+    return [put, replace(write, name="cut", digest="d", removed=removed, added=added)]
+
+
+FORGOTTEN = cut(2, Chunk("b", 1), Chunk("cf", 1), b=Entry("delivered"))
+GOOD["a person is forgotten in what was delivered, and the old object goes at once"] = [
+    *DELIVERED,
+    *FORGOTTEN,
+    replace(GONE, what="object deleted", at=701, by=SENDER),
+]
+GOOD["a person is forgotten in one half, while the other is in doubt"] = [
+    *SPLIT,
+    wrote(100, SENDER, 2, a_0=doubt(100), a_1=doubt(100)),
+    *imported(101, SENDER, "imported", "a/1"),
+    *imported(102, SENDER, "unknown", "a/0", 2),
+    wrote(103, SENDER, 3, a_1=Entry("delivered")),
+    *cut(4, Chunk("cf", 1), removed=(), kept=("a",), a_1=Entry("replaced")),
+]
 TAKEN_UP = wrote(600, SENDER, 1, a=doubt(20))
 GAP = Place(Chain("s1", gap="1"))
 WRONG = {
@@ -256,6 +286,9 @@ WRONG = {
     "doubt keeps database": [*planned(), replace(TAKEN_UP, changes=(("a", doubt(20, 0, "new")),))],
     "drop without doubt": [*planned(), wrote(600, OPERATOR, 1, a=DROPPED)],
     "replace at once": [*planned(chunks=(DEAD,)), wrote(600, OPERATOR, 1, a=Entry("replaced")), *EDIT],
+    "cut without doubt": [*planned(), *cut(1, Chunk("b", 1), Chunk("cf", 1), b=WAITING)],
+    "cut under a new name": [*DELIVERED, *cut(2, Chunk("a", 1), Chunk("cf", 1), a=Entry("delivered"))],
+    "cut only persons": [*DELIVERED, *cut(2, Chunk("b", 1), b=Entry("delivered"))],
     "gone is not absent": [*planned(), wrote(600, SENDER, 1, a=Entry("dead", may_be_there=True))],
     "rewrite keeps what waits": [*planned(), replace(planned()[0], name="new", chunks=()), replace(TAKEN_UP, name="new", digest="d")],
     "whole listing": again(*PASSED, listed(1400, shards=BOTH[:1])),
@@ -326,6 +359,10 @@ WRONG_TOO = (
     ("gone is not absent", [*FIRST_COPY, *again(*BEHIND_FIRST, listed(1400), a=Entry("dead", may_be_there=True))]),
     ("all shards", again(*PASSED, listed(1000, OTHER, (*BOTH, Shard("s9"))), listed(1400))),
     ("leave to the worker", [*planned(), replace(TAKEN_UP, at=79)]),
+    ("cut only persons", [*DELIVERED, *cut(2, Chunk("b", 1), Chunk("cf", 1), b=WAITING)]),
+    ("cut under a new name", [*DELIVERED, *FORGOTTEN, *(replace(one, name="cut again") for one in cut(3, Chunk("a", 1), removed=("b",), a=Entry("delivered")))]),
+    ("same bytes", [*planned(chunks=(Chunk("a", 2),)), *cut(1, Chunk("b", 1), Chunk("cf", 1), b=WAITING), wrote(701, SENDER, 2, b=doubt(701)), sent(702, SENDER, "b", digest="bytes of a")]),
+    ("rewrite keeps what waits", [*planned(chunks=(Chunk("a", 2),)), *cut(1, Chunk("cf", 1), Chunk("d", 1), d=WAITING)[:1], replace(cut(1, Chunk("b", 1), Chunk("cf", 1), b=WAITING)[1])]),
 )  # fmt: skip  # one line a run
 GOOD |= ALSO_GOOD
 

@@ -15,6 +15,15 @@ _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
 _SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem")
 _CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
+_PERSONS = (
+    *_FIND,
+    "dynamodb:GetItem",
+    "lambda:InvokeFunction RedriveFunction",
+    "secretsmanager:GetSecretValue WriteKeySecret",
+    "secretsmanager:PutSecretValue WriteKeySecret",
+    "sqs:GetQueueAttributes",
+    "sqs:ReceiveMessage",
+)
 _STATE = (
     *_RECORDS,
     *_CHUNKS,
@@ -47,6 +56,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "dead list": (*_FIND, *_CHUNKS),
     "dead show": (*_FIND, *_CHUNKS, *_ROWS),
     "doctor": (*_STATE, *_CLOSED),
+    "export": (*_PERSONS, *_ROWS),
+    "forget": _PERSONS,
     "find": (
         *_RECORDS,
         *_SPANS,
@@ -111,6 +122,8 @@ _MISSING = ("s3:ListBucket AsideBucket",)
 UNASKED: Mapping[str, tuple[str, ...]] = {
     "console": _MISSING,
     "dead show": _MISSING,
+    "export": ("dynamodb:GetItem", "s3:GetObject AsideBucket"),
+    "forget": ("dynamodb:GetItem",),
     "redrive": _MISSING,
     "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject AsideBucket"),
     "sdk publish": ("s3:ListBucket SdkBucket",),
@@ -120,8 +133,8 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
         "lambda:InvokeFunction RedriveFunction",
     ),
 }
-"""Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. A replay invokes
-the worker with records that are in no span, and reads an index if it sees only some of a span's records. `wait` reads
+"""Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. Of spans and objects
+with rows of a person, `export` and `forget` read only those. A replay invokes the worker with records that are in no span, and reads an index if it sees only some of a span's records. `wait` reads
 shards that the sender has closed, and what waits once every shard has passed the time. It also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
 advance only with WatermarkTable or while somebody else waits."""
 

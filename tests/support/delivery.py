@@ -1,6 +1,7 @@
 """The worker over in-memory doubles, with a clock that advances only when someone waits."""
 
 import itertools
+import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -46,6 +47,8 @@ KEYS = AccountKeys(TABLE)
 SHARD = "shardId-000000000000"
 INVOCATION_MS = 120_000
 TD_KEY_SECRET = "td"
+WRITE_KEY_SECRET = "write-keys"
+HASH_KEY = "hash-key"
 RESOURCES = Resources(
     endpoint="",
     queue_url="https://sqs.invalid/000000000000/overflow",
@@ -53,6 +56,7 @@ RESOURCES = Resources(
     ledger_table=TABLE,
     aside_bucket=BUCKET,
     td_api_key_secret=TD_KEY_SECRET,
+    write_key_secret=WRITE_KEY_SECRET,
 )
 
 
@@ -186,7 +190,8 @@ class Delivery:
         self.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
         settings = TreasureDataSettings(id_memory=self.memory, query_delay=self.query_delay)
         self.td = TreasureData(clock=self.clock, settings=settings)
-        self.secrets = StaticSecrets(**{TD_KEY_SECRET: API_KEY})
+        members = json.dumps({"k1": "signing", ".forget": "forget-key", ".hash": HASH_KEY})
+        self.secrets = StaticSecrets(**{TD_KEY_SECRET: API_KEY, WRITE_KEY_SECRET: members})
         self.entropy = itertools.count(1)
         self.read: list[dict[str, Any]] = []
         self.start()
@@ -216,6 +221,7 @@ class Delivery:
             aside_bucket=BUCKET,
             redis_url_secret="",
             td_api_key_secret=TD_KEY_SECRET,
+            write_key_secret=WRITE_KEY_SECRET,
             td_import_endpoint="http://import.td",
             td_api_endpoint="http://api.td",
             archive_days=self.archive_days,

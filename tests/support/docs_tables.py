@@ -201,6 +201,13 @@ _WHY = {
         "KeepSpans",
     ): "Send stored rows, store edited ones, delete objects that nobody needs.",
     ("RedriveFunction", "FindSpans"): "Sweep. Without it, S3 does not say that an object is gone.",
+    (
+        "RedriveFunction",
+        "ForgetPersons",
+    ): "Keep the requests to forget persons; take their events out of rejected ones.",
+    ("RedriveFunction", "DeleteVersions"): "Delete what held a person's rows, with its old versions.",
+    ("RedriveFunction", "FindVersions"): "Find the old versions.",
+    ("RedriveFunction", "HashPersons"): "Recognise persons to forget by keyed hashes.",
     ("RedriveFunction", "ReadSecrets"): "Import rows, and query rows in doubt.",
     (
         "DrainFunction",

@@ -158,6 +158,7 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
             "ASIDE_BUCKET": name,
             "REDIS_URL_SECRET": f"{name}-redis",
             "TD_API_KEY_SECRET": f"{name}-td",
+            "WRITE_KEY_SECRET": f"{name}-keys",
             "TD_IMPORT_ENDPOINT": server.url,
             "TD_API_ENDPOINT": server.url,
         }

@@ -27,6 +27,7 @@ from worker.states import (
 
 W, A, D, R, S = State.WAITING, State.AGAIN, State.DEAD, State.REJECTED, State.SPLIT
 OK, DROPPED, REPLACED, COPY = State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY
+FORGOTTEN = State.FORGOTTEN
 MEMORY, QUERY_DELAY = 3600.0, 600.0
 REPEATABLE = MEMORY - LONGEST_INVOCATION_SECONDS
 SINCE, NOW, AT = 1_700_000_000_000, 1_700_000_060_000, 1_700_000_030_000
@@ -55,6 +56,7 @@ def test_state_names_are_stable() -> None:
         "dropped",
         "replaced",
         "copy",
+        "forgotten",
     ] == [str(state) for state in State]
     assert ["send", "drop"] == [decision.value for decision in Decision]
 
@@ -68,12 +70,12 @@ def test_an_entry_begins_waiting_and_empty() -> None:
 def test_states_are_unsettled_final_or_an_operator_s() -> None:
     """The sender works on the first, nobody on the second."""
     assert {W, A} == UNSETTLED
-    assert {OK, DROPPED, REPLACED, COPY} == FINAL
+    assert {OK, DROPPED, REPLACED, COPY, FORGOTTEN} == FINAL
 
 
 def test_there_are_few_transitions() -> None:
     """Each one is used, and a condition's text is empty only for the one that always holds."""
-    assert len(TRANSITIONS) <= 16
+    assert len(TRANSITIONS) <= 17
     assert set(Event) == {event for one in TRANSITIONS for event in one.events}
     assert [Condition.ALWAYS] == [one for one in Condition if not one.value]
 
@@ -91,6 +93,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
         Event.NOT_DELIVERABLE: (D, W),
         Event.OBJECT_GONE: (D, D),
         Event.DROPPED: (DROPPED, W),
+        Event.CUT_ANEW: (REPLACED, W),
     },
     A: {
         Event.COPY_COUNTS: (COPY, COPY),
@@ -105,7 +108,9 @@ MACHINE: dict[State, dict[Event, Any]] = {
         Event.RESENT: (W, D),
         Event.DROPPED: (DROPPED, D),
         Event.REPLACED: (REPLACED, D),
+        Event.CUT_ANEW: (REPLACED, D),
     },
+    OK: {Event.CUT_ANEW: (REPLACED, OK)},
     R: {Event.DROPPED: (DROPPED, R), Event.REPLACED: (REPLACED, R)},
 }
 
@@ -226,7 +231,8 @@ def test_a_doubt_ends_only_by_proof(first: Entry, story: list[Happening]) -> Non
     for happening in story:
         before, now = now, rules().follow(now, happening)
         if before.state in FINAL | {State.SPLIT}:
-            assert before is now
+            is_cut = before.state is OK and happening.event is Event.CUT_ANEW
+            assert before is now or is_cut
         if happening.event is Event.ACCEPTED and before.state in {W, D}:
             assert now.state is OK
         if before.since is not None and now.since is None:

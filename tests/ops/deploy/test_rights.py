@@ -42,6 +42,8 @@ LINES = {
     "dead list": ["dead list"],
     "dead show": ["dead show {dead}"],
     "doctor": ["doctor --account app"],
+    "export": ["export email=a --account nobody_yet"],
+    "forget": ["forget email=a --account nobody_yet --yes"],
     "find": ["find a", "find no-such-event --since 30d"],
     "keys issue": ["keys issue app"],
     "keys revoke": ["keys revoke app next-9"],

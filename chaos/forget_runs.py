@@ -1,0 +1,172 @@
+"""Runs of a schedule in which persons are forgotten: the real handlers, with whatever trouble the schedule has.
+
+The persons are some of the events, recognised by their number. Requests are made and searches run while everything goes on; when all has
+healed, weeks pass, and the searches that follow by themselves end.
+"""
+
+import random
+from collections import Counter
+from dataclasses import replace
+from typing import Any, override
+
+import msgpack
+
+from chaos.functions import Functions
+from chaos.pipeline import SWEEP_EVERY, Pipeline
+from chaos.schedule import Schedule
+from chaos.trace import Trace
+from chaos.verdict import Verdict, judge
+from chaos.world import BUCKET, World
+from shared.errors import InvalidObjectError
+from worker.forget_requests import KEY as REQUESTS
+from worker.forget_requests import RequestDocument
+from worker.rows import decompress
+from worker.states import State
+
+COLUMN = "n"
+_SHARE = 0.15  # of the events
+_SEARCHES = 4
+_DAY = 86_400.0
+_ARCHIVE_DAYS = 120
+_STEP_DAYS = (3, 12, 3, 3, 10, 10, 10)
+
+
+class ForgettingPipeline(Pipeline):
+    """A pipeline in which some events' persons are forgotten.
+
+    Attributes:
+        persons: the numbers of their events, by account.
+        noted_at: when each request was noted, by account; UNIX seconds.
+    """
+
+    def __init__(self, world: World, functions: Functions) -> None:
+        super().__init__(world, functions)
+        choose = random.Random(f"{world.schedule.seed}/forget")
+        self.persons: dict[str, set[int]] = {}
+        self.noted_at: dict[str, float] = {}
+        for sent in world.schedule.sent:
+            for number, _ in sent.events:
+                if choose.random() < _SHARE:
+                    self.persons.setdefault(sent.account, set()).add(number)
+        horizon, now = world.schedule.setup.horizon, world.simulation.now
+        world.simulation.at(now + horizon * choose.uniform(0.3, 0.7), self._note)
+        for _ in range(_SEARCHES):
+            world.simulation.at(now + horizon * choose.uniform(0.4, 1.2), self._search)
+        world.simulation.at(now + horizon * choose.uniform(0.7, 1.2), self._delete)
+
+    def _note(self) -> None:
+        for account in self.persons:
+            self.noted_at[account] = self.world.simulation.now
+            self._request(account, "note")
+
+    def _delete(self) -> None:
+        """Delete by value, in all tables, as the command does."""
+        for account in self.persons:
+            for database in self.world.mapped[account]:
+                for table in self.world.td.counts().get(database, ()):
+                    self._request(account, "delete", database=database, table=table)
+
+    def _request(self, account: str, do: str, **members: str) -> None:
+        values = [str(number) for number in sorted(self.persons[account])]
+        asked = {"do": do, "account": account, "column": COLUMN, "values": values, **members}
+        self._invoke_sender({"forget": asked})
+
+    def _search(self) -> None:
+        for hour in list(self.audit.objects.hours()):
+            self._invoke_sender({"forget": {"do": "forget", "hour": hour, "after": ""}})
+
+    @override
+    def _sweep(self) -> None:
+        # also after the schedule: searches that follow come with it
+        if self._is_sending:
+            self._invoke_sender({"sweep": True})
+        self.world.simulation.at(self.world.simulation.now + SWEEP_EVERY, self._sweep)
+
+    @override
+    def finish(self) -> None:
+        """Ask again, whatever became of the first request, and let the searches that follow end."""
+        super().finish()
+        self._note()
+        self._delete()
+        for days in _STEP_DAYS:
+            self._pause_sender(self.world.simulation.now + days * _DAY)
+            for _ in range(3):  # a search may take several runs
+                self._invoke_sender({"sweep": True})
+                self.world.simulation.run(self.world.simulation.now + 1800)
+        self.missing = [number for number in self.missing if number not in self.everybody]
+        self.accepted = {number: at for number, at in self.accepted.items() if number not in self.everybody}
+
+    @property
+    def everybody(self) -> set[int]:
+        """The numbers of all persons' events."""
+        return set().union(*self.persons.values())
+
+    @override
+    def _note_forced(self) -> None:
+        for span in self.audit.ledger.spans():
+            for key in span.chunks if span.chain.is_forced else ():
+                try:
+                    payload = self.audit.objects.payload(span, key)
+                except InvalidObjectError:
+                    continue
+                self.forced.update(int(row["n"]) for row in _unpacked(payload))
+
+    def remembered(self) -> list[str]:
+        """Return where something of a person is left."""
+        found = []
+        everybody = self.everybody
+        if self.schedule.setup.may_query:
+            found += [
+                f"{one.database}.{one.table} has {row['n']}"
+                for one in self.world.td.imports()
+                for row in one.rows
+                if int(row["n"]) in everybody
+            ]
+        objects = self.audit.objects
+        for span in self.audit.ledger.spans():
+            if span.object is None:
+                continue
+            for key, body in objects.whole(span)[1].items():
+                if not key.group.code:
+                    theirs = [row["n"] for row in _unpacked(decompress(body)) if int(row["n"]) in everybody]
+                    found += [f"{span.place.name} {key.name} has {theirs}"] if theirs else []
+        return found
+
+    def unfinished(self) -> list[str]:
+        """Return the requests that are not done."""
+        stored = self.world.bucket.objects(BUCKET).get(REQUESTS)
+        document = RequestDocument() if stored is None else RequestDocument.decode(stored.body)
+        return [f"{one.account}: {one.left} left" for one in document.requests.values() if not one.done]
+
+
+def _unpacked(payload: bytes) -> list[Any]:
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    return list(unpacker)
+
+
+def run(schedule: Schedule) -> tuple[ForgettingPipeline, Verdict]:
+    """Run a schedule; return its pipeline, and the verdict on everybody who is not forgotten.
+
+    Rows that were swept from S3 stay counted as delivered, so the schedule's objects are kept until the last search.
+    """
+    schedule = replace(schedule, setup=replace(schedule.setup, archive_days=_ARCHIVE_DAYS))
+    world = World(schedule)
+    judged = Trace(world)
+    pipeline = ForgettingPipeline(world, Functions(world))
+    judged.watch(pipeline.worker)
+    try:
+        pipeline.run(observed=False)
+        verdict = judge(pipeline)
+        # of persons, copies of rejected events are deleted too
+        verdict.lost = [number for number in verdict.lost if number not in pipeline.everybody]
+        verdict.rules, verdict.told = judged.broken, judged.told
+        return pipeline, verdict
+    finally:
+        world.close()
+
+
+def forgotten(pipeline: ForgettingPipeline) -> int:
+    """Return how many rows the ledger counts as forgotten."""
+    total: Counter[State] = pipeline.audit.books().total
+    return total[State.FORGOTTEN]

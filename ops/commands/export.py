@@ -1,0 +1,136 @@
+"""`sluice export`: shows what is held of a person, as JSON lines."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from ops import screen
+from ops.events.condition import ColumnCondition
+from ops.failure import UNFINISHED
+from ops.persons.person_search import (
+    FAILED_ENDS,
+    Held,
+    WantedPersons,
+    ask,
+    hours_of,
+    in_queue,
+    look,
+    make_key,
+)
+from ops.stack import Stack, works_on_stack
+from shared.errors import InvalidObjectError
+from worker.person import Matcher, Person, hash_of
+from worker.rejected_events import PREFIX, events
+from worker.rows import decompress
+from worker.span import Place
+
+_END = 1 << 62
+
+
+@click.command("export")
+@works_on_stack
+@click.argument("person", metavar="COLUMN=VALUE", type=ColumnCondition())
+@click.option("--account", required=True, help="The account whose rows are searched.")
+@screen.output_option
+@click.pass_context
+def command(
+    ctx: click.Context, stack: Stack, *, person: tuple[str, str], account: str, file: Path | None
+) -> None:
+    """Show what is held of a person: the rows in which a column has a value, as JSON lines with where each was.
+
+    Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
+    """
+    column, value = person
+    wanted = WantedPersons(account, column, (value,))
+    make_key(stack)
+    with screen.progress("searching", MofNCompleteColumn(), hidden=False, unit="objects") as show:
+        held = look(
+            stack, wanted, hours_of(stack), lambda done: show(description="searching", completed=done)
+        )
+    unread: list[str] = []
+    lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
+    screen.put(
+        "".join(f"{line}\n" for line in lines),
+        file,
+        f"{screen.plural(len(lines), 'line')} written to {file}.",
+    )
+    for problem in unread:
+        click.echo(problem, err=True)
+    ctx.exit(UNFINISHED if unread or held.unread else 0)
+
+
+def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
+    """Yield what is held, and where; note what could not be read."""
+    texts = ask(stack, "texts", **wanted.members)["texts"]
+    yield from _in_td(stack, wanted, held, unread)
+    hashes = tuple(hash_of(b"", wanted.account, wanted.column, text.encode()) for text in texts)
+    person = Person("1", wanted.account, wanted.column, hashes, _END)
+    matcher = Matcher(b"", wanted.account, {wanted.column: dict.fromkeys(hashes, person)})
+    yield from _in_spans(stack, wanted, held, matcher, unread)
+    yield from _in_rejected(stack, wanted, matcher)
+    for event in in_queue(stack, wanted):
+        yield {"where": "overflow queue", "table": event.seen.table, "row": dict(event.seen.row)}
+
+
+def _in_td(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -> Iterator[dict[str, Any]]:
+    for (database, table), number in held.in_td.items():
+        if table == "*":
+            unread.append(f"Treasure Data does not list the tables of {database}.")
+            continue
+        columns = held.columns[database, table]
+        answer = ask(stack, "select", database=database, table=table, columns=columns, **wanted.members)
+        if answer["end"] in FAILED_ENDS or number is None:
+            unread.append(
+                f"The rows of {database}.{table} cannot be shown here. In Treasure Data: {answer['statement']}"
+            )
+        for row in answer["rows"]:
+            known = {name: value for name, value in row.items() if value is not None}
+            yield {"where": "Treasure Data", "database": database, "table": table, "row": known}
+
+
+def _in_spans(
+    stack: Stack, wanted: WantedPersons, held: Held, matcher: Matcher, unread: list[str]
+) -> Iterator[dict[str, Any]]:
+    ledger, objects = stack.ledger(), stack.objects()
+    for place in held.places:
+        span = ledger.get(Place.parse(*place))
+        if span is None:
+            continue
+        try:
+            _, bodies = objects.whole(span)
+        except InvalidObjectError as error:
+            unread.append(f"{span.place.name} cannot be read: {error}")
+            continue
+        for planned, body in bodies.items():
+            leaves = [(leaf, leaf.within(span.chunks[planned])) for leaf in span.leaves(planned)]
+            if planned.account != wanted.account:
+                continue
+            for number, row in matcher.found(decompress(body), planned.group):
+                leaf = next((leaf for leaf, own in leaves if number in own), planned)
+                yield {
+                    "where": "S3",
+                    "span": span.place.name,
+                    "chunk": leaf.name,
+                    "state": span.entry(leaf).state.value,
+                    "table": planned.group.label,
+                    "row": row,
+                }
+
+
+def _in_rejected(stack: Stack, wanted: WantedPersons, matcher: Matcher) -> Iterator[dict[str, Any]]:
+    bucket = stack.bucket()
+    for page in bucket.pages(f"{PREFIX}{wanted.account}/"):
+        for item in page.get("Contents", ()):
+            data = bucket.get(item["Key"])
+            for event in events(decompress(data)) if data is not None else ():
+                if matcher.request_of_event(event.original):
+                    yield {
+                        "where": "rejected events",
+                        "object": item["Key"],
+                        "received": screen.utc(event.received_at / 1000),
+                        "event": json.loads(event.original),
+                    }

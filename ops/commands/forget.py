@@ -1,0 +1,248 @@
+"""`sluice forget`: forgets persons in Treasure Data, in S3 and in whatever arrives late, and shows what became of requests."""
+
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.progress import MofNCompleteColumn
+
+from ops import screen
+from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
+from ops.events.condition import ColumnCondition
+from ops.failure import UNFINISHED, Failure
+from ops.persons.person_search import (
+    FAILED_ENDS,
+    Held,
+    Hours,
+    WantedPersons,
+    ask,
+    count,
+    hours_of,
+    in_objects,
+    look,
+    make_key,
+)
+from ops.stack import Stack, works_on_stack
+
+_WHO = (
+    "Somebody must run this in Treasure Data, whose key may query and change the table: "
+    "an administrator, or a user with full access to the database."
+)
+_GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
+
+
+@click.command("forget")
+@works_on_stack
+@click.argument("person", metavar="[COLUMN=VALUE]", type=ColumnCondition(), required=False)
+@click.option("--account", help="The account whose rows are searched.")
+@click.option(
+    "--from",
+    "file",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Forget many: a file with COLUMN=VALUE on each line.",
+)
+@click.option("--list", "lists", is_flag=True, help="Show the requests and what became of them.")
+@screen.dry_run_option
+@screen.yes_option
+@screen.json_option
+@click.pass_context
+def command(
+    ctx: click.Context,
+    stack: Stack,
+    *,
+    person: tuple[str, str] | None,
+    account: str | None,
+    file: Path | None,
+    lists: bool,
+    dry_run: bool,
+    yes: bool,
+    as_json: bool,
+) -> None:
+    """Forget a person: delete the rows in which a column has a value, wherever they are, after a confirmation.
+
+    What was received until now is forgotten: in Treasure Data, in S3, and later what is still on its way. Rows that arrive from now on
+    are kept. A receipt, which --list shows again, says what was deleted where, and what waits until when.
+    """
+    if lists:
+        ctx.exit(_list(stack, as_json=as_json))
+    wanted = _wanted(account, person, file)
+    make_key(stack)
+    hours = hours_of(stack)
+    if not as_json:
+        screen.say(_cost(stack, hours))
+    found = [_look(stack, one, hours, as_json=as_json) for one in wanted]
+    if not as_json:
+        _show(zip(wanted, found, strict=True))
+    if dry_run:
+        if as_json:
+            screen.show_json([_held(one) for one in found])
+        else:
+            screen.say(screen.DRY_RUN)
+        return
+    total = sum(held.total for held in found)
+    people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
+    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever?", yes=yes)
+    ids: list[str] = []
+    for one, held in zip(wanted, found, strict=True):
+        ids += _forget(stack, one, held, hours, as_json=as_json)
+    receipts = [one for one in ask(stack, "list")["requests"] if one["id"] in ids]
+    if as_json:
+        screen.show_json(receipts)
+    else:
+        for receipt in receipts:
+            screen.say(_receipt(receipt))
+    ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
+
+
+def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[WantedPersons]:
+    """Return what to look for: all values of a column in one search."""
+    if account is None:
+        raise click.UsageError("name the account: --account NAME")
+    if (person is None) == (file is None):
+        raise click.UsageError("name a person with COLUMN=VALUE, or many with --from FILE")
+    columns: dict[str, dict[str, None]] = {}
+    for column, value in [person] if person is not None else _read(file):
+        columns.setdefault(column, {})[value] = None
+    if not columns:
+        raise Failure("the file names nobody: write COLUMN=VALUE on each line")
+    return [WantedPersons(account, column, tuple(values)) for column, values in columns.items()]
+
+
+def _read(file: Path | None) -> list[tuple[str, str]]:
+    lines = [line.strip() for line in (file.read_text() if file is not None else "").splitlines()]
+    condition = ColumnCondition()
+    return [condition.convert(line, None, None) for line in lines if line and not line.startswith("#")]
+
+
+def _cost(stack: Stack, hours: Hours) -> str:
+    """Return what a search costs."""
+    objects, size = sum(number for _, number, _ in hours), sum(bytes_ for *_, bytes_ in hours)
+    prices = REGIONS.get(stack.session.region_name or DEFAULT_REGION, US_EAST_1)
+    an_object = (
+        prices["s3_gets"] / 1e3
+        + prices["reads"] / 1e6
+        + prices["lambda_arm"] * _GIGABYTES * _SECONDS_AN_OBJECT
+    )
+    return (
+        f"Searching {screen.plural(objects, 'span object')} ({screen.short(size)}B): about ${objects * an_object:.2f} in AWS. "
+        "Treasure Data scans the tables that have the column."
+    )
+
+
+def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
+    with screen.progress("searching", MofNCompleteColumn(), hidden=as_json, unit="objects") as show:
+        return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
+
+
+def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
+    rows: list[tuple[object, ...]] = []
+    for wanted, held in found:
+        for (database, table), number in sorted(held.in_td.items()):
+            rows.append(
+                (wanted.column, f"Treasure Data, {database}.{table}", "unknown" if number is None else number)
+            )
+        rows += [(wanted.column, f"S3, {state}", number) for state, number in sorted(held.rows.items())]
+        rows += [(wanted.column, "S3, rejected events", held.rejected)] if held.rejected else []
+        rows += [(wanted.column, "overflow queue, forgotten later", held.queued)] if held.queued else []
+        rows += [(wanted.column, "S3, objects that cannot be read now", held.unread)] if held.unread else []
+    screen.show_table(("column", "where", "rows"), rows)
+    if not rows:
+        screen.say("Nothing was found.")
+
+
+def _held(held: Held) -> dict[str, Any]:
+    in_td = [
+        {"database": database, "table": table, "rows": number}
+        for (database, table), number in sorted(held.in_td.items())
+    ]
+    return {
+        "treasure_data": in_td,
+        "rows": dict(held.rows),
+        "rejected": held.rejected,
+        "queued": held.queued,
+        "objects": held.objects,
+        "unread": held.unread,
+    }
+
+
+def _forget(stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, as_json: bool) -> list[str]:
+    """Forget persons; return the ids of their requests."""
+    noted = ask(stack, "note", **wanted.members)["requests"]
+    ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
+    deleted = _delete_in_td(stack, wanted, held, before)
+    if deleted is not None:
+        ask(stack, "cleared", ids=ids, deleted=deleted)
+    since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
+    touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
+    with screen.progress("forgetting", MofNCompleteColumn(), hidden=as_json, unit="hours") as show:
+        done: list[str] = []
+
+        def each(hour: str, _: dict[str, Any]) -> None:
+            done.append(hour)
+            show(description="forgetting", completed=len(done))
+
+        in_objects(stack, "forget", touched, {}, each)
+    ask(stack, "rejected", forgets=True, **wanted.members)
+    return ids
+
+
+def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) -> dict[str, int] | None:
+    """Delete rows in Treasure Data; return their numbers by table, None unless a count finds none afterwards."""
+    deleted: dict[str, int] = {}
+    is_clear = not any(table == "*" for _, table in held.in_td)
+    for database, table in held.columns:
+        number = held.in_td.get((database, table), 0)
+        if number == 0:
+            continue
+        answer = ask(stack, "delete", database=database, table=table, before=before, **wanted.members)
+        if answer["end"] in FAILED_ENDS:
+            click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
+        if answer["end"] == "success" and number:
+            deleted[f"{database}.{table}"] = number
+        is_clear &= answer["end"] == "success"
+    return deleted if is_clear and not count(stack, wanted, held.columns, before) else None
+
+
+def _list(stack: Stack, *, as_json: bool) -> int:
+    receipts = sorted(ask(stack, "list")["requests"], key=lambda one: one["before"])
+    if as_json:
+        screen.show_json(receipts)
+    elif not receipts:
+        screen.say("Nobody was forgotten.")
+    else:
+        for receipt in receipts:
+            screen.say(_receipt(receipt))
+    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+
+
+def _receipt(receipt: dict[str, Any]) -> str:
+    """Return what became of a request, as lines."""
+    lines = [
+        f"{receipt['id']}  {receipt['account']}, by {receipt['column']}, received until {screen.utc(receipt['before'] / 1000)}"
+    ]
+    for table, number in sorted(receipt["treasure_data"].items()):
+        lines.append(f"  deleted    {screen.plural(number, 'row')} in Treasure Data, {table}")
+    for state, number in sorted(receipt["forgotten"].items()):
+        lines.append(f"  deleted    {screen.plural(number, 'row')} in S3, {state}")
+    if receipt["cleared"]:
+        lines.append(f"  checked    a query counted 0 rows in Treasure Data at {_at(receipt['cleared'])}")
+    elif not receipt["done"]:
+        lines.append("  to do      Treasure Data may still have rows: run the same command again")
+    lines += [f"  to do      {statement}" for statement in receipt["statements"]]
+    if receipt["left"]:
+        lines.append(
+            f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {_at(receipt['next'])}"
+        )
+    if receipt["done"]:
+        lines.append(f"  done       the last search, at {_at(receipt['done'])}, found nothing more")
+    else:
+        lines.append(
+            f"  waits      the next search is at {_at(receipt['next'])}, the last after {_at(receipt['until'])}"
+        )
+    return "\n".join(lines)
+
+
+def _at(seconds: float) -> str:
+    return screen.utc(int(seconds))

@@ -1,0 +1,1 @@
+"""Persons whose data are found, shown and forgotten."""

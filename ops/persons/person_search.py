@@ -1,0 +1,195 @@
+"""Finds what a stack and its accounts' tables hold of persons, through the sender's function, which has the key to recognise them."""
+
+import secrets
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from ops.events.event_query import EventQuery
+from ops.events.finder import Finder, Places
+from ops.events.found_event import FoundEvent
+from ops.failure import Failure
+from ops.signing_secrets import secret_members, store_members
+from ops.stack import Stack
+from shared.clock import SystemClock
+from shared.write_key import FORGET_KEY
+from worker.person import text_of
+from worker.span import Place
+
+FUNCTION = "RedriveFunction"
+SEARCHES_AT_ONCE = 4
+"""Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
+FAILED_ENDS = ("failed", "forbidden")
+"""How a job ends that somebody with more rights must run."""
+
+_KEY_BYTES = 32
+_QUEUE_SECONDS = 60.0
+
+Hours = Sequence[tuple[str, int, int]]
+"""The hours of span objects, each with the number of objects and their bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class WantedPersons:
+    """Persons: an account, the column that identifies them, and its values."""
+
+    account: str
+    column: str
+    values: tuple[str, ...]
+
+    @property
+    def members(self) -> dict[str, Any]:
+        """The members of a request to the function."""
+        return {"account": self.account, "column": self.column, "values": list(self.values)}
+
+
+@dataclass(slots=True)
+class Held:
+    """What is held of persons.
+
+    Attributes:
+        rows: numbers of rows in span objects, by state.
+        rejected: number of rejected events.
+        queued: number of events in the overflow queue.
+        in_td: numbers of rows in Treasure Data by database and table; None where it cannot be asked.
+        columns: of those tables.
+        objects: how many span objects were searched.
+        unread: objects that could not be read.
+        hours: with objects that have rows.
+        places: the spans that have rows.
+    """
+
+    rows: Counter[str] = field(default_factory=Counter)
+    rejected: int = 0
+    queued: int = 0
+    in_td: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    columns: dict[tuple[str, str], list[str]] = field(default_factory=dict)
+    objects: int = 0
+    unread: int = 0
+    hours: set[str] = field(default_factory=set)
+    places: list[tuple[str, str]] = field(default_factory=list)
+
+    @property
+    def total(self) -> int:
+        """The number of rows and events, as far as they could be counted."""
+        in_td = sum(number or 0 for number in self.in_td.values())
+        return self.rows.total() + self.rejected + self.queued + in_td
+
+
+def make_key(stack: Stack) -> None:
+    """Make the key by which persons are recognised, if the stack has none yet."""
+    members = secret_members(stack)
+    if FORGET_KEY not in members:
+        store_members(stack, members | {FORGET_KEY: secrets.token_urlsafe(_KEY_BYTES)})
+
+
+def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
+    """Ask the function to do something for persons.
+
+    Raises:
+        Failure: it cannot.
+    """
+    answer = stack.invoke(FUNCTION, {"forget": {"do": do, **members}})
+    if "error" in answer:
+        raise Failure(answer["message"])
+    return answer
+
+
+def hours_of(stack: Stack) -> Hours:
+    """Return the hours of span objects."""
+    return [(hour, objects, size) for hour, objects, size in ask(stack, "objects")["hours"]]
+
+
+def in_objects(
+    stack: Stack,
+    do: str,
+    hours: Iterable[str],
+    members: Mapping[str, Any],
+    each: Callable[[str, dict[str, Any]], None],
+) -> None:
+    """Search the objects of hours in parallel, and pass each answer on, with its hour."""
+
+    def search(hour: str) -> list[dict[str, Any]]:
+        answers: list[dict[str, Any]] = []
+        after = ""
+        while not answers or after:
+            answers.append(ask(stack, do, hour=hour, after=after, **members))
+            after = answers[-1]["after"]
+        return answers
+
+    with ThreadPoolExecutor(SEARCHES_AT_ONCE) as threads:
+        listed = list(hours)
+        for hour, answers in zip(listed, threads.map(search, listed), strict=True):
+            for answer in answers:
+                each(hour, answer)
+
+
+def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[int], None]) -> Held:
+    """Find persons everywhere, and change nothing."""
+    held = Held()
+
+    def add(hour: str, answer: dict[str, Any]) -> None:
+        held.objects += answer["objects"]
+        held.unread += answer["left"].get("", 0)
+        for states in answer["rows"].values():
+            held.rows.update(states)
+            held.hours.add(hour)
+        held.places += [(chain, after) for chain, after in answer["places"]]
+        progress(held.objects)
+
+    in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
+    answer = ask(stack, "rejected", forgets=False, **wanted.members)
+    held.rejected = sum(answer["events"].values())
+    held.queued = sum(1 for _ in in_queue(stack, wanted))
+    databases = sorted(set(_databases(stack, held.places, wanted.account)))
+    tables = ask(stack, "tables", databases=databases, **wanted.members)["tables"]
+    for database, found in tables.items():
+        if found is None:
+            held.in_td[database, "*"] = None
+            continue
+        for table, columns in found.items():
+            held.columns[database, table] = columns
+    held.in_td |= count(stack, wanted, held.columns)
+    return held
+
+
+def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
+    """Yield the events of persons in the overflow queue, as far as SQS shows it. It stays as it is."""
+    places = Places(
+        stack.shards(),
+        stack.ledger(),
+        stack.objects(),
+        stack.rejected_events(),
+        stack.client("sqs"),
+        stack.outputs["OverflowQueueUrl"],
+    )
+    everything = EventQuery(wanted.account)
+    finder = Finder(places, everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
+    for found in finder.queued():
+        value = found.seen.row.get(wanted.column)
+        if value is not None and text_of(value).decode() in wanted.values:
+            yield found
+
+
+def count(
+    stack: Stack, wanted: WantedPersons, tables: Iterable[tuple[str, str]], before: int | None = None
+) -> dict[tuple[str, str], int | None]:
+    """Return the number of rows of persons in tables of Treasure Data; None where it cannot be asked."""
+    limit = {} if before is None else {"before": before}
+    found: dict[tuple[str, str], int | None] = {}
+    for database, table in tables:
+        answer = ask(stack, "count", database=database, table=table, **limit, **wanted.members)
+        found[database, table] = answer["count"]
+    return {place: number for place, number in found.items() if number != 0}
+
+
+def _databases(stack: Stack, places: Iterable[tuple[str, str]], account: str) -> Iterator[str]:
+    """Yield the databases that rows of an account in these spans went to."""
+    ledger = stack.ledger()
+    for chain, after in places:
+        span = ledger.get(Place.parse(chain, after))
+        for key in span.chunks if span is not None else ():
+            if span is not None and key.account == account and (database := span.database(key)):
+                yield database

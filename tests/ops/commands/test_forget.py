@@ -1,0 +1,124 @@
+"""`sluice forget` and `sluice export` over the local stack."""
+
+import json
+from pathlib import Path
+from typing import Any
+from urllib.request import Request, urlopen
+
+import pytest
+
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+
+def send(sluice: Sluice, table: str, **emails: str) -> None:
+    """Have the stack accept an event of shop for each id, with an email address."""
+    events = [{"table": table, "event_id": one, "email": email} for one, email in emails.items()]
+    url = f"{sluice.stack.addresses.gateway}/v1/events"
+    request = Request(url, json.dumps(events).encode(), {"x-write-key": sluice.key("shop")})
+    with urlopen(request, timeout=10) as answer:
+        assert json.load(answer)["accepted"] == len(events)
+
+
+def refuse(sluice: Sluice, table: str) -> None:
+    """Have Treasure Data refuse imports into a table."""
+    sluice.td("faults", {"kind": "status", "action": "import", "table": table, "status": 415})
+
+
+def states(sluice: Sluice, table: str) -> dict[str, int]:
+    """Return the table's line in the books, without zeros."""
+    tables = sluice.json("status --local --all")["balance"]["tables"]
+    line: dict[str, Any] = next((one for one in tables if one["table"] == table), {"adds_up": True})
+    assert line["adds_up"]
+    return {name: number for name, number in line.items() if type(number) is int and number}
+
+
+def lines_of(text: str) -> list[dict[str, Any]]:
+    """Return JSON lines."""
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_person_is_forgotten_everywhere_and_nobody_else(sluice: Sluice) -> None:
+    """In Treasure Data and in S3; the books count the rows on a line of their own, and the receipt says what was deleted."""
+    refuse(sluice, "forget_dead")
+    send(sluice, "forget_dead", d1="p1@example.com", d2="q1@example.com")
+    send(sluice, "forget_sent", s1="p1@example.com", s2="q1@example.com")
+    until(lambda: sluice.rows("shop", "forget_sent") == ["s1", "s2"])
+    until(lambda: states(sluice, "forget_dead").get("dead") == 2)
+    sluice.heal()
+    shown = sluice.run("export email=p1@example.com --account shop --local")
+    forgotten = sluice.run("forget email=p1@example.com --account shop --local", answer="y\n")
+
+    assert {("S3", "d1"), ("S3", "s1"), ("Treasure Data", "s1")} == {
+        (one["where"], one["row"]["event_id"]) for one in lines_of(shown.stdout)
+    }
+    assert 0 == forgotten.exit_code, forgotten.output + forgotten.stderr
+    assert ["s2"] == sluice.rows("shop", "forget_sent")
+    assert {"received": 2, "dead": 1, "forgotten": 1} == states(sluice, "forget_dead")
+    assert "deleted    1 row in Treasure Data, shop.forget_sent" in forgotten.stdout
+    assert "deleted    1 row in S3, dead" in forgotten.stdout
+    assert (
+        "waits      1 row until the search at" in forgotten.stdout
+        or "the next search is at" in forgotten.stdout
+    )
+    assert "p1@example.com" not in forgotten.stdout.split("\n", 1)[1]
+
+    (receipt,) = [one for one in sluice.json("forget --list --local") if one["id"] in forgotten.stdout]
+    assert {"dead": 1} == receipt["forgotten"]
+    assert receipt["cleared"]
+    assert "p1@example.com" not in json.dumps(receipt)
+    assert ["d2"] == [
+        one["row"]["event_id"]
+        for one in lines_of(sluice.run("export email=q1@example.com --account shop --local").stdout)
+        if one.get("table") == "forget_dead"
+    ]
+
+
+def test_many_are_forgotten_from_a_file(sluice: Sluice, tmp_path: Path) -> None:
+    """Each line names one."""
+    refuse(sluice, "forget_many")
+    send(sluice, "forget_many", m1="m1@example.com", m2="m2@example.com", m3="m3@example.com")
+    until(lambda: states(sluice, "forget_many").get("dead") == 3)
+    sluice.heal()
+    named = tmp_path / "persons"
+    named.write_text("# two\nemail=m1@example.com\nemail=m3@example.com\n")
+
+    (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
+    assert {"dead": 2} == held["rows"]
+    assert {"received": 3, "dead": 3} == states(sluice, "forget_many")
+    receipts = sluice.json(f"forget --from {named} --account shop --local --yes")
+    assert [{"dead": 1}, {"dead": 1}] == [one["forgotten"] for one in receipts]
+    assert {"received": 3, "dead": 1, "forgotten": 2} == states(sluice, "forget_many")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("forget email=a", "name the account: --account NAME"),
+        ("forget --account shop", "name a person with COLUMN=VALUE, or many with --from FILE"),
+        ("forget nothing --account shop", "is not a condition: write COLUMN=VALUE"),
+    ],
+)
+def test_a_request_that_names_nobody_is_refused(sluice: Sluice, line: str, told: str) -> None:
+    """The message says what to write."""
+    result = sluice.run(f"{line} --local")
+    assert (2, True) == (result.exit_code, told in result.stderr)
+
+
+def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
+    """With the statement, and who can run it. The receipt says that it is to do, without the value."""
+    send(sluice, "forget_forbidden", f1="f1@example.com")
+    until(lambda: sluice.rows("shop", "forget_forbidden") == ["f1"])
+    sluice.td("faults", {"kind": "status", "action": "query", "status": 403})
+    result = sluice.run("forget email=f1@example.com --account shop --local --yes")
+    sluice.heal()
+
+    assert ["f1"] == sluice.rows("shop", "forget_forbidden")
+    assert "an administrator, or a user with full access to the database" in result.stderr
+    assert (
+        """shop: DELETE FROM "forget_forbidden" WHERE CAST("email" AS VARCHAR) IN ('f1@example.com')"""
+        in result.stderr
+    )
+    assert "to do      Treasure Data may still have rows: run the same command again" in result.stdout
+    assert "f1@example.com" not in result.stdout

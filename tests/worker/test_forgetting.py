@@ -1,0 +1,680 @@
+"""Forgetting a person: in chunks of every state, beside everybody else who writes a span."""
+
+import hmac
+import json
+from collections import Counter
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from io import BytesIO
+from itertools import islice
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.treasure_data import Action, Fault, Kind
+from shared.envelope import Envelope, RejectedEvent
+from tests.support.delivery import (
+    BUCKET,
+    HASH_KEY,
+    WRITE_KEY_SECRET,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    other_sandbox,
+    row,
+)
+from worker.chain import ChainId
+from worker.forget_requests import KEY
+from worker.index import Index
+from worker.person import Person, Persons
+from worker.record import number
+from worker.rows import decompress
+from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
+from worker.span_object import Chunk, encode, name_of
+from worker.states import Decision, Entry, State
+
+AT_MS = 1_700_000_000_000
+NOW = 4_000_000_000_000
+HOUR = 3600.0
+DAY = 86_400.0
+P = "p@example.com"
+
+
+def delivery(**changes: Any) -> Delivery:
+    """Return a delivery with two accounts."""
+    made = Delivery(**changes)
+    made.s3.put_bucket_versioning(Bucket=BUCKET, VersioningConfiguration={"Status": "Enabled"})
+    made.map(shop="shop_db", blog="blog_db")
+    made.td.create("shop_db", "views")
+    made.td.create("blog_db", "views")
+    return made
+
+
+def fail(made: Delivery, status: int) -> None:
+    """Have imports to shop_db answered with a status."""
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=status))
+
+
+def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
+    """Ask the sender's function for something about P in the account shop."""
+    asked = {"do": do, "account": "shop", "column": "email", "values": [P], **members}
+    answer = made.invoke_sender({"forget": asked})
+    assert "error" not in answer, answer
+    return answer
+
+
+def forget(made: Delivery) -> dict[str, int]:
+    """Note a request and search all objects; return how many rows were forgotten, by their state."""
+    note = ask(made, "note")["requests"][0]
+    totals: Counter[str] = Counter()
+    for hour, *_ in ask(made, "objects")["hours"]:
+        totals += Counter(ask(made, "forget", hour=hour, after="")["forgotten"].get(note["id"], {}))
+    return dict(totals)
+
+
+def receipt(made: Delivery) -> dict[str, Any]:
+    """Return the only request."""
+    (found,) = ask(made, "list")["requests"]
+    return dict(found)
+
+
+def books(made: Delivery) -> dict[str, int]:
+    """Return how many rows of shop there are, by state."""
+    found: Counter[str] = Counter()
+    for span in made.spans():
+        for key, entry in span.all_leaves():
+            if key.account == "shop" and entry.state is not State.REPLACED:
+                found[entry.state.value] += span.rows(key)
+    return dict(+found)
+
+
+def everything(made: Delivery) -> bytes:
+    """Return all that S3 has, old versions too, decompressed."""
+    return b"".join(_plain(body) for body in made.s3.versions(BUCKET))
+
+
+def _plain(body: bytes) -> bytes:
+    parts = body.split(b"\x1f\x8b\x08")
+    return b"".join(decompress(b"\x1f\x8b\x08" + part) for part in parts[1:] if part)
+
+
+def rows(*names: str) -> list[dict[str, Any]]:
+    """Return rows of shop: those whose names begin with p are the person's."""
+    return [row(name, email=P if name.startswith("p") else f"{name}@example.com") for name in names]
+
+
+def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
+    """The others are sent again when an operator says so."""
+    made = delivery()
+    fail(made, 415)
+    made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")}))
+    made.deliver()
+    made.td.faults.clear()
+
+    assert {"dead": 2} == forget(made)
+    assert {"dead": 2, "forgotten": 2} == books(made)
+    assert P.encode() not in everything(made)
+
+    made.send(State.DEAD)
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert {"delivered": 2, "forgotten": 2} == books(made)
+
+
+def test_a_waiting_chunk_is_sent_under_another_id() -> None:
+    """What stands under an id never changes."""
+    made = delivery()
+    fail(made, 429)
+    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
+    made.deliver()
+    made.td.faults.clear()
+    (before,) = made.spans()
+    (old,) = before.chunks
+    assert {"waiting": 1} == forget(made)
+    (after,) = made.spans()
+    new = next(key for key, entry in after.all_leaves() if entry.state is State.WAITING)
+
+    assert {"waiting": 2, "forgotten": 1} == books(made)
+    assert before.unique_id(old, "shop_db") != after.unique_id(new, "shop_db")
+    made.clock.sleep(180)
+    made.send()
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert {"delivered": 2, "forgotten": 1} == books(made)
+
+
+def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
+    """The object is what says which rows they are."""
+    made = delivery()
+    made.put(envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")}))
+    made.deliver()
+    made.clock.sleep(2 * HOUR)
+
+    assert {"delivered": 1} == forget(made)
+    assert {"delivered": 2, "forgotten": 1} == books(made)
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert ["p9"] == made.ids("blog_db", "views")
+    assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+
+
+def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
+    """What stands under an id must not change while Treasure Data may have it."""
+    made = delivery()
+    fail(made, 500)
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.deliver()
+    made.td.faults.clear()
+    before = made.spans()
+
+    assert {} == forget(made)
+    assert before == made.spans()
+
+    made.clock.sleep(180)
+    made.send()
+    assert ["a", "p1"] == made.ids("shop_db", "views")
+    made.clock.sleep(2 * HOUR)
+    made.invoke_sender({"sweep": True})
+    assert ["a"] == made.ids("shop_db", "views")
+    assert {"delivered": 1, "forgotten": 1} == books(made)
+
+
+def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
+    """No search has to come before: it looks into every object that it sends from."""
+    made = delivery()
+    fail(made, 429)
+    made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
+    made.deliver()
+    made.td.faults.clear()
+    ask(made, "note")
+    made.clock.sleep(180)
+    made.send()
+
+    assert (["a"], ["p2"]) == (made.ids("shop_db", "views"), made.ids("blog_db", "views"))
+    assert {"delivered": 1, "forgotten": 1} == books(made)
+
+
+@pytest.mark.parametrize("broken", ["document", "key"])
+def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> None:
+    """S3 does not say, or the key of the hashes cannot be read."""
+    made = delivery()
+    fail(made, 429)
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.deliver()
+    made.td.faults.clear()
+    ask(made, "note")
+    made.clock.sleep(180)
+    made.start()
+    members = made.secrets.values[WRITE_KEY_SECRET]
+    if broken == "key":
+        made.secrets.values[WRITE_KEY_SECRET] = "{}"
+    else:
+        made.s3.before["get_object"] = lambda request: request["Key"] == KEY and lose_answer()
+    report = made.send()
+
+    assert (0, 2, False) == (report.delivered, report.kept, report.complete)
+    made.secrets.values[WRITE_KEY_SECRET] = members
+    made.s3.before.clear()
+    made.clock.sleep(61)
+    made.send()
+    assert ["a"] == made.ids("shop_db", "views")
+
+
+def test_a_record_that_comes_again_brings_nothing_back() -> None:
+    """The index still has its number, request id and claim."""
+    made = delivery()
+    made.put(envelope("shop", {"views": rows("p1")}), envelope("shop", {"views": rows("a")}, request_id="s"))
+    made.deliver()
+    made.clock.sleep(2 * HOUR)
+    forget(made)
+    made.start().deliver()
+    made.put(envelope("shop", {"views": rows("p1")}, claim=AT_MS))
+    made.start().deliver(2)
+    made.clock.sleep(2 * HOUR)
+    made.put(
+        envelope("shop", {"views": rows("z")}, request_id="z", received_at=milliseconds(made.clock.now()))
+    )
+    made.start().deliver(3)
+    made.send()
+
+    assert ["a", "z"] == made.ids("shop_db", "views")
+    assert {"delivered": 2, "forgotten": 1, "copy": 1} == books(made)
+
+
+def test_a_forced_replay_brings_nothing_back() -> None:
+    """Neither from what was cut, nor from what it read just before."""
+    made = delivery()
+    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
+    made.deliver()
+    places = [[span.chain.name, span.after] for span in made.spans()]
+    made.clock.sleep(2 * HOUR)
+    force = {"force": {"tag": "early", "places": places}}
+    made.s3.after["get_object"] = once(
+        lambda: made.sender_wiring.forget.run(
+            {"do": "note", "account": "shop", "column": "email", "values": [P]}, made.deadline()
+        ),
+        lambda request: request["Key"].startswith("spans/"),
+    )
+    assert {"shop/views": 3} == made.invoke_sender(force)["appended"]
+    forget(made)
+    made.invoke_sender({"force": {"tag": "late", "places": places}})
+    made.send()
+
+    assert ["a", "b"] * 3 == made.ids("shop_db", "views")
+    assert P.encode() not in everything(made)
+
+
+def test_a_forced_replay_reads_again_what_was_cut_meanwhile() -> None:
+    """The object that it was about to read is gone; it leaves out nothing for that."""
+    made = delivery()
+    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
+    made.deliver()
+    (span,) = made.spans()
+    made.clock.sleep(2 * HOUR)
+    made.start()
+    made.dynamodb.after["get_item"] = once(
+        lambda: forget(other_sandbox(made)),
+        lambda request: request["Key"]["pk"]["S"] == span.chain.name,
+    )
+    answer = made.invoke_sender({"force": {"tag": "t", "places": [[span.chain.name, span.after]]}})
+
+    assert ({"shop/views": 2}, {}) == (answer["appended"], answer["left_out"])
+
+
+@pytest.mark.parametrize("act", [kill, lose_answer])
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize(
+    "call", ["put_object", "update_item", "list_object_versions", "delete_object", "get_object"]
+)
+@pytest.mark.parametrize("status", [200, 429, 415])
+def test_a_search_that_dies_anywhere_is_repeated(
+    status: int, call: str, moment: str, act: Callable[[], Any]
+) -> None:
+    """Nothing of anybody else is lost or doubled, and nothing of the person is left after the last search."""
+    made = delivery()
+    if status != 200:
+        fail(made, status)
+    made.put(
+        envelope("shop", {"views": rows("a", "p1", "b")}),
+        envelope("shop", {"views": rows("p2")}, request_id="s"),
+    )
+    made.deliver()
+    made.td.faults.clear()
+    ask(made, "note")
+    made.clock.sleep(3 * HOUR)
+    is_ours = once(act, lambda request: not str(request.get("Key", "")).startswith("forget/"))
+    getattr(made.s3 if call != "update_item" else made.dynamodb, moment)[call] = is_ours
+    with suppress(KilledError):
+        made.invoke_sender({"sweep": True})
+    made.start().send(State.WAITING, State.DEAD)
+    for days in (1, 20, 20):
+        made.clock.sleep(days * DAY)
+        made.s3.expire_versions(BUCKET, 7 * DAY)
+        made.start().invoke_sender({"sweep": True})
+
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    assert {"delivered": 2, "forgotten": 2} == books(made)
+    assert receipt(made)["done"]
+    assert P.encode() not in everything(made)
+
+
+def test_who_writes_a_span_meanwhile_wins() -> None:
+    """The search reads the span again, and finds that the sender has forgotten the person already."""
+    made = delivery()
+    fail(made, 415)
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.deliver()
+    made.td.faults.clear()
+    other = other_sandbox(made)
+    made.dynamodb.before["update_item"] = once(
+        lambda: other.send(State.DEAD, decision=Decision.DROP),
+        lambda request: ":g" in request["ExpressionAttributeValues"],
+    )
+
+    assert {} == forget(made)
+    assert {"dropped": 1, "forgotten": 1} == books(made)
+
+
+def test_dropped_rows_stay_counted_as_dropped() -> None:
+    """Their bytes go with the person's."""
+    made = delivery()
+    fail(made, 415)
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.deliver()
+    made.send(State.DEAD, decision=Decision.DROP)
+
+    assert {"dropped": 1} == forget(made)
+    assert {"dropped": 2} == books(made)
+    assert P.encode() not in everything(made)
+
+
+def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
+    """The receipt has the statement, by the ids of the rows: the value is nowhere."""
+    made = delivery()
+    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
+    made.deliver()
+    made.clock.sleep(2 * HOUR)
+    made.td.settings = replace(made.td.settings, refuses_delete=True)
+
+    assert {"delivered": 1} == forget(made)
+    assert [
+        "shop_db: DELETE FROM \"views\" WHERE TD_TIME_RANGE(time, 1700000000, 1700000001) AND event_id IN ('p1')"
+    ] == receipt(made)["statements"]
+    assert P not in json.dumps(receipt(made))
+
+
+def test_what_arrives_after_the_request_is_kept() -> None:
+    """A person who comes back is a new visitor."""
+    made = delivery()
+    fail(made, 415)
+    now = milliseconds(made.clock.now())
+    old, new = row("p1", email=P), row("p2", email=P) | {"received_at": now + 1}
+    made.put(envelope("shop", {"views": [old, new]}))
+    made.deliver()
+
+    assert {"dead": 1} == forget(made)
+    assert {"dead": 1, "forgotten": 1} == books(made)
+
+
+def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
+    """HashedColumns keeps a keyed hash in the row."""
+    made = delivery()
+    hashed = hmac.digest(HASH_KEY.encode(), P.encode(), "sha256")[:16].hex()
+    fail(made, 415)
+    made.put(
+        envelope("shop", {"views": [row("p1", email=hashed), row("a", email="x"), row("n", email=None)]})
+    )
+    made.deliver()
+
+    assert {"dead": 1} == forget(made)
+    assert {"dead": 2, "forgotten": 1} == books(made)
+
+
+def test_a_number_is_recognised_by_its_text() -> None:
+    """A column may hold numbers."""
+    made = delivery()
+    fail(made, 415)
+    made.put(envelope("shop", {"views": [row("p1", user=4711), row("p2", user="4711"), row("a", user=471)]}))
+    made.deliver()
+    asked = {"column": "user", "values": ["4711"]}
+    ask(made, "note", **asked)
+    (hour, *_) = ask(made, "objects")["hours"][0]
+
+    assert {"dead": 2} == next(iter(ask(made, "look", hour=hour, after="", **asked)["rows"].values()))
+    ask(made, "forget", hour=hour, after="")
+    assert {"dead": 1, "forgotten": 2} == books(made)
+
+
+def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> None:
+    """The others are kept; the ledger counts all of them as before."""
+    made = delivery()
+    events = [
+        (0, "missing_table", "views", json.dumps({"email": one}).encode(), "no")
+        for one in (P, "a@example.com")
+    ]
+    made.put(Envelope("shop", "k1", AT_MS, "r", 0, (), tuple(RejectedEvent(*one) for one in events)).encode())
+    made.deliver()
+
+    assert {"0": 1} == ask(made, "rejected", forgets=False)["events"]
+    ask(made, "note")
+    assert 1 == sum(ask(made, "rejected", forgets=True)["events"].values())
+    assert P.encode() not in everything(made)
+    assert b"a@example.com" in everything(made)
+    assert {"rejected": 1} == receipt(made)["forgotten"]
+    assert {"rejected": 2} == books(made)
+
+
+def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
+    """They share a chunk, by table; what never became rows is an original."""
+    made = delivery()
+    packed = [msgpack.packb(one) for one in rows("a", "p1")]
+    key = ChunkKey(Group(RowSender("shop"), "", "too_many_tables"), 0)
+    both = msgpack.packb(("views", 2, b"".join(packed))) + msgpack.packb(("more", 1, packed[1]))
+    original = ChunkKey(Group(RowSender("shop"), "", "too_deep"), 0)
+    texts = [msgpack.packb(json.dumps({"Email": one}).encode()) for one in (P, "b")]
+    chunks = [Chunk.whole(key, 3, both), Chunk.whole(original, 2, b"".join(texts))]
+    encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), made.clock.now())
+    span = Span(
+        ChainId.edit("x"), "000", "000", "000", AT_MS, {key: 3, original: 2}, object=encoded.ref, settled=True
+    )
+    made.objects.rewrite(span, encoded.data)
+    made.ledger.append(span)
+
+    assert {"dead": 3} == forget(made)
+    assert {"dead": 2, "forgotten": 3} == books(made)
+    (after,) = made.spans()
+    kept = [made.objects.payload(after, key) for key, one in after.all_leaves() if one.state is State.DEAD]
+    assert sorted(kept) == sorted([msgpack.packb(("views", 1, packed[0])), texts[1]])
+
+
+def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() -> None:
+    """A worker sends from memory; an envelope may wait in the queue for two weeks."""
+    made = delivery()
+    ask(made, "note")
+    made.clock.sleep(14 * DAY)
+    made.put(envelope("shop", {"views": rows("a", "p1")}))
+    made.deliver()
+    assert ["a", "p1"] == made.ids("shop_db", "views")
+    made.start().invoke_sender({"sweep": True})
+    made.clock.sleep(2 * DAY)
+    made.start().invoke_sender({"sweep": True})
+    assert not receipt(made)["done"]
+    for days in (6, 14):
+        assert not receipt(made)["done"]
+        made.clock.sleep(days * DAY)
+        made.start().invoke_sender({"sweep": True})
+
+    assert ["a"] == made.ids("shop_db", "views")
+    assert {"delivered": 1, "forgotten": 1} == books(made)
+    assert receipt(made)["done"]
+    assert not made.sender_wiring.forget_requests.document().requests[receipt(made)["id"]].hashes
+    assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+
+
+def test_a_search_goes_on_where_it_stopped() -> None:
+    """An invocation has minutes; a search may take hours."""
+    made = delivery()
+    fail(made, 415)
+    for one in range(3):
+        made.put(envelope("shop", {"views": rows(f"p{one}", f"a{one}")}, request_id=str(one)))
+        made.deliver(one)
+        made.clock.sleep(HOUR)
+    ask(made, "note")
+    made.clock.sleep(3 * HOUR)
+    for _ in range(6):
+        made.sender_wiring.forget.run_due(made.deadline(0))
+    assert made.sender_wiring.forget_requests.document().began
+    made.sender_wiring.forget.run_due(made.deadline())
+
+    assert {"dead": 3, "forgotten": 3} == books(made)
+    assert not made.sender_wiring.forget_requests.document().began
+
+
+def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
+    """Its writer may be about to name it; the sweep deletes it after a day, and the last search comes later."""
+    made = delivery()
+    fail(made, 415)
+    made.put(envelope("shop", {"views": rows("p1")}))
+    made.deliver()
+    (span,) = made.spans()
+    stray = replace(span, last=number("9" * 5))
+    made.objects.rewrite(stray, made.s3.objects(BUCKET)[name_of(span)].body)
+    note = ask(made, "note")["requests"][0]
+    hour = ask(made, "objects")["hours"][0][0]
+    assert {"": 1} == ask(made, "forget", hour=hour, after="")["left"]
+    assert name_of(stray) in made.span_objects()
+    made.clock.sleep(2 * DAY)
+    ask(made, "forget", hour=hour, after="")
+
+    assert note["id"]
+    assert name_of(stray) not in made.span_objects()
+    assert P.encode() not in everything(made)
+
+
+def test_the_same_person_asked_for_twice_is_one_request() -> None:
+    """It is renewed: what was received until now is forgotten."""
+    made = delivery()
+    first = ask(made, "note")["requests"][0]
+    made.clock.sleep(DAY)
+    (second,) = ask(made, "note")["requests"]
+
+    assert first["id"] == second["id"]
+    assert first["before"] < second["before"]
+    assert 1 == len(ask(made, "list")["requests"])
+
+
+def test_treasure_data_is_asked_by_rows_that_no_statement_deleted() -> None:
+    """The chunk is there, although the person's row is not any more."""
+    made = delivery()
+    made.td.faults.add(Fault(kind=Kind.NOT_JSON, action=Action.IMPORT, database="shop_db"))
+    made.put(envelope("shop", {"views": rows("p1", "a")}))
+    made.deliver()
+    made.td.faults.clear()
+    ask(made, "note")
+    made.clock.sleep(HOUR)
+    ask(made, "delete", database="shop_db", table="views")
+    assert ["a"] == made.ids("shop_db", "views")
+    made.clock.sleep(HOUR)
+    made.start().send()
+    made.clock.sleep(2 * HOUR)
+    made.invoke_sender({"sweep": True})
+
+    assert ["a"] == made.ids("shop_db", "views")
+    assert {"delivered": 1, "forgotten": 1} == books(made)
+
+
+STATES = [State.WAITING, State.DEAD, State.DELIVERED, State.DROPPED, State.COPY, State.REPLACED, State.AGAIN]
+IN_DOUBT = 1_700_000_000_000
+
+
+@st.composite
+def trees(draw: st.DrawFn, key: ChunkKey, rows: int) -> dict[ChunkKey, Entry]:
+    """Return the entries of a chunk with so many rows: of itself, or of the halves that it was split into."""
+    if rows > 1 and draw(st.booleans()):
+        first, second = key.halves
+        parts = draw(trees(first, rows // 2)) | draw(trees(second, rows - rows // 2))
+        return {key: Entry(State.SPLIT)} | parts
+    state = draw(st.sampled_from(STATES))
+    has_doubt = state in {State.WAITING, State.DEAD} and draw(st.booleans())
+    return {key: Entry(state, since=IN_DOUBT if has_doubt else None)}
+
+
+@st.composite
+def stored(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict[str, Any]]]]:
+    """Return a span, its object, and the rows of its chunks. Each row belongs to one of three persons, each to one of three records."""
+    chunks, entries, held = [], {}, {}
+    for table in draw(st.lists(st.sampled_from(["views", "clicks"]), min_size=1, unique=True)):
+        for part in range(draw(st.integers(1, 2))):
+            key = ChunkKey(Group(RowSender("shop"), table), part)
+            persons = draw(st.lists(st.sampled_from("pqr"), min_size=1, max_size=7))
+            found = [row(f"{table}{part}{n}{one}", email=one) for n, one in enumerate(persons)]
+            owners = sorted(draw(st.lists(st.integers(0, 2), min_size=len(found), max_size=len(found))))
+            counted = Counter(owners)
+            parts = iter(found)
+            blocks = [b"".join(map(msgpack.packb, islice(parts, n))) for n in counted.values()]
+            chunks.append(Chunk(key, blocks, len(found), list(counted), list(counted.values())))
+            entries |= draw(trees(key, len(found)))
+            held[key] = [one | {"owner": owner} for one, owner in zip(found, owners, strict=True)]
+    numbers = [number(digit) for digit in "123"]
+    index = Index(numbers, [1, 2, 3], [1, 2, 3], ["a", "b", "c"], [0, 1, 0], frozenset({1}), {})
+    encoded = encode(chunks, index, 0)
+    span = Span(
+        chain=ChainId.parse("events@1#shard"),
+        after="000",
+        first=numbers[0],
+        last=numbers[2],
+        planned_at=IN_DOUBT,
+        chunks={one.key: one.rows for one in chunks},
+        destinations={RowSender("shop"): Database("shop_db")},
+        records=3,
+        object=encoded.ref,
+    )
+    return span.with_entries(entries, settled=True), encoded.data, held
+
+
+def held_by(made: Delivery, span: Span) -> dict[str, tuple[ChunkKey, State, int]]:
+    """Return where each row in an object is: its leaf, the leaf's state and the record that it is of, by its id."""
+    index, bodies = made.objects.whole(span)
+    found = {}
+    for key, body in bodies.items():
+        member = index.members[key]
+        owners = [one for one, n in zip(member.positions, member.row_counts, strict=True) for _ in range(n)]
+        values = list(msgpack.Unpacker(BytesIO(decompress(body))))
+        assert len(owners) == len(values) == member.rows == span.chunks[key]
+        for place, value in enumerate(values):
+            leaf = next(one for one in span.leaves(key) if place in one.within(span.chunks[key]))
+            found[value["event_id"]] = leaf, span.entry(leaf).state, owners[place]
+    return found
+
+
+def counts(span: Span) -> Counter[State]:
+    """Return how many rows a span has, by state."""
+    found: Counter[State] = Counter()
+    for key, entry in span.all_leaves():
+        found[entry.state] += span.rows(key)
+    return found
+
+
+HAVE_ROWS = {State.WAITING, State.DEAD, State.DELIVERED}
+
+
+@given(stored(), st.permutations("pqr"))
+def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
+    made_of: tuple[Span, bytes, dict[ChunkKey, list[dict[str, Any]]]], order: list[str]
+) -> None:
+    """Whatever states a span's chunks and halves are in. The books balance, the index stays whole, and what is in doubt stays as it is."""
+    span, data, _ = made_of
+    made = Delivery()
+    made.ledger.append(span)
+    made.objects.rewrite(span, data)
+    names = set(span.chunks)
+    for person in order[:2]:
+        before, (index, bodies) = held_by(made, span), made.objects.whole(span)
+        doubted = {
+            key
+            for key in bodies
+            if any(
+                entry.since is not None or entry.state is State.AGAIN
+                for entry in map(span.entry, span.leaves(key))
+            )
+        }
+        persons = made.sender_wiring.forget_requests
+        wanted = Person(
+            "1", "shop", "email", (bytes.fromhex(persons.hashes("shop", "email", person)[0]),), NOW
+        )
+        cut = made.sender_wiring.forgetting.forget(span, Persons(b"forget-key", [wanted]))
+        after_cut = made.ledger.get(span.place)
+        assert after_cut is not None
+        after = held_by(made, after_cut)
+        theirs = {one for one in before if one.endswith(person)}
+        gone = {
+            one for one in theirs if before[one][1] in HAVE_ROWS and span.entry(before[one][0]).since is None
+        }
+
+        # nobody else's row is lost, moves to another state, or is taken for another record's
+        needed = {one for one in before if before[one][1] in HAVE_ROWS | {State.AGAIN}}
+        live = {one: place[1:] for one, place in after.items() if place[1] in HAVE_ROWS | {State.AGAIN}}
+        assert {one: before[one][1:] for one in needed - gone} == live
+        # the person's are in no chunk whose rows are known
+        left = {one for one in after if one.endswith(person)}
+        assert all(after[one][0].planned in doubted for one in left)
+        assert bool(left) == bool(cut.left)
+        # the books
+        assert counts(after_cut)[State.FORGOTTEN] == counts(span)[State.FORGOTTEN] + len(gone)
+        received = counts(span) - Counter({State.REPLACED: counts(span)[State.REPLACED]})
+        then = counts(after_cut) - Counter({State.REPLACED: counts(after_cut)[State.REPLACED]})
+        assert received.total() == then.total()
+        assert all(received[one] == then[one] for one in (State.DROPPED, State.COPY, State.AGAIN))
+        # what stands under a name that stays is the same bytes
+        new_index, new_bodies = made.objects.whole(after_cut)
+        assert all(new_bodies[key] == bodies[key] for key in bodies.keys() & new_bodies.keys())
+        assert names.isdisjoint(after_cut.chunks.keys() - span.chunks.keys())
+        assert replace(index, members={}) == replace(new_index, members={})
+        assert {key: one.rows for key, one in new_index.members.items()} == dict(after_cut.chunks)
+        assert made.span_objects() == [name_of(after_cut)]
+        names |= set(after_cut.chunks)
+        span = after_cut

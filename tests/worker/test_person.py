@@ -1,0 +1,92 @@
+"""Recognising persons' rows by keyed hashes, without decoding most of them."""
+
+from typing import Any
+
+import msgpack
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from worker.person import Person, Persons, hash_of, text_of
+from worker.span import Group, RowSender
+
+KEY = b"a key"
+VIEWS = Group(RowSender("shop"), "views")
+VALUES = st.one_of(
+    st.text(max_size=50),
+    st.sampled_from(
+        ["åemail", "\u0165email", "email", "a" * 31, "a" * 32, "a" * 255, "a" * 256, "a" * 70_000]
+    ),
+    st.integers(-(2**63), 2**64 - 1),
+    st.floats(allow_nan=False),
+    st.booleans(),
+    st.none(),
+)
+
+
+def persons(*values: Any, column: str = "email", before: int = 10) -> Persons:
+    """Return persons by the values of a column."""
+    hashes = tuple(hash_of(KEY, "shop", column, text_of(value)) for value in values)
+    return Persons(KEY, [Person("request", "shop", column, hashes, before)])
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(["email", "xemail", "a"]), VALUES), max_size=5), VALUES)
+@example([{"email": "åemail"}], "åemail")
+@example([{"a": "\u0165email"}, {"email": 5}, {"email": "x"}], "x")
+def test_no_row_is_missed_by_the_look_at_the_bytes(rows: list[dict[str, Any]], value: Any) -> None:
+    """Whatever the values are, also if one contains the bytes of the column's name."""
+    matcher = persons(value).of("shop")
+    assert matcher is not None
+    payload = b"".join(map(msgpack.packb, rows))
+    theirs = [row for row in rows if row.get("email") is not None and text_of(row["email"]) == text_of(value)]
+
+    assert len(theirs) == sum(len(piece.forgotten) for piece in matcher.pieces(payload, VIEWS))
+    assert matcher.may_be_in(payload) >= bool(theirs)
+    assert payload == b"".join(piece.data for piece in matcher.pieces(payload, VIEWS)) or theirs
+
+
+def test_bytes_that_only_look_like_the_column_are_no_row() -> None:
+    """The look is only a first one."""
+    matcher = persons("x").of("shop")
+    assert matcher is not None
+    payload = msgpack.packb({"a": "\u0165emai", "b": b"\xa5email\xa1x"})
+
+    assert matcher.may_be_in(payload)
+    assert [(payload, ())] == [(piece.data, piece.forgotten) for piece in matcher.pieces(payload, VIEWS)]
+
+
+def test_hashes_depend_on_the_key_the_account_and_the_column() -> None:
+    """Nobody can compare persons across accounts, or columns."""
+    found = {
+        hash_of(key, account, column, b"x") for key in (b"k", b"l") for account in "ab" for column in "cd"
+    }
+
+    assert 8 == len(found)
+    assert {16} == {len(one) for one in found}
+
+
+def test_other_accounts_have_nobody() -> None:
+    """Their rows are not looked at."""
+    assert persons("x").of("blog") is None
+    assert not Persons(KEY, [])
+    assert persons("x")
+
+
+def test_a_row_that_came_later_is_of_nobody() -> None:
+    """A row without a time of receipt counts as earlier."""
+    matcher = persons("x", before=10).of("shop")
+    assert matcher is not None
+
+    assert ["request", "", "request"] == [
+        matcher.request({"email": "x"} | more) for more in ({"received_at": 10}, {"received_at": 11}, {})
+    ]
+
+
+def test_an_event_is_recognised_by_its_column_s_name() -> None:
+    """As it would be as a row; what is no JSON object is nobody's."""
+    matcher = persons("x").of("shop")
+    assert matcher is not None
+
+    assert ["request", "request", "", "", ""] == [
+        matcher.request_of_event(text, 5)
+        for text in (b'{"email": "x"}', b'{"EMail": "x"}', b'{"email": "y"}', b'["x"]', b"{")
+    ]

@@ -1,0 +1,96 @@
+"""Statements that find and delete rows in Treasure Data."""
+
+from dataclasses import replace
+
+import pytest
+
+from doubles.treasure_data import Action, Fault, Kind
+from tests.support.delivery import Delivery, envelope, row
+from worker.statement import End, Statements, by_id, by_value, counting, deleting, selecting
+
+HOUR = 3600.0
+
+
+def delivery() -> tuple[Delivery, Statements]:
+    """Return a delivery of two rows, which queries see."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    rows = [row("a", email="o'hara@example.com"), row("b", email="x", user=5)]
+    made.put(envelope("shop", {"views": rows}))
+    made.deliver()
+    made.clock.sleep(HOUR)
+    return made, made.sender_wiring.treasure_data.statements
+
+
+def test_rows_are_counted_read_and_deleted_by_value() -> None:
+    """A value is compared as text, whatever signs it has; rows that came later stay."""
+    made, statements = delivery()
+    condition = by_value("email", ["o'hara@example.com"], 1_700_000_000_000)
+    early = by_value("email", ["o'hara@example.com"], 1_699_999_999_999)
+    until = made.deadline()
+
+    assert 1 == statements.run("shop_db", counting("views", condition), until).count
+    assert 0 == statements.run("shop_db", counting("views", early), until).count
+    assert 1 == statements.run("shop_db", counting("views", by_value("user", ["5"], 10**13)), until).count
+    assert [["a"]] == statements.run("shop_db", selecting("views", ["event_id"], condition), until).rows
+    assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), until).end
+    assert ["b"] == made.ids("shop_db", "views")
+
+
+def test_rows_are_deleted_by_their_ids_and_times() -> None:
+    """An id of a client may have any signs."""
+    made, statements = delivery()
+    condition = by_id([(1_700_000_000, "b"), (1_700_000_000, "it's")])
+
+    assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), made.deadline()).end
+    assert ["a"] == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize(
+    ("fault", "end"),
+    [
+        (Fault(kind=Kind.STATUS, action=Action.QUERY, status=403), End.FORBIDDEN),
+        (Fault(kind=Kind.STATUS, action=Action.QUERY, status=500), End.UNKNOWN),
+        (Fault(kind=Kind.NOT_JSON, action=Action.QUERY), End.UNKNOWN),
+    ],
+)
+def test_an_answer_that_proves_nothing_counts_nothing(fault: Fault, end: End) -> None:
+    """Only an exact one does."""
+    made, statements = delivery()
+    made.td.faults.add(fault)
+    job = statements.run(
+        "shop_db", counting("views", by_value("email", ["x"], 10**13)), made.deadline(30_000)
+    )
+
+    assert (end, None) == (job.end, job.count)
+
+
+def test_a_job_of_earlier_proves_nothing() -> None:
+    """A cache may answer with the result of the same statement, hours ago."""
+    made, statements = delivery()
+    made.td.settings = replace(made.td.settings, job_age=1000.0)
+    job = statements.run("shop_db", counting("views", by_value("email", ["x"], 10**13)), made.deadline())
+
+    assert (End.UNKNOWN, None) == (job.end, job.count)
+
+
+def test_a_job_that_may_not_delete_fails() -> None:
+    """The table stays as it is."""
+    made, statements = delivery()
+    made.td.settings = replace(made.td.settings, refuses_delete=True)
+    job = statements.run("shop_db", deleting("views", by_value("email", ["x"], 10**13)), made.deadline())
+
+    assert (End.FAILED, ["a", "b"]) == (job.end, made.ids("shop_db", "views"))
+
+
+def test_tables_are_listed_with_their_columns() -> None:
+    """A database that does not exist has none; without an answer nobody knows."""
+    made, statements = delivery()
+    tables = statements.tables("shop_db")
+
+    assert tables is not None
+    assert {"time", "event_id", "received_at", "email", "user"} == set(tables["views"])
+    assert {} == statements.tables("no_such_db")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=500))
+    assert statements.tables("shop_db") is None

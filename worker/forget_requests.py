@@ -1,0 +1,231 @@
+"""The requests to forget persons: one small document in S3, with keyed hashes instead of values.
+
+    forget/requests
+
+It is the gzip of a JSON object. A request keeps its hashes until its last search; what became of it, the receipt, stays. The key of the
+hashes is a member of the secret with the signing secrets, so who reads the document alone cannot try values.
+"""
+
+import hmac
+import json
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from shared.clock import Clock
+from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
+from shared.write_key import FORGET_KEY, HASH_KEY
+from worker.person import Person, Persons, hash_of
+from worker.secret import Secret
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+KEY = "forget/requests"
+FRESH_SECONDS = 60.0
+"""How long a function instance uses what it has read."""
+
+_VERSION = 1
+_ATTEMPTS = 8
+_INGEST_HASH_BYTES = 16
+_ABSENT = ("NoSuchKey", "404")
+_CONTESTED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
+NOBODY_TO_FORGET = Persons(b"", ())
+
+
+@dataclass(slots=True)
+class ForgetRequest:
+    """A request to forget a person, and what became of it.
+
+    Attributes:
+        id: its name, by which nobody can be recognised.
+        column: that identifies the person.
+        hashes: of the values; empty once the request is done.
+        before: UNIX milliseconds of the request: what the ingest received until then is forgotten.
+        until: UNIX seconds from which the last search is made.
+        next: UNIX seconds of the next search.
+        forgotten: numbers of rows that were removed from S3, by the state in which they were.
+        treasure_data: numbers of rows that were deleted there, by database and table.
+        cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
+        statements: what somebody with more rights must run in Treasure Data.
+        left: rows that the last search had to leave.
+        searched: UNIX seconds of the last search; 0 if there was none.
+        touched: UNIX seconds at which rows were last removed from S3.
+        done: UNIX seconds at which nothing was left; 0 before.
+    """
+
+    id: str
+    account: str
+    column: str
+    hashes: list[str]
+    before: int
+    until: float
+    next: float
+    forgotten: dict[str, int] = field(default_factory=dict)
+    treasure_data: dict[str, int] = field(default_factory=dict)
+    cleared: float = 0.0
+    statements: list[str] = field(default_factory=list)
+    left: int = 0
+    searched: float = 0.0
+    touched: float = 0.0
+    done: float = 0.0
+
+    @property
+    def person(self) -> Person:
+        """What recognises the person's rows."""
+        hashes = tuple(map(bytes.fromhex, self.hashes))
+        return Person(self.id, self.account, self.column, hashes, self.before)
+
+    def receipt(self) -> dict[str, Any]:
+        """Return what became of it, without the hashes."""
+        return {name: value for name, value in asdict(self).items() if name != "hashes"}
+
+
+@dataclass(slots=True)
+class RequestDocument:
+    """All requests, and how far a search has come that goes on by itself.
+
+    Attributes:
+        requests: by id.
+        hour: of the objects that the search has reached.
+        after: the name behind which it goes on.
+        began: UNIX seconds at which it began; 0 if none is under way.
+        left: rows that it had to leave so far, by request.
+        seen: chunks with delivered rows that had to be left, because a statement may not find them yet: UNIX seconds at which they were
+            first seen.
+    """
+
+    requests: dict[str, ForgetRequest] = field(default_factory=dict)
+    hour: str = ""
+    after: str = ""
+    began: float = 0.0
+    left: dict[str, int] = field(default_factory=dict)
+    seen: dict[str, float] = field(default_factory=dict)
+
+    def encode(self) -> bytes:
+        """Return it as it is stored."""
+        content = asdict(self) | {
+            "version": _VERSION,
+            "requests": [asdict(one) for one in self.requests.values()],
+        }
+        return zlib.compress(json.dumps(content).encode(), 6, 31)
+
+    @classmethod
+    def decode(cls, data: bytes) -> "RequestDocument":
+        """Return the document that `encode` encoded.
+
+        Raises:
+            BucketUnavailableError: these are other bytes.
+        """
+        try:
+            content = json.loads(zlib.decompress(data, 31))
+            if content.pop("version") != _VERSION:
+                raise BucketUnavailableError("the requests to forget are of another version")
+            requests = [ForgetRequest(**one) for one in content.pop("requests")]
+            return cls({one.id: one for one in requests}, **content)
+        except (zlib.error, ValueError, TypeError, KeyError) as error:
+            raise BucketUnavailableError("the requests to forget cannot be read") from error
+
+
+class ForgetRequests:
+    """Reads and changes the requests. If S3 cannot be reached, methods raise BucketUnavailableError."""
+
+    def __init__(self, s3: "S3Client", bucket: str, secret: Secret, clock: Clock) -> None:
+        self._s3 = s3
+        self._bucket = bucket
+        self._secret = secret
+        self._clock = clock
+        self._persons = NOBODY_TO_FORGET
+        self._etag = ""
+        self._read_at = float("-inf")
+
+    def persons(self) -> Persons:
+        """Return the persons to forget, as they were a minute ago at most.
+
+        Raises:
+            SecretUnavailableError: the key cannot be read.
+        """
+        if self._clock.now() - self._read_at > FRESH_SECONDS:
+            document, etag = self._read(self._etag)
+            if document is not None:
+                self._persons = self.persons_of(document.requests.values())
+            self._etag = etag  # only now: what was read without the key must be read again
+            self._read_at = self._clock.now()
+        return self._persons
+
+    def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
+        """Return the persons that requests name.
+
+        Raises:
+            SecretUnavailableError: the key cannot be read.
+        """
+        found = [one.person for one in requests if one.hashes]
+        return Persons(self._member(FORGET_KEY), found) if found else NOBODY_TO_FORGET
+
+    def hashes(self, account: str, column: str, value: str) -> list[str]:
+        """Return the hashes of a value, and of what HashedColumns makes of it.
+
+        Raises:
+            SecretUnavailableError: the key cannot be read.
+        """
+        key = self._member(FORGET_KEY)
+        return [hash_of(key, account, column, text.encode()).hex() for text in self.texts(value)]
+
+    def texts(self, value: str) -> list[str]:
+        """Return a value, and what HashedColumns makes of it."""
+        key = self._members().get(HASH_KEY, "")
+        digest = hmac.digest(key.encode(), value.encode(errors="replace"), "sha256")
+        return [value, digest[:_INGEST_HASH_BYTES].hex()] if key else [value]
+
+    def document(self) -> RequestDocument:
+        """Return the document."""
+        return self._read("")[0] or RequestDocument()
+
+    def change(self, change: Callable[[RequestDocument], None]) -> RequestDocument:
+        """Change the document, unless nobody else does meanwhile; then again."""
+        for _ in range(_ATTEMPTS):
+            found, etag = self._read("")
+            document = found or RequestDocument()
+            change(document)
+            condition: Any = {"IfMatch": etag} if etag else {"IfNoneMatch": "*"}
+            try:
+                self._s3.put_object(Bucket=self._bucket, Key=KEY, Body=document.encode(), **condition)
+            except (ClientError, BotoCoreError) as error:
+                if error_code(error) not in _CONTESTED:
+                    raise BucketUnavailableError(str(error)) from error
+            else:
+                self._read_at = float("-inf")
+                return document
+        raise BucketUnavailableError("others change the requests to forget all the time")
+
+    def _read(self, known: str) -> tuple[RequestDocument | None, str]:
+        """Return the document and its ETag; None if it is the known one, or there is none."""
+        condition: Any = {"IfNoneMatch": known} if known else {}
+        try:
+            answer = self._s3.get_object(Bucket=self._bucket, Key=KEY, **condition)
+            return RequestDocument.decode(answer["Body"].read()), answer["ETag"]
+        except (ClientError, BotoCoreError) as error:
+            code = error_code(error)
+            if code in _ABSENT:
+                return RequestDocument() if known else None, ""
+            if code == "304":
+                return None, known
+            raise BucketUnavailableError(str(error)) from error
+
+    def _member(self, name: str) -> bytes:
+        member = self._members().get(name) or self._members(0.0).get(name)
+        if not member:
+            raise SecretUnavailableError(
+                f"the secret with the signing secrets has no member {name}: `sluice forget` makes it"
+            )
+        return member.encode()
+
+    def _members(self, max_age: float = FRESH_SECONDS) -> dict[str, str]:
+        try:
+            found = json.loads(self._secret.get(max_age))
+        except ValueError as error:
+            raise SecretUnavailableError("the secret with the signing secrets is not JSON") from error
+        return found if isinstance(found, dict) else {}

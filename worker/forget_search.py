@@ -1,0 +1,269 @@
+"""Searches span objects and rejected events for persons, and forgets them there and in Treasure Data.
+
+A search goes by the hours in the names of objects, so it can stop and go on. Delivered rows leave an object only after Treasure Data has
+deleted them, or somebody has been told to: until then, the object is what says which rows those are.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from functools import partial
+from itertools import batched, islice
+
+import msgpack
+from requests import RequestException
+
+from shared.clock import Clock
+from shared.errors import InvalidObjectError, SecretUnavailableError
+from worker.bucket import Bucket
+from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.forget_requests import ForgetRequests, RequestDocument
+from worker.forgetting import Delivered, Forgetting, PersonRows
+from worker.ledger import Ledger
+from worker.person import Matcher, Persons
+from worker.rejected_events import PREFIX as REJECTED
+from worker.rejected_events import events
+from worker.rows import compress, decompress
+from worker.span_object import SpanObjects, Stored, name_of
+from worker.statement import End, Statements, by_id, counting, deleting
+from worker.sweeper import UNREFERENCED_SECONDS, span_there
+
+SHOWN_SECONDS = 3600.0
+"""How long after its import a row is sure to be found by a statement, at least."""
+_AT_ONCE = 32
+_BATCH = 96  # objects
+_MOST_IDS = 500  # in one statement
+_HOUR = 3600.0
+
+
+@dataclass(slots=True)
+class Findings:
+    """What a search found.
+
+    Attributes:
+        after: the name behind which it goes on; empty if it has seen all of the hour.
+        objects: how many objects it has looked at.
+        rows: of persons that it found, by request and state.
+        forgotten: those of them that are gone now, likewise.
+        left: those of them that it had to leave, by request. What it could not read counts under "".
+        deleted: rows that Treasure Data has deleted, by request and `database.table`.
+        fresh: chunks with rows that a statement may not find yet.
+        places: the spans that have rows of persons, each as its chain and the number that it follows.
+    """
+
+    after: str = ""
+    objects: int = 0
+    rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    forgotten: Counter[tuple[str, str]] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    deleted: Counter[tuple[str, str]] = field(default_factory=Counter)
+    fresh: set[str] = field(default_factory=set)
+    places: list[list[str]] = field(default_factory=list)
+
+    def add(self, cut: PersonRows) -> None:
+        """Add what was found in a span."""
+        self.rows.update({(one, state.value): number for (one, state), number in cut.rows.items()})
+        self.forgotten.update({(one, state.value): number for (one, state), number in cut.gone.items()})
+        self.left += cut.left
+        if cut.rows:
+            self.places.append([cut.span.chain.name, cut.span.after])
+
+
+class ForgetSearch:
+    """Searches."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        objects: SpanObjects,
+        bucket: Bucket,
+        forgetting: Forgetting,
+        requests: ForgetRequests,
+        statements: Statements,
+        executors: Executors,
+        clock: Clock,
+        query_delay_seconds: float,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._bucket = bucket
+        self._forgetting = forgetting
+        self._requests = requests
+        self._statements = statements
+        self._executors = executors
+        self._clock = clock
+        self._shown_seconds = max(SHOWN_SECONDS, query_delay_seconds)
+
+    def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
+        """Look for persons in the objects of an hour behind a name, and change nothing.
+
+        Raises:
+            UnavailableError: S3 or the ledger does not answer.
+        """
+        searched = Findings()
+        for batch in self._batches(hour, after, searched, deadline):
+            for cut in run_parallel(
+                self._executors, [partial(self._look, one, persons) for one in batch], _AT_ONCE
+            ):
+                searched.add(cut) if isinstance(cut, PersonRows) else searched.left.update(
+                    [""] if cut else []
+                )
+        return searched
+
+    def forget(
+        self,
+        hour: str,
+        after: str,
+        document: RequestDocument,
+        tell: Callable[[Mapping[str, list[str]]], object],
+        deadline: Deadline,
+    ) -> Findings:
+        """Forget persons in the objects of an hour.
+
+        Args:
+            hour: in the names of the objects.
+            after: the name behind which to begin.
+            document: the requests.
+            tell: is told what somebody with more rights must run in Treasure Data, by request, before those rows are forgotten here.
+            deadline: no more objects are looked at when it is near.
+
+        Raises:
+            UnavailableError: S3 or the ledger does not answer.
+        """
+        searched, persons = Findings(), self._requests.persons_of(document.requests.values())
+        for batch in self._batches(hour, after, searched, deadline):
+            looks = [partial(self._look, one, persons) for one in batch]
+            found = run_parallel(self._executors, looks, _AT_ONCE)
+            searched.left.update("" for one in found if not isinstance(one, PersonRows) and one)
+            cuts = [one for one in found if isinstance(one, PersonRows) and one.rows]
+            gone, statements = self._delete_delivered(cuts, document, searched, deadline)
+            if statements:
+                tell(statements)
+            jobs = [partial(self._forget, cut, persons, gone) for cut in cuts]
+            for cut in run_parallel(self._executors, jobs, _AT_ONCE):
+                searched.add(cut)
+        return searched
+
+    def _batches(
+        self, hour: str, after: str, searched: Findings, deadline: Deadline
+    ) -> Iterator[tuple[Stored, ...]]:
+        for batch in batched(self._objects.of_hour(hour, after), _BATCH, strict=False):
+            if deadline.near:
+                searched.after = searched.after or after or f"spans/{hour}/"
+                return
+            yield batch
+            searched.objects += len(batch)
+            searched.after = batch[-1].name
+        searched.after = ""
+
+    def _look(self, stored: Stored, persons: Persons) -> PersonRows | str:
+        """Return what an object has of persons; or a name, if it must be looked at again. One that nobody needs is deleted."""
+        span = span_there(self._ledger, stored)
+        if span is None or span.object is None or name_of(span) != stored.name:
+            began = datetime.strptime(stored.hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
+            written = began if span is None or span.object is None else max(began, _began(span.object.hour))
+            if self._clock.now() - written - _HOUR < UNREFERENCED_SECONDS:
+                return stored.name
+            self._bucket.erase(stored.name)
+            return ""
+        try:
+            return self._forgetting.look(span, persons)
+        except InvalidObjectError:
+            return stored.name
+
+    def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
+        return self._forgetting.forget(cut.span, persons, gone.__contains__)
+
+    def _delete_delivered(
+        self, cuts: Iterable[PersonRows], document: RequestDocument, searched: Findings, deadline: Deadline
+    ) -> tuple[frozenset[Delivered], dict[str, list[str]]]:
+        """Delete delivered rows in Treasure Data; return those that need not be remembered, and what somebody else must run, by request."""
+        statements: dict[str, list[str]] = {}
+        wanted: dict[tuple[str, str], list[Delivered]] = {}
+        gone: set[Delivered] = set()
+        for row in (row for cut in cuts for row in cut.delivered):
+            since = row.since or document.seen.get(row.chunk) or self._clock.now()
+            request = document.requests.get(row.row.request)
+            if request is not None and since + self._shown_seconds < request.cleared:
+                gone.add(row)
+            elif since + self._shown_seconds < self._clock.now():
+                wanted.setdefault((row.database, row.table), []).append(row)
+            else:
+                searched.fresh.add(row.chunk)
+        for (database, table), rows in wanted.items():
+            found = iter(rows)
+            while part := list(islice(found, _MOST_IDS)):
+                condition = by_id((one.row.time, one.row.event_id) for one in part)
+                end = self.delete(database, table, condition, deadline)
+                if end is End.SUCCESS:
+                    searched.deleted.update((one.row.request, f"{database}.{table}") for one in part)
+                elif end is not End.UNKNOWN:
+                    for id_ in {one.row.request for one in part}:
+                        statements.setdefault(id_, []).append(f"{database}: {deleting(table, condition)}")
+                if end is not End.UNKNOWN:
+                    gone.update(part)
+        return frozenset(gone), statements
+
+    def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> End:
+        """Delete rows in Treasure Data: SUCCESS once a count finds none, UNKNOWN if that is not certain yet.
+
+        A job may take longer than this invocation, so the count comes first: it may have ended since an earlier one.
+        """
+        try:
+            counted = self._statements.run(database, counting(table, condition), deadline)
+            if counted.count == 0 or counted.end is End.FORBIDDEN:
+                return counted.end
+            job = self._statements.run(database, deleting(table, condition), deadline)
+            if job.end is not End.SUCCESS:
+                return job.end
+            left = self._statements.run(database, counting(table, condition), deadline).count
+        except (RequestException, SecretUnavailableError):
+            return End.UNKNOWN
+        return End.SUCCESS if left == 0 else End.UNKNOWN
+
+    # Rejected events
+
+    def rejected(self, account: str, persons: Persons, *, forgets: bool) -> Counter[str]:
+        """Return how many of an account's rejected events are of persons, by request, and with `forgets`, delete them.
+
+        Raises:
+            BucketUnavailableError: S3 does not answer.
+        """
+        found: Counter[str] = Counter()
+        matcher = persons.of(account)
+        if matcher is None:
+            return found
+        for page in self._bucket.pages(f"{REJECTED}{account}/"):
+            jobs = [
+                partial(self._rejected, item["Key"], matcher, forgets=forgets)
+                for item in page.get("Contents", ())
+            ]
+            for one in run_parallel(self._executors, jobs, _AT_ONCE):
+                found += one
+        return found
+
+    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> Counter[str]:
+        data = self._bucket.get(name)
+        found: Counter[str] = Counter()
+        kept = []
+        try:
+            for event in events(decompress(data)) if data is not None else ():
+                request = matcher.request_of_event(event.original, event.received_at)
+                if request:
+                    found[request] += 1
+                else:
+                    kept.append(msgpack.packb(tuple(event)))
+        except InvalidObjectError:
+            return Counter()
+        if found and forgets:
+            if kept:
+                self._bucket.put(name, compress(b"".join(kept)))
+            self._bucket.erase(name, but_latest=bool(kept))
+        return found
+
+
+def _began(hour: str) -> float:
+    return datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()

@@ -1,0 +1,372 @@
+"""Forgets persons in span objects: cuts chunks anew without their rows.
+
+An object never changes. The rows of a chunk that are to stay become a chunk of another name, and so are sent under another id, in a new
+object that has the whole index of records; one more name counts the rows that were forgotten. One write, on the version that was read,
+gives the item the new chunks and the new object; then the old object is deleted with its versions. What Treasure Data may have, or what was
+put again and is not decided, is left as it is until that is known. docs/internals/forgetting.md has the protocol.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count, groupby
+from typing import NamedTuple
+
+from shared.clock import Clock
+from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
+from shared.telemetry import Telemetry
+from worker.bucket import Bucket
+from worker.forget_requests import ForgetRequests
+from worker.index import Index, Member
+from worker.ledger import Ledger
+from worker.person import Found, Persons, Piece
+from worker.rows import decompress
+from worker.span import ChunkKey, Group, Span, milliseconds
+from worker.span_object import Chunk, SpanObjects, cut_anew, name_of
+from worker.states import Entry, Event, Happening, Rules, State
+
+_TRIES = 5
+_HAVE_ROWS = frozenset((State.WAITING, State.DEAD, State.DELIVERED))
+_NEED_NO_ROWS = frozenset((State.DROPPED, State.COPY))
+
+
+def others(persons: Persons | None, key: ChunkKey, payload: bytes) -> bytes:
+    """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
+
+    By these, Treasure Data is asked whether it has the chunk.
+    """
+    matcher = None if persons is None else persons.of(key.account)
+    if matcher is None or not matcher.may_be_in(payload):
+        return payload
+    return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
+
+
+class Delivered(NamedTuple):
+    """A row of a person that was delivered.
+
+    Attributes:
+        database: that it went to.
+        table: that it went to.
+        row: the row.
+        chunk: its span and its chunk.
+        since: UNIX seconds at which it was delivered, or later; None if the ledger does not say.
+    """
+
+    database: str
+    table: str
+    row: Found
+    chunk: str
+    since: int | None
+
+
+@dataclass(slots=True)
+class PersonRows:
+    """What a look into a span found of persons.
+
+    Attributes:
+        span: as it is in the ledger now.
+        rows: their rows, by request and state.
+        gone: those of them that are forgotten now, likewise.
+        left: rows that could not be forgotten now, by request.
+        delivered: their rows that Treasure Data has.
+    """
+
+    span: Span
+    rows: Counter[tuple[str, State]] = field(default_factory=Counter)
+    gone: Counter[tuple[str, State]] = field(default_factory=Counter)
+    left: Counter[str] = field(default_factory=Counter)
+    delivered: list[Delivered] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class _Plan:
+    """How to cut a span anew.
+
+    Attributes:
+        removed: chunks that the item and the object lose: others have all of their rows.
+        entries: of new chunks, and of halves that gave up their rows to them.
+        added: new chunks with rows.
+        counted: new chunks without.
+        refused: names of delivered chunks that must stay as they are.
+        forgotten: how many rows each group loses.
+        numbers: free numbers, by group.
+    """
+
+    found: PersonRows
+    removed: set[ChunkKey] = field(default_factory=set)
+    entries: dict[ChunkKey, Entry] = field(default_factory=dict)
+    added: list[Chunk] = field(default_factory=list)
+    counted: dict[ChunkKey, int] = field(default_factory=dict)
+    refused: set[str] = field(default_factory=set)
+    forgotten: Counter[Group] = field(default_factory=Counter)
+    numbers: dict[Group, Iterator[int]] = field(default_factory=dict)
+
+    def new_key(self, group: Group) -> ChunkKey:
+        """Return a name that no chunk of the span has ever had: the group's count of forgotten rows keeps the highest."""
+        if group not in self.numbers:
+            used = [key.part for key in self.found.span.chunks if key.group == group]
+            self.numbers[group] = count(1 + max(used))
+        return ChunkKey(group, next(self.numbers[group]))
+
+
+class _Owned(NamedTuple):
+    """A piece, the number of its first row in its planned chunk, and the position of its record, if it has one."""
+
+    row: int
+    owner: int | None
+    piece: Piece
+
+
+class Forgetting:
+    """Forgets persons in spans."""
+
+    def __init__(
+        self,
+        *,
+        ledger: Ledger,
+        objects: SpanObjects,
+        bucket: Bucket,
+        requests: ForgetRequests,
+        rules: Rules,
+        clock: Clock,
+        telemetry: Telemetry,
+    ) -> None:
+        self._requests = requests
+        self._telemetry = telemetry
+        self._ledger = ledger
+        self._objects = objects
+        self._bucket = bucket
+        self._rules = rules
+        self._clock = clock
+
+    def persons(self) -> Persons | None:
+        """Return the persons to forget; None if nobody knows them now."""
+        try:
+            return self._requests.persons()
+        except UnavailableError as error:
+            self._telemetry.warning("nobody knows who is to be forgotten", reason=str(error))
+            return None
+
+    def checked(self, span: Span, persons: Persons | None) -> Span:
+        """Return a span that somebody is about to send from, without persons in what has no doubt.
+
+        Raises:
+            UnavailableError: that cannot be made sure now.
+        """
+        if persons is None:
+            raise UnavailableError("nobody knows who is to be forgotten")
+        if not persons:
+            return span
+        try:
+            return self.forget(span, persons, lambda _: False).span
+        except ObjectGoneError:
+            return span
+        except InvalidObjectError as error:
+            raise UnavailableError(f"its object cannot be searched for persons: {error}") from error
+
+    def look(self, span: Span, persons: Persons) -> PersonRows:
+        """Return what a span has of persons, and change nothing.
+
+        Raises:
+            InvalidObjectError: its object holds something else than was written.
+            BucketUnavailableError: S3 does not answer.
+        """
+        found = self._find(span, persons)
+        return PersonRows(span) if found is None else _counted(span, found[0])
+
+    def forget(
+        self, span: Span, persons: Persons, may: Callable[[Delivered], bool] = lambda _: True
+    ) -> PersonRows:
+        """Forget persons in a span.
+
+        Args:
+            span: if somebody has written it meanwhile, it is read again.
+            persons: to forget.
+            may: returns whether a row that was delivered may be forgotten now.
+
+        Raises:
+            InvalidObjectError: its object holds something else than was written.
+            UnavailableError: S3 or the ledger does not answer, or others write the span all the time.
+        """
+        for _ in range(_TRIES):
+            try:
+                found = self._find(span, persons)
+            except ObjectGoneError:
+                current = self._ledger.get(span.place)
+                if current is None or current.object == span.object:
+                    raise
+                span = current
+                continue
+            if found is None:
+                return PersonRows(span)
+            pieces, index, bodies = found
+            plan = _Plan(_counted(span, pieces))
+            plan.refused = {row.chunk for row in plan.found.delivered if not may(row)}
+            for key, of_chunk in pieces.items():
+                self._cut(span, key, of_chunk, index.members[key], plan)
+            if not plan.numbers:
+                return plan.found
+            self._count_forgotten(span, plan)
+            won, current = self._write(span, plan, index, bodies)
+            if won:
+                plan.found.span = current
+                return plan.found
+            span = current
+        raise UnavailableError(f"{span.place.name} is written by others all the time")
+
+    def _find(
+        self, span: Span, persons: Persons
+    ) -> tuple[dict[ChunkKey, list[Piece]], Index, Mapping[ChunkKey, bytes]] | None:
+        """Return the chunks with rows of persons, in pieces, and the span's index and bodies; None if there are none."""
+        matchers = {
+            key: matcher
+            for key in span.chunks
+            if not key.group.is_rejected and (matcher := persons.of(key.account)) is not None
+        }
+        if span.object is None or not matchers:
+            return None
+        index, bodies = self._objects.whole(span)
+        pieces = {}
+        for key in matchers.keys() & bodies.keys():
+            payload = decompress(bodies[key])
+            if key.group.code or matchers[key].may_be_in(payload):
+                found = matchers[key].pieces(payload, key.group)
+                if any(piece.forgotten for piece in found):
+                    pieces[key] = found
+        return (pieces, index, bodies) if pieces else None
+
+    def _cut(
+        self,
+        span: Span,
+        planned: ChunkKey,
+        pieces: Sequence[Piece],
+        member: Member,
+        plan: _Plan,
+    ) -> None:
+        """Plan new chunks for the rows of a planned chunk that stay."""
+        leaves = [(leaf, span.entry(leaf)) for leaf in span.leaves(planned)]
+        stuck = {leaf for leaf, entry in leaves if not _may_cut(span, leaf, entry, plan.refused)}
+        if stuck:
+            plan.found.left.update(row.request for piece in pieces for row in piece.forgotten)
+        else:
+            plan.removed.add(planned)
+            plan.new_key(planned.group)  # so that its forgotten rows are counted, even if there are none
+        owned = _owned(pieces, member)
+        for leaf, entry in leaves:
+            own = leaf.within(span.chunks[planned])
+            taken = [one for one in owned if one.row in own]
+            lost = [row.request for one in taken for row in one.piece.forgotten]
+            if leaf in stuck or (stuck and not lost):
+                continue
+            if entry.state in _HAVE_ROWS:
+                self._give_up(span, leaf, entry, taken, plan, keeps_name=bool(stuck))
+            elif entry.state in _NEED_NO_ROWS and not stuck:
+                key = plan.new_key(planned.group)
+                plan.counted[key], plan.entries[key] = span.rows(leaf), entry
+            else:
+                continue
+            plan.found.gone.update((request, entry.state) for request in lost)
+
+    def _give_up(
+        self,
+        span: Span,
+        leaf: ChunkKey,
+        entry: Entry,
+        taken: Sequence[_Owned],
+        plan: _Plan,
+        *,
+        keeps_name: bool,
+    ) -> None:
+        """Plan a new chunk for the rows of a chunk that stay."""
+        group, rows = leaf.group, span.rows(leaf)
+        lost = sum(len(one.piece.forgotten) for one in taken)
+        plan.forgotten[group] += lost
+        key = plan.new_key(group)
+        if lost < rows:
+            plan.added.append(_chunk(key, rows - lost, taken))
+            plan.entries[key] = entry
+        if keeps_name:
+            happening = Happening(Event.CUT_ANEW, milliseconds(self._clock.now()))
+            plan.entries[leaf] = self._rules.follow(entry, happening)
+
+    def _count_forgotten(self, span: Span, plan: _Plan) -> None:
+        """Plan, for each group that is cut, the name that counts all of its forgotten rows."""
+        for group in plan.numbers:
+            before = [
+                key for key in span.chunks if key.group == group and span.entry(key).state is State.FORGOTTEN
+            ]
+            plan.removed.update(before)
+            key = plan.new_key(group)
+            plan.counted[key] = sum(map(span.rows, before)) + plan.forgotten[group]
+            plan.entries[key] = Entry(State.FORGOTTEN, at=milliseconds(self._clock.now()))
+
+    def _write(
+        self, span: Span, plan: _Plan, index: Index, bodies: Mapping[ChunkKey, bytes]
+    ) -> tuple[bool, Span]:
+        """Store the new object, then write the item; delete the old object.
+
+        If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
+        """
+        added, now = plan.added, self._clock.now()
+        encoded = cut_anew(index, bodies, removed=plan.removed, added=added, counted=plan.counted, now=now)
+        chunks = {key: rows for key, rows in span.chunks.items() if key not in plan.removed}
+        chunks |= {chunk.key: chunk.rows for chunk in added} | plan.counted
+        entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
+        new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
+        self._objects.rewrite(new, encoded.data)
+        won, current = self._ledger.cut_anew(new)
+        if won:
+            self._bucket.erase(name_of(span))
+        return won, current
+
+
+def _may_cut(span: Span, leaf: ChunkKey, entry: Entry, refused: Collection[str]) -> bool:
+    if entry.state is State.DELIVERED:
+        return _name(span, leaf) not in refused
+    return span.settled and entry.state is not State.AGAIN and entry.since is None
+
+
+def _name(span: Span, leaf: ChunkKey) -> str:
+    return f"{span.place.name}/{leaf.name}"
+
+
+def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRows:
+    """Return what a span has of persons, given its chunks in pieces."""
+    cut = PersonRows(span)
+    for planned, found in pieces.items():
+        leaves = [(leaf, leaf.within(span.chunks[planned])) for leaf in span.leaves(planned)]
+        row = 0
+        for piece in found:
+            if piece.forgotten:
+                leaf = next(leaf for leaf, own in leaves if row in own)
+                state = span.entry(leaf).state
+                cut.rows.update((one.request, state) for one in piece.forgotten)
+                if state is State.DELIVERED:
+                    about = _name(span, leaf), span.final_at
+                    to = span.database(leaf), planned.group.table
+                    cut.delivered += [Delivered(*to, one, *about) for one in piece.forgotten]
+            row += piece.rows
+    return cut
+
+
+def _owned(pieces: Sequence[Piece], member: Member) -> list[_Owned]:
+    owners = [one for one, rows in zip(member.positions, member.row_counts, strict=True) for _ in range(rows)]
+    found, row = [], 0
+    for piece in pieces:
+        found.append(_Owned(row, owners[row] if owners else None, piece))
+        row += piece.rows
+    return found
+
+
+def _chunk(key: ChunkKey, rows: int, taken: Sequence[_Owned]) -> Chunk:
+    """Return a new chunk of pieces, without what is forgotten."""
+    blocks, positions, counts = [], [], []
+    for owner, of_record in groupby(taken, key=lambda one: one.owner):
+        parts = [one.piece for one in of_record]
+        number = sum(part.rows - len(part.forgotten) for part in parts)
+        if number:
+            blocks.append(b"".join(part.data for part in parts))
+            counts.append(number)
+            positions.append(owner)
+    known = [one for one in positions if one is not None]
+    return Chunk(key, blocks, rows, known, counts if known else ())

@@ -1,0 +1,234 @@
+"""Recognises the rows of persons to forget, by keyed hashes of a column's value.
+
+Nothing here keeps a value. A hash is of the account, the column and the value's text, or of what HashedColumns makes of that text. Most
+rows are never decoded: the column's name is searched in the bytes, and only the value behind it is looked at.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from typing import Any, NamedTuple
+
+import msgpack
+
+from shared import json_codec
+from shared.errors import InvalidJsonError
+from shared.rows import column_name
+from worker.span import TOO_MANY_TABLES, Group
+
+HASH_BYTES = 16
+_MOST_KNOWN = 100_000  # values whose hash is remembered
+_SHORT_STR, _SHORT_LENGTH, _STR8 = frozenset(range(0xA0, 0xC0)), 0x1F, 0xD9
+_LONGEST_VALUE = 1 << 20  # bytes: no row is as large
+
+
+@dataclass(frozen=True, slots=True)
+class Person:
+    """A person to forget, in one account.
+
+    Attributes:
+        id: of the request.
+        column: that identifies the person.
+        hashes: of the values that the column has in the person's rows.
+        before: UNIX milliseconds; only rows that the ingest received until then.
+    """
+
+    id: str
+    account: str
+    column: str
+    hashes: tuple[bytes, ...]
+    before: int
+
+
+class Found(NamedTuple):
+    """A row of a person.
+
+    Attributes:
+        request: that it matches.
+        time: of the row; 0 of an original.
+        event_id: of the row; empty of an original.
+    """
+
+    request: str
+    time: int = 0
+    event_id: str = ""
+
+
+class Piece(NamedTuple):
+    """A value of a chunk's payload: a row or, of what never became rows, an original.
+
+    Attributes:
+        data: its bytes without the rows of persons to forget; empty if nothing is left.
+        rows: how many rows it had.
+        forgotten: those of persons.
+    """
+
+    data: bytes
+    rows: int
+    forgotten: tuple[Found, ...] = ()
+
+
+class Persons:
+    """Persons to forget.
+
+    Args:
+        key: that hashes are made with.
+        persons: the persons.
+    """
+
+    def __init__(self, key: bytes, persons: Iterable[Person]) -> None:
+        by_account: dict[str, dict[str, dict[bytes, Person]]] = {}
+        for person in persons:
+            of = by_account.setdefault(person.account, {}).setdefault(person.column, {})
+            of |= dict.fromkeys(person.hashes, person)
+        self._matchers = {account: Matcher(key, account, columns) for account, columns in by_account.items()}
+
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self._matchers)
+
+    def of(self, account: str) -> "Matcher | None":
+        """Return what recognises an account's persons; None if there are none."""
+        return self._matchers.get(account)
+
+
+class Matcher:
+    """Recognises rows of one account's persons."""
+
+    def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
+        self._columns = {column: dict(persons) for column, persons in columns.items()}
+        self._names = {column: bytes(msgpack.packb(column)) for column in columns}
+        self._hashers = {column: hasher_of(key, account, column) for column in columns}
+        self._nobodys: dict[str, set[bytes]] = {column: set() for column in columns}
+
+    def may_be_in(self, payload: bytes) -> bool:
+        """Return whether rows may be of a person, without decoding them. If not, none is."""
+        return any(self._has_any(column, _texts(payload, name)) for column, name in self._names.items())
+
+    def request(self, row: Mapping[Any, Any]) -> str:
+        """Return the request that a row matches; empty if it matches none."""
+        received_at = row.get("received_at")
+        for column in self._columns:
+            person = self._person(column, text_of(row[column])) if row.get(column) is not None else None
+            if person is not None and not (type(received_at) is int and received_at > person.before):
+                return person.id
+        return ""
+
+    def request_of_event(self, original: bytes, received_at: int | None = None) -> str:
+        """Return the request that an event matches, given its JSON; empty if it matches none, or is no JSON."""
+        try:
+            event = json_codec.parse(original)
+        except InvalidJsonError:
+            return ""
+        if not isinstance(event, dict):
+            return ""
+        row = {column_name(name): value for name, value in event.items()}
+        return self.request(row | ({"received_at": received_at} if received_at is not None else {}))
+
+    def pieces(self, payload: bytes, group: Group) -> list[Piece]:
+        """Return the payload of a chunk in pieces, without the rows of persons."""
+        return [self._piece(data, value, group) for data, value in _unpacked(payload)]
+
+    def found(self, payload: bytes, group: Group) -> Iterator[tuple[int, Any]]:
+        """Yield the rows of persons in the payload of a chunk, and events that never became rows, each with a row's number in it."""
+        number = 0
+        for data, value in _unpacked(payload):
+            piece = self._piece(data, value, group)
+            if piece.forgotten and group.code == TOO_MANY_TABLES:
+                yield from ((number, row) for _, row in self.found(value[2], group._replace(code="")))
+            elif piece.forgotten:
+                yield number, json_codec.parse(value) if group.code else value
+            number += piece.rows
+
+    def _piece(self, data: bytes, value: Any, group: Group) -> Piece:
+        if group.code == TOO_MANY_TABLES:
+            table, number, packed = value
+            rows = self.pieces(packed, group._replace(code=""))
+            forgotten = tuple(found for row in rows for found in row.forgotten)
+            left = [row.data for row in rows if row.data]
+            if forgotten:
+                data = bytes(msgpack.packb((table, len(left), b"".join(left)))) if left else b""
+            return Piece(data, number, forgotten)
+        if group.code:
+            request = self.request_of_event(value) if isinstance(value, bytes) else ""
+            return Piece(b"", 1, (Found(request),)) if request else Piece(data, 1)
+        request = self.request(value) if isinstance(value, dict) else ""
+        if not request:
+            return Piece(data, 1)
+        return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
+
+    def _person(self, column: str, text: bytes) -> Person | None:
+        one = self._hashers[column].copy()
+        one.update(text)
+        return self._columns[column].get(one.digest())
+
+    def _has_any(self, column: str, texts: set[bytes]) -> bool:
+        """Return whether one of these texts is a person's; remember those that are not."""
+        nobodys, persons, hasher = self._nobodys[column], self._columns[column], self._hashers[column]
+        for text in texts - nobodys:
+            one = hasher.copy()
+            one.update(text)
+            if one.digest() in persons:
+                return True
+        if len(nobodys) > _MOST_KNOWN:
+            nobodys.clear()
+        nobodys |= texts
+        return False
+
+
+def text_of(value: Any) -> bytes:
+    """Return the text of a column's value, by which persons are recognised; the ingest hashes the same text."""
+    return (value if isinstance(value, str) else repr(value)).encode(errors="replace")
+
+
+def hasher_of(key: bytes, account: str, column: str) -> blake2b:
+    """Return what makes keyed hashes of a column's texts: a copy of it, updated with the text."""
+    # neither an account nor a column has a slash
+    return blake2b(f"{account}/{column}/".encode(), digest_size=HASH_BYTES, key=key[: blake2b.MAX_KEY_SIZE])
+
+
+def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
+    """Return the keyed hash of a value's text."""
+    hasher = hasher_of(key, account, column)
+    hasher.update(text)
+    return hasher.digest()
+
+
+def _texts(payload: bytes, name: bytes) -> set[bytes]:
+    """Return the texts of the values behind a column's name. Bytes that only look like the name give something else."""
+    found: set[bytes] = set()
+    add, find, length = found.add, payload.find, len(name)
+    at = find(name)
+    while at >= 0:
+        start = at + length
+        head = payload[start] if start < len(payload) else 0
+        if head in _SHORT_STR:
+            add(payload[start + 1 : start + 1 + (head & _SHORT_LENGTH)])
+        elif head == _STR8:
+            add(payload[start + 2 : start + 2 + int.from_bytes(payload[start + 1 : start + 2])])
+        else:
+            add(_text(payload, start))
+        at = find(name, start)
+    return found
+
+
+def _text(payload: bytes, start: int) -> bytes:
+    """Return the text of the value that begins at `start`."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, raw=True)
+    unpacker.feed(payload[start : start + _LONGEST_VALUE])
+    try:
+        value = unpacker.unpack()
+    except (ValueError, msgpack.UnpackException):
+        return b""
+    return value if isinstance(value, bytes) else text_of(value)
+
+
+def _unpacked(payload: bytes) -> Iterator[tuple[bytes, Any]]:
+    """Yield each MessagePack value of a payload: its bytes, and itself."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    begin = 0
+    for value in unpacker:
+        end = unpacker.tell()
+        yield payload[begin:end], value
+        begin = end

@@ -1,0 +1,141 @@
+"""Finds and deletes rows in Treasure Data by SQL. A DELETE is a Trino statement like a query, issued as a job."""
+
+import json
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any
+
+from shared.clock import Clock
+from worker.answer import TdAnswer, moment
+from worker.deadline import Deadline
+
+_POLL_SECONDS = 1.0
+_ENDED = ("success", "error", "killed")
+_STALE_SECONDS = 300.0
+"""A job that began so long before it was issued is another one, whose result a cache remembers."""
+
+
+class End(Enum):
+    """How a job ended."""
+
+    SUCCESS = "success"
+    FAILED = "failed"
+    FORBIDDEN = "forbidden"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job that has ended, or was given up: how, and the rows of its result."""
+
+    end: End
+    rows: list[list[Any]] = field(default_factory=list)
+
+    @property
+    def count(self) -> int | None:
+        """The result of a COUNT; None if there is none."""
+        match self.rows:
+            case [[int(number)]] if self.end is End.SUCCESS:
+                return number
+        return None
+
+
+class Statements:
+    """Runs statements.
+
+    Args:
+        api: makes a request of Treasure Data's API.
+    """
+
+    def __init__(self, api: Callable[..., TdAnswer], clock: Clock) -> None:
+        self._api = api
+        self._clock = clock
+
+    def run(self, database: str, sql: str, deadline: Deadline) -> Job:
+        """Run a statement to its end.
+
+        Raises:
+            requests.RequestException, SecretUnavailableError: Treasure Data or the API key cannot be reached.
+        """
+        now = self._clock.now()
+        issued = self._api("POST", "job", "issue", "trino", database, form={"query": sql, "priority": "0"})
+        if issued.is_refusal and issued.status in (401, 403):
+            return Job(End.FORBIDDEN)
+        if issued.is_refusal and issued.status == 404:
+            return Job(End.FAILED)
+        job = str(issued.document.get("job_id", ""))
+        if not job or not issued.confirms({"database": database, "job": job}):
+            return Job(End.UNKNOWN)
+        status = self._finish(job, deadline)
+        if status.get("status") != "success":
+            return Job(End.FAILED if status else End.UNKNOWN)
+        if moment(status.get("start_at")) < now - _STALE_SECONDS:
+            return Job(End.UNKNOWN)
+        answer = self._api("GET", "job", "result", job, query="?format=json")
+        if answer.status != 200:
+            return Job(End.SUCCESS)
+        return Job(
+            End.SUCCESS, [json.loads(line) for line in answer.body.splitlines() if line.startswith(b"[")]
+        )
+
+    def _finish(self, job: str, deadline: Deadline) -> dict[str, Any]:
+        """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
+        while not deadline.near:
+            answer = self._api("GET", "job", "status", job)
+            document = answer.document
+            if answer.status == 200 and document.get("job_id") == job and document.get("status") in _ENDED:
+                return document
+            self._clock.sleep(min(_POLL_SECONDS, max(0.0, deadline.left())))
+        return {}
+
+    def tables(self, database: str) -> dict[str, list[str]] | None:
+        """Return the columns of each table of a database; None if Treasure Data does not say."""
+        answer = self._api("GET", "table", "list", database)
+        if answer.is_refusal and answer.status == 404:
+            return {}
+        if answer.names("tables") is None:
+            return None
+        return {one["name"]: _columns(one) for one in answer.document["tables"]}
+
+
+def _columns(table: dict[str, Any]) -> list[str]:
+    try:
+        return ["time", *(str(column[0]) for column in json.loads(table["schema"]) if column[0] != "time")]
+    except (KeyError, ValueError, TypeError, IndexError):
+        return []
+
+
+def quoted(text: str) -> str:
+    """Return a text as an SQL literal."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'"
+
+
+def by_value(column: str, values: Iterable[str], before: int) -> str:
+    """Return the condition for rows that have one of these values and were received until `before` (UNIX milliseconds)."""
+    listed = ", ".join(map(quoted, values))
+    return f'CAST("{column}" AS VARCHAR) IN ({listed}) AND received_at <= {before}'
+
+
+def by_id(rows: Iterable[tuple[int, str]]) -> str:
+    """Return the condition for rows, given the time and the event id of each."""
+    found = sorted(set(rows))
+    listed = ", ".join(quoted(event_id) for _, event_id in found)
+    return f"TD_TIME_RANGE(time, {found[0][0]}, {found[-1][0] + 1}) AND event_id IN ({listed})"
+
+
+def counting(table: str, condition: str) -> str:
+    """Return the statement that counts rows."""
+    return f'SELECT COUNT(1) FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
+
+
+def deleting(table: str, condition: str) -> str:
+    """Return the statement that deletes rows."""
+    return f'DELETE FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
+
+
+def selecting(table: str, columns: Iterable[str], condition: str) -> str:
+    """Return the statement that reads columns of rows."""
+    listed = ", ".join(f'"{column}"' for column in columns)
+    return f'SELECT {listed} FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
