@@ -439,7 +439,7 @@ class _NoCopies(Watermarks):
 
 
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
-_WATCHED = {"watch_every": 7.0}
+_WATCHED = {"watch_every": 20.0}
 _SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (

@@ -135,8 +135,8 @@ class ForcedReplays:
         for place in places:
             if deadline.near:
                 break
-            span = None if place.chain.is_forced else self._ledger.get(place)
-            if span is not None:
+            span = self._ledger.get(place)
+            if span is not None and not span.is_forced:
                 self._append(wanted, span, outcome)
             done += 1
         return outcome, done

@@ -91,7 +91,7 @@ def events_since(stack: Stack, since: float | None, *, archive: bool) -> Iterato
         return
     clock, objects = SystemClock(), stack.objects()
     for span in planned_spans.spans(stack.ledger(), objects, since or 0.0, clock.now() + 1):
-        for key in span.chunks if not span.chain.is_forced else ():
+        for key in span.chunks if not span.is_forced else ():
             if not key.group.code and not key.group.is_rejected:
                 yield from _rows_in(objects, span, key, since)
 
