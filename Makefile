@@ -128,13 +128,13 @@ bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one
 bench-client: .venv/installed ## benchmark the server client: events per second, time of a call
 	@PYTHONPATH=client $(RUN) -m benchmarks client $(if $(WRITE),--write)
 
-.PHONY: bench-cost
-bench-cost: .venv/installed ## calculate what a stack costs, with tables and a chart
-	@$(RUN) -m benchmarks cost $(if $(WRITE),--write)
-
 .PHONY: docs
 docs: .venv/installed ## regenerate the tables in docs/ from the code
 	@$(RUN) -m tests.support.docs_tables
+
+.PHONY: screenshots
+screenshots: .venv/installed ## take the screenshots in docs/images again, with Chromium
+	@$(RUN) -m tests.support.console_pages
 
 .PHONY: clients
 clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
@@ -171,7 +171,7 @@ sdk-speed: sdk .venv/installed ## benchmark the browser SDK on a slowed-down CPU
 	@cd sdk && node test/speed.js
 
 .PHONY: sdk-compare
-sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/sdk.md (15 minutes)
+sdk-compare: sdk .venv/installed ## compare trackers under the same failures and update docs/internals/performance.md (15 minutes)
 	@cd sdk && node test/compare.js --write
 
 # The same source gives the same bytes: it is built twice.
@@ -190,7 +190,7 @@ client-faults: .venv/installed ## kill POINTS programs that use the server clien
 	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 .PHONY: client-compare
-client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/server-client.md (15 minutes)
+client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/internals/performance.md (15 minutes)
 	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
 
 ARCH ?= arm64

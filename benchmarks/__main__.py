@@ -14,13 +14,9 @@ BENCHMARKS = {
     "pipeline": ("boto3", "redis", "requests"),
     "drain": ("isal", "msgpack", "requests"),
     "scaling": (),
-    "cost": (),
     "client": (),
 }
 """The packages whose versions matter, by benchmark. Each benchmark is a module of this package with a function `run`."""
-PAGES = {"client": "server-client"}
-"""The pages of docs/ with the results of a benchmark, if not PERFORMANCE."""
-PERFORMANCE = "internals/performance"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -34,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     ratios: dict[str, float] = {}
     names = options.names or list(BENCHMARKS)
     for name in names:
-        report = Report(name, BENCHMARKS[name], write=options.write, page=PAGES.get(name, PERFORMANCE))
+        report = Report(name, BENCHMARKS[name], write=options.write)
         importlib.import_module(f"benchmarks.{name}").run(report)
         report.finish()
         ratios |= report.ratios

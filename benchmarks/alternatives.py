@@ -1,14 +1,10 @@
 """The monthly cost of alternatives to Sluice, by their own published figures."""
 
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ops.cost.estimate import SECONDS
-
-LEAST_EVENTS = 1e4
-"""Events a month below which nothing is compared."""
 
 _EARLIER_USD = 200.0
 _EARLIER_EVENTS = 10e6
@@ -26,17 +22,13 @@ class Alternative:
     """Another way to load events into Treasure Data, or part of one.
 
     Attributes:
-        label: a short name for charts.
         usd: returns dollars a month for a number of events a month.
-        most: events a month up to which its figures are published.
         source: the source of the figures.
         covers: what it does and what it leaves out.
     """
 
     name: str
-    label: str
     usd: Callable[[float], float]
-    most: float
     source: str
     covers: str
 
@@ -69,69 +61,20 @@ def _snowplow(events: float) -> float:
 ALTERNATIVES = (
     Alternative(
         "One upload to Treasure Data per event",
-        "upload per event",
         _earlier,
-        10 * _EARLIER_EVENTS,
         "an actual bill: $200 for 10 million events in a month, assumed proportional",
         "everything; no buffer",
     ),
     Alternative(
         "AWS Clickstream Analytics",
-        "AWS Clickstream",
         _clickstream,
-        _CLICKSTREAM[-1][0] * _CLICKSTREAM_PER_REQUEST * SECONDS,
-        "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25: "
-        "EC2, provisioned Kinesis, 10 events per request, us-east-1, and $14 for logging",
+        "https://docs.aws.amazon.com/solutions/latest/clickstream-analytics-on-aws/cost.html, seen 2026-11-25",
         "collection up to Kinesis and S3; no network, no loading into a database",
     ),
     Alternative(
         "Snowplow Community Edition",
-        "Snowplow",
         _snowplow,
-        _SNOWPLOW_PER_SECOND * SECONDS,
-        "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25: "
-        "around $200 a month on AWS for around 100 events per second",
+        "https://docs.snowplow.io/docs/getting-started-on-community-edition, seen 2026-11-25",
         "everything, on servers that are always on",
     ),
 )
-
-
-def ranges_where_dearer(
-    ours: Callable[[float], float], alternative: Alternative
-) -> list[tuple[float, float]]:
-    """Return the ranges of events a month in which Sluice costs more, up to the volume with published figures.
-
-    Args:
-        ours: returns Sluice's dollars a month for a number of events a month.
-        alternative: the alternative to compare it with.
-    """
-
-    def is_dearer(events: float) -> bool:
-        return ours(events) > alternative.usd(events)
-
-    decades = math.log10(alternative.most / LEAST_EVENTS)
-    steps = math.ceil(decades * 20)
-    marks = [*(LEAST_EVENTS * 10 ** (decades * step / steps) for step in range(steps)), alternative.most]
-    ranges: list[tuple[float, float]] = []
-    start = marks[0] if is_dearer(marks[0]) else None
-    for low, high in itertools.pairwise(marks):
-        if is_dearer(low) != is_dearer(high):
-            border = _border(is_dearer, low, high)
-            if start is None:
-                start = border
-            else:
-                ranges.append((start, border))
-                start = None
-    return ranges if start is None else [*ranges, (start, marks[-1])]
-
-
-def _border(is_dearer: Callable[[float], bool], low: float, high: float) -> float:
-    """Find by bisection where `is_dearer` changes between two volumes."""
-    before = is_dearer(low)
-    while high / low > 1.001:
-        middle = (low * high) ** 0.5
-        if is_dearer(middle) == before:
-            low = middle
-        else:
-            high = middle
-    return high

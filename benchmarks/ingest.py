@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.chart import Bar, Group, bars
 from benchmarks.ingest_parts import PLAN_PART, parts
-from benchmarks.report import Report, times
+from benchmarks.report import Report
 from benchmarks.runtimes import (
     BARE,
     DIRECT,
@@ -63,9 +63,9 @@ def requests() -> dict[str, tuple[dict[str, Any], int]]:
 def run(report: Report) -> None:
     """Measure, and report tables, a chart and ratios."""
     report.say(
-        "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`), each handler in"
-        f" its own function instance: median of {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data"
-        " are simulated by a server that responds at once over plain HTTP, so only the handler's own work is counted."
+        "CPU time of a warm request in Lambda's real runtime (the runtime interface emulator and `awslambdaric`): median of"
+        f" {ROUNDS} rounds of {REPEATS} requests, alternating between handlers. AWS and Treasure Data are simulated by a server that responds"
+        " at once over plain HTTP."
     )
     measured: dict[str, dict[Contender, float]] = {}
     with runtimes() as factory, ExitStack() as running:
@@ -75,33 +75,23 @@ def run(report: Report) -> None:
                 for contender in CONTENDERS
             }
             measured[name] = _interleaved(started, event)
-    head = ["request", *(contender.label for contender in CONTENDERS)]
+    head = ["µs for", *(contender.label for contender in CONTENDERS)]
     report.table(
         head,
-        [
-            [name, *(f"{seconds * 1e6:.0f} µs" for seconds in each.values())]
-            for name, each in measured.items()
-        ],
+        [[name, *(f"{seconds * 1e6:.0f}" for seconds in each.values())] for name, each in measured.items()],
     )
     against = {BARE: "bare", RESOLVER: "resolver", DIRECT: "direct", DIRECT_BY_HAND: "direct_by_hand"}
-    rows = []
     for name, each in measured.items():
-        ratios = {contender: each[SLUICE] / each[contender] for contender in against}
-        rows.append([name, *(times(ratio) for ratio in ratios.values())])
         suffix = "" if name == "one pixel" else "_ten_events"
-        for contender, ratio in ratios.items():
-            report.ratio(f"ingest_vs_{against[contender]}{suffix}", ratio)
-    report.table(["Sluice compared with", *(contender.label for contender in against)], rows)
-    report.say(
-        "Where Sluice's time goes. Each part is measured alone in a loop, fully warm; together they take somewhat longer, because"
-        " they compete for CPU caches:"
-    )
+        for contender, short in against.items():
+            report.ratio(f"ingest_vs_{short}{suffix}", each[SLUICE] / each[contender])
+    report.say("Where Sluice's time goes, each part measured alone:")
     measured_parts = parts(requests()["one pixel"][0])
     total = sum(measured_parts.values())
     report.ratio("pixel_with_plan_vs_without", total / (total - measured_parts[PLAN_PART]))
     report.table(
-        ["part of a pixel", "CPU"],
-        [[name, f"{seconds * 1e6:.0f} µs"] for name, seconds in measured_parts.items()],
+        ["part of a pixel", "µs"],
+        [[name, f"{seconds * 1e6:.0f}"] for name, seconds in measured_parts.items()],
     )
     report.chart("ingest", "CPU of one request", bars("CPU of one request", _groups(measured)))
 

@@ -17,6 +17,7 @@ from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs/internals/performance.md"
 
 
 class Report:
@@ -26,20 +27,11 @@ class Report:
         name: the benchmark's name: `ingest` for `make bench-ingest`.
         packages: the packages whose versions matter.
         write: write into docs/ instead of .cache/bench/.
-        page: the page of docs/ to write to, without its extension.
     """
 
-    def __init__(
-        self,
-        name: str,
-        packages: Iterable[str] = (),
-        *,
-        write: bool = False,
-        page: str = "internals/performance",
-    ) -> None:
+    def __init__(self, name: str, packages: Iterable[str] = (), *, write: bool = False) -> None:
         self._name = name
         self._write = write
-        self._page = page
         self._console = Console(width=None if sys.stdout.isatty() else 140)
         self._ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
@@ -86,8 +78,7 @@ class Report:
     def finish(self) -> None:
         """Write the section if requested, and print the ratios as one line of JSON."""
         if self._write:
-            page = ROOT / "docs" / f"{self._page}.md"
-            page.write_text(with_section(page.read_text(), self._name, "\n\n".join(self._parts)))
+            PAGE.write_text(with_section(PAGE.read_text(), self._name, "\n\n".join(self._parts)))
         print(json.dumps(self._ratios))
 
 

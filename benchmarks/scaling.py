@@ -51,7 +51,6 @@ class Outcome:
         usd: the stream's cost per month.
         overflowed: the share of the requests that went through the overflow queue.
         longest: the most seconds that a request waited there.
-        after: seconds from the end of the spike until the queue was finally empty; 0 if it was empty by then.
         least: the minimum number of shards, or their equivalent on demand.
         most: the maximum number of shards.
     """
@@ -59,7 +58,6 @@ class Outcome:
     usd: float = 0.0
     overflowed: float = 0.0
     longest: float = 0.0
-    after: float = 0.0
     least: float = math.inf
     most: float = 0.0
 
@@ -180,8 +178,6 @@ def _drain(
             capacity[index] -= taken
             refused += put * share - taken
         outcome.longest = max(outcome.longest, at - since)
-        if at >= 36 * HOUR + 600:
-            outcome.after = at - 36 * HOUR - 600
         if count > put:
             waiting.appendleft((at, since, count - put))
         if refused > 1e-9:
@@ -191,8 +187,7 @@ def _drain(
 def run(report: Report) -> None:
     """Simulate each shape with both kinds of stream, and report a table."""
     report.say(
-        f"Simulated second by second for {SECONDS // DAY} days, with spikes on the second day. The scaler's own rule is compared with"
-        f" Kinesis on demand, for {KEYS} partition keys, records of {RECORD_BYTES} bytes and a retention of 24 hours."
+        f"Simulated second by second for {SECONDS // DAY} days, with spikes on the second day."
         f" Assumed: CloudWatch shows a minute {METRIC_SECONDS} s after its end, a change of shards takes {CHANGE_SECONDS} s, an on-demand"
         f" stream accepts twice its peak so far and at least 4,000 requests a second, and the drainer puts {DRAINED_A_SECOND:,} a second."
     )
@@ -209,8 +204,7 @@ def run(report: Report) -> None:
                     else f"{found.most:.0f}",
                     f"{found.usd:,.2f}",
                     f"{found.overflowed:.2%}",
-                    f"{found.longest:,.0f} s",
-                    f"{found.after:,.0f} s",
+                    f"{found.longest:,.0f}",
                 ]
             )
             if auto:
@@ -224,8 +218,7 @@ def run(report: Report) -> None:
             "shards",
             "$ a month",
             "overflowed",
-            "longest wait",
-            "queue empty after the spike",
+            "longest wait, s",
         ),
         rows,
     )

@@ -29,6 +29,7 @@ from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
+from shared.telemetry import with_subject
 from worker.app import send_with
 from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
@@ -69,7 +70,7 @@ class _Telemetry:
     def info(self, message: str, **fields: Any) -> None:
         """Write to the trace."""
         if self._world.simulation.trace is not None:
-            told = " ".join(f"{name}={value}" for name, value in fields.items())
+            told = " ".join(f"{name}={value}" for name, value in with_subject(fields).items())
             self._world.simulation.note(f"{message}: {told}")
 
     warning = info

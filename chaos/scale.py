@@ -231,7 +231,7 @@ def simulate(load: Load) -> Result:
         databases=tuple((name, f"db_{name}") for name in names),
         retention_hours=24,
         horizon=load.seconds + 120,
-        batch_size=default("BatchSize"),
+        batch_size=int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"]),
         worker_seconds=WORKER.timeout,
     )
     world, result = World(Schedule(1, setup, ())), Result(load)

@@ -440,24 +440,3 @@ def settled(entry: Entry, proof: str, *, own: bool, rows: int) -> Entry:
     if proof == NOT_TAKEN:
         return replace(entry, since=None)
     return Entry("delivered" if proof == HAS else "split" if rows > 1 else "dead", None, entry.generation)
-
-
-def tables() -> dict[str, str]:
-    """Return the tables of the documentation, as Markdown: states, transitions, answers, rules."""
-    conditions = [" ".join(RULES[rule] for rule in rules) for *_, rules in TRANSITIONS]
-    rows: dict[str, tuple[tuple[str, ...], Iterable[tuple[str, ...]]]] = {
-        "states": (("state", "meaning"), STATES.items()),
-        "transitions": (
-            ("transition", "chunk is", "what happens", "chunk becomes", "only if"),
-            (
-                (name, " / ".join(before) or "new", what, " / ".join(after), only_if)
-                for (name, before, after, what, _), only_if in zip(TRANSITIONS, conditions, strict=True)
-            ),
-        ),
-        "answers": (("call", "answer", "what it proves"), ANSWERS.values()),
-        "rules": (("rule", "what it says"), RULES.items()),
-    }
-    return {
-        name: "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *body))
-        for name, (head, body) in rows.items()
-    }

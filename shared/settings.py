@@ -1,6 +1,6 @@
 """Every setting of the functions, read from the environment once per function instance.
 
-A field's metadata holds the variable's name and meaning; tests compare them with docs/configuration.md and template.yaml.
+A field's metadata holds the variable's name and meaning; tests compare them with template.yaml.
 """
 
 import re
@@ -109,7 +109,9 @@ class IngestSettings(_Settings):
     write_key_secret: str = _setting(
         "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
     )
-    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
+    aside_bucket: str = _setting(
+        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    )
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
@@ -176,11 +178,13 @@ class IngestSettings(_Settings):
 class ScalerSettings(_Settings):
     """Settings of the scaler."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
     overflow_queue_url: str = _setting(
         "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )
-    aside_bucket: str = _setting("ASIDE_BUCKET", "S3 bucket with the edge policy")
+    aside_bucket: str = _setting(
+        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    )
     stream_mode: str = _setting(
         "STREAM_MODE",
         "`AUTO` adjusts the number of shards to the traffic, `PROVISIONED` keeps SHARD_COUNT, `ON_DEMAND` leaves it to Kinesis",
@@ -195,7 +199,7 @@ class ScalerSettings(_Settings):
 class WorkerSettings(_Settings):
     """Settings of the worker, the sender and the drainer."""
 
-    stream_name: str = _setting("STREAM_NAME", "Kinesis stream that holds the envelopes")
+    stream_name: str = _setting("STREAM_NAME", "Kinesis stream for the envelopes")
     overflow_queue_url: str = _setting(
         "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )

@@ -9,8 +9,8 @@ Warnings, errors and metrics are always written; the log level affects only info
 
 import sys
 import traceback
-from collections.abc import Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from threading import Lock
 from typing import Any, NamedTuple, Protocol, Self, TextIO, override
@@ -97,6 +97,22 @@ QUIET_SECONDS = 10
 """How long a function instance suppresses repeated lines with the same message and `code`."""
 
 _request_id: ContextVar[str | None] = ContextVar("request_id", default=None)
+_subject: ContextVar[Mapping[str, Any]] = ContextVar("subject")
+
+
+@contextmanager
+def about(**fields: Any) -> Iterator[None]:
+    """Add these fields to every line inside the `with`, and to those of the jobs that a worker's executor is given there."""
+    token = _subject.set(with_subject(fields))
+    try:
+        yield
+    finally:
+        _subject.reset(token)
+
+
+def with_subject(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a line's fields with those that `about` adds."""
+    return {**_subject.get({}), **fields}
 
 
 class Telemetry(Protocol):
@@ -303,6 +319,7 @@ class PowertoolsTelemetry(Telemetry):
 
     def _line(self, message: str, fields: dict[str, Any]) -> dict[str, Any] | None:
         """Return a line's fields, None if it is suppressed."""
+        fields = with_subject(fields)
         if (code := fields.get("code")) is not None:
             suppressed = self._admit(message, code)
             if suppressed is None:

@@ -17,7 +17,7 @@ from shared.clock import Clock
 from shared.envelope import Envelope
 from shared.errors import UnavailableError
 from shared.puts import Fate, batches, put
-from shared.telemetry import Telemetry
+from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.executor import Executors
@@ -151,7 +151,8 @@ class Drain:
             self._telemetry.warning("a message cannot be stored", error=type(error).__name__)
             return False
         if isinstance(answer, tuple) and answer[0]:
-            report_dead(self._telemetry, span, key, span.entry(key))
+            with about(span=span.place.name):
+                report_dead(self._telemetry, span, key, span.entry(key))
         return True
 
     def _show_again(self, message: Message, deadline: Deadline) -> None:

@@ -8,6 +8,8 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from contextvars import copy_context
+from functools import partial
 from typing import Any, Protocol, Self
 
 
@@ -68,13 +70,13 @@ class Threads:
             thread.join()
 
     def submit(self, job: Callable[[], Any]) -> None:
-        """Start the job, in a new thread if all others are busy."""
+        """Start the job, in a new thread if all others are busy. Its log lines are about what the caller's are about."""
         self._unfinished += 1
         if self._unfinished > len(self._threads):
             thread = threading.Thread(target=self._work, name="sluice", daemon=True)
             self._threads.append(thread)
             thread.start()
-        self._jobs.put(job)
+        self._jobs.put(partial(copy_context().run, job))
 
     def wait(self, seconds: float) -> Any | None:
         """Return the result of the next job that finishes, or raise its error; return None after that many seconds."""

@@ -91,14 +91,14 @@ def sequence_number(number: Number) -> str:
 
 def from_event(event: Mapping[str, Any]) -> dict[str, list[Record]]:
     """Return the records of a Lambda event by shard, in the shard's order, without duplicates."""
-    shards: dict[str, list[Mapping[str, Any]]] = {}
-    prefix, items = "\0", list[Mapping[str, Any]]()
-    for item in event["Records"]:
-        if not item["eventID"].startswith(prefix):
-            shard = item["eventID"].partition(":")[0]
-            prefix, items = f"{shard}:", shards.setdefault(shard, [])
-        items.append(item["kinesis"])
-    return {shard: _records(items, shard) for shard, items in shards.items()}
+    items = event["Records"]
+    shards = [item["eventID"].partition(":")[0] for item in items]  # Lambda's events are of one
+    return {
+        shard: _records(
+            [item["kinesis"] for item, one in zip(items, shards, strict=True) if one == shard], shard
+        )
+        for shard in dict.fromkeys(shards)
+    }
 
 
 def _records(items: list[Mapping[str, Any]], shard: str) -> list[Record]:

@@ -21,7 +21,7 @@ from shared.errors import (
     UnavailableError,
     WrongCountError,
 )
-from shared.telemetry import Telemetry
+from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
@@ -261,21 +261,20 @@ class Sender:
             if self._is_left(run, turn):
                 return turn
         turn.waits_for = ""
+        with about(span=turn.place.name):
+            self._handle_surely(run, turn)
+        return turn
+
+    def _handle_surely(self, run: _Run, turn: _Turn) -> None:
         try:
             self._handle(run, turn)
         except (UnavailableError, HeldError) as error:
-            self._telemetry.warning(
-                "a span has to wait",
-                span=turn.place.name,
-                error=type(error).__name__,
-                reason=str(error),
-            )
+            self._telemetry.warning("a span has to wait", error=type(error).__name__, reason=str(error))
             turn.complete = False
         except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
             self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("a span cannot be sent", error, span=turn.place.name)
+            self._telemetry.error("a span cannot be sent", error)
             turn.complete = False
-        return turn
 
     def _is_left(self, run: _Run, turn: _Turn) -> bool:
         """Return whether all chunks of a span wait for databases that are closed or being probed, as far as this instance knows."""
@@ -463,7 +462,7 @@ class Sender:
         except WrongCountError:
             self._apply(work, key, entry, Event.NOT_DELIVERABLE, reason="wrong_row_count")
         except InvalidObjectError as error:
-            self._telemetry.error("a span object cannot be read", error, span=work.span.place.name)
+            self._telemetry.error("a span object cannot be read", error)
             turn.complete = False
         return None
 
@@ -520,7 +519,7 @@ class Sender:
                 self._apply(work, key, work.span.entry(key), events[key], reason=reason)
         if len(events) < len(work.again):
             turn.complete = False
-            self._telemetry.info("rows that were put again wait", span=work.span.place.name, reason=obstacle)
+            self._telemetry.info("rows that were put again wait", reason=obstacle)
 
     # Asking
 
@@ -623,7 +622,6 @@ class Sender:
             database=database,
             rows=rows,
             unique_id=span.unique_id(key, database),
-            span=span.place.name,
         )
 
 

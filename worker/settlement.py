@@ -130,7 +130,7 @@ class Settlement:
 
 
 def report_dead(telemetry: Telemetry, span: Span, key: ChunkKey, entry: Entry) -> None:
-    """Log and count that a chunk is dead."""
+    """Log and count that a chunk of the span that the log is about is dead."""
     rows = span.rows(key)
     telemetry.count("RowsDead", rows)
     telemetry.warning(
@@ -139,6 +139,5 @@ def report_dead(telemetry: Telemetry, span: Span, key: ChunkKey, entry: Entry) -
         account=key.account,
         table=key.group.label,
         rows=rows,
-        span=span.place.name,
         chunk=key.name,
     )

@@ -19,13 +19,15 @@ SECONDS_KEPT = 366 * 86_400
 """How long the ledger keeps a span after its last chunk reached a final state: longer than any retention, so a replay always finds it."""
 
 MAX_PLAN_BYTES = 280_000
-MAX_ITEM_BYTES = 370_000
+MAX_ITEM_BYTES = 360_000
 """A span's item stays below DynamoDB's 400 KB in whatever states its chunks end; splits may use the room that the plan leaves."""
+MOST_EXPLAINED = 100
+"""How many chunks of a span keep Treasure Data's words. They have room of their own, and the other chunks were refused alike."""
 
 TOO_MANY_TABLES = "too_many_tables"
 """The reason of dead chunks whose account has too many tables."""
 
-_ENTRY_BYTES = 480  # the largest entry without its key, with Treasure Data's words
+_ENTRY_BYTES = 280  # the largest entry without its key and Treasure Data's words
 _HALVES = {"0": 0, "1": 1}
 
 
@@ -428,6 +430,8 @@ class Span:
         for key, entry in list(entries.items()):
             if not key.path and entry.state is State.DELIVERED and span.default(key).state is State.DELIVERED:
                 del entries[key]
+        explained = [key for key, entry in entries.items() if entry.words]
+        entries |= {key: replace(entries[key], words="") for key in explained[MOST_EXPLAINED:]}
         return replace(span, entries=entries)
 
     def can_split(self, key: ChunkKey) -> bool:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from shared.accounts import Account
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, HeldError, UnavailableError
-from shared.telemetry import Telemetry
+from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.chain import ChainId
 from worker.claims import Claims, Decided
@@ -28,7 +28,7 @@ from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_n
 from worker.rejected_events import RejectedEvents
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
-from worker.span import ChunkKey, Database, Group, Span, milliseconds
+from worker.span import ChunkKey, Database, Group, Place, Span, milliseconds
 from worker.span_object import SpanObjects, encode
 from worker.states import Rules, State
 from worker.tables import Tables
@@ -159,7 +159,8 @@ class Worker:
                 self._telemetry.count("Holds")
                 self._telemetry.error("held by an unforeseen error", error, **_about(batch))
             for one in appended:
-                self._send(one, deadline)
+                with about(span=one.span.place.name):
+                    self._send(one, deadline)
         return numbers[batch.done] if batch.done < len(records) else None
 
     def _chain(self, shard: str, first: Record) -> ChainId:
@@ -181,6 +182,10 @@ class Worker:
             return []
         if found.limit is not None:
             records = [record for record in records if record.number < found.limit]
+        with about(span=Place(found.chain, found.after).name):
+            return self._plan_and_append(batch, found, records)
+
+    def _plan_and_append(self, batch: _Batch, found: Gap, records: list[Record]) -> list[_Appended]:
         for _ in range(_TRIES):
             decided = self._claims.decide(records, found, batch.chain, is_live=batch.is_live)
             planned = self._plan(decided)
@@ -312,7 +317,7 @@ class Worker:
         try:
             settlement.settle(self._uploader.upload(uploads, begin_by, deadline) if uploads else {})
         except UnavailableError as error:
-            self._telemetry.warning("a span is not settled", span=span.place.name, error=type(error).__name__)
+            self._telemetry.warning("a span is not settled", error=type(error).__name__)
         waiting = sum(
             span.rows(key) for key, one in settlement.span.all_leaves() if one.state is State.WAITING
         )
@@ -320,7 +325,6 @@ class Worker:
             self._telemetry.count("RowsWaiting", waiting)
         self._telemetry.info(
             "span",
-            span=span.place.name,
             first=span.first[DIGITS],
             last=span.last[DIGITS],
             records=span.records,

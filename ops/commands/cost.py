@@ -94,12 +94,6 @@ class _Count(click.ParamType):
     help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
 )
 @click.option(
-    "--retention-hours",
-    type=click.IntRange(24, 8760),
-    metavar="HOURS",
-    help="Template parameter RetentionHours.",
-)
-@click.option(
     "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
 )
 @screen.json_option
@@ -184,7 +178,7 @@ def _show_worst(most: dict[str, Any], region: str) -> None:
     screen.say(
         f"\nAt most ${most['usd_per_day']:,.2f} a day, ${most['usd_per_month']:,.2f} a month, if somebody sends "
         f"{most['requests_per_second']:,} requests a second (ThrottlingRate) day and night and spends the budget of "
-        f"{most['accounts']:,} accounts. docs/limits.md explains the limits.\nPrices of {region} as of {READ_ON}."
+        f"{most['accounts']:,} accounts. docs/costs.md explains the limits.\nPrices of {region} as of {READ_ON}."
     )
 
 
@@ -215,7 +209,7 @@ def _show(told: dict[str, Any]) -> None:
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
-    screen.say("docs/internals/performance.md lists the source of each price.")
+    screen.say("docs/costs.md lists the sources of the prices.")
 
 
 def _show_levers(told: dict[str, Any]) -> None:

@@ -73,6 +73,8 @@ ON_DEMAND_SHARDS = 4
 """Shards of a new on-demand stream."""
 SHARD_RECORDS, SHARD_BYTES = 1000, 1_000_000
 """A shard's write capacity per second."""
+BATCH_SIZE = 5000
+"""The most records per invocation of the worker, in the template."""
 EVENT_BYTES = 4_500_000
 """The most record data per invocation, before base64."""
 
@@ -119,15 +121,12 @@ class Setup:
         network: `managed`, or `existing` or `external`, of which the estimate includes no cost.
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: the minimum for a provisioned stream.
-        retention_hours: the stream's retention.
         archive_days: how many days S3 keeps rows for.
-        batch_size: the most records per invocation of the worker.
         window: how long a batch may fill, in seconds.
         ingest_mb: the ingest's memory.
         worker_mb: the worker's memory.
         redrive_mb: the sender's memory.
         alarms: metrics watched by alarms; AWS charges for each.
-        dashboards: number of dashboards.
         redrive_minutes: minutes between two runs of the sender.
         x86: whether the functions run on x86_64.
         is_prod: whether the ledger has point-in-time recovery.
@@ -138,15 +137,12 @@ class Setup:
     network: str = "managed"
     stream_mode: str = "AUTO"
     shards: int = 1
-    retention_hours: int = 24
     archive_days: int = 30
-    batch_size: int = 5000
     window: int = 15
     ingest_mb: int = 512
     worker_mb: int = 512
     redrive_mb: int = 512
     alarms: int = 22
-    dashboards: int = 0
     redrive_minutes: int = 1
     x86: bool = False
     is_prod: bool = False
@@ -176,13 +172,10 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
     "Network": ("network", str),
     "StreamMode": ("stream_mode", str),
     "ShardCount": ("shards", int),
-    "RetentionHours": ("retention_hours", int),
     "ArchiveDays": ("archive_days", int),
-    "BatchSize": ("batch_size", int),
     "BatchWindowSeconds": ("window", int),
     "Architecture": ("x86", lambda value: value == "x86_64"),
     "Stage": ("is_prod", lambda value: value == "prod"),
-    "Dashboard": ("dashboards", lambda value: int(_is_on(value))),
     "AccessLog": ("access_log", _is_on),
     "SdkHosting": ("sdk_hosting", _is_on),
 }
@@ -243,7 +236,7 @@ def batches(workload: Workload, setup: Setup) -> float:
     """Return the worker's invocations per month: one whenever a window ends or a batch is full."""
     shards = shard_count(workload, setup)
     rate = workload.requests / SECONDS / shards
-    full = min(setup.batch_size, EVENT_BYTES / workload.record_bytes)
+    full = min(BATCH_SIZE, EVENT_BYTES / workload.record_bytes)
     return shards * SECONDS * max(1 / (max(setup.window, 0.25) + 1 / rate), rate / full)
 
 
@@ -266,13 +259,6 @@ def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, 
     if setup.stream_mode == "ON_DEMAND":
         automatic = replace(setup, stream_mode="AUTO")
         yield "StreamMode=AUTO", workload, automatic, "a sudden spike goes through the overflow queue"
-    if setup.retention_hours > 24:
-        yield (
-            "RetentionHours=24",
-            workload,
-            replace(setup, retention_hours=24),
-            "the stream bridges an outage of S3 or DynamoDB for a day",
-        )
     if setup.archive_days > LEAST_ARCHIVE_DAYS:
         yield (
             f"ArchiveDays={LEAST_ARCHIVE_DAYS}",
@@ -333,8 +319,8 @@ class _Estimate:
         yield self._logs()
         yield Line(
             "CloudWatch metrics, alarms",
-            METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"] + self._s.dashboards * p["dashboards"],
-            f"{METRICS_SENT} metric, alarms on {self._s.alarms}, {self._s.dashboards} dashboards",
+            METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"],
+            f"{METRICS_SENT} metric, alarms on {self._s.alarms}",
         )
         if self._s.sdk_hosting and not self._w.are_pixels:
             visits = self._w.events / EVENTS_PER_VISIT
@@ -385,20 +371,15 @@ class _Estimate:
         return Line("Lambda, sender", usd, f"{short(runs)} runs")
 
     def _kinesis(self) -> Line:
-        p, hours = self._p, self._s.retention_hours
+        p = self._p
         written = self._w.requests * math.ceil(self._w.record_bytes / 1024) * 1024 / 1e9
-        longer = max(0, min(hours, 168) - 24) / HOURS * written  # GB stored on average
-        longest = max(0, hours - 168) / HOURS * written
         if self._s.stream_mode != "ON_DEMAND":
             units = self._w.requests * math.ceil(self._w.record_bytes / 25_600)
             shard_hours = self._shards * HOURS
-            usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"] + longest * p["stream_long"]
-            if hours > 24:
-                usd += shard_hours * p["shard_retention"]
-            return Line("Kinesis", usd, f"{short(self._shards)} shards, kept {hours} h")
+            usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"]
+            return Line("Kinesis", usd, f"{short(self._shards)} shards")
         usd = HOURS * p["stream_hours"] + written * (p["stream_in"] + p["stream_out"])
-        usd += longer * p["stream_retention"] + longest * p["stream_long"]
-        return Line("Kinesis", usd, f"on demand, {written:.2g} GB, kept {hours} h")
+        return Line("Kinesis", usd, f"on demand, {written:.2g} GB")
 
     def _dynamodb(self) -> Line:
         p, claims = self._p, self._w.requests if self._w.batch_ids else 0.0
@@ -447,4 +428,4 @@ def elapsed(cpu: float, megabytes: int) -> float:
 
 def lean(setup: Setup) -> Setup:
     """Return the setup with all settings that make it cheaper, except the network."""
-    return replace(setup, stream_mode="AUTO", retention_hours=24, window=60)
+    return replace(setup, stream_mode="AUTO", window=60)

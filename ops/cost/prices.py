@@ -45,12 +45,9 @@ UNITS: Mapping[str, Unit] = {
     "lambda_x86": Unit("GB-second, x86_64", _LAMBDA),
     "shard_hours": Unit("shard-hour, provisioned", _KINESIS),
     "put_units": Unit("million units of 25 KB put, provisioned", _KINESIS),
-    "shard_retention": Unit("shard-hour of retention from 24 h to 7 days, provisioned", _KINESIS),
     "stream_hours": Unit("stream-hour, on demand", _KINESIS),
     "stream_in": Unit("GB written, on demand, each record rounded up to 1 KB", _KINESIS),
     "stream_out": Unit("GB read, on demand", _KINESIS),
-    "stream_retention": Unit("GB-month of retention from 24 h to 7 days, on demand", _KINESIS),
-    "stream_long": Unit("GB-month of retention beyond 7 days", _KINESIS),
     "writes": Unit("million write request units of 1 KB", _DYNAMODB),
     "reads": Unit("million read request units of 4 KB", _DYNAMODB),
     "table_storage": Unit("GB-month in a table", _DYNAMODB),
@@ -66,7 +63,6 @@ UNITS: Mapping[str, Unit] = {
     "metrics": Unit("metric-month", _CLOUDWATCH),
     "alarms": Unit("alarm-month", _CLOUDWATCH),
     "metric_reads": Unit("1,000 metrics read", _CLOUDWATCH),
-    "dashboards": Unit("dashboard-month", _CLOUDWATCH),
     "valkey_storage": Unit("GB-hour of ElastiCache Serverless for Valkey, at least 0.1 GB", _ELASTICACHE),
     "valkey_units": Unit("million ElastiCache processing units", _ELASTICACHE),
     "cloudfront_requests": Unit("10,000 HTTPS requests, North America and Europe", _CLOUDFRONT),
@@ -84,12 +80,9 @@ US_EAST_1: dict[str, float] = {
     "lambda_x86": 0.0000166667,
     "shard_hours": 0.015,
     "put_units": 0.014,
-    "shard_retention": 0.020,
     "stream_hours": 0.040,
     "stream_in": 0.080,
     "stream_out": 0.040,
-    "stream_retention": 0.10,
-    "stream_long": 0.023,
     "writes": 0.625,
     "reads": 0.125,
     "table_storage": 0.25,
@@ -105,7 +98,6 @@ US_EAST_1: dict[str, float] = {
     "metrics": 0.30,
     "alarms": 0.10,
     "metric_reads": 0.01,
-    "dashboards": 3.00,
     "valkey_storage": 0.084,
     "valkey_units": 0.0023,
     "cloudfront_requests": 0.010,
@@ -119,12 +111,9 @@ _TOKYO = {
     "api_more": 1.18,
     "shard_hours": 0.0195,
     "put_units": 0.0215,
-    "shard_retention": 0.026,
     "stream_hours": 0.052,
     "stream_in": 0.104,
     "stream_out": 0.052,
-    "stream_retention": 0.13,
-    "stream_long": 0.025,
     "writes": 0.715,
     "reads": 0.1425,
     "table_storage": 0.285,
@@ -140,52 +129,52 @@ _TOKYO = {
     "data_out": 0.114,
 }
 
-_ON_DEMAND = ("stream_hours", "stream_in", "stream_out", "stream_retention")
+_ON_DEMAND = ("stream_hours", "stream_in", "stream_out")
 """Assumed to differ between regions as much as `shard_hours`."""
 # The prices in _ELSEWHERE, in this order: those that differ from us-east-1.
 _DIFFERS = (
-    *("api_requests", "api_more", "shard_hours", "put_units", "shard_retention"),
+    *("api_requests", "api_more", "shard_hours", "put_units"),
     *("writes", "reads", "table_storage", "table_backup", "s3_storage", "s3_puts"),
     *("logs_in", "logs_stored", "valkey_storage", "valkey_units", "data_out"),
 )
 _ELSEWHERE: Mapping[str, tuple[float, ...]] = {
     "us-west-2": (
-        *(1.00, 0.90, 0.015, 0.014, 0.020),
+        *(1.00, 0.90, 0.015, 0.014),
         *(0.625, 0.125, 0.25, 0.20, 0.023, 0.005),
         *(0.50, 0.03, 0.084, 0.0023, 0.09),
     ),
     "ca-central-1": (
-        *(1.11, 1.00, 0.0165, 0.0154, 0.022),
+        *(1.11, 1.00, 0.0165, 0.0154),
         *(0.6875, 0.1375, 0.275, 0.22, 0.025, 0.0055),
         *(0.55, 0.033, 0.094, 0.0026, 0.09),
     ),
     "eu-west-1": (
-        *(1.11, 1.00, 0.017, 0.0165, 0.023),
+        *(1.11, 1.00, 0.017, 0.0165),
         *(0.7065, 0.1415, 0.283, 0.2261, 0.023, 0.005),
         *(0.57, 0.03, 0.094, 0.0026, 0.09),
     ),
     "eu-central-1": (
-        *(1.20, 1.08, 0.018, 0.0175, 0.024),
+        *(1.20, 1.08, 0.018, 0.0175),
         *(0.7625, 0.1525, 0.306, 0.2448, 0.0245, 0.0054),
         *(0.63, 0.0324, 0.101, 0.0028, 0.09),
     ),
     "ap-northeast-2": (
-        *(1.23, 1.11, 0.0185, 0.0202, 0.0247),
+        *(1.23, 1.11, 0.0185, 0.0202),
         *(0.678, 0.1356, 0.27075, 0.2166, 0.025, 0.0045),
         *(0.76, 0.0314, 0.101, 0.0028, 0.126),
     ),
     "ap-northeast-3": (
-        *(1.29, 1.18, 0.0195, 0.0215, 0.026),
+        *(1.29, 1.18, 0.0195, 0.0215),
         *(0.715, 0.1425, 0.285, 0.228, 0.025, 0.0047),
         *(0.76, 0.033, 0.101, 0.0028, 0.114),
     ),
     "ap-southeast-1": (
-        *(1.25, 1.13, 0.0190, 0.0190, 0.0253),
+        *(1.25, 1.13, 0.0190, 0.0190),
         *(0.71, 0.1425, 0.285, 0.228, 0.025, 0.005),
         *(0.70, 0.033, 0.101, 0.0028, 0.12),
     ),
     "ap-southeast-2": (
-        *(1.29, 1.18, 0.0190, 0.0190, 0.0253),
+        *(1.29, 1.18, 0.0190, 0.0190),
         *(0.71, 0.1425, 0.285, 0.228, 0.025, 0.0055),
         *(0.67, 0.033, 0.101, 0.0028, 0.114),
     ),
@@ -212,14 +201,12 @@ _SEEN = {
         "AWS's price list, as quoted 2026-09-11": "lambda_arm",
         "third-party quotes of the page, 2024 to 2026": (
             "lambda_x86 s3_gets secrets secret_calls logs_in logs_stored metrics "
-            "alarms dashboards sqs_requests s3_storage cloudfront_requests cloudfront_data key_calls data_out"
+            "alarms sqs_requests s3_storage cloudfront_requests cloudfront_data key_calls data_out"
         ),
         "the page, as quoted 2026-10-04": "writes reads table_storage",
         "the page, as quoted 2026-07-29": "valkey_storage valkey_units",
         "AWS's price list, as quoted 2026-09-28": "s3_puts",
-        "the page, as quoted 2026-05-05": (
-            "shard_hours put_units shard_retention stream_hours stream_in stream_out stream_long"
-        ),
+        "the page, as quoted 2026-05-05": ("shard_hours put_units stream_hours stream_in stream_out"),
     }.items()
     for name in names.split()
 }

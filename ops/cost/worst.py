@@ -166,8 +166,6 @@ class _Worst:
             return Line("Kinesis", usd, f"on demand, {gigabytes:,.0f} GB")
         units = self._requests + self._bytes / 25_600
         usd = self._shards * 24 * p["shard_hours"] + units / 1e6 * p["put_units"]
-        if self._s.retention_hours > 24:
-            usd += self._shards * 24 * p["shard_retention"]
         return Line("Kinesis", usd, f"{self._shards} shards all day, {gigabytes:,.0f} GB")
 
     def _queue(self) -> Line:

@@ -212,16 +212,6 @@ TYPES: Mapping[str, Needs] = {
         ),
         "*": ("cloudwatch:DescribeAlarms",),
     },
-    "AWS::CloudWatch::Dashboard": {
-        "arn:aws:cloudwatch::*:dashboard/STACK-*": (
-            "cloudwatch:DeleteDashboards",
-            "cloudwatch:GetDashboard",
-            "cloudwatch:ListTagsForResource",
-            "cloudwatch:PutDashboard",
-            "cloudwatch:TagResource",
-            "cloudwatch:UntagResource",
-        )
-    },
     "AWS::CodeDeploy::Application": {
         "arn:aws:codedeploy:*:*:application:STACK-*": (
             "codedeploy:CreateApplication",
@@ -500,7 +490,6 @@ TYPES: Mapping[str, Needs] = {
 
 PREFLIGHT: Needs = {
     "*": (
-        "acm:DescribeCertificate",
         "apigateway:GET",
         "cloudformation:DescribeStacks",
         "cloudfront:ListDistributions",

@@ -98,7 +98,6 @@ LOOKS: Mapping[str, _Look] = {
     "AWS::CloudFront::OriginAccessControl": _described("cloudfront", "get_origin_access_control", "Id"),
     "AWS::CloudFront::ResponseHeadersPolicy": _described("cloudfront", "get_response_headers_policy", "Id"),
     "AWS::CloudWatch::Alarm": _described("cloudwatch", "describe_alarms", "AlarmNames", many=True),
-    "AWS::CloudWatch::Dashboard": _described("cloudwatch", "get_dashboard", "DashboardName"),
     "AWS::CodeDeploy::Application": _described("codedeploy", "get_application", "applicationName"),
     "AWS::DynamoDB::Table": _described("dynamodb", "describe_table", "TableName"),
     "AWS::ElastiCache::ServerlessCache": _described(

@@ -10,11 +10,9 @@ _MARKS = {"ok": "ok     ", "fault": "FAULT  ", "warning": "note   ", "unknown": 
 _PAGES = {
     "API key": "docs/deploying.md#treasure-data",
     "RedisUrlSecretArn": "docs/deploying.md#existing-secrets",
-    "SDK certificate": "docs/deploying.md#browser-sdk-hosting",
-    "SDK domain": "docs/deploying.md#browser-sdk-hosting",
     "TdApiKeySecretArn": "docs/deploying.md#existing-secrets",
     "Treasure Data": "docs/deploying.md#treasure-data",
-    "alarm topic": "docs/deploying.md#alarms-and-dashboard",
+    "alarm topic": "docs/deploying.md#alarms",
     "concurrency": "docs/deploying.md#quotas",
     "custom domain": "docs/deploying.md#custom-domain",
     "delegation": "docs/deploying.md#dns",

@@ -1,6 +1,6 @@
 /* Runs the same visits with the same failures with each tracker, in Chromium: `node test/compare.js [--write] [FAILURE]`.
 
-   Prints a table, of a single failure if one is named, and with --write puts it into docs/sdk.md. */
+   Prints a table, of a single failure if one is named, and with --write puts it into docs/internals/performance.md. */
 
 import { readFileSync, writeFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
@@ -23,7 +23,7 @@ const CALM_MS = 18_000;
 /** How many failures are simulated at a time. */
 const AT_ONCE = 2;
 
-const docs = fileURLToPath(new URL('../../docs/sdk.md', import.meta.url));
+const docs = fileURLToPath(new URL('../../docs/internals/performance.md', import.meta.url));
 const browser = await launch();
 
 const play = (tracker, trouble, seed) =>
@@ -71,38 +71,28 @@ rows.sort((one, other) => order.indexOf(one.trouble) - order.indexOf(other.troub
 await browser.close();
 
 const line = (cells) => `| ${cells.join(' | ')} |`;
-const columns = ['made', 'delivered', 'lost', 'duplicated', 'requests', 'bytes', 'preflights'];
 const size = (path) => gzipSync(scripts()[path], { level: 9 }).length;
+const names = Object.keys(TRACKERS);
+const of = (tracker) => rows.filter((row) => row.tracker == tracker);
+const totals = names.map((tracker) => sum(of(tracker).map(({ trouble, tracker: _, ...counts }) => counts)));
+const missed = ({ lost, duplicated }) => `${lost}/${duplicated}`;
+const failures = [...new Set(rows.map((row) => row.trouble))];
+const rowsOf = (trouble) => names.map((tracker) => of(tracker).find((row) => row.trouble == trouble));
 const table = [
-  line(['failure', 'tracker', ...columns]),
-  line(['---', '---', ...columns.map(() => '---:')]),
-  ...rows.map((row, index) =>
-    line([
-      index % Object.keys(TRACKERS).length ? '' : row.trouble,
-      TRACKERS[row.tracker][0],
-      ...columns.map((name) => row[name].toLocaleString('en')),
-    ]),
+  line(['failure', 'events', ...names.map((tracker) => TRACKERS[tracker][0])]),
+  line(['---', '---:', ...names.map(() => '---:')]),
+  ...failures.map((trouble) => line([trouble, rowsOf(trouble)[0].made, ...rowsOf(trouble).map(missed)])),
+  line(['**total**', totals[0].made, ...totals.map(missed)]),
+  ...['requests', 'bytes', 'preflights'].map((name) =>
+    line([name, '', ...totals.map((total) => total[name].toLocaleString('en'))]),
   ),
-  ...Object.keys(TRACKERS).map((tracker, index) => {
-    const total = sum(
-      rows.filter((row) => row.tracker == tracker).map(({ trouble, tracker: _, ...counts }) => counts),
-    );
-    return line([
-      index ? '' : '**total**',
-      TRACKERS[tracker][0],
-      ...columns.map((name) => total[name].toLocaleString('en')),
-    ]);
-  }),
-  '',
-  `Script sizes after gzip -9: ${Object.values(TRACKERS)
-    .map(([name, path]) => `${name} ${size(path).toLocaleString('en')} bytes`)
-    .join(', ')}.`,
+  line(['script, gzip -9, bytes', '', ...names.map((tracker) => size(TRACKERS[tracker][1]).toLocaleString('en'))]),
 ].join('\n');
 
 console.log(table);
 if (process.argv.includes('--write')) {
   const text = readFileSync(docs, 'utf8');
-  const marked = /(<!-- begin-comparison -->\n)[^]*(<!-- end-comparison -->)/;
+  const marked = /(<!-- begin-sdk-comparison -->\n)[^]*(<!-- end-sdk-comparison -->)/;
   writeFileSync(
     docs,
     text.replace(marked, (_, begin, end) => `${begin}\n${table}\n\n${end}`),

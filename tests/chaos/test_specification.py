@@ -45,7 +45,6 @@ from chaos.specification import (
     renewed,
     rows_of,
     settled,
-    tables,
     transition_of,
 )
 from chaos.specification_actors import LEFT_OUT, NAMED, SCENES
@@ -399,14 +398,6 @@ def test_needs_nothing_but_the_standard_library() -> None:
     assert {"chaos.specification"} == {
         node.module for node in nodes if node.module and "chaos" in node.module
     }
-
-
-def test_renders_the_tables_of_the_documentation() -> None:
-    """Every state, transition, answer and rule is a row of a Markdown table with as many cells as its head."""
-    for name, rows in (("states", STATES), ("transitions", TRANSITIONS), ("rules", RULES)):
-        lines = tables()[name].splitlines()
-        assert 2 + len(rows) == len(lines)
-        assert 1 == len({line.count("|") for line in lines})
 
 
 @given(st.lists(st.integers(1, KEYS - 1), unique=True, max_size=8), st.data())

@@ -1,6 +1,6 @@
 """Runs the same program under the same failures with each client: `python -m tests.client.compare [--write]`.
 
-Prints a table, and with --write puts it into docs/server-client.md. The clients run in `.venv-trackers`.
+Prints a table, and with --write puts it into docs/internals/performance.md. The clients run in `.venv-trackers`.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from tests.support.ingest import KEY
 
 ROOT = Path(__file__).parents[2]
 PYTHON = ROOT / ".venv-trackers/bin/python"
-PAGE = ROOT / "docs/server-client.md"
+PAGE = ROOT / "docs/internals/performance.md"
 RUN_SECONDS = 120
 HANG_SECONDS = 30.0
 """Longer than any client waits for a response."""
@@ -153,35 +153,27 @@ def version(package: str) -> str:
 
 
 def table(outcomes: Sequence[tuple[Trouble, str, Outcome]]) -> str:
-    """Return the table in Markdown."""
-    shown = {
-        name: f"{title} {version(package)}" if package else title
-        for name, (title, package) in PACKAGES.items()
-    }
-    lines = [
-        "| failure | client | made | delivered | lost | duplicated | requests |",
-        "| --- | --- | ---: | ---: | ---: | ---: | ---: |",
-    ]
-    before = ""
-    for trouble, name, outcome in outcomes:
-        label = trouble.name if trouble.name != before else ""
-        before = trouble.name
-        numbers = (outcome.made, outcome.delivered, outcome.lost, outcome.duplicated, outcome.requests)
-        lines.append(f"| {label} | {shown[name]} | {' | '.join(map(str, numbers))} |")
-    for index, name in enumerate(PACKAGES):
-        own = [outcome for _, other, outcome in outcomes if other == name]
-        numbers = tuple(
-            sum(getattr(outcome, column) for outcome in own)
-            for column in ("made", "delivered", "lost", "duplicated", "requests")
-        )
-        lines.append(f"| {'' if index else '**total**'} | {shown[name]} | {' | '.join(map(str, numbers))} |")
-    return "\n".join(lines)
+    """Return the table in Markdown: for each failure and client, the events lost and those duplicated."""
+    shown = [f"{title} {version(package)}" if package else title for title, package in PACKAGES.values()]
+    lines = [("failure", "events", *shown), ("---", *("---:",) * (1 + len(shown)))]
+    for trouble in dict.fromkeys(trouble for trouble, _, _ in outcomes):
+        own = {name: outcome for other, name, outcome in outcomes if other == trouble}
+        cells = (f"{own[name].lost}/{own[name].duplicated}" for name in PACKAGES)
+        lines.append((trouble.name, str(trouble.made), *cells))
+    totals = [[outcome for _, other, outcome in outcomes if other == name] for name in PACKAGES]
+    made = sum(outcome.made for outcome in totals[0])
+    missed = (f"{sum(one.lost for one in own)}/{sum(one.duplicated for one in own)}" for own in totals)
+    lines.append(("**total**", str(made), *missed))
+    lines.append(("requests", "", *(f"{sum(one.requests for one in own):,}" for own in totals)))
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main() -> None:
     """Run every failure with every client."""
     parser = argparse.ArgumentParser(prog="python -m tests.client.compare", description=__doc__)
-    parser.add_argument("--write", action="store_true", help="write the table into docs/server-client.md")
+    parser.add_argument(
+        "--write", action="store_true", help="write the table into docs/internals/performance.md"
+    )
     options = parser.parse_args()
     outcomes = []
     with ThreadPoolExecutor(len(PACKAGES)) as pool:
@@ -192,7 +184,9 @@ def main() -> None:
     text = table(outcomes)
     print(text)  # noqa: T201
     if options.write:
-        marked = re.compile(r"(<!-- begin-comparison -->\n).*(<!-- end-comparison -->)", re.DOTALL)
+        marked = re.compile(
+            r"(<!-- begin-client-comparison -->\n).*(<!-- end-client-comparison -->)", re.DOTALL
+        )
         PAGE.write_text(marked.sub(lambda mark: f"{mark[1]}\n{text}\n\n{mark[2]}", PAGE.read_text()))
 
 

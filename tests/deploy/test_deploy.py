@@ -121,7 +121,7 @@ def test_a_second_stage_does_not_affect_the_first(stack: Stack, uploaded: Path) 
         "HostedZone"
     ]
     domain = {"DomainName": "events.example.com", "HostedZoneId": zone["Id"].rpartition("/")[2]}
-    mode = {"StreamMode": "PROVISIONED", "SnapStart": "on", **EXTERNAL, **domain}
+    mode = {"StreamMode": "PROVISIONED", **EXTERNAL, **domain}
 
     def variables(name: str, **version: str) -> Any:
         found = function.get_function_configuration(FunctionName=name, **version)

@@ -148,7 +148,7 @@ def test_one_command_leads_from_an_account_without_sluice_to_the_first_row(opera
     assert said["key"] == operator.run("deploy")["key"]
     assert 1 == len(operator.rows())
     wrong = operator.installed.run(
-        *operator.words("deploy", "--parameter-overrides", "RetentionHours=1"), **operator.variables
+        *operator.words("deploy", "--parameter-overrides", "ArchiveDays=1"), **operator.variables
     )
     assert (3, True) == (wrong.returncode, "docs/deploying.md#parameters" in wrong.stderr), wrong.stderr
     denied = operator.installed.run(

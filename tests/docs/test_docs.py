@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from chaos.trouble import Kind
-from tests.support import docs_tables
+from tests.support import console_pages, docs_tables
 from tests.support.dialects import EVENT_ROUTES
+from tests.support.sam import template
 
 ROOT = docs_tables.ROOT
 PAGES = sorted(
@@ -34,6 +35,22 @@ def anchors(page: Path) -> set[str]:
 def test_tables_follow_the_code(page: Path) -> None:
     """Tables of settings, codes, parameters and metrics are up to date (else: make docs)."""
     assert docs_tables.rendered(page.read_text()) == page.read_text()
+
+
+def test_somebody_needs_each_parameter() -> None:
+    """The page says for each parameter of the template who needs it, and for no other."""
+    assert set(template()["Parameters"]) == set(docs_tables.NEEDED)
+
+
+@pytest.mark.parametrize("name", docs_tables.policies())
+def test_policies_follow_the_code(name: str) -> None:
+    """The policies that people attach are up to date (else: make docs)."""
+    assert docs_tables.policies()[name] == (ROOT / "docs/policies" / name).read_text()
+
+
+def test_screenshots_follow_the_pages() -> None:
+    """docs/images shows the pages as they are (else: make screenshots)."""
+    assert console_pages.digest() == console_pages.DIGEST.read_text().strip()
 
 
 @pytest.mark.parametrize("name", docs_tables.TABLES)
@@ -61,6 +78,32 @@ def test_fragments_name_a_heading(page: Path) -> None:
         f"{target}#{name}"
         for target, name in links
         if name not in anchors(page.parent / target if target else page)
+    ]
+
+
+def test_pages_that_the_code_names_exist() -> None:
+    """Every page, and every heading of one, that a message, a comment or an alarm names is there."""
+    packages = (
+        "benchmarks",
+        "chaos",
+        "client",
+        "ingest",
+        "local",
+        "ops",
+        "release",
+        "scaler",
+        "shared",
+        "worker",
+    )
+    texts = [path.read_text() for package in packages for path in ROOT.glob(f"{package}/**/*.py")]
+    texts.append((ROOT / "template.yaml").read_text())
+    named = {found for text in texts for found in re.findall(r"\b(docs/[\w/-]+\.md)(?:#([\w-]+))?", text)}
+
+    assert len(named) > 20
+    assert [] == [
+        f"{page}#{name}"
+        for page, name in sorted(named)
+        if not (ROOT / page).exists() or (name and name not in anchors(ROOT / page))
     ]
 
 
@@ -179,16 +222,10 @@ def test_the_readme_links_to_every_page() -> None:
 
 
 def test_the_readme_states_the_cost_of_ten_million_events() -> None:
-    """The range in the README spans the lowest and highest totals in docs/internals/performance.md."""
-    totals = re.findall(
-        r"^\| (?:\*\*total\*\*|total, .*?) \|.*$",
-        (ROOT / "docs/internals/performance.md").read_text(),
-        re.MULTILINE,
-    )
-    costs = [round(float(usd)) for line in totals for usd in re.findall(r"\d+\.\d\d", line)]
-    said = re.search(
-        r"\[\$(\d+) to \$(\d+)\]\(docs/internals/performance.md#cost\)", (ROOT / "README.md").read_text()
-    )
+    """The range in the README spans the lowest and highest cost of ten million events in docs/costs.md."""
+    (row,) = re.findall(r"^\| 10,000,000 \|.*$", (ROOT / "docs/costs.md").read_text(), re.MULTILINE)
+    costs = [round(float(usd)) for usd in re.findall(r"\$(\d+\.\d\d)", row)]
+    said = re.search(r"\[\$(\d+) to \$(\d+)\]\(docs/costs.md\)", (ROOT / "README.md").read_text())
 
     assert said is not None
     assert (min(costs), max(costs)) == (int(said[1]), int(said[2]))

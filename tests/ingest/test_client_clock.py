@@ -91,7 +91,7 @@ def test_small_differences_are_not_clock_errors(sent_at: object, drift: int) -> 
 def test_times_are_corrected_by_the_documented_rules(
     time: object, sent_at: object, expected: dict[str, Any]
 ) -> None:
-    """Each case is a row of the table in docs/http.md, with the columns that record the correction."""
+    """Each case follows the rules in docs/http.md on time and clock correction, with the columns that record the correction."""
     [row] = sent([{} if time is None else {"time": time}], sent_at=sent_at)
 
     assert expected == {name: row[name] for name in row if name.startswith("time")}

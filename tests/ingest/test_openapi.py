@@ -227,7 +227,9 @@ def test_requests_on_the_page_get_the_responses_shown() -> None:
 
     answers = [Site().post(body.encode()).json for body in bodies]
 
-    assert [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)][1:] == answers
+    shown = [json.loads(text) for text in re.findall(r"```json\n(.*?)```", PAGE, re.DOTALL)]
+
+    assert [one for one in shown if "accepted" in one] == answers
 
 
 def test_the_page_names_every_limit() -> None:

@@ -2,18 +2,13 @@
 
 import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from local.page_server import Beside, local_page
-from local.website import Website
-from ops.console.server import ConsolePage, Server
 from tests.support import npm
-from tests.support.console_example import EVENTS, LOCAL, STATE
+from tests.support.console_pages import Pages
 from tests.support.node import SDK, in_turn, needed, run
 
 pytestmark = [needed, in_turn]
@@ -23,34 +18,6 @@ PATHS = {
     "chrome": ("/usr/bin/chromium", "/usr/bin/google-chrome"),
     "firefox": ("/usr/bin/firefox-esr", "/usr/bin/firefox"),
 }
-
-
-class Pages:
-    """A console and a local stack's page that show every kind of content.
-
-    Attributes:
-        dropped: the drops that the page has requested.
-    """
-
-    def __init__(self) -> None:
-        self.dropped: list[Mapping[str, Any]] = []
-
-    def _drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
-        self.dropped.append(asked)
-        return {}
-
-    @contextmanager
-    def served(self) -> Iterator[tuple[str, str]]:
-        """Serve both and yield their addresses."""
-        actions = {"/drop": self._drop, "/redrive": lambda _: {}}
-        events = {
-            "/events.json": lambda asked: EVENTS if asked.get("after") == "0" else EVENTS | {"events": []}
-        }
-        console = ConsolePage({"/state.json": lambda _: STATE, **events}, actions, token="tok")
-        site = Beside(Website("http://127.0.0.1:9", {"shop": "shop.k.m"}))
-        local = local_page(site, {"/state.json": lambda _: STATE | LOCAL, **events}, actions, lambda *_: {})
-        with Server(console) as first, Server(local) as second:
-            yield f"{first.url}/#token=tok", f"{second.url}/"
 
 
 @pytest.fixture(scope="module", params=["chrome", "firefox"])

@@ -11,7 +11,7 @@ import pytest
 from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from shared.errors import LedgerUnavailableError, UnforeseenError
-from shared.telemetry import ATTENTION, COUNTERS, DEPENDENCY, METRICS, QUIET_SECONDS
+from shared.telemetry import ATTENTION, COUNTERS, DEPENDENCY, METRICS, QUIET_SECONDS, about
 from tests.support.ingest import START
 from tests.support.telemetry import Output
 
@@ -295,3 +295,16 @@ def test_every_counter_is_explained_and_adds_to_a_metric() -> None:
     """The docs and the alarms rely on both."""
     assert [] == [name for name, meaning in METRICS.items() if not meaning]
     assert [] == [name for name, one in COUNTERS.items() if not one.meaning or one.metric not in METRICS]
+
+
+def test_lines_say_what_they_are_about(output: Output) -> None:
+    """Whatever logs them, until the `with` ends; the innermost says it last."""
+    with about(span="a", shard="s"):
+        with about(span="b"):
+            output.telemetry.info("one")
+        output.telemetry.warning("two", shard="t")
+    output.telemetry.info("three")
+
+    assert [("b", "s"), ("a", "t"), (None, None)] == [
+        (line.get("span"), line.get("shard")) for line in output.log()
+    ]

@@ -56,7 +56,6 @@ class AwsAccount:
     records: dict[str, str] = field(default_factory=dict)
     api_domains: list[str] = field(default_factory=list)
     distributions: list[list[str]] = field(default_factory=lambda: [[]])
-    certificate: dict[str, Any] | None = None
     subnets: dict[str, str] = field(
         default_factory=lambda: {"subnet-0a1b2c": "vpc-1", "subnet-3d4e5f": "vpc-1"}
     )
@@ -243,11 +242,6 @@ class AwsAccount:
             for number, names in enumerate(self.distributions)
         ]
         return {"DistributionList": {"Quantity": len(items), "IsTruncated": False, "Items": items}}
-
-    def _describe_certificate(self, _asked: Any, region: str) -> Any:
-        if self.certificate is None or region != "us-east-1":
-            raise _RefusedError("ResourceNotFoundException")
-        return {"Certificate": self.certificate}
 
     def _get_topic_attributes(self, asked: Any, _region: str) -> Any:
         if asked["TopicArn"] not in self.topics:

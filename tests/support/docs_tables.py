@@ -1,4 +1,4 @@
-"""Generates the tables in docs/ from the code: `make docs` writes them, and a test checks that they are up to date.
+"""Generates the tables in docs/, and docs/policies, from the code: `make docs` writes them, and tests compare them.
 
 A table is between `<!-- NAME -->` and `<!-- end -->`.
 """
@@ -6,8 +6,7 @@ A table is between `<!-- NAME -->` and `<!-- end -->`.
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import MISSING, fields
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from textwrap import fill
 from typing import Any, get_args
@@ -18,15 +17,13 @@ import ops.cli
 import ops.deploy.deployer
 import ops.deploy.rights
 import ops.failure
-from chaos import specification
+from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.cost.estimate import Setup
+from ops.cost.estimate import Setup, Workload, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
-from ops.deploy.certify.certification_report import PROMISES
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
-from shared.settings import IngestSettings, ScalerSettings, WorkerSettings
-from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS, Counter
+from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
@@ -37,23 +34,66 @@ ROOT = Path(__file__).parents[2]
 _MARKED = re.compile(r"<!-- (?P<name>[a-z]+: \w+|(?!end )[a-z]+) -->\n.*?<!-- end -->\n", re.DOTALL)
 
 
-def settings_table(settings: type) -> str:
-    """Return a Markdown table of a settings class."""
-    rows = []
-    for setting in fields(settings):
-        text = "" if setting.default is MISSING else _text(setting.default)
-        default = "required" if setting.default is MISSING else f"`{text}`" if text else "none"
-        rows.append((f"`{setting.metadata['name']}`", default, setting.metadata["doc"]))
-    return _table(("variable", "default", "meaning"), rows)
-
-
-def parameters_table() -> str:
-    """Return a Markdown table of the template's parameters."""
+def parameters_list() -> str:
+    """Return a list of the template's parameters, each with its default and with who needs it."""
     rows = []
     for name, parameter in template()["Parameters"].items():
         default = f"`{parameter['Default']}`" if parameter["Default"] != "" else "none"
-        rows.append((f"`{name}`", default, _allowed(parameter), parameter["Description"]))
-    return _table(("parameter", "default", "values", "meaning"), rows)
+        others = [one for one in parameter.get("AllowedValues", ()) if one != parameter["Default"]]
+        values = ", ".join(f"`{one}`" for one in others) if parameter["Type"] == "String" else ""
+        shown = f"{default}; {values}" if values else default
+        rows.append(f"- `{name}` ({shown}): {parameter['Description']} *{NEEDED[name]}*\n")
+    return "".join(rows)
+
+
+NEEDED = {
+    "Stage": "Everybody: try changes before production.",
+    "Architecture": "We build where only x86_64 runs.",
+    "LogLevel": "Our log archive is billed by the line.",
+    "LogRetentionDays": "Our auditors want a year; our lawyers a week.",
+    "AccessLog": "We must show which address sent a request.",
+    "TdApiKeySecretArn": "Our secrets are managed in one place.",
+    "RedisUrlSecretArn": "The same.",
+    "PermissionsBoundary": "Our organization requires one.",
+    "Network": "We have a Redis, or may not have a public endpoint.",
+    "SubnetIds": "Our Redis is in a VPC.",
+    "SecurityGroupIds": "The same.",
+    "DomainName": "Blockers and cookies treat our own host better.",
+    "HostedZoneId": "The same.",
+    "DisableExecuteApiEndpoint": "All traffic must pass our CDN's firewall.",
+    "TrustedProxies": "A CDN is in front, and we need visitors' addresses.",
+    "SdkHosting": "AWS has not verified our account for CloudFront, or we host scripts ourselves.",
+    "AlarmEmail": "Everybody: somebody must hear of trouble.",
+    "AlarmTopicArn": "Our alarms go to a pager.",
+    "AllowedOrigins": "We use td-js-sdk 3 or 4.",
+    "ThrottlingRate": "Our peak is higher, or the bill must have a lower ceiling.",
+    "ThrottlingBurst": "The same.",
+    "KeyEventsPerSecond": "Our server sends large batches by one key.",
+    "IngestConcurrency": "Other functions share our account.",
+    "HonorGpc": "Our lawyers decide on signals themselves.",
+    "HonorDnt": "We have promised to honour Do Not Track.",
+    "VisitorIp": "We may not store full addresses.",
+    "VisitorCookies": "Treasure Data's SDKs must recognise visitors.",
+    "DroppedColumns": "A column must never be stored.",
+    "HashedColumns": "We join by email, but may not store it.",
+    "Bots": "We do not want to pay for crawlers' rows.",
+    "RedirectHosts": "An ad network's clicks pass through a postback.",
+    "StreamMode": "We know our peak, and want its shards beforehand.",
+    "MaxShards": "Our traffic is higher, or the bill must have a lower ceiling.",
+    "ShardCount": "The same as StreamMode.",
+    "ArchiveDays": "Rows must be gone sooner, or replayable for longer.",
+    "BatchWindowSeconds": "We want rows sooner, or fewer imports.",
+    "WorkerConcurrency": "Other functions share our account.",
+    "TdSite": "Our Treasure Data account is not in the United States.",
+    "TdImportEndpoint": "We reach Treasure Data through a proxy, or at a new site.",
+    "TdApiEndpoint": "The same.",
+    "RejectedDays": "Copies of bad events must be gone sooner.",
+    "TdMemoryMinutes": "`sluice doctor --measure` found another value.",
+    "TdQueryDelayMinutes": "The same.",
+    "WatermarkTable": "Jobs in Treasure Data wait until a day is complete.",
+    "UnaskableDoubt": "Our key may not query, and a duplicate is worse than a delay.",
+}
+"""Why somebody sets a parameter. One that nobody needs is removed from the template."""
 
 
 def standard_columns() -> str:
@@ -61,17 +101,10 @@ def standard_columns() -> str:
     return fill(f"{', '.join(f'`{name}`' for name in sorted(STANDARD_COLUMNS))}.", 130) + "\n"
 
 
-def outputs_table() -> str:
-    """Return a Markdown table of the template's outputs."""
-    rows = ((f"`{name}`", output["Description"]) for name, output in template()["Outputs"].items())
-    return _table(("output", "meaning"), rows)
-
-
-def alarms_table() -> str:
-    """Return a Markdown table of the template's alarms."""
+def alarms_list() -> str:
+    """Return a list of the template's alarms."""
     alarms = (one for one in template()["Resources"].values() if one["Type"] == "AWS::CloudWatch::Alarm")
-    rows = ((f"`{_alarm_name(one)}`", _alarm_advice(one)) for one in alarms)
-    return _table(("alarm `STACK-…`", "meaning and action"), rows)
+    return "".join(f"- `{_alarm_name(one)}`: {_alarm_meaning(one)}\n" for one in alarms)
 
 
 def _alarm_name(alarm: dict[str, Any]) -> str:
@@ -80,84 +113,57 @@ def _alarm_name(alarm: dict[str, Any]) -> str:
     return text.removeprefix("${AWS::StackName}-").replace("${Version}", "VERSION")
 
 
-def _alarm_advice(alarm: dict[str, Any]) -> str:
-    """Return an alarm's description without the name and region of its stack."""
+def _alarm_meaning(alarm: dict[str, Any]) -> str:
+    """Return what an alarm means: the beginning of its description, which goes on with what to do."""
     said = alarm["Properties"]["AlarmDescription"]
     text = str(said["Fn::Sub"] if isinstance(said, dict) else said)
-    text = text.replace(" --region ${AWS::Region}", "").replace("${AWS::StackName}", "STACK")
-    text = text.replace("the bucket ${AsideBucket}", "the bucket (output AsideBucket)")
-    return re.sub(r"(`sluice [^`]*?) --stack STACK", r"\1", text)
+    return text.partition(". ")[0].partition(": ")[0].removesuffix(".") + "."
 
 
-def codes_table(codes: Iterable[AnyCode]) -> str:
-    """Return a Markdown table of error codes of the HTTP interface."""
-    rows = ((f"`{code}`", str(ANSWERS[code].status), ANSWERS[code].meaning) for code in codes)
-    return _table(("code", "status", "meaning"), rows)
+def codes_list(codes: Iterable[AnyCode]) -> str:
+    """Return a list of error codes of the HTTP interface, each with its status."""
+    return "".join(f"- `{code}` ({ANSWERS[code].status}): {ANSWERS[code].meaning}\n" for code in codes)
 
 
-def metrics_table() -> str:
-    """Return a Markdown table of the metrics."""
-    return _table(("metric", "counts"), ((f"`{name}`", meaning) for name, meaning in METRICS.items()))
+def metrics_list() -> str:
+    """Return a list of the metrics."""
+    return "".join(f"- `{name}`: {meaning}\n" for name, meaning in METRICS.items())
 
 
-def counters_table(counters: Mapping[str, Counter]) -> str:
-    """Return a Markdown table of a function's counters."""
-    rows = ((f"`{name}`", counter.meaning, f"`{counter.metric}`") for name, counter in counters.items())
-    return _table(("counter", "counts", "metric"), rows)
-
-
-def commands_table() -> str:
-    """Return a Markdown table of the commands of `sluice`."""
-    return _table(
-        ("command", "description"), [(f"`{name}`", _first_line(command)) for name, command in _commands()]
+def counters_list() -> str:
+    """Return a list of the functions' counters that are not a metric themselves, each with its metric."""
+    counters = {**INGEST_COUNTERS, **DELIVERY_COUNTERS}
+    return "".join(
+        f"- `{name}` (`{one.metric}`): {one.meaning}\n"
+        for name, one in counters.items()
+        if name != one.metric
     )
 
 
-def options_table() -> str:
-    """Return a Markdown table of the options of `sluice`, each with the commands that accept it."""
-    commands: dict[tuple[str, str], list[str]] = {}
-    for name, command in _commands():
-        for option in _options(command):
-            place = f"`{', '.join(option.opts)}`", option.help or ""
-            commands.setdefault(place, []).append(name.partition(" ")[2].partition(" <")[0])
-    rows = [(option, _named(names), meaning) for (option, meaning), names in commands.items()]
-    return _table(("option", "commands", "meaning"), sorted(rows, key=lambda row: (row[1], row[0])))
-
-
-def _named(commands: list[str]) -> str:
-    on_stacks = sum(any(option.opts == ["--stack"] for option in _options(one)) for _, one in _commands())
-    return (
-        "all commands with a stack"
-        if len(commands) == on_stacks
-        else ", ".join(f"`{name}`" for name in commands)
-    )
-
-
-def rights_table() -> str:
-    """Return a Markdown table of the AWS permissions that commands need."""
-    rows = (
-        (
-            f"`{command}`",
-            ", ".join(f"`{right}`" for right in sorted(set(rights) - {"cloudformation:DescribeStacks"})),
-        )
-        for command, rights in ops.deploy.rights.RIGHTS.items()
-    )
-    return _table(("command", "permissions"), rows)
-
-
-def roles_table() -> str:
-    """Return a Markdown table of what the functions' roles allow with default parameters, and why."""
+def commands_list() -> str:
+    """Return a list of the commands of `sluice`."""
     rows = []
+    for name, command in _commands():
+        rows.append(f"- `{name}`: {_first_sentence(command)}\n")
+    return "".join(rows)
+
+
+def roles() -> str:
+    """Return as JSON what the functions' roles allow with default parameters, and why."""
+    found: dict[str, list[dict[str, Any]]] = {}
     mode = Mode({})
     for function in FUNCTIONS:
         for policy in mode.properties(function.replace("Function", "Role"))["Policies"]:
             for statement in policy["PolicyDocument"]["Statement"]:
                 if statement["Sid"] == "Log" or statement["Effect"] == "Deny":
                     continue
-                actions = ", ".join(f"`{action}`" for action in sorted(listed(statement["Action"])))
-                places = ", ".join(f"`{named(place)}`" for place in listed(statement["Resource"]))
-                rows.append((f"`{function}`", actions, places, _WHY[function, statement["Sid"]]))
-    return _table(("function", "actions", "on", "why"), rows)
+                allowed = {
+                    "why": _WHY[function, statement["Sid"]],
+                    "actions": sorted(listed(statement["Action"])),
+                    "on": [named(place) for place in listed(statement["Resource"])],
+                }
+                found.setdefault(function, []).append(allowed)
+    return json.dumps(found, indent=2) + "\n"
 
 
 _WHY = {
@@ -214,25 +220,51 @@ _WHY = {
 """Why a function has a permission, by its statement's Sid."""
 
 
-def policy_text(role: str) -> str:
-    """Return the policy of a role as JSON, one statement per line."""
-    return _policy(ops.deploy.rights.policy(ops.deploy.rights.ROLES[role]))
-
-
 def _policy(found: Mapping[str, Any]) -> str:
     statements = ",\n".join(f"    {json.dumps(statement)}" for statement in found["Statement"])
-    return f'```json\n{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n```\n'
+    return f'{{\n  "Version": "{found["Version"]}",\n  "Statement": [\n{statements}\n  ]\n}}\n'
 
 
-def _deployer_policy(part: str) -> str:
-    return _policy(ops.deploy.deployer.policy(part))
+_CERTIFY = {
+    "cloudformation:ListStackResources",
+    "cloudwatch:GetMetricStatistics",
+    "codedeploy:ListDeploymentGroups",
+    "codedeploy:ListDeployments",
+    "elasticache:ModifyUserGroup",
+    "kinesis:PutRecord",
+    "lambda:GetAlias",
+    "lambda:GetFunction",
+    "lambda:UpdateFunctionConfiguration",
+    "s3:DeleteObject",
+    "s3:DeleteObjectVersion",
+    "s3:ListBucketVersions",
+    "secretsmanager:PutSecretValue",
+    "secretsmanager:UpdateSecretVersionStage",
+    "sqs:SendMessage",
+}
+"""What a certification needs in addition to the policies of those who deploy and operate."""
 
 
-def exits_table() -> str:
-    """Return a Markdown table of the exit codes of `sluice`."""
-    return _table(
-        ("code", "meaning"), [(str(code), meaning) for code, meaning in ops.failure.EXIT_CODES.items()]
-    )
+def policies() -> dict[str, str]:
+    """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
+    rights = ops.deploy.rights
+    found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
+    found["setup"] = rights.policy(["setup"], is_deployed=False)
+    found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
+    found["certify"] = {
+        "Version": "2012-10-17",
+        "Statement": [{"Effect": "Allow", "Action": sorted(_CERTIFY), "Resource": "*"}],
+    }
+    each = {name: sorted(needed) for name, needed in rights.RIGHTS.items()}
+    return {f"{name}.json": _policy(policy) for name, policy in found.items()} | {
+        "commands.json": json.dumps(each, indent=2) + "\n",
+        "functions.json": roles(),
+    }
+
+
+def exits_list() -> str:
+    """Return a list of the exit codes of `sluice`."""
+    return "".join(f"- {code}: {meaning}\n" for code, meaning in ops.failure.EXIT_CODES.items())
 
 
 def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterator[tuple[str, click.Command]]:
@@ -254,27 +286,29 @@ def _commands(group: click.Group = ops.cli.main, path: str = "sluice") -> Iterat
             )
 
 
-def _options(command: click.Command) -> list[click.Option]:
-    return [parameter for parameter in command.params if isinstance(parameter, click.Option)]
-
-
-def _first_line(command: click.Command) -> str:
-    return " ".join((command.help or "").partition("\n\n")[0].split())
-
-
-def steps_table() -> str:
-    """Return a Markdown table of the steps of a certification."""
-    rows = (
-        (f"`{one.name}`", one.proves, ", ".join(PROMISES[number] for number in one.promises) or "–")
-        for one in STEPS
+def _first_sentence(command: click.Command) -> str:
+    return (
+        " ".join((command.help or "").partition("\n\n")[0].split())
+        .partition(". ")[0]
+        .partition(": ")[0]
+        .removesuffix(".")
     )
-    return _table(("step", "what it proves", "promises"), rows)
 
 
-def assumptions_table() -> str:
-    """Return a Markdown table of the assumptions that only a real account can confirm."""
-    rows = ((name, ", ".join(f"`{step}`" for step in steps)) for name, steps in ASSUMPTIONS.items())
-    return _table(("assumption", "tried by"), rows)
+def steps_list() -> str:
+    """Return a list of the steps of a certification, each with the numbers of the promises that it tests."""
+    lines = []
+    for one in STEPS:
+        promises = f" ({', '.join(map(str, one.promises))})" if one.promises else ""
+        lines.append(f"- `{one.name}`{promises}: {one.proves}\n")
+    return "".join(lines)
+
+
+def assumptions_list() -> str:
+    """Return a list of the assumptions that only a real account can confirm, each with the steps that try it."""
+    return "".join(
+        f"- {name} ({', '.join(f'`{step}`' for step in steps)})\n" for name, steps in ASSUMPTIONS.items()
+    )
 
 
 def transitions_table() -> str:
@@ -294,48 +328,65 @@ def states_diagram() -> str:
     return f"```mermaid\nstateDiagram-v2\n{begin}{lines}```\n"
 
 
-def _specified(name: str) -> str:
-    return specification.tables()[name]
-
-
 def worst_table() -> str:
     """Return what each component costs at most on a day of a stack with the default parameters."""
     lines = worst(Bounds(), Setup(), US_EAST_1)
     day = sum(line.usd for line in lines)
-    rows = [(line.component, f"{line.usd:,.2f}", line.of) for line in lines]
+    rows = [(line.component, f"{line.usd:,.2f}") for line in lines]
+    return _table(("component", "USD a day, at most"), [*rows, ("**together**", f"**{day:,.2f}**")])
+
+
+MILLION = 1_000_000
+
+
+def volumes_table() -> str:
+    """Return what a stack costs a month, by events and how they are sent."""
+    leanest = replace(lean(Setup()), network="external")
+    rows = []
+    for events in (0, MILLION // 10, MILLION, 10 * MILLION, 100 * MILLION, 1000 * MILLION):
+        loads = (
+            (Workload(max(events, 1), 1), Setup()),
+            (Workload(max(events, 1), 10, batch_ids=True), Setup()),
+            (Workload(max(events, 1), 10, batch_ids=True), leanest),
+        )
+        rows.append((f"{events:,}", *(f"${total(load, setup, US_EAST_1):,.2f}" for load, setup in loads)))
+    return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
+
+
+def levers_table() -> str:
+    """Return settings that save money."""
+    found = levers(Workload(10 * MILLION, 1), Setup(), US_EAST_1)
     return _table(
-        ("component", "USD a day, at most", "usage"), [*rows, ("**together**", f"**{day:,.2f}**", "")]
+        ("change", "saves", "but"), [(one.setting, f"${one.saves:.2f}", one.price) for one in found]
+    )
+
+
+def alternatives_table() -> str:
+    """Return what others cost a month for ten million events."""
+    return _table(
+        ("alternative", "USD", "covers", "source"),
+        [(one.name, f"{one.usd(10 * MILLION):.2f}", one.covers, one.source) for one in ALTERNATIVES],
     )
 
 
 TABLES: dict[str, Callable[[], str]] = {
-    "commands": commands_table,
-    "options": options_table,
-    "exits": exits_table,
-    "rights": rights_table,
-    "roles": roles_table,
-    "policy: watch": lambda: policy_text("watch"),
-    "policy: operate": lambda: policy_text("operate"),
-    "policy: setup": lambda: _policy(ops.deploy.rights.policy(["setup"], is_deployed=False)),
-    **{f"policy: {part}": partial(_deployer_policy, part) for part in ops.deploy.deployer.PARTS},
-    "parameters": parameters_table,
+    "commands": commands_list,
+    "exits": exits_list,
+    "parameters": parameters_list,
     "worst": worst_table,
-    "outputs": outputs_table,
-    "alarms": alarms_table,
-    "codes: request": lambda: codes_table(get_args(RequestCode)),
-    "codes: event": lambda: codes_table(EVENT_CODES),
-    "metrics: all": metrics_table,
-    "counters: ingest": lambda: counters_table(INGEST_COUNTERS),
-    "counters: worker": lambda: counters_table(DELIVERY_COUNTERS),
+    "costs: volumes": volumes_table,
+    "costs: levers": levers_table,
+    "costs: alternatives": alternatives_table,
+    "alarms": alarms_list,
+    "codes: request": lambda: codes_list(get_args(RequestCode)),
+    "codes: event": lambda: codes_list(EVENT_CODES),
+    "metrics: all": metrics_list,
+    "counters": counters_list,
     "transitions": transitions_table,
     "states": states_diagram,
-    **{f"spec: {name}": partial(_specified, name) for name in ("answers", "rules")},
     "columns": standard_columns,
-    "certify: steps": steps_table,
-    "certify: assumptions": assumptions_table,
-    "settings: IngestSettings": lambda: settings_table(IngestSettings),
-    "settings: ScalerSettings": lambda: settings_table(ScalerSettings),
-    "settings: WorkerSettings": lambda: settings_table(WorkerSettings),
+    "certify: steps": steps_list,
+    "certify: assumptions": assumptions_list,
 }
 
 
@@ -351,19 +402,6 @@ def pages() -> list[Path]:
     return [path for path in sorted((ROOT / "docs").rglob("*.md")) if _MARKED.search(path.read_text())]
 
 
-def _allowed(parameter: dict[str, Any]) -> str:
-    if values := parameter.get("AllowedValues"):
-        return ", ".join(f"`{value}`" for value in values)
-    least, most = parameter.get("MinValue"), parameter.get("MaxValue")
-    if least is not None:
-        return f"{least} to {most}" if most is not None else f"{least} or more"
-    return str(parameter.get("ConstraintDescription", ""))
-
-
-def _text(value: Any) -> str:
-    return ",".join(value) if isinstance(value, tuple) else str(value)
-
-
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
     lines = [head, ("---",) * len(head), *rows]
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
@@ -372,3 +410,5 @@ def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
 if __name__ == "__main__":
     for path in pages():
         path.write_text(rendered(path.read_text()))
+    for name, text in policies().items():
+        (ROOT / "docs/policies" / name).write_text(text)

@@ -37,7 +37,6 @@ _ARNS: Mapping[str, str] = {
     "AWS::CloudFront::OriginAccessControl": "cloudfront::A:origin-access-control/{}",
     "AWS::CloudFront::ResponseHeadersPolicy": "cloudfront::A:response-headers-policy/{}",
     "AWS::CloudWatch::Alarm": "cloudwatch:R:A:alarm:{}",
-    "AWS::CloudWatch::Dashboard": "cloudwatch::A:dashboard/{}",
     "AWS::CodeDeploy::Application": "codedeploy:R:A:application:{}",
     "AWS::CodeDeploy::DeploymentGroup": "codedeploy:R:A:deploymentgroup:{}",
     "AWS::DynamoDB::Table": "dynamodb:R:A:table/{}",
@@ -88,7 +87,6 @@ def _filled(text: str) -> str:
 # The property that names a resource, or the resource that it is part of.
 _NAMES: Mapping[str, str] = {
     "AWS::CloudWatch::Alarm": "AlarmName",
-    "AWS::CloudWatch::Dashboard": "DashboardName",
     "AWS::ElastiCache::ServerlessCache": "ServerlessCacheName",
     "AWS::ElastiCache::User": "UserId",
     "AWS::ElastiCache::UserGroup": "UserGroupId",

@@ -9,7 +9,7 @@ from logging import makeLogRecord
 from typing import Any, NamedTuple
 
 from shared.clock import Clock
-from shared.telemetry import COUNTERS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry
+from shared.telemetry import COUNTERS, NAMESPACE, SERVICE, STAGE, PowertoolsTelemetry, with_subject
 
 _serial = count()
 _TAKEN = {"message", "asctime", *vars(makeLogRecord({}))}  # what a log record already has
@@ -82,7 +82,7 @@ class CollectedTelemetry:
     def _log(self, level: str, message: str, fields: dict[str, Any]) -> None:
         if taken := fields.keys() & _TAKEN:
             raise KeyError(*taken)
-        self.lines.append(Line(level, message, fields))
+        self.lines.append(Line(level, message, with_subject(fields)))
 
     def codes(self) -> list[tuple[str, Any]]:
         """Return the message and code of each line."""

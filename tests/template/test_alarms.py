@@ -1,6 +1,5 @@
-"""Alarms, the commands that they recommend, and the dashboard."""
+"""Alarms, and the commands that they recommend."""
 
-import json
 import re
 import shlex
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from ops import cli
 from shared.telemetry import ATTENTION, METRICS, NOT_READY
 from tests.support.ingest import Site
 from tests.support.modes import Mode
-from tests.support.sam import FUNCTIONS, properties, resources, template
+from tests.support.sam import FUNCTIONS, properties, resources
 from tests.support.telemetry import Output
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
@@ -191,7 +190,7 @@ def test_one_late_invocation_raises_a_lag_alarm() -> None:
     warn, page = (ALARMS[name]["Properties"] for name in ("LagWarnAlarm", "LagPageAlarm"))
 
     assert 1 == warn["EvaluationPeriods"]
-    assert "FILL(age, REPEAT)" in page["Metrics"][0]["Expression"]["Fn::Sub"]
+    assert "FILL(age, REPEAT)" in page["Metrics"][0]["Expression"]
 
 
 @pytest.mark.parametrize(
@@ -285,51 +284,11 @@ def test_only_the_stacks_alarms_publish_to_the_topic() -> None:
 
 def test_lag_is_measured_against_the_retention() -> None:
     """The urgent alarm is raised at a quarter of the retention, long before it loses records."""
-    alarm = Mode({"RetentionHours": "24"}).properties("LagPageAlarm")
+    alarm = properties("LagPageAlarm")
+    hours = properties("Stream")["RetentionPeriodHours"]
 
-    assert "/ (24 * 36000))" in alarm["Metrics"][0]["Expression"]  # 1 % of 24 h is 24 * 36000 ms
+    assert f"/ ({hours} * 36000))" in alarm["Metrics"][0]["Expression"]  # 1 % of 24 h is 24 * 36000 ms
     assert 25 == alarm["Threshold"]
-
-
-def _dashboard() -> list[dict[str, Any]]:
-    body = template()["Resources"]["DashboardOfStack"]["Properties"]["DashboardBody"]["Fn::Sub"]
-    widgets: list[dict[str, Any]] = json.loads(body)["widgets"]
-    return widgets
-
-
-@pytest.mark.parametrize(("setting", "expected"), [({}, False), ({"Dashboard": "on"}, True)])
-def test_the_dashboard_is_optional(setting: dict[str, str], *, expected: bool) -> None:
-    """It costs more than all alarms together."""
-    mode = Mode(setting)
-
-    assert (expected, expected) == ("DashboardOfStack" in mode.resources(), "DashboardUrl" in mode.outputs())
-
-
-def test_widgets_do_not_overlap() -> None:
-    """Each widget has its own place in the 24 columns."""
-    cells = [
-        (x, y)
-        for widget in _dashboard()
-        for x in range(widget["x"], widget["x"] + widget["width"])
-        for y in range(widget["y"], widget["y"] + widget["height"])
-    ]
-    assert len(cells) == len(set(cells))
-    assert max(x for x, _ in cells) < 24
-
-
-def test_the_dashboard_shows_existing_metrics() -> None:
-    """Sluice's metrics are in the stack's namespace; AWS's belong to the template's resources."""
-    named = {"Stream", "OverflowQueue.QueueName", "Api", *FUNCTIONS}
-    for widget in _dashboard():
-        for metric in widget["properties"]["metrics"]:
-            match [part for part in metric if isinstance(part, str)]:
-                case ["${AWS::StackName}", name]:
-                    assert name in METRICS
-                case [namespace, name, _, value]:
-                    assert name in OF_AWS[namespace]
-                    assert value.strip("${}") in named
-                case other:
-                    raise AssertionError(f"a metric that this test does not know: {other}")
 
 
 def test_the_canary_watches_only_the_new_version() -> None:

@@ -19,8 +19,6 @@ _FULLEST = {
     "DomainName": "events.example.com",
     "HostedZoneId": "Z0123456789ABC",
     "AlarmEmail": "a@example.com",
-    "Tracing": "on",
-    "SnapStart": "on",
 }
 _LOG_GROUPS = set(resources("AWS::Logs::LogGroup")) - {"AccessLogs"}  # off by default
 _SECRETS = set(resources("AWS::SecretsManager::Secret")) - {"RedisUrlSecret"}  # a managed Redis has none
@@ -79,7 +77,7 @@ ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
         set(FUNCTIONS),
     ),
     "CKV_AWS_174": (
-        "TLS 1.2 or later: CloudFront decides the version for its own domain; with SdkDomainName it is required",
+        "TLS 1.2 or later: CloudFront decides the version for its own domain",
         {"SdkDistribution"},
     ),
 }

@@ -19,7 +19,7 @@ def test_the_stream_never_discards_a_record() -> None:
         "EventSourceArn": {"Fn::GetAtt": ["Stream", "Arn"]},
         "FunctionName": {"Ref": "WorkerFunction"},
         "StartingPosition": "TRIM_HORIZON",
-        "BatchSize": {"Ref": "BatchSize"},
+        "BatchSize": 5000,
         "MaximumBatchingWindowInSeconds": {"Ref": "BatchWindowSeconds"},
         "FunctionResponseTypes": ["ReportBatchItemFailures"],
         "MaximumRetryAttempts": -1,
@@ -203,7 +203,6 @@ def test_a_changed_setting_of_the_ingest_reaches_its_alias() -> None:
 
 # Properties that belong to the function rather than to a version, or that never change.
 _OF_ALL_VERSIONS = ("ReservedConcurrentExecutions", "Role", "LoggingConfig", "Code")
-_CONDITIONS = {"Traces": "Tracing", "UsesSnapStart": "SnapStart"}
 
 
 def _ingest_version() -> dict[str, Any]:
@@ -215,8 +214,6 @@ def _ingest_version() -> dict[str, Any]:
 def _names(value: Any) -> set[str]:
     """Return the parameters and resources that a value depends on."""
     match value:
-        case {"Fn::If": [condition, *_]}:
-            return {_CONDITIONS[condition]}
         case {"Ref": str(name)} | {"Fn::GetAtt": [str(name), _]}:
             return {name}
         case dict():

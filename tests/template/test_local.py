@@ -61,5 +61,5 @@ def test_the_local_event_source_matches_the_template() -> None:
     source = event_source(FUNCTIONS["WorkerFunction"], "Stream", RESOURCES)
 
     assert RESOURCES.stream_arn == source["Stream"]
-    assert str(sam.template()["Parameters"]["BatchSize"]["Default"]) == source["BatchSize"]
+    assert sam.properties("WorkerFunctionStream")["BatchSize"] == source["BatchSize"]
     assert ["ReportBatchItemFailures"] == source["FunctionResponseTypes"]

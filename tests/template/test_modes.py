@@ -1,4 +1,4 @@
-"""Resources and their connections in each mode: three networks, with and without domain, SDK hosting and SnapStart."""
+"""Resources and their connections in each mode: three networks, with and without domain and SDK hosting."""
 
 import json
 from itertools import product
@@ -21,17 +21,16 @@ NETWORKS = {
 }
 DOMAINS = {"domain": {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}, "no domain": {}}
 SDKS = {"sdk": {"SdkHosting": "on"}, "no sdk": {"SdkHosting": "off"}}
-SNAPSHOTS = {"snapstart": {"SnapStart": "on"}, "no snapstart": {"SnapStart": "off"}}
 MODES = {
-    ", ".join(names): NETWORKS[names[0]] | DOMAINS[names[1]] | SDKS[names[2]] | SNAPSHOTS[names[3]]
-    for names in product(NETWORKS, DOMAINS, SDKS, SNAPSHOTS)
+    ", ".join(names): NETWORKS[names[0]] | DOMAINS[names[1]] | SDKS[names[2]]
+    for names in product(NETWORKS, DOMAINS, SDKS)
 }
 
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
 IN_AUTO = {"StreamThrottlesPermission"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
-ELSEWHERE = {"SdkRecord", "AlarmTopic", "AlarmTopicPolicy", "AccessLogs", "DashboardOfStack"}
+ELSEWHERE = {"AlarmTopic", "AlarmTopicPolicy", "AccessLogs"}
 
 
 @pytest.mark.parametrize("name", MODES)
@@ -182,11 +181,6 @@ def test_the_url_of_another_redis_is_in_a_secret(network: str) -> None:
         ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing requires SubnetIds."),
         ({"Network": "existing", "SubnetIds": "subnet-0a"}, "Network existing requires SecurityGroupIds."),
         ({"DomainName": "events.example.com"}, "DomainName requires HostedZoneId"),
-        ({"SdkDomainName": "static.example.com"}, "SdkDomainName requires SdkCertificateArn."),
-        (
-            {"SdkDomainName": "static.example.com", "SdkCertificateArn": "arn", "SdkHosting": "off"},
-            "SdkDomainName requires SdkHosting on.",
-        ),
         ({"TdApiEndpoint": "https://api.example.com"}, "Set both TdImportEndpoint and TdApiEndpoint"),
         (
             {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
@@ -227,30 +221,12 @@ def test_a_domain_needs_one_deploy() -> None:
     assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
 
 
-def test_the_sdk_is_served_under_a_custom_domain_or_cloudfronts() -> None:
-    """With a domain, the distribution has its certificate and a record; an output always has the URL."""
-    certificate = "arn:aws:acm:us-east-1:123456789012:certificate/1"
-    own = Mode(
-        {
-            "SdkDomainName": "static.example.com",
-            "SdkCertificateArn": certificate,
-            "HostedZoneId": "Z0123456789ABC",
-        }
-    )
-    named, unnamed = _distribution(own), _distribution(Mode({}))
+def test_the_sdk_is_served_by_cloudfront_if_wanted() -> None:
+    """Outputs name the bucket, the URL and the distribution."""
+    outputs = {"SdkBucket", "SdkUrl", "SdkDistribution"}
 
-    assert (["static.example.com"], certificate, "TLSv1.2_2021") == (
-        named["Aliases"],
-        named["ViewerCertificate"]["AcmCertificateArn"],
-        named["ViewerCertificate"]["MinimumProtocolVersion"],
-    )
-    assert ("SdkRecord" in own.resources(), "SdkRecord" in Mode({}).resources()) == (True, False)
-    assert {"CloudFrontDefaultCertificate": "true"} == {
-        key: str(value).lower() for key, value in unnamed["ViewerCertificate"].items()
-    }
-    assert "Aliases" not in unnamed
-    assert {"SdkBucket", "SdkUrl", "SdkDistribution"} <= own.outputs().keys()
-    assert {"SdkBucket", "SdkUrl", "SdkDistribution"}.isdisjoint(Mode(SDKS["no sdk"]).outputs())
+    assert outputs <= Mode({}).outputs().keys()
+    assert outputs.isdisjoint(Mode(SDKS["no sdk"]).outputs())
 
 
 def test_any_page_may_load_the_sdk() -> None:
@@ -268,14 +244,6 @@ def test_any_page_may_load_the_sdk() -> None:
     assert "redirect-to-https" == behaviour["ViewerProtocolPolicy"]
     assert {"Fn::GetAtt": ["SdkAccess", "Id"]} == origin["OriginAccessControlId"]
     assert {"Fn::GetAtt": ["SdkBucket", "RegionalDomainName"]} == origin["DomainName"]
-
-
-@pytest.mark.parametrize("setting", ["on", "off"])
-def test_snapstart_is_optional(setting: str) -> None:
-    """SnapStart applies to published versions, which the alias points to."""
-    ingest = Mode({"SnapStart": setting}).properties("IngestFunction")
-
-    assert ingest.get("SnapStart") == ({"ApplyOn": "PublishedVersions"} if setting == "on" else None)
 
 
 @pytest.mark.parametrize(
@@ -332,14 +300,6 @@ def test_treasure_datas_endpoints_can_be_set() -> None:
         "TdImportEndpoint": variables["TD_IMPORT_ENDPOINT"],
         "TdApiEndpoint": variables["TD_API_ENDPOINT"],
     }
-
-
-@pytest.mark.parametrize(("setting", "mode"), [("on", "Active"), ("off", "PassThrough")])
-def test_tracing_is_optional(setting: str, mode: str) -> None:
-    """X-Ray is on or off for all functions."""
-    made = Mode({"Tracing": setting})
-
-    assert {mode} == {made.properties(name)["TracingConfig"]["Mode"] for name in FUNCTIONS}
 
 
 def test_mode_dependent_names_exist() -> None:

@@ -79,7 +79,6 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
 
 
 # Policies that exist in one mode only. AWS supports no narrower resource than `*` for their actions.
-TRACES = ("traces", "Allow", {"xray:PutTelemetryRecords", "xray:PutTraceSegments"})
 INTERFACES = {
     "ec2:AssignPrivateIpAddresses",
     "ec2:CreateNetworkInterface",
@@ -93,7 +92,6 @@ NETWORK = ("network", "Allow", INTERFACES)
 NETWORK_BY_CODE = ("network", "Deny", INTERFACES)
 # The mode with the fewest permissions, and those that add some.
 PLAIN = {"Network": "external"}
-TRACED = {"Network": "external", "Tracing": "on"}
 MANAGED = {"Network": "managed"}
 EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
 LEFT = EXISTING | {"Network": "external"}
@@ -139,12 +137,11 @@ def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) 
 
 @pytest.mark.parametrize("role", ALLOWED)
 def test_roles_name_resources_wherever_aws_allows_it(role: str) -> None:
-    """Only X-Ray, network interfaces and metrics are allowed on all resources, the first two only in their modes."""
+    """Only network interfaces, in their mode, and metrics are allowed on all resources."""
     always = [METRICS] if role == "ScaleRole" else []
     interfaces = [NETWORK, NETWORK_BY_CODE] if role in IN_VPC else []
 
     assert always == _on_everything(PLAIN, role)
-    assert [TRACES, *always] == _on_everything(TRACED, role)
     assert [*interfaces, *always] == _on_everything(EXISTING, role)
     assert always == _on_everything(MANAGED, role)
 
@@ -189,7 +186,7 @@ def test_a_deployment_only_moves_the_ingests_alias() -> None:
 
 def test_no_action_is_a_wildcard() -> None:
     """No role allows all actions of a service or has a managed policy."""
-    roles = {name: found for name, found in Mode(TRACED | MANAGED).resources().items() if _is_role(found)}
+    roles = {name: found for name, found in Mode(MANAGED).resources().items() if _is_role(found)}
     actions = [
         action
         for role in roles.values()

@@ -194,9 +194,7 @@ def _is_valid(parameter: dict[str, Any], value: str) -> bool:
 @pytest.mark.parametrize("stage", ["dev", "stg", "prod"])
 def test_streams_keep_records_for_24_hours(stage: str) -> None:
     """A longer retention costs extra for every hour of a shard, and the archive keeps the records anyway."""
-    default = str(template()["Parameters"]["RetentionHours"]["Default"])
-
-    assert "24" == _chosen(stage).get("RetentionHours", default)
+    assert 24 == Mode(_chosen(stage)).properties("Stream")["RetentionPeriodHours"]
 
 
 @pytest.mark.parametrize("stage", ["default", "dev", "stg", "prod"])

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from shared.telemetry import about, with_subject
 from worker.executor import Threads, run_parallel
 
 
@@ -64,3 +65,15 @@ def test_run_parallel_keeps_order_and_limit() -> None:
     assert run_parallel(Threads, jobs, at_once=3) == list(range(20))
     assert max(most) <= 3
     assert [] == run_parallel(Threads, [])
+
+
+def test_jobs_are_about_what_their_caller_is_about() -> None:
+    """Their log lines carry the same fields, in whatever thread they run."""
+    with Threads() as threads:
+        with about(span="a"):
+            threads.submit(lambda: with_subject({}))
+        with about(span="b"):
+            threads.submit(lambda: with_subject({}))
+        found = [threads.wait(5), threads.wait(5)]
+
+    assert [{"span": "a"}, {"span": "b"}] == sorted(found, key=str)

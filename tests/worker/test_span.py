@@ -19,6 +19,7 @@ from worker.record import MAX_BLOCKS, decode, number
 from worker.span import (
     LATER,
     MAX_PLAN_BYTES,
+    MOST_EXPLAINED,
     NO_SENDER,
     SECONDS_KEPT,
     ChunkKey,
@@ -384,6 +385,15 @@ def test_a_span_fits_its_item_whatever_happens_to_its_chunks() -> None:
     assert item_size(_item(full)) < MAX_ITEM_BYTES
 
 
+def test_a_span_keeps_treasure_data_s_words_for_some_of_its_chunks() -> None:
+    """So that its other chunks need no room for them."""
+    chunks = {KEY._replace(part=part): 1 for part in range(MOST_EXPLAINED + 1)}
+    refused = span(chunks=chunks).with_entries(dict.fromkeys(chunks, Entry(State.DEAD, words="no")))
+
+    assert MOST_EXPLAINED == sum(bool(entry.words) for entry in refused.entries.values())
+    assert set(chunks) == set(refused.entries)
+
+
 def test_one_record_fits_an_item() -> None:
     """A record with the most tables and the longest names is planned alone."""
     wide = envelope("s" * 64, {f"{n:0>128}": [row("1")] for n in range(MAX_BLOCKS)}, key_id="k2")
@@ -411,7 +421,7 @@ def test_an_item_has_room_for_splits() -> None:
     ("chunks", "destinations", "size"),
     [
         ({}, {}, 0),
-        ({KEY: 1}, {}, 16 + 2 * 12 + 480),
+        ({KEY: 1}, {}, 16 + 2 * 12 + 280),
         ({ChunkKey(VIEWS._replace(code="x", is_rejected=True), 0): 1}, {}, 16 + 2 * 14 + 16),
         (
             {},

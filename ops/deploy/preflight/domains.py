@@ -1,4 +1,4 @@
-"""Checks of the custom domain and the SDK's domain: their names and certificates."""
+"""Checks of the custom domain and of the SDK's hosting."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
@@ -88,50 +88,15 @@ def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str)
 
 
 def sdk(survey: Survey) -> Iterator[CheckResult]:
-    """Check that the account can create a CloudFront distribution, and that its domain and certificate are usable."""
+    """Check that the account can create a CloudFront distribution."""
     if survey.values["SdkHosting"] != "on":
         return
     pages = survey.client("cloudfront", "us-east-1").get_paginator("list_distributions").paginate()
-    distributions = [one for page in pages for one in page["DistributionList"].get("Items", ())]
-    domain, arn = survey.values["SdkDomainName"], survey.values["SdkCertificateArn"]
-    if not distributions:
+    if not any(page["DistributionList"].get("Items", ()) for page in pages):
         yield warning(
             "CloudFront",
             "This account has no distribution yet. AWS refuses to create one for accounts that it has not verified, and the whole deploy fails.",
             "If the account is new, set SdkHosting=off for now: see docs/deploying.md#cloudfront-verification.",
         )
-    elif (
-        domain
-        and "SdkDistribution" in survey.new_types
-        and any(domain in one.get("Aliases", {}).get("Items", ()) for one in distributions)
-    ):
-        yield fault(
-            "SDK domain", f"Another distribution uses the name {domain}.", "Choose another SdkDomainName."
-        )
     else:
         yield ok("CloudFront")
-    if domain and arn:
-        yield _certificate(survey, domain, arn)
-
-
-def _certificate(survey: Survey, domain: str, arn: str) -> CheckResult:
-    if arn.split(":")[3] != "us-east-1":
-        return fault(
-            "SDK certificate",
-            f"It is in {arn.split(':')[3]}.",
-            "CloudFront accepts only certificates in us-east-1.",
-        )
-    answer = described(survey.client("acm", "us-east-1").describe_certificate, CertificateArn=arn)
-    if answer is None:
-        return fault("SDK certificate", f"There is no certificate {arn}.", "Correct SdkCertificateArn.")
-    found = answer["Certificate"]
-    names = [found["DomainName"], *found.get("SubjectAlternativeNames", ())]
-    if found["Status"] != "ISSUED":
-        return fault("SDK certificate", f"It is {found['Status']}.", "Validate it before you deploy.")
-    if not {domain, f"*.{domain.partition('.')[2]}"} & set(names):
-        return fault(
-            "SDK certificate",
-            f"It is for {', '.join(names)}, not for {domain}.",
-            "Request one for SdkDomainName.",
-        )
-    return ok("SDK certificate")

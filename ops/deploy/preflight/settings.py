@@ -11,7 +11,6 @@ from ops.deploy.preflight.survey import Survey
 from ops.diagnosis.check_result import CheckResult, fault, ok, warning
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
-_NO_SNAPSTART = ("ap-east-2", "ap-southeast-6")
 _SERVICES = {
     "ApiGatewayV2": "apigatewayv2",
     "AppConfig": "appconfig",
@@ -73,8 +72,6 @@ def region(survey: Survey) -> Iterator[CheckResult]:
             f"{region} does not have {', '.join(missing)}.",
             "Check its name, or deploy to another region.",
         )
-    elif survey.values["SnapStart"] == "on" and region in _NO_SNAPSTART:
-        yield fault("region", f"{region} does not have SnapStart.", "Set SnapStart=off.")
     else:
         yield ok("region", region)
 

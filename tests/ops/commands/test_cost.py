@@ -19,6 +19,7 @@ from ops.cost.estimate import (
     ACCESS_LOG_BYTES,
     AUTO_SHARE,
     BATCH_LOG_BYTES,
+    BATCH_SIZE,
     CLAIM_BYTES,
     CLAIM_DAYS,
     COLD_SHARE,
@@ -60,7 +61,6 @@ setups = st.builds(
     Setup,
     network=st.sampled_from(sorted(SECRETS)),
     stream_mode=st.sampled_from(["AUTO", "ON_DEMAND", "PROVISIONED"]),
-    retention_hours=st.integers(24, 8760),
     window=st.integers(0, 300),
 )
 
@@ -99,9 +99,8 @@ def test_the_default_setup_matches_the_template() -> None:
     assert f"rate({SETUP.redrive_minutes} minute)" == redrive["Properties"]["Schedule"]
     assert SETUP.stream_mode == parameters["StreamMode"]
     assert SETUP.shards == parameters["ShardCount"]
-    assert SETUP.retention_hours == parameters["RetentionHours"]
     assert SETUP.archive_days == parameters["ArchiveDays"]
-    assert SETUP.batch_size == parameters["BatchSize"]
+    assert BATCH_SIZE == properties("WorkerFunctionStream")["BatchSize"]
     assert SETUP.window == parameters["BatchWindowSeconds"]
     assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
     assert SETUP.network == parameters["Network"]
@@ -119,7 +118,6 @@ def test_the_setup_follows_the_parameters_of_a_stack() -> None:
         "StreamMode": "ON_DEMAND",
         "Stage": "prod",
         "Architecture": "x86_64",
-        "Dashboard": "on",
         "AccessLog": "on",
         "BatchWindowSeconds": "60",
         "AlarmEmail": "a@example.com",
@@ -133,12 +131,7 @@ def test_the_setup_follows_the_parameters_of_a_stack() -> None:
         setup.is_prod,
         setup.x86,
     )
-    assert (1, True, 60, SETUP.retention_hours) == (
-        setup.dashboards,
-        setup.access_log,
-        setup.window,
-        setup.retention_hours,
-    )
+    assert (True, 60) == (setup.access_log, setup.window)
 
 
 def _delivered() -> Delivery:
@@ -224,7 +217,7 @@ def test_the_estimate_covers_ledger_items() -> None:
 @pytest.mark.parametrize("stage", ["dev", "prod"])
 def test_a_month_costs_no_more_than_promised(workload: Workload, most: float, stage: str) -> None:
     """The limits are for us-east-1, the template's defaults and a managed Redis; prod costs up to $2 more."""
-    setup, dev = (replace(SETUP, retention_hours=24, is_prod=is_prod) for is_prod in (stage == "prod", False))
+    setup, dev = (replace(SETUP, is_prod=is_prod) for is_prod in (stage == "prod", False))
 
     assert total(workload, setup, US_EAST_1) <= most
     assert total(workload, setup, US_EAST_1) - total(workload, dev, US_EAST_1) <= 2
@@ -294,7 +287,7 @@ def test_every_lever_saves_something(workload: Workload, setup: Setup) -> None:
 
 def test_batches_end_with_their_window_or_when_they_are_full() -> None:
     """Sparse records make a batch each, a steady stream makes one per window and shard, and a flood makes one per full batch."""
-    setup = Setup(stream_mode="PROVISIONED", window=60, batch_size=5000)
+    setup = Setup(stream_mode="PROVISIONED", window=60)
     trickle, stream, flood = Workload(1e3, 1), Workload(1e8, 1), Workload(2e9, 1)
 
     assert 1e3 == pytest.approx(batches(trickle, setup), rel=0.05)

@@ -22,9 +22,7 @@ from tests.support.sam import ROOT
 SECRET = f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:td-a1b2c3"
 TOPIC = f"arn:aws:sns:{REGION}:{ACCOUNT}:alarms"
 BOUNDARY = f"arn:aws:iam::{ACCOUNT}:policy/boundary"
-CERTIFICATE = f"arn:aws:acm:us-east-1:{ACCOUNT}:certificate/1"
 DOMAIN = {"DomainName": "events.example.com", "HostedZoneId": "Z0123456789ABC"}
-SDK = {"SdkDomainName": "static.example.com", "SdkCertificateArn": CERTIFICATE}
 EXISTING = {
     "Network": "existing",
     "SubnetIds": "subnet-0a1b2c,subnet-3d4e5f",
@@ -112,10 +110,6 @@ SOUND: dict[str, Callable[[Surroundings], object]] = {
         here.dns.records.__setitem__(
             ("example.com", "CAA"), ['0 issue "letsencrypt.org"', '0 issue "amazon.com"']
         ),
-    ),
-    "own domain of the SDK": lambda here: (
-        here.given(**SDK),
-        setattr(here.account, "certificate", {"DomainName": "*.example.com", "Status": "ISSUED"}),
     ),
     "existing network": lambda here: here.given(**EXISTING),
     "external network": lambda here: here.given(Network="external", SdkHosting="off"),
@@ -275,11 +269,6 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
         "40 of 40",
     ),
     "no such region": (lambda h: setattr(h, "regions", []), "region", "does not have"),
-    "no SnapStart": (
-        lambda h: (setattr(h, "plan", replace(h.plan, region="ap-east-2")), h.given(SnapStart="on")),
-        "region",
-        "SnapStart=off",
-    ),
     "no such hosted zone": (
         lambda h: (setattr(h.account, "zone", None), h.given(**DOMAIN)),
         "hosted zone",
@@ -326,34 +315,6 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
         "custom domain",
         "API Gateway",
     ),
-    "certificate missing": (lambda h: h.given(**SDK), "SDK certificate", "SdkCertificateArn"),
-    "certificate pending": (
-        lambda h: (
-            setattr(
-                h.account, "certificate", {"DomainName": "static.example.com", "Status": "PENDING_VALIDATION"}
-            ),
-            h.given(**SDK),
-        ),
-        "SDK certificate",
-        "PENDING_VALIDATION",
-    ),
-    "certificate for another name": (
-        lambda h: (
-            setattr(h.account, "certificate", {"DomainName": "example.com", "Status": "ISSUED"}),
-            h.given(**SDK),
-        ),
-        "SDK certificate",
-        "not for static.example.com",
-    ),
-    "SDK domain taken": (
-        lambda h: (
-            h.account.distributions.append(["static.example.com"]),
-            setattr(h.account, "certificate", {"DomainName": "*.example.com", "Status": "ISSUED"}),
-            h.given(**SDK),
-        ),
-        "SDK domain",
-        "static.example.com",
-    ),
     "subnet missing": (
         lambda h: (h.account.subnets.clear(), h.given(**EXISTING)),
         "network",
@@ -387,7 +348,7 @@ SEEDED: dict[str, tuple[Callable[[Surroundings], object], str, str]] = {
     "something else as key": (lambda h: setattr(h, "key", "my password"), "API key", "hexadecimal"),
     "key that may not import": (lambda h: setattr(h.sites, "may_import", False), "import permission", "shop"),
     "unknown parameter": (lambda h: h.given(TdSight="eu01"), "parameters", "TdSight"),
-    "value out of range": (lambda h: h.given(RetentionHours="12"), "parameters", "24"),
+    "value out of range": (lambda h: h.given(ArchiveDays="1"), "parameters", "2"),
     "parameters against each other": (
         lambda h: h.given(DomainName="events.example.com"),
         "parameters",
@@ -421,7 +382,7 @@ def test_a_fault_is_reported_with_its_remedy(here: Surroundings, name: str) -> N
 def test_all_faults_are_reported_at_once(here: Surroundings) -> None:
     """The operator can then fix them together instead of one failed deploy at a time."""
     names = ["right to create roles", "failed first deploy", "reserved concurrency", "shards", "zone not delegated",
-             "topic missing", "key of another site", "build for another processor", "certificate missing"]  # fmt: skip
+             "topic missing", "key of another site", "build for another processor"]  # fmt: skip
     for name in names:
         SEEDED[name][0](here)
 
@@ -541,7 +502,6 @@ def test_the_preflight_makes_exactly_its_listed_calls(here: Surroundings) -> Non
     here.given(
         **EXISTING,
         **DOMAIN,
-        **SDK,
         AlarmTopicArn=TOPIC,
         TdApiKeySecretArn=SECRET,
         PermissionsBoundary=BOUNDARY,
