@@ -49,6 +49,11 @@ class MemoryS3:
         self._buckets.setdefault(Bucket, {})
         return {"Location": f"/{Bucket}"}
 
+    def head_bucket(self, **request: Any) -> dict[str, Any]:
+        """Say that a bucket exists."""
+        self._bucket("HeadBucket", request)
+        return {}
+
     def put_object(self, **request: Any) -> dict[str, Any]:
         """Put an object; with `IfNoneMatch`, only if there is none of that name; with `IfMatch`, only if it has that ETag."""
         conditions = ("IfNoneMatch", "IfMatch", "ChecksumAlgorithm", "ChecksumSHA256")

@@ -13,7 +13,7 @@ import re
 import sys
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
 from threading import Lock
@@ -22,7 +22,7 @@ from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 from moto.dynamodb.exceptions import ConditionalCheckFailed
-from moto.dynamodb.models import DynamoDBBackend
+from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import run_wsgi_app
 
@@ -90,7 +90,10 @@ class Cloud:
                 return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
             if service == "AmazonSQS":
                 return _json_reply(self._queue, operation, json.loads(request.body))
-            return self._ask_moto(request)
+            reply = self._ask_moto(request)
+            if operation == "CreateTable" and reply.status == 200:
+                _date(json.loads(request.body)["TableName"], at)
+            return reply
         finally:
             self._clock.at = None
 
@@ -101,6 +104,14 @@ class Cloud:
         if request.method == "HEAD":  # its content-length is that of a GET
             body = bytes(int(headers.get("content-length", 0)))
         return Response(int(status.split()[0]), body, kept)
+
+
+def _date(table: str, at: float) -> None:
+    """Have a table that the journal creates once more remain the same table: it was created when it was first created."""
+    for regions in dynamodb_backends.values():
+        for backend in regions.values():
+            if table in backend.tables:
+                backend.tables[table].created_at = datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
 
 
 class Queue:

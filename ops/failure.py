@@ -74,6 +74,12 @@ def is_lasting(error: Exception) -> bool:
     return isinstance(cause, NoCredentialsError | PartialCredentialsError | SSOError | TokenRetrievalError)
 
 
+def is_gone(error: Exception) -> bool:
+    """Return whether a resource of the stack does not exist."""
+    cause = _cause(error)
+    return isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code", "") in _GONE
+
+
 def is_denied(error: Exception) -> bool:
     """Return whether AWS denied the caller permission."""
     return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _DENIED

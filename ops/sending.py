@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ops.failure import Failure
 from ops.stack import Stack
 
 DECIDED = {"send": ("waiting",), "drop": ("dead", "waiting", "rejected")}
@@ -35,6 +36,10 @@ def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) ->
     totals = dict.fromkeys(OUTCOMES, 0)
     while True:
         report = stack.invoke("RedriveFunction", event)
+        if "error" in report:
+            raise Failure(
+                f"nothing was sent or dropped: {report['message']}; `sluice doctor {stack.option}` says what to do"
+            )
         replaced = totals.get("replaced", 0) + report.get("replaced", 0)
         totals = {name: totals[name] + report[name] for name in OUTCOMES} | {"kept": report["kept"]}
         totals |= {"replaced": replaced} if replaced else {}

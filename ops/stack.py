@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import boto3
 import click
+import requests
 from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
@@ -116,17 +117,18 @@ class Stack:
 
     def objects(self) -> SpanObjects:
         """Return the span objects."""
-        return SpanObjects(self._bucket())
+        return SpanObjects(self.bucket())
 
     def rejected_events(self) -> RejectedEvents:
         """Return the rejected events."""
-        return RejectedEvents(self._bucket())
+        return RejectedEvents(self.bucket())
 
     def membership(self) -> Membership:
         """Return what finds the spans of records."""
         return Membership(self.ledger(), self.objects())
 
-    def _bucket(self) -> Bucket:
+    def bucket(self) -> Bucket:
+        """Return the bucket of span objects and rejected events."""
         return Bucket(self.client("s3"), self.outputs["AsideBucket"])
 
     def reader(self, clock: Clock) -> StreamReader:
@@ -163,13 +165,23 @@ class Stack:
         """
         answer = self.invoke("AdminFunction", event)
         if "error" in answer:
-            raise Failure(_ADVICE.get(answer["error"], "{}").format(answer["message"]))
+            raise Failure(". ".join(filter(None, advised(answer))))
         return answer
+
+    def http(self) -> requests.Session:
+        """Return what calls the API."""
+        return requests.Session()
+
+
+def advised(answer: Mapping[str, str]) -> tuple[str, str]:
+    """Return what an error of AdminFunction says, and what to do about it, which may be empty."""
+    said, advice = answer["message"].rstrip("."), _ADVICE.get(answer["error"], "")
+    return said, advice
 
 
 _ADVICE = {
-    "redis_unreachable": "{}. No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)",
-    "no_redis_url": "{}: `aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
+    "redis_unreachable": "No row is lost: the worker delivers those of accounts that it remembers, and the others wait until Redis is back. Check that Redis is running and accepts connections from this stack (docs/deploying.md#network)",
+    "no_redis_url": "`aws secretsmanager put-secret-value --secret-id <RedisUrlSecret> --secret-string rediss://…`",
 }
 
 

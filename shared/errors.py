@@ -108,6 +108,7 @@ class HeldError(SluiceError):
     UNDECIDED_COPY = "the ledger does not say which copy of an envelope counts"
     UNREADABLE_INDEX = "the index of a span cannot be read"
     DELETED_STREAM = "the records come from a stream that was deleted"
+    RESTORED_LEDGER = "the ledger was restored from a backup and has not been compared with the bucket"
 
 
 class UnforeseenError(SluiceError):

@@ -85,6 +85,10 @@ DELIVERY_COUNTERS: Mapping[str, Counter] = {
     "RowsAmbiguous": Counter(
         ATTENTION, "rows sent again although Treasure Data may have them: they may be duplicated"
     ),
+    "LedgerRestored": Counter(
+        ATTENTION,
+        "invocations that did nothing, because the ledger was restored from a backup and has not been compared with the bucket",
+    ),
     "ShardsExhausted": Counter(DEPENDENCY, "runs of the scaler that found MaxShards shards too few"),
     "UnforeseenErrors": INGEST_COUNTERS["UnforeseenErrors"],
 }

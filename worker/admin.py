@@ -5,6 +5,7 @@ Treasure Data from there. If a request fails, the response has `error`, one word
 """
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import redis
@@ -18,18 +19,17 @@ from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
 from worker import account_store
 from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.health import PROBE_TABLE, DatabaseHealth
 from worker.probe_rows import ProbeRows
-from worker.rows import compress
 from worker.states import Presence
-from worker.treasure_data import Meaning, TreasureDataClient
+from worker.treasure_data import TreasureDataClient
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
-PROBE_TABLE = "sluice_probe"
-"""A table that need not exist: the response to an import into it shows what the API key may do."""
-
 _PROBE_SECONDS = 10.0
+_PROBES_AT_ONCE = 16
 _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
 
 _UNKNOWN = {"error": "unknown_request", "message": "This stack is older than the command. Deploy it again."}
@@ -45,8 +45,13 @@ class Admin:
         settings: WorkerSettings,
         clock: Clock,
         s3: "S3Client",
+        *,
+        health: DatabaseHealth,
+        executors: Executors,
     ) -> None:
         self._connect = connect
+        self._health = health
+        self._executors = executors
         self._published = PublishedPolicy(s3, settings.aside_bucket)
         self._keys = AccountKeys(settings.ledger_table)
         self._treasure_data = treasure_data
@@ -185,16 +190,17 @@ class Admin:
         databases = self._active_databases()
         if not databases or not answers["knows_key"]:
             return answers
-        database = databases[0]
-        probe = td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
-        presence = td.ask(database, PROBE_TABLE, [_NO_ROW], deadline.within(_PROBE_SECONDS))
+        presence = td.ask(databases[0], PROBE_TABLE, [_NO_ROW], deadline.within(_PROBE_SECONDS))
+        jobs = [partial(self._probe, database) for database in databases]
         return answers | {
-            "database": database,
-            "may_write": None
-            if probe.meaning is Meaning.TEMPORARY
-            else probe.meaning is not Meaning.KEY_REFUSED,
+            "databases": dict(run_parallel(self._executors, jobs, _PROBES_AT_ONCE)),
+            "missing": td.missing_databases(databases),
             "may_query": None if presence is Presence.UNDECIDED else presence is not Presence.UNASKABLE,
         }
+
+    def _probe(self, database: str) -> tuple[str, str]:
+        """Return a database, and why it would not take rows now; empty if it would."""
+        return database, self._health.probe(database, _PROBE_SECONDS)
 
     def _active_databases(self) -> list[str]:
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import msgpack
 
-from shared.errors import EditRefusedError, InvalidReplayError
+from shared.errors import EditRefusedError, HeldError, InvalidReplayError
 from worker.deadline import Deadline
 from worker.forced_replay import Wanted
 from worker.selection import Selection
@@ -60,14 +60,18 @@ def send(event: dict[str, Any], context: Any) -> dict[str, Any]:
       watermarks advance.
     - `sweep` sweeps the bucket, `watermark` does as `mark` and writes watermarks.
 
-    If an edit, a repair or a forced replay is refused, the response has `error`, one word, and `message`.
+    If that is refused, the response has `error`, one word, and `message`.
     """
     with _invocation(context) as (wiring, deadline):
         return send_with(wiring, event, deadline)
 
 
 def send_with(wiring: Wiring, event: dict[str, Any], deadline: Deadline) -> dict[str, Any]:
-    """Do what an event asks of the sender."""
+    """Do what an event asks of the sender; nothing while the ledger is one that was restored from a backup."""
+    try:
+        wiring.guard.check()
+    except HeldError as reason:
+        return {"error": "held", "message": str(reason)}
     if event.get("sweep"):
         return asdict(wiring.sweeper.run(deadline))
     if event.get("watermark") or event.get("mark"):

@@ -30,7 +30,8 @@ claim. It is part of the format of the data and must never change.
 
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
-_FROM_JSON = "json#"
+FROM_JSON = "json#"
+"""Begins the derived request id of a record in JSON form, before its number."""
 
 
 class _Wish(NamedTuple):
@@ -225,7 +226,7 @@ def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wi
     if not all_claim and latest - min(receipts) <= late and not any(map(itemgetter(6), records)):
         return []
     return [
-        _Wish(record, record.request_id or f"{_FROM_JSON}{record.number}")
+        _Wish(record, record.request_id or f"{FROM_JSON}{record.number}")
         for record in records
         if record.account != NOBODY
         and (

@@ -2,7 +2,7 @@
 
 It is stored in columns, as one MessagePack array in one gzip member:
 
-    [1, numbers, arrivals, receipts, request ids, claims, uncounted, chunks]
+    [1, numbers, arrivals, receipts, request ids, claims, uncounted, chunks, plan]
 
 - `numbers`: the sequence numbers as Kinesis writes them, joined by spaces; ordered.
 - `arrivals` and `receipts`: for each record, the UNIX milliseconds at which it arrived on the stream and at the ingest.
@@ -11,10 +11,12 @@ It is stored in columns, as one MessagePack array in one gzip member:
 - `chunks`: `[name, rows, offset, length, digest, positions, row counts, byte counts]` for each. `offset`, `length` and `digest`
   describe its gzip member in the object. The last three name the records that its rows come from, in order, and how many rows and bytes
   of the uncompressed chunk are each record's own.
+- `plan`: what else a ledger that was restored from a backup must learn about the span of records:
+  `[after, planned_at, [[sender, destination], …]]`.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from typing import NamedTuple
@@ -22,7 +24,7 @@ from typing import NamedTuple
 import msgpack
 
 from shared.errors import InvalidObjectError
-from worker.record import Number, number
+from worker.record import START, Number, number
 from worker.span import ChunkKey
 
 VERSION = 1
@@ -73,6 +75,9 @@ class Index:
         claims: of each record: 0, 1, or for an envelope that was put again the UNIX milliseconds of its first put.
         uncounted: positions of the records that do not count.
         members: the chunks.
+        after: last sequence number of the preceding span of the chain.
+        planned_at: UNIX milliseconds; 0 for spans without records.
+        destinations: the texts of the plan's destinations, by the senders' names.
     """
 
     numbers: Sequence[Number]
@@ -82,6 +87,9 @@ class Index:
     claims: Sequence[int]
     uncounted: frozenset[int]
     members: dict[ChunkKey, Member]
+    after: Number = START
+    planned_at: int = 0
+    destinations: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def positions(self) -> dict[Number, int]:
@@ -104,6 +112,7 @@ class Index:
                 self.claims,
                 sorted(self.uncounted),
                 [(key.name, *member) for key, member in self.members.items()],
+                (self.after, self.planned_at, list(self.destinations.items())),
             )
         )
         return data
@@ -122,7 +131,8 @@ def decode(data: bytes) -> Index:
     if version != VERSION:
         raise InvalidObjectError(f"the index has version {version!r}, which this release cannot read")
     try:
-        numbers, arrivals, receipts, request_ids, claims, uncounted, members = rest
+        numbers, arrivals, receipts, request_ids, claims, uncounted, members, plan = rest
+        after, planned_at, destinations = plan
         found = Index(
             [number(digits) for digits in numbers.split()],
             arrivals,
@@ -131,6 +141,9 @@ def decode(data: bytes) -> Index:
             claims,
             frozenset(uncounted),
             {ChunkKey.parse(name): Member(*member) for name, *member in members},
+            after,
+            planned_at,
+            dict(destinations),
         )
         lengths = {len(one) for one in (found.numbers, arrivals, receipts, request_ids, claims)}
     except (ValueError, TypeError, AttributeError) as error:

@@ -8,6 +8,7 @@
     pk = watermarks, sk = account  the account's tables that get watermarks
     pk = swept                how far the sweep has come
     pk = drained              times at which the overflow queue was empty
+    pk = table                when the table was created that these items were written in
 
 Only this module knows the format of the items. The index `worklist` holds the spans that somebody must look at, the oldest first: under
 `waiting#<n>` those with chunks that wait, under `dead#<n>` those whose other chunks are dead. Each kind has a few keys, so that an outage
@@ -75,6 +76,7 @@ _TABLES = "tables#"
 _WATCHED = "watermarks"
 _SWEPT = {"pk": {"S": "swept"}, "sk": {"S": "-"}}
 _DRAINED = {"pk": {"S": "drained"}, "sk": {"S": "-"}}
+_WRITTEN_IN = {"pk": {"S": "table"}, "sk": {"S": "-"}}
 _MOST_DRAINED = 100
 _WATCHED_SECONDS = 30 * 86_400
 _MOST_WATCHED = 500  # tables of an account
@@ -421,6 +423,18 @@ class Ledger:
         """Note the name behind which the next sweep goes on; empty for the first."""
         self._put({**_SWEPT, "to": {"S": name}})
 
+    # Which table this is: a restore from a backup makes another one
+
+    def tables_created(self) -> tuple[str, str]:
+        """Return when this table was created, and when the one that its items were written in; empty if they do not say."""
+        created = self._call(self._dynamodb.describe_table)["Table"]["CreationDateTime"].timestamp()
+        item = self._get(_WRITTEN_IN)
+        return f"{created:.3f}", str(item["created"]["S"]) if item else ""
+
+    def adopt(self, created: str) -> None:
+        """Note when the table was created that the items were written in: this one."""
+        self._put({**_WRITTEN_IN, "created": {"S": created}})
+
     # When the overflow queue was empty
 
     def drained(self) -> list[tuple[float, float]]:
@@ -646,7 +660,7 @@ def _span(item: Mapping[str, Any]) -> Span:
         last=item["last"]["S"],
         planned_at=int(item["at"]["S"]),
         chunks={ChunkKey.parse(name): int(rows["N"]) for name, rows in item["g"]["M"].items()},
-        destinations={RowSender.parse(name): _destination(to["S"]) for name, to in destinations.items()},
+        destinations={RowSender.parse(name): destination_of(to["S"]) for name, to in destinations.items()},
         records=int(item["n"]["N"]),
         digest=_bytes(item["h"]) if "h" in item else b"",
         earliest=int(item["e"]["N"]),
@@ -672,7 +686,8 @@ def _bytes(value: Mapping[str, Any]) -> bytes:
     return bytes(value["B"])
 
 
-def _destination(text: str) -> Destination:
+def destination_of(text: str) -> Destination:
+    """Return the destination with this text."""
     if text[0] == "?":
         return Later(text[1:])
     return NotDeliverable(text[1:]) if text.startswith("!") else Database(text)

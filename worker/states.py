@@ -129,8 +129,12 @@ def _open_doubt(entry: Entry, happening: Happening) -> Entry:
     return replace(entry, since=since, database=happening.database or entry.database)
 
 
+def _pass_on(entry: Entry, happening: Happening) -> Entry:
+    return replace(entry, reason="", words="", at=happening.now)
+
+
 def _settle(entry: Entry, happening: Happening) -> Entry:
-    return replace(entry, since=None, reason="", words="", at=happening.now)
+    return replace(_pass_on(entry, happening), since=None)
 
 
 def _say_why(entry: Entry, happening: Happening) -> Entry:
@@ -183,7 +187,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
     Transition((_W,), (Event.OBJECT_GONE,), _D, change=_lose),
     Transition((_A,), (Event.COPY_COUNTS,), State.COPY, change=_settle),
-    Transition((_A,), (Event.NO_COPY,), _W, change=_settle),
+    Transition((_A,), (Event.NO_COPY,), _W, change=_pass_on),
     Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
     Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, change=_give_up_in_doubt),
     Transition((_D,), (Event.RESENT,), _W, Condition.ABSENT, _renew_id),

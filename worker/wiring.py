@@ -42,6 +42,7 @@ from worker.plan import Cut
 from worker.redis_client import connect, iam_user
 from worker.rejected_events import RejectedEvents
 from worker.replacement import Replacements
+from worker.restored import RestoreGuard
 from worker.secret import Secret
 from worker.sender import Sender
 from worker.shards import Shards
@@ -130,6 +131,7 @@ class Wiring:
         bucket = make(Bucket)(effects.s3, settings.aside_bucket)
         self.objects = objects = make(SpanObjects)(bucket)
         self.rejected = RejectedEvents(bucket)
+        self.guard = make(RestoreGuard)(ledger, objects, clock, telemetry)
         self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
         self.membership = make(Membership)(ledger, objects)
         self.accounts = make(AccountCache)(
@@ -167,6 +169,7 @@ class Wiring:
             ledger=ledger,
             objects=objects,
             rejected=self.rejected,
+            guard=self.guard,
             rules=rules,
             executors=executors,
             clock=clock,
@@ -239,7 +242,15 @@ class Wiring:
             clock=clock,
             telemetry=telemetry,
         )
-        self.admin = Admin(effects.redis, self.treasure_data, settings, clock, effects.s3)
+        self.admin = Admin(
+            effects.redis,
+            self.treasure_data,
+            settings,
+            clock,
+            effects.s3,
+            health=self.health,
+            executors=executors,
+        )
 
     def deadline(self, context: Any) -> Deadline:
         """Return the deadline of an invocation, given its Lambda context."""

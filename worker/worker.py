@@ -26,6 +26,7 @@ from worker.membership import BORDERS, Membership
 from worker.plan import Cut, Plan, plan
 from worker.record import DIGITS, NOBODY, Number, Record, from_event, sequence_number
 from worker.rejected_events import RejectedEvents
+from worker.restored import RestoreGuard
 from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
 from worker.span import ChunkKey, Database, Group, Place, Span, milliseconds
@@ -100,6 +101,7 @@ class Worker:
         ledger: Ledger,
         objects: SpanObjects,
         rejected: RejectedEvents,
+        guard: RestoreGuard,
         rules: Rules,
         executors: Executors,
         clock: Clock,
@@ -116,6 +118,7 @@ class Worker:
         self._ledger = ledger
         self._objects = objects
         self._rejected = rejected
+        self._guard = guard
         self._rules = rules
         self._executors = executors
         self._clock = clock
@@ -146,6 +149,9 @@ class Worker:
         with self._executors() as executor:
             batch = _Batch(shard, ChainId("", "", shard), records, numbers, is_live, executor)
             try:
+                if self._guard.check():
+                    self._ends.clear()
+                    self._noted.clear()
                 batch.chain = self._chain(shard, records[0])
                 while batch.done < len(records):
                     appended += self._advance(batch, deadline)
@@ -262,7 +268,13 @@ class Worker:
         )
         bodies: Mapping[ChunkKey, bytes] = {}
         if span.chunks or span.records > len(BORDERS):
-            encoded = encode(planned.chunks, planned.index, now)
+            index = replace(
+                planned.index,
+                after=span.after,
+                planned_at=span.planned_at,
+                destinations={sender.name: to.text for sender, to in span.destinations.items()},
+            )
+            encoded = encode(planned.chunks, index, now)
             span, bodies = replace(span, object=encoded.ref), encoded.bodies
             self._objects.put(span, encoded.data, batch.executor)
         keep = partial(self._keep, span)

@@ -6,6 +6,7 @@ DynamoDB's megabyte, to expose callers that forget to ask for the next page.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from decimal import Decimal
 from itertools import islice
 from typing import Any
@@ -51,6 +52,11 @@ class MemoryDynamoDB:
             raise client_error("ResourceInUseException", "CreateTable")
         self._tables[request["TableName"]] = Table(request, self._now)
         return {"TableDescription": {"TableName": request["TableName"], "TableStatus": "ACTIVE"}}
+
+    def describe_table(self, *, TableName: str) -> dict[str, Any]:  # noqa: N803 -- boto3's name
+        """Return when a table was created."""
+        created = datetime.fromtimestamp(self._table({"TableName": TableName}, "DescribeTable").created, UTC)
+        return {"Table": {"TableName": TableName, "TableStatus": "ACTIVE", "CreationDateTime": created}}
 
     def get_item(self, **request: Any) -> dict[str, Any]:
         """Return `Item` if there is one."""
@@ -222,6 +228,12 @@ class MemoryDynamoDB:
         self._tables[table].index_delay_seconds = seconds
         for index in self._tables[table].indexes.values() if not seconds else ():
             index.items(float("inf"))
+
+    def restore(self, table: str, items: Iterable[Item]) -> None:
+        """Replace a table with one that is created now and has these items, as a restore from a backup does. Not a DynamoDB operation."""
+        self._tables[table] = restored = Table(self._tables[table].request, self._now)
+        for item in items:
+            restored.put(restored.place_of(item), item)
 
     def items(self, table: str) -> Iterator[Item]:
         """Yield a copy of every item of a table. Not a DynamoDB operation."""

@@ -137,6 +137,8 @@ class Table:
     def __init__(self, request: Mapping[str, Any], now: Callable[[], float]) -> None:
         if any(one["AttributeType"] != "S" for one in request["AttributeDefinitions"]):
             raise NotImplementedError("the DynamoDB double supports only keys that are strings")
+        self.request = request
+        self.created = now()
         self.schema = Schema(request["KeySchema"])
         self.items = Collection()
         indexes = request.get("GlobalSecondaryIndexes", ())

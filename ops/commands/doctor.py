@@ -1,16 +1,22 @@
-"""`sluice doctor`: checks a stack from the outside in and reports problems."""
+"""`sluice doctor`: the state of a stack as a list of checks, a test event, and measurements and repairs that ask first."""
 
+from collections import Counter
 from uuid import uuid4
 
 import click
 
 from ops import known_accounts, screen
-from ops.diagnosis.check_result import CheckResult
-from ops.diagnosis.doctor_checks import TEST_TABLE, Doctor, measured
-from ops.diagnosis.measurement import AGES, Measurement
-from ops.failure import UNFINISHED, Failure
+from ops.books.ledger_repair import LedgerRepair
+from ops.failure import FORESEEN, UNFINISHED, Failure, explained
 from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
+from ops.state.checks import TEST_TABLE, Checks
+from ops.state.doctor_event import DoctorEvent
+from ops.state.faults import findings
+from ops.state.finding import Finding, ok, unknown
+from ops.state.measurement import AGES, Measurement, measured
+from ops.state.stack_state import StackState, StateReader
+from ops.state.state_document import findings_document
 from shared.clock import SystemClock
 from worker.probe_rows import MEASURE_TABLE
 
@@ -35,6 +41,11 @@ account_option = click.option(
     show_default="90min",
     help="With --measure: the longest interval to try. The measurement takes this long.",
 )
+@click.option(
+    "--repair-ledger",
+    is_flag=True,
+    help="Compare a ledger that was restored from a backup with the bucket, and let the stack go on.",
+)
 @screen.yes_option
 @screen.json_option
 @click.pass_context
@@ -46,51 +57,91 @@ def command(
     no_event: bool,
     measure: bool,
     up_to: float,
+    repair_ledger: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Check a stack from the outside in, and report problems with their fixes.
+    """Check a stack from the outside in, and report problems with their fixes. `sluice status` reports the same ones.
 
-    If it finds none, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
-    Treasure Data, after asking for confirmation.
+    If it finds none but dead rows, it sends one test event through the stack and looks for it in the ledger. --measure writes test rows to
+    Treasure Data, after asking for confirmation; --repair-ledger asks too.
     """
-    doctor = Doctor(stack, account)
-    found: list[CheckResult] = []
-
-    def report(finding: CheckResult) -> None:
-        found.append(finding)
-        if not as_json:
-            finding.show()
-
-    for finding in doctor.findings():
-        report(finding)
-    if not no_event and all(finding.state != "fault" for finding in found):
-        report(doctor.send_test_event())
-    if measure:
-        for finding in _measure(stack, doctor, up_to, yes=yes):
-            report(finding)
-    faults = sum(finding.state == "fault" for finding in found)
+    checks = Checks(stack, account)
+    found = findings(_state(StateReader(stack, checks=checks)), stack.option)
+    if not no_event and all(one.state != "fault" or one.fault == "dead" for one in found):
+        found.append(DoctorEvent(stack, checks.key).send())
+    if not as_json:
+        for one in sorted(found, key=lambda one: -one.rank):
+            one.show()
+    later = _repair(stack, checks, found, yes=yes) if repair_ledger else []
+    later += _measure(stack, checks, up_to, yes=yes) if measure else []
+    for one in () if as_json else later:
+        one.show()
+    found = [one for one in found if not (repair_ledger and one.fault == "ledger_restored")] + later
+    faults = sum(one.state == "fault" for one in found)
     if as_json:
-        findings = [{"what": one.what, "state": one.state, "said": one.said} for one in found]
-        screen.show_json({"healthy": not faults, "findings": findings})
-    else:
-        screen.say(
-            f"\n{screen.plural(faults, 'fault')}." if faults else "\nNo faults.",
-            "bold red" if faults else "green",
+        screen.show_json(
+            {"healthy": all(one.is_sound for one in found), "findings": findings_document(found)}
         )
-    ctx.exit(UNFINISHED if faults else 0)
+    else:
+        waiting = "" if all(one.is_sound or one.state == "fault" for one in found) else " Something waits."
+        said = screen.plural(faults, "fault") if faults else "No faults"
+        screen.say(f"\n{said}.{waiting}", "bold red" if faults else "yellow" if waiting else "green")
+    ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
 
 
-def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[CheckResult]:
+def _state(reader: StateReader) -> StackState:
+    """Return the state; if it cannot be read, what the checks found."""
+    try:
+        return reader.state(None, None, balanced=False)
+    except FORESEEN as error:
+        checks = [*reader.check(), unknown("rows", explained(error).message)]
+        return StackState([], 0, [], Counter(), checks=checks)
+
+
+def _repair(stack: Stack, checks: Checks, found: list[Finding], *, yes: bool) -> list[Finding]:
+    """Compare a restored ledger with the bucket, and repair it."""
+    if all(one.fault != "ledger_restored" for one in found):
+        return [
+            ok("ledger", "nothing to repair: it was not restored from a backup, or has been compared since")
+        ]
+    if not checks.assumed:
+        raise Failure(
+            "AdminFunction did not say how long Treasure Data remembers an id: fix the faults above first"
+        )
+    with screen.progress("Comparing the ledger with the bucket", hidden=False) as show:
+        repair = LedgerRepair(
+            stack.ledger(),
+            stack.objects(),
+            stack.bucket(),
+            memory_seconds=checks.assumed["memory_minutes"] * 60,
+            clock=SystemClock(),
+            tell=lambda hour: show(description=f"Repairing the ledger: {hour}"),
+        )
+        unknown = screen.plural(repair.unknown(), "object")
+        screen.confirm(
+            f"The bucket has {unknown} that the ledger does not know. This appends their spans, has the sender ask Treasure Data "
+            "for everything that may have been sent since the backup, and lets the stack go on. Continue?",
+            yes=yes,
+        )
+        done = repair.repair()
+    said = (
+        f"{screen.plural(done['spans'], 'span')} taken up, {screen.plural(done['aside'], 'object')} left aside; Treasure Data is asked "
+        f"for {screen.plural(done['rows'], 'row')} in about half an hour. The functions go on within a minute"
+    )
+    return [ok("ledger", said)]
+
+
+def _measure(stack: Stack, checks: Checks, up_to: float, *, yes: bool) -> list[Finding]:
     """Measure, and return the results; after Ctrl-C, those known so far."""
-    if doctor.account is None:
+    if checks.account is None:
         raise Failure("a measurement needs a database, and no account is active: apply accounts first")
-    if not doctor.assumed:
+    if not checks.assumed:
         raise Failure(
             "a measurement is compared with the limits that the worker assumes, and AdminFunction did not name them: "
             "fix the faults above first"
         )
-    database = known_accounts.one(stack, doctor.account).database
+    database = known_accounts.one(stack, checks.account).database
     ages = [age for age in AGES if age <= up_to]
     screen.confirm(
         f"This writes up to {1 + 3 * len(ages)} test rows to {database}.{MEASURE_TABLE}. It takes {screen.lasting(up_to)} plus "
@@ -108,4 +159,4 @@ def _measure(stack: Stack, doctor: Doctor, up_to: float, *, yes: bool) -> list[C
         measurement.run(ages)
     except KeyboardInterrupt:
         click.echo("Interrupted. Results so far:", err=True)
-    return measured(measurement.found, doctor.assumed)
+    return measured(measurement.found, checks.assumed)

@@ -15,10 +15,10 @@ from ops.deploy import handover
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import planned, surveyed
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
-from ops.diagnosis.check_result import CheckResult
 from ops.failure import UNFINISHED
 from ops.moment import LENGTH
 from ops.stack import Stack, deployed
+from ops.state.finding import Finding
 from shared.clock import SystemClock
 
 
@@ -176,7 +176,7 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
         handover.offer_certification(stack)
 
 
-def _shown(results: Iterable[CheckResult], *, as_json: bool) -> list[CheckResult]:
+def _shown(results: Iterable[Finding], *, as_json: bool) -> list[Finding]:
     """Return results, and show each as soon as it is there."""
     found = []
     for one in results:

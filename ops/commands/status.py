@@ -15,14 +15,14 @@ from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
 from ops.books.chunks import KINDS
-from ops.diagnosis.recipients import why_nobody_is_told
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state import completeness
+from ops.state.faults import findings, summary
+from ops.state.finding import Finding
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import document, error_rows
-from ops.state.verdict import STYLES, Health, verdicts
 from worker.states import State
 
 _WATCH_SECONDS = 5.0
@@ -73,25 +73,20 @@ def command(
     if watch:
         _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
-    found = verdicts(state, stack.option)
-    untold = _untold(stack)
+    found = findings(state, stack.option)
     if as_json:
-        screen.show_json(document(state, found) | {"alarms_reach_nobody": untold})
+        screen.show_json(document(state, found))
     else:
-        for verdict in found:
-            screen.say(verdict.line, STYLES[verdict.health])
-        if untold:
-            screen.say(f"Note: {untold}.", "yellow")
+        for text, style in _lines(state, found):
+            screen.say(text, style)
         _show(state)
-    ctx.exit(0 if found[0].health is Health.HEALTHY else UNFINISHED)
+    ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
 
 
-def _untold(stack: Stack) -> str:
-    """Return why nobody is told of alarms; empty if somebody is, or that cannot be read."""
-    try:
-        return why_nobody_is_told(stack)
-    except FORESEEN:
-        return ""
+def _lines(state: StackState, found: list[Finding]) -> list[tuple[str, str]]:
+    """Return what is wrong, and what is worth a note, each with its style."""
+    shown = [*summary(state, found), *(one for one in found if one.state == "warning")]
+    return [(one.verdict, one.style or ("bold green" if one.state == "ok" else "yellow")) for one in shown]
 
 
 def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
@@ -107,9 +102,8 @@ def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoR
                 message = explained(error).message
                 shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
             else:
-                found = verdicts(state, option)
-                shown, tables = document(state, found), list(_tables(state))
-                lines = [(verdict.line, STYLES[verdict.health]) for verdict in found]
+                found = findings(state, option)
+                shown, tables, lines = document(state, found), list(_tables(state)), _lines(state, found)
             at = screen.utc(int(time.time()))
             if as_json:
                 click.echo(json.dumps({"at": at} | shown, default=str))

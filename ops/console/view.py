@@ -13,8 +13,8 @@ from ops.cost.estimate import HOURS, Setup, Workload, total
 from ops.cost.prices import READ_ON, REGIONS
 from ops.stack import Stack
 from ops.state import state_document
+from ops.state.faults import findings, summary
 from ops.state.stack_state import StackState, StateReader, accounting
-from ops.state.verdict import verdicts
 from shared.accounts import Account
 from shared.clock import Clock, SystemClock
 from shared.tracking_plan import TrackingPlan
@@ -116,9 +116,9 @@ class ConsoleView:
     def _looked(self, reading: Reading[StackState]) -> dict[str, Any]:
         shown = _dated(reading)
         if reading.value is not None:
-            found = verdicts(reading.value, self._stack.option)
+            found = findings(reading.value, self._stack.option)
             shown |= state_document.document(reading.value, found)
-            shown["lines"] = [{"health": one.health, "line": one.line} for one in found]
+            shown["lines"] = state_document.findings_document(summary(reading.value, found))
         return shown
 
     def _cost(self, counted: Reading[_Counted]) -> dict[str, Any] | None:

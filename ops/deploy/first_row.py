@@ -9,8 +9,9 @@ from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
+from ops.state.faults import findings, summary
+from ops.state.finding import Finding
 from ops.state.stack_state import StateReader
-from ops.state.verdict import Health, Verdict, verdicts
 from shared.clock import Clock
 
 TABLE = "sluice_setup"
@@ -127,8 +128,8 @@ class FirstRow:
                 verdict = self._verdict()
                 if passed >= seconds:
                     raise Failure(self._unseen(seconds, verdict))
-                if verdict.health is not Health.HEALTHY:
-                    tell(verdict.line)
+                if not verdict.is_sound:
+                    tell(verdict.verdict)
                 look_at = now + _LOOK_SECONDS
             self._clock.sleep(min(_POLL_SECONDS, max(0.1, seconds - passed)))
         return self._clock.now() - began
@@ -142,11 +143,12 @@ class FirstRow:
         except Failure:
             return False
 
-    def _verdict(self) -> Verdict:
-        return verdicts(StateReader(self._stack).state(None, None, balanced=False), self._stack.option)[0]
+    def _verdict(self) -> Finding:
+        state = StateReader(self._stack).state(None, None, balanced=False)
+        return summary(state, findings(state, self._stack.option))[0]
 
-    def _unseen(self, seconds: float, verdict: Verdict) -> str:
-        cause = "The stack is healthy." if verdict.health is Health.HEALTHY else verdict.line
+    def _unseen(self, seconds: float, verdict: Finding) -> str:
+        cause = "The stack is healthy." if verdict.is_sound else verdict.verdict
         option = self._stack.option
         return (
             f"the API accepted the first event, but no query sees its row after {screen.lasting(seconds)}. {cause} "

@@ -15,17 +15,23 @@ _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
 _HISTORY = (*_RECORDS, *_ROWS, "dynamodb:Query", "dynamodb:GetItem")
 _CHUNKS = ("dynamodb:Query worklist", "dynamodb:GetItem")
-_LOOK = (
+_STATE = (
     *_RECORDS,
     *_CHUNKS,
+    "dynamodb:DescribeTable",
     "dynamodb:Query",
-    "dynamodb:Scan",
     "dynamodb:Scan counters",
-    *_ROWS,
+    "s3:ListBucket AsideBucket",
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
+    "lambda:ListEventSourceMappings",
     "logs:FilterLogEvents",
+    "cloudwatch:DescribeAlarms",
+    "sns:ListSubscriptionsByTopic",
 )
+_COUNTS = ("dynamodb:Scan", "s3:GetObject AsideBucket")
+
+_CLOSED = ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret")
 
 RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts apply": _ADMINISTER,
@@ -35,21 +41,11 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts show": (*_ADMINISTER, "dynamodb:Query counters"),
     "accounts export": _ADMINISTER,
     "cost": _FIND,
-    "console": (*_LOOK, "lambda:InvokeFunction AdminFunction"),
+    "console": (*_STATE, *_COUNTS, *_CLOSED),
     "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction RedriveFunction"),
     "dead list": (*_FIND, *_CHUNKS),
     "dead show": (*_FIND, *_CHUNKS, *_ROWS),
-    "doctor": (
-        *_SIGNED,
-        *_RECORDS,
-        "dynamodb:DescribeTable",
-        "dynamodb:Query",
-        "s3:ListBucket AsideBucket",
-        "sqs:GetQueueAttributes",
-        "lambda:ListEventSourceMappings",
-        "cloudwatch:DescribeAlarms",
-        "sns:ListSubscriptionsByTopic",
-    ),
+    "doctor": (*_STATE, *_CLOSED),
     "find": (
         *_HISTORY,
         "sqs:GetQueueAttributes",
@@ -86,18 +82,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "s3:PutObject SdkBucket",
     ),
     "setup": (
-        *_SIGNED,
-        *_READ,
-        *_CHUNKS,
-        "dynamodb:Query",
-        "dynamodb:Scan counters",
-        "lambda:GetFunctionConfiguration",
-        "logs:FilterLogEvents",
+        *_STATE,
+        *_CLOSED,
         "secretsmanager:GetSecretValue TdApiKeySecret",
         "secretsmanager:PutSecretValue TdApiKeySecret",
-        "sqs:GetQueueAttributes",
     ),
-    "status": (*_LOOK, "cloudwatch:GetMetricData", "sns:ListSubscriptionsByTopic"),
+    "status": (*_STATE, *_COUNTS, "cloudwatch:GetMetricData"),
     "tail": (*_READ, "lambda:GetFunctionConfiguration", "logs:FilterLogEvents"),
     "wait": (
         *_READ,
@@ -110,6 +100,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 
 OWNERS = {"certify", "deploy", "remove"}
 """Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
+
+OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
+"""Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
 
 _MISSING = ("s3:ListBucket AsideBucket",)
 UNASKED: Mapping[str, tuple[str, ...]] = {

@@ -19,10 +19,10 @@ from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
-from ops.diagnosis.check_result import CheckResult, ok, warning
 from ops.failure import Failure
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
+from ops.state.finding import Finding, ok, warning
 from shared import names, write_key
 from shared.accounts import Account
 from shared.aws_clients import makes_client
@@ -105,7 +105,7 @@ class StackSetup:
         self.account = ""
         self.key = ""
 
-    def steps(self) -> Iterator[CheckResult]:
+    def steps(self) -> Iterator[Finding]:
         """Do what is left to do, and yield the result of each step.
 
         Raises:
@@ -116,7 +116,7 @@ class StackSetup:
         yield self._apply()
         yield self._send()
 
-    def _choose(self) -> CheckResult:
+    def _choose(self) -> Finding:
         """Read accounts.yaml, or write it, and choose the account of the first row."""
         file, said = self._answers.accounts, "read"
         if not file.exists():
@@ -157,7 +157,7 @@ class StackSetup:
     def _database(self) -> str:
         return self._wanted[self.account].database
 
-    def _store_key(self) -> Iterator[CheckResult]:
+    def _store_key(self) -> Iterator[Finding]:
         """Store the API key, unless the stack has it, once Treasure Data has accepted it."""
         stored = self._stored_key()
         given = read_key(self._answers.key_file) if self._answers.key_file else ""
@@ -184,7 +184,7 @@ class StackSetup:
         client.put_secret_value(SecretId=self._stack.outputs["TdApiKeySecret"], SecretString=self._td_key)
         yield ok("key in the stack", "stored now")
 
-    def _refused(self, found: CheckResult) -> Failure:
+    def _refused(self, found: Finding) -> Failure:
         advice = found.advice.rstrip(".")
         return Failure(
             f"{found.what}: {found.said} {advice}; then run `sluice setup {self._stack.option} --td-key-file FILE`"
@@ -200,7 +200,7 @@ class StackSetup:
             return ""  # the stack creates it without a value
         return found.get("SecretString", "").strip()
 
-    def _judged(self) -> list[CheckResult]:
+    def _judged(self) -> list[Finding]:
         """Return what Treasure Data makes of the key, from this machine."""
         return list(treasure_data(self._survey()))
 
@@ -215,7 +215,7 @@ class StackSetup:
         world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, RealSite)
         return Survey(plan, world, self._td_key, self._database)
 
-    def _apply(self) -> CheckResult:
+    def _apply(self) -> Finding:
         """Apply accounts.yaml, unless the stack has all of it."""
         current, applied_at = known_accounts.known(self._stack)
         count = screen.plural(len(self._wanted), "account")
@@ -225,7 +225,7 @@ class StackSetup:
         apply.command.main(words, standalone_mode=False, obj=self._stack)
         return ok("accounts", f"{count}, applied now")
 
-    def _send(self) -> CheckResult:
+    def _send(self) -> Finding:
         """Send the first row, and wait until a query sees it."""
         signing = signing_secrets(self._stack)
         secret_id = next(reversed(signing))

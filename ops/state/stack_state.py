@@ -3,7 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
@@ -11,9 +11,12 @@ from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, chunks
+from ops.failure import FORESEEN, is_gone
 from ops.logs import answers
 from ops.logs.notes import Note, troubles
 from ops.stack import Stack
+from ops.state.checks import Checks
+from ops.state.finding import Finding
 from shared.clock import SystemClock
 from shared.errors import InvalidObjectError, error_code
 from worker.chain import ChainId
@@ -27,6 +30,7 @@ _REJECTED_SECONDS = 86_400.0
 _COUNT_SECONDS = 10.0
 _RATE_SECONDS = 300
 _NOTES_SECONDS = 3600
+_CHECKED_SECONDS = 60.0  # a state that is read every few seconds repeats its checks this often
 _SHOWN = (State.WAITING, State.AGAIN, State.DEAD)
 _NOTABLE = 0.25
 """The share of its budget from which an account is shown."""
@@ -112,6 +116,7 @@ class StackState:
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
+        checks: what the checks found.
     """
 
     shards: list[ShardState]
@@ -128,6 +133,14 @@ class StackState:
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
+    checks: list[Finding] = field(default_factory=list)
+
+    def dead(self) -> Counter[str]:
+        """Return the dead rows by reason."""
+        counted: Counter[str] = Counter()
+        for (kind, _, reason), rows in self.rows.items():
+            counted[reason] += rows if kind == "dead" else 0
+        return +counted
 
     @property
     def behind_seconds(self) -> float:
@@ -163,9 +176,14 @@ class StateReader:
     Args:
         stack: the stack.
         watermarks: the source of watermarks; None if they are not requested.
+        checks: the checks to run; None for the usual ones.
     """
 
-    def __init__(self, stack: Stack, watermarks: Watermarks | None = None) -> None:
+    def __init__(
+        self, stack: Stack, watermarks: Watermarks | None = None, checks: Checks | None = None
+    ) -> None:
+        self._checks = checks or Checks(stack)
+        self._checked: tuple[float, list[Finding]] = float("-inf"), []
         self._watermarks = watermarks
         self._clock = SystemClock()
         self._stack = stack
@@ -173,7 +191,22 @@ class StateReader:
         self._accounting = accounting(stack)
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
-        """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds."""
+        """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
+
+        If a resource of the stack is gone, the state is what the checks found.
+
+        Raises:
+            UnavailableError, ClientError, BotoCoreError: something cannot be read.
+        """
+        checks = self.check()
+        try:
+            return replace(self._read(since, until, balanced=balanced), checks=checks)
+        except FORESEEN as error:
+            if is_gone(error) and any(one.fault.endswith("_gone") for one in checks):
+                return StackState([], 0, [], Counter(), checks=checks)
+            raise
+
+    def _read(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
         balance, arrivals = None, None
         if balanced:
@@ -203,6 +236,13 @@ class StateReader:
             self._clock.now(),
             self._budgets(unreadable),
         )
+
+    def check(self) -> list[Finding]:
+        """Return what the checks find, or found less than a minute ago."""
+        now = self._clock.now()
+        if now - self._checked[0] >= _CHECKED_SECONDS:
+            self._checked = now, list(self._checks.findings())
+        return self._checked[1]
 
     def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
         try:
@@ -252,7 +292,7 @@ class StateReader:
             if now - span.planned_at / 1000 > _RATE_SECONDS:
                 break
             delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
-        rate = round(delivered / _RATE_SECONDS, 2)
+        rate = round(delivered / _RATE_SECONDS, 3)
         behind = round(counted.behind_seconds, 1)
         return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
 

@@ -8,8 +8,9 @@ from typing import Any
 from ops.books.accounting import Balance, Rows
 from ops.logs.notes import Note
 from ops.state import completeness
+from ops.state.faults import summary
+from ops.state.finding import Finding
 from ops.state.stack_state import StackState
-from ops.state.verdict import Health, Verdict
 from worker.states import State
 
 
@@ -24,13 +25,19 @@ def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
 _ERRORS = 10
 
 
-def document(state: StackState, found: list[Verdict]) -> dict[str, Any]:
-    """Return the state as a JSON object."""
+def findings_document(found: list[Finding]) -> list[dict[str, Any]]:
+    """Return findings as JSON objects."""
+    return [asdict(one) | {"health": one.health, "line": one.verdict} for one in found]
+
+
+def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
+    """Return the state, and what was found about it, as a JSON object."""
+    first = summary(state, found)[0]
     return {
-        "healthy": found[0].health is Health.HEALTHY,
-        "verdict": found[0].line,
-        "health": found[0].health,
-        "verdicts": [asdict(verdict) for verdict in found],
+        "healthy": first.is_sound,
+        "verdict": first.verdict,
+        "health": first.health,
+        "findings": findings_document(found),
         "behind_seconds": state.behind_seconds,
         "shards": [asdict(shard) for shard in state.shards],
         "in_queue": state.in_queue,

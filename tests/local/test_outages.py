@@ -49,7 +49,7 @@ def outages(sluice: Sluice) -> Outages:
     [
         ("td", "outlet", ("Treasure Data answers 503",)),
         ("answers", "app", ("closes connections early", "in doubt")),
-        ("redis", "news", ("Redis does not say",)),  # the worker does not know this account's database yet
+        ("redis", "news", ("Redis does not answer",)),  # the worker does not know this account's database yet
         ("worker", "outlet", ("",)),
     ],
 )

@@ -20,7 +20,6 @@ from ops.cli import main
 from ops.failure import Failure, explained
 from shared.errors import BucketUnavailableError
 from tests.support.delivery import Delivery
-from worker.admin import Admin
 
 NEW = "log in again (`aws sso login`, or new keys in the environment) and repeat the command"
 
@@ -161,8 +160,8 @@ class Gone:
 def with_redis(folder: Path, client: Any) -> Iterator[None]:
     """Describe, in a folder, a stack whose administration uses this Redis."""
     delivery = Delivery()
-    wiring = delivery.wiring
-    admin = Admin(lambda: client, wiring.treasure_data, wiring.settings, delivery.clock, wiring.effects.s3)
+    delivery.redis = client
+    admin = delivery.wiring.admin
     deadline = delivery.deadline(60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
         names = ("stream", "queue_url", "ledger_table", "counters_table", "aside_bucket", "write_key_secret")
@@ -213,7 +212,7 @@ def test_the_doctor_reports_unreachable_services(tmp_path: Path) -> None:
 
     assert (3, "") == (result.exit_code, result.stderr)
     assert (
-        "FAULT  API: http://127.0.0.1:9/health did not respond (ConnectionError): check the region"
+        "FAULT  API: http://127.0.0.1:9/health did not respond (ConnectionError). Check the region"
         in result.stdout
     )
     assert "FAULT  Redis: Redis does not answer: Connection refused" in result.stdout

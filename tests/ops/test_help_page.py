@@ -9,10 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.cli import main
-from ops.diagnosis import check_result
-from ops.diagnosis.check_result import fault
 from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
-from ops.state.verdict import Health, Verdict
+from ops.state import finding
+from ops.state.finding import NO_ACTION, Finding, fault
 from tests.support.sam import ROOT
 
 
@@ -22,7 +21,7 @@ def anchors(page: Path) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@pytest.mark.parametrize("page", sorted({*check_result._PAGES.values(), DEPLOYING, TROUBLESHOOTING}))
+@pytest.mark.parametrize("page", sorted({*finding._PAGES.values(), DEPLOYING, TROUBLESHOOTING}))
 def test_each_page_exists(page: str) -> None:
     """A message never names a section that is not there."""
     file, _, fragment = page.partition("#")
@@ -44,13 +43,14 @@ def test_a_message_that_names_a_command_stays_as_it_is() -> None:
     assert f"It broke. See {TROUBLESHOOTING}." == with_page("It broke", TROUBLESHOOTING)
 
 
-@pytest.mark.parametrize("health", Health)
-def test_a_verdict_names_a_command_or_a_page_unless_nothing_has_to_be_done(health: Health) -> None:
+@pytest.mark.parametrize("state", ["ok", "fault", "holding", "waiting"])
+def test_a_verdict_names_a_command_or_a_page_unless_nothing_has_to_be_done(state: str) -> None:
     """A healthy stack needs none, and neither does one that recovers on its own."""
-    resting = Verdict(health, "it is slow", "No action needed: delivery resumes on its own.").line
+    slow = Finding("stream", "it is slow", state=state)
+    resting = Finding("stream", "it is slow", NO_ACTION, state)
 
-    assert (health is not Health.HEALTHY) == ("docs/" in Verdict(health, "it is slow").line)
-    assert "docs/" not in resting
+    assert (state != "ok") == ("docs/" in slow.verdict)
+    assert "docs/" not in resting.verdict
 
 
 @pytest.mark.parametrize("command", ["setup", "deploy", "doctor", "status"])

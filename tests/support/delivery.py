@@ -178,7 +178,7 @@ class Delivery:
         """Create the services."""
         self.kinesis: Any = Meddled(MemoryKinesis(self.clock.now))
         self.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-        self.dynamodb: Any = Meddled(MemoryDynamoDB())
+        self.dynamodb: Any = Meddled(MemoryDynamoDB(self.clock.now))
         self.dynamodb.create_table(TableName=TABLE, **LEDGER)
         self.s3: Any = Meddled(MemoryS3(self.clock.now))
         self.s3.create_bucket(Bucket=BUCKET)

@@ -15,7 +15,6 @@ from shared.errors import SecretUnavailableError
 from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from tests.support.delivery import BUCKET, KEYS, Delivery, row
 from tests.support.treasure_data import put
-from worker.admin import Admin
 from worker.probe_rows import MEASURE_TABLE
 
 SENT = {"do": "send_probe", "database": "shop_db", "mark": "m-1", "id": "i-1", "time": int(START)}
@@ -33,9 +32,7 @@ def delivery() -> Delivery:
 
 def ask(made: Delivery, **event: Any) -> dict[str, Any]:
     """Return the admin function's answer to a request."""
-    wiring = made.wiring_of(ADMIN)
-    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
-    return admin.run(event, made.deadline(60_000))
+    return made.wiring_of(ADMIN).admin.run(event, made.deadline(60_000))
 
 
 def published(made: Delivery) -> EdgePolicy:
@@ -212,8 +209,8 @@ def test_a_check_reports_what_the_key_may_do_and_writes_nothing() -> None:
         "host": HOST,
         "status": 200,
         "error": "",
-        "database": "shop_db",
-        "may_write": True,
+        "databases": {"shop_db": ""},
+        "missing": ["shop_db"],
         "may_query": True,
     }
 
@@ -284,16 +281,14 @@ def test_an_unreachable_redis_is_reported(problem: Exception, error: dict[str, s
 @pytest.mark.parametrize(
     ("action", "status", "expected"),
     [
-        (Action.IMPORT, 403, {"may_write": False, "may_query": True}),
-        (Action.QUERY, 403, {"may_write": True, "may_query": False}),
-        (Action.IMPORT, 503, {"may_write": None, "may_query": True}),
-        (Action.QUERY, 503, {"may_write": True, "may_query": None}),
+        (Action.IMPORT, 403, {"databases": {"shop_db": "http_403"}, "may_query": True}),
+        (Action.QUERY, 403, {"databases": {"shop_db": ""}, "may_query": False}),
+        (Action.IMPORT, 503, {"databases": {"shop_db": "http_503"}, "may_query": True}),
+        (Action.QUERY, 503, {"databases": {"shop_db": ""}, "may_query": None}),
     ],
 )
-def test_a_check_reports_missing_rights(
-    action: Action, status: int, expected: dict[str, bool | None]
-) -> None:
-    """Each right is reported separately; one that Treasure Data does not report is null."""
+def test_a_check_reports_missing_rights(action: Action, status: int, expected: dict[str, Any]) -> None:
+    """Each database is tested, and the right to query; what Treasure Data does not say is null."""
     made = delivery()
     made.td.create("shop_db")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status))

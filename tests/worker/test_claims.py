@@ -370,6 +370,7 @@ def test_claims_are_made_before_the_plan() -> None:
     """A batch costs one more call, and only if it has claims."""
     made = delivery()
     made.put(copy("r", claim=0), copy("q"), copy("q"))
+    made.wiring.guard.check()
     made.dynamodb.calls.clear()
     made.deliver()
 

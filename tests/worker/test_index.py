@@ -45,6 +45,9 @@ def indexes(draw: st.DrawFn) -> Index:
         column(st.sampled_from([0, 1, 1_700_000_000_000])),
         frozenset(draw(st.sets(positions, max_size=3))) if size else frozenset(),
         draw(st.dictionaries(keys.map(lambda one: one.planned), member, max_size=3)),
+        draw(numbers),
+        draw(times),
+        draw(st.dictionaries(st.text(), st.text(), max_size=3)),
     )
 
 
@@ -73,10 +76,17 @@ def test_the_form_of_an_index_is_stable() -> None:
         [1, 0],
         frozenset((1,)),
         {KEY: Member(3, 0, 40, b"d" * 16, (0, 1, 0), (1, 1, 1), (7, 8, 9))},
+        number("9"),
+        2,
+        {"shop": "shop_db"},
     )
     members = [["shop/views/0", 3, 0, 40, b"d" * 16, [0, 1, 0], [1, 1, 1], [7, 8, 9]]]
 
-    assert [1, "17 180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members] == msgpack.unpackb(index.encode())
+    plan = [number("9"), 2, [["shop", "shop_db"]]]
+
+    assert [1, "17 180", [5, 6], [3, 4], ["q", ""], [1, 0], [1], members, plan] == msgpack.unpackb(
+        index.encode()
+    )
 
 
 def test_a_record_s_rows_and_bytes_are_known() -> None:
@@ -88,7 +98,7 @@ def test_a_record_s_rows_and_bytes_are_known() -> None:
     assert [] == list(member.of(2))
 
 
-VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], []]
+VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], [], ["000", 0, []]]
 
 
 @pytest.mark.parametrize(
@@ -105,6 +115,7 @@ VALID = [1, "1 2", [1, 2], [1, 2], ["", ""], [0, 0], [], []]
         (7, [["x"]], "not the index"),
         (7, [["shop/views/0"]], "not the index"),
         (7, 7, "not the index"),
+        (8, ["000", 0], "not the index"),
     ],
 )
 def test_anything_else_is_refused(place: int, value: object, message: str) -> None:

@@ -91,6 +91,7 @@ def test_an_account_within_its_limit_costs_no_call() -> None:
     for number in range(LIMIT):
         made.wiring.treasure_data.create_database("shop_db", 1)
         made.wiring.treasure_data.create_table("shop_db", f"table_{number:05}", 1)
+    made.wiring.guard.check()
     made.dynamodb.calls.clear()
     put(made, 0, LIMIT)
 

@@ -7,15 +7,15 @@ from ops import screen
 from ops.commands import doctor
 from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import StepFinding
-from ops.diagnosis.measurement import Measurement
 from ops.failure import Failure
+from ops.state.measurement import Measurement
 
 
 def well(stage: DeployedStage) -> StepFinding:
     """Run `sluice doctor`."""
     found = diagnoses(stage, lambda faulty: not faulty)
     if faulty := faults(stage, found):
-        raise Failure("; ".join(f"{what}: {said}" for what, said in faulty.items()))
+        raise Failure("; ".join(faulty.values()))
     return StepFinding("No fault.", {one["what"]: one["said"] or one["state"] for one in found})
 
 
@@ -31,10 +31,14 @@ def diagnoses(
 
 
 def faults(stage: DeployedStage, found: Iterable[Mapping[str, str]]) -> dict[str, str]:
-    """Return the faults among the doctor's findings, with their messages."""
+    """Return the faults among the doctor's findings: their messages by name."""
     # An emulator's API has an address that DNS cannot resolve.
     local = ("API", "write key") if stage.is_emulated else ()
-    return {one["what"]: one["said"] for one in found if one["state"] == "fault" and one["what"] not in local}
+    return {
+        one["fault"] or one["what"]: f"{one['what']}: {one['said']}"
+        for one in found
+        if one["state"] == "fault" and one["what"] not in local
+    }
 
 
 def visibility(stage: DeployedStage) -> StepFinding:

@@ -21,10 +21,12 @@ def key(stage: DeployedStage) -> StepFinding:
     """Replace the API key by an invalid one, and restore it."""
     with new_api_key(stage):
         evidence = _held(stage, "key", "the API key was invalid")
-        said = faults(stage, diagnoses(stage, lambda faulty: "Treasure Data" in faulty))
-        if "Treasure Data" not in said:
+        said = faults(stage, diagnoses(stage, lambda faulty: "td_key_refused" in faulty))
+        if "td_key_refused" not in said:
             raise Failure("`sluice doctor` does not report that Treasure Data rejects the API key")
-    return _after(stage, "key", evidence | {"doctor said": said["Treasure Data"]}, "the API key was restored")
+    return _after(
+        stage, "key", evidence | {"doctor said": said["td_key_refused"]}, "the API key was restored"
+    )
 
 
 def redis(stage: DeployedStage) -> StepFinding:

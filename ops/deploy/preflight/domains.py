@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from ops.deploy.preflight.survey import Survey, described
-from ops.diagnosis.check_result import CheckResult, fault, ok, unknown, warning
+from ops.state.finding import Finding, fault, ok, unknown, warning
 
 if TYPE_CHECKING:
     from mypy_boto3_route53 import Route53Client
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 _AMAZON = {"amazon.com", "amazontrust.com", "awstrust.com", "amazonaws.com"}
 
 
-def domain(survey: Survey) -> Iterator[CheckResult]:
+def domain(survey: Survey) -> Iterator[Finding]:
     """Check that the custom domain's certificate can be validated, and that its name is free."""
     domain, zone_id = survey.values["DomainName"], survey.values["HostedZoneId"]
     if not domain or not zone_id:
@@ -36,7 +36,7 @@ def domain(survey: Survey) -> Iterator[CheckResult]:
         yield from _record(survey, route53, zone_id, domain)
 
 
-def _delegation(survey: Survey, name: str, servers: list[str]) -> CheckResult:
+def _delegation(survey: Survey, name: str, servers: list[str]) -> Finding:
     wanted = {server.rstrip(".").lower() for server in servers}
     found = survey.world.lookup(name, "NS")
     if found is None:
@@ -50,7 +50,7 @@ def _delegation(survey: Survey, name: str, servers: list[str]) -> CheckResult:
     return ok("delegation", name)
 
 
-def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
+def _authorities(survey: Survey, domain: str) -> Iterator[Finding]:
     labels = domain.split(".")
     for start in range(len(labels) - 1):
         parent = ".".join(labels[start:])
@@ -65,7 +65,7 @@ def _authorities(survey: Survey, domain: str) -> Iterator[CheckResult]:
             return
 
 
-def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str) -> Iterator[CheckResult]:
+def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str) -> Iterator[Finding]:
     answer = route53.list_resource_record_sets(HostedZoneId=zone_id, StartRecordName=domain, MaxItems="10")
     taken = [
         one["Type"]
@@ -87,7 +87,7 @@ def _record(survey: Survey, route53: "Route53Client", zone_id: str, domain: str)
         )
 
 
-def sdk(survey: Survey) -> Iterator[CheckResult]:
+def sdk(survey: Survey) -> Iterator[Finding]:
     """Check that the account can create a CloudFront distribution."""
     if survey.values["SdkHosting"] != "on":
         return

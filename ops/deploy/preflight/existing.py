@@ -7,10 +7,10 @@ from botocore.client import BaseClient
 
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.stack_status import obstacle
-from ops.diagnosis.check_result import CheckResult, fault, ok
+from ops.state.finding import Finding, fault, ok
 
 
-def credentials(survey: Survey) -> Iterator[CheckResult]:
+def credentials(survey: Survey) -> Iterator[Finding]:
     """Report the deployer's identity, and note the account and the existing stack in the survey."""
     who = survey.client("sts").get_caller_identity()
     survey.account = who["Account"]
@@ -18,7 +18,7 @@ def credentials(survey: Survey) -> Iterator[CheckResult]:
     yield ok("credentials", f"{who['Arn']} in account {who['Account']}")
 
 
-def stack(survey: Survey) -> Iterator[CheckResult]:
+def stack(survey: Survey) -> Iterator[Finding]:
     """Check that the stack's name is free, or that the stack is in a state that can be deployed to."""
     pages = survey.client("cloudformation").get_paginator("describe_stacks").paginate()
     stacks = [stack for page in pages for stack in page["Stacks"]]
@@ -42,7 +42,7 @@ def stack(survey: Survey) -> Iterator[CheckResult]:
         )
 
 
-def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
+def _existing(survey: Survey, stack: Mapping[str, Any]) -> Finding:
     name, status = stack["StackName"], stack["StackStatus"]
     if stack.get("Description") not in (None, "", survey.template.description):
         return fault(
@@ -54,7 +54,7 @@ def _existing(survey: Survey, stack: Mapping[str, Any]) -> CheckResult:
     return ok("stack", said)
 
 
-def _left_network(survey: Survey) -> Iterator[CheckResult]:
+def _left_network(survey: Survey) -> Iterator[Finding]:
     """Reject a deploy that leaves a VPC and at once removes the permissions that Lambda needs to delete its interfaces there."""
     live = survey.live or {}
     if live.get("Network") == "existing" and not survey.values["SubnetIds"]:
@@ -65,7 +65,7 @@ def _left_network(survey: Survey) -> Iterator[CheckResult]:
         )
 
 
-def names(survey: Survey) -> Iterator[CheckResult]:
+def names(survey: Survey) -> Iterator[Finding]:
     """Check that names which the stack chooses itself, not CloudFormation, are free."""
     cache: BaseClient = survey.client(
         "elasticache"

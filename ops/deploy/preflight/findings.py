@@ -13,8 +13,8 @@ from ops.deploy.preflight.references import boundary, network, secrets
 from ops.deploy.preflight.settings import build, cost, parameters, region
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data
-from ops.diagnosis.check_result import CheckResult, fault, unknown
 from ops.failure import explained
+from ops.state.finding import Finding, fault, unknown
 
 _LOOKS = (
     *(stack, rights, boundary, names, concurrency, stream, quotas),
@@ -22,7 +22,7 @@ _LOOKS = (
 )
 
 
-def findings(survey: Survey) -> Iterator[CheckResult]:
+def findings(survey: Survey) -> Iterator[Finding]:
     """Run the checks and yield their results. Without credentials, checks of AWS are left out."""
     found = list(_guarded(credentials, survey))
     for settled in (parameters, cost, region, build):
@@ -34,7 +34,7 @@ def findings(survey: Survey) -> Iterator[CheckResult]:
     yield from _guarded(treasure_data, survey)
 
 
-def _guarded(look: Callable[[Survey], Iterator[CheckResult]], survey: Survey) -> Iterator[CheckResult]:
+def _guarded(look: Callable[[Survey], Iterator[Finding]], survey: Survey) -> Iterator[Finding]:
     """Yield the results of a check. An error of AWS makes its result unknown, or a fault for `credentials`."""
     try:
         yield from look(survey)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 
 from ops.deploy.preflight.survey import Survey, described
-from ops.diagnosis.check_result import CheckResult, fault, ok, warning
+from ops.state.finding import Finding, fault, ok, warning
 
 _PENDING = "PendingConfirmation"
 
 
-def notifications(survey: Survey) -> Iterator[CheckResult]:
+def notifications(survey: Survey) -> Iterator[Finding]:
     """Check the alarms' topic, and that somebody has confirmed a subscription to it."""
     email, arn = survey.values["AlarmEmail"], survey.values["AlarmTopicArn"]
     if arn:
@@ -30,7 +30,7 @@ def notifications(survey: Survey) -> Iterator[CheckResult]:
         yield ok("alarms", email)
 
 
-def _given_topic(survey: Survey, arn: str) -> Iterator[CheckResult]:
+def _given_topic(survey: Survey, arn: str) -> Iterator[Finding]:
     if arn.split(":")[3] != survey.plan.region:
         yield fault("alarm topic", f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
     elif described(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:

@@ -5,13 +5,13 @@ from typing import TYPE_CHECKING
 
 from ops.deploy import deployer
 from ops.deploy.preflight.survey import Survey
-from ops.diagnosis.check_result import CheckResult, fault, ok, warning
+from ops.state.finding import Finding, fault, ok, warning
 
 if TYPE_CHECKING:
     from mypy_boto3_iam.type_defs import ContextEntryTypeDef
 
 
-def rights(survey: Survey) -> Iterator[CheckResult]:
+def rights(survey: Survey) -> Iterator[Finding]:
     """Check that IAM and the organization's policies allow the caller every action of the deploy."""
     iam = survey.client("iam")
     arn = survey.client("sts").get_caller_identity()["Arn"]

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 
 from ops.deploy.preflight.survey import Survey, described
-from ops.diagnosis.check_result import CheckResult, fault, ok, unknown, warning
+from ops.state.finding import Finding, fault, ok, unknown, warning
 
 _RESERVABLE = 100
 """Concurrency that Lambda always keeps unreserved."""
@@ -21,7 +21,7 @@ _QUOTAS = {
 }
 
 
-def concurrency(survey: Survey) -> Iterator[CheckResult]:
+def concurrency(survey: Survey) -> Iterator[Finding]:
     """Check that the functions can reserve their concurrency, or that the API leaves them some."""
     limit = survey.client("lambda").get_account_settings()["AccountLimit"]
     most, left = limit["ConcurrentExecutions"], limit["UnreservedConcurrentExecutions"]
@@ -75,7 +75,7 @@ def _most_shards(survey: Survey) -> int:
     return int(values["ShardCount"] if values["StreamMode"] == "PROVISIONED" else values["MaxShards"])
 
 
-def stream(survey: Survey) -> Iterator[CheckResult]:
+def stream(survey: Survey) -> Iterator[Finding]:
     """Check that Kinesis allows the stream, and the shards that it does not have yet."""
     kinesis = survey.client("kinesis")
     limits = kinesis.describe_limits()
@@ -114,7 +114,7 @@ def stream(survey: Survey) -> Iterator[CheckResult]:
         yield ok("stream", f"{used} of {limit} {what} in use")
 
 
-def quotas(survey: Survey) -> Iterator[CheckResult]:
+def quotas(survey: Survey) -> Iterator[Finding]:
     """Check the quotas of other resources that the deploy creates."""
     quotas = survey.client("service-quotas")
     made = list(survey.new_types.values())

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from botocore.exceptions import ClientError
 
 from ops.deploy.preflight.survey import Survey, described
-from ops.diagnosis.check_result import CheckResult, fault, ok
+from ops.state.finding import Finding, fault, ok
 
 
-def network(survey: Survey) -> Iterator[CheckResult]:
+def network(survey: Survey) -> Iterator[Finding]:
     """Check that subnets and security groups exist, in one VPC."""
     if survey.values["Network"] != "existing" or not survey.values["SubnetIds"]:
         return
@@ -38,7 +38,7 @@ def network(survey: Survey) -> Iterator[CheckResult]:
         yield ok("network", f"in {networks.pop()}")
 
 
-def boundary(survey: Survey) -> Iterator[CheckResult]:
+def boundary(survey: Survey) -> Iterator[Finding]:
     """Check that the permissions boundary exists."""
     arn = survey.values["PermissionsBoundary"]
     if not arn:
@@ -49,7 +49,7 @@ def boundary(survey: Survey) -> Iterator[CheckResult]:
         yield ok("permissions boundary")
 
 
-def secrets(survey: Survey) -> Iterator[CheckResult]:
+def secrets(survey: Survey) -> Iterator[Finding]:
     """Check that the secrets exist in this region, and that the functions may read them."""
     for parameter in ("TdApiKeySecretArn", "RedisUrlSecretArn"):
         arn = survey.values[parameter]

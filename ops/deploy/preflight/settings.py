@@ -8,7 +8,7 @@ from ops.cost.estimate import Setup
 from ops.cost.prices import REGIONS
 from ops.cost.worst import Bounds, as_object
 from ops.deploy.preflight.survey import Survey
-from ops.diagnosis.check_result import CheckResult, fault, ok, warning
+from ops.state.finding import Finding, fault, ok, warning
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _SERVICES = {
@@ -26,7 +26,7 @@ _SERVICES = {
 _MACHINES = {62: "x86_64", 183: "arm64"}
 
 
-def parameters(survey: Survey) -> Iterator[CheckResult]:
+def parameters(survey: Survey) -> Iterator[Finding]:
     """Check the parameters against the template, and against each other."""
     objections = survey.template.objections(survey.overrides)
     for said in objections:
@@ -50,7 +50,7 @@ def parameters(survey: Survey) -> Iterator[CheckResult]:
         yield ok("parameters")
 
 
-def cost(survey: Survey) -> Iterator[CheckResult]:
+def cost(survey: Survey) -> Iterator[Finding]:
     """Say what the stack can cost at most."""
     prices = REGIONS.get(survey.plan.region)
     if prices is not None:
@@ -61,7 +61,7 @@ def cost(survey: Survey) -> Iterator[CheckResult]:
         )
 
 
-def region(survey: Survey) -> Iterator[CheckResult]:
+def region(survey: Survey) -> Iterator[Finding]:
     """Check that the region has every service."""
     region = survey.plan.region
     services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES.keys()
@@ -76,7 +76,7 @@ def region(survey: Survey) -> Iterator[CheckResult]:
         yield ok("region", region)
 
 
-def build(survey: Survey) -> Iterator[CheckResult]:
+def build(survey: Survey) -> Iterator[Finding]:
     """Check that the build is for the stack's architecture."""
     if survey.plan.build is None:
         return

@@ -7,7 +7,7 @@ import requests
 from botocore.exceptions import ClientError
 
 from ops.deploy.preflight.survey import Site, Survey
-from ops.diagnosis.check_result import CheckResult, fault, ok, unknown
+from ops.state.finding import Finding, fault, ok, unknown
 from shared.clock import SystemClock
 from worker.rows import compress
 from worker.treasure_data import Meaning, TreasureDataClient
@@ -19,7 +19,7 @@ _API_KEY = re.compile(r"([1-9][0-9]*/)?[a-f0-9]{40}")
 _PROBE_SECONDS = 10.0
 
 
-def treasure_data(survey: Survey) -> Iterator[CheckResult]:
+def treasure_data(survey: Survey) -> Iterator[Finding]:
     """Check that Treasure Data answers, knows the key, and lets it import."""
     here = endpoints(survey)
     key = survey.td_api_key or _stored_key(survey)
@@ -73,7 +73,7 @@ def _endpoints(survey: Survey, site: str) -> tuple[str, str]:
     return found["Import"], found["Api"]
 
 
-def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
+def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
     """Return why a site does not know the key. A key that is meant for an endpoint of the operator's is shown to no other."""
     if survey.values["TdApiEndpoint"]:
         return fault("API key", f"{here[1]} does not know it.", "Issue a new one in Treasure Data's console.")
@@ -85,7 +85,7 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> CheckResult:
     )
 
 
-def _import_right(site: Site, database: str) -> CheckResult:
+def _import_right(site: Site, database: str) -> Finding:
     allowed = site.may_import(database)
     if allowed is None:
         return unknown("import permission", "Treasure Data's response does not say. Try again later.")

@@ -26,8 +26,8 @@ LETTERS = [{"id": "d1", "reason": "unknown_account"}]
 KEPT = {"selected": 1, "delivered": 0, "kept": 1}
 SENT = {"selected": 1, "delivered": 1, "kept": 0}
 NONE = {"selected": 0, "delivered": 0, "kept": 0}
-WELL = {"findings": [{"what": "Redis", "state": "ok", "said": ""}]}
-SLOW = {"findings": [{"what": "Redis", "state": "fault", "said": "no answer"}]}
+WELL = {"findings": [{"what": "Redis", "state": "ok", "said": "", "fault": ""}]}
+SLOW = {"findings": [{"what": "Redis", "state": "fault", "said": "no answer", "fault": "redis_unreachable"}]}
 
 
 def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[str, Any]:

@@ -14,8 +14,8 @@ from ops.deploy.preflight import planning
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import planned
 from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.diagnosis.check_result import CheckResult
 from ops.failure import Failure
+from ops.state.finding import Finding
 from tests.support.aws_account import ACCOUNT, REGION, TD_KEY, AwsAccount, Dns, TreasureDataSites
 from tests.support.sam import ROOT
 
@@ -50,7 +50,7 @@ class Surroundings:
         """Set parameters."""
         self.plan = replace(self.plan, given={**self.plan.given, **parameters})
 
-    def findings(self) -> list[CheckResult]:
+    def findings(self) -> list[Finding]:
         """Return what the preflight finds."""
         world = World(self.account.client, lambda _service: self.regions, self.dns.lookup, self.sites.site)
         return list(findings(Survey(self.plan, world, self.key, self.database)))

@@ -7,13 +7,11 @@ from typing import Any
 import pytest
 
 from doubles.treasure_data import Action, Fault, Kind, Settings
-from ops.diagnosis.doctor_checks import measured
-from ops.diagnosis.measurement import AGES, MOST_DELAY, Measured, Measurement
 from ops.failure import Failure
+from ops.state.measurement import AGES, MOST_DELAY, Measured, Measurement, measured
 from tests.support.delivery import Delivery
 from tests.support.sam import template
 from tests.support.sluice import Sluice
-from worker.admin import Admin
 from worker.probe_rows import MEASURE_TABLE
 
 ASSUMED = {"memory_minutes": 60, "query_delay_minutes": 10}
@@ -30,7 +28,7 @@ def delivery(memory: float, delay: float, **settings: Any) -> Delivery:
 def measurement(made: Delivery, said: list[str] | None = None) -> Measurement:
     """Return a measurement that calls a delivery's administration."""
     wiring = made.wiring
-    admin = Admin(lambda: made.redis, wiring.treasure_data, wiring.settings, made.clock, wiring.effects.s3)
+    admin = wiring.admin
 
     def administer(**event: Any) -> dict[str, Any]:
         return admin.run(event, made.deadline(60_000))

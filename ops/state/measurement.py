@@ -6,13 +6,14 @@ second one would be visible.
 """
 
 import heapq
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from ops import screen
 from ops.failure import Failure
+from ops.state.finding import Finding, fault
 from shared.clock import Clock
 
 AGES = (60.0, 300.0, 600.0, 1200.0, 1800.0, 2700.0, 3600.0, 4500.0, 5400.0, 7200.0, 10_800.0)
@@ -20,6 +21,7 @@ AGES = (60.0, 300.0, 600.0, 1200.0, 1800.0, 2700.0, 3600.0, 4500.0, 5400.0, 7200
 MOST_DELAY = 1800.0
 """How many seconds to wait for a row to become visible."""
 
+_LEAST_MEMORY_MINUTES = 16  # template.yaml's MinValue
 _LONGEST_PAUSE = 60.0
 _SURE = 60.0  # seconds until a row that was not found is queried once more
 
@@ -172,3 +174,32 @@ class Measurement:
             raise Failure("the API key may not query, which a measurement needs")
         shown: bool | None = answer["shown"]
         return shown
+
+
+def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
+    """Compare a measurement with the limits of Treasure Data that the worker assumes, in minutes."""
+    delay, memory = assumed["query_delay_minutes"] * 60, assumed["memory_minutes"] * 60
+    hidden, remembered = screen.lasting(found.hidden), screen.lasting(found.remembered)
+    waits = f"the worker waits {screen.lasting(delay)}"
+    if found.shown is not None:
+        said = f"queries show new rows after {hidden} to {screen.lasting(found.shown)}; {waits}"
+        late = found.shown > delay
+    else:
+        said, late = f"queries did not show a new row within {hidden}; {waits}", found.hidden > delay
+    state = "fault" if late else "unknown" if found.shown is None else "ok"
+    said = f"{said}: raise TdQueryDelayMinutes" if late else said
+    findings = [Finding("query delay", said, state=state)]
+    if found.forgotten is not None and found.forgotten <= memory:
+        minutes = int(found.remembered // 60)
+        advice = f"set TdMemoryMinutes to {minutes} and run `sam deploy`, or rows may be duplicated"
+        if minutes < _LEAST_MEMORY_MINUTES:
+            advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its minimum; a late retry may still duplicate rows"
+        relied = f"the worker relies on {screen.lasting(memory)}"
+        said = f"Treasure Data forgets an id within {screen.lasting(found.forgotten)}, but {relied}: {advice}"
+        return [*findings, fault("id memory", said)]
+    until = "" if found.forgotten is None else f" and forgets it within {screen.lasting(found.forgotten)}"
+    said = f"Treasure Data remembers an id for {remembered}{until}; the worker relies on {screen.lasting(memory)}"
+    return [
+        *findings,
+        Finding("id memory", said, state="ok" if found.remembered >= memory else "unknown"),
+    ]

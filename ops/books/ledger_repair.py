@@ -1,0 +1,292 @@
+"""Compares a ledger that was restored from a backup with the bucket, and takes up what the ledger does not know.
+
+Every span with rows has an object, which was stored before the span was appended. An object behind the end of its chain belongs to a span
+that was appended after the backup, or whose worker was killed before the append. Either way it becomes a span again, in its place. Nobody knows what
+became of its rows, nor of those that waited or were dead in the backup: all get a doubt, so the sender asks Treasure Data for them.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from hashlib import sha256
+from itertools import batched, groupby, islice
+
+from isal import isal_zlib
+
+from ops.books.chunks import chunks
+from shared.clock import Clock
+from shared.errors import InvalidObjectError, ObjectGoneError
+from worker.bucket import Bucket
+from worker.chain import ChainId, Owner
+from worker.claims import FROM_JSON
+from worker.index import Index, decode
+from worker.index import digest_of as digest_of_part
+from worker.ledger import (
+    MOST_CLAIMS,
+    MOST_CLAIMS_WITH_APPEND,
+    Claim,
+    Claiming,
+    ClaimsRefused,
+    Ledger,
+    destination_of,
+)
+from worker.record import START, Number
+from worker.selection import Selection
+from worker.span import SECONDS_KEPT, ChunkKey, ObjectRef, Place, RowSender, Span, digest_of, milliseconds
+from worker.span_object import SpanObjects, Stored, hour_of, name_of
+from worker.states import LONGEST_INVOCATION_SECONDS, Entry, State
+
+REASON = "ledger_restored"
+"""The reason of rows about which Treasure Data has to be asked."""
+
+_EARLIER_SECONDS = 7200.0  # clocks differ, and an object's hour is the one in which its span was planned
+_DOUBTFUL = (State.WAITING, State.AGAIN, State.DEAD)
+
+
+@dataclass(frozen=True, slots=True)
+class _Unknown:
+    """An object that the ledger does not know, with its index."""
+
+    stored: Stored
+    ref: ObjectRef
+    index: Index
+
+    @property
+    def planned_at(self) -> int:
+        """When its span was planned, UNIX milliseconds; for spans without records, the hour."""
+        began = datetime.strptime(self.stored.hour, "%Y-%m-%dT%H").replace(tzinfo=UTC)
+        return self.index.planned_at or milliseconds(began.timestamp())
+
+
+class LedgerRepair:
+    """Compares and repairs a ledger.
+
+    Args:
+        ledger: the ledger; nothing else may write to it.
+        objects: the span objects.
+        bucket: their bucket.
+        memory_seconds: how long Treasure Data remembers an id.
+        clock: tells the time.
+        tell: called with each hour that is looked at.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        objects: SpanObjects,
+        bucket: Bucket,
+        *,
+        memory_seconds: float,
+        clock: Clock,
+        tell: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._bucket = bucket
+        self._memory_seconds = memory_seconds
+        self._clock = clock
+        self._tell = tell
+
+    def unknown(self) -> int:
+        """Return how many objects the ledger does not know."""
+        found = 0
+        for hour in self._hours():
+            for chain, group in groupby(self._objects.of_hour(hour), lambda one: one.chain):
+                found += sum(1 for one in group if self._is_unknown(one, self._end_of(chain)))
+        return found
+
+    def repair(self) -> Counter[str]:
+        """Take up every unknown object, put everything that is not final in doubt, and let the functions go on.
+
+        It may be repeated: each step is taken once. The counts are of `spans` that were taken up, `rows` in doubt, `objects` that were
+        rewritten since the backup, and objects left `aside`, because another one has their records.
+        """
+        counts: Counter[str] = Counter()
+        for hour in self._hours():
+            self._tell(hour)
+            for chain, group in groupby(list(self._objects.of_hour(hour)), lambda one: one.chain):
+                self._take_up(chain, list(group), counts)
+        self._doubt(counts)
+        self._ledger.adopt(self._ledger.tables_created()[0])
+        return counts
+
+    def _hours(self) -> list[str]:
+        """Return the hours in which unknown objects may be: a span that was planned well before the last known one is in the backup."""
+        ends = [self._ledger.end(chain) for chain in self._ledger.chains()]
+        latest = max((end.planned_at for end in ends if end is not None), default=0)
+        since = hour_of(max(0.0, latest / 1000 - _EARLIER_SECONDS))
+        return [hour for hour in self._objects.hours() if hour >= since]
+
+    def _end_of(self, chain: ChainId) -> Span | None:
+        return self._ledger.end(chain)
+
+    @staticmethod
+    def _is_unknown(stored: Stored, end: Span | None) -> bool:
+        """Return whether an object lies behind its chain's end. Chains that are not of the stream have one span at most."""
+        return end is None or (stored.chain.is_of_stream and stored.first > end.last)
+
+    def _take_up(self, chain: ChainId, group: list[Stored], counts: Counter[str]) -> None:
+        end = self._end_of(chain)
+        for stored in group:
+            if not self._is_unknown(stored, end):
+                counts["objects"] += self._follow_rewrite(stored)
+        left = [self._read(stored) for stored in group if self._is_unknown(stored, end)]
+        if left and chain.is_of_stream:
+            self._ledger.note_chain(chain.root)
+        while left:
+            at = START if end is None else end.last
+            fitting = [one for one in left if one.index.after >= at]
+            counts["aside"] += len(left) - len(fitting)
+            if not fitting:
+                return
+            one = _next(fitting)
+            if one.index.after > at:
+                # spans of one or two records without rows have no object; a chain has no holes
+                end = self._append(_filler(chain, at, one, end), {})
+            end = self._append(self._span(one, end), self._claims(one) if chain.is_of_stream else {})
+            counts["spans"] += 1
+            left = [other for other in fitting if other is not one] if chain.is_of_stream else []
+
+    def _follow_rewrite(self, stored: Stored) -> bool:
+        """Have a known span refer to the object that the sweep has written anew since the backup."""
+        span = self._ledger.preceding(stored.chain, stored.first) if stored.chain.is_of_stream else None
+        if span is None or span.object is None or stored.hour <= span.object.hour:
+            return False
+        found = self._read(stored)
+        if found.index.planned_at != span.planned_at or name_of(span) == stored.name:
+            return False
+        return self._ledger.update(replace(span, object=found.ref))[0]
+
+    def _read(self, stored: Stored) -> _Unknown:
+        """Read an object whose parts no item names: its index is the last gzip member."""
+        rest = self._bucket.get(stored.name)
+        if rest is None:
+            raise ObjectGoneError(f"{stored.name} is gone")
+        offset = 0
+        while True:
+            member = isal_zlib.decompressobj(wbits=31)
+            data = member.decompress(rest)
+            if not member.unused_data:
+                break
+            offset += len(rest) - len(member.unused_data)
+            rest = member.unused_data
+        ref = ObjectRef(stored.hour, digest_of_part(rest), offset, len(rest))
+        if ref.digest.hex() != stored.digest:
+            raise InvalidObjectError(f"{stored.name} holds other bytes than were written")
+        return _Unknown(stored, ref, decode(data))
+
+    def _span(self, one: _Unknown, end: Span | None) -> Span:
+        """Return the span of an unknown object, as it was planned."""
+        index, stored = one.index, one.stored
+        span = Span(
+            chain=stored.chain,
+            after=index.after,
+            first=stored.first,
+            last=stored.last,
+            planned_at=one.planned_at,
+            chunks={key: member.rows for key, member in index.members.items()},
+            destinations={
+                RowSender.parse(name): destination_of(text) for name, text in index.destinations.items()
+            },
+            records=len(index.numbers),
+            digest=digest_of(index.numbers),
+            earliest=min(index.arrivals, default=0),
+            latest=max((*index.arrivals, 0 if end is None else end.latest)),
+            received_at=min(index.receipts, default=one.planned_at),
+            object=one.ref,
+        )
+        return span.with_entries(dict(self._doubts(span)), settled=True)
+
+    def _claims(self, one: _Unknown) -> dict[str, Claiming]:
+        """Return the claims that the records of a span owned when it was planned."""
+        index, chain = one.index, one.stored.chain.root
+        owners = {
+            request_id or f"{FROM_JSON}{number}": Owner(chain, number)
+            for position, (number, request_id, claim) in enumerate(
+                zip(index.numbers, index.request_ids, index.claims, strict=True)
+            )
+            if claim and position not in index.uncounted
+        }
+        held: dict[str, Claim] = {}
+        for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
+            held |= self._ledger.claims(ids)
+        return {
+            request_id: Claiming(owner, held[request_id].owner if request_id in held else None)
+            for request_id, owner in owners.items()
+        }
+
+    def _append(self, span: Span, claims: dict[str, Claiming]) -> Span:
+        first = dict(islice(claims.items(), MOST_CLAIMS_WITH_APPEND))
+        rest = {one: claim.owner for one, claim in claims.items() if one not in first}
+        for part in batched(rest.items(), MOST_CLAIMS, strict=False):
+            self._ledger.claim(dict(part), SECONDS_KEPT)
+        while True:
+            answer = self._ledger.append(span, first, SECONDS_KEPT)
+            if not isinstance(answer, ClaimsRefused):
+                return answer[1]
+            first = {one: claim for one, claim in first.items() if one not in answer.request_ids}
+
+    def _doubt(self, counts: Counter[str]) -> None:
+        """Put in doubt what waited or was dead in the backup, unless new rows have replaced it since."""
+        listed = chunks(self._ledger, Selection((*_DOUBTFUL, State.REJECTED)))
+        for place in dict.fromkeys(one.span.place for one in listed):
+            span = self._ledger.get(place)
+            if span is None:
+                continue
+            changes = dict(self._doubts(span))
+            changes |= {
+                key: Entry(State.REPLACED, at=milliseconds(self._clock.now()))
+                for key, entry in span.all_leaves()
+                if entry.state in (State.DEAD, State.REJECTED) and self._is_replaced(place, key)
+            }
+            if changes:
+                self._ledger.update(span.with_entries(changes, settled=True))
+            counts["rows"] += sum(
+                span.rows(key) for key, entry in changes.items() if entry.state is not State.REPLACED
+            )
+
+    def _is_replaced(self, place: Place, key: ChunkKey) -> bool:
+        chain = ChainId.edit(sha256(f"{place.name}/{key.name}".encode()).hexdigest()[:32])
+        return self._ledger.get(Place(chain, START)) is not None
+
+    def _doubts(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
+        """Yield the entries of chunks that Treasure Data may have, for all that a restored ledger knows.
+
+        The doubt is dated so that nothing is sent under the old id any more, and that the query comes when the last invocation that may have
+        sent them has ended long enough ago.
+        """
+        oldest = self._clock.now() - self._memory_seconds + LONGEST_INVOCATION_SECONDS
+        doubt = milliseconds(oldest) - 1
+        for key, entry in span.all_leaves():
+            if entry.state in _DOUBTFUL and not key.group.code:
+                yield key, replace(entry, since=max(entry.since or 0, doubt), reason=entry.reason or REASON)
+
+
+def _next(fitting: Iterable[_Unknown]) -> _Unknown:
+    """Return the object to take up next: of those that follow the same span, the one that others follow, or else the last to be planned.
+
+    The others are of workers that were killed, or were slower, before the append.
+    """
+    found = list(fitting)
+    afters = {one.index.after for one in found}
+    first = min(afters)
+    return max(
+        (one for one in found if one.index.after == first),
+        key=lambda one: (one.stored.last in afters, one.planned_at),
+    )
+
+
+def _filler(chain: ChainId, at: Number, one: _Unknown, end: Span | None) -> Span:
+    last = one.index.after
+    return Span(
+        chain=chain,
+        after=at,
+        first=last,
+        last=last,
+        planned_at=one.planned_at,
+        records=1,
+        latest=0 if end is None else end.latest,
+        received_at=one.planned_at,
+        settled=True,
+    )

@@ -1,0 +1,114 @@
+"""Why records or rows wait: what is said about it, and one step to take."""
+
+import re
+from typing import NamedTuple
+
+from ops.books.ledger_repair import REASON as RESTORED
+from ops.state.finding import NO_ACTION, Finding
+from shared.errors import HeldError
+
+
+class Cause(NamedTuple):
+    """Why something waits. Without advice it passes on its own."""
+
+    fault: str
+    said: str
+    advice: str = ""
+    state: str = "waiting"
+
+    def finding(self, what: str, about: str = "", seconds: float | None = None) -> Finding:
+        """Return the finding."""
+        state = "fault" if self.advice else self.state
+        return Finding(what, self.said, self.advice or NO_ACTION, state, self.fault, about, seconds)
+
+
+_STATUS = re.compile(r"http_(\d{3})")
+_NETWORK = ("connect_timeout", "connection_refused", "undocumented_answer", "not_json", "md5_mismatch")
+_TD = {
+    "timeout": "does not answer in time",
+    "connect_timeout": "cannot be connected to in time",
+    "connection_refused": "refuses connections",
+    "connection_lost": "closes connections early",
+    "slow": "has been slow",
+    "not_json": "does not answer with Treasure Data's JSON",
+    "undocumented_answer": "does not answer with Treasure Data's JSON",
+    "md5_mismatch": "received other bytes than were sent",
+}
+_USUAL = {
+    "sending": "they are being sent, or the worker was interrupted",
+    "deadline": "the worker had no time left to send them",
+    "put_again": "it is not certain yet whether they are copies",
+    RESTORED: "the ledger was restored, and Treasure Data is asked whether it has them",
+}
+
+
+def td_cause(reason: str, database: str, option: str) -> Cause:
+    """Return why Treasure Data takes no rows, given the reason in one word."""
+    if reason == "http_403" and database:
+        said = f"Treasure Data answers 403: the API key may not import into {database}"
+        return Cause(
+            "td_forbidden",
+            said,
+            "Grant it, or correct the account's database in accounts.yaml and apply that.",
+        )
+    if reason in ("http_401", "http_403"):
+        advice = f"Store a valid one with `sluice setup {option} --td-key-file FILE`."
+        return Cause("td_key_refused", f"Treasure Data answers {reason[5:]}: it rejects the API key", advice)
+    if reason in ("no_key", "SecretUnavailableError"):
+        advice = f"Store one with `sluice setup {option}`."
+        return Cause("td_no_key", "there is no Treasure Data API key", advice)
+    said = f"Treasure Data {_TD.get(reason, f'does not take rows ({reason})')}"
+    if status := _STATUS.fullmatch(reason):
+        said = f"Treasure Data answers {status[1]}"
+    if reason in _NETWORK:
+        said += ". If Treasure Data's status page shows no outage, check TdImportEndpoint and the network"
+    return Cause("td_failing", said)
+
+
+def wait_cause(reason: str, database: str, option: str) -> Cause:
+    """Return why rows wait for a database, given the reason in the ledger."""
+    if reason in _USUAL:
+        return Cause("rows_wait", _USUAL[reason])
+    if reason == "account_unavailable":
+        return Cause("redis_silent", "Redis did not say where an account's rows go")
+    return td_cause(reason, database, option)
+
+
+def log_of(function: str, option: str) -> str:
+    """Return the command that shows a function's log; for the local stack, its file."""
+    if option == "--local":
+        return f"{function.removesuffix('Function').lower()}.log in the local stack's folder"
+    return f"`sam logs {option.replace('--stack', '--stack-name')} --name {function}`"
+
+
+def restored_cause(option: str) -> Cause:
+    """Return that the ledger was restored from a backup, and what to do."""
+    advice = f"Nothing is stored or sent until `sluice doctor {option} --repair-ledger` has compared it with the bucket."
+    return Cause("ledger_restored", "the ledger was restored from a backup, or lost", advice)
+
+
+_HOLDS = {
+    "LedgerUnavailableError": Cause("ledger_failing", "the ledger (DynamoDB) does not answer"),
+    "BucketUnavailableError": Cause("bucket_failing", "the bucket (S3) does not take the rows"),
+    "ShardUnreadableError": Cause("stream_failing", "the stream cannot be read"),
+    "UnprovenError": Cause("stream_failing", "the stream's shards cannot all be listed"),
+    HeldError.NO_TIME: Cause("no_time", "the last invocation ran out of time"),
+    HeldError.UNDECIDED_COPY: Cause("ledger_failing", HeldError.UNDECIDED_COPY),
+    HeldError.UNREADABLE_INDEX: Cause(
+        "index_unreadable",
+        HeldError.UNREADABLE_INDEX,
+        "The log names its object; docs/operations.md#restore says how to restore it.",
+    ),
+    HeldError.DELETED_STREAM: Cause("stream_deleted", HeldError.DELETED_STREAM),
+}
+
+
+def hold_cause(reason: str, error: str, option: str) -> Cause:
+    """Return why the worker holds records, given the reason and the type of the error in its log."""
+    if reason == HeldError.RESTORED_LEDGER:
+        return restored_cause(option)
+    for known, cause in _HOLDS.items():
+        if known == error or reason.startswith(known):
+            return cause._replace(state="holding")
+    advice = f"Please report it, with the worker's log: `sluice status {option} --json`."
+    return Cause("worker_bug", reason or "the worker logs no reason", advice)

@@ -1,0 +1,284 @@
+"""Checks of a stack, from the outside in: whether each part that delivery needs is there and answers."""
+
+import time
+from collections.abc import Callable, Iterator
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import requests
+
+from ops import screen
+from ops.failure import FORESEEN, Failure, explained, is_gone
+from ops.signing_secrets import signing_secrets
+from ops.stack import Stack, advised
+from ops.state.causes import log_of, restored_cause, td_cause
+from ops.state.finding import Finding, fault, ok, unknown, warning
+from ops.stream.event_source import mapping_faults, unknown_shards
+from ops.template import sluice_template
+from shared import write_key
+from shared.errors import UnavailableError
+from worker.restored import is_restored
+
+TEST_TABLE = "sluice_doctor"
+"""The table that the test event goes to."""
+_HTTP_SECONDS = 10
+_CLOCK_SECONDS = 30.0
+_PENDING = "PendingConfirmation"
+
+
+class Checks:
+    """Checks a stack.
+
+    Args:
+        stack: the stack.
+        account: the account that supplies the write key. None: the first active one.
+
+    Attributes:
+        account: the account in use, known after `findings`.
+        key: its write key, likewise.
+        assumed: the limits of Treasure Data that the worker assumes, in minutes, likewise.
+    """
+
+    def __init__(self, stack: Stack, account: str | None = None) -> None:
+        self._stack = stack
+        self._url = stack.outputs["ApiUrl"]
+        self._http = stack.http()
+        self.account = account
+        self.assumed: dict[str, int] = {}
+        self.key = ""
+
+    def findings(self) -> Iterator[Finding]:
+        """Run the checks, and yield their results."""
+        checks: dict[str, Callable[[], Iterator[Finding]]] = {
+            "API": self._api,
+            "stream": self._stream,
+            "worker": self._worker,
+            "mapping": self._mapping,
+            "functions": self._inside,
+            "columns": self._columns,
+            "write key": self._write_key,
+            "ledger": self._ledger,
+            "bucket": self._bucket,
+            "queue": self._queue,
+            "alarms": self._alarms,
+        }
+        for what, check in checks.items():
+            try:
+                yield from check()
+            except FORESEEN as error:
+                said = explained(error).message
+                is_own = is_gone(error) and not isinstance(error, UnavailableError)  # of another check
+                yield fault(what, said, fault=f"{what}_gone") if is_own else unknown(what, said)
+            except Failure as failure:
+                yield fault(what, failure.message, fault=f"{what.replace(' ', '_')}_failing")
+
+    def _api(self) -> Iterator[Finding]:
+        log, started = log_of("IngestFunction", self._stack.option), time.time()
+        try:
+            answer = self._http.get(f"{self._url}/health", timeout=_HTTP_SECONDS)
+        except requests.RequestException as error:
+            said = f"{self._url}/health did not respond ({type(error).__name__})"
+            yield fault(
+                "API",
+                said,
+                f"Check the region and your network: `curl -i {self._url}/health`.",
+                fault="api_away",
+            )
+            return
+        if answer.status_code != 200:
+            yield fault(
+                "API", f"{self._url}/health answered {_got(answer)}", f"See {log}.", fault="api_failing"
+            )
+        else:
+            yield ok("API", f"{self._url} answers in {(time.time() - started) * 1000:.0f} ms")
+        if "Date" in answer.headers:
+            skew = abs(parsedate_to_datetime(answer.headers["Date"]).timestamp() - time.time())
+            said = f"this machine's clock is off by {screen.lasting(skew)}"
+            is_off = skew > _CLOCK_SECONDS
+            yield (
+                fault("clock", said, "Set it, or AWS rejects its requests.", fault="clock")
+                if is_off
+                else ok("clock")
+            )
+
+    def _stream(self) -> Iterator[Finding]:
+        kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
+        summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
+        if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
+            said = f"{name} is {summary['StreamStatus']}"
+            advice = f"`aws kinesis describe-stream-summary --stream-name {name}` says when that is over."
+            yield fault("stream", said, advice, fault="stream_inactive")
+        else:
+            shards, hours = summary["OpenShardCount"], summary["RetentionPeriodHours"]
+            yield ok("stream", f"{screen.plural(shards, 'open shard')}, keeps records for {hours} h")
+
+    def _worker(self) -> Iterator[Finding]:
+        unplanned = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
+        if unplanned:
+            said = (
+                f"the ledger has no spans of {', '.join(unplanned)}, although the oldest records there are more than an hour old: "
+                "the worker is not running, or the stream was deleted and recreated"
+            )
+            yield fault(
+                "worker", said, f"See {log_of('WorkerFunction', self._stack.option)}.", fault="worker_off"
+            )
+
+    def _mapping(self) -> Iterator[Finding]:
+        if self._stack.is_local:
+            yield unknown("mapping", "not checked: the local stack has its own event source")
+            return
+        client, function = self._stack.client("lambda"), self._stack.outputs["WorkerFunction"]
+        found = client.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
+        for stream in {mapping["EventSourceArn"] for mapping in found}:  # to aliases of the function, too
+            found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
+        wrong = list(mapping_faults(found, function))
+        if wrong:
+            yield fault("mapping", "; ".join(wrong), "`sam deploy` reverts manual changes.", fault="mapping")
+        else:
+            last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
+            yield ok("mapping", f"enabled; last: {last}")
+
+    def _inside(self) -> Iterator[Finding]:
+        """Check Redis and Treasure Data from the functions' network."""
+        answer = self._stack.administer(do="check")
+        redis = answer["redis"]
+        if "error" in redis:
+            said, advice = advised(redis)
+            advice = advice or "Correct it: `sluice accounts apply accounts.yaml`."
+            yield fault("Redis", said, advice, fault=redis["error"])
+        elif redis["applied_at"] is None:
+            advice = "Run `sluice accounts apply accounts.yaml`."
+            yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
+        else:
+            accounts = redis["accounts"]
+            yield ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
+            active = sorted(name for name, fields in accounts.items() if fields["status"] == "active")
+            self.account = self.account or (active[0] if active else None)
+        yield from self._treasure_data(answer["treasure_data"])
+        self.assumed = answer.get("assumed", {})
+
+    def _treasure_data(self, said: dict[str, Any]) -> Iterator[Finding]:
+        host, status, error = said.get("host", "Treasure Data"), said.get("status", 0), said.get("error", "")
+        reason = f"http_{status}" if status else error or "timeout"
+        cause = td_cause(reason, "", self._stack.option)
+        if said["knows_key"]:
+            yield ok("Treasure Data", f"{host} answered {status} to the API key")
+        elif cause.fault == "td_failing" and not status:
+            network = "with Network=existing, that the subnets reach the internet"
+            advice = f"{cause.said}. If it lasts, check TdSite (or TdApiEndpoint) and, {network}"
+            yield cause._replace(said=f"{host}: {advice}").finding("Treasure Data")
+        else:
+            yield cause.finding("Treasure Data")
+        databases = said.get("databases", {})
+        for database, why in databases.items():
+            if why:
+                yield td_cause(why, database, self._stack.option).finding("import permission", database)
+        working = [database for database, why in databases.items() if not why]
+        if working:
+            yield ok("import permission", f"to {', '.join(working)}")
+        if said.get("missing"):
+            names = ", ".join(said["missing"])
+            yield warning(
+                "databases", f"{names}: not in Treasure Data yet. The first rows create it; check the name."
+            )
+        if said.get("may_query") is False:
+            why = "the API key may not query: the parameter UnaskableDoubt decides about rows that Treasure Data may have"
+            yield unknown("query permission", why)
+        elif said.get("may_query"):
+            yield ok("query permission", "Treasure Data can be queried for rows")
+
+    def _columns(self) -> Iterator[Finding]:
+        """Check that the table of earlier test events shows the columns by which rows are queried."""
+        if self.account is None:
+            return
+        shown = self._stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
+        if shown:
+            yield ok("columns", f"{TEST_TABLE} shows event_id")
+        elif shown is None:
+            yield unknown("columns", f"the table {TEST_TABLE} does not exist yet, or could not be queried")
+        else:
+            said = (
+                f"{TEST_TABLE} does not show event_id: run this again ten minutes after the first test event. If it still does "
+                "not, turn on schema detection; otherwise you have to decide yourself about rows that Treasure Data may have"
+            )
+            yield unknown("columns", said)
+
+    def _write_key(self) -> Iterator[Finding]:
+        signing = signing_secrets(self._stack)
+        if self.account is None:
+            yield unknown("write key", "not checked: there is no active account")
+            return
+        secret_id = next(reversed(signing))
+        self.key = write_key.sign(self.account, secret_id, signing[secret_id])
+        try:
+            answer = self._http.post(
+                f"{self._url}/v1/events",
+                json={"events": []},
+                headers={"x-write-key": self.key},
+                timeout=_HTTP_SECONDS,
+            )
+        except requests.RequestException:
+            yield unknown("write key", "not checked: the API does not respond")
+            return
+        said = f"{self._url} answered {_got(answer)} to a key of {self.account} under the secret {secret_id}"
+        if answer.status_code in (200, 400):  # 400: the key is accepted, the body has no event
+            yield ok("write key", f"a key of {self.account} under the secret {secret_id} is accepted")
+        elif answer.status_code in (401, 403):
+            advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self._stack.option}`."
+            yield fault("write key", said, advice, fault="write_key_refused")
+        elif answer.status_code < 500:
+            yield fault("write key", said, fault="write_key_refused")
+        else:
+            advice = f"See {log_of('IngestFunction', self._stack.option)}."
+            yield fault("write key", said, advice, fault="api_failing")
+
+    def _ledger(self) -> Iterator[Finding]:
+        name = self._stack.outputs["LedgerTable"]
+        table = self._stack.client("dynamodb").describe_table(TableName=name)["Table"]
+        if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
+            advice = f"`aws dynamodb describe-table --table-name {name}` says when that is over."
+            yield fault("ledger", f"{name} is {table['TableStatus']}", advice, fault="ledger_inactive")
+        elif is_restored(self._stack.ledger(), self._stack.objects()):
+            yield restored_cause(self._stack.option).finding("ledger")
+        else:
+            yield ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
+
+    def _bucket(self) -> Iterator[Finding]:
+        self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["AsideBucket"])
+        yield ok("bucket")
+
+    def _queue(self) -> Iterator[Finding]:
+        attributes = self._stack.client("sqs").get_queue_attributes(
+            QueueUrl=self._stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+        )["Attributes"]
+        yield ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
+
+    def _alarms(self) -> Iterator[Finding]:
+        if self._stack.is_local:
+            return
+        pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
+        names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
+        ours = [name for name in names if sluice_template().names_alarm(self._stack.name, name)]
+        for name in ours:
+            kind = name.removeprefix(f"{self._stack.name}-")
+            advice = "docs/operations.md#alarms says what to do."
+            yield fault("alarms", f"the alarm {kind} is on", advice, fault="alarm", about=kind)
+        if not ours:
+            yield ok("alarms", "none")
+        topic = self._stack.outputs.get("AlarmTopic")
+        if topic is None:
+            yield warning(
+                "alarm recipients", "nobody is told of an alarm: set AlarmEmail or AlarmTopicArn, and deploy"
+            )
+            return
+        sns = self._stack.client("sns")
+        told = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
+        if all(one["SubscriptionArn"] == _PENDING for page in told for one in page["Subscriptions"]):
+            said = "nobody is told of an alarm: open AWS's message in the mailbox of AlarmEmail and confirm, or subscribe to the topic"
+            yield warning("alarm recipients", said)
+
+
+def _got(answer: requests.Response) -> str:
+    """Return a response's status, with the ingest's error code if it has one."""
+    code = answer.headers.get("x-sluice-error")
+    return f"{answer.status_code} {answer.reason}{f' ({code})' if code else ''}"

@@ -1,0 +1,92 @@
+"""The test event of `sluice doctor`: sent through the stack, and looked for in the ledger."""
+
+import time
+from uuid import uuid4
+
+import requests
+
+from ops.stack import Stack
+from ops.state.checks import TEST_TABLE
+from ops.state.finding import Finding, fault, ok
+from worker.chain import ChainId
+from worker.record import Number, number
+from worker.shards import Position
+from worker.span import Span
+from worker.states import UNSETTLED, State
+
+_CLOCK_SECONDS = 30.0
+_FOUND_SECONDS = 60.0
+
+
+class DoctorEvent:
+    """Sends one test event.
+
+    Args:
+        stack: the stack.
+        key: the write key to send it with.
+    """
+
+    def __init__(self, stack: Stack, key: str) -> None:
+        self._stack = stack
+        self._key = key
+
+    def send(self) -> Finding:
+        """Send one test event, and wait until the ledger has settled it."""
+        url, mark = self._stack.outputs["ApiUrl"], f"sluice-doctor-{uuid4()}"
+        event = {"table": TEST_TABLE, "event_id": mark}
+        try:
+            answer = self._stack.http().post(
+                f"{url}/v1/events",
+                json={"events": [event]},
+                headers={"x-write-key": self._key},
+                timeout=_CLOCK_SECONDS,
+            )
+        except requests.RequestException as error:
+            return fault("test event", f"it could not be sent: {type(error).__name__}")
+        if answer.status_code != 200:
+            return fault("test event", f"{url} answered {answer.status_code}: {answer.text[:200]}")
+        started = time.time()
+        place = None
+        while time.time() - started < _FOUND_SECONDS:
+            place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
+            span = None if place is None else self._settled(*place)
+            if span is not None:
+                return _canary(span, time.time() - started, self._stack.option)
+            time.sleep(1)
+        return fault(
+            "test event",
+            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` shows why",
+        )
+
+    def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
+        """Return where the test event is on the stream: its shard's chain and its record's number."""
+        stream = self._stack.shards()
+        for shard in stream.all():
+            for page in stream.pages(shard.shard_id, Position(moment=since), until):
+                for record in () if page is None else page.records:
+                    if mark.encode() in record["Data"]:
+                        return stream.chain(shard.shard_id), number(record["SequenceNumber"])
+                if page is None or page.at_tip:
+                    break
+        return None
+
+    def _settled(self, chain: ChainId, number: Number) -> Span | None:
+        """Return the span of the test event once it is settled."""
+        span = self._stack.membership().locate(chain, number)
+        return span if isinstance(span, Span) and span.settled else None
+
+
+def _canary(span: Span, seconds: float, option: str) -> Finding:
+    """Return the result of the test event: it passes only if the event was delivered."""
+    left = [
+        entry
+        for key, entry in span.all_leaves()
+        if key.group.table == TEST_TABLE and entry.state in UNSETTLED | {State.DEAD}
+    ]
+    if not left:
+        return ok("test event", f"delivered (according to the ledger) after {seconds:.1f} s")
+    state, reason = left[0].state.value, left[0].reason
+    return fault(
+        "test event",
+        f"accepted, but {state} after {seconds:.1f} s ({reason}): `sluice status {option}` shows what to do",
+    )

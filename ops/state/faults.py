@@ -1,0 +1,145 @@
+"""What the state of a stack means to the operator: every fault with its cause, and one step to take next.
+
+A fault is found by a check, by what waits or is dead, or by both. It is reported once, where it says the most: with the rows that wait for it.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+from ops import screen
+from ops.state.causes import Cause, hold_cause, log_of, wait_cause
+from ops.state.finding import Finding, fault
+from ops.state.stack_state import StackState
+
+WAITING_SECONDS = 240.0
+"""Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
+BEHIND_SECONDS = 60.0
+"""A stack with records older than this is behind, whatever the worker logs."""
+
+_HIDDEN_BY = {"worker_off": ("mapping", "ledger_restored"), "catching_up": ("ledger_restored",)}
+"""Faults that follow from others."""
+_ECHOES = ("attention", "dependency", "lag-page", "lag-warn", "waiting-page", "waiting-warn")
+"""Alarms that say nothing new if something else is found."""
+
+
+def findings(state: StackState, option: str) -> list[Finding]:
+    """Return everything that was found about a stack, the worst first; `option` names the stack on a command line."""
+    rows = [*_waiting(state, option), *_dead(state, option)]
+    found = [*_books(state, option), *rows, *_stream(state, option), *state.checks]
+    names, by_fault = {one.fault for one in found}, {one.fault for one in found if one.about}
+    kept: dict[tuple[str, ...], Finding] = {}
+    for one in found:
+        if not names.isdisjoint(_HIDDEN_BY.get(one.fault, ())):
+            continue
+        if one.fault and (one.about or one.fault not in by_fault):
+            kept.setdefault((one.fault, one.about), one)
+        elif not one.fault:
+            kept[one.what, one.said] = one
+    is_explained = any(not one.is_sound and one.fault != "alarm" for one in kept.values())
+    shown = [
+        replace(one, state="warning")
+        if is_explained and one.fault == "alarm" and one.about in _ECHOES
+        else one
+        for one in kept.values()
+    ]
+    return sorted(shown, key=lambda one: one.rank)
+
+
+def summary(state: StackState, found: list[Finding]) -> list[Finding]:
+    """Return what is wrong, the worst first; if nothing is, one finding that says so."""
+    wrong = [one for one in found if not one.is_sound]
+    return wrong or [Finding("stack", _in_flight(state))]
+
+
+def _in_flight(state: StackState) -> str:
+    rows = sum(one.rows for one in state.waiting)
+    parts = [_records(state)] * bool(state.records) + [screen.plural(rows, "row")] * bool(rows)
+    return f"{' and '.join(parts)} waiting" if parts else "nothing is waiting"
+
+
+def _records(state: StackState) -> str:
+    return f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"
+
+
+def _books(state: StackState, option: str) -> Iterator[Finding]:
+    advice = f"Please report it, with `sluice status {option} --all --json`."
+    if state.arrivals is not None and state.arrivals.lost:
+        counter = "the gateway" if state.arrivals.unit == "events" else "the stream"
+        said = (
+            f"reconciliation failed: {counter} counted {state.arrivals.counted:,} {state.arrivals.unit}, and "
+            f"{state.arrivals.lost:,} of them are neither in the ledger nor waiting"
+        )
+        yield fault("books", said, advice, fault="records_lost")
+    if state.balance is not None and not state.balance.adds_up:
+        yield fault(
+            "books", "reconciliation failed", f"The lines with NO show where. {advice}", fault="books_uneven"
+        )
+
+
+def _stream(state: StackState, option: str) -> Iterator[Finding]:
+    is_behind = bool(state.records) and state.behind_seconds > BEHIND_SECONDS
+    if state.hold is not None:
+        cause = hold_cause(state.hold.reason, state.hold.error, option)
+        if is_behind:
+            cause = cause._replace(said=f"{cause.said}; {_records(state)} waiting")
+        yield cause.finding("stream", seconds=state.hold.seconds)
+    elif is_behind:
+        rate = sum(shard.rows_per_second for shard in state.shards)
+        if rate:
+            said, advice = (
+                f"the worker takes {rate:,.2g} rows a second",
+                "No action needed: it is catching up.",
+            )
+            one = Finding(
+                "stream", f"{_records(state)} waiting, and {said}", advice, "waiting", "catching_up"
+            )
+            yield replace(one, seconds=state.behind_seconds)
+        else:
+            said = f"{_records(state)} waiting, and the worker takes none and logs no reason"
+            advice = f"Its log shows whether it is invoked: {log_of('WorkerFunction', option)}."
+            yield fault("stream", said, advice, fault="worker_off", seconds=state.behind_seconds)
+
+
+def _waiting(state: StackState, option: str) -> Iterator[Finding]:
+    """Yield why rows wait: failures at once, what is usual for a while only once it has lasted."""
+    redis = next((one for one in state.checks if one.what == "Redis" and one.fault), None)
+    for one in state.waiting:
+        seconds = max(0.0, state.at - one.since)
+        cause = wait_cause(one.reason, one.database, option)
+        if cause.fault == "redis_silent" and redis is not None:
+            cause = Cause(redis.fault, redis.said, redis.advice, redis.state)
+        if cause.fault != "rows_wait" or seconds > WAITING_SECONDS:
+            rows = screen.plural(one.rows, "row")
+            what = f"{rows} for the database {one.database}" if one.database else f"{rows} of {one.account}"
+            words = f' ("{one.words}")' if one.words else ""
+            said = f"{what} {'waits' if one.rows == 1 else 'wait'} in S3: {cause.said}{words}"
+            yield cause._replace(said=said).finding("rows", one.database or one.account, seconds)
+
+
+_DEAD = {
+    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml`, then",
+    "invalid_account": "`sluice accounts apply accounts.yaml`, then",
+    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT`, then",
+    "revoked_key": "If that is not intended, take the key out of revoked_key_ids in accounts.yaml and apply it, then",
+    "object_gone": "Restore it (docs/operations.md#restore), then",
+    "may_not_create": "Create the table in Treasure Data, then",
+    "no_such_database": "The account has another database now:",
+    "too_many_tables": "docs/limits.md#tables-of-an-account says what to do first;",
+    "index_gone": "Treasure Data is asked for them by",
+}
+
+
+def _dead(state: StackState, option: str) -> Iterator[Finding]:
+    for reason, rows in sorted(state.dead().items()):
+        send = f"`sluice redrive {option} --kind dead --reason {reason}`"
+        if reason in _DEAD:
+            advice = f"{_DEAD[reason]} {send}."
+        elif reason.startswith(("http_4", "row_too_large")):
+            advice = f"Fix them with `sluice redrive {option} --edit --reason {reason}`."
+        else:
+            advice = (
+                f"`sluice dead list {option} --reason {reason}` lists them; nobody can send them as they are."
+            )
+        is_one = rows == 1
+        said = f"{screen.plural(rows, 'row')} {'is' if is_one else 'are'} dead ({reason})"
+        yield fault("dead rows", said, advice, fault="dead", about=reason)

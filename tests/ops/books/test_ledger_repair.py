@@ -1,0 +1,280 @@
+"""A ledger that was restored from a backup: nothing moves until it was compared with the bucket; then every row arrives once."""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from doubles.treasure_data.fault import Action, Fault, Kind
+from ops.books.ledger_repair import LedgerRepair
+from shared.envelope import marker
+from shared.errors import HeldError
+from tests.support.delivery import (
+    BUCKET,
+    TABLE,
+    Delivery,
+    KilledError,
+    envelope,
+    kill,
+    lose_answer,
+    once,
+    row,
+)
+from worker.bucket import Bucket
+from worker.restored import CHECK_SECONDS, is_restored
+from worker.states import State
+
+Step = Callable[[Delivery], object]
+
+
+def put(*ids: str, account: str = "shop", claim: int = 0, request_id: str = "") -> Step:
+    """Return a step that receives an envelope with these rows, and has the worker take it."""
+
+    def step(made: Delivery) -> None:
+        now = int(made.clock.now())
+        rows = {"views": [row(one, now) for one in ids]}
+        made.put(
+            envelope(account, rows, request_id=request_id or ids[0], claim=claim, received_at=now * 1000)
+        )
+        made.deliver(-1)
+
+    return step
+
+
+def killed(*ids: str) -> Step:
+    """Return a step whose worker is killed between the put of the object and the append; another one takes the record."""
+
+    def step(made: Delivery) -> None:
+        made.dynamodb.before["put_item"] = once(kill, lambda request: "g" in request["Item"])
+        with pytest.raises(KilledError):
+            put(*ids)(made)
+        made.clock.sleep(60)
+        made.start().deliver(-1)
+
+    return step
+
+
+def outage(*ids: str) -> Step:
+    """Return a step in which Treasure Data is away: the rows wait, and are delivered much later."""
+
+    def step(made: Delivery) -> None:
+        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+        put(*ids)(made)
+        made.td.faults.clear()
+        made.clock.sleep(5000)
+        made.start().send()
+
+    return step
+
+
+def unknown_at_first(*ids: str) -> Step:
+    """Return a step with rows of an account that is added only later, when an operator has its dead rows sent."""
+
+    def step(made: Delivery) -> None:
+        put(*ids, account="late")(made)
+        made.map(late="shop_db")
+        made.clock.sleep(5000)
+        made.start().send(State.DEAD)
+
+    return step
+
+
+def passed_over(*ids: str) -> Step:
+    """Return a step in which the event source passes a record over, which is recovered later: it is in a gap."""
+
+    def step(made: Delivery) -> None:
+        rows = {"views": [row(ids[0])]}
+        made.put(envelope("shop", rows, request_id=ids[0]), marker(0).encode(), marker(0).encode())
+        made.deliver(-2)  # a span without an object, before the one that the gap's name comes from
+        put(*ids[1:])(made)
+        made.run(made.event(-4, -3) | {"replay": True})
+
+    return step
+
+
+HISTORY: dict[str, Step] = {
+    "delivered": put("a", "b"),
+    "waited": outage("c", "d"),
+    "dead": unknown_at_first("e"),
+    "claimed": put("f", claim=1, request_id="f"),
+    "killed": killed("g"),
+    "gap": passed_over("h", "i"),
+    "copy": put("f", claim=1, request_id="f"),
+    "again": put("j", claim=1_700_000_000_000, request_id="j"),
+    "more": put("k"),
+}
+IDS = sorted("abcdefghijk")
+
+
+def lived(backup: str) -> tuple[Delivery, list[Any]]:
+    """Return a delivery with a history, and the ledger's items at the end of a step of it."""
+    made, items = Delivery(), []
+    made.map(shop="shop_db")
+    for name, step in HISTORY.items():
+        step(made)
+        made.clock.sleep(10)
+        if name == backup:
+            items = list(made.dynamodb.items(TABLE))
+    settle(made)
+    return made, items
+
+
+def settle(made: Delivery) -> None:
+    """Run the sender until nothing waits, as time passes; the worker takes its markers."""
+    for _ in range(12):
+        made.clock.sleep(900)
+        made.invoke_sender({})
+        made.deliver(-2)
+
+
+def restored(backup: str) -> Delivery:
+    """Return a delivery whose ledger was restored from a backup, in the sandboxes that served before."""
+    made, items = lived(backup)
+    made.clock.sleep(CHECK_SECONDS)
+    made.dynamodb.restore(TABLE, items)
+    return made
+
+
+def repair(made: Delivery) -> Counter[str]:
+    """Compare and repair the ledger."""
+    return repairs(made).repair()
+
+
+def repairs(made: Delivery) -> LedgerRepair:
+    """Return what compares and repairs the ledger."""
+    return LedgerRepair(
+        made.ledger,
+        made.objects,
+        Bucket(made.s3, BUCKET),
+        memory_seconds=made.memory,
+        clock=made.clock,
+    )
+
+
+def test_a_restored_ledger_holds_the_worker_and_the_sender() -> None:
+    """Even instances that served before notice it, store and send nothing, and raise an alarm."""
+    made = restored("delivered")
+    spans, imports = len(made.spans()), len(made.ids("shop_db", "views"))
+
+    put("new")(made)
+    said = made.invoke_sender({})
+
+    assert {"error": "held", "message": HeldError.RESTORED_LEDGER} == said
+    assert (spans, imports) == (len(made.spans()), len(made.ids("shop_db", "views")))
+    assert 2 == made.telemetry.counts["LedgerRestored"]
+    assert is_restored(made.ledger, made.objects)
+
+
+def test_a_ledger_that_was_lost_holds_too() -> None:
+    """An empty table beside a bucket with spans is not a new stack."""
+    made = restored("nothing")
+    made.start()
+
+    put("new")(made)
+    assert [] == made.spans()
+
+
+def test_a_new_stack_begins_with_an_empty_ledger() -> None:
+    """Nothing holds it, and from the first batch on its items say which table they were written in."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+
+    assert (["a"], False) == (made.ids("shop_db", "views"), is_restored(made.ledger, made.objects))
+    assert "" != made.ledger.tables_created()[1]
+
+
+def test_an_instance_that_has_seen_the_right_table_goes_on_if_dynamodb_does_not_say() -> None:
+    """Describing a table may fail while items are read and written. A new instance waits."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+    made.clock.sleep(CHECK_SECONDS)
+    made.dynamodb.before["describe_table"] = lambda _: lose_answer()
+    put("b")(made)
+    assert ["a", "b"] == made.ids("shop_db", "views")
+    made.start()
+    put("c")(made)
+    assert ["a", "b"] == made.ids("shop_db", "views")
+
+
+@pytest.mark.parametrize("backup", ["nothing", *HISTORY])
+def test_after_a_repair_each_row_is_in_treasure_data_once(backup: str) -> None:
+    """Whenever the backup was made, and although the whole stream is replayed: nothing is lost, nothing is sent twice."""
+    made = restored(backup)
+    assert IDS == sorted(made.ids("shop_db", "views"))
+    put("new")(made)
+
+    repair(made)
+    made.deliver(-1)
+    made.run(made.event() | {"replay": True})
+    settle(made)
+    made.send(State.DEAD)
+
+    assert sorted([*IDS, "new"]) == sorted(made.ids("shop_db", "views"))
+    assert {} == made.chunks(State.WAITING, State.AGAIN, State.DEAD)
+
+
+def test_rows_that_treasure_data_lacks_are_sent_after_a_repair() -> None:
+    """A span was appended after the backup, and Treasure Data was away ever since."""
+    made = restored("more")
+    made.dynamodb.restore(TABLE, items := list(made.dynamodb.items(TABLE)))
+    repair(made)
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    put("lost")(made)
+    made.td.faults.clear()
+    made.clock.sleep(CHECK_SECONDS)
+    made.dynamodb.restore(TABLE, items)
+
+    counts = repair(made)
+    settle(made)
+
+    assert (1, sorted([*IDS, "lost"])) == (counts["spans"], sorted(made.ids("shop_db", "views")))
+
+
+def test_a_comparison_counts_what_the_ledger_does_not_know() -> None:
+    """Also the object of the worker that was killed. It changes nothing, and a repair leaves nothing to count."""
+    made = restored("delivered")
+    found = repairs(made).unknown()
+
+    assert (9, 1) == (found, len([one for one in made.spans() if one.chunks]))
+    repair(made)
+    assert (0, False) == (repairs(made).unknown(), is_restored(made.ledger, made.objects))
+
+
+def test_a_repair_that_was_interrupted_is_repeated() -> None:
+    """What was taken up stays; the stack is let go only at the end."""
+    made = restored("delivered")
+    made.dynamodb.before["transact_write_items"] = once(kill)
+    with pytest.raises(KilledError):
+        repair(made)
+    assert is_restored(made.ledger, made.objects)
+    repair(made)
+    settle(made)
+
+    assert IDS == sorted(made.ids("shop_db", "views"))
+
+
+def test_new_rows_in_place_of_a_chunk_replace_it_in_the_restored_ledger_too() -> None:
+    """They were sent after the backup, under a chain whose name follows from the chunk's."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    put("a")(made)
+    put("dead", account="nobody")(made)
+    items = list(made.dynamodb.items(TABLE))
+    span = made.spans()[-1]
+    ((key, _),) = span.all_leaves()
+    made.map(nobody="shop_db")
+    made.clock.sleep(5000)
+    made.start()
+    place = made.sender_wiring.replacements.edit(span.place, key, made.objects.payload(span, key))
+    made.sender_wiring.sender.run(made.deadline())
+    made.dynamodb.restore(TABLE, items)
+    repair(made)
+    settle(made)
+    made.send(State.DEAD)
+
+    assert ["a", "dead"] == sorted(made.ids("shop_db", "views"))
+    assert [State.REPLACED] == [entry.state for _, entry in made.ledger.get(span.place).all_leaves()]  # type: ignore[union-attr]
+    assert made.ledger.get(place) is not None

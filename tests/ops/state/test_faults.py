@@ -1,0 +1,376 @@
+"""Forty faults of a stack, alone and in pairs: `status` and `doctor` name the same ones, each with one step to take, and invent none."""
+
+import json
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any
+
+import pytest
+import requests
+from click.testing import CliRunner
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from doubles.treasure_data.fault import Action, Fault, Kind
+from ops.commands import doctor, status
+from shared.accounts import Account
+from shared.clock import SystemClock
+from shared.errors import SecretUnavailableError
+from tests.support.delivery import KEYS, TABLE, TD_KEY_SECRET, envelope, lose_answer, row
+from tests.support.faulty_stack import FaultyStack, gone
+
+Seed = Callable[[FaultyStack], object]
+PAIRS, SEED = 150, 27  # how many of some 1,000 pairs, and which
+
+
+@dataclass(frozen=True)
+class Case:
+    """One fault.
+
+    Attributes:
+        name: the fault's name, with what it is about.
+        seed: breaks a stack this way.
+        step: what the advice contains: a command, or why none is needed.
+        part: what it breaks. Two faults of one part cannot be told apart, or one takes the place of the other.
+        hides: parts that nobody can look at then, and faults that follow from it.
+        order: seeds with a lower number come first.
+        before: happens before all seeds.
+        blind: its name while nobody can read what waits; None if that makes no difference.
+        blinds: nobody can.
+    """
+
+    name: str
+    seed: Seed
+    step: str
+    part: str
+    hides: tuple[str, ...] = ()
+    order: int = 0
+    before: Seed = lambda _: None
+    blind: str | None = None
+    blinds: bool = False
+
+
+def take(stack: FaultyStack, account: str, *, ago: float = 0.0, data: bytes | None = None) -> None:
+    """Have the worker take a record; `ago` is how many seconds before the state is read."""
+    made = stack.made
+    if ago:
+        made.clock.time = SystemClock().now() - ago
+    now = int(made.clock.now())
+    rows = {"views": [row(f"{account}-{now}", now)]}
+    made.put(envelope(account, rows, request_id=account, received_at=now * 1000) if data is None else data)
+    made.deliver(-1)
+
+
+def waits(kind: Kind, **members: Any) -> Seed:
+    """Return a seed with a row that waits for a database of its own, which fails on."""
+
+    def seed(stack: FaultyStack) -> None:
+        stack.made.map(app="app_db")
+        stack.made.td.create("app_db", "views")
+        stack.made.td.faults.add(Fault(kind=kind, action=Action.IMPORT, database="app_db", **members))
+        take(stack, "app")
+
+    return seed
+
+
+def failing(status: int) -> Seed:
+    """Return a seed with a database that fails although no row has waited for it yet."""
+
+    def seed(stack: FaultyStack) -> None:
+        stack.made.map(quiet="quiet_db")
+        stack.made.td.create("quiet_db")
+        stack.made.td.faults.add(
+            Fault(kind=Kind.STATUS, action=Action.IMPORT, database="quiet_db", status=status)
+        )
+
+    return seed
+
+
+def refused_row(stack: FaultyStack) -> None:
+    """Treasure Data refuses a row."""
+    stack.made.map(bad="bad_db")
+    stack.made.td.create("bad_db")
+    stack.made.td.faults.add(
+        Fault(kind=Kind.STATUS, action=Action.IMPORT, database="bad_db", table="views", status=422)
+    )
+    take(stack, "bad")
+
+
+def disabled(stack: FaultyStack) -> None:
+    """An account is disabled while its rows are under way."""
+    stack.made.redis.hset(KEYS.of("off"), mapping=Account("off_db", status="disabled").to_fields())
+    take(stack, "off")
+
+
+def refused_key(stack: FaultyStack) -> None:
+    """The API key is revoked while a row is under way."""
+    stack.made.map(late="late_db")
+    stack.made.secrets.values[TD_KEY_SECRET] = "revoked"
+    stack.made.start()
+    take(stack, "late")
+
+
+def unanswered_account(stack: FaultyStack) -> None:
+    """Redis loses its data while a row of an account that the worker does not remember is under way."""
+    stack.made.redis.flushall()
+    stack.made.start()
+    take(stack, "forgotten")
+
+
+def held(service: str, call: str) -> Seed:
+    """Return a seed in which the worker holds records, because a call fails."""
+
+    def seed(stack: FaultyStack) -> None:
+        client = getattr(stack.made, service)
+        client.before[call] = lambda _: lose_answer()
+        take(stack, "shop", ago=30)
+        del client.before[call]
+
+    return seed
+
+
+def bug(stack: FaultyStack) -> None:
+    """The worker meets an error that nobody foresaw."""
+
+    def fail(_: Any) -> None:
+        raise ZeroDivisionError
+
+    stack.made.s3.before["put_object"] = fail
+    take(stack, "shop", ago=30)
+    del stack.made.s3.before["put_object"]
+
+
+def no_time(stack: FaultyStack) -> None:
+    """The invocation has no time left."""
+    stack.made.clock.time = SystemClock().now() - 30
+    stack.made.put(envelope("shop", {"views": [row("a")]}))
+    stack.made.deliver(-1, remaining_ms=1)
+
+
+def unread(seconds: float) -> Seed:
+    """Return a seed with a record that nobody takes."""
+
+    def seed(stack: FaultyStack) -> None:
+        stack.made.clock.time = SystemClock().now() - seconds
+        stack.made.put(envelope("shop", {"views": [row("a")]}))
+
+    return seed
+
+
+def of_client(service: str, hook: Callable[[Any], Any], *calls: str) -> Seed:
+    """Return a seed that has calls of a service fail for the commands."""
+    return lambda stack: stack.client(service).before.update(dict.fromkeys(calls, hook))
+
+
+def answered(service: str, call: str, change: Callable[[dict[str, Any]], Any]) -> Seed:
+    """Return a seed that changes a service's answer."""
+
+    def seed(stack: FaultyStack) -> None:
+        client = stack.client(service)
+        inner = getattr(client.client, call)
+
+        def changed(**request: Any) -> Any:
+            answer = inner(**request)
+            change(answer)
+            return answer
+
+        setattr(client.client, call, changed)
+
+    return seed
+
+
+def restored(stack: FaultyStack) -> None:
+    """The ledger is restored from a backup."""
+    made = stack.made
+    items = list(made.dynamodb.items(TABLE))
+    made.clock.sleep(1)
+    made.dynamodb.restore(TABLE, items)
+
+
+def of(**values: Any) -> Seed:
+    """Return a seed that sets attributes of the stack."""
+    return lambda stack: stack.break_(**values)
+
+
+def api(answer: int | Exception, *paths: str) -> Seed:
+    """Return a seed with another answer of the API."""
+    return lambda stack: stack.api.answers.update(dict.fromkeys(paths, answer))
+
+
+def mapping(**members: Any) -> Seed:
+    """Return a seed that changes the worker's event source mapping."""
+    return lambda stack: stack.mapping.update(members)
+
+
+def secret(name: str, text: str) -> Seed:
+    """Return a seed that stores a secret."""
+    return lambda stack: stack.made.secrets.values.update({name: text})
+
+
+def alarm(name: str) -> Seed:
+    """Return a seed with an alarm that is on."""
+    return lambda stack: stack.alarms.append(name)
+
+
+AWAY = requests.ConnectionError("away")
+LOG, RESUMES = "`sam logs --stack-name sluice-dev --region us-east-1 --name", "No action needed"
+REDIS = ("quiet", "key")
+NO_QUEUE = "AWS.SimpleQueueService.NonExistentQueue"
+STREAM_CALLS = ("describe_stream_summary", "list_shards")
+LEDGER_CALLS = ("describe_table", "query", "get_item", "scan")
+
+
+def deleting(answer: dict[str, Any]) -> None:
+    """Say that the stream is being deleted."""
+    answer["StreamDescriptionSummary"]["StreamStatus"] = "DELETING"
+
+
+def creating(answer: dict[str, Any]) -> None:
+    """Say that the table is being created."""
+    answer["Table"]["TableStatus"] = "CREATING"
+
+
+def invalid(stack: FaultyStack) -> None:
+    """Redis has an account that the functions cannot read."""
+    stack.made.redis.hset(KEYS.of("x"), mapping={"database": "!"})
+
+
+# One fault a line.
+# fmt: off
+CASES = (
+    # the API and its keys
+    Case("api_away", api(AWAY, "/health", "/v1/events"), "`curl -i http://api.invalid/health`", "api", ("key", "clock"), 8),
+    Case("api_failing", api(503, "/health"), f"{LOG} IngestFunction`", "api"),
+    Case("api_failing", api(502, "/v1/events"), f"{LOG} IngestFunction`", "key"),
+    Case("clock", lambda stack: setattr(stack.api, "late", 90.0), "Set it, or AWS rejects", "clock"),
+    Case("write_key_refused", api(401, "/v1/events"), "`sluice keys verify KEY", "key"),
+    Case("write_key_failing", secret("keys", "{}"), "`aws secretsmanager put-secret-value`", "secret", ("key",)),
+    # the stream and the worker
+    Case("stream_gone", of_client("kinesis", gone(), *STREAM_CALLS), "`sam deploy`", "stream", hides=("worker",), order=9, blinds=True),
+    Case("stream_inactive", answered("kinesis", "describe_stream_summary", deleting), "`aws kinesis describe-stream-summary", "stream"),
+    Case("worker_off", unread(300), f"{LOG} WorkerFunction`", "worker", order=6, blind=""),
+    Case("worker_off", unread(7200), f"{LOG} WorkerFunction`", "worker", order=8),
+    Case("catching_up", unread(100), RESUMES, "worker", order=6, blind="", before=lambda stack: take(stack, "shop", ago=120)),
+    Case("ledger_failing", held("dynamodb", "put_item"), RESUMES, "worker", order=6, blind=""),
+    Case("bucket_failing", held("s3", "put_object"), RESUMES, "worker", order=6, blind=""),
+    Case("stream_failing", held("kinesis", "list_shards"), RESUMES, "worker", order=6, blind=""),
+    Case("no_time", no_time, RESUMES, "worker", order=6, blind=""),
+    Case("worker_bug", bug, "`sluice status --stack", "worker", order=6, blind=""),
+    Case("mapping", mapping(State="Disabled"), "`aws lambda update-event-source-mapping --uuid 0f5e1c4a", "mapping", ("worker_off",)),
+    Case("mapping", mapping(MaximumRetryAttempts=3), "`sam deploy`", "mapping", ("worker_off",)),
+    Case("mapping", lambda stack: stack.mapping.clear(), "`sam deploy`", "mapping", ("worker_off",)),
+    # accounts
+    Case("redis_unreachable", of(redis_failure=RedisConnectionError("refused")), "docs/deploying.md#network", "redis", REDIS),
+    Case("no_redis_url", of(redis_failure=SecretUnavailableError("no URL")), "`aws secretsmanager put-secret-value", "redis", REDIS),
+    Case("redis_empty", lambda stack: stack.made.redis.flushall(), "`sluice accounts apply accounts.yaml`", "redis", REDIS, 7),
+    Case("invalid_account", invalid, "`sluice accounts apply", "redis", REDIS, 7),
+    Case("redis_empty:forgotten", unanswered_account, "`sluice accounts apply accounts.yaml`", "redis", REDIS, 4, blind="redis_empty"),
+    # Treasure Data and its databases
+    Case("td_no_key", secret(TD_KEY_SECRET, ""), "`sluice setup --stack sluice-dev --region us-east-1`", "td", ("quiet",), 4),
+    Case("td_key_refused", secret(TD_KEY_SECRET, "revoked"), "--td-key-file FILE`", "td", ("quiet",), 4),
+    Case("td_key_refused:late_db", refused_key, "--td-key-file FILE`", "td", ("quiet",), 3, blind="td_key_refused"),
+    Case("td_failing", lambda stack: stack.made.td.faults.add(Fault(kind=Kind.STATUS, status=503)), RESUMES, "td", ("quiet",), 4),
+    Case("td_failing:app_db", waits(Kind.STATUS, status=503), RESUMES, "app"),
+    Case("td_failing:app_db", waits(Kind.HANG), RESUMES, "app"),
+    Case("td_failing:app_db", waits(Kind.REFUSE), "check TdImportEndpoint", "app"),
+    Case("td_failing:app_db", waits(Kind.NOT_JSON), "check TdImportEndpoint", "app"),
+    Case("td_forbidden:app_db", waits(Kind.STATUS, status=403), "accounts.yaml", "app"),
+    Case("td_failing:quiet_db", failing(503), RESUMES, "quiet"),
+    Case("td_forbidden:quiet_db", failing(403), "accounts.yaml", "quiet"),
+    # dead rows
+    Case("dead:unknown_account", lambda stack: take(stack, "nobody"), "--kind dead --reason unknown_account`", "nobody", blind=""),
+    Case("dead:http_422", refused_row, "--edit --reason http_422`", "bad", blind=""),
+    Case("dead:disabled_account", disabled, "`sluice accounts enable ACCOUNT`", "off", blind=""),
+    Case("dead:undecodable", lambda stack: take(stack, "", data=b"?"), "`sluice dead list", "junk", blind=""),
+    # where everything is kept
+    Case("ledger_gone", of_client("dynamodb", gone(), *LEDGER_CALLS), "`sam deploy`", "ledger", hides=("worker",), order=9, blinds=True),
+    Case("ledger_inactive", answered("dynamodb", "describe_table", creating), "`aws dynamodb describe-table", "ledger", order=9),
+    Case("ledger_restored", restored, "--repair-ledger`", "ledger", ("worker",), 5, before=lambda stack: take(stack, "shop")),
+    Case("bucket_gone", of_client("s3", gone("NoSuchBucket"), "head_bucket"), "`sam deploy`", "bucket"),
+    Case("queue_gone", of_client("sqs", gone(NO_QUEUE), "get_queue_attributes"), "`sam deploy`", "queue", blinds=True),
+    Case("alarm:overflow-volume", alarm("overflow-volume"), "docs/operations.md#alarms", "alarm"),
+)
+# fmt: on
+
+
+def read(*cases: Case) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what `status` and `doctor` find wrong with a stack that has these faults."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db")
+    stack.made.td.create("shop_db")
+    for case in cases:
+        case.before(stack)
+    for case in sorted(cases, key=lambda case: case.order):
+        case.seed(stack)
+    stack.made.clock.time = max(stack.made.clock.time, SystemClock().now())
+    found = []
+    for command, options in ((status.command, []), (doctor.command, ["--no-event"])):
+        result = CliRunner(mix_stderr=False).invoke(command, [*options, "--json"], obj=stack)
+        assert result.exit_code in (0, 3), (result.output, result.stderr, result.exception)
+        findings = json.loads(result.stdout)["findings"]
+        wrong = [one for one in findings if one["health"] != "healthy"]
+        assert (3 if wrong else 0) == result.exit_code
+        found.append(wrong)
+    return found[0], found[1]
+
+
+def names(found: list[dict[str, Any]]) -> set[str]:
+    """Return the names of findings, each with what it is about."""
+    return {":".join(filter(None, (one["fault"], one["about"]))) for one in found}
+
+
+def test_a_sound_stack_has_no_faults() -> None:
+    """Neither command invents one."""
+    assert ([], []) == read()
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_a_fault_is_named_with_one_step(case: Case) -> None:
+    """Both commands name it, and nothing else; the step is a command, or that there is nothing to do."""
+    by_status, by_doctor = read(case)
+
+    assert {case.name} == names(by_status) == names(by_doctor)
+    (one,) = by_status
+    assert case.step in one["line"]
+    assert (one["health"] == "attention") is (RESUMES not in one["line"])
+
+
+def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
+    """Without an answer nothing changes; afterwards nothing is wrong, and there is nothing left to repair."""
+    stack = FaultyStack()
+    stack.made.map(shop="shop_db")
+    take(stack, "shop", ago=60)
+    stack.made.clock.time = SystemClock().now()
+    stack.made.dynamodb.restore(TABLE, [])
+    line = ["--no-event", "--repair-ledger"]
+
+    refused, done, again = (
+        CliRunner(mix_stderr=False).invoke(doctor.command, [*line, *more], obj=stack, input=answer)
+        for more, answer in (([], "n"), (["--yes"], ""), (["--yes"], ""))
+    )
+
+    assert (1, 0, 0) == (refused.exit_code, done.exit_code, again.exit_code)
+    assert "The bucket has 1 object that the ledger does not know." in refused.stderr
+    assert "1 span taken up, 0 objects left aside; Treasure Data is asked for 1 row" in done.stdout
+    assert "nothing to repair" in again.stdout
+
+
+@pytest.mark.parametrize("pair", random.Random(SEED).sample([*combinations(CASES, 2)], PAIRS))
+def test_two_faults_are_both_named(pair: tuple[Case, Case]) -> None:
+    """Unless one hides the other."""
+    first, second = pair
+    if first.part == second.part:
+        pytest.skip("only one of them can be there")
+
+    def is_hidden(one: Case, other: Case) -> bool:
+        return one.part in other.hides or one.name in other.hides
+
+    expected = set()
+    for one, other in ((first, second), (second, first)):
+        is_told = other.name.startswith(f"{one.name}:") and not is_hidden(other, one)
+        name = one.blind if other.blinds and one.blind is not None else one.name
+        expected |= set() if is_told or is_hidden(one, other) else {name} - {""}
+    by_status, by_doctor = read(first, second)
+
+    assert expected == names(by_status) == names(by_doctor)

@@ -1,0 +1,175 @@
+"""A deployed stack over in-memory doubles, for commands that read its state: anything about it may be broken."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
+from email.utils import formatdate
+from types import SimpleNamespace
+from typing import Any
+
+import boto3
+import requests
+from botocore.exceptions import ClientError
+from requests.adapters import BaseAdapter
+from requests.structures import CaseInsensitiveDict
+
+from doubles.clock import ManualClock
+from doubles.sqs import MemorySQS
+from local.functions import ADMIN
+from local.resources import COUNTERS
+from ops.stack import Stack
+from shared.clock import SystemClock
+from shared.errors import SecretUnavailableError
+from tests.support.delivery import BUCKET, KEYS, RESOURCES, STREAM, TABLE, Delivery, Meddled
+
+NAME = "sluice-dev"
+AGO = 900.0
+"""How many seconds ago the story of a stack begins."""
+
+
+class _Api(BaseAdapter):
+    """The API: answers by path with a status; an exception is raised."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.answers: dict[str, int | Exception] = {"/health": 200, "/v1/events": 400}
+        self.late = 0.0
+
+    def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        answer = self.answers[request.path_url]
+        if isinstance(answer, Exception):
+            raise answer
+        response = requests.Response()
+        response.status_code, response.reason, response.url = answer, "", request.url or ""
+        date = formatdate(SystemClock().now() - self.late, usegmt=True)
+        response.headers = CaseInsensitiveDict({"Date": date})
+        return response
+
+    def close(self) -> None:
+        pass
+
+
+class FaultyStack(Stack):
+    """A stack. Commands take it as the context's object.
+
+    Attributes:
+        made: what delivers, with a clock that begins a while ago.
+        api: the API.
+        mapping: the worker's event source mapping.
+        alarms: the alarms that are on.
+        redis_failure: what connecting to Redis raises.
+    """
+
+    def __init__(self) -> None:
+        clock = ManualClock(SystemClock().now() - AGO)
+        made, sqs = Delivery(clock=clock), MemorySQS(clock.now)
+        for url in (RESOURCES.queue_url, RESOURCES.notices_url):
+            sqs.create_queue(QueueName=url.rpartition("/")[2])
+        made.dynamodb.create_table(TableName="counters", **COUNTERS)
+        made.secrets.values["keys"] = json.dumps({"k1": "s" * 40})
+        made.redis.hset(KEYS.sentinel, mapping={"at": "1", "count": "0"})
+        outputs = {
+            "ApiUrl": "http://api.invalid",
+            "StreamName": STREAM,
+            "OverflowQueueUrl": RESOURCES.queue_url,
+            "OverflowNoticesUrl": RESOURCES.notices_url,
+            "LedgerTable": TABLE,
+            "CountersTable": "counters",
+            "AsideBucket": BUCKET,
+            "WriteKeySecret": "keys",
+            "WorkerFunction": "worker",
+            "AlarmTopic": "topic",
+        }
+        session = boto3.Session("key", "secret", region_name="us-east-1")
+        super().__init__(NAME, outputs, session)
+        set_ = object.__setattr__  # a stack is frozen
+        set_(self, "made", made)
+        set_(self, "api", _Api())
+        set_(self, "alarms", [])
+        set_(self, "redis_failure", None)
+        set_(self, "sqs", Meddled(sqs))
+        set_(self, "mapping", _mapping())
+
+    made: Delivery
+    api: _Api
+    alarms: list[str]
+    redis_failure: Exception | None
+    sqs: Any
+    mapping: dict[str, Any]
+
+    def break_(self, **values: Any) -> None:
+        """Set attributes."""
+        for name, value in values.items():
+            object.__setattr__(self, name, value)
+
+    def client(self, service: str, read_timeout: float = 60) -> Any:  # type: ignore[override]  # noqa: ARG002
+        """Return the double of a service."""
+        made = self.made
+        found = {"kinesis": made.kinesis, "dynamodb": made.dynamodb, "s3": made.s3, "sqs": self.sqs}
+        return found.get(service) or self._stubs()[service]
+
+    def _stubs(self) -> dict[str, Any]:
+        shown = [{"AlarmName": f"{NAME}-{alarm}"} for alarm in self.alarms]
+        mappings = {"EventSourceMappings": [self.mapping] if self.mapping else []}
+        told = {"Subscriptions": [{"SubscriptionArn": "arn"}]}
+        return {
+            "cloudwatch": _paged(MetricAlarms=shown),
+            "sns": _paged(**told),
+            "secretsmanager": self.made.secrets,
+            "logs": SimpleNamespace(filter_log_events=lambda **_: {"events": list(self._log())}),
+            "lambda": SimpleNamespace(
+                list_event_source_mappings=lambda **_: {**mappings},
+                get_function_configuration=lambda **_: {"LoggingConfig": {"LogGroup": "/sluice"}},
+            ),
+        }
+
+    def _log(self) -> Iterator[dict[str, str]]:
+        for level, message, fields in self.made.telemetry.lines:
+            at = datetime.fromtimestamp(self.made.clock.now(), UTC).isoformat()
+            said = {"level": level, "message": message, "timestamp": at, "service": "worker", **fields}
+            yield {"logStreamName": "worker", "message": json.dumps(said, default=str)}
+
+    def http(self) -> requests.Session:
+        """Return what calls the API."""
+        session = requests.Session()
+        session.mount("http://", self.api)
+        return session
+
+    def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        """Invoke AdminFunction."""
+        assert output == "AdminFunction"
+        wiring = self.made.wiring_of(ADMIN)
+        if self.redis_failure is not None:
+            wiring.admin._connect = self._fail
+        return wiring.admin.run(event, self.made.deadline())
+
+    def _fail(self) -> Any:
+        raise self.redis_failure or SecretUnavailableError
+
+
+def _paged(**page: Any) -> Any:
+    return SimpleNamespace(get_paginator=lambda _: SimpleNamespace(paginate=lambda **_: [page]))
+
+
+def _mapping() -> dict[str, Any]:
+    return {
+        "UUID": "0f5e1c4a",
+        "FunctionArn": "arn:aws:lambda:us-east-1:123456789012:function:worker",
+        "EventSourceArn": "arn:aws:kinesis:us-east-1:123456789012:stream/events",
+        "State": "Enabled",
+        "MaximumRetryAttempts": -1,
+        "MaximumRecordAgeInSeconds": -1,
+        "BisectBatchOnFunctionError": False,
+        "ParallelizationFactor": 1,
+        "FunctionResponseTypes": ["ReportBatchItemFailures"],
+        "LastProcessingResult": "OK",
+    }
+
+
+def gone(code: str = "ResourceNotFoundException") -> Callable[[Any], None]:
+    """Return a hook for calls to something that does not exist."""
+
+    def fail(_: Any) -> None:
+        raise ClientError({"Error": {"Code": code, "Message": "not found"}}, "Describe")
+
+    return fail

@@ -1,0 +1,68 @@
+"""Recognizes a ledger that was restored from a backup, or lost.
+
+It lacks what happened since: the worker would plan records anew that are delivered, and the sender would send rows again. DynamoDB restores
+into a new table, always, and the ledger's items say which table they were written in. While the two differ, or while an empty ledger has a
+bucket with spans, nothing is planned or sent; `sluice doctor --repair-ledger` compares the ledger with the bucket.
+"""
+
+from shared.clock import Clock
+from shared.errors import HeldError, LedgerUnavailableError
+from shared.telemetry import Telemetry
+from worker.ledger import Ledger
+from worker.span_object import SpanObjects
+
+CHECK_SECONDS = 60.0
+"""How long a function instance relies on what it saw. No table is deleted and restored within this time."""
+
+
+def is_restored(ledger: Ledger, objects: SpanObjects) -> bool:
+    """Return whether the ledger was restored or lost, and has not been compared with the bucket since; UnavailableError if nobody says."""
+    created, written_in = _tables(ledger, objects)
+    return written_in not in ("", created)
+
+
+def _tables(ledger: Ledger, objects: SpanObjects) -> tuple[str, str]:
+    created, written_in = ledger.tables_created()
+    if not written_in and any(
+        one.chain.is_of_stream for hour in objects.hours() for one in objects.of_hour(hour)
+    ):
+        written_in = ledger.tables_created()[1] or "unknown"  # the first instance may just have said so
+    return created, written_in
+
+
+class RestoreGuard:
+    """Keeps one function instance from working with a restored ledger."""
+
+    def __init__(self, ledger: Ledger, objects: SpanObjects, clock: Clock, telemetry: Telemetry) -> None:
+        self._ledger = ledger
+        self._objects = objects
+        self._clock = clock
+        self._telemetry = telemetry
+        self._created = ""
+        self._relies_until = 0.0
+
+    def check(self) -> bool:
+        """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.
+
+        DynamoDB may fail to describe a table while it serves items: an instance that has seen the right table goes on then.
+
+        Raises:
+            HeldError: it was restored.
+            UnavailableError: DynamoDB or S3 does not answer, and this instance has never seen the right table.
+        """
+        now, was = self._clock.now(), self._created
+        if now < self._relies_until:
+            return False
+        try:
+            created, written_in = _tables(self._ledger, self._objects)
+            if not written_in:
+                self._ledger.adopt(created)
+            elif written_in != created:
+                self._telemetry.count("LedgerRestored")
+                raise HeldError(HeldError.RESTORED_LEDGER)
+            self._created = created
+        except LedgerUnavailableError:
+            if not was:
+                raise
+        self._relies_until = now + CHECK_SECONDS
+        return self._created != was
