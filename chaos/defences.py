@@ -40,7 +40,7 @@ from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
-from worker.states import Action, Decision, Entry, Event, Happening, Presence, Rules, Step
+from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
@@ -423,10 +423,11 @@ class _IndexAlone(Watermarks):
 
     @override
     def _spans(self, began: float) -> Iterator[Span]:
-        for number in range(WORKLIST_KEYS):
-            for _, place in self._ledger.worklist("waiting", number):
-                if (found := self._ledger.get(place)) is not None:
-                    yield found
+        keys = range(WORKLIST_KEYS)
+        listed = {place for number in keys for _, place in self._ledger.worklist("waiting", number)}
+        for span in super()._spans(began):
+            if span.place in listed or not UNSETTLED & span.states():
+                yield span
 
 
 class _NoCopies(Watermarks):
