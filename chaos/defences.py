@@ -512,7 +512,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), "KINESIS_STAMPS STANDSTILL ABANDON", setup=_WATCHED),
     Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), "RESHARD STANDSTILL DYNAMODB_ERROR", setup=_WATCHED),
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
-    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 400.0}),
+    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _replaced(Watermarks, _NoCopies), "CLIENT_DEAF STANDSTILL DYNAMODB_ERROR ABANDON", setup=_WATCHED),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, is_failing=lambda *_: False), "TD_BROKEN_DATABASE TD_HANGING_DATABASE", waits=12),
     Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),
