@@ -82,6 +82,10 @@ hostile: .venv/installed ## let one sender do its worst beside 49 others, in sim
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
 	@$(RUN) -m chaos.isolation
 
+.PHONY: outage
+outage: .venv/installed ## let Treasure Data or Redis be away for hours under load, in simulated time: OUTAGE=hanging|refusing|redis, RATE=, CHUNKS=, HOURS=
+	@$(RUN) -m chaos.away $(foreach one,$(OUTAGE),--outage $(one)) $(foreach one,$(RATE),--rate $(one)) $(foreach one,$(CHUNKS),--chunks $(one)) --hours $(or $(HOURS),6)
+
 ACCOUNTS ?= 100
 SECONDS ?= 60
 .PHONY: simulate

@@ -280,17 +280,25 @@ class _TrustsRefusals(TreasureDataClient):
 
 class _UndecidedIsAbsent(TreasureDataClient):
     @override
-    def ask(self, *args: Any) -> Presence:
-        presence = super().ask(*args)
-        return Presence.ABSENT if presence is Presence.UNDECIDED else presence
+    def ask(self, *args: Any) -> list[Presence]:
+        found = super().ask(*args)
+        return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
+
+
+class _TodaysDatabase(Sender):
+    @override
+    def _destination(self, span: Span, key: ChunkKey, entry: Entry, _accounts: Any) -> Any:
+        accounts = self._accounts.resolve([key.account])
+        return super()._destination(span, key, replace(entry, since=None), accounts)
 
 
 class _NoColumnsNoRows(TreasureDataClient):
     @override
-    def ask(self, database: str, table: str, *args: Any) -> Presence:
-        presence = super().ask(database, table, *args)
-        shows = presence is not Presence.UNDECIDED or self.shows_columns(database, table) is not False
-        return presence if shows else Presence.ABSENT
+    def ask(self, database: str, table: str, *args: Any) -> list[Presence]:
+        found = super().ask(database, table, *args)
+        if Presence.UNDECIDED in found and self.shows_columns(database, table) is False:
+            return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
+        return found
 
 
 class _NotFoundIsGone(TreasureDataClient):
@@ -478,7 +486,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _replaced(Rules, _DropsAnything), "DROP TD_LOST_ANSWER TD_OUTAGE", 1),
     Defence("worker/states.py", "rows in doubt are not dropped beside a sender", _replaced(Rules, _DropsAnything), meets=("a drop of rows in doubt", Choice())),
     Defence("worker/states.py", "a chunk with rejected rows is halved", _around(Rules, "follow", lambda follow, entry, happening: follow(entry, replace(happening, divisible=False))), "TD_BAD_ROWS", 2),
-    Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *_: Presence.ABSENT), _ASKED, 1),
+    Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *args: [Presence.ABSENT for _ in args[3]]), _ASKED, 1),
     Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
     Defence("worker/question.py", "a truncated response does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_TRUNCATED {_ASKED}", 3),
     Defence("worker/question.py", "a page does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_FOREIGN_PAGE {_ASKED}", 3),
@@ -486,7 +494,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
     Defence("worker/question.py", "a schema that never shows columns does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_NO_SCHEMA {_ASKED}", 1),
     Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _replaced(TreasureDataClient, _NotFoundIsGone), f"TD_WRONG_HOST {_ASKED}", 3),
-    Defence("worker/sender.py", "a doubt keeps its database", _around(Sender, "_destination", lambda destination, span, key, entry: destination(span, key, replace(entry, since=None))), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
+    Defence("worker/sender.py", "a doubt keeps its database", _replaced(Sender, _TodaysDatabase), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
     Defence("worker/treasure_data.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
     Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _replaced(TreasureDataClient, _BlindToMd5), "TD_WRONG_MD5", 1),

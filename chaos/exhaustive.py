@@ -148,15 +148,18 @@ def _client_of(warehouse: _Warehouse, hub: Scheduler) -> type[TreasureDataClient
 
         @override
         def ask(
-            self, _database: str, _table: str, rows: Any, _deadline: Deadline, _not_before: float = 0.0
-        ) -> Presence:
-            there = [bool(warehouse.rows[row["event_id"]]) for row in rows]
+            self, _database: str, _table: str, chunks: Any, _deadline: Deadline, _not_before: float = 0.0
+        ) -> list[Presence]:
+            there = [[bool(warehouse.rows[row["event_id"]]) for row in rows] for rows in chunks]
             hub.note(there)
             try:
                 hub.step(lambda: None, TimeoutError(), is_read=True)
             except TimeoutError:
-                return Presence.UNDECIDED
-            return Presence.PRESENT if all(there) else Presence.UNDECIDED if any(there) else Presence.ABSENT
+                return [Presence.UNDECIDED for _ in chunks]
+            return [
+                Presence.PRESENT if all(one) else Presence.UNDECIDED if any(one) else Presence.ABSENT
+                for one in there
+            ]
 
     return Client
 

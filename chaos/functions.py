@@ -65,7 +65,8 @@ class _Telemetry:
         self.count = world.count
 
     def gauge(self, metric: str, value: float) -> None:
-        """Do nothing."""
+        """Tell the world."""
+        self._world.on_gauge(metric, value)
 
     def info(self, message: str, **fields: Any) -> None:
         """Write to the trace."""

@@ -12,6 +12,7 @@ from copy import replace
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import md5
+from itertools import chain
 from typing import Any, override
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -83,17 +84,19 @@ class _Question:
     """What one thread is asking Treasure Data.
 
     Attributes:
-        about: the chunks whose rows it asks for.
+        about: for each count, the chunks whose rows it counts.
         is_of_seconds: it counts all rows of the same seconds.
         started: when its job started, UNIX seconds.
-        is_none: the count was 0.
+        is_counted: there was a result.
+        none: those of `about` whose count was 0; all of them before there was a result.
         missing: the name of the table or database that Treasure Data said it does not have.
     """
 
-    about: list[Known] = field(default_factory=list)
+    about: list[list[Known]] = field(default_factory=list)
     is_of_seconds: bool = False
     started: float = 0.0
-    is_none: bool = False
+    is_counted: bool = False
+    none: list[list[Known]] = field(default_factory=list)
     missing: str = ""
 
 
@@ -432,17 +435,20 @@ class Trace:
 
     def _ask(self, request: PreparedRequest, database: str, call: Callable[[], Response]) -> Response:
         query = "".join(parse_qs(str(request.body)).get("query", ()))
-        ids = frozenset(one.replace("''", "'") for one in _EVENT_ID.findall(query))
+        ids = [
+            frozenset(one.replace("''", "'") for one in _EVENT_ID.findall(count))
+            for count in query.partition(' FROM "')[0].split("COUNT(")[1:]
+        ]
         task = self._simulation.current
         if task is None:
             return call()
         before = self._questions.pop(task, None)
-        if ids:
+        if any(ids):
             table = query.partition('FROM "')[2].partition('"')[0]
-            about = list(self._with_rows(database, table, ids))
-            question = _Question(about)
+            question = _Question([list(self._with_rows(database, table, one)) for one in ids])
         else:
-            question = _Question(before.about if before else [], is_of_seconds=True)
+            question = _Question(before.none if before else [], is_of_seconds=True)
+        question.none = question.about
         self._questions[task] = question
         response = call()
         answer = _answer(response)
@@ -468,23 +474,27 @@ class Trace:
                 is_one = answer.document.get("num_records") == 1
                 question.started = moment(answer.document.get("start_at")) if is_one else 0.0
             case ["job", "result", _]:
-                question.is_none = answer.count == 0
-                if answer.count > 0 and not question.is_of_seconds:
-                    self._settle(question, "counted", question.started)
-                elif question.is_none and question.is_of_seconds:
-                    self._settle(question, "counted none", question.started)
+                counts = answer.counts(len(question.about))
+                if counts is None:
+                    return
+                counted = list(zip(question.about, counts, strict=True))
+                question.is_counted, question.none = True, [about for about, count in counted if not count]
+                if question.is_of_seconds:
+                    self._settle(question.none, "counted none", question.started)
+                else:
+                    self._settle([one for one, count in counted if count], "counted", question.started)
             case ["table", "show", _, table]:
-                if question.is_none and answer.shows_columns(table):
-                    self._settle(question, "counted none", question.started)
+                if question.is_counted and answer.shows_columns(table):
+                    self._settle(question.none, "counted none", question.started)
                 elif answer.is_refusal and answer.status == 404:
                     question.missing = table
             case ["table" | "database" as kind, "list", *_] if question.missing:
                 names = answer.names(f"{kind}s")
                 if names is not None and question.missing not in names:
-                    self._settle(question, "gone", self._simulation.now)
+                    self._settle(question.about, "gone", self._simulation.now)
 
-    def _settle(self, question: _Question, answer: str, started: float) -> None:
-        for place, key, generation in question.about:
+    def _settle(self, about: list[list[Known]], answer: str, started: float) -> None:
+        for place, key, generation in chain.from_iterable(about):
             self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
 
 

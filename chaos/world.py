@@ -139,6 +139,7 @@ class World:
         lost: called with the name of an object that is deleted by mistake.
         put_back: called with the name and bytes of one that is brought back.
         on_end: called when the schedule has been judged.
+        on_gauge: called with each gauge that a function reports.
     """
 
     def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
@@ -154,6 +155,7 @@ class World:
         self.lost: Callable[[str], None] = lambda _name: None
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
         self.on_end: list[Callable[[], None]] = []
+        self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0
 
         self.stream = _Kinesis(self.clock.now, seed=seed)

@@ -1,6 +1,7 @@
 """`make demo`: sends recorded browser requests through the whole pipeline and accounts for every event."""
 
 import argparse
+import os
 import shutil
 import sys
 import tempfile
@@ -20,11 +21,15 @@ from local.report import Meter, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
-from ops.plans.arrived_events import stream_events
+from ops.plans.arrived_events import stored_events
 from ops.plans.plan_profile import Drifts
 from shared.clock import SystemClock
+from shared.telemetry import NullTelemetry
 from shared.tracking_plan import TrackingPlan
-from worker.shards import Shards
+from worker.bucket import Bucket
+from worker.ledger import Ledger
+from worker.rejected_events import RejectedEvents
+from worker.span_object import SpanObjects
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -85,12 +90,18 @@ def wait_for_outcomes(
 
 
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
-    """Return how the events on the stream differ from an account's tracking plan."""
-    drifts = Drifts(ACCOUNTS[account].plan or TrackingPlan())
-    shards = Shards(stack.resources.client("kinesis"), stack.resources.stream, SystemClock())
-    for event in stream_events(shards):
-        if event.account == account:
-            drifts.add(event.table, event.row, event.at)
+    """Return how the stored events differ from an account's tracking plan."""
+    drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), stack.resources
+    ledger = Ledger(
+        made.client("dynamodb"),
+        made.ledger_table,
+        clock=SystemClock(),
+        entropy=os.urandom,
+        telemetry=NullTelemetry(),
+    )
+    bucket = Bucket(made.client("s3"), made.aside_bucket)
+    for event in stored_events(ledger, SpanObjects(bucket), RejectedEvents(bucket), account, 0.0):
+        drifts.add(event.table, event.row, event.at)
     return drifts
 
 

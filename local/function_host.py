@@ -33,7 +33,8 @@ from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import Resources
-from ops.logs.answers import ANSWERS, answer_line
+from local.result import answer_line
+from ops.logs.answers import ANSWERS
 from shared.clock import SystemClock
 
 _log = logging.getLogger("local.function_host")
@@ -58,10 +59,7 @@ def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namesp
 
     def answered(request: Request, reply: Response) -> None:
         try:
-            os.write(
-                answers,
-                answer_line(request.method, request.target, reply.status, reply.headers, reply.body),
-            )
+            os.write(answers, answer_line(request, reply))
             os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
         except Exception:  # noqa: BLE001 -- the sender gets the function's answer, whatever becomes of the page
             _log.exception("the page does not show a response")

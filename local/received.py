@@ -14,7 +14,7 @@ from typing import Any
 
 from local.bad import FILE
 from ops.console.server import Data, Doing, RefusedError
-from ops.events.event_tail import Kind, SeenEvent, events_of, text_of
+from ops.events.seen_event import Kind, SeenEvent, events_of, text_of
 from shared.clock import Clock
 from shared.errors import UnavailableError
 from worker.record import START, Number, from_stream

@@ -13,7 +13,21 @@ from urllib.parse import parse_qsl, urlsplit
 from doubles.http_server import Request, Response
 from shared import names
 
+NO_EVENTS = frozenset(
+    {
+        "/",
+        "/get_cookie_id",
+        "/health",
+        "/health/ready",
+        "/robots.txt",
+        "/js/v3/global_id",
+        "/js/v3/enable_global_id",
+    }
+)
+"""Paths that accept no events."""
+
 _MOST_BYTES = 20_000_000
+_ONE_EVENT: tuple[Any, ...] = ({}, {"created": True})
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +86,7 @@ def result_of(request: Request, response: Response) -> RequestResult:
         events, accepted = (EventResult(0, query, table),), 1
     elif events and accepted is None:
         accepted = sum(not one.code for one in events)
-    code = _header(response, "x-sluice-error", f"http_{response.status}" if response.status >= 400 else "")
+    code = _code(response)
     error = answer.get("error")
     return RequestResult(
         account=_account(request, query, body),
@@ -83,6 +97,24 @@ def result_of(request: Request, response: Response) -> RequestResult:
         refused="" if events else code,
         message=str(error.get("message", "")) if isinstance(error, dict) else "",
     )
+
+
+def answer_line(request: Request, response: Response) -> bytes:
+    """Return the line about a response in the gateway's log (`ops.logs.answers`); empty if it says nothing about events.
+
+    Dialects answer with a count, with a receipt for each event, or only with the status, which counts as one event. Any other
+    form counts as no event.
+    """
+    if code := _code(response):
+        return f"refused {code}\n".encode()
+    path = request.target.partition("?")[0]
+    if request.method not in ("GET", "POST") or path in NO_EVENTS or response.status not in (200, 302):
+        return b""
+    count = result_of(request, response).accepted
+    if count is None:
+        is_json = _header(response, "content-type").startswith("application/json")
+        count = int(not is_json or _json(response.body) in _ONE_EVENT)
+    return f"accepted {count}\n".encode() if count else b""
 
 
 def _events(request: Request, answer: Mapping[str, Any], body: Any, table: str) -> Iterator[EventResult]:
@@ -142,6 +174,11 @@ def _json(data: bytes) -> Any:
 
 def _header(message: Request | Response, name: str, otherwise: str = "") -> str:
     return next((text for spelt, text in message.headers if spelt.lower() == name), otherwise)
+
+
+def _code(response: Response) -> str:
+    """Return why a request was refused; empty if it was not."""
+    return _header(response, "x-sluice-error", f"http_{response.status}" if response.status >= 400 else "")
 
 
 def _account(request: Request, query: Mapping[str, str], body: Any) -> str:

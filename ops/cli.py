@@ -19,6 +19,7 @@ from ops.commands import (
     find,
     keys,
     local,
+    mcp,
     plan,
     preflight,
     record,
@@ -32,14 +33,14 @@ from ops.commands import (
     wait,
 )
 from ops.failure import FORESEEN, INTERRUPTED, Failure, explained
-from ops.help_page import DEPLOYING, TROUBLESHOOTING, with_page
+from ops.help_page import DEPLOYING, RIGHTS, RIGHTS_TO_DEPLOY, TROUBLESHOOTING, with_page
 from ops.version import sluice_version
 
 _LONGEST_SENTENCE = 200  # click would cut sentences to one line
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Every day": (status.command, doctor.command, find.command, accounts.group, keys.group),
-    "Watch": (tail.command, wait.command, console.command),
+    "Watch": (tail.command, wait.command, console.command, mcp.command),
     "Repair": (redrive.command, dead.group, replay.command),
     "Tracking plans and pages": (plan.group, sdk.group),
     "Deploy": (
@@ -57,6 +58,10 @@ SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
 
 _PAGES = {"deploy": DEPLOYING, "setup": DEPLOYING, "doctor": TROUBLESHOOTING, "status": TROUBLESHOOTING}
 """The pages that help with failures of commands."""
+_RIGHTS = dict.fromkeys(("deploy", "preflight", "remove"), RIGHTS_TO_DEPLOY) | {
+    "certify": "docs/certifying.md"
+}
+"""The pages that list the permissions of commands that need those to deploy."""
 
 
 def _helped(ctx: click.Context, failure: Failure) -> Failure:
@@ -70,7 +75,7 @@ class _Sluice(CommandGroup):
         try:
             return super().invoke(ctx)
         except FORESEEN as error:
-            raise _helped(ctx, explained(error)) from error
+            raise _helped(ctx, explained(error, _RIGHTS.get(ctx.invoked_subcommand or "", RIGHTS))) from error
         except Failure as failure:
             raise _helped(ctx, failure) from failure
         except KeyboardInterrupt as interrupted:

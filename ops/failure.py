@@ -15,6 +15,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
+from ops.help_page import DEPLOY, RIGHTS
 from shared.errors import UnavailableError
 
 FAILED = 1
@@ -85,13 +86,13 @@ def is_denied(error: Exception) -> bool:
     return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _DENIED
 
 
-def explained(error: Exception) -> Failure:
-    """Turn an error of boto3, or one caused by it, into a message."""
+def explained(error: Exception, rights: str = RIGHTS) -> Failure:
+    """Turn an error of boto3, or one caused by it, into a message. `rights` is the page that lists the permissions."""
     if isinstance(error, click.ClickException):
         return Failure(error.message)
     cause = _cause(error)
     if isinstance(cause, ClientError):
-        return Failure(_refused(cause))
+        return Failure(_refused(cause, rights))
     match cause:
         case NoCredentialsError() | PartialCredentialsError():
             return Failure(f"no AWS credentials were found: {_NEW_CREDENTIALS}")
@@ -116,7 +117,7 @@ def _cause(error: Exception) -> BaseException:
     return cause
 
 
-def _refused(error: ClientError) -> str:
+def _refused(error: ClientError, rights: str) -> str:
     answer = error.response.get("Error", {})
     code, message = answer.get("Code", ""), answer.get("Message", "")
     operation = error.operation_name
@@ -126,11 +127,11 @@ def _refused(error: ClientError) -> str:
         return f"AWS does not know your credentials: {_NEW_CREDENTIALS}"
     if code in _DENIED:
         said = message.rstrip(".")
-        return f"your credentials do not allow {operation}: {said}. Ask your AWS administrator for this permission (docs/commands.md#iam-permissions)"
+        return f"your credentials do not allow {operation}: {said}. Ask your AWS administrator for this permission ({rights})"
     if code in _THROTTLED:
         return f"AWS throttles your calls ({operation}): repeat the command in a minute"
     if code in _GONE:
-        return f"a resource of the stack is gone ({operation}: {message}): run `sam deploy` to recreate it"
+        return f"a resource of the stack is gone ({operation}: {message}): run {DEPLOY} to recreate it"
     return f"AWS rejected {operation}: {code}: {message}"
 
 

@@ -25,10 +25,17 @@ def one(stack: Stack, name: str) -> Account:
     if name in accounts:
         return accounts[name]
     if applied_at is None:
-        raise Failure("Redis is empty: fill it with `sluice accounts apply accounts.yaml`")
-    raise Failure(
-        f"there is no account {name}: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`"
-    )
+        raise Failure(is_empty(stack))
+    raise Failure(f"there is no account {name}: add it to accounts.yaml and run {_apply(stack)}")
+
+
+def is_empty(stack: Stack) -> str:
+    """Return what to say about a Redis that was never filled, or has lost its data."""
+    return f"Redis is empty: fill it with {_apply(stack)}"
+
+
+def _apply(stack: Stack) -> str:
+    return f"`sluice accounts apply accounts.yaml {stack.option}`"
 
 
 def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Iterator[tuple[str, str, str]]:

@@ -34,7 +34,7 @@ def stand_in(name: str, value: Any) -> Any:
     """Return the stand-in for a column's value, or the value itself if it is not personal data."""
     column = column_name(name)
     if column not in COLUMNS:
-        return _EMAIL.sub(_email, value) if isinstance(value, str) and "@" in value else value
+        return without_emails(value)
     if value is None or value == "":
         return value
     text = value if isinstance(value, str) else repr(value)
@@ -44,6 +44,18 @@ def stand_in(name: str, value: Any) -> Any:
     if column in ("td_url", "td_referrer"):
         return f"https://page.example/{digest.hex()[:12]}"
     return f"{column}-{digest.hex()[:16]}"
+
+
+def without_emails(value: Any) -> Any:
+    """Return a JSON value with stand-ins for the email addresses in it, at any depth."""
+    match value:
+        case str():
+            return _EMAIL.sub(_email, value) if "@" in value else value
+        case list():
+            return [without_emails(one) for one in value]
+        case dict():
+            return {without_emails(name): without_emails(one) for name, one in value.items()}
+    return value
 
 
 def _email(found: re.Match[str]) -> str:

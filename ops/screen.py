@@ -8,14 +8,17 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+from threading import Event, Lock
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.file_proxy import FileProxy
 from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from ops.background import in_background
 from ops.failure import INTERRUPTED, Failure
 
 _LINE_SECONDS = 10.0
@@ -38,6 +41,8 @@ def say(text: str, style: str = "") -> None:
     """Print a line. A style applies only on a terminal with colours, and unless NO_COLOR is set."""
     if style:
         console().print(Text(text, style))
+    elif isinstance(sys.stdout, FileProxy):  # above the progress bar
+        sys.stdout.write(f"{text}\n")
     else:
         click.echo(text)
 
@@ -45,6 +50,11 @@ def say(text: str, style: str = "") -> None:
 def show_json(value: Any) -> None:
     """Print one JSON value."""
     click.echo(json.dumps(value, indent=2, default=str))
+
+
+def show_json_line(value: Any) -> None:
+    """Print one JSON value on a line of its own, at once, also in a pipe."""
+    click.echo(json.dumps(value, default=repr))
 
 
 def write(file: Path, text: str) -> None:
@@ -76,8 +86,9 @@ def progress(
     hidden: bool,
     unit: str = "",
     now: Callable[[], float] = time.monotonic,
+    look_seconds: float = 1.0,
 ) -> Iterator[Callable[..., None]]:
-    """Show progress on standard error: in place on a terminal, elsewhere as a line every ten seconds.
+    """Show progress on standard error: in place on a terminal, elsewhere as a line every ten seconds, whether something has changed or not.
 
     Yields a function that updates `description` and `completed`.
 
@@ -87,13 +98,25 @@ def progress(
         hidden: whether to show nothing.
         unit: what `completed` counts.
         now: tells the time, in seconds.
+        look_seconds: how often to look whether a line is due.
     """
     if not hidden and not console(stderr=True).is_terminal:
-        yield _Lines(unit, now).update
+        lines, ended = _Lines(doing, unit, now), Event()
+        in_background(lambda: lines.show_until(ended, look_seconds))
+        try:
+            yield lines.update
+        finally:
+            ended.set()
         return
     columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
     out = console(stderr=True)
-    with Progress(*columns, console=out, disable=hidden or not out.is_terminal, transient=True) as shown:
+    with Progress(
+        *columns,
+        console=out,
+        disable=hidden or not out.is_terminal,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),  # else output would leave the pipe that it is meant for
+    ) as shown:
         yield partial(shown.update, shown.add_task(doing, total=None))
 
 
@@ -101,21 +124,36 @@ class _Lines:
     """Shows progress as lines.
 
     Args:
+        doing: the first description.
         unit: what is counted.
         now: tells the time, in seconds.
     """
 
-    def __init__(self, unit: str, now: Callable[[], float]) -> None:
+    def __init__(self, doing: str, unit: str, now: Callable[[], float]) -> None:
+        self._said = doing, 0
         self._unit = unit
         self._now = now
-        self._due = now() + _LINE_SECONDS
+        self._began = now()
+        self._due = self._began + _LINE_SECONDS
+        self._lock = Lock()
 
     def update(self, *, description: str, completed: int = 0) -> None:
-        """Print a line, if the last one is old enough."""
-        if self._now() >= self._due:
-            self._due = self._now() + _LINE_SECONDS
-            counted = f": {completed:,} {self._unit}" if self._unit else ""
-            click.echo(f"{description}{counted}", err=True)
+        """Note the progress, and print a line, if the last one is old enough."""
+        self._said = description, completed
+        self._show()
+
+    def show_until(self, ended: Event, seconds: float) -> None:
+        """Print a line whenever one is due, until an event."""
+        while not ended.wait(seconds):
+            self._show()
+
+    def _show(self) -> None:
+        with self._lock:
+            if self._now() >= self._due:
+                self._due = self._now() + _LINE_SECONDS
+                description, completed = self._said
+                counted = f": {completed:,} {self._unit}" if self._unit else ""
+                click.echo(f"{description}{counted}, after {lasting(self._now() - self._began)}", err=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:

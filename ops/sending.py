@@ -1,6 +1,8 @@
 """Sends or drops chunks, through the sender's function."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from itertools import batched
 from typing import Any
 
 from ops.failure import Failure
@@ -8,6 +10,7 @@ from ops.stack import Stack
 
 DECIDED = {"send": ("waiting",), "drop": ("dead", "waiting", "rejected")}
 """The kinds that an operator can decide about, by decision."""
+_MOST_CHUNKS = 5000  # whose names fit the 6 MB of an invocation
 OUTCOMES = ("delivered", "kept", "dead", "dropped", "copies")
 
 
@@ -23,15 +26,27 @@ def balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
 def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
     """Invoke the sender until it has tried everything or makes no progress; return the rows by outcome.
 
-    Each run selects again the rows that the last one kept, so only the last count of kept rows matters. Other outcomes add up.
-
     Args:
         stack: the stack.
-        event: tells the sender what to send or drop.
+        event: tells the sender what to send or drop; `chunks` names them.
         tell: called with the number of rows delivered so far.
 
     Raises:
         ClientError, BotoCoreError, Failure: as `Stack.invoke`.
+    """
+    sums: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
+    is_complete = True
+    for chunks in batched(event["chunks"], _MOST_CHUNKS, strict=False):
+        totals = _send(stack, {**event, "chunks": chunks}, lambda rows: tell(sums["delivered"] + rows))
+        is_complete &= bool(totals.pop("complete"))
+        sums.update(totals)
+    return {**sums, "complete": is_complete}
+
+
+def _send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
+    """Invoke the sender for chunks whose names fit one invocation.
+
+    Each run selects again the rows that the last one kept, so only the last count of kept rows matters. Other outcomes add up.
     """
     totals = dict.fromkeys(OUTCOMES, 0)
     while True:

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import boto3
 import click
@@ -18,6 +18,7 @@ from botocore.exceptions import ClientError
 from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
+from ops.help_page import DEPLOY
 from ops.stream.reader import StreamReader
 from shared.aws_clients import method_makes_client
 from shared.clock import Clock, SystemClock
@@ -31,6 +32,9 @@ from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.watermark import Watermarks
 
+_CONNECTIONS = 32  # of a client: several searches look ahead at once
+UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK), or --local"
+"""What a command says that needs a stack and was given none."""
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any function may run
@@ -80,6 +84,7 @@ class Stack:
             connect_timeout=5,
             read_timeout=read_timeout,
             retries={"mode": "standard", "total_max_attempts": 3},
+            max_pool_connections=_CONNECTIONS,
         )
         made: BaseClient = self.session.client(service, endpoint_url=self.endpoint, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made
@@ -217,7 +222,7 @@ def deployed(name: str, region: str | None) -> Stack:
         if error.response["Error"]["Code"] != "ValidationError":
             raise
         raise Failure(
-            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, `sluice deploy` creates one"
+            f"there is no stack {name} in {where}: check --stack and --region; `aws cloudformation list-stacks` lists the stacks, {DEPLOY} creates one"
         ) from error
     outputs = {output["OutputKey"]: output["OutputValue"] for output in found.get("Outputs", ())}
     missing = [output for output in _OUTPUTS if output not in outputs]
@@ -226,7 +231,7 @@ def deployed(name: str, region: str | None) -> Stack:
     if missing:
         raise Failure(
             f"the stack {name} in {where} ({found['StackStatus']}) lacks the output {missing[0]}: "
-            "it is not a Sluice stack, or is from an older version, which `sam deploy` updates"
+            f"it is not a Sluice stack, or is from an older version, which {DEPLOY} updates"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
     days = int(parameters.get("ArchiveDays", 0))
@@ -276,23 +281,30 @@ def described(said: Mapping[str, Any]) -> Stack:
     return Stack("local", outputs, session, said["aws"], functions, Path(said["folder"]))
 
 
+def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options that name a stack: `is_local`, `name` and `region`."""
+    command = click.option(
+        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
+    )(command)
+    command = click.option(
+        "--stack",
+        "name",
+        envvar="SLUICE_STACK",
+        metavar="NAME",
+        help="Use the deployed stack with this name.",
+    )(command)
+    return click.option(
+        "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+    )(command)
+
+
 def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack, and pass the stack as its first argument.
 
     If another command runs it with a stack as the context's object, that stack is used.
     """
 
-    @click.option("--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs.")
-    @click.option(
-        "--stack",
-        "name",
-        envvar="SLUICE_STACK",
-        metavar="NAME",
-        help="Use the deployed stack with this name.",
-    )
-    @click.option(
-        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
-    )
+    @stack_options
     @functools.wraps(command)
     def wrapped(*args: Any, is_local: bool, name: str | None, region: str | None, **options: Any) -> Any:
         if isinstance(given := click.get_current_context().obj, Stack):
@@ -300,7 +312,7 @@ def works_on_stack(command: Callable[..., Any]) -> Callable[..., Any]:
         if is_local:
             return command(local(), *args, **options)
         if name is None:
-            raise click.UsageError("name a stack: --stack NAME (or the variable SLUICE_STACK), or --local")
+            raise click.UsageError(UNNAMED)
         return command(deployed(name, region), *args, **options)
 
-    return cast("Callable[..., Any]", wrapped)
+    return wrapped

@@ -16,6 +16,8 @@ from shared.errors import InvalidAccountError, SecretUnavailableError
 from shared.telemetry import Telemetry
 
 FRESH_SECONDS = 60.0
+SILENT_SECONDS = 1.0
+"""How long Redis is not asked again after it could not be reached."""
 
 UNKNOWN = "unknown_account"
 INVALID = "invalid_account"
@@ -32,6 +34,7 @@ class AccountCache:
         self._clock = clock
         self._telemetry = telemetry
         self._known: dict[str, tuple[Account, float]] = {}
+        self._ask_again_at = float("-inf")
 
     def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
         """Return each account, or why it has none: `unknown_account` or `invalid_account`.
@@ -52,7 +55,7 @@ class AccountCache:
         return answers
 
     def _ask(self, missing: list[str], answers: dict[str, Account | str]) -> None:
-        replies = self._round_trip(missing)
+        replies = self._round_trip(missing) if self._clock.now() >= self._ask_again_at else {}
         fresh_until = self._clock.now() + FRESH_SECONDS
         stale = 0
         for account in missing:
@@ -75,11 +78,9 @@ class AccountCache:
                 pipeline.hmget(self._keys.of(account), accounts.FIELDS)
             sentinel, *replies = pipeline.execute(raise_on_error=False)
         except SecretUnavailableError as error:
-            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, reason=str(error))
-            return {}
+            return self._fail(error, reason=str(error))
         except redis.RedisError as error:
-            self._telemetry.warning("Redis cannot be reached", error=type(error).__name__)
-            return {}
+            return self._fail(error)
         complete = isinstance(sentinel, str)
         answers: dict[str, Account | str] = {}
         for account, reply in zip(missing, replies, strict=True):
@@ -93,6 +94,12 @@ class AccountCache:
                 "Redis does not answer for accounts", count=len(missing) - len(answers), sentinel=complete
             )
         return answers
+
+    def _fail(self, error: Exception, **about: str) -> dict[str, Account | str]:
+        """Give no answers, and do not ask for a moment: the sender has accounts to look up for thousands of spans."""
+        self._telemetry.warning("Redis cannot be reached", error=type(error).__name__, **about)
+        self._ask_again_at = self._clock.now() + SILENT_SECONDS
+        return {}
 
 
 def _read(reply: Any) -> Account | str | None:

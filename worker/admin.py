@@ -190,7 +190,7 @@ class Admin:
         databases = self._active_databases()
         if not databases or not answers["knows_key"]:
             return answers
-        presence = td.ask(databases[0], PROBE_TABLE, [_NO_ROW], deadline.within(_PROBE_SECONDS))
+        [presence] = td.ask(databases[0], PROBE_TABLE, [[_NO_ROW]], deadline.within(_PROBE_SECONDS))
         jobs = [partial(self._probe, database) for database in databases]
         return answers | {
             "databases": dict(run_parallel(self._executors, jobs, _PROBES_AT_ONCE)),

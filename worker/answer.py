@@ -62,19 +62,15 @@ class TdAnswer:
             return None
         return _COLUMNS.items() <= shown.items()
 
-    @property
-    def count(self) -> int:
-        """The count in a job's result, which is one line with an array of one integer; -1 if it is anything else."""
+    def counts(self, number: int) -> list[int] | None:
+        """Return the counts in a job's result, which is one line with an array of this many integers; None if it is anything else."""
         try:
             value = json.loads(self.body) if self.status == 200 else None
         except (ValueError, RecursionError):
-            return -1
-        match value:
-            case [bool()]:
-                return -1
-            case [int(count)] if count >= 0:
-                return count
-        return -1
+            return None
+        if not isinstance(value, list) or len(value) != number:
+            return None
+        return value if all(type(count) is int and count >= 0 for count in value) else None
 
 
 def moment(text: object) -> float:

@@ -7,6 +7,8 @@ sent once, however often the replay is run, interrupted or resumed. A tag stands
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import batched
 from typing import Any, Self
 
 from shared import json_codec, names
@@ -14,7 +16,7 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, InvalidReplayError
 from worker.chain import ChainId
 from worker.deadline import Deadline
-from worker.executor import Executors
+from worker.executor import Executors, run_parallel
 from worker.index import Index
 from worker.ledger import Ledger
 from worker.record import START
@@ -24,6 +26,7 @@ from worker.span_object import Chunk, SpanObjects, encode
 from worker.states import FINAL, Entry, State
 
 _TAG_LENGTH = 64
+_AT_ONCE = 16  # spans
 _NO_MARKS = str.maketrans("", "", "-_.:")
 
 
@@ -102,6 +105,12 @@ class ForcedRows:
     repeated: Counter[str] = field(default_factory=Counter)
     left_out: Counter[str] = field(default_factory=Counter)
 
+    def add(self, other: "ForcedRows") -> None:
+        """Add other numbers."""
+        self.appended += other.appended
+        self.repeated += other.repeated
+        self.left_out += other.left_out
+
 
 class ForcedReplays:
     """Carries out forced replays."""
@@ -132,14 +141,21 @@ class ForcedReplays:
                 f"the tag {wanted.tag} was used for another range: {bound}. Choose another tag."
             )
         outcome, done = ForcedRows(), 0
-        for place in places:
+        for group in batched(places, _AT_ONCE, strict=False):
             if deadline.near:
                 break
-            span = self._ledger.get(place)
-            if span is not None and not span.is_forced:
-                self._append(wanted, span, outcome)
-            done += 1
+            jobs = [partial(self._append_of, wanted, place) for place in group]
+            for one in run_parallel(self._executors, jobs):
+                outcome.add(one)
+            done += len(group)
         return outcome, done
+
+    def _append_of(self, wanted: Wanted, place: Place) -> ForcedRows:
+        outcome = ForcedRows()
+        span = self._ledger.get(place)
+        if span is not None and not span.is_forced:
+            self._append(wanted, span, outcome)
+        return outcome
 
     def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> None:
         delivered: dict[ChunkKey, int] = {}
@@ -212,12 +228,13 @@ class ForcedReplays:
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
         """Return the rows of a chunk whose records arrived in the range, and their number."""
-        payload = self._objects.payload(span, key)
         index = self._objects.index(span)
         member = index.members[key.planned]
-        if (wanted.since is None and wanted.until is None) or not member.positions:
-            is_wanted = wanted.has_arrival(span.received_at)
-            return (payload, span.rows(key)) if is_wanted else (b"", 0)
+        is_whole = not member.positions
+        if is_whole and not wanted.has_arrival(span.received_at):
+            return b"", 0
+        if is_whole or all(map(wanted.has_arrival, map(index.arrivals.__getitem__, member.positions))):
+            return self._objects.payload(span, key), span.rows(key)
         found, number = [], 0
         own = key.within(member.rows)
         whole = self._objects.payload(span, key.planned)

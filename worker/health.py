@@ -2,9 +2,11 @@
 
 A database that has failed gets no rows until it has answered a probe: a request as much like an import as one without rows can be, because
 a listing may answer while imports fail. A database that answers, but keeps others waiting again and again, is left to the sender too.
+If every send of a span fails, Treasure Data seems to be away, and no database gets rows until one has answered a probe.
 Nothing of this is shared: each instance finds out for itself, and forgets it when it ends.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from shared.clock import Clock
@@ -27,6 +29,8 @@ FORGIVEN_SHARE = 0.01
 """The share of the time for which a database may keep others waiting without counting as slow."""
 SLOW = "slow"
 """The reason of rows that are left to the sender because their database is slow."""
+AWAY = "outage"
+"""The reason of rows that are left to the sender because Treasure Data seems to be away."""
 SLOW_SECONDS = 300.0
 """How long a slow database is left to the sender."""
 
@@ -54,6 +58,9 @@ class _Health:
     slow_until: float = float("-inf")
 
 
+_UNKNOWN = _Health()
+
+
 class DatabaseHealth:
     """The health of databases. Safe to use from several threads: each call changes one database."""
 
@@ -62,32 +69,42 @@ class DatabaseHealth:
         self._clock = clock
         self._telemetry = telemetry
         self._of: dict[str, _Health] = {}
+        self._is_away = False
 
     def is_failing(self, database: str) -> bool:
         """Return whether a database may get no rows from the worker now."""
-        found = self._of.get(database)
-        return found is not None and (found.is_failing or self._clock.now() < found.slow_until)
+        return bool(self.reason(database))
 
     def reason(self, database: str) -> str:
         """Return why a database may get no rows from the worker now; empty if it may."""
-        if not self.is_failing(database):
-            return ""
-        found = self._of[database]
-        return found.reason if found.is_failing else SLOW
+        found = self._of.get(database, _UNKNOWN)
+        if found.is_failing:
+            return found.reason
+        if self._clock.now() < found.slow_until:
+            return SLOW
+        return AWAY if self._is_away else ""
 
     def works(self, database: str) -> bool:
         """Return whether a database has accepted rows here, and none have failed since."""
         found = self._of.get(database)
         return found is not None and found.works
 
-    def is_due(self, database: str) -> bool:
-        """Return whether it is time for the worker to probe a failing database."""
-        found = self._of.get(database)
-        return (
-            found is not None
-            and found.is_failing
-            and self._clock.now() - found.probed_at >= PROBE_EVERY_SECONDS
-        )
+    def due(self, databases: Iterable[str]) -> list[str]:
+        """Return those of the databases that it is time for the worker to probe, first those whose last probe is the longest ago."""
+        latest = self._clock.now() - PROBE_EVERY_SECONDS
+        probed = {database: self._of.get(database, _UNKNOWN) for database in databases}
+        due = [
+            (known.probed_at, database)
+            for database, known in probed.items()
+            if (known.is_failing or self._is_away) and known.probed_at <= latest
+        ]
+        return [database for _, database in sorted(due)]
+
+    def away(self) -> None:
+        """Note that imports to many databases failed at once, and none succeeded."""
+        if not self._is_away:
+            self._telemetry.warning("Treasure Data seems to be away")
+        self._is_away = True
 
     def succeeded(self, database: str) -> None:
         """Note that a database has accepted rows. While it fails, that settles nothing: they were sent before it failed."""
@@ -119,7 +136,7 @@ class DatabaseHealth:
         reply = self._treasure_data.send(database, table, unique_id, compress(b""), seconds)
         is_missing = reply.meaning is Meaning.NO_TABLE and reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED or is_missing:
-            found.is_failing = False
+            found.is_failing = self._is_away = False
             return ""
         found.is_failing, found.works, found.reason = True, False, reply.reason
         return reply.reason

@@ -19,7 +19,7 @@ Every write carries a random writer name. If a response is lost, the DynamoDB cl
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
@@ -174,6 +174,22 @@ class Ledger:
         """Return the span at a place; None if there is none."""
         item = self._get(_key(place.chain.name, place.after))
         return _span(item) if item else None
+
+    def get_all(self, places: Collection[Place]) -> dict[Place, Span]:
+        """Return the spans at up to 100 places; places without a span are left out.
+
+        Raises:
+            LedgerUnavailableError: the ledger cannot be reached, or answers for none of them.
+        """
+        found: dict[Place, Span] = {}
+        keys = [_key(place.chain.name, place.after) for place in places]
+        while keys:
+            items, unanswered = self._get_items(keys)
+            if len(unanswered) == len(keys):
+                raise LedgerUnavailableError("the ledger leaves all keys unanswered")
+            found |= {span.place: span for span in map(_span, items)}
+            keys = unanswered
+        return found
 
     def append(
         self, span: Span, claims: Mapping[str, Claiming] | None = None, seconds_kept: int = 0
@@ -375,13 +391,7 @@ class Ledger:
 
     def claims(self, ids: Iterable[str]) -> dict[str, Claim]:
         """Return the claims on up to 100 envelopes, by request id, as far as DynamoDB answers; envelopes without a claim are left out."""
-        keys = [_key(f"{_CLAIM}{one}") for one in ids]
-        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
-        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
-        found: list[Item] = answer["Responses"].get(self._table, [])
-        unanswered = answer.get("UnprocessedKeys") or {}
-        if unanswered:
-            self._telemetry.warning("the ledger left keys unanswered", code="UnprocessedKeys")
+        found, _ = self._get_items([_key(f"{_CLAIM}{one}") for one in ids])
         return {
             item["pk"]["S"].removeprefix(_CLAIM): Claim(Owner.parse(item["owner"]["S"]), "fixed" in item)
             for item in found
@@ -546,6 +556,15 @@ class Ledger:
         """Return an item, read consistently; empty if there is none."""
         item: Item = self._call(self._dynamodb.get_item, Key=key, ConsistentRead=True).get("Item", {})
         return item
+
+    def _get_items(self, keys: Sequence[Item]) -> tuple[list[Item], list[Item]]:
+        """Return up to 100 items, read consistently, and the keys that DynamoDB left unanswered."""
+        request = {self._table: {"Keys": keys, "ConsistentRead": True}}
+        answer = self._call_bare(self._dynamodb.batch_get_item, RequestItems=request)
+        unanswered = (answer.get("UnprocessedKeys") or {}).get(self._table, {}).get("Keys", [])
+        if unanswered:
+            self._telemetry.warning("the ledger left keys unanswered", code="UnprocessedKeys")
+        return answer["Responses"].get(self._table, []), unanswered
 
     def _put(self, item: Item) -> None:
         self._call(self._dynamodb.put_item, Item=item)

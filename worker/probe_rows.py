@@ -41,7 +41,7 @@ class ProbeRows:
         body = compress(msgpack.packb(_row(mark, time)))
         answer = self._import(database, unique_id, body)
         if answer.meaning is Meaning.NO_TABLE:
-            if self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS) == 404:
+            if self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS).status == 404:
                 self._treasure_data.create_database(database, _SECONDS)
                 self._treasure_data.create_table(database, MEASURE_TABLE, _SECONDS)
             answer = self._import(database, unique_id, body)
@@ -57,8 +57,8 @@ class ProbeRows:
         Raises:
             ValueError: the mark is invalid.
         """
-        rows = [_row(mark, time)]
-        presence = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
+        rows = [[_row(mark, time)]]
+        [presence] = self._treasure_data.ask(database, MEASURE_TABLE, rows, deadline.within(_ASK_SECONDS))
         if presence in (Presence.PRESENT, Presence.ABSENT):
             return {"shown": presence is Presence.PRESENT, "reason": ""}
         return {"shown": None, "reason": "forbidden" if presence is Presence.UNASKABLE else "undecided"}

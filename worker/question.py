@@ -1,6 +1,7 @@
 """Queries Treasure Data to find out whether it has rows."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 from shared.clock import Clock
@@ -25,11 +26,11 @@ _JOB_MEMBERS = {  # required by Treasure Data's OpenAPI
     "updated_at",
 }
 _ENDED = ("success", "error", "killed")
-_ROWS = "DISTINCT event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
+_ROW = "event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
 
 
 class Question:
-    """One question about rows of a table.
+    """One question about chunks of rows of a table.
 
     Args:
         not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
@@ -52,42 +53,58 @@ class Question:
         self._deadline = deadline
         self._not_before = not_before
 
-    def ask(self, rows: Sequence[object]) -> Presence:
-        """Query for rows of one import, each by its event_id, received_at and time.
+    def ask(self, chunks: Sequence[Sequence[object]]) -> list[Presence]:
+        """Query for rows of several imports, each row by its event_id, received_at and time; return the presence of each import.
 
-        Treasure Data has either all of them or none; any other count is undecided.
+        Treasure Data has either all rows of an import or none; any other count is undecided. One query counts for all of them.
 
         Raises:
             requests.RequestException, SecretUnavailableError: nothing is settled.
         """
-        conditions = dict.fromkeys(map(_condition, rows))
-        if not conditions or None in conditions:
-            return Presence.UNASKABLE
-        count = self._count(_ROWS, [f"({one})" for one in conditions])
-        if isinstance(count, Presence):
-            return count
-        if count:
-            return Presence.PRESENT if count == len(conditions) else Presence.UNDECIDED
-        if count == 0 and self._show().shows_columns(self._table):
-            return Presence.ABSENT
-        if count is None and self._is_table_gone():
-            return Presence.ABSENT
-        return self._ask_by_time(dict.fromkeys(map(_times, rows)))
+        conditions = [dict.fromkeys(map(_condition, rows)) for rows in chunks]
+        found = dict.fromkeys(range(len(chunks)), Presence.UNASKABLE)
+        askable = [n for n, one in enumerate(conditions) if one and None not in one]
+        if askable:
+            wanted = {n: [f"({one})" for one in conditions[n]] for n in askable}
+            times = {n: dict.fromkeys(map(_times, chunks[n])) for n in askable}
+            found |= self._presences(wanted, times)
+        return [found[n] for n in range(len(chunks))]
 
-    def _ask_by_time(self, conditions: dict[str, None]) -> Presence:
+    def _presences(
+        self, wanted: Mapping[int, Collection[str]], times: Mapping[int, Collection[str]]
+    ) -> dict[int, Presence]:
+        counts = self._counts("DISTINCT ", _ROW, wanted)
+        if isinstance(counts, Presence):
+            return dict.fromkeys(wanted, counts)
+        found = {n: _presence(count, len(wanted[n])) for n, count in counts.items() if count}
+        rest = wanted.keys() - found.keys()
+        if not rest:
+            return found
+        if counts and self._show().shows_columns(self._table):
+            return found | dict.fromkeys(rest, Presence.ABSENT)
+        if not counts and self._is_table_gone():
+            return dict.fromkeys(rest, Presence.ABSENT)
+        return found | self._by_time({n: times[n] for n in rest})
+
+    def _by_time(self, times: Mapping[int, Collection[str]]) -> dict[int, Presence]:
         """Query for any rows of the same seconds, after a query that failed or a table that does not show our columns.
 
         The table may never have had a row of ours, or its schema may lag behind the rows, be closed to changes, or be full.
         Whatever the schema shows, each row has its `time`.
         """
-        count = self._count("1", list(conditions))
-        if isinstance(count, Presence):
-            return count
-        return Presence.ABSENT if count == 0 else Presence.UNDECIDED
+        counts = self._counts("", "1", times)
+        if isinstance(counts, Presence):
+            return dict.fromkeys(times, counts)
+        return {n: Presence.ABSENT if counts.get(n) == 0 else Presence.UNDECIDED for n in times}
 
-    def _count(self, what: str, conditions: Sequence[str]) -> int | Presence | None:
-        """Return the count, the presence if the answer settles that without a count, or None if the query failed."""
-        query = f'SELECT COUNT({what}) FROM "{self._table}" WHERE {" OR ".join(conditions)}'  # noqa: S608 -- every part is quoted
+    def _counts(self, what: str, of: str, wanted: Mapping[int, Collection[str]]) -> dict[int, int] | Presence:
+        """Return the count for each chunk, the presence if the answer settles that without counts, or nothing if the query failed.
+
+        A count that proves nothing is -1.
+        """
+        sums = [f"COUNT({what}CASE WHEN {' OR '.join(one)} THEN {of} END)" for one in wanted.values()]
+        rows = " OR ".join(dict.fromkeys(chain.from_iterable(wanted.values())))
+        query = f'SELECT {", ".join(sums)} FROM "{self._table}" WHERE {rows}'  # noqa: S608 -- every part is quoted
         form = {"query": query, "priority": "0"}
         answer = self._api("POST", "job", "issue", "trino", self._database, form=form)
         if answer.is_refusal and answer.status in (401, 403):
@@ -98,18 +115,19 @@ class Question:
         job = answer.document.get("job_id")
         if not job or not answer.confirms({"database": self._database, "job": job}):
             return Presence.UNDECIDED
-        return self._result(str(job))
+        return self._result(str(job), list(wanted))
 
-    def _result(self, job: str) -> int | Presence | None:
+    def _result(self, job: str, chunks: Sequence[int]) -> dict[int, int] | Presence:
         status = self._finish(job)
         if status.get("status") == "error":
-            return None
+            return {}
         if status.get("status") != "success" or status["num_records"] != 1:
             return Presence.UNDECIDED
-        count = self._api("GET", "job", "result", job, query="?format=json").count
-        if count > 0 or (count == 0 and moment(status["start_at"]) >= self._not_before):
-            return count
-        return Presence.UNDECIDED
+        counts = self._api("GET", "job", "result", job, query="?format=json").counts(len(chunks))
+        if counts is None:
+            return Presence.UNDECIDED
+        proves = moment(status["start_at"]) >= self._not_before
+        return {n: count if count or proves else -1 for n, count in zip(chunks, counts, strict=True)}
 
     def _finish(self, job: str) -> dict[str, Any]:
         """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
@@ -134,6 +152,10 @@ class Question:
 
     def _show(self) -> TdAnswer:
         return self._api("GET", "table", "show", self._database, self._table)
+
+
+def _presence(count: int, rows: int) -> Presence:
+    return Presence.PRESENT if count == rows else Presence.UNDECIDED
 
 
 def _condition(row: object) -> str | None:

@@ -5,12 +5,13 @@ once, writes that it is about to send them, sends, and writes what became of the
 a probe; one import that fails closes it again for the rest of the run.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
-from itertools import batched
+from itertools import batched, chain
 from random import Random
 from threading import Lock
+from typing import Any
 
 from shared.accounts import Account
 from shared.clock import Clock
@@ -48,14 +49,22 @@ LONGEST_QUERY_SECONDS = 90.0
 FIRST_PAUSE_SECONDS = 300.0
 LONGEST_PAUSE_SECONDS = 6 * 3600.0
 """The pauses between queries for a chunk whose presence no answer settles: the first, and the longest."""
-LEFT_SECONDS = 600.0
+LEFT_SECONDS = 1800.0
 """How long a span that waits for failing databases alone is not read again while they fail. Then an account may have another database."""
+MOST_VAIN_PROBES = 32
+"""After so many, and no success, a run probes no other database that has failed here."""
 
+_RUN_SECONDS = 60.0  # between two runs
 _AT_ONCE = 32  # spans handled in parallel
 _SENDS_AT_ONCE = 4  # of one span
 _ROUNDS = 12  # of one span, while its chunks are split or other invocations write it
 _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
+_ASK_SECONDS = 5.0  # for which chunks to ask about are collected
+_MOST_ASKED = 32  # chunks in one query
+_RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
+_QUERIES_AT_ONCE = 8
+_MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
 _THROTTLED = "http_429"
@@ -110,32 +119,61 @@ _UNTRIED = _Database()
 
 
 @dataclass(slots=True)
-class _Run:
-    """The state of one run, shared by its jobs."""
-
-    deadline: Deadline
-    selection: Selection
-    databases: dict[str, _Database] = field(default_factory=dict)
-    lock: Lock = field(default_factory=Lock)
-
-
-@dataclass(slots=True)
 class _Turn:
     """One span's turn.
 
     Attributes:
         selected: the entries that were selected when its turn began.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
+        asks: it has chunks that must be asked about; then it needs another turn once there are answers.
         complete: everything selected was tried.
-        closed: databases that may get nothing, by the chunks that are left for that.
+        closed: databases that may get nothing, by the chunks that are left for that; `?` and an account if Redis does not answer for it.
     """
 
     place: Place
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
     span: Span | None = None
     waits_for: str = ""
+    asks: bool = False
     complete: bool = True
     closed: dict[ChunkKey, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Doubt:
+    """A chunk to ask about, as the ledger had it, with rows that show whether Treasure Data has it."""
+
+    span: Span
+    key: ChunkKey
+    entry: Entry
+    database: str
+    rows: list[object]
+
+
+_Answers = dict[tuple[Place, ChunkKey, Entry], Event]
+
+
+@dataclass(slots=True)
+class _Run:
+    """The state of one run, shared by its jobs.
+
+    Attributes:
+        vain_probes: probes without an answer, while no database has answered one.
+        doubts: to ask about next.
+        answers: what was found out; an answer holds only for the entry that it was asked for.
+        asking: turns that need answers.
+        ask_at: UNIX seconds at which to ask for them at the latest.
+    """
+
+    deadline: Deadline
+    selection: Selection
+    databases: dict[str, _Database] = field(default_factory=dict)
+    lock: Lock = field(default_factory=Lock)
+    vain_probes: int = 0
+    doubts: list[_Doubt] = field(default_factory=list)
+    answers: _Answers = field(default_factory=dict)
+    asking: list[_Turn] = field(default_factory=list)
+    ask_at: float = float("inf")
 
 
 @dataclass(slots=True)
@@ -186,7 +224,7 @@ class Sender:
         self._executors = executors
         self._clock = clock
         self._telemetry = telemetry
-        self._pauses: dict[tuple[Place, ChunkKey], tuple[float, float]] = {}  # ask again when, pause
+        self._pauses: dict[tuple[Place, ChunkKey], tuple[float, int]] = {}  # ask again when; asked how often
         self._left: dict[Place, tuple[float, frozenset[str]]] = {}  # until when a span waits, and for which
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
@@ -209,7 +247,7 @@ class Sender:
         if selection == Selection():
             self._report_oldest()
         closed = {name: one.closed for name, one in run.databases.items() if one.closed}
-        self._telemetry.info("sent", **asdict(report), failing=sorted(closed))
+        self._telemetry.info("sent", **asdict(report), failing=sorted(closed)[:_MOST_NAMED])
         return report
 
     def _report_oldest(self) -> None:
@@ -224,43 +262,72 @@ class Sender:
         span = self._ledger.get(place)
         if span is None:
             return False
-        states = span.states()
-        is_long = now - span.planned_at / 1000 > USUAL_AGAIN_SECONDS
+        states, age = span.states(), now - span.planned_at / 1000
+        if not span.settled and age < UNSETTLED_SECONDS + _RUN_SECONDS:
+            return False  # its worker is at work; or was killed, and this run or the next one sends its rows
+        is_long = age > USUAL_AGAIN_SECONDS
         return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))
 
     def _pass(self, run: _Run, turns: Iterator[_Turn], report: Report) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
-        waiting, under_way = [], 0
+        waiting: list[_Turn] = []
+        under_way = 0
+
+        def end(turn: _Turn) -> None:
+            report.complete &= turn.complete
+            if turn.asks:
+                run.asking.append(turn)
+                run.ask_at = min(run.ask_at, self._clock.now() + _ASK_SECONDS)
+            elif turn.waits_for:
+                waiting.append(turn)
+            else:
+                _count(turn, report)
+
         with self._executors() as executor:
             while True:
-                while under_way < _AT_ONCE and not run.deadline.near:
-                    turn = next(turns, None)
-                    if turn is None:
-                        break
-                    executor.submit(partial(self._take_turn, run, turn))
+                while under_way < _AT_ONCE and (
+                    job := self._next_job(run, turns, end, is_idle=not under_way)
+                ):
+                    executor.submit(job)
                     under_way += 1
                 if not under_way:
                     break
-                turn = executor.wait(1.0)
-                if turn is None:
-                    continue
-                under_way -= 1
-                report.complete &= turn.complete
-                if turn.waits_for:
-                    waiting.append(turn)
-                else:
-                    _count(turn, report)
-        report.complete &= not run.deadline.near
+                done = executor.wait(1.0)
+                under_way -= done is not None
+                if isinstance(done, _Turn):
+                    end(done)
+                elif done is not None:
+                    turns = chain(done, turns)
+        for turn in run.asking:
+            _count(turn, report)
+        report.complete &= not (run.deadline.near or run.asking)
         return waiting
 
-    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+    def _next_job(
+        self, run: _Run, turns: Iterator[_Turn], end: Callable[[_Turn], None], *, is_idle: bool
+    ) -> Callable[[], Any] | None:
+        """Return what to do next: a turn, or to ask for what earlier turns need; None if nothing can begin now."""
+        if run.deadline.near:
+            return None
+        while self._clock.now() < run.ask_at and (turn := next(turns, None)) is not None:
+            if not self._must_wait(run, turn):
+                return partial(self._take_turn, run, turn)
+            end(turn)
+        if run.asking and (is_idle or self._clock.now() >= run.ask_at):
+            asking, run.asking, run.ask_at = run.asking, [], float("inf")
+            return partial(self._ask_for, run, asking)
+        return None
+
+    def _must_wait(self, run: _Run, turn: _Turn) -> bool:
+        """Return whether a span needs no look now: others are using the database that it waits for, or all of its databases are closed."""
         with run.lock:
             known = run.databases.get(turn.waits_for)
             if known is not None and not known.closed and known.is_busy:
-                return turn
-            if self._is_left(run, turn):
-                return turn
-        turn.waits_for = ""
+                return True
+            return self._is_left(run, turn)
+
+    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+        turn.waits_for, turn.asks = "", False
         with about(span=turn.place.name):
             self._handle_surely(run, turn)
         return turn
@@ -362,8 +429,12 @@ class Sender:
     # Deciding
 
     def _decide_all(self, run: _Run, work: _Work, selected: Mapping[ChunkKey, Entry], turn: _Turn) -> None:
+        span = work.span
+        accounts = self._accounts.resolve(
+            dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
+        )
         for key, entry in selected.items():
-            database, obstacle = self._destination(work.span, key, entry)
+            database, obstacle = self._destination(span, key, entry, accounts)
             step = self._rules.next_step(entry, obstacle, run.selection.decision, self._clock.now())
             if step.action is Action.DECIDE:
                 work.again.append(key)
@@ -371,17 +442,23 @@ class Sender:
                 self._apply(work, key, entry, step.event, reason=step.reason)
             elif step.action in {Action.ASK, Action.SEND} and self._may_send(run, work, database, turn, key):
                 self._prepare(run, work, key, step, turn=turn, database=database)
+            elif step.action is Action.WAIT and obstacle is None:
+                turn.closed[key] = f"?{key.account}"
+                with run.lock:
+                    run.databases.setdefault(turn.closed[key], _Database(closed=step.reason))
         if work.again:
             self._decide_again(work, turn)
 
-    def _destination(self, span: Span, key: ChunkKey, entry: Entry) -> tuple[str, str | None]:
+    def _destination(
+        self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
+    ) -> tuple[str, str | None]:
         """Return the database that a chunk goes to, and what prevents its delivery: empty for nothing, None if that is unknown."""
         planned = span.destination(key)
         if key.group.code and isinstance(planned, NotDeliverable):
             return "", planned.reason
-        if entry.since is not None and (database := span.database(key)):
+        if database := _goes_to(span, key, entry):
             return database, ""
-        account = self._accounts.resolve([key.account]).get(key.account)
+        account = accounts.get(key.account)
         if isinstance(account, Account):
             return account.database, obstacle_of(account, key.group.sender.key_id)
         return "", account
@@ -402,15 +479,22 @@ class Sender:
             if known.is_busy:
                 turn.waits_for = database
                 return False
+            known.is_proven |= self._health.works(database)
+            if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
+                known.closed = self._health.reason(database)
+            if known.closed:
+                turn.complete = False
+                turn.closed[key] = database
+                return False
             known.under_way += 1
             work.admitted.add(database)
-            if known.is_proven or self._health.works(database):
-                known.is_proven = True
+            if known.is_proven:
                 return True
             known.is_probed = True
         failure = self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
         with run.lock:
             known.is_probed, known.is_proven, known.closed = False, not failure, failure
+            run.vain_probes = run.vain_probes + 1 if failure and run.vain_probes >= 0 else -1
         if failure:
             turn.complete = False
             turn.closed[key] = database
@@ -425,22 +509,24 @@ class Sender:
     def _prepare(
         self, run: _Run, work: _Work, key: ChunkKey, step: Step, *, turn: _Turn, database: str
     ) -> None:
-        """Read a chunk, ask for it if that is due, and note it to be sent."""
+        """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
         span, entry, event = work.span, work.span.entry(key), step.event
-        if step.action is Action.ASK and self._is_paused(span.place, key):
-            turn.complete = False
-            return
-        body = self._read(work, key, entry, turn)
-        if body is None:
-            return
         if step.action is Action.ASK:
-            event = self._ask(run, span, key, database, body)
-            if event is None:
+            event = run.answers.get((span.place, key, entry))
+            if event is None and self._is_paused(span.place, key):
                 turn.complete = False
                 return
             if event is Event.ACCEPTED:
                 self._apply(work, key, entry, event)
                 return
+        body = self._read(work, key, entry, turn)
+        if body is None:
+            return
+        if step.action is Action.ASK and event is None:
+            with run.lock:
+                run.doubts.append(_Doubt(span, key, entry, database, sample(decompress(body))))
+            turn.asks = True
+            return
         renewed = entry if event is None else self._follow(entry, event)
         if event is Event.ABSENT:
             work.changes[key] = renewed
@@ -480,7 +566,8 @@ class Sender:
             work.changes[key] = halved
             work.changes |= dict.fromkeys(key.halves, self._rules.half(halved))
             return ""
-        database, obstacle = self._destination(span, key, renewed)
+        accounts = self._accounts.resolve([key.account])
+        database, obstacle = self._destination(span, key, renewed, accounts)
         if obstacle:
             self._apply(work, key, renewed, Event.NOT_DELIVERABLE, reason=obstacle)
         if obstacle == "" and self._may_send(run, work, database, turn, key):
@@ -527,39 +614,70 @@ class Sender:
         until, _ = self._pauses.get((place, key), (0.0, 0.0))
         return self._clock.now() < until
 
-    def _ask(self, run: _Run, span: Span, key: ChunkKey, database: str, body: bytes) -> Event | None:
-        """Query Treasure Data for a chunk; return the event that the answer is, None if it settles nothing."""
-        entry, rows = span.entry(key), sample(decompress(body))
-        presence = self._presence(run, key, entry, database, rows)
-        if presence is Presence.UNASKABLE and self._rules.sends_unasked:
+    def _ask_for(self, run: _Run, turns: list[_Turn]) -> list[_Turn]:
+        """Ask about the chunks that turns have noted, and return these turns. One query counts the rows of many chunks."""
+        with run.lock:
+            doubts, run.doubts = run.doubts, []
+        alike: dict[tuple[str, str, int], list[_Doubt]] = {}
+        for doubt in doubts:
+            _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))
+            alike.setdefault((doubt.database, doubt.key.group.table, vain), []).append(doubt)
+        jobs = [
+            partial(self._ask, run, database, table, part)
+            for (database, table, vain), found in alike.items()
+            for part in batched(found, max(1, _MOST_ASKED >> _RARER * vain), strict=False)
+        ]
+        for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
+            run.answers |= answers
+        for turn in turns:
+            turn.asks = False
+        return turns
+
+    def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
+        """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
+        try:
+            found = self._presences(run, database, table, doubts)
+        except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
+            self._telemetry.count("UnforeseenErrors")
+            self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
+            found = [Presence.UNDECIDED for _ in doubts]
+        answers = {}
+        for doubt, presence in zip(doubts, found, strict=True):
+            place, event = doubt.span.place, self._rules.after_query(presence)
+            if event is None:
+                self._pause(place, doubt.key)
+            else:
+                self._pauses.pop((place, doubt.key), None)
+                answers[place, doubt.key, doubt.entry] = event
+        return answers
+
+    def _presences(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> list[Presence]:
+        not_before = max(self._rules.askable_from(one.entry.since or 0) for one in doubts)
+
+        def ask() -> list[Presence]:
+            patience = run.deadline.within(LONGEST_QUERY_SECONDS)
+            rows = [one.rows for one in doubts]
+            return self._treasure_data.ask(database, table, rows, patience, not_before)
+
+        found = ask()
+        if Presence.UNASKABLE in found and self._rules.sends_unasked:
             # ask again: only of a key that may import do we believe that it may not query
-            seconds = min(SENDER_PROBE_SECONDS, run.deadline.left())
-            if self._health.probe(database, seconds):
-                return None
-            presence = self._presence(run, key, entry, database, rows)
-            if presence is Presence.UNASKABLE:
-                self._report_ambiguous(span, key, database)
-        event = self._rules.after_query(presence)
-        if event is None:
-            self._pause(span.place, key)
-        else:
-            self._pauses.pop((span.place, key), None)
-        return event
+            if self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left())):
+                return [Presence.UNDECIDED if one is Presence.UNASKABLE else one for one in found]
+            found = ask()
+            for doubt, presence in zip(doubts, found, strict=True):
+                if presence is Presence.UNASKABLE:
+                    with about(span=doubt.span.place.name):
+                        self._report_ambiguous(doubt.span, doubt.key, database)
+        return found
 
     def _pause(self, place: Place, key: ChunkKey) -> None:
         """Wait longer each time before the same question."""
         if len(self._pauses) >= _MOST_PAUSES:
             self._pauses.clear()
-        _, pause = self._pauses.get((place, key), (0.0, FIRST_PAUSE_SECONDS / 2))
-        pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
-        self._pauses[place, key] = self._clock.now() + pause, pause
-
-    def _presence(
-        self, run: _Run, key: ChunkKey, entry: Entry, database: str, rows: list[object]
-    ) -> Presence:
-        patience = run.deadline.within(LONGEST_QUERY_SECONDS)
-        not_before = self._clock.now() if entry.since is None else self._rules.askable_from(entry.since)
-        return self._treasure_data.ask(database, key.group.table, rows, patience, not_before)
+        _, vain = self._pauses.get((place, key), (0.0, 0))
+        pause = min(FIRST_PAUSE_SECONDS * 2**vain, LONGEST_PAUSE_SECONDS)
+        self._pauses[place, key] = self._clock.now() + pause, vain + 1
 
     # Sending
 
@@ -623,6 +741,11 @@ class Sender:
             rows=rows,
             unique_id=span.unique_id(key, database),
         )
+
+
+def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
+    """Return the database that a chunk goes to while it is in doubt; empty if it is in none."""
+    return span.database(key) if entry.since is not None else ""
 
 
 def _count(turn: _Turn, report: Report) -> None:

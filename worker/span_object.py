@@ -8,7 +8,7 @@ chunks that nobody needs, of that), the chain, the span's borders, and the diges
 any part can be read and checked on its own.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
@@ -208,6 +208,28 @@ class SpanObjects:
         """
         return decompress(self.body(span, key))
 
+    def payloads(self, span: Span, keys: Collection[ChunkKey]) -> dict[ChunkKey, bytes]:
+        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out.
+
+        Raises:
+            ObjectGoneError, InvalidObjectError: as `body`.
+        """
+        members = self.index(span).members
+        kept = {key: members[key] for key in keys if key in members and members[key].length}
+        if not kept:
+            return {}
+        begin = min(member.offset for member in kept.values())
+        end = max(member.offset + member.length for member in kept.values())
+        name = name_of(span)
+        data = self._bucket.get(name, (begin, end - begin))
+        if data is None:
+            raise ObjectGoneError(f"{name} is gone")
+        found = {}
+        for key, member in kept.items():
+            body = data[member.offset - begin : member.offset - begin + member.length]
+            found[key] = decompress(_checked(name, body, member.digest))
+        return found
+
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index.
 
@@ -250,9 +272,13 @@ class SpanObjects:
         data = self._bucket.get(name, (offset, length))
         if data is None:
             raise ObjectGoneError(f"{name} is gone")
-        if digest_of(data) != digest:
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
-        return data
+        return _checked(name, data, digest)
+
+
+def _checked(name: str, data: bytes, digest: bytes) -> bytes:
+    if digest_of(data) != digest:
+        raise InvalidObjectError(f"{name} holds other bytes than were written")
+    return data
 
 
 def put_within(executor: Executor, job: Callable[[], str]) -> None:

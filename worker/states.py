@@ -16,8 +16,6 @@ LONGEST_INVOCATION_SECONDS = 15 * 60
 """Lambda's own limit: a send that began in time can still be running for this long."""
 ACCOUNT_UNAVAILABLE = "account_unavailable"
 """The reason of rows that wait because Redis does not say where their account's rows go."""
-MOST_WORDS = 200
-"""How many characters of Treasure Data's own explanation are kept."""
 
 
 class State(StrEnum):
@@ -52,7 +50,7 @@ class Entry:
         generation: how often it was given a new unique_id.
         reason: why it waits or is dead, in one word.
         at: UNIX milliseconds at which it came into this state; 0 for when its span was planned.
-        words: Treasure Data's own explanation of a refusal, shortened; never a value of a row.
+        words: Treasure Data's own explanation of a refusal, as `explanation.kept` returns it.
     """
 
     state: State = State.WAITING
@@ -158,7 +156,7 @@ def _lose(entry: Entry, happening: Happening) -> Entry:
 
 
 def _renew_id(entry: Entry, _happening: Happening) -> Entry:
-    return replace(entry, since=None, generation=entry.generation + 1, words="")
+    return replace(entry, since=None, generation=entry.generation + 1, reason="", words="")
 
 
 @dataclass(frozen=True, slots=True)

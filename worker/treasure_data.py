@@ -4,13 +4,13 @@ Requests carry the same headers as those of the official clients, and no others.
 means.
 """
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
 from email.utils import formatdate, parsedate_to_datetime
 from enum import Enum
 from hashlib import md5
+from typing import NamedTuple
 from urllib.parse import quote, urlsplit
 
 import requests
@@ -21,16 +21,16 @@ from shared.clock import Clock
 from shared.errors import SecretUnavailableError
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
+from worker.explanation import explanation_of
 from worker.question import DATABASES, Question
 from worker.secret import Secret
-from worker.states import MOST_WORDS, Presence
+from worker.states import Presence
 
 CONNECT_SECONDS = 5.0
 READ_SECONDS = 10.0
 PROBE_SECONDS = 3.0
 _MAX_ANSWER_BYTES = 16 << 20  # enough for a list of tables, which includes all their columns
 _USER_AGENT = "Sluice/0.1.0"
-_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 
 
 class Meaning(Enum):
@@ -55,7 +55,7 @@ class Reply:
         definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
         retry_after: how many seconds Treasure Data asks us to wait.
         key: the API key that was refused.
-        words: Treasure Data's own explanation, shortened, without what it quotes.
+        words: Treasure Data's own explanation; `explanation.kept` says what may be kept of it.
     """
 
     meaning: Meaning
@@ -63,6 +63,18 @@ class Reply:
     definitely_not_delivered: bool = False
     retry_after: float = 0.0
     key: str = ""
+    words: str = ""
+
+
+class Creation(NamedTuple):
+    """The response to the creation of a table or a database.
+
+    Attributes:
+        status: its status; 0 if no answer settles it.
+        words: of a refusal, Treasure Data's own explanation.
+    """
+
+    status: int
     words: str = ""
 
 
@@ -107,7 +119,7 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
         f"http_{status}",
         definitely_not_delivered=is_refusal and status != 408,
         retry_after=_seconds(answer.headers.get("Retry-After"), now),
-        words=_words(answer) if is_refusal else "",
+        words=explanation_of(answer) if is_refusal else "",
     )
 
 
@@ -146,18 +158,20 @@ class TreasureDataClient:
         """Return whether the API key has changed since it was refused."""
         return self._key.changed(refused)
 
-    def create_table(self, database: str, table: str, seconds: float) -> int:
-        """Create a table; return the response's status (409: it exists; 404: no such database), or 0 if no answer settles it."""
+    def create_table(self, database: str, table: str, seconds: float) -> Creation:
+        """Create a table; return the response's status (409: it exists; 404: no such database)."""
         path = ("table", "create", database, table, "log")
         return self._create(path, {"database": database, "table": table}, seconds)
 
-    def create_database(self, database: str, seconds: float) -> int:
-        """Create a database; return the response's status (409: it exists), or 0 if no answer settles it."""
+    def create_database(self, database: str, seconds: float) -> Creation:
+        """Create a database; return the response's status (409: it exists)."""
         return self._create(("database", "create", database), {"database": database}, seconds)
 
-    def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> int:
+    def _create(self, path: Sequence[str], created: Mapping[str, str], seconds: float) -> Creation:
         answer = self._try("POST", *path, seconds=seconds)
-        return answer.status if answer.confirms(created) or answer.is_refusal else 0
+        if answer.is_refusal:
+            return Creation(answer.status, explanation_of(answer))
+        return Creation(answer.status if answer.confirms(created) else 0)
 
     def answers(self) -> bool:
         """Return whether Treasure Data responds at all."""
@@ -194,19 +208,19 @@ class TreasureDataClient:
         self,
         database: str,
         table: str,
-        rows: Sequence[object],
+        chunks: Sequence[Sequence[object]],
         deadline: Deadline,
         not_before: float = 0.0,
-    ) -> Presence:
-        """Query for rows of one import, each by its event_id, received_at and time.
+    ) -> list[Presence]:
+        """Query for rows of imports, each row by its event_id, received_at and time; return the presence of each import.
 
         A query that began before `not_before` (UNIX seconds) does not prove that rows are absent.
         """
         question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
         try:
-            return question.ask(rows)
+            return question.ask(chunks)
         except (requests.RequestException, SecretUnavailableError):
-            return Presence.UNDECIDED
+            return [Presence.UNDECIDED for _ in chunks]
 
     def _try(self, method: str, *path: str, seconds: float = PROBE_SECONDS) -> TdAnswer:
         """Return the answer to a request; if there is none, return an answer that settles nothing."""
@@ -267,12 +281,6 @@ class TreasureDataClient:
                 if size > _MAX_ANSWER_BYTES:
                     break
             return TdAnswer(response.status_code, response.headers, b"".join(pieces))
-
-
-def _words(answer: TdAnswer) -> str:
-    """Return Treasure Data's explanation; what it quotes may be a value of a row, and is left out."""
-    text = str(answer.document.get("message") or answer.document.get("text") or "")
-    return _QUOTED.sub("\u2026", " ".join(text.split()))[:MOST_WORDS]
 
 
 def _path(*parts: str) -> str:

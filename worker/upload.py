@@ -7,7 +7,7 @@ left waits for the sender. This module decides everything in the invocation's ow
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from shared.accounts import Account
 from shared.clock import Clock
@@ -17,6 +17,7 @@ from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
 from worker.executor import Executors, InlineExecutor
+from worker.explanation import kept
 from worker.health import DatabaseHealth
 from worker.settlement import Outcome
 from worker.span import TOO_MANY_TABLES, ChunkKey
@@ -28,6 +29,8 @@ LINGER_SECONDS = 2.0
 """How long most databases of a span wait for the few that have more to send. The sender sends the rest."""
 USUAL_SECONDS = 1.0
 """A database that answers within this time delays nobody."""
+OUTAGE_DATABASES = 8
+"""If so many databases fail in one span, and none accepts anything, Treasure Data seems to be away."""
 MOST_SENDS = 256
 """The most sends under way at once, including those that take longer than usual."""
 
@@ -145,7 +148,7 @@ class Uploader:
         if is_missing and not upload.created:
             obstacle = self._create(upload, deadline)
             if obstacle is not None:
-                return obstacle
+                return _bounded(obstacle, upload)
             upload.created = True
             reply = self._send(upload, timeout, deadline)
         if reply.meaning is Meaning.NO_TABLE:  # created, but not there yet; or a proxy says so
@@ -161,7 +164,7 @@ class Uploader:
         upload.surely_not &= reply.definitely_not_delivered
         if reply.meaning is Meaning.ACCEPTED:
             self._tables.known[group.sender.account].add(group.table)
-        return reply
+        return _bounded(reply, upload)
 
     def _create(self, upload: Upload, deadline: Deadline) -> Reply | None:
         """Create the table, and the database if it is the account's; return None if the table exists now, else the reply that says why not."""
@@ -175,30 +178,35 @@ class Uploader:
                 return Reply(Meaning.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
             return Reply(Meaning.TEMPORARY, "ledger_unavailable")
-        status = td.create_table(database, key.group.table, READ_SECONDS)
-        if status == 404:
+        created = td.create_table(database, key.group.table, READ_SECONDS)
+        if created.status == 404:
             if account is None:
                 return Reply(Meaning.TEMPORARY, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
-                status = td.create_database(database, READ_SECONDS)
-                if status in (200, 409):
-                    status = td.create_table(database, key.group.table, READ_SECONDS)
+                created = td.create_database(database, READ_SECONDS)
+                if created.status in (200, 409):
+                    created = td.create_table(database, key.group.table, READ_SECONDS)
             elif td.lacks_database(database):
                 return Reply(Meaning.REFUSED, "no_such_database")
-        return _obstacle(status)
+        return _obstacle(*created)
 
 
-def _obstacle(status: int) -> Reply | None:
+def _bounded(reply: Reply, upload: Upload) -> Reply:
+    """Return a reply with what may be kept of its words."""
+    return replace(reply, words=kept(reply.words, upload.body)) if reply.words else reply
+
+
+def _obstacle(status: int, words: str) -> Reply | None:
     """Return the reply that a failed creation amounts to; None if the table exists now."""
     if status in (200, 409):
         return None
     if status == 401:
-        return Reply(Meaning.KEY_REFUSED, "http_401")
+        return Reply(Meaning.KEY_REFUSED, "http_401", words=words)
     if status == 403:
-        return Reply(Meaning.REFUSED, "may_not_create")
+        return Reply(Meaning.REFUSED, "may_not_create", words=words)
     if 400 <= status < 500 and status not in (404, 408, 429):
-        return Reply(Meaning.REFUSED, f"create_http_{status}")
-    return Reply(Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered")
+        return Reply(Meaning.REFUSED, f"create_http_{status}", words=words)
+    return Reply(Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered", words=words)
 
 
 _Finished = tuple[_Lane, Upload, Reply]
@@ -233,6 +241,7 @@ class _Run:
             self._dispatch(submit)
             if not self._under_way:
                 self._note_delays()
+                self._note_outage()
                 return self._outcomes
             if (finished := wait(self._pause())) is not None:
                 self._finish(*finished)
@@ -310,3 +319,10 @@ class _Run:
             late = min((lane.ended_at or self._began) - usual, lane.slowest - USUAL_SECONDS)
             if late > 0 and not lane.failure and len(self._lanes) > 1:
                 self._u.health.delayed(lane.database, late)
+
+    def _note_outage(self) -> None:
+        """Note that Treasure Data seems to be away, if many databases have failed and none has accepted anything."""
+        if sum(bool(lane.failure) for lane in self._lanes) >= OUTAGE_DATABASES and not any(
+            outcome.event is Event.ACCEPTED for outcome in self._outcomes.values()
+        ):
+            self._u.health.away()

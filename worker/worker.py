@@ -8,6 +8,7 @@ import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial, wraps
+from itertools import batched
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -38,7 +39,7 @@ from worker.upload import Upload, Uploader
 SEND_SECONDS = 5.0
 """No send begins later than this after its span was planned. What is left then waits for the sender."""
 _TRIES = 5  # to append a span whose claims others take meanwhile
-_MOST_PROBES = 8  # of failing databases, for one batch
+_PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
 
 _number = itemgetter(0)
 
@@ -229,12 +230,11 @@ class Worker:
         )
 
     def _probe(self, databases: Iterable[str]) -> None:
-        """Probe failing databases that are due, all at once."""
-        due = [database for database in databases if self._health.is_due(database)][:_MOST_PROBES]
-        run_parallel(
-            self._executors,
-            [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in due],
-        )
+        """Probe failing databases that are due, a few at once, and more as long as all of them answer."""
+        for some in batched(self._health.due(databases), _PROBES_AT_ONCE, strict=False):
+            probes = [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in some]
+            if any(run_parallel(self._executors, probes)):
+                return
 
     def _append(
         self, batch: _Batch, gap: Gap, decided: Decided, planned: Plan

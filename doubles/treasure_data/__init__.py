@@ -123,6 +123,11 @@ class TreasureData:
         """The number of imports that were answered but not stored, because their unique_id was remembered."""
         return self._api.duplicates
 
+    @property
+    def queries(self) -> int:
+        """The number of queries that were issued."""
+        return len(self._api.jobs)
+
     def lose(self, database: str, table: str, begin: int, end: int) -> int:
         """Delete the rows whose `time` is in [begin, end), as in an accident at TD, and return how many.
 

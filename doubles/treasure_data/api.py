@@ -57,13 +57,14 @@ class Api:
 
     Attributes:
         duplicates: the number of imports that were answered but not stored, because their unique_id was remembered.
+        jobs: the queries that were issued, by id.
     """
 
     def __init__(self, log: ImportLog, keys: Mapping[str, frozenset[Action]]) -> None:
         self.duplicates = 0
         self._log = log
         self._keys = keys
-        self._jobs: dict[str, queries.Job] = {}
+        self.jobs: dict[str, queries.Job] = {}
 
     def route(self, request: Request) -> tuple[Target, Callable[[Settings, float], Response]]:
         """Return what a request does, and a function that executes it with the settings at a time, UNIX seconds."""
@@ -86,7 +87,7 @@ class Api:
             case "GET", ("v3", "job", "status" | "result" as document, number) if (
                 document == "status" or request.target.endswith("?format=json")
             ):
-                asked = self._jobs[number].database if number in self._jobs else None
+                asked = self.jobs[number].database if number in self.jobs else None
                 return Target(Action.QUERY, asked), partial(self._tell, document, number)
             case "GET", ("v3", "system", "server_status"):
                 return Target(Action.STATUS), lambda *_: answer({"status": "ok"})
@@ -179,12 +180,12 @@ class Api:
             if table in query
         }
         found, end = queries.run(query, tables), now + settings.job_seconds
-        job = queries.Job(str(len(self._jobs) + 1), database, now, end, found)
-        self._jobs[job.id] = job
+        job = queries.Job(str(len(self.jobs) + 1), database, now, end, found)
+        self.jobs[job.id] = job
         return answer({"job": job.id, "job_id": job.id, "database": database})
 
     def _tell(self, document: str, number: str, _settings: Settings, now: float) -> Response:
-        if number not in self._jobs:
+        if number not in self.jobs:
             raise RejectedError(404, f"Couldn't find Job with id = {number}")
-        job = self._jobs[number]
+        job = self.jobs[number]
         return answer(job.status(now)) if document == "status" else job.result(now)

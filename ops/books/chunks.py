@@ -1,11 +1,12 @@
 """Chunks that wait or are dead, and rejected events, according to the ledger: its worklist says which spans have some."""
 
+import hashlib
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import batched
 
+from ops.lookahead import in_order
 from worker.ledger import Ledger
 from worker.selection import Selection, reason_of
 from worker.span import ChunkKey, Span
@@ -20,8 +21,8 @@ KINDS = {
 """States by their name on the command line."""
 NAMES = {state: name for name, state in KINDS.items()}
 
-_AT_ONCE = 10  # as many as a boto3 client has connections
-_BATCH = 100
+_ID_DIGITS = 10
+_BATCH = 100  # DynamoDB returns as many items at once
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +49,39 @@ class ListedChunk:
         return reason_of(self.key, self.entry)
 
     @property
+    def id(self) -> str:
+        """Its id on the command line and on the console's page."""
+        return hashlib.sha256("|".join(self.name).encode()).hexdigest()[:_ID_DIGITS]
+
+    @property
     def name(self) -> list[str]:
         """What names it to the sender: its chain, the number that its span follows, and its key."""
         return [self.span.chain.name, self.span.after, self.key.name]
+
+
+@dataclass(slots=True)
+class RowGroup:
+    """What is shown together of waiting or dead rows.
+
+    Attributes:
+        rows: how many.
+        words: Treasure Data's own explanation.
+    """
+
+    rows: int = 0
+    words: str = ""
+    _ids: int = 0
+
+    def add(self, chunk: ListedChunk) -> None:
+        """Count a chunk."""
+        self.rows += chunk.rows
+        self.words = self.words or chunk.entry.words
+        self._ids ^= int(chunk.id, 16)
+
+    @property
+    def which(self) -> str:
+        """A text that is the same only for the same chunks."""
+        return f"{self._ids:0{_ID_DIGITS}x}"
 
 
 def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
@@ -59,10 +90,9 @@ def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
     Raises:
         LedgerUnavailableError: the ledger cannot be reached.
     """
-    places = dict.fromkeys(selection.places(ledger, time.time()))
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for batch in batched(places, _BATCH, strict=False):
-            for span in filter(None, threads.map(ledger.get, batch)):
-                for key, entry in span.all_leaves():
-                    if selection.has(span.place, key, entry, span.planned_at):
-                        yield ListedChunk(span, key, entry)
+    places = batched(dict.fromkeys(selection.places(ledger, time.time())), _BATCH, strict=False)
+    for found in in_order(ledger.get_all, places):
+        for span in found.values():
+            for key, entry in span.all_leaves():
+                if selection.has(span.place, key, entry, span.planned_at):
+                    yield ListedChunk(span, key, entry)

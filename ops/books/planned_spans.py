@@ -1,22 +1,31 @@
 """Spans by the time at which their records arrived: from the names of their objects, which are in the order of the plan."""
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import batched
 
+from ops.lookahead import in_order
+from worker.chain import ChainId
 from worker.ledger import Ledger
 from worker.span import Place, Span
 from worker.span_object import SpanObjects, Stored, hour_of, name_of
 
 _CLOCKS_DIFFER_SECONDS = 3600.0
-_AT_ONCE = 10  # as many as a boto3 client has connections
-_BATCH = 200
+_UNORDERED_SECONDS = 60.0  # by which a chain's arrivals, which are approximate, may be out of order
+_BATCH = 100  # DynamoDB returns as many items at once
 
 
 def spans(
-    ledger: Ledger, objects: SpanObjects, since: float, until: float, held: float = 0.0
+    ledger: Ledger,
+    objects: SpanObjects,
+    since: float,
+    until: float,
+    *,
+    held: float = 0.0,
+    enough: Callable[[], float] = lambda: float("inf"),
 ) -> Iterator[Span]:
-    """Yield the spans with rows whose records arrived between two times, at least in part, in the order of their plan.
+    """Yield the spans with rows whose records arrived between two times, at least in part, hour by hour in the order of their plan.
+
+    A chain's records arrive in its order: behind the first span that is too late, nothing more of it is read.
 
     Args:
         ledger: the ledger.
@@ -24,6 +33,7 @@ def spans(
         since: UNIX seconds.
         until: UNIX seconds; exclusive.
         held: for how many seconds a record may have been on the stream before it was planned.
+        enough: returns a time from which on nothing is of interest any more, UNIX seconds; asked again and again.
 
     Raises:
         UnavailableError: S3 or the ledger cannot be reached.
@@ -32,15 +42,53 @@ def spans(
         hour_of(max(0.0, since - _CLOCKS_DIFFER_SECONDS)),
         hour_of(until + held + _CLOCKS_DIFFER_SECONDS),
     )
-    names = (stored for hour in objects.hours() if first <= hour <= last for stored in objects.of_hour(hour))
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        for batch in batched(names, _BATCH, strict=False):
-            for span in threads.map(lambda stored: span_of(ledger, stored), batch):
-                if span is not None and is_within(span, since, until):
-                    yield span
+    over: set[ChainId] = set()
+    hours = (hour for hour in objects.hours() if first <= hour <= last)
+    listed = in_order(lambda hour: list(_names(objects, hour, over)), hours)
+    batches = (batch for names in listed for batch in batched(_guessed(names), _BATCH, strict=False))
+    for found in in_order(lambda batch: list(_of(ledger, batch)), batches):
+        for span in found:
+            end = min(until, enough())
+            if is_within(span, since, end):
+                yield span
+            elif span.chain.is_of_stream and span.earliest >= (end + _UNORDERED_SECONDS) * 1000:
+                over.add(span.chain)
 
 
-def span_of(ledger: Ledger, stored: Stored) -> Span | None:
+def _names(objects: SpanObjects, hour: str, over: set[ChainId]) -> Iterator[Stored]:
+    """Yield the objects of an hour, but those of chains that are over."""
+    after: str | None = ""
+    while after is not None:
+        behind, after = after, None
+        for stored in objects.of_hour(hour, behind):
+            if stored.chain in over:
+                after = f"{stored.name.rpartition('/')[0]}/~"
+                break
+            yield stored
+
+
+def _guessed(names: Iterable[Stored]) -> Iterator[tuple[Stored, Place]]:
+    """Yield objects, each with the place where its span most likely is: behind the one before."""
+    last: dict[ChainId, str] = {}
+    for stored in names:
+        chain = stored.chain
+        after = last.get(chain, stored.first) if chain.is_of_stream else stored.first
+        last[chain] = stored.last
+        yield stored, Place(chain, after)
+
+
+def _of(ledger: Ledger, batch: Sequence[tuple[Stored, Place]]) -> Iterator[Span]:
+    """Yield the spans that refer to objects."""
+    guessed = ledger.get_all({place for _, place in batch})
+    for stored, place in batch:
+        span = guessed.get(place)
+        if span is None or span.object is None or name_of(span) != stored.name:
+            span = _span_of(ledger, stored)
+        if span is not None:
+            yield span
+
+
+def _span_of(ledger: Ledger, stored: Stored) -> Span | None:
     """Return the span that refers to an object; None if none does."""
     span = (
         ledger.preceding(stored.chain, stored.first)

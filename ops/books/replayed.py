@@ -1,5 +1,6 @@
 """Counts the rows of a replay by outcome, from the ledger before and after it."""
 
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -93,7 +94,9 @@ class Planned:
         while at < len(numbers):
             found = self.membership.locate(chain, numbers[at], numbers)
             if not isinstance(found, Span):
-                at += 1
+                if found.limit is None:
+                    return
+                at = bisect_left(numbers, found.limit, at + 1)
                 continue
             members = self.membership.numbers(found, numbers)
             rest = at

@@ -9,8 +9,9 @@ import click
 from ops import personal_data, screen
 from ops.events.condition import ColumnCondition
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.event_tail import text_of
-from ops.events.finder import Finder, FoundEvent, Places, Searched, Stage
+from ops.events.finder import Finder, Places, Searched
+from ops.events.found_event import FoundEvent, Stage
+from ops.events.seen_event import text_of
 from ops.failure import UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT
 from ops.screen import printable
@@ -32,6 +33,10 @@ _NEXT = {
     Stage.REJECTED: "Its sender received this error code, which says what to fix.",
     Stage.COPY: "It does not count, because another copy of its request does.",
 }
+_FORBIDDEN = (
+    "Treasure Data answers 403: the API key may not import into {database}. To have it sent automatically, grant it, or correct the "
+    "account's database in accounts.yaml and apply that."
+)
 _WHERE = {
     Stage.QUEUED: "the overflow queue",
     Stage.ON_STREAM: "the stream",
@@ -65,7 +70,12 @@ _WHERE = {
 )
 @click.option("--details", is_flag=True, help="Also show its span, its chunk and the id of its import.")
 @click.option("--raw", is_flag=True, help="Show personal data such as addresses and visitor ids.")
-@screen.json_option
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="Print one JSON object a line: the events, then what was searched.",
+)
 def command(
     stack: Stack,
     *,
@@ -80,8 +90,8 @@ def command(
 ) -> None:
     """Show where an event is and what became of it.
 
-    Several ids find any of these events; visitor=ID is short for td_client_id=ID. The search consumes and changes nothing, and ends at
-    the moment it began. Personal data is replaced by placeholders, unless you ask for --raw.
+    Several ids find any of these events; visitor=ID is short for td_client_id=ID. The search prints what it finds at once, changes
+    nothing, and ends at the moment it began. Personal data is replaced by placeholders, unless you ask for --raw.
     """
     ids = frozenset(value for column, value in terms if not column)
     columns = {column: value for column, value in terms if column}
@@ -95,7 +105,7 @@ def command(
         stack.client("sqs"),
         stack.outputs["OverflowQueueUrl"],
     )
-    found = []
+    count = 0
     with screen.progress("searching", hidden=as_json) as show:
         finder = Finder(
             places,
@@ -106,15 +116,16 @@ def command(
             progress=lambda searched: show(description=_reach(searched)),
         )
         for one in finder:
-            found.append(one)
-            if not as_json:
-                for line in _shown(one, len(found), stack.option, details=details, raw=raw):
+            count += 1
+            if as_json:
+                screen.show_json_line(described(one, raw=raw))
+            else:
+                for line in _shown(one, count, stack.option, details=details, raw=raw):
                     screen.say(line)
     searched = finder.searched
     if as_json:
-        screen.show_json(
+        screen.show_json_line(
             {
-                "events": [described(one, raw=raw) for one in found],
                 "searched": {
                     "since": screen.utc(since),
                     "spans": searched.spans,
@@ -122,10 +133,12 @@ def command(
                     "unreadable": searched.unreadable,
                     "hidden_messages": searched.hidden,
                     "complete": searched.is_complete,
-                },
+                }
             }
         )
-    if not found:
+    elif count and not raw:
+        click.echo(f"Note: {personal_data.EXPLANATION}", err=True)
+    if not count:
         raise Failure(_not_found(since, searched))
     if not searched.is_complete:
         click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)
@@ -211,8 +224,15 @@ def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Itera
     row = seen.row if raw else personal_data.scrub(seen.row)
     if row:
         yield printable("  row        " + " ".join(f"{name}={text_of(row[name])}" for name in row))
-    if one.stage in _NEXT:
-        yield f"  {_NEXT[one.stage].format(option=option)}"
+    if step := _step(one):
+        yield f"  {step.format(option=option, database=one.database)}"
+
+
+def _step(one: FoundEvent) -> str:
+    """Return what to do."""
+    if one.stage is Stage.WAITING and one.reason == "http_403" and one.database:
+        return _FORBIDDEN
+    return _NEXT.get(one.stage, "")
 
 
 def _row(one: FoundEvent) -> tuple[str, ...]:

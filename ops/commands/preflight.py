@@ -10,24 +10,15 @@ from pathlib import Path
 import click
 
 from ops import screen
+from ops.commands import setup
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import planned, surveyed
 from ops.failure import UNFINISHED
 
 
 @click.command("preflight")
-@click.option(
-    "--config-env", default="default", show_default=True, help="Section of samconfig.toml, as for sam."
-)
-@click.option(
-    "--config-file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("samconfig.toml"),
-    show_default=True,
-    help="The samconfig.toml to read.",
-)
-@click.option("--stack-name", default="", help="Name of the stack to create. Default: the section's.")
-@click.option("--region", default="", help="Region to deploy to. Default: the section's, or your profile's.")
+@setup.plan_options
+@setup.stack_option
 @click.option("--parameter-overrides", default="", help="Parameters, instead of the section's.")
 @click.option(
     "--database", default="", help="Treasure Data database that the API key must be able to write to."
@@ -39,8 +30,8 @@ def command(
     *,
     config_env: str,
     config_file: Path,
-    stack_name: str,
     region: str,
+    name: str,
     parameter_overrides: str,
     database: str,
     as_json: bool,
@@ -50,7 +41,7 @@ def command(
     This checks your permissions, quotas, names, the domain, the parameters and, with TD_API_KEY in the environment, the Treasure
     Data API key. It changes nothing.
     """
-    plan = planned(config_file, config_env, region, stack_name, parameter_overrides)
+    plan = planned(config_file, config_env, region, name, parameter_overrides)
     found = []
     for finding in findings(surveyed(plan, os.environ.get("TD_API_KEY", ""), database)):
         found.append(finding)

@@ -9,7 +9,7 @@ from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
-from ops.editing import dead_letters, rejected_events
+from ops.editing import dead_rows, rejected_events
 from ops.failure import UNFINISHED, Failure
 from ops.moment import MOMENT
 from ops.sending import DECIDED, OUTCOMES, balanced, send
@@ -98,7 +98,8 @@ def run(
         )
     if dry_run or not selected:
         if as_json:
-            screen.show_json({"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0})
+            nothing = {"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0}
+            screen.show_json(nothing | {"dry_run": dry_run})
         elif dry_run:
             screen.say(screen.DRY_RUN)
         return
@@ -127,7 +128,7 @@ def question(decision: str | None, rows: int) -> str:
     if decision == "drop":
         return f"This gives up {count}: they are never sent. Continue?"
     if decision == "send":
-        return f"Treasure Data may already have these {count}, and would then have them twice. Send them?"
+        return f"This sends {count} that Treasure Data may already have, and would then have twice. Continue?"
     return ""
 
 
@@ -176,11 +177,11 @@ def _code(totals: Mapping[str, int]) -> int:
 
 def _edit(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
     """Open dead rows in an editor, and send the changed ones; return the exit code."""
-    letters = dead_letters.letters_of(opened, stack.objects())
-    if not letters:
+    editable = dead_rows.editable_of(opened, stack.objects())
+    if not editable:
         raise Failure("these cannot be edited: they never became rows")
-    edited = dead_letters.ask(
-        dead_letters.text_of(letters), lambda text: dead_letters.read(letters, text), _editor, _again
+    edited = dead_rows.ask(
+        dead_rows.text_of(editable), lambda text: dead_rows.read(editable, text), _editor, _again
     )
     if not edited:
         screen.say("Nothing was changed, so nothing is sent.")
@@ -205,7 +206,7 @@ def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
         raise Failure(
             "there are no copies of these events: they have expired, or exceeded the number that is kept"
         )
-    found = dead_letters.ask(
+    found = dead_rows.ask(
         rejected_events.text_of(batches), lambda text: rejected_events.read(batches, text), _editor, _again
     )
     if not found:

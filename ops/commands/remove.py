@@ -29,7 +29,7 @@ def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> No
         raise Failure("`sluice remove` needs a deployed stack. Ctrl-C ends the local one")
     screen.confirm(
         f"This removes {stack.name}, with every event that Treasure Data does not have yet, its rows in S3 and its ledger. Continue?",
-        yes=yes or as_json,
+        yes=yes,
     )
     clock = SystemClock()
     report = Removal(stack, clock, _POLL_SECONDS, lambda text: click.echo(text, err=True)).report()

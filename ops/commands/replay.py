@@ -7,7 +7,7 @@ delivered rows again that Treasure Data has lost, once per tag, from S3.
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, field
 from itertools import batched
 from typing import Any
@@ -29,7 +29,7 @@ from shared.errors import InvalidReplayError
 from worker.chain import ChainId
 from worker.forced_replay import Wanted
 from worker.record import START
-from worker.span import Span
+from worker.span import Place, Span
 
 _PLACES = 100  # spans in one invocation of a forced replay
 _WAIT_SECONDS = 15.0  # between two looks at what still waits
@@ -136,7 +136,7 @@ def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json
         shard: sum(len(page) for page in reader.read(shard, stretch.start, stretch.end)) for shard in shards
     }
     if as_json:
-        screen.show_json({"shards": counts, "records": sum(counts.values())})
+        screen.show_json({"shards": counts, "records": sum(counts.values()), "dry_run": True})
     else:
         screen.show_table(("shard", "records"), list(counts.items()))
 
@@ -188,7 +188,7 @@ def _run(
                 done.stopped = f"{error} (`sluice status {stack.option}` shows why)"
                 break
     if not done.code:
-        _send_waiting(stack, planned, clock, waits=waits)
+        _send_waiting(stack, planned, clock, waits=waits, as_json=as_json)
     replayed = planned.replayed(done.rows)
     left = _commands(stack, shards, stretch, done) if done.code else []
     if as_json:
@@ -223,17 +223,21 @@ def _outcome(stack: Stack, replayed: Replayed) -> str:
     return f"{screen.plural(replayed.sent, 'row')} sent, {replayed.passed_over:,} skipped{kept}."
 
 
-def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool) -> None:
+def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, as_json: bool) -> None:
     """Have the sender take the chunks that wait; with `waits`, until none does."""
     ledger = stack.ledger()
-    while waiting := planned.waiting():
-        event = {"chunks": [name for names in waiting.values() for name in names]}
-        send(stack, event, lambda _: None)
-        planned.refresh(filter(None, (ledger.get(place) for place in waiting)))
-        if not waits:
-            return
-        if planned.waiting():
-            clock.sleep(_WAIT_SECONDS)
+    with screen.progress(
+        "sending what waits", MofNCompleteColumn(), hidden=as_json, unit="rows delivered"
+    ) as show:
+        while waiting := planned.waiting():
+            event = {"chunks": [name for names in waiting.values() for name in names]}
+            send(stack, event, lambda rows: show(description="sending what waits", completed=rows))
+            for places in batched(waiting, _PLACES, strict=False):
+                planned.refresh(ledger.get_all(places).values())
+            if not waits:
+                return
+            if planned.waiting():
+                clock.sleep(_WAIT_SECONDS)
 
 
 def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: _Done) -> list[str]:
@@ -305,24 +309,32 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     held = stack.shards().retention_seconds()
     spans = [
         span
-        for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held)
+        for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held=held)
         if not span.is_forced and any(wanted.has(span, key) for key in span.chunks)
     ]
     if dry_run:
         rows = sum(span.rows(key) for span in spans for key in span.chunks if wanted.has(span, key))
         if as_json:
-            screen.show_json({"spans": len(spans), "rows": rows})
+            screen.show_json({"spans": len(spans), "rows": rows, "dry_run": True})
         else:
-            screen.say(f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}.")
+            screen.say(
+                f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}. {screen.DRY_RUN}"
+            )
         return 0
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
     outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
-    delivered = 0
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="spans") as show:
-        for number, batch in enumerate(batched(spans, _PLACES, strict=False)):
-            show(description="sending", completed=number * _PLACES)
+    delivered = done = 0
+    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+
+        def tell(rows: int) -> None:
+            said = f"sending, {done:,} of {screen.plural(len(spans), 'span')} done"
+            show(description=said, completed=delivered + rows)
+
+        for batch in batched(spans, _PLACES, strict=False):
+            tell(0)
             _append(stack, wanted, batch, outcome)
-            delivered += _send_forced(stack, wanted, batch)
+            delivered += _send_forced(stack, wanted, batch, tell)
+            done += len(batch)
     appended, repeated, left_out = (sum(rows.values()) for rows in outcome.values())
     kept = max(0, appended - delivered) + left_out
     if as_json:
@@ -363,13 +375,9 @@ def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span], outcome: dict[s
         places = places[answer["done"] :]
 
 
-def _send_forced(stack: Stack, wanted: Wanted, spans: Iterable[Span]) -> int:
+def _send_forced(stack: Stack, wanted: Wanted, spans: Iterable[Span], tell: Callable[[int], None]) -> int:
     """Have the sender take the rows that were appended; return how many are delivered."""
-    ledger, names = stack.ledger(), []
-    for span in spans:
-        chain = ChainId.forced(wanted.tag, span.chain, span.after)
-        found = ledger.preceding(chain, START + "~")
-        names += [[chain.name, START, key.name] for key in (() if found is None else found.chunks)]
-    if not names:
-        return 0
-    return send(stack, {"chunks": names}, lambda _: None)["delivered"]
+    places = [Place(ChainId.forced(wanted.tag, span.chain, span.after), START) for span in spans]
+    found = stack.ledger().get_all(places)
+    names = [[place.chain.name, START, key.name] for place, span in found.items() for key in span.chunks]
+    return send(stack, {"chunks": names}, tell)["delivered"]

@@ -16,6 +16,7 @@ from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import planned, surveyed
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
 from ops.failure import UNFINISHED
+from ops.help_page import DEPLOY, IS_RELEASE
 from ops.moment import LENGTH
 from ops.stack import Stack, deployed
 from ops.state.finding import Finding
@@ -58,8 +59,7 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
         patience: float,
         **options: Any,
     ) -> Any:
-        yes = options["yes"] = options["yes"] or options["as_json"]
-        answers = SetupAnswers(key_file, accounts, account, database, yes, patience)
+        answers = SetupAnswers(key_file, accounts, account, database, options["yes"], patience)
         return command(*args, answers=answers, **options)
 
     return cast("Callable[..., Any]", wrapped)
@@ -95,6 +95,10 @@ def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
         "--region", default="", help="AWS region. Default: the section's, or your profile's."
     )
     return environment(file(region(command)))
+
+
+_NEXT = DEPLOY if IS_RELEASE else f"{DEPLOY} (in a clone, `.venv/bin/sam deploy`), then `sluice setup`"
+"""What follows a check before a deploy. `sluice deploy` goes on with the setup itself."""
 
 
 @click.command("setup")
@@ -141,9 +145,7 @@ def command(
         elif faults:
             screen.say(f"\n{screen.plural(faults, 'fault')}. Repeat this command once they are repaired.")
         else:
-            screen.say(
-                f"\n{plan.stack} can be deployed. {line}\nNext: `sam deploy` (in a clone, `.venv/bin/sam deploy`), then `sluice setup`."
-            )
+            screen.say(f"\n{plan.stack} can be deployed. {line}\nNext: {_NEXT}.")
         ctx.exit(UNFINISHED if faults else 0)
     stack = deployed(plan.stack, plan.region or None)
     set_up(stack, answers, as_json=as_json)
@@ -171,7 +173,7 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
         steps = [asdict(one) for one in found]
         screen.show_json({"steps": steps} | handover.document(stack, setup.account, setup.key))
         return
-    handover.show(stack, setup.account)
+    handover.show(stack, setup.account, setup.key)
     if not answers.yes and sys.stdin.isatty():
         handover.offer_certification(stack)
 

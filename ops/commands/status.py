@@ -14,7 +14,7 @@ from rich.text import Text
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
-from ops.books.chunks import KINDS
+from ops.books.chunks import KINDS, RowGroup
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -155,8 +155,12 @@ def _tables(state: StackState) -> Iterator[Section]:
     )
     yield (
         "Dead" if state.is_whole else "Dead (count incomplete)",
-        ("account", "reason", "rows"),
-        [(*place[1:], rows) for place, rows in sorted(state.rows.items()) if place[0] == "dead"],
+        ("account", "reason", "rows", "Treasure Data says"),
+        [
+            (account, reason, rows, state.groups.get((kind, account, reason), RowGroup()).words)
+            for (kind, account, reason), rows in sorted(state.rows.items())
+            if kind == "dead"
+        ],
     )
     rejected = state.rejected if state.balance is None else state.balance.rejected
     most = sorted(rejected.items(), key=lambda one: (-one[1], one[0]))

@@ -13,7 +13,8 @@ from rich.text import Text
 
 from ops import personal_data, screen
 from ops.events.condition import ColumnCondition
-from ops.events.event_tail import EventFilter, Kind, Notice, SeenEvent, Tail, sentence, text_of
+from ops.events.event_tail import Tail, sentence
+from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, text_of
 from ops.failure import INTERRUPTED
 from ops.moment import LENGTH, MOMENT
 from ops.screen import printable
@@ -67,7 +68,7 @@ def command(
                 continue
             counts[found.kind] += 1
             if is_plain:
-                click.echo(json.dumps(described(found), default=repr))
+                screen.show_json_line(described(found))
             else:
                 line = Text(line_of(found), _STYLES[found.kind], no_wrap=True, overflow="ellipsis")
                 out.print(line, soft_wrap=False, crop=True)

@@ -28,7 +28,7 @@ from worker.watermark import Completeness
 @click.option(
     "--timeout",
     type=LENGTH,
-    help="Give up after this time, with exit code 4, but look at least once. Default: never.",
+    help="Give up after this time, but not before 5s, with exit code 4. Default: never.",
 )
 @screen.json_option
 @click.pass_context

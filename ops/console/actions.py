@@ -1,6 +1,6 @@
 """The console's actions: send and drop rows, each after the operator has confirmed it.
 
-The page sends the number of rows that the operator agreed to. If there are more or fewer by then, nothing is done.
+The page sends the number of rows that the operator agreed to, and what identifies them. If they are others by then, nothing is done.
 """
 
 import threading
@@ -11,8 +11,8 @@ from typing import Any
 import click
 
 from ops import sending
-from ops.books.chunks import KINDS, ListedChunk, chunks
-from ops.console.refreshed import in_background
+from ops.background import in_background
+from ops.books.chunks import KINDS, ListedChunk, RowGroup, chunks
 from ops.console.server import Doing, RefusedError
 from ops.failure import FORESEEN, explained
 from ops.stack import Stack
@@ -90,10 +90,11 @@ class Actions:
         """Start to send rows.
 
         Args:
-            asked: `kind`, `account` and `reason` select the rows; `rows` is the number that the operator agreed to.
+            asked: `kind`, `account` and `reason` select the rows; `rows` is the number that the operator agreed to, and `which`
+                identifies them.
 
         Raises:
-            RefusedError: the request is invalid, another action is running, or the number of rows has changed.
+            RefusedError: the request is invalid, another action is running, or the rows are others by now.
         """
         return self._begin("redrive", asked, REDRIVABLE)
 
@@ -103,10 +104,16 @@ class Actions:
 
     def _begin(self, what: str, asked: Mapping[str, Any], kinds: Collection[str]) -> dict[str, Any]:
         match asked:
-            case {"kind": str(kind), "account": str(account), "reason": str(reason), "rows": int(rows)}:
+            case {
+                "kind": str(kind),
+                "account": str(account),
+                "reason": str(reason),
+                "rows": int(rows),
+                "which": str(which),
+            }:
                 pass
             case _:
-                raise RefusedError(400, "send kind, account, reason and rows")
+                raise RefusedError(400, "send kind, account, reason, rows and which")
         if kind not in kinds:
             raise RefusedError(400, f"{what} works for {', '.join(kinds)}, not for {kind!r}")
         selection = Selection((KINDS[kind],), account)
@@ -116,12 +123,15 @@ class Actions:
                 raise RefusedError(409, "another action is running: wait until it ends")
             try:
                 named = [one for one in chunks(self._stack.ledger(), selection) if one.reason == reason]
-                found = sum(one.rows for one in named)
+                found = RowGroup()
+                for one in named:
+                    found.add(one)
             except UnavailableError as error:
                 raise RefusedError(503, explained(error).message) from error
-            if found != rows:
+            if (found.rows, found.which) != (rows, which):
                 self._changed()
-                raise RefusedError(409, f"there are now {found:,} rows, not {rows:,}: nothing was done")
+                others = f"{found.rows:,} rows, not {rows:,}" if found.rows != rows else "other rows"
+                raise RefusedError(409, f"there are now {others}: nothing was done")
             self._actions = [*self._actions[1 - _KEPT :], action]
         self._start(lambda: self._run(action, named))
         return asdict(action)

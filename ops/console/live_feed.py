@@ -8,8 +8,9 @@ from typing import Any
 import click
 
 from ops import personal_data, screen
-from ops.console.refreshed import in_background
-from ops.events.event_tail import Kind, Notice, SeenEvent, Tail, Trouble, sentence
+from ops.background import in_background
+from ops.events.event_tail import Tail, sentence
+from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
 from ops.failure import FORESEEN, explained
 from ops.stack import Stack
 from shared.clock import Clock

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import click
 
+from ops.background import in_background
 from ops.failure import FORESEEN, explained
 from shared.clock import Clock
 
@@ -101,8 +102,3 @@ class Refreshed[T]:
             self._reading, self._runs = reading, False
             self._was_got.set()
             self._due = now + max(self._seconds, (now - began) * (1 / self._share - 1))
-
-
-def in_background(job: Callable[[], None]) -> None:
-    """Run a job in a daemon thread."""
-    threading.Thread(target=job, daemon=True).start()

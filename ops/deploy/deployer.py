@@ -11,36 +11,25 @@ from typing import Any
 type Needs = Mapping[str, tuple[str, ...]]
 """Actions by the ARN that they apply to. STACK stands for the stack's name, and `<…>` for the value of a parameter."""
 
-_OF_BUCKET = (
-    "s3:CreateBucket",
-    "s3:DeleteBucket",
-    "s3:Get*Configuration",
-    "s3:GetBucket*",
-    "s3:ListBucket",
-    "s3:ListTagsForResource",
-    "s3:PutBucketOwnershipControls",
-    "s3:PutBucketPublicAccessBlock",
-    "s3:PutBucketTagging",
-    "s3:PutBucketVersioning",
-    "s3:PutEncryptionConfiguration",
-    "s3:PutLifecycleConfiguration",
-    "s3:TagResource",
-    "s3:UntagResource",
+
+def _of(service: str, actions: str) -> tuple[str, ...]:
+    """Return the actions of a service whose names are given in one text."""
+    return tuple(f"{service}:{action}" for action in actions.split())
+
+
+_OF_BUCKET = _of(
+    "s3",
+    "CreateBucket DeleteBucket Get*Configuration GetBucket* ListBucket ListTagsForResource "
+    "PutBucketOwnershipControls PutBucketPublicAccessBlock PutBucketTagging PutBucketVersioning "
+    "PutEncryptionConfiguration PutLifecycleConfiguration TagResource UntagResource",
 )
 _OF_BUCKET_POLICY = ("s3:DeleteBucketPolicy", "s3:GetBucketPolicy", "s3:PutBucketPolicy")
 
 ALWAYS: Needs = {
-    "arn:aws:cloudformation:*:*:stack/STACK/*": (
-        "cloudformation:CreateChangeSet",
-        "cloudformation:DeleteChangeSet",
-        "cloudformation:DeleteStack",
-        "cloudformation:DescribeChangeSet",
-        "cloudformation:DescribeStackEvents",
-        "cloudformation:DescribeStackResource",
-        "cloudformation:DescribeStacks",
-        "cloudformation:ExecuteChangeSet",
-        "cloudformation:GetTemplate",
-        "cloudformation:GetTemplateSummary",
+    "arn:aws:cloudformation:*:*:stack/STACK/*": _of(
+        "cloudformation",
+        "CreateChangeSet DeleteChangeSet DeleteStack DescribeChangeSet DescribeStackEvents "
+        "DescribeStackResource DescribeStacks ExecuteChangeSet GetTemplate GetTemplateSummary",
     ),
     "arn:aws:cloudformation:*:aws:transform/Serverless-2016-10-31": ("cloudformation:CreateChangeSet",),
 }
@@ -48,19 +37,14 @@ ALWAYS: Needs = {
 
 BY_SAM: Needs = {
     # `sam deploy` keeps its uploads in its own bucket, which its first run creates.
-    "arn:aws:cloudformation:*:*:stack/aws-sam-cli-managed-default/*": (
-        "cloudformation:CreateChangeSet",
-        "cloudformation:DescribeChangeSet",
-        "cloudformation:DescribeStackEvents",
-        "cloudformation:DescribeStacks",
-        "cloudformation:ExecuteChangeSet",
+    "arn:aws:cloudformation:*:*:stack/aws-sam-cli-managed-default/*": _of(
+        "cloudformation",
+        "CreateChangeSet DescribeChangeSet DescribeStackEvents DescribeStacks ExecuteChangeSet",
     ),
     "arn:aws:s3:::aws-sam-cli-managed-default-*": (
         *_OF_BUCKET,
         *_OF_BUCKET_POLICY,
-        "s3:GetObject",
-        "s3:GetObjectVersion",
-        "s3:PutObject",
+        *_of("s3", "GetObject GetObjectVersion PutObject"),
     ),
 }
 """What `sam deploy` needs in addition."""
@@ -81,11 +65,8 @@ _FUNCTION = "arn:aws:lambda:*:*:function:STACK-*"
 _APPCONFIG = "arn:aws:appconfig:*:*:application/*"
 _ZONE = "arn:aws:route53:::hostedzone/<HostedZoneId>"
 _DEPLOYMENT: Needs = {
-    "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": (
-        "codedeploy:CreateDeployment",
-        "codedeploy:GetDeployment",
-        "codedeploy:GetDeploymentGroup",
-        "codedeploy:StopDeployment",
+    "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": _of(
+        "codedeploy", "CreateDeployment GetDeployment GetDeploymentGroup StopDeployment"
     ),
     "arn:aws:codedeploy:*:*:deploymentconfig:CodeDeployDefault.*": ("codedeploy:GetDeploymentConfig",),
 }
@@ -94,16 +75,10 @@ _DEPLOYMENT: Needs = {
 SECRETS = ("RedisUrlSecret", "TdApiKeySecret", "WriteKeySecret")
 """The logical ids of the stack's secrets."""
 
-_LOG_GROUP = (
-    "logs:CreateLogGroup",
-    "logs:DeleteDataProtectionPolicy",
-    "logs:DeleteLogGroup",
-    "logs:DescribeIndexPolicies",
-    "logs:GetDataProtectionPolicy",
-    "logs:ListTagsForResource",
-    "logs:PutRetentionPolicy",
-    "logs:TagResource",
-    "logs:UntagResource",
+_LOG_GROUP = _of(
+    "logs",
+    "CreateLogGroup DeleteDataProtectionPolicy DeleteLogGroup DescribeIndexPolicies "
+    "GetDataProtectionPolicy ListTagsForResource PutRetentionPolicy TagResource UntagResource",
 )
 
 TYPES: Mapping[str, Needs] = {
@@ -111,9 +86,9 @@ TYPES: Mapping[str, Needs] = {
     "AWS::ApiGatewayV2::ApiMapping": {_DOMAIN: _EVERY_API},
     "AWS::ApiGatewayV2::DomainName": {
         _DOMAIN: (
-            "apigateway:AddCertificateToDomain",
+            *_of("apigateway", "AddCertificateToDomain"),
             *_EVERY_API,
-            "apigateway:RemoveCertificateFromDomain",
+            *_of("apigateway", "RemoveCertificateFromDomain"),
         ),
         _TAGS: _TAGGING,
     },
@@ -123,298 +98,190 @@ TYPES: Mapping[str, Needs] = {
     "AWS::ApiGatewayV2::Stage": {
         _API: (*_EVERY_API, "apigateway:TagResource", "apigateway:UntagResource"),
         _TAGS: _TAGGING,
-        "*": (
-            "logs:CreateLogDelivery",
-            "logs:DeleteLogDelivery",
-            "logs:DescribeResourcePolicies",
-            "logs:GetLogDelivery",
-            "logs:ListLogDeliveries",
-            "logs:PutResourcePolicy",
-            "logs:UpdateLogDelivery",
+        "*": _of(
+            "logs",
+            "CreateLogDelivery DeleteLogDelivery DescribeResourcePolicies GetLogDelivery "
+            "ListLogDeliveries PutResourcePolicy UpdateLogDelivery",
         ),
     },
     "AWS::AppConfig::Application": {
         "*": ("appconfig:CreateApplication",),
-        _APPCONFIG: (
-            "appconfig:DeleteApplication",
-            "appconfig:GetApplication",
-            "appconfig:ListTagsForResource",
-            "appconfig:TagResource",
-            "appconfig:UntagResource",
-            "appconfig:UpdateApplication",
+        _APPCONFIG: _of(
+            "appconfig",
+            "DeleteApplication GetApplication ListTagsForResource TagResource UntagResource "
+            "UpdateApplication",
         ),
     },
     "AWS::AppConfig::ConfigurationProfile": {
-        _APPCONFIG: (
-            "appconfig:CreateConfigurationProfile",
-            "appconfig:DeleteConfigurationProfile",
-            "appconfig:GetConfigurationProfile",
-            "appconfig:ListTagsForResource",
-            "appconfig:TagResource",
-            "appconfig:UntagResource",
-            "appconfig:UpdateConfigurationProfile",
+        _APPCONFIG: _of(
+            "appconfig",
+            "CreateConfigurationProfile DeleteConfigurationProfile GetConfigurationProfile "
+            "ListTagsForResource TagResource UntagResource UpdateConfigurationProfile",
         )
     },
     "AWS::AppConfig::HostedConfigurationVersion": {
-        _APPCONFIG: (
-            "appconfig:CreateHostedConfigurationVersion",
-            "appconfig:DeleteHostedConfigurationVersion",
-            "appconfig:GetHostedConfigurationVersion",
+        _APPCONFIG: _of(
+            "appconfig",
+            "CreateHostedConfigurationVersion DeleteHostedConfigurationVersion GetHostedConfigurationVersion",
         )
     },
     "AWS::CertificateManager::Certificate": {
         "*": ("acm:RequestCertificate",),
-        "arn:aws:acm:*:*:certificate/*": (
-            "acm:AddTagsToCertificate",
-            "acm:DeleteCertificate",
-            "acm:DescribeCertificate",
-            "acm:ListTagsForCertificate",
-            "acm:RemoveTagsFromCertificate",
+        "arn:aws:acm:*:*:certificate/*": _of(
+            "acm",
+            "AddTagsToCertificate DeleteCertificate DescribeCertificate ListTagsForCertificate "
+            "RemoveTagsFromCertificate",
         ),
         _ZONE: ("route53:ChangeResourceRecordSets",),
     },
     "AWS::CloudFront::Distribution": {
-        "arn:aws:cloudfront::*:distribution/*": (
-            "cloudfront:CreateDistribution",
-            "cloudfront:CreateDistributionWithTags",
-            "cloudfront:DeleteDistribution",
-            "cloudfront:GetDistribution",
-            "cloudfront:GetDistributionConfig",
-            "cloudfront:ListTagsForResource",
-            "cloudfront:TagResource",
-            "cloudfront:UntagResource",
-            "cloudfront:UpdateDistribution",
+        "arn:aws:cloudfront::*:distribution/*": _of(
+            "cloudfront",
+            "CreateDistribution CreateDistributionWithTags DeleteDistribution GetDistribution "
+            "GetDistributionConfig ListTagsForResource TagResource UntagResource UpdateDistribution",
         )
     },
     "AWS::CloudFront::OriginAccessControl": {
-        "arn:aws:cloudfront::*:origin-access-control/*": (
-            "cloudfront:CreateOriginAccessControl",
-            "cloudfront:DeleteOriginAccessControl",
-            "cloudfront:GetOriginAccessControl",
-            "cloudfront:UpdateOriginAccessControl",
+        "arn:aws:cloudfront::*:origin-access-control/*": _of(
+            "cloudfront",
+            "CreateOriginAccessControl DeleteOriginAccessControl GetOriginAccessControl "
+            "UpdateOriginAccessControl",
         )
     },
     "AWS::CloudFront::ResponseHeadersPolicy": {
-        "arn:aws:cloudfront::*:response-headers-policy/*": (
-            "cloudfront:CreateResponseHeadersPolicy",
-            "cloudfront:DeleteResponseHeadersPolicy",
-            "cloudfront:GetResponseHeadersPolicy",
-            "cloudfront:UpdateResponseHeadersPolicy",
+        "arn:aws:cloudfront::*:response-headers-policy/*": _of(
+            "cloudfront",
+            "CreateResponseHeadersPolicy DeleteResponseHeadersPolicy GetResponseHeadersPolicy "
+            "UpdateResponseHeadersPolicy",
         )
     },
     "AWS::CloudWatch::Alarm": {
-        "arn:aws:cloudwatch:*:*:alarm:STACK-*": (
-            "cloudwatch:DeleteAlarms",
-            "cloudwatch:ListTagsForResource",
-            "cloudwatch:PutMetricAlarm",
-            "cloudwatch:TagResource",
-            "cloudwatch:UntagResource",
+        "arn:aws:cloudwatch:*:*:alarm:STACK-*": _of(
+            "cloudwatch", "DeleteAlarms ListTagsForResource PutMetricAlarm TagResource UntagResource"
         ),
         "*": ("cloudwatch:DescribeAlarms",),
     },
     "AWS::CodeDeploy::Application": {
-        "arn:aws:codedeploy:*:*:application:STACK-*": (
-            "codedeploy:CreateApplication",
-            "codedeploy:DeleteApplication",
-            "codedeploy:GetApplication",
-            "codedeploy:ListTagsForResource",
-            "codedeploy:TagResource",
-            "codedeploy:UntagResource",
+        "arn:aws:codedeploy:*:*:application:STACK-*": _of(
+            "codedeploy",
+            "CreateApplication DeleteApplication GetApplication ListTagsForResource TagResource "
+            "UntagResource",
         )
     },
     "AWS::CodeDeploy::DeploymentGroup": {
         **_DEPLOYMENT,
         "arn:aws:codedeploy:*:*:deploymentgroup:STACK-*": (
             *_DEPLOYMENT["arn:aws:codedeploy:*:*:deploymentgroup:STACK-*"],
-            "codedeploy:CreateDeploymentGroup",
-            "codedeploy:DeleteDeploymentGroup",
-            "codedeploy:ListDeployments",
-            "codedeploy:ListTagsForResource",
-            "codedeploy:TagResource",
-            "codedeploy:UntagResource",
-            "codedeploy:UpdateDeploymentGroup",
+            *_of(
+                "codedeploy",
+                "CreateDeploymentGroup DeleteDeploymentGroup ListDeployments ListTagsForResource "
+                "TagResource UntagResource UpdateDeploymentGroup",
+            ),
         ),
-        "arn:aws:codedeploy:*:*:application:STACK-*": (
-            "codedeploy:GetApplicationRevision",
-            "codedeploy:RegisterApplicationRevision",
+        "arn:aws:codedeploy:*:*:application:STACK-*": _of(
+            "codedeploy", "GetApplicationRevision RegisterApplicationRevision"
         ),
     },
     "AWS::DynamoDB::Table": {
-        "arn:aws:dynamodb:*:*:table/STACK-*": (
-            "dynamodb:CreateTable",
-            "dynamodb:DeleteTable",
-            "dynamodb:DescribeContinuousBackups",
-            "dynamodb:DescribeContributorInsights",
-            "dynamodb:DescribeKinesisStreamingDestination",
-            "dynamodb:DescribeTable",
-            "dynamodb:DescribeTimeToLive",
-            "dynamodb:GetResourcePolicy",
-            "dynamodb:ListTagsOfResource",
-            "dynamodb:TagResource",
-            "dynamodb:UntagResource",
-            "dynamodb:UpdateContinuousBackups",
-            "dynamodb:UpdateTable",
-            "dynamodb:UpdateTimeToLive",
+        "arn:aws:dynamodb:*:*:table/STACK-*": _of(
+            "dynamodb",
+            "CreateTable DeleteTable DescribeContinuousBackups DescribeContributorInsights "
+            "DescribeKinesisStreamingDestination DescribeTable DescribeTimeToLive GetResourcePolicy "
+            "ListTagsOfResource TagResource UntagResource UpdateContinuousBackups UpdateTable "
+            "UpdateTimeToLive",
         )
     },
     "AWS::ElastiCache::ServerlessCache": {
-        "arn:aws:elasticache:*:*:serverlesscache:STACK": (
-            "elasticache:AddTagsToResource",
-            "elasticache:CreateServerlessCache",
-            "elasticache:DeleteServerlessCache",
-            "elasticache:ListTagsForResource",
-            "elasticache:ModifyServerlessCache",
-            "elasticache:RemoveTagsFromResource",
+        "arn:aws:elasticache:*:*:serverlesscache:STACK": _of(
+            "elasticache",
+            "AddTagsToResource CreateServerlessCache DeleteServerlessCache ListTagsForResource "
+            "ModifyServerlessCache RemoveTagsFromResource",
         ),
         "*": ("elasticache:DescribeServerlessCaches",),
         "arn:aws:iam::*:role/aws-service-role/elasticache.amazonaws.com/*": ("iam:CreateServiceLinkedRole",),
     },
     "AWS::ElastiCache::User": {
-        "arn:aws:elasticache:*:*:user:STACK-*": (
-            "elasticache:AddTagsToResource",
-            "elasticache:CreateUser",
-            "elasticache:DeleteUser",
-            "elasticache:DescribeUsers",
-            "elasticache:ListTagsForResource",
-            "elasticache:ModifyUser",
-            "elasticache:RemoveTagsFromResource",
+        "arn:aws:elasticache:*:*:user:STACK-*": _of(
+            "elasticache",
+            "AddTagsToResource CreateUser DeleteUser DescribeUsers ListTagsForResource ModifyUser "
+            "RemoveTagsFromResource",
         )
     },
     "AWS::ElastiCache::UserGroup": {
-        "arn:aws:elasticache:*:*:usergroup:STACK": (
-            "elasticache:AddTagsToResource",
-            "elasticache:CreateServerlessCache",
-            "elasticache:CreateUserGroup",
-            "elasticache:DeleteUserGroup",
-            "elasticache:DescribeUserGroups",
-            "elasticache:ListTagsForResource",
-            "elasticache:ModifyUserGroup",
-            "elasticache:RemoveTagsFromResource",
+        "arn:aws:elasticache:*:*:usergroup:STACK": _of(
+            "elasticache",
+            "AddTagsToResource CreateServerlessCache CreateUserGroup DeleteUserGroup DescribeUserGroups "
+            "ListTagsForResource ModifyUserGroup RemoveTagsFromResource",
         ),
-        "arn:aws:elasticache:*:*:user:STACK-*": (
-            "elasticache:CreateUserGroup",
-            "elasticache:ModifyUserGroup",
-        ),
+        "arn:aws:elasticache:*:*:user:STACK-*": _of("elasticache", "CreateUserGroup ModifyUserGroup"),
     },
     "AWS::Events::Rule": {
-        "arn:aws:events:*:*:rule/STACK-*": (
-            "events:DeleteRule",
-            "events:DescribeRule",
-            "events:ListTagsForResource",
-            "events:ListTargetsByRule",
-            "events:PutRule",
-            "events:PutTargets",
-            "events:RemoveTargets",
-            "events:TagResource",
-            "events:UntagResource",
+        "arn:aws:events:*:*:rule/STACK-*": _of(
+            "events",
+            "DeleteRule DescribeRule ListTagsForResource ListTargetsByRule PutRule PutTargets "
+            "RemoveTargets TagResource UntagResource",
         )
     },
     "AWS::IAM::Role": {
-        "arn:aws:iam::*:role/STACK-*": (
-            "iam:CreateRole",
-            "iam:DeleteRole",
-            "iam:DeleteRolePolicy",
-            "iam:GetRole",
-            "iam:GetRolePolicy",
-            "iam:ListAttachedRolePolicies",
-            "iam:ListRolePolicies",
-            "iam:PassRole",
-            "iam:PutRolePermissionsBoundary",
-            "iam:PutRolePolicy",
-            "iam:TagRole",
-            "iam:UntagRole",
-            "iam:UpdateAssumeRolePolicy",
+        "arn:aws:iam::*:role/STACK-*": _of(
+            "iam",
+            "CreateRole DeleteRole DeleteRolePolicy GetRole GetRolePolicy ListAttachedRolePolicies "
+            "ListRolePolicies PassRole PutRolePermissionsBoundary PutRolePolicy TagRole UntagRole "
+            "UpdateAssumeRolePolicy",
         )
     },
     "AWS::Kinesis::Stream": {
-        "arn:aws:kinesis:*:*:stream/STACK-*": (
-            "kinesis:AddTagsToStream",
-            "kinesis:CreateStream",
-            "kinesis:DecreaseStreamRetentionPeriod",
-            "kinesis:DeleteStream",
-            "kinesis:DescribeStreamSummary",
-            "kinesis:IncreaseStreamRetentionPeriod",
-            "kinesis:ListTagsForResource",
-            "kinesis:ListTagsForStream",
-            "kinesis:RemoveTagsFromStream",
-            "kinesis:StartStreamEncryption",
-            "kinesis:TagResource",
-            "kinesis:UntagResource",
-            "kinesis:UpdateShardCount",
-            "kinesis:UpdateStreamMode",
+        "arn:aws:kinesis:*:*:stream/STACK-*": _of(
+            "kinesis",
+            "AddTagsToStream CreateStream DecreaseStreamRetentionPeriod DeleteStream "
+            "DescribeStreamSummary IncreaseStreamRetentionPeriod ListTagsForResource ListTagsForStream "
+            "RemoveTagsFromStream StartStreamEncryption TagResource UntagResource UpdateShardCount "
+            "UpdateStreamMode",
         )
     },
     "AWS::Lambda::Alias": {
-        _FUNCTION: (
-            "lambda:CreateAlias",
-            "lambda:DeleteAlias",
-            "lambda:GetAlias",
-            "lambda:GetProvisionedConcurrencyConfig",
-            "lambda:UpdateAlias",
+        _FUNCTION: _of(
+            "lambda", "CreateAlias DeleteAlias GetAlias GetProvisionedConcurrencyConfig UpdateAlias"
         ),
         **_DEPLOYMENT,
     },
     "AWS::Lambda::EventInvokeConfig": {
-        _FUNCTION: (
-            "lambda:DeleteFunctionEventInvokeConfig",
-            "lambda:GetFunctionEventInvokeConfig",
-            "lambda:PutFunctionEventInvokeConfig",
-            "lambda:UpdateFunctionEventInvokeConfig",
+        _FUNCTION: _of(
+            "lambda",
+            "DeleteFunctionEventInvokeConfig GetFunctionEventInvokeConfig PutFunctionEventInvokeConfig "
+            "UpdateFunctionEventInvokeConfig",
         )
     },
     # AWS assigns the id.
     "AWS::Lambda::EventSourceMapping": {
-        "*": (
-            "lambda:CreateEventSourceMapping",
-            "lambda:DeleteEventSourceMapping",
-            "lambda:GetEventSourceMapping",
-            "lambda:UpdateEventSourceMapping",
+        "*": _of(
+            "lambda",
+            "CreateEventSourceMapping DeleteEventSourceMapping GetEventSourceMapping "
+            "UpdateEventSourceMapping",
         ),
-        "arn:aws:lambda:*:*:event-source-mapping:*": (
-            "lambda:ListTags",
-            "lambda:TagResource",
-            "lambda:UntagResource",
-        ),
+        "arn:aws:lambda:*:*:event-source-mapping:*": _of("lambda", "ListTags TagResource UntagResource"),
     },
     "AWS::Lambda::Function": {
-        _FUNCTION: (
-            "lambda:CreateFunction",
-            "lambda:DeleteFunction",
-            "lambda:DeleteFunctionConcurrency",
-            "lambda:GetFunction",
-            "lambda:GetFunctionCodeSigningConfig",
-            "lambda:GetFunctionConfiguration",
-            "lambda:GetFunctionRecursionConfig",
-            "lambda:GetFunctionScalingConfig",
-            "lambda:GetRuntimeManagementConfig",
-            "lambda:ListTags",
-            "lambda:PublishVersion",
-            "lambda:PutFunctionConcurrency",
-            "lambda:TagResource",
-            "lambda:UntagResource",
-            "lambda:UpdateFunctionCode",
-            "lambda:UpdateFunctionConfiguration",
+        _FUNCTION: _of(
+            "lambda",
+            "CreateFunction DeleteFunction DeleteFunctionConcurrency GetFunction "
+            "GetFunctionCodeSigningConfig GetFunctionConfiguration GetFunctionRecursionConfig "
+            "GetFunctionScalingConfig GetRuntimeManagementConfig ListTags PublishVersion "
+            "PutFunctionConcurrency TagResource UntagResource UpdateFunctionCode "
+            "UpdateFunctionConfiguration",
         ),
         # To connect to an existing VPC, and to leave it.
-        "*": (
-            "ec2:DescribeNetworkInterfaces",
-            "ec2:DescribeSecurityGroups",
-            "ec2:DescribeSubnets",
-            "ec2:DescribeVpcs",
-        ),
+        "*": _of("ec2", "DescribeNetworkInterfaces DescribeSecurityGroups DescribeSubnets DescribeVpcs"),
     },
     "AWS::Lambda::Permission": {
         _FUNCTION: ("lambda:AddPermission", "lambda:GetPolicy", "lambda:RemovePermission")
     },
     "AWS::Lambda::Version": {
-        _FUNCTION: (
-            "lambda:DeleteFunction",
-            "lambda:GetFunctionConfiguration",
-            "lambda:GetFunctionScalingConfig",
-            "lambda:GetProvisionedConcurrencyConfig",
-            "lambda:GetRuntimeManagementConfig",
-            "lambda:ListVersionsByFunction",
-            "lambda:PublishVersion",
+        _FUNCTION: _of(
+            "lambda",
+            "DeleteFunction GetFunctionConfiguration GetFunctionScalingConfig "
+            "GetProvisionedConcurrencyConfig GetRuntimeManagementConfig ListVersionsByFunction "
+            "PublishVersion",
         )
     },
     "AWS::Logs::LogGroup": {
@@ -423,63 +290,40 @@ TYPES: Mapping[str, Needs] = {
         "*": ("logs:DescribeLogGroups", "logs:DescribeResourcePolicies"),
     },
     "AWS::Logs::MetricFilter": {
-        "arn:aws:logs:*:*:log-group:STACK-*": (
-            "logs:DeleteMetricFilter",
-            "logs:DescribeMetricFilters",
-            "logs:PutMetricFilter",
+        "arn:aws:logs:*:*:log-group:STACK-*": _of(
+            "logs", "DeleteMetricFilter DescribeMetricFilters PutMetricFilter"
         )
     },
     "AWS::Route53::RecordSet": {
-        _ZONE: (
-            "route53:ChangeResourceRecordSets",
-            "route53:GetHostedZone",
-            "route53:ListResourceRecordSets",
-        ),
+        _ZONE: _of("route53", "ChangeResourceRecordSets GetHostedZone ListResourceRecordSets"),
         "arn:aws:route53:::change/*": ("route53:GetChange",),
         "*": ("route53:ListHostedZones",),
     },
     "AWS::S3::Bucket": {_BUCKET: _OF_BUCKET},
     "AWS::S3::BucketPolicy": {_BUCKET: _OF_BUCKET_POLICY},
     "AWS::SNS::Topic": {
-        "arn:aws:sns:*:*:STACK-*": (
-            "sns:CreateTopic",
-            "sns:DeleteTopic",
-            "sns:GetDataProtectionPolicy",
-            "sns:GetTopicAttributes",
-            "sns:ListSubscriptionsByTopic",
-            "sns:ListTagsForResource",
-            "sns:SetTopicAttributes",
-            "sns:Subscribe",
-            "sns:TagResource",
-            "sns:Unsubscribe",
-            "sns:UntagResource",
+        "arn:aws:sns:*:*:STACK-*": _of(
+            "sns",
+            "CreateTopic DeleteTopic GetDataProtectionPolicy GetTopicAttributes ListSubscriptionsByTopic "
+            "ListTagsForResource SetTopicAttributes Subscribe TagResource Unsubscribe UntagResource",
         )
     },
     "AWS::SNS::TopicPolicy": {"arn:aws:sns:*:*:STACK-*": ("sns:SetTopicAttributes",)},
     "AWS::SQS::Queue": {
-        "arn:aws:sqs:*:*:STACK-*": (
-            "sqs:CreateQueue",
-            "sqs:DeleteQueue",
-            "sqs:GetQueueAttributes",
-            "sqs:GetQueueUrl",
-            "sqs:ListQueueTags",
-            "sqs:SetQueueAttributes",
-            "sqs:TagQueue",
-            "sqs:UntagQueue",
+        "arn:aws:sqs:*:*:STACK-*": _of(
+            "sqs",
+            "CreateQueue DeleteQueue GetQueueAttributes GetQueueUrl ListQueueTags SetQueueAttributes "
+            "TagQueue UntagQueue",
         )
     },
     "AWS::SQS::QueuePolicy": {"arn:aws:sqs:*:*:STACK-*": ("sqs:SetQueueAttributes",)},
     # CloudFormation names them after their logical ids, not after the stack.
     "AWS::SecretsManager::Secret": {
         **{
-            f"arn:aws:secretsmanager:*:*:secret:{name}-*": (
-                "secretsmanager:CreateSecret",
-                "secretsmanager:DeleteSecret",
-                "secretsmanager:DescribeSecret",
-                "secretsmanager:GetSecretValue",
-                "secretsmanager:TagResource",
-                "secretsmanager:UntagResource",
-                "secretsmanager:UpdateSecret",
+            f"arn:aws:secretsmanager:*:*:secret:{name}-*": _of(
+                "secretsmanager",
+                "CreateSecret DeleteSecret DescribeSecret GetSecretValue TagResource UntagResource "
+                "UpdateSecret",
             )
             for name in SECRETS
         },
@@ -490,24 +334,17 @@ TYPES: Mapping[str, Needs] = {
 
 PREFLIGHT: Needs = {
     "*": (
-        "apigateway:GET",
-        "cloudformation:DescribeStacks",
-        "cloudfront:ListDistributions",
-        "ec2:DescribeSecurityGroups",
-        "ec2:DescribeSubnets",
-        "elasticache:DescribeServerlessCaches",
-        "elasticache:DescribeUserGroups",
-        "elasticache:DescribeUsers",
-        "iam:GetPolicy",
-        "iam:GetRole",
-        "iam:SimulatePrincipalPolicy",
-        "kinesis:DescribeLimits",
-        "lambda:GetAccountSettings",
-        "route53:GetHostedZone",
-        "route53:ListResourceRecordSets",
-        "servicequotas:ListServiceQuotas",
-        "sns:GetTopicAttributes",
-        "sns:ListSubscriptionsByTopic",
+        *_of("apigateway", "GET"),
+        *_of("cloudformation", "DescribeStacks"),
+        *_of("cloudfront", "ListDistributions"),
+        *_of("ec2", "DescribeSecurityGroups DescribeSubnets"),
+        *_of("elasticache", "DescribeServerlessCaches DescribeUserGroups DescribeUsers"),
+        *_of("iam", "GetPolicy GetRole SimulatePrincipalPolicy"),
+        *_of("kinesis", "DescribeLimits"),
+        *_of("lambda", "GetAccountSettings"),
+        *_of("route53", "GetHostedZone ListResourceRecordSets"),
+        *_of("servicequotas", "ListServiceQuotas"),
+        *_of("sns", "GetTopicAttributes ListSubscriptionsByTopic"),
     ),
     "arn:aws:cloudformation:*:*:stack/STACK/*": ("cloudformation:DescribeStackResource",),
     "arn:aws:kinesis:*:*:stream/STACK-*": ("kinesis:DescribeStreamSummary",),
@@ -517,15 +354,11 @@ PREFLIGHT: Needs = {
 """What `sluice preflight` needs. It changes nothing."""
 
 REMOVAL: Needs = {
-    "arn:aws:cloudformation:*:*:stack/STACK/*": (
-        "cloudformation:DeleteStack",
-        "cloudformation:DescribeStacks",
-        "cloudformation:ListStackResources",
+    "arn:aws:cloudformation:*:*:stack/STACK/*": _of(
+        "cloudformation", "DeleteStack DescribeStacks ListStackResources"
     ),
-    "arn:aws:lambda:*:*:function:STACK-*": (
-        "lambda:DeleteFunctionConcurrency",
-        "lambda:GetFunctionConcurrency",
-        "lambda:PutFunctionConcurrency",
+    "arn:aws:lambda:*:*:function:STACK-*": _of(
+        "lambda", "DeleteFunctionConcurrency GetFunctionConcurrency PutFunctionConcurrency"
     ),
     "arn:aws:s3:::STACK-*": ("s3:DeleteBucket", "s3:ListBucketVersions"),
     "arn:aws:s3:::STACK-*/*": ("s3:DeleteObject", "s3:DeleteObjectVersion"),

@@ -21,8 +21,16 @@ _DAY_SECONDS = 86_400
 _POLL_SECONDS = 5.0
 _LOOK_SECONDS = 30.0
 _REFUSED_SECONDS = 120.0
-_PASSING = ("unknown_account", "invalid_key", "internal_error", "keys_unavailable", "stream_unavailable")
-"""Refusals that end on their own: the ingest learns of new accounts and secrets within minutes."""
+_PASSING = (
+    "unknown_account",
+    "disabled_account",
+    "invalid_key",
+    "revoked_key",
+    "internal_error",
+    "keys_unavailable",
+    "stream_unavailable",
+)
+"""Refusals that end on their own: the ingest learns of changed accounts and secrets within minutes."""
 
 
 def _code_of_event(body: bytes) -> str:
@@ -95,20 +103,12 @@ class FirstRow:
     def _refusal(self, answer: HttpAnswer) -> str:
         code = answer.code or _code_of_event(answer.body)
         said = f"the API answered {answer.status} {code}".rstrip()
-        option = self._stack.option
-        match code:
-            case "disabled_account":
-                return f"{said}: enable the account with `sluice accounts enable {self._account} {option}`"
-            case "revoked_key":
-                return (
-                    f"{said}: issue another key with `sluice keys issue {self._account} --serial 2 {option}`"
-                )
-            case "unplanned_table" | "unplanned_column" | "missing_column":
-                return (
-                    f"{said}: the tracking plan of {self._account} rejects the table {TABLE}. Allow it, or set the plan's mode to "
-                    "observe (docs/tracking-plan.md)"
-                )
-        return f"{said} to the first event: `sluice doctor {option}` shows why"
+        if code in ("unplanned_table", "unplanned_column", "missing_column"):
+            return (
+                f"{said}: the tracking plan of {self._account} rejects the table {TABLE}. Allow it, or set the plan's mode to "
+                "observe (docs/tracking-plan.md)"
+            )
+        return f"{said} to the first event: `sluice doctor {self._stack.option}` shows why"
 
     def wait(self, seconds: float, tell: Callable[[str], None]) -> float:
         """Wait until a query sees it, and return how long that took, in seconds.

@@ -51,10 +51,12 @@ def removal_of(stack: str, region: str) -> str:
     return f"sluice remove --stack {stack} --region {region}"
 
 
-def show(stack: Stack, account: str) -> None:
-    """Print the write key with code to paste, the cost, and the next commands."""
+def show(stack: Stack, account: str, key: str) -> None:
+    """Print the account's write key with code to paste, the cost, and the next commands."""
     screen.say("\nThe write key, and code to paste:\n")
-    issue.command.main([account], standalone_mode=False, obj=stack)
+    serial = key.split(".")[1].partition("-")[2]
+    words = [account, *(["--serial", serial] if serial else [])]
+    issue.command.main(words, standalone_mode=False, obj=stack)
     screen.say(f"\n{cost_line(stack.parameters, str(stack.session.region_name))}\n")
     screen.show_table(
         ("next", "command"),

@@ -14,6 +14,7 @@ from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained
+from ops.help_page import RIGHTS_TO_DEPLOY
 from ops.stack import Stack
 from shared.clock import Clock
 
@@ -167,7 +168,7 @@ class Removal:
             self._remove(resources)
             left, unseen = self._left(resources)
         except (Failure, *FORESEEN) as error:
-            return report(StepVerdict.FAILED, explained(error).message)
+            return report(StepVerdict.FAILED, explained(error, RIGHTS_TO_DEPLOY).message)
         if left:
             return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
         if unseen:
@@ -234,7 +235,7 @@ class Removal:
                 if not isinstance(error, ClientError) or not _is_gone(
                     error
                 ):  # CloudFormation may have deleted it
-                    self._say(f"{name} does not run again: {explained(error).message}")
+                    self._say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
 
     def _delete_stack(self) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""
@@ -314,7 +315,7 @@ class Removal:
                         break
                     self._clock.sleep(self._poll_seconds)
             except (ClientError, BotoCoreError) as error:
-                unseen[one.logical_id] = explained(error).message
+                unseen[one.logical_id] = explained(error, RIGHTS_TO_DEPLOY).message
             if one.kind not in LOOKS and one.kind not in GO_WITH:
                 unseen[one.logical_id] = f"no check for {one.kind}"
         return left, unseen

@@ -56,13 +56,15 @@ class StackApi:
         session: sends the requests.
         endpoint: the emulator's address, used instead of the API's own; empty on AWS.
         clock: measures the time that a response takes.
+        option: names the stack on a command line.
     """
 
-    def __init__(self, url: str, session: requests.Session, endpoint: str, clock: Clock) -> None:
+    def __init__(self, url: str, session: requests.Session, endpoint: str, clock: Clock, option: str) -> None:
         self.url = url
         self._session = session
         self._endpoint = endpoint
         self._clock = clock
+        self._option = option
 
     @classmethod
     def of(cls, stack: Stack, clock: Clock) -> "StackApi":
@@ -71,7 +73,8 @@ class StackApi:
         session = requests.Session()
         if bundle := os.environ.get("AWS_CA_BUNDLE"):
             session.verify = bundle
-        return cls(url, session, "" if _host(url) in _LOOPBACK else emulator_of(stack), clock)
+        endpoint = "" if _host(url) in _LOOPBACK else emulator_of(stack)
+        return cls(url, session, endpoint, clock, stack.option)
 
     def request(
         self, method: str, target: str, body: bytes | str | None = None, headers: Mapping[str, str] = {}
@@ -96,7 +99,7 @@ class StackApi:
             )
         except requests.RequestException as error:
             raise Failure(
-                f"{self.url} did not respond ({type(error).__name__}): check your network, then run `sluice doctor`"
+                f"{self.url} did not respond ({type(error).__name__}): check your network, then run `sluice doctor {self._option}`"
             ) from error
         return HttpAnswer(
             answer.status_code,

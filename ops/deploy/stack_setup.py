@@ -143,15 +143,16 @@ class StackSetup:
             "`--database NAME` gives the first account's Treasure Data database",
             yes=self._answers.yes,
         )
+        try:
+            made = Account(database)
+        except ValueError as error:
+            raise Failure(f"{error}: use another `--database NAME`") from error
         account = self._answers.account or database
         if not names.is_account(account):
             raise Failure(
                 f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
             )
-        try:
-            return {account: Account(database)}
-        except ValueError as error:
-            raise Failure(f"{error}: use another `--database NAME`") from error
+        return {account: made}
 
     @property
     def _database(self) -> str:
@@ -229,7 +230,10 @@ class StackSetup:
         """Send the first row, and wait until a query sees it."""
         signing = signing_secrets(self._stack)
         secret_id = next(reversed(signing))
-        self.key = write_key.sign(self.account, secret_id, signing[secret_id])
+        revoked = self._wanted[self.account].revoked_key_ids
+        ids = (secret_id, *(f"{secret_id}-{serial}" for serial in range(2, 10_000)))
+        key_id = next(one for one in ids if one not in revoked)
+        self.key = write_key.sign(self.account, key_id, signing[secret_id])
         endpoint = endpoints(self._survey())[1]
         queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
         api = StackApi.of(self._stack, self._clock)

@@ -10,7 +10,7 @@ import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk
-from ops.editing.dead_letters import MOST_TEXT, MistakeError
+from ops.editing.dead_rows import MOST_TEXT, MistakeError
 from ops.failure import Failure
 from ops.stack import Stack
 from shared.errors import EditRefusedError, InvalidObjectError

@@ -1,9 +1,11 @@
 """What `sluice find` looks for."""
 
+import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID
 
-from ops.events.event_tail import EventFilter, SeenEvent
+from ops.events.seen_event import EventFilter, SeenEvent
 from shared.envelope import request_of
 
 INACCURACY_SECONDS = 300.0
@@ -27,21 +29,42 @@ class EventQuery(EventFilter):
 
     def has_request(self, request_id: str) -> bool:
         """Return whether the query names a request."""
-        return bool(request_id) and (request_id in self.ids or request_of(request_id) in self.ids)
+        return bool(request_id) and bool(self.requests_of(request_id))
+
+    def requests_of(self, request_id: str) -> frozenset[str]:
+        """Return the ids of the query that name a request."""
+        return self.ids & {request_id, request_of(request_id)}
 
     def ids_of(self, seen: SeenEvent) -> frozenset[str]:
         """Return the ids of the query that an event answers."""
-        return self.ids & {seen.event_id, seen.request_id, request_of(seen.request_id)}
+        return self.ids & {seen.event_id} | self.requests_of(seen.request_id)
 
-    def may_be_in(self, rows: bytes) -> bool:
-        """Return whether rows may contain one of the event ids, without decoding them."""
-        return not self.ids or any(one.encode(errors="replace") in rows for one in self.ids)
+    def has_event_in(self, rows: bytes, requests: Collection[str] = ()) -> bool:
+        """Return whether rows may have one of the ids as an event's, without decoding them. `requests` are ids of requests."""
+        return not self.ids or any(
+            one.encode(errors="replace") in rows for one in self.ids if one not in requests
+        )
+
+    def has_values_in(self, rows: bytes) -> bool:
+        """Return whether rows may have the columns' values, without decoding them."""
+        return all(
+            value.encode(errors="replace") in rows for value in self.columns.values() if _is_text(value)
+        )
 
     @property
     def began(self) -> float | None:
         """The earliest time in the ids that are UUIDv7s, in UNIX seconds; None if there are none."""
         times = [_moment(one) for one in self.ids]
         return min((one for one in times if one is not None), default=None)
+
+
+def _is_text(value: str) -> bool:
+    """Return whether only a text is written like this, which is then in a row's bytes as it is."""
+    try:
+        json.loads(value)
+    except ValueError:
+        return True
+    return False
 
 
 def _moment(name: str) -> float | None:

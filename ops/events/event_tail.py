@@ -4,34 +4,23 @@ Each shard is read once a second and at 400 kB/s at most: a fifth of the calls a
 worker never waits for the tail. On a busier shard the tail falls behind. It says so, and once it is a minute behind it skips to
 what arrives now. It survives errors of Kinesis by continuing after the last record it has seen, and follows a split or merged
 shard to its children.
-
-Refused requests never reach the stream. They come from the ingest's log.
 """
 
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
-from enum import StrEnum
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from typing import Protocol
 
-import msgpack
-from botocore.exceptions import BotoCoreError, ClientError
+from botocore.exceptions import ClientError
 
 from ops import personal_data, screen
+from ops.events.seen_event import EventFilter, Notice, SeenEvent, Trouble, events_of
+from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from ops.stack import Stack
 from shared.clock import Clock, SystemClock
-from shared.errors import NoSuchRecordError, ShardUnreadableError, error_code
-from shared.rows import Code, PlanCode
+from shared.errors import NoSuchRecordError, ShardUnreadableError
 from worker.executor import Executor, Executors, Threads
-from worker.record import START, Number, Record, from_stream, sequence_number
+from worker.record import START, Number, from_stream
 from worker.shards import HASH_KEYS, Position, Shard, Shards
-
-if TYPE_CHECKING:
-    from mypy_boto3_lambda import LambdaClient
-    from mypy_boto3_logs import CloudWatchLogsClient
 
 SECONDS_PER_READ = 1.0
 """Kinesis allows five reads per second and shard."""
@@ -46,117 +35,10 @@ _FIRST_LIMIT = 20  # records of the first read, when their size is unknown; each
 _LIMIT_GROWTH = 4
 _MOST_RECORDS = 10_000
 _SAY_AGAIN_SECONDS = 10.0
-_PATIENCE_SECONDS = 5.0  # before a failed read of a shard or log is retried
+_PATIENCE_SECONDS = 5.0  # before a failed read of a shard is retried
 _LIST_SECONDS = 5.0  # between two lists of the shards, while some are missing
-_LOG_SECONDS = 2.0
-_LOG_READ_SECONDS = 5.0
-_LOG_LATE_SECONDS = 60.0  # how late a line may show up in CloudWatch Logs
 _LONGEST_SLEEP_SECONDS = 0.5  # so that `stop` is noticed
-_LOG_BYTES = 1 << 20
 _AT_ONCE = 32
-_EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
-
-
-class Kind(StrEnum):
-    """The kind of what was seen: an accepted event, a rejected event of an accepted request, or a request refused as a whole."""
-
-    EVENT = "event"
-    REJECTED = "rejected"
-    REFUSED = "refused"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SeenEvent:
-    """An event, or a refused request.
-
-    Attributes:
-        kind: event, rejected event or refused request.
-        at: when the ingest received it, UNIX seconds.
-        arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
-        account: its account; empty if unknown.
-        table: its table; empty without one.
-        key_id: the id of its write key; empty if unknown.
-        event_id: its id; empty for what never became a row.
-        request_id: its envelope's request id; for a refused request, the gateway's.
-        shard: its shard on the stream.
-        sequence_number: its record's sequence number.
-        row: its columns; for a rejected event, the original if that is a JSON object.
-        code: why it was rejected or refused.
-        path: the route of a refused request.
-    """
-
-    kind: Kind
-    at: float
-    arrived_at: float = 0.0
-    account: str = ""
-    table: str = ""
-    key_id: str = ""
-    event_id: str = ""
-    request_id: str = ""
-    shard: str = ""
-    sequence_number: str = ""
-    row: Mapping[str, Any] = field(default_factory=dict)
-    code: str = ""
-    path: str = ""
-
-
-class Trouble(StrEnum):
-    """What a tail may report about itself."""
-
-    LAGS = "lags"
-    CAUGHT_UP = "caught_up"
-    SKIPPED = "skipped"
-    UNREADABLE = "unreadable"
-
-
-@dataclass(frozen=True, slots=True)
-class Notice:
-    """A tail's report about itself.
-
-    Attributes:
-        trouble: the kind of report.
-        source: the shard, or `log`.
-        seconds: how far it is behind, or how much was skipped; 0 if unknown.
-        cause: why it cannot be read.
-    """
-
-    trouble: Trouble
-    source: str
-    seconds: float = 0.0
-    cause: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EventFilter:
-    """A filter for events. By default it selects all.
-
-    Attributes:
-        account: only this account's; empty for all.
-        table: only this table's; empty for all.
-        columns: only events with these column values, compared as text.
-        rejected_only: only rejected events and refused requests.
-    """
-
-    account: str = ""
-    table: str = ""
-    columns: Mapping[str, str] = field(default_factory=dict)
-    rejected_only: bool = False
-
-    def has(self, seen: SeenEvent) -> bool:
-        """Return whether the filter selects an event or a refused request."""
-        return (
-            not (self.rejected_only and seen.kind is Kind.EVENT)
-            and self.account in ("", seen.account)
-            and self.table in ("", seen.table)
-            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
-        )
-
-
-def text_of(value: Any) -> str:
-    """Return a column's value as text: a string as it is, anything else as JSON."""
-    if isinstance(value, str):
-        return value
-    return json.dumps(value, ensure_ascii=False, default=repr)
 
 
 class Source(Protocol):
@@ -401,222 +283,6 @@ def len_of(keys: range) -> int:
 
 def _step_of(source: Source) -> Callable[[], tuple[Source, Sequence[SeenEvent | Notice]]]:
     return lambda: (source, source.step())
-
-
-def common_of(record: Record, shard: str | None) -> SeenEvent:
-    """Return what all events of a record have in common. `shard` is None for a record that is not on the stream."""
-    return SeenEvent(
-        kind=Kind.EVENT,
-        at=record.received_at / 1000,
-        arrived_at=record.arrived_at,
-        account=record.account,
-        key_id=record.key_id,
-        request_id=record.request_id,
-        shard=shard or "",
-        sequence_number="" if shard is None else sequence_number(record.number),
-    )
-
-
-def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
-    """Yield the events of a record, including those that could not become rows."""
-    common = common_of(record, shard)
-    for table, _, rows in record.blocks:
-        for row in unpacked(rows):
-            values = row if isinstance(row, dict) else {}
-            yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
-    for code, _, originals in record.refused:
-        for original in unpacked(originals):
-            yield rejected(common, code, "", original)
-    for event in record.rejected:
-        yield rejected(common, event.code, event.table, event.original)
-
-
-def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEvent:
-    """Return a rejected event.
-
-    Args:
-        common: the members that it shares with its record's other events.
-        code: why it was rejected.
-        table: its table; if empty, the event's own member `table` counts.
-        original: what its sender wrote; empty if that was not kept.
-    """
-    values = json_object(original)
-    named = values.get("table")
-    table = table or (named if isinstance(named, str) else "")
-    event_id = values.get("event_id")
-    return replace(
-        common,
-        kind=Kind.REJECTED,
-        table=table,
-        event_id=event_id if isinstance(event_id, str) else "",
-        code=code,
-        row=values,
-    )
-
-
-def unpacked(data: bytes) -> Iterator[Any]:
-    """Yield concatenated MessagePack values, up to the first that cannot be read."""
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
-    unpacker.feed(data)
-    try:
-        yield from unpacker
-    except (ValueError, msgpack.UnpackException):
-        return
-
-
-def json_object(original: Any) -> dict[str, Any]:
-    """Return a sender's original if it is a JSON object, else an empty one: personal data cannot be told apart in other text."""
-    try:
-        value = json.loads(original)
-    except (ValueError, TypeError):
-        return {}
-    return value if isinstance(value, dict) else {}
-
-
-class LocalLog:
-    """Reads refused requests from the log of the local stack's ingest.
-
-    Args:
-        path: the log.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
-    """
-
-    def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
-        self.due = 0.0
-        self.ended = False
-        self._path = path
-        self._clock = clock
-        self._since = since
-        self._offset = 0
-        if since is None and path.exists():
-            self._offset = path.stat().st_size
-
-    def step(self) -> Sequence[SeenEvent | Notice]:
-        """Return the refused requests in the complete lines."""
-        self.due = self._clock.now() + SECONDS_PER_READ / 2
-        try:
-            with self._path.open("rb") as log:
-                if self._offset > log.seek(0, os.SEEK_END):
-                    self._offset = 0  # it was replaced
-                log.seek(self._offset)
-                data = log.read(_LOG_BYTES)
-        except OSError:
-            return []
-        complete = data[: data.rfind(b"\n") + 1] or (data if len(data) == _LOG_BYTES else b"")
-        self._offset += len(complete)
-        found = [refused_request(line) for line in complete.decode(errors="replace").splitlines()]
-        return [one for one in found if one and (self._since is None or one.at >= self._since)]
-
-
-class CloudWatchLog:
-    """Reads refused requests from the log of a deployed stack's ingest.
-
-    CloudWatch shows lines some seconds late and out of order, so each read looks back.
-
-    Args:
-        logs: a boto3 client of CloudWatch Logs.
-        functions: a boto3 client of Lambda, to look up the log group.
-        function: the ingest's name.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
-    """
-
-    def __init__(
-        self,
-        logs: "CloudWatchLogsClient",
-        functions: "LambdaClient",
-        function: str,
-        clock: Clock,
-        since: float | None,
-    ) -> None:
-        self.due = 0.0
-        self.ended = False
-        self._logs = logs
-        self._lambda = functions
-        self._function = function
-        self._clock = clock
-        self._since = clock.now() if since is None else since
-        self._group = ""
-        self._next = ""  # continues a query that one read did not finish
-        self._is_live = False
-        self._seen: dict[str, float] = {}
-
-    def step(self) -> Sequence[SeenEvent | Notice]:
-        """Query the log once. If that is not permitted, report it and never query again."""
-        now = self._clock.now()
-        self.due = now + _LOG_SECONDS
-        try:
-            return self._read(now)
-        except ClientError as error:
-            code = error_code(error)
-            throttled = "Throttling" in code or code == "LimitExceededException"
-            self.due = now + _PATIENCE_SECONDS if throttled else float("inf")
-            return [] if throttled else [Notice(Trouble.UNREADABLE, "log", cause=code)]
-        except BotoCoreError as error:
-            self.due = now + _PATIENCE_SECONDS
-            return [Notice(Trouble.UNREADABLE, "log", cause=type(error).__name__)]
-
-    def _read(self, now: float) -> list[SeenEvent]:
-        if not self._group:
-            settings = self._lambda.get_function_configuration(FunctionName=self._function)
-            self._group = settings["LoggingConfig"]["LogGroup"]
-        if self._is_live and not self._next:
-            self._since = max(self._since, now - _LOG_LATE_SECONDS)
-        request: dict[str, Any] = {
-            "logGroupName": self._group,
-            "startTime": int(self._since * 1000),
-            "filterPattern": '{ $.message = "refused" }',
-        }
-        if self._next:
-            request["nextToken"] = self._next
-        found = []
-        until = now + _LOG_READ_SECONDS
-        while True:
-            answer = self._logs.filter_log_events(**request)
-            for event in answer["events"]:
-                one = refused_request(event["message"])
-                if one and event["eventId"] not in self._seen:
-                    found.append(one)
-                self._seen[event["eventId"]] = event["timestamp"] / 1000
-            self._next = answer.get("nextToken", "")
-            if not self._next:
-                self._is_live = True
-                break
-            request["nextToken"] = self._next
-            if self._clock.now() > until:
-                break
-        self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
-        return found
-
-
-def refused_request(line: str) -> SeenEvent | None:
-    """Return the refused request that a line of the ingest's log reports; None if it reports something else.
-
-    Lines with an event's code are skipped: they report a request with one rejected event, which is on the stream.
-    """
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(said, dict) or said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
-        return None
-    return SeenEvent(
-        kind=Kind.REFUSED,
-        at=_moment(str(said.get("timestamp", ""))),
-        request_id=str(said.get("request", "")),
-        code=str(said.get("code", "")),
-        path=str(said.get("path", "")),
-    )
-
-
-def _moment(text: str) -> float:
-    """Return a log line's time in UNIX seconds; 0 if it has none."""
-    try:
-        found = datetime.fromisoformat(text.replace(",", "."))
-    except ValueError:
-        return 0.0
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
 
 def sentence(notice: Notice) -> str:

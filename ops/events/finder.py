@@ -4,85 +4,28 @@ An event is in a span object, whose span in the ledger says what became of it; o
 the overflow queue. A search consumes and changes nothing, and ends at the moment it began.
 """
 
-from base64 import b64decode
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from ops.books import planned_spans
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
-from ops.events.event_tail import Kind, SeenEvent, events_of, rejected, unpacked
+from ops.events.found_event import FoundEvent, Stage
+from ops.events.seen_event import Kind, events_of
+from ops.events.span_search import SpanSearch
+from ops.lookahead import in_order
+from ops.stream import overflow_queue
 from shared.clock import Clock
-from shared.errors import InvalidObjectError
-from worker.index import Index
 from worker.ledger import BEHIND_ALL, Ledger
-from worker.record import START, Record, decode, from_stream, sequence_number
+from worker.record import Record, from_stream
 from worker.rejected_events import RejectedEvents
-from worker.shards import Position, Shards
-from worker.span import ChunkKey, Span
+from worker.shards import Position, Shard, Shards
+from worker.span import Span
 from worker.span_object import SpanObjects
-from worker.states import Entry, State
 
 if TYPE_CHECKING:
     from mypy_boto3_sqs import SQSClient
-
-_PEEKS = 3  # consecutive receives without a new message after which the queue counts as read
-_MOST_PEEKS = 500
-_PEEK_SECONDS = 5  # how long a received message is hidden, so that the next receive returns others
-_QUEUE_COUNTS: Final = (
-    "ApproximateNumberOfMessagesNotVisible",
-    "ApproximateNumberOfMessagesDelayed",
-)
-
-
-class Stage(StrEnum):
-    """What became of an event."""
-
-    QUEUED = "queued"
-    ON_STREAM = "on_stream"
-    WAITING = "waiting"
-    AGAIN = "again"
-    DELIVERED = "delivered"
-    DEAD = "dead"
-    DROPPED = "dropped"
-    REPLACED = "replaced"
-    COPY = "copy"
-    REJECTED = "rejected"
-
-
-@dataclass(frozen=True, slots=True)
-class FoundEvent:
-    """Where an event is, and what became of it.
-
-    Attributes:
-        seen: the event.
-        stage: what became of it.
-        entry: of its chunk; None if it is in no chunk.
-        span: its span.
-        key: its chunk.
-        database: its Treasure Data database; empty if it was never sent.
-        unique_id: the id under which its chunk is sent.
-        at: when the stage began, UNIX seconds; 0 if unknown.
-        owner: for a copy, the record that counts instead.
-        is_forced: a forced replay sends it once more.
-    """
-
-    seen: SeenEvent
-    stage: Stage
-    entry: Entry | None = None
-    span: Span | None = None
-    key: ChunkKey | None = None
-    database: str = ""
-    unique_id: str = ""
-    at: float = 0.0
-    owner: str = ""
-    is_forced: bool = False
-
-    @property
-    def reason(self) -> str:
-        """Why it waits, is dead or was rejected."""
-        return self.seen.code or (self.entry.reason if self.entry is not None else "")
 
 
 @dataclass(slots=True)
@@ -152,6 +95,8 @@ class Finder:
         self._progress = progress
         self._missing = set(query.ids)
         self._latest = 0.0  # arrival of what was found
+        self._records: set[tuple[str, str]] = set()  # shard and number of what was found
+        self._lock = Lock()
         self.searched = Searched()
 
     def __iter__(self) -> Iterator[FoundEvent]:
@@ -162,8 +107,10 @@ class Finder:
             ClientError: SQS rejects the call.
             BotoCoreError: SQS cannot be reached.
         """
+        # what is planned during the search is then found on the stream, if not in a span
+        unplanned = [(shard.shard_id, self._end(shard)) for shard in self._places.shards.all()]
         yield from self._in_spans()
-        yield from self._on_stream()
+        yield from self._on_stream(unplanned)
         yield from self._in_queue()
 
     def _is_time_up(self) -> bool:
@@ -171,159 +118,91 @@ class Finder:
             self.searched.is_complete = False
         return not self.searched.is_complete
 
+    def _enough(self) -> float:
+        """Return from when on arrivals are of no interest: once all ids are found, soon after them."""
+        if self._query.ids and not self._missing:
+            return self._latest + INACCURACY_SECONDS
+        return float("inf")
+
     # Spans
 
     def _in_spans(self) -> Iterator[FoundEvent]:
         places = self._places
-        held = places.shards.retention_seconds()
-        until = self._began + 1
-        for span in planned_spans.spans(places.ledger, places.objects, self._since, until, held):
+        search = SpanSearch(self._query, places.ledger, places.objects, places.rejected)
+        for span, result in in_order(lambda span: (span, search.search(span)), self._spans()):
             if self._is_time_up():
                 return
-            if not planned_spans.is_within(span, self._since, self._enough(until)):
+            if not planned_spans.is_within(span, self._since, self._enough()):
                 continue
             self.searched.spans += 1
             self.searched.at = span.planned_at / 1000
-            try:
-                for found in self._in_span(span):
-                    self._missing -= self._query.ids_of(found.seen)
-                    self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
-                    yield found
-            except InvalidObjectError:
-                self.searched.unreadable += 1
+            self.searched.unreadable += result.unreadable
+            for found in result.events:
+                self._missing -= self._query.ids_of(found.seen)
+                self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
+                self._records.add((found.seen.shard, found.seen.sequence_number))
+                yield found
             self._progress(self.searched)
 
-    def _enough(self, until: float) -> float:
-        """Return before when records may have arrived that are still of interest: once all ids are found, soon after them.
+    def _spans(self) -> Iterator[Span]:
+        """Yield the spans to search: first those of the time in the ids, then later ones while an id is missing.
 
         An event may arrive days after the time in its id, because its client was offline.
         """
-        if self._query.ids and not self._missing:
-            return min(until, self._latest + INACCURACY_SECONDS)
-        return until
+        until = self._began + 1
+        soon = until if self._query.began is None else self._query.began + INACCURACY_SECONDS
+        soon = min(until, max(self._since, soon))
+        yield from self._planned(self._since, soon)
+        if soon < until and self._missing:
+            for span in self._planned(soon, until):
+                if span.earliest >= soon * 1000 or not span.records:
+                    yield span
 
-    def _in_span(self, span: Span) -> Iterator[FoundEvent]:
-        index = self._places.objects.index(span)
-        asked = {position for position, one in enumerate(index.request_ids) if self._query.has_request(one)}
-        for position in asked & index.uncounted:
-            yield self._copy(span, index, position)
-        for key in span.chunks:
-            if self._query.account not in ("", key.account):
-                continue
-            if key.group.is_rejected:
-                yield from self._in_rejected(span, key)
-            elif self._query.table in ("", key.group.table):
-                yield from self._in_chunk(span, index, key, asked)
-
-    def _in_chunk(self, span: Span, index: Index, planned: ChunkKey, asked: set[int]) -> Iterator[FoundEvent]:
-        member = index.members.get(planned)
-        if member is None or not member.length:
-            self.searched.unreadable += 1
-            return
-        payload = self._places.objects.payload(span, planned)
-        if not asked.intersection(member.positions) and not self._query.may_be_in(payload):
-            return
-        owners = [
-            position
-            for position, rows in zip(member.positions, member.row_counts, strict=True)
-            for _ in range(rows)
-        ]
-        for row_number, value in enumerate(unpacked(payload)):
-            position = owners[row_number] if owners else None
-            seen = _seen(span, index, planned, position, value)
-            if self._query.is_about(seen):
-                yield self._of_row(span, planned, row_number, seen)
-
-    def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
-        leaves = span.leaves(planned)
-        key = next((leaf for leaf in leaves if row in leaf.within(span.chunks[planned])), planned)
-        entry, database = span.entry(key), span.database(key)
-        at = entry.at / 1000 or (
-            span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000
+    def _planned(self, since: float, until: float) -> Iterator[Span]:
+        places = self._places
+        held = places.shards.retention_seconds()
+        return planned_spans.spans(
+            places.ledger, places.objects, since, until, held=held, enough=self._enough
         )
-        return FoundEvent(
-            seen,
-            Stage(entry.state.value),
-            entry,
-            span,
-            key,
-            database,
-            span.unique_id(key, database) if database else "",
-            float(at),
-            is_forced=span.is_forced,
-        )
-
-    def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
-        common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
-        try:
-            events = self._places.rejected.get(span, key)
-        except InvalidObjectError:
-            return
-        for event in events:
-            at = event.received_at / 1000
-            seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
-            if self._query.is_about(seen):
-                state = span.entry(key).state
-                yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
-
-    def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
-        request_id = index.request_ids[position]
-        claim = self._places.ledger.claims([request_id]).get(request_id)
-        seen = SeenEvent(
-            kind=Kind.EVENT,
-            at=index.receipts[position] / 1000,
-            arrived_at=index.arrivals[position] / 1000,
-            request_id=request_id,
-            shard=span.chain.shard,
-            sequence_number=sequence_number(index.numbers[position]),
-        )
-        owner = "" if claim is None else f"{sequence_number(claim.owner.number)} of {claim.owner.chain.shard}"
-        return FoundEvent(seen, Stage.COPY, span=span, owner=owner)
 
     # What is in no span yet
 
-    def _on_stream(self) -> Iterator[FoundEvent]:
-        shards, ledger = self._places.shards, self._places.ledger
-        for shard in shards.all():
-            end = ledger.end(shards.chain_of(shard))
-            if end is not None and end.last == BEHIND_ALL:
-                end = ledger.preceding(end.chain, end.after)
-            position = Position() if end is None else Position(after=end.last)
-            for page in shards.pages(shard.shard_id, position, self._until):
-                if page is None or self._is_time_up():
-                    self.searched.is_complete = False
-                    return
-                records = from_stream(page.records, shard.shard_id)
+    def _end(self, shard: Shard) -> Span | None:
+        """Return the last span of a shard that has records."""
+        end = self._places.ledger.end(self._places.shards.chain_of(shard))
+        if end is not None and end.last == BEHIND_ALL:
+            return self._places.ledger.preceding(end.chain, end.after)
+        return end
+
+    def _on_stream(self, unplanned: Iterable[tuple[str, Span | None]]) -> Iterator[FoundEvent]:
+        for found in in_order(lambda one: list(self._in_shard(*one)), unplanned):
+            yield from found
+            self._progress(self.searched)
+
+    def _in_shard(self, shard: str, end: Span | None) -> Iterator[FoundEvent]:
+        if end is not None and end.latest >= self._enough() * 1000:
+            return
+        position = Position(moment=self._since)
+        if end is not None and end.latest >= self._since * 1000:
+            position = Position(after=end.last)
+        for page in self._places.shards.pages(shard, position, self._until):
+            if page is None or self._is_time_up():
+                self.searched.is_complete = False
+                return
+            records = [one for one in from_stream(page.records, shard) if one.arrived_at <= self._began]
+            with self._lock:
                 self.searched.records += len(records)
-                self._progress(self.searched)
-                yield from self._in_records(records, shard.shard_id, Stage.ON_STREAM)
-                if page.at_tip or (records and records[-1].arrived_at > self._began):
-                    break
+            for found in self._in_records(records, shard, Stage.ON_STREAM):
+                if (shard, found.seen.sequence_number) not in self._records:
+                    yield found
+            if page.at_tip or len(records) < len(page.records):
+                return
 
     def _in_queue(self) -> Iterator[FoundEvent]:
-        """Receive messages without deleting them: each is hidden from the drainer for only a few seconds."""
         sqs, url = self._places.sqs, self._places.queue_url
-        answer = sqs.get_queue_attributes(QueueUrl=url, AttributeNames=list(_QUEUE_COUNTS))
-        self.searched.hidden = sum(int(answer["Attributes"][name]) for name in _QUEUE_COUNTS)
-        known: set[str] = set()
-        idle = 0
-        for _ in range(_MOST_PEEKS):
-            received = sqs.receive_message(
-                QueueUrl=url,
-                MaxNumberOfMessages=10,
-                VisibilityTimeout=_PEEK_SECONDS,
-                AttributeNames=["SentTimestamp"],
-            ).get("Messages", [])
-            new = [one for one in received if one["MessageId"] not in known]
-            idle = 0 if new else idle + 1
-            if idle >= _PEEKS or self._is_time_up():
-                return
-            for message in new:
-                known.add(message["MessageId"])
-                sent_at = int(message["Attributes"]["SentTimestamp"]) / 1000
-                record = _of_message(message["Body"], sent_at)
-                if record is not None:
-                    yield from self._in_records([record], "", Stage.QUEUED)
+        self.searched.hidden = overflow_queue.hidden(sqs, url)
+        for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
+            yield from self._in_records([record], "", Stage.QUEUED)
 
     def _in_records(self, records: list[Record], shard: str, stage: Stage) -> Iterator[FoundEvent]:
         for record in records:
@@ -331,36 +210,3 @@ class Finder:
                 if self._query.is_about(seen):
                     is_rejected = seen.kind is Kind.REJECTED
                     yield FoundEvent(seen, Stage.REJECTED if is_rejected else stage)
-
-
-def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: Any) -> SeenEvent:
-    row = value if isinstance(value, dict) else {}
-    received_at = row.get("received_at")
-    seen = SeenEvent(
-        kind=Kind.EVENT,
-        at=(received_at if isinstance(received_at, int) else span.received_at) / 1000,
-        account=key.account,
-        table=key.group.table,
-        event_id=str(row.get("event_id", "")),
-        row=row,
-    )
-    if key.group.code:
-        seen = rejected(seen, key.group.code, "", value)
-    if position is None:
-        return seen
-    return replace(
-        seen,
-        arrived_at=index.arrivals[position] / 1000,
-        request_id=index.request_ids[position],
-        shard=span.chain.shard,
-        sequence_number=sequence_number(index.numbers[position]),
-    )
-
-
-def _of_message(body: str, sent_at: float) -> Record | None:
-    try:
-        data = b64decode(body, validate=True)
-    except ValueError:
-        return None
-    record = decode(data, "", START, sent_at)
-    return record if record.request_id else None

@@ -1,6 +1,5 @@
 """The warnings and errors that the functions have logged recently."""
 
-import json
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from typing import Any
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
+from ops.logs.log_line import group_of, parsed
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.errors import error_code
@@ -100,10 +100,7 @@ def _deployed(stack: Stack, now: float, seconds: float) -> _Lines:
     ends = [f'($.record.status = "{status}")' for status in _FAILED]
     request: dict[str, Any] = {"filterPattern": f"{{ {' || '.join([*levels, *ends])} }}"}
     try:
-        worker = stack.client("lambda").get_function_configuration(
-            FunctionName=stack.outputs["WorkerFunction"]
-        )
-        request["logGroupName"] = worker["LoggingConfig"]["LogGroup"]
+        request["logGroupName"] = group_of(stack.client("lambda"), stack.outputs["WorkerFunction"])
         logs = stack.client("logs")
         pages = 0
         for begin, end in _parts(now, seconds):
@@ -146,12 +143,7 @@ def _note(service: str, line: str) -> Note | None:
 
     Sluice's own lines name their service, which counts if the log does not name the function.
     """
-    try:
-        said = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(said, dict):
-        return None
+    said = parsed(line)
     service = service or str(said.get("service") or "?")
     record = said.get("record")
     record = record if isinstance(record, dict) else {}

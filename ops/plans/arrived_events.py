@@ -1,22 +1,25 @@
-"""The events that arrived, from the stream, S3 or a file, to compare with tracking plans."""
+"""The events that arrived, from S3 or a file, to compare with tracking plans."""
 
 import json
 from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from ops.books import planned_spans
-from ops.events.event_tail import Kind, events_of, unpacked
+from ops.events import seen_event
+from ops.events.seen_event import Kind, json_object, unpacked
 from ops.failure import Failure
 from ops.stack import Stack
-from ops.stream.reader import RangeEnd, StreamReader
 from shared import rows
 from shared.clock import SystemClock
 from shared.errors import InvalidObjectError
 from shared.rows import Arrival
+from worker.ledger import Ledger
 from worker.record import decode, number
-from worker.shards import Shards
+from worker.rejected_events import RejectedEvents
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 
@@ -37,17 +40,6 @@ class Arrived(NamedTuple):
     at: float
 
 
-def rows_of(record: Mapping[str, Any], shard: str) -> Iterator[Arrived]:
-    """Yield the events of a record as GetRecords returns it, including the rows that rejected events would have become."""
-    arrived_at = record["ApproximateArrivalTimestamp"].timestamp()
-    found = decode(record["Data"], shard, number(record["SequenceNumber"]), arrived_at)
-    for event in events_of(found, shard):
-        if event.kind is Kind.EVENT:
-            yield Arrived(event.account, event.table, event.row, event.at)
-        elif event.table and (row := _row(event.row, event.at)):
-            yield Arrived(event.account, event.table, row, event.at)
-
-
 def saved_events(file: Path) -> Iterator[Arrived]:
     """Yield the events that `sluice record` saved.
 
@@ -61,7 +53,9 @@ def saved_events(file: Path) -> Iterator[Arrived]:
             shard = one_of["eventID"].partition(":")[0]
             arrived_at = kinesis["approximateArrivalTimestamp"]
             data = b64decode(kinesis["data"])
-            for event in events_of(decode(data, shard, number(kinesis["sequenceNumber"]), arrived_at), shard):
+            for event in seen_event.events_of(
+                decode(data, shard, number(kinesis["sequenceNumber"]), arrived_at), shard
+            ):
                 if event.kind is Kind.EVENT:
                     yield Arrived(event.account, event.table, event.row, event.at)
     except OSError as error:
@@ -70,48 +64,40 @@ def saved_events(file: Path) -> Iterator[Arrived]:
         raise Failure(f"{file} was not written by `sluice record`") from error
 
 
-def stream_events(shards: Shards, since: float | None = None) -> Iterator[Arrived]:
-    """Yield the events on the stream that were received at a time or later.
-
-    Raises:
-        Failure: the stream does not go back that far.
-        ShardUnreadableError: Kinesis does not answer.
-    """
-    reader, start = StreamReader(shards, SystemClock()), RangeEnd(at=since)
-    reader.check(start)
-    for shard in reader.shards():
-        for page in reader.read(shard, start, RangeEnd()):
-            yield from _rows(page, shard, since)
+def events_since(stack: Stack, account: str, since: float) -> Iterator[Arrived]:
+    """Yield the events of an account that were received since a time, as `stored_events`."""
+    return stored_events(stack.ledger(), stack.objects(), stack.rejected_events(), account, since)
 
 
-def events_since(stack: Stack, since: float | None, *, archive: bool) -> Iterator[Arrived]:
-    """Yield the events received since a time, from the stream or from S3, where rejected events are not among them."""
-    if not archive:
-        yield from stream_events(stack.shards(), since)
-        return
-    clock, objects = SystemClock(), stack.objects()
-    for span in planned_spans.spans(stack.ledger(), objects, since or 0.0, clock.now() + 1):
-        for key in span.chunks if not span.is_forced else ():
-            if not key.group.code and not key.group.is_rejected:
-                yield from _rows_in(objects, span, key, since)
+def stored_events(
+    ledger: Ledger, objects: SpanObjects, copies: RejectedEvents, account: str, since: float
+) -> Iterator[Arrived]:
+    """Yield the events of an account that were received since a time and are in S3, with the rejected events of which copies are kept."""
+    for span in planned_spans.spans(ledger, objects, since, SystemClock().now() + 1):
+        if not span.is_forced:
+            keys = [key for key in span.chunks if key.account == account]
+            found = chain(_accepted(objects, span, keys), _rejected(copies, span, keys))
+            yield from (event for event in found if event.at >= since)
 
 
-def _rows_in(objects: SpanObjects, span: Span, key: ChunkKey, since: float | None) -> Iterator[Arrived]:
+def _accepted(objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
     try:
-        payload = objects.payload(span, key)
+        payloads = objects.payloads(span, [key for key in keys if not key.group.code])
     except InvalidObjectError:
         return  # no longer kept
-    for row in unpacked(payload):
-        at = row.get("received_at", span.received_at) / 1000
-        if since is None or at >= since:
-            yield Arrived(key.account, key.group.table, row, at)
+    for key, payload in payloads.items():
+        for row in unpacked(payload):
+            yield Arrived(key.account, key.group.table, row, row.get("received_at", span.received_at) / 1000)
 
 
-def _rows(records: Iterable[Mapping[str, Any]], shard: str, since: float | None) -> Iterator[Arrived]:
-    for record in records:
-        for event in rows_of(record, shard):
-            if since is None or event.at >= since:
-                yield event
+def _rejected(copies: RejectedEvents, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
+    for key in keys:
+        if key.group.is_rejected and key.group.table:
+            with suppress(InvalidObjectError):
+                for event in copies.get(span, key):
+                    at = event.received_at / 1000
+                    if row := _row(json_object(event.original), at):
+                        yield Arrived(key.account, key.group.table, row, at)
 
 
 def _row(event: Mapping[str, Any], at: float) -> dict[str, Any] | None:

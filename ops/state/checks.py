@@ -9,6 +9,7 @@ import requests
 
 from ops import screen
 from ops.failure import FORESEEN, Failure, explained, is_gone
+from ops.help_page import DEPLOY
 from ops.signing_secrets import signing_secrets
 from ops.stack import Stack, advised
 from ops.state.causes import log_of, restored_cause, td_cause
@@ -133,7 +134,7 @@ class Checks:
             found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
         wrong = list(mapping_faults(found, function))
         if wrong:
-            yield fault("mapping", "; ".join(wrong), "`sam deploy` reverts manual changes.", fault="mapping")
+            yield fault("mapping", "; ".join(wrong), f"{DEPLOY} reverts manual changes.", fault="mapping")
         else:
             last = next(mapping.get("LastProcessingResult", "?") for mapping in found)
             yield ok("mapping", f"enabled; last: {last}")

@@ -2,15 +2,18 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from threading import Lock
 from typing import Any
 
 from ops import screen
+from ops.background import in_background, within
 from ops.failure import FORESEEN, explained, is_lasting
 from shared.clock import Clock
 from worker.watermark import Completeness, Watermarks
 
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 5.0, 60.0  # what the first look gets at least, and any look at most
+_GRACE_SECONDS = 0.5  # for a look that ends just in time
 _UNKNOWN = "unknown"
 
 
@@ -46,6 +49,8 @@ class Wait:
         clock: the time, and sleep.
         tell: called with the reason for waiting whenever that changes.
         mark: has markers put on idle shards, so that watermarks advance.
+        start: runs a job in the background; nobody waits for `mark`, which may take long.
+        within: runs a job, but waits only so many seconds for its result.
     """
 
     def __init__(
@@ -54,8 +59,14 @@ class Wait:
         clock: Clock,
         tell: Callable[[str], None],
         mark: Callable[[], object] = lambda: None,
+        *,
+        start: Callable[[Callable[[], None]], None] = in_background,
+        within: Callable[[float, Callable[[], Completeness]], Completeness | None] = within,
     ) -> None:
         self._mark = mark
+        self._marking = Lock()
+        self._start = start
+        self._within = within
         self._watermarks = watermarks
         self._clock = clock
         self._tell = tell
@@ -92,13 +103,21 @@ class Wait:
 
     def _take(self, seconds: float) -> Completeness:
         """Take the watermarks within some seconds. Treat a temporary error as a reason to wait."""
+        if self._marking.acquire(blocking=False):
+            self._start(self._mark_once)
         try:
-            self._mark()
-            return self._watermarks.take(seconds)
+            found = self._within(seconds + _GRACE_SECONDS, lambda: self._watermarks.take(seconds))
         except FORESEEN as error:
             if is_lasting(error):
                 raise
             return Completeness(self._clock.now(), None, obstacle=explained(error).message)
+        return found or Completeness(self._clock.now(), None, obstacle="the stack does not answer in time")
+
+    def _mark_once(self) -> None:
+        try:
+            self._mark()
+        finally:
+            self._marking.release()
 
 
 def table_document(found: Completeness, account: str, table: str) -> dict[str, Any]:

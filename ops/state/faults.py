@@ -11,7 +11,7 @@ from ops.state.causes import Cause, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
 from ops.state.stack_state import StackState
 
-WAITING_SECONDS = 240.0
+WAITING_SECONDS = 150.0
 """Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
 BEHIND_SECONDS = 60.0
 """A stack with records older than this is behind, whatever the worker logs."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from ops import screen
 from ops.failure import Failure
+from ops.help_page import DEPLOY
 from ops.state.finding import Finding, fault
 from shared.clock import Clock
 
@@ -191,7 +192,7 @@ def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:
     findings = [Finding("query delay", said, state=state)]
     if found.forgotten is not None and found.forgotten <= memory:
         minutes = int(found.remembered // 60)
-        advice = f"set TdMemoryMinutes to {minutes} and run `sam deploy`, or rows may be duplicated"
+        advice = f"set TdMemoryMinutes to {minutes} and run {DEPLOY}, or rows may be duplicated"
         if minutes < _LEAST_MEMORY_MINUTES:
             advice = f"set TdMemoryMinutes to {_LEAST_MEMORY_MINUTES}, its minimum; a late retry may still duplicate rows"
         relied = f"the worker relies on {screen.lasting(memory)}"

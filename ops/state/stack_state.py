@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -10,7 +10,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
-from ops.books.chunks import NAMES, ListedChunk, chunks
+from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
 from ops.failure import FORESEEN, is_gone
 from ops.logs import answers
 from ops.logs.notes import Note, troubles
@@ -116,6 +116,7 @@ class StackState:
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
+        groups: the same rows, with Treasure Data's explanation and with what identifies them.
         checks: what the checks found.
     """
 
@@ -133,6 +134,7 @@ class StackState:
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
+    groups: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
     checks: list[Finding] = field(default_factory=list)
 
     def dead(self) -> Counter[str]:
@@ -219,7 +221,8 @@ class StateReader:
             head = next(self._ledger.latest(chain), None)
             shards.append(self._shard(chain, counted))
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
-        waiting, rows, is_whole = self._rows()
+        groups: dict[tuple[str, str, str], RowGroup] = {}
+        waiting, rows, is_whole = self._rows(groups)
         return StackState(
             shards,
             unread.in_queue,
@@ -235,6 +238,7 @@ class StateReader:
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
+            groups=groups,
         )
 
     def check(self) -> list[Finding]:
@@ -296,14 +300,20 @@ class StateReader:
         behind = round(counted.behind_seconds, 1)
         return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
 
-    def _rows(self) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
-        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""
+    def _rows(
+        self, groups: dict[tuple[str, str, str], RowGroup]
+    ) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
+        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all.
+
+        `groups` gets them by kind, account and reason.
+        """
         waiting: dict[tuple[str, str], WaitingRows] = {}
         rows: Counter[tuple[str, str, str]] = Counter()
         until, is_whole = self._clock.now() + _COUNT_SECONDS, True
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
             kind = NAMES[chunk.entry.state]
             rows[kind, chunk.key.account, chunk.reason] += chunk.rows
+            groups.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
             if chunk.entry.state is not State.DEAD:
                 database = chunk.span.database(chunk.key)
                 place = database or chunk.key.account, chunk.reason

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ops.books.accounting import Balance, Rows
+from ops.books.chunks import RowGroup
 from ops.logs.notes import Note
 from ops.state import completeness
 from ops.state.faults import summary
@@ -44,6 +45,7 @@ def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
         "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
         "rows": [
             {"kind": kind, "account": account, "reason": reason, "rows": rows}
+            | _group_document(state.groups.get((kind, account, reason), RowGroup()))
             for (kind, account, reason), rows in sorted(state.rows.items())
         ],
         "rows_are_complete": state.is_whole,
@@ -61,6 +63,10 @@ def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
         else asdict(state.arrivals) | {"lost": state.arrivals.lost},
         "balance": None if state.balance is None else _balance_document(state.balance),
     }
+
+
+def _group_document(group: RowGroup) -> dict[str, str]:
+    return {"words": group.words, "which": group.which}
 
 
 def _rejected_documents(rejected: Mapping[tuple[str, str, str], int]) -> list[dict[str, Any]]:

@@ -11,10 +11,10 @@ import redis
 
 from doubles.treasure_data import API_KEY
 from local.lambda_runtime import ARCHITECTURE
-from ops.deploy import deployer, rights
+from ops.deploy import deployer
 from ops.deploy.code_bucket import CodeBucket
 from release import artifact
-from tests.support import installation
+from tests.support import command_rights, installation
 from tests.support.emulation import Stack, endpoints
 from tests.support.installation import Installation
 from tests.support.sam import ROOT
@@ -56,7 +56,7 @@ class Operator:
         iam = self.emulator.client("iam")
         iam.create_user(UserName="operator")
         policies = {part: deployer.policy(part) for part in deployer.PARTS}
-        policies["setup"] = rights.policy(["setup"], is_deployed=False)
+        policies["setup"] = command_rights.policy(["setup"], is_deployed=False)
         for name, policy in policies.items():
             text = json.dumps(_without_unset(policy)).replace("STACK", NAME)
             iam.put_user_policy(UserName="operator", PolicyName=name, PolicyDocument=text)

@@ -3,8 +3,8 @@
 import pytest
 
 from ingest.app import ROUTES, Paths
+from local.result import NO_EVENTS
 from ops.deploy.certify.request_steps import Dialect
-from ops.logs import answers
 from tests.support.dialects import DIALECTS, EVENT_ROUTES, accepted, event_of
 from tests.support.ingest import Site, http_event
 
@@ -21,7 +21,7 @@ def test_each_route_is_certified() -> None:
     assert routes(list(EVENT_ROUTES)) == routes(certified)
 
 
-@pytest.mark.parametrize("path", sorted(answers.NO_EVENTS))
+@pytest.mark.parametrize("path", sorted(NO_EVENTS))
 def test_paths_that_record_no_events_need_no_key(path: str) -> None:
     """They answer without a key, so a path that requires one must be listed as recording events."""
     site = Site()

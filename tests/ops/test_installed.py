@@ -5,16 +5,20 @@ import re
 import zipfile
 from email import message_from_string
 from importlib.metadata import version
+from itertools import chain
 from pathlib import Path
 
 import pytest
+from mcp import Client
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 from local import recording
+from ops.help_page import DEPLOY
 from tests.support import installation
 from tests.support.installation import PROJECT, Installation, required, requirements
+from tests.support.mcp_client import talk, text_of
 from tests.support.sam import ROOT
 
 LOADED = """
@@ -33,7 +37,7 @@ def test_requirements_are_bounded_around_the_tested_versions() -> None:
     locked = dict(
         re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE)
     )
-    texts = [*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["local"]]
+    texts = [*PROJECT["dependencies"], *chain(*PROJECT["optional-dependencies"].values())]
 
     for requirement in map(Requirement, texts):
         tested = locked[canonicalize_name(requirement.name)]
@@ -82,6 +86,13 @@ def test_the_command_imports_every_base_requirement(plain: Installation) -> None
     assert [] == [text for text in requirements() if canonicalize_name(Requirement(text).name) not in loaded]
 
 
+def test_messages_name_the_command_that_can_deploy(plain: Installation) -> None:
+    """An installed release deploys itself; nobody needs SAM."""
+    done = plain.run("-c", "from ops.help_page import DEPLOY; print(DEPLOY)")
+
+    assert ("`sluice deploy`\n", "`sam deploy`") == (done.stdout, DEPLOY)
+
+
 def test_the_local_stack_is_an_extra(plain: Installation) -> None:
     """Without it, `sluice local` says in one sentence what to install."""
     done = plain.run("-m", "ops.cli", "local")
@@ -90,6 +101,30 @@ def test_the_local_stack_is_an_extra(plain: Installation) -> None:
     assert (
         "Error: the local stack is not installed (crawleruseragents, moto, redis): "
         "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`\n" == done.stderr
+    )
+
+
+def test_the_mcp_server_is_an_extra(plain: Installation) -> None:
+    """Without it, `sluice mcp` says in one sentence what to install."""
+    done = plain.run("-m", "ops.cli", "mcp", "--local")
+
+    assert (1, "") == (done.returncode, done.stdout)
+    assert (
+        "Error: the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, "
+        "or in a clone `uv tool install '.[mcp]'`\n" == done.stderr
+    )
+
+
+def test_the_mcp_server_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:
+    """With the extra, and without that of the local stack, a client lists its tools and calls one."""
+    installed = Installation(tmp_path, wheel, "mcp")
+
+    async def use(client: Client) -> tuple[int, str]:
+        listed = await client.list_tools()
+        return len(listed.tools), text_of(await client.call_tool("status"))
+
+    assert (8, "Error: the local stack is not running: start it with `sluice local` or `make up`") == talk(
+        use, installed.home, python=installed.python, cwd=installed.home
     )
 
 
@@ -105,7 +140,7 @@ def test_the_local_stack_runs_outside_the_repository(with_local: Installation, t
     assert "accepted 1 = delivered 1 + dead 0" in done.stdout
 
 
-@pytest.mark.parametrize("extra", ["", "local"])
+@pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
 def test_the_development_environment_has_every_requirement(extra: str) -> None:
     """requirements/dev.txt pins everything that an installation requires."""
     pinned = set(
@@ -126,7 +161,7 @@ def test_data_files_are_installed(plain: Installation) -> None:
     assert not (plain.site / "sdk/src").exists()
 
 
-@pytest.mark.parametrize("extra", ["", "local"])
+@pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
 def test_the_wheel_pins_everything_that_it_needs(wheel: Path, extra: str) -> None:
     """Its metadata names each package that it imports, directly or not, in the version that the tests run with."""
     with zipfile.ZipFile(wheel) as packed:

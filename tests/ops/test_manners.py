@@ -125,14 +125,17 @@ def test_output_fits_a_terminal_of_80_columns(filled: Sluice, tmp_path: Path, li
 
 @pytest.mark.parametrize("line", READING)
 def test_output_in_a_pipe_has_no_escape_sequences(filled: Sluice, tmp_path: Path, line: str) -> None:
-    """With --json it is one JSON value, and standard error is empty."""
+    """With --json it is one JSON value, or one a line, and standard error is empty."""
     plain = filled.run(f"{' '.join(words(line, tmp_path))} --local")
     as_json = filled.run(f"{' '.join(words(line, tmp_path))} --local --json")
 
     assert (True, []) == (plain.exit_code in (0, 3, 4), trouble(plain.stderr))
     assert "\x1b" not in plain.stdout
     assert "" == as_json.stderr
-    json.loads(as_json.stdout)
+    if line.startswith("find"):
+        assert [json.loads(one) for one in as_json.stdout.splitlines()]
+    else:
+        json.loads(as_json.stdout)
 
 
 def test_every_command_can_be_interrupted(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Output in a pipe."""
 
+import sys
+
 import pytest
 
 from doubles.clock import ManualClock
@@ -14,9 +16,20 @@ def test_progress_in_a_pipe_is_a_line_every_ten_seconds(capsys: pytest.CaptureFi
             show(description="sending", completed=1000 * second)
             clock.sleep(1)
 
-    assert ["sending: 10,000 rows delivered", "sending: 20,000 rows delivered"] == (
+    assert ["sending: 10,000 rows delivered, after 10 s", "sending: 20,000 rows delivered, after 20 s"] == (
         capsys.readouterr().err.splitlines()
     )
+
+
+def test_progress_in_a_pipe_is_shown_while_nothing_happens(capsys: pytest.CaptureFixture[str]) -> None:
+    """An invocation may take minutes."""
+    clock, said = ManualClock(), ""
+    with screen.progress("searching", hidden=False, now=clock.now, look_seconds=0.001):
+        clock.sleep(70)
+        while not said:
+            said = capsys.readouterr().err
+
+    assert "searching, after 1 min 10 s\n" == said
 
 
 def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
@@ -27,3 +40,19 @@ def test_hidden_progress_prints_nothing(capsys: pytest.CaptureFixture[str]) -> N
         show(description="sending", completed=5)
 
     assert ("", "") == capsys.readouterr()
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_what_is_printed_beside_a_progress_bar_has_lines_of_its_own(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, *, is_terminal: bool
+) -> None:
+    """On a terminal they appear above the bar; in a pipe they stay in the pipe."""
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: is_terminal)
+    with screen.progress("searching", hidden=False):
+        screen.say("found")
+        sys.stdout.write("more\n")
+    out, err = capsys.readouterr()
+
+    assert ("" if is_terminal else "found\nmore\n") == out
+    assert (is_terminal, is_terminal) == ("\x1b[2Kfound\n" in err, "\x1b[2Kmore\n" in err)

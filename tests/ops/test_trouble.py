@@ -132,6 +132,23 @@ def test_a_missing_right_is_reported(
 
 
 @pytest.mark.parametrize(
+    ("line", "page"),
+    [
+        ("deploy --yes", "docs/deploying.md#permissions"),
+        ("remove --yes", "docs/deploying.md#permissions"),
+        ("certify --yes", "docs/certifying.md"),
+        ("setup --yes", "docs/commands.md#iam-permissions"),
+    ],
+)
+def test_a_missing_right_to_deploy_is_reported(stack: Deployed, tmp_path: Path, line: str, page: str) -> None:
+    """The message names the page with the permissions of the command."""
+    with stack.refusing("cloudformation", 403, "AccessDenied"):
+        message = said(stack.run(words(line, tmp_path)))
+
+    assert message.endswith(f"Ask your AWS administrator for this permission ({page})")
+
+
+@pytest.mark.parametrize(
     ("line", "service", "code"),
     [
         ("record -o {out}", "kinesis", "ResourceNotFoundException"),

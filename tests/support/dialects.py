@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from doubles.http_server import Request, Response
 from ingest.app import ROUTES
+from local.result import NO_EVENTS, answer_line
 from ops.deploy.certify import request_steps
 from ops.deploy.certify.request_steps import Dialect
 from ops.logs import answers
@@ -11,7 +13,7 @@ from tests.support.ingest import KEY, Answer, http_event
 EVENT_ROUTES = tuple(
     (route.method, route.path.replace("{database}", "shop").replace("{table}", "pageviews"))
     for route in ROUTES
-    if route.method != "HEAD" and route.path not in answers.NO_EVENTS
+    if route.method != "HEAD" and route.path not in NO_EVENTS
 )
 """Method and path of each route that records events."""
 
@@ -30,5 +32,7 @@ def accepted(event: dict[str, Any], answer: Answer) -> int:
     """Return how many events a response calls accepted."""
     found = answers.Answers()
     method, headers = event["requestContext"]["http"]["method"], list(answer.headers.items())
-    found.add([answers.answer_line(method, event["rawPath"], answer.status, headers, answer.body).decode()])
+    body = event.get("body", "").encode()
+    request = Request(method, event["rawPath"], tuple(event["headers"].items()), body)
+    found.add([answer_line(request, Response(answer.status, answer.body, headers)).decode()])
     return found.accepted

@@ -15,7 +15,6 @@ import click
 
 import ops.cli
 import ops.deploy.deployer
-import ops.deploy.rights
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
@@ -25,6 +24,7 @@ from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
+from tests.support import command_rights
 from tests.support.modes import Mode
 from tests.support.rights import listed, named
 from tests.support.sam import FUNCTIONS, template
@@ -247,7 +247,7 @@ _CERTIFY = {
 
 def policies() -> dict[str, str]:
     """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
-    rights = ops.deploy.rights
+    rights = command_rights
     found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
     found["setup"] = rights.policy(["setup"], is_deployed=False)
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}

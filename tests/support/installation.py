@@ -50,6 +50,7 @@ class Installation:
 
     Attributes:
         site: where its packages are.
+        python: its interpreter.
         home: the folder in which it runs.
     """
 
@@ -60,7 +61,7 @@ class Installation:
             packed.extractall(self.site)
         for found in required(requirements(extra)).values():
             _link(found, self.site)
-        self._python = folder / "venv/bin/python"
+        self.python = folder / "venv/bin/python"
         self.home = folder / "home"
         self.home.mkdir()
 
@@ -68,7 +69,7 @@ class Installation:
         """Run the environment's Python in a folder that has nothing to do with Sluice, with more environment variables."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)} | variables
         return subprocess.run(
-            [self._python, "-P", *arguments],
+            [self.python, "-P", *arguments],
             cwd=self.home,
             env=environment,
             capture_output=True,
@@ -80,7 +81,7 @@ class Installation:
         """Start the environment's Python as `run` does."""
         environment = {"PATH": os.environ["PATH"], "HOME": str(self.home)} | variables
         return subprocess.Popen(
-            [self._python, "-P", *arguments],
+            [self.python, "-P", *arguments],
             cwd=self.home,
             env=environment,
             stdout=subprocess.PIPE,

@@ -67,6 +67,12 @@ class Sluice:
         assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
         return json.loads(result.stdout)
 
+    def json_lines(self, line: str) -> list[Any]:
+        """Run a command line with --json and return the values that it prints, one a line."""
+        result = self.run(f"{line} --json")
+        assert result.exit_code in (0, 3), f"{result.output}{result.stderr}"
+        return [json.loads(one) for one in result.stdout.splitlines()]
+
     def key(self, account: str, key_id: str = "demo") -> str:
         """Return a write key."""
         secrets = self.stack.resources.client("secretsmanager")
@@ -75,7 +81,10 @@ class Sluice:
 
     def send(self, account: str, table: str, *event_ids: str) -> None:
         """Send events to the stack. All of them must be accepted."""
-        events = [{"table": table, "event_id": event_id} for event_id in event_ids]
+        self.post(account, [{"table": table, "event_id": event_id} for event_id in event_ids])
+
+    def post(self, account: str, events: list[dict[str, Any]]) -> None:
+        """Send events with any columns. All of them must be accepted."""
         body = json.dumps({"events": events}).encode()
         request = Request(
             f"{self.stack.addresses.gateway}/v1/events", body, {"x-write-key": self.key(account)}

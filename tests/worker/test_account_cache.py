@@ -19,7 +19,7 @@ from shared.accounts import Account, AccountKeys
 from shared.errors import SecretUnavailableError
 from tests.support.telemetry import CollectedTelemetry
 from tests.support.tls_front import TlsFront
-from worker.account_cache import INVALID, UNKNOWN, AccountCache
+from worker.account_cache import INVALID, SILENT_SECONDS, UNKNOWN, AccountCache
 from worker.redis_client import connect
 
 KEYS = AccountKeys("ledger")
@@ -108,6 +108,26 @@ def test_cached_answers_are_served_while_redis_fails(error: Exception) -> None:
     clock.sleep(86_400)
 
     assert {"shop": SHOP} == made.resolve(["shop", "blog"])
+
+
+def test_redis_is_left_alone_for_a_moment_after_it_could_not_be_reached() -> None:
+    """The sender has accounts to look up for thousands of spans, and each attempt may take long."""
+    client, clock = MemoryRedis(), ManualClock()
+    fill(client)
+    tried: list[float] = []
+
+    def connect_late() -> Any:
+        tried.append(clock.now())
+        if len(tried) == 1:
+            raise redis.ConnectionError("away")
+        return client
+
+    made = AccountCache(connect_late, KEYS, clock, CollectedTelemetry())
+    assert [{}, {}] == [made.resolve(["shop"]) for _ in range(2)]
+    assert 1 == len(tried)
+    clock.sleep(SILENT_SECONDS)
+
+    assert {"shop": SHOP} == made.resolve(["shop"])
 
 
 def test_a_secret_without_a_value_is_logged_with_its_remedy() -> None:

@@ -134,6 +134,28 @@ def test_delivered_halves_are_replayed_by_their_rows(part: str, together: int) -
     assert good == sorted(made.ids("shop_db", "views"))
 
 
+@pytest.mark.parametrize("bad", range(4))
+def test_a_record_whose_rows_are_in_several_halves_is_replayed_row_by_row(bad: int) -> None:
+    """Its dead row is not sent again, nor rows of a record outside of the range."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.put(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(4)]}, request_id="r"))
+    made.clock.sleep(60)
+    until = round(made.clock.now() * 1000)
+    made.put(envelope("shop", {"views": [row("late")]}, request_id="late"))
+    made.td.settings = made.td.settings.__class__(rejects=lambda one: one.get("n") == bad)
+    made.deliver()
+    for _ in range(4):
+        made.send()
+    made.td.settings = made.td.settings.__class__()
+    lose(made)
+    answer = force(made, since=AT, until=until)
+
+    assert ({"shop/views": 3}, {"shop/views": 1}) == (answer["appended"], answer["left_out"])
+    assert sorted({f"e{n}" for n in range(4) if n != bad}) == sorted(made.ids("shop_db", "views"))
+
+
 REFUSED = {"status": 415, "table": "views"}
 FAILING = {"status": 500}
 

@@ -5,6 +5,7 @@ import pytest
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery
 from worker.health import (
+    AWAY,
     FORGIVEN_SHARE,
     PATIENCE_SECONDS,
     PROBE_EVERY_SECONDS,
@@ -32,7 +33,7 @@ def test_nothing_is_known_at_first(made: Delivery) -> None:
     """A database is neither failing nor proven."""
     one = health(made)
 
-    assert (False, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+    assert (False, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
 
 
 def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
@@ -41,12 +42,12 @@ def test_a_database_fails_until_a_probe_is_answered(made: Delivery) -> None:
     one.succeeded(DB)
     assert one.works(DB)
     one.failed(DB, "http_500")
-    assert (True, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+    assert (True, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
     made.clock.sleep(PROBE_EVERY_SECONDS)
-    assert one.is_due(DB)
+    assert [DB] == one.due([DB])
 
     assert "" == one.probe(DB, 1.0)
-    assert (False, False, False) == (one.is_failing(DB), one.works(DB), one.is_due(DB))
+    assert (False, False, []) == (one.is_failing(DB), one.works(DB), one.due([DB]))
     assert 1 == len(made.telemetry.said("a database fails"))
 
 
@@ -60,6 +61,21 @@ def test_only_a_probe_opens_a_database_again(made: Delivery) -> None:
     one.probe(DB, 1.0)
     one.succeeded(DB)
     assert (False, True) == (one.is_failing(DB), one.works(DB))
+
+
+def test_in_an_outage_no_database_gets_rows_until_one_answers_a_probe() -> None:
+    """Those that were never probed are due first. Those that have failed themselves each need an answer of their own."""
+    made = Delivery()
+    one = health(made)
+    one.failed(DB, "timeout")
+    one.away()
+    assert ["timeout", AWAY] == [one.reason(DB), one.reason("blog_db")]
+    assert ["blog_db"] == one.due([DB, "blog_db"])
+    made.clock.sleep(PROBE_EVERY_SECONDS)
+    assert ["blog_db", DB] == one.due([DB, "blog_db"])
+
+    assert "" == one.probe("blog_db", 1.0)
+    assert ["timeout", "", ""] == [one.reason(name) for name in (DB, "blog_db", "news_db")]
 
 
 @pytest.mark.parametrize("table", ["views", "sluice_probe"])

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgpack
 import pytest
+import redis
 
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
 from shared.accounts import Account
@@ -31,6 +32,7 @@ from worker.sender import (
     FIRST_PAUSE_SECONDS,
     LONGEST_PAUSE_SECONDS,
     LONGEST_QUERY_SECONDS,
+    MOST_VAIN_PROBES,
     UNSETTLED_SECONDS,
     Report,
 )
@@ -334,9 +336,9 @@ def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
     assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
 
 
-def many(count: int, make: Callable[[], int] = lambda: 429) -> Delivery:
+def many(count: int, make: Callable[[], int] = lambda: 429, **changes: Any) -> Delivery:
     """Return a delivery with a chunk in each of several spans."""
-    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)))
+    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
     fault(made, make())
     for number in range(count):
         assert made.deliver(number, number + 1) is None
@@ -390,6 +392,59 @@ def test_a_proxy_s_throttling_closes_the_database() -> None:
 
     assert (0, 3, False) == _shown(made.send())
     assert 1 == len(attempted)
+
+
+def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
+    """Once many probes have failed and none has succeeded, a run probes no other database that failed before."""
+    count = 3 * MOST_VAIN_PROBES
+    made = Delivery(executors=InlineExecutor)
+    made.map(**{f"acct_{n}": f"db_{n}" for n in range(count)})
+    made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(count)))
+    made.td.faults.add(Fault(kind=Kind.REFUSE))
+    assert made.deliver() is None
+    probed: list[str] = []
+    probe = made.sender_wiring.health.probe
+    made.sender_wiring.health.probe = lambda *one: (probed.append(one[0]), probe(*one))[1]  # type: ignore[method-assign]
+    made.send()
+    first = len(probed)
+    made.send()
+    assert (count, MOST_VAIN_PROBES) == (first, len(probed) - first)
+    made.td.faults.clear()
+
+    assert Report(delivered=count) == made.send()
+
+
+def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
+    """Spans that wait for it are not read again in each run; once it is back, their rows are sent."""
+    made = Delivery(executors=InlineExecutor)
+    made.map(shop="shop_db")
+    made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(90)))
+    client, connected = made.redis, list[str]()
+
+    class Away:
+        """Refuses connections."""
+
+        def pipeline(self, **_: Any) -> Any:
+            connected.append("pipeline")
+            raise redis.ConnectionError("away")
+
+    made.redis = Away()
+    made.start()
+    for number in range(90):
+        assert made.deliver(number, number + 1) is None
+    connected.clear()
+    made.clock.sleep(60)
+    assert (0, 90) == _shown(made.send())[:2]
+    assert 1 == len(connected)
+    made.clock.sleep(60)
+    made.dynamodb.calls.clear()
+    made.send()
+    assert 2 == len(connected)
+    assert made.dynamodb.calls.count("get_item") < 50
+    made.redis = client
+    made.clock.sleep(60)
+
+    assert Report(delivered=90) == made.send()
 
 
 def test_throttling_halves_the_rate_and_closes_nothing() -> None:
@@ -508,6 +563,64 @@ def test_many_questions_about_one_span_are_asked_in_one_run() -> None:
 
     assert Report(delivered=5) == made.send()
     assert ["x3"] == made.ids("shop_db", "table_3")
+
+
+def in_doubt(count: int, lands: float | None = None, **changes: Any) -> Delivery:
+    """Return a delivery with a chunk in an old doubt in each of several spans; Treasure Data has them if they landed."""
+    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
+    fault(made, 500, lands=lands)
+    for number in range(count):
+        assert made.start().deliver(number, number + 1) is None
+    made.td.faults.clear()
+    made.clock.sleep(ASKABLE_SECONDS)
+    return made.start()
+
+
+def test_one_query_counts_the_rows_of_many_spans() -> None:
+    """An outage leaves a doubt in a span of each shard, and must not end in as many queries."""
+    made = in_doubt(9, lands=0.0, executors=InlineExecutor)
+    assert 9 == sum(one.entry(CHUNK).since is not None for one in made.spans())
+
+    assert Report(delivered=9) == made.send()
+    assert 1 == made.td.queries
+    assert [f"e{n}" for n in range(9)] == sorted(made.ids("shop_db", "views"))
+
+
+def test_an_answer_holds_only_for_what_was_asked() -> None:
+    """Meanwhile another invocation has sent the rows under a new id: an answer about the old one says nothing about it."""
+    made = in_doubt(1)
+    other, ask = other_sandbox(made), made.sender_wiring.treasure_data.ask
+
+    def ask_slowly(*args: Any) -> Any:
+        answer = ask(*args)
+        made.sender_wiring.treasure_data.ask = ask  # type: ignore[method-assign]
+        assert Report(delivered=1) == other.send()
+        return answer
+
+    made.sender_wiring.treasure_data.ask = ask_slowly  # type: ignore[method-assign]
+    made.send()
+
+    assert ["e0"] == made.ids("shop_db", "views")
+
+
+def test_a_question_that_fails_is_asked_about_fewer_chunks() -> None:
+    """One chunk's surprise keeps the others from their answers only until they are asked about without it."""
+    made = in_doubt(9)
+    ask = made.sender_wiring.treasure_data.ask
+
+    def surprised(database: str, table: str, chunks: Any, *rest: Any) -> Any:
+        if any(one["event_id"] == "e4" for rows in chunks for one in rows):
+            raise RuntimeError("a surprise")
+        return ask(database, table, chunks, *rest)
+
+    made.sender_wiring.treasure_data.ask = surprised  # type: ignore[method-assign]
+    assert (0, 9) == _shown(made.send())[:2]
+    for _ in range(2):
+        made.clock.sleep(2 * FIRST_PAUSE_SECONDS)
+        made.send()
+
+    assert {"e4"} == {f"e{n}" for n in range(9)} - set(made.ids("shop_db", "views"))
+    assert 3 == made.telemetry.counts["UnforeseenErrors"]
 
 
 # Halves
@@ -996,6 +1109,23 @@ def test_the_age_of_the_oldest_waiting_row_is_measured() -> None:
     made.send()
 
     assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
+
+
+def test_a_span_of_a_killed_worker_counts_only_if_the_sender_cannot_send_it() -> None:
+    """Until its worker can no longer last, and for another run, nobody need look."""
+    made = delivery()
+    made.dynamodb.before["update_item"] = once(kill)
+    with pytest.raises(KilledError):
+        made.deliver()
+    made.start()
+    made.clock.sleep(UNSETTLED_SECONDS - 1)
+    made.send()
+    assert 0 == made.telemetry.gauges["OldestWaitingSeconds"]
+    fault(made, 503, table=PROBE_TABLE)
+    made.clock.sleep(120)
+    made.send()
+
+    assert UNSETTLED_SECONDS + 119 == made.telemetry.gauges["OldestWaitingSeconds"]
 
 
 def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:

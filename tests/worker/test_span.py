@@ -13,9 +13,11 @@ from shared.rows import Code
 from tests.support.delivery import envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, groups, key, keys, senders, span
 from worker.chain import ChainId
+from worker.explanation import kept
 from worker.ledger import _item
 from worker.plan import Cut, plan
 from worker.record import MAX_BLOCKS, decode, number
+from worker.rows import compress
 from worker.span import (
     LATER,
     MAX_PLAN_BYTES,
@@ -31,7 +33,7 @@ from worker.span import (
     Span,
     plan_bytes,
 )
-from worker.states import FINAL, MOST_WORDS, Entry, State
+from worker.states import FINAL, Entry, State
 
 HALVES = KEY.halves
 WAITING, DELIVERED, SPLIT = Entry(), Entry(State.DELIVERED), Entry(State.SPLIT)
@@ -352,7 +354,7 @@ LONGEST_ENTRY = Entry(
     generation=9_999,
     reason="r" * 32,
     at=1_999_999_999_999,
-    words="w" * MOST_WORDS,
+    words=kept("茶" * 900, compress(b"")),
 )
 
 

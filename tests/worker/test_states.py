@@ -191,8 +191,12 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
             for event in (Event.INDEX_GONE, Event.OBJECT_GONE)
         ),
         # what Treasure Data proves not to have goes under another id
-        (entry(W, since=SINCE), Happening(Event.ABSENT, NOW), {"since": None, "generation": 3, "words": ""}),
-        (entry(D), Happening(Event.RESENT, NOW), {"state": W, "generation": 3, "words": ""}),
+        (
+            entry(W, since=SINCE),
+            Happening(Event.ABSENT, NOW),
+            {"since": None, "generation": 3, "reason": "", "words": ""},
+        ),
+        (entry(D), Happening(Event.RESENT, NOW), {"state": W, "generation": 3, "reason": "", "words": ""}),
     ],
 )
 def test_a_transition_updates_the_entry(before: Entry, happening: Happening, changes: dict[str, Any]) -> None:

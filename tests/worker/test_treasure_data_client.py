@@ -311,13 +311,13 @@ def test_works_over_real_connections() -> None:
         body = compress(msgpack.packb(row("e'1")))
 
         assert Meaning.NO_TABLE is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
-        assert 404 == client.create_table("shop_db", "views", 5)
-        assert 200 == client.create_database("shop_db", 5)
-        assert 409 == client.create_database("shop_db", 5)
-        assert 200 == client.create_table("shop_db", "views", 5)
+        assert 404 == client.create_table("shop_db", "views", 5).status
+        assert 200 == client.create_database("shop_db", 5).status
+        assert 409 == client.create_database("shop_db", 5).status
+        assert 200 == client.create_table("shop_db", "views", 5).status
         assert Meaning.ACCEPTED is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
-        assert Presence.PRESENT is client.ask("shop_db", "views", [row("e'1")], deadline)
-        assert Presence.ABSENT is client.ask("shop_db", "views", [row("e2")], deadline)
+        asked = [[row("e'1")], [row("e2")]]
+        assert [Presence.PRESENT, Presence.ABSENT] == client.ask("shop_db", "views", asked, deadline)
         assert client.answers()
         assert client.knows_key()
     assert not client.answers()
@@ -329,7 +329,8 @@ def presence(
     """Return the client's answer to whether rows are there."""
     clock = ManualClock()
     deadline = Deadline(clock, clock.now() + 60)
-    return client_of(td.handle, clock, key).ask("shop_db", table, rows, deadline, not_before)
+    [found] = client_of(td.handle, clock, key).ask("shop_db", table, [rows], deadline, not_before)
+    return found
 
 
 def test_a_row_is_absent_without_its_database_table_or_columns() -> None:
@@ -467,7 +468,8 @@ def test_only_an_exact_count_decides(result: bytes, expected: Presence) -> None:
     clock = ManualClock()
     deadline = Deadline(clock, clock.now() + 60)
 
-    assert expected is client_of(handle, clock).ask("shop_db", "views", [row("e1"), row("e2")], deadline)
+    asked = [[row("e1"), row("e2")]]
+    assert [expected] == client_of(handle, clock).ask("shop_db", "views", asked, deadline)
 
 
 def test_a_full_table_shows_only_whether_the_second_has_rows() -> None:
@@ -534,7 +536,8 @@ def presence_by(*answers: tuple[int, bytes], not_before: float = START) -> Prese
     """Ask about a row; Treasure Data gives these answers in turn, and then HTML pages."""
     clock, script = ManualClock(), list(answers)
     client = client_of(lambda _: Response(*(script.pop(0) if script else (200, b"<html>"))), clock)
-    return client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 10), not_before)
+    [found] = client.ask("shop_db", "views", [[row("e1")]], Deadline(clock, clock.now() + 10), not_before)
+    return found
 
 
 @pytest.mark.parametrize(
@@ -636,7 +639,7 @@ def scripted(*answers: tuple[int, bytes]) -> TreasureDataClient:
 )
 def test_only_treasure_data_s_own_answers_decide_a_creation(answer: tuple[int, bytes], expected: int) -> None:
     """Any other answer does not show whether a table was created, exists or cannot be created."""
-    assert expected == scripted(answer).create_table("shop_db", "views", 5)
+    assert expected == scripted(answer).create_table("shop_db", "views", 5).status
 
 
 def test_only_documented_answers_count_for_listings_and_status() -> None:
@@ -669,10 +672,11 @@ def test_a_secret_without_a_value_settles_nothing() -> None:
         reply.reason,
         reply.definitely_not_delivered,
     )
-    assert Presence.UNDECIDED is client.ask("shop_db", "views", [row("e1")], Deadline(clock, clock.now() + 9))
+    deadline = Deadline(clock, clock.now() + 9)
+    assert [Presence.UNDECIDED] == client.ask("shop_db", "views", [[row("e1")]], deadline)
     assert [0, 0, False, False] == [
-        client.create_table("shop_db", "views", 5),
-        client.create_database("shop_db", 5),
+        client.create_table("shop_db", "views", 5).status,
+        client.create_database("shop_db", 5).status,
         client.answers(),
         client.knows_key(),
     ]

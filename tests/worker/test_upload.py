@@ -15,7 +15,7 @@ from worker.rows import compress
 from worker.settlement import Outcome
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Event
-from worker.upload import LINGER_SECONDS, UNSENT, Upload
+from worker.upload import LINGER_SECONDS, OUTAGE_DATABASES, UNSENT, Upload
 
 UNANSWERED = Event.UNANSWERED
 
@@ -155,6 +155,18 @@ def test_many_hanging_databases_leave_threads_to_the_others() -> None:
     made.run(made.uploads(*[1] * 30), begin=15)
 
     assert max(made.took(f"db_{n}") for n in range(15, 30)) < 4
+
+
+@pytest.mark.parametrize(("working", "is_away"), [(0, True), (1, False)])
+def test_an_outage_is_noted_only_if_nothing_is_accepted(working: int, is_away: bool) -> None:
+    """Then a database that was not tried gets no rows either. One that accepts rows shows that the others fail on their own."""
+    made = Made(OUTAGE_DATABASES + 1)
+    uploads = made.uploads(*[1] * (OUTAGE_DATABASES + working))
+    for n in range(OUTAGE_DATABASES):
+        made.fault(Kind.HANG, f"db_{n}")
+    made.run(uploads)
+
+    assert is_away == made.delivery.wiring.health.is_failing("another_db")
 
 
 def test_a_slow_database_is_noted() -> None:

@@ -51,6 +51,7 @@ def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, 
                 "missing_databases": missing,
                 "restores": applied_at is None,
                 "applied": not dry_run,
+                "dry_run": dry_run,
             }
         )
     elif dry_run:

@@ -3,7 +3,7 @@
 import click
 
 from ops import screen
-from ops.known_accounts import known
+from ops.known_accounts import is_empty, known
 from ops.stack import Stack, works_on_stack
 
 
@@ -18,7 +18,7 @@ def command(stack: Stack, *, as_json: bool) -> None:
         screen.show_json({"accounts": fields, "applied_at": applied_at})
         return
     if applied_at is None:
-        screen.say("Redis is empty: fill it with `sluice accounts apply accounts.yaml`.")
+        screen.say(f"{is_empty(stack)}.")
     rows = (
         (name, account.database, account.status, ",".join(sorted(account.revoked_key_ids)))
         for name, account in accounts.items()

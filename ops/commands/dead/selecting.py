@@ -1,6 +1,5 @@
 """Options that select dead rows, and how a chunk of them is described."""
 
-import hashlib
 from typing import Any
 
 import click
@@ -9,7 +8,6 @@ from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.moment import MOMENT
 
-_ID_DIGITS = 10
 ACCOUNT = click.option("--account", help="Only rows of this account.")
 TABLE = click.option("--table", help="Only rows of this table.")
 REASON = click.option("--reason", help="Only rows with this reason, as `sluice status` shows it.")
@@ -17,16 +15,10 @@ REJECTED = click.option("--rejected", is_flag=True, help="Rejected events instea
 SINCE = click.option("--since", type=MOMENT, help="Only rows in this state since this time.")
 
 
-def id_of(chunk: ListedChunk) -> str:
-    """Return a chunk's id on the command line."""
-    place = f"{chunk.span.chain.name}|{chunk.span.after}|{chunk.key.name}"
-    return hashlib.sha256(place.encode()).hexdigest()[:_ID_DIGITS]
-
-
-def described_letter(chunk: ListedChunk) -> dict[str, Any]:
+def described_chunk(chunk: ListedChunk) -> dict[str, Any]:
     """Return what a list shows of a chunk of dead rows, as a JSON object."""
     return {
-        "id": id_of(chunk),
+        "id": chunk.id,
         "account": chunk.key.account,
         "table": chunk.key.group.label,
         "reason": chunk.reason,

@@ -8,7 +8,7 @@ import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk, chunks
-from ops.commands.dead.selecting import described_letter, id_of
+from ops.commands.dead.selecting import described_chunk
 from ops.editing import rejected_events
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
@@ -24,12 +24,12 @@ from worker.states import State
 def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
     """Show the dead rows that `sluice dead list` lists as ID, one line of JSON per row. What never became rows is shown as it arrived.
 
-    Each rejected event follows a line with # and the message that its sender received.
+    Each rejected event follows a line with # and the message that its sender received. Standard error says why they are dead.
     """
     found = [
         chunk
         for chunk in chunks(stack.ledger(), Selection((State.DEAD, State.REJECTED)))
-        if id_of(chunk).startswith(dead_id)
+        if chunk.id.startswith(dead_id)
     ]
     if len(found) != 1:
         how = (
@@ -40,10 +40,21 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
         raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
     lines = _lines(found[0], stack)
     if as_json:
-        screen.show_json(described_letter(found[0]) | {"lines": list(lines)})
+        screen.show_json(described_chunk(found[0]) | {"lines": list(lines)})
         return
+    click.echo(f"Note: {_about(found[0])}", err=True)
     for line in lines:
         click.echo(line)
+
+
+def _about(chunk: ListedChunk) -> str:
+    """Return what the rows are and why they are there, in Treasure Data's own words if it refused them."""
+    key = chunk.key
+    said = f' Treasure Data says: "{chunk.entry.words}"' if chunk.entry.words else ""
+    what = screen.plural(chunk.rows, "event" if key.group.is_rejected else "row")
+    return screen.printable(
+        f"{what} of {key.account}.{key.group.label}: {chunk.reason}, since {screen.utc(int(chunk.since))}.{said}"
+    )
 
 
 def _lines(chunk: ListedChunk, stack: Stack) -> list[str]:

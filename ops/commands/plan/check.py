@@ -30,15 +30,17 @@ def command(
     *,
     account: str | None,
     recorded: Path | None,
-    since: float | None,
-    archive: bool,
+    since: float,
     as_json: bool,
 ) -> None:
     """Compare events with the plan in FILE, before you apply it. Exit code 3: some differ."""
     drifts = Drifts(accounts_file.read_plan(file))
-    if recorded is None and account is None:
+    if recorded is not None:
+        events = saved_events(recorded)
+    elif account is not None:
+        events = events_since(stack, account, since)
+    else:
         raise Failure("select events: --account, or --events with a file that `sluice record` wrote")
-    events = events_since(stack, since, archive=archive) if recorded is None else saved_events(recorded)
     for event in events:
         if account in (None, event.account):
             drifts.add(event.table, event.row, event.at)

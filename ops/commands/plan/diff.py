@@ -16,7 +16,7 @@ from ops.stack import Stack, works_on_stack
 @works_on_stack
 @since_option
 @screen.json_option
-def command(stack: Stack, account: str, *, since: float | None, archive: bool, as_json: bool) -> None:
+def command(stack: Stack, account: str, *, since: float, as_json: bool) -> None:
     """Show how events of ACCOUNT differ from its plan: what, since when, how often, and from which pages.
 
     Exit code 3: some differ.
@@ -28,9 +28,8 @@ def command(stack: Stack, account: str, *, since: float | None, archive: bool, a
             "`sluice accounts apply accounts.yaml`"
         )
     drifts = Drifts(plan)
-    for event in events_since(stack, since, archive=archive):
-        if event.account == account:
-            drifts.add(event.table, event.row, event.at)
+    for event in events_since(stack, account, since):
+        drifts.add(event.table, event.row, event.at)
     if as_json:
         screen.show_json(as_value(drifts))
     else:

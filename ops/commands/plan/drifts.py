@@ -1,6 +1,5 @@
 """How `sluice plan check` and `diff` print drifts, and which events they compare."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -13,14 +12,14 @@ DRIFTS = 3
 """Exit code: events differ from their plan."""
 
 
-def since_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options that select events."""
-    command = click.option(
-        "--archive", is_flag=True, help="Read S3, which goes beyond the stream's retention: ArchiveDays."
-    )(command)
-    return click.option(
-        "--since", type=MOMENT, help="Begin at this time, such as 3d ago. Default: at the oldest event."
-    )(command)
+since_option = click.option(
+    "--since",
+    type=MOMENT,
+    default="1d",
+    show_default="a day ago",
+    help="Begin at this time, such as 3d ago. S3 has the rows of ArchiveDays.",
+)
+"""The option that selects events."""
 
 
 def show(drifts: Drifts) -> None:

@@ -18,16 +18,15 @@ from ops.stack import Stack, works_on_stack
 @works_on_stack
 @since_option
 @screen.output_option
-def command(stack: Stack, account: str, *, since: float | None, archive: bool, file: Path | None) -> None:
+def command(stack: Stack, account: str, *, since: float, file: Path | None) -> None:
     """Write a plan that fits the events of ACCOUNT, with frequencies and examples as comments.
 
     Examples never show possible personal data. Review the plan, correct it, and name it in accounts.yaml.
     """
     profile = Profile()
-    for event in events_since(stack, since, archive=archive):
-        if event.account == account:
-            profile.add(event.table, event.row)
+    for event in events_since(stack, account, since):
+        profile.add(event.table, event.row)
     if not profile.tables:
-        raise Failure(f"no events of {account} were found: use an earlier --since, or --archive")
+        raise Failure(f"no events of {account} were found: use an earlier --since")
     said = f"{screen.plural(len(profile.tables), 'table')} of {account} in {file}."
     screen.put(inferred(profile), file, said)

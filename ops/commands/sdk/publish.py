@@ -51,6 +51,7 @@ def command(stack: Stack, *, folder: Path, dry_run: bool, as_json: bool) -> None
                 "put": put,
                 "objects": [one.key for one in made],
                 "snippet": text,
+                "dry_run": dry_run,
             }
         )
         return

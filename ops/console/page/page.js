@@ -293,7 +293,7 @@ async function confirm(what, one) {
   await new Promise((done) => $("confirm").addEventListener("close", done, { once: true }));
   if ($("confirm").returnValue !== "yes" || (isDrop && $("confirm-word").value.trim() !== "drop")) return;
   try {
-    await ask(what, { kind: one.kind, account: one.account, reason: one.reason, rows: one.rows });
+    await ask(what, { kind: one.kind, account: one.account, reason: one.reason, rows: one.rows, which: one.which });
     $("stale").textContent = "";
   } catch (error) {
     $("stale").textContent = `${isDrop ? "Drop" : "Redrive"}: ${error.message}.`;

@@ -103,9 +103,9 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
     if stage.counts()[stage.event_id(case)]:
         raise Failure(f"the row is in Treasure Data although {what}, so the outage had no effect")
     waiting = stage.operate(status.command)
-    dead_letters = stage.operate(dead.list_.command, "--account", stage.account, "--table", TABLE)
-    if dead_letters:
-        raise Failure(f"rows became dead while {what}: {dead_letters[0]['reason']}")
+    found = stage.operate(dead.list_.command, "--account", stage.account, "--table", TABLE)
+    if found:
+        raise Failure(f"rows became dead while {what}: {found[0]['reason']}")
     return {
         "answered": f"{answer.status} in {answer.seconds * 1000:.0f} ms",
         "status said": waiting["verdict"],

@@ -117,8 +117,8 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     )
     stage.send("neighbour")
     seconds = stage.wait_for([stage.event_id("neighbour")])
-    letters = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
-    if not letters:
+    found = stage.until(lambda: stage.operate(dead.list_.command, "--account", account))
+    if not found:
         raise Failure("the record of an unknown account did not become a dead row")
     kinds = [word for kind in ("dead", "waiting", "again") for word in ("--kind", kind)]
     with stage.repairs.breaking("account", name=account):
@@ -129,12 +129,12 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
             lambda said: said["delivered"] == said["selected"],
         )
     if said["delivered"] != said["selected"]:
-        raise Failure(f"the redrive did not deliver the row ({letters[0]['reason']}): {said}")
+        raise Failure(f"the redrive did not deliver the row ({found[0]['reason']}): {said}")
     stage.accepted.add(TABLE, redriven)
     stage.wait_for([redriven])
     if (count := stage.counts()[redriven]) != 1:
         raise Failure(f"one dead row became {count} rows")
     return StepFinding(
         "A dead row was delivered, and its neighbour did not have to wait.",
-        {"dead row": letters[0]["id"], "reason": letters[0]["reason"], "neighbour's row after s": seconds},
+        {"dead row": found[0]["id"], "reason": found[0]["reason"], "neighbour's row after s": seconds},
     )

@@ -46,7 +46,9 @@ def _existing(survey: Survey, stack: Mapping[str, Any]) -> Finding:
     name, status = stack["StackName"], stack["StackStatus"]
     if stack.get("Description") not in (None, "", survey.template.description):
         return fault(
-            "stack", f"The name {name} is taken by another stack.", "Change stack_name in samconfig.toml."
+            "stack",
+            f"The name {name} is taken by another stack.",
+            "Change stack_name in samconfig.toml, or use another `--stack NAME`.",
         )
     said = f"{name} is in {status}."
     if advice := obstacle(status, name, survey.plan.region):

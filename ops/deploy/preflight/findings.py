@@ -14,6 +14,7 @@ from ops.deploy.preflight.settings import build, cost, parameters, region
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data
 from ops.failure import explained
+from ops.help_page import RIGHTS_TO_DEPLOY
 from ops.state.finding import Finding, fault, unknown
 
 _LOOKS = (
@@ -40,4 +41,4 @@ def _guarded(look: Callable[[Survey], Iterator[Finding]], survey: Survey) -> Ite
         yield from look(survey)
     except (ClientError, BotoCoreError) as error:
         found = fault if look is credentials else unknown
-        yield found(look.__name__.replace("_", " "), explained(error).message)
+        yield found(look.__name__.replace("_", " "), explained(error, RIGHTS_TO_DEPLOY).message)

@@ -14,6 +14,7 @@ from botocore.config import Config
 from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite
 from ops.failure import Failure
+from ops.help_page import IS_RELEASE
 from shared.aws_clients import makes_client
 
 
@@ -47,10 +48,11 @@ def planned(config: Path, environment: str, region: str, stack: str, overrides: 
     name = stack or found.get("stack_name", "")
     if not name:
         raise Failure(
-            f"{config} has no stack_name in the section {environment}: add one, or use --stack-name"
+            f"{config} has no stack_name in the section {environment}: add one, or use `--stack NAME`"
         )
     where = region or found.get("region", "")
-    return Deployment(name, where, given, config.parent / ".aws-sam" / "build")
+    build = None if IS_RELEASE else config.parent / ".aws-sam" / "build"
+    return Deployment(name, where, given, build)
 
 
 def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:

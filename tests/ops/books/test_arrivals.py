@@ -1,63 +1,16 @@
 """Arrivals: the events that the gateway accepted, and the records that the stream counted."""
 
-import json
 from collections import Counter
 from typing import Any
 
-import pytest
-
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
-from ops.logs.answers import Answers, answer_line
+from ops.logs.answers import Answers
 from tests.ops.books.test_accounting import accounting, put
 from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
 from worker.shards import Shards
 from worker.states import State
-
-JSON = (("Content-Type", "application/json"),)
-RECEIPT, ERROR = {"success": True}, {"success": False}
-
-
-@pytest.mark.parametrize(
-    ("request_line", "status", "headers", "body", "expected"),
-    [
-        ("POST /v1/events?k=x", 200, JSON, {"accepted": 3, "rejected": [{}]}, b"accepted 3\n"),
-        ("POST /v1/events", 400, (*JSON, ("x-sluice-error", "not_events")), {}, b"refused not_events\n"),
-        ("GET /pixel.gif?k=x&t=y", 200, (("content-type", "image/gif"),), "GIF", b"accepted 1\n"),
-        ("HEAD /pixel.gif", 200, (("content-type", "image/gif"),), "", b""),
-        ("GET /pixel.gif", 200, (("x-sluice-error", "invalid_table"),), "GIF", b"refused invalid_table\n"),
-        ("POST /shop/views", 200, JSON, {"receipts": [RECEIPT, ERROR, RECEIPT]}, b"accepted 2\n"),
-        (
-            "POST /ios/v3/event",
-            200,
-            JSON,
-            {"shop.a": [RECEIPT, RECEIPT], "shop.b": [ERROR, RECEIPT]},
-            b"accepted 3\n",
-        ),
-        ("POST /js/v3/event/shop/views", 200, JSON, {}, b"accepted 1\n"),
-        (
-            "GET /js/v3/event/shop/views",
-            200,
-            (("content-type", "application/javascript"),),
-            "f()",
-            b"accepted 1\n",
-        ),
-        ("GET /postback/v3/event/shop/views", 302, (("location", "https://a.example"),), "", b"accepted 1\n"),
-        ("GET /health", 200, JSON, {"status": "ok"}, b""),
-        ("GET /js/v3/global_id", 200, JSON, {"global_id": "x"}, b""),
-        ("OPTIONS /v1/events", 204, (), "", b""),
-        ("GET /nowhere", 503, (), "", b"refused http_503\n"),
-    ],
-)
-def test_counts_the_accepted_events_of_a_response(
-    request_line: str, status: int, headers: Any, body: Any, expected: bytes
-) -> None:
-    """Each dialect reports them in its own way; a refusal gives its error code."""
-    method, target = request_line.split()
-    content = body if isinstance(body, str) else json.dumps(body)
-
-    assert expected == answer_line(method, target, status, headers, content.encode())
 
 
 def test_answer_lines_are_added_up() -> None:

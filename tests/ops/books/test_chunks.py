@@ -91,7 +91,7 @@ def test_a_span_that_the_worklist_names_twice_counts_once(made: Delivery) -> Non
     """This happens if a span moves to the dead ones while the worklist is read."""
 
     class Moving:
-        get = made.ledger.get
+        get_all = made.ledger.get_all
         rejected = made.ledger.rejected
 
         def worklist(self, kind: str, number: int) -> Any:

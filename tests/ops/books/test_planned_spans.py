@@ -42,7 +42,7 @@ def test_spans_are_selected_by_the_arrival_of_their_records(
     made: Delivery, since: float, until: float, held: float, expected: list[int]
 ) -> None:
     """They come in the order of their plan; a record may have been on the stream for long before it was planned."""
-    found = planned_spans.spans(made.ledger, made.objects, START + since, START + until, held)
+    found = planned_spans.spans(made.ledger, made.objects, START + since, START + until, held=held)
     places = {one.place: number for number, one in enumerate(made.spans())}
 
     assert expected == [places[one.place] for one in found]

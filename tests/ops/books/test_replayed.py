@@ -49,6 +49,19 @@ class Replaying:
         return self.planned.replayed(2 * len(numbers))
 
 
+def test_records_that_are_in_no_span_are_passed_over_at_once(replaying: Replaying) -> None:
+    """However many there are: the ledger shows where the next span begins."""
+    made = replaying.delivery
+    made.deliver(3, 5)
+    for one in range(20):
+        replaying.put("shop", f"more{one}")
+    made.dynamodb.calls.clear()
+    members = replaying.planned.note_before(replaying.chain, replaying.numbers())
+
+    assert [*replaying.numbers()[:2], *replaying.numbers()[3:5]] == sorted(members)
+    assert 5 >= made.dynamodb.calls.count("query")
+
+
 @pytest.fixture
 def replaying() -> Replaying:
     """The replay of a test."""

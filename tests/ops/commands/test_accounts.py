@@ -112,7 +112,10 @@ def test_declining_to_apply_changes_nothing(sluice: Sluice, redis: Redis, file: 
 def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
     """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
     redis.flushall()
-    assert "Redis is empty" in sluice.run("accounts list --local").output
+    assert (
+        "Redis is empty: fill it with `sluice accounts apply accounts.yaml --local`."
+        in sluice.run("accounts list --local").output
+    )
 
     result = sluice.run(f"accounts apply --local --yes {file}")
 
@@ -143,7 +146,7 @@ def test_show_prints_one_account(sluice: Sluice) -> None:
     missing = sluice.run("accounts show --local nobody")
     assert (
         1,
-        "Error: there is no account nobody: add it to accounts.yaml and run `sluice accounts apply accounts.yaml`\n",
+        "Error: there is no account nobody: add it to accounts.yaml and run `sluice accounts apply accounts.yaml --local`\n",
     ) == (
         missing.exit_code,
         missing.stderr,

@@ -25,10 +25,11 @@ def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
     (event_id,) = sent(sluice, "found_by_id", "v1")
     until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
     sluice.settled()
-    (one,) = sluice.json(f"find --local {event_id}")["events"]
+    one, summary = sluice.json_lines(f"find --local {event_id}")
     shown = sluice.run(f"find --local {event_id}")
 
     assert ("delivered", "found_by_id", event_id) == (one["state"], one["table"], one["event_id"])
+    assert summary["searched"]["complete"]
     assert {"request_id", "unique_id", "chunk", "database", "shard", "sequence_number"} <= set(one)
     assert (0, True) == (
         shown.exit_code,
@@ -41,7 +42,7 @@ def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")
     until(lambda: sluice.rows("shop", "found_by_visitor") == sorted(ids))
     sluice.settled()
-    found = sluice.json("find --local visitor=v2")["events"]
+    *found, _ = sluice.json_lines("find --local visitor=v2")
     shown = sluice.run("find --local visitor=v2 --table found_by_visitor")
 
     assert ids[:7] == [one["event_id"] for one in found]

@@ -242,8 +242,9 @@ def test_plan_types_needs_no_stack(tmp_path: Path) -> None:
 
 @pytest.mark.xdist_group("ops")
 def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path) -> None:
-    """The commands read the events from the local stack's stream."""
+    """The commands read the events of the last day from S3."""
     sluice.produce("planned", "first_rows", "a", "b")
+    sluice.settled()
     plan = tmp_path / "planned.yaml"
     assert "1 table of planned" in sluice.run(f"plan infer planned --local -o {plan}").stdout
     fitting = sluice.run(f"plan check {plan} --local --account planned")
@@ -254,6 +255,7 @@ def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path)
     file.write_text(json.dumps({**fields, "planned": {"database": "planned_db", "plan": "planned.yaml"}}))
     assert "+ planned" in sluice.run(f"accounts apply --local --yes {file}").stdout
     sluice.produce("planned", "second_rows", "c")
+    sluice.settled()
 
     differing = sluice.run("plan diff planned --local")
     assert 3 == differing.exit_code

@@ -136,7 +136,10 @@ def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: s
     ("decision", "asked"),
     [
         ("drop", "This gives up 3 rows: they are never sent. Continue?"),
-        ("send", "Treasure Data may already have these 3 rows, and would then have them twice. Send them?"),
+        (
+            "send",
+            "This sends 3 rows that Treasure Data may already have, and would then have twice. Continue?",
+        ),
         (None, ""),
     ],
 )

@@ -4,20 +4,23 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, override
 from uuid import uuid4
 
+import boto3
 import pytest
 import requests
 from click.testing import Result
 from redis import Redis
 
+from doubles.clock import ManualClock
 from doubles.iam import REGION
 from doubles.treasure_data import API_KEY
 from ops.deploy.first_row import FirstRow
-from ops.deploy.stack_api import StackApi
+from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.stack_setup import SetupAnswers, StackSetup
 from ops.deploy.td_query import TreasureDataQueries
+from ops.stack import Stack
 from ops.stack import deployed as stack_named
 from shared.clock import SystemClock
 from tests.support.deployed import NAME, Deployed, deployed
@@ -128,6 +131,19 @@ def test_it_runs_without_questions(site: Site) -> None:
     assert 1 == len(site.rows())
 
 
+def test_json_does_not_answer_its_questions(site: Site) -> None:
+    """Only --yes does: accounts are not applied without an answer."""
+    result = site.run(
+        *("--td-key-file", str(site.key_file), "--database", site.database, "--account", site.account),
+        "--json",
+        answer="n\n",
+    )
+
+    assert 1 == result.exit_code
+    assert "Apply these changes?" in result.stderr
+    assert [] == site.rows()
+
+
 def test_a_second_run_changes_nothing(site: Site) -> None:
     """It stores nothing, applies nothing, and sends no second row."""
     assert 0 == site.unattended().exit_code
@@ -189,6 +205,43 @@ def test_an_event_that_is_sent_again_counts_once(site: Site, monkeypatch: pytest
     assert [row.event_id] == site.rows()
 
 
+def test_a_revoked_key_is_not_handed_over(site: Site) -> None:
+    """The account gets the first key of the newest secret that is not revoked."""
+    revoked = f"{site.account}: {{database: {site.database}, revoked_key_ids: [next, next-2]}}\n"
+    site.accounts.write_text(revoked)
+    result = site.unattended()
+
+    assert 0 == result.exit_code, f"{result.output}{result.stderr}"
+    assert f"\n{site.account}.next-3." in result.output
+    assert "revoked" not in result.stderr
+    assert 1 == len(site.rows())
+
+
+@pytest.mark.parametrize("code", ["unknown_account", "disabled_account", "revoked_key"])
+def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
+    """The ingest learns of accounts within a minute, so the event is sent again until then."""
+    answers = [HttpAnswer(403, code, b"", 0.1)] * 12 + [HttpAnswer(200, "", b"", 0.1)]
+    clock = ManualClock(1_800_000_000.0)
+
+    class Api(StackApi):
+        @override
+        def request(self, *_: Any, **__: Any) -> HttpAnswer:
+            return answers.pop(0)
+
+    with requests.Session() as session:
+        row = FirstRow(
+            stack=Stack(NAME, {"LedgerTable": "ledger"}, boto3.Session(region_name=REGION)),
+            api=Api("http://127.0.0.1:9", session, "", clock, "--stack sluice-dev"),
+            queries=TreasureDataQueries(session, "http://127.0.0.1:9", API_KEY, clock, "events"),
+            account="site",
+            database="events",
+            clock=clock,
+        )
+        row.send("site.k1.mac")
+
+    assert [] == answers
+
+
 Fault = tuple[Callable[[Site], object], Callable[[Site], Result], str]
 
 
@@ -209,7 +262,7 @@ def _run(*more: str) -> Callable[[Site], Result]:
 
 
 FAULTS: dict[str, Fault] = {
-    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sluice deploy`"),
+    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sam deploy`"),
     "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), _run(), "`aws sso login`"),
     "no right to find the stack": (
         _refusing("cloudformation", 403, "AccessDenied"),
@@ -280,6 +333,33 @@ FAULTS: dict[str, Fault] = {
         "docs/commands.md#iam-permissions",
     ),
     "Treasure Data is down": (_td_fault(kind="status"), _run(), "`sluice setup --stack"),
+    "key that may not import": (
+        _td_fault(kind="status", status=403, action="import"),
+        _run(),
+        "--td-key-file FILE`",
+    ),
+    "the function cannot be asked": (
+        lambda site: site.stack.answers.__setitem__(
+            "AdminFunction", {"error": "no_redis_url", "message": "There is no Redis URL"}
+        ),
+        _run(),
+        "`aws secretsmanager put-secret-value",
+    ),
+    "accounts.yaml names no database": (
+        lambda site: site.accounts.write_text("shop: {}\n"),
+        _run(),
+        "`shop: {database: …}`",
+    ),
+    "accounts.yaml has an unknown field": (
+        lambda site: site.accounts.write_text("shop: {database: events, kind: x}\n"),
+        _run(),
+        "the fields are database, ",
+    ),
+    "a database that is no name": (
+        lambda _: None,
+        lambda site: site.run("--yes", "--td-key-file", str(site.key_file), "--database", "Shop Events"),
+        "`--database NAME`",
+    ),
     "imports fail": (
         _td_fault(kind="status", action="import"),
         _run("--timeout", "3s"),

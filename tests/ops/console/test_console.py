@@ -179,12 +179,13 @@ def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, s
 
 
 def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
-    """If the number of rows has changed since the operator saw it, nothing is dropped."""
+    """If there are other rows by now than the operator saw, nothing is dropped."""
     sluice.produce("nobody_yet_again", "dropped", "a", "b")
     with console(stack, allow_changes=True) as page:
         seen = page.dead("nobody_yet_again")
-        asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
+        asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
         stale = page.refused("/drop", asked | {"rows": 1})
+        others = page.refused("/drop", asked | {"which": "0123456789"})
         wrong = [
             page.refused("/drop", one) for one in ({}, asked | {"kind": "again"}, asked | {"kind": "all"})
         ]
@@ -196,6 +197,7 @@ def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -
         done = page.ask("/state.json")["actions"][0]
 
     assert (409, "there are now 2 rows, not 1: nothing was done") == stale
+    assert (409, "there are now other rows: nothing was done") == others
     assert [400, 400, 400] == [status for status, _ in wrong]
     assert ("running", "redrive") == (redriven["state"], redriven["what"])
     assert ("done", 2, 0) == (
@@ -213,7 +215,7 @@ def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
     actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
     with console(stack, allow_changes=True) as page:
         seen = page.dead("nobody_in_turn")
-    asked = {name: seen[name] for name in ("kind", "account", "reason", "rows")}
+    asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
     actions.drop(asked)
     with pytest.raises(Exception, match="another action is running"):
         actions.redrive(asked)
@@ -235,7 +237,7 @@ def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatc
         with console(stack, allow_changes=True) as page:
             seen = page.dead("nobody_may")
         with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
-            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows")})
+            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows", "which")})
 
     assert changed.is_set()
     assert "failed" == actions.shown()[0]["state"]

@@ -8,7 +8,7 @@ import pytest
 
 from doubles.clock import START, ManualClock
 from ops.console.live_feed import LiveFeed
-from ops.events.event_tail import Kind, Notice, SeenEvent, Trouble
+from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
 from shared.errors import ShardUnreadableError
 from shared.tracking_plan import TrackingPlan
 

@@ -368,11 +368,13 @@ def test_the_command_says_how_it_ended(
     assert ("resources removed" in result.stdout) == (code == 0)
 
 
-def test_nothing_is_removed_without_a_yes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The question names the stack."""
+@pytest.mark.parametrize("more", [[], ["--json"]])
+def test_nothing_is_removed_without_a_yes(monkeypatch: pytest.MonkeyPatch, more: list[str]) -> None:
+    """The question names the stack. --json does not answer it."""
     session: Any = a_stack()
     monkeypatch.setattr("ops.stack.deployed", lambda *_: Stack("sluice-dev", {}, session))
-    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev"], input="n\n")
+    result = CliRunner(mix_stderr=False).invoke(main, ["remove", "--stack", "sluice-dev", *more], input="n\n")
 
     assert 0 != result.exit_code
+    assert "This removes sluice-dev" in result.stderr
     assert [] == session.log

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ops.books.chunks import ListedChunk, chunks
-from ops.editing.dead_letters import MistakeError
+from ops.editing.dead_rows import MistakeError
 from ops.editing.rejected_events import Original, RejectedBatch, batches_of, lines, read, text_of
 from shared.envelope import RejectedEvent, decode
 from shared.tracking_plan import TrackingPlan

@@ -13,20 +13,9 @@ from doubles.aws_errors import client_error
 from doubles.clock import START, ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from ops.commands.tail import described, line_of
-from ops.events.event_tail import (
-    BYTES_PER_SECOND,
-    LAG_SECONDS,
-    SECONDS_PER_READ,
-    SKIP_SECONDS,
-    CloudWatchLog,
-    EventFilter,
-    Kind,
-    LocalLog,
-    Notice,
-    SeenEvent,
-    Tail,
-    Trouble,
-)
+from ops.events.event_tail import BYTES_PER_SECOND, LAG_SECONDS, SECONDS_PER_READ, SKIP_SECONDS, Tail
+from ops.events.seen_event import EventFilter, Kind, Notice, SeenEvent, Trouble
+from ops.logs.refused_requests import CloudWatchLog, LocalLog
 from shared.envelope import Envelope, RejectedEvent
 from shared.errors import ShardUnreadableError
 from tests.support.delivery import SHARD, STREAM, Meddled, envelope, row
@@ -170,6 +159,7 @@ def test_personal_data_is_scrubbed_unless_asked_for() -> None:
         "td_ip": "192.0.2.7",
         "td_client_id": "v1",
         "note": "mail me at jo@shop.example",
+        "friends": [{"jo@shop.example": 1}, "jo@shop.example"],
         "page": "home",
     }
     shown = []

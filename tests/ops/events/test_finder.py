@@ -1,5 +1,6 @@
 """Finding events in every state, over in-memory services."""
 
+import itertools
 import json
 from base64 import b64encode
 from collections.abc import Mapping
@@ -14,11 +15,12 @@ from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.find import default_since, described, lines_of
 from ops.events.event_query import EventQuery
-from ops.events.event_tail import Kind as SeenKind
-from ops.events.finder import Finder, FoundEvent, Places, Searched, Stage
+from ops.events.finder import Finder, Places, Searched
+from ops.events.found_event import FoundEvent, Stage
+from ops.events.seen_event import Kind as SeenKind
 from shared.envelope import RejectedEvent, decode
 from shared.event_id import new_event_id
-from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, envelope, row
+from tests.support.delivery import BUCKET, SHARD, STREAM, Delivery, Meddled, envelope, once, row
 from worker.bucket import Bucket
 from worker.forced_replay import Wanted
 from worker.plan import Cut
@@ -34,7 +36,7 @@ class Found:
         self.delivery = Delivery(**options)
         self.delivery.map(shop="shop_db")
         self.delivery.td.create("shop_db", "views")
-        self.queue = MemorySQS(self.delivery.clock.now, visibility_seconds=1800)
+        self.queue: Any = MemorySQS(self.delivery.clock.now, visibility_seconds=1800)
         self.url = self.queue.create_queue(QueueName="overflow")["QueueUrl"]
         self.searched = Searched()
 
@@ -46,7 +48,7 @@ class Found:
             made.ledger,
             made.objects,
             RejectedEvents(Bucket(made.s3, BUCKET)),
-            self.queue,  # type: ignore[arg-type]  # a double
+            self.queue,
             self.url,
         )
         return Finder(places, query, since=since, seconds=seconds, clock=made.clock)
@@ -319,6 +321,86 @@ def test_a_search_by_column_covers_spans_shards_and_splits() -> None:
         made.kinesis.put_record(StreamName=STREAM, Data=data, PartitionKey=name)
 
     assert set("abcef") == {one.seen.event_id for one in found.all(columns={"td_client_id": "v1"})}
+
+
+def test_an_event_that_is_planned_during_the_search_is_found() -> None:
+    """It was on the stream when the search began."""
+    found = Found()
+    found.put("a")
+    found.delivery.s3.after["list_objects_v2"] = once(found.delivery.deliver)
+
+    assert Stage.ON_STREAM is found.one().stage
+
+
+def test_what_arrives_during_the_search_does_not_prolong_it() -> None:
+    """Neither new records nor new messages are waited for."""
+    found = Found()
+    names = (f"n{number}" for number in itertools.count())
+
+    def arrive(_: object) -> None:
+        found.delivery.clock.sleep(0.01)
+        found.put(next(names))
+        found.send(found.envelope(next(names)))
+
+    found.delivery.kinesis.before["get_records"] = arrive
+    found.queue = Meddled(found.queue)
+    found.queue.before["receive_message"] = arrive
+
+    assert [] == found.all(*(f"n{number}" for number in range(100)))
+    assert found.searched.is_complete
+    assert 10 > found.queue.calls.count("receive_message")
+
+
+def test_a_search_reads_only_what_its_time_allows() -> None:
+    """The time in an id bounds it, unless the id is not found there. What is found is shown before the rest is read."""
+    found = Found()
+    made, ids = found.delivery, []
+    for number in range(120):
+        ids.append(new_event_id(int(made.clock.now() * 1000), lambda size: bytes(size - 1) + b"x"))
+        found.put(ids[-1], request_id=f"r{number}")
+        made.deliver(number)
+        made.clock.sleep(60)
+    made.s3.calls.clear()
+    made.dynamodb.calls.clear()
+    query = EventQuery(ids=frozenset({ids[40]}))
+    coming = iter(found.finder(query, default_since(query, made.clock.now()), 600))
+    first = next(coming)
+    read = made.s3.calls.count("get_object")
+
+    assert (ids[40], []) == (first.seen.event_id, list(coming))
+    assert read < made.s3.calls.count("get_object") <= 2 * 12
+    assert made.dynamodb.calls.count("query") <= 4
+    made.s3.calls.clear()
+    assert [ids[90]] == [one.seen.event_id for one in found.all("r90")]
+
+
+def test_a_request_is_found_without_reading_rows_of_others() -> None:
+    """The index of a span has its requests, so only a chunk with rows of this one is read."""
+    found = Found(cut=Cut(1, 1 << 20))
+    for name in "abcdef":
+        found.put(name, request_id=name)
+    found.delivery.deliver()
+    [span] = found.delivery.spans()
+    members = found.delivery.objects.index(span).members
+    member = members[next(key for key in span.chunks if key.part == 2)]
+    parts: list[str] = []
+    found.delivery.s3.before["get_object"] = lambda request: parts.append(request["Range"])
+
+    assert ["c"] == [one.seen.event_id for one in found.all("c")]
+    assert f"bytes={member.offset}-{member.offset + member.length - 1}" == parts[-1]
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("page", "home"), ("price", "7"), ("note", '{"a": 1}'), ("td_title", "茶")]
+)
+def test_a_column_is_compared_as_text(column: str, value: str) -> None:
+    """Whatever its type: numbers and objects are compared as JSON."""
+    found = Found()
+    found.put("a", page="home", price=7, note={"a": 1}, td_title="茶")
+    found.put("b", request_id="r2", page="away", price=70, note={"a": 2}, td_title="水")
+    found.delivery.deliver()
+
+    assert ["a"] == [one.seen.event_id for one in found.all(columns={column: value})]
 
 
 def test_a_search_stops_at_its_time_limit() -> None:

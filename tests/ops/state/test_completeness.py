@@ -3,6 +3,8 @@
 import json
 import os
 import time
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError
@@ -78,6 +80,25 @@ def test_the_timeout_includes_the_last_look() -> None:
 
     assert ((NOON - 60) * 1000, 20.0) == (found.before(*SHOP), seconds)
     assert ((NOON - 60) * 1000, 4.0) == (once.before(*SHOP), longer)
+
+
+def test_the_timeout_holds_while_the_stack_hangs() -> None:
+    """Nobody waits for the function that puts markers, or for a look that does not end."""
+    clock, jobs, waited = ManualClock(NOON), list[Callable[[], None]](), list[float]()
+
+    def within(seconds: float, _job: Callable[[], Completeness]) -> None:
+        waited.append(seconds)
+        clock.sleep(seconds)
+
+    silent: Any = None
+    waiting = Wait(silent, clock, lambda _: None, start=jobs.append, within=within)
+    found = waiting.until(*SHOP, NOON, NOON + 20)
+
+    assert ("the stack does not answer in time", 1) == (found.obstacle, len(jobs))
+    assert 20.5 == clock.now() - NOON
+    jobs.pop()()
+    waiting.until(*SHOP, NOON, clock.now())
+    assert 1 == len(jobs)
 
 
 def test_waiting_survives_temporary_errors() -> None:

@@ -18,7 +18,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.books.chunks import ListedChunk, chunks
-from ops.editing.dead_letters import MOST_TEXT, Edited, Letter, MistakeError, ask, letters_of, read, text_of
+from ops.editing.dead_rows import (
+    MOST_TEXT,
+    EditableChunk,
+    Edited,
+    MistakeError,
+    ask,
+    editable_of,
+    read,
+    text_of,
+)
 from ops.failure import Failure
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
@@ -41,12 +50,12 @@ def dead(*tables: str, **columns: object) -> tuple[list[ListedChunk], SpanObject
     return list(chunks(made.ledger, DEAD)), made.objects
 
 
-def shown() -> list[Letter]:
+def shown() -> list[EditableChunk]:
     """Return two dead chunks as the editor shows them."""
-    return letters_of(*dead("carts", "views"))
+    return editable_of(*dead("carts", "views"))
 
 
-def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
+def test_each_row_is_one_line_below_its_chunks_title() -> None:
     """The title has the account, table, reason and time; lines that start with a number sign are comments."""
     lines = [line for line in text_of(shown()).splitlines() if line][3:]
 
@@ -55,31 +64,31 @@ def test_each_row_is_one_line_below_its_dead_letters_title() -> None:
     assert 6 == len(lines)
 
 
-def test_an_unchanged_dead_letter_is_not_sent() -> None:
+def test_an_unchanged_chunk_is_not_sent() -> None:
     """A dead chunk with a changed row is sent with all of its rows."""
-    letters = shown()
-    before, second, after = text_of(letters).partition("# 2 of 2")
+    editable = shown()
+    before, second, after = text_of(editable).partition("# 2 of 2")
     (one,) = read(
-        letters, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
+        editable, before + second + after.replace('"event_id": "b"', '"event_id": "b", "page": "/x"')
     )
     sent = msgpack.Unpacker()
     sent.feed(decompress(b64decode(one.event["edit"]["rows"])))
 
-    chunk = letters[1].chunk
+    chunk = editable[1].chunk
     place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
 
-    assert (letters[1].title, 2) == (one.title, one.rows)
+    assert (editable[1].title, 2) == (one.title, one.rows)
     assert place | {"rows": ANY} == one.event["edit"]
     assert [None, "/x"] == [found.get("page") for found in sent]
-    assert [] == read(letters, text_of(letters))
+    assert [] == read(editable, text_of(editable))
 
 
 @given(st.text())
 def test_any_row_is_read_back_as_it_was_shown(text: str) -> None:
     """Line breaks of any script, quotes and number signs inside a value belong to the value."""
-    letters = letters_of(*dead("views", text=text.encode(errors="replace").decode()))
+    editable = editable_of(*dead("views", text=text.encode(errors="replace").decode()))
 
-    assert [] == read(letters, text_of(letters))
+    assert [] == read(editable, text_of(editable))
 
 
 @pytest.mark.parametrize(
@@ -98,16 +107,16 @@ def test_any_row_is_read_back_as_it_was_shown(text: str) -> None:
 )
 def test_a_mistake_is_named_with_its_line(old: str, new: str, said: str) -> None:
     """A wrong number of rows has no line, so the message says both numbers."""
-    letters = shown()
+    editable = shown()
 
     with pytest.raises(MistakeError, match=said):
-        read(letters, text_of(letters).replace(old, new, 1))
+        read(editable, text_of(editable).replace(old, new, 1))
 
 
 def test_a_mistake_can_be_corrected() -> None:
     """The editor opens again with the text as it was saved; giving up changes nothing."""
-    letters = shown()
-    good = text_of(letters).replace('"b"', '"b", "n": 1', 1)
+    editable = shown()
+    good = text_of(editable).replace('"b"', '"b", "n": 1', 1)
     texts, opened = ["nonsense", good], []
 
     def editor(text: str) -> str:
@@ -115,10 +124,10 @@ def test_a_mistake_can_be_corrected() -> None:
         return texts.pop(0)
 
     def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Edited]:
-        return ask(text_of(letters), lambda text: read(letters, text), editor, again)
+        return ask(text_of(editable), lambda text: read(editable, text), editor, again)
 
-    assert [letters[0].title] == [one.title for one in edit(editor, lambda _: True)]
-    assert [text_of(letters), "nonsense"] == opened
+    assert [editable[0].title] == [one.title for one in edit(editor, lambda _: True)]
+    assert [text_of(editable), "nonsense"] == opened
     with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
         edit(lambda _: "nonsense", lambda _: False)
     nothing: list[Edited] = []
@@ -130,7 +139,7 @@ def test_too_much_text_for_an_edit_is_refused() -> None:
     found, objects = dead("views", text="x" * 200_000)
 
     with pytest.raises(Failure, match=f"more than {MOST_TEXT:,} characters"):
-        letters_of(found * 30, objects)
+        editable_of(found * 30, objects)
 
 
 @pytest.fixture
@@ -153,9 +162,7 @@ def editor(folder: Path, program: str) -> str:
     return shlex.join([sys.executable, str(script)])
 
 
-def test_edited_dead_letters_are_delivered(
-    refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_edited_rows_are_delivered(refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Treasure Data has the edited row once, beside the unchanged one, and nothing stays dead."""
     refusing.send("app", "edited_rows", "a", "b")
     until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["rows"]))
@@ -206,8 +213,8 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
     with suppress(HTTPError):
         urlopen(request, timeout=10)
     until(lambda: lone.json("dead list --local --rejected") != [])
-    [letter] = lone.json("dead list --local --rejected")
-    shown = lone.run(f"dead show --local {letter['id']}")
+    [listed] = lone.json("dead list --local --rejected")
+    shown = lone.run(f"dead show --local {listed['id']}")
     line = "redrive --local --kind rejected --edit"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv(

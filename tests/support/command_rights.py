@@ -13,11 +13,12 @@ _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
-_HISTORY = (*_RECORDS, *_ROWS, "dynamodb:Query", "dynamodb:GetItem")
-_CHUNKS = ("dynamodb:Query worklist", "dynamodb:GetItem")
+_SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem")
+_CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
 _STATE = (
     *_RECORDS,
     *_CHUNKS,
+    "dynamodb:GetItem",
     "dynamodb:DescribeTable",
     "dynamodb:Query",
     "dynamodb:Scan counters",
@@ -47,7 +48,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "dead show": (*_FIND, *_CHUNKS, *_ROWS),
     "doctor": (*_STATE, *_CLOSED),
     "find": (
-        *_HISTORY,
+        *_RECORDS,
+        *_SPANS,
         "sqs:GetQueueAttributes",
         "sqs:ReceiveMessage",
     ),
@@ -59,9 +61,9 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue WriteKeySecret",
     ),
     "keys verify": _SIGNED,
-    "plan check": _HISTORY,
-    "plan diff": (*_HISTORY, "lambda:InvokeFunction AdminFunction"),
-    "plan infer": _HISTORY,
+    "plan check": (*_FIND, *_SPANS),
+    "plan diff": (*_ADMINISTER, *_SPANS),
+    "plan infer": (*_FIND, *_SPANS),
     "plan list": _ADMINISTER,
     "record": _RECORDS,
     "redrive": (
@@ -71,7 +73,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "lambda:InvokeFunction RedriveFunction",
     ),
     "replay": (
-        *_HISTORY,
+        *_RECORDS,
+        *_SPANS,
         "lambda:InvokeFunction RedriveFunction",
         "lambda:InvokeFunction WorkerFunction",
     ),
@@ -98,8 +101,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
 }
 """IAM actions by command. If a stack has several resources of a type, the output that names the resource, or the index, follows."""
 
-OWNERS = {"certify", "deploy", "remove"}
-"""Commands that deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
+OWNERS = {"certify", "deploy", "preflight", "remove"}
+"""Commands that check a deploy, deploy, change functions and secrets, and remove the stack. They need the permissions to deploy it."""
 
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
 """Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
@@ -156,7 +159,7 @@ _PLACES = {
 }
 
 _OUTPUT = re.compile("<[^>]+>")
-_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids  # noqa: S105 -- an ARN
+_ANY_SECRET = "arn:aws:secretsmanager:*:*:secret:*"  # CloudFormation names them after their logical ids
 
 
 def policy(commands: Iterable[str], *, is_deployed: bool = True) -> dict[str, Any]:

@@ -29,7 +29,7 @@ class MistakeError(SluiceError):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class EditableChunk:
     """Dead rows: their chunk, a title, and a line for each row."""
 
     chunk: ListedChunk
@@ -46,23 +46,23 @@ class Edited:
     event: dict[str, Any]
 
 
-def _letter(chunk: ListedChunk, payload: bytes) -> Letter:
+def _editable(chunk: ListedChunk, payload: bytes) -> EditableChunk:
     title = f"{chunk.key.account}/{chunk.key.group.table}, {chunk.reason}, dead since {screen.utc(int(chunk.since))}"
     try:
         lines = tuple(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in decoded(payload))
     except (EditRefusedError, TypeError, ValueError) as error:
         raise Failure(f"the rows of {title} cannot be shown as JSON: {error}") from error
-    return Letter(chunk, title, lines)
+    return EditableChunk(chunk, title, lines)
 
 
-def letters_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[Letter]:
+def editable_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[EditableChunk]:
     """Return the dead chunks that consist of rows, as text.
 
     Raises:
         Failure: the text is too long for one edit, or JSON cannot represent a row.
         BucketUnavailableError: the bucket cannot be reached.
     """
-    letters, total = [], 0
+    editable, total = [], 0
     for chunk in chunks:
         if chunk.key.group.code:
             continue  # it never became rows
@@ -70,25 +70,25 @@ def letters_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[Lett
             payload = objects.payload(chunk.span, chunk.key)
         except InvalidObjectError:
             continue  # its object is missing, which the balance reports
-        letters.append(_letter(chunk, payload))
-        total += sum(map(len, letters[-1].lines))
+        editable.append(_editable(chunk, payload))
+        total += sum(map(len, editable[-1].lines))
         if total > MOST_TEXT:
             raise Failure(
                 f"more than {MOST_TEXT:,} characters cannot be edited at once: "
                 "select fewer rows with --account, --table, --reason or --since"
             )
-    return letters
+    return editable
 
 
-def text_of(letters: Sequence[Letter]) -> str:
+def text_of(editable: Sequence[EditableChunk]) -> str:
     """Return the text to edit."""
     parts = [_HEAD]
-    for number, one in enumerate(letters, 1):
-        parts += [f"\n# {number} of {len(letters)}: {one.title}\n", *(f"{line}\n" for line in one.lines)]
+    for number, one in enumerate(editable, 1):
+        parts += [f"\n# {number} of {len(editable)}: {one.title}\n", *(f"{line}\n" for line in one.lines)]
     return "".join(parts)
 
 
-def read(letters: Sequence[Letter], text: str) -> list[Edited]:
+def read(editable: Sequence[EditableChunk], text: str) -> list[Edited]:
     """Return the dead chunks with changed rows, each with the sender's input.
 
     Raises:
@@ -101,16 +101,16 @@ def read(letters: Sequence[Letter], text: str) -> list[Edited]:
         )  # splitlines would also split at Unicode's line separators
         if line.strip() and not line.lstrip().startswith("#")
     ]
-    expected = sum(len(one.lines) for one in letters)
+    expected = sum(len(one.lines) for one in editable)
     if len(lines) != expected:
         raise MistakeError(
             f"the text has {len(lines):,} instead of {screen.plural(expected, 'row')}: rows cannot be added or removed"
         )
     coming = iter(lines)
-    return [edited for one in letters if (edited := _edited(one, [next(coming) for _ in one.lines]))]
+    return [edited for one in editable if (edited := _edited(one, [next(coming) for _ in one.lines]))]
 
 
-def _edited(one: Letter, lines: Sequence[tuple[int, str]]) -> Edited | None:
+def _edited(one: EditableChunk, lines: Sequence[tuple[int, str]]) -> Edited | None:
     if all(new == old for (_, new), old in zip(lines, one.lines, strict=True)):
         return None
     payload = b"".join(_row(number, old, new) for (number, new), old in zip(lines, one.lines, strict=True))

@@ -1,0 +1,183 @@
+"""Events as commands see them: read from records, selected by filters."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Any
+
+import msgpack
+
+from worker.record import Record, sequence_number
+
+
+class Kind(StrEnum):
+    """The kind of what was seen: an accepted event, a rejected event of an accepted request, or a request refused as a whole."""
+
+    EVENT = "event"
+    REJECTED = "rejected"
+    REFUSED = "refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeenEvent:
+    """An event, or a refused request.
+
+    Attributes:
+        kind: event, rejected event or refused request.
+        at: when the ingest received it, UNIX seconds.
+        arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
+        account: its account; empty if unknown.
+        table: its table; empty without one.
+        key_id: the id of its write key; empty if unknown.
+        event_id: its id; empty for what never became a row.
+        request_id: its envelope's request id; for a refused request, the gateway's.
+        shard: its shard on the stream.
+        sequence_number: its record's sequence number.
+        row: its columns; for a rejected event, the original if that is a JSON object.
+        code: why it was rejected or refused.
+        path: the route of a refused request.
+    """
+
+    kind: Kind
+    at: float
+    arrived_at: float = 0.0
+    account: str = ""
+    table: str = ""
+    key_id: str = ""
+    event_id: str = ""
+    request_id: str = ""
+    shard: str = ""
+    sequence_number: str = ""
+    row: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
+    path: str = ""
+
+
+class Trouble(StrEnum):
+    """What a tail may report about itself."""
+
+    LAGS = "lags"
+    CAUGHT_UP = "caught_up"
+    SKIPPED = "skipped"
+    UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Notice:
+    """A tail's report about itself.
+
+    Attributes:
+        trouble: the kind of report.
+        source: the shard, or `log`.
+        seconds: how far it is behind, or how much was skipped; 0 if unknown.
+        cause: why it cannot be read.
+    """
+
+    trouble: Trouble
+    source: str
+    seconds: float = 0.0
+    cause: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class EventFilter:
+    """A filter for events. By default it selects all.
+
+    Attributes:
+        account: only this account's; empty for all.
+        table: only this table's; empty for all.
+        columns: only events with these column values, compared as text.
+        rejected_only: only rejected events and refused requests.
+    """
+
+    account: str = ""
+    table: str = ""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    rejected_only: bool = False
+
+    def has(self, seen: SeenEvent) -> bool:
+        """Return whether the filter selects an event or a refused request."""
+        return (
+            not (self.rejected_only and seen.kind is Kind.EVENT)
+            and self.account in ("", seen.account)
+            and self.table in ("", seen.table)
+            and all(text_of(seen.row.get(name)) == value for name, value in self.columns.items())
+        )
+
+
+def text_of(value: Any) -> str:
+    """Return a column's value as text: a string as it is, anything else as JSON."""
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False, default=repr)
+
+
+def common_of(record: Record, shard: str | None) -> SeenEvent:
+    """Return what all events of a record have in common. `shard` is None for a record that is not on the stream."""
+    return SeenEvent(
+        kind=Kind.EVENT,
+        at=record.received_at / 1000,
+        arrived_at=record.arrived_at,
+        account=record.account,
+        key_id=record.key_id,
+        request_id=record.request_id,
+        shard=shard or "",
+        sequence_number="" if shard is None else sequence_number(record.number),
+    )
+
+
+def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
+    """Yield the events of a record, including those that could not become rows."""
+    common = common_of(record, shard)
+    for table, _, rows in record.blocks:
+        for row in unpacked(rows):
+            values = row if isinstance(row, dict) else {}
+            yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+    for code, _, originals in record.refused:
+        for original in unpacked(originals):
+            yield rejected(common, code, "", original)
+    for event in record.rejected:
+        yield rejected(common, event.code, event.table, event.original)
+
+
+def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEvent:
+    """Return a rejected event.
+
+    Args:
+        common: the members that it shares with its record's other events.
+        code: why it was rejected.
+        table: its table; if empty, the event's own member `table` counts.
+        original: what its sender wrote; empty if that was not kept.
+    """
+    values = json_object(original)
+    named = values.get("table")
+    table = table or (named if isinstance(named, str) else "")
+    event_id = values.get("event_id")
+    return replace(
+        common,
+        kind=Kind.REJECTED,
+        table=table,
+        event_id=event_id if isinstance(event_id, str) else "",
+        code=code,
+        row=values,
+    )
+
+
+def unpacked(data: bytes) -> Iterator[Any]:
+    """Yield concatenated MessagePack values, up to the first that cannot be read."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    unpacker.feed(data)
+    try:
+        yield from unpacker
+    except (ValueError, msgpack.UnpackException):
+        return
+
+
+def json_object(original: Any) -> dict[str, Any]:
+    """Return a sender's original if it is a JSON object, else an empty one: personal data cannot be told apart in other text."""
+    try:
+        value = json.loads(original)
+    except (ValueError, TypeError):
+        return {}
+    return value if isinstance(value, dict) else {}

@@ -1,0 +1,178 @@
+"""Searches spans for events: their indexes tell requests, their chunks and the copies of rejected events tell the rest."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ops.events.event_query import EventQuery
+from ops.events.found_event import FoundEvent, Stage
+from ops.events.seen_event import Kind, SeenEvent, rejected, unpacked
+from shared.errors import InvalidObjectError
+from worker.index import Index
+from worker.ledger import Ledger
+from worker.record import sequence_number
+from worker.rejected_events import RejectedEvents
+from worker.span import ChunkKey, Span
+from worker.span_object import SpanObjects
+from worker.states import State
+
+
+@dataclass(slots=True)
+class SpanResult:
+    """What a span has of the events that are looked for, and how many of its chunks could not be read."""
+
+    events: list[FoundEvent] = field(default_factory=list)
+    unreadable: int = 0
+
+
+class SpanSearch:
+    """Searches spans. Threads may share it.
+
+    Args:
+        query: selects events.
+        ledger: tells which copy of a request counts.
+        objects: has the rows.
+        copies: has the rejected events.
+    """
+
+    def __init__(
+        self, query: EventQuery, ledger: Ledger, objects: SpanObjects, copies: RejectedEvents
+    ) -> None:
+        self._query = query
+        self._ledger = ledger
+        self._objects = objects
+        self._rejected = copies
+        self._requests: set[str] = set()  # those of the ids that are a request's
+
+    @property
+    def _is_about_events(self) -> bool:
+        """Whether any of the ids may be an event's."""
+        return not self._query.ids or not self._query.ids <= self._requests
+
+    def search(self, span: Span) -> SpanResult:
+        """Return the events of a span."""
+        result = SpanResult()
+        try:
+            self._search(span, result)
+        except InvalidObjectError:
+            result.unreadable += 1
+        return result
+
+    def _search(self, span: Span, result: SpanResult) -> None:
+        query, index = self._query, self._objects.index(span)
+        requests = enumerate(index.request_ids)
+        asked = frozenset(position for position, one in requests if query.has_request(one))
+        for position in asked:
+            self._requests |= query.requests_of(index.request_ids[position])
+        result.events += [self._copy(span, index, position) for position in asked & index.uncounted]
+        keys = [key for key in span.chunks if query.account in ("", key.account)]
+        rows = [key for key in keys if self._may_have_rows(index, key, asked)]
+        payloads = self._objects.payloads(span, rows)
+        for key in keys:
+            if key.group.is_rejected and self._is_about_events:
+                result.events += self._in_rejected(span, key)
+            elif key in payloads:
+                result.events += self._in_chunk(span, index, key, asked, payloads[key])
+        result.unreadable += len(rows) - len(payloads)
+
+    def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:
+        if key.group.is_rejected or self._query.table not in ("", key.group.table):
+            return False
+        return self._is_about_events or (
+            key in index.members and not asked.isdisjoint(index.members[key].positions)
+        )
+
+    def _in_chunk(
+        self, span: Span, index: Index, key: ChunkKey, asked: frozenset[int], payload: bytes
+    ) -> Iterator[FoundEvent]:
+        query, member = self._query, index.members[key]
+
+        def has(rows: bytes) -> bool:
+            return query.has_event_in(rows, self._requests) and (
+                bool(key.group.code) or query.has_values_in(rows)
+            )
+
+        if asked.isdisjoint(member.positions) and not has(payload):
+            return
+        parts: Iterable[tuple[int | None, int, int]] = [(None, member.rows, len(payload))]
+        if member.positions:
+            parts = zip(member.positions, member.row_counts, member.byte_counts, strict=True)
+        row = byte = 0
+        for position, rows, size in parts:
+            part = payload[byte : byte + size]
+            if position in asked or has(part):
+                for number, value in enumerate(unpacked(part), row):
+                    seen = _seen(span, index, key, position, value)
+                    if query.is_about(seen):
+                        yield self._of_row(span, key, number, seen)
+            row, byte = row + rows, byte + size
+
+    def _of_row(self, span: Span, planned: ChunkKey, row: int, seen: SeenEvent) -> FoundEvent:
+        leaves = span.leaves(planned)
+        key = next((leaf for leaf in leaves if row in leaf.within(span.chunks[planned])), planned)
+        entry, database = span.entry(key), span.database(key)
+        at = entry.at / 1000 or (
+            span.final_at or 0 if entry.state is State.DELIVERED else span.planned_at / 1000
+        )
+        return FoundEvent(
+            seen,
+            Stage(entry.state.value),
+            entry,
+            span,
+            key,
+            database,
+            span.unique_id(key, database) if database else "",
+            float(at),
+            is_forced=span.is_forced,
+        )
+
+    def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
+        common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
+        try:
+            events = self._rejected.get(span, key)
+        except InvalidObjectError:
+            return
+        for event in events:
+            at = event.received_at / 1000
+            seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
+            if self._query.is_about(seen):
+                state = span.entry(key).state
+                yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
+
+    def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
+        request_id = index.request_ids[position]
+        claim = self._ledger.claims([request_id]).get(request_id)
+        seen = SeenEvent(
+            kind=Kind.EVENT,
+            at=index.receipts[position] / 1000,
+            arrived_at=index.arrivals[position] / 1000,
+            request_id=request_id,
+            shard=span.chain.shard,
+            sequence_number=sequence_number(index.numbers[position]),
+        )
+        owner = "" if claim is None else f"{sequence_number(claim.owner.number)} of {claim.owner.chain.shard}"
+        return FoundEvent(seen, Stage.COPY, span=span, owner=owner)
+
+
+def _seen(span: Span, index: Index, key: ChunkKey, position: int | None, value: Any) -> SeenEvent:
+    row = value if isinstance(value, dict) else {}
+    received_at = row.get("received_at")
+    seen = SeenEvent(
+        kind=Kind.EVENT,
+        at=(received_at if isinstance(received_at, int) else span.received_at) / 1000,
+        account=key.account,
+        table=key.group.table,
+        event_id=str(row.get("event_id", "")),
+        row=row,
+    )
+    if key.group.code:
+        seen = rejected(seen, key.group.code, "", value)
+    if position is None:
+        return seen
+    return replace(
+        seen,
+        arrived_at=index.arrivals[position] / 1000,
+        request_id=index.request_ids[position],
+        shard=span.chain.shard,
+        sequence_number=sequence_number(index.numbers[position]),
+    )

@@ -1,0 +1,26 @@
+"""Lines of the functions' logs, and the log group that has them."""
+
+import json
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+
+
+def parsed(line: str) -> dict[str, Any]:
+    """Return the JSON object in a line; an empty one if there is none."""
+    try:
+        said = json.loads(line)
+    except ValueError:
+        return {}
+    return said if isinstance(said, dict) else {}
+
+
+def group_of(functions: "LambdaClient", function: str) -> str:
+    """Return the log group of a function.
+
+    Raises:
+        ClientError: Lambda rejects the call.
+        BotoCoreError: it cannot be reached.
+    """
+    return functions.get_function_configuration(FunctionName=function)["LoggingConfig"]["LogGroup"]

@@ -1,0 +1,169 @@
+"""Requests that the ingest refused as a whole. They never reach the stream, so they are read from the ingest's log."""
+
+import os
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
+from ops.logs.log_line import group_of, parsed
+from shared.clock import Clock
+from shared.errors import error_code
+from shared.rows import Code, PlanCode
+
+if TYPE_CHECKING:
+    from mypy_boto3_lambda import LambdaClient
+    from mypy_boto3_logs import CloudWatchLogsClient
+
+_PATIENCE_SECONDS = 5.0  # before a failed read is retried
+_LOCAL_SECONDS = 0.5
+_LOG_SECONDS = 2.0
+_LOG_READ_SECONDS = 5.0
+_LOG_LATE_SECONDS = 60.0  # how late a line may show up in CloudWatch Logs
+_LOG_BYTES = 1 << 20
+_EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
+
+
+class LocalLog:
+    """Reads refused requests from the log of the local stack's ingest.
+
+    Args:
+        path: the log.
+        clock: paces the reads.
+        since: where to begin, UNIX seconds; None begins with what is written now.
+    """
+
+    def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
+        self.due = 0.0
+        self.ended = False
+        self._path = path
+        self._clock = clock
+        self._since = since
+        self._offset = 0
+        if since is None and path.exists():
+            self._offset = path.stat().st_size
+
+    def step(self) -> Sequence[SeenEvent | Notice]:
+        """Return the refused requests in the complete lines."""
+        self.due = self._clock.now() + _LOCAL_SECONDS
+        try:
+            with self._path.open("rb") as log:
+                if self._offset > log.seek(0, os.SEEK_END):
+                    self._offset = 0  # it was replaced
+                log.seek(self._offset)
+                data = log.read(_LOG_BYTES)
+        except OSError:
+            return []
+        complete = data[: data.rfind(b"\n") + 1] or (data if len(data) == _LOG_BYTES else b"")
+        self._offset += len(complete)
+        found = [refused_request(line) for line in complete.decode(errors="replace").splitlines()]
+        return [one for one in found if one and (self._since is None or one.at >= self._since)]
+
+
+class CloudWatchLog:
+    """Reads refused requests from the log of a deployed stack's ingest.
+
+    CloudWatch shows lines some seconds late and out of order, so each read looks back.
+
+    Args:
+        logs: a boto3 client of CloudWatch Logs.
+        functions: a boto3 client of Lambda, to look up the log group.
+        function: the ingest's name.
+        clock: paces the reads.
+        since: where to begin, UNIX seconds; None begins with what is written now.
+    """
+
+    def __init__(
+        self,
+        logs: "CloudWatchLogsClient",
+        functions: "LambdaClient",
+        function: str,
+        clock: Clock,
+        since: float | None,
+    ) -> None:
+        self.due = 0.0
+        self.ended = False
+        self._logs = logs
+        self._lambda = functions
+        self._function = function
+        self._clock = clock
+        self._since = clock.now() if since is None else since
+        self._group = ""
+        self._next = ""  # continues a query that one read did not finish
+        self._is_live = False
+        self._seen: dict[str, float] = {}
+
+    def step(self) -> Sequence[SeenEvent | Notice]:
+        """Query the log once. If that is not permitted, report it and never query again."""
+        now = self._clock.now()
+        self.due = now + _LOG_SECONDS
+        try:
+            return self._read(now)
+        except ClientError as error:
+            code = error_code(error)
+            throttled = "Throttling" in code or code == "LimitExceededException"
+            self.due = now + _PATIENCE_SECONDS if throttled else float("inf")
+            return [] if throttled else [Notice(Trouble.UNREADABLE, "log", cause=code)]
+        except BotoCoreError as error:
+            self.due = now + _PATIENCE_SECONDS
+            return [Notice(Trouble.UNREADABLE, "log", cause=type(error).__name__)]
+
+    def _read(self, now: float) -> list[SeenEvent]:
+        if not self._group:
+            self._group = group_of(self._lambda, self._function)
+        if self._is_live and not self._next:
+            self._since = max(self._since, now - _LOG_LATE_SECONDS)
+        request: dict[str, Any] = {
+            "logGroupName": self._group,
+            "startTime": int(self._since * 1000),
+            "filterPattern": '{ $.message = "refused" }',
+        }
+        if self._next:
+            request["nextToken"] = self._next
+        found = []
+        until = now + _LOG_READ_SECONDS
+        while True:
+            answer = self._logs.filter_log_events(**request)
+            for event in answer["events"]:
+                one = refused_request(event["message"])
+                if one and event["eventId"] not in self._seen:
+                    found.append(one)
+                self._seen[event["eventId"]] = event["timestamp"] / 1000
+            self._next = answer.get("nextToken", "")
+            if not self._next:
+                self._is_live = True
+                break
+            request["nextToken"] = self._next
+            if self._clock.now() > until:
+                break
+        self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
+        return found
+
+
+def refused_request(line: str) -> SeenEvent | None:
+    """Return the refused request that a line of the ingest's log reports; None if it reports something else.
+
+    Lines with an event's code are skipped: they report a request with one rejected event, which is on the stream.
+    """
+    said = parsed(line)
+    if said.get("message") != "refused" or said.get("code") in _EVENT_CODES:
+        return None
+    return SeenEvent(
+        kind=Kind.REFUSED,
+        at=_moment(str(said.get("timestamp", ""))),
+        request_id=str(said.get("request", "")),
+        code=str(said.get("code", "")),
+        path=str(said.get("path", "")),
+    )
+
+
+def _moment(text: str) -> float:
+    """Return a log line's time in UNIX seconds; 0 if it has none."""
+    try:
+        found = datetime.fromisoformat(text.replace(",", "."))
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -1,0 +1,1 @@
+"""The read-only commands as tools of a Model Context Protocol server."""

@@ -1,0 +1,167 @@
+"""What commands ask before they change something, and that they change exactly what they have shown."""
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from click.testing import CliRunner, Result
+
+from doubles.treasure_data import Action, Fault, Kind
+from ops.cli import main
+from ops.commands import redrive
+from ops.commands.dead import drop
+from ops.stack import Stack
+from tests.ops.deploy.test_rights import waiting
+from tests.support.delivery import Delivery, envelope, row
+from tests.support.sluice import Sluice, until
+from worker.ledger import Ledger
+from worker.states import State
+
+ASKING = {
+    "accounts apply": "accounts apply {file} --prune",
+    "dead drop": "dead drop --account nobody_asked",
+    "doctor": "doctor --no-event --measure",
+    "redrive": "redrive --send",
+    "replay": "replay --force --from 2026-01-01 --to 2026-01-02",
+}
+"""Commands with --json that ask on the local stack, each with a line that does. The others have tests of their own."""
+ELSEWHERE = {"certify", "deploy", "remove", "setup"}
+
+
+@dataclass(frozen=True)
+class MemoryStack(Stack):
+    """A stack in memory.
+
+    Attributes:
+        made: its parts.
+        meanwhile: called before each invocation.
+    """
+
+    made: Any = None
+    meanwhile: Callable[[], None] = lambda: None
+
+    def ledger(self) -> Ledger:
+        """Return the ledger."""
+        ledger: Ledger = self.made.ledger
+        return ledger
+
+    def invoke(self, _output: str, event: Any) -> dict[str, Any]:
+        """Invoke a function, after something else has happened."""
+        self.meanwhile()
+        answer: dict[str, Any] = self.made.invoke_sender(json.loads(json.dumps(event)))
+        return answer
+
+
+def run(command: click.Command, stack: Stack, *line: str, answer: str = "") -> Result:
+    """Run a command on a stack."""
+    return CliRunner(mix_stderr=False).invoke(command, line, obj=stack, input=answer)
+
+
+def put(made: Delivery, *event_ids: str) -> None:
+    """Have the worker take up rows, each as a span of its own."""
+    for event_id in event_ids:
+        made.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
+        made.deliver(len(made.records()) - 1)
+
+
+def asking(group: click.Group = main, path: str = "") -> Iterator[str]:
+    """Yield the commands that have both --yes and --json."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from asking(command, f"{path}{name} ")
+        elif {"yes", "as_json"} <= {one.name for one in command.params}:
+            yield f"{path}{name}"
+
+
+def test_every_command_that_asks_is_tested() -> None:
+    """A new one needs its line."""
+    assert sorted(asking()) == sorted(ASKING.keys() | ELSEWHERE)
+
+
+@pytest.mark.xdist_group("ops")
+@pytest.mark.parametrize("command", ASKING)
+def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> None:
+    """Without an answer nothing is done, and the question is on standard error."""
+    file = tmp_path / "accounts.yaml"
+    file.write_text("shop: {database: elsewhere}")
+    if command == "dead drop":
+        sluice.produce("nobody_asked", "rows", "a")
+        until(lambda: sluice.json("dead list --local --account nobody_asked") != [])
+    with waiting(sluice):
+        result = sluice.run(f"{ASKING[command].format(file=file)} --local --json")
+
+    assert 1 == result.exit_code, result.stderr
+    assert "[y/N]" in result.stderr
+    assert "" == result.stdout.strip()
+    assert "shop" == sluice.json("accounts show shop --local")["database"]
+    assert "dead drop" != command or sluice.json("dead list --local --account nobody_asked")
+
+
+@pytest.mark.parametrize(
+    ("command", "line", "state"),
+    [
+        (drop.command, "--all", State.DROPPED),
+        (drop.command, "--account shop --reason http_422", State.DROPPED),
+        (redrive.command, "--drop", State.DROPPED),
+        (redrive.command, "--drop --kind waiting --kind dead", State.DROPPED),
+        (redrive.command, "--kind dead", State.DEAD),
+    ],
+)
+def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str, state: State) -> None:
+    """Exactly the rows that were shown are dropped or sent, although others come into the same state before."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.td.settings = replace(made.td.settings, rejects=lambda _: True)
+    put(made, "a", "b")
+    more = iter(["c", "d", "e"])
+    session: Any = None
+    stack = MemoryStack("memory", {}, session, made=made, meanwhile=lambda: put(made, next(more)))
+    before = made.dynamodb.calls.count("update_item")
+    result = run(command, stack, *line.split(), "--yes", "--json")
+
+    assert 2 == json.loads(result.stdout)["selected"]
+    assert made.dynamodb.calls.count("update_item") > before
+    found = [(entry.state, entry.generation) for span in made.spans() for _, entry in span.all_leaves()]
+    touched = (State.DROPPED, 0) if state is State.DROPPED else (State.DEAD, 1)
+    assert [touched, touched, (State.DEAD, 0)] == found
+
+
+@pytest.mark.parametrize(
+    ("command", "line"),
+    [(drop.command, "--all"), (redrive.command, "--drop"), (redrive.command, "--kind dead")],
+)
+def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str) -> None:
+    """As text and as JSON; it names what would be selected."""
+    made = Delivery()
+    put(made, "a")
+    session: Any = None
+    stack = MemoryStack(
+        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
+    )
+    text = run(command, stack, *line.split(), "--dry-run")
+    told = json.loads(run(command, stack, *line.split(), "--dry-run", "--json").stdout)
+
+    assert "Dry run: nothing was changed." in text.stdout
+    assert (True, 1) == (told["dry_run"], told["selected"])
+
+
+def test_sending_rows_that_may_be_there_already_asks() -> None:
+    """A no sends nothing."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.td.faults.add(Fault(kind=Kind.CLOSE, action=Action.IMPORT))
+    put(made, "a")
+    session: Any = None
+    stack = MemoryStack(
+        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
+    )
+    result = run(redrive.command, stack, "--send", answer="n\n")
+
+    assert 1 == result.exit_code
+    assert "This sends 1 row that Treasure Data may already have" in result.stderr

@@ -1,0 +1,235 @@
+"""`sluice mcp`: the commands that change nothing, as tools for the official client of the Model Context Protocol."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from mcp import Client
+from mcp.types import CallToolResult, Tool
+
+from ops.mcp.command_tool import TOOLS
+from tests.support.command_rights import RIGHTS
+from tests.support.mcp_client import Call, ask, bytes_of, talk, text_of
+from tests.support.sluice import Sluice, until
+
+pytestmark = pytest.mark.xdist_group("ops")
+
+MOST = 8_000
+EVERY_TOOL: list[Call] = [
+    ("status", {"complete": True}),
+    ("doctor", {}),
+    ("tail", {"for": "1s"}),
+    ("find", {"terms": ["event_id=asked"], "table": "asked_for", "account": None, "for": None}),
+    ("dead_list", {}),
+    ("plan_diff", {"account": "news"}),
+    ("wait", {"account": "shop", "table": "asked_for", "until": "3h", "timeout": "1s"}),
+    ("cost", {"events": "10M"}),
+]
+
+
+def result(answer: CallToolResult) -> Any:
+    """Return the result in an answer that is not an error."""
+    assert not answer.is_error, text_of(answer)
+    return json.loads(text_of(answer))["result"]
+
+
+def error(answer: CallToolResult) -> str:
+    """Return the message of an error."""
+    assert answer.is_error, text_of(answer)
+    assert bytes_of(answer) < MOST
+    return text_of(answer).removeprefix("Error: ")
+
+
+@pytest.mark.parametrize("mode", ["legacy", "auto"])
+def test_a_client_shakes_hands_lists_the_tools_and_calls_one(tmp_path: Path, mode: str) -> None:
+    """No stack is needed for that. Each tool has a description, takes no other arguments, and says that it only reads."""
+
+    async def use(client: Client) -> tuple[str, str | None, list[Tool], int]:
+        listed = await client.list_tools()
+        assert result(await client.call_tool("cost", {"events": "10M"}))["usd"] > 1
+        return client.server_info.name, client.instructions, listed.tools, bytes_of(listed)
+
+    name, instructions, tools, size = talk(use, tmp_path, mode=mode)
+
+    assert ("sluice", True) == (name, "strangers" in str(instructions))
+    assert [call for call, _ in EVERY_TOOL] == [tool.name for tool in tools]
+    assert size < MOST
+    for tool in tools:
+        assert tool.description
+        assert tool.annotations
+        assert tool.annotations.read_only_hint
+        assert tool.input_schema["additionalProperties"] is False
+        assert {"raw", "yes", "stack", "local", "region"}.isdisjoint(tool.input_schema["properties"])
+    (find,) = (tool.input_schema for tool in tools if tool.name == "find")
+    assert ["terms"] == find["required"]
+    assert {"type": "string", "description": "Stop searching after this long.", "default": "30s"} == find[
+        "properties"
+    ]["for"]
+
+
+def test_each_tool_answers_with_what_its_command_prints(sluice: Sluice) -> None:
+    """Every answer fits in 8 kB."""
+    sluice.send("shop", "asked_for", "asked")
+    until(lambda: sluice.rows("shop", "asked_for") == ["asked"])
+    answers = dict(zip((name for name, _ in EVERY_TOOL), ask(sluice.home, *EVERY_TOOL), strict=True))
+    results = {name: result(answer) for name, answer in answers.items()}
+
+    assert all(bytes_of(answer) < MOST for answer in answers.values())
+    assert sluice.json("status --local --complete").keys() == results["status"].keys()
+    assert "API" in {one["what"] for one in results["doctor"]["findings"]}
+    assert '"state":"delivered"' in text_of(answers["find"])
+    assert sluice.json("dead list --local") == results["dead_list"]
+    assert sluice.json("plan diff news --local")["events"] == results["plan_diff"]["events"]
+    assert ("shop", "asked_for") == (results["wait"]["account"], results["wait"]["table"])
+    assert sluice.json("cost --events 10M") == results["cost"]
+
+
+def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
+    """Equal values have the stand-ins that the command shows. Email addresses are replaced in every part of an answer."""
+    row = {
+        "email": "jo@shop.example",
+        "td_url": "https://shop.example/jo",
+        "tags": [{"to": "jo@shop.example"}],
+    }
+    sluice.post("shop", [{"table": "personal", "event_id": "p@shop.example", **row}])
+    tailed, found = ask(
+        sluice.home,
+        ("tail", {"since": "1min", "table": "personal", "for": "4s"}),
+        ("find", {"terms": ["event_id=p@shop.example"], "table": "personal"}),
+    )
+    (shown,) = map(
+        json.loads, sluice.run("tail --local --since 1min --for 4s --table personal").stdout.splitlines()
+    )
+
+    assert shown["row"] == result(tailed)[0]["row"]
+    assert f'"email":"{shown["row"]["email"]}"' in text_of(found)
+    for answer in (tailed, found):
+        assert "jo@" not in text_of(answer)
+        assert "shop.example" not in text_of(answer)
+        assert "--raw" not in text_of(answer)
+
+
+def test_pages_of_drifts_are_replaced(sluice: Sluice) -> None:
+    """Like the column td_url, they are personal data."""
+    sluice.post("news", [{"table": "article_views", "event_id": "d", "td_url": "https://news.example/of/jo"}])
+    until(lambda: "news.example/of/jo" in sluice.run("plan diff news --local --json").stdout)
+    (answer,) = ask(sluice.home, ("plan_diff", {"account": "news"}))
+
+    assert any(
+        page.startswith("https://page.example/") for one in result(answer)["drifts"] for page in one["pages"]
+    )
+    assert "news.example" not in text_of(answer)
+
+
+def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
+    """It counts what is left out, and names a command that shows everything."""
+    sluice.post(
+        "shop", [{"table": "long", "event_id": f"l{number}", "text": "雪" * 200} for number in range(60)]
+    )
+    (answer,) = ask(sluice.home, ("tail", {"since": "1min", "table": "long", "for": "4s"}))
+    whole = json.loads(text_of(answer))
+
+    assert 6_000 < bytes_of(answer) < MOST
+    assert f"… {61 - len(whole['result'])} of 60 left out" == whole["result"][-1]
+    assert whole["left_out"].endswith("sluice tail --local --for=4s --since=1min --table=long")
+    assert ["60 events, 0 rejected, 0 refused requests in 4 s."] == whole["notes"]
+
+
+MISTAKES: list[tuple[str, dict[str, Any], str]] = [
+    ("redrive", {}, "there is no tool redrive: use status, doctor, tail, find, "),
+    ("status", {"watch": True}, "there is no argument watch: use since, until, all, complete"),
+    ("status", {"since": "soon"}, "Invalid value for '--since': 'soon' is not a time: use 2026-"),
+    ("status", {"all": "yes"}, "Option '--all' does not take a value"),
+    ("tail", {"for": "1h"}, "for is at most 50s: call again to go on"),
+    ("tail", {"for": "a bit"}, "Invalid value for '--for': 'a bit' is not a duration"),
+    ("tail", {"for": False}, "Invalid value for '--for': 'False' is not a duration"),
+    ("find", {}, "Missing argument "),
+    ("find", {"terms": ["--raw"]}, "not found since "),
+    ("find", {"terms": ["a" * 20_000]}, "not found since "),
+    ("wait", {"account": "shop"}, "Missing option '--table'"),
+    ("wait", {"account": "--json", "table": "t", "until": "1h"}, "'--json' is not a valid account name"),
+    ("wait", {"account": "Jo@shop.example" * 999, "table": "t", "until": "1h"}, "'email-"),
+    ("plan_diff", {"account": "shop"}, "shop has no tracking plan: write one with `sluice plan infer shop`"),
+    ("cost", {}, "use either --events or --worst"),
+]
+
+
+def test_an_error_is_an_answer_that_says_what_to_do(sluice: Sluice) -> None:
+    """It fits in 8 kB, too, and no value is taken for an option."""
+    answers = ask(sluice.home, *((name, given) for name, given, _ in MISTAKES))
+
+    for (name, given, said), answer in zip(MISTAKES, answers, strict=True):
+        assert error(answer).startswith(said), (name, given)
+
+
+def test_a_stack_that_cannot_be_reached_is_an_answer_too(tmp_path: Path) -> None:
+    """The server goes on, and looks for the stack again in each call."""
+    (missing,) = ask(tmp_path, ("status", {}))
+    (tmp_path / "stack.json").write_text("{")
+    broken, other = ask(tmp_path, ("status", {}), ("cost", {"events": "10M"}))
+
+    assert "the local stack is not running: start it with `sluice local` or `make up`" == error(missing)
+    assert error(broken).startswith("Sluice failed (JSONDecodeError: ")
+    assert result(other)["usd"] > 1
+
+
+def test_calls_at_the_same_time_do_not_mix(sluice: Sluice) -> None:
+    """Each gets what its own command printed, on standard output and on standard error."""
+    sluice.send("shop", "same_time", "s")
+    given = {"since": "1min", "table": "same_time"}
+
+    async def use(client: Client) -> dict[str, CallToolResult]:
+        found = {}
+
+        async def call(seconds: str) -> None:
+            found[seconds] = await client.call_tool("tail", given | {"for": seconds})
+
+        async with anyio.create_task_group() as group:
+            for seconds in ("3s", "5s", "4s"):
+                group.start_soon(call, seconds)
+        return found
+
+    for seconds, answer in talk(use, sluice.home).items():
+        assert ["s"] == [one["event_id"] for one in result(answer)]
+        notes = json.loads(text_of(answer))["notes"]
+        assert [f"1 event, 0 rejected, 0 refused requests in {seconds.replace('s', ' s')}."] == notes
+
+
+def test_the_tools_explain_an_outage(sluice: Sluice) -> None:
+    """Status names the cause, find shows where an event is, and nothing is dead."""
+    sluice.td("faults", {"kind": "status", "status": 503, "database": "field_app"})
+    try:
+        sluice.send("app", "outage", "waits")
+        until(lambda: "http_503" in sluice.run("status --local").stdout)
+        status, found, dead = ask(
+            sluice.home,
+            ("status", {}),
+            ("find", {"terms": ["event_id=waits"], "table": "outage"}),
+            ("dead_list", {"account": "app"}),
+        )
+    finally:
+        sluice.heal()
+        sluice.run("redrive --local --yes")  # so that no later test finds a row that waits
+    until(lambda: sluice.rows("field_app", "outage") == ["waits"])
+
+    assert "for the database field_app wait" in text_of(status)
+    assert '"state":"waiting","reason":"http_503"' in text_of(found)
+    assert [] == result(dead)
+
+
+def test_no_tool_may_write() -> None:
+    """The permissions of their commands allow only reads, and to ask AdminFunction."""
+    used = {right for tool in TOOLS for right in RIGHTS[tool.command]}
+
+    assert not [right for right in used if any(word in right for word in ("Put", "Delete", "Update"))]
+    assert ["lambda:InvokeFunction AdminFunction"] == [right for right in used if "Invoke" in right]
+
+
+@pytest.mark.parametrize("line", ["mcp", "mcp --region eu-central-1"])
+def test_the_server_needs_a_stack(sluice: Sluice, line: str) -> None:
+    """Whoever starts it by hand is told at once."""
+    done = sluice.run(line)
+
+    assert (2, True) == (done.exit_code, "name a stack: --stack NAME" in done.stderr)

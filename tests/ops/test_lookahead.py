@@ -1,0 +1,52 @@
+"""Work that is done a little ahead of who uses its results."""
+
+import threading
+from itertools import count
+
+import pytest
+
+from ops.lookahead import in_order
+
+
+def test_results_come_in_the_order_of_the_work() -> None:
+    """However long each takes: here the first one ends last."""
+    last = threading.Event()
+
+    def work(number: int) -> int:
+        if number == 0:
+            last.wait(10)
+        if number == 9:
+            last.set()
+        return number
+
+    assert list(range(10)) == list(in_order(work, range(10)))
+
+
+def test_an_error_is_raised_in_its_place() -> None:
+    """The results before it are there."""
+    found = in_order(lambda number: 6 // (3 - number), range(5))
+
+    assert [2, 3, 6] == [next(found) for _ in range(3)]
+    with pytest.raises(ZeroDivisionError):
+        next(found)
+
+
+def test_little_is_done_ahead() -> None:
+    """Items are taken as results are used."""
+    taken = count()
+    found = in_order(lambda number: number, (next(taken) for _ in range(1000)))
+    next(found)
+
+    assert next(taken) < 100
+    found.close()
+
+
+def test_who_stops_early_waits_for_nothing() -> None:
+    """A call that hangs does not keep a command from ending."""
+    release = threading.Event()
+    found = in_order(lambda number: number == 0 or release.wait(30), range(5))
+
+    assert next(found)
+    found.close()
+    assert not release.is_set()
+    release.set()

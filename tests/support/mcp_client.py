@@ -1,0 +1,69 @@
+"""Talks to `sluice mcp` with the official client of the Model Context Protocol, over standard input and output."""
+
+import sys
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import anyio
+from mcp import Client, StdioServerParameters
+from mcp.client.stdio import stdio_client
+from mcp.types import CallToolResult
+
+from tests.support.sam import ROOT
+
+type Call = tuple[str, Mapping[str, Any]]
+"""A tool's name and its arguments."""
+
+
+def talk[Answer](
+    use: Callable[[Client], Awaitable[Answer]],
+    home: Path,
+    *words: str,
+    mode: str = "auto",
+    python: Path | str = sys.executable,
+    cwd: Path = ROOT,
+) -> Answer:
+    """Start a server in a folder, shake hands, use it and end it.
+
+    Args:
+        use: what to do with the client.
+        home: the folder of the local stack.
+        words: options of the command; `--local` by default.
+        mode: `legacy` for the handshake of protocols before 2026, `auto` for the newest that both sides speak.
+        python: the interpreter that runs the command.
+        cwd: the working directory.
+    """
+    parameters = StdioServerParameters(
+        command=str(python),
+        args=["-m", "ops.cli", "mcp", *(words or ["--local"])],
+        cwd=cwd,
+        env={"SLUICE_HOME": str(home), "SLUICE_STACK": ""},
+    )
+
+    async def run() -> Answer:
+        async with Client(stdio_client(parameters), mode=mode) as client:
+            return await use(client)
+
+    return anyio.run(run)
+
+
+def ask(home: Path, *calls: Call) -> list[CallToolResult]:
+    """Return the answers of a server to calls, one after the other."""
+
+    async def use(client: Client) -> list[CallToolResult]:
+        return [await client.call_tool(name, dict(given)) for name, given in calls]
+
+    return talk(use, home)
+
+
+def text_of(answer: CallToolResult) -> str:
+    """Return the text of an answer."""
+    (content,) = answer.content
+    assert content.type == "text"
+    return content.text
+
+
+def bytes_of(answer: Any) -> int:
+    """Return the bytes of an answer in its message."""
+    return len(answer.model_dump_json(by_alias=True).encode())

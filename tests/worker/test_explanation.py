@@ -1,0 +1,114 @@
+"""What the ledger keeps of Treasure Data's own explanation of a refusal."""
+
+import json
+from typing import Any
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from doubles.treasure_data import Action, Fault, Kind
+from tests.support.delivery import Delivery, envelope, row
+from worker.answer import TdAnswer
+from worker.explanation import MOST_BYTES, explanation_of, kept
+from worker.rows import compress
+from worker.states import Entry
+
+SECRETS = st.one_of(
+    st.text("ab@. 1é茶", min_size=3, max_size=12).filter(lambda text: len(" ".join(text.split())) >= 3),
+    st.integers(100, 10**12),
+    st.floats(100, 1e6),
+)
+
+
+def body(*rows: dict[str, Any]) -> bytes:
+    """Return rows as they are imported."""
+    return compress(b"".join(map(msgpack.packb, rows)))
+
+
+def refused(message: str) -> TdAnswer:
+    """Return an answer with an explanation."""
+    return TdAnswer(422, {}, json.dumps({"message": message}).encode())
+
+
+def entry_after(status: int, message: str, *, action: Action = Action.IMPORT, exists: bool = True) -> Entry:
+    """Return the entry of a chunk after Treasure Data has refused it, or the creation of its table."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", *(["views"] if exists else []))
+    document = {"error": "x", "message": message, "text": message, "severity": "error", "status_code": status}
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status, body=json.dumps(document)))
+    made.put(envelope("shop", {"views": [row("a", email="taro@example.com", phone=819012345678)]}))
+    made.deliver()
+    [span] = made.spans()
+    [(_, entry)] = span.all_leaves()
+    return entry
+
+
+@given(
+    st.lists(st.dictionaries(st.sampled_from(["a_column", "b_column"]), SECRETS), min_size=1),
+    st.lists(st.sampled_from(["column", "is", "invalid", ",", "茶", "A_COLUMN"]), max_size=400),
+    st.data(),
+)
+def test_no_value_of_a_row_is_kept(rows: list[dict[str, Any]], words: list[str], data: st.DataObject) -> None:
+    """Wherever it stands in the explanation, quoted or not, in whatever case. What is kept is bounded in bytes."""
+    values = [value for one in rows for value in one.values()]
+    for value in data.draw(st.lists(st.sampled_from(values or ["none"]), max_size=5)):
+        at = data.draw(st.integers(0, len(words)))
+        words.insert(at, data.draw(st.sampled_from([str(value), str(value).upper(), f"`{value}`"])))
+    shown = kept(explanation_of(refused(" ".join(words))), body(*rows))
+
+    assert len(shown.encode()) <= MOST_BYTES
+    assert [] == [one for one in values if " ".join(str(one).split()).casefold() in shown.casefold()]
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("column `email` has no type", "column \u2026 has no type"),
+        ("row 3:\n  email is taro@example.com", "row 3: email is \u2026"),
+        ("phone 819012345678 is too long", "phone \u2026 is too long"),
+        ("tags contain Kyoto", "tags contain \u2026"),
+        pytest.param("茶" * 300, "茶" * 66, id="long"),
+        pytest.param("x" * 990 + " taro@exam", "", id="cut"),
+        ("", ""),
+    ],
+)
+def test_an_explanation_is_kept_without_values(message: str, expected: str) -> None:
+    """Names of columns stay. One that may end within a value is dropped, unless its end is cut off anyway."""
+    rows = body({"email": "taro@example.com", "phone": 819012345678, "tags": ["Kyoto"], "x": "x" * 990})
+
+    assert expected == kept(explanation_of(refused(message)), rows)
+
+
+def test_rows_that_cannot_be_read_keep_no_explanation() -> None:
+    """Their values are unknown."""
+    assert "" == kept("column email is invalid", b"damaged")
+
+
+@pytest.mark.parametrize(
+    ("status", "state", "reason"),
+    [(422, "dead", "http_422"), (415, "dead", "http_415"), (403, "waiting", "http_403")],
+)
+def test_the_explanation_of_a_refusal_stays_with_the_chunk(status: int, state: str, reason: str) -> None:
+    """Whether its rows are dead or wait."""
+    entry = entry_after(status, "email taro@example.com has no permission for shop_db")
+
+    assert (state, reason, "email \u2026 has no permission for shop_db") == (
+        entry.state.value,
+        entry.reason,
+        entry.words,
+    )
+
+
+def test_the_explanation_of_a_refused_creation_stays_with_the_chunk() -> None:
+    """The account's database may not get tables."""
+    message = "the key of taro@example.com may not create tables"
+    entry = entry_after(403, message, action=Action.CREATE, exists=False)
+
+    assert ("dead", "may_not_create", "the key of \u2026 may not create tables") == (
+        entry.state.value,
+        entry.reason,
+        entry.words,
+    )

@@ -1,0 +1,61 @@
+"""Treasure Data's own explanation of a refusal, as it stays with the chunk: bounded in bytes, and without values of rows."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import msgpack
+
+from shared.errors import InvalidObjectError
+from worker.answer import TdAnswer
+from worker.rows import decompress
+
+MOST_BYTES = 200
+"""How many bytes of an explanation are kept."""
+
+_MOST_READ = 1000  # characters
+_SHORTEST = 3  # characters of a value that is looked for
+_QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
+_OMITTED = "\u2026"
+
+
+def explanation_of(answer: TdAnswer) -> str:
+    """Return the beginning of the explanation in an answer, on one line, without what it quotes, which may be a value of a row."""
+    text = str(answer.document.get("message") or answer.document.get("text") or "")
+    return _QUOTED.sub(_OMITTED, " ".join(text.split()))[:_MOST_READ]
+
+
+def kept(explanation: str, body: bytes) -> str:
+    """Return what the ledger keeps of an explanation of why these rows (gzip of MessagePack maps) are refused."""
+    try:
+        values = {_text(value) for value in _values(decompress(body))}
+    except (InvalidObjectError, ValueError, msgpack.UnpackException):
+        return ""
+    folded, text = explanation.casefold(), explanation
+    for value in sorted(values, key=len, reverse=True):
+        if len(value) >= _SHORTEST and value.casefold() in folded:
+            text = re.sub(re.escape(value), _OMITTED, text, flags=re.IGNORECASE)
+    short = text.encode(errors="replace")[:MOST_BYTES].decode(errors="ignore")
+    # the end of what was read may be the beginning of a value
+    return "" if len(explanation) == _MOST_READ and short == text else short
+
+
+def _values(payload: bytes) -> Iterator[Any]:
+    """Yield the values of rows, and those within them."""
+    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
+    unpacker.feed(payload)
+    left: list[Any] = []
+    for row in unpacker:
+        left.extend(row.values() if isinstance(row, dict) else [row])
+        while left:
+            value = left.pop()
+            if isinstance(value, dict):
+                left.extend(value.values())
+            elif isinstance(value, list):
+                left.extend(value)
+            else:
+                yield value
+
+
+def _text(value: Any) -> str:
+    return " ".join(str(value).split())
