@@ -139,7 +139,7 @@ class Audit:
         """Return what the ledger counts now."""
         books = Books()
         for span in self.ledger.spans():
-            sums = books.forced if span.chain.is_forced else books.tables
+            sums = books.forced if span.is_forced else books.tables
             for key, entry in span.all_leaves():
                 group = key.group
                 if group.is_rejected:

@@ -40,7 +40,7 @@ from worker.sender import Sender
 from worker.shards import Shards
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
-from worker.states import Action, Decision, Entry, Event, Happening, Presence, Rules, Step
+from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
 from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
@@ -431,10 +431,11 @@ class _IndexAlone(Watermarks):
 
     @override
     def _spans(self, began: float) -> Iterator[Span]:
-        for number in range(WORKLIST_KEYS):
-            for _, place in self._ledger.worklist("waiting", number):
-                if (found := self._ledger.get(place)) is not None:
-                    yield found
+        keys = range(WORKLIST_KEYS)
+        listed = {place for number in keys for _, place in self._ledger.worklist("waiting", number)}
+        for span in super()._spans(began):
+            if span.place in listed or not UNSETTLED & span.states():
+                yield span
 
 
 class _NoCopies(Watermarks):
@@ -447,7 +448,7 @@ class _NoCopies(Watermarks):
 
 
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
-_WATCHED = {"watch_every": 7.0}
+_WATCHED = {"watch_every": 20.0}
 _SENDERS = "two senders of waiting rows"
 # fmt: off
 ALL: tuple[Defence, ...] = (
@@ -519,7 +520,7 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), "KINESIS_STAMPS STANDSTILL ABANDON", setup=_WATCHED),
     Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), "RESHARD STANDSTILL DYNAMODB_ERROR", setup=_WATCHED),
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
-    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 400.0}),
+    Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _replaced(Watermarks, _NoCopies), "CLIENT_DEAF STANDSTILL DYNAMODB_ERROR ABANDON", setup=_WATCHED),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, is_failing=lambda *_: False), "TD_BROKEN_DATABASE TD_HANGING_DATABASE", waits=12),
     Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),

@@ -520,20 +520,13 @@ class Pipeline:
                 )
             self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
 
-        event = {"Records": [self._stamped(_sqs_record(message)) for message in messages]}
+        event = {"Records": [_sqs_record(message) for message in messages]}
         self._draining += 1
         self.drain.invoke(event, partial(self._drained, messages))
 
     def _look_at_queue(self) -> None:
         self._is_queue_off = False
         self._drain()
-
-    def _stamped(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return a message as SQS delivers it, if a fault strikes with a wrong age."""
-        if chances := self._trouble.strike(Kind.SQS_STAMPS):
-            sent = int(record["attributes"]["SentTimestamp"]) - chances.randint(0, 290_000)
-            record["attributes"] |= {"SentTimestamp": str(sent), "ApproximateReceiveCount": "99"}
-        return record
 
     def _drained(self, messages: list[dict[str, Any]], outcome: Outcome) -> None:
         """Delete the messages that an invocation handled."""

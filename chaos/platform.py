@@ -56,7 +56,7 @@ class Function:
         overruns: bool = True,
     ) -> None:
         self.timeout = timeout
-        self.running: set[Process] = set()
+        self.running: dict[Process, None] = {}  # a set would have an order of its own in each run
         self.invocations = 0
         self.left_behind = 0
         self.errors: list[tuple[str, str]] = []
@@ -82,14 +82,14 @@ class Function:
         self.invocations += 1
         process = Process(self._simulation, f"{self._name}{self.invocations}")
         process.overruns = self._overruns and self._trouble.strike(Kind.OVERRUN) is not None
-        self.running.add(process)
+        self.running[process] = None
         sandbox = self._sandbox()
         process.by = f"{'replay ' if 'replay' in event else ''}{self._name} {sandbox.number}/{process.name}"
         _Invocation(self, self._effects, process, sandbox, done).begin(event)
 
     def end(self, sandbox: Sandbox, process: Process, *, alive: bool) -> None:
         """End an invocation. Unless its sandbox died, the sandbox is frozen until the next one."""
-        self.running.discard(process)
+        self.running.pop(process, None)
         if not alive or self._simulation.now - process.born >= self.timeout:
             return
         if sandbox.leftover is not None and not sandbox.leftover.idle:

@@ -372,13 +372,12 @@ _BUSIEST = {
 }
 
 
-def _calls_per_row(service: str, one: Result) -> str:
-    return f"{one.per_row(service):.4f}"
+def _calls_per_row(service: str) -> Callable[[Result], str]:
+    return lambda one: f"{one.per_row(service):.4f}"
 
 
-def _busiest(service: str, one: Result) -> str:
-    seen = one.services[service]
-    return f"{seen.hottest()[1]}, {seen.share():.1%}"
+def _busiest(service: str) -> Callable[[Result], str]:
+    return lambda one: f"{one.services[service].hottest()[1]}, {one.services[service].share():.1%}"
 
 
 _ROWS: dict[str, Callable[[Result], str]] = {
@@ -390,13 +389,13 @@ _ROWS: dict[str, Callable[[Result], str]] = {
     "time to row, p99": lambda one: f"{one.p99:.1f} s",
     "rows per batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
     "rows per import": lambda one: f"{one.rows / max(1, one.imports):,.1f}",
-    **{f"{name} calls per row": partial(_calls_per_row, name) for name in _BUSIEST},
+    **{f"{name} calls per row": _calls_per_row(name) for name in _BUSIEST},
     "all of these per row": lambda one: f"{one.calls_per_row:.4f}",
     "batches of a shard, least": lambda one: f"{min(one.batches.values(), default=0)}",
     "batches of a shard, most": lambda one: f"{max(one.batches.values(), default=0)}",
     "records/s, busiest shard": lambda one: f"{max(one.records.values(), default=0)}",
     "workers at once": lambda one: f"{one.concurrency}",
-    **{f"busiest {name}, a second, share": partial(_busiest, of) for of, name in _BUSIEST.items()},
+    **{f"busiest {name}, a second, share": _busiest(of) for of, name in _BUSIEST.items()},
     "keys and prefixes that shards share": lambda one: f"{len(one.shared_keys)}",
 }
 

@@ -174,7 +174,6 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0), "KINESIS_THROTTLE"),
     Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,), "KINESIS_LOST_ANSWER"),
     Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,), "KINESIS_LOST_ANSWER"),
-    Kind.SQS_STAMPS: (2, (HOUR, 3 * HOUR), (0.3, 1.0), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Kind.SQS_COUNTS: (2, (HOUR, 3 * HOUR), (0.5, 1.0), "KINESIS_TIMEOUT KINESIS_THROTTLE"),
     Kind.QUEUE_OFF: (1, (HOUR, 80 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT"),
     Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0), ""),

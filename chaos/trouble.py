@@ -77,7 +77,6 @@ class Kind(StrEnum):
     SQS_DOWN = "sqs gone"
     SQS_LOST_ANSWER = "sqs answer lost"
     SQS_TWICE = "sqs delivers twice"
-    SQS_STAMPS = "sqs stamps wrong"  # a sending time up to five minutes too early, and a high receive count
     SQS_COUNTS = "sqs counts lag"  # message counts, by minutes
     QUEUE_OFF = "overflow queue not drained"  # for hours, or for days
     # DynamoDB and S3

@@ -243,7 +243,7 @@ def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[d
             reasons |= dict.fromkeys(numbers, "")
             verdict.stuck.append(f"{held.place} is {held.entry.state.value}")
             continue
-        if held.span.chain.is_forced:
+        if held.span.is_forced:
             forced.subtract(numbers)
             continue
         verdict.dead += len(numbers)

@@ -21,6 +21,8 @@ from typing import NamedTuple, Self
 from worker.record import Number, number
 
 _SHARD = re.compile(r"(?P<stream>[^@#]+)@(?P<start>\d+)#(?P<shard>[^#]+)(?P<gaps>(?:#\d+!?)*)")
+FORCED = "force#"
+"""With this begin the names of forced replays' chains."""
 _FORCED = re.compile(r"force#(?P<tag>[^#]+)#(?P<after>\d+)#(?P<chain>.+)")
 _OTHER = re.compile(r"(?:edit|overflow)#.+")
 
@@ -93,7 +95,7 @@ class ChainId:
     @property
     def is_forced(self) -> bool:
         """Whether it is the chain of a forced replay."""
-        return not self.stream and self.shard.startswith("force#")
+        return not self.stream and self.shard.startswith(FORCED)
 
     @cached_property
     def root(self) -> "ChainId":

@@ -152,8 +152,8 @@ class ForcedReplays:
 
     def _append_of(self, wanted: Wanted, place: Place) -> ForcedRows:
         outcome = ForcedRows()
-        span = None if place.chain.is_forced else self._ledger.get(place)
-        while span is not None:
+        span = self._ledger.get(place)
+        while span is not None and not span.is_forced:
             outcome = ForcedRows()
             span = self._append(wanted, span, outcome)
         return outcome

@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
 
-from worker.chain import ChainId, Owner
+from worker.chain import FORCED, ChainId, Owner
 from worker.record import NOBODY, Number
 from worker.states import FINAL, UNSETTLED, Entry, State
 
@@ -315,6 +315,11 @@ class Span:
     def place(self) -> Place:
         """Where it is in the ledger."""
         return Place(self.chain, self.after)
+
+    @property
+    def is_forced(self) -> bool:
+        """Whether a forced replay sends its rows once more, or an edit of such rows: they count apart."""
+        return self.chain.is_forced or self.origin.startswith(FORCED)
 
     def covers(self, number: Number) -> bool:
         """Return whether a sequence number lies between its borders; that does not make the record one of the span's."""

@@ -229,7 +229,7 @@ class Watermarks:
 def _judge(span: Span, found: _Found) -> None:
     """Note what of a span waits or is dead."""
     found.places.add(span.place)
-    if span.chain.is_forced:
+    if span.is_forced:
         return
     for key, entry in span.all_leaves():
         table = key.group.table_of

@@ -229,7 +229,7 @@ class Accounting:
                 continue
             spans += 1
             each(span)
-            sums = forced if span.chain.is_forced else tables
+            sums = forced if span.is_forced else tables
             for group, states in by_group(span).items():
                 copies += states.pop(State.COPY, 0)
                 if group.is_rejected:
@@ -275,7 +275,7 @@ class Accounting:
             current = self._ledger.get(span.place)
             if current is None or current.object != span.object:
                 continue  # written anew meanwhile
-            sums = forced if span.chain.is_forced else tables
+            sums = forced if span.is_forced else tables
             for group, states in by_group(current).items():
                 lost = states[State.WAITING] + states[State.AGAIN] + states[State.DEAD]
                 if not group.is_rejected and group.table_of in sums:

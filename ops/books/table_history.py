@@ -57,7 +57,7 @@ class History:
 
     def add(self, span: Span) -> None:
         """Count a span, unless it belongs to a forced replay."""
-        if span.chain.is_forced:
+        if span.is_forced:
             return
         at = span.planned_at / 1000
         counts: Counter[tuple[str, str]] = Counter()

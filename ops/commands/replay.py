@@ -310,7 +310,7 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     spans = [
         span
         for span in planned_spans.spans(stack.ledger(), stack.objects(), since, until, held=held)
-        if not span.chain.is_forced and any(wanted.has(span, key) for key in span.chunks)
+        if not span.is_forced and any(wanted.has(span, key) for key in span.chunks)
     ]
     if dry_run:
         rows = sum(span.rows(key) for span in spans for key in span.chunks if wanted.has(span, key))

@@ -127,7 +127,7 @@ class SpanSearch:
             database,
             span.unique_id(key, database) if database else "",
             float(at),
-            is_forced=span.chain.is_forced,
+            is_forced=span.is_forced,
         )
 
     def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:

@@ -74,7 +74,7 @@ def stored_events(
 ) -> Iterator[Arrived]:
     """Yield the events of an account that were received since a time and are in S3, with the rejected events of which copies are kept."""
     for span in planned_spans.spans(ledger, objects, since, SystemClock().now() + 1):
-        if not span.chain.is_forced:
+        if not span.is_forced:
             keys = [key for key in span.chunks if key.account == account]
             found = chain(_accepted(objects, span, keys), _rejected(copies, span, keys))
             yield from (event for event in found if event.at >= since)

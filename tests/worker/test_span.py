@@ -12,6 +12,7 @@ from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
 from tests.support.delivery import envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, groups, key, keys, senders, span
+from worker.chain import ChainId
 from worker.explanation import kept
 from worker.ledger import _item
 from worker.plan import Cut, plan
@@ -145,6 +146,22 @@ def test_default_states_follow_from_the_plan(
     one = span(destinations={RowSender("shop"): destination}, settled=settled)
 
     assert (open_ if not settled or then is None else then) == one.entry(ChunkKey(group, 0))
+
+
+@pytest.mark.parametrize(
+    ("chain", "origin", "is_forced"),
+    [
+        (CHAIN, "", False),
+        (ChainId.forced("t", CHAIN, "000"), f"{CHAIN.name}/000", True),
+        (ChainId.edit("a"), f"{CHAIN.name}/000/shop/views/0", False),
+        (ChainId.edit("a"), f"{ChainId.forced('t', CHAIN, '000').name}/000/shop/views/0", True),
+    ],
+)
+def test_an_edit_of_rows_of_a_forced_replay_counts_apart_too(
+    chain: ChainId, origin: str, is_forced: bool
+) -> None:
+    """Otherwise the books would have received these rows twice."""
+    assert is_forced == span(chain=chain, origin=origin).is_forced
 
 
 def test_a_sender_that_the_plan_lacks_goes_nowhere_yet() -> None:
