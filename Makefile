@@ -275,10 +275,10 @@ tests/clients/node_modules/.package-lock.json: tests/clients/package-lock.json
 
 # lambda/Makefile calls these for `sam build`, one per function in template.yaml, with the output folder in ARTIFACTS_DIR.
 
-.PHONY: build-IngestFunction build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction build-ScaleFunction
+.PHONY: build-IngestFunction build-WorkerFunction build-SenderFunction build-DrainFunction build-AdminFunction build-ScaleFunction
 build-IngestFunction: | $(UV)
 	@$(PYTHON) -m release.function_zip ingest $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
-build-WorkerFunction build-RedriveFunction build-DrainFunction build-AdminFunction: | $(UV)
+build-WorkerFunction build-SenderFunction build-DrainFunction build-AdminFunction: | $(UV)
 	@$(PYTHON) -m release.function_zip worker $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)
 build-ScaleFunction: | $(UV)
 	@$(PYTHON) -m release.function_zip scaler $(ARCH) "$(ARTIFACTS_DIR)" --uv $(UV)

@@ -18,7 +18,7 @@ from shared.clock import SystemClock
 from tests.support.delivery import Delivery
 from worker.chain import ChainId
 from worker.executor import Threads
-from worker.forget_requests import RequestDocument
+from worker.forget.requests import RequestDocument
 from worker.index import Index
 from worker.record import START
 from worker.span import LATER, ChunkKey, Group, RowSender, Span

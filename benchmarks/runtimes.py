@@ -100,7 +100,7 @@ class Runtimes:
             yield runtime
 
     def _environment(self, contender: Contender) -> Mapping[str, str]:
-        resources = Resources(self._url, f"{self._url}/queue", aside_bucket=contender.bucket)
+        resources = Resources(self._url, f"{self._url}/queue", data_bucket=contender.bucket)
         variables = functions.variables(functions.INGEST, resources, {"Stage": "benchmark"})
         return {**variables, "AWS_ENDPOINT_URL": self._url, "TD_API_SERVER": self._url}
 

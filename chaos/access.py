@@ -7,7 +7,7 @@ from botocore.exceptions import ClientError
 from chaos.effects import Effects
 from chaos.trouble import Kind
 from doubles.iam import Authorized
-from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
+from local.functions import DRAIN, INGEST, SENDER, WORKER, Function
 from local.resources import Resources
 from local.roles import role_of
 
@@ -16,7 +16,7 @@ RESOURCES = Resources(
     queue_url="https://sqs.invalid/000000000000/overflow",
     stream="sluice",
     ledger_table="ledger",
-    aside_bucket="aside",
+    data_bucket="aside",
     write_key_secret="write-keys",
     td_api_key_secret="td-api-key",
 )
@@ -29,7 +29,7 @@ _BY_LAMBDA = {
 
 ACTIONS: tuple[str, ...] = tuple(
     f"{function.name} {action}"
-    for function in (INGEST, WORKER, REDRIVE, DRAIN)
+    for function in (INGEST, WORKER, SENDER, DRAIN)
     for action in sorted(role_of(function, RESOURCES).actions - _BY_LAMBDA)
 )
 """The permissions that can be revoked: each a function's name and an action."""

@@ -14,7 +14,7 @@ from shared import policy
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
-from worker.forget_requests import KEY as FORGET_REQUESTS
+from worker.forget.requests import KEY as FORGET_REQUESTS
 from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents

@@ -39,7 +39,7 @@ from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3, StoredObject
-from local.functions import REDRIVE, WORKER, Function
+from local.functions import SENDER, WORKER, Function
 from local.resources import LEDGER, Resources
 from local.roles import role_of
 from shared.accounts import Account, AccountKeys
@@ -67,7 +67,7 @@ _DAY = 86_400.0
 _MEMORY_SECONDS = 3600.0
 _STREAM, _TABLE, _BUCKET, _SHARD = "events", "ledger", "aside", "shardId-000000000000"
 _RESOURCES = Resources(
-    "", "https://sqs.invalid/0/overflow", stream=_STREAM, ledger_table=_TABLE, aside_bucket=_BUCKET
+    "", "https://sqs.invalid/0/overflow", stream=_STREAM, ledger_table=_TABLE, data_bucket=_BUCKET
 )
 _SESSION = requests.Session()
 _UNHEARD = ReadTimeoutError(endpoint_url="https://service.invalid")
@@ -316,7 +316,7 @@ class _World:
             overflow_queue_url=_RESOURCES.queue_url,
             overflow_notices_url=_RESOURCES.notices_url,
             ledger_table=_TABLE,
-            aside_bucket=_BUCKET,
+            data_bucket=_BUCKET,
             archive_days=2,
             redis_url_secret="",
             td_api_key_secret="",
@@ -359,7 +359,7 @@ class _World:
     def actor(self, name: str) -> Callable[[], Any]:
         """Return an invocation by its name."""
         is_worker = "worker" in name or "replay" in name
-        wiring = self.wiring(WORKER if is_worker else REDRIVE, is_small=name.startswith("small"))
+        wiring = self.wiring(WORKER if is_worker else SENDER, is_small=name.startswith("small"))
         deadline = Deadline(self.clock, self.clock.now() + 100_000)
         events: dict[str, dict[str, Any]] = {
             "schedule": {},

@@ -18,8 +18,8 @@ from chaos.trace import Trace
 from chaos.verdict import Verdict, judge
 from chaos.world import BUCKET, World
 from shared.errors import InvalidObjectError
-from worker.forget_requests import KEY as REQUESTS
-from worker.forget_requests import RequestDocument
+from worker.forget.requests import KEY as REQUESTS
+from worker.forget.requests import RequestDocument
 from worker.rows import decompress
 from worker.states import State
 

@@ -27,7 +27,7 @@ from chaos.world import (
 )
 from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
-from local.functions import DRAIN, INGEST, REDRIVE, WORKER, Function
+from local.functions import DRAIN, INGEST, SENDER, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
 from shared.telemetry import with_subject
 from worker.app import send_with
@@ -119,7 +119,7 @@ class Functions:
                 "overflow_queue_url": world.queue_url,
                 "overflow_notices_url": world.notices_url,
                 "ledger_table": TABLE,
-                "aside_bucket": BUCKET,
+                "data_bucket": BUCKET,
                 "redis_url_secret": "",
                 "td_api_key_secret": TD_KEY_SECRET,
                 "write_key_secret": WRITE_KEY_SECRET,
@@ -161,7 +161,7 @@ class Functions:
 
     def sender(self, _sandbox: Sandbox) -> Handler:
         """Return the sender of a new sandbox."""
-        wiring = self.wiring(REDRIVE)
+        wiring = self.wiring(SENDER)
         return lambda event, context: send_with(wiring, event, wiring.deadline(context))
 
     def ingest(self, _sandbox: Sandbox) -> Handler:
@@ -172,7 +172,7 @@ class Functions:
             overflow_queue_url=world.queue_url,
             overflow_notices_url=world.notices_url,
             write_key_secret=WRITE_KEY_SECRET,
-            aside_bucket=BUCKET,
+            data_bucket=BUCKET,
             counters_table=COUNTERS_TABLE,
         )
         effects = IngestEffects(

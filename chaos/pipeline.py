@@ -31,7 +31,7 @@ from doubles.event_source import (
     event_of,
 )
 from doubles.event_source.pollers import StreamPoller
-from local.functions import DRAIN, INGEST, REDRIVE
+from local.functions import DRAIN, INGEST, SENDER
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
 from worker.rows import compress
@@ -131,7 +131,7 @@ class Pipeline:
         effects, seed = world.effects, schedule.seed
         self.ingest = Function(effects, "I", functions.ingest, INGEST.timeout, seed, overruns=False)
         self.worker = Function(effects, "W", functions.worker, schedule.setup.worker_seconds, seed)
-        self.sender = Function(effects, "S", functions.sender, REDRIVE.timeout, seed)
+        self.sender = Function(effects, "S", functions.sender, SENDER.timeout, seed)
         self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
         self.functions = (self.ingest, self.worker, self.sender, self.drain)
         self._standstill_until = 0.0
@@ -192,7 +192,7 @@ class Pipeline:
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         until = self.heal()
-        self._simulation.run(self._simulation.now + REDRIVE.timeout)
+        self._simulation.run(self._simulation.now + SENDER.timeout)
         self._note_forced()
         while self._simulation.now < until:
             self._invoke_sender({"sweep": True})

@@ -32,7 +32,7 @@ from worker.span_object import PREFIX
 STREAM = RESOURCES.stream
 TABLE = RESOURCES.ledger_table
 COUNTERS_TABLE = RESOURCES.counters_table
-BUCKET = RESOURCES.aside_bucket
+BUCKET = RESOURCES.data_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
 TD_MEMORY_SECONDS = 3600.0

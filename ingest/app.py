@@ -205,7 +205,7 @@ class Ingest:
             return found
 
         self.keyring = make(Keyring)(effects.secrets, settings.write_key_secret, clock, telemetry)
-        self.policies = make(PolicyReader)(effects.s3, settings.aside_bucket, clock, telemetry, effects.start)
+        self.policies = make(PolicyReader)(effects.s3, settings.data_bucket, clock, telemetry, effects.start)
         queue = make(Overflow)(
             effects.sqs, settings.overflow_queue_url, settings.overflow_notices_url, clock, telemetry
         )

@@ -99,7 +99,7 @@ def drifts_of(stack: LocalStack, account: str) -> Drifts:
         entropy=os.urandom,
         telemetry=NullTelemetry(),
     )
-    bucket = Bucket(made.client("s3"), made.aside_bucket)
+    bucket = Bucket(made.client("s3"), made.data_bucket)
     for event in stored_events(ledger, SpanObjects(bucket), RejectedEvents(bucket), account, 0.0):
         drifts.add(event.table, event.row, event.at)
     return drifts

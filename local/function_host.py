@@ -30,7 +30,7 @@ from doubles.sqs import QueueSource
 from local import bad as bads
 from local import functions
 from local.event_source import EventSource
-from local.functions import DRAIN, FUNCTIONS, INGEST, REDRIVE, WORKER, Function
+from local.functions import DRAIN, FUNCTIONS, INGEST, SENDER, WORKER, Function
 from local.parent_watch import ParentWatch
 from local.resources import Resources
 from local.result import answer_line
@@ -143,7 +143,7 @@ class Checkpoints:
         new.replace(self._path)
 
 
-def serve_redrive(
+def serve_sender(
     invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, api: InvocationApi
 ) -> None:
     """Invoke the function on a schedule."""
@@ -186,8 +186,8 @@ def serve(
     api = InvocationApi(function.name, invoke, port=options.port)
     if function is WORKER:
         serve_worker(load(function), parent, resources, options, api)
-    elif function is REDRIVE:
-        serve_redrive(invoke, parent, options.every, api)
+    elif function is SENDER:
+        serve_sender(invoke, parent, options.every, api)
     elif function is DRAIN:
         serve_drain(invoke, parent, resources, api)
     else:

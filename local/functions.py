@@ -42,7 +42,7 @@ FUNCTIONS = {name: _read(name, service) for name, service in TEMPLATE.services()
 
 INGEST = FUNCTIONS["IngestFunction"]
 WORKER = FUNCTIONS["WorkerFunction"]
-REDRIVE = FUNCTIONS["RedriveFunction"]
+SENDER = FUNCTIONS["SenderFunction"]
 DRAIN = FUNCTIONS["DrainFunction"]
 ADMIN = FUNCTIONS["AdminFunction"]
 SCALE = FUNCTIONS["ScaleFunction"]

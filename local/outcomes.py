@@ -40,7 +40,7 @@ def undelivered(resources: Resources, accounts: Mapping[str, Account]) -> Iterat
         resources: the bucket, which has the rows, and the ledger, which says what became of them and why.
         accounts: the accounts by name, for the databases of their rows.
     """
-    s3, bucket = resources.client("s3"), resources.aside_bucket
+    s3, bucket = resources.client("s3"), resources.data_bucket
     for item in _spans(resources):
         if "o" not in item or item["pk"]["S"].startswith("force#"):
             continue

@@ -60,7 +60,7 @@ class Resources:
     stream: str = "sluice-local"
     ledger_table: str = LEDGER_TABLE
     counters_table: str = "sluice-local-counters"
-    aside_bucket: str = "sluice-local-aside"
+    data_bucket: str = "sluice-local-aside"
     write_key_secret: str = "sluice-local-write-keys"  # noqa: S105 -- a name
     td_api_key_secret: str = "sluice-local-td-api-key"  # noqa: S105 -- a name
     redis_url_secret: str = "sluice-local-redis-url"  # noqa: S105 -- a name
@@ -94,8 +94,8 @@ class Resources:
             "Ledger.Arn": arn("dynamodb", f"table/{self.ledger_table}"),
             "Counters": self.counters_table,
             "Counters.Arn": arn("dynamodb", f"table/{self.counters_table}"),
-            "AsideBucket": self.aside_bucket,
-            "AsideBucket.Arn": f"arn:aws:s3:::{self.aside_bucket}",
+            "DataBucket": self.data_bucket,
+            "DataBucket.Arn": f"arn:aws:s3:::{self.data_bucket}",
             "WriteKeySecret.Id": self.write_key_secret,
             "TdApiKeySecret.Id": self.td_api_key_secret,
             "RedisUrlSecret.Id": self.redis_url_secret,
@@ -160,7 +160,7 @@ def create(
         secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
         return resources  # everything exists from an earlier run, because secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
-    resources.client("s3").create_bucket(Bucket=resources.aside_bucket)
+    resources.client("s3").create_bucket(Bucket=resources.data_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)
     resources.client("dynamodb").create_table(TableName=resources.counters_table, **COUNTERS)
     for name, value in kept.items():

@@ -59,7 +59,7 @@ class LocalStack:
     Args:
         folder: the folder for logs and data, emptied at the start.
         shards: number of shards of the stream.
-        redrive_seconds: how often to send what waits.
+        sender_seconds: how often to send what waits.
         window_seconds: how long the worker's batches may fill. Shorter than in a deployed stack, because somebody is watching.
         record: file to which the gateway appends each request, as one JSON object per line.
         accounts: the accounts in Redis.
@@ -73,7 +73,7 @@ class LocalStack:
         folder: Path,
         *,
         shards: int = 2,
-        redrive_seconds: float = 30,
+        sender_seconds: float = 30,
         window_seconds: float = 1,
         record: Path | None = None,
         accounts: Mapping[str, Account] = ACCOUNTS,
@@ -84,7 +84,7 @@ class LocalStack:
         self.folder = folder.resolve()
         self.parts: list[Part] = []
         self._shards = shards
-        self._redrive_seconds = redrive_seconds
+        self._sender_seconds = sender_seconds
         self._window_seconds = window_seconds
         self._record = record
         self._accounts = accounts
@@ -199,7 +199,7 @@ class LocalStack:
                 apply(redis, keys, self._accounts, time.time())
                 entries = {name: account.to_entry() for name, account in self._accounts.items()}
                 self._resources.client("s3").put_object(
-                    Bucket=self._resources.aside_bucket,
+                    Bucket=self._resources.data_bucket,
                     Key=policy.KEY,
                     Body=policy.encode(entries, int(time.time() * 1000)),
                 )
@@ -208,7 +208,7 @@ class LocalStack:
         arguments = {
             functions.INGEST: recorder,
             functions.WORKER: ["--window", str(self._window_seconds)],
-            functions.REDRIVE: ["--every", str(self._redrive_seconds)],
+            functions.SENDER: ["--every", str(self._sender_seconds)],
         }
         started = {
             name: self._run_function(function, overrides, *arguments.get(function, ()))

@@ -50,7 +50,7 @@ def _send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -
     """
     totals = dict.fromkeys(OUTCOMES, 0)
     while True:
-        report = stack.invoke("RedriveFunction", event)
+        report = stack.invoke("SenderFunction", event)
         if "error" in report:
             raise Failure(
                 f"nothing was sent or dropped: {report['message']}; `sluice doctor {stack.option}` says what to do"

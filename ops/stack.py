@@ -38,7 +38,7 @@ UNNAMED = "name a stack: --stack NAME (or the variable SLUICE_STACK), or --local
 _ROOT = Path(__file__).parents[1]
 _DESCRIPTION = "stack.json"
 _INVOCATION_SECONDS = 310  # longer than any function may run
-_OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "AsideBucket", "WorkerFunction", "AdminFunction")
+_OUTPUTS = ("ApiUrl", "StreamName", "LedgerTable", "DataBucket", "WorkerFunction", "AdminFunction")
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ class Stack:
 
     def bucket(self) -> Bucket:
         """Return the bucket of span objects and rejected events."""
-        return Bucket(self.client("s3"), self.outputs["AsideBucket"])
+        return Bucket(self.client("s3"), self.outputs["DataBucket"])
 
     def reader(self, clock: Clock) -> StreamReader:
         """Return a reader of the stream."""
@@ -264,7 +264,7 @@ def described(said: Mapping[str, Any]) -> Stack:
         "OverflowNoticesUrl": f"{made['queue_url']}-notices",
         "LedgerTable": made["ledger_table"],
         "CountersTable": made["counters_table"],
-        "AsideBucket": made["aside_bucket"],
+        "DataBucket": made["data_bucket"],
         "WriteKeySecret": made["write_key_secret"],
         "TdApiKeySecret": made["td_api_key_secret"],
         "RedisUrlSecret": made["redis_url_secret"],

@@ -29,7 +29,7 @@ def _parts() -> tuple[Scaler, Backlog, SystemClock, Telemetry]:
         clock=clock,
         telemetry=telemetry,
     )
-    published = PublishedPolicy(boto3.client("s3"), settings.aside_bucket)
+    published = PublishedPolicy(boto3.client("s3"), settings.data_bucket)
     backlog = Backlog(boto3.client("sqs"), settings.overflow_queue_url, published, clock, telemetry)
     return scaler, backlog, clock, telemetry
 

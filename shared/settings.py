@@ -109,8 +109,8 @@ class IngestSettings(_Settings):
     write_key_secret: str = _setting(
         "WRITE_KEY_SECRET", "Secrets Manager secret with the signing secrets, as JSON by id"
     )
-    aside_bucket: str = _setting(
-        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    data_bucket: str = _setting(
+        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
     )
     overflow_notices_url: str = _setting(
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
@@ -182,8 +182,8 @@ class ScalerSettings(_Settings):
     overflow_queue_url: str = _setting(
         "OVERFLOW_QUEUE_URL", "SQS queue for envelopes that the stream did not acknowledge"
     )
-    aside_bucket: str = _setting(
-        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    data_bucket: str = _setting(
+        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
     )
     stream_mode: str = _setting(
         "STREAM_MODE",
@@ -207,8 +207,8 @@ class WorkerSettings(_Settings):
         "OVERFLOW_NOTICES_URL", "SQS queue of notices, which say that the overflow queue was used minutes ago"
     )
     ledger_table: str = _setting("LEDGER_TABLE", "DynamoDB table that holds the ledger")
-    aside_bucket: str = _setting(
-        "ASIDE_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
+    data_bucket: str = _setting(
+        "DATA_BUCKET", "S3 bucket of span objects, rejected events and the edge policy"
     )
     td_api_key_secret: str = _setting(
         "TD_API_KEY_SECRET", "Secrets Manager secret with the Treasure Data API key, as plain text"

@@ -52,7 +52,7 @@ class Admin:
         self._connect = connect
         self._health = health
         self._executors = executors
-        self._published = PublishedPolicy(s3, settings.aside_bucket)
+        self._published = PublishedPolicy(s3, settings.data_bucket)
         self._keys = AccountKeys(settings.ledger_table)
         self._treasure_data = treasure_data
         self._clock = clock

@@ -27,11 +27,11 @@ from worker.account_cache import AccountCache
 from worker.again import Again, event_of
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forgetting import Forgetting, others
+from worker.forget.cut import Forgetting, others
+from worker.forget.person import Persons
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.membership import Membership
-from worker.person import Persons
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection

@@ -33,10 +33,10 @@ from worker.deadline import Deadline
 from worker.drain import Drain
 from worker.executor import Executors, Threads
 from worker.forced_replay import ForcedReplays
-from worker.forget import Forget
-from worker.forget_requests import ForgetRequests
-from worker.forget_search import ForgetSearch
-from worker.forgetting import Forgetting
+from worker.forget.cut import Forgetting
+from worker.forget.requests import ForgetRequests
+from worker.forget.run import Forget
+from worker.forget.search import ForgetSearch
 from worker.health import DatabaseHealth
 from worker.ledger import Ledger
 from worker.markers import Markers
@@ -132,7 +132,7 @@ class Wiring:
             entropy=effects.entropy,
             telemetry=telemetry,
         )
-        bucket = make(Bucket)(effects.s3, settings.aside_bucket)
+        bucket = make(Bucket)(effects.s3, settings.data_bucket)
         self.objects = objects = make(SpanObjects)(bucket)
         self.rejected = RejectedEvents(bucket)
         self.guard = make(RestoreGuard)(ledger, objects, clock, telemetry)
@@ -183,7 +183,7 @@ class Wiring:
         self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
         self.passing = make(Passing)(shards, ledger, self.markers, clock)
         secret = Secret(effects.secrets, settings.write_key_secret, clock)
-        self.forget_requests = ForgetRequests(effects.s3, settings.aside_bucket, secret, clock)
+        self.forget_requests = ForgetRequests(effects.s3, settings.data_bucket, secret, clock)
         self.forgetting = make(Forgetting)(
             ledger=ledger,
             objects=objects,

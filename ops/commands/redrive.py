@@ -189,7 +189,7 @@ def _edit(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
     screen.confirm(f"Send {screen.plural(sum(one.rows for one in edited), 'row')}?", yes=yes)
     totals = Counter(dict.fromkeys(OUTCOMES, 0))
     for one in edited:
-        report = stack.invoke("RedriveFunction", one.event)
+        report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
             click.echo(f"{one.title}: {report['message']}", err=True)
             totals["kept"] += one.rows
@@ -217,7 +217,7 @@ def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
     screen.confirm(f"Send {screen.plural(events, 'event')}{rest}?", yes=yes)
     sent = 0
     for one in found:
-        report = stack.invoke("RedriveFunction", one.event)
+        report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
             click.echo(f"{one.title}: {report['message']}", err=True)
         else:

@@ -365,7 +365,7 @@ def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span], outcome: dict[s
     places = [[span.chain.name, span.after] for span in spans]
     members = asdict(wanted)
     while places:
-        answer = stack.invoke("RedriveFunction", {"force": {**members, "places": places}})
+        answer = stack.invoke("SenderFunction", {"force": {**members, "places": places}})
         if "error" in answer:
             raise Failure(answer["message"])
         if not answer["done"]:

@@ -63,7 +63,7 @@ def command(
     def mark() -> None:
         """Have watermarks advance. Whoever may not invoke functions needs WatermarkTable, or somebody else's `wait`."""
         with suppress(BotoCoreError, ClientError, Failure):
-            stack.invoke("RedriveFunction", {"mark": True})
+            stack.invoke("SenderFunction", {"mark": True})
 
     waiting = Wait(stack.watermarks(), clock, (lambda _: None) if as_json else tell, mark)
     found = waiting.until(account, table, until, None if timeout is None else clock.now() + timeout)

@@ -28,7 +28,7 @@ ROW_BYTES, ENVELOPE_BYTES, COMPRESSION = 440, 100, 6
 STORED_COMPRESSION = 5
 """Assumed: how many times smaller than its records a span's object is."""
 
-PUT_SECONDS, BATCH_SECONDS, REDRIVE_SECONDS = 0.010, 0.350, 0.3
+PUT_SECONDS, BATCH_SECONDS, SENDER_SECONDS = 0.010, 0.350, 0.3
 """Assumed: how long a request waits for the stream, a batch for S3, the ledger and Treasure Data, and a run of the sender for the ledger."""
 COLD_SHARE, COLD_SECONDS = 0.002, 0.5
 """Assumed: the share of requests that start a function instance, and how long the start is billed."""
@@ -36,7 +36,7 @@ PEAK = 5
 """Assumed: the busiest hour's rate, as a multiple of the month's mean."""
 REQUEST_LOG_BYTES, BATCH_LOG_BYTES, RUN_LOG_BYTES = 0, 550, 400
 """Counted: an accepted request logs nothing, a batch and a run of the sender log one line each, with 26 bytes of overhead."""
-REDRIVE_READS = 16
+SENDER_READS = 16
 """Counted: queries of a run of the sender that finds nothing waiting."""
 ACCESS_LOG_BYTES = 450
 """Counted: a line of the access log, if it is on."""
@@ -125,9 +125,9 @@ class Setup:
         window: how long a batch may fill, in seconds.
         ingest_mb: the ingest's memory.
         worker_mb: the worker's memory.
-        redrive_mb: the sender's memory.
+        sender_mb: the sender's memory.
         alarms: metrics watched by alarms; AWS charges for each.
-        redrive_minutes: minutes between two runs of the sender.
+        sender_minutes: minutes between two runs of the sender.
         x86: whether the functions run on x86_64.
         is_prod: whether the ledger has point-in-time recovery.
         access_log: whether the HTTP API logs each request.
@@ -141,9 +141,9 @@ class Setup:
     window: int = 15
     ingest_mb: int = 512
     worker_mb: int = 512
-    redrive_mb: int = 512
+    sender_mb: int = 512
     alarms: int = 22
-    redrive_minutes: int = 1
+    sender_minutes: int = 1
     x86: bool = False
     is_prod: bool = False
     access_log: bool = False
@@ -366,8 +366,8 @@ class _Estimate:
         )
 
     def _sender(self) -> Line:
-        runs = HOURS * 60 / self._s.redrive_minutes
-        usd = self._lambda(runs, REDRIVE_SECONDS, self._s.redrive_mb)
+        runs = HOURS * 60 / self._s.sender_minutes
+        usd = self._lambda(runs, SENDER_SECONDS, self._s.sender_mb)
         return Line("Lambda, sender", usd, f"{short(runs)} runs")
 
     def _kinesis(self) -> Line:
@@ -385,7 +385,7 @@ class _Estimate:
         p, claims = self._p, self._w.requests if self._w.batch_ids else 0.0
         kept = self._batches * 12 * LEDGER_ITEM_BYTES / 1e9
         kept += claims * CLAIM_DAYS * 24 / HOURS * CLAIM_BYTES / 1e9
-        looks = HOURS * 60 / self._s.redrive_minutes * REDRIVE_READS
+        looks = HOURS * 60 / self._s.sender_minutes * SENDER_READS
         usd = self._batches / 1e6 * (LEDGER_WRITES * p["writes"] + 0.5 * p["reads"])
         usd += looks / 1e6 * 0.5 * p["reads"]
         usd += claims / 1e6 * CLAIM_WRITES * p["writes"]
@@ -414,7 +414,7 @@ class _Estimate:
 
     def _logs(self) -> Line:
         of_request = REQUEST_LOG_BYTES + self._s.access_log * ACCESS_LOG_BYTES
-        runs = HOURS * 60 / self._s.redrive_minutes
+        runs = HOURS * 60 / self._s.sender_minutes
         taken = self._w.requests * of_request + self._batches * BATCH_LOG_BYTES + runs * RUN_LOG_BYTES
         taken /= 1e9
         usd = taken * (self._p["logs_in"] + 0.15 * self._p["logs_stored"])  # stored compressed, for a month

@@ -15,10 +15,10 @@ from ops.signing_secrets import secret_members, store_members
 from ops.stack import Stack
 from shared.clock import SystemClock
 from shared.write_key import FORGET_KEY
-from worker.person import text_of
+from worker.forget.person import text_of
 from worker.span import Place
 
-FUNCTION = "RedriveFunction"
+FUNCTION = "SenderFunction"
 SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
 FAILED_ENDS = ("failed", "forbidden")

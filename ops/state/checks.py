@@ -245,7 +245,7 @@ class Checks:
             yield ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
 
     def _bucket(self) -> Iterator[Finding]:
-        self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["AsideBucket"])
+        self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["DataBucket"])
         yield ok("bucket")
 
     def _queue(self) -> Iterator[Finding]:

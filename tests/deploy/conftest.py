@@ -24,7 +24,7 @@ def stack(artifacts: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     with deployed(folder, artifacts) as made:
         yield made
 
-        buckets = {made.outputs["AsideBucket"], made.outputs["SdkBucket"]}
+        buckets = {made.outputs["DataBucket"], made.outputs["SdkBucket"]}
         made.put("unmapped", "last_words", "/left-behind")
         assert made.dead(1)
         remove(made.emulator, made.name)

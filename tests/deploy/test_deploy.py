@@ -42,7 +42,7 @@ def test_the_sender_delivers_dead_rows(stack: Stack) -> None:
     assert [("stray", "unknown_account")] == stack.dead(1)
 
     stack.map_account("stray")
-    report = stack.invoke("RedriveFunction", {"kinds": ["dead"]})
+    report = stack.invoke("SenderFunction", {"kinds": ["dead"]})
 
     assert NOTHING | {"delivered": 1} == report
     assert ["/stray"] == [row["page"] for row in stack.destination.rows("stray", "pageviews")]
@@ -61,7 +61,7 @@ def test_a_message_without_an_envelope_is_dead(stack: Stack) -> None:
     assert {"batchItemFailures": []} == stack.invoke("DrainFunction", {"Records": [message]})
     assert [("-", "undecodable")] == stack.dead()
 
-    report = stack.invoke("RedriveFunction", {"kinds": ["dead"], "decision": "drop"})
+    report = stack.invoke("SenderFunction", {"kinds": ["dead"], "decision": "drop"})
     assert NOTHING | {"dropped": 1} == report
     assert [] == stack.dead()
 
@@ -181,7 +181,7 @@ def test_a_failed_first_deploy_in_prod_leaves_no_data(stack: Stack, uploaded: Pa
     made = outputs(emulator, name)
 
     delete(emulator, name)
-    assert {made["StreamName"], made["LedgerTable"], made["AsideBucket"]} < _data(emulator) - before
+    assert {made["StreamName"], made["LedgerTable"], made["DataBucket"]} < _data(emulator) - before
     _remove(emulator, made)
     assert before == _data(emulator)
 
@@ -207,7 +207,7 @@ def _remove(emulator: Ministack, made: Mapping[str, str]) -> None:
     emulator.client("kinesis").delete_stream(StreamName=made["StreamName"])
     emulator.client("sqs").delete_queue(QueueUrl=made["OverflowQueueUrl"])
     emulator.client("dynamodb").delete_table(TableName=made["LedgerTable"])
-    emulator.client("s3").delete_bucket(Bucket=made["AsideBucket"])
+    emulator.client("s3").delete_bucket(Bucket=made["DataBucket"])
     for name in ("WriteKeySecret", "TdApiKeySecret", "RedisUrlSecret"):
         emulator.client("secretsmanager").delete_secret(SecretId=made[name])
 

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.xdist_group("deploy")
 
 NAME = "sluice-stg"
 BUCKET = "my-releases"
-DATA = ("StreamName", "OverflowQueueUrl", "LedgerTable", "AsideBucket", "WriteKeySecret", "TdApiKeySecret")
+DATA = ("StreamName", "OverflowQueueUrl", "LedgerTable", "DataBucket", "WriteKeySecret", "TdApiKeySecret")
 
 
 def package(emulator: Ministack, folder: Path) -> str:

@@ -119,7 +119,7 @@ def sluice(
     assert lambda_image
     home = tmp_path_factory.mktemp("sluice")
     with (
-        LocalStack(home / "stack", redrive_seconds=3600) as stack,
+        LocalStack(home / "stack", sender_seconds=3600) as stack,
         containers.reachable(stack, project.folder / ".local", docker_gateway),
     ):
         yield Sluice(stack, home)
@@ -133,7 +133,7 @@ def _told(line: str) -> dict[str, Any]:
 
 def test_the_page_has_a_command_for_every_function_that_events_invoke() -> None:
     """Each command uses a recorded event."""
-    assert {"IngestFunction", "WorkerFunction", "DrainFunction", "RedriveFunction"} == {
+    assert {"IngestFunction", "WorkerFunction", "DrainFunction", "SenderFunction"} == {
         line.split()[3] for line in COMMANDS
     }
 
@@ -149,7 +149,7 @@ def test_the_ingest_answers_recorded_requests(project: Project, sluice: Sluice, 
 
 def test_the_worker_and_the_redrive_settle_recorded_events(project: Project, sluice: Sluice) -> None:
     """Rows are delivered once, however often the event is sent. Dead rows are sent again by hand."""
-    lines = [line for line in COMMANDS if "Worker" in line or "Redrive" in line]
+    lines = [line for line in COMMANDS if "Worker" in line or "Sender" in line]
     said = [project.run(line) for line in lines]
     rows = sluice.rows("shop", "searches")
     again = project.run(lines[0])

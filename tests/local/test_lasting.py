@@ -59,7 +59,7 @@ def test_aws_keeps_everything_when_it_is_killed(aws: Part) -> None:
     put = kinesis.put_record(StreamName=made.stream, Data=b"\x00\xff", PartitionKey="p")
     sqs.send_message(QueueUrl=made.queue_url, MessageBody="one", DelaySeconds=0)
     taken = sqs.receive_message(QueueUrl=made.queue_url)["Messages"][0]
-    s3.put_object(Bucket=made.aside_bucket, Key="aside/a/b", Body=b"rows")
+    s3.put_object(Bucket=made.data_bucket, Key="aside/a/b", Body=b"rows")
     item = {"pk": {"S": "a"}, "sk": {"S": "b"}, "blob": {"B": b"\x01"}}
     dynamodb.put_item(TableName=made.ledger_table, Item=item)
     os.kill(aws.pid, signal.SIGKILL)
@@ -81,7 +81,7 @@ def test_aws_keeps_everything_when_it_is_killed(aws: Part) -> None:
     sqs.delete_message(QueueUrl=made.queue_url, ReceiptHandle=taken["ReceiptHandle"])
     attributes: dict[str, Any] = sqs.get_queue_attributes(QueueUrl=made.queue_url, AttributeNames=["All"])
     assert {"0"} == set(attributes["Attributes"].values())
-    assert b"rows" == s3.get_object(Bucket=made.aside_bucket, Key="aside/a/b")["Body"].read()
+    assert b"rows" == s3.get_object(Bucket=made.data_bucket, Key="aside/a/b")["Body"].read()
     key = {"pk": {"S": "a"}, "sk": {"S": "b"}}
     assert item == dynamodb.get_item(TableName=made.ledger_table, Key=key)["Item"]
     assert "redis://y" == secrets.get_secret_value(SecretId=made.redis_url_secret)["SecretString"]

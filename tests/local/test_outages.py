@@ -25,7 +25,7 @@ pytestmark = pytest.mark.xdist_group("stack")
 def sluice(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sluice]:
     """A stack with a thread that restarts its parts, as `sluice local` does."""
     home, done = tmp_path_factory.mktemp("outages"), threading.Event()
-    with LocalStack(home / "stack", redrive_seconds=2) as stack:
+    with LocalStack(home / "stack", sender_seconds=2) as stack:
 
         def tend() -> None:
             while not done.wait(0.1):

@@ -25,7 +25,7 @@ def resources(monkeypatch: pytest.MonkeyPatch) -> Iterator[Resources]:
         made = Resources(None, "queue")  # type: ignore[arg-type]  # AWS's own endpoints, which moto answers for
         monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
         made.client("dynamodb").create_table(TableName=made.ledger_table, **LEDGER)
-        made.client("s3").create_bucket(Bucket=made.aside_bucket)
+        made.client("s3").create_bucket(Bucket=made.data_bucket)
         yield made
 
 
@@ -36,7 +36,7 @@ def copy(made: Delivery, resources: Resources) -> None:
         resources.client("dynamodb").put_item(TableName=resources.ledger_table, Item=item)
     for name in made.span_objects():
         body = made.s3.get_object(Bucket=BUCKET, Key=name)["Body"].read()
-        resources.client("s3").put_object(Bucket=resources.aside_bucket, Key=name, Body=body)
+        resources.client("s3").put_object(Bucket=resources.data_bucket, Key=name, Body=body)
 
 
 def refused(status: int, rows: int) -> Delivery:

@@ -16,10 +16,10 @@ ARNS = {
     "OverflowQueue": RESOURCES.queue_arn,
     "Ledger": RESOURCES.references()["Ledger.Arn"],
     "Ledger/index/worklist": f"{RESOURCES.references()['Ledger.Arn']}/index/worklist",
-    "AsideBucket": f"arn:aws:s3:::{BUCKET}",
-    "AsideBucket/spans/*": f"arn:aws:s3:::{BUCKET}/spans/2026112403/shard/1-2-ab.gz",
-    "AsideBucket/rejected/*": f"arn:aws:s3:::{BUCKET}/rejected/shop/1.gz",
-    "AsideBucket/edge/policy": f"arn:aws:s3:::{BUCKET}/edge/policy",
+    "DataBucket": f"arn:aws:s3:::{BUCKET}",
+    "DataBucket/spans/*": f"arn:aws:s3:::{BUCKET}/spans/2026112403/shard/1-2-ab.gz",
+    "DataBucket/rejected/*": f"arn:aws:s3:::{BUCKET}/rejected/shop/1.gz",
+    "DataBucket/edge/policy": f"arn:aws:s3:::{BUCKET}/edge/policy",
     "WriteKeySecret": RESOURCES.write_key_secret,
     "TdApiKeySecret": RESOURCES.td_api_key_secret,
     "RedisUrlSecret": RESOURCES.redis_url_secret,
@@ -43,8 +43,8 @@ def test_a_bucket_can_be_listed_only_in_the_stack_s_account() -> None:
     """The double evaluates the statement's condition."""
     role, elsewhere = role_of(WORKER, RESOURCES), {"s3:ResourceAccount": "210987654321"}
 
-    assert role.allows("s3:ListBucket", ARNS["AsideBucket"], CONTEXT)
-    assert not role.allows("s3:ListBucket", ARNS["AsideBucket"], elsewhere)
+    assert role.allows("s3:ListBucket", ARNS["DataBucket"], CONTEXT)
+    assert not role.allows("s3:ListBucket", ARNS["DataBucket"], elsewhere)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.support.sluice import Sluice
 @contextmanager
 def running(home: Path) -> Iterator[Sluice]:
     """Run a local stack whose scheduled redrive is too rare to interfere, and yield the command for it."""
-    with LocalStack(home / "stack", redrive_seconds=3600) as stack:
+    with LocalStack(home / "stack", sender_seconds=3600) as stack:
         yield Sluice(stack, home)
 
 

@@ -164,7 +164,7 @@ def with_redis(folder: Path, client: Any) -> Iterator[None]:
     admin = delivery.wiring.admin
     deadline = delivery.deadline(60_000)
     with InvocationApi("AdminFunction", lambda event: admin.run(event, deadline)) as api:
-        names = ("stream", "queue_url", "ledger_table", "counters_table", "aside_bucket", "write_key_secret")
+        names = ("stream", "queue_url", "ledger_table", "counters_table", "data_bucket", "write_key_secret")
         made = dict.fromkeys((*names, "td_api_key_secret", "redis_url_secret"), "x")
         described = {
             "gateway": "http://127.0.0.1:9",

@@ -42,8 +42,8 @@ BY_LAMBDA: dict[str, set[Call]] = {
         ("kinesis:GetShardIterator", "Stream"),
         ("kinesis:DescribeStreamSummary", "Stream"),
         ("kinesis:ListShards", "Stream"),
-        ("s3:ListBucket", "AsideBucket"),  # for the destination of the event source mapping
-        ("s3:PutObject", "AsideBucket/aws/lambda/*"),
+        ("s3:ListBucket", "DataBucket"),  # for the destination of the event source mapping
+        ("s3:PutObject", "DataBucket/aws/lambda/*"),
     },
     "DrainRole": {
         ("sqs:DeleteMessage", "OverflowQueue"),
@@ -174,7 +174,7 @@ def test_the_senders_role_matches_its_calls(
 ) -> None:
     """It finds, reads, edits, repairs and sends what waits, decides about what was put again, marks idle shards, and sweeps."""
     now = int(time.time())
-    sender = made.start(functions.REDRIVE)
+    sender = made.start(functions.SENDER)
     sender.invoke({"mark": True})
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
     (stray,) = envelope.divide([("pageviews", row)], "stray", "demo", now * 1000, "r-5")
@@ -186,7 +186,7 @@ def test_the_senders_role_matches_its_calls(
     (chunk,) = dead(aws)
     place = {"chain": chunk.span.chain.name, "after": chunk.span.after}
     aws.client("s3").put_object(
-        Bucket=aws.aside_bucket, Key="spans/2020-01-01T00/overflow%23x/0-0-0011223344556677.gz", Body=b"old"
+        Bucket=aws.data_bucket, Key="spans/2020-01-01T00/overflow%23x/0-0-0011223344556677.gz", Body=b"old"
     )
     keys = AccountKeys(aws.ledger_table)
     with redis.Redis.from_url(redis_url) as client:
@@ -203,7 +203,7 @@ def test_the_senders_role_matches_its_calls(
         client.delete(keys.of("stray"))
     assert [] == dead(aws)
 
-    made.check("RedriveRole")
+    made.check("SenderRole")
 
 
 def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:

@@ -9,7 +9,7 @@ INGEST = {
     "STREAM_NAME": "events",
     "OVERFLOW_QUEUE_URL": "https://queue",
     "WRITE_KEY_SECRET": "keys",
-    "ASIDE_BUCKET": "aside",
+    "DATA_BUCKET": "aside",
     "OVERFLOW_NOTICES_URL": "https://notices",
     "COUNTERS_TABLE": "counters",
 }
@@ -43,7 +43,7 @@ def test_the_error_names_every_invalid_setting() -> None:
     with pytest.raises(SettingsError) as caught:
         IngestSettings.from_environment({"STREAM_NAME": "events", "KEY_EVENTS_PER_SECOND": "many"})
 
-    required = ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "ASIDE_BUCKET", "OVERFLOW_NOTICES_URL"]
+    required = ["OVERFLOW_QUEUE_URL", "WRITE_KEY_SECRET", "DATA_BUCKET", "OVERFLOW_NOTICES_URL"]
     required.append("COUNTERS_TABLE")
     assert [*required, "KEY_EVENTS_PER_SECOND"] == [
         fault.partition(" ")[0].rstrip(":") for fault in str(caught.value).split("; ")

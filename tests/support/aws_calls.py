@@ -100,9 +100,9 @@ def _calls(
     if service == "s3":
         _, _, name = urlsplit(path).path.strip("/").partition("/")
         if not name:
-            return {("s3:ListBucket", "AsideBucket")}
+            return {("s3:ListBucket", "DataBucket")}
         place = name if name == policy.KEY else f"{name.partition('/')[0]}/*"
-        return {(_OBJECT_ACTIONS[method], f"AsideBucket/{place}")}
+        return {(_OBJECT_ACTIONS[method], f"DataBucket/{place}")}
     operation = headers["x-amz-target"].rpartition(".")[2]
     if service == "secretsmanager":
         return {(f"{service}:{operation}", secrets[json.loads(body)["SecretId"]])}

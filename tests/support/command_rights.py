@@ -12,13 +12,13 @@ _ADMINISTER = (*_FIND, "lambda:InvokeFunction AdminFunction")
 _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
-_ROWS = ("s3:GetObject AsideBucket", "s3:ListBucket AsideBucket")
+_ROWS = ("s3:GetObject DataBucket", "s3:ListBucket DataBucket")
 _SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem")
 _CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
 _PERSONS = (
     *_FIND,
     "dynamodb:GetItem",
-    "lambda:InvokeFunction RedriveFunction",
+    "lambda:InvokeFunction SenderFunction",
     "secretsmanager:GetSecretValue WriteKeySecret",
     "secretsmanager:PutSecretValue WriteKeySecret",
     "sqs:GetQueueAttributes",
@@ -31,7 +31,7 @@ _STATE = (
     "dynamodb:DescribeTable",
     "dynamodb:Query",
     "dynamodb:Scan counters",
-    "s3:ListBucket AsideBucket",
+    "s3:ListBucket DataBucket",
     "sqs:GetQueueAttributes",
     "lambda:GetFunctionConfiguration",
     "lambda:ListEventSourceMappings",
@@ -39,7 +39,7 @@ _STATE = (
     "cloudwatch:DescribeAlarms",
     "sns:ListSubscriptionsByTopic",
 )
-_COUNTS = ("dynamodb:Scan", "s3:GetObject AsideBucket")
+_COUNTS = ("dynamodb:Scan", "s3:GetObject DataBucket")
 
 _CLOSED = ("lambda:InvokeFunction AdminFunction", "secretsmanager:GetSecretValue WriteKeySecret")
 
@@ -52,7 +52,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts export": _ADMINISTER,
     "cost": _FIND,
     "console": (*_STATE, *_COUNTS, *_CLOSED),
-    "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction RedriveFunction"),
+    "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction SenderFunction"),
     "dead list": (*_FIND, *_CHUNKS),
     "dead show": (*_FIND, *_CHUNKS, *_ROWS),
     "doctor": (*_STATE, *_CLOSED),
@@ -81,12 +81,12 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         *_ADMINISTER,
         *_CHUNKS,
         *_ROWS,
-        "lambda:InvokeFunction RedriveFunction",
+        "lambda:InvokeFunction SenderFunction",
     ),
     "replay": (
         *_RECORDS,
         *_SPANS,
-        "lambda:InvokeFunction RedriveFunction",
+        "lambda:InvokeFunction SenderFunction",
         "lambda:InvokeFunction WorkerFunction",
     ),
     "sdk publish": (
@@ -118,19 +118,19 @@ OWNERS = {"certify", "deploy", "preflight", "remove"}
 OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
 """Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
 
-_MISSING = ("s3:ListBucket AsideBucket",)
+_MISSING = ("s3:ListBucket DataBucket",)
 UNASKED: Mapping[str, tuple[str, ...]] = {
     "console": _MISSING,
     "dead show": _MISSING,
-    "export": ("dynamodb:GetItem", "s3:GetObject AsideBucket"),
+    "export": ("dynamodb:GetItem", "s3:GetObject DataBucket"),
     "forget": ("dynamodb:GetItem",),
     "redrive": _MISSING,
-    "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject AsideBucket"),
+    "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject DataBucket"),
     "sdk publish": ("s3:ListBucket SdkBucket",),
     "status": _MISSING,
     "wait": (
         *("kinesis:GetShardIterator", "kinesis:GetRecords", "dynamodb:Query worklist"),
-        "lambda:InvokeFunction RedriveFunction",
+        "lambda:InvokeFunction SenderFunction",
     ),
 }
 """Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. Of spans and objects

@@ -19,7 +19,7 @@ from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import API_KEY, InProcess, TreasureData
 from doubles.treasure_data import Settings as TreasureDataSettings
-from local.functions import REDRIVE, WORKER, Function
+from local.functions import SENDER, WORKER, Function
 from local.resources import LEDGER, Resources
 from local.roles import role_of
 from shared.accounts import Account, AccountKeys
@@ -54,7 +54,7 @@ RESOURCES = Resources(
     queue_url="https://sqs.invalid/000000000000/overflow",
     stream=STREAM,
     ledger_table=TABLE,
-    aside_bucket=BUCKET,
+    data_bucket=BUCKET,
     td_api_key_secret=TD_KEY_SECRET,
     write_key_secret=WRITE_KEY_SECRET,
 )
@@ -204,7 +204,7 @@ class Delivery:
         )
         self.objects = SpanObjects(Bucket(self.s3, BUCKET))
         self.wiring = self.wiring_of(WORKER)
-        self.sender_wiring = self.wiring_of(REDRIVE)
+        self.sender_wiring = self.wiring_of(SENDER)
         self.worker = self.wiring.worker
         return self
 
@@ -218,7 +218,7 @@ class Delivery:
             overflow_queue_url=RESOURCES.queue_url,
             overflow_notices_url=RESOURCES.notices_url,
             ledger_table=TABLE,
-            aside_bucket=BUCKET,
+            data_bucket=BUCKET,
             redis_url_secret="",
             td_api_key_secret=TD_KEY_SECRET,
             write_key_secret=WRITE_KEY_SECRET,

@@ -124,7 +124,7 @@ def deployed(stack: LocalStack, **more: str) -> Iterator[Deployed]:
         "OverflowNoticesUrl": made.notices_url,
         "LedgerTable": made.ledger_table,
         "CountersTable": made.counters_table,
-        "AsideBucket": made.aside_bucket,
+        "DataBucket": made.data_bucket,
         "WriteKeySecret": made.write_key_secret,
         "TdApiKeySecret": made.td_api_key_secret,
         "RedisUrlSecret": made.redis_url_secret,

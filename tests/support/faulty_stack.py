@@ -75,7 +75,7 @@ class FaultyStack(Stack):
             "OverflowNoticesUrl": RESOURCES.notices_url,
             "LedgerTable": TABLE,
             "CountersTable": "counters",
-            "AsideBucket": BUCKET,
+            "DataBucket": BUCKET,
             "WriteKeySecret": "keys",
             "WorkerFunction": "worker",
             "AlarmTopic": "topic",

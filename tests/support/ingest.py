@@ -31,7 +31,7 @@ STREAM = "events"
 QUEUE_URL = "https://queue.invalid/overflow"
 BUCKET = "aside"
 _RESOURCES = Resources(
-    endpoint="", queue_url=QUEUE_URL, stream=STREAM, aside_bucket=BUCKET, write_key_secret="keys"
+    endpoint="", queue_url=QUEUE_URL, stream=STREAM, data_bucket=BUCKET, write_key_secret="keys"
 )
 NOTICES_URL = _RESOURCES.notices_url
 COUNTERS = _RESOURCES.counters_table

@@ -49,7 +49,7 @@ class Sluice:
         made = self.stack.resources
         entries = {name: account.to_entry() for name, account in ACCOUNTS.items()}
         document = policy.encode(entries, int(time.time() * 1000))
-        made.client("s3").put_object(Bucket=made.aside_bucket, Key=policy.KEY, Body=document)
+        made.client("s3").put_object(Bucket=made.data_bucket, Key=policy.KEY, Body=document)
         made.client("secretsmanager").put_secret_value(
             SecretId=made.write_key_secret, SecretString=json.dumps(SIGNING_SECRETS)
         )

@@ -27,7 +27,7 @@ _SECRETS = set(resources("AWS::SecretsManager::Secret")) - {"RedisUrlSecret"}  #
 ACCEPTED: Mapping[str, tuple[str, set[str]]] = {
     "CKV_AWS_18": (
         "buckets' access logs: access requires IAM, and a log would store visitors' addresses",
-        {"AsideBucket", "SdkBucket"},
+        {"DataBucket", "SdkBucket"},
     ),
     "CKV_AWS_21": (
         "versioning: published files are built from the repository, and each version has its own path",

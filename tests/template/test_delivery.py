@@ -26,7 +26,7 @@ def test_the_stream_never_discards_a_record() -> None:
         "MaximumRecordAgeInSeconds": -1,
         "BisectBatchOnFunctionError": False,
         "ParallelizationFactor": 1,
-        "DestinationConfig": {"OnFailure": {"Destination": {"Fn::GetAtt": ["AsideBucket", "Arn"]}}},
+        "DestinationConfig": {"OnFailure": {"Destination": {"Fn::GetAtt": ["DataBucket", "Arn"]}}},
         "MetricsConfig": {"Metrics": ["EventCount"]},
     }
     assert expected == mapping
@@ -67,8 +67,8 @@ def test_the_queue_accepts_the_largest_envelope() -> None:
 
 def test_runs_of_the_redrive_do_not_overlap() -> None:
     """A claim keeps a run that lasts longer from meeting the next one, and Lambda does not retry a failed one."""
-    assert "rate(1 minute)" == properties("RedriveFunctionSchedule")["ScheduleExpression"]
-    assert 0 == properties("RedriveFunctionEventInvokeConfig")["MaximumRetryAttempts"]
+    assert "rate(1 minute)" == properties("SenderFunctionSchedule")["ScheduleExpression"]
+    assert 0 == properties("SenderFunctionEventInvokeConfig")["MaximumRetryAttempts"]
 
 
 def test_every_request_reaches_the_ingest() -> None:
@@ -104,7 +104,7 @@ def test_the_gateway_throttles_by_parameter() -> None:
 
 
 @pytest.mark.parametrize(
-    "logical_id", ["Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "WriteKeySecret"]
+    "logical_id", ["Stream", "OverflowQueue", "Ledger", "DataBucket", "SdkBucket", "WriteKeySecret"]
 )
 def test_resources_with_data_outlive_the_stack_in_prod_only(logical_id: str) -> None:
     """They are retained in prod, and deleted with the stack in dev and stg."""
@@ -147,7 +147,7 @@ def test_resources_have_no_fixed_names() -> None:
 
 def test_the_bucket_is_swept_hourly() -> None:
     """The schedule's event tells the redrive to sweep."""
-    sweep = properties("RedriveFunctionSweep")
+    sweep = properties("SenderFunctionSweep")
     (target,) = sweep["Targets"]
 
     assert "rate(1 hour)" == sweep["ScheduleExpression"]
@@ -157,7 +157,7 @@ def test_the_bucket_is_swept_hourly() -> None:
 def test_watermarks_are_written_if_a_table_is_set() -> None:
     """They are written every five minutes, which is the period that gives rows the same id."""
     off, on = (
-        Mode(parameters).properties("RedriveFunctionWatermarks")
+        Mode(parameters).properties("SenderFunctionWatermarks")
         for parameters in ({}, {"WatermarkTable": "sluice_watermarks"})
     )
 

@@ -72,7 +72,7 @@ def test_only_an_existing_network_is_joined(network: str) -> None:
     inside = {name for name in FUNCTIONS if "VpcConfig" in mode.properties(name)}
 
     assert inside == (
-        {"WorkerFunction", "RedriveFunction", "AdminFunction"} if network == "existing" else set()
+        {"WorkerFunction", "SenderFunction", "AdminFunction"} if network == "existing" else set()
     )
 
 
@@ -91,7 +91,7 @@ def test_only_the_scaler_changes_the_stream(stream_mode: str) -> None:
     assert [] == mode.dangling()
 
 
-RESERVED = {"RedriveFunction": 6, "DrainFunction": 4, "ScaleFunction": 4}
+RESERVED = {"SenderFunction": 6, "DrainFunction": 4, "ScaleFunction": 4}
 """The functions that have concurrency of their own where the worker has."""
 
 
@@ -146,7 +146,7 @@ def test_the_managed_redis_has_two_iam_users() -> None:
     assert [{"Ref": "RedisReader"}, {"Ref": "RedisWriter"}] == mode.properties("RedisUserGroup")["UserIds"]
     for function, user in (
         ("WorkerFunction", "RedisReader"),
-        ("RedriveFunction", "RedisReader"),
+        ("SenderFunction", "RedisReader"),
         ("AdminFunction", "RedisWriter"),
     ):
         variables = mode.properties(function)["Environment"]["Variables"]

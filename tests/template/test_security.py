@@ -20,7 +20,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "OverflowNotices": {"sqs:SendMessage"},
         "OverflowQueue": {"sqs:SendMessage"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
-        "AsideBucket/edge/policy": {"s3:GetObject"},
+        "DataBucket/edge/policy": {"s3:GetObject"},
         "Counters": {"dynamodb:UpdateItem"},
         "Logs": LOG,
     },
@@ -33,23 +33,23 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
             "kinesis:ListShards",
         },
         "Ledger": LEDGER | CLAIMS | {"dynamodb:DescribeTable", "dynamodb:GetItem"},
-        "AsideBucket/spans/*": {"s3:GetObject", "s3:PutObject"},
-        "AsideBucket/rejected/*": {"s3:PutObject"},
-        "AsideBucket/aws/lambda/*": {"s3:PutObject"},
-        "AsideBucket": {"s3:ListBucket"},
+        "DataBucket/spans/*": {"s3:GetObject", "s3:PutObject"},
+        "DataBucket/rejected/*": {"s3:PutObject"},
+        "DataBucket/aws/lambda/*": {"s3:PutObject"},
+        "DataBucket": {"s3:ListBucket"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
-    "RedriveRole": {
+    "SenderRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:ListShards", "kinesis:PutRecord"},
         "OverflowQueue": {"sqs:GetQueueAttributes"},
         "OverflowNotices": {"sqs:ReceiveMessage"},
         "Ledger": LEDGER | {"dynamodb:BatchGetItem", "dynamodb:DescribeTable", "dynamodb:GetItem"},
         "Ledger/index/worklist": {"dynamodb:Query"},
-        "AsideBucket/spans/*": {"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
-        "AsideBucket/rejected/*": {"s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
-        "AsideBucket/forget/*": {"s3:GetObject", "s3:PutObject"},
-        "AsideBucket": {"s3:ListBucket", "s3:ListBucketVersions"},
+        "DataBucket/spans/*": {"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
+        "DataBucket/rejected/*": {"s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
+        "DataBucket/forget/*": {"s3:GetObject", "s3:PutObject"},
+        "DataBucket": {"s3:ListBucket", "s3:ListBucketVersions"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
@@ -63,18 +63,18 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         },
         "Stream": {"kinesis:PutRecord", "kinesis:PutRecords"},
         "Ledger": {"dynamodb:PutItem"},
-        "AsideBucket/spans/*": {"s3:PutObject"},
+        "DataBucket/spans/*": {"s3:PutObject"},
         "Logs": LOG,
     },
     "ScaleRole": {
         "Stream": {"kinesis:DescribeStreamSummary", "kinesis:UpdateShardCount", "kinesis:UpdateStreamMode"},
         "*": {"cloudwatch:GetMetricData"},
         "OverflowQueue": {"sqs:GetQueueAttributes"},
-        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
+        "DataBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         "Logs": LOG,
     },
     "AdminRole": {
-        "AsideBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
+        "DataBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},
         "Logs": LOG,
     },
@@ -99,7 +99,7 @@ MANAGED = {"Network": "managed"}
 EXISTING = {"Network": "existing", "SubnetIds": "subnet-0a", "SecurityGroupIds": "sg-0a"}
 LEFT = EXISTING | {"Network": "external"}
 OWN_ACCOUNT = {"aws:SourceAccount": {"Ref": "AWS::AccountId"}}
-IN_VPC = ("WorkerRole", "RedriveRole", "AdminRole")
+IN_VPC = ("WorkerRole", "SenderRole", "AdminRole")
 
 
 @pytest.mark.parametrize("role", ALLOWED)
@@ -110,10 +110,10 @@ def test_a_role_allows_what_its_function_does_and_no_more(role: str) -> None:
 
 def test_the_sender_may_read_the_stream_only_for_watermarks() -> None:
     """Without a table for watermarks, its role lacks these permissions."""
-    stream = ALLOWED["RedriveRole"]["Stream"] | {"kinesis:GetRecords", "kinesis:GetShardIterator"}
+    stream = ALLOWED["SenderRole"]["Stream"] | {"kinesis:GetRecords", "kinesis:GetShardIterator"}
 
-    assert ALLOWED["RedriveRole"] | {"Stream": stream} == granted(
-        "RedriveRole", {"Network": "external", "WatermarkTable": "sluice_watermarks"}
+    assert ALLOWED["SenderRole"] | {"Stream": stream} == granted(
+        "SenderRole", {"Network": "external", "WatermarkTable": "sluice_watermarks"}
     )
 
 
@@ -129,7 +129,7 @@ def _on_everything(parameters: dict[str, str], role: str) -> list[tuple[str, str
 
 @pytest.mark.parametrize(
     ("role", "user"),
-    [("WorkerRole", "RedisReader"), ("RedriveRole", "RedisReader"), ("AdminRole", "RedisWriter")],
+    [("WorkerRole", "RedisReader"), ("SenderRole", "RedisReader"), ("AdminRole", "RedisWriter")],
 )
 def test_a_role_signs_in_to_the_managed_redis_as_one_user(role: str, user: str) -> None:
     """With a managed Redis this permission replaces the one to read the URL, and nothing else changes."""
@@ -227,7 +227,7 @@ def test_data_is_encrypted_at_rest() -> None:
     assert properties("OverflowQueue")["SqsManagedSseEnabled"]
     assert properties("OverflowNotices")["SqsManagedSseEnabled"]
     assert not properties("Ledger")["SSESpecification"]["SSEEnabled"]
-    for bucket in ("AsideBucket", "SdkBucket"):
+    for bucket in ("DataBucket", "SdkBucket"):
         rules = properties(bucket)["BucketEncryption"]["ServerSideEncryptionConfiguration"]
         assert [{"ServerSideEncryptionByDefault": {"SSEAlgorithm": "AES256"}}] == rules
 
@@ -244,11 +244,11 @@ def test_every_data_store_is_listed() -> None:
     held = {name for name, resource in transformed()["Resources"].items() if resource["Type"] in kinds}
 
     without_data = {"OverflowNotices", "Counters"}
-    assert {"Stream", "OverflowQueue", "Ledger", "AsideBucket", "SdkBucket", "Redis"} | without_data == held
+    assert {"Stream", "OverflowQueue", "Ledger", "DataBucket", "SdkBucket", "Redis"} | without_data == held
 
 
 @pytest.mark.parametrize(
-    ("policy", "actions"), [("OverflowQueuePolicy", "sqs:*"), ("AsideBucketPolicy", "s3:*")]
+    ("policy", "actions"), [("OverflowQueuePolicy", "sqs:*"), ("DataBucketPolicy", "s3:*")]
 )
 def test_plain_http_is_denied(policy: str, actions: str) -> None:
     """The policy denies it to everyone and grants nothing to anyone."""
@@ -269,7 +269,7 @@ def test_only_the_stacks_distribution_reads_the_sdk_bucket() -> None:
     assert "distribution/${SdkDistribution}" in str(allow["Condition"]["StringEquals"]["aws:SourceArn"])
 
 
-@pytest.mark.parametrize("name", ["AsideBucket", "SdkBucket"])
+@pytest.mark.parametrize("name", ["DataBucket", "SdkBucket"])
 def test_buckets_block_public_access(name: str) -> None:
     """All four blocks are on, and access control lists are off."""
     bucket = properties(name)
@@ -291,9 +291,9 @@ def test_only_the_stacks_own_resources_invoke_functions() -> None:
     }
     assert {
         "ApiPermission": ("apigateway.amazonaws.com", True),
-        "RedriveFunctionSchedulePermission": ("events.amazonaws.com", True),
-        "RedriveFunctionSweepPermission": ("events.amazonaws.com", True),
-        "RedriveFunctionWatermarksPermission": ("events.amazonaws.com", True),
+        "SenderFunctionSchedulePermission": ("events.amazonaws.com", True),
+        "SenderFunctionSweepPermission": ("events.amazonaws.com", True),
+        "SenderFunctionWatermarksPermission": ("events.amazonaws.com", True),
         "ScaleFunctionSchedulePermission": ("events.amazonaws.com", True),
         "ScaleFunctionBacklogPermission": ("events.amazonaws.com", True),
         "StreamThrottlesPermission": ("lambda.alarms.cloudwatch.amazonaws.com", True),

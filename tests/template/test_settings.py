@@ -42,7 +42,7 @@ CODE = (
 READS = {
     "IngestFunction": IngestSettings,
     "WorkerFunction": WorkerSettings,
-    "RedriveFunction": WorkerSettings,
+    "SenderFunction": WorkerSettings,
     "DrainFunction": WorkerSettings,
     "AdminFunction": WorkerSettings,
     "ScaleFunction": ScalerSettings,

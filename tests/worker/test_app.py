@@ -64,7 +64,7 @@ class Stack:
 
     def send(self, event: dict[str, Any]) -> dict[str, Any]:
         """Invoke the sender."""
-        answer = app.send(event, context("redrive", 60))
+        answer = app.send(event, context("sender", 60))
         assert answer == json.loads(json.dumps(answer))
         return answer
 
@@ -155,7 +155,7 @@ def stack(aws: str, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator
             "OVERFLOW_QUEUE_URL": "http://queue",
             "OVERFLOW_NOTICES_URL": "http://notices",
             "LEDGER_TABLE": name,
-            "ASIDE_BUCKET": name,
+            "DATA_BUCKET": name,
             "REDIS_URL_SECRET": f"{name}-redis",
             "TD_API_KEY_SECRET": f"{name}-td",
             "WRITE_KEY_SECRET": f"{name}-keys",

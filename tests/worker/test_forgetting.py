@@ -31,9 +31,9 @@ from tests.support.delivery import (
     row,
 )
 from worker.chain import ChainId
-from worker.forget_requests import KEY
+from worker.forget.person import Person, Persons
+from worker.forget.requests import KEY
 from worker.index import Index
-from worker.person import Person, Persons
 from worker.record import number
 from worker.rows import decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds

@@ -6,7 +6,7 @@ import msgpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.person import Person, Persons, hash_of, text_of
+from worker.forget.person import Person, Persons, hash_of, text_of
 from worker.span import Group, RowSender
 
 KEY = b"a key"

@@ -91,12 +91,12 @@ def test_the_default_setup_matches_the_template() -> None:
     """The estimate uses the memory sizes, batch settings and schedules that the template sets."""
     parameters = defaults()
     kinds = Counter(resource["Type"] for resource in template()["Resources"].values())
-    redrive = template()["Resources"]["RedriveFunction"]["Properties"]["Events"]["Schedule"]
+    redrive = template()["Resources"]["SenderFunction"]["Properties"]["Events"]["Schedule"]
 
     assert SETUP.ingest_mb == properties("IngestFunction")["MemorySize"]
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
-    assert SETUP.redrive_mb == properties("RedriveFunction")["MemorySize"]
-    assert f"rate({SETUP.redrive_minutes} minute)" == redrive["Properties"]["Schedule"]
+    assert SETUP.sender_mb == properties("SenderFunction")["MemorySize"]
+    assert f"rate({SETUP.sender_minutes} minute)" == redrive["Properties"]["Schedule"]
     assert SETUP.stream_mode == parameters["StreamMode"]
     assert SETUP.shards == parameters["ShardCount"]
     assert SETUP.archive_days == parameters["ArchiveDays"]

@@ -108,7 +108,7 @@ def waiting(sluice: Sluice) -> Iterator[None]:
         entries={row: Entry(State.WAITING, reason="test")},
         settled=True,
     )
-    SpanObjects(Bucket(made.client("s3"), made.aside_bucket)).rewrite(span, encoded.data)
+    SpanObjects(Bucket(made.client("s3"), made.data_bucket)).rewrite(span, encoded.data)
     ledger.append(span)
     try:
         yield

@@ -104,7 +104,7 @@ def test_logs_of_every_function_of_the_template_are_read(tmp_path: Path) -> None
     names = set(sluice_template().services().values()) - {"scale"}
     notes, _ = troubles(local(tmp_path, **dict.fromkeys(names, line("WARNING", "slow"))), 3600)
 
-    assert {"ingest", "worker", "redrive", "drain", "admin"} == names
+    assert {"ingest", "worker", "sender", "drain", "admin"} == names
     assert names == {note.function for note in notes}
 
 

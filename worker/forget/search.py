@@ -19,10 +19,10 @@ from shared.errors import InvalidObjectError, SecretUnavailableError
 from worker.bucket import Bucket
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forget_requests import ForgetRequests, RequestDocument
-from worker.forgetting import Delivered, Forgetting, PersonRows
+from worker.forget.cut import Delivered, Forgetting, PersonRows
+from worker.forget.person import Matcher, Persons
+from worker.forget.requests import ForgetRequests, RequestDocument
 from worker.ledger import Ledger
-from worker.person import Matcher, Persons
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress

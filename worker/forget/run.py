@@ -18,8 +18,8 @@ from shared.errors import SecretUnavailableError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
-from worker.forget_requests import ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget_search import Findings, ForgetSearch
+from worker.forget.requests import ForgetRequest, ForgetRequests, RequestDocument
+from worker.forget.search import Findings, ForgetSearch
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects

@@ -16,10 +16,10 @@ from shared.clock import Clock
 from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
-from worker.forget_requests import ForgetRequests
+from worker.forget.person import Found, Persons, Piece
+from worker.forget.requests import ForgetRequests
 from worker.index import Index, Member
 from worker.ledger import Ledger
-from worker.person import Found, Persons, Piece
 from worker.rows import decompress
 from worker.span import ChunkKey, Group, Span, milliseconds
 from worker.span_object import Chunk, SpanObjects, cut_anew, name_of

@@ -18,7 +18,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
 from shared.write_key import FORGET_KEY, HASH_KEY
-from worker.person import Person, Persons, hash_of
+from worker.forget.person import Person, Persons, hash_of
 from worker.secret import Secret
 
 if TYPE_CHECKING:
