@@ -79,7 +79,7 @@ def _members(item: Mapping[str, Any], data: bytes) -> dict[str, tuple[int, int, 
     _, _, offset, length = item["o"]["L"]
     begin = int(offset["N"])
     index = msgpack.unpackb(gzip.decompress(data[begin : begin + int(length["N"])]))
-    return {name: (rows, offset, length) for name, rows, offset, length, *_ in index[-1] if length}
+    return {name: (rows, offset, length) for name, rows, offset, length, *_ in index[7] if length}
 
 
 def _leaves(

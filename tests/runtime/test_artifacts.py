@@ -29,7 +29,7 @@ CONTENTS = {
 }
 LATER = {"ingest": {"certifi"}, "worker": set[str](), "scaler": set[str]()}
 """Packages that a cold start does not load: of certifi, the ingest only reads the file."""
-LIMITS = {"ingest": 1.3 * MB, "worker": 4.5 * MB, "scaler": 4.5 * MB}
+LIMITS = {"ingest": 1.3 * MB, "worker": 4.6 * MB, "scaler": 4.5 * MB}
 # Imports the handler's module as Lambda does, and prints the modules loaded from the function's folder.
 LOAD = """
 import importlib, json, sys
@@ -98,7 +98,7 @@ def test_slow_parts_of_powertools_are_not_loaded(
 
 @pytest.mark.parametrize("function", FUNCTIONS)
 def test_a_zip_is_small(function: str, artifacts: Path) -> None:
-    """Zipped, the ingest takes at most 1.3 MB and each other function, with its own SDK, 4.5 MB."""
+    """Zipped, the ingest takes at most 1.3 MB and each other function, with its own SDK, 4.6 MB."""
     unzipped, zipped = sizes(artifacts / function)
 
     assert zipped <= LIMITS[package(function)]

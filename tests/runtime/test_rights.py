@@ -24,6 +24,7 @@ from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
 from shared import envelope
 from shared.accounts import Account, AccountKeys
+from shared.write_key import FORGET_KEY
 from tests.support.aws_calls import Call, CallRecorder
 from tests.support.rights import granted
 from tests.support.sandboxes import Start, an_envelope, dead, ledger_of, recorded, stream_event
@@ -172,8 +173,13 @@ def _append_copy(aws: Resources, before: Span) -> None:
 def test_the_senders_role_matches_its_calls(
     made: Recorded, start: Start, aws: Resources, redis_url: str
 ) -> None:
-    """It finds, reads, edits, repairs and sends what waits, decides about what was put again, marks idle shards, and sweeps."""
+    """It finds, reads, edits, repairs, forgets and sends what waits, decides about what was put again, marks idle shards, and sweeps."""
     now = int(time.time())
+    secrets = aws.client("secretsmanager")
+    secret = json.loads(secrets.get_secret_value(SecretId=aws.write_key_secret)["SecretString"])
+    secrets.put_secret_value(
+        SecretId=aws.write_key_secret, SecretString=json.dumps({**secret, FORGET_KEY: "key"})
+    )
     sender = made.start(functions.SENDER)
     sender.invoke({"mark": True})
     row = msgpack.packb({"time": now, "event_id": "r-5", "received_at": now * 1000})
@@ -202,8 +208,29 @@ def test_the_senders_role_matches_its_calls(
         assert 1 == repaired["delivered"]
         client.delete(keys.of("stray"))
     assert [] == dead(aws)
+    _forget_a_row(sender, start, aws, now)
 
     made.check("SenderRole")
+
+
+def _forget_a_row(sender: LambdaRuntime, start: Start, aws: Resources, now: int) -> None:
+    """Forget a person who has a dead row and a rejected event."""
+    person = {"account": "stray", "column": "email", "values": ["a@example.com"]}
+    row = {"time": now, "event_id": "r-8", "received_at": now * 1000, "email": "a@example.com"}
+    (mine,) = envelope.divide([("pageviews", msgpack.packb(row))], "stray", "demo", now * 1000, "r-8")
+    wrong = tuple(
+        envelope.RejectedEvent(index, code, "", json.dumps({"email": f"{name}@example.com"}).encode())
+        for index, (code, name) in enumerate([("invalid_table", "a"), ("no_table", "a"), ("no_table", "b")])
+    )
+    start(functions.WORKER).invoke(stream_event(aws, mine._replace(rejected=wrong).encode()))
+
+    def ask(do: str, **more: Any) -> Any:
+        return sender.invoke({"forget": {"do": do, **person, **more}})
+
+    ask("note")
+    searched = [ask("forget", hour=hour, after="") for hour, *_ in ask("objects")["hours"]]
+    assert [{"dead": 1}] == [counts for one in searched for counts in one["forgotten"].values()]
+    assert [2] == list(ask("rejected", forgets=True)["events"].values())
 
 
 def test_the_drainers_role_matches_its_calls(made: Recorded, aws: Resources) -> None:

@@ -98,11 +98,13 @@ def _calls(
     assert signed_for is not None, f"an unsigned request: {method} {path}"
     service = signed_for[1]
     if service == "s3":
-        _, _, name = urlsplit(path).path.strip("/").partition("/")
+        url = urlsplit(path)
+        _, _, name = url.path.strip("/").partition("/")
         if not name:
-            return {("s3:ListBucket", "DataBucket")}
+            return {("s3:ListBucketVersions" if "versions" in url.query else "s3:ListBucket", "DataBucket")}
         place = name if name == policy.KEY else f"{name.partition('/')[0]}/*"
-        return {(_OBJECT_ACTIONS[method], f"DataBucket/{place}")}
+        of_version = "Version" if "versionId=" in url.query else ""
+        return {(_OBJECT_ACTIONS[method] + of_version, f"DataBucket/{place}")}
     operation = headers["x-amz-target"].rpartition(".")[2]
     if service == "secretsmanager":
         return {(f"{service}:{operation}", secrets[json.loads(body)["SecretId"]])}

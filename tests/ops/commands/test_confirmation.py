@@ -25,6 +25,7 @@ ASKING = {
     "accounts apply": "accounts apply {file} --prune",
     "dead drop": "dead drop --account nobody_asked",
     "doctor": "doctor --no-event --measure",
+    "forget": "forget email=f1@example.com --account shop",
     "redrive": "redrive --send",
     "replay": "replay --force --from 2026-01-01 --to 2026-01-02",
 }
