@@ -33,7 +33,9 @@ def delivery(groups: int = 1, url: str | None = None) -> Delivery:
     made = Delivery(executors=Threads if url else InlineExecutor)
     made.map(**{traffic.account(group): traffic.database(group) for group in range(groups)})
     made.start()
-    settings, effects = made.wiring.settings, replace(made.wiring.effects, s3=FarS3(made.clock.now))
+    settings, far = made.wiring.settings, FarS3(made.clock.now)
+    far.create_bucket(Bucket=settings.data_bucket)
+    effects = replace(made.wiring.effects, s3=far)
     if url is None:
         made.wiring = Wiring(settings, effects, replaced={TreasureDataClient: AcceptsAtOnce})
     else:

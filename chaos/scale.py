@@ -44,7 +44,7 @@ from worker.span import milliseconds
 _ROW_FILLING = "x" * 300  # makes a row as large as that of a recorded page view
 _PUTS_APART = 0.5  # seconds between two puts of the simulation; each has the requests since the last one
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
-_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept")
+_STEADY = ("put#", "waiting#", "dead#", "chains", "drained", "swept", "table", "forget")
 _MOST_PUT = 500  # records in one PutRecords call
 
 
@@ -272,7 +272,7 @@ def _instrumented(world: World, result: Result) -> Functions:
         _Counted(world.table, counter("DynamoDB", _partitions)),
         world.effects,
     )
-    world.s3.client = _Counted(world.bucket, counter("S3", lambda _, request: [_prefix(request)]))
+    world.s3.client = _Counted(world.bucket, counter("S3", lambda _, request: _prefixes(request)))
     redis = _CountedRedis(world.redis_server, world, asked)
     once = redis.once
     redis.once = trip  # type: ignore[method-assign]  # counts round trips
@@ -290,12 +290,15 @@ def _partitions(operation: str, request: Mapping[str, Any]) -> list[str]:
     key = request.get("Key") or request.get("Item")
     if key is not None:
         return [str(key["pk"]["S"])]
+    if operation == "describe_table":
+        return []
     values = request["ExpressionAttributeValues"]
     return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
 
 
-def _prefix(request: Mapping[str, Any]) -> str:
-    return str(request.get("Key", request.get("Prefix", ""))).rpartition("/")[0]
+def _prefixes(request: Mapping[str, Any]) -> list[str]:
+    """Return the prefix of the object that a call accesses; none for a listing, which a function instance makes at most once."""
+    return [str(request["Key"]).rpartition("/")[0]] if "Key" in request else []
 
 
 class _Sender:
