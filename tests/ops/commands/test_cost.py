@@ -198,7 +198,9 @@ def test_the_estimate_covers_ledger_items() -> None:
             claims.append(size)
 
     writes = made.dynamodb.calls.count("put_item") + made.dynamodb.calls.count("update_item")
-    assert LEDGER_WRITES == 2 * (writes - 2)  # each changes the worklist; the chain and the table are noted once
+    assert LEDGER_WRITES == 2 * (
+        writes - 2
+    )  # each changes the worklist; the chain and the table are noted once
     assert LEDGER_ITEM_BYTES / 2 < spans[0] <= LEDGER_ITEM_BYTES <= 1024
     assert CLAIM_BYTES / 2 < claims[0] <= CLAIM_BYTES <= 1024
     assert 45 == CLAIM_DAYS
