@@ -7,7 +7,6 @@ from botocore.exceptions import (
     ClientError,
     HTTPClientError,
     NoCredentialsError,
-    NoRegionError,
     PartialCredentialsError,
     ProfileNotFound,
     SSOError,
@@ -100,8 +99,6 @@ def explained(error: Exception, rights: str = RIGHTS) -> Failure:
             return Failure(f"{cause}: set AWS_PROFILE to a profile in `aws configure list-profiles`")
         case SSOError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
             return Failure(f"your AWS session has expired: {_NEW_CREDENTIALS}")
-        case NoRegionError():
-            return Failure("no region: pass --region or set AWS_REGION")
         case exceptions.ConnectionError() | HTTPClientError():
             return Failure(
                 f"{_plain(cause)}: check your network, and with --local, that the local stack is running (`sluice local`)"

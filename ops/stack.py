@@ -205,15 +205,29 @@ def running() -> Path:
     return Path.home() / ".sluice/running"
 
 
+def session_in(region: str | None) -> boto3.Session:
+    """Return a session in a region; without one, in that of the environment or the profile.
+
+    Raises:
+        Failure: no region is known.
+    """
+    session = boto3.Session(region_name=region or os.environ.get("AWS_REGION") or None)
+    if not session.region_name:  # boto3 takes an empty one for a region's name
+        raise Failure(
+            "no region: pass --region, set AWS_REGION, or set one for your profile with `aws configure`"
+        )
+    return session
+
+
 def deployed(name: str, region: str | None) -> Stack:
     """Find a deployed stack.
 
     Raises:
-        Failure: there is no stack of that name, or it is not a Sluice stack.
+        Failure: no region is known, there is no stack of that name, or it is not a Sluice stack.
         ClientError: CloudFormation rejects the call.
         BotoCoreError: it cannot be reached.
     """
-    session = boto3.Session(region_name=region or os.environ.get("AWS_REGION"))
+    session = session_in(region)
     cloudformation = session.client("cloudformation")
     where = f"region {cloudformation.meta.region_name}"
     try:

@@ -46,7 +46,6 @@ def refused(code: str, message: str = "no") -> ClientError:
         ),
         (refused("Odd", "two\nlines"), "AWS rejected GetRecords: Odd: two lines"),
         (exceptions.NoCredentialsError(), f"no AWS credentials were found: {NEW}"),
-        (exceptions.NoRegionError(), "no region: pass --region or set AWS_REGION"),
     ],
 )
 def test_an_aws_error_becomes_one_line(error: Exception, said: str) -> None:

@@ -55,14 +55,16 @@ def test_a_verdict_names_a_command_or_a_page_unless_nothing_has_to_be_done(state
 
 @pytest.mark.parametrize("command", ["setup", "deploy", "doctor", "status"])
 def test_each_command_s_failure_names_a_command_or_a_page(command: str) -> None:
-    """A stack's name that no region can be found for is one."""
+    """A region that is empty, although there are credentials, is one."""
     environment = {
         "AWS_CONFIG_FILE": "/dev/null",
-        "AWS_SHARED_CREDENTIALS_FILE": "/dev/null",
+        "AWS_ACCESS_KEY_ID": "key",
+        "AWS_SECRET_ACCESS_KEY": "secret",
         "AWS_REGION": "",
+        "AWS_DEFAULT_REGION": "",
     }
-    environment |= {"AWS_DEFAULT_REGION": ""}
     result = CliRunner(mix_stderr=False).invoke(main, [command, "--stack", "sluice-dev"], env=environment)
 
     assert 1 == result.exit_code, f"{result.output}{result.stderr}"
+    assert "no region" in result.stderr
     assert "`" in result.stderr or "docs/" in result.stderr

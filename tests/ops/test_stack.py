@@ -1,10 +1,10 @@
-"""Where the local stack is."""
+"""Where the local stack is, and the region of a deployed one."""
 
 from pathlib import Path
 
 import pytest
 
-from ops.stack import home
+from ops.stack import home, session_in
 
 
 def test_a_relative_home_means_the_folder_it_was_given_in(
@@ -15,3 +15,15 @@ def test_a_relative_home_means_the_folder_it_was_given_in(
     monkeypatch.setenv("SLUICE_HOME", "data")
 
     assert tmp_path / "data" == home()
+
+
+@pytest.mark.parametrize("given", [None, "", "eu-central-1"])
+@pytest.mark.parametrize("ours", ["", "us-west-2"])
+def test_an_empty_region_counts_as_none(
+    monkeypatch: pytest.MonkeyPatch, given: str | None, ours: str
+) -> None:
+    """The option comes before `AWS_REGION`, and that before `AWS_DEFAULT_REGION`."""
+    monkeypatch.setenv("AWS_REGION", ours)
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "ap-northeast-1")
+
+    assert (given or ours or "ap-northeast-1") == session_in(given).region_name

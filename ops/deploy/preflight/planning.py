@@ -1,13 +1,11 @@
 """What a deploy would do: the stack, region and parameters from samconfig.toml or the command line, and the world around it."""
 
-import os
 import shlex
 import tomllib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import boto3
 from botocore.client import BaseClient
 from botocore.config import Config
 
@@ -15,6 +13,7 @@ from ops.deploy.preflight.survey import Deployment, Survey, World
 from ops.deploy.preflight.treasure_data import RealSite
 from ops.failure import Failure
 from ops.help_page import IS_RELEASE
+from ops.stack import session_in
 from shared.aws_clients import makes_client
 
 
@@ -63,11 +62,7 @@ def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
     """
     from ops.deploy.preflight.dns_records import look_up  # noqa: PLC0415 -- dnspython would slow every command down
 
-    session = boto3.Session(region_name=plan.region or os.environ.get("AWS_REGION"))
-    if not session.region_name:
-        raise Failure(
-            "no region: pass --region, set AWS_REGION, or set one for your profile with `aws configure`"
-        )
+    session = session_in(plan.region)
     config = Config(connect_timeout=5, read_timeout=20, retries={"mode": "standard", "total_max_attempts": 5})
 
     @makes_client
