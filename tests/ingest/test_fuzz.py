@@ -5,7 +5,7 @@ import json
 from typing import Any
 from urllib.parse import quote
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from ingest.refusal import ANSWERS
@@ -147,7 +147,13 @@ def documented(answer: Answer, method: str, path: str) -> None:
         assert text.isprintable()
 
 
+PIXEL = http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews")
+BATCH = http_event("POST", "/v1/events", f"k={KEY}&t=pageviews")
+
+
 @settings(max_examples=400, deadline=None)
+@example({name: part for name, part in PIXEL.items() if name != "headers"}, ("*",))
+@example({**BATCH, "body": '[{"a": "\udc8b"}]'}, ("*",))
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))
 def test_every_request_gets_a_documented_response(event: dict[str, Any], origins: tuple[str, ...]) -> None:
     """No request causes an exception or a 5xx, and as many rows are stored as events were accepted."""
