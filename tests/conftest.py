@@ -1,4 +1,7 @@
-"""What holds for all tests: how busy the machine is fails none of them."""
+"""What holds for all tests: how busy the machine is fails none of them.
+
+It imports nothing of Sluice: every test would then fail without that module, also one that does not test it.
+"""
 
 from hypothesis import HealthCheck, settings
 

@@ -1,12 +1,13 @@
 """A number that each commit has for itself."""
 
 import subprocess
-
-from tests.support.sam import ROOT
+from pathlib import Path
 
 
 def seed() -> int:
     """Return a number that depends on the commit; 0 if there is none."""
     command = ["git", "rev-parse", "HEAD"]
-    found = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout
+    found = subprocess.run(
+        command, cwd=Path(__file__).parent, check=False, capture_output=True, text=True
+    ).stdout
     return int(found.strip()[:7] or "0", 16)
