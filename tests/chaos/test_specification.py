@@ -469,12 +469,15 @@ def test_a_doubt_is_never_sent_after_it_may_be_asked_for(since: float, age: floa
 
 
 PROOFS = st.sampled_from(sorted({HAS, NOTHING, *SURE}))
-ENTRIES = st.builds(
-    Entry, st.sampled_from(sorted(STATES)), st.none() | st.floats(0, 10**6), st.integers(0, 3), st.just("db")
-)
 
 
-@given(ENTRIES, st.sets(PROOFS, min_size=1), st.booleans(), st.integers(1, 3))
+def entries(*states: str) -> st.SearchStrategy[Entry]:
+    """Return entries in any of these states."""
+    since = st.none() | st.floats(0, 10**6)
+    return st.builds(Entry, st.sampled_from(states), since, st.integers(0, 3), st.just("db"))
+
+
+@given(entries(*STATES), st.sets(PROOFS, min_size=1), st.booleans(), st.integers(1, 3))
 def test_what_is_settled_breaks_no_rule(entry: Entry, proofs: set[str], own: bool, rows: int) -> None:
     """Whatever `settled` makes of an answer is a transition whose conditions hold."""
     for proof in proofs:
@@ -487,9 +490,7 @@ def test_what_is_settled_breaks_no_rule(entry: Entry, proofs: set[str], own: boo
         )
 
 
-@given(
-    ENTRIES.filter(lambda one: one.state == "waiting"), st.floats(0, 10**6), st.sampled_from(["db", "new"])
-)
+@given(entries("waiting"), st.floats(0, 10**6), st.sampled_from(["db", "new"]))
 def test_what_is_written_before_a_send_breaks_no_rule(entry: Entry, now: float, database: str) -> None:
     """A fence keeps a doubt as it is; a renewed chunk has another id, once its absence is proved."""
 
