@@ -13,6 +13,7 @@ from ops.cost.estimate import HOURS, Setup, Workload, total
 from ops.cost.prices import READ_ON, REGIONS
 from ops.stack import Stack
 from ops.state import state_document
+from ops.state.checks import Checks
 from ops.state.faults import findings, summary
 from ops.state.stack_state import StackState, StateReader, accounting
 from shared.accounts import Account
@@ -63,7 +64,8 @@ class ConsoleView:
     ) -> None:
         self._stack = stack
         self._clock = clock = clock or SystemClock()
-        look = StateReader(stack)
+        # A key tried every minute would show among the events as a refused request.
+        look = StateReader(stack, checks=Checks(stack, tries_key=False))
         self._look = Refreshed(
             lambda: look.state(None, None, balanced=False), look_seconds, clock, start=start
         )

@@ -33,6 +33,7 @@ class Checks:
     Args:
         stack: the stack.
         account: the account that supplies the write key. None: the first active one.
+        tries_key: whether to try a write key. The ingest logs that request as refused, because it has no event.
 
     Attributes:
         account: the account in use, known after `findings`.
@@ -40,8 +41,9 @@ class Checks:
         assumed: the limits of Treasure Data that the worker assumes, in minutes, likewise.
     """
 
-    def __init__(self, stack: Stack, account: str | None = None) -> None:
+    def __init__(self, stack: Stack, account: str | None = None, *, tries_key: bool = True) -> None:
         self._stack = stack
+        self._tries_key = tries_key
         self._url = stack.outputs["ApiUrl"]
         self._http = stack.http()
         self.account = account
@@ -205,6 +207,8 @@ class Checks:
             yield unknown("columns", said)
 
     def _write_key(self) -> Iterator[Finding]:
+        if not self._tries_key:
+            return
         signing = signing_secrets(self._stack)
         if self.account is None:
             yield unknown("write key", "not checked: there is no active account")
