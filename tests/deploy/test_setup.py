@@ -75,7 +75,17 @@ class Operator:
 
     def words(self, *more: str) -> list[str]:
         """Return the words of a command line that asks nothing."""
-        return ["-m", "ops.cli", *more, "--config-env", "stg", "--td-key-file", str(self.key_file), "--yes", "--json"]
+        return [
+            "-m",
+            "ops.cli",
+            *more,
+            "--config-env",
+            "stg",
+            "--td-key-file",
+            str(self.key_file),
+            "--yes",
+            "--json",
+        ]
 
     def run(self, *more: str) -> Any:
         """Run a command line that asks nothing, and return what it prints."""

@@ -212,7 +212,7 @@ def test_a_function_that_does_not_run_raises_an_alarm() -> None:
     alarm = ALARMS[RUNS]["Properties"]
     runs, *read = alarm["Metrics"]
 
-    assert "MIN([FILL(redrive, 0), FILL(scale, 0)])" == runs["Expression"]
+    assert "MIN([FILL(sender, 0), FILL(scale, 0)])" == runs["Expression"]
     assert [300, 300] == [one["MetricStat"]["Period"] for one in read]
     assert ("LessThanThreshold", 1) == (alarm["ComparisonOperator"], alarm["Threshold"])
 
