@@ -75,17 +75,8 @@ class Operator:
 
     def words(self, *more: str) -> list[str]:
         """Return the words of a command line that asks nothing."""
-        return [
-            "-m",
-            "ops.cli",
-            *more,
-            "--config-env",
-            "stg",
-            "--td-key-file",
-            str(self.key_file),
-            "--yes",
-            "--json",
-        ]
+        stage = ["--config-env", "stg", "--td-key-file", str(self.key_file)]
+        return ["-m", "ops.cli", *more, *stage, "--yes", "--json"]
 
     def run(self, *more: str) -> Any:
         """Run a command line that asks nothing, and return what it prints."""
