@@ -356,12 +356,14 @@ def test_the_doctor_repairs_a_restored_ledger_after_asking() -> None:
     assert "nothing to repair" in again.stdout
 
 
-@pytest.mark.parametrize("pair", random.Random(SEED).sample([*combinations(CASES, 2)], PAIRS))
+# of two faults of one part only one can be there
+TOGETHER = [(one, other) for one, other in combinations(CASES, 2) if one.part != other.part]
+
+
+@pytest.mark.parametrize("pair", random.Random(SEED).sample(TOGETHER, PAIRS))
 def test_two_faults_are_both_named(pair: tuple[Case, Case]) -> None:
     """Unless one hides the other."""
     first, second = pair
-    if first.part == second.part:
-        pytest.skip("only one of them can be there")
 
     def is_hidden(one: Case, other: Case) -> bool:
         return one.part in other.hides or one.name in other.hides
