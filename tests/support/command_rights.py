@@ -51,7 +51,7 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "accounts show": (*_ADMINISTER, "dynamodb:Query counters"),
     "accounts export": _ADMINISTER,
     "cost": _FIND,
-    "console": (*_STATE, *_COUNTS, *_CLOSED),
+    "console": (*_STATE, *_COUNTS, "lambda:InvokeFunction AdminFunction"),
     "dead drop": (*_FIND, *_CHUNKS, "lambda:InvokeFunction SenderFunction"),
     "dead list": (*_FIND, *_CHUNKS),
     "dead show": (*_FIND, *_CHUNKS, *_ROWS),
