@@ -111,14 +111,7 @@ class Finder:
         unplanned = [(shard.shard_id, self._end(shard)) for shard in self._places.shards.all()]
         yield from self._in_spans()
         yield from self._on_stream(unplanned)
-        yield from self._in_queue()
-
-    def queued(self) -> Iterator[FoundEvent]:
-        """Yield only the events in the overflow queue.
-
-        Raises: as the iteration over all.
-        """
-        yield from self._in_queue()
+        yield from self.queued()
 
     def _is_time_up(self) -> bool:
         if self._clock.now() >= self._until:
@@ -205,7 +198,11 @@ class Finder:
             if page.at_tip or len(records) < len(page.records):
                 return
 
-    def _in_queue(self) -> Iterator[FoundEvent]:
+    def queued(self) -> Iterator[FoundEvent]:
+        """Yield only the events in the overflow queue.
+
+        Raises: as the iteration over all.
+        """
         sqs, url = self._places.sqs, self._places.queue_url
         self.searched.hidden = overflow_queue.hidden(sqs, url)
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
