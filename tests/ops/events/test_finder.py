@@ -5,6 +5,7 @@ import json
 from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import replace
+from threading import Event
 from typing import Any
 
 import pytest
@@ -26,6 +27,7 @@ from worker.forced_replay import Wanted
 from worker.plan import Cut
 from worker.rejected_events import RejectedEvents
 from worker.shards import Shards
+from worker.span_object import name_of
 from worker.states import Decision, State
 
 
@@ -364,8 +366,13 @@ def test_a_search_reads_only_what_its_time_allows() -> None:
     made.dynamodb.calls.clear()
     query = EventQuery(ids=frozenset({ids[40]}))
     coming = iter(found.finder(query, default_since(query, made.clock.now()), 600))
+    shown, wanted = Event(), name_of(made.spans()[40])
+    made.s3.before["get_object"] = lambda request: (
+        request["Key"] <= wanted or shown.wait(30)
+    )  # threads read ahead
     first = next(coming)
     read = made.s3.calls.count("get_object")
+    shown.set()
 
     assert (ids[40], []) == (first.seen.event_id, list(coming))
     assert read < made.s3.calls.count("get_object") <= 2 * 12
