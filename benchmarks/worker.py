@@ -157,7 +157,7 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
         def uploading() -> None:
             _carry_out(delivery(url=url), event)
 
-        contenders = dict(
+        contenders: dict[str, Callable[[], object]] = dict(
             zip(CONTENDERS, (worker, floor, fast_floor, decode, td_client, uploading), strict=True)
         )
         contenders |= {"setup": delivery, "upload setup": partial(delivery, url=url)}

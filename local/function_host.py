@@ -27,8 +27,8 @@ from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.sqs import QueueSource
-from local import bad as bads
 from local import functions
+from local.bad import FILE, bad_lines
 from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, SENDER, WORKER, Function
 from local.parent_watch import ParentWatch
@@ -54,13 +54,13 @@ def load(function: Function) -> Handler:
 def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
     """Serve the function behind the gateway, and log what each response says about the events."""
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, bads.FILE))
+    answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, FILE))
     clock = SystemClock()
 
     def answered(request: Request, reply: Response) -> None:
         try:
             os.write(answers, answer_line(request, reply))
-            os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
+            os.write(bad, bad_lines(request, reply, clock.now()))
         except Exception:  # noqa: BLE001 -- the sender gets the function's answer, whatever becomes of the page
             _log.exception("the page does not show a response")
 

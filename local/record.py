@@ -12,12 +12,10 @@ import shutil
 import sys
 import tempfile
 import time
-import uuid
 from base64 import b64decode, b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from hashlib import md5
 from pathlib import Path
 from typing import Any
 
@@ -25,8 +23,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from doubles.event_source import EventSourceMapping, event_of
-from doubles.iam import REGION
 from doubles.kinesis import FREE_NUMBER
+from doubles.sqs import MemorySQS, QueueSource
 from local import recording
 from local.accounts import KEYS
 from local.recording import EVENTS, RecordedRequest
@@ -244,20 +242,28 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
             for number in range(visits):
                 driver.visit(VISITORS[number % len(VISITORS)])
                 say(f"visit {number + 1} of {visits}")
-            kinesis = {"visits": _kinesis_event(stack, "", _VISITS)}
-            queued = {"overflow": queue_event(stack, _VISITS)}
-            last = _last(stack)
+            before = len(_records(stack))
             driver.make_mistakes()
-            kinesis["mistakes"] = _kinesis_event(stack, last, 50)
-            last = _last(stack)
+            after = len(_records(stack))
             _produce_directly(stack)
-            kinesis["other-producers"] = _kinesis_event(stack, last, 50)
             browser.close()
+            records = _records(stack)
+            arn, queue_arn = stack.resources.stream_arn, stack.resources.queue_arn
     folder.mkdir(parents=True, exist_ok=True)
     recording.write((recorded.request for recorded in log.recorded), folder / recording.REQUESTS.name)
     _write_events(folder / "http", http_events(log.recorded))
-    _write_events(folder / "kinesis", kinesis)
-    _write_events(folder / "sqs", queued)
+    # In another stack, their own sequence numbers could belong to other records: they get some that no stack uses.
+    members = [
+        EventSourceMapping(event_source_arn=arn).record(
+            _SHARD, item | {"SequenceNumber": str(FREE_NUMBER + place)}
+        )
+        for place, item in enumerate(records, start=1)
+    ]
+    ranges = {"visits": (0, _VISITS), "mistakes": (before, after), "other-producers": (after, None)}
+    _write_events(
+        folder / "kinesis", {name: event_of(members[slice(*place)]) for name, place in ranges.items()}
+    )
+    _write_events(folder / "sqs", {"overflow": _queue_event(records[_VISITS], queue_arn)})
     say(f"{len(log.recorded)} requests recorded")
 
 
@@ -291,57 +297,28 @@ def _resolver_rules(gateway: str, site: str) -> str:
     return f"--host-resolver-rules={', '.join(rules)}"
 
 
-def _last(stack: LocalStack) -> str:
-    """Return the sequence number of the last record on the stream."""
-    return str(_read(stack, "")[-1]["SequenceNumber"])
-
-
-def _read(stack: LocalStack, after: str) -> list[Any]:
-    """Return the records after a sequence number, or all if it is empty."""
+def _records(stack: LocalStack) -> list[Any]:
+    """Return the stream's records."""
     kinesis = stack.resources.client("kinesis")
-    start: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
-    if after:
-        start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
-    iterator = kinesis.get_shard_iterator(StreamName=stack.resources.stream, ShardId=_SHARD, **start)
+    iterator = kinesis.get_shard_iterator(
+        StreamName=stack.resources.stream, ShardId=_SHARD, ShardIteratorType="TRIM_HORIZON"
+    )
     records: list[Any] = kinesis.get_records(ShardIterator=iterator["ShardIterator"], Limit=10_000)["Records"]
     return records
 
 
-def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
-    """Return an event with the records after a sequence number, at most `most` of them.
-
-    They get new sequence numbers that no stack uses. In another stack, their own could belong to other records.
-    """
-    mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
-    numbered = [
-        mapping.record(_SHARD, item | {"SequenceNumber": str(FREE_NUMBER + place)})
-        for place, item in enumerate(_read(stack, ""), start=1)
-        if not after or int(item["SequenceNumber"]) > int(after)
-    ]
-    return event_of(numbered[:most])
-
-
-def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:
-    """Return the event with the message that the ingest would have queued if the stream had rejected one of its records."""
-    record = _read(stack, "")[: number + 1][-1]
-    arrived = str(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
+def _queue_event(record: Mapping[str, Any], queue_arn: str) -> Mapping[str, Any]:
+    """Return the event with the message that the ingest would have queued if the stream had rejected a record."""
+    sqs = MemorySQS(record["ApproximateArrivalTimestamp"].timestamp)
+    url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     texts = {"partition_key": record["PartitionKey"], "refused": "true"}
-    body = b64encode(record["Data"]).decode()
-    message = {
-        "messageId": str(uuid.UUID(int=number)),
-        "receiptHandle": "recorded",
-        "body": body,
-        "attributes": {"SentTimestamp": arrived, "ApproximateReceiveCount": "1"},
-        "messageAttributes": {
-            name: {"stringValue": text, "stringListValues": [], "binaryListValues": [], "dataType": "String"}
-            for name, text in texts.items()
-        },
-        "md5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
-        "eventSource": "aws:sqs",
-        "eventSourceARN": stack.resources.queue_arn,
-        "awsRegion": REGION,
-    }
-    return {"Records": [message]}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items()}
+    sqs.send_message(
+        QueueUrl=url, MessageBody=b64encode(record["Data"]).decode(), MessageAttributes=attributes
+    )
+    events: list[Mapping[str, Any]] = []
+    QueueSource(sqs, url, queue_arn, events.append).poll()
+    return events[0]
 
 
 def _produce_directly(stack: LocalStack) -> None:

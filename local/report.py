@@ -1,8 +1,7 @@
 """Prints the progress and the result of the demo, on a terminal or in a log."""
 
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
@@ -14,48 +13,22 @@ from local.reconciliation import Reconciliation
 _SHOWN = 10
 
 
-class Meter:
-    """Shows progress: a bar on a terminal, otherwise one line at the end. A context manager.
+@contextmanager
+def meter(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress: a bar on a terminal, otherwise one line at the end. Yield a function that sets the count.
 
     Args:
         console: where to print.
         name: what is counted, printed after the numbers.
         total: the count at the end.
     """
-
-    def __init__(self, console: Console, name: str, total: int) -> None:
-        self._console = console
-        self._name = name
-        self._total = total
-        self._count = 0
-        columns = (
-            TextColumn("{task.description:>13}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task(name, total=total)
-
-    def add(self, count: int) -> None:
-        """Increase the count."""
-        self.set(self._count + count)
-
-    def set(self, count: int) -> None:
-        """Set the count."""
-        self._count = count
-        self._progress.update(self._task, completed=count)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-        if not self._console.is_terminal:
-            self._console.print(f"{self._count:,} of {self._total:,} {self._name}")
+    columns = TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.update(task, completed=count)
+        count = progress.tasks[0].completed
+    if not console.is_terminal:
+        console.print(f"{count:,.0f} of {total:,} {name}")
 
 
 def show(reconciliation: Reconciliation, console: Console) -> None:

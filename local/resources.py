@@ -135,7 +135,7 @@ def _session() -> Session:
 def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Create the resources of template.yaml that do not exist yet, and return their names.
+    """Create the resources of template.yaml, and return their names.
 
     Args:
         endpoint: the URL of AWS.
@@ -156,9 +156,6 @@ def create(
         resources.td_api_key_secret: td_api_key,
         resources.redis_url_secret: redis_url,
     }
-    if secrets.list_secrets()["SecretList"]:
-        secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
-        return resources  # everything exists from an earlier run, because secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
     resources.client("s3").create_bucket(Bucket=resources.data_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)

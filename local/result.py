@@ -35,14 +35,14 @@ class EventResult:
     """What a response says about one event.
 
     Attributes:
-        index: the event's place in its request.
+        index: the event's place in its request; None for all of it.
         event: the event as sent; None if the request does not have it.
         table: the table as the sender wrote it; empty if unknown.
         code: why it was rejected; empty if it was accepted.
         message: the same for a person.
     """
 
-    index: int
+    index: int | None
     event: Any
     table: str
     code: str = ""

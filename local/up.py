@@ -20,7 +20,7 @@ from rich.console import Console
 from local import containers
 from local.accounts import KEYS
 from local.interrupt import exit_on_signals
-from local.observer import Observer
+from local.local_state import local_state
 from local.outages import Outages
 from local.page_server import Beside, local_page
 from local.received import Received
@@ -124,7 +124,6 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
         parameters = {"LogLevel": options.log_level} if options.log_level else {}
         with LocalStack(
             home / "stack",
-            keep=options.keep,
             base_port=port,
             parameters=parameters,
             record=options.record and options.record.absolute(),
@@ -160,13 +159,14 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
         count_share=0.3,
         account_seconds=_ACCOUNT_SECONDS,
     )
-    observer = Observer(stack, outages.under_way)
     actions = Actions(described_stack, clock, view.expire)
     tail = stack_tail(described_stack)
     feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS, scrubs=False, plan=view.plan)
     made = stack.resources
     received = Received(Shards(made.client("kinesis"), made.stream, clock), stack.folder, clock)
-    data = page_data(view, actions, feed, allow_changes=True, more=observer.state)
+    data = page_data(
+        view, actions, feed, allow_changes=True, more=lambda: local_state(stack, outages.under_way())
+    )
     return local_page(
         Beside(site),
         {**data, **received.data()},
@@ -259,7 +259,6 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, help="the first port; remembered for the next start (default: 8700)"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the data of the last run")
     parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
     parser.add_argument(
         "--log-level", choices=("INFO", "WARN"), help="log level of the functions (default: INFO)"
