@@ -137,7 +137,7 @@ def run(
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with LocalStack(folder, parameters=parameters) as stack:
+    with LocalStack(folder, parameters=parameters or {}) as stack:
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s. The gateway is {stack.addresses.gateway}"
         )

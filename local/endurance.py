@@ -100,7 +100,7 @@ def _revived(stack: LocalStack) -> Iterator[None]:
 def _request(number: int) -> RecordedRequest:
     body = json.dumps({"table": f"endurance_{number % 3}", "event_id": f"e{number}", "n": number})
     headers = (("host", "collect.example"), ("x-write-key", KEYS[("shop", "app")[number % 2]]))
-    return RecordedRequest("event", "POST", "/v1/events", headers, body.encode())
+    return RecordedRequest("POST", "/v1/events", headers, body.encode())
 
 
 def report(count: Reconciliation, killed: Counter[str], console: Console) -> None:

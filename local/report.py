@@ -55,8 +55,10 @@ def _places(reconciliation: Reconciliation) -> Table:
         table.add_row(
             place.database if place.database != before else "",
             place.table,
-            *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
-            _number(reconciliation.undelivered[place]),
+            *(
+                f"{count[place]:,}"
+                for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.undelivered)
+            ),
             f"[red]{missing:,}[/]" if missing else "",
         )
         before = place.database
@@ -79,18 +81,18 @@ def _totals(reconciliation: Reconciliation) -> Table:
     refused = reconciliation.refused
     table.add_row(
         "requests",
-        _number(reconciliation.requests),
+        f"{reconciliation.requests:,}",
         f"{reconciliation.without_events:,} without events (preflights)",
     )
-    table.add_row("refused requests", _number(refused.total()), _codes(refused))
-    table.add_row("events received", _number(accepted + rejected), "in the other requests")
-    table.add_row("rejected", _number(rejected), _codes(reconciliation.rejected))
-    table.add_row("accepted", _number(accepted), "according to the gateway's responses")
+    table.add_row("refused requests", f"{refused.total():,}", _codes(refused))
+    table.add_row("events received", f"{accepted + rejected:,}", "in the other requests")
+    table.add_row("rejected", f"{rejected:,}", _codes(reconciliation.rejected))
+    table.add_row("accepted", f"{accepted:,}", "according to the gateway's responses")
     table.add_section()
-    table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in the Treasure Data double")
-    table.add_row("dead rows", _number(reconciliation.dead.total()), _codes(reconciliation.dead))
+    table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the Treasure Data double")
+    table.add_row("dead rows", f"{reconciliation.dead.total():,}", _codes(reconciliation.dead))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
-    table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
+    table.add_row("in flight", f"{sum(waiting.values()):,}", _codes(waiting))
     return table
 
 
@@ -119,7 +121,3 @@ def _codes(counts: Mapping[str, int]) -> str:
     return ", ".join(
         f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-def _number(count: int) -> str:
-    return f"{count:,}" if count else "0"

@@ -172,8 +172,8 @@ def _json(data: bytes) -> Any:
         return None
 
 
-def _header(message: Request | Response, name: str, otherwise: str = "") -> str:
-    return next((text for spelt, text in message.headers if spelt.lower() == name), otherwise)
+def _header(response: Response, name: str, otherwise: str = "") -> str:
+    return next((text for spelt, text in response.headers if spelt.lower() == name), otherwise)
 
 
 def _code(response: Response) -> str:
@@ -183,9 +183,9 @@ def _code(response: Response) -> str:
 
 def _account(request: Request, query: Mapping[str, str], body: Any) -> str:
     places = (
-        _header(request, "authorization").rpartition(" ")[2],
-        _header(request, "x-write-key"),
-        _header(request, "x-td-write-key"),
+        request.header("authorization").rpartition(" ")[2],
+        request.header("x-write-key"),
+        request.header("x-td-write-key"),
         query.get("k", ""),
         body.get("write_key") if isinstance(body, dict) else "",
     )

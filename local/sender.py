@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from doubles.http_server import Request, Response
+from doubles.http_server import Response
 from local.recording import RecordedRequest
 from local.result import EventResult, result_of
 
@@ -96,14 +96,14 @@ def exchange_of(request: RecordedRequest, response: Response) -> Exchange:
     if request.method == "OPTIONS":
         return Exchange(request)
     try:
-        found = result_of(Request(request.method, request.target, request.headers, request.body), response)
+        found = result_of(request, response)
     except Exception as error:  # noqa: BLE001 -- unreadable responses are what the demo looks for
         return Exchange(request, error=f"{type(error).__name__}: {error}")
     accepted = sum(not one.code and isinstance(one.event, dict) for one in found.events)
     if not found.refused and found.accepted != accepted:
         return Exchange(
             request,
-            error=f"{request.path}: status {response.status}, {found.accepted} of {len(found.events)} events accepted, "
+            error=f"{request.target}: status {response.status}, {found.accepted} of {len(found.events)} events accepted, "
             f"but {len(found.events) - accepted} rejected or unknown: {response.body[:200]!r}",
         )
     return Exchange(request, found.account, found.events, found.refused)

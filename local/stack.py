@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -54,10 +54,11 @@ class Addresses:
     """The endpoint of Lambda's Invoke API for each function except the ingest, by logical id."""
 
 
+@dataclass(eq=False)
 class LocalStack:
     """The whole pipeline. A context manager that starts and stops it.
 
-    Args:
+    Attributes:
         folder: the folder for logs and data, emptied at the start.
         shards: number of shards of the stream.
         sender_seconds: how often to send what waits.
@@ -66,31 +67,24 @@ class LocalStack:
         accounts: the accounts in Redis.
         parameters: values of template parameters that differ from the local stack's.
         base_port: the first of the ports of `PORTS`; 0 for any free ports.
+        parts: its processes, in the order of their start.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        shards: int = 2,
-        sender_seconds: float = 30,
-        window_seconds: float = 1,
-        record: Path | None = None,
-        accounts: Mapping[str, Account] = ACCOUNTS,
-        parameters: Mapping[str, str] | None = None,
-        base_port: int = 0,
-    ) -> None:
-        self.folder = folder.resolve()
-        self.parts: list[Part] = []
-        self._shards = shards
-        self._sender_seconds = sender_seconds
-        self._window_seconds = window_seconds
-        self._record = record
-        self._accounts = accounts
-        self._parameters = dict(parameters or {})
-        self._base_port = base_port
-        self._resources: Resources | None = None
-        self._addresses: Addresses | None = None
+    folder: Path
+    _: KW_ONLY
+    shards: int = 2
+    sender_seconds: float = 30
+    window_seconds: float = 1
+    record: Path | None = None
+    accounts: Mapping[str, Account] = field(default_factory=lambda: ACCOUNTS)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    base_port: int = 0
+    parts: list[Part] = field(init=False, default_factory=list)
+    _resources: Resources | None = field(init=False, default=None)
+    _addresses: Addresses | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
 
     @property
     def resources(self) -> Resources:
@@ -195,7 +189,7 @@ class LocalStack:
         try:
             self._resources = resources.create(
                 endpoint,
-                shards=self._shards,
+                shards=self.shards,
                 signing_secrets=SIGNING_SECRETS,
                 td_api_key=API_KEY,
                 redis_url=redis_url,
@@ -205,19 +199,19 @@ class LocalStack:
             raise PartError(f"{aws.name} does not answer: {error}") from error
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             keys = AccountKeys(self._resources.ledger_table)
-            apply(redis, keys, self._accounts, time.time())
-        entries = {name: account.to_entry() for name, account in self._accounts.items()}
+            apply(redis, keys, self.accounts, time.time())
+        entries = {name: account.to_entry() for name, account in self.accounts.items()}
         self._resources.client("s3").put_object(
             Bucket=self._resources.data_bucket,
             Key=policy.KEY,
             Body=policy.encode(entries, int(time.time() * 1000)),
         )
-        overrides = functions.treasure_data_at(td_url) | self._parameters
-        recorder = ["--record", str(self._record)] if self._record else []
+        overrides = functions.treasure_data_at(td_url) | dict(self.parameters)
+        recorder = ["--record", str(self.record)] if self.record else []
         arguments = {
             functions.INGEST: recorder,
-            functions.WORKER: ["--window", str(self._window_seconds)],
-            functions.SENDER: ["--every", str(self._sender_seconds)],
+            functions.WORKER: ["--window", str(self.window_seconds)],
+            functions.SENDER: ["--every", str(self.sender_seconds)],
         }
         started = {
             name: self._run_function(function, overrides, *arguments.get(function, ()))
@@ -231,7 +225,7 @@ class LocalStack:
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        port = self._base_port + PORTS.index(name) if self._base_port else 0
+        port = self.base_port + PORTS.index(name) if self.base_port else 0
         part = Part(name, arguments, inherited | dict(environment or {}), self.folder, port=port)
         self.parts.append(part)
         return part

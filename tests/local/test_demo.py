@@ -28,7 +28,7 @@ def orders(table: str, *event_ids: str) -> RecordedRequest:
     """Return a request with one event per id."""
     events = [{"table": table, "event_id": event_id, "time": 1_764_000_000} for event_id in event_ids]
     headers = (("Host", "collect.example"), ("x-write-key", KEYS["shop"]))
-    return RecordedRequest("orders", "POST", "/v1/events", headers, json.dumps(events).encode())
+    return RecordedRequest("POST", "/v1/events", headers, json.dumps(events).encode())
 
 
 def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ SETTLED: Mapping[str, int] = {"records": 0}
 
 def post(body: object, *headers: tuple[str, str], target: str = "/v1/events") -> RecordedRequest:
     """Return a recorded request to the events API."""
-    return RecordedRequest("step", "POST", target, headers, json.dumps(body).encode())
+    return RecordedRequest("POST", target, headers, json.dumps(body).encode(), step="step")
 
 
 def answered(*events: str, account: str = "shop", code: str = "", error: str = "") -> Exchange:
@@ -54,7 +54,7 @@ def answered(*events: str, account: str = "shop", code: str = "", error: str = "
             [("orders", "")],
         ),
         (
-            RecordedRequest("step", "GET", "/pixel.gif?k=shop.k1.mac&t=views", ()),
+            RecordedRequest("GET", "/pixel.gif?k=shop.k1.mac&t=views", ()),
             "GIF89a",
             [("views", "")],
         ),
@@ -89,7 +89,7 @@ def test_a_refused_request_has_a_code(
     status: int, headers: tuple[tuple[str, str], ...], refused: str
 ) -> None:
     """The code comes from the ingest, or from the gateway's status if the request did not reach the ingest."""
-    request = RecordedRequest("step", "GET", "/pixel.gif?t=views", ())
+    request = RecordedRequest("GET", "/pixel.gif?t=views", ())
 
     assert Exchange(request, refused=refused) == exchange_of(request, Response(status, b"GIF89a", headers))
 

@@ -47,9 +47,7 @@ def get(url: str) -> str:
 
 def pixel(table: str) -> RecordedRequest:
     """Return a request for the pixel."""
-    return RecordedRequest(
-        "pixel", "GET", f"/pixel.gif?k={KEYS['shop']}&t={table}", (("Host", "collect.example"),)
-    )
+    return RecordedRequest("GET", f"/pixel.gif?k={KEYS['shop']}&t={table}", (("Host", "collect.example"),))
 
 
 def test_senders_do_not_notice_a_redis_outage(tmp_path: Path) -> None:
