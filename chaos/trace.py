@@ -75,6 +75,7 @@ def times_of(world: World) -> Times:
         margin=MARGIN_SECONDS,
         # the sweep goes by the hour in an object's name, and a stalled invocation may put the object hours later
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
+        retention=setup.retention_hours * 3600,
         index=setup.retention_hours * 3600 + INDEX_SECONDS,
     )
 

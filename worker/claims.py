@@ -19,7 +19,6 @@ from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming,
 from worker.membership import Membership
 from worker.record import NOBODY, Number, Record
 from worker.shards import Shards
-from worker.span import Span
 
 LATE_SECONDS = 300
 """A record that arrives longer than this after the ingest received it must own its envelope's claim to count.
@@ -166,7 +165,7 @@ class Claims:
                 continue
             chain, number = claim.owner
             is_here = chain == shard and number in kept
-            if is_here or not isinstance(self._membership.locate(chain, number), Span):
+            if is_here or self._membership.gap_of(claim.owner) is not None:
                 found[wish.request_id] = claim.owner
         return found
 
@@ -212,10 +211,8 @@ class Claims:
         gap = batch.gap
         if owner.chain == me.chain == gap.chain and gap.after < owner.number < batch.begins:
             return True
-        place = self._membership.locate(owner.chain, owner.number)
-        if isinstance(place, Span):
-            return False
-        return place.chain != owner.chain or self._shards.is_gone(owner.chain)
+        place = self._membership.gap_of(owner)
+        return place is not None and (place.chain != owner.chain or self._shards.is_gone(owner.chain))
 
 
 def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wish]:

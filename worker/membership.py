@@ -6,8 +6,8 @@ a span's first record, or between its borders, where the event source passed rec
 
 from collections.abc import Sequence
 
-from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
-from worker.chain import ChainId
+from shared.errors import BucketUnavailableError, HeldError, IndexLostError, InvalidObjectError
+from worker.chain import ChainId, Owner
 from worker.ledger import Gap, Ledger
 from worker.record import START, Number
 from worker.span import Span, digest_of
@@ -33,7 +33,8 @@ class Membership:
             beside: records that were delivered with it. If all that a span has are among them, its index need not be read.
 
         Raises:
-            HeldError: an index that would show it cannot be read.
+            IndexLostError: an index that would show it is lost.
+            HeldError: S3 does not answer.
             LedgerUnavailableError: the ledger cannot be reached.
         """
         chain, limit = root, None
@@ -52,11 +53,27 @@ class Membership:
             behind = min((one for one in numbers if one > number), default=None)
             chain, limit = chain.within(span.after), _lower(limit, behind)
 
+    def gap_of(self, owner: Owner) -> Gap | None:
+        """Return the gap in which the record that owns a claim would be appended; None if a span has it.
+
+        A span whose index is lost has it, too. All indexes are, two weeks after the stream's retention: a copy that counted beside the
+        record would be a second row, while a record that was passed over is reported in any case.
+
+        Raises:
+            HeldError, LedgerUnavailableError: as `locate`.
+        """
+        try:
+            place = self.locate(*owner)
+        except IndexLostError:
+            return None
+        return None if isinstance(place, Span) else place
+
     def numbers(self, span: Span, beside: Sequence[Number] = ()) -> frozenset[Number]:
         """Return the sequence numbers of a span's records. If all of them are among `beside`, its index is not read.
 
         Raises:
-            HeldError: its index cannot be read.
+            IndexLostError: its index is lost.
+            HeldError: S3 does not answer.
         """
         if span.records <= len(BORDERS):
             return frozenset((span.first, span.last)) if span.records else frozenset()
@@ -65,8 +82,10 @@ class Membership:
             return frozenset(between)
         try:
             return frozenset(self._objects.index(span).positions)
-        except (BucketUnavailableError, InvalidObjectError) as error:
+        except BucketUnavailableError as error:
             raise HeldError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
+        except InvalidObjectError as error:
+            raise IndexLostError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
 
 
 def _lower(limit: Number | None, other: Number | None) -> Number | None:

@@ -424,8 +424,7 @@ class Sender:
         left = {
             request_id: owner
             for request_id, owner in span.copies.items()
-            if not isinstance(self._membership.locate(owner.chain, owner.number), Span)
-            and self._is_owner(request_id, owner.name)
+            if self._membership.gap_of(owner) is not None and self._is_owner(request_id, owner.name)
         }
         return replace(span, copies=left) if len(left) < len(span.copies) else span
 

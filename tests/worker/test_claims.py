@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import HeldError, ShardUnreadableError
 from tests.support.delivery import (
+    BUCKET,
     SHARD,
     STREAM,
     Delivery,
@@ -323,6 +324,26 @@ def test_a_claim_that_an_append_has_fixed_is_never_taken_over(made: Made) -> Non
     made.ledger.append(span(chain=made.other), {"q": Claiming(owner)}, 60)
 
     assert (["1"], ["1"]) == made.counted(records(copy("q")))
+
+
+@pytest.mark.parametrize("loss", ["deleted", "damaged", "swept"])
+def test_a_copy_of_what_no_index_shows_any_more_does_not_count(loss: str) -> None:
+    """It neither becomes a second row nor holds the records behind it, and no span waits for its owner."""
+    made = delivery()
+    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("s", "e3", claim=0))
+    made.deliver()
+    [one] = made.spans()
+    if loss == "swept":
+        made.ledger.update(replace(one, object=None))
+    [name] = made.span_objects()
+    made.s3.delete_object(Bucket=BUCKET, Key=name)
+    if loss == "damaged":
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=b"x")
+    made.put(copy("q", "e1"), copy("t", "e4", claim=0))
+
+    assert made.start().deliver(3) is None
+    assert ["e1", "e2", "e3", "e4"] == sorted(made.ids("shop_db", "views"))
+    assert {} == made.spans()[-1].copies
 
 
 def test_only_one_copy_takes_a_claim_over(made: Made) -> None:
