@@ -350,7 +350,7 @@ def volumes_table() -> str:
     """Return what a stack costs a month, by events and how they are sent."""
     leanest = replace(lean(Setup()), network="external")
     rows = []
-    for events in (0, MILLION // 10, MILLION, 10 * MILLION, 100 * MILLION, 1000 * MILLION):
+    for events in (0, *(MILLION * 10**power // 10 for power in range(7))):
         loads = (
             (Workload(max(events, 1), 1), Setup()),
             (Workload(max(events, 1), 10, batch_ids=True), Setup()),
