@@ -36,8 +36,6 @@ ROWS = {10: traffic.EVENT_ROWS, 1: 5_000}
 """Rows of an event, by rows per envelope."""
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 GROUPS = 500
-LARGE_BATCH = 200_000
-"""Rows in a batch larger than Lambda's, so large that the fixed cost of a chunk hardly matters."""
 IDLE_MB_LIMIT = 96
 
 
@@ -183,32 +181,13 @@ def _grow(report: Report) -> None:
 
 
 def _group(report: Report) -> None:
-    table = []
-    for size, name in (
-        (LARGE_BATCH, "worker_growth_groups"),
-        (traffic.EVENT_ROWS, "worker_growth_groups_6mb"),
-    ):
-        one, many = (_one_batch(size, groups) for groups in (1, GROUPS))
-        ratio = many / one
-        each = (many - one) / (GROUPS - 1) * 1e6
-        table.append(
-            [
-                f"{size:,}",
-                f"{one * 1e3:.1f} ms",
-                f"{many * 1e3:.1f} ms",
-                times(ratio),
-                f"{each:.0f} µs" if each > 0 else "within the noise",
-            ]
-        )
-        report.ratio(name, ratio)
+    one, many = (_one_batch(traffic.EVENT_ROWS, groups) for groups in (1, GROUPS))
     report.say(
-        f"{GROUPS} accounts instead of one. Each chunk has a fixed cost, for its key, its scheduling and starting gzip. In a batch"
-        f" of {LARGE_BATCH:,} rows, more than one invocation gets, it hardly matters. In a 6 MB event, {GROUPS} accounts have"
-        f" {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
+        f"Each chunk has a fixed cost, for its key, its scheduling and starting gzip. A 6 MB event with rows of {GROUPS} accounts,"
+        f" {traffic.EVENT_ROWS // GROUPS} each, takes {times(many / one)} as long as with rows of one: {(many - one) / (GROUPS - 1) * 1e6:.0f} µs"
+        " per additional chunk."
     )
-    report.table(
-        ("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "per additional chunk"), table
-    )
+    report.ratio("worker_growth_groups_6mb", many / one)
 
 
 def _batches(size: int, groups: int) -> float:

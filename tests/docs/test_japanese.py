@@ -9,8 +9,8 @@ from tests.support.docs_tables import ROOT
 from tests.support.sam import template
 
 PAGES = {"README.ja.md": "README.md", "docs/ja/deploying.md": "docs/deploying.md"}
-# The sections in English only: tables generated from the template, policies, and how to make a release.
-ENGLISH_ONLY = {"parameters", "outputs", "what-the-stack-contains", "permissions", "releases"}
+ENGLISH_ONLY = {"parameters", "permissions", "releases"}
+"""Sections that have no translation."""
 _FENCE = re.compile(r"^ *```\w*\n(.*?)^ *```", re.DOTALL | re.MULTILINE)
 
 
