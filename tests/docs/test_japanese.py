@@ -1,7 +1,6 @@
 """The Japanese pages match the English ones: the same headings, commands and parameters, in the same order."""
 
 import re
-from pathlib import Path
 
 import pytest
 
@@ -66,22 +65,3 @@ def test_parameters_and_amounts_are_the_same(pair: tuple[dict[str, str], dict[st
     assert {name: sorted(set(said.findall(text))) for name, text in english.items()} == {
         name: sorted(set(said.findall(text))) for name, text in japanese.items()
     }
-
-
-@pytest.mark.parametrize("page", PAGES)
-def test_links_have_a_target(page: str) -> None:
-    """Every relative link names an existing file and, with a fragment, one of its headings."""
-    path = ROOT / page
-    for target, fragment in re.findall(r"\]\((?!https?://)([^)#]*)(?:#([^)]+))?\)", path.read_text()):
-        file = (path.parent / target).resolve() if target else path
-        assert file.exists(), target
-        if fragment and file.suffix == ".md":
-            assert fragment in _anchors(file), fragment
-
-
-def _anchors(page: Path) -> set[str]:
-    text = _FENCE.sub("", page.read_text())
-    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
-    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings} | set(
-        re.findall(r'<a id="([^"]+)">', text)
-    )
