@@ -20,10 +20,10 @@ from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_dat
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
 from ops.failure import Failure
-from ops.signing_secrets import signing_secrets
+from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
-from shared import names, write_key
+from shared import names
 from shared.accounts import Account
 from shared.aws_clients import makes_client
 from shared.clock import Clock
@@ -229,11 +229,7 @@ class StackSetup:
     def _send(self) -> Finding:
         """Send the first row, and wait until a query sees it."""
         signing = signing_secrets(self._stack)
-        secret_id = next(reversed(signing))
-        revoked = self._wanted[self.account].revoked_key_ids
-        ids = (secret_id, *(f"{secret_id}-{serial}" for serial in range(2, 10_000)))
-        key_id = next(one for one in ids if one not in revoked)
-        self.key = write_key.sign(self.account, key_id, signing[secret_id])
+        self.key = newest_key(self.account, signing, self._wanted[self.account].revoked_key_ids)
         endpoint = endpoints(self._survey())[1]
         queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
         api = StackApi.of(self._stack, self._clock)
