@@ -1,6 +1,5 @@
 """`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
@@ -17,8 +16,6 @@ from ops.stack import deployed
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
-_BAR = 40
-_LEAST_BAR = 0.1  # dollars per million at which a bar begins
 
 
 class _Count(click.ParamType):
@@ -111,8 +108,8 @@ def command(
 ) -> None:
     """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
 
-    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.py with dates
-    and sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
+    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.csv with their
+    sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
 
     With --worst it shows the most that the stack can cost if somebody sends all that its limits let through, day and night.
     """
@@ -200,12 +197,10 @@ def _show(told: dict[str, Any]) -> None:
         f"Without traffic: ${told['usd_idle']:,.2f} per month.\n"
     )
     _show_levers(told)
-    top = max(volume["usd_per_million"] for volume in told["by_volume"])
-    screen.say("USD per million events, by events per month:")
-    for volume in told["by_volume"]:
-        screen.say(
-            f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
-        )
+    screen.show_table(
+        ("events per month", "USD per million"),
+        [(f"{one['events']:16,.0f}", f"{one['usd_per_million']:15,.2f}") for one in told["by_volume"]],
+    )
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
@@ -226,9 +221,3 @@ def _show_levers(told: dict[str, Any]) -> None:
 
 def _lever(lever: dict[str, Any]) -> str:
     return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
-
-
-def bar(value: float, top: float) -> str:
-    """Return a bar for a price on a logarithmic scale, from the lowest price drawn to `top`."""
-    longest = math.log(max(top, 2 * _LEAST_BAR) / _LEAST_BAR)
-    return "█" * max(1, round(_BAR * math.log(max(value, _LEAST_BAR) / _LEAST_BAR) / longest))
