@@ -1,7 +1,7 @@
 """The secrets that sign write keys, and the key for hashed columns."""
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from datetime import UTC, datetime
 from itertools import chain, count
 
@@ -48,7 +48,7 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
     return signing
 
 
-def newest_key(account: str, signing: Mapping[str, str], revoked: Collection[str]) -> str:
+def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) -> str:
     """Return the first write key of an account under the newest secret that the account has not revoked.
 
     Args:

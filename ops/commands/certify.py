@@ -8,7 +8,7 @@ import click
 
 from ops import screen
 from ops.commands import doctor
-from ops.deploy.certify.certification import Certification, Progress
+from ops.deploy.certify.certification import Certification
 from ops.deploy.certify.certification_report import (
     PROMISES,
     CertificationReport,
@@ -114,12 +114,10 @@ def command(
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
-    progress = Progress(len(wanted), hidden=as_json)
-    certification = Certification(stage, run, STEPS, progress, clock)
+    certification = Certification(stage, STEPS, hidden=as_json)
     certification.carry_out(wanted)
     if removes and not certification.is_interrupted:
-        run.keep(Removal(stack, clock, pace.deploy_poll, say).report())
-        progress.end(run.reports["teardown"])
+        certification.keep(Removal(stack, clock, pace.deploy_poll, say).report())
     report = _report(stack, run, endpoint, clock)
     files = _write(report, folder)
     if as_json:

@@ -56,7 +56,7 @@ def visibility(stage: DeployedStage) -> StepFinding:
     found = measurement.run(())
     if found.shown is None:
         raise Failure(f"queries do not see a row {screen.lasting(found.hidden)} after its import")
-    stage.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
+    stage.run.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
     if found.shown > assumed:
         raise Failure(
             f"queries see rows after {found.shown:.0f} s, but the worker assumes {assumed} s: raise TdQueryDelayMinutes"
@@ -76,7 +76,7 @@ def resp(stage: DeployedStage) -> StepFinding:
         again = stage.administer(do="check")["redis"]
     if "error" in redis:
         raise Failure(str(redis["message"]))
-    stage.timings["Redis, first contact"] = f"{redis['seconds']:.2f} s"
+    stage.run.timings["Redis, first contact"] = f"{redis['seconds']:.2f} s"
     return StepFinding(
         f"Redis answers a new connection with RESP version 2, after {redis['seconds']:.2f} s (the functions allow 3 s).",
         {

@@ -10,6 +10,7 @@ from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of
 from ops.deploy.stack_api import StackApi
 from ops.deploy.td_query import TreasureDataQueries
 from ops.failure import Failure
+from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from shared.clock import Clock
 
@@ -47,22 +48,23 @@ def open_stage(
         clock: the time, and sleep.
         endpoint: the emulator's address; empty for AWS.
     """
-    name, database = account_of(stack, account)
+    name, found = account_of(stack, account)
     settings = stack.client("lambda").get_function_configuration(
         FunctionName=stack.outputs["WorkerFunction"]
     )["Environment"]["Variables"]
     secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
     queries = TreasureDataQueries(
-        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
+        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, found.database
     )
     return DeployedStage(
         stack=stack,
         run=run,
         account=name,
-        database=database,
+        database=found.database,
+        key=newest_key(name, signing_secrets(stack), found.revoked_key_ids),
         queries=queries,
         api=StackApi.of(stack, clock),
-        endpoint=endpoint,
+        is_emulated=bool(endpoint),
         repairs=repairs,
         clock=clock,
         pace=EMULATED if endpoint else ON_AWS,
