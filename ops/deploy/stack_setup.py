@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import requests
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
@@ -16,9 +15,9 @@ from ops import accounts_file, known_accounts, screen
 from ops.commands.accounts import apply
 from ops.deploy.first_row import TABLE, FirstRow
 from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_data
+from ops.deploy.preflight.treasure_data import endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
-from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
+from ops.deploy.td_client import QueryForbiddenError, TreasureDataQueries, td_client
 from ops.failure import Failure
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
@@ -213,7 +212,7 @@ class StackSetup:
             return stack.client(service)
 
         plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
-        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, RealSite)
+        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, td_client)
         return Survey(plan, world, self._td_key, self._database)
 
     def _apply(self) -> Finding:
@@ -230,13 +229,12 @@ class StackSetup:
         """Send the first row, and wait until a query sees it."""
         signing = signing_secrets(self._stack)
         self.key = newest_key(self.account, signing, self._wanted[self.account].revoked_key_ids)
-        endpoint = endpoints(self._survey())[1]
-        queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
+        td = td_client(*endpoints(self._survey()), self._td_key)
         api = StackApi.of(self._stack, self._clock)
         row = FirstRow(
             stack=self._stack,
             api=api,
-            queries=queries,
+            queries=TreasureDataQueries(td, self._clock, self._database),
             account=self.account,
             database=self._database,
             clock=self._clock,

@@ -2,13 +2,11 @@
 
 import re
 
-import requests
-
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
 from ops.deploy.stack_api import StackApi
-from ops.deploy.td_query import TreasureDataQueries
+from ops.deploy.td_client import TreasureDataQueries, td_client
 from ops.failure import Failure
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
@@ -53,8 +51,8 @@ def open_stage(
         FunctionName=stack.outputs["WorkerFunction"]
     )["Environment"]["Variables"]
     secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
-    queries = TreasureDataQueries(
-        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, found.database
+    td = td_client(
+        settings["TD_IMPORT_ENDPOINT"], settings["TD_API_ENDPOINT"], secret["SecretString"].strip()
     )
     return DeployedStage(
         stack=stack,
@@ -62,7 +60,7 @@ def open_stage(
         account=name,
         database=found.database,
         key=newest_key(name, signing_secrets(stack), found.revoked_key_ids),
-        queries=queries,
+        queries=TreasureDataQueries(td, clock, found.database),
         api=StackApi.of(stack, clock),
         is_emulated=bool(endpoint),
         repairs=repairs,

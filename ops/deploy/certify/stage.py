@@ -15,7 +15,7 @@ from ops import known_accounts
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.stack_api import HttpAnswer, StackApi
-from ops.deploy.td_query import TreasureDataQueries
+from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import INTERRUPTED, Failure
 from ops.stack import Stack
 from ops.stream.reader import RangeEnd, StreamReader

@@ -10,7 +10,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.deploy.preflight.treasure_data import RealSite
+from ops.deploy.td_client import td_client
 from ops.failure import Failure
 from ops.help_page import IS_RELEASE
 from ops.stack import session_in
@@ -70,5 +70,5 @@ def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
         made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made
 
-    world = World(client, session.get_available_regions, look_up, RealSite)
+    world = World(client, session.get_available_regions, look_up, td_client)
     return Survey(replace(plan, region=session.region_name), world, td_api_key, database)

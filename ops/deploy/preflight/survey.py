@@ -3,13 +3,13 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
 
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
 from ops.template import sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
+from worker.treasure_data import TreasureDataClient
 
 _ABSENT = {
     *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
@@ -34,22 +34,6 @@ class Deployment:
     build: Path | None
 
 
-class Site(Protocol):
-    """Treasure Data at one site, with one key."""
-
-    def answers(self) -> bool:
-        """Return whether it answers at all."""
-        ...
-
-    def knows_key(self) -> bool:
-        """Return whether it knows the key."""
-        ...
-
-    def may_import(self, database: str) -> bool | None:
-        """Return whether the key may import into a database; None if the response does not say."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class World:
     """Access to AWS, DNS and Treasure Data.
@@ -64,7 +48,7 @@ class World:
     client: MakesClient[[str]]
     regions: Callable[[str], list[str]]
     lookup: Callable[[str, str], list[str] | None]
-    site: Callable[[str, str, str], Site]
+    site: Callable[[str, str, str], TreasureDataClient]
 
 
 class Survey:

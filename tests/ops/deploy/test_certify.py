@@ -6,18 +6,19 @@ tests/deploy runs the whole command against a stack in an emulator.
 import json
 import os
 import signal
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgpack
 import pytest
-import requests
 from botocore.exceptions import ClientError, WaiterError
 
 from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
-from doubles.treasure_data import API_KEY, Request, TreasureData
+from doubles.treasure_data import API_KEY, TreasureData
 from ops.deploy.certify import request_steps
 from ops.deploy.certify.certification import Certification
 from ops.deploy.certify.certification_report import (
@@ -35,9 +36,11 @@ from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untrie
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import new_api_key, without_redis
 from ops.deploy.change_set import ChangeSet
-from ops.deploy.td_query import TreasureDataQueries
+from ops.deploy.td_client import TreasureDataQueries, td_client
 from ops.failure import Failure
 from ops.stack import Stack
+from shared.clock import SystemClock
+from worker.rows import compress
 
 PASSED, FAILED = StepVerdict.PASSED, StepVerdict.FAILED
 NOT_POSSIBLE, NOT_TRIED = StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED
@@ -499,14 +502,18 @@ def test_a_query_reads_rows_back() -> None:
     core = TreasureData()
     with HttpServer(core.handle) as server:
 
-        def asked(key: str) -> TreasureDataQueries:
-            return TreasureDataQueries(requests.Session(), server.url, key, ManualClock(), "shop")
+        def counts(key: str) -> Counter[str]:
+            queries = TreasureDataQueries(td_client(server.url, server.url, key), SystemClock(), "shop")
+            return queries.counts("views", "run-", 0, 2_000_000_000)
 
-        assert asked(API_KEY).rows("SELECT 1 FROM nowhere") is None
-        core.handle(Request("POST", "/v3/database/create/shop", (("Authorization", f"TD1 {API_KEY}"),)))
-        assert [[2]] == asked(API_KEY).rows("SELECT 1 + 1")
+        assert {} == counts(API_KEY)
+        core.create("shop", "views")
+        assert {} == counts(API_KEY)
+        rows = b"".join(msgpack.packb({"time": 1_800_000_000, "event_id": one}) for one in ("run-1", "x"))
+        td_client(server.url, server.url, API_KEY).send("shop", "views", "0" * 32, compress(rows), 10)
+        assert {"run-1": 1} == counts(API_KEY)
         with pytest.raises(Failure, match="may not query"):
-            asked("1/unknown").rows("SELECT 1")
+            counts("1/unknown")
 
 
 def test_dialect_names_are_unique() -> None:

@@ -553,7 +553,7 @@ def test_the_stages_of_samconfig_have_no_fault(here: Surroundings, environment: 
 
 def test_the_command_prints_json(here: Surroundings, monkeypatch: pytest.MonkeyPatch) -> None:
     """It prints a single object, and exits with 3 if there is a fault."""
-    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning, "td_client", here.sites.site)
     monkeypatch.setattr(planning, "session_in", lambda _: _Session(here.account))
     monkeypatch.setenv("TD_API_KEY", TD_KEY)
     arguments = ["preflight", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION, "--json"]
@@ -569,7 +569,7 @@ def test_setup_before_a_deploy_checks_the_given_key(
     here: Surroundings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It finds what `preflight` finds, takes the key from a file, and says what the stack costs. It changes nothing."""
-    monkeypatch.setattr(planning, "RealSite", here.sites.site)
+    monkeypatch.setattr(planning, "td_client", here.sites.site)
     monkeypatch.setattr(planning, "session_in", lambda _: _Session(here.account))
     (tmp_path / "key").write_text(f"{TD_KEY}\n")
     arguments = ["setup", "--before", "--config-file", str(ROOT / "samconfig.toml"), "--region", REGION]
