@@ -60,9 +60,9 @@ class Template:
         defaults = {name: str(parameter["Default"]) for name, parameter in self._parameters.items()}
         return defaults | dict(overrides)
 
-    def has_parameter(self, name: str) -> bool:
-        """Return whether the template has a parameter."""
-        return name in self._parameters
+    def known(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return those of the given values that are for parameters of the template."""
+        return {name: value for name, value in given.items() if name in self._parameters}
 
     def mapping(self, name: str) -> Mapping[str, Mapping[str, str]]:
         """Return one of the template's mappings."""
@@ -75,7 +75,7 @@ class Template:
             f"The template has no parameter {name}."
             for name in sorted(overrides.keys() - self._parameters.keys())
         ]
-        known = {name: value for name, value in overrides.items() if name in self._parameters}
+        known = self.known(overrides)
         said += [
             f"{name} cannot be {value!r}: {wanted}."
             for name, value in known.items()

@@ -55,9 +55,7 @@ def concurrency(survey: Survey) -> Iterator[Finding]:
 
 def _reserved(survey: Survey, values: Mapping[str, str]) -> int:
     """Return what all functions reserve with these parameters."""
-    known = survey.template.parameters(
-        {name: value for name, value in values.items() if survey.template.has_parameter(name)}
-    )
+    known = survey.template.parameters(survey.template.known(values))
     return sum(
         int(reserved)
         for name in survey.template.logical_ids("AWS::Serverless::Function")

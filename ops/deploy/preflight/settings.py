@@ -4,9 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ops.cost.estimate import Setup
-from ops.cost.prices import REGIONS
-from ops.cost.worst import Bounds, as_object
+from ops.cost.monthly import cost_line
 from ops.deploy.preflight.survey import Survey
 from ops.state.finding import Finding, fault, ok, warning
 
@@ -51,14 +49,8 @@ def parameters(survey: Survey) -> Iterator[Finding]:
 
 
 def cost(survey: Survey) -> Iterator[Finding]:
-    """Say what the stack can cost at most."""
-    prices = REGIONS.get(survey.plan.region)
-    if prices is not None:
-        most = as_object(Bounds.of(survey.values), Setup.of(survey.values), prices)
-        yield ok(
-            "cost",
-            f"At most ${most['usd_per_day']:,.0f} a day for one account, whatever anyone sends. `sluice cost --worst` says what for.",
-        )
+    """Say what the stack costs."""
+    yield ok("cost", cost_line(survey.values, survey.plan.region))
 
 
 def region(survey: Survey) -> Iterator[Finding]:

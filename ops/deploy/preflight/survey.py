@@ -85,14 +85,12 @@ class Survey:
     @property
     def overrides(self) -> dict[str, str]:
         """The parameters that the deploy sets. `sam deploy` keeps the values of an existing stack's other parameters."""
-        kept = {name: value for name, value in (self.live or {}).items() if self.template.has_parameter(name)}
-        return kept | dict(self.plan.given)
+        return self.template.known(self.live or {}) | dict(self.plan.given)
 
     @property
     def values(self) -> dict[str, str]:
         """The values of all parameters after the deploy."""
-        known = {name: value for name, value in self.overrides.items() if self.template.has_parameter(name)}
-        return self.template.parameters(known)
+        return self.template.parameters(self.template.known(self.overrides))
 
     @property
     def types(self) -> dict[str, str]:
@@ -104,11 +102,7 @@ class Survey:
         """The types of the resources that the deploy creates, by logical id."""
         if self.live is None:
             return self.types
-        before = self.template.resources(
-            self.template.parameters(
-                {name: value for name, value in self.live.items() if self.template.has_parameter(name)}
-            )
-        )
+        before = self.template.resources(self.template.parameters(self.template.known(self.live)))
         return {name: kind for name, kind in self.types.items() if name not in before}
 
     def look_at_stack(self) -> None:

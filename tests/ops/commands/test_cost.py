@@ -39,6 +39,7 @@ from ops.cost.estimate import (
     shard_count,
     total,
 )
+from ops.cost.monthly import cost_line, monthly_cost
 from ops.cost.prices import REGIONS, US_EAST_1, unconfirmed
 from ops.cost.worst import CACHE_GB, CACHE_UNITS, Bounds, worst
 from ops.template import sluice_template
@@ -412,3 +413,22 @@ def test_the_command_shows_the_worst_day() -> None:
     assert f"At most ${told['usd_per_day']:,.2f} a day" in text
     for wrong in (["cost"], ["cost", "--worst", "--events", "10M"]):
         assert 2 == CliRunner().invoke(main, wrong).exit_code
+
+
+@pytest.mark.parametrize("parameters", [{}, {"Network": "external"}])
+def test_the_cost_is_shown_idle_expected_and_at_worst(parameters: dict[str, str]) -> None:
+    """The parameters count: without the managed Redis, a stack without traffic costs less."""
+    found = monthly_cost(parameters, "us-west-2")
+    default = monthly_cost({}, "us-west-2")
+
+    assert found is not None
+    assert default is not None
+    assert found["idle"] < found["expected"] < found["worst"]
+    assert ("Network" in parameters) == (found["idle"] < default["idle"])
+    assert f"${found['idle']:,.0f} a month without traffic" in cost_line(parameters, "us-west-2")
+
+
+def test_a_region_without_prices_is_said_so() -> None:
+    """The line names the command that shows another region's."""
+    assert monthly_cost({}, "mars-1") is None
+    assert "`sluice cost --events 10M --region us-east-1`" in cost_line({}, "mars-1")
