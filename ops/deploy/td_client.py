@@ -1,6 +1,7 @@
 """Treasure Data as seen from this machine, with an API key that is known."""
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import override
 
 import requests
@@ -34,19 +35,19 @@ class QueryForbiddenError(Failure):
     """The API key may not query."""
 
 
+@dataclass(frozen=True, slots=True)
 class TreasureDataQueries:
     """Queries one database.
 
-    Args:
+    Attributes:
         client: Treasure Data.
         clock: bounds the waiting for a query.
         database: the database.
     """
 
-    def __init__(self, client: TreasureDataClient, clock: Clock, database: str) -> None:
-        self._client = client
-        self._clock = clock
-        self._database = database
+    client: TreasureDataClient
+    clock: Clock
+    database: str
 
     def counts(self, table: str, prefix: str, begin: int, end: int) -> Counter[str]:
         """Return the number of a table's rows between two times, UNIX seconds, by event id.
@@ -65,9 +66,9 @@ class TreasureDataQueries:
             f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- neither quotes nor wildcards
             f"AND event_id LIKE '{prefix}%' GROUP BY event_id"
         )
-        deadline = Deadline(self._clock, self._clock.now() + _JOB_SECONDS)
+        deadline = Deadline(self.clock, self.clock.now() + _JOB_SECONDS)
         try:
-            job = self._client.statements.run(self._database, query, deadline)
+            job = self.client.statements.run(self.database, query, deadline)
         except requests.RequestException as error:
             raise Failure(f"Treasure Data did not respond: {type(error).__name__}") from error
         if job.end is End.FORBIDDEN:

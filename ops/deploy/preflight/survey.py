@@ -1,13 +1,13 @@
 """What the checks of a preflight share: the planned deployment, and access to AWS, DNS and Treasure Data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from ops.template import sluice_template
+from ops.template import Template, sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
 from worker.treasure_data import TreasureDataClient
 
@@ -51,31 +51,29 @@ class World:
     site: Callable[[str, str, str], TreasureDataClient]
 
 
+@dataclass(slots=True)
 class Survey:
     """One planned deployment, for the checks.
 
-    Args:
+    Attributes:
         plan: the planned deployment.
         world: access to AWS, DNS and Treasure Data.
         td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
         database: a Treasure Data database that the key must be able to write to; empty for none.
-
-    Attributes:
         template: the stack's template.
         live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
         outputs: the existing stack's outputs.
         account: the AWS account's id, known once `credentials` has run.
     """
 
-    def __init__(self, plan: Deployment, world: World, td_api_key: str = "", database: str = "") -> None:
-        self.plan = plan
-        self.world = world
-        self.td_api_key = td_api_key
-        self.database = database
-        self.template = sluice_template()
-        self.live: Mapping[str, str] | None = None
-        self.outputs: Mapping[str, str] = {}
-        self.account = ""
+    plan: Deployment
+    world: World
+    td_api_key: str = ""
+    database: str = ""
+    template: Template = field(default_factory=sluice_template)
+    live: Mapping[str, str] | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
 
     @method_makes_client
     def client(self, service: str, region: str = "") -> BaseClient:
