@@ -1,7 +1,7 @@
 """`sluice certify`: tests Sluice's promises on a deployed stage, and writes a dated report."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
@@ -22,7 +22,6 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import repairs_of
-from ops.deploy.removal import Removal
 from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.stack import Stack, home, works_on_stack
@@ -58,12 +57,6 @@ _NAMES = [one.name for one in STEPS]
 @click.option(
     "--despite-traffic", is_flag=True, help="Allow a stage that received other events in the last hour."
 )
-@click.option(
-    "--teardown",
-    "removes",
-    is_flag=True,
-    help="Remove the stack and its data afterwards, and prove that nothing is left.",
-)
 @screen.yes_option
 @screen.json_option
 @click.pass_context
@@ -78,7 +71,6 @@ def command(
     folder: Path,
     even_prod: bool,
     despite_traffic: bool,
-    removes: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -110,14 +102,15 @@ def command(
         return
     check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
-    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes)
+    screen.confirm(
+        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it. Continue?",
+        yes=yes,
+    )
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
     certification = Certification(stage, STEPS, hidden=as_json)
     certification.carry_out(wanted)
-    if removes and not certification.is_interrupted:
-        certification.keep(Removal(stack, clock, pace.deploy_poll, say).report())
     report = _report(stack, run, endpoint, clock)
     files = _write(report, folder)
     if as_json:
@@ -130,14 +123,6 @@ def command(
         say(f"stopped; everything is restored. To continue: `sluice certify {stack.option} --resume`")
         ctx.exit(INTERRUPTED)
     ctx.exit(UNFINISHED if report.failed else 0)
-
-
-def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
-    end = " Then it REMOVES THE STACK AND ITS DATA." if removes else ""
-    return (
-        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
-        f"{end} Continue?"
-    )
 
 
 def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:

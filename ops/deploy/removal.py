@@ -7,11 +7,10 @@ emptied. If the stack survives, its objects are there and its functions run agai
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained
 from ops.help_page import RIGHTS_TO_DEPLOY
@@ -20,7 +19,6 @@ from shared.clock import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _PATIENCE_SECONDS = 3600.0
 _ROUNDS = 5
@@ -140,6 +138,20 @@ GO_WITH: Mapping[str, str] = {
 """Types that are part of another resource and are deleted with it."""
 
 
+class Removed(NamedTuple):
+    """What a removal has done.
+
+    Attributes:
+        total: how many resources the stack had.
+        left: the ids of resources that are still there, by logical id.
+        unseen: why resources could not be checked, by logical id.
+    """
+
+    total: int
+    left: dict[str, str]
+    unseen: dict[str, str]
+
+
 @dataclass(frozen=True, slots=True)
 class Removal:
     """Removes one stack.
@@ -156,29 +168,18 @@ class Removal:
     poll_seconds: float
     say: Callable[[str], None]
 
-    def report(self) -> StepReport:
-        """Remove everything, and return a report that proves that nothing is left, or lists what is."""
-        began = self.clock.now()
+    def run(self) -> Removed:
+        """Remove everything, and look whether anything is left.
 
-        def report(verdict: StepVerdict, said: str, **evidence: Any) -> StepReport:
-            return StepReport("teardown", verdict, said, evidence, round(self.clock.now() - began, 1))
-
+        Raises:
+            Failure: the removal has failed.
+        """
         try:
             resources = list(resources_of(self.stack))
             self._remove(resources)
-            left, unseen = self._left(resources)
-        except (Failure, *FORESEEN) as error:
-            return report(StepVerdict.FAILED, explained(error, RIGHTS_TO_DEPLOY).message)
-        if left:
-            return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
-        if unseen:
-            return report(StepVerdict.NOT_POSSIBLE, "Some resources could not be checked.", unseen=unseen)
-        looked = [one for one in resources if one.kind in LOOKS]
-        return report(
-            StepVerdict.PASSED,
-            f"{len(resources)} resources removed. The {len(looked)} that are not part of others were checked and are gone.",
-            removed=sorted({one.kind for one in looked}),
-        )
+            return self._left(resources)
+        except FORESEEN as error:
+            raise explained(error, RIGHTS_TO_DEPLOY) from error
 
     def _remove(self, resources: list[StackResource]) -> None:
         self._check_protection()
@@ -232,10 +233,9 @@ class Removal:
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
             except (ClientError, BotoCoreError) as error:
-                if not isinstance(error, ClientError) or not _is_gone(
-                    error
-                ):  # CloudFormation may have deleted it
-                    self.say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
+                if isinstance(error, ClientError) and _is_gone(error):
+                    continue  # CloudFormation has deleted it
+                self.say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
 
     def _delete_stack(self) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""
@@ -256,8 +256,8 @@ class Removal:
         self.say(f"deleting the stack {self.stack.name}")
         cloudformation = self.stack.client("cloudformation")
         cloudformation.delete_stack(StackName=self.stack.name)
-        attempts = int(_PATIENCE_SECONDS / max(self.poll_seconds, 1))
-        pace: WaiterConfigTypeDef = {"Delay": max(1, int(self.poll_seconds)), "MaxAttempts": attempts}
+        seconds = max(1, int(self.poll_seconds))
+        pace: WaiterConfigTypeDef = {"Delay": seconds, "MaxAttempts": int(_PATIENCE_SECONDS / seconds)}
         try:
             cloudformation.get_waiter("stack_delete_complete").wait(
                 StackName=self.stack.name, WaiterConfig=pace
@@ -291,34 +291,25 @@ class Removal:
 
     def _empty(self, bucket: str) -> None:
         self.say(f"emptying {bucket}")
-        s3 = self.stack.client("s3")
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects: list[ObjectIdentifierTypeDef] = [
-                {"Key": one["Key"], "VersionId": one["VersionId"]} for one in found
-            ]
-            if objects:
-                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-                if errors := answer.get("Errors"):
-                    raise Failure(f"S3 did not delete {errors[0]['Key']} of {bucket}: {errors[0]['Code']}")
+        for answer in self.stack.session.resource("s3").Bucket(bucket).object_versions.delete():
+            for error in answer.get("Errors", ()):
+                raise Failure(f"S3 did not delete {error['Key']} of {bucket}: {error['Code']}")
 
-    def _left(self, resources: list[StackResource]) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the resources that are left, and those that could not be checked, by logical id."""
-        left: dict[str, str] = {}
-        unseen: dict[str, str] = {}
+    def _left(self, resources: list[StackResource]) -> Removed:
+        found = Removed(len(resources), {}, {})
         until = self.clock.now() + 300
         for one in resources:
             try:
                 while self._is_there(one):
                     if self.clock.now() > until:
-                        left[one.logical_id] = one.physical_id
+                        found.left[one.logical_id] = one.physical_id
                         break
                     self.clock.sleep(self.poll_seconds)
             except (ClientError, BotoCoreError) as error:
-                unseen[one.logical_id] = explained(error, RIGHTS_TO_DEPLOY).message
+                found.unseen[one.logical_id] = explained(error, RIGHTS_TO_DEPLOY).message
             if one.kind not in LOOKS and one.kind not in GO_WITH:
-                unseen[one.logical_id] = f"no check for {one.kind}"
-        return left, unseen
+                found.unseen[one.logical_id] = f"no check for {one.kind}"
+        return found
 
     def _is_there(self, one: StackResource) -> bool:
         look = LOOKS.get(one.kind)
