@@ -152,21 +152,15 @@ def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> Certi
 def _write(report: CertificationReport, folder: Path) -> list[Path]:
     """Write the report as Markdown and as JSON, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"sluice-certify-{report.stack}-{report.began[:10]}"
-    texts = {".md": report.markdown(), ".json": json.dumps(report.document(), indent=2) + "\n"}
-    files = []
-    for suffix, text in texts.items():
-        files.append(folder / f"{name}{suffix}")
-        files[-1].write_text(text)
-    return files
+    file = folder / f"sluice-certify-{report.stack}-{report.began[:10]}.md"
+    file.write_text(report.markdown())
+    document = file.with_suffix(".json")
+    document.write_text(json.dumps(report.document(), indent=2) + "\n")
+    return [file, document]
 
 
 def _summarize(report: CertificationReport, files: Iterable[Path]) -> None:
     screen.say("")
-    screen.show_table(
-        ("#", "promise", "verdict"),
-        [(str(number), one.name, str(one.verdict)) for number, one in enumerate(report.promises, 1)],
-    )
-    screen.say("")
-    screen.show_table(("assumption", "verdict"), [(one.name, str(one.verdict)) for one in report.assumptions])
-    screen.say("\n" + "\n".join(f"{file}" for file in files))
+    concluded = [(one.name, str(one.verdict)) for one in (*report.promises, *report.assumptions)]
+    screen.show_table(("promise or assumption", "verdict"), concluded)
+    screen.say("\n" + "\n".join(map(str, files)))

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, override
+from typing import Any
 
 import click
 
@@ -18,24 +18,16 @@ _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
 
 
-class _Count(click.ParamType):
-    """A count such as 250000, 10M or 1.5G."""
-
-    name = "count"
-
-    @override
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it as a number above 0."""
-        if isinstance(value, float):
-            return value
-        written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", str(value))
-        if written is None or not float(written[1]):
-            self.fail(f"{value!r} is not a count: use a number such as 250000, 10M or 1.5G", param, ctx)
-        return float(written[1]) * _UNITS[written[2].lower()]
+def _count(text: str) -> float:
+    """Parse a count such as 250000, 10M or 1.5G."""
+    written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", text)
+    if written is None or not float(written[1]):
+        raise click.BadParameter(f"{text!r} is not a count: use a number such as 250000, 10M or 1.5G")
+    return float(written[1]) * _UNITS[written[2].lower()]
 
 
 @click.command("cost")
-@click.option("--events", type=_Count(), metavar="COUNT", help="Events per month, such as 250000 or 10M.")
+@click.option("--events", type=_count, metavar="COUNT", help="Events per month, such as 250000 or 10M.")
 @click.option(
     "--worst",
     "is_worst",
