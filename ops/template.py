@@ -1,6 +1,7 @@
 """Reads template.yaml, and resolves the intrinsic functions that the commands and the local stack need."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -240,6 +241,11 @@ def expanded(text: str) -> dict[str, Any]:
     """Parse a template, with CloudFormation's functions in their long form and YAML's anchors expanded."""
     document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
     return document
+
+
+def overrides_in(text: str) -> dict[str, str]:
+    """Return parameters as `sam` takes them, such as `Network=external ArchiveDays=2`."""
+    return dict(pair.partition("=")[::2] for pair in shlex.split(text))
 
 
 @cache

@@ -1,18 +1,18 @@
 """`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
 
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, replace
 from typing import Any
 
 import click
 
 from ops import screen
-from ops.cost.estimate import IDLE, SECRETS, Setup, Workload, estimate, lean, levers, total
+from ops.cost.estimate import IDLE, Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
 from ops.cost.worst import Bounds, as_object
 from ops.failure import Failure
 from ops.stack import deployed
+from ops.template import overrides_in, sluice_template
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
@@ -67,23 +67,9 @@ def _count(text: str) -> float:
     help=f"AWS region of the prices and of the stack. Default: {DEFAULT_REGION}, or the stack's.",
 )
 @click.option(
-    "--network",
-    type=click.Choice(sorted(SECRETS)),
-    help="Where Redis runs (template parameter Network). Your own Redis is not included.",
-)
-@click.option(
-    "--stream-mode",
-    type=click.Choice(["AUTO", "PROVISIONED", "ON_DEMAND"]),
-    help="Template parameter StreamMode.",
-)
-@click.option(
-    "--shards",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
-)
-@click.option(
-    "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
+    "--parameter-overrides",
+    default="",
+    help="Parameters of the template that differ, such as 'Network=external BatchWindowSeconds=60'.",
 )
 @screen.json_option
 def command(
@@ -95,8 +81,8 @@ def command(
     batch_ids: bool,
     name: str | None,
     region: str | None,
+    parameter_overrides: str,
     as_json: bool,
-    **settings: Any,
 ) -> None:
     """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
 
@@ -107,18 +93,19 @@ def command(
     """
     if (events is None) is not is_worst:
         raise click.UsageError("use either --events or --worst")
-    setup = Setup()
-    parameters: Mapping[str, str] = {}
+    parameters = overrides_in(parameter_overrides)
+    if objections := sluice_template().objections(parameters):
+        raise Failure(" ".join(objections))
     if name is not None:
         stack = deployed(name, region)
-        parameters = stack.parameters
-        setup, region = Setup.of(parameters), stack.session.region_name
+        parameters = {**stack.parameters, **parameters}
+        region = stack.session.region_name
     region = region or DEFAULT_REGION
     if region not in REGIONS:
         raise Failure(
             f"there are no prices for {region}: use --region with one of {', '.join(sorted(REGIONS))}"
         )
-    setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
+    setup = Setup.of(parameters)
     if events is None:
         most = as_object(Bounds.of(parameters, accounts), setup, REGIONS[region])
         screen.show_json(most | {"region": region}) if as_json else _show_worst(most, region)

@@ -10,17 +10,10 @@ from ops.state.finding import Finding, fault, ok, warning
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _SERVICES = {
-    "ApiGatewayV2": "apigatewayv2",
-    "AppConfig": "appconfig",
-    "CodeDeploy": "codedeploy",
-    "DynamoDB": "dynamodb",
-    "ElastiCache": "elasticache",
-    "Events": "events",
-    "Kinesis": "kinesis",
-    "Lambda": "lambda",
-    "SQS": "sqs",
-    "SecretsManager": "secretsmanager",
+    *("ApiGatewayV2", "AppConfig", "CodeDeploy", "DynamoDB", "ElastiCache"),
+    *("Events", "Kinesis", "Lambda", "SQS", "SecretsManager"),
 }
+"""The services that some regions lack."""
 _MACHINES = {62: "x86_64", 183: "arm64"}
 
 
@@ -56,8 +49,8 @@ def cost(survey: Survey) -> Iterator[Finding]:
 def region(survey: Survey) -> Iterator[Finding]:
     """Check that the region has every service."""
     region = survey.plan.region
-    services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES.keys()
-    missing = sorted(name for name in services if region not in survey.world.regions(_SERVICES[name]))
+    services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES
+    missing = sorted(name for name in services if region not in survey.world.regions(name.lower()))
     if missing:
         yield fault(
             "region",

@@ -337,9 +337,8 @@ def test_prints_json() -> None:
         run(
             "--events=250k",
             "--events-per-request=1",
-            "--network=external",
+            "--parameter-overrides=Network=external BatchWindowSeconds=30",
             "--region=ap-northeast-1",
-            "--window=30",
             "--json",
         )
     )
@@ -413,6 +412,15 @@ def test_the_command_shows_the_worst_day() -> None:
     assert f"At most ${told['usd_per_day']:,.2f} a day" in text
     for wrong in (["cost"], ["cost", "--worst", "--events", "10M"]):
         assert 2 == CliRunner().invoke(main, wrong).exit_code
+
+
+def test_only_parameters_of_the_template_are_taken() -> None:
+    """The message says what is wrong."""
+    done = CliRunner(mix_stderr=False).invoke(
+        main, ["cost", "--worst", "--parameter-overrides", "Netwrok=external"]
+    )
+
+    assert (1, True) == (done.exit_code, "The template has no parameter Netwrok." in done.stderr)
 
 
 @pytest.mark.parametrize("parameters", [{}, {"Network": "external"}])
