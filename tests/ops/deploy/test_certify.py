@@ -8,13 +8,14 @@ import os
 import signal
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import msgpack
 import pytest
-from botocore.exceptions import ClientError, WaiterError
+from botocore.exceptions import ClientError
 
 from doubles.clock import ManualClock
 from doubles.http_server import HttpServer
@@ -35,7 +36,6 @@ from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import CertifyStep, Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import new_api_key, without_redis
-from ops.deploy.change_set import ChangeSet
 from ops.deploy.td_client import TreasureDataQueries, td_client
 from ops.failure import Failure
 from ops.stack import Stack
@@ -348,61 +348,6 @@ def test_resume_without_an_earlier_run_fails(tmp_path: Path) -> None:
         CertifyRun.resumed(tmp_path / "run.json")
 
 
-class Answers:
-    """An AWS client with scripted answers, which may be errors."""
-
-    def __init__(self, **answers: Any) -> None:
-        self._answers = answers
-        self.calls: list[tuple[str, dict[str, Any]]] = []
-
-    def __getattr__(self, name: str) -> Any:
-        def call(**arguments: Any) -> Any:
-            self.calls.append((name, arguments))
-            answer = self._answers[name]
-            answer = answer.pop(0) if isinstance(answer, list) and len(answer) > 1 else answer
-            answer = answer[0] if isinstance(answer, list) else answer
-            if isinstance(answer, BaseException):
-                raise answer
-            return answer
-
-        if name == "exceptions":
-            return type("Errors", (), {"ClientError": ClientError})
-        if name == "get_paginator":
-            return lambda operation: Pages(getattr(self, operation))
-        if name == "get_waiter":
-            return lambda _: Answers(wait=self._answers.get("wait"))
-        return call
-
-
-class Pages:
-    """A paginator with one page."""
-
-    def __init__(self, call: Callable[..., Any]) -> None:
-        self._call = call
-
-    def paginate(self, **arguments: Any) -> list[Any]:
-        """Return the page."""
-        return [self._call(**arguments)]
-
-
-class Session:
-    """A session with these clients of services."""
-
-    def __init__(self, **clients: Answers) -> None:
-        self.clients = clients
-        self.region_name = "us-east-1"
-
-    def client(self, service: str, **_: Any) -> Answers:
-        """Return a service's client."""
-        return self.clients[service]
-
-
-def a_stack(name: str = "sluice-dev", stage: str = "dev", **clients: Answers) -> Stack:
-    """Return a stack with scripted services."""
-    session: Any = Session(**clients)
-    return Stack(name, {"StreamName": "events"}, session, parameters={"Stage": stage})
-
-
 @pytest.mark.parametrize(
     ("breaking", "parameter"), [(new_api_key, "TdApiKeySecretArn"), (without_redis, "RedisUrlSecretArn")]
 )
@@ -416,85 +361,21 @@ def test_a_shared_secret_is_left_alone(breaking: Any, parameter: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "stage"), [("sluice-prod", "dev"), ("ours", "prod"), ("sluice-production", "stg")]
+    ("name", "stage", "even_prod", "refused"),
+    [
+        ("sluice-prod", "dev", False, True),
+        ("ours", "prod", False, True),
+        ("sluice-production", "stg", False, True),
+        ("products", "dev", False, False),
+        ("prod", "prod", True, False),
+    ],
 )
-def test_a_stage_called_prod_is_refused(name: str, stage: str) -> None:
-    """The parameter or the stack's name decides, before any call to AWS."""
-    with pytest.raises(Failure, match="--even-prod"):
-        check_stage(a_stack(name, stage), ManualClock(), even_prod=False, despite_traffic=True)
-
-
-def test_other_stages_are_not_refused() -> None:
-    """A name may contain the letters, and --even-prod allows prod itself."""
-    check_stage(a_stack("products"), ManualClock(), even_prod=False, despite_traffic=True)
-    check_stage(a_stack("prod", "prod"), ManualClock(), even_prod=True, despite_traffic=True)
-
-
-def test_a_change_keeps_every_other_parameter() -> None:
-    """It keeps the template, too."""
-    standing = {
-        "StackStatus": "UPDATE_COMPLETE",
-        "Parameters": [
-            {"ParameterKey": "LogLevel", "ParameterValue": "INFO"},
-            {"ParameterKey": "Stage", "ParameterValue": "dev"},
-        ],
-    }
-    cloudformation = Answers(
-        describe_stacks={"Stacks": [standing]},
-        create_change_set={},
-        execute_change_set={},
-    )
-
-    assert ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {"LogLevel": "WARN"})
-    asked = dict(cloudformation.calls)["create_change_set"]
-    assert (True, "UPDATE") == (asked["UsePreviousTemplate"], asked["ChangeSetType"])
-    assert [
-        {"ParameterKey": "LogLevel", "ParameterValue": "WARN"},
-        {"ParameterKey": "Stage", "UsePreviousValue": True},
-    ] == asked["Parameters"]
-
-
-def test_a_rolled_back_change_says_why() -> None:
-    """The message names the first resource that failed, not one that failed in an earlier change."""
-
-    def failed(resource: str, reason: str, change: str) -> dict[str, str]:
-        return {
-            "ResourceStatus": "UPDATE_FAILED",
-            "LogicalResourceId": resource,
-            "ResourceStatusReason": reason,
-            "ClientRequestToken": change,
-        }
-
-    events = [
-        failed("WorkerFunction", "cancelled", "c"),
-        failed("IngestFunction", "no such runtime", "c"),
-        failed("Stream", "limit exceeded", "b"),
-    ]
-    cloudformation = Answers(
-        describe_stacks={"Stacks": [{"StackStatus": "UPDATE_ROLLBACK_COMPLETE", "Parameters": []}]},
-        create_change_set={},
-        execute_change_set={},
-        describe_stack_events={"StackEvents": events},
-    )
-
-    with pytest.raises(Failure, match="IngestFunction: no such runtime"):
-        ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
-
-
-def test_a_change_without_effect_is_not_deployed() -> None:
-    """CloudFormation reports an empty change set as failed."""
-    cloudformation = Answers(
-        describe_stacks={"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
-        create_change_set={},
-        wait=WaiterError("change_set_create_complete", "it failed", {}),
-        describe_change_set={
-            "Status": "FAILED",
-            "StatusReason": "The submitted information didn't contain changes.",
-        },
-        delete_change_set={},
-    )
-
-    assert not ChangeSet(cloudformation, "sluice-dev", ManualClock(), 1.0).deploy("c", {})
+def test_a_stage_called_prod_is_refused(name: str, stage: str, even_prod: bool, refused: bool) -> None:
+    """The parameter or the stack's name decides, before any call to AWS. A name may contain the letters."""
+    session: Any = None
+    stack = Stack(name, {}, session, parameters={"Stage": stage})
+    with pytest.raises(Failure, match="--even-prod") if refused else nullcontext():
+        check_stage(stack, ManualClock(), even_prod=even_prod, despite_traffic=True)
 
 
 def test_a_query_reads_rows_back() -> None:

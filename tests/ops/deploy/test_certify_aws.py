@@ -5,7 +5,6 @@ from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
 from ops.deploy.certify import assumption_steps as assumptions
@@ -13,37 +12,8 @@ from ops.deploy.certify.step import Untried
 from ops.deploy.certify.steps import STEPS
 from ops.deploy.removal import LOOKS
 from ops.failure import Failure
+from tests.support.modelled import DEPLOYED, Modelled
 from tests.support.rehearsal import Rehearsal
-
-NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}
-
-
-class Modelled:
-    """Real boto3 clients with scripted answers: botocore validates every parameter.
-
-    Args:
-        answers: by operation. A list is answered in order, and its last item repeats. An operation without an answer fails as not found.
-    """
-
-    def __init__(self, answers: Mapping[str, Any]) -> None:
-        self._answers = {
-            name: answer if isinstance(answer, list) else [answer] for name, answer in answers.items()
-        }
-
-    def __call__(self, service: str) -> Any:
-        """Return a client of a service."""
-        client = boto3.client(  # type: ignore[call-overload]  # not a literal
-            service, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        client.meta.events.register("before-call", self._answer)
-        return client
-
-    def _answer(self, *, model: Any, **_: Any) -> tuple[Any, dict[str, Any]]:
-        waiting = self._answers.get(model.name, [NOT_FOUND])
-        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        return SimpleNamespace(status_code=404 if answer is NOT_FOUND else 200), {
-            "ResponseMetadata": {}
-        } | answer
 
 
 def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any]) -> Any:
@@ -51,12 +21,6 @@ def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any]) -> Any:
     return step(Rehearsal(client=Modelled(answers)))
 
 
-DEPLOYED = {
-    "DescribeStacks": {"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
-    "CreateChangeSet": {},
-    "DescribeChangeSet": {"Status": "CREATE_COMPLETE"},
-    "ExecuteChangeSet": {},
-}
 LOGGED = {"GetFunctionConfiguration": {"LoggingConfig": {"LogGroup": "sluice-dev-Logs"}}}
 
 
