@@ -59,6 +59,8 @@ class LocalLog:
             return []
         complete = data[: data.rfind(b"\n") + 1] or (data if len(data) == _LOG_BYTES else b"")
         self._offset += len(complete)
+        if len(data) == _LOG_BYTES:
+            self.due = 0.0  # there is more
         found = [refused_request(line) for line in complete.decode(errors="replace").splitlines()]
         return [one for one in found if one and (self._since is None or one.at >= self._since)]
 

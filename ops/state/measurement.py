@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from ops import screen
-from ops.failure import Failure
+from ops.failure import FORESEEN, Failure, explained
 from ops.help_page import DEPLOY
 from ops.state.finding import Finding, fault
 from shared.clock import Clock
@@ -95,9 +95,20 @@ class Measurement:
     def run(self, ages: Sequence[float]) -> Measured:
         """Measure with ids of these ages, in seconds, ascending; without any, measure only how soon rows are shown.
 
+        An error ends it; what was measured until then is returned.
+
         Raises:
             Failure: Treasure Data does not accept the rows, or the API key may not query.
         """
+        try:
+            self._run(ages)
+        except (Failure, *FORESEEN) as error:
+            if self.found == Measured():
+                raise
+            self._show(f"{explained(error).message}. Results so far:")
+        return self.found
+
+    def _run(self, ages: Sequence[float]) -> None:
         self._send("shown", "shown")
         self._at(self._first_ask, lambda: self._look(0.0))
         for age in ages:
@@ -107,7 +118,6 @@ class Measurement:
             due, _, task = heapq.heappop(self._due)
             self._clock.sleep(max(0.0, due - self._clock.now()))
             task()
-        return self.found
 
     def _at(self, seconds: float, task: Callable[[], None]) -> None:
         heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), task))

@@ -416,6 +416,18 @@ def test_refused_requests_are_read_from_the_log(log: Path) -> None:
     )
 
 
+def test_a_big_log_is_read_to_its_end_without_a_pause(log: Path) -> None:
+    """A tail of hours of a busy stack's log shows what is refused now."""
+    stream = Stream()
+    with log.open("a") as file:
+        for _ in range(12):
+            file.write(("x" * 999_999) + "\n")
+        file.write(json.dumps(REFUSED | {"request": "new"}) + "\n")
+    found = stream.seen(2, log=LocalLog(log, stream.clock, START - 10_800))
+
+    assert ["old", "new"] == [one.request_id for one in found if isinstance(one, SeenEvent)]
+
+
 class Logs:
     """A double of CloudWatch Logs and Lambda.
 
