@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import msgpack
 
+from shared.errors import InvalidObjectError
 from worker.record import Record, sequence_number
 
 
@@ -128,12 +130,15 @@ def common_of(record: Record, shard: str | None) -> SeenEvent:
 
 
 def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
-    """Yield the events of a record, including those that could not become rows."""
+    """Yield the events of a record, including those that could not become rows. Damaged rows are one undecodable event."""
     common = common_of(record, shard)
     for table, _, rows in record.blocks:
-        for row in unpacked(rows):
-            values = row if isinstance(row, dict) else {}
-            yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+        try:
+            for row in unpacked(rows):
+                values = row if isinstance(row, dict) else {}
+                yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+        except InvalidObjectError:
+            yield rejected(common, "undecodable", table, "")
     for code, _, originals in record.refused:
         for original in unpacked(originals):
             yield rejected(common, code, "", original)
@@ -165,13 +170,19 @@ def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEve
 
 
 def unpacked(data: bytes) -> Iterator[Any]:
-    """Yield concatenated MessagePack values, up to the first that cannot be read."""
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    """Yield concatenated MessagePack values.
+
+    Raises:
+        InvalidObjectError: what follows the last value is damaged.
+    """
+    unpacker, number, end = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0), 0, 0
     unpacker.feed(data)
-    try:
-        yield from unpacker
-    except (ValueError, msgpack.UnpackException):
-        return
+    with suppress(ValueError, msgpack.UnpackException):
+        for value in unpacker:
+            number, end = number + 1, unpacker.tell()
+            yield value
+    if end < len(data):
+        raise InvalidObjectError(f"what follows value {number} is not MessagePack")
 
 
 def json_object(original: Any) -> dict[str, Any]:

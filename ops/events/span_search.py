@@ -73,10 +73,13 @@ class SpanSearch:
         rows = [key for key in keys if self._may_have_rows(index, key, asked)]
         payloads = self._objects.payloads(span, rows)
         for key in keys:
-            if key.group.is_rejected and self._is_about_events:
-                result.events += self._in_rejected(span, key)
-            elif key in payloads:
-                result.events += self._in_chunk(span, index, key, asked, payloads[key])
+            try:
+                if key.group.is_rejected and self._is_about_events:
+                    result.events += self._in_rejected(span, key)
+                elif key in payloads:
+                    result.events += self._in_chunk(span, index, key, asked, payloads[key])
+            except InvalidObjectError:
+                result.unreadable += 1
         result.unreadable += len(rows) - len(payloads)
 
     def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:

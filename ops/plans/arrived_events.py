@@ -81,13 +81,12 @@ def stored_events(
 
 
 def _accepted(objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
-    try:
+    with suppress(InvalidObjectError):  # no longer kept, or damaged
         payloads = objects.payloads(span, [key for key in keys if not key.group.code])
-    except InvalidObjectError:
-        return  # no longer kept
-    for key, payload in payloads.items():
-        for row in unpacked(payload):
-            yield Arrived(key.account, key.group.table, row, row.get("received_at", span.received_at) / 1000)
+        for key, payload in payloads.items():
+            for row in unpacked(payload):
+                at = row.get("received_at", span.received_at) / 1000
+                yield Arrived(key.account, key.group.table, row, at)
 
 
 def _rejected(copies: RejectedEvents, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from ops.books.chunks import ListedChunk, chunks
-from ops.editing.dead_rows import MistakeError
+from ops.editing.edited_text import MistakeError
 from ops.editing.rejected_events import Original, RejectedBatch, batches_of, lines, read, text_of
 from shared.envelope import RejectedEvent, decode
 from shared.tracking_plan import TrackingPlan
@@ -70,7 +70,7 @@ def test_a_batch_with_a_changed_event_is_sent() -> None:
 
     [one] = read(batches, '1.2 {"table": "views", "a": 2}\n2.1 {"a": 3}')
 
-    assert (1, 4) == (one.events, one.dropped)
+    assert (1, 4) == (one.count, one.dropped)
     assert {"chain", "after", "chunk", "events"} == one.event["repair"].keys()
 
 
