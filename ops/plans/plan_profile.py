@@ -197,11 +197,9 @@ class Extent:
             self.pages[page] += 1
 
 
+@dataclass(slots=True)
 class Drifts:
     """How events of one account differ from its plan.
-
-    Args:
-        plan: the plan.
 
     Attributes:
         events: number of events compared.
@@ -210,21 +208,20 @@ class Drifts:
         missing: number of differences that are not in `found`, because it has MAX_DRIFTS drifts.
     """
 
-    def __init__(self, plan: TrackingPlan) -> None:
-        self._plan = plan
-        self.events = 0
-        self.fitting = 0
-        self.missing = 0
-        self.found: dict[Drift, Extent] = {}
+    plan: TrackingPlan
+    events: int = 0
+    fitting: int = 0
+    found: dict[Drift, Extent] = field(default_factory=dict)
+    missing: int = 0
 
     def add(self, table: str, row: Mapping[str, Any], at: float) -> None:
         """Compare a row of a table, received at a time in UNIX seconds."""
         self.events += 1
-        planned = self._plan.tables.get(table)
+        planned = self.plan.tables.get(table)
         personal = (
             planned.personal if planned else {}
         )  # the row does not have the original values of these columns
-        violations = [one for one in self._plan.violations(table, row) if one.column not in personal]
+        violations = [one for one in self.plan.violations(table, row) if one.column not in personal]
         self.fitting += not violations
         for violation in violations:
             drift = Drift(violation.code, table, violation.column, _found(violation, row))

@@ -1,6 +1,7 @@
 """The time up to which rows are complete, and how to wait for one."""
 
 from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
@@ -41,35 +42,25 @@ def document(found: Completeness) -> dict[str, Any]:
     }
 
 
+@dataclass(frozen=True, slots=True)
 class Wait:
     """Waits until a table is complete.
 
-    Args:
-        watermarks: the source of watermarks.
-        clock: the time, and sleep.
+    Attributes:
         tell: called with the reason for waiting whenever that changes.
-        mark: has markers put on idle shards, so that watermarks advance.
-        start: runs a job in the background; nobody waits for `mark`, which may take long.
+        mark: has markers put on idle shards, so that watermarks advance. Nobody waits for it, because it may take long.
+        start: runs a job in the background.
         within: runs a job, but waits only so many seconds for its result.
     """
 
-    def __init__(
-        self,
-        watermarks: Watermarks,
-        clock: Clock,
-        tell: Callable[[str], None],
-        mark: Callable[[], object] = lambda: None,
-        *,
-        start: Callable[[Callable[[], None]], None] = in_background,
-        within: Callable[[float, Callable[[], Completeness]], Completeness | None] = within,
-    ) -> None:
-        self._mark = mark
-        self._marking = Lock()
-        self._start = start
-        self._within = within
-        self._watermarks = watermarks
-        self._clock = clock
-        self._tell = tell
+    watermarks: Watermarks
+    clock: Clock
+    tell: Callable[[str], None]
+    mark: Callable[[], object] = lambda: None
+    _: KW_ONLY
+    start: Callable[[Callable[[], None]], None] = in_background
+    within: Callable[[float, Callable[[], Completeness]], Completeness | None] = within
+    _marking: Lock = field(default_factory=Lock)
 
     def until(self, account: str, table: str, moment: float, deadline: float | None) -> Completeness:
         """Wait until all of a table's rows that were received before a moment are complete, and return the watermarks.
@@ -82,7 +73,7 @@ class Wait:
         """
         said, best = "", None
         while True:
-            left = float("inf") if deadline is None else deadline - self._clock.now()
+            left = float("inf") if deadline is None else deadline - self.clock.now()
             if best is not None and left <= 0:
                 return best
             found = self._take(min(_LONGEST_SECONDS, left if best else max(left, _FIRST_SECONDS)))
@@ -90,32 +81,32 @@ class Wait:
             before = found.before(account, table)
             if before is not None and before >= moment * 1000:
                 if (account, table) not in found.tables:
-                    self._tell(f"no rows of {account}.{table} were received recently. Check the name.")
+                    self.tell(f"no rows of {account}.{table} were received recently. Check the name.")
                 return found
             reason = found.obstacle or ("rows wait" if (account, table) in found.pending else "")
             if reason and reason != said:
-                self._tell(f"waiting: {reason}")
+                self.tell(f"waiting: {reason}")
             said = reason
             away = _SHORTEST_PAUSE if before is None else moment - before / 1000
             pause = min(_LONGEST_PAUSE, max(_SHORTEST_PAUSE, away))
-            now = self._clock.now()
-            self._clock.sleep(pause if deadline is None else max(0.0, min(pause, deadline - now)))
+            now = self.clock.now()
+            self.clock.sleep(pause if deadline is None else max(0.0, min(pause, deadline - now)))
 
     def _take(self, seconds: float) -> Completeness:
         """Take the watermarks within some seconds. Treat a temporary error as a reason to wait."""
         if self._marking.acquire(blocking=False):
-            self._start(self._mark_once)
+            self.start(self._mark_once)
         try:
-            found = self._within(seconds + _GRACE_SECONDS, lambda: self._watermarks.take(seconds))
+            found = self.within(seconds + _GRACE_SECONDS, lambda: self.watermarks.take(seconds))
         except FORESEEN as error:
             if is_lasting(error):
                 raise
-            return Completeness(self._clock.now(), None, obstacle=explained(error).message)
-        return found or Completeness(self._clock.now(), None, obstacle="the stack does not answer in time")
+            return Completeness(self.clock.now(), None, obstacle=explained(error).message)
+        return found or Completeness(self.clock.now(), None, obstacle="the stack does not answer in time")
 
     def _mark_once(self) -> None:
         try:
-            self._mark()
+            self.mark()
         finally:
             self._marking.release()
 
