@@ -52,15 +52,7 @@ class Build:
 
 
 def snippet(template: str, *, endpoint: str, key: str, host: str, table: str = PAGE_TABLE) -> str:
-    """Return the snippet for pages.
-
-    Args:
-        template: the SDK's `snippet.html`.
-        endpoint: the URL that receives events.
-        key: the write key.
-        host: the base URL of the scripts.
-        table: the table for page views.
-    """
+    """Return the snippet for pages that send to the URL `endpoint`, with the scripts of the URL `host`, from the SDK's `snippet.html`."""
     if table != PAGE_TABLE:
         template = template.replace("auto:true", f"auto:true,pageTable:'{table}'")
     for name, value in (("endpoint", endpoint), ("key", key), ("sdk", host)):

@@ -59,7 +59,6 @@ def publish(s3: "S3Client", bucket: str, made: list[SdkFile]) -> list[str]:
 
     Raises:
         Failure: a published version differs. The objects after it were not put.
-        ClientError: S3 rejects a call.
     """
     put = []
     for one in made:

@@ -52,8 +52,6 @@ class Stack:
         endpoint: the local emulator of AWS; None for AWS itself.
         functions: the local stack's functions: their endpoints by output. None for a deployed stack.
         folder: the local stack's folder, with its logs.
-        archive_days: how many days rows are kept in S3.
-        parameters: the parameters of a deployed stack.
     """
 
     name: str
@@ -62,7 +60,6 @@ class Stack:
     endpoint: str | None = None
     functions: Mapping[str, str] | None = None
     folder: Path | None = None
-    archive_days: int = 30
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -144,8 +141,7 @@ class Stack:
         """Invoke the function that an output names, and return its response.
 
         Raises:
-            ClientError: Lambda rejects the call.
-            BotoCoreError: it cannot be reached.
+            ClientError, BotoCoreError: Lambda rejects the call, or cannot be reached.
             Failure: the function failed.
         """
         config = Config(
@@ -224,8 +220,7 @@ def deployed(name: str, region: str | None) -> Stack:
 
     Raises:
         Failure: no region is known, there is no stack of that name, or it is not a Sluice stack.
-        ClientError: CloudFormation rejects the call.
-        BotoCoreError: it cannot be reached.
+        ClientError, BotoCoreError: CloudFormation rejects the call, or cannot be reached.
     """
     session = session_in(region)
     cloudformation = session.client("cloudformation")
@@ -248,8 +243,7 @@ def deployed(name: str, region: str | None) -> Stack:
             f"it is not a Sluice stack, or is from an older version, which {DEPLOY} updates"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
-    days = int(parameters.get("ArchiveDays", 0))
-    return Stack(name, outputs, session, archive_days=days, parameters=parameters)
+    return Stack(name, outputs, session, parameters=parameters)
 
 
 def local() -> Stack:

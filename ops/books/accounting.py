@@ -186,20 +186,14 @@ class Accounting:
         seconds: float = 60.0,
         each: Callable[[Span], None] = lambda _: None,
     ) -> Balance:
-        """Return the balance of everything in the ledger, or of a time range.
+        """Return the balance of everything in the ledger, or of the spans planned from `since` to before `until`, UNIX seconds.
 
-        This reads the whole ledger, whatever the range: one read unit per 4 KB.
-
-        Args:
-            since: UNIX seconds; only spans planned then or later.
-            until: UNIX seconds; only spans planned before.
-            seconds: how long to count unread records.
-            each: called with each span that counts.
+        This reads the whole ledger, whatever the range: one read unit per 4 KB. Unread records are counted for so many seconds. `each` is
+        called with each span that counts.
 
         Raises:
             UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError: SQS rejects the call.
-            BotoCoreError: SQS cannot be reached.
+            ClientError, BotoCoreError: SQS rejects the call, or cannot be reached.
         """
         ends = self._ends()
         tables: dict[tuple[str, str], Rows] = {}

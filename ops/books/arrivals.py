@@ -75,12 +75,7 @@ class _Borders:
 
 @dataclass(slots=True)
 class StreamCount:
-    """Compares the ledger's records of a closed time range with the stream's own count.
-
-    Attributes:
-        since: UNIX seconds.
-        until: UNIX seconds.
-    """
+    """Compares the ledger's records of a closed time range, in UNIX seconds, with the stream's own count."""
 
     shards: Shards
     since: float
@@ -134,8 +129,7 @@ class StreamCount:
         """Return the counts. Call this after `add` has seen all spans of the balance.
 
         Raises:
-            ClientError: CloudWatch rejects the call.
-            BotoCoreError: it cannot be reached.
+            ClientError, BotoCoreError: CloudWatch rejects the call, or cannot be reached.
             ShardUnreadableError: the stream cannot be read.
         """
         for chain, unread in balance.unread.shards.items():

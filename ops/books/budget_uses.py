@@ -19,14 +19,7 @@ _HOUR_SECONDS, _MINUTE_SECONDS = 3600, 60
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """What one account has spent.
-
-    Attributes:
-        account: the account.
-        spent: the share of its budget that it spent in the last whole minute; 1 is all of it.
-        refused_requests: requests that were refused in the last day, at least.
-        refused_events: the events of these, at least.
-    """
+    """What one account has spent: the share of its budget in the last whole minute, where 1 is all, and what was refused in a day, at least."""
 
     account: str
     spent: float

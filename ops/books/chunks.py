@@ -61,12 +61,7 @@ class ListedChunk:
 
 @dataclass(slots=True)
 class RowGroup:
-    """What is shown together of waiting or dead rows.
-
-    Attributes:
-        rows: how many.
-        words: Treasure Data's own explanation.
-    """
+    """What is shown together of waiting or dead rows: how many, and Treasure Data's own explanation."""
 
     rows: int = 0
     words: str = ""

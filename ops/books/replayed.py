@@ -30,11 +30,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class Planned:
-    """Compares the spans of replayed records before and after the replay.
-
-    Args:
-        membership: finds the spans.
-    """
+    """Compares the spans of replayed records before and after the replay."""
 
     membership: Membership
     _before: dict[Place, int] = field(default_factory=dict)

@@ -1,6 +1,5 @@
 """`sluice doctor`: the state of a stack as a list of checks, a test event, and measurements and repairs that ask first."""
 
-from collections import Counter
 from uuid import uuid4
 
 import click
@@ -96,7 +95,7 @@ def _state(reader: StateReader) -> StackState:
         return reader.state(None, None, balanced=False)
     except FORESEEN as error:
         checks = [*reader.check(), unknown("rows", explained(error).message)]
-        return StackState([], 0, [], Counter(), checks=checks)
+        return StackState([], 0, [], {}, checks=checks)
 
 
 def _repair(stack: Stack, checks: Checks, found: list[Finding], *, yes: bool) -> list[Finding]:

@@ -200,8 +200,7 @@ def described(one: FoundEvent, *, raw: bool) -> dict[str, Any]:
 def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Iterator[str]:
     """Yield what was found as lines of text: received, where it is, what became of it, what to do."""
     seen, span = one.seen, one.span
-    of = f"{seen.account}.{seen.table}" if seen.table else seen.account
-    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {of}")
+    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {seen.of}")
     yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
     where = _WHERE.get(one.stage, "S3")
     yield f"  where      {where}" + (f", database {one.database}" if one.database else "")
@@ -237,8 +236,7 @@ def _step(one: FoundEvent) -> str:
 
 def _row(one: FoundEvent) -> tuple[str, ...]:
     seen = one.seen
-    where = f"{seen.account}.{seen.table}" if seen.table else seen.account
-    return screen.utc(seen.at), where, printable(seen.event_id), _word(one.stage), one.reason
+    return screen.utc(seen.at), seen.of, printable(seen.event_id), _word(one.stage), one.reason
 
 
 def _word(stage: Stage) -> str:

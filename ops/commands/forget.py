@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
@@ -132,7 +131,7 @@ def _cost(stack: Stack, hours: Hours) -> str:
 
 
 def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
-    with screen.progress("searching", MofNCompleteColumn(), hidden=as_json, unit="objects") as show:
+    with screen.progress("searching", hidden=as_json, unit="objects") as show:
         return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
 
 
@@ -176,7 +175,7 @@ def _forget(stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, as
         ask(stack, "cleared", ids=ids, deleted=deleted)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
-    with screen.progress("forgetting", MofNCompleteColumn(), hidden=as_json, unit="hours") as show:
+    with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
         done: list[str] = []
 
         def each(hour: str, _: dict[str, Any]) -> None:

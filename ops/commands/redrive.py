@@ -6,7 +6,6 @@ from functools import partial
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
@@ -108,7 +107,7 @@ def run(
         "chunks": [one.name for one in opened],
     }
     event |= {"decision": decision} if decision is not None else {}
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+    with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
         sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(selected.total(), sent)
     if as_json:

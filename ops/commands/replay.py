@@ -13,7 +13,6 @@ from itertools import batched
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.books import planned_spans
@@ -171,7 +170,7 @@ def _run(
     """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
     planned, done = Planned(stack.membership()), _Done()
     replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
-    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json, unit="records read") as show:
+    with screen.progress("reading", hidden=as_json, unit="records read") as show:
         for shard in shards:
 
             def settled(progress: Progressing, shard: str = shard) -> None:
@@ -226,9 +225,7 @@ def _outcome(stack: Stack, replayed: Replayed) -> str:
 def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, as_json: bool) -> None:
     """Have the sender take the chunks that wait; with `waits`, until none does."""
     ledger = stack.ledger()
-    with screen.progress(
-        "sending what waits", MofNCompleteColumn(), hidden=as_json, unit="rows delivered"
-    ) as show:
+    with screen.progress("sending what waits", hidden=as_json, unit="rows delivered") as show:
         while waiting := planned.waiting():
             event = {"chunks": [name for names in waiting.values() for name in names]}
             send(stack, event, lambda rows: show(description="sending what waits", completed=rows))
@@ -324,7 +321,7 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
     outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
     delivered = done = 0
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+    with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
 
         def tell(rows: int) -> None:
             said = f"sending, {done:,} of {screen.plural(len(spans), 'span')} done"

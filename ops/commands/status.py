@@ -14,7 +14,7 @@ from rich.text import Text
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
-from ops.books.chunks import KINDS, RowGroup
+from ops.books.chunks import KINDS
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -158,8 +158,8 @@ def _tables(state: StackState) -> Iterator[Section]:
         "Dead" if state.is_whole else "Dead (count incomplete)",
         ("account", "reason", "rows", "Treasure Data says"),
         [
-            (account, reason, rows, state.groups.get((kind, account, reason), RowGroup()).words)
-            for (kind, account, reason), rows in sorted(state.rows.items())
+            (account, reason, group.rows, group.words)
+            for (kind, account, reason), group in sorted(state.rows.items())
             if kind == "dead"
         ],
     )

@@ -57,8 +57,7 @@ def originals(stack: Stack, chunk: ListedChunk) -> list[Original]:
     """Return the copies of rejected events in a chunk.
 
     Raises:
-        ObjectGoneError: there are none: they have expired, or exceeded the number that is kept.
-        InvalidObjectError: the object holds something else.
+        InvalidObjectError: there are none (any more), or the object holds something else.
         BucketUnavailableError: the bucket cannot be reached.
     """
     return [

@@ -55,17 +55,7 @@ class Source(Protocol):
 
 
 class LiveShard:
-    """Reads one shard within a fifth of its read budget.
-
-    Args:
-        shards: the stream.
-        shard: the shard.
-        position: where to begin.
-        clock: paces the reads.
-
-    Attributes:
-        shard: the shard.
-    """
+    """Reads one shard, from a position on, within a fifth of its read budget."""
 
     def __init__(self, shards: Shards, shard: Shard, position: Position, clock: Clock) -> None:
         self.shard = shard
@@ -147,10 +137,7 @@ class Tail:
     """Follows a stream.
 
     Args:
-        shards: the stream.
-        clock: paces the reads.
         since: where to begin, UNIX seconds; None begins with what arrives now.
-        wanted: the events to show.
         scrubs: whether to replace personal data.
         log: the log of refused requests, if it can be read.
         executors: read several shards at once.

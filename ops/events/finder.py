@@ -33,12 +33,10 @@ class Searched:
     """The progress of a search.
 
     Attributes:
-        spans: number of spans searched.
         records: number of records searched on the stream.
         at: up to when spans were searched, as an arrival time in UNIX seconds; 0 if unknown.
-        unreadable: span objects that are gone or could not be read.
+        unreadable: span objects, and chunks, that are gone or could not be read.
         hidden: messages of the overflow queue that SQS hides at present.
-        is_complete: whether everything was searched.
     """
 
     spans: int = 0
@@ -94,8 +92,7 @@ class Finder:
 
         Raises:
             UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError: SQS rejects the call.
-            BotoCoreError: SQS cannot be reached.
+            ClientError, BotoCoreError: SQS rejects the call, or cannot be reached.
         """
         # what is planned during the search is then found on the stream, if not in a span
         unplanned = [(shard.shard_id, self._end(shard)) for shard in self.places.shards.all()]

@@ -20,7 +20,6 @@ def group_of(functions: "LambdaClient", function: str) -> str:
     """Return the log group of a function.
 
     Raises:
-        ClientError: Lambda rejects the call.
-        BotoCoreError: it cannot be reached.
+        ClientError, BotoCoreError: Lambda rejects the call, or cannot be reached.
     """
     return functions.get_function_configuration(FunctionName=function)["LoggingConfig"]["LogGroup"]

@@ -33,9 +33,7 @@ class Note:
     Attributes:
         function: the function's service name, such as `worker`.
         at: when, as ISO 8601 in UTC.
-        what: the message.
         why: the reason or error in the line; empty without one.
-        reason: the reason alone.
         error: the error's type alone.
         shard: the shard of the records concerned, if any.
         first: sequence number of the first of these records.
@@ -64,12 +62,7 @@ class Note:
 
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
-    """Return warnings and errors, oldest first, and the logs that could not be read, each with the cause.
-
-    Args:
-        stack: the stack.
-        seconds: how far to look back.
-    """
+    """Return warnings and errors of the last seconds, oldest first, and the logs that could not be read, each with the cause."""
     found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time(), seconds)
     notes = (note for service, line in found if (note := _note(service, line)) is not None)
     return sorted(notes, key=lambda note: note.at), unreadable

@@ -28,13 +28,7 @@ _EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
 
 
 class LocalLog:
-    """Reads refused requests from the log of the local stack's ingest.
-
-    Args:
-        path: the log.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
-    """
+    """Reads refused requests from the log of the local stack's ingest, from a time on (UNIX seconds), or those written from now on."""
 
     def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
         self.due = 0.0
@@ -66,16 +60,9 @@ class LocalLog:
 
 
 class CloudWatchLog:
-    """Reads refused requests from the log of a deployed stack's ingest.
+    """Reads refused requests from the log of a deployed stack's ingest, from a time on (UNIX seconds), or those written from now on.
 
     CloudWatch shows lines some seconds late and out of order, so each read looks back.
-
-    Args:
-        logs: a boto3 client of CloudWatch Logs.
-        functions: a boto3 client of Lambda, to look up the log group.
-        function: the ingest's name.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
     """
 
     def __init__(

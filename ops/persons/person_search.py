@@ -51,12 +51,11 @@ class Held:
 
     Attributes:
         rows: numbers of rows in span objects, by state.
-        rejected: number of rejected events.
         queued: number of events in the overflow queue.
         in_td: numbers of rows in Treasure Data by database and table; None where it cannot be asked.
         columns: of those tables.
         objects: how many span objects were searched.
-        unread: objects that could not be read.
+        unread: how many could not be read.
         hours: with objects that have rows.
         places: the spans that have rows.
     """

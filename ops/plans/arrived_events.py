@@ -27,11 +27,7 @@ from worker.span_object import SpanObjects
 class Arrived(NamedTuple):
     """An event that arrived, as the row that it became or, if it was rejected, would have become.
 
-    Attributes:
-        account: its account.
-        table: its table.
-        row: values by column.
-        at: when the ingest received it, UNIX seconds.
+    `at` is when the ingest received it, UNIX seconds.
     """
 
     account: str

@@ -30,10 +30,7 @@ _PENDING = "PendingConfirmation"
 class Checks:
     """Checks a stack.
 
-    Args:
-        stack: the stack.
-        account: the account that supplies the write key. None: the first active one.
-        tries_key: whether to try a write key. The ingest logs that request as refused, because it has no event.
+    Without an account that supplies the write key, the first active one does. To try a key, the ingest logs a request as refused.
 
     Attributes:
         account: the account in use, known after `findings`.

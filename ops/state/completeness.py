@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from datetime import UTC, datetime
 from threading import Lock
 from typing import Any
 
@@ -15,7 +14,6 @@ from worker.watermark import Completeness, Watermarks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 5.0, 60.0  # what the first look gets at least, and any look at most
 _GRACE_SECONDS = 0.5  # for a look that ends just in time
-_UNKNOWN = "unknown"
 
 
 def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[object, ...]]]:
@@ -26,9 +24,9 @@ def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[objec
     for account, table in sorted(found.tables):
         before = found.before(account, table)
         ago = "" if before is None else screen.lasting(found.at - before / 1000)
-        rows.append((account, table, utc_of(before) or _UNKNOWN, ago, found.dead.get((account, table), 0)))
+        rows.append((account, table, _utc(before) or "unknown", ago, found.dead.get((account, table), 0)))
     others = "" if found.horizon is None else screen.lasting(found.at - found.horizon / 1000)
-    rows.append(("others", "", utc_of(found.horizon) or _UNKNOWN, others, ""))
+    rows.append(("others", "", _utc(found.horizon) or "unknown", others, ""))
     return title, columns, rows
 
 
@@ -36,7 +34,7 @@ def document(found: Completeness) -> dict[str, Any]:
     """Return the watermarks as a JSON object."""
     return {
         "at": screen.utc(round(found.at, 3)),
-        "before": utc_of(found.horizon),
+        "before": _utc(found.horizon),
         "unknown": found.obstacle or None,
         "tables": [table_document(found, *table) for table in sorted(found.tables)],
     }
@@ -65,11 +63,7 @@ class Wait:
     def until(self, account: str, table: str, moment: float, deadline: float | None) -> Completeness:
         """Wait until all of a table's rows that were received before a moment are complete, and return the watermarks.
 
-        Args:
-            account: the account.
-            table: its table.
-            moment: UNIX seconds.
-            deadline: UNIX seconds at which to stop waiting, after at least one look of a few seconds; None for never.
+        The moment and the deadline are in UNIX seconds. At the deadline, waiting stops after at least one look of a few seconds.
         """
         said, best = "", None
         while True:
@@ -117,16 +111,12 @@ def table_document(found: Completeness, account: str, table: str) -> dict[str, A
     return {
         "account": account,
         "table": table,
-        "before": utc_of(before),
+        "before": _utc(before),
         "lag_seconds": None if before is None else round(found.at - before / 1000, 3),
         "dead": found.dead.get((account, table), 0),
         "unknown": found.obstacle or None,
     }
 
 
-def utc_of(milliseconds: int | None) -> str | None:
-    """Return UNIX milliseconds as ISO 8601; None if they are unknown."""
-    if milliseconds is None:
-        return None
-    moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+def _utc(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else screen.utc(milliseconds / 1000)

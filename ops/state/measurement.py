@@ -55,15 +55,7 @@ class Measured:
 
 
 class Measurement:
-    """One measurement.
-
-    Args:
-        administer: invokes AdminFunction.
-        clock: paces it.
-        database: the database of the test rows.
-        mark: the prefix of their names and ids.
-        show: receives progress messages.
-        first_ask: seconds from a row's import to the first query for it.
+    """One measurement. `mark` is the prefix of its test rows' names and ids.
 
     Attributes:
         found: the results so far.

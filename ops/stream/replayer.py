@@ -61,10 +61,7 @@ class Replay:
     def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
         """Replay a stretch of one shard. The next batch is read while the worker handles the current one.
 
-        Args:
-            shard: its id.
-            stretch: the range.
-            settled: called with the progress after every batch and every response of the worker.
+        `settled` is called with the progress after every batch and every response of the worker.
 
         Raises:
             HoldsError: the worker holds.

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from ops.books.accounting import Balance, Rows, Unread
 from ops.books.arrivals import Arrivals
+from ops.books.chunks import RowGroup
 from ops.logs.notes import Note
 from ops.state.faults import findings, summary
 from ops.state.finding import NO_ACTION
@@ -20,7 +21,7 @@ BUG = "unexpected error, a bug in Sluice (see the worker's log)"
 def state(records: int = 0, **more: object) -> StackState:
     """Return the state of a stack that is healthy except for the given values."""
     shard = ShardState("shardId-0", records, is_complete=True, behind_seconds=0.0, rows_per_second=0.0)
-    return replace(StackState([shard], 0, [], Counter(), at=NOW), **more)  # type: ignore[arg-type]
+    return replace(StackState([shard], 0, [], {}, at=NOW), **more)  # type: ignore[arg-type]
 
 
 def lines(of: StackState) -> list[str]:
@@ -60,7 +61,7 @@ def test_findings_are_sorted_by_severity() -> None:
         state(
             hold=Hold("Throttling", "LedgerUnavailableError", 3.0),
             waiting=[WaitingRows("shop", "shop_db", "http_500", rows=3, since=NOW - 600)],
-            rows=Counter({("waiting", "shop", "http_500"): 3, ("dead", "app", "http_422"): 2}),
+            rows={("waiting", "shop", "http_500"): RowGroup(3), ("dead", "app", "http_422"): RowGroup(2)},
             balance=Balance({("shop", "views"): Rows(3, Counter({State.DELIVERED: 2}))}, Unread(), {}, 1),
             arrivals=Arrivals("records", 12, 10),
         )
