@@ -37,12 +37,14 @@ class Progressing:
     """The progress of one shard's replay.
 
     Attributes:
+        shard: its id.
         records: number of records that are in a span now.
         arrived: when the last of them arrived, in UNIX seconds.
         next: the sequence number of the first record read that is in no span yet; empty if there is none.
         rows: rows in the records read.
     """
 
+    shard: str
     records: int = 0
     arrived: float = 0.0
     next: str = ""
@@ -68,7 +70,8 @@ class Replay:
             Failure: the stretch has expired, or the worker failed.
             ClientError: AWS rejects a call.
         """
-        progress = Progressing()
+        progress = Progressing(shard)
+        settled(progress)
         chain = self.stream.chain(shard)
         for batch in _ahead(batches_of(self.stream.read(shard, stretch.start, stretch.end))):
             progress.next = batch[0]["SequenceNumber"]
