@@ -7,7 +7,7 @@ the overflow queue. A search consumes and changes nothing, and ends at the momen
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ops.books import planned_spans
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
@@ -15,6 +15,7 @@ from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind, events_of
 from ops.events.span_search import SpanSearch
 from ops.lookahead import in_order
+from ops.stack import Stack
 from ops.stream import overflow_queue
 from shared.clock import Clock
 from worker.ledger import BEHIND_ALL, Ledger
@@ -57,6 +58,12 @@ class Places:
     rejected: RejectedEvents
     sqs: "SQSClient"
     queue_url: str
+
+    @classmethod
+    def of(cls, stack: Stack) -> Self:
+        """Return those of a stack."""
+        sqs, url = stack.client("sqs"), stack.outputs["OverflowQueueUrl"]
+        return cls(stack.shards(), stack.ledger(), stack.objects(), stack.rejected_events(), sqs, url)
 
 
 @dataclass
@@ -111,8 +118,6 @@ class Finder:
             return self._latest + INACCURACY_SECONDS
         return float("inf")
 
-    # Spans
-
     def _in_spans(self) -> Iterator[FoundEvent]:
         places = self.places
         search = SpanSearch(self.query, places.ledger, places.objects, places.rejected)
@@ -151,8 +156,6 @@ class Finder:
         return planned_spans.spans(
             places.ledger, places.objects, since, until, held=held, enough=self._enough
         )
-
-    # What is in no span yet
 
     def _end(self, shard: Shard) -> Span | None:
         """Return the last span of a shard that has records."""

@@ -22,7 +22,7 @@ def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
     times = Counter((note.function, note.what, note.why) for note in notes)
     last = {(note.function, note.what, note.why): note.at for note in notes}
     latest = sorted(last, key=lambda kind: last[kind], reverse=True)[:_ERRORS]
-    return [(function, times[function, *kind], last[function, *kind], *kind) for function, *kind in latest]
+    return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
 
 
 def findings_document(found: list[Finding]) -> list[dict[str, Any]]:

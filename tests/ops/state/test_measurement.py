@@ -93,14 +93,14 @@ def test_what_was_measured_before_an_error_is_kept() -> None:
     """Ninety minutes are longer than many credentials last."""
     made, said = delivery(1e6, 0), list[str]()
     begun = measurement(made, said)
-    administer = begun._administer
+    administer, began = begun.administer, made.clock.now()
 
     def expire(**event: Any) -> dict[str, Any]:
-        if made.clock.now() - begun._began > 5000:
+        if made.clock.now() - began > 5000:
             raise client_error("ExpiredTokenException", "Invoke")
         return administer(**event)
 
-    begun._administer = expire
+    begun.administer = expire
     found = begun.run(AGES)
 
     assert (4500.0, None) == (found.remembered, found.forgotten)
