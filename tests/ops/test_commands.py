@@ -173,56 +173,6 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
     assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (
-            "replay --local --from 49590338271490256608559600000",
-            "a sequence number needs its shard",
-        ),
-        ("replay --local --account shop", "work only with --force"),
-        ("replay --local --from 2h --force", "--force needs --from and --to as absolute times"),
-        (
-            "replay --local --force --from 2026-01-01 --to now",
-            "--force needs --from and --to as absolute times",
-        ),
-        ("replay --local --force --from 2026-01-01 --to 2999-01-01", "--force needs a range in the past"),
-        ("replay --local --force --from 2026-01-01 --to 2026-01-02 --tag A#B", "is not a tag"),
-        ("replay --local --from yesterday", "'yesterday' is not a time"),
-        ("replay", "name a stack: --stack NAME"),
-    ],
-)
-def test_an_invalid_command_line_is_rejected(sluice: Sluice, line: str, said: str) -> None:
-    """The exit status is 2, and the message says what is wrong."""
-    result = sluice.run(line)
-
-    assert 2 == result.exit_code
-    assert said in result.stderr
-
-
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        (
-            "replay --local --shard shardId-7 --from 1h",
-            "Error: there is no shard shardId-7: the stream has shardId-0",
-        ),
-        (
-            "record --local -o {file} --from now",
-            "Error: shardId-000000000000 has no records in this range: use an earlier",
-        ),
-    ],
-)
-def test_an_impossible_command_fails_in_one_line(
-    sluice: Sluice, tmp_path: Path, line: str, said: str
-) -> None:
-    """The exit status is 1, with one line on standard error and no traceback."""
-    result = sluice.run(line.format(file=tmp_path / "event.json"))
-
-    assert (1, 1) == (result.exit_code, result.stderr.count("\n"))
-    assert result.stderr.startswith(said)
-
-
 def test_a_replay_dry_run_counts_records(sluice: Sluice) -> None:
     """It passes none of them to the worker."""
     sluice.send("shop", "counted", "a")
@@ -320,6 +270,13 @@ def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> N
     assert "" == shown.stderr
 
 
+def drain(terminal: int) -> None:
+    """Read from a terminal until it is closed."""
+    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):
+        while shown.read(4096):
+            pass
+
+
 def watching(sluice: Sluice, *options: str, stdout: int) -> subprocess.Popen[bytes]:
     """Start `status --watch`."""
     environment = os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm"}
@@ -336,7 +293,7 @@ def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
     seen = b""
     while seen.count(b"\x1b[H") < 3:  # the alternate screen, and two frames
         seen += os.read(shown, 4096)
-    reader = threading.Thread(target=_drain, args=(shown,))
+    reader = threading.Thread(target=drain, args=(shown,))
     reader.start()
     _, said = ctrl_c.press(running)
     reader.join()
@@ -362,20 +319,3 @@ def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str
     assert b"\x1b" not in b"".join(seen)
     if options:
         assert {"at", "verdict", "shards"} <= json.loads(seen[0]).keys()
-
-
-def _drain(terminal: int) -> None:
-    """Read from a terminal until it is closed."""
-    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):  # raised once the terminal is closed
-        while shown.read(4096):
-            pass
-
-
-def test_a_replay_reports_what_became_of_each_row(lone: Sluice) -> None:
-    """With --wait it ends once no row of the range waits."""
-    lone.send("shop", "replayed_rows", "a", "b")
-    until(lambda: len(lone.rows("shop", "replayed_rows")) == 2)
-    lone.settled()
-    done = lone.json("replay --local --wait")
-
-    assert (True, {"sent": 0, "passed_over": 2, "kept": 0}) == (done["complete"], done["rows"])

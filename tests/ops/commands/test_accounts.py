@@ -200,13 +200,3 @@ def test_a_file_is_parsed(file: Path) -> None:
         "shop": Account("shop"),
         "news": Account("media", "disabled", frozenset({"k1", "k1-2"})),
     } == accounts_file.read(file)
-
-
-def test_a_missing_file_is_an_error(sluice: Sluice, tmp_path: Path) -> None:
-    """The message names the file."""
-    result = sluice.run(f"accounts apply --local {tmp_path}/none.yaml")
-
-    assert (1, f"Error: {tmp_path}/none.yaml cannot be read: No such file or directory\n") == (
-        result.exit_code,
-        result.stderr,
-    )

@@ -10,7 +10,6 @@ from doubles.treasure_data import Action, Fault, Kind
 from ops.commands.redrive import question
 from ops.sending import balanced
 from tests.support.delivery import Delivery, envelope, row
-from tests.support.sluice import Sluice
 from worker.states import State
 
 EVERYTHING = [State.WAITING.value, State.AGAIN.value, State.DEAD.value]
@@ -112,24 +111,6 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
-
-
-@pytest.mark.xdist_group("ops")
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ("--send --kind dead", "--send works only with --kind waiting"),
-        ("--drop --kind again", "--drop works only with --kind dead and --kind waiting and --kind rejected"),
-        ("--kind rejected", "to repair rejected events, add --edit; to give them up, add --drop"),
-        ("--edit --json", "--edit is interactive and works on dead rows"),
-        ("--edit --kind waiting", "--edit is interactive and works on dead rows"),
-    ],
-)
-def test_options_that_exclude_each_other_are_rejected(sluice: Sluice, options: str, said: str) -> None:
-    """The command exits with 2 and says which combination works."""
-    result = sluice.run(f"redrive --local {options}")
-
-    assert (2, True) == (result.exit_code, said in result.stderr)
 
 
 @pytest.mark.parametrize(

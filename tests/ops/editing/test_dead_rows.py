@@ -228,9 +228,3 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         "1 event repaired. Repaired events are sent like new ones." in done.stdout,
     )
     assert ["r"] == lone.rows("shop", "orders")
-
-
-@pytest.mark.parametrize("option", ["--json", "--send", "--kind waiting"])
-def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
-    """It is interactive, and edits dead rows and rejected events only."""
-    assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

@@ -225,11 +225,3 @@ def test_no_tool_may_write() -> None:
 
     assert not [right for right in used if any(word in right for word in ("Put", "Delete", "Update"))]
     assert ["lambda:InvokeFunction AdminFunction"] == [right for right in used if "Invoke" in right]
-
-
-@pytest.mark.parametrize("line", ["mcp", "mcp --region eu-central-1"])
-def test_the_server_needs_a_stack(sluice: Sluice, line: str) -> None:
-    """Whoever starts it by hand is told at once."""
-    done = sluice.run(line)
-
-    assert (2, True) == (done.exit_code, "name a stack: --stack NAME" in done.stderr)
