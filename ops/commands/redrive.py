@@ -99,7 +99,7 @@ def run(
         return
     if edits:
         ctx.exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
-    if asked := question(decision, selected.total()):
+    if asked := _question(decision, selected.total()):
         screen.confirm(asked, yes=yes)
     # name what was shown: rows that come into these states meanwhile are left alone
     event: dict[str, Any] = {
@@ -116,7 +116,7 @@ def run(
     ctx.exit(_report(stack, totals))
 
 
-def question(decision: str | None, rows: int) -> str:
+def _question(decision: str | None, rows: int) -> str:
     """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
     count = screen.plural(rows, "row")
     if decision == "drop":

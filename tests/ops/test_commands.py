@@ -169,6 +169,8 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
         assert (True, "lost") == (done["complete"], done["tag"])
         assert ["a", "b", "c"] == sluice.rows("shop", "lost_rows")
     assert ["d"] == sluice.rows("shop", "kept_rows")
+    shown = sluice.run("replay --local")
+    assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
     forced = sluice.json("status --local --all")["balance"]["forced"]
     assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
 
@@ -201,46 +203,6 @@ def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp
     assert 2 == rows.count(b"event_id")
     assert b"127.0.0.1" not in rows
     assert 2 == rows.count(b"198.51.100.")
-
-
-def test_the_doctor_sends_a_test_event(sluice: Sluice) -> None:
-    """A healthy stack has no faults but rows that other tests left dead, and the doctor finds its test event in the ledger."""
-    found = sluice.json("doctor --local --account shop")
-    faults = [one for one in found["findings"] if one["state"] == "fault" and one["fault"] != "dead"]
-
-    assert [] == faults
-    assert ("test event", "ok") == tuple(found["findings"][-1][name] for name in ("what", "state"))
-    assert {
-        "API",
-        "clock",
-        "stream",
-        "Redis",
-        "Treasure Data",
-        "import permission",
-        "query permission",
-        "columns",
-        "write key",
-    } <= {one["what"] for one in found["findings"]}
-
-
-def test_a_forced_replay_leaves_out_waiting_rows(lone: Sluice) -> None:
-    """They are sent anyway, once, and the command says how many it has left out."""
-    fault = {"kind": "status", "status": 429, "action": "import", "database": "field_app", "retry_after": 100}
-    lone.td("faults", fault)
-    lone.send("app", "waiting_rows", "a")
-    until(lambda: lone.json("status --local")["waiting"] != [])
-    left = lone.force("--account app")
-    said = lone.json("status --local")
-    lone.heal()
-    until(
-        lambda: lone.json("redrive --local")["kept"] == 0 and lone.rows("field_app", "waiting_rows") == ["a"]
-    )
-
-    assert (0, {"app/waiting_rows": 1}) == (left["rows"]["sent"], left["left_out"])
-    assert [("field_app", "app", "http_429", 1)] == [
-        (one["database"], one["account"], one["reason"], one["rows"]) for one in said["waiting"]
-    ]
-    assert ["a"] == lone.rows("field_app", "waiting_rows")
 
 
 def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> None:

@@ -247,22 +247,6 @@ def test_exported_accounts_can_be_applied(sluice: Sluice, tmp_path: Path) -> Non
     assert (0, printed.stdout) == (written.exit_code, (tmp_path / "other.yaml").read_text())
 
 
-def test_a_replay_counts_rows_by_outcome(sluice: Sluice) -> None:
-    """Rows that were already delivered are skipped; rows that are sent again are counted."""
-    sluice.send("shop", "replayed_rows", "a", "b")
-    until(lambda: sluice.rows("shop", "replayed_rows") == ["a", "b"])
-    sluice.settled()
-    again = sluice.json("replay --local")
-    forced = sluice.force("--account shop --table replayed_rows")
-    repeated = sluice.force("--account shop --table replayed_rows")
-    shown = sluice.run("replay --local")
-
-    assert (0, True) == (again["rows"]["sent"], again["rows"]["passed_over"] >= 2)
-    assert {"sent": 2, "passed_over": 0, "kept": 0} == forced["rows"]
-    assert {"sent": 0, "passed_over": 2, "kept": 0} == repeated["rows"]
-    assert "read. 0 rows sent, " in shown.stdout.splitlines()[-1]
-
-
 def test_record_creates_no_folders(sluice: Sluice, tmp_path: Path) -> None:
     """The message says how to create one."""
     sluice.send("shop", "recorded", "a")

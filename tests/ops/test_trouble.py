@@ -243,3 +243,5 @@ def test_the_doctor_reads_on_after_empty_responses(stack: Deployed) -> None:
     assert 0 == stack.empty_reads
     found = {one["what"]: one["state"] for one in json.loads(result.stdout)["findings"]}
     assert "ok" == found["test event"], result.output
+    checked = {"API", "clock", "stream", "Redis", "Treasure Data", "import permission", "query permission"}
+    assert checked | {"columns", "write key"} <= found.keys()

@@ -103,12 +103,6 @@ def test_json_output_does_not_confirm(sluice: Sluice, redis: Redis, file: Path) 
     assert not redis.exists(KEYS.of("app"))
 
 
-def test_declining_to_apply_changes_nothing(sluice: Sluice, redis: Redis, file: Path) -> None:
-    """Redis keeps its accounts when the operator answers no."""
-    assert 1 == sluice.run(f"accounts apply --local {file}", answer="n\n").exit_code
-    assert redis.exists(KEYS.of("app"))
-
-
 def test_apply_restores_an_empty_redis(sluice: Sluice, redis: Redis, file: Path) -> None:
     """The command reports that Redis has lost its data, and writes the accounts and the sentinel again."""
     redis.flushall()

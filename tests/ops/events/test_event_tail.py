@@ -338,16 +338,6 @@ def test_the_tail_survives_errors_of_kinesis(error: Exception, times: int) -> No
     assert [f"{number}" for number in range(20)] == stream.ids(90)
 
 
-def test_empty_reads_do_not_end_the_tail() -> None:
-    """Kinesis may return no records although there are some."""
-    stream = Stream()
-    empty = iter([True] * 3)
-    stream.memory.reads_empty = lambda: next(empty, False)
-    stream.put_at(1, "a")
-
-    assert ["a"] == stream.ids(10)
-
-
 def test_the_first_record_is_shown_even_if_the_iterator_expires_before_it_is_read() -> None:
     """A tail that has seen no record continues from the time of its last read."""
     stream = Stream()

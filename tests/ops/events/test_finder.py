@@ -239,18 +239,6 @@ def test_an_event_may_arrive_days_after_the_time_in_its_id() -> None:
     assert [Stage.DELIVERED] == [one.stage for one in found.all(early, since=START - 3 * 86_400 - 300)]
 
 
-def test_events_of_a_deleted_stream_are_found() -> None:
-    """A stream recreated under the same name does not have them, however recent they are."""
-    found = Found()
-    number = found.put("a")
-    found.delivery.deliver()
-    found.delivery.kinesis.delete_stream(StreamName=STREAM)
-    found.delivery.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    one = found.one()
-
-    assert (Stage.DELIVERED, number) == (one.stage, one.seen.sequence_number)
-
-
 def test_a_copy_names_the_record_that_counts() -> None:
     """A search for the request finds both."""
     found = Found()
