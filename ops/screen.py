@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -30,6 +30,11 @@ output_option = click.option(
 )
 DRY_RUN = "Dry run: nothing was changed."
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
+
+
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command several options, in this order."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def console(*, stderr: bool = False) -> Console:

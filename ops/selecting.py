@@ -1,6 +1,5 @@
 """Options that select rows by their chunks, and how a chunk is listed."""
 
-from collections.abc import Callable
 from typing import Any
 
 import click
@@ -9,20 +8,14 @@ from ops import screen
 from ops.books.chunks import ListedChunk
 from ops.moment import MOMENT
 
-_OPTIONS = (
+rejected_option = click.option("--rejected", is_flag=True, help="Rejected events instead of dead rows.")
+selects_rows = screen.with_options(
     click.option("--account", help="Only rows of this account."),
     click.option("--table", help="Only rows of this table."),
     click.option("--reason", help="Only rows with this reason, as `sluice status` shows it."),
     click.option("--since", type=MOMENT, help="Only rows in this state since this time."),
 )
-rejected_option = click.option("--rejected", is_flag=True, help="Rejected events instead of dead rows.")
-
-
-def selects_rows(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options `account`, `table`, `reason` and `since`."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+"""Gives a command the options `account`, `table`, `reason` and `since`."""
 
 
 def listed(chunk: ListedChunk) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ops import screen
 from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
@@ -291,18 +292,22 @@ def described(said: Mapping[str, Any]) -> Stack:
 
 def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack: `is_local`, `name` and `region`."""
-    command = click.option(
-        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
-    )(command)
-    command = click.option(
-        "--stack",
-        "name",
-        envvar="SLUICE_STACK",
-        metavar="NAME",
-        help="Use the deployed stack with this name.",
-    )(command)
-    return click.option(
-        "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+    return screen.with_options(
+        click.option(
+            "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+        ),
+        click.option(
+            "--stack",
+            "name",
+            envvar="SLUICE_STACK",
+            metavar="NAME",
+            help="Use the deployed stack with this name.",
+        ),
+        click.option(
+            "--region",
+            metavar="REGION",
+            help="The stack's AWS region. Default: the region of your AWS profile.",
+        ),
     )(command)
 
 

@@ -79,7 +79,7 @@ class LedgerRepair:
         found = 0
         for hour in self._hours():
             for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
-                found += sum(1 for one in group if self._is_unknown(one, self._end_of(chain)))
+                found += sum(1 for one in group if self._is_unknown(one, self.ledger.end(chain)))
         return found
 
     def repair(self) -> Counter[str]:
@@ -104,16 +104,13 @@ class LedgerRepair:
         since = hour_of(max(0.0, latest / 1000 - _EARLIER_SECONDS))
         return [hour for hour in self.objects.hours() if hour >= since]
 
-    def _end_of(self, chain: ChainId) -> Span | None:
-        return self.ledger.end(chain)
-
     @staticmethod
     def _is_unknown(stored: Stored, end: Span | None) -> bool:
         """Return whether an object lies behind its chain's end. Chains that are not of the stream have one span at most."""
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(self, chain: ChainId, group: list[Stored], counts: Counter[str]) -> None:
-        end = self._end_of(chain)
+        end = self.ledger.end(chain)
         for stored in group:
             if not self._is_unknown(stored, end):
                 counts["objects"] += self._follow_rewrite(stored)

@@ -134,16 +134,16 @@ def _show(state: StackState) -> None:
 
 def _tables(state: StackState) -> Iterator[Section]:
     yield (
-        f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
+        f"Stream ({screen.plural(state.unread.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows/s"),
         [
             (
-                shard.shard,
+                chain.shard,
                 screen.lasting(shard.behind_seconds),
                 shard.records if shard.is_complete else f"{shard.records:,}+",
-                shard.rows_per_second,
+                state.rates.get(chain, 0.0),
             )
-            for shard in state.shards
+            for chain, shard in state.unread.shards.items()
         ],
     )
     yield (

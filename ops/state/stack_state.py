@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
+from ops.books.accounting import Accounting, Balance, Unread, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
@@ -34,17 +34,6 @@ _CHECKED_SECONDS = 60.0  # a state that is read every few seconds repeats its ch
 _SHOWN = (State.WAITING, State.AGAIN, State.DEAD)
 _NOTABLE = 0.25
 """The share of its budget from which an account is shown."""
-
-
-@dataclass(frozen=True, slots=True)
-class ShardState:
-    """One shard: the records after its last span, whether all were counted, the age of the oldest, and the rate of the last five minutes."""
-
-    shard: str
-    records: int
-    is_complete: bool
-    behind_seconds: float
-    rows_per_second: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +76,11 @@ class StackState:
 
     Attributes:
         at: when it was read, UNIX seconds.
-        shards: the stream's shards.
-        in_queue: envelopes in the overflow queue.
+        unread: what is in no span yet.
         waiting: rows that wait, the oldest first.
         rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation and with what identifies them.
         is_whole: whether all of them were counted.
+        rates: rows delivered per second in the last five minutes, by the shard's chain.
         hold: why records are held; None if none are.
         balance: what was received and what happened to it, if requested.
         notes: warnings and errors of the last hour, oldest first.
@@ -103,11 +92,11 @@ class StackState:
         checks: what the checks found.
     """
 
-    shards: list[ShardState]
-    in_queue: int
-    waiting: list[WaitingRows]
-    rows: Mapping[tuple[str, str, str], RowGroup]
+    unread: Unread = field(default_factory=Unread)
+    waiting: list[WaitingRows] = field(default_factory=list)
+    rows: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
     is_whole: bool = True
+    rates: Mapping[ChainId, float] = field(default_factory=dict)
     hold: Hold | None = None
     balance: Balance | None = None
     notes: list[Note] = field(default_factory=list)
@@ -125,21 +114,6 @@ class StackState:
         for (kind, _, reason), group in self.rows.items():
             counted[reason] += group.rows if kind == "dead" else 0
         return +counted
-
-    @property
-    def behind_seconds(self) -> float:
-        """The longest that any shard is behind."""
-        return max((shard.behind_seconds for shard in self.shards), default=0.0)
-
-    @property
-    def records(self) -> int:
-        """Number of records that are in no span yet."""
-        return sum(shard.records for shard in self.shards)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether all records were counted."""
-        return all(shard.is_complete for shard in self.shards)
 
 
 def accounting(stack: Stack) -> Accounting:
@@ -181,7 +155,7 @@ class StateReader:
             return replace(self._read(since, until, balanced=balanced), checks=checks)
         except FORESEEN as error:
             if is_gone(error) and any(one.fault.endswith("_gone") for one in checks):
-                return StackState([], 0, [], {}, checks=checks)
+                return StackState(checks=checks)
             raise
 
     def _read(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
@@ -192,18 +166,17 @@ class StateReader:
             unread = balance.unread
         else:
             unread = self._accounting.unread(seconds=_COUNT_SECONDS)
-        shards, holds = [], []
+        rates, holds = {}, []
         for chain, counted in unread.shards.items():
-            head = next(self._ledger.latest(chain), None)
-            shards.append(self._shard(chain, counted))
+            head, rates[chain] = self._latest(chain)
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
         waiting, rows, is_whole = self._rows()
         return StackState(
-            shards,
-            unread.in_queue,
+            unread,
             waiting,
             rows,
             is_whole,
+            rates,
             max(filter(None, holds), key=lambda hold: hold.seconds, default=None),
             balance,
             notes,
@@ -264,15 +237,15 @@ class StateReader:
             unreadable.append(f"the stream's own count: {error_code(error)}")
             return balance, None
 
-    def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
-        now, delivered = time.time(), 0
+    def _latest(self, chain: ChainId) -> tuple[Span | None, float]:
+        """Return the last span of a shard, and how many rows a second were delivered lately."""
+        head, delivered = None, 0
         for span in self._ledger.latest(chain):
-            if now - span.planned_at / 1000 > _RATE_SECONDS:
+            head = head or span
+            if self._clock.now() - span.planned_at / 1000 > _RATE_SECONDS:
                 break
             delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
-        rate = round(delivered / _RATE_SECONDS, 3)
-        behind = round(counted.behind_seconds, 1)
-        return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
+        return head, round(delivered / _RATE_SECONDS, 3)
 
     def _rows(self) -> tuple[list[WaitingRows], dict[tuple[str, str, str], RowGroup], bool]:
         """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""

@@ -38,9 +38,18 @@ def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
         "verdict": first.verdict,
         "health": first.health,
         "findings": findings_document(found),
-        "behind_seconds": state.behind_seconds,
-        "shards": [asdict(shard) for shard in state.shards],
-        "in_queue": state.in_queue,
+        "behind_seconds": round(state.unread.behind_seconds, 1),
+        "shards": [
+            {
+                "shard": chain.shard,
+                "records": shard.records,
+                "is_complete": shard.is_complete,
+                "behind_seconds": round(shard.behind_seconds, 1),
+                "rows_per_second": state.rates.get(chain, 0.0),
+            }
+            for chain, shard in state.unread.shards.items()
+        ],
+        "in_queue": state.unread.in_queue,
         "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
         "rows": [
             {"kind": kind, "account": account, "reason": reason}
