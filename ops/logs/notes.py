@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
-from ops.logs.log_line import group_of, parsed
+from ops.logs.log_line import group_of, parsed, seconds_of
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.errors import error_code
@@ -51,10 +50,7 @@ class Note:
     @property
     def seconds(self) -> float:
         """The time in UNIX seconds; 0 if the line has none."""
-        try:
-            return datetime.fromisoformat(self.at).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            return 0.0
+        return seconds_of(self.at)
 
     def is_about_after(self, settled: Number) -> bool:
         """Return whether it reports that a record after `settled` is held."""

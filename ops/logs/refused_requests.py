@@ -3,14 +3,13 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
-from ops.logs.log_line import group_of, parsed
+from ops.logs.log_line import group_of, parsed, seconds_of
 from shared.clock import Clock
 from shared.errors import error_code
 from shared.rows import Code, PlanCode
@@ -140,17 +139,8 @@ def refused_request(line: str) -> SeenEvent | None:
         return None
     return SeenEvent(
         kind=Kind.REFUSED,
-        at=_moment(str(said.get("timestamp", ""))),
+        at=seconds_of(str(said.get("timestamp", ""))),
         request_id=str(said.get("request", "")),
         code=str(said.get("code", "")),
         path=str(said.get("path", "")),
     )
-
-
-def _moment(text: str) -> float:
-    """Return a log line's time in UNIX seconds; 0 if it has none."""
-    try:
-        found = datetime.fromisoformat(text.replace(",", "."))
-    except ValueError:
-        return 0.0
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
