@@ -36,7 +36,7 @@ EXIT_CODES = {
 }
 
 FORESEEN = (BotoCoreError, ClientError, UnavailableError)
-"""Errors that any call may raise. `explained` turns them into messages."""
+"""Errors that any call that reaches AWS may raise; docstrings do not repeat them. `explained` turns them into messages."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {

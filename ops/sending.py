@@ -29,7 +29,7 @@ def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) ->
     `chunks` of the event names what to send or drop. `tell` is called with the number of rows delivered so far.
 
     Raises:
-        ClientError, BotoCoreError, Failure: as `Stack.invoke`.
+        Failure: the sender failed, or refuses.
     """
     sums: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
     is_complete = True

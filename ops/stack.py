@@ -142,7 +142,6 @@ class Stack:
         """Invoke the function that an output names, and return its response.
 
         Raises:
-            ClientError, BotoCoreError: Lambda rejects the call, or cannot be reached.
             Failure: the function failed.
         """
         config = Config(
@@ -221,7 +220,6 @@ def deployed(name: str, region: str | None) -> Stack:
 
     Raises:
         Failure: no region is known, there is no stack of that name, or it is not a Sluice stack.
-        ClientError, BotoCoreError: CloudFormation rejects the call, or cannot be reached.
     """
     session = session_in(region)
     cloudformation = session.client("cloudformation")

@@ -190,10 +190,6 @@ class Accounting:
 
         This reads the whole ledger, whatever the range: one read unit per 4 KB. Unread records are counted for so many seconds. `each` is
         called with each span that counts.
-
-        Raises:
-            UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError, BotoCoreError: SQS rejects the call, or cannot be reached.
         """
         ends = self._ends()
         tables: dict[tuple[str, str], Rows] = {}
@@ -222,10 +218,7 @@ class Accounting:
         return Balance(tables, unread, forced, spans, copies, rejected)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
-        """Return what the worker has not planned yet. This reads only the ends of chains from the ledger.
-
-        Raises: as `take`.
-        """
+        """Return what the worker has not planned yet. This reads only the ends of chains from the ledger."""
         return self._unread(self._ends(), self.clock.now() + seconds)
 
     def _ends(self) -> dict[ChainId, Number]:

@@ -85,11 +85,7 @@ class StreamCount:
 
     @classmethod
     def of(cls, shards: Shards, clock: Clock, since: float | None) -> "StreamCount | None":
-        """Return a count over the closed windows since a time, within the stream's retention; None if there are none.
-
-        Raises:
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Return a count over the closed windows since a time, within the stream's retention; None if there are none."""
         summary = shards.summary()
         now = clock.now()
         oldest = now - summary["RetentionPeriodHours"] * 3600 + 2 * WINDOW_SECONDS
@@ -107,11 +103,7 @@ class StreamCount:
         return count
 
     def add(self, span: Span) -> None:
-        """Count the records of a span that are within the range.
-
-        Raises:
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Count the records of a span that are within the range."""
         borders = self._borders.get(span.chain.root)
         if borders is None or not span.records or span.last < borders.first or span.first >= borders.end:
             return
@@ -126,12 +118,7 @@ class StreamCount:
             )
 
     def result(self, cloudwatch: "CloudWatchClient", stream: str, balance: Balance) -> Arrivals:
-        """Return the counts. Call this after `add` has seen all spans of the balance.
-
-        Raises:
-            ClientError, BotoCoreError: CloudWatch rejects the call, or cannot be reached.
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Return the counts. Call this after `add` has seen all spans of the balance."""
         for chain, unread in balance.unread.shards.items():
             borders = self._borders.get(chain)
             if borders is not None and unread.records and unread.after < borders.end:

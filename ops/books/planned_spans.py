@@ -34,9 +34,6 @@ def spans(
         until: UNIX seconds; exclusive.
         held: for how many seconds a record may have been on the stream before it was planned.
         enough: returns a time from which on nothing is of interest any more, UNIX seconds; asked again and again.
-
-    Raises:
-        UnavailableError: S3 or the ledger cannot be reached.
     """
     first, last = (
         hour_of(max(0.0, since - _CLOCKS_DIFFER_SECONDS)),

@@ -41,7 +41,6 @@ class Planned:
 
         Raises:
             HeldError: an index cannot be read.
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         members: set[Number] = set()
         for span, found in self._spans(chain, numbers):

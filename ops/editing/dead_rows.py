@@ -33,7 +33,6 @@ def editable_of(chunks: Iterable[ListedChunk], objects: SpanObjects) -> list[Edi
 
     Raises:
         Failure: the text is too long for one edit, or JSON cannot represent a row.
-        BucketUnavailableError: the bucket cannot be reached.
     """
     return limited(_editable(chunks, objects), lambda one: one.texts)
 

@@ -58,7 +58,6 @@ def originals(stack: Stack, chunk: ListedChunk) -> list[Original]:
 
     Raises:
         InvalidObjectError: there are none (any more), or the object holds something else.
-        BucketUnavailableError: the bucket cannot be reached.
     """
     return [
         Original(event.received_at, _line(event.original), " ".join(event.message.split()))
@@ -92,7 +91,6 @@ def batches_of(
 
     Raises:
         Failure: the text is too long for one edit.
-        BucketUnavailableError: the bucket cannot be reached.
     """
 
     def kept() -> Iterator[RejectedBatch]:

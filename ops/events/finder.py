@@ -95,12 +95,7 @@ class Finder:
         self._lock = Lock()
 
     def __iter__(self) -> Iterator[FoundEvent]:
-        """Yield events as they are found.
-
-        Raises:
-            UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError, BotoCoreError: SQS rejects the call, or cannot be reached.
-        """
+        """Yield events as they are found."""
         # what is planned during the search is then found on the stream, if not in a span
         unplanned = [(shard.shard_id, self._end(shard)) for shard in self.places.shards.all()]
         yield from self._in_spans()
@@ -189,10 +184,7 @@ class Finder:
                 return
 
     def queued(self) -> Iterator[FoundEvent]:
-        """Yield only the events in the overflow queue.
-
-        Raises: as the iteration over all.
-        """
+        """Yield only the events in the overflow queue."""
         sqs, url = self.places.sqs, self.places.queue_url
         self.searched.hidden = overflow_queue.hidden(sqs, url)
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):

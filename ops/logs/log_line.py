@@ -27,9 +27,5 @@ def seconds_of(text: str) -> float:
 
 
 def group_of(functions: "LambdaClient", function: str) -> str:
-    """Return the log group of a function.
-
-    Raises:
-        ClientError, BotoCoreError: Lambda rejects the call, or cannot be reached.
-    """
+    """Return the log group of a function."""
     return functions.get_function_configuration(FunctionName=function)["LoggingConfig"]["LogGroup"]

@@ -146,9 +146,6 @@ class StateReader:
         """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
 
         If a resource of the stack is gone, the state is what the checks found.
-
-        Raises:
-            UnavailableError, ClientError, BotoCoreError: something cannot be read.
         """
         checks = self.check()
         try:

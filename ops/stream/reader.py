@@ -60,7 +60,6 @@ class StreamReader:
 
         Raises:
             Failure: there is no shard named `only`.
-            ShardUnreadableError: Kinesis does not answer.
         """
         found = [shard.shard_id for shard in self.stream.all()]
         if only is not None and only not in found:
@@ -76,7 +75,6 @@ class StreamReader:
 
         Raises:
             ExpiredError: it has expired.
-            ShardUnreadableError: Kinesis does not answer.
         """
         summary = self.stream.summary()
         oldest = self.clock.now() - summary["RetentionPeriodHours"] * 3600
@@ -94,7 +92,6 @@ class StreamReader:
 
         Raises:
             ExpiredError: the first record of the range has expired, or never existed.
-            ShardUnreadableError: Kinesis does not answer.
         """
         began = self.clock.now()
         is_checked = start.number is None

@@ -68,7 +68,6 @@ class Replay:
         Raises:
             HoldsError: the worker holds.
             Failure: the stretch has expired, or the worker failed.
-            ClientError: AWS rejects a call.
         """
         progress = Progressing(shard)
         settled(progress)

@@ -56,7 +56,6 @@ def _lines(chunk: ListedChunk, stack: Stack) -> Iterator[str]:
 
     Raises:
         Failure: its object is gone or damaged, or what follows the last line is.
-        BucketUnavailableError: the bucket cannot be reached.
     """
     try:
         if chunk.key.group.is_rejected:
