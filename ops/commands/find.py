@@ -132,6 +132,12 @@ def command(
         )
     elif count and not raw:
         click.echo(f"Note: {personal_data.EXPLANATION}", err=True)
+    if searched.unreadable and not as_json:
+        what = screen.plural(searched.unreadable, "object or chunk", "objects or chunks")
+        click.echo(
+            f"Note: {what} could not be read to {'its' if searched.unreadable == 1 else 'their'} end.",
+            err=True,
+        )
     if not count:
         raise Failure(_not_found(since, searched))
     if not searched.is_complete:
