@@ -23,7 +23,8 @@ from ops.persons.person_search import (
 )
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
-from worker.forget.person import Matcher, Person, hash_of
+from shared.person_hash import hash_of
+from worker.forget.person import Matcher, Person
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
 from worker.span import Place

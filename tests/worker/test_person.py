@@ -6,7 +6,8 @@ import msgpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.forget.person import Person, Persons, hash_of, text_of
+from shared.person_hash import hash_of, text_of
+from worker.forget.person import Person, Persons
 from worker.span import Group, RowSender
 
 KEY = b"a key"

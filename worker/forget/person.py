@@ -6,17 +6,16 @@ rows are never decoded: the column's name is searched in the bytes, and only the
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgpack
 
 from shared import json_codec
 from shared.errors import InvalidJsonError
+from shared.person_hash import hasher_of, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
 
-HASH_BYTES = 16
 _MOST_KNOWN = 100_000  # values whose hash is remembered
 _SHORT_STR, _SHORT_LENGTH, _STR8 = frozenset(range(0xA0, 0xC0)), 0x1F, 0xD9
 _LONGEST_VALUE = 1 << 20  # bytes: no row is as large
@@ -174,24 +173,6 @@ class Matcher:
             nobodys.clear()
         nobodys |= texts
         return False
-
-
-def text_of(value: Any) -> bytes:
-    """Return the text of a column's value, by which persons are recognised; the ingest hashes the same text."""
-    return (value if isinstance(value, str) else repr(value)).encode(errors="replace")
-
-
-def hasher_of(key: bytes, account: str, column: str) -> blake2b:
-    """Return what makes keyed hashes of a column's texts: a copy of it, updated with the text."""
-    # neither an account nor a column has a slash
-    return blake2b(f"{account}/{column}/".encode(), digest_size=HASH_BYTES, key=key[: blake2b.MAX_KEY_SIZE])
-
-
-def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
-    """Return the keyed hash of a value's text."""
-    hasher = hasher_of(key, account, column)
-    hasher.update(text)
-    return hasher.digest()
 
 
 def _texts(payload: bytes, name: bytes) -> set[bytes]:
