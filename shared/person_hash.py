@@ -22,14 +22,12 @@ def hashed_column(value: Any, key: bytes) -> str:
     return hmac.digest(key, text_of(value), "sha256")[:_HASHED_COLUMN_BYTES].hex()
 
 
-def hasher_of(key: bytes, account: str, column: str) -> blake2b:
-    """Return what makes keyed hashes of a column's texts: a copy of it, updated with the text."""
+def key_of(key: bytes, account: str, column: str) -> bytes:
+    """Return the key of the hashes of a column's texts."""
     # neither an account nor a column has a slash
-    return blake2b(f"{account}/{column}/".encode(), digest_size=HASH_BYTES, key=key[: blake2b.MAX_KEY_SIZE])
+    return blake2b(f"{account}/{column}".encode(), key=key[: blake2b.MAX_KEY_SIZE]).digest()
 
 
-def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
-    """Return the keyed hash of a value's text."""
-    hasher = hasher_of(key, account, column)
-    hasher.update(text)
-    return hasher.digest()
+def hash_of(column_key: bytes, text: bytes) -> bytes:
+    """Return the hash of a value's text, with the key of its column."""
+    return blake2b(text, digest_size=HASH_BYTES, key=column_key).digest()

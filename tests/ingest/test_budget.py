@@ -23,7 +23,7 @@ from ingest.refusal import Refused
 from ingest.request import Request
 from local.resources import COUNTERS
 from shared import policy, write_key
-from shared.policy import AccountLimits, OverflowLimit, PolicyEntry
+from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from tests.support.ingest import BUCKET, KEY, SECRETS, START, Answer, Site, gzipped, http_event
 from tests.support.telemetry import CollectedTelemetry
 
@@ -313,7 +313,7 @@ def test_an_overflow_ends_large_requests_and_spares_small_ones() -> None:
         site = Site()
         until = int(site.clock.now() + 30) * 1000
         overflow = None if level is None else OverflowLimit(until, level, 1)
-        document = policy.encode({"shop": PolicyEntry()}, 1, overflow)
+        document = policy.encode({"shop": PolicyEntry()}, 1, EdgePolicy(1, {}, overflow))
         site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
         accepted.append([site.post(large_body(2)).status for _ in range(5)].count(200))
         assert 200 == site.pixel("page=home").status

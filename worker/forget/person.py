@@ -12,7 +12,7 @@ import msgpack
 
 from shared import json_codec
 from shared.errors import InvalidJsonError
-from shared.person_hash import hasher_of, text_of
+from shared.person_hash import hash_of, key_of, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
 
@@ -97,7 +97,7 @@ class Matcher:
     def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
         self._columns = {column: dict(persons) for column, persons in columns.items()}
         self._names = {column: bytes(msgpack.packb(column)) for column in columns}
-        self._hashers = {column: hasher_of(key, account, column) for column in columns}
+        self._keys = {column: key_of(key, account, column) for column in columns}
         self._nobodys: dict[str, set[bytes]] = {column: set() for column in columns}
 
     def may_be_in(self, payload: bytes) -> bool:
@@ -157,17 +157,13 @@ class Matcher:
         return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
 
     def _person(self, column: str, text: bytes) -> Person | None:
-        one = self._hashers[column].copy()
-        one.update(text)
-        return self._columns[column].get(one.digest())
+        return self._columns[column].get(hash_of(self._keys[column], text))
 
     def _has_any(self, column: str, texts: set[bytes]) -> bool:
         """Return whether one of these texts is a person's; remember those that are not."""
-        nobodys, persons, hasher = self._nobodys[column], self._columns[column], self._hashers[column]
+        nobodys, persons, key = self._nobodys[column], self._columns[column], self._keys[column]
         for text in texts - nobodys:
-            one = hasher.copy()
-            one.update(text)
-            if one.digest() in persons:
+            if hash_of(key, text) in persons:
                 return True
         if len(nobodys) > _MOST_KNOWN:
             nobodys.clear()
