@@ -58,7 +58,10 @@ def test_bytes_that_only_look_like_the_column_are_no_row() -> None:
 def test_hashes_depend_on_the_key_the_account_and_the_column() -> None:
     """Nobody can compare persons across accounts, or columns."""
     found = {
-        hash_of(key_of(key, account, column), b"x") for key in (b"k", b"l") for account in "ab" for column in "cd"
+        hash_of(key_of(key, account, column), b"x")
+        for key in (b"k", b"l")
+        for account in "ab"
+        for column in "cd"
     }
 
     assert 8 == len(found)
