@@ -153,6 +153,18 @@ def test_an_unknown_account_causes_no_repeated_reads() -> None:
     assert 1 == len(site.s3.calls)
 
 
+def test_an_unknown_account_is_served_if_the_policy_cannot_be_read_again() -> None:
+    """Even a fresh policy does not prove that the account does not exist: it may have been added since."""
+    site = Site()
+    site.publish(other=PolicyEntry())
+    other = write_key.sign("other", "k1", SECRETS["k1"])
+    assert 200 == site.get("/pixel.gif", f"k={other}&t=pageviews").status
+    site.s3.faults = [FAULTS["silent"]]
+    site.clock.time += LOOK_AGAIN_SECONDS
+
+    assert 200 == status(site)
+
+
 def test_a_request_does_not_wait_for_a_slow_read() -> None:
     """A request waits for 0.1 s; later requests use the policy once it has been read."""
     site, asked = Site(), threading.Event()
