@@ -3,7 +3,7 @@
 import pytest
 
 from shared.errors import SettingsError
-from shared.settings import IngestSettings
+from shared.settings import IngestSettings, WorkerSettings
 
 INGEST = {
     "STREAM_NAME": "events",
@@ -55,3 +55,9 @@ def test_a_rate_is_at_least_one(rate: str) -> None:
     """A number of events must be positive."""
     with pytest.raises(SettingsError, match="KEY_EVENTS_PER_SECOND"):
         IngestSettings.from_environment(INGEST | {"KEY_EVENTS_PER_SECOND": rate})
+
+
+def test_a_choice_accepts_only_its_values() -> None:
+    """A setting with a fixed set of values accepts no other."""
+    with pytest.raises(SettingsError, match="UNASKABLE_DOUBT: must be one of send, keep"):
+        WorkerSettings.from_environment({"UNASKABLE_DOUBT": "ask"})
