@@ -193,12 +193,18 @@ def test_a_listing_older_than_a_chain_proves_nothing() -> None:
         obstacle(made)
 
 
-def test_a_deleted_stream_with_higher_numbers_holds_nobody() -> None:
-    """Its last record arrived before the new stream was created."""
+@pytest.mark.parametrize(
+    ("ahead", "late"), [(0, 0), (MARGIN_SECONDS, MARGIN_SECONDS), (86_400, 0), (0, 86_400)]
+)
+def test_a_deleted_stream_with_higher_numbers_holds_nobody(ahead: int, late: int) -> None:
+    """Even if its last record was stamped ahead of the new stream's creation, or its chain was closed late."""
     made = delivery(1)
     high = ChainId(STREAM, "9" * 56, SHARD)
+    deleted = round(made.clock.now())
     made.ledger.note_chain(high)
-    made.ledger.append(a_span(chain=high, latest=round(made.clock.now() * 1000)))
+    made.ledger.append(
+        a_span(chain=high, latest=(deleted + ahead) * 1000, planned_at=(deleted + late) * 1000)
+    )
     made.clock.sleep(10)
     made.kinesis.delete_stream(StreamName=STREAM)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)

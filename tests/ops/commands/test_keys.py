@@ -110,7 +110,7 @@ def test_the_key_for_hashed_columns_signs_no_write_key(hashing: Sluice) -> None:
     )
     looked = hashing.json("doctor --local --no-event --account app")["findings"]
     (about,) = (one for one in looked if one["what"] == "write key")
-    assert "under the secret k1" in about["said"]
+    assert "the key k1 of app" in about["said"]
 
 
 def test_the_last_signing_secret_stays_beside_the_key_for_hashed_columns(hashing: Sluice) -> None:
