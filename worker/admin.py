@@ -142,9 +142,7 @@ class Admin:
         """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has."""
         entries = {name: account.to_entry() for name, account in accounts.items()}
         now = int(self._clock.now() * 1000)
-        self._published.change(
-            lambda current: policy.encode(entries, now, None if current is None else current.overflow)
-        )
+        self._published.change(lambda current: policy.encode(entries, now, current))
 
     def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         match event:

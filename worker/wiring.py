@@ -21,6 +21,7 @@ from shared.accounts import AccountKeys
 from shared.aws_clients import makes_client
 from shared.clock import Clock, SystemClock
 from shared.errors import SecretUnavailableError
+from shared.published_policy import PublishedPolicy
 from shared.settings import WorkerSettings
 from shared.telemetry import PowertoolsTelemetry, Telemetry
 from worker import bounded_http
@@ -249,6 +250,7 @@ class Wiring:
         statements = self.treasure_data.statements
         self.forget = make(Forget)(
             requests=self.forget_requests,
+            published=PublishedPolicy(effects.s3, settings.data_bucket),
             search=make(ForgetSearch)(
                 ledger=ledger,
                 objects=objects,

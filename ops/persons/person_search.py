@@ -14,8 +14,8 @@ from ops.failure import Failure
 from ops.signing_secrets import secret_members, store_members
 from ops.stack import Stack
 from shared.clock import SystemClock
+from shared.person_hash import text_of
 from shared.write_key import FORGET_KEY
-from worker.forget.person import text_of
 from worker.span import Place
 
 FUNCTION = "SenderFunction"

@@ -204,6 +204,7 @@ _WHY = {
         "SenderFunction",
         "ForgetPersons",
     ): "Keep the requests to forget persons; take their events out of rejected ones.",
+    ("SenderFunction", "RefusePersons"): "Tell the ingest whose events it refuses, in the edge policy.",
     ("SenderFunction", "DeleteVersions"): "Delete what held a person's rows, with its old versions.",
     ("SenderFunction", "FindVersions"): "Find the old versions.",
     ("SenderFunction", "HashPersons"): "Recognise persons to forget by keyed hashes.",

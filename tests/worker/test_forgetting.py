@@ -16,7 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
+from shared import policy
 from shared.envelope import Envelope, RejectedEvent
+from shared.policy import EdgePolicy, PolicyEntry
 from tests.support.delivery import (
     BUCKET,
     HASH_KEY,
@@ -473,6 +475,58 @@ def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() ->
     assert receipt(made)["done"]
     assert not made.sender_wiring.forget_requests.document().requests[receipt(made)["id"]].hashes
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
+
+
+def refused(made: Delivery) -> set[bytes]:
+    """Return the hashes of persons of shop whose events the edge policy refuses."""
+    document = EdgePolicy.parse(made.s3.get_object(Bucket=BUCKET, Key=policy.KEY)["Body"].read())
+    entry = document.account("shop")
+    assert entry is not None
+    return set(entry.refused.get("email", ()))
+
+
+def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> None:
+    """The hashes outlive the last search, and the sweep tells it again if the edge policy was replaced."""
+    made = delivery()
+    accounts = policy.encode({"shop": PolicyEntry()}, 1)
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=accounts)
+    ask(made, "note", values=["kept@example.com"], refuse=True)
+    both = [one["id"] for one in ask(made, "note", values=[P, "q@example.com"], refuse=True)["requests"]]
+    hashes = [
+        set(made.sender_wiring.forget_requests.hashes("shop", "email", one))
+        for one in (P, "q@example.com", "kept@example.com")
+    ]
+    assert {one.hex() for one in refused(made)} == set.union(*hashes)
+    made.clock.sleep(60)
+    made.put(envelope("shop", {"views": rows("p1", "a")}))  # some instances do not know yet
+    made.deliver()
+    ask(made, "lift", ids=both[1:])
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=accounts)
+    for days in (1, 20, 14):
+        made.clock.sleep(days * DAY)
+        made.start().invoke_sender({"sweep": True})
+
+    assert {one.hex() for one in refused(made)} == hashes[0] | hashes[2]
+    assert ["a"] == made.ids("shop_db", "views")
+    found = {one["id"]: one for one in ask(made, "list")["requests"]}
+    assert [True, False] == [found[one]["refuses"] for one in both]
+    assert all(one["done"] for one in found.values())
+    assert both[:1] == [one["id"] for one in ask(made, "lift", ids=[*both[:1], "unknown"])["requests"]]
+    assert {one.hex() for one in refused(made)} == hashes[2]
+    requests = made.sender_wiring.forget_requests.document().requests
+    assert [[], []] == [requests[one].hashes for one in both]
+
+
+def test_without_an_edge_policy_nobody_can_be_refused() -> None:
+    """The answer says so: the ingest serves every account until accounts are applied. A request to forget needs none."""
+    made = delivery()
+    asked = {"do": "note", "account": "shop", "column": "email", "values": [P]}
+
+    assert (
+        "No accounts have been applied"
+        in made.invoke_sender({"forget": {**asked, "refuse": True}})["message"]
+    )
+    assert "error" not in made.invoke_sender({"forget": asked})
 
 
 def test_a_search_goes_on_where_it_stopped() -> None:
