@@ -116,7 +116,7 @@ class _Stack:
             *(Distant(one, _OTHER_SECONDS) for one in (dynamodb, kinesis, sqs)),
         ]
         entropy = _RANDOM.randbytes
-        self._ledger = Ledger(dynamodb, _TABLE, clock=clock, entropy=entropy, telemetry=NullTelemetry())
+        self._ledger = Ledger(dynamodb, _TABLE, clock, entropy, NullTelemetry())
         self._objects = SpanObjects(Bucket(s3, _BUCKET))
         self.shards = Shards(kinesis, _STREAM, clock)
         self.examples: list[_Example] = []
@@ -126,7 +126,7 @@ class _Stack:
         far_s3, far_dynamodb, far_kinesis, far_sqs = far
         self.places = Places(
             Shards(far_kinesis, _STREAM, clock),
-            Ledger(far_dynamodb, _TABLE, clock=clock, entropy=entropy, telemetry=NullTelemetry()),
+            Ledger(far_dynamodb, _TABLE, clock, entropy, NullTelemetry()),
             SpanObjects(Bucket(far_s3, _BUCKET)),
             RejectedEvents(Bucket(far_s3, _BUCKET)),
             far_sqs,

@@ -92,13 +92,7 @@ def wait_for_outcomes(
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
     """Return how the stored events differ from an account's tracking plan."""
     drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), stack.resources
-    ledger = Ledger(
-        made.client("dynamodb"),
-        made.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
-    )
+    ledger = Ledger(made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
     bucket = Bucket(made.client("s3"), made.data_bucket)
     for event in stored_events(ledger, SpanObjects(bucket), RejectedEvents(bucket), account, 0.0):
         drifts.add(event.table, event.row, event.at)

@@ -70,11 +70,7 @@ class Observer:
         clock = SystemClock()
         self._stream = Shards(resources.client("kinesis"), resources.stream, clock)
         self._ledger = Ledger(
-            resources.client("dynamodb"),
-            resources.ledger_table,
-            clock=clock,
-            entropy=os.urandom,
-            telemetry=NullTelemetry(),
+            resources.client("dynamodb"), resources.ledger_table, clock, os.urandom, NullTelemetry()
         )
         self._shards: dict[str, _Shard] = {}
         self._lock = threading.Lock()

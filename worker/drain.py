@@ -8,6 +8,7 @@ What is not an envelope becomes a dead span.
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -39,6 +40,7 @@ _FIRST_PAUSE_SECONDS = 0.1
 _NO_RECORDS = Index((), (), (), (), (), frozenset(), {})
 
 
+@dataclass(eq=False)
 class Drain:
     """Drains the overflow queue.
 
@@ -46,30 +48,16 @@ class Drain:
         kinesis: a client that must not retry.
     """
 
-    def __init__(
-        self,
-        *,
-        kinesis: "KinesisClient",
-        stream_name: str,
-        sqs: "SQSClient",
-        queue_url: str,
-        ledger: Ledger,
-        objects: SpanObjects,
-        executors: Executors,
-        chance: Callable[[], float],
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._kinesis = kinesis
-        self._stream_name = stream_name
-        self._sqs = sqs
-        self._queue_url = queue_url
-        self._ledger = ledger
-        self._objects = objects
-        self._executors = executors
-        self._chance = chance
-        self._clock = clock
-        self._telemetry = telemetry
+    _kinesis: "KinesisClient"
+    _stream_name: str
+    _sqs: "SQSClient"
+    _queue_url: str
+    _ledger: Ledger
+    _objects: SpanObjects
+    _executors: Executors
+    _chance: Callable[[], float]
+    _clock: Clock
+    _telemetry: Telemetry
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Handle the messages of one invocation; return Lambda's partial batch response."""

@@ -112,21 +112,14 @@ class ForcedRows:
         self.left_out += other.left_out
 
 
+@dataclass(eq=False)
 class ForcedReplays:
     """Carries out forced replays."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        executors: Executors,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._executors = executors
-        self._clock = clock
+    _ledger: Ledger
+    _objects: SpanObjects
+    _executors: Executors
+    _clock: Clock
 
     def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[ForcedRows, int]:
         """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.

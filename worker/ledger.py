@@ -134,23 +134,15 @@ class ClaimsRefused:
     request_ids: frozenset[str]
 
 
+@dataclass(eq=False)
 class Ledger:
     """Reads and writes the ledger. Every method raises LedgerUnavailableError if the ledger cannot be reached."""
 
-    def __init__(
-        self,
-        dynamodb: "DynamoDBClient",
-        table: str,
-        *,
-        clock: Clock,
-        entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
-    ) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
-        self._clock = clock
-        self._entropy = entropy
-        self._telemetry = telemetry
+    _dynamodb: "DynamoDBClient"
+    _table: str
+    _clock: Clock
+    _entropy: Callable[[int], bytes]
+    _telemetry: Telemetry
 
     # Spans
 

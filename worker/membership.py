@@ -5,6 +5,7 @@ a span's first record, or between its borders, where the event source passed rec
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
 from worker.chain import ChainId
@@ -17,12 +18,12 @@ BORDERS = ("first", "last")
 """A span of at most this many records needs no index: its borders name them."""
 
 
+@dataclass(eq=False)
 class Membership:
     """Locates records."""
 
-    def __init__(self, ledger: Ledger, objects: SpanObjects) -> None:
-        self._ledger = ledger
-        self._objects = objects
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
         """Return the span that has a record of a shard, or the gap to append one in.

@@ -1,6 +1,7 @@
 """Queries Treasure Data to find out whether it has rows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
@@ -29,6 +30,7 @@ _ENDED = ("success", "error", "killed")
 _ROW = "event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
 
 
+@dataclass(eq=False)
 class Question:
     """One question about chunks of rows of a table.
 
@@ -36,22 +38,12 @@ class Question:
         not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
     """
 
-    def __init__(
-        self,
-        api: Callable[..., TdAnswer],
-        clock: Clock,
-        database: str,
-        table: str,
-        deadline: Deadline,
-        *,
-        not_before: float,
-    ) -> None:
-        self._api = api
-        self._clock = clock
-        self._database = database
-        self._table = table
-        self._deadline = deadline
-        self._not_before = not_before
+    _api: Callable[..., TdAnswer]
+    _clock: Clock
+    _database: str
+    _table: str
+    _deadline: Deadline
+    _not_before: float
 
     def ask(self, chunks: Sequence[Sequence[object]]) -> list[Presence]:
         """Query for rows of several imports, each row by its event_id, received_at and time; return the presence of each import.

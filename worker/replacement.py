@@ -5,6 +5,7 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -35,25 +36,16 @@ Rows = Sequence[tuple[str, bytes]]
 """Table and MessagePack map of each row."""
 
 
+@dataclass(eq=False)
 class Replacements:
     """Replaces chunks."""
 
-    def __init__(
-        self,
-        *,
-        ledger: "Ledger",
-        objects: "SpanObjects",
-        rules: Rules,
-        executors: "Executors",
-        clock: "Clock",
-        telemetry: "Telemetry",
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
+    _ledger: "Ledger"
+    _objects: "SpanObjects"
+    _rules: Rules
+    _executors: "Executors"
+    _clock: "Clock"
+    _telemetry: "Telemetry"
 
     def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
         """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order; return the new span.

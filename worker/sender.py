@@ -35,7 +35,7 @@ from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -196,41 +196,30 @@ class _Work:
     again: list[ChunkKey] = field(default_factory=list)
 
 
+@dataclass(eq=False)
 class Sender:
     """Sends what waits."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        membership: Membership,
-        again: Again,
-        forgetting: Forgetting,
-        accounts: AccountCache,
-        uploader: Uploader,
-        treasure_data: TreasureDataClient,
-        health: DatabaseHealth,
-        rules: Rules,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._membership = membership
-        self._again = again
-        self._forgetting = forgetting
-        self._accounts = accounts
-        self._uploader = uploader
-        self._treasure_data = treasure_data
-        self._health = health
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
-        self._pauses: dict[tuple[Place, ChunkKey], tuple[float, int]] = {}  # ask again when; asked how often
-        self._left: dict[Place, tuple[float, frozenset[str]]] = {}  # until when a span waits, and for which
+    _ledger: Ledger
+    _objects: SpanObjects
+    _membership: Membership
+    _again: Again
+    _forgetting: Forgetting
+    _accounts: AccountCache
+    _uploader: Uploader
+    _settlement: Settlement
+    _treasure_data: TreasureDataClient
+    _health: DatabaseHealth
+    _rules: Rules
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
+    _pauses: dict[tuple[Place, ChunkKey], tuple[float, int]] = field(
+        default_factory=dict, init=False
+    )  # ask again when; asked how often
+    _left: dict[Place, tuple[float, frozenset[str]]] = field(
+        default_factory=dict, init=False
+    )  # until when a span waits, and for which
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
         """Handle every selected chunk, as far as the time allows; by default those that wait.
@@ -396,7 +385,7 @@ class Sender:
                 turn.span = span
                 if not won:
                     continue  # another invocation has written the span: decide again
-                self._report(work.span, work.changes)
+                self._settlement.report(work.span, work.changes)
                 turn.span = self._send(run, work, span, turn)
             finally:
                 self._release(run, work)
@@ -693,23 +682,15 @@ class Sender:
         """Send the chunks that the ledger says are about to be sent; return the span as it is afterwards."""
         if not work.sends:
             return span
-        settlement = Settlement(
-            span,
-            work.opened,
-            ledger=self._ledger,
-            rules=self._rules,
-            clock=self._clock,
-            telemetry=self._telemetry,
-        )
         jobs = [
             partial(self._attempt, run, span, Upload(key, database, span.unique_id(key, database), body))
             for key, (database, body) in work.sends.items()
         ]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
-        settlement.settle(outcomes)
+        span = self._settlement.settle(span, work.opened, outcomes)
         for key in work.sends:
-            turn.complete &= settlement.span.entry(key).state not in SCHEDULED
-        return settlement.span
+            turn.complete &= span.entry(key).state not in SCHEDULED
+        return span
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
         with run.lock:
@@ -732,11 +713,6 @@ class Sender:
         return upload.key, outcome
 
     # Reporting
-
-    def _report(self, before: Span, changes: Mapping[ChunkKey, Entry]) -> None:
-        for key, entry in changes.items():
-            if entry.state is State.DEAD and before.entry(key).state is not State.DEAD:
-                report_dead(self._telemetry, before, key, entry)
 
     def _report_ambiguous(self, span: Span, key: ChunkKey, database: str) -> None:
         rows = span.rows(key)

@@ -9,7 +9,7 @@ any part can be read and checked on its own.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import NamedTuple, Self
 from urllib.parse import quote, unquote
@@ -176,12 +176,12 @@ def cut_anew(
     return _assembled(kept, replace(index, members=members), offset, now)
 
 
+@dataclass(eq=False)
 class SpanObjects:
     """Reads and writes span objects. If S3 cannot be reached, every method raises BucketUnavailableError."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._indexes: dict[str, Index] = {}
+    _bucket: Bucket
+    _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
     def put(self, span: Span, data: bytes, executor: Executor) -> None:
         """Write a span's object, and again if there is no answer after half a second.

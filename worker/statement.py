@@ -41,6 +41,7 @@ class Job:
         return None
 
 
+@dataclass(eq=False)
 class Statements:
     """Runs statements.
 
@@ -48,9 +49,8 @@ class Statements:
         api: makes a request of Treasure Data's API.
     """
 
-    def __init__(self, api: Callable[..., TdAnswer], clock: Clock) -> None:
-        self._api = api
-        self._clock = clock
+    _api: Callable[..., TdAnswer]
+    _clock: Clock
 
     def run(self, database: str, sql: str, deadline: Deadline) -> Job:
         """Run a statement to its end.

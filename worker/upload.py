@@ -82,6 +82,7 @@ class _Lane:
     slowest: float = 0.0  # seconds that its slowest answer took
 
 
+@dataclass(eq=False)
 class Uploader:
     """Sends chunks.
 
@@ -90,28 +91,15 @@ class Uploader:
         per_database: the most sends under way at once to one database.
     """
 
-    def __init__(
-        self,
-        *,
-        treasure_data: TreasureDataClient,
-        accounts: AccountCache,
-        health: DatabaseHealth,
-        tables: Tables,
-        threads: int,
-        per_database: int,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self.health = health
-        self.threads = threads
-        self.per_database = per_database
-        self.clock = clock
-        self._treasure_data = treasure_data
-        self._accounts = accounts
-        self._tables = tables
-        self._executors = executors
-        self._telemetry = telemetry
+    _treasure_data: TreasureDataClient
+    _accounts: AccountCache
+    health: DatabaseHealth
+    _tables: Tables
+    threads: int
+    per_database: int
+    _executors: Executors
+    clock: Clock
+    _telemetry: Telemetry
 
     def upload(
         self, uploads: Iterable[Upload], begin_by: Deadline, deadline: Deadline
@@ -129,7 +117,8 @@ class Uploader:
         for lane in lanes.values():
             if self.health.works(lane.database):
                 lane.limit = self.per_database
-        run = _Run(self, list(lanes.values()), begin_by, deadline)
+        found = list(lanes.values())
+        run = _Run(self, found, begin_by, deadline, self.clock.now(), deque(found))
         is_single = len(lanes) == 1 and sum(len(lane.waiting) for lane in lanes.values()) == 1
         with (InlineExecutor if is_single else self._executors)() as executor:
             return run.run(executor.submit, executor.wait)
@@ -212,21 +201,21 @@ def _obstacle(status: int, words: str) -> Reply | None:
 _Finished = tuple[_Lane, Upload, Reply]
 
 
+@dataclass(eq=False)
 class _Run:
     """The sends of one call of `Uploader.upload`."""
 
-    def __init__(
-        self, uploader: Uploader, lanes: list[_Lane], begin_by: Deadline, deadline: Deadline
-    ) -> None:
-        self._u = uploader
-        self._lanes = lanes
-        self._begin_by = begin_by
-        self._deadline = deadline
-        self._ready = deque(lanes)
-        self._under_way = 0
-        self._prompt: dict[Upload, _Lane] = {}  # sends that are not slow yet, oldest first
-        self._outcomes: dict[ChunkKey, Outcome] = {}
-        self._began = uploader.clock.now()
+    _u: Uploader
+    _lanes: list[_Lane]
+    _begin_by: Deadline
+    _deadline: Deadline
+    _began: float
+    _ready: deque[_Lane]
+    _under_way: int = field(default=0, init=False)
+    _prompt: dict[Upload, _Lane] = field(
+        default_factory=dict, init=False
+    )  # sends that are not slow yet, oldest first
+    _outcomes: dict[ChunkKey, Outcome] = field(default_factory=dict, init=False)
 
     def run(
         self,

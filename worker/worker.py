@@ -6,7 +6,7 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 
 import gc
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import batched
 from operator import itemgetter
@@ -32,7 +32,7 @@ from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
 from worker.span import ChunkKey, Database, Group, Place, Span, milliseconds
 from worker.span_object import SpanObjects, encode
-from worker.states import Rules, State
+from worker.states import State
 from worker.tables import Tables
 from worker.upload import Upload, Uploader
 
@@ -86,47 +86,30 @@ class _Batch:
     done: int = 0
 
 
+@dataclass(eq=False)
 class Worker:
     """Takes batches."""
 
-    def __init__(
-        self,
-        *,
-        shards: Shards,
-        accounts: AccountCache,
-        claims: Claims,
-        membership: Membership,
-        tables: Tables,
-        uploader: Uploader,
-        health: DatabaseHealth,
-        ledger: Ledger,
-        objects: SpanObjects,
-        rejected: RejectedEvents,
-        guard: RestoreGuard,
-        rules: Rules,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-        cut: Cut,
-    ) -> None:
-        self._shards = shards
-        self._accounts = accounts
-        self._claims = claims
-        self._membership = membership
-        self._tables = tables
-        self._uploader = uploader
-        self._health = health
-        self._ledger = ledger
-        self._objects = objects
-        self._rejected = rejected
-        self._guard = guard
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
-        self._cut = cut
-        self._ends: dict[str, Gap] = {}  # ends of chains by shard, as this function instance left them
-        self._noted: set[ChainId] = set()  # chains that the ledger lists
+    _shards: Shards
+    _accounts: AccountCache
+    _claims: Claims
+    _membership: Membership
+    _tables: Tables
+    _uploader: Uploader
+    _health: DatabaseHealth
+    _ledger: Ledger
+    _objects: SpanObjects
+    _rejected: RejectedEvents
+    _guard: RestoreGuard
+    _settlement: Settlement
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
+    _cut: Cut
+    _ends: dict[str, Gap] = field(
+        default_factory=dict, init=False
+    )  # ends of chains by shard, as this function instance left them
+    _noted: set[ChainId] = field(default_factory=set, init=False)  # chains that the ledger lists
 
     @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
@@ -317,22 +300,14 @@ class Worker:
             for key, entry in span.all_leaves()
             if entry.since is not None and isinstance(to := span.destination(key), Database)
         ]
-        settlement = Settlement(
-            span,
-            [upload.key for upload in uploads],
-            ledger=self._ledger,
-            rules=self._rules,
-            clock=self._clock,
-            telemetry=self._telemetry,
-        )
         begin_by = Deadline(self._clock, min(span.planned_at / 1000 + SEND_SECONDS, deadline.at))
         try:
-            settlement.settle(self._uploader.upload(uploads, begin_by, deadline) if uploads else {})
+            outcomes = self._uploader.upload(uploads, begin_by, deadline) if uploads else {}
+            span = self._settlement.settle(span, {upload.key for upload in uploads}, outcomes)
         except UnavailableError as error:
             self._telemetry.warning("a span is not settled", error=type(error).__name__)
-        waiting = sum(
-            span.rows(key) for key, one in settlement.span.all_leaves() if one.state is State.WAITING
-        )
+        leaves = span.all_leaves()
+        waiting = sum(span.rows(key) for key, entry in leaves if entry.state is State.WAITING)
         if waiting:
             self._telemetry.count("RowsWaiting", waiting)
         self._telemetry.info(

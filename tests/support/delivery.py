@@ -199,9 +199,7 @@ class Delivery:
     def start(self) -> "Delivery":
         """Create new sandboxes, which remember nothing."""
         self.telemetry = CollectedTelemetry()
-        self.ledger = Ledger(
-            self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
-        )
+        self.ledger = Ledger(self.dynamodb, TABLE, self.clock, self._entropy, self.telemetry)
         self.objects = SpanObjects(Bucket(self.s3, BUCKET))
         self.wiring = self.wiring_of(WORKER)
         self.sender_wiring = self.wiring_of(SENDER)

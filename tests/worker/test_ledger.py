@@ -70,11 +70,7 @@ def ledger(client: Any, first: int = 1) -> Ledger:
     """Return a sandbox's ledger that numbers its writers from `first`."""
     counter = itertools.count(first)
     return Ledger(
-        client,
-        TABLE,
-        clock=ManualClock(),
-        entropy=lambda n: next(counter).to_bytes(n, "big"),
-        telemetry=CollectedTelemetry(),
+        client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), CollectedTelemetry()
     )
 
 

@@ -70,7 +70,7 @@ def refusal(status: int, **changes: Any) -> bytes:
 )
 def test_each_refusal_has_one_meaning(status: int, meaning: Meaning) -> None:
     """Treasure Data's own error document proves that the rows were not accepted, except with 409: it has this id already."""
-    reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
+    reply = classify(TdAnswer(status, {}, refusal(status)), SENT)
 
     assert (meaning, status != 409) == (reply.meaning, reply.definitely_not_delivered)
 
@@ -104,20 +104,20 @@ def test_each_refusal_has_one_meaning(status: int, meaning: Meaning) -> None:
 )
 def test_refusals_by_anyone_else_prove_nothing(status: int, body: bytes, meaning: Meaning) -> None:
     """A proxy's page may come after the rows were accepted, so it neither rejects nor accepts them."""
-    reply = classify(TdAnswer(status, {}, body), SENT, START)
+    reply = classify(TdAnswer(status, {}, body), SENT)
 
     assert (meaning, False) == (reply.meaning, reply.definitely_not_delivered)
 
 
 def test_an_error_document_may_have_details() -> None:
     """Treasure Data's own clients know this member."""
-    assert ACCEPTED is classify(TdAnswer(409, {}, refusal(409, details={"conflicts_with": 1})), SENT, START)
+    assert ACCEPTED is classify(TdAnswer(409, {}, refusal(409, details={"conflicts_with": 1})), SENT)
 
 
 @pytest.mark.parametrize("status", [301, 307, 408, 500, 502, 503, 504])
 def test_failures_settle_nothing(status: int) -> None:
     """The rows may have been accepted, whoever wrote the answer."""
-    reply = classify(TdAnswer(status, {}, refusal(status)), SENT, START)
+    reply = classify(TdAnswer(status, {}, refusal(status)), SENT)
 
     expected = Meaning.TEMPORARY, f"http_{status}", False
     assert expected == (reply.meaning, reply.reason, reply.definitely_not_delivered)
@@ -142,7 +142,7 @@ def test_failures_settle_nothing(status: int) -> None:
 )
 def test_undocumented_successes_prove_nothing(status: int, body: bytes, reason: str) -> None:
     """Proof is a 200 with the MD5 of our bytes that contradicts nothing we sent."""
-    reply = classify(TdAnswer(status, {}, body), SENT, START)
+    reply = classify(TdAnswer(status, {}, body), SENT)
 
     assert Reply(Meaning.TEMPORARY, reason, definitely_not_delivered=False) == reply
 
@@ -151,31 +151,11 @@ def test_the_md5_decides_about_a_success() -> None:
     """Our MD5 proves that Treasure Data has our bytes. Another one proves that it has others."""
     other = json.dumps(SENT | {"md5_hex": "1"}).encode()
 
-    assert ACCEPTED is classify(TdAnswer(200, {}, TAKEN), SENT, START)
-    assert ACCEPTED is classify(TdAnswer(200, {}, b'{"md5_hex": "%s"}' % MD5.encode()), SENT, START)
+    assert ACCEPTED is classify(TdAnswer(200, {}, TAKEN), SENT)
+    assert ACCEPTED is classify(TdAnswer(200, {}, b'{"md5_hex": "%s"}' % MD5.encode()), SENT)
     assert Reply(Meaning.MISMATCH, "md5_mismatch", definitely_not_delivered=False) == classify(
-        TdAnswer(200, {}, other), SENT, START
+        TdAnswer(200, {}, other), SENT
     )
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [
-        ("7", 7.0),
-        ("0", 0.0),
-        ("-3", 0.0),
-        ("1.5", 1.5),
-        ("Tue, 14 Nov 2023 22:13:30 GMT", 10.0),
-        ("Tue, 14 Nov 2023 22:13:30 -0000", 10.0),
-        ("Tue, 14 Nov 2023 22:13:10 GMT", 0.0),
-        ("nan", 0.0),
-        ("soon", 0.0),
-        ("", 0.0),
-    ],
-)
-def test_retry_after_is_seconds_or_a_date(text: str, seconds: float) -> None:
-    """A value that cannot be parsed is ignored."""
-    assert seconds == classify(TdAnswer(503, {"Retry-After": text}, b""), SENT, START).retry_after
 
 
 def client_of(

@@ -40,13 +40,7 @@ class Stack:
             clock=made.clock,
         )
         self.rows = WatermarkRows(
-            ledger=made.ledger,
-            watermarks=self.proof,
-            accounts=wiring.accounts,
-            treasure_data=wiring.treasure_data,
-            table=table,
-            clock=made.clock,
-            telemetry=made.telemetry,
+            made.ledger, self.proof, wiring.accounts, wiring.treasure_data, table, made.clock, made.telemetry
         )
 
     def put(self, account: str, at: float) -> None:

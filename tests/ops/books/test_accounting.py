@@ -518,7 +518,7 @@ def test_memory_barely_grows_with_the_ledger(delivery: Delivery) -> None:
     peaks = []
     for pages in (200, 2, 200):  # the first run fills Python's own caches
         endless: Any = Endless(pages)
-        ledger = Ledger(endless, TABLE, clock=delivery.clock, entropy=bytes, telemetry=NullTelemetry())
+        ledger = Ledger(endless, TABLE, delivery.clock, bytes, NullTelemetry())
         watched = accounting(delivery, ledger=ledger)
         tracemalloc.start()
         assert watched.take().total.received == 100 * (pages + 1)

@@ -88,9 +88,7 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     """Give the ledger a waiting row and a rejected event without a copy, for a while."""
     made, sender = sluice.stack.resources, RowSender("nobody_yet")
     dynamodb = made.client("dynamodb")
-    ledger = Ledger(
-        dynamodb, made.ledger_table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry()
-    )
+    ledger = Ledger(dynamodb, made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
     chain, row = ChainId.overflow("rights"), ChunkKey(Group(sender, "rights"), 0)
     rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
     now = time.time()
