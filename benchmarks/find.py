@@ -172,7 +172,7 @@ class _Stack:
                 object=encoded.ref,
                 settled=True,
             )
-            self._objects.rewrite(span, encoded.data)
+            self._objects.put(span, encoded.data)
             self._ledger.append(span)
             after, first = numbers[-1], first + count
 

@@ -72,15 +72,15 @@ def delivery(options: argparse.Namespace) -> Delivery:
 def store(made: Delivery, count: int, payload: bytes, size: int, state: State) -> None:
     """Store spans of one chunk each."""
     for number in range(count):
-        index = Index((), (), (), (), (), frozenset(), {})
-        encoded = encode([Chunk.whole(VIEWS, size, payload)], index, time.time())
+        index = Index()
+        encoded = encode([Chunk(VIEWS, [payload], size)], index, time.time())
         found = Span(
             *(ChainId.edit(f"{state}{number}"), START, START, START, BEGAN * 1000),
             chunks={VIEWS: size},
             destinations={SHOP: LATER},
             object=encoded.ref,
         ).with_entries({VIEWS: Entry(state, at=BEGAN * 1000)}, settled=True)
-        made.objects.rewrite(found, encoded.data)
+        made.objects.put(found, encoded.data)
         made.ledger.append(found)
 
 

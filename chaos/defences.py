@@ -101,7 +101,7 @@ def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
 
 class _Hopeful(SpanObjects):
     @override
-    def put(self, span: Span, data: bytes, executor: Executor) -> None:
+    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, data, executor)
 

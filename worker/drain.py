@@ -21,14 +21,12 @@ from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
-from worker.executor import Executors
-from worker.index import Index
 from worker.ledger import Ledger
 from worker.message import Message, read
-from worker.record import AGAIN, START, packed
+from worker.record import AGAIN, packed
 from worker.settlement import report_dead
-from worker.span import NO_SENDER, ChunkKey, Group, Span, milliseconds
-from worker.span_object import Chunk, SpanObjects, encode
+from worker.span import NO_SENDER, ChunkKey, Group, milliseconds
+from worker.span_object import Chunk, SpanObjects, span_of_rows
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
@@ -37,7 +35,6 @@ if TYPE_CHECKING:
 _RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
 _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
-_NO_RECORDS = Index((), (), (), (), (), frozenset(), {})
 
 
 @dataclass(eq=False)
@@ -54,7 +51,6 @@ class Drain:
     _queue_url: str
     _ledger: Ledger
     _objects: SpanObjects
-    _executors: Executors
     _chance: Callable[[], float]
     _clock: Clock
     _telemetry: Telemetry
@@ -117,23 +113,12 @@ class Drain:
 
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
-        now = self._clock.now()
         key = ChunkKey(Group(NO_SENDER, "", message.fault), 0)
-        encoded = encode([Chunk.whole(key, 1, packed(message.body.encode()))], _NO_RECORDS, now)
-        span = Span(
-            chain=ChainId.overflow(message.message_id),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={key: 1},
-            received_at=milliseconds(message.sent_at),
-            object=encoded.ref,
-            settled=True,
-        )
+        chunk = Chunk(key, [packed(message.body.encode())], 1)
+        chain, received_at = ChainId.overflow(message.message_id), milliseconds(message.sent_at)
+        span, data = span_of_rows(chain, [chunk], received_at, self._clock.now())
         try:
-            with self._executors() as executor:
-                self._objects.put(span, encoded.data, executor)
+            self._objects.put(span, data)
             answer = self._ledger.append(span)
         except UnavailableError as error:
             self._telemetry.warning("a message cannot be stored", error=type(error).__name__)

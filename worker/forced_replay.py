@@ -17,13 +17,11 @@ from shared.errors import InvalidObjectError, InvalidReplayError
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.index import Index
 from worker.ledger import Ledger
-from worker.record import START
 from worker.rows import slice_of
-from worker.span import LATER, ChunkKey, Place, RowSender, Span, milliseconds
-from worker.span_object import Chunk, SpanObjects, encode
-from worker.states import FINAL, Entry, State
+from worker.span import ChunkKey, Place, RowSender, Span
+from worker.span_object import Chunk, SpanObjects, span_of_rows
+from worker.states import FINAL, State
 
 _TAG_LENGTH = 64
 _AT_ONCE = 16  # spans
@@ -162,26 +160,11 @@ class ForcedReplays:
                 return current
         if not chunks:
             return None
-        now = self._clock.now()
-        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
-        senders = {chunk.key.group.sender for chunk in chunks}
-        again = Span(
-            chain=ChainId.forced(wanted.tag, span.chain, span.after),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={chunk.key: chunk.rows for chunk in chunks},
-            destinations=dict.fromkeys(senders, LATER),
-            received_at=span.received_at,
-            object=encoded.ref,
-            origin=span.place.name,
-        )
-        again = again.with_entries({chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True)
+        chain, now = ChainId.forced(wanted.tag, span.chain, span.after), self._clock.now()
+        again, data = span_of_rows(chain, chunks, span.received_at, now, span.place.name)
         there = self._ledger.get(again.place)
         if there is None:
-            with self._executors() as executor:
-                self._objects.put(again, encoded.data, executor)
+            self._objects.put(again, data)
             answer = self._ledger.append(again)
             if isinstance(answer, tuple) and answer[0]:
                 for chunk in chunks:

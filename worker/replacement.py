@@ -16,8 +16,7 @@ from shared import json_codec, names, rows
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
 from worker.chain import ChainId
-from worker.record import START
-from worker.span import LATER, TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span, milliseconds
+from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
 from worker.states import Entry, Event, Happening, Rules, State
 
 if TYPE_CHECKING:
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from shared.clock import Clock
     from shared.telemetry import Telemetry
     from worker.deadline import Deadline
-    from worker.executor import Executors
     from worker.ledger import Ledger
     from worker.selection import Selection
     from worker.span_object import SpanObjects
@@ -43,7 +41,6 @@ class Replacements:
     _ledger: "Ledger"
     _objects: "SpanObjects"
     _rules: Rules
-    _executors: "Executors"
     _clock: "Clock"
     _telemetry: "Telemetry"
 
@@ -137,35 +134,18 @@ class Replacements:
         Raises:
             EditRefusedError: somebody has written the chunk's span meanwhile.
         """
-        from worker.index import Index  # noqa: PLC0415 -- the `sluice` command checks rows without it
-        from worker.span_object import Chunk, encode  # noqa: PLC0415
+        from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
-        now = self._clock.now()
-        sender = RowSender(key.account)
+        now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
         tables: dict[str, list[bytes]] = {}
         for table, row in made:
             tables.setdefault(table, []).append(row)
         chunks = [
-            Chunk.whole(ChunkKey(Group(sender, table), 0), len(found), b"".join(found))
-            for table, found in tables.items()
+            Chunk(ChunkKey(Group(sender, table), 0), found, len(found)) for table, found in tables.items()
         ]
-        origin = f"{span.place.name}/{key.name}"
-        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
-        new = Span(
-            chain=ChainId.edit(sha256(origin.encode()).hexdigest()[:32]),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={chunk.key: chunk.rows for chunk in chunks},
-            destinations={sender: LATER},
-            received_at=span.received_at,
-            object=encoded.ref,
-            origin=origin,
-        )
-        new = new.with_entries({chunk.key: Entry(at=new.planned_at) for chunk in chunks}, settled=True)
-        with self._executors() as executor:
-            self._objects.put(new, encoded.data, executor)
+        chain = ChainId.edit(sha256(origin.encode()).hexdigest()[:32])
+        new, data = span_of_rows(chain, chunks, span.received_at, now, origin)
+        self._objects.put(new, data)
         replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))
         if not self._ledger.replace(span.with_entries({key: replaced}), new):
             raise EditRefusedError("these rows are being written right now: try again")

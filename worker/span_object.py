@@ -11,7 +11,7 @@ any part can be read and checked on its own.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
@@ -19,9 +19,10 @@ from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import Executor
 from worker.index import Index, Member, decode, digest_of
-from worker.record import DIGITS, Number, number
+from worker.record import DIGITS, START, Number, number
 from worker.rows import compress, decompress, slice_of
-from worker.span import ChunkKey, ObjectRef, Span
+from worker.span import LATER, ChunkKey, ObjectRef, Span, milliseconds
+from worker.states import Entry
 
 PREFIX = "spans/"
 SECOND_TRY_SECONDS = 0.5
@@ -49,11 +50,6 @@ class Chunk:
     rows: int
     positions: Sequence[int] = ()
     row_counts: Sequence[int] = ()
-
-    @classmethod
-    def whole(cls, key: ChunkKey, rows: int, payload: bytes) -> Self:
-        """Return a chunk whose rows come from no record of its span."""
-        return cls(key, [payload], rows)
 
 
 class Encoded(NamedTuple):
@@ -92,6 +88,36 @@ def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
     members: dict[ChunkKey, Member] = {}
     offset = _add(chunks, bodies, members, 0)
     return _assembled(bodies, replace(index, members=members), offset, now)
+
+
+def span_of_rows(
+    chain: ChainId, chunks: Sequence[Chunk], received_at: int, now: float, origin: str = ""
+) -> tuple[Span, bytes]:
+    """Return a span of rows that come from no record of the stream, and its object. The sender decides where the rows go.
+
+    Args:
+        chain: of which it is the only span.
+        chunks: its chunks.
+        received_at: the earliest time at which the ingest received a row, in UNIX milliseconds.
+        now: UNIX seconds.
+        origin: the name of the place that the rows come from.
+    """
+    encoded = encode(chunks, Index(), now)
+    rows = [chunk.key for chunk in chunks if not chunk.key.group.code]
+    span = Span(
+        chain=chain,
+        after=START,
+        first=START,
+        last=START,
+        planned_at=milliseconds(now),
+        chunks={chunk.key: chunk.rows for chunk in chunks},
+        destinations={key.group.sender: LATER for key in rows},
+        received_at=received_at,
+        object=encoded.ref,
+        origin=origin,
+    )
+    entry = Entry(at=span.planned_at)
+    return span.with_entries(dict.fromkeys(rows, entry), settled=True), encoded.data
 
 
 def _add(
@@ -183,21 +209,16 @@ class SpanObjects:
     _bucket: Bucket
     _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
-    def put(self, span: Span, data: bytes, executor: Executor) -> None:
-        """Write a span's object, and again if there is no answer after half a second.
+    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
+        """Write a span's object; with an executor, write it again if there is no answer after half a second.
 
         Raises:
             BucketUnavailableError: S3 did not acknowledge it.
         """
-        put_within(executor, lambda: self._try_put(name_of(span), data))
-
-    def rewrite(self, span: Span, data: bytes) -> None:
-        """Write a span's object anew.
-
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
-        """
-        self._bucket.put(name_of(span), data)
+        if executor is None:
+            self._bucket.put(name_of(span), data)
+        else:
+            put_within(executor, lambda: self._try_put(name_of(span), data))
 
     def _try_put(self, name: str, data: bytes) -> str:
         try:

@@ -149,7 +149,7 @@ class Sweeper:
         now = self._clock.now()
         encoded = self._objects.without(span, lambda key: key not in final, now)
         rewritten = replace(span, object=encoded.ref)
-        self._objects.rewrite(rewritten, encoded.data)
+        self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
         sweep.reduced += won
         sweep.needed += not won

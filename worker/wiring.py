@@ -219,7 +219,7 @@ class Wiring:
         self.watermark_rows = WatermarkRows(
             ledger, self.watermarks, accounts, td, settings.watermark_table, clock, telemetry
         )
-        self.replacements = make(Replacements)(ledger, objects, rules, executors, clock, telemetry)
+        self.replacements = make(Replacements)(ledger, objects, rules, clock, telemetry)
         self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock)
         archive_seconds = settings.archive_days * 86_400.0
         self.sweeper = make(Sweeper)(ledger, objects, shards, archive_seconds, clock, telemetry)
@@ -252,7 +252,6 @@ class Wiring:
             settings.overflow_queue_url,
             ledger,
             objects,
-            executors,
             effects.chance,
             clock,
             telemetry,

@@ -269,7 +269,7 @@ def put_waiting(made: Delivery) -> None:
     other = ChunkKey.parse("shop/views/0")
     index = made.objects.index(span)
     body = made.objects.payload(span, key)
-    chunks = [Chunk(key, [body], 1, [0], [1]), Chunk.whole(other, 1, msgpack.packb(row("w")))]
+    chunks = [Chunk(key, [body], 1, [0], [1]), Chunk(other, [msgpack.packb(row("w"))], 1)]
     encoded = encode(chunks, replace(index, members={}), span.planned_at / 1000)
     made.dynamodb.client.delete_item(
         TableName="ledger", Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}}

@@ -436,12 +436,12 @@ def test_rows_of_tables_that_are_too_many_are_searched_too() -> None:
     both = msgpack.packb(("views", 2, b"".join(packed))) + msgpack.packb(("more", 1, packed[1]))
     original = ChunkKey(Group(RowSender("shop"), "", "too_deep"), 0)
     texts = [msgpack.packb(json.dumps({"Email": one}).encode()) for one in (P, "b")]
-    chunks = [Chunk.whole(key, 3, both), Chunk.whole(original, 2, b"".join(texts))]
-    encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), made.clock.now())
+    chunks = [Chunk(key, [both], 3), Chunk(original, [b"".join(texts)], 2)]
+    encoded = encode(chunks, Index(), made.clock.now())
     span = Span(
         ChainId.edit("x"), "000", "000", "000", AT_MS, {key: 3, original: 2}, object=encoded.ref, settled=True
     )
-    made.objects.rewrite(span, encoded.data)
+    made.objects.put(span, encoded.data)
     made.ledger.append(span)
 
     assert {"dead": 3} == forget(made)
@@ -502,7 +502,7 @@ def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     made.deliver()
     (span,) = made.spans()
     stray = replace(span, last=number("9" * 5))
-    made.objects.rewrite(stray, made.s3.objects(BUCKET)[name_of(span)].body)
+    made.objects.put(stray, made.s3.objects(BUCKET)[name_of(span)].body)
     note = ask(made, "note")["requests"][0]
     hour = ask(made, "objects")["hours"][0][0]
     assert {"": 1} == ask(made, "forget", hour=hour, after="")["left"]
@@ -630,7 +630,7 @@ def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
     span, data, _ = made_of
     made = Delivery()
     made.ledger.append(span)
-    made.objects.rewrite(span, data)
+    made.objects.put(span, data)
     names = set(span.chunks)
     for person in order[:2]:
         before, (index, bodies) = held_by(made, span), made.objects.whole(span)

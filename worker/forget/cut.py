@@ -313,7 +313,7 @@ class Forgetting:
         chunks |= {chunk.key: chunk.rows for chunk in added} | plan.counted
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
         new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
-        self._objects.rewrite(new, encoded.data)
+        self._objects.put(new, encoded.data)
         won, current = self._ledger.cut_anew(new)
         if won:
             self._bucket.erase(name_of(span))

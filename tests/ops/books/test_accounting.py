@@ -312,7 +312,7 @@ def test_an_object_that_is_written_anew_during_the_count_is_not_missed(delivery:
         moved = replace(found, object=found.object._replace(hour="2033-01-01T00"))
         [name] = delivery.span_objects()
         data = delivery.s3.client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
-        delivery.objects.rewrite(moved, data)
+        delivery.objects.put(moved, data)
         delivery.ledger.update(moved)
         delivery.s3.delete_object(Bucket=BUCKET, Key=name)
 
