@@ -7,6 +7,7 @@ them once every shard has shown what it received until then. How long an envelop
 What is not an envelope becomes a dead span.
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -14,15 +15,15 @@ from typing import TYPE_CHECKING, Any
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from shared import envelope
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.errors import UnavailableError
+from shared.errors import EnvelopeError, UnavailableError
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.ledger import Ledger
-from worker.message import Message, read
 from worker.record import AGAIN, packed
 from worker.settlement import report_dead
 from worker.span import NO_SENDER, ChunkKey, Group, milliseconds
@@ -32,9 +33,58 @@ if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
     from mypy_boto3_sqs import SQSClient
 
+UNDECODABLE = "undecodable"
+NO_PARTITION_KEY = "no_partition_key"
+
 _RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
 _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery of a message.
+
+    Attributes:
+        message_id: SQS's name for the message.
+        receipt: SQS's name for this delivery.
+        sent_at: UNIX seconds, by SQS's clock.
+        refused: the stream has definitely refused every put.
+        envelope: the envelope in the body; None if there is none, or the message has no valid partition key to put it with.
+        fault: why there is no envelope, in one word.
+    """
+
+    message_id: str
+    receipt: str
+    sent_at: float
+    body: str
+    partition_key: str
+    refused: bool
+    envelope: Envelope | None
+    fault: str = ""
+
+
+def read(record: Mapping[str, Any]) -> Message:
+    """Return the message in a record of Lambda's event, whatever its body holds."""
+    attributes = record.get("messageAttributes", {})
+    partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
+    content, fault = None, ""
+    try:
+        content = envelope.decode(b64decode(record["body"], validate=True))
+    except (ValueError, EnvelopeError):  # not base64, or not an envelope
+        fault = UNDECODABLE
+    if content is not None and not 1 <= len(partition_key) <= 256:
+        content, fault = None, NO_PARTITION_KEY
+    return Message(
+        message_id=record["messageId"],
+        receipt=record["receiptHandle"],
+        sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
+        body=record["body"],
+        partition_key=partition_key,
+        refused=attributes.get("refused", {}).get("stringValue") == "true",
+        envelope=content,
+        fault=fault,
+    )
 
 
 @dataclass(eq=False)

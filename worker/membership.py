@@ -35,7 +35,6 @@ class Membership:
 
         Raises:
             HeldError: an index that would show it cannot be read.
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         chain, limit = root, None
         while True:

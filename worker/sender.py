@@ -15,13 +15,7 @@ from typing import Any
 
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import (
-    HeldError,
-    InvalidObjectError,
-    ObjectGoneError,
-    UnavailableError,
-    WrongCountError,
-)
+from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of

@@ -204,17 +204,17 @@ def cut_anew(
 
 @dataclass(eq=False)
 class SpanObjects:
-    """Reads and writes span objects. If S3 cannot be reached, every method raises BucketUnavailableError."""
+    """Reads and writes span objects.
+
+    Every method raises BucketUnavailableError if S3 cannot be reached, or does not acknowledge what is put. Those that read raise
+    ObjectGoneError if the object, or the chunk in it, is gone, and InvalidObjectError if it holds something else than was written.
+    """
 
     _bucket: Bucket
     _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
     def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
-        """Write a span's object; with an executor, write it again if there is no answer after half a second.
-
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
-        """
+        """Write a span's object; with an executor, write it again if there is no answer after half a second."""
         if executor is None:
             self._bucket.put(name_of(span), data)
         else:
@@ -228,12 +228,7 @@ class SpanObjects:
         return ""
 
     def index(self, span: Span) -> Index:
-        """Return a span's index.
-
-        Raises:
-            ObjectGoneError: the object is gone.
-            InvalidObjectError: it holds something else than was written.
-        """
+        """Return a span's index."""
         name = name_of(span)
         found = self._indexes.get(name)
         if found is None and span.object is not None:
@@ -250,13 +245,7 @@ class SpanObjects:
         return index
 
     def body(self, span: Span, key: ChunkKey) -> bytes:
-        """Return the import body of a chunk, or of a half of one.
-
-        Raises:
-            ObjectGoneError: the object, or the chunk in it, is gone.
-            InvalidObjectError: it holds something else than was written.
-            WrongCountError: it is a half of a chunk with another number of rows than planned.
-        """
+        """Return the import body of a chunk, or of a half of one; raise WrongCountError if that has another number of rows than planned."""
         member = self.index(span).members.get(key.planned)
         if member is None or not member.length:
             raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
@@ -266,19 +255,11 @@ class SpanObjects:
         return compress(slice_of(decompress(data), key.within(member.rows), member.rows))
 
     def payload(self, span: Span, key: ChunkKey) -> bytes:
-        """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError, WrongCountError: as `body`.
-        """
+        """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back. Raises what `body` raises."""
         return decompress(self.body(span, key))
 
     def payloads(self, span: Span, keys: Collection[ChunkKey]) -> dict[ChunkKey, bytes]:
-        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `body`.
-        """
+        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out."""
         members = self.index(span).members
         kept = {key: members[key] for key in keys if key in members and members[key].length}
         if not kept:
@@ -296,11 +277,7 @@ class SpanObjects:
         return found
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
-        """Return a span's object with only those chunks that are needed, and the whole index.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `body`.
-        """
+        """Return a span's object with only those chunks that are needed, and the whole index."""
         index, bodies, members, offset = self.index(span), {}, {}, 0
         for key, member in index.members.items():
             if member.length and needed(key):
@@ -312,27 +289,18 @@ class SpanObjects:
         return _assembled(bodies, replace(index, members=members), offset, now)
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
-        """Return a span's index, and the import body of each planned chunk that its object has, by one read.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `index`.
-        """
+        """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
         name, ref = name_of(span), span.object
         data = None if ref is None else self._bucket.get(name)
         if ref is None or data is None:
             raise ObjectGoneError(f"{name} is gone")
-        last = data[ref.offset : ref.offset + ref.length]
-        if digest_of(last) != ref.digest:
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        last = _checked(name, data[ref.offset : ref.offset + ref.length], ref.digest)
         index = self._remember(name, decode(decompress(last)))
-        bodies = {
-            key: data[member.offset : member.offset + member.length]
+        return index, {
+            key: _checked(name, data[member.offset : member.offset + member.length], member.digest)
             for key, member in index.members.items()
             if member.length
         }
-        if any(digest_of(body) != index.members[key].digest for key, body in bodies.items()):
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
-        return index, bodies
 
     def exists(self, span: Span) -> bool:
         """Return whether the bucket has a span's object."""

@@ -108,10 +108,7 @@ class Wiring:
     """
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        effects: Effects,
-        replaced: Mapping[Any, Any] = MappingProxyType({}),
+        self, settings: WorkerSettings, effects: Effects, replaced: Mapping[Any, Any] = MappingProxyType({})
     ) -> None:
         self.settings = settings
         self.effects = effects

@@ -5,7 +5,7 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 """
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import batched
@@ -85,6 +85,12 @@ class _Batch:
     executor: Executor
     done: int = 0
 
+    def about(self) -> dict[str, Any]:
+        """Return what a log line says about the records that are in no span yet."""
+        rest = self.numbers[self.done :]
+        number = sequence_number(rest[0]) if rest else ""
+        return {"shard": self.shard, "sequence_number": number, "records": len(rest)}
+
 
 @dataclass(eq=False)
 class Worker:
@@ -106,9 +112,8 @@ class Worker:
     _clock: Clock
     _telemetry: Telemetry
     _cut: Cut
-    _ends: dict[str, Gap] = field(
-        default_factory=dict, init=False
-    )  # ends of chains by shard, as this function instance left them
+    # ends of chains by shard, as this function instance left them
+    _ends: dict[str, Gap] = field(default_factory=dict, init=False)
     _noted: set[ChainId] = field(default_factory=set, init=False)  # chains that the ledger lists
 
     @_without_cyclic_gc
@@ -142,12 +147,12 @@ class Worker:
             except (HeldError, UnavailableError) as reason:
                 self._telemetry.count("Holds")
                 self._telemetry.warning(
-                    "held", **_about(batch), reason=str(reason), error=type(reason).__name__
+                    "held", **batch.about(), reason=str(reason), error=type(reason).__name__
                 )
             except Exception as error:  # noqa: BLE001 -- whatever went wrong, Lambda delivers again the records that are in no span
                 self._telemetry.count("UnforeseenErrors")
                 self._telemetry.count("Holds")
-                self._telemetry.error("held by an unforeseen error", error, **_about(batch))
+                self._telemetry.error("held by an unforeseen error", error, **batch.about())
             for one in appended:
                 with about(span=one.span.place.name):
                     self._send(one, deadline)
@@ -260,9 +265,12 @@ class Worker:
             encoded = encode(planned.chunks, index, now)
             span, bodies = replace(span, object=encoded.ref), encoded.bodies
             self._objects.put(span, encoded.data, batch.executor)
-        keep = partial(self._keep, span)
-        kept_events = {group: events for group, (_, _, events) in planned.rejected.items() if events}
-        run_parallel(self._executors, [partial(keep, *one) for one in kept_events.items()])
+        jobs = [
+            partial(self._keep, span, group, events)
+            for group, (_, _, events) in planned.rejected.items()
+            if events
+        ]
+        run_parallel(self._executors, jobs)
         is_waiting = any(entry.state is State.WAITING for _, entry in span.all_leaves())
         span = replace(span, settled=not is_waiting)
         if batch.chain not in self._noted:
@@ -319,12 +327,3 @@ class Worker:
             waiting=waiting,
             seconds=round(self._clock.now() - began, 3),
         )
-
-
-def _about(batch: _Batch) -> dict[str, Any]:
-    rest: Sequence[Number] = batch.numbers[batch.done :]
-    return {
-        "shard": batch.shard,
-        "sequence_number": sequence_number(rest[0]) if rest else "",
-        "records": len(rest),
-    }

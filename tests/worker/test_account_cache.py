@@ -138,10 +138,7 @@ def test_a_secret_without_a_value_is_logged_with_its_remedy() -> None:
         raise SecretUnavailableError("the secret x has no value yet: put one there")
 
     assert {} == AccountCache(connect, KEYS, ManualClock(), telemetry).resolve(["shop"])
-    expected = {
-        "error": "SecretUnavailableError",
-        "reason": "the secret x has no value yet: put one there",
-    }
+    expected = {"error": "SecretUnavailableError", "reason": "the secret x has no value yet: put one there"}
 
     assert [expected] == telemetry.said("Redis cannot be reached")
 

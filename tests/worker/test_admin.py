@@ -77,10 +77,7 @@ def test_what_the_scaler_published_is_kept() -> None:
 
 @pytest.mark.parametrize(
     "event",
-    [
-        {"do": "apply", "accounts": {"new": SHOP}},
-        {"do": "change", "account": "shop", "fields": CLOSED},
-    ],
+    [{"do": "apply", "accounts": {"new": SHOP}}, {"do": "change", "account": "shop", "fields": CLOSED}],
 )
 def test_nothing_changes_if_the_policy_cannot_be_published(event: dict[str, Any]) -> None:
     """Otherwise the edge would reject accounts that Redis has."""

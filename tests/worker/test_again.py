@@ -9,17 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import LedgerUnavailableError
-from tests.support.delivery import (
-    BUCKET,
-    KEYS,
-    SHARD,
-    STREAM,
-    Delivery,
-    envelope,
-    lose_answer,
-    member,
-    row,
-)
+from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, member, row
 from tests.support.spans import span as a_span
 from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor

@@ -250,10 +250,7 @@ def test_an_edit_replaces_a_dead_chunk_and_sends_it(stack: Stack) -> None:
 
     assert REPORT | {"delivered": 1} == stack.send({"edit": stack.edit("shop/views/0", row("e1", page="/b"))})
     assert ["/b"] == [one["page"] for one in stack.td.rows("shop_db", "views")]
-    assert {
-        "shop/clicks/0": ("dead", "http_422", 1),
-        "shop/views/0": ("replaced", "", 1),
-    } == stack.entries()
+    assert {"shop/clicks/0": ("dead", "http_422", 1), "shop/views/0": ("replaced", "", 1)} == stack.entries()
 
 
 @pytest.mark.parametrize(

@@ -177,8 +177,7 @@ def throttle(made: Made, *positions: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "decided", "uncounted"),
-    [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])],
+    ("position", "decided", "uncounted"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
 )
 def test_an_undecided_claim_ends_the_span(
     made: Made, position: int, decided: list[str], uncounted: list[str]

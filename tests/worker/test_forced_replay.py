@@ -232,7 +232,7 @@ def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None
 
     outcome, done = replays.run(Wanted("lost"), places, delivery.deadline(100))
 
-    assert (0, {}) == (done, dict(outcome.appended))
+    assert (0, {}) == (done, dict(outcome))
 
 
 def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:

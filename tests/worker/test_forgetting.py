@@ -277,8 +277,7 @@ def test_a_forced_replay_reads_again_what_was_cut_meanwhile() -> None:
     made.clock.sleep(2 * HOUR)
     made.start()
     made.dynamodb.after["get_item"] = once(
-        lambda: forget(other_sandbox(made)),
-        lambda request: request["Key"]["pk"]["S"] == span.chain.name,
+        lambda: forget(other_sandbox(made)), lambda request: request["Key"]["pk"]["S"] == span.chain.name
     )
     answer = made.invoke_sender({"force": {"tag": "t", "places": [[span.chain.name, span.after]]}})
 

@@ -82,9 +82,7 @@ def test_edited_rows_are_a_span_of_their_own() -> None:
     where = edit(made)
     new = made.ledger.get(where)
     assert new is not None
-    assert {
-        "shop/views/0": ("waiting", "", 2),
-    } == made.chunks(State.WAITING)
+    assert {"shop/views/0": ("waiting", "", 2)} == made.chunks(State.WAITING)
     assert (f"{place(made).name}/shop/views/0", {CHUNK: 2}) == (new.origin, new.chunks)
     assert EDITED == made.objects.payload(new, CHUNK)
     made.map(shop="new_db")

@@ -257,10 +257,7 @@ def test_a_redelivered_batch_costs_one_ledger_query() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8),
-    st.booleans(),
-)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8), st.booleans())
 def test_each_row_arrives_once_whatever_batches_leave_out(
     batches: list[tuple[set[int], bool]], forgetful: bool
 ) -> None:

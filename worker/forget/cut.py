@@ -314,7 +314,7 @@ class Forgetting:
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
         new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
         self._objects.put(new, encoded.data)
-        won, current = self._ledger.cut_anew(new)
+        won, current = self._ledger.update(new, with_chunks=True)
         if won:
             self._bucket.erase(name_of(span))
         return won, current

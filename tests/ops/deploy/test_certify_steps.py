@@ -18,7 +18,7 @@ from ops.deploy.certify.steps import STEPS
 from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
 from tests.support.delivery import Delivery, envelope, row
-from worker.message import read
+from worker.drain import read
 from worker.redis_client import SIGN_IN_SECONDS
 
 RUN = "certify-1"
