@@ -153,7 +153,7 @@ class _BetweenBorders(Membership):
 
     @override
     def numbers(self, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
-        return frozenset(one for one in beside if span.covers(one))
+        return frozenset(one for one in beside if span.first <= one <= span.last)
 
 
 class _GapsAreFree(Claims):

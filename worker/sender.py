@@ -695,21 +695,20 @@ def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
     return span.database(key) if entry.since is not None else ""
 
 
+_COUNTED = {
+    State.DELIVERED: "delivered",
+    State.DEAD: "dead",
+    State.DROPPED: "dropped",
+    State.COPY: "copies",
+}
+
+
 def _count(turn: _Turn, report: Report) -> None:
     """Add the rows that a turn selected to the report, each once."""
     for key, before in turn.selected.items():
         for state, rows in _rows_by_state(turn.span, key):
-            match state:
-                case State.DELIVERED:
-                    report.delivered += rows
-                case State.DROPPED:
-                    report.dropped += rows
-                case State.COPY:
-                    report.copies += rows
-                case State.DEAD if before.state is not State.DEAD:
-                    report.dead += rows
-                case _:
-                    report.kept += rows
+            name = "kept" if state is before.state else _COUNTED.get(state, "kept")
+            setattr(report, name, getattr(report, name) + rows)
 
 
 def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:

@@ -11,6 +11,7 @@ any part can be read and checked on its own.
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from types import MappingProxyType
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
@@ -173,30 +174,33 @@ def parse(name: str, size: int = 0) -> Stored | None:
 def cut_anew(
     index: Index,
     bodies: Mapping[ChunkKey, bytes],
-    *,
-    removed: Collection[ChunkKey],
-    added: Iterable[Chunk],
-    counted: Mapping[ChunkKey, int],
     now: float,
+    *,
+    removed: Collection[ChunkKey] = (),
+    added: Iterable[Chunk] = (),
+    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
 ) -> Encoded:
     """Return an object with other chunks, and with the index of all its records.
 
     Args:
         index: the index of the object that it replaces.
-        bodies: that object's import bodies.
-        removed: its chunks that the new object does not have.
+        bodies: import bodies of that object; the index names all its chunks, with a body or without.
+        now: UNIX seconds.
+        removed: chunks that the new object's index does not have.
         added: chunks that it has instead.
         counted: more chunks in the index, without a body: their numbers of rows.
-        now: UNIX seconds.
     """
     kept: dict[ChunkKey, bytes] = {}
     members: dict[ChunkKey, Member] = {}
     offset = 0
     for key, member in index.members.items():
-        if key not in removed:
-            members[key] = member._replace(offset=offset if member.length else 0)
-            kept |= {key: bodies[key]} if member.length else {}
+        if key in removed:
+            continue
+        if key in bodies:
+            kept[key], members[key] = bodies[key], member._replace(offset=offset)
             offset += member.length
+        else:
+            members[key] = member._replace(offset=0, length=0, digest=b"")
     offset = _add(added, kept, members, offset)
     members |= {key: Member(rows, 0, 0, b"") for key, rows in counted.items()}
     return _assembled(kept, replace(index, members=members), offset, now)
@@ -278,15 +282,9 @@ class SpanObjects:
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
         """Return a span's object with only those chunks that are needed, and the whole index."""
-        index, bodies, members, offset = self.index(span), {}, {}, 0
-        for key, member in index.members.items():
-            if member.length and needed(key):
-                bodies[key] = self.body(span, key)
-                members[key] = member._replace(offset=offset)
-                offset += member.length
-            else:
-                members[key] = member._replace(offset=0, length=0, digest=b"")
-        return _assembled(bodies, replace(index, members=members), offset, now)
+        index = self.index(span)
+        kept = [key for key, member in index.members.items() if member.length and needed(key)]
+        return cut_anew(index, {key: self.body(span, key) for key in kept}, now)
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
         """Return a span's index, and the import body of each planned chunk that its object has, by one read."""

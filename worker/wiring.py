@@ -270,11 +270,11 @@ class Wiring:
         return cls(settings, _lambda_effects(settings, environment))
 
 
+@dataclass(eq=False)
 class _OnFirstUse:
     """A client that is created when it is first used."""
 
-    def __init__(self, create: Callable[[], BaseClient]) -> None:
-        self._create = create
+    _create: Callable[[], BaseClient]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

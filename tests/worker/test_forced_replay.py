@@ -7,7 +7,6 @@ from typing import Any
 import msgpack
 import pytest
 
-from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import InvalidReplayError, UnavailableError
 from tests.support.delivery import BUCKET, Delivery, KilledError, envelope, kill, lose_answer, once, row
 from worker.forced_replay import Wanted
@@ -167,7 +166,7 @@ def test_rows_that_were_not_delivered_are_not_forced(fault: dict[str, Any]) -> N
     made.map(shop="shop", news="media")
     made.td.create("shop", "views")
     made.put(envelope("shop", {"views": [row("v0")]}), envelope("news", {"views": [row("v2")]}))
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop", **fault))
+    made.fail(database="shop", **fault)
     assert made.deliver() is None
     lose(made)
     answer = made.invoke_sender({"force": {"tag": "t", "places": [[made.spans()[0].chain.name, "000"]]}})
@@ -237,7 +236,7 @@ def test_a_replay_short_of_time_says_how_far_it_came(delivery: Delivery) -> None
 
 def test_an_edited_span_can_be_forced(delivery: Delivery) -> None:
     """Its chain's name is part of the replay's."""
-    delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=415, count=1))
+    delivery.fail(status=415, count=1)
     delivery.put(envelope("shop", {"views": [row("v9")]}, request_id="r9"))
     delivery.deliver(4)
     delivery.td.faults.clear()

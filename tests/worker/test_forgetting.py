@@ -57,11 +57,6 @@ def delivery(**changes: Any) -> Delivery:
     return made
 
 
-def fail(made: Delivery, status: int) -> None:
-    """Have imports to shop_db answered with a status."""
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=status))
-
-
 def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
     """Ask the sender's function for something about P in the account shop."""
     asked = {"do": do, "account": "shop", "column": "email", "values": [P], **members}
@@ -113,7 +108,7 @@ def rows(*names: str) -> list[dict[str, Any]]:
 def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
     """The others are sent again when an operator says so."""
     made = delivery()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")}))
     made.deliver()
     made.td.faults.clear()
@@ -130,7 +125,7 @@ def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
 def test_a_waiting_chunk_is_sent_under_another_id() -> None:
     """What stands under an id never changes."""
     made = delivery()
-    fail(made, 429)
+    made.fail(429, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
     made.deliver()
     made.td.faults.clear()
@@ -165,7 +160,7 @@ def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_objec
 def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
     """What stands under an id must not change while Treasure Data may have it."""
     made = delivery()
-    fail(made, 500)
+    made.fail(500, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.deliver()
     made.td.faults.clear()
@@ -186,7 +181,7 @@ def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
 def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
     """No search has to come before: it looks into every object that it sends from."""
     made = delivery()
-    fail(made, 429)
+    made.fail(429, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
     made.deliver()
     made.td.faults.clear()
@@ -202,7 +197,7 @@ def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
 def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> None:
     """S3 does not say, or the key of the hashes cannot be read."""
     made = delivery()
-    fail(made, 429)
+    made.fail(429, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.deliver()
     made.td.faults.clear()
@@ -296,7 +291,7 @@ def test_a_search_that_dies_anywhere_is_repeated(
     """Nothing of anybody else is lost or doubled, and nothing of the person is left after the last search."""
     made = delivery()
     if status != 200:
-        fail(made, status)
+        made.fail(status, database="shop_db")
     made.put(
         envelope("shop", {"views": rows("a", "p1", "b")}),
         envelope("shop", {"views": rows("p2")}, request_id="s"),
@@ -324,7 +319,7 @@ def test_a_search_that_dies_anywhere_is_repeated(
 def test_who_writes_a_span_meanwhile_wins() -> None:
     """The search reads the span again, and finds that the sender has forgotten the person already."""
     made = delivery()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.deliver()
     made.td.faults.clear()
@@ -341,7 +336,7 @@ def test_who_writes_a_span_meanwhile_wins() -> None:
 def test_dropped_rows_stay_counted_as_dropped() -> None:
     """Their bytes go with the person's."""
     made = delivery()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     made.put(envelope("shop", {"views": rows("a", "p1")}))
     made.deliver()
     made.send(State.DEAD, decision=Decision.DROP)
@@ -366,24 +361,11 @@ def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     assert P not in json.dumps(receipt(made))
 
 
-def test_what_arrives_after_the_request_is_kept() -> None:
-    """A person who comes back is a new visitor."""
-    made = delivery()
-    fail(made, 415)
-    now = milliseconds(made.clock.now())
-    old, new = row("p1", email=P), row("p2", email=P) | {"received_at": now + 1}
-    made.put(envelope("shop", {"views": [old, new]}))
-    made.deliver()
-
-    assert {"dead": 1} == forget(made)
-    assert {"dead": 1, "forgotten": 1} == books(made)
-
-
 def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
     """HashedColumns keeps a keyed hash in the row."""
     made = delivery()
     hashed = hmac.digest(HASH_KEY.encode(), P.encode(), "sha256")[:16].hex()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     made.put(
         envelope("shop", {"views": [row("p1", email=hashed), row("a", email="x"), row("n", email=None)]})
     )
@@ -391,21 +373,6 @@ def test_a_hashed_column_is_recognised_by_the_same_value() -> None:
 
     assert {"dead": 1} == forget(made)
     assert {"dead": 2, "forgotten": 1} == books(made)
-
-
-def test_a_number_is_recognised_by_its_text() -> None:
-    """A column may hold numbers."""
-    made = delivery()
-    fail(made, 415)
-    made.put(envelope("shop", {"views": [row("p1", user=4711), row("p2", user="4711"), row("a", user=471)]}))
-    made.deliver()
-    asked = {"column": "user", "values": ["4711"]}
-    ask(made, "note", **asked)
-    (hour, *_) = ask(made, "objects")["hours"][0]
-
-    assert {"dead": 2} == next(iter(ask(made, "look", hour=hour, after="", **asked)["rows"].values()))
-    ask(made, "forget", hour=hour, after="")
-    assert {"dead": 1, "forgotten": 2} == books(made)
 
 
 def test_rejected_events_of_a_person_are_deleted_with_their_old_versions() -> None:
@@ -477,7 +444,7 @@ def test_the_last_search_finds_what_was_sent_meanwhile_and_drops_the_hashes() ->
 def test_a_search_goes_on_where_it_stopped() -> None:
     """An invocation has minutes; a search may take hours."""
     made = delivery()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     for one in range(3):
         made.put(envelope("shop", {"views": rows(f"p{one}", f"a{one}")}, request_id=str(one)))
         made.deliver(one)
@@ -496,7 +463,7 @@ def test_a_search_goes_on_where_it_stopped() -> None:
 def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     """Its writer may be about to name it; the sweep deletes it after a day, and the last search comes later."""
     made = delivery()
-    fail(made, 415)
+    made.fail(415, database="shop_db")
     made.put(envelope("shop", {"views": rows("p1")}))
     made.deliver()
     (span,) = made.spans()

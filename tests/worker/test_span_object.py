@@ -310,10 +310,3 @@ def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     assert not made.objects.delete("x")
     with pytest.raises(BucketUnavailableError):
         list(made.objects.hours())
-
-
-def test_a_chunk_without_records_has_only_rows() -> None:
-    """New rows in place of others come from no record of their span."""
-    encoded = encode([Chunk(KEY, [ONE + TWO], 2)], NONE, NOW)
-
-    assert {KEY: compress(ONE + TWO)} == encoded.bodies

@@ -126,7 +126,7 @@ def test_unknown_watermarks_are_not_written() -> None:
     none, stack = Stack(table=""), Stack()
     stack.put("shop", stack.delivery.clock.now())
     stack.delivery.deliver()
-    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    stack.delivery.fail(status=503)
     failed = stack.write()
     stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()
 

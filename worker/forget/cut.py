@@ -308,7 +308,7 @@ class Forgetting:
         If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
         """
         added, now = plan.added, self._clock.now()
-        encoded = cut_anew(index, bodies, removed=plan.removed, added=added, counted=plan.counted, now=now)
+        encoded = cut_anew(index, bodies, now, removed=plan.removed, added=added, counted=plan.counted)
         chunks = {key: rows for key, rows in span.chunks.items() if key not in plan.removed}
         chunks |= {chunk.key: chunk.rows for chunk in added} | plan.counted
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
