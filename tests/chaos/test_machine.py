@@ -127,7 +127,10 @@ class PipelineMachine(RuleBasedStateMachine):
             st.tuples(st.just(Kind.REWIND), st.tuples(st.floats(0, 0.99), st.floats(0, 0.99))),
             st.tuples(st.just(Kind.DISABLE), st.tuples(st.sampled_from(ACCOUNTS), st.booleans())),
             st.tuples(st.just(Kind.REMAP), st.tuples(st.sampled_from(ACCOUNTS), st.sampled_from(DATABASES))),
-            st.tuples(st.just(Kind.LIMITS), st.tuples(st.sampled_from([1, 3]), st.sampled_from([200, 5000]))),
+            st.tuples(
+                st.just(Kind.LIMITS),
+                st.tuples(st.sampled_from([1, 3]), st.sampled_from([200, 5000]), st.booleans()),
+            ),
             st.tuples(
                 st.just(Kind.RESHARD), st.tuples(st.sampled_from(["split", "merge"]), st.floats(0, 0.99))
             ),
