@@ -57,6 +57,16 @@ def delivery(**changes: Any) -> Delivery:
     return made
 
 
+def stored(status: int, *data: bytes) -> Delivery:
+    """Return a delivery of these records, whose imports to shop_db were answered with a status; from now on they succeed."""
+    made = delivery()
+    made.fail(status, database="shop_db")
+    made.put(*data)
+    made.deliver()
+    made.td.faults.clear()
+    return made
+
+
 def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
     """Ask the sender's function for something about P in the account shop."""
     asked = {"do": do, "account": "shop", "column": "email", "values": [P], **members}
@@ -107,11 +117,9 @@ def rows(*names: str) -> list[dict[str, Any]]:
 
 def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
     """The others are sent again when an operator says so."""
-    made = delivery()
-    made.fail(415, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(
+        415, envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")})
+    )
 
     assert {"dead": 2} == forget(made)
     assert {"dead": 2, "forgotten": 2} == books(made)
@@ -124,11 +132,7 @@ def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
 
 def test_a_waiting_chunk_is_sent_under_another_id() -> None:
     """What stands under an id never changes."""
-    made = delivery()
-    made.fail(429, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(429, envelope("shop", {"views": rows("a", "p1", "b")}))
     (before,) = made.spans()
     (old,) = before.chunks
     assert {"waiting": 1} == forget(made)
@@ -159,11 +163,7 @@ def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_objec
 
 def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
     """What stands under an id must not change while Treasure Data may have it."""
-    made = delivery()
-    made.fail(500, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(500, envelope("shop", {"views": rows("a", "p1")}))
     before = made.spans()
 
     assert {} == forget(made)
@@ -180,11 +180,7 @@ def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
 
 def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
     """No search has to come before: it looks into every object that it sends from."""
-    made = delivery()
-    made.fail(429, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(429, envelope("shop", {"views": rows("a", "p1")}), envelope("blog", {"views": rows("p2")}))
     ask(made, "note")
     made.clock.sleep(180)
     made.send()
@@ -196,11 +192,7 @@ def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
 @pytest.mark.parametrize("broken", ["document", "key"])
 def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> None:
     """S3 does not say, or the key of the hashes cannot be read."""
-    made = delivery()
-    made.fail(429, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(429, envelope("shop", {"views": rows("a", "p1")}))
     ask(made, "note")
     made.clock.sleep(180)
     made.start()
@@ -318,11 +310,7 @@ def test_a_search_that_dies_anywhere_is_repeated(
 
 def test_who_writes_a_span_meanwhile_wins() -> None:
     """The search reads the span again, and finds that the sender has forgotten the person already."""
-    made = delivery()
-    made.fail(415, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.deliver()
-    made.td.faults.clear()
+    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
     other = other_sandbox(made)
     made.dynamodb.before["update_item"] = once(
         lambda: other.send(State.DEAD, decision=Decision.DROP),
@@ -335,10 +323,7 @@ def test_who_writes_a_span_meanwhile_wins() -> None:
 
 def test_dropped_rows_stay_counted_as_dropped() -> None:
     """Their bytes go with the person's."""
-    made = delivery()
-    made.fail(415, database="shop_db")
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.deliver()
+    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
     made.send(State.DEAD, decision=Decision.DROP)
 
     assert {"dropped": 1} == forget(made)
@@ -462,10 +447,7 @@ def test_a_search_goes_on_where_it_stopped() -> None:
 
 def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
     """Its writer may be about to name it; the sweep deletes it after a day, and the last search comes later."""
-    made = delivery()
-    made.fail(415, database="shop_db")
-    made.put(envelope("shop", {"views": rows("p1")}))
-    made.deliver()
+    made = stored(415, envelope("shop", {"views": rows("p1")}))
     (span,) = made.spans()
     stray = replace(span, last=number("9" * 5))
     made.objects.put(stray, made.s3.objects(BUCKET)[name_of(span)].body)
@@ -530,7 +512,7 @@ def trees(draw: st.DrawFn, key: ChunkKey, rows: int) -> dict[ChunkKey, Entry]:
 
 
 @st.composite
-def stored(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict[str, Any]]]]:
+def stored_spans(draw: st.DrawFn) -> tuple[Span, bytes, dict[ChunkKey, list[dict[str, Any]]]]:
     """Return a span, its object, and the rows of its chunks. Each row belongs to one of three persons, each to one of three records."""
     chunks, entries, held = [], {}, {}
     for table in draw(st.lists(st.sampled_from(["views", "clicks"]), min_size=1, unique=True)):
@@ -588,7 +570,7 @@ def counts(span: Span) -> Counter[State]:
 HAVE_ROWS = {State.WAITING, State.DEAD, State.DELIVERED}
 
 
-@given(stored(), st.permutations("pqr"))
+@given(stored_spans(), st.permutations("pqr"))
 def test_only_the_person_s_rows_leave_and_every_name_is_used_once(
     made_of: tuple[Span, bytes, dict[ChunkKey, list[dict[str, Any]]]], order: list[str]
 ) -> None:

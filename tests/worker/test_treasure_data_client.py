@@ -293,52 +293,37 @@ def test_a_query_that_began_too_early_proves_no_absence() -> None:
     assert Presence.PRESENT is presence(td, row("e1"), not_before=START + 1)
 
 
-@pytest.mark.parametrize("event_id", ["e1", "it's", '"; DROP TABLE views --', "a/1"])
-def test_a_row_that_is_there_is_found(event_id: str) -> None:
-    """This holds for any event id."""
-    td = with_tables(TreasureData(), "shop_db.views")
-    put(td, "shop_db.views", [row("other"), row(event_id), row("another")])
-
-    assert Presence.PRESENT is presence(td, row(event_id))
+ODD = ("it's", '"; DROP TABLE views --', "a/1")
+LATER = row("e3", time=1_700_000_001)
 
 
 @pytest.mark.parametrize(
-    "asked",
+    ("asked", "expected"),
     [
-        row("e2"),
-        row("e1", time=1_700_000_001),
-        row("e1") | {"time": 1_700_000_001},
-        row("e1") | {"received_at": 5},
-        row("' OR 1 = 1 --"),
+        *(((row(event_id),), Presence.PRESENT) for event_id in ("e1", *ODD)),
+        # a row is identified by event id, time and arrival
+        ((row("e4"),), Presence.ABSENT),
+        ((row("e1", time=1_700_000_001),), Presence.ABSENT),
+        ((row("e1") | {"time": 1_700_000_001},), Presence.ABSENT),
+        ((row("e1") | {"received_at": 5},), Presence.ABSENT),
+        ((row("' OR 1 = 1 --"),), Presence.ABSENT),
+        # the rows of an import are there together or not at all
+        ((row("e1"), LATER), Presence.PRESENT),
+        ((row("e4"), row("e5")), Presence.ABSENT),
+        ((row("e1"), row("e4")), Presence.UNDECIDED),
+        ((row("e4"), row("e2")), Presence.UNDECIDED),
+        # equal rows count once
+        ((row("e1"), row("e1")), Presence.PRESENT),
     ],
 )
-def test_a_similar_row_is_another_row(asked: dict[str, Any]) -> None:
-    """A row is identified by event id, time and arrival."""
+def test_rows_are_found_by_what_identifies_them(
+    asked: tuple[dict[str, Any], ...], expected: Presence
+) -> None:
+    """Whatever signs are in an id, and however often Treasure Data has a row."""
     td = with_tables(TreasureData(), "shop_db.views")
-    put(td, "shop_db.views", [row("e1")])
+    put(td, "shop_db.views", [row("e1"), row("e1"), row("e2"), LATER, *map(row, ODD)])
 
-    assert Presence.ABSENT is presence(td, asked)
-
-
-def test_the_rows_of_an_import_are_there_together_or_not_at_all() -> None:
-    """If only some are found, that settles nothing."""
-    td = with_tables(TreasureData(), "shop_db.views")
-    put(td, "shop_db.views", [row("e1"), row("e2"), row("e3", time=1_700_000_001)])
-
-    assert Presence.PRESENT is presence(td, row("e1"), row("e3", time=1_700_000_001))
-    assert Presence.ABSENT is presence(td, row("e4"), row("e5"))
-    assert Presence.UNDECIDED is presence(td, row("e1"), row("e4"))
-    assert Presence.UNDECIDED is presence(td, row("e4"), row("e2"))
-
-
-def test_equal_rows_count_once() -> None:
-    """This holds for the rows asked for and for those that are there."""
-    td = with_tables(TreasureData(), "shop_db.views")
-    put(td, "shop_db.views", [row("e1"), row("e1"), row("e2")])
-
-    assert Presence.PRESENT is presence(td, row("e1"), row("e1"))
-    assert Presence.PRESENT is presence(td, row("e1"), row("e2"))
-    assert Presence.UNDECIDED is presence(td, row("e1"), row("e3"))
+    assert expected is presence(td, *asked)
 
 
 @pytest.mark.parametrize(
