@@ -42,6 +42,7 @@ from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
 from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from shared.envelope import Envelope, TableRows
+from worker.ledger import WORKLIST_KEYS
 from worker.markers import partition_key
 from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
@@ -265,8 +266,8 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
     drains = case.chunks <= _DRAINS_AT
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
-        oldest = pipeline.audit.ledger.oldest("waiting")
-        if oldest is None or oldest[0] > end * 1000:
+        parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
+        if all(at > end * 1000 for part in parts for at, _ in itertools.islice(part, 1)):
             result.drained = simulation.now - end
     if shows:
         _show(case, f"drained after {result.drained} s", took)

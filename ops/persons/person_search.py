@@ -21,7 +21,7 @@ from worker.span import Place
 FUNCTION = "SenderFunction"
 SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
-FAILED_ENDS = ("failed", "forbidden")
+FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
 
 _KEY_BYTES = 32
