@@ -9,13 +9,13 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from multiprocessing import get_context
-from typing import Any, NamedTuple, override
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import click
@@ -30,17 +30,14 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import SandboxClock
-from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.platform import Handler, Sandbox
-from chaos.scale import default, shards_for
+from chaos.scale import BATCH_SIZE, BATCH_WINDOW, TimedFunctions, shards_for
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
 from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
-from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from shared.envelope import Envelope, TableRows
 from worker.markers import partition_key
 from worker.sender import UNSETTLED_SECONDS
@@ -58,7 +55,6 @@ LAG_SECONDS, ALARM_SECONDS, DRAIN_SECONDS = 60.0, 300.0, 3600.0
 _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waited for
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
-_BATCH_SIZE = int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"])
 _SHOWN_EVERY = 1800.0
 _COLUMNS = (
     *("outage", "events/s", "chunks a span", "spans", "lag", "doubts", "later", "alarm after"),
@@ -83,7 +79,7 @@ class Case:
     @cached_property
     def rows(self) -> int:
         """The rows of a record, so that a batch as large as Lambda makes it has a record for each chunk."""
-        batch = min(_BATCH_SIZE, self.rate / self.shards * default("BatchWindowSeconds"))
+        batch = min(BATCH_SIZE, self.rate / self.shards * BATCH_WINDOW)
         return max(1, round(batch / self.chunks))
 
 
@@ -129,28 +125,6 @@ class Result:
             "doubled": self.doubled > 0,
         }
         return [name for name, is_broken in found.items() if is_broken]
-
-
-class _Watched(Functions):
-    """Functions whose worker takes the measured CPU time, and whose lag is measured."""
-
-    result: Result
-
-    @override
-    def worker(self, sandbox: Sandbox) -> Handler:
-        """Return the worker of a new sandbox."""
-        handler, result, simulation = super().worker(sandbox), self.result, self.world.simulation
-
-        def handle(event: Any, context: Any) -> Any:
-            records = event["Records"]
-            cpu = WORKER_BATCH_CPU + len(records) * result.case.rows * WORKER_ROW_CPU
-            simulation.delay(cpu / min(1.0, WORKER.memory / CORE_MB))
-            answer = handler(event, context)
-            arrived = records[0]["kinesis"]["approximateArrivalTimestamp"]
-            result.lag = max(result.lag, simulation.now - arrived)
-            return answer
-
-        return handle
 
 
 class _Session:
@@ -237,14 +211,15 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
         databases=tuple((f"acct_{number}", f"db_{number}") for number in range(case.chunks)),
         retention_hours=1,
         horizon=end - START,
-        batch_size=case.chunks if case.rows > 1 else _BATCH_SIZE,
+        batch_size=case.chunks if case.rows > 1 else BATCH_SIZE,
         worker_seconds=WORKER.timeout,
     )
     world = World(Schedule(1, setup, ()))
     world.session = _Session(world)  # type: ignore[assignment]  # the part of it that the client uses
-    functions = _Watched(world)
-    functions.result = result
-    pipeline = Pipeline(world, functions, batch_window=default("BatchWindowSeconds"))
+    functions = TimedFunctions(world)
+    functions.rows = case.rows
+    functions.ended = lambda event: _note_lag(event, result, world)
+    pipeline = Pipeline(world, functions, batch_window=BATCH_WINDOW)
     world.open(Window(OUTAGES[case.kind], begin, end))
     world.on_gauge = _alarm(result, world, begin)
     traffic, simulation = _Traffic(world, case, end + DRAIN_SECONDS), world.simulation
@@ -275,6 +250,11 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
     _balance(pipeline, traffic.sent, result)
     world.close()
     return result
+
+
+def _note_lag(event: Mapping[str, Any], result: Result, world: World) -> None:
+    arrived = event["Records"][0]["kinesis"]["approximateArrivalTimestamp"]
+    result.lag = max(result.lag, world.simulation.now - arrived)
 
 
 def _alarm(result: Result, world: World, begin: float) -> Callable[[str, float], None]:

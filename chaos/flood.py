@@ -314,7 +314,8 @@ class Flood:
         }
 
 
-def _event(method: str, path: str, query: str, headers: dict[str, str], body: str | None) -> dict[str, Any]:
+def request(method: str, path: str, query: str, headers: dict[str, str], body: str | None) -> dict[str, Any]:
+    """Return the event that the HTTP API passes to the ingest for a request; `body` in Base64."""
     http = {"method": method, "path": path, "sourceIp": "192.0.2.66", "protocol": "HTTP/1.1"}
     event: dict[str, Any] = {
         "version": "2.0",
@@ -329,9 +330,9 @@ def _event(method: str, path: str, query: str, headers: dict[str, str], body: st
 
 def _post(key: str, body: str) -> dict[str, Any]:
     headers = {"x-write-key": key, "content-type": "application/json", "content-encoding": "gzip"}
-    return _event("POST", "/v1/events", "", headers, body)
+    return request("POST", "/v1/events", "", headers, body)
 
 
 def _pixel(key: str) -> dict[str, Any]:
     query = f"k={key}&t=pageviews&page=home&title=Home&note={'n' * 600}"
-    return _event("GET", "/pixel.gif", query, {"user-agent": "Mozilla/5.0"}, None)
+    return request("GET", "/pixel.gif", query, {"user-agent": "Mozilla/5.0"}, None)

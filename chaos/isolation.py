@@ -5,7 +5,6 @@ others' rows wait too long.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import batched
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build, pool_of
+from chaos.scale import percentile
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent
 from chaos.trouble import Kind, Window
@@ -105,11 +105,7 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     )
     verdict = judge(pipeline)
     world.close()
-    return Measured(_percentile(delays, 0.5), _percentile(delays, 0.99), delays[-1], verdict)
-
-
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+    return Measured(percentile(delays, 0.5), percentile(delays, 0.99), delays[-1], verdict)
 
 
 def _one(job: tuple[Kind | None, int, float]) -> Measured:

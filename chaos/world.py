@@ -129,6 +129,7 @@ class World:
     Args:
         schedule: the schedule to run.
         traced: keep the whole trace.
+        effects: what effects pass through.
 
     Attributes:
         mapped: by account, every database that it was ever mapped to.
@@ -142,12 +143,12 @@ class World:
         on_gauge: called with each gauge that a function reports.
     """
 
-    def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
+    def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
         self.schedule = schedule
         self.simulation = simulation = Simulation(START, traced=traced)
         self.trouble = Trouble(simulation, list(schedule.windows), seed)
-        self.effects = Effects(simulation, self.trouble, seed)
+        self.effects = effects(simulation, self.trouble, seed)
         self.clock = _TrueClock(simulation)
         self.counts: Counter[str] = Counter()
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
