@@ -45,7 +45,7 @@ from shared.envelope import Envelope, TableRows
 DEFENCE_RUNS = 3000
 """How many runs of a scenario are tried to notice that a defence is missing."""
 _SCENES = {scene.name: scene for scene in (*SCENES, *FORGET_SCENES)}
-_SHARD, _ACCOUNT, _TABLE = "shardId-000000000000", "shop", "pageviews"
+_ACCOUNT, _TABLE = "shop", "pageviews"
 _AGAIN = int(START) * 1000  # the claim of an envelope that was put again
 _REJECTS = 4  # rows of the first request for a table that Treasure Data may reject
 _DAY = 86_400.0
@@ -136,12 +136,14 @@ class Put(NamedTuple):
         request: the request of which it holds a copy. `r` has four rows for a table that may be rejected and one for another; others
             have that one.
         claim: the envelope's; `_AGAIN` if it was put again.
-        after: seconds from the request until it arrived.
+        after: seconds from the put until it arrived, by its stamp.
+        received: when the ingest received the request, seconds after the start.
     """
 
     request: str = "r"
     claim: int = 0
     after: float = 0.0
+    received: int = 0
 
     @property
     def events(self) -> tuple[tuple[int, str], ...]:
@@ -153,14 +155,15 @@ class Put(NamedTuple):
     def envelope(self) -> bytes:
         """Return it as it stands on the stream."""
         rows: dict[str, list[bytes]] = {}
+        received = _AGAIN + self.received * 1000
         for number, table in self.events:
             filling = (
                 Random(number).randbytes(150).hex()
             )  # so that two rows are larger than TD_TOO_LARGE allows
-            row = {"time": int(START), "event_id": f"{number}", "received_at": _AGAIN, "n": number}
+            row = {"time": int(START), "event_id": f"{number}", "received_at": received, "n": number}
             rows.setdefault(table, []).append(msgpack.packb(row | {"filling": filling}))
         blocks = tuple(TableRows(table, len(some), b"".join(some)) for table, some in rows.items())
-        return Envelope(_ACCOUNT, "k1", _AGAIN, self.request, self.claim, blocks).encode()
+        return Envelope(_ACCOUNT, "k1", received, self.request, self.claim, blocks).encode()
 
 
 @dataclass(frozen=True)
@@ -169,9 +172,10 @@ class Scenario:
 
     Attributes:
         name: a description.
-        actors: the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`. A worker or a replay may be
-            followed by the numbers of the records that it gets; a `small` worker is of a release that cuts chunks of two rows; `later` is
-            200 seconds later.
+        actors: the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`; `watch` takes a watermark,
+            `split` splits the shard. A worker or a replay may be followed by the numbers of the records that it gets; a `small` worker is
+            of a release that cuts chunks of two rows; a `children` worker gets those of the shards after the split; `later` is 200
+            seconds later.
         before: invocations that ran earlier, one after the other, with the trouble `past`. One that is `killed` has claimed, no more.
         past: the names of kinds of trouble.
         now: likewise, while the actors meet; with a sign `>`, from two seconds on.
@@ -218,6 +222,10 @@ SCENARIOS = (
     Scenario("a drop of rows in doubt", ("drop", "schedule"), past=_UNHEARD_ROWS),
     Scenario("two forced replays with one tag", ("force", "force")),
     Scenario("a forced replay beside a sender", ("force", "schedule"), past=_FAILING),
+    Scenario("a watermark, a record whose stamp runs back is not planned", ("watch",), before=("watch", "worker 0"), records=(Put("p", after=200), Put("q"))),
+    Scenario("a watermark, a request was under way when the queue was empty", ("watch",), before=("watch", "worker 0"), records=(Put("p", after=400), Put("q", 1, after=400, received=35))),
+    Scenario("a watermark, a closed shard has a record in no span", ("watch",), before=("watch", "split", "watch", "children worker"), records=(Put("q"),)),
+    Scenario("a watermark, the owner of a copy's claim is in no span", ("watch",), before=("watch", "worker 1", "killed worker 2", "replay 0"), records=(Put("q", 1), Put("z", after=400), Put("q", 1, after=401))),
     Scenario("the sweep beside a sender", ("sweep", "hand"), before=_HALVED, past=_REJECTED, seconds=30 * _DAY),
     Scenario("the sweep beside a redelivery", ("sweep", "worker"), before=("killed worker",), seconds=2 * _DAY),
 )  # fmt: skip  # a table
@@ -232,7 +240,7 @@ class _Meeting(Pipeline):
         return []
 
     @override
-    def _record_landed(self) -> None:
+    def _tick_at(self, when: float) -> None:
         """Deliver nothing: the actors do."""
 
     def invoke(self, actor: str) -> None:
@@ -240,20 +248,28 @@ class _Meeting(Pipeline):
         for function in self.functions:
             function.deploy()
         acts = {"hand": (Kind.SEND, (("waiting", "again", "dead"),)), "force": (Kind.FORCE, (0, None))}
-        acts |= {"edit": (Kind.EDIT, (0.0,)), "drop": (Kind.DROP, (0.0,))}
+        acts |= {
+            "edit": (Kind.EDIT, (0.0,)),
+            "drop": (Kind.DROP, (0.0,)),
+            "split": (Kind.RESHARD, ("split", 0.0)),
+        }
         *_, name = words = [word for word in actor.split() if not word.isdigit()]
         if name in acts:
             kind, arguments = acts[name]
             self.act(Act(self.world.simulation.now, kind, arguments))
         elif name in {"schedule", "sweep"}:
             self._invoke_sender({"sweep": True} if name == "sweep" else {})
+        elif name == "watch":
+            self.observer.look()
         else:
             self.world.cuts = [(2 if "small" in words else 50_000, 16 << 20)]
-            records = self._records(_SHARD)
-            more = {"replay": True} if name == "replay" else {}
-            if records:  # not expired
-                chosen = [records[int(word)] for word in actor.split() if word.isdigit()] or records
-                self.worker.invoke(event_of(chosen) | more, lambda _outcome: None)
+            chosen = [int(word) for word in actor.split() if word.isdigit()]
+            for shard in self._shards()["children" in words : 1 if chosen else None]:
+                records = self._records(shard)
+                if records:  # not expired
+                    event = event_of([records[number] for number in chosen] or records)
+                    more = {"replay": True} if name == "replay" else {}
+                    self.worker.invoke(event | more, lambda _outcome: None)
 
 
 class Ended(NamedTuple):
@@ -279,6 +295,8 @@ def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> En
         for number, _ in put.events:
             pipeline.sent[number] = Sent(START, _ACCOUNT, "v", "events", put.events)
             pipeline.accepted[number] = START
+        pipeline.observer.answered(tuple(number for number, _ in put.events), START)
+    world.stream.arrival_error = lambda: 0.0
     for actor in scenario.before:
         effects.dies = "killed" in actor
         _trouble(world, scenario.past, 900)

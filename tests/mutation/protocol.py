@@ -67,18 +67,15 @@ def _by_steps(defence: Defence) -> tuple[str, bool]:
 
 def _by_waiting(defence: Defence) -> tuple[str, bool]:
     """Measure how long healthy accounts wait without the defence, and with it."""
-    base = isolation.steady(
-        accounts=defence.waits, minutes=60, every=8 if defence.waits > 20 else 20, floods=True
-    )
-    usual = isolation.measure(base).p99
-    told, is_noticed, sound = [], False, True
+    base = isolation.steady(accounts=defence.waits, minutes=20, every=8, floods=True)
+    limit, told, is_noticed, sound = isolation.limit(isolation.measure(base)), [], False, True
     for kind in defence.kinds:
-        schedule = isolation.failing(base, kind, minutes=30)
-        ratio = isolation.measure(schedule, without(defence.weakness)).p99 / usual
-        kept = isolation.measure(schedule).p99 / usual
-        is_noticed |= ratio > isolation.BOUND
-        sound &= kept <= isolation.BOUND
-        told.append(f"{kind}: waiting {ratio:.1f}-fold, with the defence {kept:.2f}-fold")
+        schedule = isolation.failing(base, kind, minutes=10)
+        waiting = isolation.measure(schedule, without(defence.weakness)).p99
+        kept = isolation.measure(schedule).p99
+        is_noticed |= waiting > limit
+        sound &= kept <= limit
+        told.append(f"{kind}: 99th percentile {waiting:.0f} s, with the defence {kept:.0f} s")
     return "; ".join(told) if is_noticed else "", sound
 
 
