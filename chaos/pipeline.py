@@ -419,7 +419,9 @@ class Pipeline:
     def _send_last_copies(self) -> None:
         """Send each request with an id again, weeks later."""
         batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
-        self._pause_sender(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR)
+        self._pause_sender(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR - 3600)
+        self._invoke_sender({"sweep": True})  # many a copy comes after its first one's index is deleted
+        self._pause_sender(self._simulation.now + 3600)
         for sent in batches:
             self._ask(sent, copy=1)
         self._replay_everything()

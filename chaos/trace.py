@@ -27,13 +27,12 @@ from chaos.schedule import START as BEGINNING
 from chaos.simulation import Task
 from chaos.specification import END, NOWHERE, Chain, Chunk, Entry, Event, Item, Place, Record, Shard, Times
 from chaos.trouble import Kind
-from chaos.world import BUCKET, STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
+from chaos.world import STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
 from doubles.event_source import Outcome, Returned, settled_count
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
 from worker.answer import TdAnswer, moment
-from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import LATE_SECONDS
 from worker.index import Index, decode, digest_of
@@ -75,6 +74,7 @@ def times_of(world: World) -> Times:
         margin=MARGIN_SECONDS,
         # the sweep goes by the hour in an object's name, and a stalled invocation may put the object hours later
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
+        retention=setup.retention_hours * 3600,
         index=setup.retention_hours * 3600 + INDEX_SECONDS,
     )
 
@@ -128,7 +128,8 @@ class Trace:
             entropy=bytes,
             telemetry=NullTelemetry(),
         )
-        self._objects = SpanObjects(Bucket(world.bucket, BUCKET))  # type: ignore[arg-type]  # a double
+        self._kept = _Kept()
+        self._objects = SpanObjects(self._kept)  # type: ignore[arg-type]  # it only gets
         self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}
         self._chains: dict[str, str] = {}  # the name of each shard's chain
         self._ids: dict[str, Known] = {}  # by unique_id
@@ -182,6 +183,7 @@ class Trace:
         index = None if found is None else _index_of(body, found.digest)
         if found is None or index is None:
             return
+        self._kept.objects[name] = body
         numbers = frozenset(int(one[DIGITS]) for one in index.numbers)
         receipts = {one: at / 1000 for one, at in zip(index.request_ids, index.receipts, strict=True)}
         self._stored[name] = numbers, digest_of_numbers(index.numbers), receipts
@@ -465,8 +467,9 @@ class Trace:
         return response
 
     def _with_rows(self, database: str, table: str, ids: frozenset[str]) -> Iterator[Known]:
-        """Yield the chunks in doubt that are asked for with these events."""
-        for known, (span, key) in self._doubts.get((database, table), {}).items():
+        """Yield the chunks in doubt that are asked for with these events. A copy that may have been sent first has no database yet."""
+        doubts = self._doubts.get((database, table), {}) | self._doubts.get(("", table), {})
+        for known, (span, key) in doubts.items():
             if known not in self._samples:
                 try:
                     rows = sample(self._objects.payload(span, key))
@@ -562,6 +565,17 @@ class _Bucket:
         answer = self._bucket.delete_object(**request)
         self._trace.deleted(request["Key"])
         return answer
+
+
+class _Kept:
+    """All span objects as they were put, whatever has become of them since."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def get(self, name: str, part: tuple[int, int]) -> bytes | None:
+        body = self.objects.get(name)
+        return None if body is None else body[part[0] : sum(part)]
 
 
 class _Adapter(HTTPAdapter):

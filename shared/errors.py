@@ -111,6 +111,10 @@ class HeldError(SluiceError):
     RESTORED_LEDGER = "the ledger was restored from a backup and has not been compared with the bucket"
 
 
+class IndexLostError(HeldError):
+    """Nothing shows any more which records a span has: its object is deleted or damaged."""
+
+
 class UnforeseenError(SluiceError):
     """Takes the place of any other exception that ends an invocation; the message names its type and quotes nothing."""
 

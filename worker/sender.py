@@ -421,11 +421,11 @@ class Sender:
 
     def _without_settled_copies(self, span: Span) -> Span:
         """Return a span without the copies whose owners are in a span by now."""
+        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
         left = {
             request_id: owner
             for request_id, owner in span.copies.items()
-            if not isinstance(self._membership.locate(owner.chain, owner.number), Span)
-            and self._is_owner(request_id, owner.name)
+            if owner in gaps and self._is_owner(request_id, owner.name)
         }
         return replace(span, copies=left) if len(left) < len(span.copies) else span
 

@@ -189,7 +189,8 @@ class SpanObjects:
         Raises:
             BucketUnavailableError: S3 did not acknowledge it.
         """
-        put_within(executor, lambda: self._try_put(name_of(span), data))
+        name = name_of(span)
+        put_within(executor, name, lambda: (name, self._try_put(name, data)))
 
     def rewrite(self, span: Span, data: bytes) -> None:
         """Write a span's object anew.
@@ -348,21 +349,32 @@ def _checked(name: str, data: bytes, digest: bytes) -> bytes:
     return data
 
 
-def put_within(executor: Executor, job: Callable[[], str]) -> None:
-    """Run a put, which returns why it failed; run it a second time if it fails or takes longer than SECOND_TRY_SECONDS.
+def put_within(executor: Executor, name: str, put: Callable[[], tuple[str, str]]) -> None:
+    """Run a put, which returns an object's name and why it failed; run it a second time if it fails or takes longer than SECOND_TRY_SECONDS.
 
     Raises:
         BucketUnavailableError: neither try was acknowledged.
     """
-    executor.submit(job)
-    failure = executor.wait(SECOND_TRY_SECONDS)
+    executor.submit(put)
+    failure = _failure_of(executor, name, SECOND_TRY_SECONDS)
     if failure == "":
         return
     under_way = 1 if failure is None else 0
-    executor.submit(job)
+    executor.submit(put)
     for _ in range(under_way + 1):
-        answer = executor.wait(LONGEST_PUT_SECONDS)
+        answer = _failure_of(executor, name, LONGEST_PUT_SECONDS)
         if answer == "":
             return
         failure = answer or failure
     raise BucketUnavailableError(failure or "S3 did not answer in time")
+
+
+def _failure_of(executor: Executor, name: str, seconds: float) -> str | None:
+    """Return why the next put of an object failed, empty if it did not; None if none ends in time.
+
+    The first try of another object, which was put twice, may end now.
+    """
+    while (done := executor.wait(seconds)) is not None:
+        if done[0] == name:
+            return str(done[1])
+    return None

@@ -1,6 +1,8 @@
 """Span objects: what they hold, and that damage is never read as data."""
 
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -295,6 +297,35 @@ def test_a_put_without_an_answer_is_sent_a_second_time(made: Made) -> None:
         put(made, executor)
 
     assert 2 == len(calls)
+
+
+class Ordered:
+    """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time."""
+
+    def __init__(self, *order: int | None) -> None:
+        self._order = deque(order)
+        self._jobs: list[Callable[[], Any]] = []
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def wait(self, _seconds: float) -> Any:
+        """Return the next result."""
+        number = self._order.popleft()
+        return None if number is None else self._jobs[number]()
+
+
+def test_the_late_answer_to_another_put_acknowledges_nothing(made: Made) -> None:
+    """An object was put twice, and its first put ends while the batch's next object is put, which S3 does not take."""
+    executor = Ordered(None, 1, 0, 2, 3)
+    put(made, executor)
+    encoded = encode(CHUNKS[:1], INDEX, NOW)
+    other = replace(made.span, object=encoded.ref)
+    made.s3.before["put_object"] = lambda request: request["Key"] != name_of(other) or lose_answer()
+
+    with pytest.raises(BucketUnavailableError):
+        made.objects.put(other, encoded.data, executor)
 
 
 def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
