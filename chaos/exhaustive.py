@@ -26,6 +26,7 @@ from rich.console import Console
 from rich.table import Table
 
 from chaos.effects import Effects
+from chaos.forget_actors import LEFT_OUT as FORGET_LEFT_OUT
 from chaos.forget_actors import SCENES as FORGET_SCENES
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
@@ -393,7 +394,7 @@ def main(runs: int, only: str, processes: int) -> None:
     total, failed = 0, False
     with pool_of(processes) as pool:
         scenes = [(name, "") for name in _SCENES if only in name]
-        scenes += [one for one in LEFT_OUT if not only]
+        scenes += [one for one in (*LEFT_OUT, *FORGET_LEFT_OUT) if not only]
         names = [name for name in NAMED if only in name]
         followed = [(scene, pool.submit(follow, *scene)) for scene in scenes]
         jobs = [(name, pool.submit(_explore, name, runs)) for name in names]
