@@ -17,6 +17,7 @@ from chaos.report import Report
 from chaos.run import Ran, run_schedule, run_seeds
 from chaos.schedule import START, Schedule
 from chaos.shrink import shrink
+from chaos.verdict import PROMISES
 
 _MOST_SHOWN = 3
 _WIDTH = 132  # the table's width if standard output is not a terminal
@@ -80,17 +81,9 @@ def _show(ran: Ran, console: Console) -> None:
         f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; reproduce with: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
-    for name in (
-        "lost",
-        "duplicated",
-        "misrouted",
-        "both",
-        "misjudged",
-        "miscounted",
-        "stuck",
-        "told",
-    ):
-        if found := getattr(verdict, name):
+    for name in (*PROMISES, "told"):
+        found = getattr(verdict, name)
+        if found and not isinstance(found, int):
             console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
     broken = set(verdict.violations)
 

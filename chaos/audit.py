@@ -100,7 +100,7 @@ class Audit:
 
     def numbers(self, span: Span, planned: ChunkKey) -> list[int]:
         """Return the numbers of the events in a planned chunk."""
-        return [int(row["n"]) for row in _unpacked(self.objects.payload(span, planned))]
+        return [int(row["n"]) for row in unpacked(self.objects.payload(span, planned))]
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
@@ -176,13 +176,14 @@ def _values(
         return None
     planned = span.chunks[key.planned]
     try:
-        values = list(_unpacked(slice_of(payload, key.within(planned), planned)))
+        values = list(unpacked(slice_of(payload, key.within(planned), planned)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None
 
 
-def _unpacked(payload: bytes) -> Iterator[Any]:
+def unpacked(payload: bytes) -> Iterator[Any]:
+    """Yield the values of concatenated MessagePack."""
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)), strict_map_key=False)
     unpacker.feed(payload)
     return iter(unpacker)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
 from typing import Any, NamedTuple
 from urllib.parse import urlencode
@@ -29,9 +29,8 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from chaos import clients
 from chaos.audit import Audit
-from chaos.effects import SandboxClock
 from chaos.pipeline import Pipeline
-from chaos.scale import BATCH_SIZE, BATCH_WINDOW, TimedFunctions, shards_for
+from chaos.scale import BATCH_SIZE, BATCH_WINDOW, TimedFunctions, keys_of_shards, shards_for
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
@@ -39,9 +38,7 @@ from chaos.world import STREAM, World
 from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
 from shared.envelope import Envelope, TableRows
-from worker.markers import partition_key
 from worker.sender import UNSETTLED_SECONDS
-from worker.shards import Shards
 from worker.states import State
 
 OUTAGES = {
@@ -175,8 +172,7 @@ class _Traffic:
         self.sent = 0
         self.until = until
         self._world, self._case = world, case
-        shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
-        self._keys = [partition_key(shard) for shard in shards]
+        self._keys = keys_of_shards(world)
         self._every = case.rows * case.shards / case.rate  # seconds between two records of a shard
         self._turn = 0
         world.simulation.at(START, self._put)
@@ -201,11 +197,17 @@ class _Traffic:
         return {"Data": envelope.encode(), "PartitionKey": key}
 
 
-def simulate(case: Case, *, shows: bool = True) -> Result:
-    """Simulate an outage."""
+def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
+    """Simulate an outage; `say` is told how far it is."""
     took, result = time.perf_counter(), Result(case)
     begin = START + _WARM
     end = begin + case.hours * 3600
+
+    def show(what: str) -> None:
+        if say is not None:
+            name = f"{case.kind}, {case.rate:,g} a second, {case.chunks} chunks"
+            say(f"{name}: {what} ({time.perf_counter() - took:.0f} s)")
+
     setup = Setup(
         shards=case.shards,
         databases=tuple((f"acct_{number}", f"db_{number}") for number in range(case.chunks)),
@@ -227,29 +229,27 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
     simulation.run(begin)
     for function in (pipeline.worker, pipeline.sender):
         function.deploy()
-    shown = begin
     while simulation.now < end:
-        simulation.run(min(simulation.now + 60, end))
-        if shows and simulation.now >= shown + _SHOWN_EVERY:
-            shown = simulation.now
-            _show(case, f"{(shown - begin) / 3600:.1f} h, lag {result.lag:.0f} s", took)
+        simulation.run(min(simulation.now + _SHOWN_EVERY, end))
+        show(f"{(simulation.now - begin) / 3600:.1f} h, lag {result.lag:.0f} s")
     _count_doubts(pipeline.audit, result, begin, end)
-    if shows:
-        doubts = f"{result.doubts:,} doubts, {result.later_doubts:,} later"
-        _show(case, f"it ends; lag {result.lag:.0f} s, {doubts}, alarm after {result.alarm} s", took)
+    show(f"{result.doubts:,} doubts, {result.later_doubts:,} later, alarm after {result.alarm} s")
     drains = case.chunks <= _DRAINS_AT
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
         oldest = pipeline.audit.ledger.oldest("waiting")
         if oldest is None or oldest[0] > end * 1000:
             result.drained = simulation.now - end
-    if shows:
-        _show(case, f"drained after {result.drained} s", took)
+    show(f"drained after {result.drained} s")
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
     world.close()
     return result
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
 
 
 def _note_lag(event: Mapping[str, Any], result: Result, world: World) -> None:
@@ -301,11 +301,6 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.queries = pipeline.world.td.queries
 
 
-def _show(case: Case, what: str, began: float) -> None:
-    name = f"{case.kind}, {case.rate:,g} a second, {case.chunks} chunks"
-    click.echo(f"{name}: {what} ({time.perf_counter() - began:.0f} s)", err=True)
-
-
 def _table(results: list[Result]) -> Table:
     table = Table()
     for name in _COLUMNS:
@@ -337,7 +332,7 @@ def main(
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     cases = [Case(*one, hours) for one in itertools.product(outage or tuple(OUTAGES), rate, chunks)]
     with ProcessPoolExecutor(processes or None, get_context("spawn"), max_tasks_per_child=1) as pool:
-        results = list(pool.map(simulate, cases))
+        results = list(pool.map(partial(simulate, say=_say), cases))
     Console(width=250).print(_table(results))
     sys.exit(any(one.broken for one in results))
 

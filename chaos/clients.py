@@ -8,10 +8,10 @@ from typing import Any, override
 
 import redis
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     EndpointConnectionError,
-    HTTPClientError,
     ReadTimeoutError,
 )
 
@@ -25,6 +25,10 @@ from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
 
+Call = Callable[[], Any]
+_Errors = Sequence[str | type[BotoCoreError]]
+"""A service's own error codes, each with its status if that is not 400, and errors of the connection."""
+
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
 _S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
@@ -33,19 +37,15 @@ _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
-_DYNAMODB_DOWN = (
+_DYNAMODB_DOWN: _Errors = (
     *("InternalServerError 500", "ThrottlingException", "ProvisionedThroughputExceededException"),
     *(EndpointConnectionError, ConnectTimeoutError),
 )
-_S3_DOWN = "SlowDown 503", "InternalError 500", EndpointConnectionError
-_KINESIS_DOWN = "ProvisionedThroughputExceededException", "InternalFailure 500", ReadTimeoutError
-_KINESIS_GONE = EndpointConnectionError, ConnectTimeoutError, "ServiceUnavailable 503"
+_S3_DOWN: _Errors = "SlowDown 503", "InternalError 500", EndpointConnectionError
+_KINESIS_DOWN: _Errors = "ProvisionedThroughputExceededException", "InternalFailure 500", ReadTimeoutError
+_KINESIS_GONE: _Errors = EndpointConnectionError, ConnectTimeoutError, "ServiceUnavailable 503"
 _LATEST_LANDINGS = (5.0, 100.0, 1000.0, 6 * 3600.0)
 """A late put lands within so many seconds."""
-
-Call = Callable[[], Any]
-_Errors = Sequence[str | type[HTTPClientError]]
-"""A service's own error codes, each with its status if that is not 400, and errors of the connection."""
 
 
 def _one(chances: random.Random, some: Sequence[Any]) -> Any:

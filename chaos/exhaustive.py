@@ -248,8 +248,9 @@ class _Meeting(Pipeline):
         """Start an invocation in a new sandbox."""
         for function in self.functions:
             function.deploy()
-        acts = {"hand": (Kind.SEND, (("waiting", "again", "dead"),)), "force": (Kind.FORCE, (0, None))}
-        acts |= {
+        acts: dict[str, tuple[Kind, tuple[object, ...]]] = {
+            "hand": (Kind.SEND, (("waiting", "again", "dead"),)),
+            "force": (Kind.FORCE, (0, None)),
             "edit": (Kind.EDIT, (0.0,)),
             "drop": (Kind.DROP, (0.0,)),
             "split": (Kind.RESHARD, ("split", 0.0)),

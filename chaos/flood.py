@@ -18,8 +18,10 @@ from math import ceil
 from typing import Any
 
 from chaos.traffic import payload_of
+from chaos.world import Secrets
 from doubles.aws_errors import client_error
 from doubles.background import at_once
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.s3 import MemoryS3
 from ingest.app import Ingest, IngestEffects
@@ -49,23 +51,10 @@ _DRAINED_PER_SECOND = 6_000_000  # two invocations of 6 MB, two seconds each
 _QUEUE_UNIT = 64 * 1024
 
 
-class _Clock:
-    """The time within a request: when it arrived, and what it has waited for."""
-
-    def __init__(self) -> None:
-        self.time = float(BEGIN)
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
 class _Stream:
     """A Kinesis stream whose shards accept so many records and bytes a second."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.shards = 1
         self._seconds: defaultdict[int, defaultdict[int, list[int]]] = defaultdict(
@@ -110,7 +99,7 @@ class _Stream:
 class _Queue:
     """The overflow queue: when each message was sent, its key, and its size."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.waiting: deque[tuple[float, str, int]] = deque()
         self.sent = self.calls = 0
@@ -124,14 +113,6 @@ class _Queue:
             key = message["MessageAttributes"]["partition_key"]["StringValue"]
             self.waiting.append((self._clock.time, key, size * 3 // 4))
         return {"MessageId": "1"}
-
-
-class _Secrets:
-    """Secrets Manager with the signing secrets."""
-
-    def get_secret_value(self, **_: Any) -> dict[str, str]:
-        """Return them."""
-        return {"SecretString": json.dumps(_SECRETS)}
 
 
 @dataclass
@@ -175,7 +156,7 @@ class Flood:
     """
 
     def __init__(self, keys: int = 1, *, counters: bool = True) -> None:
-        self._clock = _Clock()
+        self._clock = ManualClock(BEGIN)
         self._random = random.Random(keys)
         self._stream, self._queue = _Stream(self._clock), _Queue(self._clock)
         self._table = MemoryDynamoDB(self._clock.now)
@@ -242,7 +223,7 @@ class Flood:
             kinesis=self._stream,  # type: ignore[arg-type]  # doubles with the clients' methods
             sqs=lambda: self._queue,  # type: ignore[arg-type,return-value]
             dynamodb=lambda: self,  # type: ignore[arg-type,return-value]
-            secrets=_Secrets(),  # type: ignore[arg-type]
+            secrets=Secrets({"keys": json.dumps(_SECRETS)}),  # type: ignore[arg-type]
             s3=self._s3,  # type: ignore[arg-type]
             clock=self._clock,
             entropy=self._random.randbytes,

@@ -174,9 +174,9 @@ def simulate(load: Load) -> Result:
     world, result = World(Schedule(1, setup, ())), Result(load)
     pipeline = Pipeline(world, _counting(world, result), batch_window=BATCH_WINDOW)
     sender = _Sender(load, names, world)
-    for shard in Shards(world.stream, STREAM, SandboxClock(world.effects)).all():  # type: ignore[arg-type]  # a double
+    for key in keys_of_shards(world):
         marker = envelope.marker(milliseconds(START))
-        world.stream.put_record(StreamName=STREAM, Data=marker.encode(), PartitionKey=partition_key(shard))
+        world.stream.put_record(StreamName=STREAM, Data=marker.encode(), PartitionKey=key)
     pipeline.begin()
     world.simulation.run(START + setup.horizon)
     result.backlog = len(pipeline.backlog())
@@ -190,6 +190,12 @@ def simulate(load: Load) -> Result:
     result.wrong = sum(times[number] != 1 for number in range(sender.sent))
     world.close()
     return result
+
+
+def keys_of_shards(world: World) -> list[str]:
+    """Return a partition key for each shard."""
+    shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
+    return [partition_key(shard) for shard in shards]
 
 
 def _counting(world: World, result: Result) -> Functions:

@@ -116,13 +116,14 @@ class _TrueClock:
         self._simulation.delay(seconds)
 
 
-class _Secrets:
+class Secrets:
     """Secrets Manager without faults: the functions cache secrets in memory."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
+        """Return a secret."""
         return {"SecretString": self._texts[SecretId]}
 
 
@@ -204,7 +205,7 @@ class World:
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
         self.redis = clients.Redis(self.redis_server, self.effects)
-        self.secrets = _Secrets(
+        self.secrets = Secrets(
             {
                 TD_KEY_SECRET: API_KEY,
                 WRITE_KEY_SECRET: json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"}),
@@ -282,7 +283,7 @@ class World:
 
     def _set_up(self, window: Window) -> None:
         kind = window.kind
-        changes: dict[Kind, tuple[Callable[[], None], Callable[[], None]]] = {
+        changes: dict[Kind, tuple[Callable[[], object], Callable[[], object]]] = {
             Kind.REDIS_EMPTY: (self.redis_server.flushall, self.apply_accounts),
             Kind.KINESIS_AUTO: (
                 lambda: self._distribute("AUTO"),
@@ -304,7 +305,7 @@ class World:
             self.simulation.at(window.begin, lambda: self._damage(window))
             self.simulation.at(window.end, lambda: self._end(kind))
 
-    def _begin(self, kind: Kind, change: Callable[[], None]) -> None:
+    def _begin(self, kind: Kind, change: Callable[[], object]) -> None:
         """Change a service when a window begins, unless everything has healed."""
         if self.trouble.active(kind):
             if kind not in _COUNTED_WHEN_MET:
