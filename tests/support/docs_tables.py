@@ -14,7 +14,6 @@ from typing import Any, get_args
 import click
 
 import ops.cli
-import ops.deploy.deployer
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
@@ -205,6 +204,7 @@ _WHY = {
         "SenderFunction",
         "ForgetPersons",
     ): "Keep the requests to forget persons; take their events out of rejected ones.",
+    ("SenderFunction", "RefusePersons"): "Tell the ingest whose events it refuses, in the edge policy.",
     ("SenderFunction", "DeleteVersions"): "Delete what held a person's rows, with its old versions.",
     ("SenderFunction", "FindVersions"): "Find the old versions.",
     ("SenderFunction", "HashPersons"): "Recognise persons to forget by keyed hashes.",
@@ -253,10 +253,9 @@ _CERTIFY = {
 
 
 def policies() -> dict[str, str]:
-    """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
+    """Return the generated files of docs/policies: IAM policies for roles of people, and what each command needs."""
     rights = command_rights
-    found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
-    found["setup"] = rights.policy(["setup"], is_deployed=False)
+    found = {"setup": rights.policy(["setup"], is_deployed=False)}
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
     found["certify"] = {
         "Version": "2012-10-17",
