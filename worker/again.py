@@ -4,7 +4,8 @@ Once every shard has passed the time from which a copy must claim, each copy wit
 If one counts, the rows that were put again are a copy. If none does, they wait to be sent like any others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from operator import itemgetter
 
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from worker.claims import LATE_SECONDS
@@ -17,6 +18,9 @@ from worker.states import Event
 CLOCK_SECONDS = 20
 """By how much the ingest's clock may be wrong."""
 
+TOGETHER_SECONDS = 300
+"""Envelopes that were received within this time are decided at once: a run cannot read the indexes of days."""
+
 
 class Again:
     """Decides what was put again."""
@@ -26,7 +30,7 @@ class Again:
         self._ledger = ledger
         self._objects = objects
 
-    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+    def decide(self, span: Span, keys: Collection[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
         """Return what is decided about chunks of a span now, and why the others still wait.
 
         Raises:
@@ -35,13 +39,15 @@ class Again:
         """
         receipts = self._receipts(span)
         wanted = {key.group.request_id: receipts[key.group.request_id] for key in keys}
-        obstacle = self._passing.obstacle(max(wanted.values()) + LATE_SECONDS * 1000)
-        if obstacle:
-            return {}, obstacle
-        events = self._look_up(wanted)
-        return {
-            key: event_of(key, events[key.group.request_id]) for key in keys if key.group.request_id in events
-        }, "an index cannot be read"
+        for some in _together(wanted):
+            obstacle = self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000)
+            if obstacle:
+                return {}, obstacle
+            if events := self._look_up(some):
+                found = {key: events.get(key.group.request_id) for key in keys}
+                reason = "an index cannot be read, or others come first"
+                return {key: event_of(key, one) for key, one in found.items() if one is not None}, reason
+        return {}, "an index cannot be read"
 
     def _receipts(self, span: Span) -> Mapping[str, int]:
         """Return when the ingest received each envelope of a span, by request id, in UNIX milliseconds."""
@@ -79,11 +85,23 @@ class Again:
         """
         listed = [lineage.chain for lineage in self._passing.lineages()]
         for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
-            for span in self._ledger.latest(chain):
+            later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
+            for span in (
+                self._ledger.latest(chain) if later is None else self._ledger.latest(chain, later.last)
+            ):
                 if span.latest < since and span.records:
                     break
                 if span.records and span.chunks and span.earliest <= until:
                     yield span
+
+
+def _together(wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Yield the envelopes by when they were received, the oldest first, in parts that are decided at once."""
+    left = sorted(wanted.items(), key=itemgetter(1))
+    while left:
+        some = {one: at for one, at in left if at <= left[0][1] + TOGETHER_SECONDS * 1000}
+        yield some
+        left = left[len(some) :]
 
 
 def event_of(key: ChunkKey, found: Event) -> Event:
