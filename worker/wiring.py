@@ -242,6 +242,7 @@ class Wiring:
             ledger=ledger,
             objects=objects,
             shards=shards,
+            executors=executors,
             archive_seconds=settings.archive_days * 86_400.0,
             clock=clock,
             telemetry=telemetry,
