@@ -19,6 +19,7 @@ Every write carries a random writer name. If a response is lost, the DynamoDB cl
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -496,12 +497,13 @@ class Ledger:
 
     def watch(self, tables: Iterable[tuple[str, str]]) -> None:
         """Remember accounts and tables for 30 days. Accounts without a table here keep what is remembered of them."""
-        known = self.watched()
+        named: defaultdict[str, set[str]] = defaultdict(set)
+        for account, table in (*tables, *self.watched()):
+            named[account].add(table)
         for account in sorted({account for account, _ in tables}):
-            named = {table for one, table in (*tables, *known) if one == account}
             item = {
                 **_key(_WATCHED, account),
-                "tables": {"L": [{"S": table} for table in sorted(named)[:_MOST_WATCHED]]},
+                "tables": {"L": [{"S": table} for table in sorted(named[account])[:_MOST_WATCHED]]},
                 "ttl": {"N": str(self._expiry(_WATCHED_SECONDS))},
             }
             self._put(item)

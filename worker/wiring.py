@@ -224,6 +224,7 @@ class Wiring:
             accounts=self.accounts,
             treasure_data=self.treasure_data,
             table=settings.watermark_table,
+            executors=executors,
             clock=clock,
             telemetry=telemetry,
         )

@@ -8,6 +8,7 @@ from local.resources import NOTICES
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
+from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 from worker.watermark_rows import WatermarkRows
 
@@ -26,7 +27,8 @@ class Stack:
 
     def __init__(self, table: str = TABLE) -> None:
         self.proved = 0  # what the last write proves if nothing waits
-        self.delivery = made = Delivery()
+        clock = VirtualClock()
+        self.delivery = made = Delivery(clock=clock, executors=lambda: SideBySide(clock))
         made.map(shop="shop_db", blog="blog_db")
         sqs: Any = MemorySQS(made.clock.now)
         wiring = made.sender_wiring
@@ -45,6 +47,7 @@ class Stack:
             accounts=wiring.accounts,
             treasure_data=wiring.treasure_data,
             table=table,
+            executors=made.executors,
             clock=made.clock,
             telemetry=made.telemetry,
         )
@@ -140,3 +143,19 @@ def test_unknown_watermarks_are_not_written() -> None:
     assert {"written": 0} == failed
     answer = stack.rows.write(stack.delivery.deadline(support.INVOCATION_MS))
     assert {"written": 0, "unknown": "LedgerUnavailableError"} == answer
+
+
+def test_databases_that_do_not_answer_keep_no_others_from_their_watermarks() -> None:
+    """Those of the first accounts would use up the time of each run."""
+    stack = Stack()
+    accounts = [f"a{number:02}" for number in range(14)]
+    stack.delivery.map(**{account: f"{account}_db" for account in accounts})
+    for account in (*accounts, "shop"):
+        stack.put(account, stack.delivery.clock.now())
+    stack.delivery.deliver()
+    for account in accounts:
+        hang = Fault(kind=Kind.HANG, action=Action.IMPORT, database=f"{account}_db")
+        stack.delivery.td.faults.add(hang)
+
+    assert {"written": 1} == stack.write()
+    assert stack.watermarks("shop_db")
