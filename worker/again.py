@@ -5,6 +5,7 @@ If one counts, the rows that were put again are a copy. If none does, they wait 
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
 from operator import itemgetter
 
 from shared.errors import BucketUnavailableError, InvalidObjectError
@@ -22,13 +23,13 @@ TOGETHER_SECONDS = 300
 """Envelopes that were received within this time are decided at once: a run cannot read the indexes of days."""
 
 
+@dataclass(eq=False)
 class Again:
     """Decides what was put again."""
 
-    def __init__(self, passing: Passing, ledger: Ledger, objects: SpanObjects) -> None:
-        self._passing = passing
-        self._ledger = ledger
-        self._objects = objects
+    _passing: Passing
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def decide(self, span: Span, keys: Collection[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
         """Return what is decided about chunks of a span now, and why the others still wait.

@@ -6,7 +6,7 @@ so readers take the greatest value, and a row that is lost, late or duplicated d
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from random import Random
 from typing import Any
@@ -36,6 +36,7 @@ PERIOD_SECONDS = 300
 """How often template.yaml has rows written."""
 
 
+@dataclass(eq=False)
 class WatermarkRows:
     """Takes a watermark and writes its rows.
 
@@ -43,26 +44,14 @@ class WatermarkRows:
         table: the table that the rows go to; empty to write none.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        watermarks: Watermarks,
-        accounts: AccountCache,
-        treasure_data: TreasureDataClient,
-        table: str,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._telemetry = telemetry
-        self._watermarks = watermarks
-        self._accounts = accounts
-        self._treasure_data = treasure_data
-        self._table = table
-        self._executors = executors
+    _ledger: Ledger
+    _watermarks: Watermarks
+    _accounts: AccountCache
+    _treasure_data: TreasureDataClient
+    _table: str
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
 
     def write(self, deadline: Deadline) -> dict[str, Any]:
         """Write the watermark that can be proved now.
