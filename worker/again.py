@@ -4,7 +4,7 @@ Once every shard has passed the time from which a copy must claim, each copy wit
 If one counts, the rows that were put again are a copy. If none does, they wait to be sent like any others.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 
@@ -31,7 +31,7 @@ class Again:
     _ledger: Ledger
     _objects: SpanObjects
 
-    def decide(self, span: Span, keys: Collection[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
         """Return what is decided about chunks of a span now, and why the others still wait.
 
         Raises:
@@ -39,13 +39,14 @@ class Again:
             UnavailableError: S3, the ledger or Kinesis does not answer.
         """
         receipts = self._receipts(span)
-        wanted = {key.group.request_id: receipts[key.group.request_id] for key in keys}
+        of = {key: key.group.request_id for key in keys}
+        wanted = {one: receipts[one] for one in of.values()}
         for some in _together(wanted):
             obstacle = self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000)
             if obstacle:
                 return {}, obstacle
             if events := self._look_up(some):
-                found = {key: events.get(key.group.request_id) for key in keys}
+                found = {key: events.get(one) for key, one in of.items()}
                 reason = "an index cannot be read, or others come first"
                 return {key: event_of(key, one) for key, one in found.items() if one is not None}, reason
         return {}, "an index cannot be read"

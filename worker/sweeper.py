@@ -7,7 +7,7 @@ anew with what is needed.
 """
 
 from collections.abc import Iterable
-from dataclasses import asdict, astuple, dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
 from itertools import batched, takewhile
@@ -177,7 +177,13 @@ class Sweeper:
 
 
 def _sum(sweeps: Iterable[Sweep]) -> Sweep:
-    return Sweep(*map(sum, zip(*(astuple(one)[:-1] for one in sweeps), strict=True)))
+    total = Sweep()
+    for one in sweeps:
+        total.deleted += one.deleted
+        total.reduced += one.reduced
+        total.needed += one.needed
+        total.failed += one.failed
+    return total
 
 
 def span_there(ledger: Ledger, stored: Stored) -> Span | None:
