@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from copy import replace
+from math import inf
 
 from chaos.specification import (
     ABSENT,
@@ -74,7 +75,9 @@ class Judge:
         self._failed: set[tuple[str, str | None]] = set()  # databases that failed, by instance
         # by invocation: its whole listings, and when it had each one last
         self._listed: defaultdict[str, dict[tuple[Shard, ...], float]] = defaultdict(dict)
-        self._shards: dict[str, tuple[float, bool]] = {}  # since when it is known, whether it is open
+        self._shards: dict[
+            str, tuple[float, float]
+        ] = {}  # since when it is known, and since when to be closed
         self._gone: set[str] = set()  # shards of deleted streams
         self._tags: dict[str, tuple[float, float]] = {}
         self._cut: set[str] = set()  # objects of spans that were cut anew
@@ -143,9 +146,12 @@ class Judge:
     def _is_free(self, owner: Owner, at: float) -> bool:
         """Return whether a record was passed over before an invocation that is at work at this time began."""
         began, spans = at - self.times.invocation - self.times.clock, self._behind[Chain(owner[0])]
-        return owner not in self._spans and any(
-            item.last >= owner[1] and item.planned_at < began for item in reversed(spans)
-        )
+        is_lost = any(
+            place.chain.shard == owner[0] and self.items[place].first <= owner[1] <= self.items[place].last
+            for place in self._purged & self.items.keys()
+        )  # so no index shows any more that it was passed over
+        is_behind = any(item.last >= owner[1] and item.planned_at < began for item in reversed(spans))
+        return is_behind and owner not in self._spans and not is_lost
 
     def _append(self, event: Event) -> Iterator[Verdict]:
         item, place, chain = event.item, event.item.place, event.item.place.chain
@@ -154,9 +160,8 @@ class Judge:
         chunks = {(one.name, one.rows) for one in item.chunks}
         stored = {(name, rows) for name, rows, _ in put.chunks}
         is_whole = (item.digest, item.numbers, chunks) == (put.digest, _numbers(put), stored)
-        _, is_open = self._shards.get(
-            chain.shard, (0, True)
-        )  # an older listing may show a closed one as open
+        # an older listing may show a closed shard as open
+        is_open = self._shards.get(chain.shard, (0.0, inf))[1] == inf
         members = {(chain.shard, number) for number in item.numbers if chain.shard}
         yield "object before append", bool(item.chunks) and not is_whole
         yield "append once", place in self.items
@@ -299,10 +304,10 @@ class Judge:
         for listed, at in self._listed.get(event.by, {}).items():
             if rule and at + self.times.clock > passes:
                 names = {name for one in listed for name in (one.name, *one.parents)}
-                names |= {name for name, (since, _) in self._shards.items() if since <= passes}
+                names |= {name for name in self._shards if self._may_have(name, passes, event.at)}
                 ends = {name: self._end(Chain(name)) for name in sorted(names)}
                 shards = {
-                    name: (end.latest, end.last == END, not self._shards[name][1])
+                    name: (end.latest, end.last == END, self._shards[name][1] < inf)
                     for name, end in ends.items()
                 }
                 rule = undecided(chunk.received, shards, self.times)
@@ -311,6 +316,13 @@ class Judge:
         first = self._first[chunk.request]
         is_seen = first - self._purged or new.state == "copy"  # its instance may have read the index before
         return ("copy" if is_seen else "gone is not absent") if first else "waiting"
+
+    def _may_have(self, shard: str, passes: float, at: float) -> bool:
+        """Return whether somebody may still append a record of a shard, although no listing shows it."""
+        since, closed = self._shards[shard]
+        return (
+            since <= passes and at <= closed + self.times.retention + self.times.invocation + self.times.clock
+        )
 
     def _follow(self, event: Event, item: Item) -> None:
         """Remember a new version of an item."""
@@ -363,11 +375,11 @@ class Judge:
         if covers(event.shards):
             self._listed[event.by][event.shards] = event.at
         for shard in event.shards:
-            since, is_open = self._shards.get(shard.name, (event.at, True))
-            self._shards[shard.name] = since, is_open and shard.is_open
-            self._shards |= {
-                parent: (self._shards.get(parent, (since,))[0], False) for parent in shard.parents
-            }
+            since, closed = self._shards.get(shard.name, (event.at, inf))
+            self._shards[shard.name] = since, closed if shard.is_open else min(closed, event.at)
+            for parent in shard.parents:
+                known, closed = self._shards.get(parent, (since, inf))
+                self._shards[parent] = known, min(closed, event.at)
         return []
 
     def _acknowledge(self, event: Event) -> list[Verdict]:

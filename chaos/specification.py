@@ -61,6 +61,7 @@ class Times:
     late: float = 900  # LATE
     margin: float = 300  # MARGIN: how far stamps may run back, within a shard or from a shard to its children
     orphan: float = 86_400  # how long an object stays that no item names
+    retention: float = 7 * 86_400  # how long the stream keeps a record, and lists a shard that has one
     index: float = 21 * 86_400  # how long an index stays: the stream's retention, and 14 days
     clock: float = 60
 

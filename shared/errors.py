@@ -10,6 +10,7 @@
             SecretUnavailableError
             UnprovenError
         HeldError
+            IndexLostError
         UnforeseenError
         EditRefusedError
         SettingsError
@@ -109,6 +110,10 @@ class HeldError(SluiceError):
     UNREADABLE_INDEX = "the index of a span cannot be read"
     DELETED_STREAM = "the records come from a stream that was deleted"
     RESTORED_LEDGER = "the ledger was restored from a backup and has not been compared with the bucket"
+
+
+class IndexLostError(HeldError):
+    """Nothing shows any more which records a span has: its object is deleted or damaged."""
 
 
 class UnforeseenError(SluiceError):

@@ -5,7 +5,7 @@ that its envelope may have been put again meanwhile, and every record in a gap o
 of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -19,7 +19,6 @@ from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming,
 from worker.membership import Membership
 from worker.record import NOBODY, Number, Record
 from worker.shards import Shards
-from worker.span import Span
 
 LATE_SECONDS = 300
 """A record that arrives longer than this after the ingest received it must own its envelope's claim to count.
@@ -28,6 +27,8 @@ The protocol rests on this number: the sender decides about an envelope that was
 claim. It is part of the format of the data and must never change.
 """
 
+MOST_LOOKUPS = 250
+"""A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
 FROM_JSON = "json#"
@@ -49,7 +50,9 @@ class _Batch:
         begins: the sequence number of the first of them.
         first: by request id, the first record that must own its claim.
         claims: by request id, the claim that holds; None if nobody has it.
+        gaps: of the claims' owners, those that no span has, and where they would be appended.
         made: claims to make with the append.
+        gone: chains of shards that were looked for, and whether the stream has lost them.
     """
 
     shard: ChainId
@@ -57,7 +60,9 @@ class _Batch:
     begins: Number
     first: Mapping[str, _Wish]
     claims: Mapping[str, Claim | None]
+    gaps: Mapping[Owner, Gap]
     made: dict[str, Claiming] = field(default_factory=dict)
+    gone: dict[ChainId, bool] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +136,18 @@ class Claims:
             first.setdefault(wish.request_id, wish)
         owners = {one: Owner(shard, wish.record.number) for one, wish in first.items()}
         claims = self._claims_of(owners, with_append=with_append)
+        others = {
+            owners[one].number: claim.owner
+            for one, claim in claims.items()
+            if claim is not None and not claim.is_fixed and claim.owner != owners[one]
+        }
+        if len(others) > MOST_LOOKUPS:
+            last = sorted(others)[MOST_LOOKUPS]
+            records = [record for record in records if record.number < last]
+            others = {number: owner for number, owner in others.items() if number < last}
+        gaps = self._membership.gaps_of(set(others.values()), self._executors)
         uncounted: set[Number] = set()
-        batch = _Batch(shard, gap, records[0].number, first, claims)
+        batch = _Batch(shard, gap, records[0].number, first, claims, gaps)
         for position, record in enumerate(records):
             answer = self._counts(wishes.get(record.number), batch, with_append=with_append)
             if answer is None:
@@ -148,27 +163,8 @@ class Claims:
             frozenset(uncounted),
             frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            self._not_planned(claims, {number: wishes[number] for number in uncounted}, kept, shard),
+            _not_planned(batch, [wishes[number].request_id for number in uncounted], kept),
         )
-
-    def _not_planned(
-        self,
-        claims: Mapping[str, Claim | None],
-        uncounted: Mapping[Number, _Wish],
-        kept: Collection[Number],
-        shard: ChainId,
-    ) -> dict[str, Owner]:
-        """Return the owners, by request id, of records that do not count: those that are in no span yet, and those among `kept`."""
-        found = {}
-        for wish in uncounted.values():
-            claim = claims.get(wish.request_id)
-            if claim is None:
-                continue
-            chain, number = claim.owner
-            is_here = chain == shard and number in kept
-            if is_here or not isinstance(self._membership.locate(chain, number), Span):
-                found[wish.request_id] = claim.owner
-        return found
 
     def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""
@@ -212,10 +208,24 @@ class Claims:
         gap = batch.gap
         if owner.chain == me.chain == gap.chain and gap.after < owner.number < batch.begins:
             return True
-        place = self._membership.locate(owner.chain, owner.number)
-        if isinstance(place, Span):
-            return False
-        return place.chain != owner.chain or self._shards.is_gone(owner.chain)
+        place = batch.gaps.get(owner)
+        if place is None or place.chain != owner.chain:
+            return place is not None
+        if owner.chain not in batch.gone:
+            batch.gone[owner.chain] = self._shards.is_gone(owner.chain)
+        return batch.gone[owner.chain]
+
+
+def _not_planned(batch: _Batch, uncounted: Iterable[str], kept: Collection[Number]) -> dict[str, Owner]:
+    """Return the owners, by request id, of records that do not count: those that are in no span yet, and those among `kept`."""
+    found = {}
+    for request_id in uncounted:
+        claim = batch.claims.get(request_id)
+        if claim is not None:
+            is_here = claim.owner.chain == batch.shard and claim.owner.number in kept
+            if is_here or claim.owner in batch.gaps:
+                found[request_id] = claim.owner
+    return found
 
 
 def _wishes(records: Sequence[Record], gap: Gap, *, all_claim: bool) -> list[_Wish]:

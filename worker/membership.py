@@ -4,10 +4,15 @@ A record is in a span only if the span's index has its number. Whatever else lie
 a span's first record, or between its borders, where the event source passed records over. Each gap has a chain of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from itertools import batched
 
-from shared.errors import BucketUnavailableError, HeldError, InvalidObjectError
-from worker.chain import ChainId
+from shared.errors import BucketUnavailableError, HeldError, IndexLostError, InvalidObjectError
+from worker.chain import ChainId, Owner
+from worker.executor import Executors, run_parallel
 from worker.ledger import Gap, Ledger
 from worker.record import START, Number
 from worker.span import Span, digest_of
@@ -15,14 +20,16 @@ from worker.span_object import SpanObjects
 
 BORDERS = ("first", "last")
 """A span of at most this many records needs no index: its borders name them."""
+_LOOKS_AT_ONCE = 16
+_LEAST_LOOKS = 20  # one after the other, because neighbours share a span
 
 
+@dataclass(eq=False)
 class Membership:
     """Locates records."""
 
-    def __init__(self, ledger: Ledger, objects: SpanObjects) -> None:
-        self._ledger = ledger
-        self._objects = objects
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
         """Return the span that has a record of a shard, or the gap to append one in.
@@ -33,14 +40,23 @@ class Membership:
             beside: records that were delivered with it. If all that a span has are among them, its index need not be read.
 
         Raises:
-            HeldError: an index that would show it cannot be read.
-            LedgerUnavailableError: the ledger cannot be reached.
+            IndexLostError: an index that would show it is lost.
+            HeldError: S3 does not answer.
         """
+        return self._locate(root, number, beside, spans={})
+
+    def _locate(
+        self, root: ChainId, number: Number, beside: Sequence[Number] = (), *, spans: dict[ChainId, Span]
+    ) -> Span | Gap:
+        """Locate a record. `spans` are spans of chains that were read before; each ends where its successor begins."""
         chain, limit = root, None
         while True:
-            span = self._ledger.preceding(chain, number)
+            span = spans.get(chain)
+            if span is None or not span.after < number <= span.last:
+                span = self._ledger.preceding(chain, number)
             if span is None:
                 return Gap(chain, START, limit)
+            spans[chain] = span
             if span.last < number:
                 return Gap(chain, span.last, limit, span.latest)
             if number < span.first:
@@ -52,11 +68,37 @@ class Membership:
             behind = min((one for one in numbers if one > number), default=None)
             chain, limit = chain.within(span.after), _lower(limit, behind)
 
-    def numbers(self, span: Span, beside: Sequence[Number] = ()) -> frozenset[Number]:
+    def gaps_of(self, owners: Iterable[Owner], executors: Executors) -> dict[Owner, Gap]:
+        """Return the gaps in which those of the owners of claims would be appended that no span has.
+
+        A span whose index is lost has them, too. All indexes are, two weeks after the stream's retention: a copy that counted beside the
+        record would be a second row, while a record that was passed over is reported in any case.
+
+        Raises:
+            HeldError, LedgerUnavailableError: as `locate`.
+        """
+        # those in one span side by side
+        wanted = sorted(owners, key=lambda one: (one.chain.name, one.number))
+        each = max(_LEAST_LOOKS, -(-len(wanted) // _LOOKS_AT_ONCE))
+        jobs = [partial(self._gaps_of, part) for part in batched(wanted, each, strict=False)]
+        return {owner: gap for found in run_parallel(executors, jobs) for owner, gap in found.items()}
+
+    def _gaps_of(self, owners: Sequence[Owner]) -> dict[Owner, Gap]:
+        found: dict[Owner, Gap] = {}
+        spans: dict[ChainId, Span] = {}
+        for owner in owners:
+            with suppress(IndexLostError):
+                place = self._locate(*owner, spans=spans)
+                if isinstance(place, Gap):
+                    found[owner] = place
+        return found
+
+    def numbers(self, span: Span, beside: Sequence[Number] = ()) -> Collection[Number]:
         """Return the sequence numbers of a span's records. If all of them are among `beside`, its index is not read.
 
         Raises:
-            HeldError: its index cannot be read.
+            IndexLostError: its index is lost.
+            HeldError: S3 does not answer.
         """
         if span.records <= len(BORDERS):
             return frozenset((span.first, span.last)) if span.records else frozenset()
@@ -64,9 +106,11 @@ class Membership:
         if len(between) == span.records and digest_of(sorted(between)) == span.digest:
             return frozenset(between)
         try:
-            return frozenset(self._objects.index(span).positions)
-        except (BucketUnavailableError, InvalidObjectError) as error:
+            return self._objects.index(span).positions
+        except BucketUnavailableError as error:
             raise HeldError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
+        except InvalidObjectError as error:
+            raise IndexLostError(f"{HeldError.UNREADABLE_INDEX}: {error}") from error
 
 
 def _lower(limit: Number | None, other: Number | None) -> Number | None:

@@ -1,6 +1,7 @@
 """Claims: of all copies of an envelope on the stream, only one counts."""
 
 from dataclasses import replace
+from itertools import batched
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import HeldError, ShardUnreadableError
 from tests.support.delivery import (
+    BUCKET,
     SHARD,
     STREAM,
     Delivery,
@@ -25,7 +27,7 @@ from tests.support.delivery import (
 )
 from tests.support.spans import span
 from worker.chain import ChainId, Owner
-from worker.claims import LATE_SECONDS, Claims
+from worker.claims import LATE_SECONDS, MOST_LOOKUPS, Claims
 from worker.ledger import MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap
 from worker.record import START, Record, decode, number
 
@@ -177,8 +179,7 @@ def throttle(made: Made, *positions: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "decided", "uncounted"),
-    [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])],
+    ("position", "decided", "uncounted"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
 )
 def test_an_undecided_claim_ends_the_span(
     made: Made, position: int, decided: list[str], uncounted: list[str]
@@ -325,6 +326,61 @@ def test_a_claim_that_an_append_has_fixed_is_never_taken_over(made: Made) -> Non
     assert (["1"], ["1"]) == made.counted(records(copy("q")))
 
 
+@pytest.mark.parametrize("loss", ["deleted", "damaged", "swept"])
+def test_a_copy_of_what_no_index_shows_any_more_does_not_count(loss: str) -> None:
+    """It neither becomes a second row nor holds the records behind it, and no span waits for its owner."""
+    made = delivery()
+    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("s", "e3", claim=0))
+    made.deliver()
+    [one] = made.spans()
+    if loss == "swept":
+        made.ledger.update(replace(one, object=None))
+    [name] = made.span_objects()
+    made.s3.delete_object(Bucket=BUCKET, Key=name)
+    if loss == "damaged":
+        made.s3.put_object(Bucket=BUCKET, Key=name, Body=b"x")
+    made.put(copy("q", "e1"), copy("t", "e4", claim=0))
+
+    assert made.start().deliver(3) is None
+    assert ["e1", "e2", "e3", "e4"] == sorted(made.ids("shop_db", "views"))
+    assert {} == made.spans()[-1].copies
+
+
+def test_copies_of_many_envelopes_of_a_span_cost_one_look() -> None:
+    """A client may send a whole day's requests again: their owners are looked for span by span."""
+    made = delivery()
+    names = [f"q{number}" for number in range(20)]
+    made.put(*map(copy, names))
+    made.deliver()
+    made.put(*map(copy, names))
+    made.start().wiring.guard.check()
+    made.dynamodb.calls.clear()
+    made.s3.calls.clear()
+
+    assert made.deliver(20) is None
+    assert (2, 1) == (made.dynamodb.calls.count("query"), made.s3.calls.count("get_object"))
+
+
+def test_the_shards_are_listed_once_for_all_copies(made: Made) -> None:
+    """However many of their owners are at the end of another shard's chain."""
+    owners = {f"q{one}": Owner(made.other, number(str(one))) for one in range(5)}
+    made.ledger.claim(owners, 10**7)
+    made.delivery.kinesis.calls.clear()
+
+    assert ["1", "2", "3", "4", "5"] == made.counted(records(*map(copy, owners)))[0]
+    assert 2 == made.delivery.kinesis.calls.count("list_shards")
+
+
+def test_more_copies_than_can_be_looked_for_in_time_end_the_span(made: Made) -> None:
+    """So that an invocation makes headway before it times out."""
+    owners = {f"q{one}": Owner(made.other, number(str(one))) for one in range(MOST_LOOKUPS + 1)}
+    for some in batched(owners.items(), 25, strict=False):
+        made.ledger.claim(dict(some), 10**7)
+    given = records(copy("r", claim=0), *map(copy, owners))
+
+    assert given[: MOST_LOOKUPS + 1] == made.decide(given).records
+
+
 def test_only_one_copy_takes_a_claim_over(made: Made) -> None:
     """It is the first copy of a batch."""
     made.claimed(Owner(replace(made.chain, start="1"), number("5")))
@@ -341,29 +397,6 @@ def delivery(**changes: Any) -> Delivery:
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     return made
-
-
-def test_copies_are_delivered_once_in_any_order() -> None:
-    """The spans' chunks have only the rows that count."""
-    made = delivery()
-    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("q", "e1"))
-    assert made.deliver(2, 3) is None
-    made.start()
-    assert made.deliver(0, 3) is None
-
-    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
-    assert 2 == sum(sum(one.chunks.values()) for one in made.spans())
-
-
-def test_a_span_of_copies_is_settled_without_an_import() -> None:
-    """No row of it counts."""
-    made = delivery()
-    made.put(copy("q"), copy("q"))
-    made.deliver(0, 1)
-
-    assert made.deliver(1, 2) is None
-    assert 1 == len(made.td.imports())
-    assert [True, True] == [one.settled for one in made.spans()]
 
 
 def test_claims_are_made_before_the_plan() -> None:
