@@ -76,13 +76,7 @@ class Audit:
         self.faults: list[str] = []
         self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.rejections_store = RejectedEvents(self.bucket)
-        self.ledger = Ledger(
-            world.table,  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=world.clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        self.ledger = Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
 
     @property
     def objects(self) -> SpanObjects:

@@ -38,6 +38,7 @@ from chaos.world import STREAM, World
 from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
 from shared.envelope import Envelope, TableRows
+from worker.ledger import WORKLIST_KEYS
 from worker.sender import UNSETTLED_SECONDS
 from worker.states import State
 
@@ -237,8 +238,8 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
     drains = case.chunks <= _DRAINS_AT
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
-        oldest = pipeline.audit.ledger.oldest("waiting")
-        if oldest is None or oldest[0] > end * 1000:
+        parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
+        if all(at > end * 1000 for part in parts for at, _ in itertools.islice(part, 1)):
             result.drained = simulation.now - end
     show(f"drained after {result.drained} s")
     traffic.until = simulation.now

@@ -100,7 +100,7 @@ def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
 
 class _Hopeful(SpanObjects):
     @override
-    def put(self, span: Span, data: bytes, executor: Executor) -> None:
+    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, data, executor)
 
@@ -152,7 +152,7 @@ class _BetweenBorders(Membership):
 
     @override
     def numbers(self, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
-        return frozenset(one for one in beside if span.covers(one))
+        return frozenset(one for one in beside if span.first <= one <= span.last)
 
 
 class _GapsAreFree(Claims):

@@ -123,13 +123,7 @@ class Trace:
         self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
         # a thread may have looked at a database's health before it was paused
         self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
-        self._ledger = ledger.Ledger(
-            world.table,  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=world.clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        self._ledger = ledger.Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         self._kept = _Kept()
         self._objects = SpanObjects(self._kept)  # type: ignore[arg-type]  # it only gets
         self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}

@@ -243,11 +243,12 @@ def _dead(pipeline: Pipeline, verdict: Verdict, forced: Counter[int]) -> tuple[d
             forced.subtract(numbers)
             continue
         verdict.dead += len(numbers)
+        is_doubted = held.entry.since is not None  # so a copy may be dead beside its first one
+        doubted |= set(numbers if is_doubted else ())
         for number in numbers:
-            if reasons.get(number):
+            if reasons.get(number) and not is_doubted and number not in doubted:
                 verdict.both.append(number)
             reasons[number] = held.entry.reason
-        doubted |= set(numbers if held.entry.since is not None else ())
     if garbage != Counter(pipeline.garbage):
         verdict.stuck.append(
             f"the undecodable records that are kept differ from those that were put: {dict(garbage)}"
