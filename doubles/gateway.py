@@ -3,7 +3,8 @@
 It uses payload format 2.0. Where AWS's documentation is silent, it follows what was captured from live APIs: paths are
 decoded twice and cut at a question mark that the first decoding reveals; repeated headers are joined by a comma alone;
 only `text/*`, JSON, XML and JavaScript bodies travel as text. It was not captured, and is a guess, that text that is not UTF-8 and
-anything with a content encoding travel in base64. AWS's limits of size do not apply here.
+anything with a content encoding travel in base64. Of AWS's limits of size, only
+that of the request line and the header values applies here, because pages run into it.
 """
 
 import json
@@ -26,6 +27,7 @@ from shared.clock import SystemClock
 _log = logging.getLogger("doubles.gateway")
 
 _FUNCTION_SECONDS = 60
+_MAX_HEAD_BYTES = 10_240
 _TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
 _HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
 _NOT_PASSED_ON = _HOP_BY_HOP | {"cookie"}  # request headers; cookies have their own member
@@ -86,8 +88,11 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
     """Return the event for a request to the `$default` route.
 
     Raises:
-        RejectedError: the path cannot be decoded (400).
+        RejectedError: the path cannot be decoded (400), or request line and header values are too long (414).
     """
+    line = f"{request.method} {request.target} HTTP/1.1"
+    if len(line) + sum(len(value) for _, value in request.headers) > _MAX_HEAD_BYTES:
+        raise RejectedError(414, "URI Too Long")
     path, _, query = quote(request.target.encode("latin-1"), safe=_PRINTABLE).partition("?")
     raw_path = _decoded(_decoded(path).partition("?")[0])
     sent = sorted(((name.lower(), value) for name, value in request.headers), key=itemgetter(0))
