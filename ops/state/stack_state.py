@@ -46,6 +46,7 @@ class ShardState:
         is_complete: whether all of them were counted.
         behind_seconds: age of the oldest of them.
         rows_per_second: delivery rate over the last five minutes.
+        idle_seconds: for how long the worker has stored none of its records; None if it never has.
     """
 
     shard: str
@@ -53,6 +54,12 @@ class ShardState:
     is_complete: bool
     behind_seconds: float
     rows_per_second: float
+    idle_seconds: float | None = None
+
+    @property
+    def is_left(self) -> bool:
+        """Whether the worker has stored nothing since the oldest of the records arrived."""
+        return self.idle_seconds is None or self.idle_seconds >= self.behind_seconds
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,11 +79,11 @@ class Hold:
 
 @dataclass(slots=True)
 class WaitingRows:
-    """Rows that wait for one database, for one reason.
+    """Rows of one account that wait for one database, for one reason.
 
     Attributes:
-        account: one of their accounts.
-        database: where they go; empty if that is unknown.
+        account: their account.
+        database: where they go; empty if they were not tried yet.
         reason: why they wait, in one word.
         words: Treasure Data's own explanation.
         rows: how many.
@@ -291,14 +298,15 @@ class StateReader:
             return balance, None
 
     def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
-        now, delivered = time.time(), 0
+        now, delivered, idle = time.time(), 0, None
         for span in self._ledger.latest(chain):
+            idle = round(max(0.0, now - span.planned_at / 1000), 1) if idle is None else idle
             if now - span.planned_at / 1000 > _RATE_SECONDS:
                 break
             delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
         rate = round(delivered / _RATE_SECONDS, 3)
         behind = round(counted.behind_seconds, 1)
-        return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
+        return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate, idle)
 
     def _rows(
         self, groups: dict[tuple[str, str, str], RowGroup]
@@ -307,7 +315,7 @@ class StateReader:
 
         `groups` gets them by kind, account and reason.
         """
-        waiting: dict[tuple[str, str], WaitingRows] = {}
+        waiting: dict[tuple[str, str, str], WaitingRows] = {}
         rows: Counter[tuple[str, str, str]] = Counter()
         until, is_whole = self._clock.now() + _COUNT_SECONDS, True
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
@@ -316,8 +324,8 @@ class StateReader:
             groups.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
             if chunk.entry.state is not State.DEAD:
                 database = chunk.span.database(chunk.key)
-                place = database or chunk.key.account, chunk.reason
-                waiting.setdefault(place, WaitingRows(chunk.key.account, database, chunk.reason)).add(chunk)
+                place = chunk.key.account, database, chunk.reason
+                waiting.setdefault(place, WaitingRows(*place)).add(chunk)
             if self._clock.now() >= until:
                 is_whole = False
                 break
