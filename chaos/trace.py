@@ -27,13 +27,12 @@ from chaos.schedule import START as BEGINNING
 from chaos.simulation import Task
 from chaos.specification import END, NOWHERE, Chain, Chunk, Entry, Event, Item, Place, Record, Shard, Times
 from chaos.trouble import Kind
-from chaos.world import BUCKET, STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
+from chaos.world import STREAM, TABLE, TD_MEMORY_SECONDS, TD_QUERY_DELAY_SECONDS, World
 from doubles.event_source import Outcome, Returned, settled_count
 from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
 from worker.answer import TdAnswer, moment
-from worker.bucket import Bucket
 from worker.chain import ChainId, Owner
 from worker.claims import LATE_SECONDS
 from worker.index import Index, decode, digest_of
@@ -122,14 +121,9 @@ class Trace:
         self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
         # a thread may have looked at a database's health before it was paused
         self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
-        self._ledger = ledger.Ledger(
-            world.table,  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=world.clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
-        self._objects = SpanObjects(Bucket(world.bucket, BUCKET))  # type: ignore[arg-type]  # a double
+        self._ledger = ledger.Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
+        self._kept = _Kept()
+        self._objects = SpanObjects(self._kept)  # type: ignore[arg-type]  # it only gets
         self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}
         self._chains: dict[str, str] = {}  # the name of each shard's chain
         self._ids: dict[str, Known] = {}  # by unique_id
@@ -139,10 +133,21 @@ class Trace:
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
+        self._tokens: set[str] = set()  # of transactions
         world.lost = lambda name: self.see("object lost", name=name)
         world.put_back = self.stored
-        world.dynamodb.client = _Table(world.table, self)
-        world.s3.client = _Bucket(world.bucket, self)
+        world.dynamodb.client = _Watched(
+            world.table,
+            put_item=self._put,
+            update_item=self._updated,
+            batch_execute_statement=self._claimed,
+            transact_write_items=self._transacted,
+        )
+        world.s3.client = _Watched(
+            world.bucket,
+            put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
+            delete_object=lambda request, _: self._deleted(request["Key"]),
+        )
         world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))
         lists: Callable[..., Any] = world.kinesis.list_shards
         world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
@@ -183,6 +188,7 @@ class Trace:
         index = None if found is None else _index_of(body, found.digest)
         if found is None or index is None:
             return
+        self._kept.objects[name] = body
         numbers = frozenset(int(one[DIGITS]) for one in index.numbers)
         receipts = {one: at / 1000 for one, at in zip(index.request_ids, index.receipts, strict=True)}
         self._stored[name] = numbers, digest_of_numbers(index.numbers), receipts
@@ -193,15 +199,14 @@ class Trace:
         )
         self.see("object put", name=name, digest=found.digest, records=_records(index), chunks=chunks)
 
-    def deleted(self, name: str) -> None:
-        """Note that S3 has deleted an object."""
+    def _deleted(self, name: str) -> None:
         if self._stored.pop(name, None) is not None:
             self.see("object deleted", name=name)
 
     # DynamoDB
 
-    def put(self, item: Mapping[str, Any]) -> None:
-        """Note that an item was put, on its own."""
+    def _put(self, request: Mapping[str, Any], _answer: Any) -> None:
+        item = request["Item"]
         pk = item["pk"]["S"]
         if "g" in item:
             self.see("appended", **self._append(item))
@@ -214,27 +219,28 @@ class Trace:
                 until=float("inf") if until is None else until / 1000,
             )
 
-    def updated(self, request: Mapping[str, Any]) -> None:
-        """Note that an item was updated, on its own."""
+    def _updated(self, request: Mapping[str, Any], _answer: Any) -> None:
         if "#v" in request.get("ExpressionAttributeNames", ()):
             self.see("written", **self._write(request))
 
-    def claimed(self, statements: list[Any], answers: list[Any]) -> None:
-        """Note the claims that were inserted on their own."""
+    def _claimed(self, request: Mapping[str, Any], answer: Any) -> None:
         inserted = [
             one["Parameters"]
-            for one, answer in zip(statements, answers, strict=True)
-            if "Error" not in answer
+            for one, told in zip(request["Statements"], answer["Responses"], strict=True)
+            if "Error" not in told
         ]
         claims = tuple((_request_id(pk), _owner(owner)) for pk, _, owner, _ in inserted)
         if claims:
             self.see("claimed", claims=claims)
 
-    def transacted(self, actions: list[Any]) -> None:
-        """Note a transaction that appended a span."""
+    def _transacted(self, request: Mapping[str, Any], _answer: Any) -> None:
+        """Note a transaction that appended a span, unless its token says that it was repeated and changed nothing."""
+        if request["ClientRequestToken"] in self._tokens:
+            return
+        self._tokens.add(request["ClientRequestToken"])
         fields: dict[str, Any] = {}
         claims = []
-        for kind, action in (next(iter(one.items())) for one in actions):
+        for kind, action in (next(iter(one.items())) for one in request["TransactItems"]):
             if kind == "Put":
                 fields |= self._append(action["Item"])
             elif "#v" in action["ExpressionAttributeNames"]:
@@ -466,8 +472,9 @@ class Trace:
         return response
 
     def _with_rows(self, database: str, table: str, ids: frozenset[str]) -> Iterator[Known]:
-        """Yield the chunks in doubt that are asked for with these events."""
-        for known, (span, key) in self._doubts.get((database, table), {}).items():
+        """Yield the chunks in doubt that are asked for with these events. A copy that may have been sent first has no database yet."""
+        doubts = self._doubts.get((database, table), {}) | self._doubts.get(("", table), {})
+        for known, (span, key) in doubts.items():
             if known not in self._samples:
                 try:
                     rows = sample(self._objects.payload(span, key))
@@ -507,62 +514,36 @@ class Trace:
             self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
 
 
-class _Table:
-    """DynamoDB, watched."""
+class _Watched:
+    """A client; `seen` are told the requests and answers of some operations."""
 
-    def __init__(self, table: Any, trace: Trace) -> None:
-        self._table = table
-        self._trace = trace
-        self._tokens: set[str] = set()
-
-    def __getattr__(self, operation: str) -> Any:
-        return getattr(self._table, operation)
-
-    def put_item(self, **request: Any) -> Any:
-        answer = self._table.put_item(**request)
-        if request["TableName"] == TABLE:
-            self._trace.put(request["Item"])
-        return answer
-
-    def update_item(self, **request: Any) -> Any:
-        answer = self._table.update_item(**request)
-        if request["TableName"] == TABLE:
-            self._trace.updated(request)
-        return answer
-
-    def batch_execute_statement(self, **request: Any) -> Any:
-        answer = self._table.batch_execute_statement(**request)
-        self._trace.claimed(request["Statements"], answer["Responses"])
-        return answer
-
-    def transact_write_items(self, **request: Any) -> Any:
-        answer = self._table.transact_write_items(**request)
-        if request["ClientRequestToken"] not in self._tokens:  # else it changed nothing
-            self._tokens.add(request["ClientRequestToken"])
-            self._trace.transacted(request["TransactItems"])
-        return answer
-
-
-class _Bucket:
-    """S3, watched."""
-
-    def __init__(self, bucket: Any, trace: Trace) -> None:
-        self._bucket = bucket
-        self._trace = trace
+    def __init__(self, client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> None:
+        self._client = client
+        self._seen = seen
 
     def __getattr__(self, operation: str) -> Any:
-        return getattr(self._bucket, operation)
+        """Return an operation that is watched."""
+        method = getattr(self._client, operation)
+        if (tell := self._seen.get(operation)) is None:
+            return method
 
-    def put_object(self, **request: Any) -> Any:
-        answer = self._bucket.put_object(**request)
-        if request["Key"].startswith(span_object.PREFIX):
-            self._trace.stored(request["Key"], bytes(request["Body"]))
-        return answer
+        def call(**request: Any) -> Any:
+            answer = method(**request)
+            tell(request, answer)
+            return answer
 
-    def delete_object(self, **request: Any) -> Any:
-        answer = self._bucket.delete_object(**request)
-        self._trace.deleted(request["Key"])
-        return answer
+        return call
+
+
+class _Kept:
+    """All span objects as they were put, whatever has become of them since."""
+
+    def __init__(self) -> None:
+        self.objects: dict[str, bytes] = {}
+
+    def get(self, name: str, part: tuple[int, int]) -> bytes | None:
+        body = self.objects.get(name)
+        return None if body is None else body[part[0] : sum(part)]
 
 
 class _Adapter(HTTPAdapter):

@@ -130,13 +130,7 @@ class Observer:
     def _build(self, _sandbox: Sandbox) -> Handler:
         world, effects = self._world, self._effects
         clock = SandboxClock(effects)
-        ledger = Ledger(
-            clients.DynamoDB(world.table, effects),  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         kinesis: Any = clients.Kinesis(world.stream, effects)
         shards = Shards(kinesis, STREAM, clock)
         markers = Markers(kinesis, STREAM, clock, NullTelemetry())

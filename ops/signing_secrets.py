@@ -3,12 +3,13 @@
 import json
 from collections.abc import Collection
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
 from ops.stack import Stack
+from shared import write_key
 
 TAKES_EFFECT = "This takes effect within five minutes."
 
@@ -47,13 +48,21 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
     return signing
 
 
-def next_secret_id(signing: Collection[str], now: float) -> str:
-    """Return the id of the next secret: the minute in which it is made, so that no id of a retired secret comes back.
+def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) -> str:
+    """Return the first write key of an account under the newest secret that the account has not revoked.
 
     Args:
-        signing: the ids in use.
-        now: UNIX seconds.
+        account: the account.
+        signing: the signing secrets by id, newest last.
+        revoked: the ids of the account's revoked keys.
     """
+    secret_id = next(reversed(signing))
+    key_ids = chain([secret_id], (f"{secret_id}-{serial}" for serial in count(2)))
+    return write_key.sign(account, next(one for one in key_ids if one not in revoked), signing[secret_id])
+
+
+def next_secret_id(signing: Collection[str], now: float) -> str:
+    """Return the id of the next secret: the minute in which it is made (`now`, UNIX seconds), so that no id of a retired secret comes back."""
     minutes = (datetime.fromtimestamp(minute * 60, UTC) for minute in count(int(now // 60)))
     return next(made for minute in minutes if (made := f"k{minute:%y%m%d%H%M}") not in signing)
 

@@ -5,6 +5,7 @@ If one counts, the rows that were put again are a copy. If none does, they wait 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from worker.claims import LATE_SECONDS
@@ -18,13 +19,13 @@ CLOCK_SECONDS = 20
 """By how much the ingest's clock may be wrong."""
 
 
+@dataclass(eq=False)
 class Again:
     """Decides what was put again."""
 
-    def __init__(self, passing: Passing, ledger: Ledger, objects: SpanObjects) -> None:
-        self._passing = passing
-        self._ledger = ledger
-        self._objects = objects
+    _passing: Passing
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
         """Return what is decided about chunks of a span now, and why the others still wait.

@@ -321,10 +321,6 @@ class Span:
         """Whether a forced replay sends its rows once more, or an edit of such rows: they count apart."""
         return self.chain.is_forced or self.origin.startswith(FORCED)
 
-    def covers(self, number: Number) -> bool:
-        """Return whether a sequence number lies between its borders; that does not make the record one of the span's."""
-        return self.first <= number <= self.last
-
     def rows(self, key: ChunkKey) -> int:
         """Return how many rows a chunk has."""
         planned = self.chunks[key.planned]

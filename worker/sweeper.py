@@ -47,6 +47,7 @@ class Sweep:
     complete: bool = True
 
 
+@dataclass(eq=False)
 class Sweeper:
     """Sweeps the bucket.
 
@@ -54,22 +55,12 @@ class Sweeper:
         archive_seconds: how long rows are kept after their span was planned, if they are in a final state by then.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        shards: Shards,
-        archive_seconds: float,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._shards = shards
-        self._archive_seconds = archive_seconds
-        self._clock = clock
-        self._telemetry = telemetry
+    _ledger: Ledger
+    _objects: SpanObjects
+    _shards: Shards
+    _archive_seconds: float
+    _clock: Clock
+    _telemetry: Telemetry
 
     def run(self, deadline: Deadline) -> Sweep:
         """Sweep, as far as the time allows; the next run goes on where this one stops.
@@ -158,7 +149,7 @@ class Sweeper:
         now = self._clock.now()
         encoded = self._objects.without(span, lambda key: key not in final, now)
         rewritten = replace(span, object=encoded.ref)
-        self._objects.rewrite(rewritten, encoded.data)
+        self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
         sweep.reduced += won
         sweep.needed += not won

@@ -6,6 +6,7 @@ so readers take the greatest value, and a row that is lost, late or duplicated d
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import msgpack
@@ -32,6 +33,7 @@ PERIOD_SECONDS = 300
 """How often template.yaml has rows written."""
 
 
+@dataclass(eq=False)
 class WatermarkRows:
     """Takes a watermark and writes its rows.
 
@@ -39,24 +41,13 @@ class WatermarkRows:
         table: the table that the rows go to; empty to write none.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        watermarks: Watermarks,
-        accounts: AccountCache,
-        treasure_data: TreasureDataClient,
-        table: str,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._telemetry = telemetry
-        self._watermarks = watermarks
-        self._accounts = accounts
-        self._treasure_data = treasure_data
-        self._table = table
+    _ledger: Ledger
+    _watermarks: Watermarks
+    _accounts: AccountCache
+    _treasure_data: TreasureDataClient
+    _table: str
+    _clock: Clock
+    _telemetry: Telemetry
 
     def write(self, deadline: Deadline) -> dict[str, Any]:
         """Write the watermark that can be proved now.

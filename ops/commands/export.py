@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.events.condition import ColumnCondition
@@ -23,7 +22,8 @@ from ops.persons.person_search import (
 )
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
-from worker.forget.person import Matcher, Person, hash_of
+from shared.person_hash import hash_of, key_of
+from worker.forget.person import Matcher, Person
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
 from worker.span import Place
@@ -47,7 +47,7 @@ def command(
     column, value = person
     wanted = WantedPersons(account, column, (value,))
     make_key(stack)
-    with screen.progress("searching", MofNCompleteColumn(), hidden=False, unit="objects") as show:
+    with screen.progress("searching", hidden=False, unit="objects") as show:
         held = look(
             stack, wanted, hours_of(stack), lambda done: show(description="searching", completed=done)
         )
@@ -67,7 +67,8 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
     """Yield what is held, and where; note what could not be read."""
     texts = ask(stack, "texts", **wanted.members)["texts"]
     yield from _in_td(stack, wanted, held, unread)
-    hashes = tuple(hash_of(b"", wanted.account, wanted.column, text.encode()) for text in texts)
+    key = key_of(b"", wanted.account, wanted.column)
+    hashes = tuple(hash_of(key, text.encode()) for text in texts)
     person = Person("1", wanted.account, wanted.column, hashes, _END)
     matcher = Matcher(b"", wanted.account, {wanted.column: dict.fromkeys(hashes, person)})
     yield from _in_spans(stack, wanted, held, matcher, unread)

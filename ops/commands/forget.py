@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
@@ -18,7 +19,7 @@ from ops.persons.person_search import (
     Hours,
     WantedPersons,
     ask,
-    count,
+    count_in_td,
     hours_of,
     in_objects,
     look,
@@ -43,7 +44,11 @@ _GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Forget many: a file with COLUMN=VALUE on each line.",
 )
+@click.option("--refuse", is_flag=True, help="Refuse new events in which the column has the value, too.")
 @click.option("--list", "lists", is_flag=True, help="Show the requests and what became of them.")
+@click.option(
+    "--lift", "lifted", metavar="ID", multiple=True, help="Accept new events again, given a request's id."
+)
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -55,7 +60,9 @@ def command(
     person: tuple[str, str] | None,
     account: str | None,
     file: Path | None,
+    refuse: bool,
     lists: bool,
+    lifted: tuple[str, ...],
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -63,10 +70,13 @@ def command(
     """Forget a person: delete the rows in which a column has a value, wherever they are, after a confirmation.
 
     What was received until now is forgotten: in Treasure Data, in S3, and later what is still on its way. Rows that arrive from now on
-    are kept. A receipt, which --list shows again, says what was deleted where, and what waits until when.
+    are kept, unless you --refuse them. A receipt, which --list shows again, says what was deleted where, and what waits until when.
     """
     if lists:
         ctx.exit(_list(stack, as_json=as_json))
+    if lifted:
+        _lift(stack, lifted, as_json=as_json)
+        return
     wanted = _wanted(account, person, file)
     make_key(stack)
     hours = hours_of(stack)
@@ -83,16 +93,13 @@ def command(
         return
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
-    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever?", yes=yes)
+    refusing = ", and refuse new events" if refuse else ""
+    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever{refusing}?", yes=yes)
     ids: list[str] = []
     for one, held in zip(wanted, found, strict=True):
-        ids += _forget(stack, one, held, hours, as_json=as_json)
+        ids += _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
     receipts = [one for one in ask(stack, "list")["requests"] if one["id"] in ids]
-    if as_json:
-        screen.show_json(receipts)
-    else:
-        for receipt in receipts:
-            screen.say(_receipt(receipt))
+    _print(receipts, as_json=as_json)
     ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
 
 
@@ -120,11 +127,8 @@ def _cost(stack: Stack, hours: Hours) -> str:
     """Return what a search costs."""
     objects, size = sum(number for _, number, _ in hours), sum(bytes_ for *_, bytes_ in hours)
     prices = REGIONS.get(stack.session.region_name or DEFAULT_REGION, US_EAST_1)
-    an_object = (
-        prices["s3_gets"] / 1e3
-        + prices["reads"] / 1e6
-        + prices["lambda_arm"] * _GIGABYTES * _SECONDS_AN_OBJECT
-    )
+    runs = prices["lambda_arm"] * _GIGABYTES * _SECONDS_AN_OBJECT
+    an_object = prices["s3_gets"] / 1e3 + prices["reads"] / 1e6 + runs
     return (
         f"Searching {screen.plural(objects, 'span object')} ({screen.short(size)}B): about ${objects * an_object:.2f} in AWS. "
         "Treasure Data scans the tables that have the column."
@@ -132,21 +136,25 @@ def _cost(stack: Stack, hours: Hours) -> str:
 
 
 def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
-    with screen.progress("searching", MofNCompleteColumn(), hidden=as_json, unit="objects") as show:
+    with screen.progress("searching", hidden=as_json, unit="objects") as show:
         return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
 
 
 def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     rows: list[tuple[object, ...]] = []
     for wanted, held in found:
-        for (database, table), number in sorted(held.in_td.items()):
-            rows.append(
-                (wanted.column, f"Treasure Data, {database}.{table}", "unknown" if number is None else number)
-            )
-        rows += [(wanted.column, f"S3, {state}", number) for state, number in sorted(held.rows.items())]
-        rows += [(wanted.column, "S3, rejected events", held.rejected)] if held.rejected else []
-        rows += [(wanted.column, "overflow queue, forgotten later", held.queued)] if held.queued else []
-        rows += [(wanted.column, "S3, objects that cannot be read now", held.unread)] if held.unread else []
+        counts: dict[str, int | None] = {
+            **{
+                f"Treasure Data, {database}.{table}": one
+                for (database, table), one in sorted(held.in_td.items())
+            },
+            **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
+            "S3, rejected events": held.rejected,
+            "overflow queue, forgotten later": held.queued,
+            "S3, objects that cannot be read now": held.unread,
+        }
+        shown = ((where, "unknown" if one is None else one) for where, one in counts.items() if one != 0)
+        rows += [(wanted.column, *one) for one in shown]
     screen.show_table(("column", "where", "rows"), rows)
     if not rows:
         screen.say("Nothing was found.")
@@ -157,33 +165,25 @@ def _held(held: Held) -> dict[str, Any]:
         {"database": database, "table": table, "rows": number}
         for (database, table), number in sorted(held.in_td.items())
     ]
-    return {
-        "treasure_data": in_td,
-        "rows": dict(held.rows),
-        "rejected": held.rejected,
-        "queued": held.queued,
-        "objects": held.objects,
-        "unread": held.unread,
-    }
+    counts = {name: getattr(held, name) for name in ("rejected", "queued", "objects", "unread")}
+    return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
 
 
-def _forget(stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, as_json: bool) -> list[str]:
+def _forget(
+    stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, refuse: bool, as_json: bool
+) -> list[str]:
     """Forget persons; return the ids of their requests."""
-    noted = ask(stack, "note", **wanted.members)["requests"]
+    noted = ask(stack, "note", refuse=refuse, **wanted.members)["requests"]
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
     deleted = _delete_in_td(stack, wanted, held, before)
     if deleted is not None:
         ask(stack, "cleared", ids=ids, deleted=deleted)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
-    with screen.progress("forgetting", MofNCompleteColumn(), hidden=as_json, unit="hours") as show:
-        done: list[str] = []
-
-        def each(hour: str, _: dict[str, Any]) -> None:
-            done.append(hour)
-            show(description="forgetting", completed=len(done))
-
-        in_objects(stack, "forget", touched, {}, each)
+    with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
+        done = count(1)
+        tell = partial(show, description="forgetting")
+        in_objects(stack, "forget", touched, {}, lambda *_: tell(completed=next(done)))
     ask(stack, "rejected", forgets=True, **wanted.members)
     return ids
 
@@ -202,19 +202,33 @@ def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) 
         if answer["end"] == "success" and number:
             deleted[f"{database}.{table}"] = number
         is_clear &= answer["end"] == "success"
-    return deleted if is_clear and not count(stack, wanted, held.columns, before) else None
+    return deleted if is_clear and not count_in_td(stack, wanted, held.columns, before) else None
 
 
 def _list(stack: Stack, *, as_json: bool) -> int:
     receipts = sorted(ask(stack, "list")["requests"], key=lambda one: one["before"])
+    if not receipts and not as_json:
+        screen.say("Nobody was forgotten.")
+    _print(receipts, as_json=as_json)
+    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+
+
+def _print(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         screen.show_json(receipts)
-    elif not receipts:
-        screen.say("Nobody was forgotten.")
+    for receipt in () if as_json else receipts:
+        screen.say(_receipt(receipt))
+
+
+def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Accept new events of persons again."""
+    receipts = ask(stack, "lift", ids=ids)["requests"]
+    if unknown := set(ids) - {one["id"] for one in receipts}:
+        raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
+    if as_json:
+        screen.show_json(receipts)
     else:
-        for receipt in receipts:
-            screen.say(_receipt(receipt))
-    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+        screen.say("The endpoint accepts events of these persons again, in a minute.")
 
 
 def _receipt(receipt: dict[str, Any]) -> str:
@@ -226,21 +240,21 @@ def _receipt(receipt: dict[str, Any]) -> str:
         lines.append(f"  deleted    {screen.plural(number, 'row')} in Treasure Data, {table}")
     for state, number in sorted(receipt["forgotten"].items()):
         lines.append(f"  deleted    {screen.plural(number, 'row')} in S3, {state}")
+    if receipt["refuses"]:
+        lines.append(f"  refused    new events, until `sluice forget --lift {receipt['id']}`")
     if receipt["cleared"]:
         lines.append(f"  checked    a query counted 0 rows in Treasure Data at {_at(receipt['cleared'])}")
     elif not receipt["done"]:
         lines.append("  to do      Treasure Data may still have rows: run the same command again")
     lines += [f"  to do      {statement}" for statement in receipt["statements"]]
+    following = _at(receipt["next"])
     if receipt["left"]:
-        lines.append(
-            f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {_at(receipt['next'])}"
-        )
+        lines.append(f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {following}")
     if receipt["done"]:
         lines.append(f"  done       the last search, at {_at(receipt['done'])}, found nothing more")
     else:
-        lines.append(
-            f"  waits      the next search is at {_at(receipt['next'])}, the last after {_at(receipt['until'])}"
-        )
+        last = _at(receipt["until"])
+        lines.append(f"  waits      the next search is at {following}, the last after {last}")
     return "\n".join(lines)
 
 

@@ -1,44 +1,14 @@
 """What a team gets once its stack works: a write key with code to paste, the cost, and how to go on or remove everything."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import click
 
 from ops import screen
-from ops.commands import certify, cost, remove
+from ops.commands import certify, remove
 from ops.commands.keys import issue
-from ops.cost.estimate import Setup, Workload
-from ops.cost.prices import REGIONS
-from ops.cost.worst import Bounds, as_object
+from ops.cost.monthly import cost_line, monthly_cost
 from ops.stack import Stack
-
-EXPECTED = Workload(10e6, 10.0)
-"""The traffic for which the cost is shown: events a month, and events per request."""
-
-
-def monthly_cost(parameters: Mapping[str, str], region: str) -> dict[str, float] | None:
-    """Return what a stack costs in dollars a month; None without prices for the region.
-
-    `idle` is without traffic, `expected` with the traffic EXPECTED, and `worst` the most that one account's senders can cause.
-    """
-    if region not in REGIONS:
-        return None
-    setup = Setup.of(parameters)
-    told = cost.tell(EXPECTED, setup, region)
-    most = as_object(Bounds.of(parameters), setup, REGIONS[region])
-    return {"idle": told["usd_idle"], "expected": told["usd"], "worst": round(most["usd_per_month"], 2)}
-
-
-def cost_line(parameters: Mapping[str, str], region: str) -> str:
-    """Return the monthly cost as a sentence."""
-    found = monthly_cost(parameters, region)
-    if found is None:
-        return f"Cost: unknown for {region}. `sluice cost --events 10M --region us-east-1` shows that of another region."
-    return (
-        f"Cost: about ${found['idle']:,.0f} a month without traffic, ${found['expected']:,.0f} with {EXPECTED.events / 1e6:.0f} "
-        f"million events a month, at most ${found['worst']:,.0f} whatever anyone sends. `sluice cost` explains each."
-    )
 
 
 def removal(stack: Stack) -> str:
@@ -57,7 +27,7 @@ def show(stack: Stack, account: str, key: str) -> None:
     serial = key.split(".")[1].partition("-")[2]
     words = [account, *(["--serial", serial] if serial else [])]
     issue.command.main(words, standalone_mode=False, obj=stack)
-    screen.say(f"\n{cost_line(stack.parameters, str(stack.session.region_name))}\n")
+    screen.say(f"\nCost: {cost_line(stack.parameters, str(stack.session.region_name))}\n")
     screen.show_table(
         ("next", "command"),
         [

@@ -1,6 +1,8 @@
 """Span objects: what they hold, and that damage is never read as data."""
 
 import threading
+from collections import deque
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -26,7 +28,7 @@ from worker.span import ChunkKey, ObjectRef
 from worker.span_object import Chunk, SpanObjects, Stored, encode, hour_of, name_of, parse
 
 NOW = 1_700_000_000.0
-NONE = Index((), (), (), (), (), frozenset(), {})
+NONE = Index()
 INDEX = Index([number("1"), number("9")], (1, 2), (1, 2), ("a", "b"), (0, 1), frozenset(), {})
 ONE, TWO, THREE = (msgpack.packb({"n": n}) for n in range(3))
 CLICKS = key("shop/clicks/0")
@@ -179,7 +181,7 @@ def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
     """The chunks that nobody needs any more are gone from it, and only they."""
     encoded = made.objects.without(made.span, lambda one: one == CLICKS, NOW + 7200)
     rewritten = replace(made.span, object=encoded.ref)
-    made.objects.rewrite(rewritten, encoded.data)
+    made.objects.put(rewritten, encoded.data)
     objects = made.fresh()
     index = objects.index(rewritten)
 
@@ -238,7 +240,7 @@ def test_objects_are_listed_by_hour(made: Made) -> None:
     for hour in ("2026-11-24T02", "2026-11-24T04"):
         for last in "34":
             one = span(last=number(last), object=REF._replace(hour=hour))
-            made.objects.rewrite(one, b"x")
+            made.objects.put(one, b"x")
             names.append(name_of(one))
     made.s3.client.put_object(Bucket=BUCKET, Key="spans/2026-11-24T04/junk", Body=b"")
 
@@ -297,6 +299,35 @@ def test_a_put_without_an_answer_is_sent_a_second_time(made: Made) -> None:
     assert 2 == len(calls)
 
 
+class Ordered:
+    """Runs the jobs of these numbers whenever it is asked for a result; None stands for no result in time."""
+
+    def __init__(self, *order: int | None) -> None:
+        self._order = deque(order)
+        self._jobs: list[Callable[[], Any]] = []
+
+    def submit(self, job: Callable[[], Any]) -> None:
+        """Take a job."""
+        self._jobs.append(job)
+
+    def wait(self, _seconds: float) -> Any:
+        """Return the next result."""
+        number = self._order.popleft()
+        return None if number is None else self._jobs[number]()
+
+
+def test_the_late_answer_to_another_put_acknowledges_nothing(made: Made) -> None:
+    """An object was put twice, and its first put ends while the batch's next object is put, which S3 does not take."""
+    executor = Ordered(None, 1, 0, 2, 3)
+    put(made, executor)
+    encoded = encode(CHUNKS[:1], INDEX, NOW)
+    other = replace(made.span, object=encoded.ref)
+    made.s3.before["put_object"] = lambda request: request["Key"] != name_of(other) or lose_answer()
+
+    with pytest.raises(BucketUnavailableError):
+        made.objects.put(other, encoded.data, executor)
+
+
 def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     """So is one that refuses a deletion or a listing."""
 
@@ -310,10 +341,3 @@ def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     assert not made.objects.delete("x")
     with pytest.raises(BucketUnavailableError):
         list(made.objects.hours())
-
-
-def test_a_chunk_without_records_has_only_rows() -> None:
-    """New rows in place of others come from no record of their span."""
-    encoded = encode([Chunk.whole(KEY, 2, ONE + TWO)], NONE, NOW)
-
-    assert {KEY: compress(ONE + TWO)} == encoded.bodies

@@ -6,7 +6,6 @@ from typing import Any
 import pytest
 
 from doubles.aws_errors import client_error
-from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import BUCKET, Delivery, envelope, kill, lose_answer, once, row
 from tests.support.delivery import KilledError as Killed
@@ -29,7 +28,7 @@ def delivery(status: int = 200, *data: bytes, **changes: Any) -> Delivery:
     made.td.create("shop_db", "views")
     made.td.create("blog_db", "views")
     if status != 200:
-        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=status))
+        made.fail(database="shop_db", status=status)
     both = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
     made.put(*(data or both))
     made.deliver()

@@ -92,18 +92,23 @@ def test_many_are_forgotten_from_a_file(sluice: Sluice, tmp_path: Path) -> None:
     assert {"received": 3, "dead": 1, "forgotten": 2} == states(sluice, "forget_many")
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("forget email=a", "name the account: --account NAME"),
-        ("forget --account shop", "name a person with COLUMN=VALUE, or many with --from FILE"),
-        ("forget nothing --account shop", "is not a condition: write COLUMN=VALUE"),
-    ],
-)
-def test_a_request_that_names_nobody_is_refused(sluice: Sluice, line: str, told: str) -> None:
-    """The message says what to write."""
-    result = sluice.run(f"{line} --local")
-    assert (2, True) == (result.exit_code, told in result.stderr)
+def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
+    """The receipt names the request; the ingest's tests show what it refuses."""
+    asked = "forget email=refused@example.com --account shop --refuse --local"
+    asks = sluice.run(asked, answer="n\n")
+    (receipt,) = sluice.json(f"{asked} --yes")
+    listed = sluice.run("forget --list --local").stdout
+    lifted = sluice.run(f"forget --lift {receipt['id']} --local")
+    wrong = sluice.run("forget --lift 0815 --local")
+
+    assert "for ever, and refuse new events?" in asks.stderr
+    assert receipt["refuses"]
+    assert f"refused    new events, until `sluice forget --lift {receipt['id']}`" in listed
+    assert "accepts events of these persons again" in lifted.stdout
+    assert [False] == [
+        one["refuses"] for one in sluice.json("forget --list --local") if one["id"] == receipt["id"]
+    ]
+    assert (1, True) == (wrong.exit_code, "No request is named 0815." in wrong.stderr)
 
 
 def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:

@@ -19,7 +19,6 @@ from doubles.treasure_data import API_KEY
 from ops.deploy.first_row import FirstRow
 from ops.deploy.stack_api import HttpAnswer, StackApi
 from ops.deploy.stack_setup import SetupAnswers, StackSetup
-from ops.deploy.td_query import TreasureDataQueries
 from ops.stack import Stack
 from ops.stack import deployed as stack_named
 from shared.clock import SystemClock
@@ -29,6 +28,7 @@ from tests.support.sluice import Sluice
 pytestmark = pytest.mark.xdist_group("ops")
 
 STRANGE_KEY = f"1/{'ab' * 20}"
+NO_QUERIES: Any = None
 
 
 class Site:
@@ -189,15 +189,7 @@ def test_an_event_that_is_sent_again_counts_once(site: Site, monkeypatch: pytest
     for name, value in site.stack.environment.items():
         monkeypatch.setenv(name, value)
     stack, clock = stack_named(NAME, REGION), SystemClock()
-    queries = TreasureDataQueries(requests.Session(), "http://127.0.0.1:9", API_KEY, clock, site.database)
-    row = FirstRow(
-        stack=stack,
-        api=StackApi.of(stack, clock),
-        queries=queries,
-        account=site.account,
-        database=site.database,
-        clock=clock,
-    )
+    row = FirstRow(stack, StackApi.of(stack, clock), NO_QUERIES, site.account, site.database, clock)
     row.send(said["key"])
     row.send(said["key"])
     site.sluice.settled()
@@ -229,15 +221,9 @@ def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
             return answers.pop(0)
 
     with requests.Session() as session:
-        row = FirstRow(
-            stack=Stack(NAME, {"LedgerTable": "ledger"}, boto3.Session(region_name=REGION)),
-            api=Api("http://127.0.0.1:9", session, "", clock, "--stack sluice-dev"),
-            queries=TreasureDataQueries(session, "http://127.0.0.1:9", API_KEY, clock, "events"),
-            account="site",
-            database="events",
-            clock=clock,
-        )
-        row.send("site.k1.mac")
+        stack = Stack(NAME, {"LedgerTable": "ledger"}, boto3.Session(region_name=REGION))
+        api = Api("http://127.0.0.1:9", session, "", clock, "--stack sluice-dev")
+        FirstRow(stack, api, NO_QUERIES, "site", "events", clock).send("site.k1.mac")
 
     assert [] == answers
 
