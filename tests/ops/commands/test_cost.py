@@ -331,6 +331,13 @@ def test_prints_components_and_levers() -> None:
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 
+def test_says_how_many_requests_the_events_are() -> None:
+    """Who knows the number of requests sees at once that a price is for another one."""
+    assert run("--events", "10M").startswith(
+        "10,000,000 events a month in 1,000,000 requests, 10 events each"
+    )
+
+
 def test_prints_json() -> None:
     """Scripts get the same figures, with the setup behind them."""
     told = json.loads(
