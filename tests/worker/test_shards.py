@@ -16,7 +16,7 @@ from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
-from tests.support.delivery import SHARD, STREAM, Meddled
+from tests.support.delivery import SHARD, STREAM, Meddled, lose_answer
 from worker.chain import ChainId
 from worker.record import number
 from worker.shards import (
