@@ -140,17 +140,17 @@ class RequestDocument:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
 
+@dataclass(eq=False)
 class ForgetRequests:
     """Reads and changes the requests. If S3 cannot be reached, methods raise BucketUnavailableError."""
 
-    def __init__(self, s3: "S3Client", bucket: str, secret: Secret, clock: Clock) -> None:
-        self._s3 = s3
-        self._bucket = bucket
-        self._secret = secret
-        self._clock = clock
-        self._persons = NOBODY_TO_FORGET
-        self._etag = ""
-        self._read_at = float("-inf")
+    _s3: "S3Client"
+    _bucket: str
+    _secret: Secret
+    _clock: Clock
+    _persons: Persons = field(default=NOBODY_TO_FORGET, init=False)
+    _etag: str = field(default="", init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
 
     def persons(self) -> Persons:
         """Return the persons to forget, as they were a minute ago at most.
