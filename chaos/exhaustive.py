@@ -9,6 +9,7 @@ Afterwards all trouble ends, and senders and redeliveries run until everything h
 specification must have been kept.
 """
 
+import gc
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -326,6 +327,8 @@ def run(scenario: Scenario, choice: Choice = (), build: Build = Functions) -> En
         simulation.run(simulation.now + 1.1 * _DAY)
     verdict = judge(pipeline)
     verdict.rules = trace.broken
+    world.close()
+    gc.enable()  # a worker invocation that was killed leaves it off
     return Ended(steps, dict(verdict.violations))
 
 

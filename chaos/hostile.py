@@ -47,15 +47,9 @@ _BEGINS = 60.0  # seconds after the start
 class Suffered:
     """The result of one run.
 
-    Attributes:
-        p99: the 99th percentile of the seconds from acceptance to Treasure Data, over the other accounts' rows.
-        wrong: the other accounts' rows that are not in Treasure Data exactly once.
-        statuses: the statuses of the responses to the hostile sender.
-        accepted: the hostile sender's accepted events.
-        tables: new tables of its account in Treasure Data.
-        columns: the number of columns of its widest table.
-        stored: bytes in the bucket.
-        objects: objects in the bucket.
+    `p99` (seconds from acceptance to Treasure Data) and `wrong` (rows that are not there exactly once) are of the other accounts, `statuses`
+    and `accepted` events of the hostile sender, `tables` new ones and `columns` of its widest table, `stored` bytes and `objects` of the
+    bucket.
     """
 
     p99: float

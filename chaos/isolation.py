@@ -34,14 +34,7 @@ _PARKING_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The result of one run.
-
-    Attributes:
-        p50: the median of the seconds from acceptance to Treasure Data, over the rows in working databases.
-        p99: their 99th percentile.
-        longest: their maximum.
-        verdict: what happened to all rows.
-    """
+    """Seconds from acceptance to Treasure Data, over the rows in working databases, and what happened to all rows."""
 
     p50: float
     p99: float

@@ -57,16 +57,9 @@ _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 
 
 class Answered(NamedTuple):
-    """A response of the ingest.
+    """A response of the ingest: when it was given, when the request was made (UNIX seconds), and the request.
 
-    Attributes:
-        at: when it was given, UNIX seconds.
-        since: when the request was made, UNIX seconds.
-        sent: the request.
-        judge: the number of the sandbox that gave it.
-        status: the HTTP status.
-        accepted: the numbers of the events that it called accepted.
-        rejected: number and code of each event that it called rejected.
+    `judge` is the number of the sandbox that gave it, `accepted` the events that it called accepted, `rejected` the others with their codes.
     """
 
     at: float

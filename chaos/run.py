@@ -23,14 +23,7 @@ _MOST_BYTES = 6 << 30  # for one process; a schedule of a thousand events takes 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The result of one schedule.
-
-    Attributes:
-        seed: the schedule's seed.
-        events: the number of events requested.
-        verdict: what happened to them.
-        seconds: CPU time.
-    """
+    """The result of one schedule: its seed, how many events were requested, what happened to them, and seconds of CPU time."""
 
     seed: int
     events: int

@@ -51,14 +51,7 @@ _SERVICES = ("DynamoDB", "S3", "Treasure Data")
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """The load to simulate.
-
-    Attributes:
-        rate: requests per second, each with one event.
-        shards: the stream's shards.
-        accounts: the number of accounts; the n-th sends 1/n as much as the first.
-        seconds: the duration.
-    """
+    """The load to simulate: requests per second, each with one event, shards, accounts (the n-th sends 1/n as much as the first), and seconds."""
 
     rate: float
     shards: int

@@ -9,7 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import replace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import md5
 from itertools import chain
@@ -50,6 +50,8 @@ from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 _MOST_TOLD = 5
 _MOST_RECENT = 500
 _MOST_SHOWN = 6
+_MOST_SIGNS = 600
+_NOTHING = Event("", 0, "")
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")
 _EVENT_ID = re.compile(r"event_id = '((?:[^']|'')*)'")
@@ -683,26 +685,13 @@ def _place_of(event: Event) -> Place:
 def _is_related(one: Event, event: Event) -> bool:
     """Return whether an event may explain another one: it concerns the same span, database or object, or its invocation looked around."""
     place = _place_of(event)
-    is_of_database = (
-        event.what == "sent" and one.what in {"answered", "probed"} and one.database == event.database
-    )
-    is_of_object = bool(event.name) and one.name == event.name
+    is_of_database = event.what == "sent" and one.answer and one.database == event.database
+    is_of_object = event.name and one.name == event.name
     is_view = one.by == event.by and one.what in {"listed", "claimed"}
-    return (place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view
+    return bool((place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view)
 
 
 def _brief(event: Event) -> str:
-    place = _place_of(event)
-    parts = [f"{event.at - BEGINNING:.3f} s", event.by, event.what]
-    if place != NOWHERE:
-        parts.append("/".join((*filter(None, place.chain), str(place.after))))
-    parts += [text for text in (event.name, event.key, event.answer) if text]
-    parts += [f"v{event.version}" if event.version else "", f"to {event.database}" if event.database else ""]
-    if event.what == "appended":
-        parts += [
-            f"{event.item.first}-{event.item.last}, done {event.item.done}",
-            *map(str, event.item.chunks[:4]),
-        ]
-    parts += [f"{key}={entry}" for key, entry in event.changes[:4]]
-    parts += [f"{request}: {owner}" for request, owner in event.claims[:4]]
-    return " ".join(part for part in parts if part)
+    members = {member.name: getattr(event, member.name) for member in fields(event)[3:]}
+    told = (f"{name}={members[name]}" for name in members if members[name] != getattr(_NOTHING, name))
+    return f"{event.at - BEGINNING:.3f} s {event.by} {event.what} {' '.join(told)}"[:_MOST_SIGNS]

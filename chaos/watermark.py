@@ -38,13 +38,7 @@ _SELDOM = 8
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A watermark that was given.
-
-    Attributes:
-        at: when it was given, UNIX seconds.
-        completeness: what it says.
-        dead: the events whose rows were dead at the time.
-    """
+    """A watermark: when it was given (UNIX seconds), what it says, and the events whose rows were dead at the time."""
 
     at: float
     completeness: Completeness

@@ -19,6 +19,7 @@ Every write carries a random writer name. If a response is lost, the DynamoDB cl
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,7 +31,7 @@ from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
-from worker.record import Number
+from worker.record import DIGITS, Number, number
 from worker.span import (
     SECONDS_KEPT,
     ChunkKey,
@@ -148,14 +149,7 @@ class Ledger:
 
     def preceding(self, chain: ChainId, number: Number) -> Span | None:
         """Return the chain's last span whose `after` is below `number`."""
-        answer = self._call(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk AND sk < :sk",
-            ExpressionAttributeValues={":pk": {"S": chain.name}, ":sk": {"S": number}},
-            ScanIndexForward=False,
-            Limit=1,
-            ConsistentRead=True,
-        )
+        answer = self._call(self._dynamodb.query, **_preceding(chain, number), Limit=1)
         return _span(answer["Items"][0]) if answer["Items"] else None
 
     def end(self, chain: ChainId) -> Span | None:
@@ -328,9 +322,28 @@ class Ledger:
             for item in page["Items"]:
                 yield int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
-    def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first, reading `at_once` at a time."""
-        yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
+    def latest(self, chain: ChainId, before: Number = BEHIND_ALL + "9") -> Iterator[Span]:
+        """Yield a chain's spans whose `after` is below `before`, the latest first, reading 100 at a time."""
+        for page in self._pages(self._dynamodb.query, **_preceding(chain, before), Limit=100):
+            yield from map(_span, page["Items"])
+
+    def first_later(self, chain: ChainId, moment: int) -> Span | None:
+        """Return a chain's first span whose latest arrival is later than `moment` (UNIX milliseconds); None if it has none.
+
+        Arrivals only grow along a chain, so this needs few of its spans, however many it has.
+        """
+        found = self.end(chain)
+        if found is None or found.latest <= moment:
+            return None
+        low, high = int(chain.start), int(found.after[DIGITS] or 0)
+        while low < high:
+            middle = (low + high + 1) // 2
+            span = self.preceding(chain, number(str(middle)))
+            if span is None or span.latest <= moment:
+                low = middle if span is None else max(middle, int(span.last[DIGITS]))
+            else:
+                found, high = span, int(span.after[DIGITS] or 0)
+        return found
 
     def spans_of(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans in order."""
@@ -443,12 +456,13 @@ class Ledger:
 
     def watch(self, tables: Iterable[tuple[str, str]]) -> None:
         """Remember accounts and tables for 30 days. Accounts without a table here keep what is remembered of them."""
-        known = self.watched()
+        named: defaultdict[str, set[str]] = defaultdict(set)
+        for account, table in (*tables, *self.watched()):
+            named[account].add(table)
         for account in sorted({account for account, _ in tables}):
-            named = {table for one, table in (*tables, *known) if one == account}
             item = {
                 **_key(_WATCHED, account),
-                "tables": {"L": [{"S": table} for table in sorted(named)[:_MOST_WATCHED]]},
+                "tables": {"L": [{"S": table} for table in sorted(named[account])[:_MOST_WATCHED]]},
                 "ttl": self._ttl(_WATCHED_SECONDS),
             }
             self._put(item)
@@ -575,6 +589,16 @@ def _key(pk: str, sk: str = "-") -> Item:
 def _time(moment: int) -> Item:
     """Return UNIX milliseconds as text that sorts: the worklist is ordered by it."""
     return {"S": f"{moment:014d}"}
+
+
+def _preceding(chain: ChainId, number: Number) -> dict[str, Any]:
+    """Return the request for a chain's spans whose `after` is below `number`, the latest first."""
+    return {
+        "KeyConditionExpression": "pk = :pk AND sk < :sk",
+        "ExpressionAttributeValues": {":pk": {"S": chain.name}, ":sk": {"S": number}},
+        "ScanIndexForward": False,
+        "ConsistentRead": True,
+    }
 
 
 def worklist_key(span: Span) -> str:

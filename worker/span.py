@@ -435,7 +435,13 @@ class Span:
     def can_split(self, key: ChunkKey) -> bool:
         """Return whether the item has room for a chunk's halves, in whatever states its chunks end."""
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
-        room = plan_bytes(self.chunks, self.destinations) + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2)
+        copies = sum(len(one) + len(owner.name) + 8 for one, owner in self.copies.items())
+        room = (
+            plan_bytes(self.chunks, self.destinations)
+            + copies
+            + halves
+            + 2 * (_ENTRY_BYTES + len(key.name) + 2)
+        )
         return room <= MAX_ITEM_BYTES
 
 

@@ -215,12 +215,19 @@ class Wiring:
             clock=clock,
         )
         self.watermark_rows = WatermarkRows(
-            ledger, self.watermarks, accounts, td, settings.watermark_table, clock, telemetry
+            ledger,
+            self.watermarks,
+            accounts,
+            td,
+            settings.watermark_table,
+            executors,
+            clock,
+            telemetry,
         )
         self.replacements = make(Replacements)(ledger, objects, rules, clock, telemetry)
         self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock)
         archive_seconds = settings.archive_days * 86_400.0
-        self.sweeper = make(Sweeper)(ledger, objects, shards, archive_seconds, clock, telemetry)
+        self.sweeper = make(Sweeper)(ledger, objects, shards, executors, archive_seconds, clock, telemetry)
         statements = td.statements
         self.forget = make(Forget)(
             requests=self.forget_requests,

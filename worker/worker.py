@@ -40,6 +40,7 @@ SEND_SECONDS = 5.0
 """No send begins later than this after its span was planned. What is left then waits for the sender."""
 _TRIES = 5  # to append a span whose claims others take meanwhile
 _PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
+_PROBING_SECONDS = 2.0  # after which no more probes begin
 
 _number = itemgetter(0)
 
@@ -218,10 +219,11 @@ class Worker:
         )
 
     def _probe(self, databases: Iterable[str]) -> None:
-        """Probe failing databases that are due, a few at once, and more as long as all of them answer."""
+        """Probe failing databases that are due, a few at once, and more for a moment if all of them answer."""
+        until = self._clock.now() + _PROBING_SECONDS
         for some in batched(self._health.due(databases), _PROBES_AT_ONCE, strict=False):
             probes = [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in some]
-            if any(run_parallel(self._executors, probes)):
+            if any(run_parallel(self._executors, probes)) or self._clock.now() >= until:
                 return
 
     def _append(

@@ -1,5 +1,6 @@
 """Envelopes that were put again: they count if no first copy does, which is known once every shard has passed."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -13,9 +14,10 @@ from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelo
 from tests.support.spans import span as a_span
 from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor
+from worker.ledger import Ledger
 from worker.passing import MARGIN_SECONDS
 from worker.sender import USUAL_AGAIN_SECONDS
-from worker.span import ChunkKey
+from worker.span import ChunkKey, Span
 from worker.span_object import Chunk, encode
 from worker.states import Decision, Entry, State
 
@@ -125,6 +127,72 @@ def test_a_first_copy_in_a_gap_must_claim() -> None:
     wait(made)
 
     assert ["q"] == made.ids("shop_db", "views")
+
+
+class Counted(Ledger):
+    """Counts the spans that are read from the ends of chains back."""
+
+    read = 0
+
+    def latest(self, *args: Any) -> Iterator[Span]:
+        """Yield a chain's spans, the latest first."""
+        for span in super().latest(*args):
+            Counted.read += 1
+            yield span
+
+
+def hourly(made: Delivery, hours: int) -> None:
+    """Deliver an envelope each hour."""
+    for n in range(hours):
+        made.clock.sleep(3600)
+        at = round(made.clock.now() * 1000)
+        made.put(envelope("shop", {"views": [row(f"h{n}")]}, request_id=f"h{n}", received_at=at))
+        assert made.deliver(-1) is None
+
+
+def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
+    """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
+    made = delivery()
+    made.replaced = {Ledger: Counted}
+    made.start()
+    hourly(made, 50)
+    at = round(made.clock.now() * 1000)
+    mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}
+    made.put(envelope(**mine))
+    assert made.deliver(-1) is None
+    hourly(made, 300)
+    made.put(envelope(**mine, claim=at))
+    assert made.deliver(-1) is None
+    Counted.read = 0
+    made.send()
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+    assert Counted.read < 10
+
+
+def test_envelopes_put_again_days_apart_are_decided_one_after_the_other() -> None:
+    """A run cannot read all indexes from the first to the last: it would decide nothing, and so would the next one."""
+    made = delivery()
+    old = round(made.clock.now() * 1000)
+    hourly(made, 100)
+    new = round(made.clock.now() * 1000)
+    made.put(
+        *(
+            envelope("shop", {"views": [row(name)]}, request_id=name, claim=at, received_at=at)
+            for name, at in (("a", old), ("b", new))
+        )
+    )
+    assert made.deliver(-2) is None
+    made.clock.sleep(PASSED + 1)
+    made.put(b"junk")
+    made.deliver(-1)
+    made.s3.calls.clear()
+    while "again" in {state for state, *_ in made.chunks().values()}:
+        made.clock.sleep(60)
+        made.send()
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))[:2]
+    assert made.s3.calls.count("get_object") < 20
 
 
 # Shards

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -10,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from hypothesis import given
+from hypothesis import strategies as st
 from moto import mock_aws
 
 from doubles.clock import START as BEGAN
@@ -22,6 +24,7 @@ from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
 from worker.chain import ChainId, Owner
 from worker.ledger import (
+    BEHIND_ALL,
     MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
     WORKLIST_KEYS,
@@ -599,3 +602,27 @@ def test_every_failure_is_logged_as_an_unavailable_ledger(
     with pytest.raises(LedgerUnavailableError):
         act(one)
     assert 1 == len(one._telemetry.said("the ledger cannot be reached"))  # type: ignore[attr-defined]  # the collected one
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**55), st.integers(0, 5)), max_size=12, unique_by=itemgetter(0)),
+    st.integers(-1, 40),
+    st.booleans(),
+)
+def test_the_first_span_with_a_later_arrival(
+    spans_of: list[tuple[int, int]], moment: int, is_closed: bool
+) -> None:
+    """It is the one that a look at all spans of the chain finds."""
+    own, after, latest, chained = ledger(memory()), START, 1, []
+    for offset, growth in sorted(spans_of):
+        last, latest = number(str(int(CHAIN.start) + offset)), latest + growth
+        chained.append(span(after=after, last=last, latest=latest))
+        after = last
+    if is_closed:
+        chained.append(span(after=after, last=BEHIND_ALL, latest=latest))
+    for one in chained:
+        own.append(one)
+
+    expected = next((one.place for one in chained if one.latest > moment), None)
+    found = own.first_later(CHAIN, moment)
+    assert expected == (found and found.place)

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from doubles.dynamodb.table import MAX_ITEM_BYTES, item_size
 from shared.rows import Code
-from tests.support.delivery import envelope, row
+from tests.support.delivery import SHARD, envelope, row
 from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, keys, span
-from worker.chain import ChainId
+from worker.chain import ChainId, Owner
+from worker.claims import MOST_LOOKUPS
 from worker.explanation import kept
 from worker.ledger import _item
 from worker.plan import Cut, plan
@@ -351,7 +352,10 @@ def largest_plan() -> Span:
         if plan_bytes(more, goes) > MAX_PLAN_BYTES:
             break
         chunks, destinations = more, goes
-    return span(chunks=chunks, destinations=destinations, records=10_000, writer="f" * 16, object=REF)
+    owner = Owner(ChainId(LONGEST, "4" * 56, SHARD), number("4" * 56))
+    copies = {f"{serial:032d}": owner for serial in range(MOST_LOOKUPS)}
+    plan = {"chunks": chunks, "destinations": destinations, "copies": copies}
+    return span(**plan, records=10_000, writer="f" * 16, object=REF)
 
 
 def test_a_span_fits_its_item_whatever_happens_to_its_chunks() -> None:

@@ -32,8 +32,8 @@ INGEST_MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
 class Stack:
     """A delivery and its overflow queue."""
 
-    def __init__(self) -> None:
-        self.delivery = Delivery()
+    def __init__(self, **changes: Any) -> None:
+        self.delivery = Delivery(**changes)
         self.delivery.map(shop="shop_db", blog="blog_db")
         self.clock = self.delivery.clock
         self.sqs = MemorySQS(self.clock.now)

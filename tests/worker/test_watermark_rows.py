@@ -2,7 +2,9 @@
 
 from typing import Any
 
+from doubles.treasure_data import Action, Fault, Kind
 from tests.support import delivery as support
+from tests.support.virtual_time import SideBySide, VirtualClock
 from tests.worker.test_watermark import INGEST_MARGIN
 from tests.worker.test_watermark import Stack as Proof
 from worker.watermark_rows import WatermarkRows
@@ -14,7 +16,8 @@ class Stack(Proof):
     """A delivery and the writer of its watermarks."""
 
     def __init__(self, table: str = TABLE) -> None:
-        super().__init__()
+        clock = VirtualClock()
+        super().__init__(clock=clock, executors=lambda: SideBySide(clock))
         wiring, made = self.delivery.sender_wiring, self.delivery
         self.rows = WatermarkRows(
             made.ledger,
@@ -22,6 +25,7 @@ class Stack(Proof):
             wiring.accounts,
             wiring.treasure_data,
             table,
+            made.executors,
             made.clock,
             made.telemetry,
         )
@@ -108,3 +112,19 @@ def test_unknown_watermarks_are_not_written() -> None:
     assert {"written": 0} == failed
     answer = stack.rows.write(stack.delivery.deadline(support.INVOCATION_MS))
     assert {"written": 0, "unknown": "LedgerUnavailableError"} == answer
+
+
+def test_databases_that_do_not_answer_keep_no_others_from_their_watermarks() -> None:
+    """Those of the first accounts would use up the time of each run."""
+    stack = Stack()
+    accounts = [f"a{number:02}" for number in range(14)]
+    stack.delivery.map(**{account: f"{account}_db" for account in accounts})
+    for account in (*accounts, "shop"):
+        stack.put(account, stack.delivery.clock.now())
+    stack.delivery.deliver()
+    for account in accounts:
+        hang = Fault(kind=Kind.HANG, action=Action.IMPORT, database=f"{account}_db")
+        stack.delivery.td.faults.add(hang)
+
+    assert {"written": 1} == stack.write()
+    assert stack.watermarks_in("shop_db")

@@ -548,3 +548,13 @@ def test_the_chain_of_a_shard_is_noted() -> None:
     assert 1 + 4 == made.dynamodb.calls.count("put_item")
     assert State.DELIVERED is made.spans()[0].entry(CHUNK).state
     assert 3 == len(made.s3.objects(BUCKET))
+
+
+@pytest.mark.parametrize("ids", [{"request_id": "r" * 3000}, {"key_id": "k" * 400_000}, {"key_id": "k/~1"}])
+def test_ids_that_do_not_fit_the_ledger_hold_nothing(ids: dict[str, str]) -> None:
+    """Only who writes to the stream directly can send them. The record is dead as it is."""
+    made = delivery()
+    made.put(envelope("shop", {"views": [row("e1")]}, claim=1_700_000_000_000, **ids))
+
+    assert made.deliver() is None
+    assert {"-/-undecodable/0": ("dead", "undecodable", 1)} == made.chunks()

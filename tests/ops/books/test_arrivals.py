@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
 from ops.logs.answers import Answers
@@ -11,6 +13,14 @@ from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
 from worker.shards import Shards
 from worker.states import State
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    """A delivery whose account shop goes to shop_db."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    return made
 
 
 def test_answer_lines_are_added_up() -> None:
