@@ -289,6 +289,17 @@ def test_a_sound_stack_has_no_faults() -> None:
     assert ([], []) == read()
 
 
+def test_a_hold_that_is_over_is_no_fault() -> None:
+    """The worker has taken the record since, although its log still tells of it."""
+
+    def seed(stack: FaultyStack) -> None:
+        take(stack, "shop", ago=60)
+        held("dynamodb", "put_item")(stack)
+        stack.made.deliver(-1)
+
+    assert ([], []) == read(Case("", seed, "", ""))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_is_named_with_one_step(case: Case) -> None:
     """Both commands name it, and nothing else; the step is a command, or that there is nothing to do."""
