@@ -68,8 +68,8 @@ chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out ea
 	@$(RUN) -m tests.mutation --what defences $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: chaos-exhaustive
-chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: RUNS=, PREEMPTIONS=
-	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS)) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
+chaos-exhaustive: .venv/installed ## try every interleaving of the specification's actors, and small scenarios of the handlers step by step: RUNS=
+	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
 
 MINUTES ?= 20
 ATTACKED ?= 10
@@ -101,36 +101,8 @@ mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time,
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
-bench: .venv/installed .venv-emulator/installed | $(UV) ## run all benchmarks against simpler designs; WRITE=1 updates docs/internals/performance.md
-	@PYTHONPATH=client $(RUN) -m benchmarks $(if $(WRITE),--write)
-
-.PHONY: bench-ingest
-bench-ingest: .venv/installed | $(UV) ## benchmark the ingest: CPU per request
-	@$(RUN) -m benchmarks ingest $(if $(WRITE),--write)
-
-.PHONY: bench-coldstart
-bench-coldstart: .venv/installed | $(UV) ## benchmark the ingest's cold start in Lambda's runtime
-	@$(RUN) -m benchmarks coldstart $(if $(WRITE),--write)
-
-.PHONY: bench-worker
-bench-worker: .venv/installed ## benchmark the worker: rows per second
-	@$(RUN) -m benchmarks worker $(if $(WRITE),--write)
-
-.PHONY: bench-pipeline
-bench-pipeline: .venv/installed .venv-emulator/installed ## benchmark the local stack as a whole
-	@$(RUN) -m benchmarks pipeline $(if $(WRITE),--write)
-
-.PHONY: bench-drain
-bench-drain: .venv/installed ## benchmark draining a backlog of 3.6 million events
-	@$(RUN) -m benchmarks drain $(if $(WRITE),--write)
-
-.PHONY: bench-scaling
-bench-scaling: .venv/installed ## simulate a stream that sizes itself beside one on demand
-	@$(RUN) -m benchmarks scaling $(if $(WRITE),--write)
-
-.PHONY: bench-client
-bench-client: .venv/installed ## benchmark the server client: events per second, time of a call
-	@PYTHONPATH=client $(RUN) -m benchmarks client $(if $(WRITE),--write)
+bench: .venv/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
+	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
 docs: .venv/installed ## regenerate the tables in docs/ from the code
@@ -144,11 +116,11 @@ screenshots: .venv/installed ## take the screenshots in docs/images again, with 
 clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
 	@$(RUN) -m tests.clients
 
-INPUTS ?= 1000000
+INPUTS ?= 100000
 SEED ?= 1
 .PHONY: fuzz
-fuzz: .venv/installed tests/clients/node_modules/.package-lock.json ## send INPUTS random requests from a SEED to the ingest
-	@$(RUN) -m tests.fuzz --inputs $(INPUTS) --seed $(SEED)
+fuzz: .venv/installed ## send INPUTS random requests from a SEED to the ingest
+	@INPUTS=$(INPUTS) $(RUN) -m pytest -q tests/ingest/test_fuzz.py --hypothesis-seed=$(SEED)
 
 .PHONY: sdk
 sdk: sdk/node_modules/.package-lock.json ## build the browser SDK into sdk/dist and print its sizes

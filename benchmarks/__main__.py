@@ -11,8 +11,8 @@ BENCHMARKS = {
     "ingest": ("boto3", "aws-lambda-powertools", "td-client", "msgpack", "orjson"),
     "coldstart": ("boto3", "aws-lambda-powertools"),
     "worker": ("isal", "msgpack", "td-client"),
-    "pipeline": ("boto3", "redis", "requests"),
-    "drain": ("isal", "msgpack", "requests"),
+    "pipeline": (),
+    "forget": ("isal", "msgpack"),
     "scaling": (),
     "client": (),
 }

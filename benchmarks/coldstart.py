@@ -5,7 +5,7 @@ from operator import sub
 from statistics import median
 from typing import NamedTuple
 
-from benchmarks.chart import Bar, Group, bars
+from benchmarks.chart import Bar, Group
 from benchmarks.ingest import requests
 from benchmarks.report import Report, times
 from benchmarks.runtimes import (
@@ -77,7 +77,7 @@ def run(report: Report) -> None:
     report.ratio("init_vs_boto3", ratio)
     report.ratio("init_plan_ms", more.cpu * 1e3)
     report.ratio("init_wall_vs_boto3", medians[SLUICE].wall / medians[BOTO3_ONLY].wall)
-    report.chart("coldstart", "CPU of a cold start", bars("CPU of a cold start", [_group(medians)]))
+    report.chart("CPU of a cold start", [_group(medians)])
 
 
 def _start(started: Runtimes, contender: Contender) -> Start:

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 from statistics import median
 from typing import Any
 
-from benchmarks.chart import Bar, Group, bars
+from benchmarks.chart import Bar, Group
 from benchmarks.ingest_parts import PLAN_PART, parts
 from benchmarks.report import Report
 from benchmarks.runtimes import (
@@ -93,7 +93,7 @@ def run(report: Report) -> None:
         ["part of a pixel", "µs"],
         [[name, f"{seconds * 1e6:.0f}"] for name, seconds in measured_parts.items()],
     )
-    report.chart("ingest", "CPU of one request", bars("CPU of one request", _groups(measured)))
+    report.chart("CPU of one request", _groups(measured))
 
 
 def _interleaved(started: dict[Contender, Any], event: dict[str, Any]) -> dict[Contender, float]:

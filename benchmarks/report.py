@@ -1,7 +1,7 @@
 """Prints the results of a benchmark, draws its charts, and writes its section of docs/internals/performance.md.
 
 A section is between `<!-- bench-NAME -->` and `<!-- end -->`. It is written only on request
-(`make bench-NAME WRITE=1`), so that another machine's figures do not replace it by accident.
+(`make bench ONLY=NAME WRITE=1`), so that another machine's figures do not replace it by accident.
 """
 
 import json
@@ -16,6 +16,8 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.chart import Group, bars
+
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/internals/performance.md"
 
@@ -24,7 +26,7 @@ class Report:
     """The results of one benchmark, in the order in which they are added.
 
     Args:
-        name: the benchmark's name: `ingest` for `make bench-ingest`.
+        name: the benchmark's name: `ingest` for `make bench ONLY=ingest`.
         packages: the packages whose versions matter.
         write: write into docs/ instead of .cache/bench/.
     """
@@ -36,7 +38,7 @@ class Report:
         self._ratios: dict[str, float] = {}
         versions = ", ".join(f"{package} {version(package)}" for package in packages)
         self._parts = [
-            f"Measured {datetime.now(UTC):%Y-%m-%d} by `make bench-{name}` on {machine()}"
+            f"Measured {datetime.now(UTC):%Y-%m-%d} by `make bench ONLY={name}` on {machine()}"
             + (f"; {versions}." if versions else ".")
         ]
 
@@ -57,14 +59,14 @@ class Report:
         self._console.print(shown)
         self._parts.append("\n".join(f"| {' | '.join(line)} |" for line in lines))
 
-    def chart(self, name: str, title: str, svg: str) -> None:
+    def chart(self, title: str, groups: Sequence[Group]) -> None:
         """Add a chart, and save it as `NAME.svg`."""
         folder = ROOT / ("docs/internals/charts" if self._write else ".cache/bench")
         folder.mkdir(parents=True, exist_ok=True)
-        path = folder / f"{name}.svg"
-        path.write_text(svg)
+        path = folder / f"{self._name}.svg"
+        path.write_text(bars(title, groups))
         self._console.print(f"chart: {path.relative_to(ROOT)}", highlight=False)
-        self._parts.append(f"![{title}](charts/{name}.svg)")
+        self._parts.append(f"![{title}](charts/{self._name}.svg)")
 
     def ratio(self, name: str, value: float) -> None:
         """Add a figure to the final line of JSON."""

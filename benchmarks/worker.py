@@ -14,6 +14,7 @@ from base64 import b64decode, b64encode
 from collections import deque
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from io import BytesIO
 from typing import Any
 
@@ -23,17 +24,18 @@ from isal import isal_zlib
 from tdclient.api import API
 
 from benchmarks import memory, services, traffic
-from benchmarks.chart import Axis, Bar, Group, Line, bars, lines
+from benchmarks.chart import Bar, Group
 from benchmarks.delivery import delivery
 from benchmarks.measure import cpu_seconds
 from benchmarks.report import Report, times
 from tests.support.delivery import Delivery
 
 ROUNDS = 9
+CONTENDERS = ("worker", "floor", "fast floor", "decode", "td-client", "with upload")
+ROWS = {10: traffic.EVENT_ROWS, 1: 5_000}
+"""Rows of an event, by rows per envelope."""
 SIZES = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 GROUPS = 500
-LARGE_BATCH = 200_000
-"""Rows in a batch larger than Lambda's, so large that the fixed cost of a chunk hardly matters."""
 IDLE_MB_LIMIT = 96
 
 
@@ -60,60 +62,35 @@ def run(report: Report) -> None:
 
 
 def _compare(report: Report) -> None:
-    rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
     table, groups = [], []
-    for per_envelope, count in rows_of.items():
-        seconds = _contenders(count, per_envelope)
-        rates = {name: count / taken for name, taken in seconds.items()}
+    for per_envelope, count in ROWS.items():
+        rates = {name: count / taken for name, taken in _contenders(count, per_envelope).items()}
+        suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
+        ratios = {}
+        for other in ("floor", "fast floor", "td-client"):
+            ratios[other] = rates["worker"] / rates[other]
+            report.ratio(f"worker_vs_{other.replace('-', '_').replace(' ', '_')}{suffix}", ratios[other])
         table.append(
             [
                 f"{per_envelope} per envelope",
-                *(
-                    f"{rates[name]:,.0f}"
-                    for name in (
-                        "worker",
-                        "floor",
-                        "fast floor",
-                        "decode",
-                        "td-client",
-                        "with upload",
-                    )
-                ),
-                times(rates["worker"] / rates["floor"]),
-                times(rates["worker"] / rates["fast floor"]),
-                times(rates["worker"] / rates["td-client"]),
+                *(f"{rates[name]:,.0f}" for name in CONTENDERS),
+                *map(times, ratios.values()),
             ]
         )
         shown = [
             Bar(name, rates[name], f"{rates[name] / 1000:,.0f} k/s", ours=name in ("worker", "with upload"))
-            for name in ("fast floor", "floor", "worker", "with upload", "decode", "td-client")
+            for name in sorted(CONTENDERS, key=lambda name: -rates[name])
         ]
         groups.append(Group(f"rows per CPU second, {per_envelope} per envelope", shown))
-        suffix = "" if per_envelope == 10 else f" ({per_envelope} per envelope)"
-        report.ratio(f"worker_vs_floor{suffix}", rates["worker"] / rates["floor"])
-        report.ratio(f"worker_vs_fast_floor{suffix}", rates["worker"] / rates["fast floor"])
-        report.ratio(f"worker_vs_td_client{suffix}", rates["worker"] / rates["td-client"])
-    head = (
-        "rows per CPU second",
-        "worker",
-        "floor",
-        "fast floor",
-        "decode",
-        "td-client",
-        "with upload",
-        "worker / floor",
-        "worker / fast floor",
-        "worker / td-client",
-    )
+    head = ("rows per CPU second", *CONTENDERS, *(f"worker / {other}" for other in ratios))
     report.table(head, table)
-    report.chart("worker", "Rows per second on one core", bars("Rows per second on one core", groups))
+    report.chart("Rows per second on one core", groups)
 
 
 def _profile(report: Report) -> None:
     """Report the CPU time of each step, measured alone. The rest is everything else."""
-    rows_of = {10: traffic.EVENT_ROWS, 1: 5_000}
     table = []
-    for per_envelope, count in rows_of.items():
+    for per_envelope, count in ROWS.items():
         event = traffic.event(count, per_envelope=per_envelope)
         texts = [record["kinesis"]["data"] for record in event["Records"]]
         envelopes = [pybase64.b64decode(text, validate=True) for text in texts]
@@ -129,21 +106,17 @@ def _profile(report: Report) -> None:
             ),
             "join": lambda blocks=blocks: b"".join(blocks),
             "gzip": lambda joined=joined: isal_zlib.compress(joined, 1, 31),
-            "all": lambda works=works, event=event: _carry_out(works.pop(), event),
+            "total": lambda works=works, event=event: _carry_out(works.pop(), event),
         }
         seconds = cpu_seconds(steps, ROUNDS, 1)
-        whole = seconds.pop("all")
-        seconds["rest"] = whole - sum(seconds.values())
-        table.append(
-            [
-                f"{per_envelope} per envelope",
-                *(f"{taken / count * 1e9:,.0f} ns" for taken in (*seconds.values(), whole)),
-            ]
-        )
+        total = seconds.pop("total")
+        seconds |= {"rest": total - sum(seconds.values()), "total": total}
+        taken = [f"{taken / count * 1e9:,.0f} ns" for taken in seconds.values()]
+        table.append([f"{per_envelope} per envelope", *taken])
     report.say(
         "Where the time of one row goes. The rest is records, planning, index, ledger, scheduling and settling:"
     )
-    report.table(("per row", "base64", "envelope fields", "join", "gzip", "rest", "total"), table)
+    report.table(("per row", *seconds), table)
 
 
 def _contenders(count: int, per_envelope: int) -> dict[str, float]:
@@ -157,9 +130,6 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
 
     def worker() -> None:
         _carry_out(delivery(), event)
-
-    def setup() -> None:
-        delivery()
 
     def floor() -> None:
         isal_zlib.compress(b"".join([b64decode(data)[begin:end] for data, begin, end in places]), 1, 31)
@@ -185,23 +155,11 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
         def uploading() -> None:
             _carry_out(delivery(url=url), event)
 
-        def upload_setup() -> None:
-            delivery(url=url)
-
-        seconds = cpu_seconds(
-            {
-                "worker": worker,
-                "setup": setup,
-                "floor": floor,
-                "fast floor": fast_floor,
-                "decode": decode,
-                "td-client": td_client,
-                "with upload": uploading,
-                "upload setup": upload_setup,
-            },
-            ROUNDS,
-            1,
+        contenders: dict[str, Callable[[], object]] = dict(
+            zip(CONTENDERS, (worker, floor, fast_floor, decode, td_client, uploading), strict=True)
         )
+        contenders |= {"setup": delivery, "upload setup": partial(delivery, url=url)}
+        seconds = cpu_seconds(contenders, ROUNDS, 1)
     assert b"".join(blocks) == b"".join([b64decode(data)[begin:end] for data, begin, end in places])
     seconds["worker"] -= seconds.pop("setup")
     seconds["with upload"] -= seconds.pop("upload setup")
@@ -209,60 +167,27 @@ def _contenders(count: int, per_envelope: int) -> dict[str, float]:
 
 
 def _grow(report: Report) -> None:
-    table, points, per_row = [], [], {}
+    table, per_row = [], {}
     for size in SIZES:
         seconds = _batches(size, 1)
         per_row[size] = seconds / size
-        points.append((float(size), per_row[size] * 1e6))
-        table.append(
-            [
-                f"{size:,}",
-                f"{-(-size // traffic.EVENT_ROWS):,}",
-                f"{seconds * 1e3:,.2f} ms",
-                f"{per_row[size] * 1e6:.2f} µs",
-            ]
-        )
+        events = f"{-(-size // traffic.EVENT_ROWS):,}"
+        table.append([f"{size:,}", events, f"{seconds * 1e3:,.2f} ms", f"{per_row[size] * 1e6:.2f} µs"])
     report.say(
         "Larger batches cost less per row. More than 10,000 rows arrive as several events, one after the other:"
     )
     report.table(("rows", "events", "CPU", "CPU per row"), table)
-    chart = lines(
-        "CPU per row",
-        Axis("rows", logarithmic=True),
-        Axis("µs per row", logarithmic=True),
-        [Line("worker", points, ours=True)],
-    )
-    report.chart("worker-growth", "CPU per row by the number of rows", chart)
     report.ratio("worker_growth_rows", per_row[1_000_000] / per_row[1_000])
 
 
 def _group(report: Report) -> None:
-    table = []
-    for size, name in (
-        (LARGE_BATCH, "worker_growth_groups"),
-        (traffic.EVENT_ROWS, "worker_growth_groups_6mb"),
-    ):
-        one, many = (_one_batch(size, groups) for groups in (1, GROUPS))
-        ratio = many / one
-        each = (many - one) / (GROUPS - 1) * 1e6
-        table.append(
-            [
-                f"{size:,}",
-                f"{one * 1e3:.1f} ms",
-                f"{many * 1e3:.1f} ms",
-                times(ratio),
-                f"{each:.0f} µs" if each > 0 else "within the noise",
-            ]
-        )
-        report.ratio(name, ratio)
+    one, many = (_one_batch(traffic.EVENT_ROWS, groups) for groups in (1, GROUPS))
     report.say(
-        f"{GROUPS} accounts instead of one. Each chunk has a fixed cost, for its key, its scheduling and starting gzip. In a batch"
-        f" of {LARGE_BATCH:,} rows, more than one invocation gets, it hardly matters. In a 6 MB event, {GROUPS} accounts have"
-        f" {traffic.EVENT_ROWS // GROUPS} rows each, and it does:"
+        f"Each chunk has a fixed cost, for its key, its scheduling and starting gzip. A 6 MB event with rows of {GROUPS} accounts,"
+        f" {traffic.EVENT_ROWS // GROUPS} each, takes {times(many / one)} as long as with rows of one: {(many - one) / (GROUPS - 1) * 1e6:.0f} µs"
+        " per additional chunk."
     )
-    report.table(
-        ("rows in a batch", "1 account", f"{GROUPS} accounts", "ratio", "per additional chunk"), table
-    )
+    report.ratio("worker_growth_groups_6mb", many / one)
 
 
 def _batches(size: int, groups: int) -> float:

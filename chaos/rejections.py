@@ -38,6 +38,8 @@ class Rejections:
         strikes = pipeline.world.trouble.strikes.keys()
         self._is_recorded = not strikes & _UNRECORDED
         self._is_judged_again = bool(strikes & _OTHER_POLICY)  # a copy that now has rows is another request
+        # a copy is recorded, too, if the index that would show the first one is gone
+        self._is_recorded_again = self._is_judged_again or Kind.S3_GONE in strikes
         self._is_certain = self._is_recorded and not self._is_judged_again
 
     def misjudged(self) -> Iterator[int]:
@@ -62,9 +64,9 @@ class Rejections:
             if not self._is_complete(copy, sent):
                 yield f"rejected event {copy.number} is kept as {copy}"
             times = self._copies[copy.number, copy.code]
-            if times > 1 and sent.dialect != "mobile" and not self._is_judged_again:
+            if times > 1 and sent.dialect != "mobile" and not self._is_recorded_again:
                 yield f"rejected event {copy.number} is kept {times} times"
-        counted, (least, most) = self._pipeline.audit.rejections(), self._told()
+        counted, (least, most) = self._pipeline.audit.books().rejected, self._told()
         copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
         for place in copied | least | counted:
             if copied[place] > counted[place]:

@@ -2,9 +2,8 @@
 
 It uses payload format 2.0. Where AWS's documentation is silent, it follows what was captured from live APIs: paths are
 decoded twice and cut at a question mark that the first decoding reveals; repeated headers are joined by a comma alone;
-only `text/*`, JSON, XML and JavaScript bodies travel as text; a result without `statusCode` is a body, valid or not.
-Two behaviours were not captured and are guesses: a request line over the limit is a 414 but headers over it are a 431; text
-that is not UTF-8, and anything with a content encoding, travels in base64.
+only `text/*`, JSON, XML and JavaScript bodies travel as text. It was not captured, and is a guess, that text that is not UTF-8 and
+anything with a content encoding travel in base64. AWS's limits of size do not apply here.
 """
 
 import json
@@ -26,13 +25,6 @@ from shared.clock import SystemClock
 
 _log = logging.getLogger("doubles.gateway")
 
-MAX_HEAD_BYTES = 10_240
-"""The limit for the request line and the header values together. AWS does not count the headers' names."""
-
-MAX_BODY_BYTES = 10 * 1024 * 1024
-"""The limit for a request's body, as sent."""
-
-_MAX_PAYLOAD_BYTES = 6 * 1024 * 1024  # Lambda's limit for an event and for a result, as JSON text
 _FUNCTION_SECONDS = 60
 _TEXT_TYPES = frozenset({"application/json", "application/javascript", "application/xml"})
 _HOP_BY_HOP = frozenset({"connection", "content-length", "keep-alive", "te", "transfer-encoding", "upgrade"})
@@ -84,22 +76,18 @@ class Gateway(HttpServer):
         context = Context(function_name="IngestFunction", deadline=deadline, now=self._clock.now)
         try:
             # event and result pass through JSON, as in Lambda
-            result = json.dumps(self._handler(json.loads(json.dumps(event)), context), ensure_ascii=False)
+            return answer_of(json.loads(json.dumps(self._handler(json.loads(json.dumps(event)), context))))
         except BaseException:  # noqa: BLE001 -- Lambda survives whatever a function raises
             _log.exception("the function failed")
             return _message(500, "Internal Server Error")
-        if len(result.encode("utf-8", "surrogatepass")) > _MAX_PAYLOAD_BYTES:
-            return _message(500, "Internal Server Error")
-        return answer_of(json.loads(result))
 
 
 def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]:
     """Return the event for a request to the `$default` route.
 
     Raises:
-        RejectedError: a limit is exceeded (413, 414, 431) or the path cannot be decoded (400).
+        RejectedError: the path cannot be decoded (400).
     """
-    _check_size(request)
     path, _, query = quote(request.target.encode("latin-1"), safe=_PRINTABLE).partition("?")
     raw_path = _decoded(_decoded(path).partition("?")[0])
     sent = sorted(((name.lower(), value) for name, value in request.headers), key=itemgetter(0))
@@ -138,41 +126,23 @@ def event_of(request: Request, *, request_id: str, now: float) -> dict[str, Any]
     }
     if request.body:
         event["body"], event["isBase64Encoded"] = _body(request.body, headers)
-    text = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
-    if len(text.encode("utf-8", "surrogatepass")) > _MAX_PAYLOAD_BYTES:
-        raise RejectedError(413, "Request Entity Too Large")
     return event
 
 
-def answer_of(result: Any) -> Response:
-    """Return the response for a function's result, a JSON value. A malformed result gives a 500."""
-    if not isinstance(result, Mapping) or "statusCode" not in result:
-        text = result if isinstance(result, str) else json.dumps(result, ensure_ascii=False)
-        return Response(200, text.encode("utf-8", "replace"), (("Content-Type", "application/json"),))
-    status, headers, cookies = result["statusCode"], result.get("headers") or {}, result.get("cookies") or []
-    body = result.get("body") or ""
-    texts = [body, *headers.values(), *cookies] if isinstance(headers, Mapping) else [None]
-    if type(status) is not int or not 200 <= status <= 599 or not all(isinstance(one, str) for one in texts):
-        return _message(500, "Internal Server Error")
-    data = body.encode("utf-8", "replace")
-    try:
-        data = b64decode(data, validate=True) if result.get("isBase64Encoded") else data
-    except ValueError:
-        return _message(500, "Internal Server Error")
+def answer_of(result: Mapping[str, Any]) -> Response:
+    """Return the response for a function's result.
+
+    Raises:
+        Exception: the result is malformed.
+    """
+    data = (result.get("body") or "").encode("utf-8", "replace")
+    data = b64decode(data, validate=True) if result.get("isBase64Encoded") else data
+    headers = result.get("headers") or {}
     kept = {name: value for name, value in headers.items() if name.lower() not in _HOP_BY_HOP}
     if "content-type" not in map(str.lower, kept):
         kept["Content-Type"] = "text/plain; charset=utf-8"
-    return Response(status, data, (*kept.items(), *(("Set-Cookie", cookie) for cookie in cookies)))
-
-
-def _check_size(request: Request) -> None:
-    line = len(f"{request.method} {request.target} HTTP/1.1")
-    if line > MAX_HEAD_BYTES:
-        raise RejectedError(414, "URI Too Long")
-    if line + sum(len(value) for _, value in request.headers) > MAX_HEAD_BYTES:
-        raise RejectedError(431, "Request Header Fields Too Large")
-    if len(request.body) > MAX_BODY_BYTES:
-        raise RejectedError(413, "Request Entity Too Large")
+    cookies = (("Set-Cookie", cookie) for cookie in result.get("cookies") or ())
+    return Response(result["statusCode"], data, (*kept.items(), *cookies))
 
 
 def _decoded(path: str) -> str:

@@ -15,6 +15,7 @@ from ingest.policy import PolicyReader
 from ingest.privacy import Privacy, Screen, Visitor
 from ingest.rate import Allowance, Rate
 from ingest.refusal import ANSWERS, Refused
+from ingest.refused_persons import RefusedPersons
 from ingest.rejected import Rejection
 from ingest.request import Request
 from ingest.stream import Stream
@@ -53,12 +54,14 @@ class Admitted(NamedTuple):
         plan: the account's tracking plan, None if it has none.
         allowance: what the key may send.
         spending: what its account may spend.
+        persons: whose events its account refuses; None if it refuses nobody's.
     """
 
     key: WriteKey
     plan: TrackingPlan | None
     allowance: Allowance
     spending: Spending
+    persons: RefusedPersons | None
 
 
 class EventOutcome(NamedTuple):
@@ -144,7 +147,13 @@ class Intake:
             raise Refused("keys_unavailable") from None
         entry = self._policies.entry(verified)
         allowance = self._rate.allowance(verified, entry.limits)
-        return Admitted(verified, entry.plan, allowance, self._budgets.of(verified.account, entry.limits))
+        spending = self._budgets.of(verified.account, entry.limits)
+        persons = self._persons(verified.account, entry.refused) if entry.refused else None
+        return Admitted(verified, entry.plan, allowance, spending, persons)
+
+    def _persons(self, account: str, hashes: Mapping[str, frozenset[bytes]]) -> RefusedPersons | None:
+        key = self._keyring.forget_key()
+        return RefusedPersons(key, account, hashes) if key is not None else None
 
     def is_ready(self) -> bool:
         """Return whether events would become durable."""
@@ -188,7 +197,7 @@ class Intake:
         )
         key = sender.key
         check = PlanCheck(sender.plan, partial(self.privacy.screen, visitor))
-        encoded, rejected = self._encode(key.account, batch, arrival, check)
+        encoded, rejected = self._encode(key.account, batch, arrival, check, sender.persons)
         if check.violations:
             self._report_drift(key.account, check.violations)
         kept: tuple[RejectedEvent, ...] = ()
@@ -212,7 +221,12 @@ class Intake:
         return EventOutcome(accepted, rejected, encoded)
 
     def _encode(
-        self, account: str, batch: Batch, arrival: rows.Arrival, check: PlanCheck
+        self,
+        account: str,
+        batch: Batch,
+        arrival: rows.Arrival,
+        check: PlanCheck,
+        persons: RefusedPersons | None,
     ) -> tuple[dict[int, tuple[str, bytes]], list[Rejection]]:
         """Return the table and row of each event by its index, and the rejections of events that cannot become rows."""
         encoded: dict[int, tuple[str, bytes]] = {}
@@ -221,11 +235,14 @@ class Intake:
         for index, event in enumerate(batch.events):
             table = ""
             try:
+                if persons is not None:
+                    persons.check(event)
                 table = rows.table_of({} if batch.single_table else event, batch.table)
                 if table not in screens:
                     if len(screens) >= MAX_TABLES:
                         raise rows.Rejected("too_many_tables", ANSWERS["too_many_tables"].meaning)  # noqa: TRY301 -- like the row rules
-                    screens[table] = check.screen(table)
+                    screen = check.screen(table)
+                    screens[table] = screen if persons is None else persons.after(screen)
                 new_id = partial(self._event_id, account, batch, index)
                 row = rows.encode(event, arrival, new_id, screens[table])
             except rows.Rejected as reason:

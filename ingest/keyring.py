@@ -81,6 +81,11 @@ class Keyring:
         secret = self._secrets.get(write_key.HASH_KEY)
         return secret.encode() if secret else None
 
+    def forget_key(self) -> bytes | None:
+        """Return the key of the hashes by which persons are refused (the member write_key.FORGET_KEY), None if there is none."""
+        secret = self._secrets.get(write_key.FORGET_KEY)
+        return secret.encode() if secret else None
+
     def proxy_secret(self) -> str | None:
         """Return the secret that trusted distributions send (the member write_key.PROXY_SECRET), None if there is none."""
         if not self._secrets:

@@ -3,7 +3,6 @@
 Rows are screened before they are encoded, so removed data never reaches the stream or a log.
 """
 
-import hmac
 from collections.abc import Callable, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address
 from typing import Any, NamedTuple
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from ingest import cookie
 from ingest.request import Request
 from ingest.user_agent import bot_name
+from shared.person_hash import hashed_column
 from shared.settings import IngestSettings
 from shared.tracking_plan import Personal
 
@@ -32,7 +32,6 @@ MAX_USER_AGENT_BYTES = 512
 Screen = Callable[[dict[str, Any]], None]
 """Removes or changes columns of a row, in place."""
 
-_HASH_BYTES = 16
 _IPV4_BITS = 24
 _IPV6_BITS = 48
 
@@ -125,7 +124,7 @@ class Privacy:
         if self._ip == "truncate":
             rules["td_ip"] = self._kept_address
         if key is not None:
-            rules |= dict.fromkeys(hashed, lambda value: _hash(value, key))
+            rules |= dict.fromkeys(hashed, lambda value: hashed_column(value, key))
         rules |= dict.fromkeys(dropped)
         return lambda row: _screen(row, rules)
 
@@ -163,9 +162,3 @@ def _network(address: Any) -> Any:
     if parsed.version == 4:
         return str(IPv4Network((number, _IPV4_BITS), strict=False).network_address)
     return str(IPv6Network((number, _IPV6_BITS), strict=False).network_address)
-
-
-def _hash(value: Any, key: bytes) -> str:
-    """Return 128 bits of HMAC-SHA256 of the value's text, in hex."""
-    text = value if isinstance(value, str) else repr(value)
-    return hmac.digest(key, text.encode(errors="replace"), "sha256")[:_HASH_BYTES].hex()

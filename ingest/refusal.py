@@ -96,6 +96,7 @@ ANSWERS: Mapping[AnyCode, Answer] = {
     "too_many_columns": Answer(400, "the row would have more than 512 columns"),
     "too_deep": Answer(400, "a value is nested more than 254 levels deep"),
     "event_too_large": Answer(413, "the event is larger than 256 KiB as JSON"),
+    "refused_person": Answer(403, "the account refuses events of this person"),
     "unplanned_table": Answer(400, "the event's table is not in the account's tracking plan"),
     "unplanned_column": Answer(400, "the event has a column that the account's tracking plan does not have"),
     "missing_column": Answer(400, "the event lacks a column that the account's tracking plan requires"),

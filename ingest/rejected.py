@@ -61,7 +61,9 @@ def events_of(
         if batch.single_table:
             event = _with_column(event)
         screen = screen_of(rejection.table)
-        if originals and screen is None and event is sent[rejection.index]:
+        if rejection.code == "refused_person":
+            original = b""
+        elif originals and screen is None and event is sent[rejection.index]:
             original = originals[rejection.index]
         elif screen is None or isinstance(event, dict):
             original = rows.text_of(_screened(event, screen) if screen else event).encode(errors="replace")

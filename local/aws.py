@@ -1,8 +1,7 @@
-"""AWS, as one part of the local stack: `python -m local.aws FOLDER --port PORT`.
+"""AWS, as one part of the local stack: `python -m local.aws --port PORT`.
 
 The stream and the queue are doubles, everything else is moto. Requests are executed one at a time, because moto's backends lose
-writes when threads share them. Requests that change something are logged in a journal, so nothing that was acknowledged is lost
-if the process is killed. It is a separate process so that it does not compete with the functions for the interpreter lock.
+writes when threads share them. It is a separate process so that it does not compete with the functions for the interpreter lock.
 """
 
 import argparse
@@ -10,31 +9,26 @@ import json
 import logging
 import os
 import re
-import sys
+import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
-from io import BytesIO
-from pathlib import Path
+from datetime import datetime
 from threading import Lock
 from typing import Any
-from urllib.parse import unquote
 
 from botocore.exceptions import ClientError
 from moto.dynamodb.exceptions import ConditionalCheckFailed
-from moto.dynamodb.models import DynamoDBBackend, dynamodb_backends
+from moto.dynamodb.models import DynamoDBBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
-from werkzeug.test import run_wsgi_app
+from werkzeug.test import EnvironBuilder, run_wsgi_app
 
 from doubles.dynamodb.expressions import parse_insert
 from doubles.http_server import HttpServer, Request, Response
 from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS
-from local.journal import Journal, RecordedClock
 from local.parent_watch import ParentWatch
 from local.valkey import free_port
 
-_READS = ("Get", "List", "Describe", "Query", "Scan", "BatchGet", "Receive")
 _WORDS = re.compile("(?<!^)(?=[A-Z])")
 
 
@@ -42,76 +36,56 @@ class Cloud:
     """AWS without its sockets.
 
     Args:
-        folder: the folder of the journal.
         endpoint: its own URL, for queue URLs.
     """
 
-    def __init__(self, folder: Path, endpoint: str) -> None:
+    def __init__(self, endpoint: str) -> None:
         # moto's INSERT ignores parameters and overwrites existing items.
         DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
-        self._clock = RecordedClock()
         self._endpoint = endpoint
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = Lock()
-        self._journal = Journal(folder / "aws.journal")
         self._broken_until = 0.0
         self._empty()
-        for at, request in self._journal.requests():
-            self._carry_out(request, at)
 
     def answer(self, request: Request) -> Response:
-        """Execute a request, and return its response once the journal has any change.
+        """Execute a request.
 
         `POST /-/outage` with {"seconds"} makes the stream reject every call for that time.
         """
+        service, _, operation = request.header("x-amz-target").partition(".")
         with self._lock:
-            at = self._clock.now()
             if request.target == "/-/outage":
-                self._broken_until = at + json.loads(request.body)["seconds"]
+                self._broken_until = time.time() + json.loads(request.body)["seconds"]
                 return Response()
-            if at < self._broken_until and request.header("x-amz-target").startswith("Kinesis_"):
-                return _refusal(500, "InternalFailure", "an outage was ordered")
-            reply = self._carry_out(request, at)
-            if _changes(request, reply):
-                self._journal.append(at, request)
-        return reply
-
-    def _empty(self) -> None:
-        self._stream = MemoryKinesis(self._clock.now)
-        self._queue = Queue(MemorySQS(self._clock.now), self._endpoint)
-
-    def _carry_out(self, request: Request, at: float) -> Response:
-        self._clock.at = at
-        if request.target == "/moto-api/reset":
-            self._empty()
-        try:
-            service, _, operation = request.header("x-amz-target").partition(".")
+            if request.target == "/moto-api/reset":
+                self._empty()
             if service == "Kinesis_20131202":
+                if time.time() < self._broken_until:
+                    return _refusal(500, "InternalFailure", "an outage was ordered")
                 return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
             if service == "AmazonSQS":
                 return _json_reply(self._queue, operation, json.loads(request.body))
-            reply = self._ask_moto(request)
-            if operation == "CreateTable" and reply.status == 200:
-                _date(json.loads(request.body)["TableName"], at)
-            return reply
-        finally:
-            self._clock.at = None
+            return self._ask_moto(request)
+
+    def _empty(self) -> None:
+        self._stream = MemoryKinesis(time.time)
+        self._queue = Queue(MemorySQS(time.time), self._endpoint)
 
     def _ask_moto(self, request: Request) -> Response:
-        pieces, status, headers = run_wsgi_app(self._moto, _environ(request))
+        asked = EnvironBuilder(
+            request.target,
+            f"http://{request.header('host')}",
+            method=request.method,
+            headers=list(request.headers),
+            data=request.body,
+        )
+        pieces, status, headers = run_wsgi_app(self._moto, asked.get_environ())
         body = b"".join(pieces)
         kept = tuple((name, value) for name, value in headers.items() if name.lower() != "content-length")
         if request.method == "HEAD":  # its content-length is that of a GET
             body = bytes(int(headers.get("content-length", 0)))
         return Response(int(status.split()[0]), body, kept)
-
-
-def _date(table: str, at: float) -> None:
-    """Have a table that the journal creates once more remain the same table: it was created when it was first created."""
-    for regions in dynamodb_backends.values():
-        for backend in regions.values():
-            if table in backend.tables:
-                backend.tables[table].created_at = datetime.fromtimestamp(at, UTC).replace(tzinfo=None)
 
 
 class Queue:
@@ -146,15 +120,6 @@ class Queue:
             return getattr(self._sqs, operation)(**own | request | {"QueueUrl": url})
 
         return call
-
-
-def _changes(request: Request, reply: Response) -> bool:
-    """Return whether a request may have changed something."""
-    operation = request.header("x-amz-target").rpartition(".")[2]
-    if operation == "ReceiveMessage":
-        return b'"Messages"' in reply.body
-    is_read = request.method in ("GET", "HEAD") or operation.startswith(_READS)
-    return reply.status < 400 and not is_read
 
 
 def _json_reply(double: Any, operation: str, request: Mapping[str, Any]) -> Response:
@@ -195,35 +160,6 @@ def _packed(value: Any) -> str | float:
     raise TypeError(f"JSON cannot hold {value!r}")
 
 
-def _environ(request: Request) -> dict[str, Any]:
-    """Return the WSGI environment of a request."""
-    path, _, query = request.target.partition("?")
-    headers = {name.lower(): value for name, value in request.headers}
-    host, _, port = headers.get("host", "127.0.0.1").partition(":")
-    environ: dict[str, Any] = {
-        "REQUEST_METHOD": request.method,
-        "PATH_INFO": unquote(path, "latin-1"),
-        "QUERY_STRING": query,
-        "RAW_URI": request.target,
-        "REQUEST_URI": request.target,
-        "SCRIPT_NAME": "",
-        "SERVER_NAME": host,
-        "SERVER_PORT": port or "80",
-        "SERVER_PROTOCOL": "HTTP/1.1",
-        "REMOTE_ADDR": request.source_ip,
-        "CONTENT_TYPE": headers.pop("content-type", ""),
-        "CONTENT_LENGTH": str(len(request.body)),
-        "wsgi.version": (1, 0),
-        "wsgi.url_scheme": "http",
-        "wsgi.input": BytesIO(request.body),
-        "wsgi.errors": sys.stderr,
-        "wsgi.multithread": True,
-        "wsgi.multiprocess": False,
-        "wsgi.run_once": False,
-    }
-    return environ | {f"HTTP_{name.upper().replace('-', '_')}": value for name, value in headers.items()}
-
-
 def insert_all(backend: DynamoDBBackend, statements: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Execute a batch of PartiQL INSERTs; return a response for each."""
     return [_insert(backend, one["Statement"], one.get("Parameters", ())) for one in statements]
@@ -243,15 +179,13 @@ def main() -> None:
     parent = ParentWatch()
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # otherwise it logs every request
     parser = argparse.ArgumentParser()
-    parser.add_argument("folder", type=Path)
     parser.add_argument("--port", type=int, default=0)
-    options = parser.parse_args()
-    port = options.port or free_port()
-    cloud = Cloud(options.folder, f"http://127.0.0.1:{port}")
+    port = parser.parse_args().port or free_port()
+    cloud = Cloud(f"http://127.0.0.1:{port}")
     with HttpServer(cloud.answer, port=port) as server:
         parent.ready(endpoint=server.url, port=port)
         parent.wait()
-    os._exit(0)  # do not wait for requests: everything that was answered is in the journal
+    os._exit(0)  # do not wait for requests
 
 
 if __name__ == "__main__":

@@ -53,11 +53,8 @@ def reachable(stack: LocalStack, folder: Path, host: str | None) -> Iterator[Pat
                 parts.enter_context(TcpProxy(url, host, urlsplit(url).port or 0))
         elif host:
             seen = _DOCKER_DESKTOP
-        secrets, url = made.client("secretsmanager"), addresses.redis.replace("127.0.0.1", seen)
-        try:
-            secrets.create_secret(Name=_SECRET, SecretString=url)
-        except secrets.exceptions.ResourceExistsException:  # kept from the last run
-            secrets.put_secret_value(SecretId=_SECRET, SecretString=url)
+        url = addresses.redis.replace("127.0.0.1", seen)
+        made.client("secretsmanager").create_secret(Name=_SECRET, SecretString=url)
         named = replace(made, redis_url_secret=_SECRET)
         overrides = functions.treasure_data_at(addresses.treasure_data)
         found: dict[str, dict[str, str]] = {}

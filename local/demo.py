@@ -1,12 +1,13 @@
 """`make demo`: sends recorded browser requests through the whole pipeline and accounts for every event."""
 
 import argparse
-import os
 import shutil
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import count
+from operator import attrgetter
 from pathlib import Path
 
 from rich.console import Console
@@ -14,22 +15,18 @@ from rich.console import Console
 from local import outcomes
 from local.accounts import ACCOUNTS
 from local.interrupt import exit_on_signals
-from local.observer import Observer
 from local.reconciliation import Reconciliation
 from local.recording import REQUESTS, RecordedRequest, RecordingError, read
-from local.report import Meter, show
+from local.report import meter, show
 from local.sender import Exchange, send
 from local.stack import LocalStack, PartError
 from ops import screen
+from ops.books.accounting import Accounting
 from ops.plans.arrived_events import stored_events
 from ops.plans.plan_profile import Drifts
-from shared.clock import SystemClock
-from shared.telemetry import NullTelemetry
+from ops.stack import described
+from ops.state.stack_state import accounting
 from shared.tracking_plan import TrackingPlan
-from worker.bucket import Bucket
-from worker.ledger import Ledger
-from worker.rejected_events import RejectedEvents
-from worker.span_object import SpanObjects
 
 _CONNECTIONS = 6
 _PATIENCE_SECONDS = 30.0
@@ -37,25 +34,29 @@ _POLL_SECONDS = 0.3
 
 
 def send_recording(
-    stack: LocalStack, requests: Iterable[RecordedRequest], on_exchange: Callable[[Exchange], None]
+    stack: LocalStack,
+    requests: Iterable[RecordedRequest],
+    on_exchange: Callable[[Exchange], None],
+    connections: int = _CONNECTIONS,
 ) -> Reconciliation:
     """Send the requests over several connections, and return the counts from the responses."""
     reconciliation = Reconciliation()
 
-    def count(exchange: Exchange) -> None:
+    def done(exchange: Exchange) -> None:
         reconciliation.count_exchange(exchange, ACCOUNTS)
         on_exchange(exchange)
 
-    send(stack.addresses.gateway, requests, _CONNECTIONS, count)
+    send(stack.addresses.gateway, requests, connections, done)
     return reconciliation
 
 
-def count_outcomes(stack: LocalStack, observer: Observer, reconciliation: Reconciliation) -> None:
+def count_outcomes(stack: LocalStack, books: Accounting, reconciliation: Reconciliation) -> None:
     """Update the reconciliation with the outcomes so far."""
+    unread = books.unread()
     reconciliation.count_outcomes(
         outcomes.delivered(stack.addresses.treasure_data),
         outcomes.undelivered(stack.resources, ACCOUNTS),
-        observer.in_flight(),
+        {"records on the stream": unread.on_stream, "messages in the queue": unread.in_queue},
     )
 
 
@@ -64,6 +65,8 @@ def wait_for_outcomes(
     reconciliation: Reconciliation,
     updated: Callable[[int], None],
     patience: float = _PATIENCE_SECONDS,
+    *,
+    is_over: Callable[[Reconciliation], bool] = attrgetter("adds_up"),
 ) -> None:
     """Update the reconciliation until it adds up, or until nothing has changed for a while.
 
@@ -72,35 +75,29 @@ def wait_for_outcomes(
         reconciliation: what was sent.
         updated: called with the number of accepted events that have an outcome.
         patience: seconds without a change after which to give up.
+        is_over: what to wait for, if not that it adds up.
 
     Raises:
         PartError: a part of the stack exited.
     """
-    observer = Observer(stack)
-    before, changed = reconciliation.outstanding, time.monotonic()
+    books = accounting(described(stack.describe()))
+    before, changed = None, time.monotonic()
     while True:
         stack.check()
-        count_outcomes(stack, observer, reconciliation)
+        count_outcomes(stack, books, reconciliation)
         updated(reconciliation.accepted.total() - reconciliation.outstanding)
-        if reconciliation.outstanding != before:
-            before, changed = reconciliation.outstanding, time.monotonic()
-        if reconciliation.adds_up or time.monotonic() - changed > patience:
+        now = reconciliation.outstanding, reconciliation.in_flight
+        if now != before:
+            before, changed = now, time.monotonic()
+        if is_over(reconciliation) or time.monotonic() - changed > patience:
             return
         time.sleep(_POLL_SECONDS)
 
 
 def drifts_of(stack: LocalStack, account: str) -> Drifts:
     """Return how the stored events differ from an account's tracking plan."""
-    drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), stack.resources
-    ledger = Ledger(
-        made.client("dynamodb"),
-        made.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
-    )
-    bucket = Bucket(made.client("s3"), made.data_bucket)
-    for event in stored_events(ledger, SpanObjects(bucket), RejectedEvents(bucket), account, 0.0):
+    drifts, made = Drifts(ACCOUNTS[account].plan or TrackingPlan()), described(stack.describe())
+    for event in stored_events(made.ledger(), made.objects(), made.rejected_events(), account, 0.0):
         drifts.add(event.table, event.row, event.at)
     return drifts
 
@@ -140,15 +137,16 @@ def run(
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
-    with LocalStack(folder, parameters=parameters) as stack:
+    with LocalStack(folder, parameters=parameters or {}) as stack:
         console.print(
             f"Ready after {time.monotonic() - started:.1f} s. The gateway is {stack.addresses.gateway}"
         )
         console.print(f"Sending {len(requests):,} requests that were recorded from a browser …")
-        with Meter(console, "sent", len(requests)) as meter:
-            reconciliation = send_recording(stack, requests, lambda _: meter.add(1))
-        with Meter(console, "accounted for", reconciliation.accepted.total()) as meter:
-            wait_for_outcomes(stack, reconciliation, meter.set, patience)
+        with meter(console, "sent", len(requests)) as update:
+            sent = count(1)
+            reconciliation = send_recording(stack, requests, lambda _: update(next(sent)))
+        with meter(console, "accounted for", reconciliation.accepted.total()) as update:
+            wait_for_outcomes(stack, reconciliation, update, patience)
         drifts = drifts_of(stack, "news")
     show(reconciliation, console)
     show_drifts(drifts, console)

@@ -4,6 +4,7 @@ import json
 import logging
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
 from threading import Event
 from typing import Any
 
@@ -17,13 +18,14 @@ _log = logging.getLogger("local.event_source")
 _SHARDS_AT_ONCE = 16
 
 
+@dataclass(frozen=True, slots=True)
 class EventSource:
     """Calls the function with batches of records, with the shards in parallel.
 
     A function that exceeds its timeout is not stopped, because threads cannot be. Its shard waits for it and then ignores its
     result, as Lambda would.
 
-    Args:
+    Attributes:
         poller: polls the stream.
         invoke: the handler, called with an event and a context.
         clock: tells the time.
@@ -34,59 +36,47 @@ class EventSource:
         settled: called after each invocation with the shard and its last settled record.
     """
 
-    def __init__(
-        self,
-        poller: StreamPoller,
-        invoke: Callable[[dict[str, Any], Any], Any],
-        *,
-        clock: Clock,
-        poll_seconds: float = 0.2,
-        timeout_seconds: float = 60,
-        function_name: str = "WorkerFunction",
-        memory_limit_in_mb: int = 1024,
-        settled: Callable[[str, str], None] = lambda *_: None,
-    ) -> None:
-        self._poller = poller
-        self._invoke = invoke
-        self._clock = clock
-        self._poll_seconds = poll_seconds
-        self._timeout_seconds = timeout_seconds
-        self._function_name = function_name
-        self._memory_limit_in_mb = memory_limit_in_mb
-        self._settled = settled
+    poller: StreamPoller
+    invoke: Callable[[dict[str, Any], Any], Any]
+    clock: Clock
+    poll_seconds: float = 0.2
+    timeout_seconds: float = 60
+    function_name: str = "WorkerFunction"
+    memory_limit_in_mb: int = 1024
+    settled: Callable[[str, str], None] = lambda *_: None
 
     def run(self, stop: Event) -> None:
         """Poll and invoke until `stop` is set; return when all invocations have ended."""
         under_way: dict[Future[Outcome], Invocation] = {}
         with ThreadPoolExecutor(_SHARDS_AT_ONCE) as pool:
             while not stop.is_set():
-                while invocation := self._poller.poll(self._clock.now()):
+                while invocation := self.poller.poll(self.clock.now()):
                     under_way[pool.submit(self._call, invocation)] = invocation
                 if not under_way:
-                    stop.wait(self._poll_seconds)
-                done, _ = wait(under_way, self._poll_seconds, FIRST_COMPLETED)
+                    stop.wait(self.poll_seconds)
+                done, _ = wait(under_way, self.poll_seconds, FIRST_COMPLETED)
                 for future in done:
                     invocation = under_way.pop(future)
-                    self._poller.complete(invocation, future.result(), self._clock.now())
-                    last = self._poller.pollers[invocation.shard_id].last_settled
+                    self.poller.complete(invocation, future.result(), self.clock.now())
+                    last = self.poller.pollers[invocation.shard_id].last_settled
                     if last is not None:
-                        self._settled(invocation.shard_id, last)
+                        self.settled(invocation.shard_id, last)
 
     def _call(self, invocation: Invocation) -> Outcome:
         context = Context(
-            function_name=self._function_name,
-            deadline=self._clock.now() + self._timeout_seconds,
-            now=self._clock.now,
-            memory_limit_in_mb=self._memory_limit_in_mb,
+            function_name=self.function_name,
+            deadline=self.clock.now() + self.timeout_seconds,
+            now=self.clock.now,
+            memory_limit_in_mb=self.memory_limit_in_mb,
             aws_request_id=invocation.request_id,
         )
         outcome: Outcome
         try:
             # As in Lambda, a result that cannot be encoded as JSON is an error.
-            outcome = Returned(json.loads(json.dumps(self._invoke(invocation.event, context))))
+            outcome = Returned(json.loads(json.dumps(self.invoke(invocation.event, context))))
         except BaseException as error:  # noqa: BLE001 -- Lambda survives whatever a function raises
             outcome = Raised(type(error).__name__, str(error))
-        if self._clock.now() >= context.deadline:
+        if self.clock.now() >= context.deadline:
             outcome = TimedOut()
         left = len(invocation.records) - settled_count(outcome, invocation.sequence_numbers)
         if left:

@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from botocore.exceptions import BotoCoreError, ClientError
-
 from doubles.event_source import EventSourceMapping
 from doubles.event_source.pollers import StreamPoller
 from doubles.gateway import Gateway, Record
@@ -27,8 +25,8 @@ from doubles.iam import ACCOUNT_ID, REGION
 from doubles.invocation_api import InvocationApi
 from doubles.lambda_context import Context
 from doubles.sqs import QueueSource
-from local import bad as bads
 from local import functions
+from local.bad import FILE, bad_lines
 from local.event_source import EventSource
 from local.functions import DRAIN, FUNCTIONS, INGEST, SENDER, WORKER, Function
 from local.parent_watch import ParentWatch
@@ -54,13 +52,13 @@ def load(function: Function) -> Handler:
 def serve_ingest(handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
     """Serve the function behind the gateway, and log what each response says about the events."""
     append = os.O_WRONLY | os.O_CREAT | os.O_APPEND
-    answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, bads.FILE))
+    answers, bad = (os.open(options.folder / name, append, 0o600) for name in (ANSWERS, FILE))
     clock = SystemClock()
 
     def answered(request: Request, reply: Response) -> None:
         try:
             os.write(answers, answer_line(request, reply))
-            os.write(bad, b"".join(one.line for one in bads.bad_of(request, reply, clock.now())))
+            os.write(bad, bad_lines(request, reply, clock.now()))
         except Exception:  # noqa: BLE001 -- the sender gets the function's answer, whatever becomes of the page
             _log.exception("the page does not show a response")
 
@@ -90,14 +88,39 @@ def _recorder(files: ExitStack, path: Path | None) -> Record:
     return record
 
 
-def serve_worker(
-    handler: Handler,
-    parent: ParentWatch,
-    resources: Resources,
-    options: argparse.Namespace,
-    api: InvocationApi,
-) -> None:
-    """Invoke the function with batches of the stream, which may fill for `--window` seconds."""
+def serve(function: Function, handler: Handler, parent: ParentWatch, options: argparse.Namespace) -> None:
+    """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
+    clock, resources = SystemClock(), Resources(**options.resources)
+
+    def invoke(event: dict[str, Any]) -> Any:
+        context = Context(
+            function_name=function.name,
+            deadline=clock.now() + function.timeout,
+            now=clock.now,
+            memory_limit_in_mb=function.memory,
+        )
+        return handler(event, context)
+
+    source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
+
+    def beat() -> None:
+        try:
+            if function is SENDER:
+                invoke(_scheduled_event())
+            while function is DRAIN and source.poll():
+                pass
+        except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
+            _log.exception("a run failed; the next one starts on schedule")
+
+    api = InvocationApi(function.name, invoke, port=options.port)
+    if function is WORKER:
+        _feed(handler, resources, options)
+    parent.ready(invoke=api.url, port=api.port)
+    parent.wait(beat, {SENDER: options.every, DRAIN: _QUEUE_REST_SECONDS}.get(function))
+
+
+def _feed(handler: Handler, resources: Resources, options: argparse.Namespace) -> None:
+    """Invoke the worker with batches of the stream, which may fill for `--window` seconds, from now on."""
     checkpoints = Checkpoints(options.folder / "checkpoints.json")
     deployed = functions.event_source(WORKER, "Stream", resources)
     mapping = EventSourceMapping(
@@ -117,8 +140,6 @@ def serve_worker(
     )
     stopped = threading.Event()  # never set: the process exits without waiting
     threading.Thread(target=source.run, args=(stopped,), name="event source", daemon=True).start()
-    parent.ready(invoke=api.url, port=api.port)
-    parent.wait()
 
 
 class Checkpoints:
@@ -143,58 +164,6 @@ class Checkpoints:
         new.replace(self._path)
 
 
-def serve_sender(
-    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, seconds: float, api: InvocationApi
-) -> None:
-    """Invoke the function on a schedule."""
-
-    def call() -> None:
-        try:
-            invoke(_scheduled_event())
-        except Exception:  # noqa: BLE001 -- Lambda survives any exception of a function
-            _log.exception("a scheduled run failed; the next one starts on schedule")
-
-    parent.ready(invoke=api.url, port=api.port)
-    parent.wait(call, seconds)
-
-
-def serve_drain(
-    invoke: Callable[[dict[str, Any]], Any], parent: ParentWatch, resources: Resources, api: InvocationApi
-) -> None:
-    """Invoke the function with messages of the overflow queue."""
-    source = QueueSource(resources.client("sqs"), resources.queue_url, resources.queue_arn, invoke)
-
-    def poll() -> None:
-        try:
-            while source.poll():
-                pass
-        except (BotoCoreError, ClientError):
-            _log.exception("cannot read the queue")
-
-    parent.ready(invoke=api.url, port=api.port)
-    parent.wait(poll, _QUEUE_REST_SECONDS)
-
-
-def serve(
-    function: Function,
-    invoke: Callable[[dict[str, Any]], Any],
-    parent: ParentWatch,
-    resources: Resources,
-    options: argparse.Namespace,
-) -> None:
-    """Connect the function to its trigger, and to Lambda's Invoke API, which the commands use."""
-    api = InvocationApi(function.name, invoke, port=options.port)
-    if function is WORKER:
-        serve_worker(load(function), parent, resources, options, api)
-    elif function is SENDER:
-        serve_sender(invoke, parent, options.every, api)
-    elif function is DRAIN:
-        serve_drain(invoke, parent, resources, api)
-    else:
-        parent.ready(invoke=api.url, port=api.port)
-        parent.wait()
-
-
 def _scheduled_event() -> dict[str, Any]:
     """Return the event of an EventBridge schedule."""
     return {
@@ -208,21 +177,6 @@ def _scheduled_event() -> dict[str, Any]:
         "resources": [f"arn:aws:events:{REGION}:{ACCOUNT_ID}:rule/sluice-local"],
         "detail": {},
     }
-
-
-def _invoker(function: Function, handler: Handler) -> Callable[[dict[str, Any]], Any]:
-    clock = SystemClock()
-
-    def invoke(event: dict[str, Any]) -> Any:
-        context = Context(
-            function_name=function.name,
-            deadline=clock.now() + function.timeout,
-            now=clock.now,
-            memory_limit_in_mb=function.memory,
-        )
-        return handler(event, context)
-
-    return invoke
 
 
 def main() -> None:
@@ -241,13 +195,11 @@ def main() -> None:
         "--window", type=float, default=1.0, help="seconds that the worker's batches may fill"
     )
     options = parser.parse_args()
-    function, resources = FUNCTIONS[options.function], Resources(**options.resources)
-    handler = load(function)
+    function = FUNCTIONS[options.function]
     if function is INGEST:
-        serve_ingest(handler, parent, options)
+        serve_ingest(load(function), parent, options)
     else:
-        invoke = _invoker(function, handler)
-        serve(function, invoke, parent, resources, options)
+        serve(function, load(function), parent, options)
     os._exit(0)  # do not wait for invocations: functions must survive being killed at any moment
 
 

@@ -44,7 +44,7 @@ def undelivered(resources: Resources, accounts: Mapping[str, Account]) -> Iterat
     for item in _spans(resources):
         if "o" not in item or item["pk"]["S"].startswith("force#"):
             continue
-        states = {state for name in item["g"]["M"] for _, state in _states(item, name)}
+        states = {state for name in item["g"]["M"] for _, state, _ in _leaves(item, name, ())}
         if states.isdisjoint(_KINDS):
             continue
         data = s3.get_object(Bucket=bucket, Key=_object_name(item))["Body"].read()
@@ -93,16 +93,6 @@ def _leaves(
         yield from _leaves(item, f"{chunk}.1", ids[half:])
     else:
         yield ids, state, reason
-
-
-def _states(item: Mapping[str, Any], chunk: str) -> Iterator[tuple[str, str]]:
-    """Yield the name and the state of each part of a chunk."""
-    state, _ = _state(item, chunk)
-    if state == "split":
-        yield from _states(item, f"{chunk}.0")
-        yield from _states(item, f"{chunk}.1")
-    else:
-        yield chunk, state
 
 
 def _state(item: Mapping[str, Any], chunk: str) -> tuple[str, str]:

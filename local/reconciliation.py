@@ -73,19 +73,20 @@ class Reconciliation:
     def count_exchange(self, exchange: Exchange, accounts: Mapping[str, Account]) -> None:
         """Add a request and its response."""
         self.requests += 1
-        acknowledged = exchange.acknowledgement
         if exchange.error:
             self.errors.append(f"{exchange.request.step}: {exchange.error}")
-        elif acknowledged.refused:
-            self.refused[acknowledged.refused] += 1
-        elif not acknowledged.accepted and not acknowledged.rejected:
+        elif exchange.refused:
+            self.refused[exchange.refused] += 1
+        elif not exchange.events:
             self.without_events += 1
-        self.rejected.update(acknowledged.rejected)
-        for event in acknowledged.accepted:
-            place = place_of(event.account, event.table, accounts)
+        for one in exchange.events:
+            if one.code:
+                self.rejected[one.code] += 1
+                continue
+            place = place_of(exchange.account, one.table, accounts)
             self.accepted[place] += 1
-            if event.event_id:
-                self._accepted_ids[place, event.event_id] += 1
+            if event_id := one.event.get("event_id"):
+                self._accepted_ids[place, str(event_id)] += 1
 
     def count_outcomes(
         self,
@@ -125,6 +126,11 @@ class Reconciliation:
     def outstanding(self) -> int:
         """Accepted events without an outcome so far."""
         return self.accepted.total() - self.delivered.total() - self.undelivered.total()
+
+    @property
+    def repeated_ids(self) -> dict[tuple[TablePlace, str], int]:
+        """Events with more than one row, accepted or not, by place and id."""
+        return {key: count for key, count in self._outcome_ids.items() if key[1] and count > 1}
 
     @property
     def settled(self) -> bool:

@@ -12,21 +12,19 @@ import shutil
 import sys
 import tempfile
 import time
-import uuid
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from hashlib import md5
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from playwright.sync_api import Browser, Page, sync_playwright
 from rich.console import Console
 
 from doubles.event_source import EventSourceMapping, event_of
-from doubles.iam import REGION
 from doubles.kinesis import FREE_NUMBER
+from doubles.sqs import MemorySQS, QueueSource
 from local import recording
 from local.accounts import KEYS
 from local.recording import EVENTS, RecordedRequest
@@ -81,17 +79,18 @@ class Recorded:
     event: Mapping[str, Any] | None
 
 
+@dataclass(slots=True)
 class GatewayLog:
     """Reads the gateway's log of requests, step by step.
 
-    Args:
-        path: the log, one JSON object per line.
+    Attributes:
+        file: the log, one JSON object per line.
+        recorded: what was read.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.recorded: list[Recorded] = []
-        self._path = path
-        self._position = 0
+    file: TextIO
+    recorded: list[Recorded] = field(default_factory=list)
+    _incomplete: str = ""
 
     def settle(self, step: str, least: int, quiet: float = _QUIET_SECONDS) -> None:
         """Wait until the requests of a step have arrived.
@@ -110,22 +109,14 @@ class GatewayLog:
         while len(new) < least or time.monotonic() - last < quiet:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{step}: only {len(new)} of {least} requests arrived")
-            lines = self._lines()
+            *lines, self._incomplete = f"{self._incomplete}{self.file.read()}".split("\n")
             if lines:
                 new += lines
                 last = time.monotonic()
             time.sleep(0.02)
-        self.recorded += [_recorded(step, json.loads(line)) for line in new]
-
-    def _lines(self) -> list[str]:
-        if not self._path.exists():
-            return []
-        with self._path.open() as file:
-            file.seek(self._position)
-            text = file.read()
-        whole = text[: text.rfind("\n") + 1]
-        self._position += len(whole.encode())
-        return whole.splitlines()
+        for document in map(json.loads, new):
+            request = RecordedRequest.of(document | {"step": step})
+            self.recorded.append(Recorded(request, document["event"]))
 
 
 def find_browser() -> str:
@@ -142,24 +133,24 @@ def find_browser() -> str:
     return found
 
 
+@dataclass(frozen=True, slots=True)
 class Driver:
     """Drives a browser through the sites.
 
-    Args:
+    Attributes:
         browser: Chromium, which resolves the names of the sites.
         log: the gateway's log.
         dice: decides what visitors do.
     """
 
-    def __init__(self, browser: Browser, log: GatewayLog, dice: random.Random) -> None:
-        self._browser = browser
-        self._log = log
-        self._dice = dice
+    browser: Browser
+    log: GatewayLog
+    dice: random.Random
 
     def visit(self, visitor: Mapping[str, Any]) -> None:
         """Visit a random site as a person would."""
         with self._page(visitor) as page:
-            self._dice.choice((self._shop, self._shop, self._article, self._app))(page)
+            self.dice.choice((self._shop, self._shop, self._article, self._app))(page)
 
     def every_site(self) -> None:
         """Visit each site once."""
@@ -173,45 +164,45 @@ class Driver:
             page.goto("http://mistakes.example/mistakes.html")
             for name in page.evaluate("Object.keys(mistakes)"):
                 page.evaluate("async (name) => { await mistakes[name](); }", name)
-                self._log.settle(f"mistake: {name}", 1, quiet=0)  # the page has awaited the response
+                self.log.settle(f"mistake: {name}", 1, quiet=0)  # the page has awaited the response
 
     @contextmanager
     def _page(self, visitor: Mapping[str, Any]) -> Iterator[Page]:
-        context = self._browser.new_context(**visitor)
+        context = self.browser.new_context(**visitor)
         yield context.new_page()
         context.close()
 
     def _shop(self, page: Page) -> None:
         self._do("open shop", 1, lambda: page.goto("http://kettle.example/shop.html"))
-        if self._dice.random() < 0.5:
-            page.fill("input[name=q]", self._dice.choice(("tea & cups", "鉄瓶", "größe 12", "100% wool?")))
+        if self.dice.random() < 0.5:
+            page.fill("input[name=q]", self.dice.choice(("tea & cups", "鉄瓶", "größe 12", "100% wool?")))
             self._do("search", 1, lambda: page.click("text=Search"))
-        product = page.locator("ul.cards a").nth(self._dice.randrange(4))
+        product = page.locator("ul.cards a").nth(self.dice.randrange(4))
         self._do("open product", 2, product.click)  # the shop's beacon and the product's pixel
         self._do("cart", 2, lambda: page.click("#cart"))  # a preflight, then the event
-        if self._dice.random() < 0.7:
+        if self.dice.random() < 0.7:
             self._do("buy", 1, lambda: page.click("#buy"))
         self._do("back to shop", 1, lambda: page.click("nav a"))
         self._do("leave shop", 1, lambda: page.goto("about:blank"))
 
     def _article(self, page: Page) -> None:
         self._do("open article", 1, lambda: page.goto("http://daily.example/article.html"))
-        for _ in range(self._dice.randrange(1, 5)):
+        for _ in range(self.dice.randrange(1, 5)):
             page.mouse.wheel(0, 400)
             page.wait_for_timeout(60)
-        if self._dice.random() < 0.6:
+        if self.dice.random() < 0.6:
             self._do("like", 1, lambda: page.click("#like"))
         self._do("leave article", 1, lambda: page.goto("about:blank"))
 
     def _app(self, page: Page) -> None:
         page.goto("http://notes.example/app.html")
-        for _ in range(self._dice.randrange(2, 40)):
+        for _ in range(self.dice.randrange(2, 40)):
             page.click("#note")
         self._do("sync", 1, lambda: page.click("#sync"))
 
     def _do(self, step: str, requests: int, action: Callable[[], object]) -> None:
         action()
-        self._log.settle(step, requests)
+        self.log.settle(step, requests)
 
 
 def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
@@ -229,9 +220,11 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
     """
     executable = find_browser()
     with tempfile.TemporaryDirectory() as scratch:
-        log = GatewayLog(Path(scratch, "gateway.jsonl"))
+        requests = Path(scratch, "gateway.jsonl")
+        requests.touch()
         with (
-            LocalStack(Path(scratch, "stack"), shards=1, record=Path(scratch, "gateway.jsonl")) as stack,
+            requests.open() as file,
+            LocalStack(Path(scratch, "stack"), shards=1, record=requests) as stack,
             Server(Website(f"http://{GATEWAY}", KEYS)) as site,
             sync_playwright() as playwright,
         ):
@@ -239,25 +232,34 @@ def record(folder: Path, visits: int, say: Callable[[str], None]) -> None:
                 executable_path=executable,
                 args=[*BROWSER_ARGUMENTS, _resolver_rules(stack.addresses.gateway, site.url)],
             )
+            log = GatewayLog(file)
             driver = Driver(browser, log, random.Random(1))  # noqa: S311 -- the same visits every time
             driver.every_site()
             for number in range(visits):
                 driver.visit(VISITORS[number % len(VISITORS)])
                 say(f"visit {number + 1} of {visits}")
-            kinesis = {"visits": _kinesis_event(stack, "", _VISITS)}
-            queued = {"overflow": queue_event(stack, _VISITS)}
-            last = _last(stack)
+            before = len(_records(stack))
             driver.make_mistakes()
-            kinesis["mistakes"] = _kinesis_event(stack, last, 50)
-            last = _last(stack)
+            after = len(_records(stack))
             _produce_directly(stack)
-            kinesis["other-producers"] = _kinesis_event(stack, last, 50)
             browser.close()
+            records = _records(stack)
+            arn, queue_arn = stack.resources.stream_arn, stack.resources.queue_arn
     folder.mkdir(parents=True, exist_ok=True)
     recording.write((recorded.request for recorded in log.recorded), folder / recording.REQUESTS.name)
     _write_events(folder / "http", http_events(log.recorded))
-    _write_events(folder / "kinesis", kinesis)
-    _write_events(folder / "sqs", queued)
+    # In another stack, their own sequence numbers could belong to other records: they get some that no stack uses.
+    members = [
+        EventSourceMapping(event_source_arn=arn).record(
+            _SHARD, item | {"SequenceNumber": str(FREE_NUMBER + place)}
+        )
+        for place, item in enumerate(records, start=1)
+    ]
+    ranges = {"visits": (0, _VISITS), "mistakes": (before, after), "other-producers": (after, None)}
+    _write_events(
+        folder / "kinesis", {name: event_of(members[slice(*place)]) for name, place in ranges.items()}
+    )
+    _write_events(folder / "sqs", {"overflow": _queue_event(records[_VISITS], queue_arn)})
     say(f"{len(log.recorded)} requests recorded")
 
 
@@ -277,13 +279,6 @@ def http_events(recorded: Sequence[Recorded]) -> dict[str, Mapping[str, Any]]:
     return chosen
 
 
-def _recorded(step: str, document: Mapping[str, Any]) -> Recorded:
-    headers = tuple((name, value) for name, value in document["headers"])
-    body = b64decode(document["body"])
-    request = RecordedRequest(step, document["method"], document["target"], headers, body)
-    return Recorded(request, document["event"])
-
-
 def _resolver_rules(gateway: str, site: str) -> str:
     """Return the Chromium argument that resolves the names of the sites and the gateway."""
     addresses = dict.fromkeys(SITES, site) | {GATEWAY: gateway}
@@ -291,57 +286,28 @@ def _resolver_rules(gateway: str, site: str) -> str:
     return f"--host-resolver-rules={', '.join(rules)}"
 
 
-def _last(stack: LocalStack) -> str:
-    """Return the sequence number of the last record on the stream."""
-    return str(_read(stack, "")[-1]["SequenceNumber"])
-
-
-def _read(stack: LocalStack, after: str) -> list[Any]:
-    """Return the records after a sequence number, or all if it is empty."""
+def _records(stack: LocalStack) -> list[Any]:
+    """Return the stream's records."""
     kinesis = stack.resources.client("kinesis")
-    start: dict[str, Any] = {"ShardIteratorType": "TRIM_HORIZON"}
-    if after:
-        start = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": after}
-    iterator = kinesis.get_shard_iterator(StreamName=stack.resources.stream, ShardId=_SHARD, **start)
+    iterator = kinesis.get_shard_iterator(
+        StreamName=stack.resources.stream, ShardId=_SHARD, ShardIteratorType="TRIM_HORIZON"
+    )
     records: list[Any] = kinesis.get_records(ShardIterator=iterator["ShardIterator"], Limit=10_000)["Records"]
     return records
 
 
-def _kinesis_event(stack: LocalStack, after: str, most: int) -> Mapping[str, Any]:
-    """Return an event with the records after a sequence number, at most `most` of them.
-
-    They get new sequence numbers that no stack uses. In another stack, their own could belong to other records.
-    """
-    mapping = EventSourceMapping(event_source_arn=stack.resources.stream_arn)
-    numbered = [
-        mapping.record(_SHARD, item | {"SequenceNumber": str(FREE_NUMBER + place)})
-        for place, item in enumerate(_read(stack, ""), start=1)
-        if not after or int(item["SequenceNumber"]) > int(after)
-    ]
-    return event_of(numbered[:most])
-
-
-def queue_event(stack: LocalStack, number: int) -> Mapping[str, Any]:
-    """Return the event with the message that the ingest would have queued if the stream had rejected one of its records."""
-    record = _read(stack, "")[: number + 1][-1]
-    arrived = str(int(record["ApproximateArrivalTimestamp"].timestamp() * 1000))
+def _queue_event(record: Mapping[str, Any], queue_arn: str) -> Mapping[str, Any]:
+    """Return the event with the message that the ingest would have queued if the stream had rejected a record."""
+    sqs = MemorySQS(record["ApproximateArrivalTimestamp"].timestamp)
+    url = sqs.create_queue(QueueName="overflow")["QueueUrl"]
     texts = {"partition_key": record["PartitionKey"], "refused": "true"}
-    body = b64encode(record["Data"]).decode()
-    message = {
-        "messageId": str(uuid.UUID(int=number)),
-        "receiptHandle": "recorded",
-        "body": body,
-        "attributes": {"SentTimestamp": arrived, "ApproximateReceiveCount": "1"},
-        "messageAttributes": {
-            name: {"stringValue": text, "stringListValues": [], "binaryListValues": [], "dataType": "String"}
-            for name, text in texts.items()
-        },
-        "md5OfBody": md5(body.encode(), usedforsecurity=False).hexdigest(),
-        "eventSource": "aws:sqs",
-        "eventSourceARN": stack.resources.queue_arn,
-        "awsRegion": REGION,
-    }
-    return {"Records": [message]}
+    attributes = {name: {"DataType": "String", "StringValue": text} for name, text in texts.items()}
+    sqs.send_message(
+        QueueUrl=url, MessageBody=b64encode(record["Data"]).decode(), MessageAttributes=attributes
+    )
+    events: list[Mapping[str, Any]] = []
+    QueueSource(sqs, url, queue_arn, events.append).poll()
+    return events[0]
 
 
 def _produce_directly(stack: LocalStack) -> None:

@@ -2,10 +2,12 @@
 
 import json
 from base64 import b64decode, b64encode
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
+from doubles.http_server import Request
 from shared.errors import SluiceError
 
 EVENTS = Path(__file__).parents[1] / "events"
@@ -16,32 +18,15 @@ class RecordingError(SluiceError):
     """The file is not a recording. The message gives the line."""
 
 
-@dataclass(frozen=True, slots=True)
-class RecordedRequest:
+@dataclass(frozen=True)
+class RecordedRequest(Request):
     """One recorded request.
 
     Attributes:
         step: what the browser was doing.
-        method: for example `GET`.
-        target: path and query, as in the request line.
-        headers: names and values, in order.
-        body: as sent, so compressed if there is a `content-encoding`.
     """
 
-    step: str
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes = b""
-
-    def header(self, name: str) -> str:
-        """Return the value of a header, or an empty string. `name` is in lower case."""
-        return next((value for header, value in self.headers if header.lower() == name), "")
-
-    @property
-    def path(self) -> str:
-        """The target without the query."""
-        return self.target.partition("?")[0]
+    step: str = ""
 
     def to_line(self) -> str:
         """Return the request as a line of a recording."""
@@ -55,16 +40,15 @@ class RecordedRequest:
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
-    def from_line(cls, line: str) -> "RecordedRequest":
-        """Return the request in a line of a recording.
+    def of(cls, document: Mapping[str, Any]) -> "RecordedRequest":
+        """Return the request that a line of a recording has.
 
         Raises:
             ValueError, KeyError, TypeError: the line is not a recorded request.
         """
-        document = json.loads(line)
         headers = tuple((name, value) for name, value in document["headers"])
         body = b64decode(document["body"], validate=True)
-        return cls(document["step"], document["method"], document["target"], headers, body)
+        return cls(document["method"], document["target"], headers, body, step=document["step"])
 
 
 def write(requests: Iterable[RecordedRequest], path: Path = REQUESTS) -> None:
@@ -82,7 +66,7 @@ def read(path: Path = REQUESTS) -> list[RecordedRequest]:
     try:
         for number, line in enumerate(path.read_text().splitlines(), 1):
             try:
-                requests.append(RecordedRequest.from_line(line))
+                requests.append(RecordedRequest.of(json.loads(line)))
             except (ValueError, KeyError, TypeError) as error:
                 raise RecordingError(f"{path}, line {number}: {error}") from None
     except OSError as error:

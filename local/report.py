@@ -1,8 +1,7 @@
 """Prints the progress and the result of the demo, on a terminal or in a log."""
 
-from collections.abc import Mapping
-from types import TracebackType
-from typing import Self
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
@@ -14,48 +13,22 @@ from local.reconciliation import Reconciliation
 _SHOWN = 10
 
 
-class Meter:
-    """Shows progress: a bar on a terminal, otherwise one line at the end. A context manager.
+@contextmanager
+def meter(console: Console, name: str, total: int) -> Iterator[Callable[[int], None]]:
+    """Show progress: a bar on a terminal, otherwise one line at the end. Yield a function that sets the count.
 
     Args:
         console: where to print.
         name: what is counted, printed after the numbers.
         total: the count at the end.
     """
-
-    def __init__(self, console: Console, name: str, total: int) -> None:
-        self._console = console
-        self._name = name
-        self._total = total
-        self._count = 0
-        columns = (
-            TextColumn("{task.description:>13}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-        )
-        self._progress = Progress(*columns, console=console, disable=not console.is_terminal)
-        self._task = self._progress.add_task(name, total=total)
-
-    def add(self, count: int) -> None:
-        """Increase the count."""
-        self.set(self._count + count)
-
-    def set(self, count: int) -> None:
-        """Set the count."""
-        self._count = count
-        self._progress.update(self._task, completed=count)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, _kind: type[BaseException] | None, _error: BaseException | None, _trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-        if not self._console.is_terminal:
-            self._console.print(f"{self._count:,} of {self._total:,} {self._name}")
+    columns = TextColumn("{task.description:>13}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with Progress(*columns, console=console, disable=not console.is_terminal) as progress:
+        task = progress.add_task(name, total=total)
+        yield lambda count: progress.update(task, completed=count)
+        count = progress.tasks[0].completed
+    if not console.is_terminal:
+        console.print(f"{count:,.0f} of {total:,} {name}")
 
 
 def show(reconciliation: Reconciliation, console: Console) -> None:
@@ -82,8 +55,10 @@ def _places(reconciliation: Reconciliation) -> Table:
         table.add_row(
             place.database if place.database != before else "",
             place.table,
-            *(_number(count[place]) for count in (reconciliation.accepted, reconciliation.delivered)),
-            _number(reconciliation.undelivered[place]),
+            *(
+                f"{count[place]:,}"
+                for count in (reconciliation.accepted, reconciliation.delivered, reconciliation.undelivered)
+            ),
             f"[red]{missing:,}[/]" if missing else "",
         )
         before = place.database
@@ -106,18 +81,18 @@ def _totals(reconciliation: Reconciliation) -> Table:
     refused = reconciliation.refused
     table.add_row(
         "requests",
-        _number(reconciliation.requests),
+        f"{reconciliation.requests:,}",
         f"{reconciliation.without_events:,} without events (preflights)",
     )
-    table.add_row("refused requests", _number(refused.total()), _codes(refused))
-    table.add_row("events received", _number(accepted + rejected), "in the other requests")
-    table.add_row("rejected", _number(rejected), _codes(reconciliation.rejected))
-    table.add_row("accepted", _number(accepted), "according to the gateway's responses")
+    table.add_row("refused requests", f"{refused.total():,}", _codes(refused))
+    table.add_row("events received", f"{accepted + rejected:,}", "in the other requests")
+    table.add_row("rejected", f"{rejected:,}", _codes(reconciliation.rejected))
+    table.add_row("accepted", f"{accepted:,}", "according to the gateway's responses")
     table.add_section()
-    table.add_row("delivered", _number(reconciliation.delivered.total()), "rows in the Treasure Data double")
-    table.add_row("dead rows", _number(reconciliation.dead.total()), _codes(reconciliation.dead))
+    table.add_row("delivered", f"{reconciliation.delivered.total():,}", "rows in the Treasure Data double")
+    table.add_row("dead rows", f"{reconciliation.dead.total():,}", _codes(reconciliation.dead))
     waiting = {name: count for name, count in reconciliation.in_flight.items() if count}
-    table.add_row("in flight", _number(sum(waiting.values())), _codes(waiting))
+    table.add_row("in flight", f"{sum(waiting.values()):,}", _codes(waiting))
     return table
 
 
@@ -146,7 +121,3 @@ def _codes(counts: Mapping[str, int]) -> str:
     return ", ".join(
         f"{name} {count:,}" for name, count in sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     )
-
-
-def _number(count: int) -> str:
-    return f"{count:,}" if count else "0"

@@ -5,7 +5,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from botocore.client import BaseClient
 from botocore.config import Config
@@ -14,9 +14,6 @@ from botocore.session import Session
 from doubles.iam import REGION, arn
 from ops.template import sluice_template
 from shared.aws_clients import makes_client, method_makes_client
-
-if TYPE_CHECKING:
-    from mypy_boto3_sqs.literals import QueueAttributeNameType
 
 CREDENTIALS = {"AWS_ACCESS_KEY_ID": "local", "AWS_SECRET_ACCESS_KEY": "local"}
 
@@ -28,26 +25,21 @@ _CONFIG = Config(
 )
 
 _TEMPLATE = sluice_template()
-_QUEUE, _LEDGER = _TEMPLATE.properties("OverflowQueue"), _TEMPLATE.properties("Ledger")
-QUEUE: "Mapping[QueueAttributeNameType, str]" = {
-    "DelaySeconds": str(_QUEUE["DelaySeconds"]),
-    "VisibilityTimeout": str(_QUEUE["VisibilityTimeout"]),
-    "MessageRetentionPeriod": str(_QUEUE["MessageRetentionPeriod"]),
-}
-_NOTICES = _TEMPLATE.properties("OverflowNotices")
-NOTICES: "Mapping[QueueAttributeNameType, str]" = {
-    "MessageRetentionPeriod": str(_NOTICES["MessageRetentionPeriod"]),
-}
-LEDGER: Mapping[str, Any] = {
-    name: _LEDGER[name]
-    for name in ("BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
-}
-_COUNTERS = _TEMPLATE.properties("Counters")
-COUNTERS: Mapping[str, Any] = {
-    name: _COUNTERS[name] for name in ("BillingMode", "AttributeDefinitions", "KeySchema")
-}
 
 
+def _of(resource: str, *names: str) -> dict[str, Any]:
+    properties = _TEMPLATE.properties(resource)
+    return {name: properties[name] for name in names}
+
+
+def _texts(properties: Mapping[Any, int]) -> dict[Any, str]:
+    return {name: str(value) for name, value in properties.items()}
+
+
+QUEUE = _texts(_of("OverflowQueue", "DelaySeconds", "VisibilityTimeout", "MessageRetentionPeriod"))
+NOTICES = _texts(_of("OverflowNotices", "MessageRetentionPeriod"))
+LEDGER = _of("Ledger", "BillingMode", "AttributeDefinitions", "KeySchema", "GlobalSecondaryIndexes")
+COUNTERS = _of("Counters", "BillingMode", "AttributeDefinitions", "KeySchema")
 LEDGER_TABLE = "sluice-local-ledger"
 
 
@@ -135,7 +127,7 @@ def _session() -> Session:
 def create(
     endpoint: str, *, shards: int, signing_secrets: Mapping[str, str], td_api_key: str, redis_url: str
 ) -> Resources:
-    """Create the resources of template.yaml that do not exist yet, and return their names.
+    """Create the resources of template.yaml, and return their names.
 
     Args:
         endpoint: the URL of AWS.
@@ -156,9 +148,6 @@ def create(
         resources.td_api_key_secret: td_api_key,
         resources.redis_url_secret: redis_url,
     }
-    if secrets.list_secrets()["SecretList"]:
-        secrets.put_secret_value(SecretId=resources.redis_url_secret, SecretString=redis_url)
-        return resources  # everything exists from an earlier run, because secrets are created last
     resources.client("kinesis").create_stream(StreamName=resources.stream, ShardCount=shards)
     resources.client("s3").create_bucket(Bucket=resources.data_bucket)
     resources.client("dynamodb").create_table(TableName=resources.ledger_table, **LEDGER)

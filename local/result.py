@@ -35,14 +35,14 @@ class EventResult:
     """What a response says about one event.
 
     Attributes:
-        index: the event's place in its request.
+        index: the event's place in its request; None for all of it.
         event: the event as sent; None if the request does not have it.
         table: the table as the sender wrote it; empty if unknown.
         code: why it was rejected; empty if it was accepted.
         message: the same for a person.
     """
 
-    index: int
+    index: int | None
     event: Any
     table: str
     code: str = ""
@@ -172,8 +172,8 @@ def _json(data: bytes) -> Any:
         return None
 
 
-def _header(message: Request | Response, name: str, otherwise: str = "") -> str:
-    return next((text for spelt, text in message.headers if spelt.lower() == name), otherwise)
+def _header(response: Response, name: str, otherwise: str = "") -> str:
+    return next((text for spelt, text in response.headers if spelt.lower() == name), otherwise)
 
 
 def _code(response: Response) -> str:
@@ -183,9 +183,9 @@ def _code(response: Response) -> str:
 
 def _account(request: Request, query: Mapping[str, str], body: Any) -> str:
     places = (
-        _header(request, "authorization").rpartition(" ")[2],
-        _header(request, "x-write-key"),
-        _header(request, "x-td-write-key"),
+        request.header("authorization").rpartition(" ")[2],
+        request.header("x-write-key"),
+        request.header("x-td-write-key"),
         query.get("k", ""),
         body.get("write_key") if isinstance(body, dict) else "",
     )

@@ -1,16 +1,18 @@
 """Sends recorded requests to a gateway over several connections at once."""
 
 import http.client
-import queue
 import threading
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from local.acknowledgement import Acknowledgement, read_acknowledgement
+from doubles.http_server import Response
 from local.recording import RecordedRequest
+from local.result import EventResult, result_of
 
 _TIMEOUT_SECONDS = 30.0
+_PAUSE_SECONDS = 0.2
 _HOP_BY_HOP = {"connection", "content-length", "host", "keep-alive", "transfer-encoding"}
 
 
@@ -20,14 +22,16 @@ class Exchange:
 
     Attributes:
         request: the recorded request.
-        status: the response's status; 0 if there was no response.
-        acknowledgement: what the response says about the events.
-        error: why there is no acknowledgement; empty if there is one.
+        account: the account in the write key; empty without one.
+        events: what the response says about each event.
+        refused: the code with which the whole request was refused; empty if it was not.
+        error: why there is no usable response; empty if there is one.
     """
 
     request: RecordedRequest
-    status: int
-    acknowledgement: Acknowledgement
+    account: str = ""
+    events: tuple[EventResult, ...] = ()
+    refused: str = ""
     error: str = ""
 
 
@@ -36,24 +40,23 @@ def send(
 ) -> None:
     """Send the requests in order, and return when each has a response.
 
+    A connection that gets no response pauses for a moment.
+
     Args:
         url: the gateway's URL.
-        requests: what to send.
+        requests: what to send; read by one thread at a time, as connections become free.
         connections: number of connections.
         done: called with each exchange when it is complete, by one thread at a time.
     """
-    waiting: queue.SimpleQueue[RecordedRequest] = queue.SimpleQueue()
-    for request in requests:
-        waiting.put(request)
-    one_at_a_time = threading.Lock()
+    waiting, one_at_a_time = iter(requests), threading.Lock()
 
     def send_waiting() -> None:
         parts = urlsplit(url)
         connection = http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=_TIMEOUT_SECONDS)
         while True:
-            try:
-                request = waiting.get_nowait()
-            except queue.Empty:
+            with one_at_a_time:
+                request = next(waiting, None)
+            if request is None:
                 break
             exchange = _send(connection, request)
             with one_at_a_time:
@@ -83,11 +86,24 @@ def _send(connection: http.client.HTTPConnection, request: RecordedRequest) -> E
         body = response.read()
     except (OSError, http.client.HTTPException) as error:
         connection.close()
-        return Exchange(request, 0, Acknowledgement(), f"no response: {type(error).__name__}: {error}")
-    headers = {name.lower(): value for name, value in response.getheaders()}
+        time.sleep(_PAUSE_SECONDS)
+        return Exchange(request, error=f"no response: {type(error).__name__}: {error}")
+    return exchange_of(request, Response(response.status, body, tuple(response.getheaders())))
+
+
+def exchange_of(request: RecordedRequest, response: Response) -> Exchange:
+    """Return what a response says about the events of its request, or that it contradicts itself or the request."""
+    if request.method == "OPTIONS":
+        return Exchange(request)
     try:
-        return Exchange(
-            request, response.status, read_acknowledgement(request, response.status, headers, body)
-        )
+        found = result_of(request, response)
     except Exception as error:  # noqa: BLE001 -- unreadable responses are what the demo looks for
-        return Exchange(request, response.status, Acknowledgement(), f"{type(error).__name__}: {error}")
+        return Exchange(request, error=f"{type(error).__name__}: {error}")
+    accepted = sum(not one.code and isinstance(one.event, dict) for one in found.events)
+    if not found.refused and found.accepted != accepted:
+        return Exchange(
+            request,
+            error=f"{request.target}: status {response.status}, {found.accepted} of {len(found.events)} events accepted, "
+            f"but {len(found.events) - accepted} rejected or unknown: {response.body[:200]!r}",
+        )
+    return Exchange(request, found.account, found.events, found.refused)

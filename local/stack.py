@@ -5,7 +5,7 @@ import os
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import KW_ONLY, asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -20,7 +20,7 @@ from local.part import Part, PartError
 from local.resources import Resources
 from shared import policy
 from shared.accounts import Account, AccountKeys
-from worker.account_store import applied_at, apply
+from worker.account_store import apply
 
 __all__ = ["Addresses", "LocalStack", "PartError"]
 
@@ -29,6 +29,7 @@ _STOP_SECONDS = 8.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
 
 
+_KEEPING = ("aws", "treasure-data")
 _SERVICES = [function.service for function in FUNCTIONS.values()]
 PORTS = (
     "ingest",
@@ -53,10 +54,11 @@ class Addresses:
     """The endpoint of Lambda's Invoke API for each function except the ingest, by logical id."""
 
 
+@dataclass(eq=False)
 class LocalStack:
     """The whole pipeline. A context manager that starts and stops it.
 
-    Args:
+    Attributes:
         folder: the folder for logs and data, emptied at the start.
         shards: number of shards of the stream.
         sender_seconds: how often to send what waits.
@@ -64,35 +66,25 @@ class LocalStack:
         record: file to which the gateway appends each request, as one JSON object per line.
         accounts: the accounts in Redis.
         parameters: values of template parameters that differ from the local stack's.
-        keep: keep the data of the last stack in this folder, instead of emptying it.
         base_port: the first of the ports of `PORTS`; 0 for any free ports.
+        parts: its processes, in the order of their start.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        *,
-        shards: int = 2,
-        sender_seconds: float = 30,
-        window_seconds: float = 1,
-        record: Path | None = None,
-        accounts: Mapping[str, Account] = ACCOUNTS,
-        parameters: Mapping[str, str] | None = None,
-        keep: bool = False,
-        base_port: int = 0,
-    ) -> None:
-        self.folder = folder.resolve()
-        self.parts: list[Part] = []
-        self._shards = shards
-        self._sender_seconds = sender_seconds
-        self._window_seconds = window_seconds
-        self._record = record
-        self._accounts = accounts
-        self._parameters = dict(parameters or {})
-        self._keep = keep
-        self._base_port = base_port
-        self._resources: Resources | None = None
-        self._addresses: Addresses | None = None
+    folder: Path
+    _: KW_ONLY
+    shards: int = 2
+    sender_seconds: float = 30
+    window_seconds: float = 1
+    record: Path | None = None
+    accounts: Mapping[str, Account] = field(default_factory=lambda: ACCOUNTS)
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    base_port: int = 0
+    parts: list[Part] = field(init=False, default_factory=list)
+    _resources: Resources | None = field(init=False, default=None)
+    _addresses: Addresses | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        self.folder = self.folder.resolve()
 
     @property
     def resources(self) -> Resources:
@@ -149,10 +141,23 @@ class LocalStack:
             part.check()
 
     def revive(self) -> list[str]:
-        """Restart parts that have exited, and return a line for each."""
-        return [
-            f"{part.name} exited {ended} and was restarted" for part in self.parts if (ended := part.revive())
-        ]
+        """Restart parts that have exited, and return a line for each.
+
+        Raises:
+            PartError: AWS or Treasure Data exited. They keep their data in memory.
+        """
+        lines = []
+        for part in self.parts:
+            if self.keeps_data(part):
+                part.check()
+            elif ended := part.revive():
+                lines.append(f"{part.name} exited {ended} and was restarted")
+        return lines
+
+    @staticmethod
+    def keeps_data(part: Part) -> bool:
+        """Return whether a part has data in memory, so that it cannot be restarted."""
+        return part.name in _KEEPING
 
     def restart_functions(self) -> None:
         """Restart the functions, so that they run the current code."""
@@ -172,20 +177,19 @@ class LocalStack:
         self.stop()
 
     def _start(self) -> None:
-        if not self._keep:
-            shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
         # These three depend on nothing, so they start in parallel; the functions depend on all of them.
-        aws = self._run("aws", ["local.aws", str(self.folder)])
+        aws = self._run("aws", ["local.aws"])
         valkey = self._run("valkey", ["local.valkey", str(self.folder)])
-        td = self._run("treasure-data", ["local.td_server", str(self.folder)])
+        td = self._run("treasure-data", ["local.td_server"])
         redis_url = valkey.ready(_READY_SECONDS)["redis_url"]
         td_url = td.ready(_READY_SECONDS)["url"]
         endpoint = aws.ready(_READY_SECONDS)["endpoint"]
         try:
             self._resources = resources.create(
                 endpoint,
-                shards=self._shards,
+                shards=self.shards,
                 signing_secrets=SIGNING_SECRETS,
                 td_api_key=API_KEY,
                 redis_url=redis_url,
@@ -195,20 +199,19 @@ class LocalStack:
             raise PartError(f"{aws.name} does not answer: {error}") from error
         with Redis.from_url(redis_url, decode_responses=True) as redis:
             keys = AccountKeys(self._resources.ledger_table)
-            if applied_at(redis, keys) is None:
-                apply(redis, keys, self._accounts, time.time())
-                entries = {name: account.to_entry() for name, account in self._accounts.items()}
-                self._resources.client("s3").put_object(
-                    Bucket=self._resources.data_bucket,
-                    Key=policy.KEY,
-                    Body=policy.encode(entries, int(time.time() * 1000)),
-                )
-        overrides = functions.treasure_data_at(td_url) | self._parameters
-        recorder = ["--record", str(self._record)] if self._record else []
+            apply(redis, keys, self.accounts, time.time())
+        entries = {name: account.to_entry() for name, account in self.accounts.items()}
+        self._resources.client("s3").put_object(
+            Bucket=self._resources.data_bucket,
+            Key=policy.KEY,
+            Body=policy.encode(entries, int(time.time() * 1000)),
+        )
+        overrides = functions.treasure_data_at(td_url) | dict(self.parameters)
+        recorder = ["--record", str(self.record)] if self.record else []
         arguments = {
             functions.INGEST: recorder,
-            functions.WORKER: ["--window", str(self._window_seconds)],
-            functions.SENDER: ["--every", str(self._sender_seconds)],
+            functions.WORKER: ["--window", str(self.window_seconds)],
+            functions.SENDER: ["--every", str(self.sender_seconds)],
         }
         started = {
             name: self._run_function(function, overrides, *arguments.get(function, ()))
@@ -222,7 +225,7 @@ class LocalStack:
 
     def _run(self, name: str, arguments: list[str], environment: Mapping[str, str] | None = None) -> Part:
         inherited = {name: os.environ[name] for name in _INHERITED if name in os.environ}
-        port = self._base_port + PORTS.index(name) if self._base_port else 0
+        port = self.base_port + PORTS.index(name) if self.base_port else 0
         part = Part(name, arguments, inherited | dict(environment or {}), self.folder, port=port)
         self.parts.append(part)
         return part

@@ -20,7 +20,7 @@ from rich.console import Console
 from local import containers
 from local.accounts import KEYS
 from local.interrupt import exit_on_signals
-from local.observer import Observer
+from local.local_state import local_state
 from local.outages import Outages
 from local.page_server import Beside, local_page
 from local.received import Received
@@ -36,7 +36,6 @@ from ops.failure import Failure
 from ops.stack import described, running
 from shared.clock import SystemClock
 from shared.errors import SluiceError
-from worker.shards import Shards
 
 ROOT = Path(__file__).parents[1]
 HOME = ROOT / ".local"
@@ -52,8 +51,8 @@ _PORT_FILE = "port"
 _SOURCES = ("doubles", "ingest", "local", "ops", "shared", "worker")
 
 
-class PortInUseError(SluiceError):
-    """Another program listens on one of the ports."""
+class NotStartedError(SluiceError):
+    """Another stack is running in this folder, or another program listens on one of the ports."""
 
 
 def base_port(home: Path, wanted: int | None) -> int:
@@ -62,7 +61,7 @@ def base_port(home: Path, wanted: int | None) -> int:
     If neither is given and another program has the default ports, the next free ones are used.
 
     Raises:
-        PortInUseError: the ports are in use.
+        NotStartedError: the ports are in use.
     """
     file = home / _PORT_FILE
     remembered = int(file.read_text()) if file.exists() else None
@@ -72,7 +71,7 @@ def base_port(home: Path, wanted: int | None) -> int:
         if not busy:
             file.write_text(str(base))
             return base
-    raise PortInUseError(
+    raise NotStartedError(
         f"Port {busy[0]} is in use. Stop the program that uses it, or choose other ports with --port FIRST: "
         f"the stack needs {len(PORTS)} consecutive ports."
     )
@@ -86,23 +85,19 @@ def _is_free(port: int) -> bool:
     return True
 
 
-class AlreadyRunningError(SluiceError):
-    """Another stack is running in this folder."""
-
-
 @contextmanager
 def exclusive(home: Path) -> Iterator[None]:
     """Lock the folder, so that a second stack cannot empty it.
 
     Raises:
-        AlreadyRunningError: another process has locked it.
+        NotStartedError: another process has locked it.
     """
     home.mkdir(parents=True, exist_ok=True)
     with (home / "lock").open("a") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise AlreadyRunningError(
+            raise NotStartedError(
                 f"The local stack is already running. Its addresses are in {home / DESCRIPTION}."
             ) from None
         yield
@@ -112,9 +107,8 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
     """Run the stack until a signal stops it.
 
     Raises:
-        AlreadyRunningError: it is already running.
+        NotStartedError: it is already running, or another program has its ports.
         PartError: a part did not start.
-        PortInUseError: another program has its ports.
     """
     started = time.monotonic()
     console.print("Starting the pipeline on this machine …")
@@ -124,7 +118,6 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
         parameters = {"LogLevel": options.log_level} if options.log_level else {}
         with LocalStack(
             home / "stack",
-            keep=options.keep,
             base_port=port,
             parameters=parameters,
             record=options.record and options.record.absolute(),
@@ -160,13 +153,13 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
         count_share=0.3,
         account_seconds=_ACCOUNT_SECONDS,
     )
-    observer = Observer(stack, outages.under_way)
     actions = Actions(described_stack, clock, view.expire)
     tail = stack_tail(described_stack)
     feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS, scrubs=False, plan=view.plan)
-    made = stack.resources
-    received = Received(Shards(made.client("kinesis"), made.stream, clock), stack.folder, clock)
-    data = page_data(view, actions, feed, allow_changes=True, more=observer.state)
+    received = Received(described_stack.shards(), stack.folder, clock)
+    data = page_data(
+        view, actions, feed, allow_changes=True, more=lambda: local_state(stack, outages.under_way())
+    )
     return local_page(
         Beside(site),
         {**data, **received.data()},
@@ -204,10 +197,14 @@ def snippet(endpoint: str, key: str, sdk: Path = browser_sdk.FOLDER) -> str:
         sdk: the folder of the built SDK.
     """
     try:
-        template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
+        return _snippet(endpoint, key, sdk, "/sdk")
     except Failure as failure:
         return f'<p role="alert">This page cannot send events: {escape(str(failure))}.</p>'
-    return browser_sdk.snippet(template, endpoint=endpoint, key=key, host="/sdk")
+
+
+def _snippet(endpoint: str, key: str, sdk: Path, host: str) -> str:
+    template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
+    return browser_sdk.snippet(template, endpoint=endpoint, key=key, host=host)
 
 
 def _addresses(stack: LocalStack, page: str) -> Iterator[str]:
@@ -238,12 +235,9 @@ def next_steps(gateway: str, page: str, sdk: Path = browser_sdk.FOLDER) -> Itera
     if shutil.which("sluice") is None:
         yield f'{"Commands":<26}export PATH="{ROOT / "bin"}:$PATH"   # then, for example: sluice status --local'
     try:
-        template = browser_sdk.Build(sdk).read(browser_sdk.SNIPPET).decode()
+        yield from ("For your page:", _snippet(gateway, KEYS["shop"], sdk, f"{page}/sdk"))
     except Failure as failure:
         yield f"{'For your page':<26}{failure.message}"
-        return
-    yield "For your page:"
-    yield browser_sdk.snippet(template, endpoint=gateway, key=KEYS["shop"], host=f"{page}/sdk")
 
 
 def main() -> None:
@@ -259,7 +253,6 @@ def main() -> None:
     parser.add_argument(
         "--port", type=int, help="the first port; remembered for the next start (default: 8700)"
     )
-    parser.add_argument("--keep", action="store_true", help="keep the data of the last run")
     parser.add_argument("--reload", action="store_true", help="restart the functions when the code changes")
     parser.add_argument(
         "--log-level", choices=("INFO", "WARN"), help="log level of the functions (default: INFO)"
@@ -275,7 +268,7 @@ def main() -> None:
     console = Console(highlight=False, soft_wrap=True)
     try:
         run(options.home, console, options)
-    except (AlreadyRunningError, PartError, PortInUseError) as error:
+    except (NotStartedError, PartError) as error:
         console.print(str(error), style="red", markup=False)
         sys.exit(1)
     except KeyboardInterrupt:

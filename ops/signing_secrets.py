@@ -3,12 +3,13 @@
 import json
 from collections.abc import Collection
 from datetime import UTC, datetime
-from itertools import count
+from itertools import chain, count
 
 from botocore.exceptions import ClientError
 
 from ops.failure import Failure
 from ops.stack import Stack
+from shared import write_key
 
 TAKES_EFFECT = "This takes effect within five minutes."
 
@@ -45,6 +46,19 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
             'The secret WriteKeySecret has no signing secret. Store JSON such as {"k1": "…"} in it, with `aws secretsmanager put-secret-value` (docs/operations.md#keys)'
         )
     return signing
+
+
+def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) -> str:
+    """Return the first write key of an account under the newest secret that the account has not revoked.
+
+    Args:
+        account: the account.
+        signing: the signing secrets by id, newest last.
+        revoked: the ids of the account's revoked keys.
+    """
+    secret_id = next(reversed(signing))
+    key_ids = chain([secret_id], (f"{secret_id}-{serial}" for serial in count(2)))
+    return write_key.sign(account, next(one for one in key_ids if one not in revoked), signing[secret_id])
 
 
 def next_secret_id(signing: Collection[str], now: float) -> str:

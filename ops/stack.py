@@ -90,11 +90,7 @@ class Stack:
     def ledger(self) -> Ledger:
         """Return the ledger."""
         return Ledger(
-            self.client("dynamodb"),
-            self.outputs["LedgerTable"],
-            clock=SystemClock(),
-            entropy=os.urandom,
-            telemetry=NullTelemetry(),
+            self.client("dynamodb"), self.outputs["LedgerTable"], SystemClock(), os.urandom, NullTelemetry()
         )
 
     def spending(self) -> BudgetUses:

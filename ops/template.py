@@ -1,6 +1,7 @@
 """Reads template.yaml, and resolves the intrinsic functions that the commands and the local stack need."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -60,9 +61,9 @@ class Template:
         defaults = {name: str(parameter["Default"]) for name, parameter in self._parameters.items()}
         return defaults | dict(overrides)
 
-    def has_parameter(self, name: str) -> bool:
-        """Return whether the template has a parameter."""
-        return name in self._parameters
+    def known(self, given: Mapping[str, str]) -> dict[str, str]:
+        """Return those of the given values that are for parameters of the template."""
+        return {name: value for name, value in given.items() if name in self._parameters}
 
     def mapping(self, name: str) -> Mapping[str, Mapping[str, str]]:
         """Return one of the template's mappings."""
@@ -75,7 +76,7 @@ class Template:
             f"The template has no parameter {name}."
             for name in sorted(overrides.keys() - self._parameters.keys())
         ]
-        known = {name: value for name, value in overrides.items() if name in self._parameters}
+        known = self.known(overrides)
         said += [
             f"{name} cannot be {value!r}: {wanted}."
             for name, value in known.items()
@@ -240,6 +241,11 @@ def expanded(text: str) -> dict[str, Any]:
     """Parse a template, with CloudFormation's functions in their long form and YAML's anchors expanded."""
     document: dict[str, Any] = yaml.load(text, _Loader)  # noqa: S506 -- a safe loader with more tags
     return document
+
+
+def overrides_in(text: str) -> dict[str, str]:
+    """Return parameters as `sam` takes them, such as `Network=external ArchiveDays=2`."""
+    return dict(pair.partition("=")[::2] for pair in shlex.split(text))
 
 
 @cache

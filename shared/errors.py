@@ -10,6 +10,7 @@
             SecretUnavailableError
             UnprovenError
         HeldError
+            IndexLostError
         UnforeseenError
         EditRefusedError
         SettingsError

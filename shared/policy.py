@@ -1,7 +1,8 @@
 """The edge policy: what the ingest knows about accounts, one document in S3.
 
-MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}, overflow]`. The last
-is `[until, level, messages]`, or absent while the overflow queue does not hold too much. Each entry is
+MessagePack `[1, digest, body]`: `digest` is SHA-256 of `body`, which is MessagePack `[published_at, {account: entry}, overflow,
+refused]`. `overflow` is `[until, level, messages]`, or null while the overflow queue does not hold too much. `refused` is `{account: {column:
+hashes}}`: of the persons whose events are refused (`shared.person_hash`), one hash behind the other. Each entry is
 MessagePack too, so a reader only builds an index and decodes an account's entry when its first event arrives. An ordinary account's
 entry is empty. Readers ignore members of a body or an entry that they do not know. A change that old readers would misunderstand
 needs a new version.
@@ -10,12 +11,14 @@ needs a new version.
 from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any, Literal, NamedTuple
 
 import msgpack
 
 from shared import names
 from shared.errors import InvalidPolicyError
+from shared.person_hash import HASH_BYTES
 from shared.tracking_plan import TrackingPlan
 
 VERSION = 1
@@ -25,6 +28,8 @@ MAX_BYTES = 8 * 1024 * 1024
 """Maximum size of a document: every function instance of the ingest reads it."""
 
 Status = Literal["active", "disabled"]
+Refused = Mapping[str, Mapping[str, bytes]]
+"""Hashes of persons, one behind the other, by account and column."""
 
 
 class AccountLimits(NamedTuple):
@@ -88,15 +93,17 @@ class PolicyEntry(NamedTuple):
         revoked_key_ids: events sent with one of these keys are refused.
         limits: what the account may use.
         plan: its tracking plan; None if it has none.
+        refused: hashes of the persons whose events are refused, by column.
     """
 
     status: Status = "active"
     revoked_key_ids: frozenset[str] = frozenset()
     limits: AccountLimits = _DEFAULT_LIMITS
     plan: TrackingPlan | None = None
+    refused: Mapping[str, frozenset[bytes]] = MappingProxyType({})
 
     def encode(self) -> bytes:
-        """Return the entry's bytes in the document; empty for an ordinary account."""
+        """Return the entry's bytes in the document, without persons; empty for an ordinary account."""
         members: dict[str, Any] = {}
         if self.status != "active":
             members["status"] = self.status
@@ -134,13 +141,19 @@ class EdgePolicy:
         published_at: UNIX milliseconds.
         overflow: what is published about the overflow queue; None if it does not hold too much.
         entries: the accounts' entries, encoded.
+        refused: the persons whose events are refused, as in the document.
     """
 
     def __init__(
-        self, published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None = None
+        self,
+        published_at: int,
+        entries: Mapping[str, bytes],
+        overflow: OverflowLimit | None = None,
+        refused: Refused = MappingProxyType({}),
     ) -> None:
         self.published_at = published_at
         self.overflow = overflow
+        self.refused = refused
         self.entries = entries
         self._decoded: dict[str, PolicyEntry] = {}
 
@@ -159,7 +172,7 @@ class EdgePolicy:
                     raise InvalidPolicyError("the content does not match its digest")
                 match _unpacked(body):
                     case [int(published_at), dict(entries), *rest]:
-                        return cls(published_at, entries, _overflow(rest))
+                        return cls(published_at, entries, _overflow(rest), _refused(rest))
         raise InvalidPolicyError("not an edge policy")
 
     def account(self, name: str) -> PolicyEntry | None:
@@ -169,24 +182,37 @@ class EdgePolicy:
         """
         entry = self._decoded.get(name)
         if entry is None and name in self.entries:
-            entry = self._decoded[name] = _entry(self.entries[name])
+            entry = _entry(self.entries[name])
+            if name in self.refused:
+                entry = entry._replace(refused=_hashes(self.refused[name]))
+            self._decoded[name] = entry
         return entry
 
 
-def encode(
-    entries: Mapping[str, PolicyEntry], published_at: int, overflow: OverflowLimit | None = None
-) -> bytes:
-    """Return the document for these accounts by name, published at a time in UNIX milliseconds.
+def encode(entries: Mapping[str, PolicyEntry], published_at: int, current: EdgePolicy | None = None) -> bytes:
+    """Return the document for these accounts by name, published at a time in UNIX milliseconds, with the rest of the current one.
 
     Raises:
         InvalidPolicyError: it would be larger than MAX_BYTES.
     """
-    return _document(published_at, {name: entries[name].encode() for name in sorted(entries)}, overflow)
+    encoded = {name: entries[name].encode() for name in sorted(entries)}
+    if current is None:
+        return _document(published_at, encoded, None, {})
+    return _document(published_at, encoded, current.overflow, current.refused)
 
 
 def with_overflow(document: EdgePolicy, overflow: OverflowLimit | None, published_at: int) -> bytes:
     """Return a document with another member about the overflow queue, and the same accounts."""
-    return _document(max(published_at, document.published_at), document.entries, overflow)
+    return _document(max(published_at, document.published_at), document.entries, overflow, document.refused)
+
+
+def with_refused(document: EdgePolicy, refused: Refused, published_at: int) -> bytes:
+    """Return a document with other persons whose events are refused, and the same accounts.
+
+    Raises:
+        InvalidPolicyError: it would be larger than MAX_BYTES.
+    """
+    return _document(max(published_at, document.published_at), document.entries, document.overflow, refused)
 
 
 def _overflow(rest: list[Any]) -> OverflowLimit | None:
@@ -196,12 +222,29 @@ def _overflow(rest: list[Any]) -> OverflowLimit | None:
     return None
 
 
-def _document(published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None) -> bytes:
-    body = msgpack.packb([published_at, entries, *([overflow] if overflow is not None else ())])
+def _refused(rest: list[Any]) -> Refused:
+    match rest:
+        case [_, dict(refused), *_]:
+            return refused
+    return {}
+
+
+def _hashes(columns: object) -> dict[str, frozenset[bytes]]:
+    return {
+        column: frozenset(some[at : at + HASH_BYTES] for at in range(0, len(some), HASH_BYTES))
+        for column, some in (columns.items() if isinstance(columns, dict) else ())
+        if isinstance(some, bytes)
+    }
+
+
+def _document(
+    published_at: int, entries: Mapping[str, bytes], overflow: OverflowLimit | None, refused: Refused
+) -> bytes:
+    body = msgpack.packb([published_at, entries, overflow, dict(refused)])
     data: bytes = msgpack.packb([VERSION, sha256(body).digest(), body])
     if len(data) > MAX_BYTES:
         raise InvalidPolicyError(
-            f"the edge policy would be {len(data):,} bytes; at most {MAX_BYTES:,} are allowed. Shorten tracking plans."
+            f"the edge policy would be {len(data):,} bytes; at most {MAX_BYTES:,} are allowed. Shorten tracking plans, or refuse fewer persons."
         )
     return data
 

@@ -57,6 +57,7 @@ Code = Literal[
     "too_many_columns",
     "too_deep",
     "event_too_large",
+    "refused_person",
 ]
 """Why an event cannot become a row."""
 

@@ -71,9 +71,15 @@ class Passing:
         return found + [Lineage(chain, None) for chain in noted if chain.shard in parents]
 
     def _is_newer(self, chain: ChainId, newest: Number) -> bool:
-        """Return whether a chain is of a shard that was made after the newest listed one, not of a deleted stream with higher numbers."""
+        """Return whether a chain is of a shard that was made after the newest listed one, not of a deleted stream with higher numbers.
+
+        Stamps may be ahead, and the chain of a deleted stream may be closed long after. What was planned and stamped when this stream
+        existed is of this stream.
+        """
         end = self._ledger.end(chain) if chain.lowest > newest else None
-        return end is not None and end.latest / 1000 >= self._shards.created_at()
+        if end is None:
+            return False
+        return min(end.latest, end.planned_at) / 1000 >= self._shards.created_at() + MARGIN_SECONDS
 
     def obstacle(self, moment: int, *, closes: bool = True) -> str:
         """Return which shard has not passed a time (UNIX milliseconds) yet, with the reason; empty if all have.

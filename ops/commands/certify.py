@@ -1,14 +1,14 @@
 """`sluice certify`: tests Sluice's promises on a deployed stage, and writes a dated report."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from ops import screen
 from ops.commands import doctor
-from ops.deploy.certify.certification import Certification, Progress
+from ops.deploy.certify.certification import Certification
 from ops.deploy.certify.certification_report import (
     PROMISES,
     CertificationReport,
@@ -22,7 +22,6 @@ from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS
 from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
 from ops.deploy.certify.trouble import repairs_of
-from ops.deploy.removal import Removal
 from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.stack import Stack, home, works_on_stack
@@ -58,12 +57,6 @@ _NAMES = [one.name for one in STEPS]
 @click.option(
     "--despite-traffic", is_flag=True, help="Allow a stage that received other events in the last hour."
 )
-@click.option(
-    "--teardown",
-    "removes",
-    is_flag=True,
-    help="Remove the stack and its data afterwards, and prove that nothing is left.",
-)
 @screen.yes_option
 @screen.json_option
 @click.pass_context
@@ -78,7 +71,6 @@ def command(
     folder: Path,
     even_prod: bool,
     despite_traffic: bool,
-    removes: bool,
     yes: bool,
     as_json: bool,
 ) -> None:
@@ -110,16 +102,15 @@ def command(
         return
     check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
-    screen.confirm(_warning(stack, wanted, removes=removes), yes=yes)
+    screen.confirm(
+        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it. Continue?",
+        yes=yes,
+    )
     file = place.with_suffix(".run.json")
     run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
-    progress = Progress(len(wanted), hidden=as_json)
-    certification = Certification(stage, run, STEPS, progress, clock)
+    certification = Certification(stage, STEPS, hidden=as_json)
     certification.carry_out(wanted)
-    if removes and not certification.is_interrupted:
-        run.keep(Removal(stack, clock, pace.deploy_poll, say).report())
-        progress.end(run.reports["teardown"])
     report = _report(stack, run, endpoint, clock)
     files = _write(report, folder)
     if as_json:
@@ -132,14 +123,6 @@ def command(
         say(f"stopped; everything is restored. To continue: `sluice certify {stack.option} --resume`")
         ctx.exit(INTERRUPTED)
     ctx.exit(UNFINISHED if report.failed else 0)
-
-
-def _warning(stack: Stack, wanted: Sequence[str], *, removes: bool) -> str:
-    end = " Then it REMOVES THE STACK AND ITS DATA." if removes else ""
-    return (
-        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it."
-        f"{end} Continue?"
-    )
 
 
 def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> CertificationReport:
@@ -169,21 +152,15 @@ def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> Certi
 def _write(report: CertificationReport, folder: Path) -> list[Path]:
     """Write the report as Markdown and as JSON, and return the files."""
     folder.mkdir(parents=True, exist_ok=True)
-    name = f"sluice-certify-{report.stack}-{report.began[:10]}"
-    texts = {".md": report.markdown(), ".json": json.dumps(report.document(), indent=2) + "\n"}
-    files = []
-    for suffix, text in texts.items():
-        files.append(folder / f"{name}{suffix}")
-        files[-1].write_text(text)
-    return files
+    file = folder / f"sluice-certify-{report.stack}-{report.began[:10]}.md"
+    file.write_text(report.markdown())
+    document = file.with_suffix(".json")
+    document.write_text(json.dumps(report.document(), indent=2) + "\n")
+    return [file, document]
 
 
 def _summarize(report: CertificationReport, files: Iterable[Path]) -> None:
     screen.say("")
-    screen.show_table(
-        ("#", "promise", "verdict"),
-        [(str(number), one.name, str(one.verdict)) for number, one in enumerate(report.promises, 1)],
-    )
-    screen.say("")
-    screen.show_table(("assumption", "verdict"), [(one.name, str(one.verdict)) for one in report.assumptions])
-    screen.say("\n" + "\n".join(f"{file}" for file in files))
+    concluded = [(one.name, str(one.verdict)) for one in (*report.promises, *report.assumptions)]
+    screen.show_table(("promise or assumption", "verdict"), concluded)
+    screen.say("\n" + "\n".join(map(str, files)))

@@ -2,7 +2,6 @@
 
 import secrets
 import threading
-import time
 
 import click
 
@@ -17,7 +16,6 @@ from ops.moment import LENGTH
 from ops.stack import Stack, works_on_stack
 from shared.clock import SystemClock
 
-_FOREVER_SECONDS = 3600.0
 _HISTORY_SECONDS = 60.0
 
 
@@ -59,12 +57,4 @@ def command(stack: Stack, *, port: int | None, allow_changes: bool, raw: bool, s
         click.echo("Open this address in a browser. Ctrl-C stops the console.", err=True)
         if not raw:
             click.echo(personal_data.EXPLANATION, err=True)
-        _wait(seconds)
-
-
-def _wait(seconds: float | None) -> None:
-    """Wait for a time, or until Ctrl-C."""
-    until = float("inf") if seconds is None else time.monotonic() + seconds
-    never = threading.Event()
-    while (left := until - time.monotonic()) > 0:
-        never.wait(min(left, _FOREVER_SECONDS))
+        threading.Event().wait(seconds)

@@ -1,44 +1,33 @@
 """`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
 
-import math
 import re
-from collections.abc import Mapping
 from dataclasses import asdict, replace
-from typing import Any, override
+from typing import Any
 
 import click
 
 from ops import screen
-from ops.cost.estimate import IDLE, SECRETS, Setup, Workload, estimate, lean, levers, total
+from ops.cost.estimate import IDLE, Setup, Workload, estimate, lean, levers, total
 from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
 from ops.cost.worst import Bounds, as_object
 from ops.failure import Failure
 from ops.stack import deployed
+from ops.template import overrides_in, sluice_template
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
 _VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
-_BAR = 40
-_LEAST_BAR = 0.1  # dollars per million at which a bar begins
 
 
-class _Count(click.ParamType):
-    """A count such as 250000, 10M or 1.5G."""
-
-    name = "count"
-
-    @override
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        """Return it as a number above 0."""
-        if isinstance(value, float):
-            return value
-        written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", str(value))
-        if written is None or not float(written[1]):
-            self.fail(f"{value!r} is not a count: use a number such as 250000, 10M or 1.5G", param, ctx)
-        return float(written[1]) * _UNITS[written[2].lower()]
+def _count(text: str) -> float:
+    """Parse a count such as 250000, 10M or 1.5G."""
+    written = re.fullmatch(r"(\d+(?:\.\d+)?)([kKmMgG]?)", text)
+    if written is None or not float(written[1]):
+        raise click.BadParameter(f"{text!r} is not a count: use a number such as 250000, 10M or 1.5G")
+    return float(written[1]) * _UNITS[written[2].lower()]
 
 
 @click.command("cost")
-@click.option("--events", type=_Count(), metavar="COUNT", help="Events per month, such as 250000 or 10M.")
+@click.option("--events", type=_count, metavar="COUNT", help="Events per month, such as 250000 or 10M.")
 @click.option(
     "--worst",
     "is_worst",
@@ -78,23 +67,9 @@ class _Count(click.ParamType):
     help=f"AWS region of the prices and of the stack. Default: {DEFAULT_REGION}, or the stack's.",
 )
 @click.option(
-    "--network",
-    type=click.Choice(sorted(SECRETS)),
-    help="Where Redis runs (template parameter Network). Your own Redis is not included.",
-)
-@click.option(
-    "--stream-mode",
-    type=click.Choice(["AUTO", "PROVISIONED", "ON_DEMAND"]),
-    help="Template parameter StreamMode.",
-)
-@click.option(
-    "--shards",
-    type=click.IntRange(1),
-    metavar="N",
-    help="Template parameter ShardCount, for PROVISIONED. More shards are counted if the load needs them.",
-)
-@click.option(
-    "--window", type=click.IntRange(0, 300), metavar="SECONDS", help="Template parameter BatchWindowSeconds."
+    "--parameter-overrides",
+    default="",
+    help="Parameters of the template that differ, such as 'Network=external BatchWindowSeconds=60'.",
 )
 @screen.json_option
 def command(
@@ -106,30 +81,31 @@ def command(
     batch_ids: bool,
     name: str | None,
     region: str | None,
+    parameter_overrides: str,
     as_json: bool,
-    **settings: Any,
 ) -> None:
     """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
 
-    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.py with dates
-    and sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
+    With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.csv with their
+    sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
 
     With --worst it shows the most that the stack can cost if somebody sends all that its limits let through, day and night.
     """
     if (events is None) is not is_worst:
         raise click.UsageError("use either --events or --worst")
-    setup = Setup()
-    parameters: Mapping[str, str] = {}
+    parameters = overrides_in(parameter_overrides)
+    if objections := sluice_template().objections(parameters):
+        raise Failure(" ".join(objections))
     if name is not None:
         stack = deployed(name, region)
-        parameters = stack.parameters
-        setup, region = Setup.of(parameters), stack.session.region_name
+        parameters = {**stack.parameters, **parameters}
+        region = stack.session.region_name
     region = region or DEFAULT_REGION
     if region not in REGIONS:
         raise Failure(
             f"there are no prices for {region}: use --region with one of {', '.join(sorted(REGIONS))}"
         )
-    setup = replace(setup, **{key: value for key, value in settings.items() if value is not None})
+    setup = Setup.of(parameters)
     if events is None:
         most = as_object(Bounds.of(parameters, accounts), setup, REGIONS[region])
         screen.show_json(most | {"region": region}) if as_json else _show_worst(most, region)
@@ -200,12 +176,10 @@ def _show(told: dict[str, Any]) -> None:
         f"Without traffic: ${told['usd_idle']:,.2f} per month.\n"
     )
     _show_levers(told)
-    top = max(volume["usd_per_million"] for volume in told["by_volume"])
-    screen.say("USD per million events, by events per month:")
-    for volume in told["by_volume"]:
-        screen.say(
-            f"{volume['events']:>15,.0f}  {bar(volume['usd_per_million'], top)} {volume['usd_per_million']:,.2f}"
-        )
+    screen.show_table(
+        ("events per month", "USD per million"),
+        [(f"{one['events']:16,.0f}", f"{one['usd_per_million']:15,.2f}") for one in told["by_volume"]],
+    )
     screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
@@ -226,9 +200,3 @@ def _show_levers(told: dict[str, Any]) -> None:
 
 def _lever(lever: dict[str, Any]) -> str:
     return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"
-
-
-def bar(value: float, top: float) -> str:
-    """Return a bar for a price on a logarithmic scale, from the lowest price drawn to `top`."""
-    longest = math.log(max(top, 2 * _LEAST_BAR) / _LEAST_BAR)
-    return "█" * max(1, round(_BAR * math.log(max(value, _LEAST_BAR) / _LEAST_BAR) / longest))

@@ -3,19 +3,19 @@
 from collections import Counter
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
 
 import click
 
 from ops import screen
-from ops.commands import setup
-from ops.deploy import handover
+from ops.commands import preflight, setup
+from ops.cost.monthly import cost_line
 from ops.deploy.artifact import Artifact
 from ops.deploy.change_set import ChangeSet
 from ops.deploy.code_bucket import CodeBucket
+from ops.deploy.handover import removal
 from ops.deploy.preflight.findings import findings
-from ops.deploy.preflight.planning import planned, surveyed
-from ops.deploy.preflight.survey import Survey, described
+from ops.deploy.preflight.planning import surveyed
+from ops.deploy.preflight.survey import Deployment, Survey, described
 from ops.deploy.stack_api import is_of_aws
 from ops.deploy.stack_setup import SetupAnswers, read_key
 from ops.deploy.stack_status import is_in_progress
@@ -29,8 +29,7 @@ _EMULATED_POLL_SECONDS = 0.3
 
 
 @click.command("deploy")
-@setup.plan_options
-@setup.stack_option
+@preflight.plan_options
 @click.option(
     "--parameter-overrides",
     default="",
@@ -43,11 +42,7 @@ _EMULATED_POLL_SECONDS = 0.3
 def command(
     ctx: click.Context,
     *,
-    config_env: str,
-    config_file: Path,
-    region: str,
-    name: str,
-    parameter_overrides: str,
+    plan: Deployment,
     answers: SetupAnswers,
     yes: bool,
     as_json: bool,
@@ -58,7 +53,6 @@ def command(
     bucket of its own, deploys, and goes on as `sluice setup` does. It can be stopped and run again at any point.
     """
     clock = SystemClock()
-    plan = planned(config_file, config_env, region, name, parameter_overrides)
     survey = surveyed(
         replace(plan, build=None), read_key(answers.key_file) if answers.key_file else "", answers.database
     )
@@ -67,15 +61,11 @@ def command(
     _wait_until_settled(survey, clock, poll)
     survey.look_at_stack()
     artifact = Artifact.find(survey.values["Architecture"])
-    found = list(findings(survey))
-    faults = [one for one in found if one.state == "fault"]
-    for one in found:
-        if not as_json or one in faults:
-            click.echo(one.line, err=as_json)
-    if faults:
-        click.echo(
-            f"\n{screen.plural(len(faults), 'fault')}. Repeat this command once they are repaired.", err=True
-        )
+    found = preflight.show(findings(survey), as_json=as_json)
+    if faults := [one for one in found if one.state == "fault"]:
+        for one in faults if as_json else ():
+            click.echo(one.line, err=True)
+        click.echo(f"\n{preflight.repeat(len(faults))}", err=True)
         ctx.exit(UNFINISHED)
     bucket = CodeBucket(survey.client("s3"), plan.stack, survey.account, survey.plan.region)
     is_new_bucket = not bucket.is_there()
@@ -89,10 +79,9 @@ def command(
     with screen.progress("deploying", hidden=as_json):
         change = ChangeSet(cloudformation, plan.stack, clock, poll)
         at = datetime.fromtimestamp(clock.now(), UTC)
+        given = {**plan.given, "Architecture": survey.values["Architecture"]}
         try:
-            change.deploy(
-                f"deploy-{at:%Y%m%dt%H%M%S}", {**plan.given, **_architecture(survey)}, bucket.upload(artifact)
-            )
+            change.deploy(f"deploy-{at:%Y%m%dt%H%M%S}", given, bucket.upload(artifact))
         except Failure as failure:
             raise Failure(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
@@ -103,10 +92,6 @@ def command(
             )
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
-
-
-def _architecture(survey: Survey) -> dict[str, str]:
-    return {"Architecture": survey.values["Architecture"]}
 
 
 def _wait_until_settled(survey: Survey, clock: Clock, poll_seconds: float) -> None:
@@ -128,6 +113,6 @@ def _announcement(
     return (
         f"\nThis {'updates' if updates else 'creates'} the stack {survey.plan.stack} in {survey.plan.region}, account {survey.account}, "
         f"from {artifact.file.name}. Resources by service: {parts}.\n"
-        f"It {does} the bucket {bucket.name} for the code, which `{handover.removal_of(survey.plan.stack, survey.plan.region)}` removes "
-        f"with the stack.\n{handover.cost_line(survey.values, survey.plan.region)}"
+        f"It {does} the bucket {bucket.name} for the code, which `{removal(survey.plan.stack, survey.plan.region)}` removes "
+        f"with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
     )

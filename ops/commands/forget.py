@@ -44,7 +44,11 @@ _GIGABYTES, _SECONDS_AN_OBJECT = 0.5, 0.02  # of the function
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     help="Forget many: a file with COLUMN=VALUE on each line.",
 )
+@click.option("--refuse", is_flag=True, help="Refuse new events in which the column has the value, too.")
 @click.option("--list", "lists", is_flag=True, help="Show the requests and what became of them.")
+@click.option(
+    "--lift", "lifted", metavar="ID", multiple=True, help="Accept new events again, given a request's id."
+)
 @screen.dry_run_option
 @screen.yes_option
 @screen.json_option
@@ -56,7 +60,9 @@ def command(
     person: tuple[str, str] | None,
     account: str | None,
     file: Path | None,
+    refuse: bool,
     lists: bool,
+    lifted: tuple[str, ...],
     dry_run: bool,
     yes: bool,
     as_json: bool,
@@ -64,10 +70,13 @@ def command(
     """Forget a person: delete the rows in which a column has a value, wherever they are, after a confirmation.
 
     What was received until now is forgotten: in Treasure Data, in S3, and later what is still on its way. Rows that arrive from now on
-    are kept. A receipt, which --list shows again, says what was deleted where, and what waits until when.
+    are kept, unless you --refuse them. A receipt, which --list shows again, says what was deleted where, and what waits until when.
     """
     if lists:
         ctx.exit(_list(stack, as_json=as_json))
+    if lifted:
+        _lift(stack, lifted, as_json=as_json)
+        return
     wanted = _wanted(account, person, file)
     make_key(stack)
     hours = hours_of(stack)
@@ -84,10 +93,11 @@ def command(
         return
     total = sum(held.total for held in found)
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
-    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever?", yes=yes)
+    refusing = ", and refuse new events" if refuse else ""
+    screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever{refusing}?", yes=yes)
     ids: list[str] = []
     for one, held in zip(wanted, found, strict=True):
-        ids += _forget(stack, one, held, hours, as_json=as_json)
+        ids += _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
     receipts = [one for one in ask(stack, "list")["requests"] if one["id"] in ids]
     _print(receipts, as_json=as_json)
     ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
@@ -159,9 +169,11 @@ def _held(held: Held) -> dict[str, Any]:
     return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
 
 
-def _forget(stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, as_json: bool) -> list[str]:
+def _forget(
+    stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, refuse: bool, as_json: bool
+) -> list[str]:
     """Forget persons; return the ids of their requests."""
-    noted = ask(stack, "note", **wanted.members)["requests"]
+    noted = ask(stack, "note", refuse=refuse, **wanted.members)["requests"]
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
     deleted = _delete_in_td(stack, wanted, held, before)
     if deleted is not None:
@@ -208,6 +220,17 @@ def _print(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
         screen.say(_receipt(receipt))
 
 
+def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
+    """Accept new events of persons again."""
+    receipts = ask(stack, "lift", ids=ids)["requests"]
+    if unknown := set(ids) - {one["id"] for one in receipts}:
+        raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
+    if as_json:
+        screen.show_json(receipts)
+    else:
+        screen.say("The endpoint accepts events of these persons again, in a minute.")
+
+
 def _receipt(receipt: dict[str, Any]) -> str:
     """Return what became of a request, as lines."""
     lines = [
@@ -217,6 +240,8 @@ def _receipt(receipt: dict[str, Any]) -> str:
         lines.append(f"  deleted    {screen.plural(number, 'row')} in Treasure Data, {table}")
     for state, number in sorted(receipt["forgotten"].items()):
         lines.append(f"  deleted    {screen.plural(number, 'row')} in S3, {state}")
+    if receipt["refuses"]:
+        lines.append(f"  refused    new events, until `sluice forget --lift {receipt['id']}`")
     if receipt["cleared"]:
         lines.append(f"  checked    a query counted 0 rows in Treasure Data at {_at(receipt['cleared'])}")
     elif not receipt["done"]:

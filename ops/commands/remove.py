@@ -1,11 +1,8 @@
 """`sluice remove`: removes a stack and its data, and checks that nothing is left."""
 
-from dataclasses import asdict
-
 import click
 
 from ops import screen
-from ops.deploy.certify.certification_report import StepVerdict
 from ops.deploy.removal import Removal
 from ops.failure import UNFINISHED, Failure
 from ops.stack import Stack, works_on_stack
@@ -32,12 +29,13 @@ def command(ctx: click.Context, stack: Stack, *, yes: bool, as_json: bool) -> No
         yes=yes,
     )
     clock = SystemClock()
-    report = Removal(stack, clock, _POLL_SECONDS, lambda text: click.echo(text, err=True)).report()
+    removed = Removal(stack, clock, _POLL_SECONDS, lambda text: click.echo(text, err=True)).run()
+    rest = removed.left | removed.unseen
     if as_json:
-        screen.show_json(asdict(report))
+        screen.show_json({"resources": removed.total, "left": removed.left, "unchecked": removed.unseen})
+    elif rest:
+        screen.say(f"{screen.plural(len(rest), 'resource')} may be left:")
+        screen.show_table(("resource", "id, or why it was not checked"), list(rest.items()))
     else:
-        screen.say(report.said)
-        left = {**report.evidence.get("left", {}), **report.evidence.get("unseen", {})}
-        if left:
-            screen.show_table(("resource", "id, or why it was not checked"), list(left.items()))
-    ctx.exit(0 if report.verdict is StepVerdict.PASSED else UNFINISHED)
+        screen.say(f"{screen.plural(removed.total, 'resource')} removed. Nothing is left.")
+    ctx.exit(UNFINISHED if rest else 0)

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import redirect_stdout
 from dataclasses import asdict
 from pathlib import Path
@@ -11,15 +11,12 @@ from typing import Any, cast
 import click
 
 from ops import screen
+from ops.commands.preflight import check, plan_options, show
 from ops.deploy import handover
-from ops.deploy.preflight.findings import findings
-from ops.deploy.preflight.planning import planned, surveyed
+from ops.deploy.preflight.survey import Deployment
 from ops.deploy.stack_setup import SetupAnswers, StackSetup, ask_key, read_key
-from ops.failure import UNFINISHED
-from ops.help_page import DEPLOY, IS_RELEASE
 from ops.moment import LENGTH
 from ops.stack import Stack, deployed
-from ops.state.finding import Finding
 from shared.clock import SystemClock
 
 
@@ -65,45 +62,8 @@ def answers_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return cast("Callable[..., Any]", wrapped)
 
 
-stack_option = click.option(
-    "--stack",
-    "name",
-    envvar="SLUICE_STACK",
-    default="",
-    metavar="NAME",
-    help="Name of the stack. Default: the section's.",
-)
-"""The option that names a stack which need not exist yet."""
-
-
-def plan_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that name a section of samconfig.toml."""
-    environment = click.option(
-        "--config-env",
-        default="default",
-        show_default=True,
-        help="Section of samconfig.toml, as for sam. Without the file, the stage.",
-    )
-    file = click.option(
-        "--config-file",
-        type=click.Path(path_type=Path, dir_okay=False),
-        default=Path("samconfig.toml"),
-        show_default=True,
-        help="The samconfig.toml to read.",
-    )
-    region = click.option(
-        "--region", default="", help="AWS region. Default: the section's, or your profile's."
-    )
-    return environment(file(region(command)))
-
-
-_NEXT = DEPLOY if IS_RELEASE else f"{DEPLOY} (in a clone, `.venv/bin/sam deploy`), then `sluice setup`"
-"""What follows a check before a deploy. `sluice deploy` goes on with the setup itself."""
-
-
 @click.command("setup")
 @plan_options
-@stack_option
 @click.option(
     "--before",
     is_flag=True,
@@ -116,10 +76,7 @@ _NEXT = DEPLOY if IS_RELEASE else f"{DEPLOY} (in a clone, `.venv/bin/sam deploy`
 def command(
     ctx: click.Context,
     *,
-    config_env: str,
-    config_file: Path,
-    region: str,
-    name: str,
+    plan: Deployment,
     before: bool,
     answers: SetupAnswers,
     yes: bool,
@@ -130,23 +87,9 @@ def command(
     It asks for what it needs, prints a write key with code to paste, and can be stopped and run again at any point. With --before
     it checks a deploy that is still to come, as `sluice preflight` does, and changes nothing.
     """
-    plan = planned(config_file, config_env, region, name, "")
     if before:
         key = read_key(answers.key_file) if answers.key_file else ("" if yes else ask_key(yes=False))
-        survey = surveyed(plan, key, answers.database)
-        found = _shown(findings(survey), as_json=as_json)
-        faults = sum(one.state == "fault" for one in found)
-        line = handover.cost_line(survey.values, survey.plan.region)
-        if as_json:
-            usd = handover.monthly_cost(survey.values, survey.plan.region)
-            screen.show_json(
-                {"ready": not faults, "findings": [asdict(one) for one in found], "usd_per_month": usd}
-            )
-        elif faults:
-            screen.say(f"\n{screen.plural(faults, 'fault')}. Repeat this command once they are repaired.")
-        else:
-            screen.say(f"\n{plan.stack} can be deployed. {line}\nNext: {_NEXT}.")
-        ctx.exit(UNFINISHED if faults else 0)
+        ctx.exit(check(plan, key, answers.database, as_json=as_json))
     stack = deployed(plan.stack, plan.region or None)
     set_up(stack, answers, as_json=as_json)
 
@@ -165,7 +108,7 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
     setup = StackSetup(stack, answers, clock, tell)
     try:
         with redirect_stdout(sys.stderr if as_json else sys.stdout):
-            found = _shown(setup.steps(), as_json=as_json)
+            found = show(setup.steps(), as_json=as_json)
     except KeyboardInterrupt:
         tell(f"Stopped. To continue: `sluice setup {stack.option}`")
         raise
@@ -176,13 +119,3 @@ def set_up(stack: Stack, answers: SetupAnswers, *, as_json: bool) -> None:
     handover.show(stack, setup.account, setup.key)
     if not answers.yes and sys.stdin.isatty():
         handover.offer_certification(stack)
-
-
-def _shown(results: Iterable[Finding], *, as_json: bool) -> list[Finding]:
-    """Return results, and show each as soon as it is there."""
-    found = []
-    for one in results:
-        found.append(one)
-        if not as_json:
-            one.show()
-    return found

@@ -69,12 +69,12 @@ class Actions:
         stack: Stack,
         clock: Clock,
         changed: Callable[[], None],
-        start: Callable[[Callable[[], None]], None] | None = None,
+        start: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._stack = stack
         self._clock = clock
         self._changed = changed
-        self._start = start or in_background
+        self._start = start
         self._lock = threading.Lock()
         self._actions: list[ConsoleAction] = []
 

@@ -46,13 +46,13 @@ class LiveFeed:
         history_seconds: float,
         scrubs: bool = True,
         plan: Callable[[str], TrackingPlan | None] = lambda _: None,
-        start: Callable[[Callable[[], None]], None] | None = None,
+        start: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._tail = tail
         self._clock = clock
         self._scrubs = scrubs
         self._plan = plan
-        self._start = start or in_background
+        self._start = start
         self._since = clock.now() - history_seconds
         self._lock = threading.Lock()
         self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)

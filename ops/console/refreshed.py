@@ -44,13 +44,13 @@ class Refreshed[T]:
         clock: Clock,
         *,
         share: float = 0.5,
-        start: Callable[[Callable[[], None]], None] | None = None,
+        start: Callable[[Callable[[], None]], None] = in_background,
     ) -> None:
         self._get = get
         self._seconds = seconds
         self._clock = clock
         self._share = share
-        self._start = start or in_background
+        self._start = start
         self._lock = threading.Lock()
         self._reading: Reading[T] = Reading()
         self._due = float("-inf")

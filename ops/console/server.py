@@ -139,17 +139,10 @@ def _check_origin(request: Request) -> None:
 
 def _policy(connects: str) -> str:
     """Return a content security policy that allows only the page's own files and connections."""
-    allowed = {
-        "default-src": "'none'",
-        "script-src": "'self'",
-        "style-src": "'self'",
-        "img-src": connects,
-        "connect-src": connects,
-        "base-uri": "'none'",
-        "form-action": "'none'",
-        "frame-ancestors": "'none'",
-    }
-    return "; ".join(f"{name} {value}" for name, value in allowed.items())
+    return (
+        f"default-src 'none'; script-src 'self'; style-src 'self'; img-src {connects}; connect-src {connects}; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
 
 
 def _json(value: Mapping[str, Any]) -> bytes:

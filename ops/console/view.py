@@ -1,6 +1,5 @@
 """The console's view of a stack, as JSON values."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -48,7 +47,6 @@ class ConsoleView:
         count_share: the share of the time that counting may take. A busy stack's ledger takes hundreds of thousands of read units.
         account_seconds: how old the accounts may be. Reading them invokes a function.
         clock: tells the time.
-        start: runs a job in the background.
     """
 
     def __init__(
@@ -60,17 +58,14 @@ class ConsoleView:
         count_share: float = 0.01,
         account_seconds: float = 60.0,
         clock: Clock | None = None,
-        start: Callable[[Callable[[], None]], None] | None = None,
     ) -> None:
         self._stack = stack
         self._clock = clock = clock or SystemClock()
         # A key tried every minute would show among the events as a refused request.
         look = StateReader(stack, checks=Checks(stack, tries_key=False))
-        self._look = Refreshed(
-            lambda: look.state(None, None, balanced=False), look_seconds, clock, start=start
-        )
-        self._counted = Refreshed(self._count, count_seconds, clock, share=count_share, start=start)
-        self._accounts = Refreshed(lambda: known_accounts.known(stack), account_seconds, clock, start=start)
+        self._look = Refreshed(lambda: look.state(None, None, balanced=False), look_seconds, clock)
+        self._counted = Refreshed(self._count, count_seconds, clock, share=count_share)
+        self._accounts = Refreshed(lambda: known_accounts.known(stack), account_seconds, clock)
 
     def first(self) -> None:
         """Read the state once, so that missing permissions show before the page is served.

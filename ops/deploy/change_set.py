@@ -1,6 +1,7 @@
 """Creates or updates a stack through a change set, as `sam deploy` and `aws cloudformation deploy` do."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import WaiterError
@@ -20,27 +21,25 @@ if TYPE_CHECKING:
 _PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their time
 
 
+@dataclass(frozen=True, slots=True)
 class ChangeSet:
     """Creates or updates one stack.
 
-    Args:
+    Attributes:
         cloudformation: a boto3 client.
         stack: its name.
         clock: waits.
         poll_seconds: time between polls.
     """
 
-    def __init__(
-        self, cloudformation: "CloudFormationClient", stack: str, clock: Clock, poll_seconds: float
-    ) -> None:
-        self._cloudformation = cloudformation
-        self._stack = stack
-        self._clock = clock
-        self._poll_seconds = poll_seconds
+    cloudformation: "CloudFormationClient"
+    stack: str
+    clock: Clock
+    poll_seconds: float
 
     def parameters(self) -> dict[str, str]:
         """Return the stack's parameters."""
-        return {one["ParameterKey"]: one["ParameterValue"] for one in self._look().get("Parameters", ())}
+        return self._current() or {}
 
     def deploy(
         self,
@@ -68,7 +67,7 @@ class ChangeSet:
         ]
         given += [{"ParameterKey": key, "UsePreviousValue": True} for key in sorted(kept)]
         request: CreateChangeSetInputTypeDef = {
-            "StackName": self._stack,
+            "StackName": self.stack,
             "ChangeSetName": name,
             "ChangeSetType": "CREATE" if before is None else "UPDATE",
             "Parameters": given,
@@ -78,44 +77,44 @@ class ChangeSet:
             request["TemplateURL"] = template_url
         else:
             request["UsePreviousTemplate"] = True
-        self._cloudformation.create_change_set(**request)
+        self.cloudformation.create_change_set(**request)
         try:
-            self._cloudformation.get_waiter("change_set_create_complete").wait(
-                StackName=self._stack,
+            self.cloudformation.get_waiter("change_set_create_complete").wait(
+                StackName=self.stack,
                 ChangeSetName=name,
-                WaiterConfig={"Delay": self._poll_seconds},  # type: ignore[typeddict-item]  # botocore accepts fractions
+                WaiterConfig={"Delay": self.poll_seconds},  # type: ignore[typeddict-item]  # botocore accepts fractions
             )
         except WaiterError:
-            made = self._cloudformation.describe_change_set(StackName=self._stack, ChangeSetName=name)
-            self._cloudformation.delete_change_set(StackName=self._stack, ChangeSetName=name)
+            made = self.cloudformation.describe_change_set(StackName=self.stack, ChangeSetName=name)
+            self.cloudformation.delete_change_set(StackName=self.stack, ChangeSetName=name)
             reason = made.get("StatusReason", "")
             if "didn't contain changes" in reason or "No updates are to be performed" in reason:
                 return False
-            raise Failure(f"CloudFormation rejects the change of {self._stack}: {reason}") from None
-        self._cloudformation.execute_change_set(
-            StackName=self._stack, ChangeSetName=name, ClientRequestToken=name
+            raise Failure(f"CloudFormation rejects the change of {self.stack}: {reason}") from None
+        self.cloudformation.execute_change_set(
+            StackName=self.stack, ChangeSetName=name, ClientRequestToken=name
         )
         self._wait(waiting, name)
         return True
 
     def _wait(self, waiting: Callable[[], None], name: str) -> None:
-        until = self._clock.now() + _PATIENCE_SECONDS
+        until = self.clock.now() + _PATIENCE_SECONDS
         while True:
-            self._clock.sleep(self._poll_seconds)
+            self.clock.sleep(self.poll_seconds)
             waiting()
             status = self._look()["StackStatus"]
             if status in ("CREATE_COMPLETE", "UPDATE_COMPLETE", "UPDATE_COMPLETE_CLEANUP_IN_PROGRESS"):
                 return
             if not status.endswith("IN_PROGRESS"):
-                raise Failure(f"{self._stack} is {status}: {self._reason(name)}")
-            if self._clock.now() > until:
-                raise Failure(f"{self._stack} is still {status} after an hour")
+                raise Failure(f"{self.stack} is {status}: {self._reason(name)}")
+            if self.clock.now() > until:
+                raise Failure(f"{self.stack} is still {status} after an hour")
 
     def _current(self) -> dict[str, str] | None:
         """Return the stack's parameters; None if there is no stack, or it was never created."""
         try:
             found = self._look()
-        except self._cloudformation.exceptions.ClientError as error:
+        except self.cloudformation.exceptions.ClientError as error:
             if error.response["Error"]["Code"] != "ValidationError":
                 raise
             return None
@@ -124,12 +123,12 @@ class ChangeSet:
         return {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
 
     def _look(self) -> "StackTypeDef":
-        return self._cloudformation.describe_stacks(StackName=self._stack)["Stacks"][0]
+        return self.cloudformation.describe_stacks(StackName=self.stack)["Stacks"][0]
 
     def _reason(self, name: str) -> str:
         """Return the first failure of the change that was of this name: a stack keeps the events of 90 days."""
         failed: list[StackEventTypeDef] = []
-        pages = self._cloudformation.get_paginator("describe_stack_events").paginate(StackName=self._stack)
+        pages = self.cloudformation.get_paginator("describe_stack_events").paginate(StackName=self.stack)
         for page in pages:  # the latest event comes first
             ours = [one for one in page["StackEvents"] if one.get("ClientRequestToken") == name]
             failed[:0] = [one for one in reversed(ours) if one["ResourceStatus"].endswith("FAILED")]

@@ -2,11 +2,12 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
 from hashlib import sha256
 
 from ops import screen
 from ops.deploy.stack_api import HttpAnswer, StackApi
-from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
+from ops.deploy.td_client import QueryForbiddenError, TreasureDataQueries
 from ops.failure import Failure
 from ops.stack import Stack
 from ops.state.faults import findings, summary
@@ -42,10 +43,11 @@ def _code_of_event(body: bytes) -> str:
         return ""
 
 
+@dataclass(frozen=True, slots=True)
 class FirstRow:
     """The first row of one account in one stack. However often it is sent, it counts once.
 
-    Args:
+    Attributes:
         stack: the stack.
         api: its API.
         queries: queries the account's database.
@@ -54,24 +56,18 @@ class FirstRow:
         clock: paces the waiting.
     """
 
-    def __init__(
-        self,
-        *,
-        stack: Stack,
-        api: StackApi,
-        queries: TreasureDataQueries,
-        account: str,
-        database: str,
-        clock: Clock,
-    ) -> None:
-        self._stack = stack
-        self._api = api
-        self._queries = queries
-        self._account = account
-        self._clock = clock
-        # The ledger's name differs each time that a stack is created.
-        place = f"{stack.outputs['LedgerTable']}/{account}/{database}"
-        self.event_id = f"sluice-setup-{sha256(place.encode()).hexdigest()[:16]}"
+    stack: Stack
+    api: StackApi
+    queries: TreasureDataQueries
+    account: str
+    database: str
+    clock: Clock
+
+    @property
+    def event_id(self) -> str:
+        """Its id. The ledger's name, and with it the id, differs each time that a stack is created."""
+        place = f"{self.stack.outputs['LedgerTable']}/{self.account}/{self.database}"
+        return f"sluice-setup-{sha256(place.encode()).hexdigest()[:16]}"
 
     def is_seen(self) -> bool:
         """Return whether a query sees it.
@@ -80,8 +76,8 @@ class FirstRow:
             QueryForbiddenError: the API key may not query.
             Failure: Treasure Data fails.
         """
-        end = int(self._clock.now()) + _DAY_SECONDS
-        return bool(self._queries.counts(TABLE, self.event_id, 0, end))
+        end = int(self.clock.now()) + _DAY_SECONDS
+        return bool(self.queries.counts(TABLE, self.event_id, 0, end))
 
     def send(self, key: str) -> None:
         """Send it, again and again while the refusal is of a kind that ends on its own.
@@ -94,21 +90,21 @@ class FirstRow:
         """
         event = {"table": TABLE, "event_id": self.event_id}
         body = json.dumps({"batch_id": self.event_id, "events": [event]})
-        until = self._clock.now() + _REFUSED_SECONDS
-        while (answer := self._api.request("POST", "/v1/events", body, {"x-write-key": key})).status != 200:
-            if answer.code not in _PASSING or self._clock.now() > until:
+        until = self.clock.now() + _REFUSED_SECONDS
+        while (answer := self.api.request("POST", "/v1/events", body, {"x-write-key": key})).status != 200:
+            if answer.code not in _PASSING or self.clock.now() > until:
                 raise Failure(self._refusal(answer))
-            self._clock.sleep(_POLL_SECONDS)
+            self.clock.sleep(_POLL_SECONDS)
 
     def _refusal(self, answer: HttpAnswer) -> str:
         code = answer.code or _code_of_event(answer.body)
         said = f"the API answered {answer.status} {code}".rstrip()
         if code in ("unplanned_table", "unplanned_column", "missing_column"):
             return (
-                f"{said}: the tracking plan of {self._account} rejects the table {TABLE}. Allow it, or set the plan's mode to "
+                f"{said}: the tracking plan of {self.account} rejects the table {TABLE}. Allow it, or set the plan's mode to "
                 "observe (docs/tracking-plan.md)"
             )
-        return f"{said} to the first event: `sluice doctor {self._stack.option}` shows why"
+        return f"{said} to the first event: `sluice doctor {self.stack.option}` shows why"
 
     def wait(self, seconds: float, tell: Callable[[str], None]) -> float:
         """Wait until a query sees it, and return how long that took, in seconds.
@@ -121,9 +117,9 @@ class FirstRow:
             QueryForbiddenError: the API key may not query.
             Failure: it is not seen in time; the message has the cause and the next command.
         """
-        began = look_at = self._clock.now()
+        began = look_at = self.clock.now()
         while not self._is_seen_now():
-            passed = (now := self._clock.now()) - began
+            passed = (now := self.clock.now()) - began
             if passed >= seconds or now >= look_at:
                 verdict = self._verdict()
                 if passed >= seconds:
@@ -131,8 +127,8 @@ class FirstRow:
                 if not verdict.is_sound:
                     tell(verdict.verdict)
                 look_at = now + _LOOK_SECONDS
-            self._clock.sleep(min(_POLL_SECONDS, max(0.1, seconds - passed)))
-        return self._clock.now() - began
+            self.clock.sleep(min(_POLL_SECONDS, max(0.1, seconds - passed)))
+        return self.clock.now() - began
 
     def _is_seen_now(self) -> bool:
         """Return whether a query sees it; False while Treasure Data fails."""
@@ -144,12 +140,12 @@ class FirstRow:
             return False
 
     def _verdict(self) -> Finding:
-        state = StateReader(self._stack).state(None, None, balanced=False)
-        return summary(state, findings(state, self._stack.option))[0]
+        state = StateReader(self.stack).state(None, None, balanced=False)
+        return summary(state, findings(state, self.stack.option))[0]
 
     def _unseen(self, seconds: float, verdict: Finding) -> str:
         cause = "The stack is healthy." if verdict.is_sound else verdict.verdict
-        option = self._stack.option
+        option = self.stack.option
         return (
             f"the API accepted the first event, but no query sees its row after {screen.lasting(seconds)}. {cause} "
             f"`sluice status {option}` shows more; `sluice setup {option}` continues to wait"

@@ -7,11 +7,10 @@ emptied. If the stack survives, its objects are there and its functions run agai
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 from botocore.exceptions import BotoCoreError, ClientError, WaiterError
 
-from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.code_bucket import CodeBucket
 from ops.failure import FORESEEN, Failure, explained
 from ops.help_page import RIGHTS_TO_DEPLOY
@@ -20,7 +19,6 @@ from shared.clock import Clock
 
 if TYPE_CHECKING:
     from mypy_boto3_cloudformation.type_defs import WaiterConfigTypeDef
-    from mypy_boto3_s3.type_defs import ObjectIdentifierTypeDef
 
 _PATIENCE_SECONDS = 3600.0
 _ROUNDS = 5
@@ -140,45 +138,48 @@ GO_WITH: Mapping[str, str] = {
 """Types that are part of another resource and are deleted with it."""
 
 
+class Removed(NamedTuple):
+    """What a removal has done.
+
+    Attributes:
+        total: how many resources the stack had.
+        left: the ids of resources that are still there, by logical id.
+        unseen: why resources could not be checked, by logical id.
+    """
+
+    total: int
+    left: dict[str, str]
+    unseen: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Removal:
     """Removes one stack.
 
-    Args:
+    Attributes:
         stack: the stack.
         clock: waits.
         poll_seconds: time between polls.
         say: receives progress messages.
     """
 
-    def __init__(self, stack: Stack, clock: Clock, poll_seconds: float, say: Callable[[str], None]) -> None:
-        self._stack = stack
-        self._clock = clock
-        self._poll_seconds = poll_seconds
-        self._say = say
+    stack: Stack
+    clock: Clock
+    poll_seconds: float
+    say: Callable[[str], None]
 
-    def report(self) -> StepReport:
-        """Remove everything, and return a report that proves that nothing is left, or lists what is."""
-        began = self._clock.now()
+    def run(self) -> Removed:
+        """Remove everything, and look whether anything is left.
 
-        def report(verdict: StepVerdict, said: str, **evidence: Any) -> StepReport:
-            return StepReport("teardown", verdict, said, evidence, round(self._clock.now() - began, 1))
-
+        Raises:
+            Failure: the removal has failed.
+        """
         try:
-            resources = list(resources_of(self._stack))
+            resources = list(resources_of(self.stack))
             self._remove(resources)
-            left, unseen = self._left(resources)
-        except (Failure, *FORESEEN) as error:
-            return report(StepVerdict.FAILED, explained(error, RIGHTS_TO_DEPLOY).message)
-        if left:
-            return report(StepVerdict.FAILED, f"{len(left)} resources are left.", left=left)
-        if unseen:
-            return report(StepVerdict.NOT_POSSIBLE, "Some resources could not be checked.", unseen=unseen)
-        looked = [one for one in resources if one.kind in LOOKS]
-        return report(
-            StepVerdict.PASSED,
-            f"{len(resources)} resources removed. The {len(looked)} that are not part of others were checked and are gone.",
-            removed=sorted({one.kind for one in looked}),
-        )
+            return self._left(resources)
+        except FORESEEN as error:
+            raise explained(error, RIGHTS_TO_DEPLOY) from error
 
     def _remove(self, resources: list[StackResource]) -> None:
         self._check_protection()
@@ -190,16 +191,16 @@ class Removal:
             raise
         for one in resources:
             if (one.kind == _BUCKET or one.kind in RETAINED) and self._is_there(one):
-                self._say(f"deleting {one.logical_id}, which the stack has retained")
+                self.say(f"deleting {one.logical_id}, which the stack has retained")
                 if one.kind == _BUCKET:
                     self._delete_bucket(one.physical_id)
                 else:
-                    RETAINED[one.kind](self._stack, one.physical_id)
+                    RETAINED[one.kind](self.stack, one.physical_id)
         self._remove_code()
 
     def _check_protection(self) -> None:
-        name = self._stack.name
-        (found,) = self._stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
+        name = self.stack.name
+        (found,) = self.stack.client("cloudformation").describe_stacks(StackName=name)["Stacks"]
         if found.get("EnableTerminationProtection"):
             raise Failure(
                 f"{name} has termination protection, so nothing was removed. To lift it: `aws cloudformation "
@@ -208,8 +209,8 @@ class Removal:
 
     def _stop(self, functions: list[str]) -> dict[str, int | None]:
         """Let Lambda run none of the functions; return their reserved concurrency before, None where nothing was reserved."""
-        self._say("stopping the functions")
-        client = self._stack.client("lambda")
+        self.say("stopping the functions")
+        client = self.stack.client("lambda")
         before: dict[str, int | None] = {}
         try:
             for name in functions:
@@ -224,7 +225,7 @@ class Removal:
         return before
 
     def _start_again(self, stopped: Mapping[str, int | None]) -> None:
-        client = self._stack.client("lambda")
+        client = self.stack.client("lambda")
         for name, reserved in stopped.items():
             try:
                 if reserved is None:
@@ -232,10 +233,9 @@ class Removal:
                 else:
                     client.put_function_concurrency(FunctionName=name, ReservedConcurrentExecutions=reserved)
             except (ClientError, BotoCoreError) as error:
-                if not isinstance(error, ClientError) or not _is_gone(
-                    error
-                ):  # CloudFormation may have deleted it
-                    self._say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
+                if isinstance(error, ClientError) and _is_gone(error):
+                    continue  # CloudFormation has deleted it
+                self.say(f"{name} does not run again: {explained(error, RIGHTS_TO_DEPLOY).message}")
 
     def _delete_stack(self) -> None:
         """Delete the stack. Its buckets are emptied once nothing else of it is left."""
@@ -243,29 +243,29 @@ class Removal:
             others = [one for one in left if one.kind != _BUCKET]
             if others:
                 raise Failure(
-                    f"CloudFormation did not delete {', '.join(one.logical_id for one in others)} of {self._stack.name}: "
+                    f"CloudFormation did not delete {', '.join(one.logical_id for one in others)} of {self.stack.name}: "
                     "`aws cloudformation describe-stack-events` shows why. The buckets have not been emptied"
                 )
             for one in left:
                 self._empty(one.physical_id)
             if self._deleted():
-                raise Failure(f"CloudFormation did not delete the empty buckets of {self._stack.name}")
+                raise Failure(f"CloudFormation did not delete the empty buckets of {self.stack.name}")
 
     def _deleted(self) -> list[StackResource]:
         """Delete the stack; return what CloudFormation has left of it."""
-        self._say(f"deleting the stack {self._stack.name}")
-        cloudformation = self._stack.client("cloudformation")
-        cloudformation.delete_stack(StackName=self._stack.name)
-        attempts = int(_PATIENCE_SECONDS / max(self._poll_seconds, 1))
-        pace: WaiterConfigTypeDef = {"Delay": max(1, int(self._poll_seconds)), "MaxAttempts": attempts}
+        self.say(f"deleting the stack {self.stack.name}")
+        cloudformation = self.stack.client("cloudformation")
+        cloudformation.delete_stack(StackName=self.stack.name)
+        seconds = max(1, int(self.poll_seconds))
+        pace: WaiterConfigTypeDef = {"Delay": seconds, "MaxAttempts": int(_PATIENCE_SECONDS / seconds)}
         try:
             cloudformation.get_waiter("stack_delete_complete").wait(
-                StackName=self._stack.name, WaiterConfig=pace
+                StackName=self.stack.name, WaiterConfig=pace
             )
         except WaiterError as error:
-            left = list(resources_of(self._stack))
+            left = list(resources_of(self.stack))
             if not left:
-                raise Failure(f"CloudFormation did not delete {self._stack.name}") from error
+                raise Failure(f"CloudFormation did not delete {self.stack.name}") from error
             return left
         return []
 
@@ -273,7 +273,7 @@ class Removal:
         for _ in range(_ROUNDS):
             self._empty(bucket)
             try:
-                self._stack.client("s3").delete_bucket(Bucket=bucket)
+                self.stack.client("s3").delete_bucket(Bucket=bucket)
             except ClientError as error:
                 if error.response["Error"]["Code"] != "BucketNotEmpty":
                     raise
@@ -283,46 +283,37 @@ class Removal:
 
     def _remove_code(self) -> None:
         """Remove the bucket that `sluice deploy` has created, if it has."""
-        account = self._stack.client("sts").get_caller_identity()["Account"]
-        region = str(self._stack.session.region_name)
-        bucket = CodeBucket(self._stack.client("s3"), self._stack.name, account, region)
+        account = self.stack.client("sts").get_caller_identity()["Account"]
+        region = str(self.stack.session.region_name)
+        bucket = CodeBucket(self.stack.client("s3"), self.stack.name, account, region)
         if bucket.is_there():
             self._delete_bucket(bucket.name)
 
     def _empty(self, bucket: str) -> None:
-        self._say(f"emptying {bucket}")
-        s3 = self._stack.client("s3")
-        for page in s3.get_paginator("list_object_versions").paginate(Bucket=bucket):
-            found = [*page.get("Versions", ()), *page.get("DeleteMarkers", ())]
-            objects: list[ObjectIdentifierTypeDef] = [
-                {"Key": one["Key"], "VersionId": one["VersionId"]} for one in found
-            ]
-            if objects:
-                answer = s3.delete_objects(Bucket=bucket, Delete={"Objects": objects, "Quiet": True})
-                if errors := answer.get("Errors"):
-                    raise Failure(f"S3 did not delete {errors[0]['Key']} of {bucket}: {errors[0]['Code']}")
+        self.say(f"emptying {bucket}")
+        for answer in self.stack.session.resource("s3").Bucket(bucket).object_versions.delete():
+            for error in answer.get("Errors", ()):
+                raise Failure(f"S3 did not delete {error['Key']} of {bucket}: {error['Code']}")
 
-    def _left(self, resources: list[StackResource]) -> tuple[dict[str, str], dict[str, str]]:
-        """Return the resources that are left, and those that could not be checked, by logical id."""
-        left: dict[str, str] = {}
-        unseen: dict[str, str] = {}
-        until = self._clock.now() + 300
+    def _left(self, resources: list[StackResource]) -> Removed:
+        found = Removed(len(resources), {}, {})
+        until = self.clock.now() + 300
         for one in resources:
             try:
                 while self._is_there(one):
-                    if self._clock.now() > until:
-                        left[one.logical_id] = one.physical_id
+                    if self.clock.now() > until:
+                        found.left[one.logical_id] = one.physical_id
                         break
-                    self._clock.sleep(self._poll_seconds)
+                    self.clock.sleep(self.poll_seconds)
             except (ClientError, BotoCoreError) as error:
-                unseen[one.logical_id] = explained(error, RIGHTS_TO_DEPLOY).message
+                found.unseen[one.logical_id] = explained(error, RIGHTS_TO_DEPLOY).message
             if one.kind not in LOOKS and one.kind not in GO_WITH:
-                unseen[one.logical_id] = f"no check for {one.kind}"
-        return left, unseen
+                found.unseen[one.logical_id] = f"no check for {one.kind}"
+        return found
 
     def _is_there(self, one: StackResource) -> bool:
         look = LOOKS.get(one.kind)
-        return look is not None and bool(one.physical_id) and look(self._stack, one.physical_id)
+        return look is not None and bool(one.physical_id) and look(self.stack, one.physical_id)
 
 
 def _delete_table(stack: Stack, name: str) -> None:

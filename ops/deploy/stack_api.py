@@ -48,10 +48,11 @@ class HttpAnswer:
     seconds: float
 
 
+@dataclass(frozen=True, slots=True)
 class StackApi:
     """The API of one stack.
 
-    Args:
+    Attributes:
         url: its address.
         session: sends the requests.
         endpoint: the emulator's address, used instead of the API's own; empty on AWS.
@@ -59,12 +60,11 @@ class StackApi:
         option: names the stack on a command line.
     """
 
-    def __init__(self, url: str, session: requests.Session, endpoint: str, clock: Clock, option: str) -> None:
-        self.url = url
-        self._session = session
-        self._endpoint = endpoint
-        self._clock = clock
-        self._option = option
+    url: str
+    session: requests.Session
+    endpoint: str
+    clock: Clock
+    option: str
 
     @classmethod
     def of(cls, stack: Stack, clock: Clock) -> "StackApi":
@@ -86,24 +86,24 @@ class StackApi:
         """
         sent = {**headers, "Host": urlsplit(self.url).netloc}
         data = body.encode() if isinstance(body, str) else body
-        began = self._clock.now()
+        began = self.clock.now()
         try:
-            answer = self._session.request(
+            answer = self.session.request(
                 method,
-                f"{self._endpoint or self.url}{target}",
+                f"{self.endpoint or self.url}{target}",
                 data=data,
                 headers=sent,
                 timeout=_HTTP_SECONDS,
                 allow_redirects=False,
-                verify=self._session.verify,  # otherwise environment variables would take precedence
+                verify=self.session.verify,  # otherwise environment variables would take precedence
             )
         except requests.RequestException as error:
             raise Failure(
-                f"{self.url} did not respond ({type(error).__name__}): check your network, then run `sluice doctor {self._option}`"
+                f"{self.url} did not respond ({type(error).__name__}): check your network, then run `sluice doctor {self.option}`"
             ) from error
         return HttpAnswer(
             answer.status_code,
             answer.headers.get("x-sluice-error", ""),
             answer.content,
-            self._clock.now() - began,
+            self.clock.now() - began,
         )

@@ -5,10 +5,9 @@ The stack itself says what is left to do, so a setup can be interrupted anywhere
 
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-import requests
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
@@ -16,14 +15,14 @@ from ops import accounts_file, known_accounts, screen
 from ops.commands.accounts import apply
 from ops.deploy.first_row import TABLE, FirstRow
 from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.deploy.preflight.treasure_data import RealSite, endpoints, treasure_data
+from ops.deploy.preflight.treasure_data import endpoints, treasure_data
 from ops.deploy.stack_api import StackApi
-from ops.deploy.td_query import QueryForbiddenError, TreasureDataQueries
+from ops.deploy.td_client import QueryForbiddenError, TreasureDataQueries, td_client
 from ops.failure import Failure
-from ops.signing_secrets import signing_secrets
+from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from ops.state.finding import Finding, ok, warning
-from shared import names, write_key
+from shared import names
 from shared.accounts import Account
 from shared.aws_clients import makes_client
 from shared.clock import Clock
@@ -79,31 +78,27 @@ def ask_key(*, yes: bool) -> str:
     ).strip()
 
 
+@dataclass
 class StackSetup:
     """Sets up one stack.
 
-    Args:
+    Attributes:
         stack: the stack.
         answers: the operator's answers.
         clock: paces the waiting.
         tell: receives news while a step takes long.
-
-    Attributes:
         account: the account of the first row, known after its step.
         key: its write key, likewise.
     """
 
-    def __init__(
-        self, stack: Stack, answers: SetupAnswers, clock: Clock, tell: Callable[[str], None]
-    ) -> None:
-        self._stack = stack
-        self._answers = answers
-        self._clock = clock
-        self._tell = tell
-        self._td_key = ""
-        self._wanted: dict[str, Account] = {}
-        self.account = ""
-        self.key = ""
+    stack: Stack
+    answers: SetupAnswers
+    clock: Clock
+    tell: Callable[[str], None]
+    account: str = ""
+    key: str = ""
+    _td_key: str = ""
+    _wanted: dict[str, Account] = field(default_factory=dict)
 
     def steps(self) -> Iterator[Finding]:
         """Do what is left to do, and yield the result of each step.
@@ -118,36 +113,36 @@ class StackSetup:
 
     def _choose(self) -> Finding:
         """Read accounts.yaml, or write it, and choose the account of the first row."""
-        file, said = self._answers.accounts, "read"
+        file, said = self.answers.accounts, "read"
         if not file.exists():
             said = "written"
-            found, _ = known_accounts.known(self._stack)
+            found, _ = known_accounts.known(self.stack)
             screen.write(file, accounts_file.text_of(found or self._first_account()))
         self._wanted = accounts_file.read(file)
         active = [name for name, one in sorted(self._wanted.items()) if one.status == "active"]
-        wanted, database = self._answers.account, self._answers.database
+        wanted, database = self.answers.account, self.answers.database
         fitting = [
             name for name in active if wanted in ("", name) and database in ("", self._wanted[name].database)
         ]
         if not fitting:
             raise Failure(
                 f"{file} has no active account{f' {wanted}' if wanted else ''}{f' with the database {database}' if database else ''}: "
-                f"add it, then run `sluice setup {self._stack.option}` again"
+                f"add it, then run `sluice setup {self.stack.option}` again"
             )
         self.account = fitting[0]
         return ok(str(file), f"{said}; the account {self.account} goes to the database {self._database}")
 
     def _first_account(self) -> dict[str, Account]:
-        database = self._answers.database or screen.ask(
+        database = self.answers.database or screen.ask(
             "Treasure Data database for the first account",
             "`--database NAME` gives the first account's Treasure Data database",
-            yes=self._answers.yes,
+            yes=self.answers.yes,
         )
         try:
             made = Account(database)
         except ValueError as error:
             raise Failure(f"{error}: use another `--database NAME`") from error
-        account = self._answers.account or database
+        account = self.answers.account or database
         if not names.is_account(account):
             raise Failure(
                 f"{account!r} is not a valid account name: use 3 to 64 characters of a-z, 0-9 and _, `--account NAME`"
@@ -161,17 +156,17 @@ class StackSetup:
     def _store_key(self) -> Iterator[Finding]:
         """Store the API key, unless the stack has it, once Treasure Data has accepted it."""
         stored = self._stored_key()
-        given = read_key(self._answers.key_file) if self._answers.key_file else ""
-        self._td_key = given or stored or ask_key(yes=self._answers.yes)
+        given = read_key(self.answers.key_file) if self.answers.key_file else ""
+        self._td_key = given or stored or ask_key(yes=self.answers.yes)
         found = self._judged()
         if (
             self._td_key == stored
             and not given
             and (faults := [one for one in found if one.state == "fault"])
         ):
-            if self._answers.yes or faults[0].what != "API key":
+            if self.answers.yes or faults[0].what != "API key":
                 raise self._refused(faults[0])
-            self._tell(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
+            self.tell(f"The stored key does not work. {faults[0].said} {faults[0].advice}")
             self._td_key = ask_key(yes=False)
             found = self._judged()
         for one in found:
@@ -181,20 +176,20 @@ class StackSetup:
         if self._td_key == stored:
             yield ok("key in the stack", "stored before")
             return
-        client = self._stack.client("secretsmanager")
-        client.put_secret_value(SecretId=self._stack.outputs["TdApiKeySecret"], SecretString=self._td_key)
+        client = self.stack.client("secretsmanager")
+        client.put_secret_value(SecretId=self.stack.outputs["TdApiKeySecret"], SecretString=self._td_key)
         yield ok("key in the stack", "stored now")
 
     def _refused(self, found: Finding) -> Failure:
         advice = found.advice.rstrip(".")
         return Failure(
-            f"{found.what}: {found.said} {advice}; then run `sluice setup {self._stack.option} --td-key-file FILE`"
+            f"{found.what}: {found.said} {advice}; then run `sluice setup {self.stack.option} --td-key-file FILE`"
         )
 
     def _stored_key(self) -> str:
-        client = self._stack.client("secretsmanager")
+        client = self.stack.client("secretsmanager")
         try:
-            found = client.get_secret_value(SecretId=self._stack.outputs["TdApiKeySecret"])
+            found = client.get_secret_value(SecretId=self.stack.outputs["TdApiKeySecret"])
         except ClientError as error:
             if error.response["Error"]["Code"] != "ResourceNotFoundException":
                 raise
@@ -206,51 +201,46 @@ class StackSetup:
         return list(treasure_data(self._survey()))
 
     def _survey(self) -> Survey:
-        stack = self._stack
+        stack = self.stack
 
         @makes_client
         def client(service: str, _region: str) -> BaseClient:
             return stack.client(service)
 
         plan = Deployment(stack.name, str(stack.session.region_name), stack.parameters, None)
-        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, RealSite)
+        world = World(client, stack.session.get_available_regions, lambda _name, _kind: None, td_client)
         return Survey(plan, world, self._td_key, self._database)
 
     def _apply(self) -> Finding:
         """Apply accounts.yaml, unless the stack has all of it."""
-        current, applied_at = known_accounts.known(self._stack)
+        current, applied_at = known_accounts.known(self.stack)
         count = screen.plural(len(self._wanted), "account")
         if applied_at is not None and not list(known_accounts.differences(current, current | self._wanted)):
             return ok("accounts", f"{count}, applied before")
-        words = [str(self._answers.accounts), *(["--yes"] if self._answers.yes else [])]
-        apply.command.main(words, standalone_mode=False, obj=self._stack)
+        words = [str(self.answers.accounts), *(["--yes"] if self.answers.yes else [])]
+        apply.command.main(words, standalone_mode=False, obj=self.stack)
         return ok("accounts", f"{count}, applied now")
 
     def _send(self) -> Finding:
         """Send the first row, and wait until a query sees it."""
-        signing = signing_secrets(self._stack)
-        secret_id = next(reversed(signing))
-        revoked = self._wanted[self.account].revoked_key_ids
-        ids = (secret_id, *(f"{secret_id}-{serial}" for serial in range(2, 10_000)))
-        key_id = next(one for one in ids if one not in revoked)
-        self.key = write_key.sign(self.account, key_id, signing[secret_id])
-        endpoint = endpoints(self._survey())[1]
-        queries = TreasureDataQueries(requests.Session(), endpoint, self._td_key, self._clock, self._database)
-        api = StackApi.of(self._stack, self._clock)
+        signing = signing_secrets(self.stack)
+        self.key = newest_key(self.account, signing, self._wanted[self.account].revoked_key_ids)
+        td = td_client(*endpoints(self._survey()), self._td_key)
+        api = StackApi.of(self.stack, self.clock)
         row = FirstRow(
-            stack=self._stack,
+            stack=self.stack,
             api=api,
-            queries=queries,
+            queries=TreasureDataQueries(td, self.clock, self._database),
             account=self.account,
             database=self._database,
-            clock=self._clock,
+            clock=self.clock,
         )
         where = f"{self._database}.{TABLE}, event_id {row.event_id}"
         try:
             if row.is_seen():
                 return ok("first row", f"seen by a query before: {where}")
             row.send(self.key)
-            seconds = row.wait(self._answers.patience, self._tell)
+            seconds = row.wait(self.answers.patience, self.tell)
         except QueryForbiddenError:
             row.send(self.key)
             return warning(

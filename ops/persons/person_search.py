@@ -14,14 +14,14 @@ from ops.failure import Failure
 from ops.signing_secrets import secret_members, store_members
 from ops.stack import Stack
 from shared.clock import SystemClock
+from shared.person_hash import text_of
 from shared.write_key import FORGET_KEY
-from worker.forget.person import text_of
 from worker.span import Place
 
 FUNCTION = "SenderFunction"
 SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
-FAILED_ENDS = ("failed", "forbidden")
+FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
 
 _KEY_BYTES = 32

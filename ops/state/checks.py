@@ -11,13 +11,13 @@ import requests
 from ops import screen
 from ops.failure import FORESEEN, Failure, explained, is_gone
 from ops.help_page import DEPLOY
-from ops.signing_secrets import signing_secrets
+from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack, advised
 from ops.state.causes import log_of, restored_cause, td_cause
 from ops.state.finding import Finding, fault, ok, unknown, warning
 from ops.stream.event_source import mapping_faults, unknown_shards
 from ops.template import sluice_template
-from shared import write_key
+from shared.accounts import Account
 from shared.errors import UnavailableError
 from worker.restored import is_restored
 
@@ -46,6 +46,7 @@ class Checks:
     tries_key: bool = True
     key: str = ""
     assumed: dict[str, int] = field(default_factory=dict)
+    _revoked: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         self._url = self.stack.outputs["ApiUrl"]
@@ -154,9 +155,10 @@ class Checks:
             advice = "Run `sluice accounts apply accounts.yaml`."
             yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
-            accounts = redis["accounts"]
+            accounts = {name: Account.from_fields(fields) for name, fields in redis["accounts"].items()}
             yield ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
-            active = sorted(name for name, fields in accounts.items() if fields["status"] == "active")
+            active = sorted(name for name, one in accounts.items() if one.status == "active")
+            self._revoked = {name: one.revoked_key_ids for name, one in accounts.items()}
             self.account = self.account or (active[0] if active else None)
         yield from self._treasure_data(answer["treasure_data"])
         self.assumed = answer.get("assumed", {})
@@ -214,8 +216,8 @@ class Checks:
         if self.account is None:
             yield unknown("write key", "not checked: there is no active account")
             return
-        secret_id = next(reversed(signing))
-        self.key = write_key.sign(self.account, secret_id, signing[secret_id])
+        self.key = newest_key(self.account, signing, self._revoked.get(self.account, ()))
+        key_id = self.key.split(".")[1]
         try:
             answer = self._http.post(
                 f"{self._url}/v1/events",
@@ -226,9 +228,9 @@ class Checks:
         except requests.RequestException:
             yield unknown("write key", "not checked: the API does not respond")
             return
-        said = f"{self._url} answered {_got(answer)} to a key of {self.account} under the secret {secret_id}"
+        said = f"{self._url} answered {_got(answer)} to the key {key_id} of {self.account}"
         if answer.status_code in (200, 400):  # 400: the key is accepted, the body has no event
-            yield ok("write key", f"a key of {self.account} under the secret {secret_id} is accepted")
+            yield ok("write key", f"the key {key_id} of {self.account} is accepted")
         elif answer.status_code in (401, 403):
             advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self.stack.option}`."
             yield fault("write key", said, advice, fault="write_key_refused")

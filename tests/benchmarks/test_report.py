@@ -4,7 +4,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks.chart import Axis, Bar, Group, Line, bars, lines
+from benchmarks.chart import Bar, Group, bars
 from benchmarks.report import with_section
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -44,14 +44,3 @@ def test_bars_are_proportional_to_their_values() -> None:
     ours, theirs = [one for one in drawn.iter(f"{SVG}rect") if one.get("class") in {"ours", "other"}]
     assert 4.0 == pytest.approx(float(theirs.attrib["width"]) / float(ours.attrib["width"]), rel=0.01)
     assert {"A & B", "<us>", "4 ms"} < {one.text for one in drawn.iter(f"{SVG}text")}
-
-
-def test_points_are_placed_by_their_values() -> None:
-    """Equal ratios have equal distances on a logarithmic axis, and equal differences on a linear one."""
-    line = Line("us", [(1, 0), (10, 5), (100, 10)], ours=True)
-    drawn = ET.fromstring(lines("T", Axis("rows", logarithmic=True), Axis("seconds"), [line]))
-
-    [path] = drawn.iter(f"{SVG}polyline")
-    (x1, y1), (x2, y2), (x3, y3) = (map(float, point.split(",")) for point in path.attrib["points"].split())
-    assert (x2 - x1, y2 - y1) == (pytest.approx(x3 - x2, abs=0.2), pytest.approx(y3 - y2, abs=0.2))
-    assert (x1 < x2, y1 > y2) == (True, True)

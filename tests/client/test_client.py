@@ -344,29 +344,24 @@ def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
     )
 
 
-def send(monkeypatch: pytest.MonkeyPatch, lines: bytes, *arguments: str) -> int:
-    """Run the command with these lines as its input."""
-    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
-    return command.main([*arguments, "--timeout", "1"])
+Send = Callable[..., int]
 
 
-def test_the_command_sends_lines(
-    ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def send(ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Send:
+    """Return a function that runs the command with these lines as its input, and returns its exit code."""
+    options = ["--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path), "--timeout", "1"]
+
+    def run(lines: bytes, *arguments: str) -> int:
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(lines)))
+        return command.main([*options, *arguments])
+
+    return run
+
+
+def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     """Each line is an event, for its own table or the option's; the exit code is 0 if all are accepted."""
-    lines = b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n'
-    code = send(
-        monkeypatch,
-        lines,
-        "--endpoint",
-        ingest.url,
-        "--key",
-        KEY,
-        "--spool",
-        str(tmp_path),
-        "--table",
-        "orders",
-    )
+    code = send(b'{"n": 1}\n\n{"n": 2, "table": "visits"}\n', "--table", "orders")
 
     assert (0, [("orders", 1), ("visits", 2)]) == (
         code,
@@ -376,51 +371,32 @@ def test_the_command_sends_lines(
 
 @pytest.mark.parametrize("line", [b"nonsense\n", b"[1]\n", b'{"table": "No"}\n', b"{}\n", b"\xff\n"])
 def test_the_command_fails_if_a_line_is_not_an_event(
-    ingest: FlakyIngest,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    line: bytes,
+    ingest: FlakyIngest, send: Send, capsys: pytest.CaptureFixture[str], line: bytes
 ) -> None:
     """The message names the line, the exit code is 1, and the other lines are sent."""
-    code = send(
-        monkeypatch,
-        b'{"table": "orders"}\n' + line,
-        "--endpoint",
-        ingest.url,
-        "--key",
-        KEY,
-        "--spool",
-        str(tmp_path),
-    )
+    code = send(b'{"table": "orders"}\n' + line)
 
     assert (1, 1, True) == (code, len(ingest.rows()), "line 2: " in capsys.readouterr().err)
 
 
-def test_the_command_fails_if_an_event_is_rejected(
-    ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_fails_if_an_event_is_rejected(send: Send) -> None:
     """An event that the ingest rejects makes the exit code 1."""
     line = json.dumps({"table": "orders", **{f"c{number}": 0 for number in range(600)}}).encode()
 
-    assert 1 == send(monkeypatch, line, "--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
+    assert 1 == send(line)
 
 
-def test_the_command_keeps_events_while_the_endpoint_is_down(
-    ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_command_keeps_events_while_the_endpoint_is_down(ingest: FlakyIngest, send: Send) -> None:
     """The exit code is 75, and the next run sends the events."""
-    options = ("--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
     ingest.fault = "unavailable"
-    first = send(monkeypatch, b'{"table": "orders"}\n', *options)
+    first = send(b'{"table": "orders"}\n')
     ingest.fault = "none"
-    second = send(monkeypatch, b"", *options)
 
-    assert (75, 0, 1) == (first, second, len(ingest.rows()))
+    assert (75, 0, 1) == (first, send(b""), len(ingest.rows()))
 
 
 def test_the_command_sends_what_several_killed_programs_have_left(
-    ingest: FlakyIngest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ingest: FlakyIngest, tmp_path: Path, send: Send
 ) -> None:
     """The exit code 0 covers all of it."""
     run(
@@ -443,9 +419,8 @@ for _ in range(16):
 """,
         ingest.url, KEY, str(tmp_path),
     )  # fmt: skip
-    code = send(monkeypatch, b"", "--endpoint", ingest.url, "--key", KEY, "--spool", str(tmp_path))
 
-    assert (0, 16, []) == (code, len(ingest.rows()), files(tmp_path))
+    assert (0, 16, []) == (send(b""), len(ingest.rows()), files(tmp_path))
 
 
 def test_an_invalid_event_is_not_stored(client: Make) -> None:

@@ -16,7 +16,7 @@ from tests.support.sluice import until
 
 pytestmark = pytest.mark.xdist_group("deploy")
 
-ONLY_AWS = {"gzip", "idle", "cold-start", "metrics", "access-log", "alarms", "canary"}
+ONLY_AWS = {"gzip"} | {one.name for one in STEPS if one.lacks}
 RESTARTED = ("WorkerFunction", "AdminFunction")
 
 
@@ -36,7 +36,6 @@ def test_every_step_that_works_on_an_emulator_passes(stack: Stack, tmp_path: Pat
     assert ["passed"] * 7 == [one["verdict"] for one in report["promises"]]
     assert {"not tried"} == {one["verdict"] for one in report["assumptions"]}
     assert [] == list(tmp_path.rglob("*.broken.json"))
-    assert [] == [line for line in page.splitlines() if len(line) > 80]
     assert "This run used an emulator" in page
     assert before == [stack.variables(name) for name in RESTARTED]
 

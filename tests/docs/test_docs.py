@@ -62,6 +62,17 @@ def test_every_table_is_on_a_page(name: str) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=relative)
+def test_tables_and_headings_are_shown_as_such(page: Path) -> None:
+    """A blank line would end a table, and a heading begins its own line after one."""
+    text = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    blocks = [block.splitlines() for block in re.split(r"\n{2,}", text)]
+    tables = [block for block in blocks if block[:1] and block[0].startswith("|")]
+
+    assert [] == [table[0] for table in tables if not re.fullmatch(r"[| :-]+", "".join(table[1:2]))]
+    assert [] == re.findall(r".* ##+ .*|(?<=[^\n]\n)##+ .*", text)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=relative)
 def test_links_have_a_target(page: Path) -> None:
     """Every relative link names a file in this repository."""
     targets = re.findall(r"\]\((?!https?://|#)([^)#]+)", page.read_text())

@@ -281,23 +281,6 @@ def test_stored_items_are_copies() -> None:
     assert [_item("a", "1", x={"M": {"one": _wire(1)}})] == list(double.items("ledger"))
 
 
-def test_an_insert_does_not_replace_an_item() -> None:
-    """A duplicate is reported at its position in the response, and the other items are inserted; 25 is the limit."""
-    double = _double()
-    double.put_item(TableName="ledger", Item=_item("1", "-", owner="first"))
-    statement = """INSERT INTO "ledger" VALUE {'pk': ?, 'sk': ?, 'owner': ?}"""
-    batch = [_insert(statement, pk, "-", "second") for pk in ("0", "1", "2", "2")]
-    batch.append(_insert("""INSERT INTO "absent" VALUE {'pk': ?}""", "0"))
-    answer = double.batch_execute_statement(Statements=batch)
-    codes = [response.get("Error", {}).get("Code") for response in answer["Responses"]]
-    owners = [(item["pk"]["S"], item["owner"]["S"]) for item in double.items("ledger")]
-
-    assert [None, "DuplicateItem", None, "DuplicateItem", "ResourceNotFound"] == codes
-    assert [("0", "second"), ("1", "first"), ("2", "second")] == owners
-    with pytest.raises(ClientError, match="ValidationException"):
-        double.batch_execute_statement(Statements=batch[:1] * 26)
-
-
 def test_the_size_of_an_item_follows_the_documented_rule() -> None:
     """Names and strings count in UTF-8, numbers one byte per two digits plus one, maps three bytes plus one per member."""
     item = {

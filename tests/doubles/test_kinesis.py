@@ -260,33 +260,6 @@ def test_a_stream_at_most_doubles_or_halves(three: MemoryKinesis) -> None:
     assert "ValidationException" == code(resized, kinesis=three, count=6)
 
 
-def test_a_stream_changes_a_limited_number_of_times_a_day(three: MemoryKinesis) -> None:
-    """Its size ten times in 24 hours, and its mode twice."""
-    for count in [4, 3] * 5:
-        resized(three, count)
-    assert "LimitExceededException" == code(resized, kinesis=three, count=4)
-    for mode in ("ON_DEMAND", "PROVISIONED"):
-        switched(three, mode)
-    assert "LimitExceededException" == code(switched, kinesis=three, mode="ON_DEMAND")
-
-
-def test_resized_shards_share_the_hash_keys_equally(three: MemoryKinesis) -> None:
-    """Every old shard is closed, and a record finds its new one."""
-    before = {shard["ShardId"] for shard in open_shards(three)}
-    resized(three, 4)
-    after = open_shards(three)
-    ranges = [
-        (int(one["HashKeyRange"]["StartingHashKey"]), int(one["HashKeyRange"]["EndingHashKey"]))
-        for one in after
-    ]
-
-    assert before.isdisjoint(one["ShardId"] for one in after)
-    assert [(HASH_KEYS * n // 4, HASH_KEYS * (n + 1) // 4 - 1) for n in range(4)] == ranges
-    assert three.put_record(StreamName="s", Data=b"x", PartitionKey="k")["ShardId"] in {
-        one["ShardId"] for one in after
-    }
-
-
 def resized(kinesis: MemoryKinesis, count: int) -> None:
     """Change the number of shards."""
     kinesis.update_shard_count(StreamName="s", TargetShardCount=count, ScalingType="UNIFORM_SCALING")

@@ -90,20 +90,6 @@ def test_pages_add_up_to_the_whole(double: MemoryS3, options: dict[str, Any], ex
     assert expected == found
 
 
-CHECKSUM = "ungWv48Bz+pBQUDeXa4iI7ADYaOWF3qctBD/YfIAFa0="  # of b"abc"
-
-
-def test_a_put_is_acknowledged_with_its_checksum(double: MemoryS3) -> None:
-    """Only if one was sent; a wrong one is refused, and nothing is stored."""
-    request = {"Bucket": "aside", "Key": "k", "Body": b"abc"}
-
-    assert "ChecksumSHA256" not in double.put_object(**request)
-    assert CHECKSUM == double.put_object(**request, ChecksumSHA256=CHECKSUM)["ChecksumSHA256"]
-    with pytest.raises(ClientError, match="InvalidRequest"):
-        double.put_object(**request | {"Body": b"other"}, ChecksumSHA256=CHECKSUM)
-    assert b"abc" == double.get_object(Bucket="aside", Key="k")["Body"].read()
-
-
 @pytest.mark.parametrize(
     ("wanted", "found"), [("bytes=0-2", b"abc"), ("bytes=2-3", b"cd"), ("bytes=4-99", b"ef")]
 )
@@ -129,34 +115,3 @@ def test_a_part_of_an_object_can_be_read(double: MemoryS3, wanted: str, found: b
 def test_invalid_requests_are_rejected(double: MemoryS3, call: Call, code: str) -> None:
     """Requests that S3 documents as invalid are rejected with its error codes."""
     assert code == _outcome(double, call)[0]
-
-
-def test_a_versioned_bucket_keeps_what_is_overwritten_or_deleted() -> None:
-    """Each version goes by its id; a lifecycle rule deletes those that stopped being current long ago."""
-    now = [0.0]
-    s3 = MemoryS3(lambda: now[0])
-    s3.create_bucket(Bucket="b")
-    s3.put_bucket_versioning(Bucket="b", VersioningConfiguration={"Status": "Enabled"})
-    for body in (b"1", b"2"):
-        s3.put_object(Bucket="b", Key="k", Body=body)
-    first, second = s3.list_object_versions(Bucket="b", Prefix="k")["Versions"]
-    s3.delete_object(Bucket="b", Key="k", VersionId=first["VersionId"])
-
-    assert (False, True) == (first["IsLatest"], second["IsLatest"])
-    assert [b"2"] == s3.versions("b")
-    s3.delete_object(Bucket="b", Key="k")
-    assert ({}, [b"2"]) == (s3.objects("b"), s3.versions("b"))
-    now[0] = 10.0
-    s3.expire_versions("b", 5.0)
-    assert [] == s3.versions("b")
-
-
-def test_without_versioning_an_object_has_one_version() -> None:
-    """It is called null, and deleting it deletes the object."""
-    s3 = MemoryS3()
-    s3.create_bucket(Bucket="b")
-    s3.put_object(Bucket="b", Key="k", Body=b"1")
-    (found,) = s3.list_object_versions(Bucket="b", Prefix="k")["Versions"]
-    s3.delete_object(Bucket="b", Key="k", VersionId=found["VersionId"])
-
-    assert ("null", {}) == (found["VersionId"], s3.objects("b"))

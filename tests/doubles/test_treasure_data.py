@@ -208,19 +208,6 @@ def test_td_client_works_with_the_double(td: TreasureData) -> None:
     assert ["blog", "shop"] == [database.name for database in databases]
 
 
-def test_rows_of_a_time_range_can_be_lost(td: TreasureData) -> None:
-    """Rows of a time range can be lost, in code and over HTTP; their ids are still remembered, and other rows stay."""
-    rows = [{"time": time, "n": (1 << 64) - 1} for time in range(10)]
-    put(td, "shop.views", rows[:5], UNIQUE_ID)
-    put(td, "shop.views", rows[5:])
-    lose = json.dumps({"database": "shop", "table": "views", "begin": 8, "end": 99}).encode()
-    lost = [td.lose("shop", "views", 2, 4), json.loads(call(td, "POST", "/-/lose", lose).body)["lost"]]
-    put(td, "shop.views", rows[:5], UNIQUE_ID)
-
-    assert ([2, 2], 6) == (lost, td.counts()["shop"]["views"])
-    assert [rows[time] for time in (0, 1, 4, 5, 6, 7)] == td.rows("shop", "views")
-
-
 # Queries
 
 
@@ -278,23 +265,6 @@ def test_rows_are_visible_after_a_delay(td: TreasureData, clock: ManualClock) ->
     assert [[[0]], "[]", 404, [[1]], [[2]]] == seen
 
 
-def test_a_job_takes_as_long_as_the_setting_says(td: TreasureData, clock: ManualClock) -> None:
-    """A job has no result while it runs; then its result, only as JSON, is what it saw when it was issued."""
-    td.settings = Settings(job_seconds=30)
-    job = issue(td, "SELECT count(*) FROM views")
-    put(td, "shop.views", [ROW])
-    running, early = read(td, f"/v3/job/status/{job}"), result(td, job)
-    clock.sleep(30)
-    done, plain = read(td, f"/v3/job/status/{job}"), call(td, "GET", f"/v3/job/result/{job}").status
-
-    documented = (
-        "job_id cpu_time created_at duration end_at num_records result_size start_at status updated_at"
-    )
-    assert ("running", None, 404) == (running["status"], running["end_at"], early)
-    assert ("success", 1, "2023-11-14T22:13:50Z") == (done["status"], done["num_records"], done["end_at"])
-    assert (set(documented.split()), [[0]], 404) == (set(done), result(td, job), plain)
-
-
 @pytest.mark.parametrize(
     "query",
     [
@@ -325,12 +295,3 @@ def test_values_that_sql_cannot_store_are_text(td: TreasureData) -> None:
 
     assert [[1, "18446744073709551615", 1, '[1,{"a":null}]']] == found(td, "SELECT * FROM views")
     assert [["n", "long", "n"], ["b", "int", "b"], ["list", "string", "list"]] == schema
-
-
-def test_columns_beyond_the_limit_are_dropped(td: TreasureData) -> None:
-    """Columns beyond TD's limit cannot be queried; a table's name may be an SQL keyword."""
-    with_tables(td, "shop.select")
-    put(td, "shop.select", [{"time": n, **{f"c{n}_{m}": m for m in range(400)}} for n in range(2)])
-
-    assert [[2, 1, 1]] == found(td, 'SELECT count(*), sum(c0_1), sum(c1_1) FROM "select"')
-    assert 511 == len(json.loads(read(td, "/v3/table/show/shop/select")["schema"]))

@@ -2,7 +2,6 @@
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -192,20 +191,6 @@ def test_an_error_matches_botocore(aws: Any, status: int, body: Any) -> None:
         found.append((response["Error"]["Code"], response["ResponseMetadata"]["HTTPStatusCode"]))
 
     assert [found[0]] == list(dict.fromkeys(found))
-
-
-def test_a_connection_is_reused(aws: Any) -> None:
-    """Consecutive calls share a connection, even after an error response."""
-    aws.faults["PutRecord"] = [None, aws_server.error(400, "ValidationException"), None]
-    client = ours(KinesisClient, aws.url)
-    ports = []
-    for _ in range(3):
-        with suppress(ErrorAnswerError):
-            client.put_record(**CALLS[0][2])
-        ports.append(aws.ports[-1])
-
-    assert 1 == len(set(ports))
-    assert 3 == len(ports)
 
 
 @pytest.mark.parametrize(("idle", "expected"), [(MAX_IDLE_SECONDS - 1, 1), (MAX_IDLE_SECONDS, 2), (-60, 2)])

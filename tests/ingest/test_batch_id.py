@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import pytest
-from botocore.exceptions import ReadTimeoutError
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -18,7 +17,6 @@ from tests.support import json_values
 from tests.support.ingest import KEY, SECRETS, Answer, Site, gzipped, http_event, rows_of
 
 EVENT = {"table": "pageviews", "n": 1}
-TIMEOUT = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 LARGE = [EVENT | {"n": n, "text": "x" * 100_000} for n in range(9)]
 NOW = 1_764_000_000_000
 
@@ -64,15 +62,6 @@ def test_every_envelope_is_a_claim(events: list[Any]) -> None:
     assert [] == site.queue.messages
 
 
-def test_envelopes_without_a_batch_id_are_not_claims() -> None:
-    """The worker looks up no claim for such an envelope."""
-    site = Site()
-
-    site.post(gzipped(json.dumps(LARGE).encode()))
-
-    assert {0} == {item.claim for item in site.envelopes()}
-
-
 def test_the_batch_id_may_be_a_header() -> None:
     """The header `idempotency-key` gives the same request id as the body's `batch_id`, and takes precedence."""
     site = Site()
@@ -101,32 +90,6 @@ def test_all_envelopes_are_stored_or_the_request_fails() -> None:
 
     assert (503, "stream_unavailable", "5") == (answer.status, answer.code, answer.headers["retry-after"])
     assert 200 == send(site, LARGE).status
-
-
-def test_rejected_events_do_not_fail_the_request() -> None:
-    """A retry would be rejected in the same way, so the request succeeds without them."""
-    answer = send(Site(), [EVENT, {"no": "table"}])
-
-    assert (200, 1, 1) == (answer.status, answer.json["accepted"], len(answer.json["rejected"]))
-
-
-def test_retries_spread_over_partition_keys() -> None:
-    """Events with a visitor id keep the visitor's partition key; the others get a new one with each retry."""
-    site = Site()
-    for number in range(3):
-        for event in (EVENT | {"td_client_id": "c1"}, EVENT):
-            request = http_event(
-                "POST",
-                "/v1/events",
-                f"k={KEY}",
-                {},
-                json.dumps({"batch_id": "b", "events": [event]}).encode(),
-            )
-            request["requestContext"]["requestId"] = f"request {number}"
-            site.send(request)
-
-    keys = [record["PartitionKey"] for record in site.records()]
-    assert (1, 3) == (len(set(keys[::2])), len(set(keys[1::2])))
 
 
 # Request ids and borders
@@ -257,22 +220,6 @@ def test_other_events_under_the_same_batch_id_have_other_request_ids(
     assert (old == new) if same else not old & new
 
 
-def test_request_ids_depend_on_account_batch_id_and_table() -> None:
-    """Texts that concatenate to the same string still give different ids."""
-    made = [
-        _ids(Batch([EVENT, EVENT], table, id=batch), account)
-        for account, batch, table in (
-            ("shop", "b1", "t"),
-            ("shopb", "1", "t"),
-            ("shop", "b12", "t"),
-            ("shop", "b1", "u"),
-            ("shop", "b1", None),
-        )
-    ]
-
-    assert 5 == len({name for names in made for name in names})
-
-
 @settings(max_examples=60, deadline=None)
 @given(st.lists(odd_events, min_size=1, max_size=12))
 def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> None:
@@ -285,16 +232,6 @@ def test_an_envelope_covers_as_many_events_as_it_can_hold(events: list[Any]) -> 
     assert bytes(range(len(events))) == b"".join(item.tables[0].rows for item in made)
     if sum(len(rows.text_of(event).encode(errors="replace")) for event in events) < 500_000:
         assert 1 == len(made)
-
-
-def test_event_ids_are_the_same_in_each_retry() -> None:
-    """Copies of an event can be recognized, and equal events within one request still have different ids."""
-    site = Site()
-    for _ in range(2):
-        send(site, [EVENT, EVENT, EVENT | {"n": 2}])
-
-    found = [row["event_id"] for _, row in site.rows()]
-    assert (3, found[:3]) == (len(set(found)), found[3:])
 
 
 def _ids(batch: Batch, account: str = "shop") -> list[str]:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from ingest.intake import PARTITION_KEYS
 from shared import rows, write_key
 from tests.support import json_values
-from tests.support.ingest import KEY, SECRETS, START, Site, gzipped, http_event
+from tests.support.ingest import KEY, SECRETS, START, Site, http_event
 from worker.shards import hash_key
 
 NOW = int(START)
@@ -59,20 +59,6 @@ def test_event_ids_are_returned_on_request(batch_id: str | None) -> None:
     assert {"accepted", "rejected"} == set(site.post(body).json) == set(site.post(body, query="ids=0").json)
 
 
-def test_plain_and_base64_bodies_are_read() -> None:
-    """API Gateway passes a JSON body as text and a gzip body as base64."""
-    site = Site()
-    headers = {"authorization": f"Bearer {KEY}"}
-    text = json.dumps(EVENT | {"td_title": "é"}, ensure_ascii=False)
-
-    site.send(http_event("POST", "/v1/events", "", headers) | {"body": text, "isBase64Encoded": False})
-    site.send(
-        http_event("POST", "/v1/events", "", headers | {"content-encoding": "gzip"}, gzipped(text.encode()))
-    )
-
-    assert ["é", "é"] == [row["td_title"] for _, row in site.rows()]
-
-
 def test_one_request_is_one_record() -> None:
     """All rows of a request are in one envelope, by table, in the order of the request."""
     site = Site()
@@ -85,16 +71,6 @@ def test_one_request_is_one_record() -> None:
     assert [1, 3, 2] == [row["n"] for _, row in site.rows()]
 
 
-def test_envelope_ids_are_unique() -> None:
-    """The drainer and the worker distinguish envelopes by their ids."""
-    site = Site()
-
-    for _ in range(20):
-        site.post([EVENT])
-
-    assert 20 == len({item.request_id for item in site.envelopes()})
-
-
 # Keys
 
 
@@ -102,13 +78,6 @@ def test_envelope_ids_are_unique() -> None:
 def test_the_key_may_be_a_bearer_token(scheme: str) -> None:
     """The scheme's case does not matter."""
     assert 200 == Site().post([EVENT], key="", authorization=f"{scheme} {KEY}").status
-
-
-def test_the_key_may_be_in_x_write_key_the_query_or_the_body() -> None:
-    """The header is for clients that use `authorization` for something else; query and body are for beacons."""
-    assert 200 == Site().post([EVENT], key="", x_write_key=KEY).status
-    assert 200 == Site().post([EVENT], f"k={KEY}", key="").status
-    assert 200 == Site().post({"events": [EVENT], "write_key": KEY}, key="").status
 
 
 def test_the_first_key_counts() -> None:
@@ -125,22 +94,10 @@ def test_the_first_key_counts() -> None:
     assert list(keys) == [item.account for item in site.envelopes()]
 
 
-def test_a_wrong_key_is_not_replaced_by_another() -> None:
-    """An invalid first key gets 401, even if a valid key follows."""
-    answer = Site().post([EVENT], f"k={KEY}", key="shop.k1.forged")
-
-    assert (401, "invalid_key", "Bearer") == (answer.status, answer.code, answer.headers["www-authenticate"])
-
-
 @pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
 def test_other_authorization_schemes_are_ignored(authorization: str) -> None:
     """Only a bearer token counts as a key."""
     assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
-
-
-def test_a_key_in_a_single_event_is_a_column() -> None:
-    """Only a batch object has options; all members of an event are columns."""
-    assert "missing_key" == Site().post(EVENT | {"write_key": KEY}, key="").code
 
 
 @pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
@@ -189,59 +146,7 @@ def test_a_batch_is_recognized_by_its_events() -> None:
     assert '{"n":1}' == site.row()["events"]
 
 
-def test_other_members_of_a_batch_are_ignored() -> None:
-    """They become neither columns nor errors."""
-    site = Site()
-
-    assert 200 == site.post({"events": [EVENT], "sent_at": 1}).status
-    assert "sent_at" not in site.row()
-
-
 # Responses
-
-
-def test_a_bad_event_does_not_reject_others() -> None:
-    """Each event is accepted or rejected on its own, and rejections name it by its index."""
-    site = Site()
-    many = {f"c{n}": n for n in range(600)}
-    deep: Any = 1
-    for _ in range(300):
-        deep = [deep]
-    events = [
-        EVENT,
-        5,
-        {"a": 1},
-        {"table": "No!"},
-        EVENT | many,
-        EVENT | {"a": deep},
-        EVENT | {"a": "x" * 300_000},
-        EVENT,
-    ]
-
-    answer = site.post(events)
-
-    assert (200, 2) == (answer.status, answer.json["accepted"])
-    assert [
-        (1, "not_an_object"),
-        (2, "missing_table"),
-        (3, "invalid_table"),
-        (4, "too_many_columns"),
-        (5, "too_deep"),
-        (6, "event_too_large"),
-    ] == [(item["index"], item["code"]) for item in answer.json["rejected"]]
-    assert 2 == len(site.rows())
-    assert {"EventsRejected": 6} == site.telemetry.counts
-
-
-def test_a_request_without_accepted_events_is_a_bad_request() -> None:
-    """The response is 400, and its body lists the rejections."""
-    site = Site()
-
-    answer = site.post([{}, 1])
-
-    assert (400, None, 0) == (answer.status, answer.code, answer.json["accepted"])
-    assert ["missing_table", "not_an_object"] == [item["code"] for item in answer.json["rejected"]]
-    assert ([], {"EventsRejected": 2}) == (site.rows(), dict(site.telemetry.counts))
 
 
 @pytest.mark.parametrize("body", [1, "text", None, True])
@@ -256,27 +161,6 @@ def test_a_body_must_contain_events(body: Any) -> None:
 def test_an_empty_batch_is_rejected(body: Any) -> None:
     """An empty request is a client bug that should be visible."""
     assert "no_events" == Site().post(body).code
-
-
-def test_a_request_has_at_most_500_events() -> None:
-    """One event more rejects the whole request."""
-    site = Site()
-
-    assert (200, 500) == ((answer := site.post([EVENT] * 500)).status, answer.json["accepted"])
-    assert (413, "too_many_events") == ((answer := site.post([EVENT] * 501)).status, answer.code)
-    assert 500 == len(site.rows())
-
-
-def test_a_large_request_becomes_several_envelopes() -> None:
-    """All envelopes are in one put, none exceeds its maximum size, and rows keep their order."""
-    site = Site()
-
-    answer = site.post(gzipped(json.dumps([EVENT | {"n": n, "a": "x" * 4_000} for n in range(500)]).encode()))
-
-    assert 500 == answer.json["accepted"]
-    assert ["put_records"] == [operation for operation, _ in site.kinesis.calls]
-    assert list(range(500)) == [row["n"] for _, row in site.rows()]
-    assert 3 == len({item.request_id for item in site.envelopes()})
 
 
 # Columns and partition keys

@@ -1,7 +1,11 @@
-"""Any request that API Gateway can send gets a documented response, and accepted events are on the stream."""
+"""Any request that API Gateway can send gets a documented response, and accepted events are on the stream.
+
+`make fuzz` draws more requests.
+"""
 
 import base64
 import json
+import os
 from typing import Any
 from urllib.parse import quote
 
@@ -151,7 +155,7 @@ PIXEL = http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews")
 BATCH = http_event("POST", "/v1/events", f"k={KEY}&t=pageviews")
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=int(os.environ.get("INPUTS", "400")), deadline=None)
 @example({name: part for name, part in PIXEL.items() if name != "headers"}, ("*",))
 @example({**BATCH, "body": '[{"a": "\udc8b"}]'}, ("*",))
 @given(http_events(), st.sampled_from([("*",), ("https://www.shop.example",)]))

@@ -51,13 +51,3 @@ def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, cod
         accept(site, [{}] * count, rewritten)
 
     assert (code, [], []) == (refused.value.code, rewritten, site.kinesis.calls)
-
-
-def test_rows_come_from_rewritten_events() -> None:
-    """A request with the maximum number of events has a row for each of them, as rewritten."""
-    site = Site()
-
-    outcome = accept(site, range(MAX_EVENTS), [])
-
-    assert MAX_EVENTS == outcome.accepted
-    assert [*range(MAX_EVENTS)] == [row["sent"] for _, row in site.rows()]

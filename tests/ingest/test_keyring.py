@@ -138,16 +138,6 @@ def test_without_secrets_clients_are_told_to_retry(failure: Any) -> None:
     assert 200 == site.post([{"table": "pageviews"}]).status
 
 
-def test_an_empty_secret_signs_nothing() -> None:
-    """Anyone could sign with an empty secret, so it is ignored; the other secrets remain valid."""
-    site = Site()
-    site.secret.text = json.dumps({"k0": "", "k1": SECRETS["k1"]})
-
-    with pytest.raises(UnknownSecretError):
-        site.keyring.verify(key_under("k0", ""))
-    assert "shop" == site.keyring.verify(KEY).account
-
-
 def test_a_clock_set_back_does_not_delay_a_refresh() -> None:
     """Secrets that seem to come from the future are read again at once."""
     site = Site()

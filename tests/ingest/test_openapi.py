@@ -18,7 +18,7 @@ from doubles.http_server import RejectedError
 from ingest import app, intake, request
 from ingest.refusal import ANSWERS, EVENT_CODES
 from shared import json_codec, rows
-from tests.support.ingest import KEY, Answer, Site, http_event
+from tests.support.ingest import KEY, Answer, Site
 from tests.support.wsgi import wsgi
 
 PATH = Path(__file__).parents[2] / "docs" / "openapi.yaml"
@@ -127,34 +127,6 @@ def test_example_responses_match_their_schemas(name: str, schema: str) -> None:
     assert valid(COMPONENTS["examples"][name]["value"], COMPONENTS["schemas"][schema])
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
-        [{"table": "pageviews"}],
-        [{"table": "pageviews"}, 1],
-        [1],
-        [],
-        1,
-        [{"table": "pageviews"}] * 501,
-        b"{",
-        b"\x1f\x8b",
-    ],
-    ids=repr,
-)
-@pytest.mark.parametrize("key", [KEY, "", "shop.k1.forged"], ids=["valid", "none", "forged"])
-def test_responses_of_the_events_api_match_the_document(body: Any, key: str) -> None:
-    """Status, headers and body match, with valid, missing and forged keys."""
-    described(Site().post(body, key=key), "POST", "/v1/events")
-
-
-@pytest.mark.parametrize(
-    "query", ["", "k=forged", f"k={KEY}", f"k={KEY}&t=pageviews", f"k={KEY}&t=p&a={'x' * 300_000}"]
-)
-def test_responses_of_the_pixel_match_the_document(query: str) -> None:
-    """Status, headers and body match, for accepted and rejected pixels."""
-    described(Site().get("/pixel.gif", query), "GET", "/pixel.gif")
-
-
 def test_responses_in_an_outage_match_the_document() -> None:
     """The pixel and the events API answer as documented without secrets, and after an internal error."""
     site = Site()
@@ -166,12 +138,6 @@ def test_responses_in_an_outage_match_the_document() -> None:
     site.kinesis.faults, site.kinesis.sticky = [RuntimeError()], True
     described(site.pixel(""), "GET", "/pixel.gif")
     described(site.post([{"table": "pageviews"}]), "POST", "/v1/events")
-
-
-@pytest.mark.parametrize("path", ["/health", "/robots.txt"])
-def test_other_responses_match_the_document(path: str) -> None:
-    """Status, headers and body match on the routes that take no events."""
-    described(Site().send(http_event("GET", path)), "GET", path)
 
 
 # Generated requests, by the hundred: those that the document allows, and those that it does not.

@@ -1,6 +1,5 @@
 """The pixel carries one event in an image's query string."""
 
-import json
 from urllib.parse import quote
 
 import pytest
@@ -8,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest import pixel
-from shared import write_key
-from tests.support.ingest import KEY, SECRETS, START, Site, http_event, named
+from tests.support.ingest import KEY, START, Site, http_event
 
 NOW = int(START)
 
@@ -91,16 +89,6 @@ def test_an_outage_is_answered_with_the_image() -> None:
     )
 
 
-def test_an_internal_error_is_answered_with_the_image() -> None:
-    """The response is 500, but pages never show a broken image."""
-    site = Site()
-    site.kinesis.faults = [RuntimeError("a fault")]
-
-    answer = site.pixel("")
-
-    assert (500, "internal_error", pixel.GIF) == (answer.status, answer.code, answer.body)
-
-
 def test_a_repeated_parameter_becomes_a_list() -> None:
     """The list is stored as JSON text, like every nested value."""
     site = Site()
@@ -108,24 +96,6 @@ def test_a_repeated_parameter_becomes_a_list() -> None:
     site.pixel("tag=a&x=1&tag=b&tag=%22")
 
     assert ('["a","b","\\""]', "1") == (site.row()["tag"], site.row()["x"])
-
-
-def test_time_and_event_id_may_be_parameters() -> None:
-    """The row has the sender's time and event id, as with any other event."""
-    site = Site()
-
-    site.pixel("time=1700000000&event_id=e-1")
-
-    assert (1_700_000_000, "e-1") == (site.row()["time"], site.row()["event_id"])
-
-
-def test_table_takes_precedence_over_t() -> None:
-    """An event's own table takes precedence over the request's."""
-    site = Site()
-
-    site.pixel("table=clicks")
-
-    assert ["clicks"] == [table for table, _ in site.rows()]
 
 
 def test_the_first_key_and_table_count() -> None:
@@ -147,15 +117,6 @@ def test_the_referrer_becomes_td_url(query: str, expected: str) -> None:
     site.pixel(query, referer="https://a.example/")
 
     assert expected == site.row()["td_url"]
-
-
-def test_absent_headers_are_not_columns() -> None:
-    """Without `referer` and `user-agent` the row has neither column."""
-    site = Site()
-
-    site.pixel("")
-
-    assert {"time", "event_id", "received_at", "td_ip"} == set(site.row())
 
 
 def test_a_head_request_records_no_event() -> None:
@@ -187,25 +148,3 @@ def test_every_parameter_arrives(parameters: dict[str, str]) -> None:
     else:
         assert (400, "invalid_table") == (answer.status, answer.code)
         assert table is not None
-
-
-def test_several_secrets_are_valid_at_once() -> None:
-    """Keys under either secret are accepted, and the envelope has the id of the key."""
-    site = Site()
-
-    for key_id in ("k1", "k1-2", "k2"):
-        key = write_key.sign("shop", key_id, SECRETS[write_key.secret_id(key_id)])
-        assert 200 == site.get("/pixel.gif", f"k={key}&t=pageviews").status
-
-    assert [("shop", "k1"), ("shop", "k1-2"), ("shop", "k2")] == [
-        (e.account, e.key_id) for e in site.envelopes()
-    ]
-
-
-def test_a_list_is_stored_as_json_text() -> None:
-    """Parsing the text returns the list that was sent."""
-    site = Site()
-
-    site.send(http_event("GET", "/pixel.gif", f"k={KEY}&t=pageviews&a=%ff&a=%F0%9F%98%80", named({})))
-
-    assert ["\ufffd", "😀"] == json.loads(site.row()["a"])

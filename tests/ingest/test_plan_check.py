@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from shared.policy import PolicyEntry
-from shared.tracking_plan import STANDARD_COLUMNS, Mode, TrackingPlan
-from tests.support.ingest import KEY, Site, http_event
+from shared.tracking_plan import Mode, TrackingPlan
+from tests.support.ingest import Site
 
 TABLES = {
     "pageviews": {"columns": {"title": "string", "td_url": {"type": "string", "required": True}}},
@@ -60,16 +60,6 @@ def test_other_modes_accept_everything(mode: Mode) -> None:
     assert {"accepted": 3, "rejected": []} == answer.json
     assert 3 == len(site.rows())
     assert {"observe": 3, "off": 0}[mode] == violations(site)
-
-
-def test_a_table_may_have_a_mode_of_its_own() -> None:
-    """The plan's mode applies to all other tables."""
-    site = Site()
-    tables = {**TABLES, "purchases": {**TABLES["purchases"], "mode": "observe"}}
-    site.publish(shop=PolicyEntry(plan=TrackingPlan.parse({"mode": "quarantine", "tables": tables})))
-    answer = site.post({"events": [BAD, {"table": "pageviews"}]})
-
-    assert [(1, "missing_column")] == [(one["index"], one["code"]) for one in answer.json["rejected"]]
 
 
 def test_violations_are_logged_by_account_table_and_code() -> None:
@@ -143,32 +133,3 @@ def test_quarantined_events_keep_their_bytes_but_no_personal_data() -> None:
     ] == [(one.code, one.table, one.message) for one in item.rejected]
     assert b'{"table":"pageviews", "titel":  1}' == item.rejected[0].original
     assert {"table": "purchases", "amount": "five"} == json.loads(item.rejected[1].original)
-
-
-def test_quarantine_prevents_new_columns() -> None:
-    """A sender of 5,000 unplanned columns adds no column to Treasure Data, whatever their names."""
-    site = planned()
-    for start in range(0, 5000, 400):
-        site.post([{**GOOD, f"td_{number}": 1, f"x{number}": 1} for number in range(start, start + 400)])
-    site.post([GOOD])
-
-    allowed = STANDARD_COLUMNS | TABLES["purchases"]["columns"].keys()
-    assert {frozenset()} == {frozenset(row.keys() - allowed) for _, row in site.rows()}
-
-
-def test_privacy_settings_apply_beside_the_plan() -> None:
-    """A column that the stack's settings drop is dropped even if the plan has it."""
-    site = planned(dropped_columns=("title",))
-    site.pixel("title=x", referer="https://www.shop.example/")
-
-    assert "title" not in site.row()
-
-
-def test_other_dialects_are_checked_too() -> None:
-    """Treasure Data's SDKs get a receipt with the code."""
-    site = planned()
-    body = json.dumps({"events": [{"amount": "five"}]}).encode()
-    headers = {"authorization": f"TD1 {KEY}", "content-type": "application/vnd.treasuredata.v1+json"}
-    answer = site.send(http_event("POST", "/shop/purchases", "", headers, body))
-
-    assert "wrong_type" in answer.json["receipts"][0]["error"]["description"]

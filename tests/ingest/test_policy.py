@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 from botocore.exceptions import EndpointConnectionError, ReadTimeoutError
@@ -14,7 +13,6 @@ from ingest.policy import (
     PAUSE_SECONDS,
     REFUSING_SECONDS,
     PolicyReader,
-    in_background,
 )
 from ingest.refusal import Refused
 from ops.deploy.certify.request_steps import Dialect
@@ -84,15 +82,6 @@ def test_without_a_policy_every_account_is_served(fault: Exception) -> None:
     assert 1 == len(site.s3.calls)
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_an_invalid_policy_rejects_nobody(page: bytes) -> None:
-    """The object may be empty, a proxy's page, truncated, or of a later version."""
-    site = Site()
-    put(site, page)
-
-    assert 200 == status(site)
-
-
 @pytest.mark.parametrize("fault", [*FAULTS.values(), *PAGES], ids=str)
 def test_a_policy_stays_in_use_for_five_minutes_while_it_cannot_be_read(fault: Exception | bytes) -> None:
     """After five minutes without confirmation from S3, it rejects nobody."""
@@ -125,19 +114,6 @@ def test_the_policy_is_read_again_after_a_minute() -> None:
 
     assert 403 == status(site)
     assert [False, True, True] == ["IfNoneMatch" in request for _, request in site.s3.calls]
-
-
-def test_a_failed_read_is_repeated_after_a_pause() -> None:
-    """Until then, S3 receives no request."""
-    site = Site()
-    site.publish(shop=DISABLED)
-    site.s3.faults = [FAULTS["silent"]]
-    statuses = [status(site)]
-    for seconds in (PAUSE_SECONDS - 1, 1):
-        site.clock.time += seconds
-        statuses.append(status(site))
-
-    assert [200, 200, 403] == statuses
 
 
 def test_an_older_policy_is_ignored() -> None:
@@ -208,12 +184,3 @@ def test_a_request_does_not_wait_for_a_slow_read() -> None:
 
     with pytest.raises(Refused, match="disabled_account"):
         reader.entry(key)
-
-
-def test_a_background_job_can_be_awaited() -> None:
-    """The returned function waits until the job is done or the time is up."""
-    done: list[Any] = []
-    wait = in_background(lambda: done.append(1))
-    wait(10)
-
-    assert [1] == done

@@ -97,14 +97,6 @@ def test_a_clock_set_back_does_not_change_an_allowance() -> None:
     assert [200, 429] == [post(site, 50), post(site, 1)]
 
 
-def test_a_pixel_over_the_rate_gets_429() -> None:
-    """Requests within the burst get 200."""
-    site = Site(key_events_per_second=1)
-    statuses = [site.pixel("a=1").status for _ in range(11)]
-
-    assert [200] * 10 + [429] == statuses
-
-
 @pytest.mark.parametrize(("tables", "rejected"), [(20, 0), (21, 1), (500, 480)])
 def test_a_request_has_rows_for_at_most_20_tables(tables: int, rejected: int) -> None:
     """Each event for a further table is rejected on its own; the others are not affected."""
@@ -119,12 +111,3 @@ def test_a_request_has_rows_for_at_most_20_tables(tables: int, rejected: int) ->
     )
     assert {"too_many_tables"} >= {one["code"] for one in answer.json["rejected"]}
     assert list(range(20, tables)) == [one["index"] for one in answer.json["rejected"]]
-
-
-def test_further_events_for_accepted_tables_are_accepted() -> None:
-    """The number of tables is limited, not the number of events in them."""
-    events = [{"table": f"table_{number % 21:03}"} for number in range(42)]
-
-    answer = Site().post(events)
-
-    assert [20, 41] == [one["index"] for one in answer.json["rejected"]]

@@ -4,7 +4,6 @@ import json
 from collections.abc import Iterable
 from typing import Any
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -13,7 +12,7 @@ from ingest.rejected import MAX_BYTES
 from ingest.stream import OFFER_PAUSE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, RejectedEvent
 from tests.support import json_values
-from tests.support.ingest import KEY, Site, gzipped, http_event
+from tests.support.ingest import KEY, Site, http_event
 
 GOOD = {"table": "pageviews"}
 DOWN = client_error("InternalFailure", "PutRecord", status=500)
@@ -52,23 +51,6 @@ def test_a_request_without_rows_is_put_for_its_rejected_events() -> None:
     assert 400 == site.post([event]).status
     assert [(0, "too_many_columns", "orders", json.dumps(event).encode())] == seen(rejected(site))
     assert [] == site.rows()
-
-
-@pytest.mark.parametrize("body", [b'[{"a":1}]', b' {"a":1} ', gzipped(b'{"events":[{"a":1}]}')])
-def test_rejected_events_are_found_in_every_form_of_a_body(body: bytes) -> None:
-    """The body may be an array, a single event or a batch, compressed or not."""
-    site = Site()
-    site.post(body)
-
-    assert [(0, "missing_table", "", b'{"a":1}')] == seen(rejected(site))
-
-
-def test_a_pixel_is_kept_as_json() -> None:
-    """A rejected pixel is stored as its parameters, without the key."""
-    site = Site()
-
-    assert 400 == site.get("/pixel.gif", f"k={KEY}&t=Bad&page=home&tag=a&tag=b").status
-    assert [(0, "invalid_table", "", b'{"page":"home","tag":["a","b"]}')] == seen(rejected(site))
 
 
 def test_privacy_settings_apply_to_rejected_events() -> None:
@@ -129,15 +111,6 @@ def test_messages_do_not_move_borders() -> None:
     assert len(item.encode()) <= MAX_ENVELOPE_BYTES
 
 
-def test_messages_are_not_logged() -> None:
-    """A message may quote a column's name, which the sender chooses freely."""
-    site = Site()
-    site.post([{**GOOD, f"secret_{number}": 1} if number else {} for number in range(3)])
-    site.post([{f"secret_{number}": 1 for number in range(600)} | GOOD])
-
-    assert "secret" not in repr([(line.message, line.fields) for line in site.telemetry.lines])
-
-
 def test_rejected_events_get_their_own_envelope_if_the_last_is_full() -> None:
     """Rows take precedence over rejected events."""
     site = Site()
@@ -160,16 +133,6 @@ def test_the_response_does_not_depend_on_storing_rejected_events() -> None:
     site.clock.sleep(OFFER_PAUSE_SECONDS)
     site.post([{}])
     assert 2 == len(rejected(site))
-
-
-def test_an_envelope_without_rows_never_goes_to_the_queue() -> None:
-    """If the stream is down, only envelopes with rows go to the queue."""
-    site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [DOWN], True
-
-    site.post([{**GOOD, "text": "x" * 230_000}] * 3 + [{"text": "x" * 100_000}])
-
-    assert [3] == [item.row_count for item in site.queued()]
 
 
 def test_a_retry_of_rejected_events_has_the_same_request_id() -> None:

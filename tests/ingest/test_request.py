@@ -71,12 +71,6 @@ def test_odd_query_strings_are_parsed_leniently(query: str, expected: tuple[tupl
     assert expected == request.parse_query(query)
 
 
-@given(st.text(st.characters(exclude_categories=()), max_size=40))
-def test_any_query_string_is_parsed(query: str) -> None:
-    """Any text gives pairs of names and values."""
-    assert all(len(pair) == 2 for pair in request.parse_query(query))
-
-
 @given(st.text(alphabet="ab%0Ff1é日", max_size=12))
 def test_escapes_are_decoded_as_urllib_does(text: str) -> None:
     """This includes escapes that are cut off, have no hexadecimal digits, or are not UTF-8."""
@@ -113,21 +107,6 @@ def test_gzip_is_recognized_by_its_bytes(encoding: str) -> None:
     assert b"[{}]" == body_of(gzipped(b"[{}]"), encoding)
 
 
-@pytest.mark.parametrize(
-    ("body", "encoding", "expected"),
-    [
-        (None, "", b""),
-        ("", "gzip", b""),
-        ("[{}]", "", b"[{}]"),
-        ("あ", "", "あ".encode()),
-        (b"\xff\x00", "identity", b"\xff\x00"),
-    ],
-)
-def test_other_bodies_are_unchanged(body: bytes | str | None, encoding: str, expected: bytes) -> None:
-    """They may be text or base64, empty or not, and have any content."""
-    assert expected == body_of(body, encoding)
-
-
 @pytest.mark.parametrize("encoding", ["br", "zstd", "gzip, gzip", "gzip,identity", "x"])
 def test_other_encodings_are_rejected(encoding: str) -> None:
     """Only gzip and deflate are supported."""
@@ -148,11 +127,6 @@ def test_deflate_is_the_zlib_format() -> None:
 def test_gzip_members_are_joined(contents: list[bytes]) -> None:
     """A gzip file may have several members (RFC 1952, 2.2)."""
     assert b"".join(contents) == request.inflate(b"".join(gzipped(content) for content in contents))
-
-
-def test_thousands_of_gzip_members_are_joined() -> None:
-    """Members may begin anywhere within the pieces that are decompressed."""
-    assert b"x" * 5000 == request.inflate(gzipped(b"x") * 5000)
 
 
 @pytest.mark.parametrize(
@@ -219,11 +193,6 @@ def test_a_body_has_at_most_one_mebibyte_as_sent(kind: Any) -> None:
     assert "body_too_large" == refusal(kind(b"x" * (request.MAX_RAW_BYTES + 3)))
 
 
-def test_the_limit_counts_bytes_not_characters() -> None:
-    """Text with fewer characters than the limit may have more bytes."""
-    assert "body_too_large" == refusal("あ" * (request.MAX_RAW_BYTES // 3 + 1))
-
-
 def test_a_body_has_at_most_five_mebibytes_decompressed() -> None:
     """The limit applies to all gzip members together."""
     half = gzipped(b" " * (request.MAX_INFLATED_BYTES // 2))
@@ -244,16 +213,3 @@ def test_a_gzip_bomb_is_decompressed_only_up_to_the_limit() -> None:
 
     assert "body_too_large" == code
     assert peak < 4 * request.MAX_INFLATED_BYTES
-
-
-@given(st.binary(max_size=200), st.sampled_from([b"", b"\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03"]))
-def test_any_body_is_read_or_rejected(data: bytes, prefix: bytes) -> None:
-    """No body raises another exception."""
-    try:
-        body_of(prefix + data)
-    except Refused as refused:
-        codes = {refused.code}
-    else:
-        codes = set()
-
-    assert codes <= {"unreadable_body", "body_too_large"}

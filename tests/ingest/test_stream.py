@@ -133,16 +133,6 @@ def half(size: int) -> bytes:
 # One envelope
 
 
-def test_an_acknowledged_envelope_is_durable() -> None:
-    """A single put stores the envelope, and nothing goes to the queue."""
-    site = Site()
-
-    assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert ["put_record"] == [operation for operation, _ in site.kinesis.calls]
-    assert [("shop/3", envelopes(1)[0].encode())] == [(r["PartitionKey"], r["Data"]) for r in site.records()]
-    assert ([], {}) == (site.queue.messages, site.telemetry.counts)
-
-
 @pytest.mark.parametrize("fault", REFUSED, ids=repr)
 def test_a_definite_rejection_is_retried(fault: Exception) -> None:
     """The put is retried until the stream stores the envelope, which it then does once."""
@@ -201,24 +191,6 @@ def test_a_doubtful_put_is_never_retried(fault: Any) -> None:
     assert 1 == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
 
 
-def test_a_retry_may_end_in_doubt() -> None:
-    """One doubtful attempt puts the envelope in doubt, however many definite rejections came before it."""
-    site = Site()
-    site.kinesis.faults = [REFUSED[0], REFUSED[0], TIMEOUT]
-
-    assert [True] == site.stream.put(envelopes(1), "shop/3")
-    assert (3, [("r0", False, None)]) == (len(site.kinesis.calls), queued(site))
-
-
-def test_a_claim_does_not_wait_in_the_queue() -> None:
-    """A second copy does no harm, so the drainer need not wait for the first one's outcome."""
-    site = Site()
-    site.kinesis.faults = [TIMEOUT]
-
-    assert [True] == site.stream.put([item._replace(claim=1) for item in envelopes(1)], "shop/3")
-    assert [("r0", False, 0)] == queued(site)
-
-
 @pytest.mark.parametrize(
     "fault", [QUEUE_DOWN, ReadTimeoutError(endpoint_url=URL), NoCredentialsError(), {}], ids=repr
 )
@@ -230,28 +202,6 @@ def test_an_envelope_that_neither_stream_nor_queue_stores_is_not_durable(fault: 
 
     assert [False] == site.stream.put(envelopes(1), "shop/3")
     assert 1 == site.telemetry.counts["EnvelopesNotStored"]
-
-
-@pytest.mark.parametrize(
-    ("fault", "code", "fates"),
-    [
-        (REFUSED[0], "ProvisionedThroughputExceededException", {"refused": 1, "doubtful": 0}),
-        (DOUBTFUL[1], "AccessDeniedException", {"refused": 0, "doubtful": 1}),
-        (ReadTimeoutError(endpoint_url=URL), "ReadTimeoutError", {"refused": 0, "doubtful": 1}),
-        (ClientError({}, "PutRecord"), "Unknown", {"refused": 0, "doubtful": 1}),
-    ],
-    ids=repr,
-)
-def test_a_failed_put_is_logged(fault: Exception, code: str, fates: dict[str, int]) -> None:
-    """The line has the error code or the exception's name, and how many envelopes were rejected or are in doubt."""
-    site = Site()
-    site.kinesis.faults = [fault]
-
-    site.stream.put(envelopes(1), "shop/3")
-
-    assert [
-        ("WARNING", "the stream did not acknowledge a put", {"code": code} | fates)
-    ] == site.telemetry.lines
 
 
 # Several envelopes
@@ -270,26 +220,6 @@ def test_only_rejected_entries_are_retried() -> None:
     assert ([], 1) == (site.queue.messages, site.telemetry.total(NOT_ACKNOWLEDGED, "refused"))
 
 
-def test_every_rejected_envelope_is_counted() -> None:
-    """The log counts envelopes, not calls."""
-    site = Site()
-    site.kinesis.faults = [entries("ProvisionedThroughputExceededException", None, "Throttling"), None]
-
-    site.stream.put(envelopes(3), "shop/3")
-
-    assert 2 == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
-
-
-@pytest.mark.parametrize("code", ["InternalFailure", "SomethingNew"])
-def test_an_entry_in_doubt_goes_to_the_queue(code: str) -> None:
-    """A rejected entry of the same call is retried meanwhile."""
-    site = Site()
-    site.kinesis.faults = [entries(code, "ProvisionedThroughputExceededException", None), None]
-
-    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert (["r1"], ["r0"]) == (ids(site.envelopes()), ids(site.queued()))
-
-
 @pytest.mark.parametrize("fault", DOUBTFUL, ids=repr)
 def test_a_call_in_doubt_sends_all_envelopes_to_the_queue(fault: Any) -> None:
     """They go to the queue in order, all of them in doubt."""
@@ -300,15 +230,6 @@ def test_a_call_in_doubt_sends_all_envelopes_to_the_queue(fault: Any) -> None:
     assert 1 == len(site.kinesis.calls)
     assert [("r0", False, None), ("r1", False, None), ("r2", False, None)] == queued(site)
     assert 3 == site.telemetry.total(NOT_ACKNOWLEDGED, "doubtful")
-
-
-def test_a_response_of_the_wrong_length_leaves_all_envelopes_in_doubt() -> None:
-    """Its entries cannot be matched to envelopes."""
-    site = Site()
-    site.kinesis.faults = [entries(None, None)]
-
-    assert [True] * 3 == site.stream.put(envelopes(3), "shop/3")
-    assert ["r0", "r1", "r2"] == ids(site.queued())
 
 
 def test_a_call_stays_within_the_limits_of_kinesis() -> None:
@@ -442,13 +363,6 @@ def test_a_request_with_many_slow_puts_ends_in_time() -> None:
     assert accepted == stored
 
 
-def test_only_the_queue_is_tried_twice() -> None:
-    """A second put could duplicate the first; a second message is harmless."""
-    attempts = [part.CLIENT_OPTIONS.get("attempts", 1) for part in (stream, overflow)]
-
-    assert [1, 2] == attempts
-
-
 @st.composite
 def schedules(draw: st.DrawFn) -> list[Any]:
     """Draw the stream's response to each call; surplus entries are ignored."""
@@ -514,15 +428,6 @@ def test_durable_means_acknowledged_once(count: int, schedule: list[Any], queue:
 
 
 # Responses
-
-
-def test_events_in_the_queue_are_accepted() -> None:
-    """The queue is durable, so visitors do not notice an outage of the stream."""
-    site = Site()
-    site.kinesis.faults, site.kinesis.sticky = [EndpointConnectionError(endpoint_url=URL)], True
-
-    assert (200, 200) == (site.pixel("").status, site.post([{"table": "pageviews"}]).status)
-    assert 2 == len(site.queue.messages)
 
 
 def test_a_request_that_is_not_stored_gets_503() -> None:

@@ -14,9 +14,10 @@ from rich.console import Console
 from local import demo, recording
 from local.accounts import KEYS
 from local.functions import treasure_data_at
-from local.observer import Observer
 from local.recording import RecordedRequest
 from local.stack import LocalStack
+from ops.stack import described
+from ops.state.stack_state import accounting
 
 ROOT = Path(__file__).parents[2]
 
@@ -27,7 +28,7 @@ def orders(table: str, *event_ids: str) -> RecordedRequest:
     """Return a request with one event per id."""
     events = [{"table": table, "event_id": event_id, "time": 1_764_000_000} for event_id in event_ids]
     headers = (("Host", "collect.example"), ("x-write-key", KEYS["shop"]))
-    return RecordedRequest("orders", "POST", "/v1/events", headers, json.dumps(events).encode())
+    return RecordedRequest("POST", "/v1/events", headers, json.dumps(events).encode())
 
 
 def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
@@ -41,7 +42,7 @@ def test_the_recording_adds_up_until_a_row_is_lost(tmp_path: Path) -> None:
         urlopen(
             Request(f"{stack.addresses.treasure_data}/-/lose", json.dumps(lose).encode(), method="POST")
         ).close()
-        demo.count_outcomes(stack, Observer(stack), count)
+        demo.count_outcomes(stack, accounting(described(stack.describe())), count)
 
     assert reconciled.adds_up
     assert reconciled.delivered.total() > 400

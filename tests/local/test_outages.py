@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 
 from local.accounts import ACCOUNTS, KEYS
-from local.observer import Observer
+from local.local_state import local_state
 from local.outages import Outages, UnknownTargetError
 from local.page_server import Beside, local_page
 from local.stack import LocalStack
@@ -93,8 +93,7 @@ def test_an_unknown_target_is_rejected(outages: Outages) -> None:
 
 def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Outages) -> None:
     """It starts and ends outages only for requests with a JSON content type, which other sites' pages cannot send."""
-    observer = Observer(sluice.stack, outages.under_way)
-    data = {"/state.json": lambda _: observer.state()}
+    data = {"/state.json": lambda _: local_state(sluice.stack, outages.under_way())}
     page = local_page(Beside(Website("", {})), data, {}, outages.order)
     with Server(page) as server:
         with pytest.raises(HTTPError, match="415"):

@@ -50,19 +50,14 @@ def refused(status: int, rows: int) -> Delivery:
     return made
 
 
-def test_dead_rows_are_reported_with_their_reason(resources: Resources) -> None:
+@pytest.mark.parametrize(("status", "state"), [(415, "dead"), (503, "waiting")])
+def test_undelivered_rows_are_reported_with_their_reason(
+    resources: Resources, status: int, state: str
+) -> None:
     """The ids come from the object, the state and the reason from the ledger."""
-    copy(refused(415, 2), resources)
+    copy(refused(status, 2), resources)
 
-    expected = [TableOutcome(ORDERS, ("0", "1"), "dead", "http_415")]
-    assert expected == list(outcomes.undelivered(resources, ACCOUNTS))
-
-
-def test_waiting_rows_are_reported_with_their_reason(resources: Resources) -> None:
-    """They are neither delivered nor dead."""
-    copy(refused(503, 1), resources)
-
-    expected = [TableOutcome(ORDERS, ("0",), "waiting", "http_503")]
+    expected = [TableOutcome(ORDERS, ("0", "1"), state, f"http_{status}")]
     assert expected == list(outcomes.undelivered(resources, ACCOUNTS))
 
 

@@ -12,7 +12,7 @@ from werkzeug.test import Client
 from doubles.gateway import answer_of, event_of
 from doubles.http_server import Request, Response
 from doubles.kinesis import HASH_KEYS
-from local.bad import FILE, bad_of
+from local.bad import FILE, bad_lines
 from local.received import MOST_EVENTS, Received
 from ops.console.server import ConsolePage
 from tests.support.ingest import KEY, START, STREAM, Site
@@ -36,7 +36,7 @@ class Stack:
         event = event_of(request, request_id="JKJaXmPLvHcESHA=", now=START)
         reply = answer_of(self.site.handler(event, None))
         with (self.folder / FILE).open("ab") as file:
-            file.writelines(one.line for one in bad_of(request, reply, START))
+            file.write(bad_lines(request, reply, START))
         return reply
 
     def events(self, *events: Any, key: str = KEY) -> Response:

@@ -22,8 +22,9 @@ from local.accounts import KEYS
 from local.functions import Function
 from local.lambda_runtime import LambdaRuntime
 from local.resources import Resources
-from shared import envelope
+from shared import envelope, policy
 from shared.accounts import Account, AccountKeys
+from shared.policy import PolicyEntry
 from shared.write_key import FORGET_KEY
 from tests.support.aws_calls import Call, CallRecorder
 from tests.support.rights import granted
@@ -227,7 +228,10 @@ def _forget_a_row(sender: LambdaRuntime, start: Start, aws: Resources, now: int)
     def ask(do: str, **more: Any) -> Any:
         return sender.invoke({"forget": {"do": do, **person, **more}})
 
-    ask("note")
+    aws.client("s3").put_object(
+        Bucket=aws.data_bucket, Key=policy.KEY, Body=policy.encode({"stray": PolicyEntry()}, now * 1000)
+    )
+    ask("note", refuse=True)
     searched = [ask("forget", hour=hour, after="") for hour, *_ in ask("objects")["hours"]]
     assert [{"dead": 1}] == [counts for one in searched for counts in one["forgotten"].values()]
     assert [2] == list(ask("rejected", forgets=True)["events"].values())

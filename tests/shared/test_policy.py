@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from shared import policy
 from shared.errors import InvalidPolicyError
+from shared.person_hash import HASH_BYTES
 from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
 from shared.tracking_plan import PlannedColumn, PlannedTable, TrackingPlan
 
@@ -23,20 +24,38 @@ entries = st.builds(
 accounts = st.dictionaries(st.sampled_from(["shop", "news_2", "x" * 64]), entries, max_size=5)
 
 
-@given(accounts, st.integers(0, 2**53), st.none() | st.builds(OverflowLimit, positive, positive, positive))
-def test_policies_round_trip(wanted: dict[str, PolicyEntry], at: int, overflow: OverflowLimit | None) -> None:
-    """The document has the entry of every account, none for other names, and what is said of the overflow queue."""
-    found = EdgePolicy.parse(policy.encode(wanted, at, overflow))
-    again = EdgePolicy.parse(policy.with_overflow(EdgePolicy.parse(policy.encode(wanted, at)), overflow, 0))
+@given(
+    accounts,
+    st.integers(0, 2**53),
+    st.none() | st.builds(OverflowLimit, positive, positive, positive),
+    st.dictionaries(
+        st.sampled_from(["shop", "news_2", "gone"]),
+        st.dictionaries(
+            st.sampled_from(["email", "td_ip"]),
+            st.frozensets(st.binary(min_size=HASH_BYTES, max_size=HASH_BYTES), max_size=3),
+        ),
+    ),
+)
+def test_policies_round_trip(
+    wanted: dict[str, PolicyEntry],
+    at: int,
+    overflow: OverflowLimit | None,
+    persons: dict[str, dict[str, frozenset[bytes]]],
+) -> None:
+    """Accounts, the overflow queue and refused persons have different writers, each of whom keeps what the others wrote."""
+    refused = {
+        account: {column: b"".join(hashes) for column, hashes in columns.items()}
+        for account, columns in persons.items()
+    }
+    found = EdgePolicy.parse(policy.encode({}, at))
+    found = EdgePolicy.parse(policy.with_refused(found, refused, 0))
+    found = EdgePolicy.parse(policy.with_overflow(found, overflow, 0))
+    found = EdgePolicy.parse(policy.encode(wanted, at, found))
 
-    assert (overflow, overflow, found.entries, at) == (
-        found.overflow,
-        again.overflow,
-        again.entries,
-        again.published_at,
-    )
-
-    assert (at, wanted) == (found.published_at, {name: found.account(name) for name in wanted})
+    assert (at, overflow, refused) == (found.published_at, found.overflow, found.refused)
+    assert {name: entry._replace(refused=persons.get(name, {})) for name, entry in wanted.items()} == {
+        name: found.account(name) for name in wanted
+    }
     assert found.account("-") is None
 
 
@@ -74,9 +93,10 @@ def test_the_error_for_a_newer_version_names_it() -> None:
         EdgePolicy.parse(msgpack.packb([2, {"anything": True}]))
 
 
-def _published(value: object) -> EdgePolicy:
+def _published(value: object, *, refused: object = None) -> EdgePolicy:
     """Return the policy of a publisher with a later version or a bug."""
-    body = msgpack.packb([7, {"shop": value if value == 5 else msgpack.packb(value)}, "more"])
+    entries = {"shop": value if value == 5 else msgpack.packb(value)}
+    body = msgpack.packb([7, entries, "more", refused, "more"])
     return EdgePolicy.parse(msgpack.packb([1, policy.sha256(body).digest(), body, "more"]))
 
 
@@ -97,6 +117,12 @@ def _published(value: object) -> EdgePolicy:
 def test_unknown_members_are_ignored(value: object, entry: PolicyEntry) -> None:
     """Unknown or illegal members of the document and of an entry do not invalidate the rest."""
     assert entry == _published(value).account("shop")
+
+
+@pytest.mark.parametrize("refused", [5, {"shop": 5}, {"shop": {"email": "text"}}])
+def test_persons_that_cannot_be_read_are_not_refused(refused: object) -> None:
+    """The account is served as if nobody were refused."""
+    assert PolicyEntry() == _published({}, refused=refused).account("shop")
 
 
 @pytest.mark.parametrize(

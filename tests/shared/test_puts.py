@@ -18,14 +18,6 @@ def test_a_call_stays_within_the_limits_of_kinesis() -> None:
     assert [] == list(batches([], int))
 
 
-def test_a_call_is_filled_to_the_byte() -> None:
-    """Every call, not just the first one, can have exactly 5 MiB."""
-    half = 5 * 1024 * 1024 // 2
-
-    assert [2, 2] == [len(batch) for batch in batches([half] * 4, int)]
-    assert [1, 1, 1] == [len(batch) for batch in batches([half, half + 1, half], int)]
-
-
 class Answering:
     """A client that gives every call the same response."""
 

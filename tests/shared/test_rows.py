@@ -125,50 +125,6 @@ def test_only_documented_codes_are_raised(event: object) -> None:
     assert set() == set(codes) - set(get_args(rows.Code))
 
 
-@pytest.mark.parametrize("event", [None, True, 1, "text", [], [{}]])
-def test_an_event_must_be_an_object(event: object) -> None:
-    """Both functions reject anything else."""
-    assert "not_an_object" == refusal(event)
-    with pytest.raises(rows.Rejected, match="object"):
-        rows.table_of(event, "pageviews")
-
-
-@pytest.mark.parametrize(
-    ("event", "words"),
-    [
-        ([], "JSON object"),
-        ({f"c{n}": n for n in range(510)}, "more than 512 columns"),
-        ({"a": [{}] * 300_000}, "262144"),
-        ({"a": json.loads("[" * 256 + "]" * 256)}, "254 levels"),
-    ],
-)
-def test_a_rejection_says_what_is_wrong(event: object, words: str) -> None:
-    """The message names the limit or the expected type, and is also the text of the exception."""
-    rejected = rejection(event)
-
-    assert words in rejected.message
-    assert str(rejected) == rejected.message
-
-
-def test_required_columns_come_first() -> None:
-    """A row starts with `time`, `event_id` and `received_at`."""
-    assert ["time", "event_id", "received_at", "a"] == list(row({"a": 1, "time": NOW}))
-
-
-def test_arrival_adds_missing_columns() -> None:
-    """The event's own columns take precedence, whatever their spelling."""
-    arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1", "td_url": "seen"})
-
-    actual = row({"TD_IP": "mine"}, arrival)
-
-    assert {"td_ip": "mine", "td_url": "seen"} == {name: actual[name] for name in ("td_ip", "td_url")}
-
-
-def test_an_arrival_has_defaults() -> None:
-    """By default it adds no columns and no drift, allows times from 2000 on, and `table` names the table."""
-    assert rows.Arrival(NOW, {}, 0, 946_684_800, table_is_column=False) == rows.Arrival(NOW)
-
-
 def test_the_screen_runs_last() -> None:
     """It gets the whole row, including the added columns."""
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.1"})
@@ -258,21 +214,9 @@ def test_column_names_follow_treasure_datas_rules(name: str, expected: str) -> N
     assert expected == rows.column_name(name)
 
 
-def test_equal_names_are_numbered() -> None:
-    """Numbers follow the order of the event, and avoid names that already look numbered."""
-    assert {"a_": 1, "a__2": 2, "a__3": 3, "a__2_2": 4} == columns({"a_": 1, "A!": 2, "a?": 3, "a__2": 4})
-
-
 def test_a_numbered_name_has_at_most_128_characters() -> None:
     """The number replaces the last four characters, enough for 512 columns."""
     assert {"a" * 128: 1, "a" * 124 + "_2": 2} == columns({"a" * 128: 1, "A" * 128: 2})
-
-
-def test_reserved_columns_are_kept_under_another_name() -> None:
-    """A member that would overwrite `time`, `event_id` or `received_at` becomes a numbered column."""
-    assert {"time_2": 1, "event_id_2": 2, "received_at_2": 3} == columns(
-        {"Time": 1, "EVENT_ID": 2, "received_at": 3}
-    )
 
 
 def test_numbering_takes_linear_time() -> None:
@@ -324,30 +268,6 @@ def test_too_many_members_are_not_converted() -> None:
 # Values
 
 
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (True, True),
-        (None, None),
-        (2**63 - 1, 2**63 - 1),
-        (2**63, "9223372036854775808"),
-        (-(2**63) - 1, "-9223372036854775809"),
-        (1e308, 1e308),
-        (math.inf, None),
-        (math.nan, None),
-        ("", ""),
-        ("\ud83d", "\ufffd"),
-        ("a\x00b", "a\x00b"),
-        ([1, "é", None], '[1,"é",null]'),
-        ({"b": {"a": math.inf}, "\udc00": 2**70}, '{"b":{"a":null},"\ufffd":1180591620717411303424}'),
-        ([], "[]"),
-    ],
-)
-def test_values_are_kept_or_converted(value: Any, expected: Any) -> None:
-    """Values that MessagePack and Treasure Data support are kept; others become text or null."""
-    assert {"a": expected} == columns({"a": value})
-
-
 def test_values_have_at_most_254_levels() -> None:
     """A value with more levels rejects the event."""
     deep: object = 1
@@ -376,6 +296,7 @@ def test_an_event_has_at_most_256_kib() -> None:
         st.just(NOW * 1000),
         st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500)),
         drift=st.integers(-1000, 1000),
+        earliest=st.just(rows.EARLIEST_TIME),
         table_is_column=st.just(value=False),
         is_small=st.just(value=False),
     ),
@@ -480,14 +401,6 @@ def test_the_clients_id_is_kept(event_id: object, expected: str) -> None:
     assert {} == columns({"event_id": event_id})
 
 
-@pytest.mark.parametrize("event_id", ["", "x" * 129, True, 1.5, [], {}, 2**63])
-def test_an_unusable_id_is_replaced_and_kept(event_id: object) -> None:
-    """The row gets a new id, and another column keeps the sender's."""
-    actual = row({"event_id": event_id})
-
-    assert ("new", expected_value(event_id)) == (actual["event_id"], actual["event_id_2"])
-
-
 # Time
 
 
@@ -538,15 +451,6 @@ def test_time_is_parsed_by_the_rules(value: object, expected: int, rule: str | N
     assert {"time": expected, **odd} == {name: actual[name] for name in actual if name.startswith("time")}
 
 
-@given(st.integers(rows.EARLIEST_TIME, NOW), st.sampled_from([1, 1_000, 1_000_000, 1_000_000_000]), st.data())
-def test_every_unit_gives_the_same_second(seconds: int, per_second: int, data: st.DataObject) -> None:
-    """A timestamp in range gives the same second in any unit, as a number or as text."""
-    stamp = seconds * per_second + data.draw(st.integers(0, per_second - 1))
-
-    assert seconds == rows.event_time(stamp, NOW)[0]
-    assert seconds == rows.event_time(str(stamp), NOW)[0]
-
-
 @pytest.mark.parametrize(
     ("count", "seconds"),
     [
@@ -567,12 +471,6 @@ def test_units_have_exact_borders(count: int, seconds: int, spelled: Callable[[i
     assert (10**8 if as_float else seconds) == rows.event_time(stamp, 10**11, earliest=0)[0]
 
 
-@pytest.mark.parametrize("stamp", [1_699_999_999_999_999_999, "1699999999999999999"])
-def test_whole_numbers_keep_all_their_digits(stamp: object) -> None:
-    """The last nanosecond of a second belongs to it, although a float would round it up."""
-    assert 1_699_999_999 == rows.event_time(stamp, NOW)[0]
-
-
 @pytest.fixture
 def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Set the process's time zone to one other than UTC."""
@@ -587,22 +485,6 @@ def tokyo(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 def test_text_without_an_offset_is_utc() -> None:
     """The machine's time zone does not matter."""
     assert 1_700_000_000 == rows.event_time("2023-11-14T22:13:20", NOW)[0]
-
-
-@pytest.mark.parametrize(
-    ("stamp", "drift", "expected", "rule"),
-    [
-        (1_700_000_000, 30, 1_700_000_030, {}),
-        ("2023-11-14T22:13:20Z", -30, 1_699_999_970, {"time_rule": "text"}),
-        (946_684_799, 1, 946_684_800, {}),
-        (NOW + 3 * 86_400, 1, NOW, {"time_rule": "out_of_range"}),
-    ],
-)
-def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str, str]) -> None:
-    """The corrected time must be in range; two columns keep the original timestamp and the drift."""
-    odd = {"time_raw": stamp, "time_drift": drift} | rule
-
-    assert (expected, odd) == rows.event_time(stamp, NOW, drift=drift)
 
 
 @pytest.mark.parametrize(
@@ -624,15 +506,6 @@ def test_drift_is_added(stamp: object, drift: int, expected: int, rule: dict[str
 def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: object, expected: int) -> None:
     """The drift is the whole difference. A timestamp that no clock shows gives no drift."""
     assert expected == rows.clock_drift(sent_at, NOW)
-
-
-def test_arrival_bounds_and_corrects_the_time() -> None:
-    """`drift` and `earliest` of the request apply to the time of each row."""
-    arrival = rows.Arrival(NOW * 1000, drift=30, earliest=NOW - 60)
-
-    actual = [row({"time": stamp}, arrival)["time"] for stamp in (NOW - 91, NOW - 90, NOW - 80)]
-
-    assert [NOW, NOW - 60, NOW - 50] == actual
 
 
 @given(json_values.values)

@@ -60,15 +60,6 @@ def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
     assert ("test", output.service) == (line["stage"], line["service"])
 
 
-def test_counts_start_at_zero_with_each_invocation(output: Output) -> None:
-    """Each line has only the counts of its own invocation."""
-    for number in (1, 2):
-        output.telemetry.count("Holds", number)
-        output.telemetry.flush()
-
-    assert [[1.0], [2.0]] == [line[DEPENDENCY] for line in output.metrics()]
-
-
 def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
     """They are in a line of their own, so that no other metric has the dimension `version`."""
     output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
@@ -88,16 +79,6 @@ def test_an_unknown_counter_is_rejected(output: Output) -> None:
     """Docs and alarms are based on the list of counters."""
     with pytest.raises(KeyError):
         output.telemetry.count("Typo")
-
-
-def test_metrics_can_be_turned_off(monkeypatch: pytest.MonkeyPatch, clock: ManualClock) -> None:
-    """Powertools' own variable turns them off."""
-    monkeypatch.setenv("POWERTOOLS_METRICS_DISABLED", "true")
-    output = Output(clock)
-    output.telemetry.count("Holds")
-    output.telemetry.flush()
-
-    assert [] == output.lines()
 
 
 def test_metrics_of_an_invocation_that_fails_are_written(output: Output) -> None:
@@ -171,17 +152,6 @@ def test_a_line_says_when_it_was_written(output: Output) -> None:
     assert re.fullmatch(r"\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}(Z|[+-]\d{2}:\d{2})", line["timestamp"])
 
 
-def test_threads_log_the_request_id_of_their_invocation(output: Output) -> None:
-    """The worker uploads from several threads. After the invocation, lines have no request id."""
-    with ThreadPoolExecutor() as threads:
-        for request_id in ("1", "2"):
-            with output.telemetry.invocation(context(request_id)):
-                threads.submit(output.telemetry.warning, "breaker opened").result()
-        threads.submit(output.telemetry.warning, "breaker opened").result()
-
-    assert ["1", "2", None] == [line.get("function_request_id") for line in output.log()]
-
-
 def test_concurrent_invocations_are_distinguished(output: Output) -> None:
     """A local gateway serves several requests in one process, each in its own thread."""
     barrier = Barrier(2, timeout=10)
@@ -217,25 +187,6 @@ def test_lines_with_a_code_are_rate_limited(output: Output, clock: ManualClock) 
         ("ERROR", "fault", "KeyError", 0),
         ("INFO", "refused", "invalid_key", 99),
     ] == [(line["level"], line["message"], line["code"], line["suppressed"]) for line in output.log()]
-
-
-def test_lines_without_a_code_are_always_written(output: Output) -> None:
-    """Each batch writes such a line, and all of them are needed."""
-    for number in range(3):
-        output.telemetry.info("span", rows=number)
-        output.telemetry.warning("held", rows=number)
-        output.telemetry.error("unexpected exception", KeyError("x"), rows=number)
-
-    assert [0, 0, 0, 1, 1, 1, 2, 2, 2] == [line["rows"] for line in output.log()]
-
-
-def test_a_clock_set_back_suppresses_nothing(output: Output, clock: ManualClock) -> None:
-    """A line that was written in the future does not suppress others."""
-    output.telemetry.info("refused", code="not_found")
-    clock.time -= 86_400
-    output.telemetry.info("refused", code="not_found")
-
-    assert 2 == len(output.log())
 
 
 def _look_up(visitor: str) -> None:

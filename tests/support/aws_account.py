@@ -11,6 +11,8 @@ from typing import Any
 import boto3
 from botocore.validate import ParamValidator
 
+from worker.treasure_data import Meaning, Reply
+
 REGION = "eu-central-1"
 ACCOUNT = "123456789012"
 SLUICE = "Sluice collects events over HTTP and loads them into Treasure Data."
@@ -261,6 +263,9 @@ class AwsAccount:
         return {"SecretString": self.secrets[asked["SecretId"]]["SecretString"]}
 
 
+_MEANINGS = {True: Meaning.ACCEPTED, False: Meaning.KEY_REFUSED, None: Meaning.TEMPORARY}
+
+
 @dataclass
 class TreasureDataSites:
     """Treasure Data's sites. The key belongs to one of them."""
@@ -281,7 +286,7 @@ class TreasureDataSites:
         return SimpleNamespace(
             answers=lambda: self.is_up and of_api in names,
             knows_key=lambda: key == TD_KEY and names[of_api] == self.home,
-            may_import=lambda _database: self.may_import,
+            send=lambda *_: Reply(_MEANINGS[self.may_import]),
         )
 
 

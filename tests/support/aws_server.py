@@ -1,9 +1,6 @@
-"""A loopback server that acts as Kinesis, SQS, S3 and Secrets Manager, and fails on request, down to the socket."""
+"""A loopback server that acts as Kinesis, SQS, S3 and Secrets Manager, and fails on request."""
 
 import json
-import queue
-import socket
-import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -51,15 +48,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.end_headers()
             self.wfile.write(body)
 
-    def answer(self, status: int, value: Any, promised: int = 0) -> None:
-        """Answer with JSON, or with bytes as they are, and announce `promised` more bytes than are sent."""
+    def answer(self, status: int, value: Any) -> None:
+        """Answer with JSON, or with bytes as they are."""
         data = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(status)
         self.send_header("content-type", "application/x-amz-json-1.1")
-        self.send_header("content-length", str(len(data) + promised))
+        self.send_header("content-length", str(len(data)))
         self.end_headers()
         self.wfile.write(data)
-        self.close_connection = promised > 0
 
     def log_message(self, *_arguments: Any) -> None:
         """Log nothing."""
@@ -75,8 +71,6 @@ class _Server(ThreadingHTTPServer):
 
     def __init__(self, secrets: Mapping[str, str]) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
-        self.released = threading.Event()
-        self.closed: queue.Queue[int] = queue.Queue()
         self.calls: list[tuple[str, Any]] = []
         self.heads: list[dict[str, str]] = []
         self.ports: list[int] = []
@@ -102,34 +96,19 @@ class _Server(ThreadingHTTPServer):
         """Return how often an operation was called."""
         return [name for name, _ in self.calls].count(operation)
 
-    def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Serve a connection until it is closed, and add its port to `closed`."""
-        super().process_request_thread(request, client_address)
-        self.closed.put(client_address[1])
-
-    def await_close(self) -> None:
-        """Wait until the last call's connection is closed.
-
-        Raises:
-            queue.Empty: it stays open for ten seconds.
-        """
-        while self.closed.get(timeout=10) != self.ports[-1]:
-            pass
-
     def handle_error(self, *_arguments: Any) -> None:
         """Ignore clients that disconnect."""
 
 
 @contextmanager
 def aws_server(secrets: Mapping[str, str]) -> Iterator[_Server]:
-    """Serve until the block ends, and then release connections that hang."""
+    """Serve until the block ends."""
     server = _Server(secrets)
     thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield server
     finally:
-        server.released.set()
         server.shutdown()
         server.server_close()
         thread.join()
@@ -140,35 +119,6 @@ def error(status: int, code: str) -> Fault:
     return lambda handler: handler.answer(status, {"__type": code, "message": "Rate exceeded"})
 
 
-def garbage(handler: _Handler) -> None:
-    """Answer 200 with a body that is not an acknowledgement."""
-    handler.answer(200, b"<html>welcome</html>")
-
-
-def cut_short(handler: _Handler) -> None:
-    """End the connection in the middle of the response."""
-    handler.answer(200, b'{"SequenceNumber": "1', promised=100)
-
-
 def close(handler: _Handler) -> None:
     """Close the connection after the request has arrived."""
-    handler.close_connection = True
-
-
-def reset(handler: _Handler) -> None:
-    """Reset the connection after the request has arrived."""
-    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-    handler.connection.close()
-    handler.close_connection = True
-
-
-def hang(handler: _Handler) -> None:
-    """Do not answer until the server stops."""
-    handler.server.released.wait()
-    handler.close_connection = True
-
-
-def answer_and_close(handler: _Handler) -> None:
-    """Acknowledge, then close the connection without announcing it, as a client finds it after a freeze."""
-    handler.answer(200, {"SequenceNumber": "1", "ShardId": "s"})
     handler.close_connection = True

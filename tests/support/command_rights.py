@@ -147,6 +147,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("find", "tail", "wait"),
         *("plan check", "plan diff", "plan infer", "plan list"),
     ),
+    "persons": ("export", "forget"),
 }
 """The commands of each role. `watch` changes nothing."""
 

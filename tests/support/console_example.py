@@ -167,7 +167,6 @@ STATE: dict[str, Any] = {
 }
 
 LOCAL: dict[str, Any] = {
-    "flow": {"accepted": 120, "in_flight": 3, "delivered": 110, "waiting": 5, "dead": 2},
     "parts": [
         {"name": "worker", "running": False, "paused": True, "restarts": 1, "ended": "with SIGKILL"},
         {"name": "ingest", "running": True, "paused": False, "restarts": 0, "ended": ""},

@@ -14,14 +14,13 @@ from typing import Any, get_args
 import click
 
 import ops.cli
-import ops.deploy.deployer
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
 from ops.cost.estimate import Setup, Workload, lean, levers, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
-from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.steps import STEPS
 from shared.telemetry import DELIVERY_COUNTERS, INGEST_COUNTERS, METRICS
 from shared.tracking_plan import STANDARD_COLUMNS
 from tests.support import command_rights
@@ -205,6 +204,7 @@ _WHY = {
         "SenderFunction",
         "ForgetPersons",
     ): "Keep the requests to forget persons; take their events out of rejected ones.",
+    ("SenderFunction", "RefusePersons"): "Tell the ingest whose events it refuses, in the edge policy.",
     ("SenderFunction", "DeleteVersions"): "Delete what held a person's rows, with its old versions.",
     ("SenderFunction", "FindVersions"): "Find the old versions.",
     ("SenderFunction", "HashPersons"): "Recognise persons to forget by keyed hashes.",
@@ -253,10 +253,9 @@ _CERTIFY = {
 
 
 def policies() -> dict[str, str]:
-    """Return the files of docs/policies: IAM policies to deploy and for roles of people, and what each command needs."""
+    """Return the generated files of docs/policies: IAM policies for roles of people, and what each command needs."""
     rights = command_rights
-    found = {part: ops.deploy.deployer.policy(part) for part in ops.deploy.deployer.PARTS}
-    found["setup"] = rights.policy(["setup"], is_deployed=False)
+    found = {"setup": rights.policy(["setup"], is_deployed=False)}
     found |= {role: rights.policy(commands) for role, commands in rights.ROLES.items()}
     found["certify"] = {
         "Version": "2012-10-17",
@@ -311,13 +310,6 @@ def steps_list() -> str:
     return "".join(lines)
 
 
-def assumptions_list() -> str:
-    """Return a list of the assumptions that only a real account can confirm, each with the steps that try it."""
-    return "".join(
-        f"- {name} ({', '.join(f'`{step}`' for step in steps)})\n" for name, steps in ASSUMPTIONS.items()
-    )
-
-
 def transitions_table() -> str:
     """Return a Markdown table of the transitions of a chunk."""
     rows = []
@@ -350,7 +342,7 @@ def volumes_table() -> str:
     """Return what a stack costs a month, by events and how they are sent."""
     leanest = replace(lean(Setup()), network="external")
     rows = []
-    for events in (0, MILLION // 10, MILLION, 10 * MILLION, 100 * MILLION, 1000 * MILLION):
+    for events in (0, *(MILLION * 10**power // 10 for power in range(7))):
         loads = (
             (Workload(max(events, 1), 1), Setup()),
             (Workload(max(events, 1), 10, batch_ids=True), Setup()),
@@ -393,7 +385,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "states": states_diagram,
     "columns": standard_columns,
     "certify: steps": steps_list,
-    "certify: assumptions": assumptions_list,
 }
 
 

@@ -28,18 +28,21 @@ AGO = 900.0
 
 
 class _Api(BaseAdapter):
-    """The API: answers by path with a status; an exception is raised."""
+    """The API: answers by path with a status; an exception is raised. It refuses keys whose ids are in `revoked`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers: dict[str, int | Exception] = {"/health": 200, "/v1/events": 400}
         self.late = 0.0
+        self.revoked: set[str] = set()
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
         answer = self.answers[request.path_url]
         if isinstance(answer, Exception):
             raise answer
         response = requests.Response()
+        if request.headers.get("x-write-key", "..").split(".")[1] in self.revoked:
+            answer = 403
         response.status_code, response.reason, response.url = answer, "", request.url or ""
         date = formatdate(SystemClock().now() - self.late, usegmt=True)
         response.headers = CaseInsensitiveDict({"Date": date})

@@ -125,27 +125,13 @@ UNUSED: Mapping[str, Mapping[str, str]] = {
 """By type, patterns of actions that its handlers name and a deploy of the template does not need, and why."""
 
 BEYOND: Mapping[str, Mapping[str, str]] = {
-    "AWS::ApiGatewayV2::Api": {
-        "apigateway:*agResource": "tags are a resource of their own, which stack tags put there"
-    },
-    "AWS::ApiGatewayV2::DomainName": {"apigateway:*agResource": "tags are a resource of their own"},
-    "AWS::ApiGatewayV2::Stage": {
-        "apigateway:PUT": "tags are a resource of their own",
-        "logs:*": "API Gateway's guide lists them for whoever switches on an access log",
-    },
-    "AWS::ElastiCache::ServerlessCache": {
+    "ApiGatewayV2": {"logs:*": "API Gateway's guide lists them for whoever switches on an access log"},
+    "ElastiCache": {
         "iam:CreateServiceLinkedRole": "the first cache of an account creates ElastiCache's role"
     },
-    "AWS::ElastiCache::UserGroup": {
-        "elasticache:CreateServerlessCache": "the service authorization reference requires it on the group"
-    },
-    "AWS::IAM::Role": {"iam:PassRole": "functions and the deployment group name it in their handlers"},
-    "AWS::Lambda::Function": {
-        "lambda:GetFunctionConfiguration": "sam reads it",
-        "lambda:ListTags": "the tagging of the type names it",
-    },
+    "IAM": {"iam:PassRole": "functions and the deployment group name it in their handlers"},
 }
-"""By type, patterns of actions that are listed although none of its handlers names them, and why."""
+"""By service, patterns of actions that are listed although none of its types' handlers names them, and why."""
 
 
 def named(kind: str) -> set[str]:

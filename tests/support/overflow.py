@@ -175,21 +175,6 @@ class Way:
 
         self._source(invoke).poll()
 
-    def kill_draining(self) -> None:
-        """Run the drainer until a hook kills it."""
-        killed = False
-
-        def invoke(event: dict[str, Any]) -> None:
-            nonlocal killed
-            try:
-                self.drainer().run(event, self.delivery.deadline(60_000))
-            except delivery.KilledError:
-                killed = True
-            raise InterruptedError
-
-        self._source(invoke).poll()
-        assert killed
-
     def _source(self, invoke: Callable[[dict[str, Any]], Any]) -> QueueSource:
         arn = "arn:aws:sqs:us-east-1:123456789012:overflow"
         return QueueSource(self.sqs, self.queue_url, arn, invoke, self._batch_size)

@@ -55,7 +55,7 @@ def aws_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of a local AWS."""
     environment = os.environ | {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test"}
     folder = tmp_path_factory.mktemp("aws")
-    part = Part("aws", ["local.aws", str(folder)], environment, folder)
+    part = Part("aws", ["local.aws"], environment, folder)
     try:
         yield part.ready(_START_SECONDS)["endpoint"]
     finally:
@@ -116,13 +116,7 @@ def recorded(folder: str) -> dict[str, Any]:
 
 def ledger_of(aws: Resources) -> Ledger:
     """Return the ledger."""
-    return Ledger(
-        aws.client("dynamodb"),
-        aws.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
-    )
+    return Ledger(aws.client("dynamodb"), aws.ledger_table, SystemClock(), os.urandom, NullTelemetry())
 
 
 def dead(aws: Resources) -> list[ListedChunk]:

@@ -8,13 +8,11 @@ from typing import Any
 import click
 import pytest
 
-from doubles.clock import ManualClock
 from ops import cli
 from shared.telemetry import ATTENTION, METRICS, NOT_READY
 from tests.support.ingest import Site
 from tests.support.modes import Mode
 from tests.support.sam import FUNCTIONS, properties, resources
-from tests.support.telemetry import Output
 
 ALARMS = resources("AWS::CloudWatch::Alarm")
 THROTTLES = "StreamThrottlesAlarm"
@@ -315,16 +313,3 @@ def test_each_version_has_a_canary_alarm_of_its_own() -> None:
 
     assert "${Version}" in text
     assert {"Version": {"Fn::GetAtt": [version, "Version"]}} == own
-
-
-def test_the_canary_counts_failed_requests() -> None:
-    """The ingest answers them itself, so it counts them in a metric with its version."""
-    output = Output(ManualClock(), AWS_LAMBDA_FUNCTION_VERSION="7")
-    output.telemetry.count("RequestsFailed", 2)
-    output.telemetry.flush()
-    (line,) = output.lines()
-    (directive,) = line["_aws"]["CloudWatchMetrics"]
-    (_, (_, name, dimensions)) = _metrics(ALARMS[CANARY]["Properties"])
-
-    assert ([list(dimensions)], "7") == (directive["Dimensions"], line["version"])
-    assert [2] == line[name]

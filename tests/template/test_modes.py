@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.support.modes import Mode
-from tests.support.sam import FUNCTIONS, run, template, transformed
+from tests.support.sam import FUNCTIONS, run, transformed
 
 NETWORKS = {
     "managed": {"Network": "managed"},
@@ -221,14 +221,6 @@ def test_a_domain_needs_one_deploy() -> None:
     assert {"Fn::GetAtt": ["Api", "ApiEndpoint"]} == Mode({}).outputs()["ApiUrl"]["Value"]
 
 
-def test_the_sdk_is_served_by_cloudfront_if_wanted() -> None:
-    """Outputs name the bucket, the URL and the distribution."""
-    outputs = {"SdkBucket", "SdkUrl", "SdkDistribution"}
-
-    assert outputs <= Mode({}).outputs().keys()
-    assert outputs.isdisjoint(Mode(SDKS["no sdk"]).outputs())
-
-
 def test_any_page_may_load_the_sdk() -> None:
     """Responses allow any origin without credentials and require TLS, and S3 is read with a signature."""
     mode = Mode({})
@@ -244,16 +236,6 @@ def test_any_page_may_load_the_sdk() -> None:
     assert "redirect-to-https" == behaviour["ViewerProtocolPolicy"]
     assert {"Fn::GetAtt": ["SdkAccess", "Id"]} == origin["OriginAccessControlId"]
     assert {"Fn::GetAtt": ["SdkBucket", "RegionalDomainName"]} == origin["DomainName"]
-
-
-@pytest.mark.parametrize(
-    ("parameter", "function"),
-    [("IngestConcurrency", "IngestFunction"), ("WorkerConcurrency", "WorkerFunction")],
-)
-def test_reserved_concurrency_is_optional(parameter: str, function: str) -> None:
-    """The default reserves none, because a new account may have too little."""
-    assert "ReservedConcurrentExecutions" not in Mode({}).properties(function)
-    assert "7" == Mode({parameter: "7"}).properties(function)["ReservedConcurrentExecutions"]
 
 
 @pytest.mark.parametrize(
@@ -299,16 +281,6 @@ def test_treasure_datas_endpoints_can_be_set() -> None:
     assert given == {
         "TdImportEndpoint": variables["TD_IMPORT_ENDPOINT"],
         "TdApiEndpoint": variables["TD_API_ENDPOINT"],
-    }
-
-
-def test_mode_dependent_names_exist() -> None:
-    """Every name that these tests expect only in some modes has a condition in the template."""
-    conditional = {name for name, found in template()["Resources"].items() if "Condition" in found}
-
-    assert (IN_MANAGED | IN_AUTO | WITH_DOMAIN | WITH_SDK | ELSEWHERE) == conditional - {
-        "TdApiKeySecret",
-        "RedisUrlSecret",
     }
 
 

@@ -49,6 +49,7 @@ ALLOWED: dict[str, dict[str, set[str]]] = {
         "DataBucket/spans/*": {"s3:DeleteObject", "s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
         "DataBucket/rejected/*": {"s3:DeleteObjectVersion", "s3:GetObject", "s3:PutObject"},
         "DataBucket/forget/*": {"s3:GetObject", "s3:PutObject"},
+        "DataBucket/edge/policy": {"s3:GetObject", "s3:PutObject"},
         "DataBucket": {"s3:ListBucket", "s3:ListBucketVersions"},
         "WriteKeySecret": {"secretsmanager:GetSecretValue"},
         **{key: {"secretsmanager:GetSecretValue"} for key in DELIVERY_SECRETS},

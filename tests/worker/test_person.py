@@ -6,7 +6,8 @@ import msgpack
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from worker.forget.person import Person, Persons, hash_of, text_of
+from shared.person_hash import hash_of, key_of, text_of
+from worker.forget.person import Person, Persons
 from worker.span import Group, RowSender
 
 KEY = b"a key"
@@ -25,7 +26,7 @@ VALUES = st.one_of(
 
 def persons(*values: Any, column: str = "email", before: int = 10) -> Persons:
     """Return persons by the values of a column."""
-    hashes = tuple(hash_of(KEY, "shop", column, text_of(value)) for value in values)
+    hashes = tuple(hash_of(key_of(KEY, "shop", column), text_of(value)) for value in values)
     return Persons(KEY, [Person("request", "shop", column, hashes, before)])
 
 
@@ -57,7 +58,10 @@ def test_bytes_that_only_look_like_the_column_are_no_row() -> None:
 def test_hashes_depend_on_the_key_the_account_and_the_column() -> None:
     """Nobody can compare persons across accounts, or columns."""
     found = {
-        hash_of(key, account, column, b"x") for key in (b"k", b"l") for account in "ab" for column in "cd"
+        hash_of(key_of(key, account, column), b"x")
+        for key in (b"k", b"l")
+        for account in "ab"
+        for column in "cd"
     }
 
     assert 8 == len(found)

@@ -4,21 +4,21 @@ Nothing here keeps a value. A hash is of the account, the column and the value's
 rows are never decoded: the column's name is searched in the bytes, and only the value behind it is looked at.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import Any, NamedTuple
 
 import msgpack
 
 from shared import json_codec
 from shared.errors import InvalidJsonError
+from shared.person_hash import hash_of, key_of, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
 
-HASH_BYTES = 16
 _MOST_KNOWN = 100_000  # values whose hash is remembered
-_SHORT_STR, _SHORT_LENGTH, _STR8 = frozenset(range(0xA0, 0xC0)), 0x1F, 0xD9
+_EMPTY_STR, _STR8 = 0xA0, 0xD9  # in MessagePack
 _LONGEST_VALUE = 1 << 20  # bytes: no row is as large
 
 
@@ -97,8 +97,8 @@ class Matcher:
 
     def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
         self._columns = {column: dict(persons) for column, persons in columns.items()}
-        self._names = {column: bytes(msgpack.packb(column)) for column in columns}
-        self._hashers = {column: hasher_of(key, account, column) for column in columns}
+        self._names = {column: _behind(column) for column in columns}
+        self._keys = {column: key_of(key, account, column) for column in columns}
         self._nobodys: dict[str, set[bytes]] = {column: set() for column in columns}
 
     def may_be_in(self, payload: bytes) -> bool:
@@ -158,17 +158,13 @@ class Matcher:
         return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
 
     def _person(self, column: str, text: bytes) -> Person | None:
-        one = self._hashers[column].copy()
-        one.update(text)
-        return self._columns[column].get(one.digest())
+        return self._columns[column].get(hash_of(self._keys[column], text))
 
     def _has_any(self, column: str, texts: set[bytes]) -> bool:
         """Return whether one of these texts is a person's; remember those that are not."""
-        nobodys, persons, hasher = self._nobodys[column], self._columns[column], self._hashers[column]
+        nobodys, persons, key = self._nobodys[column], self._columns[column], self._keys[column]
         for text in texts - nobodys:
-            one = hasher.copy()
-            one.update(text)
-            if one.digest() in persons:
+            if hash_of(key, text) in persons:
                 return True
         if len(nobodys) > _MOST_KNOWN:
             nobodys.clear()
@@ -176,39 +172,23 @@ class Matcher:
         return False
 
 
-def text_of(value: Any) -> bytes:
-    """Return the text of a column's value, by which persons are recognised; the ingest hashes the same text."""
-    return (value if isinstance(value, str) else repr(value)).encode(errors="replace")
+def _behind(name: str) -> re.Pattern[bytes]:
+    """Return a pattern that finds a column's name, and captures the value behind it if it is text of less than 256 bytes."""
+    return re.compile(
+        re.escape(bytes(msgpack.packb(name))) + rb"(?=([\xa0-\xbf].{0,31}|\xd9.{1,256})?)", re.DOTALL
+    )
 
 
-def hasher_of(key: bytes, account: str, column: str) -> blake2b:
-    """Return what makes keyed hashes of a column's texts: a copy of it, updated with the text."""
-    # neither an account nor a column has a slash
-    return blake2b(f"{account}/{column}/".encode(), digest_size=HASH_BYTES, key=key[: blake2b.MAX_KEY_SIZE])
-
-
-def hash_of(key: bytes, account: str, column: str, text: bytes) -> bytes:
-    """Return the keyed hash of a value's text."""
-    hasher = hasher_of(key, account, column)
-    hasher.update(text)
-    return hasher.digest()
-
-
-def _texts(payload: bytes, name: bytes) -> set[bytes]:
+def _texts(payload: bytes, behind: re.Pattern[bytes]) -> set[bytes]:
     """Return the texts of the values behind a column's name. Bytes that only look like the name give something else."""
-    found: set[bytes] = set()
-    add, find, length = found.add, payload.find, len(name)
-    at = find(name)
-    while at >= 0:
-        start = at + length
-        head = payload[start] if start < len(payload) else 0
-        if head in _SHORT_STR:
-            add(payload[start + 1 : start + 1 + (head & _SHORT_LENGTH)])
-        elif head == _STR8:
-            add(payload[start + 2 : start + 2 + int.from_bytes(payload[start + 1 : start + 2])])
-        else:
-            add(_text(payload, start))
-        at = find(name, start)
+    values = behind.findall(payload)
+    found = {
+        value[1 : value[0] - _EMPTY_STR + 1] if value[0] < _STR8 else value[2 : 2 + value[1]]
+        for value in values
+        if value
+    }
+    if b"" in values:
+        found |= {_text(payload, one.end()) for one in behind.finditer(payload) if one[1] is None}
     return found
 
 

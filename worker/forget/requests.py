@@ -6,7 +6,6 @@ It is the gzip of a JSON object. A request keeps its hashes until its last searc
 hashes is a member of the secret with the signing secrets, so who reads the document alone cannot try values.
 """
 
-import hmac
 import json
 import zlib
 from collections.abc import Callable, Iterable
@@ -17,8 +16,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
+from shared.person_hash import hash_of, hashed_column, key_of
 from shared.write_key import FORGET_KEY, HASH_KEY
-from worker.forget.person import Person, Persons, hash_of
+from worker.forget.person import Person, Persons
 from worker.secret import Secret
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ FRESH_SECONDS = 60.0
 
 _VERSION = 1
 _ATTEMPTS = 8
-_INGEST_HASH_BYTES = 16
 _ABSENT = ("NoSuchKey", "404")
 _CONTESTED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
 NOBODY_TO_FORGET = Persons(b"", ())
@@ -43,7 +42,7 @@ class ForgetRequest:
     Attributes:
         id: its name, by which nobody can be recognised.
         column: that identifies the person.
-        hashes: of the values; empty once the request is done.
+        hashes: of the values; empty once the request is done and no events are refused.
         before: UNIX milliseconds of the request: what the ingest received until then is forgotten.
         until: UNIX seconds from which the last search is made.
         next: UNIX seconds of the next search.
@@ -55,6 +54,7 @@ class ForgetRequest:
         searched: UNIX seconds of the last search; 0 if there was none.
         touched: UNIX seconds at which rows were last removed from S3.
         done: UNIX seconds at which nothing was left; 0 before.
+        refuses: whether the ingest refuses new events of the person.
     """
 
     id: str
@@ -72,6 +72,7 @@ class ForgetRequest:
     searched: float = 0.0
     touched: float = 0.0
     done: float = 0.0
+    refuses: bool = False
 
     @property
     def person(self) -> Person:
@@ -104,6 +105,15 @@ class RequestDocument:
     began: float = 0.0
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
+
+    def refused(self) -> dict[str, dict[str, bytes]]:
+        """Return whom the ingest is to refuse, as the edge policy has it: the hashes, one behind the other, by account and column."""
+        found: dict[str, dict[str, bytes]] = {}
+        for one in self.requests.values():
+            if one.refuses:
+                columns = found.setdefault(one.account, {})
+                columns[one.column] = columns.get(one.column, b"") + b"".join(one.person.hashes)
+        return found
 
     def encode(self) -> bytes:
         """Return it as it is stored."""
@@ -162,7 +172,7 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        found = [one.person for one in requests if one.hashes]
+        found = [one.person for one in requests if not one.done]
         return Persons(self._member(FORGET_KEY), found) if found else NOBODY_TO_FORGET
 
     def hashes(self, account: str, column: str, value: str) -> list[str]:
@@ -171,14 +181,13 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        key = self._member(FORGET_KEY)
-        return [hash_of(key, account, column, text.encode()).hex() for text in self.texts(value)]
+        key = key_of(self._member(FORGET_KEY), account, column)
+        return [hash_of(key, text.encode()).hex() for text in self.texts(value)]
 
     def texts(self, value: str) -> list[str]:
         """Return a value, and what HashedColumns makes of it."""
         key = self._members().get(HASH_KEY, "")
-        digest = hmac.digest(key.encode(), value.encode(errors="replace"), "sha256")
-        return [value, digest[:_INGEST_HASH_BYTES].hex()] if key else [value]
+        return [value, hashed_column(value, key.encode())] if key else [value]
 
     def document(self) -> RequestDocument:
         """Return the document."""

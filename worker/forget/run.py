@@ -10,11 +10,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from botocore.exceptions import BotoCoreError, ClientError
 from requests import RequestException
 
+from shared import policy
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import SecretUnavailableError, UnavailableError
+from shared.errors import InvalidPolicyError, SecretUnavailableError, UnavailableError
+from shared.policy import EdgePolicy
+from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
@@ -32,6 +36,8 @@ DAY = 86_400.0
 VERSIONS_SECONDS = 9 * DAY
 """How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
 later."""
+REFUSED_SECONDS = 300
+"""How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
 _ID_BYTES = 6
 _MOST_ROWS = 4_000_000  # characters of rows in one answer
 
@@ -48,6 +54,7 @@ class Forget:
         objects: SpanObjects,
         accounts: AccountCache,
         shards: Shards,
+        published: PublishedPolicy,
         entropy: Callable[[int], bytes],
         clock: Clock,
         telemetry: Telemetry,
@@ -58,6 +65,7 @@ class Forget:
         self._objects = objects
         self._accounts = accounts
         self._shards = shards
+        self._published = published
         self._entropy = entropy
         self._clock = clock
         self._telemetry = telemetry
@@ -69,7 +77,7 @@ class Forget:
             asked: `do` is one of `objects` (count the span objects by hour), `look` and `forget` (in the objects of an `hour` behind
                 `after`), `rejected` (look in rejected events; with `forgets`, delete), `tables` (where Treasure Data may have rows), `count`,
                 `delete` and `select` (there, in a `database`'s `table`), `texts` (what the values are in rows), `note` (make a request of
-                each value), `cleared` (note that a count found none) and `list`. Most name an `account`, a `column` and `values`.
+                each value; with `refuse`, have the ingest refuse new events), `lift` (accept them again, for `ids` of requests), `cleared` (note that a count found none) and `list`. Most name an `account`, a `column` and `values`.
             deadline: for all of it.
         """
         try:
@@ -83,8 +91,9 @@ class Forget:
                     return _told(self._forget(asked["hour"], asked["after"], deadline))
                 case "rejected":
                     return {"events": self._rejected(asked)}
-                case "note":
-                    return {"requests": [one.receipt() for one in self._note(asked)]}
+                case "note" | "lift" as do:
+                    changed = self._note(asked) if do == "note" else self._lift(asked["ids"])
+                    return {"requests": [one.receipt() for one in changed]}
                 case "cleared":
                     self._clear(asked["ids"], asked["deleted"])
                     return {}
@@ -114,8 +123,10 @@ class Forget:
         ]
 
     def _note(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
-        """Make a request of each value, or renew the one that is under way."""
+        """Make a request of each value, or renew the one that there is."""
         now = self._clock.now()
+        refuses = asked.get("refuse", False)
+        before = milliseconds(now + REFUSED_SECONDS * refuses)
         until = now + self._shards.retention_seconds() + INDEX_SECONDS + DAY
         asked_for = self._ad_hoc(asked)
         ids = [self._entropy(_ID_BYTES).hex() for _ in asked_for]
@@ -123,16 +134,53 @@ class Forget:
 
         def note(document: RequestDocument) -> None:
             noted.clear()
-            under_way = {tuple(one.hashes): one for one in document.requests.values() if one.hashes}
+            known = {tuple(one.hashes): one for one in document.requests.values() if one.hashes}
             for new, id_ in zip(asked_for, ids, strict=True):
-                request = under_way.get(tuple(new.hashes)) or replace(new, id=id_)
-                request.before, request.until = milliseconds(now), until
-                request.next = now + SECOND_SEARCH_SECONDS
+                request = known.get(tuple(new.hashes)) or replace(new, id=id_)
+                request.before, request.until = max(before, request.before), until
+                request.next, request.done = now + SECOND_SEARCH_SECONDS, 0.0
+                request.refuses |= refuses
                 document.requests[request.id] = request
                 noted.append(request)
 
-        self._requests.change(note)
+        document = self._requests.change(note)
+        if refuses and not self._publish(document):
+            raise UnavailableError("No accounts have been applied yet, so no events can be refused.")
         return noted
+
+    def _lift(self, ids: Iterable[str]) -> list[ForgetRequest]:
+        """Have the ingest accept events of persons again."""
+
+        def lift(document: RequestDocument) -> None:
+            for request in map(document.requests.get, ids):
+                if request is not None:
+                    request.refuses = False
+                    request.hashes = [] if request.done else request.hashes
+
+        document = self._requests.change(lift)
+        self._publish(document)
+        return [document.requests[one] for one in ids if one in document.requests]
+
+    def _publish(self, document: RequestDocument) -> bool:
+        """Tell the ingest whose events it is to refuse; return whether it has an edge policy.
+
+        Raises:
+            UnavailableError: the edge policy cannot be written.
+        """
+        refused, now = document.refused(), milliseconds(self._clock.now())
+        found: list[EdgePolicy] = []
+
+        def change(current: EdgePolicy | None) -> bytes | None:
+            if current is None:
+                return None
+            found.append(current)
+            return policy.with_refused(current, refused, now) if current.refused != refused else None
+
+        try:
+            self._published.change(change)
+        except (ClientError, BotoCoreError, InvalidPolicyError) as error:
+            raise UnavailableError(f"the edge policy cannot be written: {error}") from error
+        return bool(found)
 
     def _clear(self, ids: Iterable[str], deleted: Mapping[str, int]) -> None:
         def note(document: RequestDocument) -> None:
@@ -160,13 +208,16 @@ class Forget:
     def run_due(self, deadline: Deadline) -> None:
         """Go on with the search that is under way, or begin one that is due. If a service does not answer, the next run goes on."""
         try:
-            self._run_due(deadline)
+            document = self._requests.document()
+            self._run_due(document, deadline)
+            if document.requests:  # the edge policy may have been replaced
+                self._publish(document)
         except UnavailableError as error:
             self._telemetry.warning("a search for persons to forget goes on later", reason=str(error))
 
-    def _run_due(self, deadline: Deadline) -> None:
-        document, now = self._requests.document(), self._clock.now()
-        active = [one for one in document.requests.values() if one.hashes]
+    def _run_due(self, document: RequestDocument, deadline: Deadline) -> None:
+        now = self._clock.now()
+        active = [one for one in document.requests.values() if not one.done]
         if not active or not (document.began or any(one.next <= now for one in active)):
             return
         if not document.began:
@@ -316,7 +367,7 @@ def _finish(document: RequestDocument, events: Mapping[str, int], now: float) ->
     _add_events(document, events)
     unread = document.left.get("", 0)
     for one in document.requests.values():
-        if not one.hashes or one.before > document.began * 1000:
+        if one.done or one.before > document.began * 1000:
             continue
         one.left, one.searched = document.left.get(one.id, 0), now
         settled = max(one.until, one.touched + VERSIONS_SECONDS)
@@ -325,7 +376,8 @@ def _finish(document: RequestDocument, events: Mapping[str, int], now: float) ->
         elif one.left or unread:
             one.next = now + DAY
         else:
-            one.done, one.hashes = now, []
+            one.done = now
+            one.hashes = one.hashes if one.refuses else []
     if not any(one.left for one in document.requests.values()):
         document.seen = {}
     document.began, document.hour, document.after, document.left = 0.0, "", "", {}

@@ -22,13 +22,12 @@ _EXTRA = ("crawleruseragents", "moto", "redis")
     type=click.IntRange(1024, 65_000),
     help="First of the ports to use; remembered. Default: 8700.",
 )
-@click.option("--keep", is_flag=True, help="Keep the data of the last run instead of starting empty.")
 @click.option("--reload", is_flag=True, help="Restart the functions when the code changes.")
 @click.option(
     "--log-level", type=click.Choice(["INFO", "WARN"]), help="Log level of the functions. Default: INFO."
 )
 @click.pass_context
-def command(ctx: click.Context, *, port: int | None, keep: bool, reload: bool, log_level: str | None) -> None:
+def command(ctx: click.Context, *, port: int | None, reload: bool, log_level: str | None) -> None:
     """Run the whole pipeline on this machine, for --local in other commands. Ctrl-C stops it."""
     if ctx.invoked_subcommand is not None:
         return
@@ -40,7 +39,7 @@ def command(ctx: click.Context, *, port: int | None, keep: bool, reload: bool, l
         )
     words = [sys.executable, "-m", "local.up", "--home", str(home())]
     words += ["--port", str(port)] if port else []
-    words += [*(["--keep"] if keep else []), *(["--reload"] if reload else [])]
+    words += ["--reload"] if reload else []
     words += ["--log-level", log_level] if log_level else []
     os.chdir(Path(__file__).parents[3])
     os.execv(sys.executable, words)  # noqa: S606 -- our own module

@@ -169,14 +169,13 @@ function renderActions(actions) {
 }
 
 function renderCounts(counts) {
-  const flow = state.flow ?? counts;
   for (const name of ["accepted", "in-flight", "delivered", "waiting", "dead"]) {
-    const value = flow[name.replace("-", "_")];
+    const value = counts[name.replace("-", "_")];
     $(name).textContent = value === undefined ? "–" : number(value);
     $(name).classList.toggle("some", value > 0);
   }
   const said = counts.error ? `Counts: ${counts.error}.` : counts.known ? `As of ${clock(counts.at)}.` : "Counting …";
-  $("flow-note").textContent = state.flow ? "" : `${said} ${counts.known && !counts.is_complete ? "More events are on the stream." : ""}`;
+  $("flow-note").textContent = `${said} ${counts.known && !counts.is_complete ? "More events are on the stream." : ""}`;
   $("tables-note").textContent = `${said} Times and rates refer to when the worker planned the rows.`;
   if (!counts.known) return;
   const rows = counts.tables.map((one) => {

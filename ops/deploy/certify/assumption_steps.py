@@ -1,15 +1,12 @@
 """The steps that test what only AWS can confirm. They are not tried on an emulator, which lacks the behaviour in question."""
 
 import json
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator
 from datetime import UTC, datetime
-from functools import wraps
-from statistics import median
 from urllib.parse import quote
 
 from ops import screen
-from ops.deploy.certify.stage import TABLE, DeployedStage
+from ops.deploy.certify.stage import DeployedStage
 from ops.deploy.certify.step import StepFinding, Untried
 from ops.deploy.certify.trouble import deployed_with
 from ops.deploy.removal import resources_of
@@ -17,28 +14,6 @@ from ops.failure import Failure
 
 _PERIOD = 60
 _HARD_PATH = '/{}-"quoted"-\\back\\-\n-日本語-%'
-_AT_ONCE = 12  # requests, so that Lambda has to start instances
-
-type _Run = Callable[[DeployedStage], StepFinding]
-
-
-def _only_aws(lacks: str) -> Callable[[_Run], _Run]:
-    """Return a decorator that runs a step only on AWS.
-
-    Args:
-        lacks: what emulators do not do, as the rest of a sentence.
-    """
-
-    def limited(run: _Run) -> _Run:
-        @wraps(run)
-        def wrapped(stage: DeployedStage) -> StepFinding:
-            if stage.is_emulated:
-                raise Untried(f"the emulator {lacks}")
-            return run(stage)
-
-        return wrapped
-
-    return limited
 
 
 def resources(stage: DeployedStage, kind: str) -> dict[str, str]:
@@ -47,17 +22,18 @@ def resources(stage: DeployedStage, kind: str) -> dict[str, str]:
 
 
 def _lines(stage: DeployedStage, group: str, pattern: str) -> Iterator[str]:
-    pages = stage.client("logs").get_paginator("filter_log_events")
-    found = pages.paginate(logGroupName=group, startTime=int(stage.began * 1000), filterPattern=pattern)
+    pages = stage.stack.client("logs").get_paginator("filter_log_events")
+    found = pages.paginate(logGroupName=group, startTime=int(stage.run.began * 1000), filterPattern=pattern)
     return (event["message"] for page in found for event in page["events"])
 
 
 def _log_group(stage: DeployedStage, output: str) -> str:
-    settings = stage.client("lambda").get_function_configuration(FunctionName=stage.stack.outputs[output])
+    settings = stage.stack.client("lambda").get_function_configuration(
+        FunctionName=stage.stack.outputs[output]
+    )
     return str(settings["LoggingConfig"]["LogGroup"])
 
 
-@_only_aws("does not close idle connections")
 def idle(stage: DeployedStage) -> StepFinding:
     """Send nothing for minutes, then two events over connections that may have been closed on the way."""
     stage.send("before-idle")
@@ -77,37 +53,9 @@ def idle(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("does not start instances")
-def cold_start(stage: DeployedStage) -> StepFinding:
-    """Send simultaneous requests, so that Lambda starts instances, and compare the slowest with warm ones."""
-    warm = [stage.send(f"before-burst-{number}").seconds for number in range(5)]
-
-    def post(number: int) -> float:
-        event = {"table": TABLE, "event_id": stage.event_id(f"burst-{number}")}
-        answer = stage.request("POST", "/v1/events", json.dumps([event]), {"x-write-key": key})
-        if answer.status != 200:
-            raise Failure(
-                f"the API answered {answer.status} {answer.code} to one of {_AT_ONCE} simultaneous requests"
-            )
-        return answer.seconds
-
-    key = stage.key()
-    with ThreadPoolExecutor(_AT_ONCE) as threads:
-        seconds = sorted(threads.map(post, range(_AT_ONCE)))
-    stage.accepted.requests += _AT_ONCE
-    for number in range(_AT_ONCE):
-        stage.accepted.add(TABLE, stage.event_id(f"burst-{number}"))
-    slowest, usual = seconds[-1] * 1000, median(warm) * 1000
-    stage.timings["response, instance starts"] = f"{slowest:.0f} ms"
-    return StepFinding(
-        f"{_AT_ONCE} simultaneous requests: the slowest took {slowest:.0f} ms, a request to a running instance {usual:.0f} ms.",
-        {"ms": [round(one * 1000) for one in seconds]},
-    )
-
-
 def _sum(stage: DeployedStage, metric: str, since: float) -> float:
     """Return the sum of one of Sluice's metrics, without dimensions, since a time."""
-    answer = stage.client("cloudwatch").get_metric_statistics(
+    answer = stage.stack.client("cloudwatch").get_metric_statistics(
         Namespace=stage.stack.name,
         MetricName=metric,
         StartTime=datetime.fromtimestamp(since - _PERIOD, UTC),
@@ -118,11 +66,10 @@ def _sum(stage: DeployedStage, metric: str, since: float) -> float:
     return float(sum(one["Sum"] for one in answer["Datapoints"]))
 
 
-@_only_aws("does not extract metrics from log lines")
 def metrics(stage: DeployedStage) -> StepFinding:
     """Make the ingest reject an event under each LogLevel, and look for the metric and the worker's log lines."""
     counted = {}
-    level = stage.parameters["LogLevel"]
+    level = stage.stack.parameters["LogLevel"]
     for name in (level, "WARN" if level == "INFO" else "INFO"):
         if name == level:
             counted[name] = _rejection(stage)
@@ -146,14 +93,13 @@ def metrics(stage: DeployedStage) -> StepFinding:
 def _rejection(stage: DeployedStage) -> float:
     """Send an event without a table, which the ingest rejects; return how many CloudWatch has counted since."""
     began = stage.clock.now()
-    stage.request("POST", "/v1/events", '[{"n": 1}]', {"x-write-key": stage.key()})
+    stage.api.request("POST", "/v1/events", '[{"n": 1}]', {"x-write-key": stage.key})
     return stage.until(lambda: _sum(stage, "EventsRejected", began), seconds=stage.pace.metrics)
 
 
-@_only_aws("does not write an access log")
 def access_log(stage: DeployedStage) -> StepFinding:
     """Request a path with quotes, backslashes, a line break and non-Latin characters, and parse its lines in the log."""
-    if stage.parameters["AccessLog"] == "on":
+    if stage.stack.parameters["AccessLog"] == "on":
         return _access_log(stage)
     with deployed_with(stage, "AccessLog", "on"):
         return _access_log(stage)
@@ -161,8 +107,8 @@ def access_log(stage: DeployedStage) -> StepFinding:
 
 def _access_log(stage: DeployedStage) -> StepFinding:
     group = resources(stage, "AWS::Logs::LogGroup")["AccessLogs"]
-    answer = stage.request("GET", quote(_HARD_PATH.format(stage.run), safe="/"))
-    lines = stage.until(lambda: [*_lines(stage, group, f'"{stage.run}"')], seconds=stage.pace.metrics)
+    answer = stage.api.request("GET", quote(_HARD_PATH.format(stage.run.name), safe="/"))
+    lines = stage.until(lambda: [*_lines(stage, group, f'"{stage.run.name}"')], seconds=stage.pace.metrics)
     if not lines:
         raise Failure("the access log has no line for the request")
     for line in lines:
@@ -175,10 +121,9 @@ def _access_log(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("does not evaluate alarms")
 def alarms(stage: DeployedStage) -> StepFinding:
     """Get the value of each alarm's expression, and the state of each alarm, from CloudWatch."""
-    cloudwatch = stage.client("cloudwatch")
+    cloudwatch = stage.stack.client("cloudwatch")
     pages = cloudwatch.get_paginator("describe_alarms").paginate(AlarmNamePrefix=f"{stage.stack.name}-")
     found = [alarm for page in pages for alarm in page["MetricAlarms"]]
     if not found:
@@ -209,16 +154,15 @@ def alarms(stage: DeployedStage) -> StepFinding:
     )
 
 
-@_only_aws("does not move the alias through CodeDeploy")
 def canary(stage: DeployedStage) -> StepFinding:
     """Check CodeDeploy's deployments in this run, and the version that the canary's alarm watches."""
     (application,) = resources(stage, "AWS::CodeDeploy::Application").values()
-    codedeploy = stage.client("codedeploy")
+    codedeploy = stage.stack.client("codedeploy")
     (group,) = codedeploy.list_deployment_groups(applicationName=application)["deploymentGroups"]
     listed = codedeploy.list_deployments(
         applicationName=application,
         deploymentGroupName=group,
-        createTimeRange={"start": datetime.fromtimestamp(stage.began, UTC)},
+        createTimeRange={"start": datetime.fromtimestamp(stage.run.began, UTC)},
     )["deployments"]
     if not listed:
         raise Untried("nothing was deployed in this run: run the step `parameter` first")
@@ -227,9 +171,9 @@ def canary(stage: DeployedStage) -> StepFinding:
     if wrong:
         raise Failure(f"deployments did not succeed: {wrong}")
     ingest = stage.stack.outputs["IngestFunction"]
-    version = stage.client("lambda").get_alias(FunctionName=ingest, Name="live")["FunctionVersion"]
+    version = stage.stack.client("lambda").get_alias(FunctionName=ingest, Name="live")["FunctionVersion"]
     watched = resources(stage, "AWS::CloudWatch::Alarm").get("CanaryAlarm", "")
-    (alarm,) = stage.client("cloudwatch").describe_alarms(AlarmNames=[watched])["MetricAlarms"]
+    (alarm,) = stage.stack.client("cloudwatch").describe_alarms(AlarmNames=[watched])["MetricAlarms"]
     if f'"{version}"' not in json.dumps(alarm, default=str):
         raise Failure(f"the alias is at version {version}, but the alarm {watched} watches another one")
     return StepFinding(

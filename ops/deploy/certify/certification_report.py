@@ -1,12 +1,9 @@
 """The report of a certification: a verdict for each step, each promise, and each assumption that only AWS can confirm."""
 
-import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
-
-_WIDTH = 80
 
 
 class StepVerdict(StrEnum):
@@ -36,6 +33,11 @@ class StepReport:
     evidence: Mapping[str, Any] = field(default_factory=dict)
     seconds: float = 0.0
 
+    def line(self) -> str:
+        """Return it as a line of Markdown."""
+        evidence = "".join(f" {name}: {_text(value)}." for name, value in self.evidence.items())
+        return f"**{self.step}**: {self.verdict} ({self.seconds:.0f} s). {self.said}{evidence}"
+
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
@@ -52,6 +54,10 @@ class Conclusion:
     verdict: StepVerdict
     said: str
     steps: tuple[str, ...]
+
+    def line(self, number: str = "") -> str:
+        """Return it as a line of Markdown."""
+        return f"{number}{self.name}: **{self.verdict}**{f' ({self.said})' if self.said else ''}"
 
 
 PROMISES: Mapping[int, str] = {
@@ -125,51 +131,21 @@ class CertificationReport:
         return {"failed": self.failed} | asdict(self)
 
     def markdown(self) -> str:
-        """Return the report as Markdown, wrapped at 80 columns except for longer ids."""
-        head = [
-            f"# Certification of {self.stack}",
-            "",
-            *_wrapped(
-                f"Run {self.run} against {self.where}, region {self.region}, with sluice {self.version}, "
-                f"from {self.began} to {self.ended}."
-            ),
-        ]
-        if self.where != "AWS":
-            said = "This run used an emulator. It tests Sluice, not AWS, and does not confirm any assumption about AWS."
-            head += ["", *_wrapped(said)]
-        parts = [
-            head,
-            _part("Promises", ("#", "promise", "verdict"), _numbered(self.promises), self.promises),
-            _part("Assumptions", ("assumption", "verdict"), _plain(self.assumptions), self.assumptions),
-            ["## Timings", "", *_table(("measured", "value"), list(self.timings.items()))],
-            ["## Steps", "", *_steps(self.steps)],
-        ]
-        return "\n\n".join("\n".join(part) for part in parts) + "\n"
-
-
-def _numbered(conclusions: Iterable[Conclusion]) -> list[tuple[str, ...]]:
-    return [(str(number), one.name, one.verdict) for number, one in enumerate(conclusions, 1)]
-
-
-def _plain(conclusions: Iterable[Conclusion]) -> list[tuple[str, ...]]:
-    return [(one.name, one.verdict) for one in conclusions]
-
-
-def _part(
-    title: str, columns: tuple[str, ...], rows: list[tuple[str, ...]], found: Iterable[Conclusion]
-) -> list[str]:
-    lines = [f"## {title}", "", *_table(columns, rows)]
-    reasons = [line for one in found if one.said for line in _item(f"{one.name}: {one.said}")]
-    return [*lines, *(["", *reasons] if reasons else [])]
-
-
-def _steps(steps: Iterable[StepReport]) -> list[str]:
-    lines: list[str] = []
-    for one in steps:
-        lines += _item(f"**{one.step}**: {one.verdict} ({one.seconds:.0f} s). {one.said}")
-        for name, value in one.evidence.items():
-            lines += _item(f"{name}: {_text(value)}", indent="  ")
-    return lines
+        """Return the report as Markdown."""
+        emulated = " This run used an emulator: it tests Sluice, and confirms no assumption about AWS."
+        parts = {
+            "Promises": [one.line(f"{number}. ") for number, one in enumerate(self.promises, 1)],
+            "Assumptions": [one.line() for one in self.assumptions],
+            "Timings": [f"{name}: {value}" for name, value in self.timings.items()],
+            "Steps": [one.line() for one in self.steps],
+        }
+        text = (
+            f"# Certification of {self.stack}\n\nRun {self.run} against {self.where}, region {self.region}, with sluice {self.version}, "
+            f"from {self.began} to {self.ended}.{'' if self.where == 'AWS' else emulated}\n"
+        )
+        for title, lines in parts.items():
+            text += f"\n## {title}\n\n" + "".join(f"- {' '.join(line.split())}\n" for line in lines)
+        return text
 
 
 def _text(value: Any) -> str:
@@ -178,27 +154,3 @@ def _text(value: Any) -> str:
     if isinstance(value, list | tuple):
         return ", ".join(map(_text, value))
     return f"{value:,.2f}" if isinstance(value, float) else str(value)
-
-
-def _item(text: str, indent: str = "") -> list[str]:
-    return _wrapped(" ".join(text.split()), first=f"{indent}- ", rest=f"{indent}  ")
-
-
-def _wrapped(text: str, first: str = "", rest: str = "") -> list[str]:
-    return textwrap.wrap(
-        text,
-        _WIDTH,
-        initial_indent=first,
-        subsequent_indent=rest,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
-
-
-def _table(columns: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(len(row[at]) for row in (columns, *rows)) for at in range(len(columns))]
-
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True))} |"
-
-    return [line(columns), line(["-" * width for width in widths]), *map(line, rows)]

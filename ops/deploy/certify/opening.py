@@ -2,14 +2,13 @@
 
 import re
 
-import requests
-
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS, DeployedStage, account_of, foreign_traffic
 from ops.deploy.stack_api import StackApi
-from ops.deploy.td_query import TreasureDataQueries
+from ops.deploy.td_client import TreasureDataQueries, td_client
 from ops.failure import Failure
+from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack
 from shared.clock import Clock
 
@@ -47,22 +46,23 @@ def open_stage(
         clock: the time, and sleep.
         endpoint: the emulator's address; empty for AWS.
     """
-    name, database = account_of(stack, account)
+    name, found = account_of(stack, account)
     settings = stack.client("lambda").get_function_configuration(
         FunctionName=stack.outputs["WorkerFunction"]
     )["Environment"]["Variables"]
     secret = stack.client("secretsmanager").get_secret_value(SecretId=stack.outputs["TdApiKeySecret"])
-    queries = TreasureDataQueries(
-        requests.Session(), settings["TD_API_ENDPOINT"], secret["SecretString"].strip(), clock, database
+    td = td_client(
+        settings["TD_IMPORT_ENDPOINT"], settings["TD_API_ENDPOINT"], secret["SecretString"].strip()
     )
     return DeployedStage(
         stack=stack,
         run=run,
         account=name,
-        database=database,
-        queries=queries,
+        database=found.database,
+        key=newest_key(name, signing_secrets(stack), found.revoked_key_ids),
+        queries=TreasureDataQueries(td, clock, found.database),
         api=StackApi.of(stack, clock),
-        endpoint=endpoint,
+        is_emulated=bool(endpoint),
         repairs=repairs,
         clock=clock,
         pace=EMULATED if endpoint else ON_AWS,

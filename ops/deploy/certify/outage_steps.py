@@ -38,8 +38,8 @@ def redis(stage: DeployedStage) -> StepFinding:
 
 def parameter(stage: DeployedStage) -> StepFinding:
     """Deploy another LogLevel and then the old one, while events arrive; check which version answers."""
-    other = "WARN" if stage.parameters["LogLevel"] == "INFO" else "INFO"
-    client, ingest = stage.client("lambda"), stage.stack.outputs["IngestFunction"]
+    other = "WARN" if stage.stack.parameters["LogLevel"] == "INFO" else "INFO"
+    client, ingest = stage.stack.client("lambda"), stage.stack.outputs["IngestFunction"]
 
     def version() -> str:
         return str(client.get_alias(FunctionName=ingest, Name="live")["FunctionVersion"])
@@ -54,11 +54,11 @@ def parameter(stage: DeployedStage) -> StepFinding:
     with deployed_with(stage, "LogLevel", other, waiting=send):
         seconds, after = stage.clock.now() - began, version()
         first = stage.send("after-deploy").seconds
-        refused = stage.request("POST", "/v1/events", "[]", {"x-write-key": "no.such.key"}).status
+        refused = stage.api.request("POST", "/v1/events", "[]", {"x-write-key": "no.such.key"}).status
     if before == after:
         raise Failure(f"after the deploy, version {before} of the ingest still answers")
-    stage.timings["deploy of a parameter"] = f"{seconds:.0f} s"
-    stage.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
+    stage.run.timings["deploy of a parameter"] = f"{seconds:.0f} s"
+    stage.run.timings["first response after a deploy"] = f"{first * 1000:.0f} ms"
     stage.wait_for([*sent, stage.event_id("after-deploy")])
     return StepFinding(
         f"{screen.plural(len(sent), 'event')} during a deploy of LogLevel={other}, all answered and in Treasure Data.",
@@ -73,7 +73,7 @@ def overflow(stage: DeployedStage) -> StepFinding:
     rows = (TableRows(TABLE, 1, row),)
     envelope = Envelope(stage.account, "", int(now * 1000), str(uuid4()), 0, rows)
     values = {"partition_key": f"{stage.account}/0", "refused": "true"}
-    sqs, outputs = stage.client("sqs"), stage.stack.outputs
+    sqs, outputs = stage.stack.client("sqs"), stage.stack.outputs
     sqs.send_message(QueueUrl=outputs["OverflowNoticesUrl"], MessageBody="the overflow queue is used")
     for _ in range(2):
         sqs.send_message(
@@ -84,9 +84,9 @@ def overflow(stage: DeployedStage) -> StepFinding:
             },
             DelaySeconds=0,
         )
-    stage.accepted.add(TABLE, event_id)
+    stage.run.accept(TABLE, event_id)
     seconds = stage.wait_for([event_id])
-    stage.timings["rows by the overflow queue"] = f"{seconds:.0f} s"
+    stage.run.timings["rows by the overflow queue"] = f"{seconds:.0f} s"
     settled(stage)
     if (count := stage.counts()[event_id]) != 1:
         raise Failure(f"an envelope that was on the overflow queue twice became {count} rows")
@@ -115,7 +115,7 @@ def _held(stage: DeployedStage, case: str, what: str) -> dict[str, Any]:
 def _after(stage: DeployedStage, case: str, evidence: dict[str, Any], what: str) -> StepFinding:
     stage.operate(redrive.command)  # otherwise the sender would take up to a minute
     seconds = stage.wait_for([stage.event_id(case)])
-    stage.timings[f"rows after {what}"] = f"{seconds:.0f} s"
+    stage.run.timings[f"rows after {what}"] = f"{seconds:.0f} s"
     return StepFinding(
         f"The API kept answering, and the row was held and delivered {seconds:.0f} s after {what}.", evidence
     )

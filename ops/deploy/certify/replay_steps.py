@@ -4,7 +4,6 @@ import json
 from uuid import uuid4
 
 from ops import screen
-from ops.books import planned_spans
 from ops.commands import dead, redrive, replay
 from ops.deploy.certify.run_books import settled, since
 from ops.deploy.certify.stage import TABLE, DeployedStage
@@ -41,31 +40,9 @@ def _check_single(stage: DeployedStage) -> None:
     """
     stage.clock.sleep(stage.pace.settle)
     counts = stage.counts()
-    wrong = {one: count for one, count in counts.items() if count != stage.accepted.copies[TABLE][one]}
+    wrong = {one: count for one, count in counts.items() if count != stage.run.copies[TABLE][one]}
     if wrong:
         raise Failure(f"a replay duplicated rows: {wrong}")
-
-
-def stored(stage: DeployedStage) -> StepFinding:
-    """Check that S3 has every row that was accepted, as the ledger says."""
-    stack, clock = stage.stack, stage.clock
-    stage.send("stored")
-    stage.wait_for([stage.event_id("stored")])
-    settled(stage)
-    objects, read, spans = stack.objects(), b"", 0
-    for span in planned_spans.spans(
-        stack.ledger(), objects, stage.began - stage.pace.settle - 1, clock.now() + stage.pace.settle
-    ):
-        spans += 1
-        read += b"".join(
-            objects.payload(span, key)
-            for key in span.chunks
-            if key.account == stage.account and not key.group.is_rejected
-        )
-    accepted = [one for copies in stage.accepted.copies.values() for one in copies]
-    if lost := [one for one in accepted if one.encode() not in read]:
-        raise Failure(f"S3 does not have {len(lost)} of {len(accepted)} events, such as {lost[0]}")
-    return StepFinding(f"S3 has every event of the run, in {screen.plural(spans, 'span')}.", {"spans": spans})
 
 
 def forced(stage: DeployedStage) -> StepFinding:
@@ -78,7 +55,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         "--yes",
         "--force",
         "--tag",
-        stage.run.lower(),
+        stage.run.name.lower(),
         "--account",
         stage.account,
         "--table",
@@ -89,7 +66,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         screen.utc(int(stage.clock.now())),
     ]
     first, second = (stage.operate(replay.command, *words) for _ in range(2))
-    stage.accepted.add(FORCED_TABLE, stage.event_id("forced"))
+    stage.run.accept(FORCED_TABLE, stage.event_id("forced"))
     sent = (first["rows"]["sent"], second["rows"]["sent"])
     if sent != (1, 0):
         raise Failure(f"two forced replays under one tag sent {sent[0]} and {sent[1]} rows, not 1 and 0")
@@ -101,7 +78,7 @@ def forced(stage: DeployedStage) -> StepFinding:
         raise Failure(f"a forced replay left {count} rows, not 2")
     return StepFinding(
         "A forced replay sent 1 row again. A second one with the same tag sent none.",
-        {"tag": stage.run.lower()},
+        {"tag": stage.run.name.lower()},
     )
 
 
@@ -110,7 +87,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
     account = f"{TABLE}_{uuid4().hex[:8]}"
     redriven = stage.event_id(f"redriven-{account}")
     event = {"table": TABLE, "event_id": redriven, "time": int(stage.clock.now())}
-    stage.client("kinesis").put_record(
+    stage.stack.client("kinesis").put_record(
         StreamName=stage.stack.outputs["StreamName"],
         PartitionKey=f"{account}/0",
         Data=json.dumps({"account": account, "events": [event]}).encode(),
@@ -130,7 +107,7 @@ def redriven_letter(stage: DeployedStage) -> StepFinding:
         )
     if said["delivered"] != said["selected"]:
         raise Failure(f"the redrive did not deliver the row ({found[0]['reason']}): {said}")
-    stage.accepted.add(TABLE, redriven)
+    stage.run.accept(TABLE, redriven)
     stage.wait_for([redriven])
     if (count := stage.counts()[redriven]) != 1:
         raise Failure(f"one dead row became {count} rows")

@@ -7,10 +7,10 @@ find its value.
 import json
 import signal
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from types import FrameType
+from threading import current_thread, main_thread
 from typing import Any, NamedTuple
 
 from ops.failure import FORESEEN, Failure, explained
@@ -81,7 +81,7 @@ class Repairs:
         try:
             yield
         finally:
-            with _uninterrupted(self._say):
+            with self._uninterrupted():
                 self._restore(thing)
 
     def restore_all(self) -> None:
@@ -91,7 +91,7 @@ class Repairs:
             Failure: something could not be restored. The message has a command that does it.
         """
         failures = []
-        with _uninterrupted(self._say):
+        with self._uninterrupted():
             for thing in reversed(self.broken):
                 try:
                     self._restore(thing)
@@ -99,6 +99,9 @@ class Repairs:
                     failures.append(failure.message)
         if failures:
             raise Failure(" ".join(failures))
+
+    def _uninterrupted(self) -> AbstractContextManager[None]:
+        return handling_signals(lambda: self._say("still restoring what was broken, please wait"))
 
     def _restore(self, thing: Broken) -> None:
         repair = self._repairs[thing.kind]
@@ -138,18 +141,12 @@ def _read(file: Path) -> list[Broken]:
 
 
 @contextmanager
-def _uninterrupted(say: Callable[[str], None]) -> Iterator[None]:
-    """Prevent Ctrl-C from interrupting a restore."""
-
-    def wait(_number: int, _frame: FrameType | None) -> None:
-        say("still restoring what was broken, please wait")
-
+def handling_signals(handle: Callable[[], object]) -> Iterator[None]:
+    """Call a function at Ctrl-C, SIGTERM and SIGHUP, for the duration of the block."""
     before: dict[signal.Signals, Any] = {}
-    try:
+    if current_thread() is main_thread():  # other threads receive no signals
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            before[number] = signal.signal(number, wait)
-    except ValueError:  # not the main thread: other threads receive no signals
-        pass
+            before[number] = signal.signal(number, lambda *_: handle())
     try:
         yield
     finally:

@@ -13,27 +13,6 @@ from ops.failure import Failure
 
 
 @dataclass(slots=True)
-class Accepted:
-    """What the API accepted.
-
-    Attributes:
-        copies: the number of rows that Treasure Data must have, by table and event id.
-        requests: number of requests answered with a 2xx.
-    """
-
-    copies: dict[str, Counter[str]] = field(default_factory=dict)
-    requests: int = 0
-
-    def add(self, table: str, event_id: str) -> None:
-        """Expect one more copy of a row."""
-        self.copies.setdefault(table, Counter())[event_id] += 1
-
-    def rows(self) -> int:
-        """Return the total number of rows that Treasure Data must have."""
-        return sum(one.total() for one in self.copies.values())
-
-
-@dataclass(slots=True)
 class CertifyRun:
     """A run.
 
@@ -42,7 +21,7 @@ class CertifyRun:
         name: the prefix of all its event ids.
         began: when it began, UNIX seconds.
         reports: reports by step, in the order in which the steps ran.
-        accepted: what the API accepted.
+        copies: the number of rows that Treasure Data must have, by table and event id.
         timings: measured times by name.
     """
 
@@ -50,7 +29,7 @@ class CertifyRun:
     name: str
     began: float
     reports: dict[str, StepReport] = field(default_factory=dict)
-    accepted: Accepted = field(default_factory=Accepted)
+    copies: dict[str, Counter[str]] = field(default_factory=dict)
     timings: dict[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -71,26 +50,28 @@ class CertifyRun:
         except FileNotFoundError:
             raise Failure("there is no run to resume: start one without --resume") from None
         reports = [StepReport(**one | {"verdict": StepVerdict(one["verdict"])}) for one in found["reports"]]
-        copies = {table: Counter(counts) for table, counts in found["accepted"]["copies"].items()}
         return cls(
             file,
             found["name"],
             found["began"],
             {one.step: one for one in reports if one.verdict is StepVerdict.PASSED},
-            Accepted(copies, found["accepted"]["requests"]),
+            {table: Counter(counts) for table, counts in found["copies"].items()},
             found["timings"],
         )
+
+    def accept(self, table: str, event_id: str) -> None:
+        """Expect one more copy of a row."""
+        self.copies.setdefault(table, Counter())[event_id] += 1
 
     def keep(self, report: StepReport) -> None:
         """Add a step's report, and write everything to disk."""
         self.reports[report.step] = report
         self.file.parent.mkdir(parents=True, exist_ok=True)
-        accepted = {"copies": self.accepted.copies, "requests": self.accepted.requests}
         found = {
             "name": self.name,
             "began": self.began,
             "reports": [asdict(one) for one in self.reports.values()],
-            "accepted": accepted,
+            "copies": self.copies,
             "timings": self.timings,
         }
         scratch = self.file.with_suffix(".new")

@@ -3,26 +3,24 @@
 import io
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from operator import not_
 from typing import TYPE_CHECKING, Any
 
 import click
-from botocore.client import BaseClient
 
 from ops import known_accounts
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.stack_api import HttpAnswer, StackApi
-from ops.deploy.td_query import TreasureDataQueries
+from ops.deploy.td_client import TreasureDataQueries
 from ops.failure import INTERRUPTED, Failure
-from ops.signing_secrets import signing_secrets
 from ops.stack import Stack
 from ops.stream.reader import RangeEnd, StreamReader
-from shared import envelope, write_key
-from shared.aws_clients import method_makes_client
+from shared import envelope
+from shared.accounts import Account
 from shared.clock import Clock
 from shared.errors import EnvelopeError
 
@@ -87,81 +85,39 @@ ON_AWS = Pace()
 EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=0.3, metrics=5.0)
 
 
+@dataclass
 class DeployedStage:
     """One run on one stage.
 
-    Args:
+    Attributes:
         stack: the stack.
         run: stores what was accepted and measured.
         account: the account to send events for.
         database: its database.
+        key: a write key of it.
         queries: reads rows back.
         api: the stack's API.
-        endpoint: the emulator's address; empty on AWS.
+        is_emulated: whether this is an emulator instead of AWS.
         repairs: restores what steps break.
         clock: paces everything.
         pace: intervals and time limits.
     """
 
-    def __init__(
-        self,
-        *,
-        stack: Stack,
-        run: CertifyRun,
-        account: str,
-        database: str,
-        queries: TreasureDataQueries,
-        api: StackApi,
-        endpoint: str,
-        repairs: Repairs,
-        clock: Clock,
-        pace: Pace,
-    ) -> None:
-        self.stack = stack
-        self.run = run.name
-        self.began = run.began
-        self.account = account
-        self.database = database
-        self.repairs = repairs
-        self.clock = clock
-        self.pace = pace
-        self.parameters = stack.parameters
-        self.accepted = run.accepted
-        self.timings = run.timings
-        self._queries = queries
-        self._api = api
-        self._endpoint = endpoint
-        self._signing: dict[str, str] = {}
-
-    @property
-    def is_emulated(self) -> bool:
-        """Whether this is an emulator instead of AWS."""
-        return bool(self._endpoint)
-
-    @method_makes_client
-    def client(self, service: str) -> BaseClient:
-        """Return a client of one of AWS's services."""
-        return self.stack.client(service)
-
-    def key(self) -> str:
-        """Return a write key of the account."""
-        self._signing = self._signing or signing_secrets(self.stack)
-        secret_id = next(reversed(self._signing))
-        return write_key.sign(self.account, secret_id, self._signing[secret_id])
+    stack: Stack
+    run: CertifyRun
+    account: str
+    database: str
+    key: str
+    queries: TreasureDataQueries
+    api: StackApi
+    is_emulated: bool
+    repairs: Repairs
+    clock: Clock
+    pace: Pace
 
     def event_id(self, case: str) -> str:
         """Return the id of an event of this run."""
-        return f"{self.run}-{case}"
-
-    def request(
-        self, method: str, target: str, body: bytes | str | None = None, headers: Mapping[str, str] = {}
-    ) -> HttpAnswer:
-        """Send a request to the API.
-
-        Raises:
-            Failure: there was no response.
-        """
-        return self._api.request(method, target, body, headers)
+        return f"{self.run.name}-{case}"
 
     def send(self, case: str, table: str = TABLE) -> HttpAnswer:
         """Send one event, which the API must accept.
@@ -170,19 +126,16 @@ class DeployedStage:
             Failure: the API did not accept it.
         """
         event = {"table": table, "event_id": self.event_id(case)}
-        answer = self.request(
-            "POST", "/v1/events", json.dumps({"events": [event]}), {"x-write-key": self.key()}
-        )
+        answer = self.api.request("POST", "/v1/events", json.dumps([event]), {"x-write-key": self.key})
         if answer.status != 200:
             raise Failure(f"the API answered {answer.status} {answer.code} to an event")
-        self.accepted.requests += 1
-        self.accepted.add(table, self.event_id(case))
+        self.run.accept(table, self.event_id(case))
         return answer
 
     def counts(self, table: str = TABLE) -> Counter[str]:
         """Return the number of rows in Treasure Data, by event of this run."""
-        begin, end = int(self.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
-        return self._queries.counts(table, f"{self.run}-", begin, end)
+        begin, end = int(self.run.began) - _DAY_SECONDS, int(self.clock.now()) + _DAY_SECONDS
+        return self.queries.counts(table, f"{self.run.name}-", begin, end)
 
     def wait_for(self, event_ids: Iterable[str], table: str = TABLE) -> float:
         """Wait until Treasure Data has a row of each event, and return how long it took, in seconds.
@@ -242,10 +195,10 @@ class DeployedStage:
 
     def restart(self, output: str) -> None:
         """Restart a function with empty memory, by a variable that the repair `sandboxes` removes. Use inside `breaking`."""
-        client, name = self.client("lambda"), self.stack.outputs[output]
+        client, name = self.stack.client("lambda"), self.stack.outputs[output]
         variables = client.get_function_configuration(FunctionName=name)["Environment"]["Variables"]
         client.update_function_configuration(
-            FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run}}
+            FunctionName=name, Environment={"Variables": variables | {RESTARTED: self.run.name}}
         )
         wait_until_updated(client, name, self.pace)
 
@@ -293,8 +246,8 @@ def _foreign(data: bytes) -> str:
     return "" if is_ours else f"the account {found.account}"
 
 
-def account_of(stack: Stack, named: str | None) -> tuple[str, str]:
-    """Return the account whose keys a run uses, and its database: the named one, or the first active one.
+def account_of(stack: Stack, named: str | None) -> tuple[str, Account]:
+    """Return the account whose keys a run uses, with its name: the named one, or the first active one.
 
     Raises:
         Failure: there is no such active account.
@@ -307,4 +260,4 @@ def account_of(stack: Stack, named: str | None) -> tuple[str, str]:
         raise Failure(
             f"there is no active account{f' {named}' if named else ''} to send events for: run `sluice accounts apply accounts.yaml`"
         )
-    return names[0], known[names[0]].database
+    return names[0], known[names[0]]

@@ -37,9 +37,21 @@ class CertifyStep:
         proves: the claim that it tests.
         run: runs it.
         promises: the numbers of the promises that it supports.
+        lacks: what emulators do not do, if only AWS can be tested; the rest of a sentence.
     """
 
     name: str
     proves: str
     run: Callable[[DeployedStage], StepFinding]
     promises: tuple[int, ...] = ()
+    lacks: str = ""
+
+    def on(self, stage: DeployedStage) -> StepFinding:
+        """Run it on a stage, and return its finding. It raises Failure if the claim is false.
+
+        Raises:
+            Untried, Impossible: the claim cannot be tested.
+        """
+        if self.lacks and stage.is_emulated:
+            raise Untried(f"the emulator {self.lacks}")
+        return self.run(stage)

@@ -26,9 +26,9 @@ _GROUP_SECONDS = 300.0
 @contextmanager
 def new_api_key(stage: DeployedStage) -> Iterator[None]:
     """Give the worker an invalid API key. Running functions keep their key, so they are restarted."""
-    if stage.parameters.get("TdApiKeySecretArn"):
+    if stage.stack.parameters.get("TdApiKeySecretArn"):
         raise Impossible("the API key is in a secret outside the stack, which others may use")
-    client, secret = stage.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
+    client, secret = stage.stack.client("secretsmanager"), stage.stack.outputs["TdApiKeySecret"]
     old = client.get_secret_value(SecretId=secret)
     account, _, _ = old["SecretString"].rpartition("/")
     wrong = f"{account or 1}/{secrets.token_hex(20)}"
@@ -46,19 +46,19 @@ def new_api_key(stage: DeployedStage) -> Iterator[None]:
 @contextmanager
 def without_redis(stage: DeployedStage) -> Iterator[None]:
     """Cut off Redis from the worker: remove its user from the cache's group, or store a URL where nothing answers."""
-    if stage.parameters.get("RedisUrlSecretArn"):
+    if stage.stack.parameters.get("RedisUrlSecretArn"):
         raise Impossible("the Redis URL is in a secret outside the stack, which others may use")
     with stage.repairs.breaking("sandboxes", output="WorkerFunction"):
-        if stage.parameters["Network"] == "managed":
+        if stage.stack.parameters["Network"] == "managed":
             name = stage.stack.name
             with stage.repairs.breaking("redis user", group=name, user=f"{name}-reader"):
-                elasticache = stage.client("elasticache")
+                elasticache = stage.stack.client("elasticache")
                 elasticache.modify_user_group(UserGroupId=name, UserIdsToRemove=[f"{name}-reader"])
                 wait_for_group(elasticache, name, stage.clock, stage.pace)
                 stage.restart("WorkerFunction")
                 yield
             return
-        client, secret = stage.client("secretsmanager"), stage.stack.outputs["RedisUrlSecret"]
+        client, secret = stage.stack.client("secretsmanager"), stage.stack.outputs["RedisUrlSecret"]
         version = client.get_secret_value(SecretId=secret)["VersionId"]
         with stage.repairs.breaking("secret", output="RedisUrlSecret", version=version):
             client.put_secret_value(SecretId=secret, SecretString=_NOWHERE)
@@ -71,8 +71,10 @@ def deployed_with(
     stage: DeployedStage, name: str, value: str, waiting: Callable[[], None] = lambda: None
 ) -> Iterator[None]:
     """Deploy another value of a parameter for the duration of the block. `waiting` is called during the deploy."""
-    change = ChangeSet(stage.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll)
-    with stage.repairs.breaking("parameter", name=name, value=stage.parameters[name]):
+    change = ChangeSet(
+        stage.stack.client("cloudformation"), stage.stack.name, stage.clock, stage.pace.deploy_poll
+    )
+    with stage.repairs.breaking("parameter", name=name, value=stage.stack.parameters[name]):
         change.deploy(f"sluice-certify-{uuid4().hex[:8]}", {name: value}, waiting=waiting)
         yield
 

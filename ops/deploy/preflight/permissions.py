@@ -24,7 +24,7 @@ def rights(survey: Survey) -> Iterator[Finding]:
         arn = iam.get_role(RoleName=arn.split("/")[1])["Role"]["Arn"]
     denied: dict[str, None] = {}
     by_organization: dict[str, None] = {}
-    for place, actions in deployer.needs(survey.types.values(), is_release=survey.plan.build is None).items():
+    for place, actions in deployer.needs(survey.types.values(), is_release=survey.plan.build is None):
         pages = iam.get_paginator("simulate_principal_policy").paginate(
             PolicySourceArn=arn,
             ActionNames=[_example(action) for action in actions],

@@ -1,6 +1,5 @@
 """What a deploy would do: the stack, region and parameters from samconfig.toml or the command line, and the world around it."""
 
-import shlex
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -10,10 +9,11 @@ from botocore.client import BaseClient
 from botocore.config import Config
 
 from ops.deploy.preflight.survey import Deployment, Survey, World
-from ops.deploy.preflight.treasure_data import RealSite
+from ops.deploy.td_client import td_client
 from ops.failure import Failure
 from ops.help_page import IS_RELEASE
 from ops.stack import session_in
+from ops.template import overrides_in
 from shared.aws_clients import makes_client
 
 
@@ -42,8 +42,7 @@ def planned(config: Path, environment: str, region: str, stack: str, overrides: 
         for command in ("global", "deploy"):
             found |= section.get(command, {}).get("parameters", {})
     text = overrides or found.get("parameter_overrides", "")
-    pairs = shlex.split(text if isinstance(text, str) else " ".join(text))
-    given = dict(pair.partition("=")[::2] for pair in pairs)
+    given = overrides_in(text if isinstance(text, str) else " ".join(text))
     name = stack or found.get("stack_name", "")
     if not name:
         raise Failure(
@@ -70,5 +69,5 @@ def surveyed(plan: Deployment, td_api_key: str, database: str) -> Survey:
         made: BaseClient = session.client(service, region_name=where, config=config)  # type: ignore[call-overload]  # the stub accepts only literals
         return made
 
-    world = World(client, session.get_available_regions, look_up, RealSite)
+    world = World(client, session.get_available_regions, look_up, td_client)
     return Survey(replace(plan, region=session.region_name), world, td_api_key, database)

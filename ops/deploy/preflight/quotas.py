@@ -9,16 +9,7 @@ _RESERVABLE = 100
 """Concurrency that Lambda always keeps unreserved."""
 _SMALL = 2 * _RESERVABLE
 """At most this much concurrency leaves nothing worth reserving; a new account has 10."""
-_QUOTAS = {
-    "AWS::ElastiCache::ServerlessCache": (
-        "elasticache",
-        "Serverless Caches per Region",
-        "elasticache",
-        "describe_serverless_caches",
-        "ServerlessCaches",
-        "delete one",
-    )
-}
+_CACHES = "Serverless Caches per Region"
 
 
 def concurrency(survey: Survey) -> Iterator[Finding]:
@@ -55,9 +46,7 @@ def concurrency(survey: Survey) -> Iterator[Finding]:
 
 def _reserved(survey: Survey, values: Mapping[str, str]) -> int:
     """Return what all functions reserve with these parameters."""
-    known = survey.template.parameters(
-        {name: value for name, value in values.items() if survey.template.has_parameter(name)}
-    )
+    known = survey.template.parameters(survey.template.known(values))
     return sum(
         int(reserved)
         for name in survey.template.logical_ids("AWS::Serverless::Function")
@@ -115,22 +104,21 @@ def stream(survey: Survey) -> Iterator[Finding]:
 
 
 def quotas(survey: Survey) -> Iterator[Finding]:
-    """Check the quotas of other resources that the deploy creates."""
-    quotas = survey.client("service-quotas")
-    made = list(survey.new_types.values())
-    for kind, (code, name, service, operation, answer, advice) in _QUOTAS.items():
-        if kind not in made:
-            continue
-        pages = quotas.get_paginator("list_service_quotas").paginate(ServiceCode=code)
-        found = [one for page in pages for one in page["Quotas"] if one["QuotaName"].lower() == name.lower()]
-        used = len(getattr(survey.client(service), operation)()[answer])
-        if not found:
-            yield unknown("quotas", f"Service Quotas does not list the quota {name}.")
-        elif used + made.count(kind) > found[0]["Value"]:
-            yield fault(
-                "quotas",
-                f"{used} of {found[0]['Value']:.0f} ({name}) are in use.",
-                f"Request more in the Service Quotas console, or {advice}.",
-            )
-        else:
-            yield ok("quotas", f"{used} of {found[0]['Value']:.0f} ({name}) in use")
+    """Check the quota of caches."""
+    if "AWS::ElastiCache::ServerlessCache" not in survey.new_types.values():
+        return
+    pages = survey.client("service-quotas").get_paginator("list_service_quotas")
+    found = [
+        one["Value"]
+        for page in pages.paginate(ServiceCode="elasticache")
+        for one in page["Quotas"]
+        if one["QuotaName"].lower() == _CACHES.lower()
+    ]
+    used = len(survey.client("elasticache").describe_serverless_caches()["ServerlessCaches"])
+    said = f"{used} of {found[0]:.0f} ({_CACHES}) in use" if found else ""
+    if not found:
+        yield unknown("quotas", f"Service Quotas does not list the quota {_CACHES}.")
+    elif used >= found[0]:
+        yield fault("quotas", f"{said}.", "Request more in the Service Quotas console, or delete one.")
+    else:
+        yield ok("quotas", said)

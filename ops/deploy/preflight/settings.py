@@ -4,25 +4,16 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from ops.cost.estimate import Setup
-from ops.cost.prices import REGIONS
-from ops.cost.worst import Bounds, as_object
+from ops.cost.monthly import cost_line
 from ops.deploy.preflight.survey import Survey
 from ops.state.finding import Finding, fault, ok, warning
 
 _STACK_NAME = re.compile(r"[a-z][a-z0-9-]{0,32}")
 _SERVICES = {
-    "ApiGatewayV2": "apigatewayv2",
-    "AppConfig": "appconfig",
-    "CodeDeploy": "codedeploy",
-    "DynamoDB": "dynamodb",
-    "ElastiCache": "elasticache",
-    "Events": "events",
-    "Kinesis": "kinesis",
-    "Lambda": "lambda",
-    "SQS": "sqs",
-    "SecretsManager": "secretsmanager",
+    *("ApiGatewayV2", "AppConfig", "CodeDeploy", "DynamoDB", "ElastiCache"),
+    *("Events", "Kinesis", "Lambda", "SQS", "SecretsManager"),
 }
+"""The services that some regions lack."""
 _MACHINES = {62: "x86_64", 183: "arm64"}
 
 
@@ -51,21 +42,15 @@ def parameters(survey: Survey) -> Iterator[Finding]:
 
 
 def cost(survey: Survey) -> Iterator[Finding]:
-    """Say what the stack can cost at most."""
-    prices = REGIONS.get(survey.plan.region)
-    if prices is not None:
-        most = as_object(Bounds.of(survey.values), Setup.of(survey.values), prices)
-        yield ok(
-            "cost",
-            f"At most ${most['usd_per_day']:,.0f} a day for one account, whatever anyone sends. `sluice cost --worst` says what for.",
-        )
+    """Say what the stack costs."""
+    yield ok("cost", cost_line(survey.values, survey.plan.region))
 
 
 def region(survey: Survey) -> Iterator[Finding]:
     """Check that the region has every service."""
     region = survey.plan.region
-    services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES.keys()
-    missing = sorted(name for name in services if region not in survey.world.regions(_SERVICES[name]))
+    services = {name.split("::")[1] for name in survey.types.values()} & _SERVICES
+    missing = sorted(name for name in services if region not in survey.world.regions(name.lower()))
     if missing:
         yield fault(
             "region",

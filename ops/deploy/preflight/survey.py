@@ -1,15 +1,15 @@
 """What the checks of a preflight share: the planned deployment, and access to AWS, DNS and Treasure Data."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
 
 from botocore.client import BaseClient
 from botocore.exceptions import ClientError
 
-from ops.template import sluice_template
+from ops.template import Template, sluice_template
 from shared.aws_clients import MakesClient, method_makes_client
+from worker.treasure_data import TreasureDataClient
 
 _ABSENT = {
     *("NoSuchEntity", "NoSuchHostedZone", "NotFound", "NotFoundException", "ResourceNotFoundException"),
@@ -34,22 +34,6 @@ class Deployment:
     build: Path | None
 
 
-class Site(Protocol):
-    """Treasure Data at one site, with one key."""
-
-    def answers(self) -> bool:
-        """Return whether it answers at all."""
-        ...
-
-    def knows_key(self) -> bool:
-        """Return whether it knows the key."""
-        ...
-
-    def may_import(self, database: str) -> bool | None:
-        """Return whether the key may import into a database; None if the response does not say."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class World:
     """Access to AWS, DNS and Treasure Data.
@@ -64,34 +48,32 @@ class World:
     client: MakesClient[[str]]
     regions: Callable[[str], list[str]]
     lookup: Callable[[str, str], list[str] | None]
-    site: Callable[[str, str, str], Site]
+    site: Callable[[str, str, str], TreasureDataClient]
 
 
+@dataclass(slots=True)
 class Survey:
     """One planned deployment, for the checks.
 
-    Args:
+    Attributes:
         plan: the planned deployment.
         world: access to AWS, DNS and Treasure Data.
         td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
         database: a Treasure Data database that the key must be able to write to; empty for none.
-
-    Attributes:
         template: the stack's template.
         live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
         outputs: the existing stack's outputs.
         account: the AWS account's id, known once `credentials` has run.
     """
 
-    def __init__(self, plan: Deployment, world: World, td_api_key: str = "", database: str = "") -> None:
-        self.plan = plan
-        self.world = world
-        self.td_api_key = td_api_key
-        self.database = database
-        self.template = sluice_template()
-        self.live: Mapping[str, str] | None = None
-        self.outputs: Mapping[str, str] = {}
-        self.account = ""
+    plan: Deployment
+    world: World
+    td_api_key: str = ""
+    database: str = ""
+    template: Template = field(default_factory=sluice_template)
+    live: Mapping[str, str] | None = None
+    outputs: Mapping[str, str] = field(default_factory=dict)
+    account: str = ""
 
     @method_makes_client
     def client(self, service: str, region: str = "") -> BaseClient:
@@ -101,14 +83,12 @@ class Survey:
     @property
     def overrides(self) -> dict[str, str]:
         """The parameters that the deploy sets. `sam deploy` keeps the values of an existing stack's other parameters."""
-        kept = {name: value for name, value in (self.live or {}).items() if self.template.has_parameter(name)}
-        return kept | dict(self.plan.given)
+        return self.template.known(self.live or {}) | dict(self.plan.given)
 
     @property
     def values(self) -> dict[str, str]:
         """The values of all parameters after the deploy."""
-        known = {name: value for name, value in self.overrides.items() if self.template.has_parameter(name)}
-        return self.template.parameters(known)
+        return self.template.parameters(self.template.known(self.overrides))
 
     @property
     def types(self) -> dict[str, str]:
@@ -120,11 +100,7 @@ class Survey:
         """The types of the resources that the deploy creates, by logical id."""
         if self.live is None:
             return self.types
-        before = self.template.resources(
-            self.template.parameters(
-                {name: value for name, value in self.live.items() if self.template.has_parameter(name)}
-            )
-        )
+        before = self.template.resources(self.template.parameters(self.template.known(self.live)))
         return {name: kind for name, kind in self.types.items() if name not in before}
 
     def look_at_stack(self) -> None:

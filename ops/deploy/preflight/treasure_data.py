@@ -3,12 +3,10 @@
 import re
 from collections.abc import Iterator
 
-import requests
 from botocore.exceptions import ClientError
 
-from ops.deploy.preflight.survey import Site, Survey
+from ops.deploy.preflight.survey import Survey
 from ops.state.finding import Finding, fault, ok, unknown
-from shared.clock import SystemClock
 from worker.rows import compress
 from worker.treasure_data import Meaning, TreasureDataClient
 
@@ -85,51 +83,12 @@ def _elsewhere(survey: Survey, here: tuple[str, str], key: str) -> Finding:
     )
 
 
-def _import_right(site: Site, database: str) -> Finding:
-    allowed = site.may_import(database)
-    if allowed is None:
+def _import_right(site: TreasureDataClient, database: str) -> Finding:
+    reply = site.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
+    if reply.meaning is Meaning.TEMPORARY:
         return unknown("import permission", "Treasure Data's response does not say. Try again later.")
-    if not allowed:
+    if reply.meaning is Meaning.KEY_REFUSED:
         return fault(
             "import permission", f"The key may not import into {database}.", "Give its user this permission."
         )
     return ok("import permission", database)
-
-
-class _FixedKey:
-    """A known key, with the interface of a secret."""
-
-    def __init__(self, key: str) -> None:
-        self.text = key
-
-    def get(self, max_age: float = float("inf")) -> str:  # noqa: ARG002 -- a secret's interface
-        return self.text
-
-    def changed(self, text: str) -> bool:
-        return text != self.text
-
-
-class RealSite:
-    """Treasure Data itself; see Site.
-
-    Args:
-        of_import: the endpoint for imports.
-        of_api: the endpoint for everything else.
-        key: the API key.
-    """
-
-    def __init__(self, of_import: str, of_api: str, key: str) -> None:
-        self._td = TreasureDataClient(requests.Session(), of_import, of_api, _FixedKey(key), SystemClock())  # type: ignore[arg-type]  # it only reads the key
-
-    def answers(self) -> bool:
-        """See Site."""
-        return self._td.answers()
-
-    def knows_key(self) -> bool:
-        """See Site."""
-        return self._td.knows_key()
-
-    def may_import(self, database: str) -> bool | None:
-        """See Site."""
-        reply = self._td.send(database, PROBE_TABLE, "0" * 32, compress(b""), _PROBE_SECONDS)
-        return None if reply.meaning is Meaning.TEMPORARY else reply.meaning is not Meaning.KEY_REFUSED

@@ -272,7 +272,7 @@ def test_an_object_that_is_written_anew_during_the_count_is_not_missed(delivery:
         moved = replace(found, object=found.object._replace(hour="2033-01-01T00"))
         [name] = delivery.span_objects()
         data = delivery.s3.client.get_object(Bucket=BUCKET, Key=name)["Body"].read()
-        delivery.objects.rewrite(moved, data)
+        delivery.objects.put(moved, data)
         delivery.ledger.update(moved)
         delivery.s3.delete_object(Bucket=BUCKET, Key=name)
 
@@ -423,7 +423,7 @@ def test_memory_barely_grows_with_the_ledger(delivery: Delivery) -> None:
     peaks = []
     for pages in (50, 2, 50):  # the first run fills Python's own caches
         endless: Any = Endless(pages)
-        ledger = Ledger(endless, TABLE, clock=delivery.clock, entropy=bytes, telemetry=NullTelemetry())
+        ledger = Ledger(endless, TABLE, delivery.clock, bytes, NullTelemetry())
         watched = accounting(delivery, ledger=ledger)
         tracemalloc.start()
         assert watched.take().total.received == 100 * (pages + 1)

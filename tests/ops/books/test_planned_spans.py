@@ -52,7 +52,7 @@ def test_an_object_that_no_span_refers_to_is_passed_over(made: Delivery) -> None
     """It was written by an invocation that lost the append, or has been replaced since."""
     [lost, *_] = made.spans()
     stray = replace(lost, first=lost.last, object=lost.object and lost.object._replace(digest=b"x" * 16))
-    made.objects.rewrite(stray, b"stray")
+    made.objects.put(stray, b"stray")
 
     found = list(planned_spans.spans(made.ledger, made.objects, START, START + HOUR))
 

@@ -14,7 +14,7 @@ from doubles.clock import ManualClock
 from doubles.lambda_context import Context
 from ingest.policy import FRESH_SECONDS
 from ops.cli import main
-from ops.commands.cost import bar
+from ops.cost import prices
 from ops.cost.estimate import (
     ACCESS_LOG_BYTES,
     AUTO_SHARE,
@@ -39,7 +39,8 @@ from ops.cost.estimate import (
     shard_count,
     total,
 )
-from ops.cost.prices import REGIONS, UNITS, US_EAST_1, seen, unconfirmed
+from ops.cost.monthly import cost_line, monthly_cost
+from ops.cost.prices import REGIONS, US_EAST_1, unconfirmed
 from ops.cost.worst import CACHE_GB, CACHE_UNITS, Bounds, worst
 from ops.template import sluice_template
 from scaler.rule import GROW_ABOVE
@@ -253,11 +254,12 @@ def test_every_treasure_data_region_has_prices() -> None:
 @pytest.mark.parametrize("region", sorted(REGIONS))
 def test_every_price_has_a_unit_and_a_source(region: str) -> None:
     """A region has every price; a price that was not seen at its source is listed as unconfirmed."""
-    assert UNITS.keys() == REGIONS[region].keys()
-    for name, unit in UNITS.items():
+    for name, price in prices.TABLE.items():
         assert REGIONS[region][name] > 0
-        assert unit.page.startswith("https://aws.amazon.com/")
-        assert (name in unconfirmed(region)) == (not seen(region, name))
+        assert price["unit"]
+        assert price["page"].startswith("https://aws.amazon.com/")
+        is_seen = bool(price.get(f"seen in {region}")) or name == "lambda_requests"
+        assert (name in unconfirmed(region)) is not is_seen
 
 
 @given(workloads, setups)
@@ -318,13 +320,6 @@ def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
     assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 24
 
 
-def test_bars_show_ratios() -> None:
-    """Ten times the price always adds the same length."""
-    lengths = [len(bar(price, 1000)) for price in (0.1, 1, 10, 100, 1000)]
-
-    assert [1, 10, 20, 30, 40] == lengths
-
-
 def test_prints_components_and_levers() -> None:
     """The output has each component, the total, the biggest saving and the date of the prices."""
     printed = run("--events", "10M")
@@ -342,9 +337,8 @@ def test_prints_json() -> None:
         run(
             "--events=250k",
             "--events-per-request=1",
-            "--network=external",
+            "--parameter-overrides=Network=external BatchWindowSeconds=30",
             "--region=ap-northeast-1",
-            "--window=30",
             "--json",
         )
     )
@@ -418,3 +412,31 @@ def test_the_command_shows_the_worst_day() -> None:
     assert f"At most ${told['usd_per_day']:,.2f} a day" in text
     for wrong in (["cost"], ["cost", "--worst", "--events", "10M"]):
         assert 2 == CliRunner().invoke(main, wrong).exit_code
+
+
+def test_only_parameters_of_the_template_are_taken() -> None:
+    """The message says what is wrong."""
+    done = CliRunner(mix_stderr=False).invoke(
+        main, ["cost", "--worst", "--parameter-overrides", "Netwrok=external"]
+    )
+
+    assert (1, True) == (done.exit_code, "The template has no parameter Netwrok." in done.stderr)
+
+
+@pytest.mark.parametrize("parameters", [{}, {"Network": "external"}])
+def test_the_cost_is_shown_idle_expected_and_at_worst(parameters: dict[str, str]) -> None:
+    """The parameters count: without the managed Redis, a stack without traffic costs less."""
+    found = monthly_cost(parameters, "us-west-2")
+    default = monthly_cost({}, "us-west-2")
+
+    assert found is not None
+    assert default is not None
+    assert found["idle"] < found["expected"] < found["worst"]
+    assert ("Network" in parameters) == (found["idle"] < default["idle"])
+    assert f"${found['idle']:,.0f} a month without traffic" in cost_line(parameters, "us-west-2")
+
+
+def test_a_region_without_prices_is_said_so() -> None:
+    """The line names the command that shows another region's."""
+    assert monthly_cost({}, "mars-1") is None
+    assert "`sluice cost --events 10M --region us-east-1`" in cost_line({}, "mars-1")

@@ -92,6 +92,25 @@ def test_many_are_forgotten_from_a_file(sluice: Sluice, tmp_path: Path) -> None:
     assert {"received": 3, "dead": 1, "forgotten": 2} == states(sluice, "forget_many")
 
 
+def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:
+    """The receipt names the request; the ingest's tests show what it refuses."""
+    asked = "forget email=refused@example.com --account shop --refuse --local"
+    asks = sluice.run(asked, answer="n\n")
+    (receipt,) = sluice.json(f"{asked} --yes")
+    listed = sluice.run("forget --list --local").stdout
+    lifted = sluice.run(f"forget --lift {receipt['id']} --local")
+    wrong = sluice.run("forget --lift 0815 --local")
+
+    assert "for ever, and refuse new events?" in asks.stderr
+    assert receipt["refuses"]
+    assert f"refused    new events, until `sluice forget --lift {receipt['id']}`" in listed
+    assert "accepts events of these persons again" in lifted.stdout
+    assert [False] == [
+        one["refuses"] for one in sluice.json("forget --list --local") if one["id"] == receipt["id"]
+    ]
+    assert (1, True) == (wrong.exit_code, "No request is named 0815." in wrong.stderr)
+
+
 def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
     """With the statement, and who can run it. The receipt says that it is to do, without the value."""
     send(sluice, "forget_forbidden", f1="f1@example.com")

@@ -1,114 +1,26 @@
 """Certification steps that only AWS can carry out, and the teardown's checks: botocore validates every call."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from types import SimpleNamespace
 from typing import Any
 
-import boto3
 import pytest
 
-from doubles.clock import ManualClock
 from ops.deploy.certify import assumption_steps as assumptions
-from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, DeployedStage
 from ops.deploy.certify.step import Untried
+from ops.deploy.certify.steps import STEPS
 from ops.deploy.removal import LOOKS
-from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
-
-NOT_FOUND = {"Error": {"Code": "ResourceNotFoundException", "Message": "it is not there"}}
-
-
-class Modelled:
-    """Real boto3 clients with scripted answers: botocore validates every parameter.
-
-    Args:
-        answers: by operation. A list is answered in order, and its last item repeats. An operation without an answer fails as not found.
-    """
-
-    def __init__(self, answers: Mapping[str, Any]) -> None:
-        self._answers = {
-            name: answer if isinstance(answer, list) else [answer] for name, answer in answers.items()
-        }
-
-    def __call__(self, service: str) -> Any:
-        """Return a client of a service."""
-        client = boto3.client(  # type: ignore[call-overload]  # not a literal
-            service, region_name="eu-central-1", aws_access_key_id="key", aws_secret_access_key="secret"
-        )
-        client.meta.events.register("before-call", self._answer)
-        return client
-
-    def _answer(self, *, model: Any, **_: Any) -> tuple[Any, dict[str, Any]]:
-        waiting = self._answers.get(model.name, [NOT_FOUND])
-        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        return SimpleNamespace(status_code=404 if answer is NOT_FOUND else 200), {
-            "ResponseMetadata": {}
-        } | answer
+from tests.support.modelled import DEPLOYED, Modelled
+from tests.support.rehearsal import Rehearsal
 
 
-class OnAws:
-    """A stage on AWS whose API accepts everything."""
-
-    until = DeployedStage.until
-
-    def __init__(self, answers: Mapping[str, Any], **parameters: str) -> None:
-        self.client = Modelled(answers)
-        self.clock = ManualClock()
-        self.pace = ON_AWS
-        self.began = self.clock.now()
-        self.run = "certify-1"
-        self.is_emulated = False
-        self.parameters = {"LogLevel": "INFO", "AccessLog": "off", **parameters}
-        self.accepted = Accepted()
-        self.timings: dict[str, str] = {}
-        self.stack = SimpleNamespace(
-            name="sluice-dev",
-            client=self.client,
-            outputs={"IngestFunction": "ingest", "WorkerFunction": "worker"},
-        )
-        self.repairs = SimpleNamespace(breaking=self._breaking)
-        self.broken: list[dict[str, str]] = []
-
-    @contextmanager
-    def _breaking(self, kind: str, **how: str) -> Iterator[None]:
-        self.broken.append({"kind": kind, **how})
-        yield
-
-    def key(self) -> str:
-        """Return a write key."""
-        return "shop.k1.mac"
-
-    def event_id(self, case: str) -> str:
-        """Return an event's id."""
-        return f"{self.run}-{case}"
-
-    def request(self, *_: Any) -> HttpAnswer:
-        """Answer with 200."""
-        return HttpAnswer(200, "", b"", 0.02)
-
-    def send(self, *_: Any) -> HttpAnswer:
-        """Accept an event."""
-        return self.request()
-
-    def wait_for(self, *_: Any) -> float:
-        """Find rows at once."""
-        return 1.0
-
-
-def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any], **parameters: str) -> Any:
+def carried_out(step: Callable[[Any], Any], answers: Mapping[str, Any]) -> Any:
     """Carry out a step on AWS."""
-    return step(OnAws(answers, **parameters))
+    return step(Rehearsal(client=Modelled(answers)))
 
 
-DEPLOYED = {
-    "DescribeStacks": {"Stacks": [{"StackStatus": "UPDATE_COMPLETE", "Parameters": []}]},
-    "CreateChangeSet": {},
-    "DescribeChangeSet": {"Status": "CREATE_COMPLETE"},
-    "ExecuteChangeSet": {},
-}
 LOGGED = {"GetFunctionConfiguration": {"LoggingConfig": {"LogGroup": "sluice-dev-Logs"}}}
 
 
@@ -120,18 +32,14 @@ def resource(logical_id: str, kind: str) -> dict[str, Any]:
 
 def test_steps_that_need_aws_are_not_tried_in_an_emulator() -> None:
     """Each says what the emulator does not do."""
-    stage: Any = OnAws({})
+    stage = Rehearsal()
     stage.is_emulated = True
-    for step in (
-        assumptions.idle,
-        assumptions.cold_start,
-        assumptions.metrics,
-        assumptions.access_log,
-        assumptions.alarms,
-        assumptions.canary,
-    ):
-        with pytest.raises(Untried, match="the emulator"):
-            step(stage)
+    only_aws = [one for one in STEPS if one.lacks]
+
+    assert ["idle", "metrics", "access-log", "alarms", "canary"] == [one.name for one in only_aws]
+    for one in only_aws:
+        with pytest.raises(Untried, match=f"the emulator {one.lacks}"):
+            one.on(stage)
 
 
 ALARM = {
@@ -233,7 +141,7 @@ def log_lines(*messages: str) -> dict[str, Any]:
 
 def test_an_access_log_of_json_passes() -> None:
     """The step switches the log on, and off again afterwards."""
-    stage: Any = OnAws(log_lines(json.dumps({"path": '/certify-1-"quoted"'})))
+    stage = Rehearsal(client=Modelled(log_lines(json.dumps({"path": '/certify-1-"quoted"'}))))
     found = assumptions.access_log(stage)
 
     assert '/certify-1-"quoted"' == found.evidence["path"]
@@ -271,14 +179,6 @@ def test_an_error_after_idle_minutes_fails() -> None:
     with pytest.raises(Failure, match="connection reset"):
         carried_out(assumptions.idle, broken)
     carried_out(assumptions.idle, {**LOGGED, "FilterLogEvents": {"events": []}})
-
-
-def test_every_event_of_a_burst_is_counted() -> None:
-    """Each of them must become a row."""
-    stage: Any = OnAws({})
-    assumptions.cold_start(stage)
-
-    assert 12 == stage.accepted.rows() == stage.accepted.requests
 
 
 @pytest.mark.parametrize("kind", LOOKS)

@@ -1,27 +1,18 @@
 """Certification steps on a slow stage: what arrives late still counts."""
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from types import SimpleNamespace
 from typing import Any
 
-import click
 import pytest
 
 from doubles.clock import ManualClock
-from ops.deploy.certify import health_steps
-from ops.deploy.certify.run import Accepted
-from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
+from ops.deploy.certify.stage import ON_AWS, TABLE
 from ops.deploy.certify.step import StepFinding
 from ops.deploy.certify.steps import STEPS
-from ops.deploy.stack_api import HttpAnswer
 from ops.failure import Failure
-from tests.support.delivery import Delivery, envelope, row
-from worker.message import read
+from tests.support.rehearsal import Rehearsal
+from worker.drain import read
 from worker.redis_client import SIGN_IN_SECONDS
 
-RUN = "certify-1"
 LETTERS = [{"id": "d1", "reason": "unknown_account"}]
 KEPT = {"selected": 1, "delivered": 0, "kept": 1}
 SENT = {"selected": 1, "delivered": 1, "kept": 0}
@@ -38,83 +29,10 @@ def balance(*, in_flight: int = 0, adds_up: bool = True, **more: int) -> dict[st
     return {"balance": books | waiting | more}
 
 
-class Rehearsal(DeployedStage):
-    """A stage with scripted commands: each gives its answers in order, and its last answer repeats.
-
-    Args:
-        answers: by command.
-        copies: how many rows each event becomes.
-
-    Attributes:
-        calls: by command.
-        administered: the events that the administration received.
-        queued: messages that were sent to queues.
-    """
-
-    def __init__(self, copies: int = 1, **answers: list[Any]) -> None:
-        self.run = RUN
-        self.clock = ManualClock()
-        self.kept = Delivery(clock=self.clock)
-        self.began = self.clock.now()
-        self.account = self.database = "shop"
-        self.pace = ON_AWS
-        self.accepted = Accepted()
-        self.timings: dict[str, str] = {}
-        self.parameters: Mapping[str, str] = {}
-        self.stack: Any = SimpleNamespace(
-            outputs=dict.fromkeys(("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"), "events"),
-            administer=self._administer,
-            objects=lambda: self.kept.objects,
-            ledger=lambda: self.kept.ledger,
-        )
-        self.queued: list[dict[str, Any]] = []
-        self.repairs: Any = SimpleNamespace(breaking=self._breaking)
-        self.calls: Counter[str] = Counter()
-        self.administered: list[dict[str, Any]] = []
-        self._endpoint = ""
-        self._copies = copies
-        self._answers = answers
-
-    @contextmanager
-    def _breaking(self, _kind: str, **_how: str) -> Iterator[None]:
-        yield
-
-    def _administer(self, **event: Any) -> dict[str, Any]:
-        self.administered.append(event)
-        return dict(self._next("administer", {}))
-
-    def client(self, _service: str) -> Any:
-        """Return a client whose puts succeed."""
-        return SimpleNamespace(
-            put_record=lambda **_: {}, send_message=lambda **message: self.queued.append(message)
-        )
-
-    def send(self, case: str, table: str = TABLE) -> HttpAnswer:
-        """Accept an event."""
-        self.accepted.add(table, self.event_id(case))
-        return HttpAnswer(200, "", b"", 0.02)
-
-    def counts(self, table: str = TABLE) -> Counter[str]:
-        """Return the rows of all that was accepted."""
-        return Counter(dict.fromkeys(self.accepted.copies.get(table, ()), self._copies))
-
-    def operate(self, command: click.Command, *_words: str) -> Any:
-        """Answer as the command would."""
-        return self._next(str(command.name))
-
-    def _next(self, name: str, *default: Any) -> Any:
-        self.calls[name] += 1
-        waiting = self._answers.get(name) or list(default)
-        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-
 def carry_out(step: str, stage: Rehearsal) -> StepFinding:
     """Carry out a step by its name."""
-    run: Callable[[DeployedStage], StepFinding] = {one.name: one.run for one in STEPS}[step]
-    return run(stage)
+    (found,) = (one for one in STEPS if one.name == step)
+    return found.on(stage)
 
 
 def test_a_redrive_that_keeps_the_row_is_repeated() -> None:
@@ -173,7 +91,7 @@ def test_the_books_wait_until_every_row_is_settled() -> None:
     stage = Rehearsal(status=late)
     stage.send("one")
 
-    assert 1 == carry_out("books", stage).evidence["delivered"]
+    assert {"received": 1, "delivered": 1, "spans": 1} == carry_out("books", stage).evidence
 
 
 @pytest.mark.parametrize(
@@ -239,30 +157,13 @@ def test_an_envelope_that_becomes_two_rows_fails() -> None:
         carry_out("overflow", Rehearsal(copies=2, status=[balance()]))
 
 
-def stored(stage: Rehearsal, *cases: str) -> None:
-    """Give S3 the rows of some events of the run."""
-    rows = [row(stage.event_id(case)) for case in cases]
-    stage.kept.map(shop="shop")
-    stage.kept.put(envelope("shop", {TABLE: rows}))
-    stage.kept.deliver()
-
-
-def test_s3_has_every_event_of_the_run() -> None:
-    """The step reads the rows themselves."""
-    stage = Rehearsal(status=[balance()])
-    stored(stage, "one", "stored")
-    stage.send("one")
-
-    assert 1 == carry_out("stored", stage).evidence["spans"]
-
-
 def test_an_event_missing_from_s3_is_named() -> None:
-    """A span may have its object and still lack the event."""
+    """A row may be in Treasure Data, and its span may have an object that lacks it."""
     stage = Rehearsal(status=[balance()])
-    stored(stage, "stored")
     stage.send("one")
-    with pytest.raises(Failure, match="1 of 2 events, such as certify-1-one"):
-        carry_out("stored", stage)
+    stage.run.accept(TABLE, "certify-1-lost")
+    with pytest.raises(Failure, match="1 of 2 events, such as certify-1-lost"):
+        carry_out("books", stage)
 
 
 def test_a_forced_replay_is_repeated_under_its_tag() -> None:
@@ -293,9 +194,9 @@ def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatc
     checks = [{"redis": {"accounts": {}, "seconds": seconds}} for seconds in (1.94, 0.01)]
     stage = Rehearsal(administer=checks)
     monkeypatch.setattr(stage, "restart", lambda _function: None)
-    found = health_steps.resp(stage)
+    found = carry_out("resp", stage)
 
     assert "after 1.94 s (the functions allow 3 s)" in found.said
     assert 3 == SIGN_IN_SECONDS
     assert {"accounts": 0, "seconds": 1.94, "seconds on an open connection": 0.01} == found.evidence
-    assert "1.94 s" == stage.timings["Redis, first contact"]
+    assert "1.94 s" == stage.run.timings["Redis, first contact"]

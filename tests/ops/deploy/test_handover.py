@@ -3,7 +3,6 @@
 from typing import Any
 
 import boto3
-import pytest
 from click.testing import CliRunner
 
 from ops.deploy import handover
@@ -34,27 +33,3 @@ def test_a_certification_is_offered_but_not_run_unless_wanted() -> None:
 def test_no_certification_is_offered_for_prod() -> None:
     """It would replace the API key and cut off Redis."""
     assert "" == offered("prod", "")
-
-
-@pytest.mark.parametrize("parameters", [{}, {"Network": "external"}])
-def test_the_cost_is_shown_idle_expected_and_at_worst(parameters: dict[str, str]) -> None:
-    """The parameters count: without the managed Redis, a stack without traffic costs less."""
-    found = handover.monthly_cost(parameters, REGION)
-    default = handover.monthly_cost({}, REGION)
-
-    assert found is not None
-    assert default is not None
-    assert found["idle"] < found["expected"] < found["worst"]
-    assert ("Network" in parameters) == (found["idle"] < default["idle"])
-    assert f"${found['idle']:,.0f} a month without traffic" in handover.cost_line(parameters, REGION)
-
-
-def test_a_region_without_prices_is_said_so() -> None:
-    """The line names the command that shows another region's."""
-    assert handover.monthly_cost({}, "mars-1") is None
-    assert "`sluice cost --events 10M --region us-east-1`" in handover.cost_line({}, "mars-1")
-
-
-def test_the_removal_names_stack_and_region() -> None:
-    """It can be copied."""
-    assert f"sluice remove --stack sluice-dev --region {REGION}" == handover.removal(stack_of("dev"))

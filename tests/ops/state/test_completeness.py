@@ -162,11 +162,7 @@ def test_dead_rows_end_the_wait_with_exit_code_3(sluice: Sluice) -> None:
         time.time() - 400,
     )  # every shard passes that time as soon as it has a marker
     Ledger(
-        made.client("dynamodb"),
-        made.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
+        made.client("dynamodb"), made.ledger_table, SystemClock(), os.urandom, NullTelemetry()
     ).note_drained([(passed, passed)])
     result = sluice.run("wait --local --account nobody_waits --table waited_for --until 3h --timeout 60s")
 

@@ -300,6 +300,16 @@ def test_a_hold_that_is_over_is_no_fault() -> None:
     assert ([], []) == read(Case("", seed, "", ""))
 
 
+def test_a_revoked_key_is_not_tried() -> None:
+    """An account may revoke the first keys of the newest secret: neither command takes their refusal as a fault."""
+
+    def revoke(stack: FaultyStack) -> None:
+        stack.made.redis.hset(KEYS.of("shop"), mapping={"revoked_key_ids": "k1,k1-2"})
+        stack.api.revoked |= {"k1", "k1-2"}
+
+    assert ([], []) == read(Case("", revoke, "", "key"))
+
+
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_fault_is_named_with_one_step(case: Case) -> None:
     """Both commands name it, and nothing else; the step is a command, or that there is nothing to do."""

@@ -1,0 +1,78 @@
+"""Treasure Data as seen from this machine, with an API key that is known."""
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import override
+
+import requests
+
+from ops.failure import Failure
+from shared.clock import Clock, SystemClock
+from worker.deadline import Deadline
+from worker.secret import Secret
+from worker.statement import End
+from worker.treasure_data import TreasureDataClient
+
+_JOB_SECONDS = 300.0
+
+
+class _KnownKey(Secret):
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    @override
+    def get(self, max_age: float = float("inf")) -> str:
+        return self.text
+
+
+def td_client(import_endpoint: str, api_endpoint: str, key: str) -> TreasureDataClient:
+    """Return a client with an API key; one endpoint is for imports, the other for everything else."""
+    clock = SystemClock()
+    return TreasureDataClient(requests.Session(), import_endpoint, api_endpoint, _KnownKey(key), clock)
+
+
+class QueryForbiddenError(Failure):
+    """The API key may not query."""
+
+
+@dataclass(frozen=True, slots=True)
+class TreasureDataQueries:
+    """Queries one database.
+
+    Attributes:
+        client: Treasure Data.
+        clock: bounds the waiting for a query.
+        database: the database.
+    """
+
+    client: TreasureDataClient
+    clock: Clock
+    database: str
+
+    def counts(self, table: str, prefix: str, begin: int, end: int) -> Counter[str]:
+        """Return the number of a table's rows between two times, UNIX seconds, by event id.
+
+        Args:
+            table: the table. If it does not exist, it has no rows.
+            prefix: how the event ids begin: letters, digits and hyphens.
+            begin: the first time.
+            end: the time after the last one.
+
+        Raises:
+            QueryForbiddenError: the API key may not query.
+            Failure: Treasure Data does not respond as documented or in time.
+        """
+        query = (
+            f'SELECT event_id, COUNT(1) FROM "{table}" WHERE TD_TIME_RANGE(time, {begin}, {end}) '  # noqa: S608 -- neither quotes nor wildcards
+            f"AND event_id LIKE '{prefix}%' GROUP BY event_id"
+        )
+        deadline = Deadline(self.clock, self.clock.now() + _JOB_SECONDS)
+        try:
+            job = self.client.statements.run(self.database, query, deadline)
+        except requests.RequestException as error:
+            raise Failure(f"Treasure Data did not respond: {type(error).__name__}") from error
+        if job.end is End.FORBIDDEN:
+            raise QueryForbiddenError("the API key may not query, so nothing can be read back")
+        if job.end is End.UNKNOWN:
+            raise Failure(f"Treasure Data did not answer a query as documented within {_JOB_SECONDS:.0f} s")
+        return Counter({str(event_id): int(count) for event_id, count in job.rows})

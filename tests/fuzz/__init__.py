@@ -1,1 +1,0 @@
-"""Random requests by the million: `make fuzz`."""

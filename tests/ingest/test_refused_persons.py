@@ -1,0 +1,129 @@
+"""An account's events of a person are refused exactly if `sluice forget` would recognise the person in the event or in its row."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from ops.deploy.certify.request_steps import Dialect
+from shared import policy
+from shared.person_hash import hash_of, hashed_column, key_of, text_of
+from shared.policy import EdgePolicy, PolicyEntry
+from shared.write_key import FORGET_KEY, HASH_KEY
+from tests.support.dialects import DIALECTS, event_of
+from tests.support.ingest import BUCKET, SECRETS, Site
+from worker.forget.person import Person, Persons
+
+KEY = b"forget-key"
+VALUES = (
+    "p@example.com",
+    "P@example.com",
+    7,
+    7.0,
+    True,
+    None,
+    ["p"],
+    {"p": 1},
+    2**70,
+    "192.0.2.0",
+    "192.0.2.9",
+)
+events = st.dictionaries(
+    st.sampled_from(["email", "Email", "e mail", "td_ip", "page"]), st.sampled_from(VALUES), max_size=4
+)
+
+
+def site_that_refuses(column: str, *values: Any, account: str = "shop", **settings: Any) -> Site:
+    """Return a site whose policy refuses persons of an account, plain and as HashedColumns makes of them."""
+    site = Site(**settings)
+    site.secret.text = json.dumps({**SECRETS, HASH_KEY: "hash-key", FORGET_KEY: KEY.decode()})
+    document = EdgePolicy.parse(policy.encode({"shop": PolicyEntry(), "other": PolicyEntry()}, 1))
+    refused = {account: {column: b"".join(_hashes(column, *values))}}
+    site.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.with_refused(document, refused, 1))
+    return site
+
+
+def _hashes(column: str, *values: Any) -> list[bytes]:
+    texts = [
+        text for value in values for text in (text_of(value), hashed_column(value, b"hash-key").encode())
+    ]
+    return [hash_of(key_of(KEY, "shop", column), text) for text in texts]
+
+
+@given(
+    st.lists(events, min_size=1, max_size=4),
+    st.sampled_from(["email", "e_mail", "td_ip"]),
+    st.sampled_from(VALUES[:2] + VALUES[-2:]) | st.sampled_from(["7", '["p"]', "None"]),
+    st.sampled_from([{}, {"hashed_columns": ("email", "td_ip")}, {"visitor_ip": "truncate"}]),
+)
+@example([{"email": None}], "email", "None", {})
+def test_events_of_a_person_are_refused_and_others_beside_them_accepted(
+    sent: list[dict[str, Any]], column: str, value: str, settings: dict[str, Any]
+) -> None:
+    """Whether the ingest hashes or truncates the column, or adds it."""
+    body = [{"table": "pageviews", "event_id": str(number), **event} for number, event in enumerate(sent)]
+    served = Site(**settings)
+    served.secret.text = json.dumps({**SECRETS, HASH_KEY: "hash-key"})
+    served.post(body)
+    person = Person("1", "shop", column, tuple(_hashes(column, value)), 1 << 62)
+    matcher = Persons(KEY, [person]).of("shop")
+    assert matcher is not None
+    site = site_that_refuses(column, value, **settings)
+
+    answer = site.post(body).json
+
+    theirs = {
+        index
+        for index, (event, (_, row)) in enumerate(zip(body, served.rows(), strict=True))
+        if matcher.request(row)
+        or any(matcher.request_of_event(json.dumps({name: one}).encode()) for name, one in event.items())
+    }
+    assert [(index, "refused_person") for index in sorted(theirs)] == [
+        (one["index"], one["code"]) for one in answer["rejected"]
+    ]
+    assert [str(index) for index in range(len(body)) if index not in theirs] == [
+        row["event_id"] for _, row in site.rows()
+    ]
+
+
+@pytest.mark.parametrize("dialect", DIALECTS, ids=lambda dialect: dialect.name)
+def test_no_dialect_accepts_or_keeps_an_event_of_a_refused_person(dialect: Dialect) -> None:
+    """The visitor's address is refused. No row, no copy of the event and no log line has it."""
+    site = site_that_refuses("td_ip", "192.0.2.7")
+    served = Site()
+    served.send(event_of(dialect))
+    has_address = "td_ip" in served.row()
+
+    site.send(event_of(dialect))
+
+    assert has_address == (not site.rows())
+    copies = [event for item in site.envelopes() for event in item.rejected]
+    assert [("refused_person", b"", "")] * has_address == [
+        (event.code, event.original, event.message) for event in copies
+    ]
+    assert "192.0.2.7" not in str(site.telemetry.lines)
+
+
+def test_an_event_with_another_fault_is_refused_without_a_copy() -> None:
+    """Copies of rejected events are kept, but not of a person whose events are refused."""
+    site = site_that_refuses("email", "p@example.com")
+
+    answer = site.post([{"table": "7", "Email": "p@example.com"}, {"table": "7", "email": "q@example.com"}])
+
+    assert ["refused_person", "invalid_table"] == [one["code"] for one in answer.json["rejected"]]
+    [item] = site.envelopes()
+    assert [False, True] == [b"@example.com" in event.original for event in item.rejected]
+
+
+@pytest.mark.parametrize("case", ["another account", "no key"])
+def test_nobody_else_is_refused(case: str) -> None:
+    """Another account's persons are not this one's, and without the key nobody is recognised."""
+    site = site_that_refuses(
+        "email", "p@example.com", account="other" if case == "another account" else "shop"
+    )
+    if case == "no key":
+        site.secret.text = json.dumps(SECRETS)
+
+    assert 200 == site.post([{"table": "pageviews", "email": "p@example.com"}]).status

@@ -1,0 +1,68 @@
+"""A change set: what it asks of CloudFormation, and what it says of the end."""
+
+from typing import Any
+
+import pytest
+
+from doubles.clock import ManualClock
+from ops.deploy.change_set import ChangeSet
+from ops.failure import Failure
+from tests.support.modelled import DEPLOYED, Modelled
+
+
+def deploy(aws: Modelled, **parameters: str) -> bool:
+    """Deploy a change, named `c`, of the stack `sluice-dev`."""
+    return ChangeSet(aws("cloudformation"), "sluice-dev", ManualClock(), 0.001).deploy("c", parameters)
+
+
+def described(status: str, **parameters: str) -> dict[str, Any]:
+    """Return the answers about a stack in this status."""
+    given = [{"ParameterKey": key, "ParameterValue": value} for key, value in parameters.items()]
+    return DEPLOYED | {"DescribeStacks": {"Stacks": [{"StackStatus": status, "Parameters": given}]}}
+
+
+def test_a_change_keeps_every_other_parameter() -> None:
+    """It keeps the template, too."""
+    aws = Modelled(described("UPDATE_COMPLETE", LogLevel="INFO", Stage="dev"))
+
+    assert deploy(aws, LogLevel="WARN")
+    asked = dict(aws.asked)["CreateChangeSet"]
+    assert (True, "UPDATE") == (asked["UsePreviousTemplate"], asked["ChangeSetType"])
+    assert [
+        {"ParameterKey": "LogLevel", "ParameterValue": "WARN"},
+        {"ParameterKey": "Stage", "UsePreviousValue": True},
+    ] == asked["Parameters"]
+
+
+def test_a_rolled_back_change_says_why() -> None:
+    """The message names the first resource that failed, not one that failed in an earlier change."""
+    events = [
+        {
+            "ResourceStatus": "UPDATE_FAILED",
+            "LogicalResourceId": resource,
+            "ResourceStatusReason": reason,
+            "ClientRequestToken": change,
+        }
+        for resource, reason, change in (
+            ("WorkerFunction", "cancelled", "c"),
+            ("IngestFunction", "no such runtime", "c"),
+            ("Stream", "limit exceeded", "b"),
+        )
+    ]
+    answers = described("UPDATE_ROLLBACK_COMPLETE") | {"DescribeStackEvents": {"StackEvents": events}}
+
+    with pytest.raises(Failure, match="IngestFunction: no such runtime"):
+        deploy(Modelled(answers))
+
+
+@pytest.mark.parametrize("said", ["The submitted information didn't contain changes.", "no such thing"])
+def test_a_change_without_effect_is_not_deployed(said: str) -> None:
+    """CloudFormation reports an empty change set as failed, as it does a wrong one, whose reason the message has."""
+    failed = {"DescribeChangeSet": {"Status": "FAILED", "StatusReason": said}, "DeleteChangeSet": {}}
+    aws = Modelled(described("UPDATE_COMPLETE") | failed)
+    if "didn't contain" in said:
+        assert not deploy(aws)
+    else:
+        with pytest.raises(Failure, match="rejects the change of sluice-dev: no such thing"):
+            deploy(aws)
+    assert "ExecuteChangeSet" not in dict(aws.asked)

@@ -1,0 +1,108 @@
+"""A stage for the steps of a certification: its commands are scripted, and its clock is simulated."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import click
+
+from doubles.clock import ManualClock
+from ops.deploy.certify.run import CertifyRun
+from ops.deploy.certify.stage import ON_AWS, TABLE, DeployedStage
+from ops.deploy.stack_api import HttpAnswer
+from tests.support.delivery import Delivery, envelope, row
+
+_OUTPUTS = (
+    *("IngestFunction", "WorkerFunction", "AdminFunction"),
+    *("StreamName", "OverflowQueueUrl", "OverflowNoticesUrl"),
+)
+
+
+class Rehearsal(DeployedStage):
+    """A stage that accepts every event. Each command gives its answers in order, and its last answer repeats.
+
+    Args:
+        copies: how many rows each event becomes.
+        client: returns a client of one of AWS's services. Default: one whose puts succeed.
+        answers: by command.
+
+    Attributes:
+        calls: by command.
+        administered: the events that the administration received.
+        queued: messages that were sent to queues.
+        broken: what the steps have broken.
+    """
+
+    def __init__(
+        self, copies: int = 1, client: Callable[[str], Any] | None = None, **answers: list[Any]
+    ) -> None:
+        clock = ManualClock()
+        self.kept = Delivery(clock=clock)
+        self.kept.map(shop="shop")
+        self.queued: list[dict[str, Any]] = []
+        self.broken: list[dict[str, str]] = []
+        self.calls: Counter[str] = Counter()
+        self.administered: list[dict[str, Any]] = []
+        self._copies = copies
+        self._answers = answers
+        puts = SimpleNamespace(put_record=lambda **_: {}, send_message=lambda **one: self.queued.append(one))
+        stack: Any = SimpleNamespace(
+            name="sluice-dev",
+            outputs={name: name for name in _OUTPUTS},
+            parameters={"LogLevel": "INFO", "AccessLog": "off"},
+            client=client or (lambda _service: puts),
+            administer=self._administer,
+            objects=lambda: self.kept.objects,
+            ledger=lambda: self.kept.ledger,
+        )
+        made: Any = SimpleNamespace(
+            breaking=self._breaking, request=lambda *_: HttpAnswer(200, "", b"", 0.02)
+        )
+        super().__init__(
+            stack=stack,
+            run=CertifyRun(Path("run.json"), "certify-1", clock.now()),
+            account="shop",
+            database="shop",
+            key="shop.k1.mac",
+            queries=made,
+            api=made,
+            repairs=made,
+            is_emulated=False,
+            clock=clock,
+            pace=ON_AWS,
+        )
+
+    @contextmanager
+    def _breaking(self, kind: str, **how: str) -> Iterator[None]:
+        self.broken.append({"kind": kind, **how})
+        yield
+
+    def _administer(self, **event: Any) -> dict[str, Any]:
+        self.administered.append(event)
+        return dict(self._next("administer", {}))
+
+    def send(self, case: str, table: str = TABLE) -> HttpAnswer:
+        """Accept an event; its row is in S3 at once."""
+        self.run.accept(table, self.event_id(case))
+        self.kept.put(envelope("shop", {table: [row(self.event_id(case))]}, request_id=case))
+        self.kept.deliver()
+        return HttpAnswer(200, "", b"", 0.02)
+
+    def counts(self, table: str = TABLE) -> Counter[str]:
+        """Return the rows of all that was accepted."""
+        return Counter(dict.fromkeys(self.run.copies.get(table, ()), self._copies))
+
+    def operate(self, command: click.Command, *_words: str) -> Any:
+        """Answer as the command would."""
+        return self._next(str(command.name))
+
+    def _next(self, name: str, *default: Any) -> Any:
+        self.calls[name] += 1
+        waiting = self._answers.get(name) or list(default)
+        answer = waiting.pop(0) if len(waiting) > 1 else waiting[0]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
