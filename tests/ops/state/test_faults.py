@@ -298,6 +298,17 @@ def test_a_sound_stack_has_no_faults() -> None:
     assert ([], []) == read()
 
 
+def test_a_hold_that_is_over_is_no_fault() -> None:
+    """The worker has taken the record since, although its log still tells of it."""
+
+    def seed(stack: FaultyStack) -> None:
+        take(stack, "shop", ago=60)
+        held("dynamodb", "put_item")(stack)
+        stack.made.deliver(-1)
+
+    assert ([], []) == read(Case("", seed, "", ""))
+
+
 def test_a_revoked_key_is_not_tried() -> None:
     """An account may revoke the first keys of the newest secret: neither command takes their refusal as a fault."""
 
