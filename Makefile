@@ -68,8 +68,8 @@ chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out ea
 	@$(RUN) -m tests.mutation --what defences $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: chaos-exhaustive
-chaos-exhaustive: .venv/installed ## try every interleaving of two invocations of small scenarios: RUNS=, PREEMPTIONS=
-	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS)) $(if $(PREEMPTIONS),--preemptions $(PREEMPTIONS))
+chaos-exhaustive: .venv/installed ## try every interleaving of the specification's actors, and small scenarios of the handlers step by step: RUNS=
+	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
 
 MINUTES ?= 20
 ATTACKED ?= 10

@@ -104,15 +104,14 @@ def _store(made: Delivery, count: int, size: int, state: State) -> None:
         for number in range(size)
     )
     for number in range(count):
-        index = Index((), (), (), (), (), frozenset(), {})
-        encoded = encode([Chunk.whole(_VIEWS, size, payload)], index, time.time())
+        encoded = encode([Chunk(_VIEWS, [payload], size)], Index(), time.time())
         found = Span(
             *(ChainId.edit(f"{state}{number}"), START, START, START, _BEGAN * 1000),
             chunks={_VIEWS: size},
             destinations={_SHOP: LATER},
             object=encoded.ref,
         ).with_entries({_VIEWS: Entry(state, at=_BEGAN * 1000)}, settled=True)
-        made.objects.rewrite(found, encoded.data)
+        made.objects.put(found, encoded.data)
         made.ledger.append(found)
 
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 import click
 from rich.console import Console
-from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from chaos import schedule as schedules
 from chaos.report import Report
 from chaos.run import Ran, run_schedule, run_seeds
 from chaos.schedule import START, Schedule
 from chaos.shrink import shrink
+from chaos.verdict import PROMISES
 
 _MOST_SHOWN = 3
 _WIDTH = 132  # the table's width if standard output is not a terminal
@@ -59,24 +59,13 @@ def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int)
 
 
 def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
-    """Yield the runs and show progress: a bar on a terminal, else a line for every tenth of the runs and every failure."""
-    columns = (
-        TextColumn("{task.description}"),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-    )
-    has_terminal = sys.stderr.isatty()
-    with Progress(*columns, console=console, disable=not has_terminal) as progress:
-        task = progress.add_task("schedules", total=total)
-        for count, ran in enumerate(runs, 1):
-            yield ran
-            if ran.verdict.violations:
-                progress.console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
-            failed = f", {len(report.failures)} failed" if report.failures else ""
-            progress.update(task, advance=1, description=f"schedules{failed}")
-            if not has_terminal and count * 10 // total > (count - 1) * 10 // total:
-                progress.console.print(f"{count} of {total} schedules{failed}")
+    """Yield the runs, and print every failure, and how far it is at every tenth of the runs."""
+    for count, ran in enumerate(runs, 1):
+        yield ran
+        if ran.verdict.violations:
+            console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
+        if count * 10 // total > (count - 1) * 10 // total:
+            console.print(f"{count} of {total} schedules, {len(report.failures)} failed")
 
 
 def _write_trace(job: tuple[int, int], path: Path) -> None:
@@ -92,17 +81,9 @@ def _show(ran: Ran, console: Console) -> None:
         f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; reproduce with: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
-    for name in (
-        "lost",
-        "duplicated",
-        "misrouted",
-        "both",
-        "misjudged",
-        "miscounted",
-        "stuck",
-        "told",
-    ):
-        if found := getattr(verdict, name):
+    for name in (*PROMISES, "told"):
+        found = getattr(verdict, name)
+        if found and not isinstance(found, int):
             console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
     broken = set(verdict.violations)
 

@@ -20,7 +20,7 @@ from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
 from worker.rows import decompress, slice_of
-from worker.span import ChunkKey, Span, digest_of
+from worker.span import ChunkKey, Span
 from worker.span_object import PREFIX, SpanObjects, name_of, parse
 from worker.states import UNSETTLED, Entry, State
 
@@ -74,16 +74,9 @@ class Audit:
     def __init__(self, world: World) -> None:
         self._world = world
         self.faults: list[str] = []
-        self._seen: set[tuple[str, int]] = set()
         self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.rejections_store = RejectedEvents(self.bucket)
-        self.ledger = Ledger(
-            world.table,  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=world.clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        self.ledger = Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
 
     @property
     def objects(self) -> SpanObjects:
@@ -101,7 +94,7 @@ class Audit:
 
     def numbers(self, span: Span, planned: ChunkKey) -> list[int]:
         """Return the numbers of the events in a planned chunk."""
-        return [int(row["n"]) for row in _unpacked(self.objects.payload(span, planned))]
+        return [int(row["n"]) for row in unpacked(self.objects.payload(span, planned))]
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
@@ -131,10 +124,6 @@ class Audit:
                         original = json.loads(event.original)
                         yield Copy(key.account, group.table, group.code, original, event.message)
 
-    def rejections(self) -> Counter[tuple[str, str, str]]:
-        """Return how many rejected events the ledger counts, by account, table and code."""
-        return self.books().rejected
-
     def books(self) -> Books:
         """Return what the ledger counts now."""
         books = Books()
@@ -150,43 +139,22 @@ class Audit:
         return books
 
     def look(self) -> None:
-        """Record what is wrong now: rows that somebody needs and nobody has, and objects that differ from what the ledger says."""
+        """Record the rows that somebody needs now and nobody has."""
         away = self._world.away
         self.faults += [
             f"{held.place} has no rows"
             for held in self.held()
             if held.values is None and name_of(held.span) not in away
         ]
-        self.faults += self.misfiled()
 
-    def misfiled(self) -> list[str]:
-        """Return the spans whose object is not there, or is not theirs, and objects that nobody can name."""
-        faults = []
-        stored, objects = self._world.bucket.objects(BUCKET), self.objects
-        for span in self.ledger.spans():
-            if span.object is None or name_of(span) in self._world.away:
-                continue
-            name = name_of(span)
-            if (name, span.version) in self._seen and name in stored:
-                continue
-            try:
-                index = objects.index(span)
-            except InvalidObjectError as error:
-                faults.append(f"{span.place.name}: {error}")
-                continue
-            self._seen.add((name, span.version))
-            chunks = {key: one.rows for key, one in index.members.items()}
-            planned = {key: rows for key, rows in span.chunks.items() if not key.group.is_rejected}
-            is_same = span.records == len(index.numbers) and chunks == planned
-            if not is_same or (span.digest and digest_of(index.numbers) != span.digest):
-                faults.append(f"{span.place.name}: the index of {name} differs from the item")
+    def unnamed(self) -> list[str]:
+        """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""
         known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
-        faults += [
+        return [
             f"{name} is no span object"
-            for name in stored
+            for name in self._world.bucket.objects(BUCKET)
             if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
         ]
-        return faults
 
 
 def _values(
@@ -202,13 +170,14 @@ def _values(
         return None
     planned = span.chunks[key.planned]
     try:
-        values = list(_unpacked(slice_of(payload, key.within(planned), planned)))
+        values = list(unpacked(slice_of(payload, key.within(planned), planned)))
     except InvalidObjectError:
         return None
     return values if len(values) == span.rows(key) else None
 
 
-def _unpacked(payload: bytes) -> Iterator[Any]:
+def unpacked(payload: bytes) -> Iterator[Any]:
+    """Yield the values of concatenated MessagePack."""
     unpacker = msgpack.Unpacker(max_buffer_size=max(1, len(payload)), strict_map_key=False)
     unpacker.feed(payload)
     return iter(unpacker)

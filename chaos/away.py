@@ -9,13 +9,13 @@ import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from multiprocessing import get_context
-from typing import Any, NamedTuple, override
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
 
 import click
@@ -29,22 +29,17 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from chaos import clients
 from chaos.audit import Audit
-from chaos.effects import SandboxClock
-from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.platform import Handler, Sandbox
-from chaos.scale import default, shards_for
+from chaos.scale import BATCH_SIZE, BATCH_WINDOW, TimedFunctions, keys_of_shards, shards_for
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
 from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
-from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from shared.envelope import Envelope, TableRows
-from worker.markers import partition_key
+from worker.ledger import WORKLIST_KEYS
 from worker.sender import UNSETTLED_SECONDS
-from worker.shards import Shards
 from worker.states import State
 
 OUTAGES = {
@@ -58,7 +53,6 @@ LAG_SECONDS, ALARM_SECONDS, DRAIN_SECONDS = 60.0, 300.0, 3600.0
 _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waited for
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
-_BATCH_SIZE = int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"])
 _SHOWN_EVERY = 1800.0
 _COLUMNS = (
     *("outage", "events/s", "chunks a span", "spans", "lag", "doubts", "later", "alarm after"),
@@ -83,7 +77,7 @@ class Case:
     @cached_property
     def rows(self) -> int:
         """The rows of a record, so that a batch as large as Lambda makes it has a record for each chunk."""
-        batch = min(_BATCH_SIZE, self.rate / self.shards * default("BatchWindowSeconds"))
+        batch = min(BATCH_SIZE, self.rate / self.shards * BATCH_WINDOW)
         return max(1, round(batch / self.chunks))
 
 
@@ -129,28 +123,6 @@ class Result:
             "doubled": self.doubled > 0,
         }
         return [name for name, is_broken in found.items() if is_broken]
-
-
-class _Watched(Functions):
-    """Functions whose worker takes the measured CPU time, and whose lag is measured."""
-
-    result: Result
-
-    @override
-    def worker(self, sandbox: Sandbox) -> Handler:
-        """Return the worker of a new sandbox."""
-        handler, result, simulation = super().worker(sandbox), self.result, self.world.simulation
-
-        def handle(event: Any, context: Any) -> Any:
-            records = event["Records"]
-            cpu = WORKER_BATCH_CPU + len(records) * result.case.rows * WORKER_ROW_CPU
-            simulation.delay(cpu / min(1.0, WORKER.memory / CORE_MB))
-            answer = handler(event, context)
-            arrived = records[0]["kinesis"]["approximateArrivalTimestamp"]
-            result.lag = max(result.lag, simulation.now - arrived)
-            return answer
-
-        return handle
 
 
 class _Session:
@@ -201,8 +173,7 @@ class _Traffic:
         self.sent = 0
         self.until = until
         self._world, self._case = world, case
-        shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
-        self._keys = [partition_key(shard) for shard in shards]
+        self._keys = keys_of_shards(world)
         self._every = case.rows * case.shards / case.rate  # seconds between two records of a shard
         self._turn = 0
         world.simulation.at(START, self._put)
@@ -227,24 +198,31 @@ class _Traffic:
         return {"Data": envelope.encode(), "PartitionKey": key}
 
 
-def simulate(case: Case, *, shows: bool = True) -> Result:
-    """Simulate an outage."""
+def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
+    """Simulate an outage; `say` is told how far it is."""
     took, result = time.perf_counter(), Result(case)
     begin = START + _WARM
     end = begin + case.hours * 3600
+
+    def show(what: str) -> None:
+        if say is not None:
+            name = f"{case.kind}, {case.rate:,g} a second, {case.chunks} chunks"
+            say(f"{name}: {what} ({time.perf_counter() - took:.0f} s)")
+
     setup = Setup(
         shards=case.shards,
         databases=tuple((f"acct_{number}", f"db_{number}") for number in range(case.chunks)),
         retention_hours=1,
         horizon=end - START,
-        batch_size=case.chunks if case.rows > 1 else _BATCH_SIZE,
+        batch_size=case.chunks if case.rows > 1 else BATCH_SIZE,
         worker_seconds=WORKER.timeout,
     )
     world = World(Schedule(1, setup, ()))
     world.session = _Session(world)  # type: ignore[assignment]  # the part of it that the client uses
-    functions = _Watched(world)
-    functions.result = result
-    pipeline = Pipeline(world, functions, batch_window=default("BatchWindowSeconds"))
+    functions = TimedFunctions(world)
+    functions.rows = case.rows
+    functions.ended = lambda event: _note_lag(event, result, world)
+    pipeline = Pipeline(world, functions, batch_window=BATCH_WINDOW)
     world.open(Window(OUTAGES[case.kind], begin, end))
     world.on_gauge = _alarm(result, world, begin)
     traffic, simulation = _Traffic(world, case, end + DRAIN_SECONDS), world.simulation
@@ -252,29 +230,32 @@ def simulate(case: Case, *, shows: bool = True) -> Result:
     simulation.run(begin)
     for function in (pipeline.worker, pipeline.sender):
         function.deploy()
-    shown = begin
     while simulation.now < end:
-        simulation.run(min(simulation.now + 60, end))
-        if shows and simulation.now >= shown + _SHOWN_EVERY:
-            shown = simulation.now
-            _show(case, f"{(shown - begin) / 3600:.1f} h, lag {result.lag:.0f} s", took)
+        simulation.run(min(simulation.now + _SHOWN_EVERY, end))
+        show(f"{(simulation.now - begin) / 3600:.1f} h, lag {result.lag:.0f} s")
     _count_doubts(pipeline.audit, result, begin, end)
-    if shows:
-        doubts = f"{result.doubts:,} doubts, {result.later_doubts:,} later"
-        _show(case, f"it ends; lag {result.lag:.0f} s, {doubts}, alarm after {result.alarm} s", took)
+    show(f"{result.doubts:,} doubts, {result.later_doubts:,} later, alarm after {result.alarm} s")
     drains = case.chunks <= _DRAINS_AT
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
-        oldest = pipeline.audit.ledger.oldest("waiting")
-        if oldest is None or oldest[0] > end * 1000:
+        parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
+        if all(at > end * 1000 for part in parts for at, _ in itertools.islice(part, 1)):
             result.drained = simulation.now - end
-    if shows:
-        _show(case, f"drained after {result.drained} s", took)
+    show(f"drained after {result.drained} s")
     traffic.until = simulation.now
     simulation.run(simulation.now + _REST)
     _balance(pipeline, traffic.sent, result)
     world.close()
     return result
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _note_lag(event: Mapping[str, Any], result: Result, world: World) -> None:
+    arrived = event["Records"][0]["kinesis"]["approximateArrivalTimestamp"]
+    result.lag = max(result.lag, world.simulation.now - arrived)
 
 
 def _alarm(result: Result, world: World, begin: float) -> Callable[[str, float], None]:
@@ -321,11 +302,6 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.queries = pipeline.world.td.queries
 
 
-def _show(case: Case, what: str, began: float) -> None:
-    name = f"{case.kind}, {case.rate:,g} a second, {case.chunks} chunks"
-    click.echo(f"{name}: {what} ({time.perf_counter() - began:.0f} s)", err=True)
-
-
 def _table(results: list[Result]) -> Table:
     table = Table()
     for name in _COLUMNS:
@@ -357,7 +333,7 @@ def main(
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
     cases = [Case(*one, hours) for one in itertools.product(outage or tuple(OUTAGES), rate, chunks)]
     with ProcessPoolExecutor(processes or None, get_context("spawn"), max_tasks_per_child=1) as pool:
-        results = list(pool.map(simulate, cases))
+        results = list(pool.map(partial(simulate, say=_say), cases))
     Console(width=250).print(_table(results))
     sys.exit(any(one.broken for one in results))
 

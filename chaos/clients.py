@@ -1,13 +1,14 @@
 """Clients of the in-memory services. Each call is an effect and may fail."""
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, override
 
 import redis
 from botocore.exceptions import (
+    BotoCoreError,
     ClientError,
     ConnectTimeoutError,
     EndpointConnectionError,
@@ -17,12 +18,16 @@ from botocore.exceptions import (
 from chaos import td_lies
 from chaos.effects import Effects
 from chaos.s3_lies import S3Lies
-from chaos.trouble import Kind
+from chaos.trouble import DATABASE_KINDS, Kind
 from doubles.aws_errors import client_error
 from doubles.redis import MemoryPipeline, MemoryRedis
 from doubles.s3 import MemoryS3
 from doubles.treasure_data import Action, Fault, Request, Response, Target
 from doubles.treasure_data import Kind as TdKind
+
+Call = Callable[[], Any]
+_Errors = Sequence[str | type[BotoCoreError]]
+"""A service's own error codes, each with its status if that is not 400, and errors of the connection."""
 
 _URL = "https://service.invalid"
 _DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
@@ -32,10 +37,28 @@ _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
 _KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
 _REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
+_DYNAMODB_DOWN: _Errors = (
+    *("InternalServerError 500", "ThrottlingException", "ProvisionedThroughputExceededException"),
+    *(EndpointConnectionError, ConnectTimeoutError),
+)
+_S3_DOWN: _Errors = "SlowDown 503", "InternalError 500", EndpointConnectionError
+_KINESIS_DOWN: _Errors = "ProvisionedThroughputExceededException", "InternalFailure 500", ReadTimeoutError
+_KINESIS_GONE: _Errors = EndpointConnectionError, ConnectTimeoutError, "ServiceUnavailable 503"
 _LATEST_LANDINGS = (5.0, 100.0, 1000.0, 6 * 3600.0)
 """A late put lands within so many seconds."""
 
-Call = Callable[[], Any]
+
+def _one(chances: random.Random, some: Sequence[Any]) -> Any:
+    return chances.choice(some) if len(some) > 1 else some[0]
+
+
+def _error(chances: random.Random, errors: _Errors, name: str) -> Exception:
+    error = _one(chances, errors)
+    if isinstance(error, str):
+        code, _, status = error.partition(" ")
+        return client_error(code, name, status=int(status or 400))
+    made: Exception = error(endpoint_url=_URL)
+    return made
 
 
 class _Client:
@@ -73,6 +96,18 @@ class _Client:
 
     def _time(self) -> float:
         return self.seconds * (0.5 + self.effects.chance.random())
+
+    def _fail_by(self, kind: Kind, what: str, name: str, errors: _Errors, *seconds: float) -> None:
+        """Fail the call without performing it, if trouble of this kind strikes."""
+        if chances := self.effects.trouble.strike(kind):
+            self.effects.fail(what, _error(chances, errors, name), _one(chances, seconds))
+
+    def _lose_by(
+        self, kind: Kind, what: str, name: str, action: Call, errors: _Errors, *seconds: float
+    ) -> None:
+        """Perform the call and raise an error as if the response was lost, if trouble of this kind strikes."""
+        if chances := self.effects.trouble.strike(kind):
+            self._lost(what, action, _error(chances, errors, name), _one(chances, seconds))
 
     def _lost(self, what: str, action: Call, error: Exception, seconds: float) -> Any:
         """Perform the call, then raise an error as if the response was lost."""
@@ -119,21 +154,9 @@ class DynamoDB(_Client):
         trouble, what = self.effects.trouble, self._named(what, request)
         write = operation in ("put_item", "update_item", "batch_execute_statement", "transact_write_items")
         name = operation.title().replace("_", "")
-        if chances := trouble.strike(Kind.DYNAMODB_ERROR):
-            errors = (
-                client_error("InternalServerError", name, status=500),
-                client_error("ThrottlingException", name),
-                client_error("ProvisionedThroughputExceededException", name),
-                EndpointConnectionError(endpoint_url=_URL),
-                ConnectTimeoutError(endpoint_url=_URL),
-            )
-            return self.effects.fail(what, chances.choice(errors), chances.choice((0.01, 1.0)))
-        if chances := trouble.strike(Kind.DYNAMODB_LOST_ANSWER):
-            unheard = (
-                client_error("InternalServerError", name, status=500),
-                ReadTimeoutError(endpoint_url=_URL),
-            )
-            return self._lost(what, action, chances.choice(unheard), chances.choice((0.05, 2.0)))
+        self._fail_by(Kind.DYNAMODB_ERROR, what, name, _DYNAMODB_DOWN, 0.01, 1.0)
+        unheard = "InternalServerError 500", ReadTimeoutError
+        self._lose_by(Kind.DYNAMODB_LOST_ANSWER, what, name, action, unheard, 0.05, 2.0)
         if write and (chances := trouble.strike(Kind.DYNAMODB_LATE)):
             return self._late(what, action, chances.uniform(0, 20), 2.0)
         if write and trouble.strike(Kind.DYNAMODB_REPEAT):
@@ -191,15 +214,8 @@ class S3(_Client):
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble, what = self.effects.trouble, self._named(what, request)
         name = operation.title().replace("_", "")
-        if chances := trouble.strike(Kind.S3_ERROR):
-            errors = (
-                client_error("SlowDown", name, status=503),
-                client_error("InternalError", name, status=500),
-                EndpointConnectionError(endpoint_url=_URL),
-            )
-            return self.effects.fail(what, chances.choice(errors), chances.choice((0.05, 1.0)))
-        if chances := trouble.strike(Kind.S3_LOST_ANSWER):
-            return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 2.0)
+        self._fail_by(Kind.S3_ERROR, what, name, _S3_DOWN, 0.05, 1.0)
+        self._lose_by(Kind.S3_LOST_ANSWER, what, name, action, (ReadTimeoutError,), 2.0)
         if operation == "put_object" and (chances := trouble.strike(Kind.S3_LATE)):
             return self._late(what, action, chances.uniform(0, 60), 2.0)
         return self.effects.perform(what, self._lies.about(operation, request, action), self._time())
@@ -216,14 +232,8 @@ class SQS(_Client):
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
-        if chances := trouble.strike(Kind.SQS_DOWN):
-            errors = (
-                client_error("InternalError", name, status=500),
-                EndpointConnectionError(endpoint_url=_URL),
-            )
-            return self.effects.fail(what, chances.choice(errors), 1.0)
-        if chances := trouble.strike(Kind.SQS_LOST_ANSWER):
-            return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 1.5)
+        self._fail_by(Kind.SQS_DOWN, what, name, ("InternalError 500", EndpointConnectionError), 1.0)
+        self._lose_by(Kind.SQS_LOST_ANSWER, what, name, action, (ReadTimeoutError,), 1.5)
         if operation == "get_queue_attributes" and (chances := trouble.strike(Kind.SQS_COUNTS)):
             action = partial(self._old_counts, request, chances.uniform(0, _COUNTS_LAG))
         return self.effects.perform(what, action, self._time())
@@ -255,17 +265,11 @@ class Kinesis(_Client):
             return self._put_many(what, request)
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
-        if chances := trouble.strike(Kind.KINESIS_READ) or trouble.strike(Kind.KINESIS_UNREADABLE):
-            errors = [
-                client_error("ProvisionedThroughputExceededException", name),
-                client_error("InternalFailure", name, status=500),
-                ReadTimeoutError(endpoint_url=_URL),
-            ]
-            if operation == "get_records":
-                errors.append(client_error("ExpiredIteratorException", name))
-            return self.effects.fail(what, chances.choice(errors), chances.choice((0.02, 1.0)))
-        if trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
-            return self.effects.fail(what, EndpointConnectionError(endpoint_url=_URL), 1.0)
+        down = [*_KINESIS_DOWN, "ExpiredIteratorException"] if operation == "get_records" else _KINESIS_DOWN
+        for kind in (Kind.KINESIS_READ, Kind.KINESIS_UNREADABLE):
+            self._fail_by(kind, what, name, down, 0.02, 1.0)
+        for kind in (Kind.KINESIS_DOWN, Kind.KINESIS_LONG_OUTAGE):
+            self._fail_by(kind, what, name, (EndpointConnectionError,), 1.0)
         if operation == "list_shards" and (chances := trouble.strike(Kind.KINESIS_LISTING)):
             action = partial(self._other_listing, action, chances)
         return self.effects.perform(what, action, self._time())
@@ -284,26 +288,18 @@ class Kinesis(_Client):
 
     def _put(self, what: str, action: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
-        if chances := trouble.strike(Kind.KINESIS_DOWN) or trouble.strike(Kind.KINESIS_LONG_OUTAGE):
-            errors = (
-                EndpointConnectionError(endpoint_url=_URL),
-                ConnectTimeoutError(endpoint_url=_URL),
-                client_error("ServiceUnavailable", "PutRecord", status=503),
-            )
-            return effects.fail(what, chances.choice(errors), 1.0)
-        if trouble.strike(Kind.KINESIS_THROTTLE):
-            return effects.fail(
-                what, client_error("ProvisionedThroughputExceededException", "PutRecord"), 0.01
-            )
+        for kind in (Kind.KINESIS_DOWN, Kind.KINESIS_LONG_OUTAGE):
+            self._fail_by(kind, what, "PutRecord", _KINESIS_GONE, 1.0)
+        self._fail_by(
+            Kind.KINESIS_THROTTLE, what, "PutRecord", ("ProvisionedThroughputExceededException",), 0.01
+        )
         if chances := trouble.strike(Kind.KINESIS_INTERNAL):
             error = client_error("InternalFailure", "PutRecord", status=500)
             if chances.random() < 0.5:
                 return self._lost(what, action, error, 0.1)
             return effects.fail(what, error, 0.1)
-        if trouble.strike(Kind.KINESIS_TIMEOUT):
-            return effects.fail(what, ReadTimeoutError(endpoint_url=_URL), 1.5)
-        if trouble.strike(Kind.KINESIS_LOST_ANSWER):
-            return self._lost(what, action, ReadTimeoutError(endpoint_url=_URL), 1.5)
+        self._fail_by(Kind.KINESIS_TIMEOUT, what, "PutRecord", (ReadTimeoutError,), 1.5)
+        self._lose_by(Kind.KINESIS_LOST_ANSWER, what, "PutRecord", action, (ReadTimeoutError,), 1.5)
         if chances := trouble.strike(Kind.KINESIS_LATE):
             return self._late(what, action, chances.uniform(0, chances.choice(_LATEST_LANDINGS)), 1.5)
         return effects.perform(what, action, self._time())
@@ -421,69 +417,78 @@ class TdTroubles:
     def __init__(self, effects: Effects) -> None:
         self._effects = effects
 
-    def strike(self, target: Target, now: float) -> Fault | None:  # noqa: ARG002, C901, PLR0912 -- a table of cases
+    def strike(self, target: Target, now: float) -> Fault | None:  # noqa: ARG002 -- the port's signature
         """Return the fault for a request, if any."""
-        trouble = self._effects.trouble
-        database, importing = target.database or "", target.action is Action.IMPORT
-        if trouble.strike(Kind.TD_LONG_OUTAGE):
-            return Fault(kind=TdKind.REFUSE)
-        if chances := trouble.strike(Kind.TD_OUTAGE):
-            return chances.choice(
-                (
-                    Fault(kind=TdKind.REFUSE),
-                    Fault(kind=TdKind.UNREACHABLE),
-                    Fault(kind=TdKind.HANG),
-                    Fault(kind=TdKind.HANG, lands=0 if chances.random() < 0.2 else None),
-                    Fault(kind=TdKind.STATUS, status=503),
-                )
-            )
+        trouble, is_import = self._effects.trouble, target.action is Action.IMPORT
+        for kind, fault_of in _TD_AWAY:
+            if chances := trouble.strike(kind):
+                return fault_of(chances, is_import)
         if (fault := td_lies.lie(trouble, target)) or target.action is Action.STATUS:
             return fault
-        if trouble.strike(Kind.TD_UNAUTHORIZED):
-            return Fault(kind=TdKind.STATUS, status=401)
-        if trouble.strike(Kind.TD_FORBIDDEN_DATABASE, database):
-            return Fault(kind=TdKind.STATUS, status=403)
-        if chances := trouble.strike(Kind.TD_HANGING_DATABASE, database):
-            return Fault(kind=TdKind.HANG, lands=0 if importing and chances.random() < 0.3 else None)
-        if chances := trouble.strike(Kind.TD_SLOW_DATABASE, database):
-            return Fault(kind=TdKind.SLOW, seconds=chances.choice((3.0, 5.0, 8.0)))
-        if trouble.strike(Kind.TD_BROKEN_DATABASE, database):
-            return Fault(kind=TdKind.STATUS, status=500)
-        if target.action is Action.QUERY and (chances := trouble.strike(Kind.TD_JOB_FAILS)):
-            return Fault(kind=TdKind.STATUS, status=chances.choice((500, 429, 503)))
-        if chances := trouble.strike(Kind.TD_5XX):
-            lands = 0 if importing and chances.random() < 0.3 else None
-            return Fault(kind=TdKind.STATUS, status=chances.choice((500, 502, 503, 504)), lands=lands)
-        if chances := trouble.strike(Kind.TD_429):
-            return Fault(kind=TdKind.STATUS, status=429, retry_after=chances.choice((0, 1, 7, 90)))
-        if chances := trouble.strike(Kind.TD_HANG):
-            return Fault(kind=TdKind.HANG, seconds=chances.choice((None, 20.0)))
-        if trouble.strike(Kind.TD_RESET_BEFORE):
-            return Fault(kind=TdKind.RESET)
-        if trouble.strike(Kind.TD_RESET_AFTER):
-            return Fault(kind=TdKind.CLOSE)
-        if trouble.strike(Kind.TD_REFUSED):
-            return Fault(kind=TdKind.REFUSE)
-        if trouble.strike(Kind.TD_UNREACHABLE):
-            return Fault(kind=TdKind.UNREACHABLE)
-        if chances := trouble.strike(Kind.TD_SLOW):
-            return Fault(kind=TdKind.SLOW, seconds=chances.choice((0.5, 5.0, 25.0, 70.0)))
-        return self._import_fault(target) if importing else None
-
-    def _import_fault(self, target: Target) -> Fault | None:
-        trouble = self._effects.trouble
-        if trouble.strike(Kind.TD_REJECTS_TABLE, target.table or ""):
-            return Fault(kind=TdKind.STATUS, status=422)
-        if chances := trouble.strike(Kind.TD_LOST_ANSWER):
-            kind = chances.choice((TdKind.CLOSE, TdKind.HANG))
-            return Fault(kind=kind, seconds=None if kind is TdKind.CLOSE else 300.0, lands=0)
-        if chances := trouble.strike(Kind.TD_LATE):
-            return Fault(kind=TdKind.HANG, lands=chances.uniform(0.0, 100.0))
-        if trouble.strike(Kind.TD_WRONG_MD5):
-            return Fault(kind=TdKind.WRONG_MD5)
-        if trouble.strike(Kind.TD_NOT_JSON):
-            return Fault(kind=TdKind.NOT_JSON)
+        asked = {Kind.TD_REJECTS_TABLE: target.table, **dict.fromkeys(DATABASE_KINDS, target.database)}
+        faults = _TD + (_TD_IMPORTS if is_import else ())
+        for kind, fault_of in faults:
+            if kind is Kind.TD_JOB_FAILS and target.action is not Action.QUERY:
+                continue
+            if chances := trouble.strike(kind, asked.get(kind) or ""):
+                return fault_of(chances, is_import)
         return None
+
+
+def _outage(chances: random.Random, _is_import: bool) -> Fault:
+    return chances.choice(
+        (
+            Fault(kind=TdKind.REFUSE),
+            Fault(kind=TdKind.UNREACHABLE),
+            Fault(kind=TdKind.HANG),
+            Fault(kind=TdKind.HANG, lands=0 if chances.random() < 0.2 else None),
+            Fault(kind=TdKind.STATUS, status=503),
+        )
+    )
+
+
+def _server_error(chances: random.Random, is_import: bool) -> Fault:
+    lands = 0 if is_import and chances.random() < 0.3 else None
+    return Fault(kind=TdKind.STATUS, status=chances.choice((500, 502, 503, 504)), lands=lands)
+
+
+def _lost_answer(chances: random.Random, _is_import: bool) -> Fault:
+    kind = chances.choice((TdKind.CLOSE, TdKind.HANG))
+    return Fault(kind=kind, seconds=None if kind is TdKind.CLOSE else 300.0, lands=0)
+
+
+def _always(kind: TdKind, **members: Any) -> Callable[[random.Random, bool], Fault]:
+    return lambda _chances, _is_import: Fault(kind=kind, **members)
+
+
+# fmt: off
+_Table = tuple[tuple[Kind, Callable[[random.Random, bool], Fault]], ...]
+_TD_AWAY: _Table = ((Kind.TD_LONG_OUTAGE, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
+_TD: _Table = (
+    (Kind.TD_UNAUTHORIZED, _always(TdKind.STATUS, status=401)),
+    (Kind.TD_FORBIDDEN_DATABASE, _always(TdKind.STATUS, status=403)),
+    (Kind.TD_HANGING_DATABASE, lambda chances, is_import: Fault(kind=TdKind.HANG, lands=0 if is_import and chances.random() < 0.3 else None)),
+    (Kind.TD_SLOW_DATABASE, lambda chances, _: Fault(kind=TdKind.SLOW, seconds=chances.choice((3.0, 5.0, 8.0)))),
+    (Kind.TD_BROKEN_DATABASE, _always(TdKind.STATUS, status=500)),
+    (Kind.TD_JOB_FAILS, lambda chances, _: Fault(kind=TdKind.STATUS, status=chances.choice((500, 429, 503)))),
+    (Kind.TD_5XX, _server_error),
+    (Kind.TD_429, lambda chances, _: Fault(kind=TdKind.STATUS, status=429, retry_after=chances.choice((0, 1, 7, 90)))),
+    (Kind.TD_HANG, lambda chances, _: Fault(kind=TdKind.HANG, seconds=chances.choice((None, 20.0)))),
+    (Kind.TD_RESET_BEFORE, _always(TdKind.RESET)),
+    (Kind.TD_RESET_AFTER, _always(TdKind.CLOSE)),
+    (Kind.TD_REFUSED, _always(TdKind.REFUSE)),
+    (Kind.TD_UNREACHABLE, _always(TdKind.UNREACHABLE)),
+    (Kind.TD_SLOW, lambda chances, _: Fault(kind=TdKind.SLOW, seconds=chances.choice((0.5, 5.0, 25.0, 70.0)))),
+)
+_TD_IMPORTS: _Table = (
+    (Kind.TD_REJECTS_TABLE, _always(TdKind.STATUS, status=422)),
+    (Kind.TD_LOST_ANSWER, _lost_answer),
+    (Kind.TD_LATE, lambda chances, _: Fault(kind=TdKind.HANG, lands=chances.uniform(0.0, 100.0))),
+    (Kind.TD_WRONG_MD5, _always(TdKind.WRONG_MD5)),
+    (Kind.TD_NOT_JSON, _always(TdKind.NOT_JSON)),
+)
+# fmt: on
+"""What each kind of trouble makes of a request, in the order in which they strike."""
 
 
 class TreasureDataTransport:
@@ -534,13 +539,3 @@ def _brief(request: dict[str, Any]) -> str:
     values = request.get("ExpressionAttributeValues") or {}
     parts += [f"{name}={next(iter(value.values()))}" for name, value in values.items()]
     return " ".join(part if len(part) < 120 else part[:117] + "…" for part in parts)
-
-
-def pages(call: Callable[..., dict[str, Any]], **request: Any) -> Iterator[dict[str, Any]]:
-    """Yield the pages of a paginated listing."""
-    while True:
-        answer = call(**request)
-        yield answer
-        if not answer.get("NextToken"):
-            return
-        request = {"NextToken": answer["NextToken"]}

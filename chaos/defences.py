@@ -17,7 +17,6 @@ from botocore.exceptions import ReadTimeoutError
 
 from chaos import clients
 from chaos.functions import Functions, Weakness
-from chaos.interleavings import Choice, FaultKind
 from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from ingest.policy import REFUSING_SECONDS, PolicyReader
@@ -42,7 +41,7 @@ from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import UNSETTLED, Action, Decision, Entry, Event, Happening, Presence, Rules, Step
 from worker.sweeper import Sweep, Sweeper
-from worker.treasure_data import ACCEPTED, Meaning, TreasureDataClient
+from worker.treasure_data import ACCEPTED, Meaning, Reply, TreasureDataClient
 from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 
 
@@ -56,7 +55,7 @@ class Defence:
         weakness: leaves it out.
         trouble: the names of the kinds of trouble that reveal its absence.
         seed: a schedule with that trouble that does.
-        meets: instead of a schedule, a scenario of `chaos.exhaustive` and an interleaving that do.
+        meets: a scenario of `chaos.exhaustive` that does; it takes less time than a schedule.
         setup: what else is constant in the schedule, by its name in `Setup`.
         waits: instead of a schedule, steady traffic of this many accounts, in which the rows of healthy databases wait.
     """
@@ -66,7 +65,7 @@ class Defence:
     weakness: Weakness
     trouble: str = ""
     seed: int = 0
-    meets: tuple[str, Choice] | None = None
+    meets: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
     waits: int = 0
 
@@ -101,7 +100,7 @@ def _around(kind: type, name: str, change: Callable[..., Any]) -> Weakness:
 
 class _Hopeful(SpanObjects):
     @override
-    def put(self, span: Span, data: bytes, executor: Executor) -> None:
+    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
         with suppress(BucketUnavailableError):
             super().put(span, data, executor)
 
@@ -131,12 +130,6 @@ class _TwoWrites(Ledger):
         return won and self.append(new)[0]  # type: ignore[index]  # without claims it is a pair
 
 
-class _HopefulLedger(Ledger):
-    @override
-    def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
-        return {one: Claim(owner) for one, owner in wanted.items()} | super().claim(wanted, seconds_kept)
-
-
 class _BetweenBorders(Membership):
     """Takes every record between a span's borders as one of the span's."""
 
@@ -153,15 +146,7 @@ class _BetweenBorders(Membership):
 
     @override
     def numbers(self, span: Span, beside: Sequence[str] = ()) -> frozenset[str]:
-        return frozenset(one for one in beside if span.covers(one))
-
-
-class _GapsAreFree(Claims):
-    """Claims nothing for a record because it lies in a gap."""
-
-    @override
-    def decide(self, records: Sequence[Record], gap: Gap, shard: Any, *, is_live: bool) -> Decided:
-        return super().decide(records, replace(gap, chain=shard), shard, is_live=is_live)
+        return frozenset(one for one in beside if span.first <= one <= span.last)
 
 
 class _ClaimsFirst(Claims):
@@ -219,28 +204,22 @@ class _LooksFirst(Again):
 # Doubt
 
 
-class _Certain(Rules):
-    """Believes, of some events, that no attempt was accepted."""
+def _certain(follow: Any, entry: Entry, happening: Happening, *events: Event) -> Entry:
+    """Believe, of some events, that no attempt was accepted."""
+    changed: Entry = follow(
+        entry, replace(happening, certain=True) if happening.event in events else happening
+    )
+    return changed
 
-    believed: frozenset[Event] = frozenset()
 
+def _believing(*events: Event) -> Weakness:
+    return _around(Rules, "follow", lambda follow, *args: _certain(follow, *args, *events))
+
+
+class _DropsAnything(Rules):
     @override
     def follow(self, entry: Entry, happening: Happening) -> Entry:
-        if happening.event in self.believed:
-            happening = replace(happening, certain=True)
-        return super().follow(entry, happening)
-
-
-class _AnyRefusal(_Certain):
-    believed = frozenset({Event.REFUSED, Event.PARTLY_REFUSED})
-
-
-class _UnsentIsAbsent(_Certain):
-    believed = frozenset({Event.UNANSWERED})
-
-
-class _DropsAnything(_Certain):
-    believed = frozenset({Event.DROPPED})
+        return _certain(super().follow, entry, happening, Event.DROPPED)
 
     @override
     def next_step(self, entry: Entry, obstacle: str | None, decision: Decision | None, now: float) -> Step:
@@ -252,37 +231,14 @@ class _DropsAnything(_Certain):
 _serial = itertools.count()
 
 
-class _BlindToMd5(TreasureDataClient):
-    @override
-    def send(self, *args: Any) -> Any:
-        reply = super().send(*args)
-        return ACCEPTED if reply.meaning is Meaning.MISMATCH else reply
+def _answering(change: Callable[[Reply], Reply]) -> Weakness:
+    """Change what imports are answered."""
+    return _around(TreasureDataClient, "send", lambda send, *args: change(send(*args)))
 
 
 def _accepting(*reasons: str) -> Weakness:
     """Treat responses with these reasons as acceptance, although they do not prove it."""
-
-    class Credulous(TreasureDataClient):
-        @override
-        def send(self, *args: Any) -> Any:
-            reply = super().send(*args)
-            return ACCEPTED if reply.reason.startswith(reasons) else reply
-
-    return _replaced(TreasureDataClient, Credulous)
-
-
-class _TrustsRefusals(TreasureDataClient):
-    @override
-    def send(self, *args: Any) -> Any:
-        reply = super().send(*args)
-        return replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply
-
-
-class _UndecidedIsAbsent(TreasureDataClient):
-    @override
-    def ask(self, *args: Any) -> list[Presence]:
-        found = super().ask(*args)
-        return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
+    return _answering(lambda reply: ACCEPTED if reply.reason.startswith(reasons) else reply)
 
 
 class _TodaysDatabase(Sender):
@@ -299,14 +255,6 @@ class _NoColumnsNoRows(TreasureDataClient):
         if Presence.UNDECIDED in found and self.shows_columns(database, table) is False:
             return [Presence.ABSENT if one is Presence.UNDECIDED else one for one in found]
         return found
-
-
-class _NotFoundIsGone(TreasureDataClient):
-    @override
-    def _api(self, method: str, *path: str, **options: Any) -> TdAnswer:
-        if "list" in path:
-            return TdAnswer(200, {}, b'{"databases": [], "tables": []}')
-        return super()._api(method, *path, **options)
 
 
 # The stream, Redis, the edge policy
@@ -375,12 +323,6 @@ class _Forgets(PolicyReader):
             raise
 
 
-class _RefusesForEver(PolicyReader):
-    @override
-    def _is_within(self, since: float, seconds: float) -> bool:
-        return seconds == REFUSING_SECONDS or super()._is_within(since, seconds)
-
-
 class _Unchanging(Shards):
     """Lists the shards once."""
 
@@ -412,20 +354,6 @@ class _RowsAndIndex(Sweeper):
 # Watermarks
 
 
-class _CountsAlone(Watermarks):
-    @override
-    def _in_queue(self, began: float) -> float:
-        super()._in_queue(began)
-        return began
-
-
-class _NobodyBehind(Watermarks):
-    @override
-    def _passed_by_all(self, until: float) -> float:
-        super()._passed_by_all(until)
-        return float("inf")
-
-
 class _IndexAlone(Watermarks):
     """Believes the ledger's index, which may lag."""
 
@@ -438,15 +366,12 @@ class _IndexAlone(Watermarks):
                 yield span
 
 
-class _NoCopies(Watermarks):
-    """Believes that a copy's owner is in a span."""
-
-    @override
-    def _spans(self, began: float) -> Iterator[Span]:
-        for span in super()._spans(began):
-            yield replace(span, copies={})
-
-
+_NO_NAMES = TdAnswer(200, {}, b'{"databases": [], "tables": []}')
+_UNDECIDED_IS_ABSENT = _around(
+    TreasureDataClient,
+    "ask",
+    lambda ask, *args: [Presence.ABSENT if one is Presence.UNDECIDED else one for one in ask(*args)],
+)
 _ASKED = "TD_LOST_ANSWER TD_OUTAGE KILL"
 _WATCHED = {"watch_every": 20.0}
 _SENDERS = "two senders of waiting rows"
@@ -455,23 +380,20 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/span_object.py", "an object is stored before its span is appended", _replaced(SpanObjects, _Hopeful), "S3_ERROR S3_LATE TD_5XX", 1),
     Defence("worker/span_object.py", "the digest of S3's bytes is checked", _but(SpanObjects, _part=lambda self, name, offset, length, _digest: self._bucket.get(name, (offset, length)) or b""), "S3_OTHER_OBJECT TD_REJECTS_TABLE TD_BROKEN_DATABASE", 6),
     Defence("worker/bucket.py", "a put to S3 counts only with the checksum of its bytes", _but(Bucket, put=lambda self, name, body: self._s3.put_object(Bucket=self._name, Key=name, Body=body)), "S3_FOREIGN_PAGE TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Defence("worker/ledger.py", "a span is appended once", _replaced(Ledger, _Overwrites), "ABANDON TD_SLOW REPLAY BORDERS", 1),
-    Defence("worker/ledger.py", "a span is appended once, by two workers of one batch", _replaced(Ledger, _Overwrites), meets=("two workers of one batch, rows are rejected", Choice((3,), (11, FaultKind.FAILS)))),
-    Defence("worker/ledger.py", "a write asks for the version that it read", _replaced(Ledger, _AnyVersion), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6),
-    Defence("worker/ledger.py", "a write asks for the version that it read, of two senders", _replaced(Ledger, _AnyVersion), meets=(_SENDERS, Choice((8,), (8, FaultKind.FAILS)))),
-    Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _replaced(Ledger, _TwoWrites), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1),
-    Defence("worker/ledger.py", "a killed edit leaves its chunk as it was", _replaced(Ledger, _TwoWrites), meets=("two edits of dead rows", Choice((), (20, FaultKind.KILLED_BEFORE)))),
-    Defence("worker/ledger.py", "an unanswered statement claims nothing", _replaced(Ledger, _HopefulLedger), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE"),
+    Defence("worker/ledger.py", "a span is appended once", _replaced(Ledger, _Overwrites), "ABANDON TD_SLOW REPLAY BORDERS", 1, meets="two workers of one batch, rows are rejected"),
+    Defence("worker/ledger.py", "a write asks for the version that it read", _replaced(Ledger, _AnyVersion), "TD_REJECTS_TABLE ABANDON TD_SLOW TD_HANG PAUSE SEND", 6, meets=_SENDERS),
+    Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _replaced(Ledger, _TwoWrites), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
+    Defence("worker/ledger.py", "an unanswered statement claims nothing", _around(Ledger, "claim", lambda claim, wanted, seconds: {one: Claim(owner) for one, owner in wanted.items()} | claim(wanted, seconds)), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE"),
     Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),
     Defence("worker/membership.py", "a record is in a span only if the span's index has it", _replaced(Membership, _BetweenBorders), "LANES FILTERED", 2),
     Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
-    Defence("worker/claims.py", "records in gaps claim", _replaced(Claims, _GapsAreFree), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
+    Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap, shard, **more: decide(records, replace(gap, chain=shard), shard, **more)), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),
     Defence("worker/claims.py", "in a gap or a replay, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
-    Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets=("a copy beside a replay of the one that was passed over with the claim", Choice((), (12, FaultKind.KILLED_BEFORE)))),
+    Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets="a copy beside a replay of the one that was passed over with the claim"),
     Defence("worker/claims.py", "records that arrive late claim", _replaced(Claims, _NothingIsLate), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, _span, keys: (dict.fromkeys(keys, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
     Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _replaced(Again, _OwnShardAlone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
-    Defence("worker/again.py", "indexes are read after the shards have passed", _replaced(Again, _LooksFirst), meets=("a sender decides while a first copy that landed late is planned", Choice((4, 12)))),
+    Defence("worker/again.py", "indexes are read after the shards have passed", _replaced(Again, _LooksFirst), meets="a sender decides while a first copy that landed late is planned"),
     Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Passing, _close=lambda _self, lineage, _closes: not lineage.is_open), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
     Defence("worker/shards.py", "a listing of shards must cover every key", _but(Shards, whole=lambda self: list(self.all())), "KINESIS_LISTING KINESIS_LOST_ANSWER KINESIS_AUTO DYNAMODB_ERROR", 1),
@@ -480,30 +402,28 @@ ALL: tuple[Defence, ...] = (
     Defence("ingest/stream.py", "a put in doubt goes to the queue", Weakness(kinesis=lambda world: _TrustingKinesis(world.stream, world.effects)), "KINESIS_TIMEOUT"),
     Defence("ingest/stream.py", "botocore does not retry puts", Weakness(kinesis=lambda world: _RepeatingKinesis(world.stream, world.effects)), "KINESIS_LOST_ANSWER"),
     Defence("worker/states.py", "a send is repeated only while Treasure Data remembers its id", _but(Rules, may_repeat=lambda *_: True), "TD_LOST_ANSWER TD_OUTAGE KILL STANDSTILL", 6),
-    Defence("worker/states.py", "a refusal after a doubt proves nothing", _replaced(Rules, _AnyRefusal), "TD_LOST_ANSWER TD_5XX TD_REJECTS_TABLE", 1),
-    Defence("worker/states.py", "own clearing: a refusal proves nothing to another sender", _replaced(Rules, _AnyRefusal), meets=("two senders, an answer is lost, then the rows are rejected", Choice())),
-    Defence("worker/states.py", "a chunk that was not sent keeps the doubt that another opened", _replaced(Rules, _UnsentIsAbsent), "TD_LOST_ANSWER TD_5XX REMAP", 2),
-    Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _replaced(Rules, _DropsAnything), "DROP TD_LOST_ANSWER TD_OUTAGE", 1),
-    Defence("worker/states.py", "rows in doubt are not dropped beside a sender", _replaced(Rules, _DropsAnything), meets=("a drop of rows in doubt", Choice())),
+    Defence("worker/states.py", "a refusal after a doubt proves nothing", _believing(Event.REFUSED, Event.PARTLY_REFUSED), "TD_LOST_ANSWER TD_5XX TD_REJECTS_TABLE", 1, meets="two senders, an answer is lost, then the rows are rejected"),
+    Defence("worker/states.py", "a chunk that was not sent keeps the doubt that another opened", _believing(Event.UNANSWERED), "TD_LOST_ANSWER TD_5XX REMAP", 2),
+    Defence("worker/states.py", "rows that Treasure Data may have are not dropped", _replaced(Rules, _DropsAnything), "DROP TD_LOST_ANSWER TD_OUTAGE", 1, meets="a drop of rows in doubt"),
     Defence("worker/states.py", "a chunk with rejected rows is halved", _around(Rules, "follow", lambda follow, entry, happening: follow(entry, replace(happening, divisible=False))), "TD_BAD_ROWS", 2),
     Defence("worker/question.py", "Treasure Data is queried about doubts", _but(TreasureDataClient, ask=lambda *args: [Presence.ABSENT for _ in args[3]]), _ASKED, 1),
     Defence("worker/question.py", "queries wait until rows can be seen", Weakness(settings={"td_query_delay_minutes": -TD_MEMORY_SECONDS / 60}), "TD_LOST_ANSWER TD_OUTAGE OVERRUN ABANDON SEND TD_LATE", 6),
-    Defence("worker/question.py", "a truncated response does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_TRUNCATED {_ASKED}", 3),
-    Defence("worker/question.py", "a page does not prove absence", _replaced(TreasureDataClient, _UndecidedIsAbsent), f"TD_FOREIGN_PAGE {_ASKED}", 3),
+    Defence("worker/question.py", "a truncated response does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_TRUNCATED {_ASKED}", 3),
+    Defence("worker/question.py", "a page does not prove absence", _UNDECIDED_IS_ABSENT, f"TD_FOREIGN_PAGE {_ASKED}", 3),
     Defence("worker/question.py", "a query that ran too early does not prove absence", _around(TreasureDataClient, "ask", lambda ask, *args: ask(*args[:4])), f"TD_STALE_JOB {_ASKED}", 1),
     Defence("worker/question.py", "a schema that does not show columns yet does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_SCHEMA_LAGS {_ASKED}", 1),
     Defence("worker/question.py", "a schema that never shows columns does not prove absence", _replaced(TreasureDataClient, _NoColumnsNoRows), f"TD_NO_SCHEMA {_ASKED}", 1),
-    Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _replaced(TreasureDataClient, _NotFoundIsGone), f"TD_WRONG_HOST {_ASKED}", 3),
+    Defence("worker/question.py", "a 404 means gone only if a listing confirms it", _around(TreasureDataClient, "_api", lambda api, method, *path, **options: _NO_NAMES if "list" in path else api(method, *path, **options)), f"TD_WRONG_HOST {_ASKED}", 3),
     Defence("worker/sender.py", "a doubt keeps its database", _replaced(Sender, _TodaysDatabase), "REMAP TD_LOST_ANSWER KILL TD_5XX", 1),
     Defence("worker/forced_replay.py", "a forced replay that is repeated appends nothing", _around(ForcedReplays, "run", lambda run, wanted, *args: run(replace(wanted, tag=f"{wanted.tag}-{next(_serial)}"), *args)), "FORCE", 1),
     Defence("worker/treasure_data.py", "every attempt uses the same unique_id", _around(TreasureDataClient, "send", lambda send, database, table, _id, *args: send(database, table, f"{next(_serial):032x}", *args)), "TD_LOST_ANSWER"),
-    Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _replaced(TreasureDataClient, _BlindToMd5), "TD_WRONG_MD5", 1),
+    Defence("worker/treasure_data.py", "the MD5 of accepted bytes is checked", _answering(lambda reply: ACCEPTED if reply.meaning is Meaning.MISMATCH else reply), "TD_WRONG_MD5", 1),
     Defence("worker/treasure_data.py", "a page with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_FOREIGN_PAGE"),
     Defence("worker/treasure_data.py", "empty JSON with status 200 is not acceptance", _accepting("undocumented_answer"), "TD_EMPTY_JSON"),
     Defence("worker/treasure_data.py", "a 206 is not acceptance", _accepting("http_206"), "TD_PARTIAL"),
     Defence("worker/treasure_data.py", "a redirect is not acceptance", _accepting("http_3"), "TD_REDIRECT"),
     Defence("worker/treasure_data.py", "a wrong host's 409 is not acceptance", _accepting("http_409"), "TD_WRONG_HOST"),
-    Defence("worker/treasure_data.py", "only Treasure Data's own error document is a rejection", _replaced(TreasureDataClient, _TrustsRefusals), "TD_FOREIGN_REFUSAL", 1),
+    Defence("worker/treasure_data.py", "only Treasure Data's own error document is a rejection", _answering(lambda reply: replace(reply, definitely_not_delivered=True) if reply.reason.startswith("http_4") else reply), "TD_FOREIGN_REFUSAL", 1),
     Defence("worker/account_cache.py", "without the sentinel no account is treated as unknown", Weakness(redis=_sentinel_everywhere), "REDIS_EMPTY", 2),
     Defence("worker/worker.py", "a batch is held from its first unsettled record", Weakness(answer=lambda _answer: {"batchItemFailures": []}), "REDIS_DOWN DYNAMODB_ERROR"),
     Defence("worker/sweeper.py", "objects are deleted by the ledger", _replaced(Sweeper, _ByAge), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
@@ -512,17 +432,17 @@ ALL: tuple[Defence, ...] = (
     Defence("ingest/policy.py", "without an edge policy nobody is rejected", _replaced(PolicyReader, _FailsClosed), "S3_POLICY COLD"),
     Defence("ingest/policy.py", "an edge policy of the next version is not believed", _replaced(PolicyReader, _UnderstandsNextVersion), "S3_POLICY COLD", 4),
     Defence("ingest/policy.py", "the last good edge policy is kept", _replaced(PolicyReader, _Forgets), "S3_POLICY", 2),
-    Defence("ingest/policy.py", "an unconfirmed edge policy rejects nobody", _replaced(PolicyReader, _RefusesForEver), "DISABLE S3_ERROR", 4),
+    Defence("ingest/policy.py", "an unconfirmed edge policy rejects nobody", _around(PolicyReader, "_is_within", lambda within, since, seconds: seconds == REFUSING_SECONDS or within(since, seconds)), "DISABLE S3_ERROR", 16),
     Defence("worker/watermark.py", "a watermark waits for the overflow queue", _but(Watermarks, _in_queue=lambda _self, began: began), "KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
-    Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _replaced(Watermarks, _CountsAlone), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
-    Defence("worker/watermark.py", "a watermark leaves a margin for clocks and requests under way", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS), "SKEW KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
-    Defence("worker/watermark.py", "every shard must have passed", _replaced(Watermarks, _NobodyBehind), "STANDSTILL DYNAMODB_ERROR", 1),
-    Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), "KINESIS_STAMPS STANDSTILL ABANDON", setup=_WATCHED),
-    Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), "RESHARD STANDSTILL DYNAMODB_ERROR", setup=_WATCHED),
+    Defence("worker/watermark.py", "after a notice the queue's counts are not believed at once", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) and began), "SQS_COUNTS KINESIS_THROTTLE KINESIS_TIMEOUT QUEUE_OFF", setup=_WATCHED),
+    Defence("worker/watermark.py", "a watermark leaves a margin for clocks and requests under way", _around(Watermarks, "_in_queue", lambda in_queue, began: in_queue(began) + INGEST_SECONDS + 2 * CLOCK_SECONDS), meets="a watermark, a request was under way when the queue was empty"),
+    Defence("worker/watermark.py", "every shard must have passed", _around(Watermarks, "_passed_by_all", lambda passed, until: max(passed(until), float("inf"))), "STANDSTILL DYNAMODB_ERROR", 1),
+    Defence("worker/watermark.py", "stamps may run back", _around(Watermarks, "_passed_by_all", lambda passed, until: passed(until) + MARGIN_SECONDS * 1000), meets="a watermark, a record whose stamp runs back is not planned"),
+    Defence("worker/watermark.py", "a closed shard is read to its end", _but(Watermarks, _check_read_out=lambda *_: None), meets="a watermark, a closed shard has a record in no span"),
     Defence("worker/watermark.py", "rows that wait are pending", _but(Watermarks, _spans=lambda *_: iter(())), "TD_OUTAGE TD_5XX", 1),
     Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
-    Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _replaced(Watermarks, _NoCopies), "CLIENT_DEAF STANDSTILL DYNAMODB_ERROR ABANDON", setup=_WATCHED),
-    Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, is_failing=lambda *_: False), "TD_BROKEN_DATABASE TD_HANGING_DATABASE", waits=12),
+    Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, began: (replace(span, copies={}) for span in spans(began))), meets="a watermark, the owner of a copy's claim is in no span"),
+    Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
     Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),
 )
 # fmt: on

@@ -15,10 +15,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import md5
 from math import ceil
-from typing import Any, override
+from typing import Any
 
+from chaos.traffic import payload_of
+from chaos.world import Secrets
 from doubles.aws_errors import client_error
 from doubles.background import at_once
+from doubles.clock import ManualClock
 from doubles.dynamodb import MemoryDynamoDB
 from doubles.s3 import MemoryS3
 from ingest.app import Ingest, IngestEffects
@@ -29,7 +32,7 @@ from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, targ
 from shared import policy, write_key
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.settings import IngestSettings
-from shared.telemetry import QUIET_SECONDS, NullTelemetry
+from shared.telemetry import NullTelemetry
 
 BEGIN = 1_764_000_000 // 3600 * 3600 + 1200
 ATTACKED, OTHERS = "shop", tuple(f"acct_{number:02}" for number in range(49))
@@ -48,43 +51,10 @@ _DRAINED_PER_SECOND = 6_000_000  # two invocations of 6 MB, two seconds each
 _QUEUE_UNIT = 64 * 1024
 
 
-class _Clock:
-    """The time within a request: when it arrived, and what it has waited for."""
-
-    def __init__(self) -> None:
-        self.time = float(BEGIN)
-
-    def now(self) -> float:
-        return self.time
-
-    def sleep(self, seconds: float) -> None:
-        self.time += seconds
-
-
-class _Lines(NullTelemetry):
-    """Counts the log lines of an instance, of which equal ones are suppressed for a while."""
-
-    def __init__(self, clock: _Clock, lines: list[int]) -> None:
-        self._clock = clock
-        self._lines = lines
-        self._written: dict[tuple[object, object], float] = {}
-
-    @override
-    def info(self, *args: object, **fields: object) -> None:
-        kind, now = (args, fields.get("code")), self._clock.time
-        if now - self._written.get(kind, 0.0) >= QUIET_SECONDS:
-            self._written[kind] = now
-            self._lines[0] += 1
-
-    @override
-    def warning(self, *args: object, **fields: object) -> None:
-        self.info(*args, **fields)
-
-
 class _Stream:
     """A Kinesis stream whose shards accept so many records and bytes a second."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.shards = 1
         self._seconds: defaultdict[int, defaultdict[int, list[int]]] = defaultdict(
@@ -129,7 +99,7 @@ class _Stream:
 class _Queue:
     """The overflow queue: when each message was sent, its key, and its size."""
 
-    def __init__(self, clock: _Clock) -> None:
+    def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.waiting: deque[tuple[float, str, int]] = deque()
         self.sent = self.calls = 0
@@ -145,14 +115,6 @@ class _Queue:
         return {"MessageId": "1"}
 
 
-class _Secrets:
-    """Secrets Manager with the signing secrets."""
-
-    def get_secret_value(self, **_: Any) -> dict[str, str]:
-        """Return them."""
-        return {"SecretString": json.dumps(_SECRETS)}
-
-
 @dataclass
 class Flooded:
     """What happened.
@@ -164,7 +126,6 @@ class Flooded:
         calls: of DynamoDB, for counters.
         usd: what it cost, by service, beside hourly prices: those are for a whole day.
         seconds: how long it took.
-        instances: of the ingest.
     """
 
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
@@ -173,7 +134,6 @@ class Flooded:
     calls: int = 0
     usd: dict[str, float] = field(default_factory=dict)
     seconds: float = 0.0
-    instances: int = 0
 
     @property
     def p99(self) -> float:
@@ -196,7 +156,7 @@ class Flood:
     """
 
     def __init__(self, keys: int = 1, *, counters: bool = True) -> None:
-        self._clock = _Clock()
+        self._clock = ManualClock(BEGIN)
         self._random = random.Random(keys)
         self._stream, self._queue = _Stream(self._clock), _Queue(self._clock)
         self._table = MemoryDynamoDB(self._clock.now)
@@ -207,7 +167,6 @@ class Flood:
         self._policy = EdgePolicy.parse(policy.encode(entries, BEGIN * 1000))
         self._publish(policy.encode(entries, BEGIN * 1000))
         self._has_counters = counters
-        self._lines = [0]
         self._free: list[tuple[float, int, Ingest]] = []
         self._busy_seconds = 0.0
         self._requests = 0
@@ -239,7 +198,7 @@ class Flood:
             if second % 60 == 59:
                 self._scale(now + 1)
         found = self.found
-        found.seconds, found.shards, found.instances = seconds, self._stream.shards, len(self._free)
+        found.seconds, found.shards = seconds, self._stream.shards
         found.waits.sort()
         found.usd = self._usd()
         return found
@@ -264,11 +223,11 @@ class Flood:
             kinesis=self._stream,  # type: ignore[arg-type]  # doubles with the clients' methods
             sqs=lambda: self._queue,  # type: ignore[arg-type,return-value]
             dynamodb=lambda: self,  # type: ignore[arg-type,return-value]
-            secrets=_Secrets(),  # type: ignore[arg-type]
+            secrets=Secrets({"keys": json.dumps(_SECRETS)}),  # type: ignore[arg-type]
             s3=self._s3,  # type: ignore[arg-type]
             clock=self._clock,
             entropy=self._random.randbytes,
-            telemetry=_Lines(self._clock, self._lines),
+            telemetry=NullTelemetry(),
             start=at_once,
         )
         return Ingest(IngestSettings("events", "overflow", "keys", _BUCKET, "notices", _COUNTERS), effects)
@@ -305,7 +264,6 @@ class Flood:
             "API Gateway": self._requests / 1e6 * price["api_requests"],
             "Lambda": self._requests / 1e6 * price["lambda_requests"]
             + self._busy_seconds * 0.5 * price["lambda_arm"],
-            "Logs": self._lines[0] * 300 / 1e9 * price["logs_in"],
             "Kinesis, puts": stream.units / 1e6 * price["put_units"],
             "Kinesis, shards": stream.shards * 24 * price["shard_hours"],
             "SQS": self._queue.calls / 1e6 * price["sqs_requests"],
@@ -314,24 +272,11 @@ class Flood:
         }
 
 
-def _event(method: str, path: str, query: str, headers: dict[str, str], body: str | None) -> dict[str, Any]:
-    http = {"method": method, "path": path, "sourceIp": "192.0.2.66", "protocol": "HTTP/1.1"}
-    event: dict[str, Any] = {
-        "version": "2.0",
-        "rawPath": path,
-        "rawQueryString": query,
-        "headers": headers,
-        "requestContext": {"http": http, "requestId": "request"},
-        "isBase64Encoded": body is not None,
-    }
-    return event | ({"body": body} if body is not None else {})
-
-
 def _post(key: str, body: str) -> dict[str, Any]:
     headers = {"x-write-key": key, "content-type": "application/json", "content-encoding": "gzip"}
-    return _event("POST", "/v1/events", "", headers, body)
+    return payload_of("POST", "/v1/events", "", headers) | {"body": body, "isBase64Encoded": True}
 
 
 def _pixel(key: str) -> dict[str, Any]:
     query = f"k={key}&t=pageviews&page=home&title=Home&note={'n' * 600}"
-    return _event("GET", "/pixel.gif", query, {"user-agent": "Mozilla/5.0"}, None)
+    return payload_of("GET", "/pixel.gif", query, {"user-agent": "Mozilla/5.0"})

@@ -1,6 +1,6 @@
 """Actors that forget a person, and the scenes in which they meet those that deliver.
 
-The person is `p`: the rows that a chunk's name lists. What is left out is named by a rule of the specification or of LEFT_OUT here.
+The person is `p`: the rows that a chunk's name lists. What is left out is named by a rule of the specification or of RULES here.
 """
 
 from collections.abc import Iterable, Iterator
@@ -28,7 +28,7 @@ from chaos.specification_explorer import Actor, Delete, Program, Read, Scene, Wo
 
 PERSON = "p"
 _HAVE_ROWS = frozenset({"waiting", "dead", "delivered"})
-LEFT_OUT = {
+RULES = {
     "delete before cutting": "Rows that were delivered leave an object only once Treasure Data has deleted them.",
     "wait until it is shown": "A statement is believed to have found a row only some time after the row was delivered.",
     "ask for others": "Whether Treasure Data has a chunk in doubt is asked by rows of others, because a statement may have deleted the person's.",
@@ -177,3 +177,15 @@ SCENES = (
     Scene("forget what was delivered, beside a forced replay", (forcer(START, "f", 0, 3), _FORGET, _REPLAYED), sender, past=_delivered("p", "q"), start=30, forgets=PERSON, last=search),
     Scene("forget what was put again", (_PASSED, _PUT_AGAIN, _DECIDER, forgetter(Place(Chain("t")), "q")), sender, rows="q", start=50, jumps=((20, "d"),), faults=0, healers=(_PASSED, _PUT_AGAIN, _DECIDER), forgets="q", last=search_for_q),
 )  # fmt: skip  # a table
+LEFT_OUT = (
+    ("forget beside a worker and a sender", "settle by version"),
+    ("forget twice, beside an operator", "settle by version"),
+    ("forget beside an edit", "settle by version"),
+    ("forget beside a sender in doubt", "cut without doubt"),
+    ("forget what waits, beside a sender", "delete before cutting"),
+    ("forget beside a sender in doubt", "wait until it is shown"),
+    ("delete by value, beside a sender in doubt", "ask for others"),
+    ("forget what was delivered, beside a forced replay", "search again"),
+    ("forget beside an edit", "search again"),
+)
+"""Rules without which a scene breaks a promise."""

@@ -7,15 +7,14 @@ healed, weeks pass, and the searches that follow by themselves end.
 import random
 from collections import Counter
 from dataclasses import replace
-from typing import Any, override
+from typing import override
 
-import msgpack
-
+from chaos.audit import unpacked
 from chaos.functions import Functions
 from chaos.pipeline import SWEEP_EVERY, Pipeline
+from chaos.run import finished
 from chaos.schedule import Schedule
-from chaos.trace import Trace
-from chaos.verdict import Verdict, judge
+from chaos.verdict import Verdict
 from chaos.world import BUCKET, World
 from shared.errors import InvalidObjectError
 from worker.forget.requests import KEY as REQUESTS
@@ -36,14 +35,12 @@ class ForgettingPipeline(Pipeline):
 
     Attributes:
         persons: the numbers of their events, by account.
-        noted_at: when each request was noted, by account; UNIX seconds.
     """
 
     def __init__(self, world: World, functions: Functions) -> None:
         super().__init__(world, functions)
         choose = random.Random(f"{world.schedule.seed}/forget")
         self.persons: dict[str, set[int]] = {}
-        self.noted_at: dict[str, float] = {}
         for sent in world.schedule.sent:
             for number, _ in sent.events:
                 if choose.random() < _SHARE:
@@ -56,7 +53,6 @@ class ForgettingPipeline(Pipeline):
 
     def _note(self) -> None:
         for account in self.persons:
-            self.noted_at[account] = self.world.simulation.now
             self._request(account, "note")
 
     def _delete(self) -> None:
@@ -109,7 +105,7 @@ class ForgettingPipeline(Pipeline):
                     payload = self.audit.objects.payload(span, key)
                 except InvalidObjectError:
                     continue
-                self.forced.update(int(row["n"]) for row in _unpacked(payload))
+                self.forced.update(int(row["n"]) for row in unpacked(payload))
 
     def remembered(self) -> list[str]:
         """Return where something of a person is left."""
@@ -128,7 +124,7 @@ class ForgettingPipeline(Pipeline):
                 continue
             for key, body in objects.whole(span)[1].items():
                 if not key.group.code:
-                    theirs = [row["n"] for row in _unpacked(decompress(body)) if int(row["n"]) in everybody]
+                    theirs = [row["n"] for row in unpacked(decompress(body)) if int(row["n"]) in everybody]
                     found += [f"{span.place.name} {key.name} has {theirs}"] if theirs else []
         return found
 
@@ -139,31 +135,16 @@ class ForgettingPipeline(Pipeline):
         return [f"{one.account}: {one.left} left" for one in document.requests.values() if not one.done]
 
 
-def _unpacked(payload: bytes) -> list[Any]:
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=len(payload) + 1)
-    unpacker.feed(payload)
-    return list(unpacker)
-
-
 def run(schedule: Schedule) -> tuple[ForgettingPipeline, Verdict]:
     """Run a schedule; return its pipeline, and the verdict on everybody who is not forgotten.
 
     Rows that were swept from S3 stay counted as delivered, so the schedule's objects are kept until the last search.
     """
     schedule = replace(schedule, setup=replace(schedule.setup, archive_days=_ARCHIVE_DAYS))
-    world = World(schedule)
-    judged = Trace(world)
-    pipeline = ForgettingPipeline(world, Functions(world))
-    judged.watch(pipeline.worker)
-    try:
-        pipeline.run(observed=False)
-        verdict = judge(pipeline)
-        # of persons, copies of rejected events are deleted too
-        verdict.lost = [number for number in verdict.lost if number not in pipeline.everybody]
-        verdict.rules, verdict.told = judged.broken, judged.told
-        return pipeline, verdict
-    finally:
-        world.close()
+    pipeline, verdict = finished(schedule, kind=ForgettingPipeline, observed=False)
+    # of persons, copies of rejected events are deleted too
+    verdict.lost = [number for number in verdict.lost if number not in pipeline.everybody]
+    return pipeline, verdict
 
 
 def forgotten(pipeline: ForgettingPipeline) -> int:

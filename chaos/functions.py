@@ -6,9 +6,8 @@ Each sandbox has its own clock, random source and memory. A weakness says which 
 import itertools
 import random
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, override
 
 from chaos.access import Access
 from chaos.effects import SandboxClock
@@ -29,7 +28,7 @@ from doubles.background import at_once
 from ingest.app import Ingest, IngestEffects
 from local.functions import DRAIN, INGEST, SENDER, WORKER, Function
 from shared.settings import IngestSettings, WorkerSettings
-from shared.telemetry import with_subject
+from shared.telemetry import NullTelemetry, with_subject
 from worker.app import send_with
 from worker.watermark import Watermarks
 from worker.wiring import Effects, Wiring
@@ -57,35 +56,21 @@ class Weakness:
 SOUND = Weakness()
 
 
-class _Telemetry:
+class _Telemetry(NullTelemetry):
     """Adds up metrics, and writes log lines to the trace."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.count = world.count
+        self.count = world.count  # type: ignore[assignment, method-assign]  # the world's
+        self.gauge = world.on_gauge  # type: ignore[assignment, method-assign]  # the world's
 
-    def gauge(self, metric: str, value: float) -> None:
-        """Tell the world."""
-        self._world.on_gauge(metric, value)
-
-    def info(self, message: str, **fields: Any) -> None:
-        """Write to the trace."""
+    @override
+    def info(self, *told: object, **fields: object) -> None:
         if self._world.simulation.trace is not None:
-            told = " ".join(f"{name}={value}" for name, value in with_subject(fields).items())
-            self._world.simulation.note(f"{message}: {told}")
+            about = " ".join(f"{name}={value}" for name, value in with_subject(fields).items())
+            self._world.simulation.note(f"{' '.join(map(str, told))}: {about}")
 
-    warning = info
-
-    def error(self, message: str, error: BaseException | None = None, **fields: Any) -> None:
-        """Write to the trace."""
-        self.info(message, **fields, error=repr(error))
-
-    def invocation(self, context: object) -> AbstractContextManager[None]:  # noqa: ARG002 -- the port's signature
-        """Do nothing."""
-        return nullcontext()
-
-    def flush(self) -> None:
-        """Do nothing."""
+    warning = error = info
 
 
 class Functions:

@@ -5,7 +5,6 @@ others' rows wait too long.
 """
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import batched
 
@@ -16,6 +15,7 @@ from rich.table import Table
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build, pool_of
+from chaos.scale import percentile
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent
 from chaos.trouble import Kind, Window
@@ -34,14 +34,7 @@ _PARKING_SECONDS = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """The result of one run.
-
-    Attributes:
-        p50: the median of the seconds from acceptance to Treasure Data, over the rows in working databases.
-        p99: their 99th percentile.
-        longest: their maximum.
-        verdict: what happened to all rows.
-    """
+    """Seconds from acceptance to Treasure Data, over the rows in working databases, and what happened to all rows."""
 
     p50: float
     p99: float
@@ -105,11 +98,12 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     )
     verdict = judge(pipeline)
     world.close()
-    return Measured(_percentile(delays, 0.5), _percentile(delays, 0.99), delays[-1], verdict)
+    return Measured(percentile(delays, 0.5), percentile(delays, 0.99), delays[-1], verdict)
 
 
-def _percentile(ordered: Sequence[float], share: float) -> float:
-    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+def limit(usual: Measured) -> float:
+    """Return how many seconds the 99th percentile of rows in working databases may be while others fail."""
+    return 2 * usual.p99 + _PARKING_SECONDS
 
 
 def _one(job: tuple[Kind | None, int, float]) -> Measured:
@@ -130,7 +124,7 @@ def main(minutes: float, processes: int) -> None:
             found.append(measured)
             progress.print(f"{count} of {_ACCOUNTS}: {kind or 'no failure'}, p99 {measured.p99:.1f} s")
     usual, *others = found
-    bound = 2 * usual.p99 + _PARKING_SECONDS
+    bound = limit(usual)
     table = Table(title=f"p50 / p99 of the rows in working databases, of {_ACCOUNTS}; limit {bound:.1f} s")
     for name in ("failing", *_KINDS, "broken promises"):
         table.add_column(name)

@@ -44,11 +44,12 @@ _FILTER_SECONDS = 600.0
 Place = tuple[str, str]
 
 
-class _Operator:
-    """An operator's clock: the pipeline runs while the operator waits."""
+class _Clock:
+    """An operator's clock: the pipeline runs while the operator waits, unless nobody does."""
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Pipeline, *, waits: bool = True) -> None:
         self._simulation = pipeline.world.simulation
+        self._waits = waits
 
     def now(self) -> float:
         """Return UNIX seconds."""
@@ -56,21 +57,8 @@ class _Operator:
 
     def sleep(self, seconds: float) -> None:
         """Let the pipeline run for that long."""
-        self._simulation.run(self._simulation.now + seconds)
-
-
-class _Moment:
-    """A clock that nobody moves, for reads beside the pipeline."""
-
-    def __init__(self, pipeline: Pipeline) -> None:
-        self._simulation = pipeline.world.simulation
-
-    def now(self) -> float:
-        """Return UNIX seconds."""
-        return self._simulation.now
-
-    def sleep(self, seconds: float) -> None:
-        """Return at once."""
+        if self._waits:
+            self._simulation.run(self._simulation.now + seconds)
 
 
 @dataclass(slots=True)
@@ -85,7 +73,7 @@ class Story:
     """
 
     pipeline: Pipeline
-    clock: _Operator
+    clock: _Clock
     accounting: Accounting
     accepted: dict[Place, set[int]] = field(default_factory=dict)
     _chance: random.Random = field(default_factory=lambda: random.Random(11))
@@ -134,7 +122,7 @@ class Story:
 
     def replay(self) -> Replayed:
         """Replay the whole stream as `sluice replay --wait` does."""
-        moment, audit = _Moment(self.pipeline), self.pipeline.audit
+        moment, audit = _Clock(self.pipeline, waits=False), self.pipeline.audit
         stream = StreamReader(Shards(self.pipeline.world.stream, STREAM, moment), moment)  # type: ignore[arg-type]  # a double
         planned = Planned(Membership(audit.ledger, audit.objects))
         replay = Replay(stream, partial(self._invoke, self.pipeline.worker), self.clock, planned)
@@ -181,7 +169,7 @@ def story() -> Story:
         for table in tables:
             world.td.create(ACCOUNTS[account], table)
     pipeline.begin()
-    clock = _Operator(pipeline)
+    clock = _Clock(pipeline)
     accounting = Accounting(
         ledger=pipeline.audit.ledger,
         shards=Shards(world.stream, STREAM, clock),  # type: ignore[arg-type]  # a double

@@ -31,6 +31,7 @@ from doubles.event_source import (
     event_of,
 )
 from doubles.event_source.pollers import StreamPoller
+from doubles.sqs import record_of
 from local.functions import DRAIN, INGEST, SENDER
 from shared.errors import InvalidObjectError
 from shared.tracking_plan import CODES
@@ -40,6 +41,7 @@ from worker.span_object import name_of
 from worker.states import State
 
 SEND_EVERY = 60.0
+_QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:overflow"
 _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
@@ -55,16 +57,9 @@ _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 
 
 class Answered(NamedTuple):
-    """A response of the ingest.
+    """A response of the ingest: when it was given, when the request was made (UNIX seconds), and the request.
 
-    Attributes:
-        at: when it was given, UNIX seconds.
-        since: when the request was made, UNIX seconds.
-        sent: the request.
-        judge: the number of the sandbox that gave it.
-        status: the HTTP status.
-        accepted: the numbers of the events that it called accepted.
-        rejected: number and code of each event that it called rejected.
+    `judge` is the number of the sandbox that gave it, `accepted` the events that it called accepted, `rejected` the others with their codes.
     """
 
     at: float
@@ -522,7 +517,7 @@ class Pipeline:
                 )
             self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
 
-        event = {"Records": [_sqs_record(message) for message in messages]}
+        event = {"Records": [record_of(message, _QUEUE_ARN) for message in messages]}
         self._draining += 1
         self.drain.invoke(event, partial(self._drained, messages))
 
@@ -758,21 +753,3 @@ class Pipeline:
                 count = self._chance.choice((1, 5, 40, 300))
                 self._replay_batch(records[:count])
                 records = records[count:]
-
-
-def _sqs_record(message: dict[str, Any]) -> dict[str, Any]:
-    """Return a message as the queue's event source mapping delivers it."""
-    return {
-        "messageId": message["MessageId"],
-        "receiptHandle": message["ReceiptHandle"],
-        "body": message["Body"],
-        "attributes": message["Attributes"],
-        "messageAttributes": {
-            name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-            for name, value in message.get("MessageAttributes", {}).items()
-        },
-        "md5OfBody": message["MD5OfBody"],
-        "eventSource": "aws:sqs",
-        "eventSourceARN": "arn:aws:sqs:us-east-1:000000000000:overflow",
-        "awsRegion": "us-east-1",
-    }

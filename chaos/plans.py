@@ -24,12 +24,7 @@ _FITTING: Mapping[str, Any] = {"page": "home", "currency": "JPY", "items": [1]}
 class Copy(NamedTuple):
     """The copy of a rejected event.
 
-    Attributes:
-        account: the event's account.
-        table: the event's table; empty if it named none.
-        code: why it was rejected.
-        event: the event as its sender wrote it.
-        message: the explanation in the response to its sender.
+    Its account, its table (empty if it named none), its code, the event as its sender wrote it, and the explanation in the response.
     """
 
     account: str

@@ -23,14 +23,7 @@ _MOST_BYTES = 6 << 30  # for one process; a schedule of a thousand events takes 
 
 @dataclass(frozen=True, slots=True)
 class Ran:
-    """The result of one schedule.
-
-    Attributes:
-        seed: the schedule's seed.
-        events: the number of events requested.
-        verdict: what happened to them.
-        seconds: CPU time.
-    """
+    """The result of one schedule: its seed, how many events were requested, what happened to them, and seconds of CPU time."""
 
     seed: int
     events: int
@@ -46,15 +39,27 @@ def run_schedule(schedule: Schedule, build: Build = Functions, *, trace: list[st
         build: makes the builder of the handlers.
         trace: a list to which the trace's lines are added.
     """
+    return finished(schedule, build, trace=trace)[1]
+
+
+def finished[P: Pipeline](
+    schedule: Schedule,
+    build: Build = Functions,
+    kind: type[P] = Pipeline,  # type: ignore[assignment]  # mypy takes no default for a type variable
+    *,
+    observed: bool = True,
+    trace: list[str] | None = None,
+) -> tuple[P, Verdict]:
+    """Run a schedule, in a pipeline of some kind, and return the pipeline and the verdict."""
     world = World(schedule, traced=trace is not None)
     judged = Trace(world)
-    pipeline = Pipeline(world, build(world))
+    pipeline = kind(world, build(world))
     judged.watch(pipeline.worker)
     try:
-        pipeline.run()
+        pipeline.run(observed=observed)
         verdict = judge(pipeline)
         verdict.rules, verdict.told = judged.broken, judged.told
-        return verdict
+        return pipeline, verdict
     finally:
         world.close()
         gc.enable()  # a worker invocation that stays frozen leaves it off

@@ -22,13 +22,7 @@ HOUR = 3600.0
 
 @dataclass(frozen=True, slots=True)
 class Act:
-    """An operator's action.
-
-    Attributes:
-        at: UNIX seconds.
-        kind: the action.
-        arguments: its arguments, for `Pipeline.act`.
-    """
+    """An operator's action: when (UNIX seconds), what, and the arguments for `Pipeline.act`."""
 
     at: float
     kind: Kind

@@ -19,44 +19,30 @@ def shrink(schedule: Schedule, fails: Fails, *, attempts: int = 150, seconds: fl
         attempts: the maximum number of schedules to run.
         seconds: the time after which no further schedule is run.
     """
-    tries = _Tries(fails, attempts, time.monotonic() + seconds)
+    until = time.monotonic() + seconds
+    left = attempts
+
+    def still_fails(candidate: Schedule) -> bool:
+        nonlocal left
+        left -= 1
+        return fails(candidate)
+
     before = None
-    while before != schedule and tries.left:
+    while before != schedule:
         before = schedule
         for part in ("windows", "acts", "sent"):
-            schedule = _fewer(schedule, part, tries)
-    return schedule
-
-
-class _Tries:
-    def __init__(self, fails: Fails, attempts: int, until: float) -> None:
-        self._fails = fails
-        self._attempts = attempts
-        self._until = until
-
-    @property
-    def left(self) -> bool:
-        return self._attempts > 0 and time.monotonic() < self._until
-
-    def fails(self, schedule: Schedule) -> bool:
-        if not self.left:
-            return False
-        self._attempts -= 1
-        return self._fails(schedule)
-
-
-def _fewer(schedule: Schedule, part: str, tries: _Tries) -> Schedule:
-    """Remove pieces of one part, from all of it down to single items."""
-    items: tuple[Any, ...] = getattr(schedule, part)
-    size = len(items)
-    while size and items:
-        place = 0
-        while place < len(items) and tries.left:
-            fewer = items[:place] + items[place + size :]
-            candidate = replace(schedule, **{part: fewer})  # type: ignore[arg-type]  # one of the parts
-            if (fewer or part != "sent") and tries.fails(candidate):
-                schedule, items = candidate, fewer
-            else:
-                place += size
-        size //= 2
+            items: tuple[Any, ...] = getattr(schedule, part)
+            size = len(items)  # of the pieces that are removed: from all of them down to single items
+            while size and items:
+                place = 0
+                while place < len(items):
+                    if left <= 0 or time.monotonic() >= until:
+                        return schedule
+                    fewer = items[:place] + items[place + size :]
+                    candidate = replace(schedule, **{part: fewer})  # type: ignore[arg-type]  # one of the parts
+                    if (fewer or part != "sent") and still_fails(candidate):
+                        schedule, items = candidate, fewer
+                    else:
+                        place += size
+                size //= 2
     return schedule

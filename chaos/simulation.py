@@ -90,7 +90,7 @@ class Simulation:
         if self.trace is not None:
             self.trace.append(line)
 
-    def at(self, when: float, call: Callable[[], None]) -> None:
+    def at(self, when: float, call: Callable[[], object]) -> None:
         """Schedule a call outside all processes at a time, UNIX seconds."""
         self._push(max(when, self.now), call, 0)
 

@@ -327,11 +327,7 @@ class Explorer:
             spans = sorted((item.place for item in world.ledger), key=repr)
             healers = (*self.scene.healers, *map(self.scene.finish, spans))
             for number, actor in enumerate(healers):
-                answers: tuple[Any, ...] = ()
-                while (call := self._call(actor, answers)) is not None:
-                    step = next(steps_of(world, call, f"{100 + turn * 20 + number}/healer", self.out))
-                    world, answers = step.world, (*answers, step.answer)
-                    self.trace += step.seen
+                world = self._run(world, actor, f"{100 + turn * 20 + number}/healer")
         if self.scene.last is not None:
             world = self._search(world)
         wrong = verdict(self.scene.rows, world)
@@ -349,11 +345,16 @@ class Explorer:
         )
         for number, item in enumerate(sorted(world.ledger, key=lambda one: repr(one.place))):
             actor = (self.scene.last or self.scene.finish)(item.place)
-            answers: tuple[Any, ...] = ()
-            while (call := self._call(actor, answers)) is not None:
-                step = next(steps_of(world, call, f"{300 + number}/search", self.out))
-                world, answers = step.world, (*answers, step.answer)
-                self.trace += step.seen
+            world = self._run(world, actor, f"{300 + number}/search")
+        return world
+
+    def _run(self, world: World, actor: Actor, by: str) -> World:
+        """Let an actor run to its end without trouble."""
+        answers: tuple[Any, ...] = ()
+        while (call := self._call(actor, answers)) is not None:
+            step = next(steps_of(world, call, by, self.out))
+            world, answers = step.world, (*answers, step.answer)
+            self.trace += step.seen
         return world
 
 

@@ -9,7 +9,7 @@ import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from copy import replace
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import md5
 from itertools import chain
@@ -50,6 +50,8 @@ from worker.sweeper import INDEX_SECONDS, UNREFERENCED_SECONDS
 _MOST_TOLD = 5
 _MOST_RECENT = 500
 _MOST_SHOWN = 6
+_MOST_SIGNS = 600
+_NOTHING = Event("", 0, "")
 _GZIP = b"\x1f\x8b\x08"
 _NO_ROWS = compress(b"")
 _EVENT_ID = re.compile(r"event_id = '((?:[^']|'')*)'")
@@ -121,13 +123,7 @@ class Trace:
         self._exempt = self._exempt | (_BY_STAMPS if Kind.KINESIS_AHEAD in kinds else set())
         # a thread may have looked at a database's health before it was paused
         self._exempt = self._exempt | ({"probe first"} if Kind.PAUSE in kinds else set())
-        self._ledger = ledger.Ledger(
-            world.table,  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=world.clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        self._ledger = ledger.Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         self._kept = _Kept()
         self._objects = SpanObjects(self._kept)  # type: ignore[arg-type]  # it only gets
         self._stored: dict[str, tuple[frozenset[int], bytes, dict[str, float]]] = {}
@@ -139,10 +135,21 @@ class Trace:
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
+        self._tokens: set[str] = set()  # of transactions
         world.lost = lambda name: self.see("object lost", name=name)
         world.put_back = self.stored
-        world.dynamodb.client = _Table(world.table, self)
-        world.s3.client = _Bucket(world.bucket, self)
+        world.dynamodb.client = _Watched(
+            world.table,
+            put_item=self._put,
+            update_item=self._updated,
+            batch_execute_statement=self._claimed,
+            transact_write_items=self._transacted,
+        )
+        world.s3.client = _Watched(
+            world.bucket,
+            put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
+            delete_object=lambda request, _: self._deleted(request["Key"]),
+        )
         world.session.mount("https://", _Adapter(world.session.get_adapter("https://"), self))
         lists: Callable[..., Any] = world.kinesis.list_shards
         world.kinesis.__dict__["list_shards"] = lambda **request: self.listed(lists(**request))
@@ -194,15 +201,14 @@ class Trace:
         )
         self.see("object put", name=name, digest=found.digest, records=_records(index), chunks=chunks)
 
-    def deleted(self, name: str) -> None:
-        """Note that S3 has deleted an object."""
+    def _deleted(self, name: str) -> None:
         if self._stored.pop(name, None) is not None:
             self.see("object deleted", name=name)
 
     # DynamoDB
 
-    def put(self, item: Mapping[str, Any]) -> None:
-        """Note that an item was put, on its own."""
+    def _put(self, request: Mapping[str, Any], _answer: Any) -> None:
+        item = request["Item"]
         pk = item["pk"]["S"]
         if "g" in item:
             self.see("appended", **self._append(item))
@@ -215,27 +221,28 @@ class Trace:
                 until=float("inf") if until is None else until / 1000,
             )
 
-    def updated(self, request: Mapping[str, Any]) -> None:
-        """Note that an item was updated, on its own."""
+    def _updated(self, request: Mapping[str, Any], _answer: Any) -> None:
         if "#v" in request.get("ExpressionAttributeNames", ()):
             self.see("written", **self._write(request))
 
-    def claimed(self, statements: list[Any], answers: list[Any]) -> None:
-        """Note the claims that were inserted on their own."""
+    def _claimed(self, request: Mapping[str, Any], answer: Any) -> None:
         inserted = [
             one["Parameters"]
-            for one, answer in zip(statements, answers, strict=True)
-            if "Error" not in answer
+            for one, told in zip(request["Statements"], answer["Responses"], strict=True)
+            if "Error" not in told
         ]
         claims = tuple((_request_id(pk), _owner(owner)) for pk, _, owner, _ in inserted)
         if claims:
             self.see("claimed", claims=claims)
 
-    def transacted(self, actions: list[Any]) -> None:
-        """Note a transaction that appended a span."""
+    def _transacted(self, request: Mapping[str, Any], _answer: Any) -> None:
+        """Note a transaction that appended a span, unless its token says that it was repeated and changed nothing."""
+        if request["ClientRequestToken"] in self._tokens:
+            return
+        self._tokens.add(request["ClientRequestToken"])
         fields: dict[str, Any] = {}
         claims = []
-        for kind, action in (next(iter(one.items())) for one in actions):
+        for kind, action in (next(iter(one.items())) for one in request["TransactItems"]):
             if kind == "Put":
                 fields |= self._append(action["Item"])
             elif "#v" in action["ExpressionAttributeNames"]:
@@ -509,62 +516,25 @@ class Trace:
             self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
 
 
-class _Table:
-    """DynamoDB, watched."""
+class _Watched:
+    """A client; `seen` are told the requests and answers of some operations."""
 
-    def __init__(self, table: Any, trace: Trace) -> None:
-        self._table = table
-        self._trace = trace
-        self._tokens: set[str] = set()
-
-    def __getattr__(self, operation: str) -> Any:
-        return getattr(self._table, operation)
-
-    def put_item(self, **request: Any) -> Any:
-        answer = self._table.put_item(**request)
-        if request["TableName"] == TABLE:
-            self._trace.put(request["Item"])
-        return answer
-
-    def update_item(self, **request: Any) -> Any:
-        answer = self._table.update_item(**request)
-        if request["TableName"] == TABLE:
-            self._trace.updated(request)
-        return answer
-
-    def batch_execute_statement(self, **request: Any) -> Any:
-        answer = self._table.batch_execute_statement(**request)
-        self._trace.claimed(request["Statements"], answer["Responses"])
-        return answer
-
-    def transact_write_items(self, **request: Any) -> Any:
-        answer = self._table.transact_write_items(**request)
-        if request["ClientRequestToken"] not in self._tokens:  # else it changed nothing
-            self._tokens.add(request["ClientRequestToken"])
-            self._trace.transacted(request["TransactItems"])
-        return answer
-
-
-class _Bucket:
-    """S3, watched."""
-
-    def __init__(self, bucket: Any, trace: Trace) -> None:
-        self._bucket = bucket
-        self._trace = trace
+    def __init__(self, client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> None:
+        self._client = client
+        self._seen = seen
 
     def __getattr__(self, operation: str) -> Any:
-        return getattr(self._bucket, operation)
+        """Return an operation that is watched."""
+        method = getattr(self._client, operation)
+        if (tell := self._seen.get(operation)) is None:
+            return method
 
-    def put_object(self, **request: Any) -> Any:
-        answer = self._bucket.put_object(**request)
-        if request["Key"].startswith(span_object.PREFIX):
-            self._trace.stored(request["Key"], bytes(request["Body"]))
-        return answer
+        def call(**request: Any) -> Any:
+            answer = method(**request)
+            tell(request, answer)
+            return answer
 
-    def delete_object(self, **request: Any) -> Any:
-        answer = self._bucket.delete_object(**request)
-        self._trace.deleted(request["Key"])
-        return answer
+        return call
 
 
 class _Kept:
@@ -715,26 +685,13 @@ def _place_of(event: Event) -> Place:
 def _is_related(one: Event, event: Event) -> bool:
     """Return whether an event may explain another one: it concerns the same span, database or object, or its invocation looked around."""
     place = _place_of(event)
-    is_of_database = (
-        event.what == "sent" and one.what in {"answered", "probed"} and one.database == event.database
-    )
-    is_of_object = bool(event.name) and one.name == event.name
+    is_of_database = event.what == "sent" and one.answer and one.database == event.database
+    is_of_object = event.name and one.name == event.name
     is_view = one.by == event.by and one.what in {"listed", "claimed"}
-    return (place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view
+    return bool((place != NOWHERE and _place_of(one) == place) or is_of_database or is_of_object or is_view)
 
 
 def _brief(event: Event) -> str:
-    place = _place_of(event)
-    parts = [f"{event.at - BEGINNING:.3f} s", event.by, event.what]
-    if place != NOWHERE:
-        parts.append("/".join((*filter(None, place.chain), str(place.after))))
-    parts += [text for text in (event.name, event.key, event.answer) if text]
-    parts += [f"v{event.version}" if event.version else "", f"to {event.database}" if event.database else ""]
-    if event.what == "appended":
-        parts += [
-            f"{event.item.first}-{event.item.last}, done {event.item.done}",
-            *map(str, event.item.chunks[:4]),
-        ]
-    parts += [f"{key}={entry}" for key, entry in event.changes[:4]]
-    parts += [f"{request}: {owner}" for request, owner in event.claims[:4]]
-    return " ".join(part for part in parts if part)
+    members = {member.name: getattr(event, member.name) for member in fields(event)[3:]}
+    told = (f"{name}={members[name]}" for name in members if members[name] != getattr(_NOTHING, name))
+    return f"{event.at - BEGINNING:.3f} s {event.by} {event.what} {' '.join(told)}"[:_MOST_SIGNS]

@@ -90,7 +90,7 @@ class Sent:
         if self.dialect == "pixel":
             ((number, table),) = self.events
             query = urlencode({"k": key, "t": table, **self._parameters(number)})
-            return _payload("GET", "/pixel.gif", query, {})
+            return payload_of("GET", "/pixel.gif", query, {})
         document: dict[str, Any] = {"events": self.documents()}
         path, headers = "/v1/events", {"x-write-key": key}
         if self.dialect == "mobile":
@@ -105,7 +105,7 @@ class Sent:
         if self.weight:
             headers["content-encoding"] = "gzip"
             body = compress(body, 1, mtime=0)
-        payload = _payload("POST", path, "", headers)
+        payload = payload_of("POST", path, "", headers)
         address = "2001:db8:85a3:1234:5678:8a2e:370:7334" if copy % 2 else "192.0.2.1"
         payload["requestContext"]["http"]["sourceIp"] = address
         payload["requestContext"]["requestId"] = f"{self.events[0][0]}/{copy}"
@@ -227,7 +227,8 @@ def generate(
     return sorted(sent, key=lambda one: (one.at, one.events))
 
 
-def _payload(method: str, path: str, query: str, headers: dict[str, str]) -> dict[str, Any]:
+def payload_of(method: str, path: str, query: str, headers: dict[str, str]) -> dict[str, Any]:
+    """Return the event that the HTTP API passes to the ingest for a request without a body."""
     return {
         "version": "2.0",
         "routeKey": "$default",

@@ -143,14 +143,10 @@ LASTING = (Kind.QUEUE_OFF, Kind.S3_DELETE_REFUSED)
 
 @dataclass(frozen=True, slots=True)
 class Window:
-    """A period in which one kind of trouble may occur.
+    """A period (UNIX seconds) in which one kind of trouble may occur.
 
-    Attributes:
-        kind: the kind.
-        begin: UNIX seconds.
-        end: UNIX seconds.
-        chance: the chance of a strike at each opportunity, 0 … 1.
-        target: the database, table, Redis key or permission that is struck; empty for all.
+    `chance` (0 … 1) is that of a strike at each opportunity, `target` the database, table, Redis key or permission that is struck; empty
+    for all.
     """
 
     kind: Kind

@@ -30,6 +30,11 @@ _OUT_OF_ORDER = {
     Kind.S3_GONE,
     Kind.S3_DAMAGED,
 }
+PROMISES = (
+    *("lost", "duplicated", "misrouted", "both", "misjudged", "miscounted"),
+    *("ambiguous", "overlooked", "stuck"),
+)
+"""The attributes of a verdict that say how often a promise was broken: numbers, or lists of what it concerns."""
 _MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnreadableError")
 
 
@@ -86,18 +91,9 @@ class Verdict:
     @property
     def violations(self) -> Counter[str]:
         """How often each promise was broken; only broken ones are included."""
-        broken = {
-            "lost": len(self.lost),
-            "duplicated": len(self.duplicated),
-            "misrouted": len(self.misrouted),
-            "both": len(self.both),
-            "misjudged": len(self.misjudged),
-            "miscounted": len(self.miscounted),
-            "ambiguous": self.ambiguous,
-            "overlooked": len(self.overlooked),
-            "stuck": len(self.stuck),
-            **{f"rule: {rule}": count for rule, count in self.rules.items()},
-        }
+        found = {name: getattr(self, name) for name in PROMISES}
+        broken = {name: value if isinstance(value, int) else len(value) for name, value in found.items()}
+        broken |= {f"rule: {rule}": count for rule, count in self.rules.items()}
         return Counter({name: count for name, count in broken.items() if count})
 
 
@@ -152,7 +148,7 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.miscounted += rejected.miscounted()
     verdict.lost += rejected.lost()
     verdict.miscounted += pipeline.audit.faults
-    verdict.miscounted += pipeline.audit.misfiled()
+    verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
         verdict.miscounted += _compare(pipeline, places, reasons, forced)
     return verdict

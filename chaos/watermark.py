@@ -38,13 +38,7 @@ _SELDOM = 8
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A watermark that was given.
-
-    Attributes:
-        at: when it was given, UNIX seconds.
-        completeness: what it says.
-        dead: the events whose rows were dead at the time.
-    """
+    """A watermark: when it was given (UNIX seconds), what it says, and the events whose rows were dead at the time."""
 
     at: float
     completeness: Completeness
@@ -130,13 +124,7 @@ class Observer:
     def _build(self, _sandbox: Sandbox) -> Handler:
         world, effects = self._world, self._effects
         clock = SandboxClock(effects)
-        ledger = Ledger(
-            clients.DynamoDB(world.table, effects),  # type: ignore[arg-type]  # a double
-            TABLE,
-            clock=clock,
-            entropy=bytes,
-            telemetry=NullTelemetry(),
-        )
+        ledger = Ledger(clients.DynamoDB(world.table, effects), TABLE, clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
         kinesis: Any = clients.Kinesis(world.stream, effects)
         shards = Shards(kinesis, STREAM, clock)
         markers = Markers(kinesis, STREAM, clock, NullTelemetry())

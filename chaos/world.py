@@ -1,10 +1,12 @@
 """The services of one schedule, and the state about them that only the tests know."""
 
+import json
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, override
 
 import requests
@@ -36,6 +38,7 @@ BUCKET = RESOURCES.data_bucket
 VISIBILITY_SECONDS = 1800.0
 """The template's visibility time-out: for so long a received message is hidden from other drainers."""
 TD_MEMORY_SECONDS = 3600.0
+_COUNTED_WHEN_MET = {Kind.TD_STALE_JOB, Kind.TD_SCHEMA_LAGS, Kind.TD_NO_SCHEMA}
 _FAR_AHEAD = 3 * 3600.0
 _STAMP_ERROR = 140.0  # seconds; stamps run back by less than worker.passing.MARGIN_SECONDS
 TD_QUERY_DELAY_SECONDS = 600.0
@@ -113,13 +116,14 @@ class _TrueClock:
         self._simulation.delay(seconds)
 
 
-class _Secrets:
+class Secrets:
     """Secrets Manager without faults: the functions cache secrets in memory."""
 
     def __init__(self, texts: dict[str, str]) -> None:
         self._texts = texts
 
     def get_secret_value(self, *, SecretId: str) -> dict[str, str]:  # noqa: N803 -- boto3's name
+        """Return a secret."""
         return {"SecretString": self._texts[SecretId]}
 
 
@@ -129,6 +133,7 @@ class World:
     Args:
         schedule: the schedule to run.
         traced: keep the whole trace.
+        effects: what effects pass through.
 
     Attributes:
         mapped: by account, every database that it was ever mapped to.
@@ -142,12 +147,12 @@ class World:
         on_gauge: called with each gauge that a function reports.
     """
 
-    def __init__(self, schedule: Schedule, *, traced: bool = False) -> None:
+    def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
         setup, seed = schedule.setup, schedule.seed
         self.schedule = schedule
         self.simulation = simulation = Simulation(START, traced=traced)
         self.trouble = Trouble(simulation, list(schedule.windows), seed)
-        self.effects = Effects(simulation, self.trouble, seed)
+        self.effects = effects(simulation, self.trouble, seed)
         self.clock = _TrueClock(simulation)
         self.counts: Counter[str] = Counter()
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
@@ -200,10 +205,10 @@ class World:
         self.dynamodb = clients.DynamoDB(self.table, self.effects)
         self.s3 = clients.S3(self.bucket, self.effects)
         self.redis = clients.Redis(self.redis_server, self.effects)
-        self.secrets = _Secrets(
+        self.secrets = Secrets(
             {
                 TD_KEY_SECRET: API_KEY,
-                WRITE_KEY_SECRET: _json(SECRETS | {write_key.FORGET_KEY: "recognises persons"}),
+                WRITE_KEY_SECRET: json.dumps(SECRETS | {write_key.FORGET_KEY: "recognises persons"}),
             }
         )
         self.session = requests.Session()
@@ -277,23 +282,35 @@ class World:
         self._set_up(window)
 
     def _set_up(self, window: Window) -> None:
-        if window.kind is Kind.REDIS_EMPTY:
-            self.simulation.at(window.begin, self._empty_redis)
-            self.simulation.at(window.end, self.apply_accounts)
-        elif window.kind in {Kind.KINESIS_STAMPS, Kind.KINESIS_AHEAD}:
+        kind = window.kind
+        changes: dict[Kind, tuple[Callable[[], object], Callable[[], object]]] = {
+            Kind.REDIS_EMPTY: (self.redis_server.flushall, self.apply_accounts),
+            Kind.KINESIS_AUTO: (
+                lambda: self._distribute("AUTO"),
+                lambda: self._distribute("USER_PARTITION_KEY"),
+            ),
+            Kind.TD_TOO_LARGE: (lambda: self._limit_imports(600), lambda: self._limit_imports(32 << 20)),
+            **{
+                one: (partial(self._alter_td, one, begins=True), partial(self._alter_td, one, begins=False))
+                for one in td_lies.SETTINGS
+            },
+        }
+        if kind in changes:
+            begin, end = changes[kind]
+            self.simulation.at(window.begin, lambda: self._begin(kind, begin))
+            self.simulation.at(window.end, end)
+        elif kind in {Kind.KINESIS_STAMPS, Kind.KINESIS_AHEAD}:
             self.stream.arrival_error = self._wrong_stamp
-        elif window.kind is Kind.KINESIS_AUTO:
-            self.simulation.at(window.begin, self._distribute)
-            self.simulation.at(window.end, lambda: self._distribute("USER_PARTITION_KEY"))
-        elif window.kind is Kind.TD_TOO_LARGE:
-            self.simulation.at(window.begin, lambda: self._limit_imports(600))
-            self.simulation.at(window.end, lambda: self._limit_imports(32 << 20))
-        elif window.kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
+        elif kind in {Kind.S3_GONE, Kind.S3_DAMAGED}:
             self.simulation.at(window.begin, lambda: self._damage(window))
-            self.simulation.at(window.end, lambda: self._end(window.kind))
-        elif window.kind in td_lies.SETTINGS:
-            self.simulation.at(window.begin, lambda: self._alter_td(window.kind, begins=True))
-            self.simulation.at(window.end, lambda: self._alter_td(window.kind, begins=False))
+            self.simulation.at(window.end, lambda: self._end(kind))
+
+    def _begin(self, kind: Kind, change: Callable[[], object]) -> None:
+        """Change a service when a window begins, unless everything has healed."""
+        if self.trouble.active(kind):
+            if kind not in _COUNTED_WHEN_MET:
+                self.trouble.count(kind)
+            change()
 
     def _damage(self, window: Window) -> None:
         """Delete or damage some of the span objects."""
@@ -328,10 +345,6 @@ class World:
             self.put_back(name, body)
 
     def _alter_td(self, kind: Kind, *, begins: bool) -> None:
-        if begins and not self.trouble.active(kind):
-            return
-        if begins and kind is Kind.TD_BAD_ROWS:
-            self.trouble.count(kind)
         self.td.settings = td_lies.altered(self.td.settings, kind, begins=begins)
 
     def _wrong_stamp(self) -> float:
@@ -340,23 +353,8 @@ class World:
         chances = self.trouble.strike(Kind.KINESIS_STAMPS)
         return chances.uniform(-_STAMP_ERROR, _STAMP_ERROR) if chances else 0.0
 
-    def _distribute(self, strategy: str = "AUTO") -> None:
-        if strategy == "AUTO" and self.trouble.active(Kind.KINESIS_AUTO):
-            self.trouble.count(Kind.KINESIS_AUTO)
+    def _distribute(self, strategy: str) -> None:
         self.stream.distribute(StreamName=STREAM, strategy=strategy)
 
-    def _empty_redis(self) -> None:
-        if self.trouble.active(Kind.REDIS_EMPTY):
-            self.trouble.count(Kind.REDIS_EMPTY)
-            self.redis_server.flushall()
-
     def _limit_imports(self, most: int) -> None:
-        if most < 1024 and self.trouble.active(Kind.TD_TOO_LARGE):
-            self.trouble.count(Kind.TD_TOO_LARGE)
         self.td.settings = replace(self.td.settings, largest_import=most)
-
-
-def _json(value: object) -> str:
-    import json
-
-    return json.dumps(value)

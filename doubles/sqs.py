@@ -163,7 +163,9 @@ class QueueSource:
             return 0
         receipts = {message["MessageId"]: message["ReceiptHandle"] for message in messages}
         try:
-            result = self.invoke({"Records": [self._record(message) for message in messages]}) or {}
+            result = (
+                self.invoke({"Records": [record_of(message, self.queue_arn) for message in messages]}) or {}
+            )
             failed = {failure["itemIdentifier"] for failure in result.get("batchItemFailures") or []}
         except Exception:  # noqa: BLE001 -- whatever a function raises, its messages are delivered again
             _log.exception("%d messages will be sent again", len(messages))
@@ -188,26 +190,28 @@ class QueueSource:
             messages += answer["Messages"]
         return messages
 
-    def _record(self, message: dict[str, Any]) -> dict[str, Any]:
-        return {
-            "messageId": message["MessageId"],
-            "receiptHandle": message["ReceiptHandle"],
-            "body": message["Body"],
-            "attributes": message.get("Attributes", {}),
-            "messageAttributes": {
-                name: {
-                    "stringValue": value.get("StringValue"),
-                    "stringListValues": [],
-                    "binaryListValues": [],
-                    "dataType": value["DataType"],
-                }
-                for name, value in message.get("MessageAttributes", {}).items()
-            },
-            "md5OfBody": message["MD5OfBody"],
-            "eventSource": "aws:sqs",
-            "eventSourceARN": self.queue_arn,
-            "awsRegion": self.queue_arn.split(":")[3],
-        }
+
+def record_of(message: dict[str, Any], queue_arn: str) -> dict[str, Any]:
+    """Return a message as the queue's event source mapping delivers it."""
+    return {
+        "messageId": message["MessageId"],
+        "receiptHandle": message["ReceiptHandle"],
+        "body": message["Body"],
+        "attributes": message.get("Attributes", {}),
+        "messageAttributes": {
+            name: {
+                "stringValue": value.get("StringValue"),
+                "stringListValues": [],
+                "binaryListValues": [],
+                "dataType": value["DataType"],
+            }
+            for name, value in message.get("MessageAttributes", {}).items()
+        },
+        "md5OfBody": message["MD5OfBody"],
+        "eventSource": "aws:sqs",
+        "eventSourceARN": queue_arn,
+        "awsRegion": queue_arn.split(":")[3],
+    }
 
 
 def _md5(text: str) -> str:

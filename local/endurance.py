@@ -122,7 +122,7 @@ def report(count: Reconciliation, killed: Counter[str], console: Console) -> Non
         ("lost", len(lost), ", ".join(sorted(lost)[:5])),
         ("duplicated", len(repeated), ", ".join(sorted(repeated)[:5])),
     ):
-        console.print(f"{name:<18}{number:>8,}  {more}")
+        console.print(f"{name:<18}{number:>8,}  {more}", soft_wrap=True)
     console.print("[green]It adds up.[/]" if adds_up(count) else "[red]It does not add up.[/]")
 
 

@@ -66,13 +66,14 @@ def text_of(accounts: Mapping[str, Account]) -> str:
     """Return accounts as YAML that `read` accepts."""
     content: dict[str, dict[str, Any]] = {}
     for name, account in sorted(accounts.items()):
-        content[name] = {"database": account.database}
-        content[name] |= {"status": account.status} if account.status != "active" else {}
-        content[name] |= (
-            {"revoked_key_ids": sorted(account.revoked_key_ids)} if account.revoked_key_ids else {}
-        )
-        content[name] |= {"limits": limits} if (limits := account.limits.to_fields()) else {}
-        content[name] |= {"plan": account.plan.to_value()} if account.plan else {}
+        fields = {
+            "database": account.database,
+            "status": account.status if account.status != "active" else "",
+            "revoked_key_ids": sorted(account.revoked_key_ids),
+            "limits": account.limits.to_fields(),
+            "plan": account.plan.to_value() if account.plan else {},
+        }
+        content[name] = {field: value for field, value in fields.items() if value}
     return yaml.safe_dump(content, sort_keys=False, allow_unicode=True)
 
 

@@ -1,7 +1,6 @@
 """The built browser SDK, and its snippet for pages."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 
 import requests
@@ -17,19 +16,8 @@ PAGE_TABLE = "pageviews"
 _HTTP_SECONDS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class Script:
-    """One built script: its name, and the path that it is hosted under."""
-
-    name: str
-    path: str
-
-
 class Build:
-    """The output of `make sdk`.
-
-    Args:
-        folder: its folder.
+    """The output of `make sdk` in a folder: its version, and the paths that its scripts are hosted under, by name.
 
     Raises:
         Failure: the SDK is not built.
@@ -44,7 +32,7 @@ class Build:
                 "the browser SDK is not built: run `make sdk` in a clone, and if `sluice` is installed, install it again"
             ) from None
         self.version: str = manifest["version"]
-        self.scripts = [Script(name, file["path"]) for name, file in manifest["files"].items()]
+        self.scripts: dict[str, str] = {name: file["path"] for name, file in manifest["files"].items()}
 
     def read(self, name: str) -> bytes:
         """Return one of its files."""
@@ -52,15 +40,7 @@ class Build:
 
 
 def snippet(template: str, *, endpoint: str, key: str, host: str, table: str = PAGE_TABLE) -> str:
-    """Return the snippet for pages.
-
-    Args:
-        template: the SDK's `snippet.html`.
-        endpoint: the URL that receives events.
-        key: the write key.
-        host: the base URL of the scripts.
-        table: the table for page views.
-    """
+    """Return the snippet for pages that send to the URL `endpoint`, with the scripts of the URL `host`, from the SDK's `snippet.html`."""
     if table != PAGE_TABLE:
         template = template.replace("auto:true", f"auto:true,pageTable:'{table}'")
     for name, value in (("endpoint", endpoint), ("key", key), ("sdk", host)):

@@ -36,7 +36,7 @@ EXIT_CODES = {
 }
 
 FORESEEN = (BotoCoreError, ClientError, UnavailableError)
-"""Errors that any call may raise. `explained` turns them into messages."""
+"""Errors that any call that reaches AWS may raise; docstrings do not repeat them. `explained` turns them into messages."""
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired", "TokenRefreshRequired"}
 _UNKNOWN_KEY = {
@@ -68,21 +68,18 @@ class Failure(click.ClickException):
 
 def is_lasting(error: Exception) -> bool:
     """Return whether an error lasts until somebody acts."""
-    cause = _cause(error)
-    if isinstance(cause, ClientError):
-        return cause.response.get("Error", {}).get("Code", "") in _EXPIRED | _UNKNOWN_KEY | _DENIED | _GONE
-    return isinstance(cause, NoCredentialsError | PartialCredentialsError | SSOError | TokenRetrievalError)
+    unknown = (NoCredentialsError, PartialCredentialsError, SSOError, TokenRetrievalError)
+    return _code(error) in _EXPIRED | _UNKNOWN_KEY | _DENIED | _GONE or isinstance(_cause(error), unknown)
 
 
 def is_gone(error: Exception) -> bool:
     """Return whether a resource of the stack does not exist."""
-    cause = _cause(error)
-    return isinstance(cause, ClientError) and cause.response.get("Error", {}).get("Code", "") in _GONE
+    return _code(error) in _GONE
 
 
 def is_denied(error: Exception) -> bool:
     """Return whether AWS denied the caller permission."""
-    return isinstance(error, ClientError) and error.response.get("Error", {}).get("Code") in _DENIED
+    return _code(error) in _DENIED
 
 
 def explained(error: Exception, rights: str = RIGHTS) -> Failure:
@@ -112,6 +109,11 @@ def _cause(error: Exception) -> BaseException:
     while not isinstance(cause, ClientError | BotoCoreError) and cause.__cause__ is not None:
         cause = cause.__cause__
     return cause
+
+
+def _code(error: Exception) -> str:
+    cause = _cause(error)
+    return str(cause.response.get("Error", {}).get("Code", "")) if isinstance(cause, ClientError) else ""
 
 
 def _refused(error: ClientError, rights: str) -> str:

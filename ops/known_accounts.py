@@ -42,11 +42,11 @@ def differences(old: Mapping[str, Account], new: Mapping[str, Account]) -> Itera
     """Yield what applying changes: `+`, `-` or `~`, the account, and its new, old or changed fields."""
     for name in sorted(old.keys() | new.keys()):
         before, after = old.get(name), new.get(name)
-        if before is None and after is not None:
+        if after is None:
+            yield "-", name, _text(old[name])
+        elif before is None:
             yield "+", name, _text(after)
-        elif before is not None and after is None:
-            yield "-", name, _text(before)
-        elif before != after and before is not None and after is not None:
+        elif before != after:
             fields = zip(shown_fields(before).items(), shown_fields(after).values(), strict=True)
             changed = [f"{field}: {a or '-'} → {b or '-'}" for (field, a), b in fields if a != b]
             yield "~", name, ", ".join(changed) or "plan: its tables have changed"

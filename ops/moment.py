@@ -47,7 +47,6 @@ class TimeOption(click.ParamType):
     """An option's type: a time or a duration.
 
     Args:
-        name: the type's name in the help.
         parse: returns the seconds, or raises ValueError.
         hint: what the text should have been, with examples, for the error message.
     """

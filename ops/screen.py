@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from functools import partial
+from functools import partial, reduce
 from pathlib import Path
 from threading import Event, Lock
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import click
 from rich.console import Console
 from rich.file_proxy import FileProxy
-from rich.progress import BarColumn, Progress, ProgressColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -30,6 +30,11 @@ output_option = click.option(
 )
 DRY_RUN = "Dry run: nothing was changed."
 dry_run_option = click.option("--dry-run", is_flag=True, help="Show what would be done without doing it.")
+
+
+def with_options(*options: Callable[..., Any]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Return a decorator that gives a command several options, in this order."""
+    return lambda command: reduce(lambda made, option: option(made), reversed(options), command)
 
 
 def console(*, stderr: bool = False) -> Console:
@@ -82,7 +87,7 @@ def put(text: str, file: Path | None, said: str) -> None:
 @contextmanager
 def progress(
     doing: str,
-    *more: ProgressColumn,
+    *,
     hidden: bool,
     unit: str = "",
     now: Callable[[], float] = time.monotonic,
@@ -90,15 +95,8 @@ def progress(
 ) -> Iterator[Callable[..., None]]:
     """Show progress on standard error: in place on a terminal, elsewhere as a line every ten seconds, whether something has changed or not.
 
-    Yields a function that updates `description` and `completed`.
-
-    Args:
-        doing: the first description.
-        more: columns for a terminal.
-        hidden: whether to show nothing.
-        unit: what `completed` counts.
-        now: tells the time, in seconds.
-        look_seconds: how often to look whether a line is due.
+    Yields a function that updates `description`, which is at first `doing`, and `completed`, the number of units. `look_seconds` is how often
+    to look whether a line is due.
     """
     if not hidden and not console(stderr=True).is_terminal:
         lines, ended = _Lines(doing, unit, now), Event()
@@ -108,7 +106,8 @@ def progress(
         finally:
             ended.set()
         return
-    columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *more, TimeElapsedColumn())
+    counted = (MofNCompleteColumn(),) if unit else ()
+    columns = (TextColumn("{task.description}"), BarColumn(pulse_style="cyan"), *counted, TimeElapsedColumn())
     out = console(stderr=True)
     with Progress(
         *columns,
@@ -121,13 +120,7 @@ def progress(
 
 
 class _Lines:
-    """Shows progress as lines.
-
-    Args:
-        doing: the first description.
-        unit: what is counted.
-        now: tells the time, in seconds.
-    """
+    """Shows progress as lines."""
 
     def __init__(self, doing: str, unit: str, now: Callable[[], float]) -> None:
         self._said = doing, 0
@@ -207,16 +200,10 @@ def confirm(question: str, *, yes: bool) -> None:
 
 
 def ask(question: str, otherwise: str, *, yes: bool, hidden: bool = False) -> str:
-    """Ask for a text, which is not shown if it is `hidden`.
-
-    Args:
-        question: the question.
-        otherwise: a clause that names the option which answers it.
-        yes: whether nothing may be asked.
-        hidden: whether the answer is a secret.
+    """Ask for a text, which is not shown if it is `hidden`, unless nothing may be asked (`yes`).
 
     Raises:
-        Failure: nothing may be asked, or there is neither a terminal nor an answer on standard input.
+        Failure: nothing may be asked, or nobody answers. The clause `otherwise` names the option which does.
         click.exceptions.Exit: Ctrl-C was pressed.
     """
     if not yes:

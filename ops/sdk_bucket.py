@@ -44,11 +44,10 @@ def objects(build: Build) -> list[SdkFile]:
 
     The snippet comes last, so that the scripts that it names exist before anyone can read it.
     """
-    scripts = [(script, build.read(script.name)) for script in build.scripts]
     return [
-        *(SdkFile(script.path, body, is_fixed=True) for script, body in scripts),
+        *(SdkFile(path, build.read(name), is_fixed=True) for name, path in build.scripts.items()),
         SdkFile(f"{build.version}/sluice.d.ts", build.read("sluice.d.ts"), is_fixed=True),
-        *(SdkFile(f"latest/{script.name}", body, is_fixed=False) for script, body in scripts),
+        *(SdkFile(f"latest/{name}", build.read(name), is_fixed=False) for name in build.scripts),
         SdkFile("manifest.json", build.read("manifest.json"), is_fixed=False),
         SdkFile(browser_sdk.SNIPPET, build.read(browser_sdk.SNIPPET), is_fixed=False),
     ]
@@ -59,19 +58,17 @@ def publish(s3: "S3Client", bucket: str, made: list[SdkFile]) -> list[str]:
 
     Raises:
         Failure: a published version differs. The objects after it were not put.
-        ClientError: S3 rejects a call.
     """
     put = []
     for one in made:
-        if one.is_fixed:
-            existing = _existing(s3, bucket, one.key)
-            if existing is not None and existing != one.body:
-                raise Failure(
-                    f"{one.key} is already published with different content, on which pages rely: "
-                    "raise the version in sdk/package.json, run `make sdk`, and publish again"
-                )
-            if existing is not None:
-                continue
+        existing = _existing(s3, bucket, one.key) if one.is_fixed else None
+        if existing == one.body:
+            continue
+        if existing is not None:
+            raise Failure(
+                f"{one.key} is already published with different content, on which pages rely: "
+                "raise the version in sdk/package.json, run `make sdk`, and publish again"
+            )
         s3.put_object(Bucket=bucket, Key=one.key, Body=one.body, **one.headers)  # type: ignore[arg-type]  # S3's names of headers
         put.append(one.key)
     return put

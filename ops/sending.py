@@ -26,13 +26,10 @@ def balanced(selected: int, totals: Mapping[str, int]) -> dict[str, int]:
 def send(stack: Stack, event: Mapping[str, Any], tell: Callable[[int], None]) -> dict[str, int]:
     """Invoke the sender until it has tried everything or makes no progress; return the rows by outcome.
 
-    Args:
-        stack: the stack.
-        event: tells the sender what to send or drop; `chunks` names them.
-        tell: called with the number of rows delivered so far.
+    `chunks` of the event names what to send or drop. `tell` is called with the number of rows delivered so far.
 
     Raises:
-        ClientError, BotoCoreError, Failure: as `Stack.invoke`.
+        Failure: the sender failed, or refuses.
     """
     sums: Counter[str] = Counter(dict.fromkeys(OUTCOMES, 0))
     is_complete = True

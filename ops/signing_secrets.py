@@ -62,12 +62,7 @@ def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) 
 
 
 def next_secret_id(signing: Collection[str], now: float) -> str:
-    """Return the id of the next secret: the minute in which it is made, so that no id of a retired secret comes back.
-
-    Args:
-        signing: the ids in use.
-        now: UNIX seconds.
-    """
+    """Return the id of the next secret: the minute in which it is made (`now`, UNIX seconds), so that no id of a retired secret comes back."""
     minutes = (datetime.fromtimestamp(minute * 60, UTC) for minute in count(int(now // 60)))
     return next(made for minute in minutes if (made := f"k{minute:%y%m%d%H%M}") not in signing)
 

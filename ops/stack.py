@@ -15,6 +15,7 @@ from botocore.client import BaseClient
 from botocore.config import Config
 from botocore.exceptions import ClientError
 
+from ops import screen
 from ops.books.budget_uses import BudgetUses
 from ops.deploy.stack_status import obstacle
 from ops.failure import Failure
@@ -52,8 +53,6 @@ class Stack:
         endpoint: the local emulator of AWS; None for AWS itself.
         functions: the local stack's functions: their endpoints by output. None for a deployed stack.
         folder: the local stack's folder, with its logs.
-        archive_days: how many days rows are kept in S3.
-        parameters: the parameters of a deployed stack.
     """
 
     name: str
@@ -62,7 +61,6 @@ class Stack:
     endpoint: str | None = None
     functions: Mapping[str, str] | None = None
     folder: Path | None = None
-    archive_days: int = 30
     parameters: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -92,11 +90,7 @@ class Stack:
     def ledger(self) -> Ledger:
         """Return the ledger."""
         return Ledger(
-            self.client("dynamodb"),
-            self.outputs["LedgerTable"],
-            clock=SystemClock(),
-            entropy=os.urandom,
-            telemetry=NullTelemetry(),
+            self.client("dynamodb"), self.outputs["LedgerTable"], SystemClock(), os.urandom, NullTelemetry()
         )
 
     def spending(self) -> BudgetUses:
@@ -144,8 +138,6 @@ class Stack:
         """Invoke the function that an output names, and return its response.
 
         Raises:
-            ClientError: Lambda rejects the call.
-            BotoCoreError: it cannot be reached.
             Failure: the function failed.
         """
         config = Config(
@@ -224,8 +216,6 @@ def deployed(name: str, region: str | None) -> Stack:
 
     Raises:
         Failure: no region is known, there is no stack of that name, or it is not a Sluice stack.
-        ClientError: CloudFormation rejects the call.
-        BotoCoreError: it cannot be reached.
     """
     session = session_in(region)
     cloudformation = session.client("cloudformation")
@@ -248,8 +238,7 @@ def deployed(name: str, region: str | None) -> Stack:
             f"it is not a Sluice stack, or is from an older version, which {DEPLOY} updates"
         )
     parameters = {one["ParameterKey"]: one["ParameterValue"] for one in found.get("Parameters", ())}
-    days = int(parameters.get("ArchiveDays", 0))
-    return Stack(name, outputs, session, archive_days=days, parameters=parameters)
+    return Stack(name, outputs, session, parameters=parameters)
 
 
 def local() -> Stack:
@@ -297,18 +286,22 @@ def described(said: Mapping[str, Any]) -> Stack:
 
 def stack_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that name a stack: `is_local`, `name` and `region`."""
-    command = click.option(
-        "--region", metavar="REGION", help="The stack's AWS region. Default: the region of your AWS profile."
-    )(command)
-    command = click.option(
-        "--stack",
-        "name",
-        envvar="SLUICE_STACK",
-        metavar="NAME",
-        help="Use the deployed stack with this name.",
-    )(command)
-    return click.option(
-        "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+    return screen.with_options(
+        click.option(
+            "--local", "is_local", is_flag=True, help="Use the local stack that `sluice local` runs."
+        ),
+        click.option(
+            "--stack",
+            "name",
+            envvar="SLUICE_STACK",
+            metavar="NAME",
+            help="Use the deployed stack with this name.",
+        ),
+        click.option(
+            "--region",
+            metavar="REGION",
+            help="The stack's AWS region. Default: the region of your AWS profile.",
+        ),
     )(command)
 
 

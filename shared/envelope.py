@@ -23,6 +23,9 @@ FIRST_BYTE = 0x98
 MAX_MESSAGE = 256
 """Maximum characters of a rejected event's message."""
 
+MAX_REQUEST_ID = 128
+"""Maximum characters of an envelope's request id."""
+
 NOBODY = "-"
 """Stands for the account of records that name none."""
 
@@ -118,11 +121,18 @@ def decode(data: bytes) -> Envelope:
             tuple(rejected),
         ):
             is_marker = account == NOBODY and not tables and not rejected
-            if is_marker or (names.is_account(account) and (tables or rejected)):
+            if are_ids(key_id, request_id) and (
+                is_marker or (names.is_account(account) and (tables or rejected))
+            ):
                 rows = tuple(_table(table) for table in tables)
                 events = tuple(rejected_event(item) for item in rejected)
                 return Envelope(account, key_id, received_at, request_id, claim, rows, events)
     raise EnvelopeError("not an envelope")
+
+
+def are_ids(key_id: str, request_id: str) -> bool:
+    """Return whether these may be an envelope's: longer ones would fit neither a key nor an item of the ledger."""
+    return (not key_id or names.is_key_id(key_id)) and len(request_id) <= MAX_REQUEST_ID
 
 
 def marker(at: int) -> Envelope:

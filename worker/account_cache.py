@@ -5,6 +5,7 @@ is unknown only if the sentinel key exists. Without the sentinel, Redis has lost
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from typing import Any
 
 import redis
@@ -23,18 +24,16 @@ UNKNOWN = "unknown_account"
 INVALID = "invalid_account"
 
 
+@dataclass(eq=False)
 class AccountCache:
     """Looks up accounts, and remembers them."""
 
-    def __init__(
-        self, connect: Callable[[], Any], keys: AccountKeys, clock: Clock, telemetry: Telemetry
-    ) -> None:
-        self._connect = connect
-        self._keys = keys
-        self._clock = clock
-        self._telemetry = telemetry
-        self._known: dict[str, tuple[Account, float]] = {}
-        self._ask_again_at = float("-inf")
+    _connect: Callable[[], Any]
+    _keys: AccountKeys
+    _clock: Clock
+    _telemetry: Telemetry
+    _known: dict[str, tuple[Account, float]] = field(default_factory=dict, init=False)
+    _ask_again_at: float = field(default=float("-inf"), init=False)
 
     def resolve(self, wanted: Iterable[str]) -> dict[str, Account | str]:
         """Return each account, or why it has none: `unknown_account` or `invalid_account`.

@@ -5,6 +5,7 @@ Treasure Data from there. If a request fails, the response has `error`, one word
 """
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -35,32 +36,17 @@ _NO_ROW = {"time": 0, "event_id": "sluice-probe", "received_at": 0}
 _UNKNOWN = {"error": "unknown_request", "message": "This stack is older than the command. Deploy it again."}
 
 
+@dataclass(eq=False)
 class Admin:
     """Answers the requests of the `sluice` command."""
 
-    def __init__(
-        self,
-        connect: Callable[[], Any],
-        treasure_data: TreasureDataClient,
-        settings: WorkerSettings,
-        clock: Clock,
-        s3: "S3Client",
-        *,
-        health: DatabaseHealth,
-        executors: Executors,
-    ) -> None:
-        self._connect = connect
-        self._health = health
-        self._executors = executors
-        self._published = PublishedPolicy(s3, settings.data_bucket)
-        self._keys = AccountKeys(settings.ledger_table)
-        self._treasure_data = treasure_data
-        self._clock = clock
-        self._assumed = {
-            "memory_minutes": settings.td_memory_minutes,
-            "query_delay_minutes": settings.td_query_delay_minutes,
-        }
-        self._probe_rows = ProbeRows(treasure_data)
+    _connect: Callable[[], Any]
+    _treasure_data: TreasureDataClient
+    _settings: WorkerSettings
+    _clock: Clock
+    _s3: "S3Client"
+    _health: DatabaseHealth
+    _executors: Executors
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Answer a request.
@@ -83,7 +69,10 @@ class Admin:
                     return {
                         "redis": self._check_redis(),
                         "treasure_data": self._check_td(deadline),
-                        "assumed": self._assumed,
+                        "assumed": {
+                            "memory_minutes": self._settings.td_memory_minutes,
+                            "query_delay_minutes": self._settings.td_query_delay_minutes,
+                        },
                     }
                 case {"do": "missing", "databases": databases}:
                     return {"missing": self._treasure_data.missing_databases(databases)}
@@ -106,6 +95,10 @@ class Admin:
         except (InvalidAccountError, ValueError) as error:
             return {"error": "invalid_account", "message": str(error)}
         return _UNKNOWN
+
+    @property
+    def _keys(self) -> AccountKeys:
+        return AccountKeys(self._settings.ledger_table)
 
     def _write(self, event: Mapping[str, Any]) -> dict[str, Any]:
         match event:
@@ -142,7 +135,9 @@ class Admin:
         """Publish the edge policy, before Redis is changed: the ingest must never refuse an account that Redis has."""
         entries = {name: account.to_entry() for name, account in accounts.items()}
         now = int(self._clock.now() * 1000)
-        self._published.change(lambda current: policy.encode(entries, now, current))
+        PublishedPolicy(self._s3, self._settings.data_bucket).change(
+            lambda current: policy.encode(entries, now, current)
+        )
 
     def _of_tables(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         match event:
@@ -155,9 +150,9 @@ class Admin:
                         "error": "unknown_database",
                         "message": f"No active account has the database {database}.",
                     }
-                return self._probe_rows.send(database, mark, of_id, time)
+                return ProbeRows(self._treasure_data).send(database, mark, of_id, time)
             case {"do": "ask_probe", "database": database, "mark": mark, "time": time}:
-                return self._probe_rows.ask(database, mark, time, deadline)
+                return ProbeRows(self._treasure_data).ask(database, mark, time, deadline)
         return _UNKNOWN
 
     def _accounts(self) -> dict[str, Any]:

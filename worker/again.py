@@ -5,6 +5,8 @@ If one counts, the rows that were put again are a copy. If none does, they wait 
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from operator import itemgetter
 
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from worker.claims import LATE_SECONDS
@@ -17,14 +19,17 @@ from worker.states import Event
 CLOCK_SECONDS = 20
 """By how much the ingest's clock may be wrong."""
 
+TOGETHER_SECONDS = 300
+"""Envelopes that were received within this time are decided at once: a run cannot read the indexes of days."""
 
+
+@dataclass(eq=False)
 class Again:
     """Decides what was put again."""
 
-    def __init__(self, passing: Passing, ledger: Ledger, objects: SpanObjects) -> None:
-        self._passing = passing
-        self._ledger = ledger
-        self._objects = objects
+    _passing: Passing
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
         """Return what is decided about chunks of a span now, and why the others still wait.
@@ -34,14 +39,17 @@ class Again:
             UnavailableError: S3, the ledger or Kinesis does not answer.
         """
         receipts = self._receipts(span)
-        wanted = {key.group.request_id: receipts[key.group.request_id] for key in keys}
-        obstacle = self._passing.obstacle(max(wanted.values()) + LATE_SECONDS * 1000)
-        if obstacle:
-            return {}, obstacle
-        events = self._look_up(wanted)
-        return {
-            key: event_of(key, events[key.group.request_id]) for key in keys if key.group.request_id in events
-        }, "an index cannot be read"
+        of = {key: key.group.request_id for key in keys}
+        wanted = {one: receipts[one] for one in of.values()}
+        for some in _together(wanted):
+            obstacle = self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000)
+            if obstacle:
+                return {}, obstacle
+            if events := self._look_up(some):
+                found = {key: events.get(one) for key, one in of.items()}
+                reason = "an index cannot be read, or others come first"
+                return {key: event_of(key, one) for key, one in found.items() if one is not None}, reason
+        return {}, "an index cannot be read"
 
     def _receipts(self, span: Span) -> Mapping[str, int]:
         """Return when the ingest received each envelope of a span, by request id, in UNIX milliseconds."""
@@ -79,11 +87,23 @@ class Again:
         """
         listed = [lineage.chain for lineage in self._passing.lineages()]
         for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
-            for span in self._ledger.latest(chain):
+            later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
+            for span in (
+                self._ledger.latest(chain) if later is None else self._ledger.latest(chain, later.last)
+            ):
                 if span.latest < since and span.records:
                     break
                 if span.records and span.chunks and span.earliest <= until:
                     yield span
+
+
+def _together(wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:
+    """Yield the envelopes by when they were received, the oldest first, in parts that are decided at once."""
+    left = sorted(wanted.items(), key=itemgetter(1))
+    while left:
+        some = {one: at for one, at in left if at <= left[0][1] + TOGETHER_SECONDS * 1000}
+        yield some
+        left = left[len(some) :]
 
 
 def event_of(key: ChunkKey, found: Event) -> Event:

@@ -115,8 +115,10 @@ def _force(wiring: Wiring, asked: dict[str, Any], deadline: Deadline) -> dict[st
         outcome, done = wiring.forced_replays.run(Wanted.from_event(asked), places, deadline)
     except (InvalidReplayError, ValueError) as refused:
         return {"error": "force_refused", "message": str(refused)}
-    counts = {"appended": outcome.appended, "repeated": outcome.repeated, "left_out": outcome.left_out}
-    return {name: dict(+rows) for name, rows in counts.items()} | {"done": done}
+    counts: dict[str, Any] = {"appended": {}, "repeated": {}, "left_out": {}, "done": done}
+    for (kind, table), rows in (+outcome).items():
+        counts[kind][table] = rows
+    return counts
 
 
 def admin(event: dict[str, Any], context: Any) -> dict[str, Any]:

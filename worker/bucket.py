@@ -2,6 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +17,12 @@ _GONE = ("NoSuchKey", "404")
 _TOO_SHORT = "InvalidRange"
 
 
+@dataclass(eq=False)
 class Bucket:
     """Reads and writes objects. Every method but `delete` raises BucketUnavailableError if S3 cannot be reached."""
 
-    def __init__(self, s3: "S3Client", name: str) -> None:
-        self._s3 = s3
-        self._name = name
+    _s3: "S3Client"
+    _name: str
 
     def put(self, name: str, body: bytes) -> None:
         """Write an object. Writing the same object twice does no harm.

@@ -7,38 +7,87 @@ them once every shard has shown what it received until then. How long an envelop
 What is not an envelope becomes a dead span.
 """
 
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 from botocore.parsers import ResponseParserError
 
+from shared import envelope
 from shared.clock import Clock
 from shared.envelope import Envelope
-from shared.errors import UnavailableError
+from shared.errors import EnvelopeError, UnavailableError
 from shared.puts import Fate, batches, put
 from shared.telemetry import Telemetry, about
 from worker.chain import ChainId
 from worker.deadline import Deadline
-from worker.executor import Executors
-from worker.index import Index
 from worker.ledger import Ledger
-from worker.message import Message, read
-from worker.record import AGAIN, START, packed
+from worker.record import AGAIN, packed
 from worker.settlement import report_dead
-from worker.span import NO_SENDER, ChunkKey, Group, Span, milliseconds
-from worker.span_object import Chunk, SpanObjects, encode
+from worker.span import NO_SENDER, ChunkKey, Group, milliseconds
+from worker.span_object import Chunk, SpanObjects, span_of_rows
 
 if TYPE_CHECKING:
     from mypy_boto3_kinesis import KinesisClient
     from mypy_boto3_sqs import SQSClient
 
+UNDECODABLE = "undecodable"
+NO_PARTITION_KEY = "no_partition_key"
+
 _RETRY_SECONDS = 120  # how soon a message that stays on the queue is handled again
 _PUT_TRIES = 5
 _FIRST_PAUSE_SECONDS = 0.1
-_NO_RECORDS = Index((), (), (), (), (), frozenset(), {})
 
 
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One delivery of a message.
+
+    Attributes:
+        message_id: SQS's name for the message.
+        receipt: SQS's name for this delivery.
+        sent_at: UNIX seconds, by SQS's clock.
+        refused: the stream has definitely refused every put.
+        envelope: the envelope in the body; None if there is none, or the message has no valid partition key to put it with.
+        fault: why there is no envelope, in one word.
+    """
+
+    message_id: str
+    receipt: str
+    sent_at: float
+    body: str
+    partition_key: str
+    refused: bool
+    envelope: Envelope | None
+    fault: str = ""
+
+
+def read(record: Mapping[str, Any]) -> Message:
+    """Return the message in a record of Lambda's event, whatever its body holds."""
+    attributes = record.get("messageAttributes", {})
+    partition_key = attributes.get("partition_key", {}).get("stringValue") or ""
+    content, fault = None, ""
+    try:
+        content = envelope.decode(b64decode(record["body"], validate=True))
+    except (ValueError, EnvelopeError):  # not base64, or not an envelope
+        fault = UNDECODABLE
+    if content is not None and not 1 <= len(partition_key) <= 256:
+        content, fault = None, NO_PARTITION_KEY
+    return Message(
+        message_id=record["messageId"],
+        receipt=record["receiptHandle"],
+        sent_at=int(record["attributes"]["SentTimestamp"]) / 1000,
+        body=record["body"],
+        partition_key=partition_key,
+        refused=attributes.get("refused", {}).get("stringValue") == "true",
+        envelope=content,
+        fault=fault,
+    )
+
+
+@dataclass(eq=False)
 class Drain:
     """Drains the overflow queue.
 
@@ -46,30 +95,15 @@ class Drain:
         kinesis: a client that must not retry.
     """
 
-    def __init__(
-        self,
-        *,
-        kinesis: "KinesisClient",
-        stream_name: str,
-        sqs: "SQSClient",
-        queue_url: str,
-        ledger: Ledger,
-        objects: SpanObjects,
-        executors: Executors,
-        chance: Callable[[], float],
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._kinesis = kinesis
-        self._stream_name = stream_name
-        self._sqs = sqs
-        self._queue_url = queue_url
-        self._ledger = ledger
-        self._objects = objects
-        self._executors = executors
-        self._chance = chance
-        self._clock = clock
-        self._telemetry = telemetry
+    _kinesis: "KinesisClient"
+    _stream_name: str
+    _sqs: "SQSClient"
+    _queue_url: str
+    _ledger: Ledger
+    _objects: SpanObjects
+    _chance: Callable[[], float]
+    _clock: Clock
+    _telemetry: Telemetry
 
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Handle the messages of one invocation; return Lambda's partial batch response."""
@@ -129,23 +163,12 @@ class Drain:
 
     def _bury(self, message: Message) -> bool:
         """Store a message that is not an envelope as a dead span; return whether that succeeded."""
-        now = self._clock.now()
         key = ChunkKey(Group(NO_SENDER, "", message.fault), 0)
-        encoded = encode([Chunk.whole(key, 1, packed(message.body.encode()))], _NO_RECORDS, now)
-        span = Span(
-            chain=ChainId.overflow(message.message_id),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={key: 1},
-            received_at=milliseconds(message.sent_at),
-            object=encoded.ref,
-            settled=True,
-        )
+        chunk = Chunk(key, [packed(message.body.encode())], 1)
+        chain, received_at = ChainId.overflow(message.message_id), milliseconds(message.sent_at)
+        span, data = span_of_rows(chain, [chunk], received_at, self._clock.now())
         try:
-            with self._executors() as executor:
-                self._objects.put(span, encoded.data, executor)
+            self._objects.put(span, data)
             answer = self._ledger.append(span)
         except UnavailableError as error:
             self._telemetry.warning("a message cannot be stored", error=type(error).__name__)

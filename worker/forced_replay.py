@@ -6,7 +6,7 @@ sent once, however often the replay is run, interrupted or resumed. A tag stands
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from itertools import batched
 from typing import Any, Self
@@ -17,13 +17,11 @@ from shared.errors import InvalidObjectError, InvalidReplayError
 from worker.chain import ChainId
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.index import Index
 from worker.ledger import Ledger
-from worker.record import START
 from worker.rows import slice_of
-from worker.span import LATER, ChunkKey, Place, RowSender, Span, milliseconds
-from worker.span_object import Chunk, SpanObjects, encode
-from worker.states import FINAL, Entry, State
+from worker.span import ChunkKey, Place, RowSender, Span
+from worker.span_object import Chunk, SpanObjects, span_of_rows
+from worker.states import FINAL, State
 
 _TAG_LENGTH = 64
 _AT_ONCE = 16  # spans
@@ -91,42 +89,22 @@ class Wanted:
         return (self.since is None or arrival >= self.since) and (self.until is None or arrival < self.until)
 
 
-@dataclass(slots=True)
-class ForcedRows:
-    """What a forced replay did with spans: numbers of rows, by account and table.
+ForcedRows = Counter[tuple[str, str]]
+"""What a forced replay did with spans: numbers of rows, by an outcome and an account and table.
 
-    Attributes:
-        appended: to be sent again.
-        repeated: handled by an earlier run of the same tag.
-        left_out: not delivered when the tag was first used, so not sent again; or with rows that are no longer kept.
-    """
-
-    appended: Counter[str] = field(default_factory=Counter)
-    repeated: Counter[str] = field(default_factory=Counter)
-    left_out: Counter[str] = field(default_factory=Counter)
-
-    def add(self, other: "ForcedRows") -> None:
-        """Add other numbers."""
-        self.appended += other.appended
-        self.repeated += other.repeated
-        self.left_out += other.left_out
+The outcome is `appended`: to be sent again; `repeated`: handled by an earlier run of the same tag; or `left_out`: not delivered when the tag
+was first used, so not sent again, or no longer kept.
+"""
 
 
+@dataclass(eq=False)
 class ForcedReplays:
     """Carries out forced replays."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        executors: Executors,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._executors = executors
-        self._clock = clock
+    _ledger: Ledger
+    _objects: SpanObjects
+    _executors: Executors
+    _clock: Clock
 
     def run(self, wanted: Wanted, places: Iterable[Place], deadline: Deadline) -> tuple[ForcedRows, int]:
         """Append the wanted rows of spans once more; return the outcome, and how many of the spans had their turn.
@@ -146,7 +124,7 @@ class ForcedReplays:
                 break
             jobs = [partial(self._append_of, wanted, place) for place in group]
             for one in run_parallel(self._executors, jobs):
-                outcome.add(one)
+                outcome += one
             done += len(group)
         return outcome, done
 
@@ -161,72 +139,49 @@ class ForcedReplays:
     def _append(self, wanted: Wanted, span: Span, outcome: ForcedRows) -> Span | None:
         """Append the wanted rows of a span; return the span instead if it has another object by now, and this one cannot be read."""
         delivered = _delivered(wanted, span, outcome)
-        expected = outcome.left_out.total()
+        expected = outcome.total()
         chunks = self._chunks(wanted, span, delivered, outcome)
-        if outcome.left_out.total() > expected:
+        if outcome.total() > expected:
             current = self._ledger.get(span.place)
             if current is not None and current.object not in (span.object, None):
                 return current
         if not chunks:
             return None
-        now = self._clock.now()
-        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
-        senders = {chunk.key.group.sender for chunk in chunks}
-        again = Span(
-            chain=ChainId.forced(wanted.tag, span.chain, span.after),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={chunk.key: chunk.rows for chunk in chunks},
-            destinations=dict.fromkeys(senders, LATER),
-            received_at=span.received_at,
-            object=encoded.ref,
-            origin=span.place.name,
-        )
-        again = again.with_entries({chunk.key: Entry(at=again.planned_at) for chunk in chunks}, settled=True)
+        chain, now = ChainId.forced(wanted.tag, span.chain, span.after), self._clock.now()
+        again, data = span_of_rows(chain, chunks, span.received_at, now, span.place.name)
         there = self._ledger.get(again.place)
         if there is None:
-            with self._executors() as executor:
-                self._objects.put(again, encoded.data, executor)
+            self._objects.put(again, data)
             answer = self._ledger.append(again)
             if isinstance(answer, tuple) and answer[0]:
                 for chunk in chunks:
-                    outcome.appended[_label(chunk.key)] += chunk.rows
+                    outcome["appended", _label(chunk.key)] += chunk.rows
                 return None
             there = self._ledger.get(again.place)
         for chunk in chunks:
             # an earlier run appended what was delivered then; the tag sends nothing that was delivered since
             rows = 0 if there is None else min(chunk.rows, there.chunks.get(chunk.key, 0))
-            outcome.repeated[_label(chunk.key)] += rows
-            outcome.left_out[_label(chunk.key)] += chunk.rows - rows
+            outcome["repeated", _label(chunk.key)] += rows
+            outcome["left_out", _label(chunk.key)] += chunk.rows - rows
         return None
 
     def _chunks(
         self, wanted: Wanted, span: Span, delivered: Mapping[ChunkKey, int], outcome: ForcedRows
     ) -> list[Chunk]:
-        """Return the wanted rows of delivered chunks. Each planned chunk gives at most one; its halves are joined."""
+        """Return the wanted rows of delivered chunks, those of a table in one chunk."""
         parts: dict[ChunkKey, list[bytes]] = {}
         rows: Counter[ChunkKey] = Counter()
         for key, count in delivered.items():
             try:
                 payload, number = self._wanted_of(wanted, span, key)
             except InvalidObjectError:
-                outcome.left_out[_label(key)] += count
+                outcome["left_out", _label(key)] += count
                 continue
             if number:
-                parts.setdefault(key.planned, []).append(payload)
-                rows[key.planned] += number
-        plain = {
-            key: ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
-            for key in parts
-        }
-        joined: dict[ChunkKey, list[bytes]] = {}
-        totals: Counter[ChunkKey] = Counter()
-        for key, payloads in parts.items():
-            joined.setdefault(plain[key], []).extend(payloads)
-            totals[plain[key]] += rows[key]
-        return [Chunk(key, payloads, totals[key]) for key, payloads in joined.items()]
+                plain = ChunkKey(key.group._replace(sender=RowSender(key.account), request_id=""), 0)
+                parts.setdefault(plain, []).append(payload)
+                rows[plain] += number
+        return [Chunk(key, payloads, rows[key]) for key, payloads in parts.items()]
 
     def _wanted_of(self, wanted: Wanted, span: Span, key: ChunkKey) -> tuple[bytes, int]:
         """Return the rows of a chunk whose records arrived in the range, and their number."""
@@ -259,7 +214,7 @@ def _delivered(wanted: Wanted, span: Span, outcome: ForcedRows) -> dict[ChunkKey
             if entry.state is State.DELIVERED:
                 delivered[key] = span.rows(key)
             elif entry.state not in FINAL:
-                outcome.left_out[_label(key)] += span.rows(key)
+                outcome["left_out", _label(key)] += span.rows(key)
     return delivered
 
 

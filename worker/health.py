@@ -7,7 +7,7 @@ Nothing of this is shared: each instance finds out for itself, and forgets it wh
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from shared.clock import Clock
 from shared.telemetry import Telemetry
@@ -61,15 +61,15 @@ class _Health:
 _UNKNOWN = _Health()
 
 
+@dataclass(eq=False)
 class DatabaseHealth:
     """The health of databases. Safe to use from several threads: each call changes one database."""
 
-    def __init__(self, treasure_data: TreasureDataClient, clock: Clock, telemetry: Telemetry) -> None:
-        self._treasure_data = treasure_data
-        self._clock = clock
-        self._telemetry = telemetry
-        self._of: dict[str, _Health] = {}
-        self._is_away = False
+    _treasure_data: TreasureDataClient
+    _clock: Clock
+    _telemetry: Telemetry
+    _of: dict[str, _Health] = field(default_factory=dict, init=False)
+    _is_away: bool = field(default=False, init=False)
 
     def is_failing(self, database: str) -> bool:
         """Return whether a database may get no rows from the worker now."""

@@ -80,13 +80,13 @@ class Index:
         destinations: the texts of the plan's destinations, by the senders' names.
     """
 
-    numbers: Sequence[Number]
-    arrivals: Sequence[int]
-    receipts: Sequence[int]
-    request_ids: Sequence[str]
-    claims: Sequence[int]
-    uncounted: frozenset[int]
-    members: dict[ChunkKey, Member]
+    numbers: Sequence[Number] = ()
+    arrivals: Sequence[int] = ()
+    receipts: Sequence[int] = ()
+    request_ids: Sequence[str] = ()
+    claims: Sequence[int] = ()
+    uncounted: frozenset[int] = frozenset()
+    members: dict[ChunkKey, Member] = field(default_factory=dict)
     after: Number = START
     planned_at: int = 0
     destinations: Mapping[str, str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ Every write carries a random writer name. If a response is lost, the DynamoDB cl
 repeated write fails its condition. The writer name on the item then shows that the write was ours.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -30,7 +31,7 @@ from shared.clock import Clock
 from shared.errors import LedgerUnavailableError, error_code
 from shared.telemetry import Telemetry
 from worker.chain import ChainId, Owner
-from worker.record import Number
+from worker.record import DIGITS, Number, number
 from worker.span import (
     SECONDS_KEPT,
     ChunkKey,
@@ -59,7 +60,7 @@ MOST_CLAIMS_WITH_APPEND = 90
 BEHIND_ALL: Number = "999"
 """Sorts after every sequence number. The span that closes a chain has it."""
 
-_CHANGING = (
+_CHANGING = [
     "v",
     "w",
     "st",
@@ -68,7 +69,7 @@ _CHANGING = (
     "ttl",
     "o",
     "c",
-)  # attributes of a span that change after it is planned
+]  # attributes of a span that change after it is planned
 _CLAIM = "put#"
 _TAG = "tag#"
 _CHAINS = "chains"
@@ -134,36 +135,21 @@ class ClaimsRefused:
     request_ids: frozenset[str]
 
 
+@dataclass(eq=False)
 class Ledger:
     """Reads and writes the ledger. Every method raises LedgerUnavailableError if the ledger cannot be reached."""
 
-    def __init__(
-        self,
-        dynamodb: "DynamoDBClient",
-        table: str,
-        *,
-        clock: Clock,
-        entropy: Callable[[int], bytes],
-        telemetry: Telemetry,
-    ) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
-        self._clock = clock
-        self._entropy = entropy
-        self._telemetry = telemetry
+    _dynamodb: "DynamoDBClient"
+    _table: str
+    _clock: Clock
+    _entropy: Callable[[int], bytes]
+    _telemetry: Telemetry
 
     # Spans
 
     def preceding(self, chain: ChainId, number: Number) -> Span | None:
         """Return the chain's last span whose `after` is below `number`."""
-        answer = self._call(
-            self._dynamodb.query,
-            KeyConditionExpression="pk = :pk AND sk < :sk",
-            ExpressionAttributeValues={":pk": {"S": chain.name}, ":sk": {"S": number}},
-            ScanIndexForward=False,
-            Limit=1,
-            ConsistentRead=True,
-        )
+        answer = self._call(self._dynamodb.query, **_preceding(chain, number), Limit=1)
         return _span(answer["Items"][0]) if answer["Items"] else None
 
     def end(self, chain: ChainId) -> Span | None:
@@ -202,11 +188,9 @@ class Ledger:
             Whether this call appended it, and the span that is there now; or which claims prevent it.
         """
         span = replace(span, version=1, writer=self._writer())
-        condition = "attribute_not_exists(sk)"
         if claims:
             return self._append_with(span, claims, seconds_kept)
-        item = self._new_item(span)
-        existing = self._write(self._dynamodb.put_item, Item=item, ConditionExpression=condition)
+        existing = self._insert(self._new_item(span))
         if existing is None:
             return True, span
         found = _span(existing)
@@ -215,16 +199,9 @@ class Ledger:
     def _append_with(
         self, span: Span, claims: Mapping[str, Claiming], seconds_kept: int
     ) -> tuple[bool, Span] | ClaimsRefused:
-        put = {
-            "Put": {
-                "TableName": self._table,
-                "Item": self._new_item(span),
-                "ConditionExpression": "attribute_not_exists(sk)",
-            }
-        }
         ids = list(claims)
-        ttl = {"N": str(self._expiry(seconds_kept))}
-        actions = [put, *(self._claim_action(one, claims[one], ttl) for one in ids)]
+        ttl = self._ttl(seconds_kept)
+        actions = [self._put_action(span), *(self._claim_action(one, claims[one], ttl) for one in ids)]
         refused = self._transact(actions, span.writer)
         if refused is None:
             return True, span
@@ -235,6 +212,12 @@ class Ledger:
         if not taken:
             raise LedgerUnavailableError("the ledger does not say why a span was not appended")
         return ClaimsRefused(taken)
+
+    def _put_action(self, span: Span) -> Item:
+        condition = "attribute_not_exists(sk)"
+        return {
+            "Put": {"TableName": self._table, "Item": self._new_item(span), "ConditionExpression": condition}
+        }
 
     def _claim_action(self, request_id: str, claim: Claiming, ttl: Item) -> Item:
         values = {":owner": {"S": claim.owner.name}, ":ttl": ttl, ":yes": {"BOOL": True}}
@@ -254,30 +237,22 @@ class Ledger:
             }
         }
 
-    def update(self, span: Span) -> tuple[bool, Span]:
+    def update(self, span: Span, *, with_chunks: bool = False) -> tuple[bool, Span]:
         """Write what changes of a span, unless another invocation has written it since `span` was read.
+
+        With its chunks, if others have taken the place of some.
 
         Returns:
             Whether this call wrote it, and the span that is there now.
 
         Raises:
-            LedgerUnavailableError: the ledger cannot be reached, or no longer has the span.
-        """
-        return self._update_item(*self._update(span))
-
-    def cut_anew(self, span: Span) -> tuple[bool, Span]:
-        """Write a span as `update` does, and its chunks too: others have taken the place of some.
-
-        Raises:
-            LedgerUnavailableError: as `update`.
+            LedgerUnavailableError: also if the ledger no longer has the span.
         """
         written, request = self._update(span)
-        request["UpdateExpression"] = request["UpdateExpression"].replace("SET ", "SET #g = :g, ", 1)
-        request["ExpressionAttributeNames"]["#g"] = "g"
-        request["ExpressionAttributeValues"][":g"] = _chunks(span)
-        return self._update_item(written, request)
-
-    def _update_item(self, written: Span, request: dict[str, Any]) -> tuple[bool, Span]:
+        if with_chunks:
+            request["UpdateExpression"] = request["UpdateExpression"].replace("SET ", "SET #g = :g, ", 1)
+            request["ExpressionAttributeNames"]["#g"] = "g"
+            request["ExpressionAttributeValues"][":g"] = _chunks(span)
         existing = self._write(self._dynamodb.update_item, **request)
         if existing is None:
             return True, written
@@ -293,11 +268,7 @@ class Ledger:
         """
         new = replace(new, version=1, writer=self._writer())
         _, request = self._update(old)
-        put = {"Item": self._new_item(new), "ConditionExpression": "attribute_not_exists(sk)"}
-        actions = [
-            {"Put": {"TableName": self._table, **put}},
-            {"Update": {"TableName": self._table, **request}},
-        ]
+        actions = [self._put_action(new), {"Update": {"TableName": self._table, **request}}]
         if self._transact(actions, new.writer) is None:
             return True
         found = self.get(new.place)
@@ -309,7 +280,7 @@ class Ledger:
     def _ttl_of(self, span: Span) -> Item:
         """Return the time to live of a span that is final and settled; nothing for any other."""
         is_over = span.settled and span.is_final and not span.copies
-        return {"ttl": {"N": str(self._expiry(SECONDS_KEPT))}} if is_over else {}
+        return {"ttl": self._ttl(SECONDS_KEPT)} if is_over else {}
 
     def _update(self, span: Span) -> tuple[Span, dict[str, Any]]:
         written = replace(span, version=span.version + 1, writer=self._writer())
@@ -334,15 +305,6 @@ class Ledger:
         """
         yield from self._places(f"{kind}#{number}")
 
-    def oldest(self, kind: str) -> tuple[int, Place] | None:
-        """Return the oldest span of a kind of the worklist, with its time in UNIX milliseconds; None if there is none."""
-        found = [
-            one
-            for number in range(WORKLIST_KEYS)
-            for one in self._page_of_places(f"{kind}#{number}", Limit=1)
-        ]
-        return min(found, key=lambda one: one[0], default=None)
-
     def rejected(self, since: float, until: float) -> Iterator[Place]:
         """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
@@ -350,16 +312,38 @@ class Ledger:
                 yield place
 
     def _places(self, key: str) -> Iterator[tuple[int, Place]]:
-        for page in self._pages(self._dynamodb.query, **_places_request(key)):
-            yield from map(_place, page["Items"])
+        pages = self._pages(
+            self._dynamodb.query,
+            IndexName=WORKLIST,
+            KeyConditionExpression="wk = :key",
+            ExpressionAttributeValues={":key": {"S": key}},
+        )
+        for page in pages:
+            for item in page["Items"]:
+                yield int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
-    def _page_of_places(self, key: str, **options: Any) -> list[tuple[int, Place]]:
-        page = self._call(self._dynamodb.query, **_places_request(key), **options)
-        return list(map(_place, page["Items"]))
+    def latest(self, chain: ChainId, before: Number = BEHIND_ALL + "9") -> Iterator[Span]:
+        """Yield a chain's spans whose `after` is below `before`, the latest first, reading 100 at a time."""
+        for page in self._pages(self._dynamodb.query, **_preceding(chain, before), Limit=100):
+            yield from map(_span, page["Items"])
 
-    def latest(self, chain: ChainId, at_once: int = 100) -> Iterator[Span]:
-        """Yield a chain's spans, the latest first, reading `at_once` at a time."""
-        yield from map(_span, self._query(chain.name, ScanIndexForward=False, Limit=at_once))
+    def first_later(self, chain: ChainId, moment: int) -> Span | None:
+        """Return a chain's first span whose latest arrival is later than `moment` (UNIX milliseconds); None if it has none.
+
+        Arrivals only grow along a chain, so this needs few of its spans, however many it has.
+        """
+        found = self.end(chain)
+        if found is None or found.latest <= moment:
+            return None
+        low, high = int(chain.start), int(found.after[DIGITS] or 0)
+        while low < high:
+            middle = (low + high + 1) // 2
+            span = self.preceding(chain, number(str(middle)))
+            if span is None or span.latest <= moment:
+                low = middle if span is None else max(middle, int(span.last[DIGITS]))
+            else:
+                found, high = span, int(span.after[DIGITS] or 0)
+        return found
 
     def spans_of(self, chain: ChainId) -> Iterator[Span]:
         """Yield a chain's spans in order."""
@@ -382,18 +366,13 @@ class Ledger:
 
     def claim(self, wanted: Mapping[str, Owner], seconds_kept: int) -> dict[str, Claim]:
         """Claim up to MOST_CLAIMS envelopes, by request id; return the claim that holds for each, as far as DynamoDB answers."""
-        ttl = {"N": str(self._expiry(seconds_kept))}
+        ttl = self._ttl(seconds_kept)
         insert = f"INSERT INTO \"{self._table}\" VALUE {{'pk': ?, 'sk': ?, 'owner': ?, 'ttl': ?}}"
-        answer = self._call_bare(
-            self._dynamodb.batch_execute_statement,
-            Statements=[
-                {
-                    "Statement": insert,
-                    "Parameters": [*_key(f"{_CLAIM}{one}").values(), {"S": owner.name}, ttl],
-                }
-                for one, owner in wanted.items()
-            ],
-        )
+        statements = [
+            {"Statement": insert, "Parameters": [*_key(f"{_CLAIM}{one}").values(), {"S": owner.name}, ttl]}
+            for one, owner in wanted.items()
+        ]
+        answer = self._call_bare(self._dynamodb.batch_execute_statement, Statements=statements)
         claims, refused = {}, []
         for (one, owner), response in zip(wanted.items(), answer["Responses"], strict=True):
             code = response.get("Error", {}).get("Code")
@@ -415,14 +394,8 @@ class Ledger:
 
     def bind_tag(self, tag: str, wanted: str) -> str:
         """Bind a forced replay's tag to what it stands for, unless it is bound; return what it stands for."""
-        item = {
-            **_key(f"{_TAG}{tag}"),
-            "is": {"S": wanted},
-            "ttl": {"N": str(self._expiry(_TAG_SECONDS_KEPT))},
-        }
-        existing = self._write(
-            self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
-        )
+        item = {**_key(f"{_TAG}{tag}"), "is": {"S": wanted}, "ttl": self._ttl(_TAG_SECONDS_KEPT)}
+        existing = self._insert(item)
         return wanted if existing is None else str(existing["is"]["S"])
 
     # The chains of shards, including those that the stream no longer lists
@@ -433,8 +406,7 @@ class Ledger:
 
     def note_chain(self, chain: ChainId) -> None:
         """Note the chain of a shard."""
-        ttl = {"N": str(self._expiry(SECONDS_KEPT))}
-        self._put({**_key(_CHAINS, chain.name), "ttl": ttl})
+        self._put({**_key(_CHAINS, chain.name), "ttl": self._ttl(SECONDS_KEPT)})
 
     # The sweep
 
@@ -484,13 +456,14 @@ class Ledger:
 
     def watch(self, tables: Iterable[tuple[str, str]]) -> None:
         """Remember accounts and tables for 30 days. Accounts without a table here keep what is remembered of them."""
-        known = self.watched()
+        named: defaultdict[str, set[str]] = defaultdict(set)
+        for account, table in (*tables, *self.watched()):
+            named[account].add(table)
         for account in sorted({account for account, _ in tables}):
-            named = {table for one, table in (*tables, *known) if one == account}
             item = {
                 **_key(_WATCHED, account),
-                "tables": {"L": [{"S": table} for table in sorted(named)[:_MOST_WATCHED]]},
-                "ttl": {"N": str(self._expiry(_WATCHED_SECONDS))},
+                "tables": {"L": [{"S": table} for table in sorted(named[account])[:_MOST_WATCHED]]},
+                "ttl": self._ttl(_WATCHED_SECONDS),
             }
             self._put(item)
 
@@ -510,9 +483,7 @@ class Ledger:
                 return False
             item = {**_key(f"{_TABLES}{account}", f"{len(noted):05}"), "name": {"S": table}}
             # two invocations that note tables at the same time want the same number
-            existing = self._write(
-                self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)"
-            )
+            existing = self._insert(item)
             if existing is None or existing.get("name") == item["name"]:
                 return True
 
@@ -521,8 +492,8 @@ class Ledger:
     def _writer(self) -> str:
         return self._entropy(8).hex()
 
-    def _expiry(self, seconds: int) -> int:
-        return int(self._clock.now()) + seconds
+    def _ttl(self, seconds: int) -> Item:
+        return {"N": str(int(self._clock.now()) + seconds)}
 
     def _transact(self, actions: list[Item], token: str) -> list[int] | None:
         """Write all actions or none; return None if they were written, else the numbers of those whose condition failed.
@@ -556,6 +527,10 @@ class Ledger:
         except BotoCoreError as error:
             self._fail(error)
         return None
+
+    def _insert(self, item: Item) -> Item | None:
+        """Write an item unless there is one in its place; return that."""
+        return self._write(self._dynamodb.put_item, Item=item, ConditionExpression="attribute_not_exists(sk)")
 
     def _call(self, call: Callable[..., Any], **request: Any) -> Any:
         return self._call_bare(call, TableName=self._table, **request)
@@ -616,16 +591,14 @@ def _time(moment: int) -> Item:
     return {"S": f"{moment:014d}"}
 
 
-def _places_request(key: str) -> dict[str, Any]:
+def _preceding(chain: ChainId, number: Number) -> dict[str, Any]:
+    """Return the request for a chain's spans whose `after` is below `number`, the latest first."""
     return {
-        "IndexName": WORKLIST,
-        "KeyConditionExpression": "wk = :key",
-        "ExpressionAttributeValues": {":key": {"S": key}},
+        "KeyConditionExpression": "pk = :pk AND sk < :sk",
+        "ExpressionAttributeValues": {":pk": {"S": chain.name}, ":sk": {"S": number}},
+        "ScanIndexForward": False,
+        "ConsistentRead": True,
     }
-
-
-def _place(item: Item) -> tuple[int, Place]:
-    return int(item["at"]["S"]), Place.parse(item["pk"]["S"], item["sk"]["S"])
 
 
 def worklist_key(span: Span) -> str:

@@ -4,6 +4,7 @@ A shard's chain shows that the shard has passed a time only once a record that a
 a marker.
 """
 
+from dataclasses import dataclass, field
 from itertools import count
 from typing import TYPE_CHECKING
 
@@ -22,17 +23,15 @@ EVERY_SECONDS = 60.0
 """A shard gets at most one marker in this time."""
 
 
+@dataclass(eq=False)
 class Markers:
     """Puts markers on shards."""
 
-    def __init__(
-        self, kinesis: "KinesisClient", stream_name: str, clock: Clock, telemetry: Telemetry
-    ) -> None:
-        self._kinesis = kinesis
-        self._stream_name = stream_name
-        self._clock = clock
-        self._telemetry = telemetry
-        self._put_at: dict[str, float] = {}
+    _kinesis: "KinesisClient"
+    _stream_name: str
+    _clock: Clock
+    _telemetry: Telemetry
+    _put_at: dict[str, float] = field(default_factory=dict, init=False)
 
     def put(self, shard: Shard) -> None:
         """Put a marker on an open shard, unless it got one a moment ago. If Kinesis fails, the next run puts it.

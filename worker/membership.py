@@ -6,6 +6,7 @@ a span's first record, or between its borders, where the event source passed rec
 
 from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from itertools import batched
 
@@ -23,12 +24,12 @@ _LOOKS_AT_ONCE = 16
 _LEAST_LOOKS = 20  # one after the other, because neighbours share a span
 
 
+@dataclass(eq=False)
 class Membership:
     """Locates records."""
 
-    def __init__(self, ledger: Ledger, objects: SpanObjects) -> None:
-        self._ledger = ledger
-        self._objects = objects
+    _ledger: Ledger
+    _objects: SpanObjects
 
     def locate(self, root: ChainId, number: Number, beside: Sequence[Number] = ()) -> Span | Gap:
         """Return the span that has a record of a shard, or the gap to append one in.
@@ -41,7 +42,6 @@ class Membership:
         Raises:
             IndexLostError: an index that would show it is lost.
             HeldError: S3 does not answer.
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         return self._locate(root, number, beside, spans={})
 
@@ -77,9 +77,8 @@ class Membership:
         Raises:
             HeldError, LedgerUnavailableError: as `locate`.
         """
-        wanted = sorted(
-            owners, key=lambda one: (one.chain.name, one.number)
-        )  # those in one span side by side
+        # those in one span side by side
+        wanted = sorted(owners, key=lambda one: (one.chain.name, one.number))
         each = max(_LEAST_LOOKS, -(-len(wanted) // _LOOKS_AT_ONCE))
         jobs = [partial(self._gaps_of, part) for part in batched(wanted, each, strict=False)]
         return {owner: gap for found in run_parallel(executors, jobs) for owner, gap in found.items()}

@@ -4,6 +4,7 @@ They go to a table of their own and are recognizable by their event_id. Nothing 
 """
 
 import re
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
@@ -22,11 +23,11 @@ _SECONDS = 15.0
 _ASK_SECONDS = 40.0
 
 
+@dataclass(eq=False)
 class ProbeRows:
     """Sends probe rows and queries them."""
 
-    def __init__(self, treasure_data: TreasureDataClient) -> None:
-        self._treasure_data = treasure_data
+    _treasure_data: TreasureDataClient
 
     def send(self, database: str, mark: str, of_id: str, time: int) -> dict[str, Any]:
         """Import the row of `mark`, with a time in UNIX seconds, under the unique_id of the mark `of_id`, which may be the same.

@@ -1,34 +1,22 @@
 """Queries Treasure Data to find out whether it has rows."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import chain
 from typing import Any
 
-from shared.clock import Clock
-from worker.answer import TdAnswer, moment
+from worker.answer import TdAnswer
 from worker.deadline import Deadline
+from worker.statement import End, Statements
 from worker.states import Presence
 
 DATABASES = ("database", "list")
 """The path of the list of databases."""
 
-_JOB_POLL_SECONDS = 1.0
-_JOB_MEMBERS = {  # required by Treasure Data's OpenAPI
-    "job_id",
-    "cpu_time",
-    "created_at",
-    "duration",
-    "end_at",
-    "num_records",
-    "result_size",
-    "start_at",
-    "status",
-    "updated_at",
-}
-_ENDED = ("success", "error", "killed")
 _ROW = "event_id || '/' || CAST(received_at AS VARCHAR) || '/' || CAST(time AS VARCHAR)"
 
 
+@dataclass(eq=False)
 class Question:
     """One question about chunks of rows of a table.
 
@@ -36,22 +24,12 @@ class Question:
         not_before: UNIX seconds; a query that began earlier does not prove that rows are absent.
     """
 
-    def __init__(
-        self,
-        api: Callable[..., TdAnswer],
-        clock: Clock,
-        database: str,
-        table: str,
-        deadline: Deadline,
-        *,
-        not_before: float,
-    ) -> None:
-        self._api = api
-        self._clock = clock
-        self._database = database
-        self._table = table
-        self._deadline = deadline
-        self._not_before = not_before
+    _api: Callable[..., TdAnswer]
+    _statements: Statements
+    _database: str
+    _table: str
+    _deadline: Deadline
+    _not_before: float
 
     def ask(self, chunks: Sequence[Sequence[object]]) -> list[Presence]:
         """Query for rows of several imports, each row by its event_id, received_at and time; return the presence of each import.
@@ -105,40 +83,18 @@ class Question:
         sums = [f"COUNT({what}CASE WHEN {' OR '.join(one)} THEN {of} END)" for one in wanted.values()]
         rows = " OR ".join(dict.fromkeys(chain.from_iterable(wanted.values())))
         query = f'SELECT {", ".join(sums)} FROM "{self._table}" WHERE {rows}'  # noqa: S608 -- every part is quoted
-        form = {"query": query, "priority": "0"}
-        answer = self._api("POST", "job", "issue", "trino", self._database, form=form)
-        if answer.is_refusal and answer.status in (401, 403):
+        job = self._statements.run(self._database, query, self._deadline)
+        if job.end is End.FORBIDDEN:
             return Presence.UNASKABLE
-        if answer.is_refusal and answer.status == 404:
-            # the database is gone, with all its rows
+        if job.end is End.MISSING:  # perhaps because the database is gone, with all its rows
             return Presence.ABSENT if self._lacks("databases", *DATABASES) else Presence.UNDECIDED
-        job = answer.document.get("job_id")
-        if not job or not answer.confirms({"database": self._database, "job": job}):
-            return Presence.UNDECIDED
-        return self._result(str(job), list(wanted))
-
-    def _result(self, job: str, chunks: Sequence[int]) -> dict[int, int] | Presence:
-        status = self._finish(job)
-        if status.get("status") == "error":
+        if job.end is End.FAILED:
             return {}
-        if status.get("status") != "success" or status["num_records"] != 1:
-            return Presence.UNDECIDED
-        counts = self._api("GET", "job", "result", job, query="?format=json").counts(len(chunks))
+        counts = job.result.counts(len(wanted)) if job.number == 1 else None
         if counts is None:
             return Presence.UNDECIDED
-        proves = moment(status["start_at"]) >= self._not_before
-        return {n: count if count or proves else -1 for n, count in zip(chunks, counts, strict=True)}
-
-    def _finish(self, job: str) -> dict[str, Any]:
-        """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
-        while not self._deadline.near:
-            answer = self._api("GET", "job", "status", job)
-            document = answer.document
-            is_status = answer.status == 200 and document.keys() >= _JOB_MEMBERS
-            if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
-                return document
-            self._clock.sleep(min(_JOB_POLL_SECONDS, max(0.0, self._deadline.left())))
-        return {}
+        proves = job.began >= self._not_before
+        return {n: count if count or proves else -1 for n, count in zip(wanted, counts, strict=True)}
 
     def _is_table_gone(self) -> bool:
         """Return whether Treasure Data both says that there is no such table and does not list it."""

@@ -145,6 +145,8 @@ def _envelopes(
         return None
     if _kinds(key_ids) | _kinds(request_ids) != _STR or _kinds(received_at) | _kinds(claims) != _INT:
         return None
+    if not all(map(envelope.are_ids, set(key_ids), repeat(max(request_ids, key=len)))):
+        return None
     fields = (numbers, arrivals, *columns[1:-1], repeat(()), repeat(()))
     return list(map(_new, repeat(Record), zip(*fields, strict=False)))
 
@@ -217,6 +219,7 @@ def _is_envelope(content: Any) -> bool:
     return (
         key_id.__class__ is str
         and request_id.__class__ is str
+        and envelope.are_ids(key_id, request_id)
         and received_at.__class__ is int
         and claim.__class__ is int
     )

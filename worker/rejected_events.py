@@ -7,6 +7,7 @@ the bucket deletes it after RejectedDays. The ledger counts the events, whether 
 """
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import NamedTuple
 
@@ -34,11 +35,11 @@ class KeptEvent(NamedTuple):
     message: str
 
 
+@dataclass(eq=False)
 class RejectedEvents:
     """Reads and writes them. If S3 cannot be reached, every method raises BucketUnavailableError."""
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
+    _bucket: Bucket
 
     def put(self, span: Span, group: Group, events: bytes) -> None:
         """Write the events of a group that are kept, of a span that is about to be appended."""

@@ -5,6 +5,7 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 """
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
@@ -15,8 +16,7 @@ from shared import json_codec, names, rows
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
 from worker.chain import ChainId
-from worker.record import START
-from worker.span import LATER, TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span, milliseconds
+from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
 from worker.states import Entry, Event, Happening, Rules, State
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from shared.clock import Clock
     from shared.telemetry import Telemetry
     from worker.deadline import Deadline
-    from worker.executor import Executors
     from worker.ledger import Ledger
     from worker.selection import Selection
     from worker.span_object import SpanObjects
@@ -35,56 +34,30 @@ Rows = Sequence[tuple[str, bytes]]
 """Table and MessagePack map of each row."""
 
 
+@dataclass(eq=False)
 class Replacements:
-    """Replaces chunks."""
+    """Replaces chunks.
 
-    def __init__(
-        self,
-        *,
-        ledger: "Ledger",
-        objects: "SpanObjects",
-        rules: Rules,
-        executors: "Executors",
-        clock: "Clock",
-        telemetry: "Telemetry",
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
+    Each method returns the new span, and raises EditRefusedError if the rows break the rules, cannot be read, or are no longer in the state
+    that it expects; BucketUnavailableError or LedgerUnavailableError if S3 or the ledger cannot be reached.
+    """
+
+    _ledger: "Ledger"
+    _objects: "SpanObjects"
+    _rules: Rules
+    _clock: "Clock"
+    _telemetry: "Telemetry"
 
     def edit(self, place: Place, key: ChunkKey, payload: bytes) -> Place:
-        """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order; return the new span.
-
-        Raises:
-            EditRefusedError: the rows break the rules, or the chunk is not dead (any more).
-            BucketUnavailableError: S3 cannot be reached.
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Replace a dead chunk's rows with `payload`: as many MessagePack maps, back to back, in the same order."""
         span, entry = self._chunk(place, key, State.DEAD)
         if key.group.code:
             raise EditRefusedError("this chunk does not hold rows: `sluice dead list` shows those that do")
-        try:
-            old = self._objects.payload(span, key)
-        except InvalidObjectError as error:
-            raise EditRefusedError("the span object with its rows cannot be read") from error
-        made = [(key.group.table, row) for row in revised(old, payload)]
+        made = [(key.group.table, row) for row in revised(self._payload(span, key), payload)]
         return self._replace(span, key, entry, made)
 
     def repair(self, place: Place, key: ChunkKey, repaired: Sequence[tuple[int, str]]) -> Place:
-        """Replace rejected events with repaired ones; return the new span.
-
-        Args:
-            place: of the span.
-            key: of the chunk.
-            repaired: for each event, the UNIX milliseconds at which it was received, and its JSON.
-
-        Raises:
-            EditRefusedError: an event breaks the rules, or the chunk no longer holds rejected events.
-            BucketUnavailableError, LedgerUnavailableError: S3 or the ledger cannot be reached.
-        """
+        """Replace rejected events with repaired ones: for each, the UNIX milliseconds at which it was received, and its JSON."""
         span, entry = self._chunk(place, key, State.REJECTED)
         made = []
         for index, (received_at, text) in enumerate(repaired):
@@ -93,33 +66,22 @@ class Replacements:
         return self._replace(span, key, entry, made)
 
     def resend(self, place: Place, key: ChunkKey) -> Place:
-        """Replace a chunk of rows of tables that were too many with a chunk for each table; return the new span.
-
-        Raises:
-            EditRefusedError: it is no such chunk, no longer dead, or its object cannot be read.
-            BucketUnavailableError, LedgerUnavailableError: S3 or the ledger cannot be reached.
-        """
+        """Replace a chunk of rows of tables that were too many with a chunk for each table."""
         span, entry = self._chunk(place, key, State.DEAD)
         if key.group.code != TOO_MANY_TABLES:
             raise EditRefusedError("this chunk does not hold rows of tables that were too many")
-        try:
-            made = list(_rows_of(self._objects.payload(span, key)))
-        except InvalidObjectError as error:
-            raise EditRefusedError("the span object with its rows cannot be read") from error
-        return self._replace(span, key, entry, made)
+        return self._replace(span, key, entry, list(_rows_of(self._payload(span, key))))
 
     def resend_all(self, selection: "Selection", deadline: "Deadline") -> int:
-        """Replace all selected chunks of rows of tables that were too many; return how many rows.
-
-        Raises:
-            LedgerUnavailableError: the ledger cannot be reached.
-        """
+        """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
         total = 0
         for place in selection.places(self._ledger, self._clock.now()):
             span = None if deadline.near else self._ledger.get(place)
-            for key, entry in list(span.all_leaves()) if span is not None else ():
+            if span is None:
+                continue
+            for key, entry in list(span.all_leaves()):
                 is_surplus = key.group.code == TOO_MANY_TABLES and not key.group.is_rejected
-                if span is not None and is_surplus and selection.has(place, key, entry, span.planned_at):
+                if is_surplus and selection.has(place, key, entry, span.planned_at):
                     try:
                         self.resend(place, key)
                         total += span.rows(key)
@@ -139,41 +101,26 @@ class Replacements:
             raise EditRefusedError("Treasure Data may have these rows: `sluice redrive` asks it first")
         return span, entry
 
+    def _payload(self, span: Span, key: ChunkKey) -> bytes:
+        try:
+            return self._objects.payload(span, key)
+        except InvalidObjectError as error:
+            raise EditRefusedError("the span object with its rows cannot be read") from error
+
     def _replace(self, span: Span, key: ChunkKey, entry: Entry, made: Rows) -> Place:
-        """Append a span with the new rows, and mark the chunk as replaced.
+        """Append a span with the new rows, and mark the chunk as replaced."""
+        from worker.span_object import Chunk, span_of_rows  # noqa: PLC0415 -- the `sluice` command checks rows without it
 
-        Raises:
-            EditRefusedError: somebody has written the chunk's span meanwhile.
-        """
-        from worker.index import Index  # noqa: PLC0415 -- the `sluice` command checks rows without it
-        from worker.span_object import Chunk, encode  # noqa: PLC0415
-
-        now = self._clock.now()
-        sender = RowSender(key.account)
+        now, sender, origin = self._clock.now(), RowSender(key.account), f"{span.place.name}/{key.name}"
         tables: dict[str, list[bytes]] = {}
         for table, row in made:
             tables.setdefault(table, []).append(row)
         chunks = [
-            Chunk.whole(ChunkKey(Group(sender, table), 0), len(found), b"".join(found))
-            for table, found in tables.items()
+            Chunk(ChunkKey(Group(sender, table), 0), found, len(found)) for table, found in tables.items()
         ]
-        origin = f"{span.place.name}/{key.name}"
-        encoded = encode(chunks, Index((), (), (), (), (), frozenset(), {}), now)
-        new = Span(
-            chain=ChainId.edit(sha256(origin.encode()).hexdigest()[:32]),
-            after=START,
-            first=START,
-            last=START,
-            planned_at=milliseconds(now),
-            chunks={chunk.key: chunk.rows for chunk in chunks},
-            destinations={sender: LATER},
-            received_at=span.received_at,
-            object=encoded.ref,
-            origin=origin,
-        )
-        new = new.with_entries({chunk.key: Entry(at=new.planned_at) for chunk in chunks}, settled=True)
-        with self._executors() as executor:
-            self._objects.put(new, encoded.data, executor)
+        chain = ChainId.edit(sha256(origin.encode()).hexdigest()[:32])
+        new, data = span_of_rows(chain, chunks, span.received_at, now, origin)
+        self._objects.put(new, data)
         replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))
         if not self._ledger.replace(span.with_entries({key: replaced}), new):
             raise EditRefusedError("these rows are being written right now: try again")

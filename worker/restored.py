@@ -5,6 +5,8 @@ into a new table, always, and the ledger's items say which table they were writt
 bucket with spans, nothing is planned or sent; `sluice doctor --repair-ledger` compares the ledger with the bucket.
 """
 
+from dataclasses import dataclass, field
+
 from shared.clock import Clock
 from shared.errors import HeldError, LedgerUnavailableError
 from shared.telemetry import Telemetry
@@ -30,16 +32,16 @@ def _tables(ledger: Ledger, objects: SpanObjects) -> tuple[str, str]:
     return created, written_in
 
 
+@dataclass(eq=False)
 class RestoreGuard:
     """Keeps one function instance from working with a restored ledger."""
 
-    def __init__(self, ledger: Ledger, objects: SpanObjects, clock: Clock, telemetry: Telemetry) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._clock = clock
-        self._telemetry = telemetry
-        self._created = ""
-        self._relies_until = 0.0
+    _ledger: Ledger
+    _objects: SpanObjects
+    _clock: Clock
+    _telemetry: Telemetry
+    _created: str = field(default="", init=False)
+    _relies_until: float = field(default=0.0, init=False)
 
     def check(self) -> bool:
         """Return whether the ledger's table is another one than this instance last saw, so that what it remembers of it is void.

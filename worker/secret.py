@@ -1,6 +1,7 @@
 """Reads secrets from Secrets Manager and keeps them in memory."""
 
 from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 _SECONDS_BETWEEN_READS = 30.0
 
 
+@dataclass(eq=False)
 class Secret:
     """One secret.
 
@@ -21,12 +23,11 @@ class Secret:
         text: its value when it was last read; empty before the first read.
     """
 
-    def __init__(self, secrets: "SecretsManagerClient", secret_id: str, clock: Clock) -> None:
-        self._secrets = secrets
-        self._id = secret_id
-        self._clock = clock
-        self.text = ""
-        self._read_at = float("-inf")
+    _secrets: "SecretsManagerClient"
+    _id: str
+    _clock: Clock
+    text: str = field(default="", init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
 
     def get(self, max_age: float = float("inf")) -> str:
         """Return the text; read it at the first call, and again when it is older than `max_age` seconds.

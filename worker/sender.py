@@ -15,13 +15,7 @@ from typing import Any
 
 from shared.accounts import Account
 from shared.clock import Clock
-from shared.errors import (
-    HeldError,
-    InvalidObjectError,
-    ObjectGoneError,
-    UnavailableError,
-    WrongCountError,
-)
+from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, UnavailableError, WrongCountError
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of
@@ -35,7 +29,7 @@ from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
-from worker.settlement import TOO_LARGE, Outcome, Settlement, report_dead
+from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
 from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
@@ -122,23 +116,23 @@ _UNTRIED = _Database()
 
 @dataclass(slots=True)
 class _Turn:
-    """One span's turn.
+    """One span's turn in a run.
 
     Attributes:
+        span: as it is in the ledger, once it was read.
         selected: the entries that were selected when its turn began.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
         complete: everything selected was tried.
-        closed: databases that may get nothing, by the chunks that are left for that; `?` and an account if Redis does not answer for it.
     """
 
+    run: "_Run"
     place: Place
+    span: Span = field(init=False)
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
-    span: Span | None = None
     waits_for: str = ""
     asks: bool = False
     complete: bool = True
-    closed: dict[ChunkKey, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,60 +171,53 @@ class _Run:
     answers: _Answers = field(default_factory=dict)
     asking: list[_Turn] = field(default_factory=list)
     ask_at: float = float("inf")
+    report: Report = field(default_factory=Report)
 
 
 @dataclass(slots=True)
 class _Work:
-    """What a turn is about to do with one span: the entries to write first, then the chunks to send.
+    """What a turn is about to do with its span: the entries to write first, then the chunks to send, each with its database and body.
 
     Attributes:
         opened: chunks whose doubt it opens.
         admitted: databases that it counts against.
+        again: chunks whose envelope was put again.
+        closed: databases that may get nothing, by the chunks that are left for that; `?` and an account if Redis does not answer for it.
     """
 
+    run: _Run
+    turn: _Turn
     span: Span
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
     opened: set[ChunkKey] = field(default_factory=set)
     admitted: set[str] = field(default_factory=set)
     again: list[ChunkKey] = field(default_factory=list)
+    closed: dict[ChunkKey, str] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Sender:
     """Sends what waits."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        membership: Membership,
-        again: Again,
-        forgetting: Forgetting,
-        accounts: AccountCache,
-        uploader: Uploader,
-        treasure_data: TreasureDataClient,
-        health: DatabaseHealth,
-        rules: Rules,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._membership = membership
-        self._again = again
-        self._forgetting = forgetting
-        self._accounts = accounts
-        self._uploader = uploader
-        self._treasure_data = treasure_data
-        self._health = health
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
-        self._pauses: dict[tuple[Place, ChunkKey], tuple[float, int]] = {}  # ask again when; asked how often
-        self._left: dict[Place, tuple[float, frozenset[str]]] = {}  # until when a span waits, and for which
+    _ledger: Ledger
+    _objects: SpanObjects
+    _membership: Membership
+    _again: Again
+    _forgetting: Forgetting
+    _accounts: AccountCache
+    _uploader: Uploader
+    _settlement: Settlement
+    _treasure_data: TreasureDataClient
+    _health: DatabaseHealth
+    _rules: Rules
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
+    # when to ask for a chunk again, and how often it was asked for
+    _pauses: dict[tuple[Place, ChunkKey], tuple[float, int]] = field(default_factory=dict, init=False)
+    # until when a span waits, and for which databases
+    _left: dict[Place, tuple[float, frozenset[str]]] = field(default_factory=dict, init=False)
 
     def run(self, deadline: Deadline, selection: Selection | None = None) -> Report:
         """Handle every selected chunk, as far as the time allows; by default those that wait.
@@ -238,22 +225,21 @@ class Sender:
         Raises:
             LedgerUnavailableError: the ledger cannot be reached.
         """
-        selection = selection or Selection()
-        run, report = _Run(deadline, selection, self._forgetting.persons()), Report()
-        now = self._clock.now()
+        selection, now = selection or Selection(), self._clock.now()
+        run = _Run(deadline, selection, self._forgetting.persons())
         places = _shuffled(selection.places(self._ledger, now), now)
-        waiting = self._pass(run, map(_Turn, places), report)
+        waiting = self._pass(run, map(partial(_Turn, run), places))
         while waiting and not deadline.near:
             self._clock.sleep(_PAUSE_SECONDS)
-            waiting = self._pass(run, iter(waiting), report)
-        for turn in waiting:
-            _count(turn, report)
-        report.complete &= not waiting
+            waiting = self._pass(run, iter(waiting))
+        for turn in (*waiting, *run.asking):
+            _count(turn, run.report)
+        run.report.complete &= not (waiting or run.asking or deadline.near)
         if selection == Selection():
             self._report_oldest()
         closed = {name: one.closed for name, one in run.databases.items() if one.closed}
-        self._telemetry.info("sent", **asdict(report), failing=sorted(closed)[:_MOST_NAMED])
-        return report
+        self._telemetry.info("sent", **asdict(run.report), failing=sorted(closed)[:_MOST_NAMED])
+        return run.report
 
     def _report_oldest(self) -> None:
         """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
@@ -273,133 +259,121 @@ class Sender:
         is_long = age > USUAL_AGAIN_SECONDS
         return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))
 
-    def _pass(self, run: _Run, turns: Iterator[_Turn], report: Report) -> list[_Turn]:
+    def _pass(self, run: _Run, turns: Iterator[_Turn]) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
         waiting: list[_Turn] = []
         under_way = 0
 
         def end(turn: _Turn) -> None:
-            report.complete &= turn.complete
+            run.report.complete &= turn.complete
             if turn.asks:
                 run.asking.append(turn)
                 run.ask_at = min(run.ask_at, self._clock.now() + _ASK_SECONDS)
             elif turn.waits_for:
                 waiting.append(turn)
             else:
-                _count(turn, report)
+                _count(turn, run.report)
 
         with self._executors() as executor:
             while True:
-                while under_way < _AT_ONCE and (
-                    job := self._next_job(run, turns, end, is_idle=not under_way)
-                ):
+                while under_way < _AT_ONCE and (job := self._next_job(run, turns, end, not under_way)):
                     executor.submit(job)
                     under_way += 1
                 if not under_way:
-                    break
+                    return waiting
                 done = executor.wait(1.0)
                 under_way -= done is not None
                 if isinstance(done, _Turn):
                     end(done)
                 elif done is not None:
                     turns = chain(done, turns)
-        for turn in run.asking:
-            _count(turn, report)
-        report.complete &= not (run.deadline.near or run.asking)
-        return waiting
 
     def _next_job(
-        self, run: _Run, turns: Iterator[_Turn], end: Callable[[_Turn], None], *, is_idle: bool
+        self,
+        run: _Run,
+        turns: Iterator[_Turn],
+        end: Callable[[_Turn], None],
+        is_idle: bool,  # noqa: FBT001 -- internal
     ) -> Callable[[], Any] | None:
         """Return what to do next: a turn, or to ask for what earlier turns need; None if nothing can begin now."""
         if run.deadline.near:
             return None
         while self._clock.now() < run.ask_at and (turn := next(turns, None)) is not None:
-            if not self._must_wait(run, turn):
-                return partial(self._take_turn, run, turn)
+            if not self._must_wait(turn):
+                return partial(self._take_turn, turn)
             end(turn)
         if run.asking and (is_idle or self._clock.now() >= run.ask_at):
             asking, run.asking, run.ask_at = run.asking, [], float("inf")
             return partial(self._ask_for, run, asking)
         return None
 
-    def _must_wait(self, run: _Run, turn: _Turn) -> bool:
+    def _must_wait(self, turn: _Turn) -> bool:
         """Return whether a span needs no look now: others are using the database that it waits for, or all of its databases are closed."""
-        with run.lock:
-            known = run.databases.get(turn.waits_for)
-            if known is not None and not known.closed and known.is_busy:
-                return True
-            return self._is_left(run, turn)
+        with turn.run.lock:
+            known = turn.run.databases.get(turn.waits_for, _UNTRIED)
+            return (not known.closed and known.is_busy) or self._is_left(turn)
 
-    def _take_turn(self, run: _Run, turn: _Turn) -> _Turn:
+    def _take_turn(self, turn: _Turn) -> _Turn:
         turn.waits_for, turn.asks = "", False
         with about(span=turn.place.name):
-            self._handle_surely(run, turn)
+            try:
+                self._handle(turn.run, turn)
+            except (UnavailableError, HeldError) as error:
+                self._telemetry.warning("a span has to wait", error=type(error).__name__, reason=str(error))
+                turn.complete = False
+            except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
+                self._telemetry.count("UnforeseenErrors")
+                self._telemetry.error("a span cannot be sent", error)
+                turn.complete = False
         return turn
 
-    def _handle_surely(self, run: _Run, turn: _Turn) -> None:
-        try:
-            self._handle(run, turn)
-        except (UnavailableError, HeldError) as error:
-            self._telemetry.warning("a span has to wait", error=type(error).__name__, reason=str(error))
-            turn.complete = False
-        except Exception as error:  # noqa: BLE001 -- one span's surprise must not keep the others from their turns
-            self._telemetry.count("UnforeseenErrors")
-            self._telemetry.error("a span cannot be sent", error)
-            turn.complete = False
-
-    def _is_left(self, run: _Run, turn: _Turn) -> bool:
+    def _is_left(self, turn: _Turn) -> bool:
         """Return whether all chunks of a span wait for databases that are closed or being probed, as far as this instance knows."""
         until, left = self._left.get(turn.place, (0.0, frozenset()))
-        if self._clock.now() >= until or run.selection != Selection():
+        if self._clock.now() >= until or turn.run.selection != Selection():
             return False
-        if not all(
-            one.closed or one.is_probed for one in (run.databases.get(name, _UNTRIED) for name in left)
-        ):
+        known = {name: turn.run.databases.get(name, _UNTRIED) for name in left}
+        if not all(one.closed or one.is_probed for one in known.values()):
             return False
-        turn.waits_for = next((name for name in left if run.databases[name].is_probed), "")
+        turn.waits_for = next((name for name, one in known.items() if one.is_probed), "")
         turn.complete &= bool(turn.waits_for)
         return True
 
-    def _note_left(self, run: _Run, turn: _Turn, selected: Mapping[ChunkKey, Entry]) -> None:
+    def _note_left(self, work: _Work, selected: Mapping[ChunkKey, Entry]) -> None:
         """Note a span whose chunks all wait for closed databases, so that an outage does not have each run read every waiting span."""
-        self._left.pop(turn.place, None)
-        if turn.closed and turn.closed.keys() == selected.keys() and run.selection == Selection():
+        self._left.pop(work.turn.place, None)
+        if work.closed and work.closed.keys() == selected.keys() and work.run.selection == Selection():
             if len(self._left) >= _MOST_LEFT:
                 self._left.clear()
-            self._left[turn.place] = self._clock.now() + LEFT_SECONDS, frozenset(turn.closed.values())
+            until = self._clock.now() + LEFT_SECONDS
+            self._left[work.turn.place] = until, frozenset(work.closed.values())
 
     def _handle(self, run: _Run, turn: _Turn) -> None:
         for _ in range(_ROUNDS):
             span = self._ledger.get(turn.place)
             if span is None or run.deadline.near:
-                turn.complete = False
-                return
+                break
             if not span.settled and self._clock.now() - span.planned_at / 1000 < UNSETTLED_SECONDS:
-                turn.complete = False
-                return
+                break
             turn.span, turn.waits_for = span, ""
             selected = self._selected(run, span)
             turn.selected = turn.selected or selected
             if (checked := self._forgetting.checked(span, run.persons)) is not span:
-                turn.span = span = checked
-                turn.selected = selected = self._selected(run, span)
-            turn.closed = {}
-            work = _Work(self._without_settled_copies(span))
+                turn.span = checked
+                turn.selected = selected = self._selected(run, checked)
+            work = _Work(run, turn, self._without_settled_copies(checked))
             try:
-                self._decide_all(run, work, selected, turn)
-                self._note_left(run, turn, selected)
-                if work.span == span and not work.changes:
+                self._decide_all(work, selected)
+                self._note_left(work, selected)
+                if work.span == checked and not work.changes:
                     return
-                written = work.span.with_entries(work.changes, settled=True)
-                won, span = self._ledger.update(written)
-                turn.span = span
+                won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
                 if not won:
                     continue  # another invocation has written the span: decide again
-                self._report(work.span, work.changes)
-                turn.span = self._send(run, work, span, turn)
+                self._settlement.report(work.span, work.changes)
+                self._send(work)
             finally:
-                self._release(run, work)
+                self._release(work)
             if not self._has_more(work, turn.span):
                 return
         turn.complete = False
@@ -435,8 +409,8 @@ class Sender:
 
     # Deciding
 
-    def _decide_all(self, run: _Run, work: _Work, selected: Mapping[ChunkKey, Entry], turn: _Turn) -> None:
-        span = work.span
+    def _decide_all(self, work: _Work, selected: Mapping[ChunkKey, Entry]) -> None:
+        span, run = work.span, work.run
         accounts = self._accounts.resolve(
             dict.fromkeys(key.account for key, one in selected.items() if not _goes_to(span, key, one))
         )
@@ -446,15 +420,15 @@ class Sender:
             if step.action is Action.DECIDE:
                 work.again.append(key)
             elif step.action is Action.APPLY and step.event is not None:
-                self._apply(work, key, entry, step.event, reason=step.reason)
-            elif step.action in {Action.ASK, Action.SEND} and self._may_send(run, work, database, turn, key):
-                self._prepare(run, work, key, step, turn=turn, database=database)
+                self._apply(work, key, entry, step.event, step.reason)
+            elif step.action in {Action.ASK, Action.SEND} and self._may_send(work, key, database):
+                self._prepare(work, key, step, database)
             elif step.action is Action.WAIT and obstacle is None:
-                turn.closed[key] = f"?{key.account}"
+                work.closed[key] = f"?{key.account}"
                 with run.lock:
-                    run.databases.setdefault(turn.closed[key], _Database(closed=step.reason))
+                    run.databases.setdefault(work.closed[key], _Database(closed=step.reason))
         if work.again:
-            self._decide_again(work, turn)
+            self._decide_again(work)
 
     def _destination(
         self, span: Span, key: ChunkKey, entry: Entry, accounts: Mapping[str, Account | str]
@@ -470,75 +444,73 @@ class Sender:
             return account.database, obstacle_of(account, key.group.sender.key_id)
         return "", account
 
-    def _may_send(self, run: _Run, work: _Work, database: str, turn: _Turn, key: ChunkKey) -> bool:
+    def _may_send(self, work: _Work, key: ChunkKey, database: str) -> bool:
         """Return whether a database may get rows of this span now. One that nobody has tried is probed, by one span at a time."""
+        run, turn = work.run, work.turn
         if not database or run.deadline.near:
             turn.complete = False
             return False
         with run.lock:
             known = run.databases.setdefault(database, _Database())
-            if known.closed:
-                turn.complete = False
-                turn.closed[key] = database
-                return False
-            if database in work.admitted:
-                return True
-            if known.is_busy:
-                turn.waits_for = database
-                return False
-            known.is_proven |= self._health.works(database)
-            if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
-                known.closed = self._health.reason(database)
-            if known.closed:
-                turn.complete = False
-                turn.closed[key] = database
-                return False
-            known.under_way += 1
-            work.admitted.add(database)
-            if known.is_proven:
-                return True
-            known.is_probed = True
-        failure = self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
-        with run.lock:
-            known.is_probed, known.is_proven, known.closed = False, not failure, failure
-            run.vain_probes = run.vain_probes + 1 if failure and run.vain_probes >= 0 else -1
-        if failure:
-            turn.complete = False
-            turn.closed[key] = database
-        return not failure
+            if not known.closed:
+                if database in work.admitted:
+                    return True
+                if known.is_busy:
+                    turn.waits_for = database
+                    return False
+                known.is_proven |= self._health.works(database)
+                if not known.is_proven and run.vain_probes >= MOST_VAIN_PROBES:
+                    known.closed = self._health.reason(database)
+            must_probe = not known.closed
+            if must_probe:
+                known.under_way += 1
+                work.admitted.add(database)
+                if known.is_proven:
+                    return True
+                known.is_probed = True
+        if must_probe:
+            failure = self._probe(run, database)
+            with run.lock:
+                known.is_probed, known.is_proven, known.closed = False, not failure, failure
+                run.vain_probes = run.vain_probes + 1 if failure and run.vain_probes >= 0 else -1
+        if not known.closed:
+            return True
+        turn.complete = False
+        work.closed[key] = database
+        return False
 
-    def _release(self, run: _Run, work: _Work) -> None:
-        with run.lock:
+    def _probe(self, run: _Run, database: str) -> str:
+        return self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left()))
+
+    def _release(self, work: _Work) -> None:
+        with work.run.lock:
             for database in work.admitted:
-                run.databases[database].under_way -= 1
-            work.admitted.clear()
+                work.run.databases[database].under_way -= 1
 
-    def _prepare(
-        self, run: _Run, work: _Work, key: ChunkKey, step: Step, *, turn: _Turn, database: str
-    ) -> None:
+    def _prepare(self, work: _Work, key: ChunkKey, step: Step, database: str) -> None:
         """Read a chunk, and note it to be sent; or to be asked about, if that is due and there is no answer yet."""
-        span, entry, event = work.span, work.span.entry(key), step.event
+        run, span, entry, event = work.run, work.span, work.span.entry(key), step.event
         if step.action is Action.ASK:
             event = run.answers.get((span.place, key, entry))
-            if event is None and self._is_paused(span.place, key):
-                turn.complete = False
+            if event is None and self._clock.now() < self._pauses.get((span.place, key), (0.0, 0))[0]:
+                work.turn.complete = False
                 return
             if event is Event.ACCEPTED:
                 self._apply(work, key, entry, event)
                 return
-        body = self._read(work, key, entry, turn)
+        body = self._read(work, key, entry)
         if body is None:
             return
         if step.action is Action.ASK and event is None:
             rows = sample(others(run.persons, key, decompress(body)))
             with run.lock:
                 run.doubts.append(_Doubt(span, key, entry, database, rows))
-            turn.asks = True
+            work.turn.asks = True
             return
         renewed = entry if event is None else self._follow(entry, event)
         if event is Event.ABSENT:
             work.changes[key] = renewed
-            database = self._anew(run, work, key, renewed, turn=turn, reason=entry.reason)
+            database = self._anew(work, key, renewed, entry.reason)
             if not database:
                 return
         is_planned = not renewed.database and span.destination(key).text == database
@@ -547,22 +519,20 @@ class Sender:
         if renewed.since is None:
             work.opened.add(key)
 
-    def _read(self, work: _Work, key: ChunkKey, entry: Entry, turn: _Turn) -> bytes | None:
+    def _read(self, work: _Work, key: ChunkKey, entry: Entry) -> bytes | None:
         """Return a chunk's import body; note why there is none."""
         try:
             return self._objects.body(work.span, key)
         except ObjectGoneError:
-            self._apply(work, key, entry, Event.OBJECT_GONE, reason="object_gone")
+            self._apply(work, key, entry, Event.OBJECT_GONE, "object_gone")
         except WrongCountError:
-            self._apply(work, key, entry, Event.NOT_DELIVERABLE, reason="wrong_row_count")
+            self._apply(work, key, entry, Event.NOT_DELIVERABLE, "wrong_row_count")
         except InvalidObjectError as error:
             self._telemetry.error("a span object cannot be read", error)
-            turn.complete = False
+            work.turn.complete = False
         return None
 
-    def _anew(
-        self, run: _Run, work: _Work, key: ChunkKey, renewed: Entry, *, turn: _Turn, reason: str
-    ) -> str:
+    def _anew(self, work: _Work, key: ChunkKey, renewed: Entry, reason: str) -> str:
         """Decide about a chunk whose doubt is over; return the database to send it to now, an empty string for none.
 
         `reason` is that of its last refusal. Its account is looked up again: it may have another database, or none.
@@ -577,10 +547,10 @@ class Sender:
         accounts = self._accounts.resolve([key.account])
         database, obstacle = self._destination(span, key, renewed, accounts)
         if obstacle:
-            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, reason=obstacle)
-        if obstacle == "" and self._may_send(run, work, database, turn, key):
+            self._apply(work, key, renewed, Event.NOT_DELIVERABLE, obstacle)
+        if obstacle == "" and self._may_send(work, key, database):
             return database
-        turn.complete &= bool(obstacle)
+        work.turn.complete &= bool(obstacle)
         return ""
 
     def _apply(self, work: _Work, key: ChunkKey, entry: Entry, event: Event, reason: str = "") -> None:
@@ -589,38 +559,25 @@ class Sender:
         if changed != entry:
             work.changes[key] = changed
 
-    def _follow(
-        self, entry: Entry, event: Event, *, reason: str = "", database: str = "", divisible: bool = False
-    ) -> Entry:
-        now = milliseconds(self._clock.now())
-        return self._rules.follow(
-            entry, Happening(event, now, reason, database=database, divisible=divisible)
-        )
+    def _follow(self, entry: Entry, event: Event, **details: Any) -> Entry:
+        return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
 
-    def _decide_again(self, work: _Work, turn: _Turn) -> None:
+    def _decide_again(self, work: _Work) -> None:
         """Decide about envelopes that were put again."""
         try:
             events, obstacle = self._again.decide(work.span, work.again)
         except ObjectGoneError:
-            lost = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}
-            events, obstacle = lost, ""
+            events, obstacle = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}, ""
         except (UnavailableError, InvalidObjectError) as error:
             events, obstacle = {}, str(error)
-        for key in work.again:
-            if key in events:
-                reason = (
-                    "" if events[key] in {Event.NO_COPY, Event.NOT_RECORDED} else events[key].name.lower()
-                )
-                self._apply(work, key, work.span.entry(key), events[key], reason=reason)
+        for key, event in events.items():
+            is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
+            self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
         if len(events) < len(work.again):
-            turn.complete = False
+            work.turn.complete = False
             self._telemetry.info("rows that were put again wait", reason=obstacle)
 
     # Asking
-
-    def _is_paused(self, place: Place, key: ChunkKey) -> bool:
-        until, _ = self._pauses.get((place, key), (0.0, 0.0))
-        return self._clock.now() < until
 
     def _ask_for(self, run: _Run, turns: list[_Turn]) -> list[_Turn]:
         """Ask about the chunks that turns have noted, and return these turns. One query counts the rows of many chunks."""
@@ -637,8 +594,6 @@ class Sender:
         ]
         for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
             run.answers |= answers
-        for turn in turns:
-            turn.asks = False
         return turns
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
@@ -670,13 +625,12 @@ class Sender:
         found = ask()
         if Presence.UNASKABLE in found and self._rules.sends_unasked:
             # ask again: only of a key that may import do we believe that it may not query
-            if self._health.probe(database, min(SENDER_PROBE_SECONDS, run.deadline.left())):
+            if self._probe(run, database):
                 return [Presence.UNDECIDED if one is Presence.UNASKABLE else one for one in found]
             found = ask()
             for doubt, presence in zip(doubts, found, strict=True):
                 if presence is Presence.UNASKABLE:
-                    with about(span=doubt.span.place.name):
-                        self._report_ambiguous(doubt.span, doubt.key, database)
+                    self._report_ambiguous(doubt)
         return found
 
     def _pause(self, place: Place, key: ChunkKey) -> None:
@@ -687,29 +641,33 @@ class Sender:
         pause = min(FIRST_PAUSE_SECONDS * 2**vain, LONGEST_PAUSE_SECONDS)
         self._pauses[place, key] = self._clock.now() + pause, vain + 1
 
+    def _report_ambiguous(self, doubt: _Doubt) -> None:
+        span, key = doubt.span, doubt.key
+        self._telemetry.count("RowsAmbiguous", span.rows(key))
+        self._telemetry.warning(
+            "ambiguous: sent again although Treasure Data may have the rows",
+            span=span.place.name,
+            account=key.account,
+            table=key.group.table,
+            database=doubt.database,
+            rows=span.rows(key),
+            unique_id=span.unique_id(key, doubt.database),
+        )
+
     # Sending
 
-    def _send(self, run: _Run, work: _Work, span: Span, turn: _Turn) -> Span:
-        """Send the chunks that the ledger says are about to be sent; return the span as it is afterwards."""
+    def _send(self, work: _Work) -> None:
+        """Send the chunks that the ledger says are about to be sent, and settle them."""
+        turn, span = work.turn, work.turn.span
         if not work.sends:
-            return span
-        settlement = Settlement(
-            span,
-            work.opened,
-            ledger=self._ledger,
-            rules=self._rules,
-            clock=self._clock,
-            telemetry=self._telemetry,
-        )
+            return
         jobs = [
-            partial(self._attempt, run, span, Upload(key, database, span.unique_id(key, database), body))
-            for key, (database, body) in work.sends.items()
+            partial(self._attempt, work.run, span, Upload(key, to, span.unique_id(key, to), body))
+            for key, (to, body) in work.sends.items()
         ]
         outcomes = dict(run_parallel(self._executors, jobs, _SENDS_AT_ONCE))
-        settlement.settle(outcomes)
-        for key in work.sends:
-            turn.complete &= settlement.span.entry(key).state not in SCHEDULED
-        return settlement.span
+        turn.span = span = self._settlement.settle(span, work.opened, outcomes)
+        turn.complete &= all(span.entry(key).state not in SCHEDULED for key in work.sends)
 
     def _attempt(self, run: _Run, span: Span, upload: Upload) -> tuple[ChunkKey, Outcome]:
         with run.lock:
@@ -731,48 +689,26 @@ class Sender:
                 self._health.failed(upload.database, reply.reason)
         return upload.key, outcome
 
-    # Reporting
-
-    def _report(self, before: Span, changes: Mapping[ChunkKey, Entry]) -> None:
-        for key, entry in changes.items():
-            if entry.state is State.DEAD and before.entry(key).state is not State.DEAD:
-                report_dead(self._telemetry, before, key, entry)
-
-    def _report_ambiguous(self, span: Span, key: ChunkKey, database: str) -> None:
-        rows = span.rows(key)
-        self._telemetry.count("RowsAmbiguous", rows)
-        self._telemetry.warning(
-            "ambiguous: sent again although Treasure Data may have the rows",
-            account=key.account,
-            table=key.group.table,
-            database=database,
-            rows=rows,
-            unique_id=span.unique_id(key, database),
-        )
-
 
 def _goes_to(span: Span, key: ChunkKey, entry: Entry) -> str:
     """Return the database that a chunk goes to while it is in doubt; empty if it is in none."""
     return span.database(key) if entry.since is not None else ""
 
 
+_COUNTED = {
+    State.DELIVERED: "delivered",
+    State.DEAD: "dead",
+    State.DROPPED: "dropped",
+    State.COPY: "copies",
+}
+
+
 def _count(turn: _Turn, report: Report) -> None:
     """Add the rows that a turn selected to the report, each once."""
-    if turn.span is None:
-        return
     for key, before in turn.selected.items():
         for state, rows in _rows_by_state(turn.span, key):
-            match state:
-                case State.DELIVERED:
-                    report.delivered += rows
-                case State.DROPPED:
-                    report.dropped += rows
-                case State.COPY:
-                    report.copies += rows
-                case State.DEAD if before.state is not State.DEAD:
-                    report.dead += rows
-                case _:
-                    report.kept += rows
+            name = "kept" if state is before.state else _COUNTED.get(state, "kept")
+            setattr(report, name, getattr(report, name) + rows)
 
 
 def _rows_by_state(span: Span, key: ChunkKey) -> Iterator[tuple[State, int]]:

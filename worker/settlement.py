@@ -3,7 +3,7 @@
 `worker.states` alone decides what each event means for a chunk.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 from shared.clock import Clock
@@ -38,75 +38,56 @@ class Outcome:
     words: str = ""
 
 
+@dataclass(eq=False)
 class Settlement:
-    """Settles chunks of one span for one invocation, which has just appended the span or written that it is about to send.
+    """Settles chunks for an invocation that has just appended their span, or written that it is about to send them."""
 
-    Args:
-        span: as this invocation wrote it.
-        opened: chunks whose doubt this invocation opened.
+    _ledger: Ledger
+    _rules: Rules
+    _clock: Clock
+    _telemetry: Telemetry
 
-    Attributes:
-        span: as it is in the ledger now.
-        changed: the entries that the last write changed.
-    """
+    def settle(self, span: Span, opened: Collection[ChunkKey], outcomes: Mapping[ChunkKey, Outcome]) -> Span:
+        """Write the outcomes; if another invocation has written meanwhile, apply them to what it wrote. Return what is written then.
 
-    def __init__(
-        self,
-        span: Span,
-        opened: Iterable[ChunkKey],
-        *,
-        ledger: Ledger,
-        rules: Rules,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self.span = span
-        self.changed: Mapping[ChunkKey, Entry] = {}
-        self._opened = frozenset(opened)
-        self._is_own = True  # nobody has written the span since this invocation did
-        self._ledger = ledger
-        self._rules = rules
-        self._clock = clock
-        self._telemetry = telemetry
-
-    def settle(self, outcomes: Mapping[ChunkKey, Outcome]) -> None:
-        """Write the outcomes; if another invocation has written meanwhile, apply them to what it wrote, and try again.
+        Args:
+            span: as this invocation wrote it.
+            opened: chunks whose doubt this invocation opened.
+            outcomes: of sends.
 
         Raises:
             LedgerUnavailableError: the ledger cannot be reached. The sender finds the span.
         """
         while True:
-            before = self.span
-            changes = self._changes(outcomes)
-            if not changes and before.settled:
-                return
-            won, self.span = self._ledger.update(before.with_entries(changes, settled=True))
+            changes = self._changes(span, opened, outcomes)
+            if not changes and span.settled:
+                return span
+            won, current = self._ledger.update(span.with_entries(changes, settled=True))
             if won:
-                self.changed = changes
-                for key, entry in changes.items():
-                    if entry.state is State.DEAD and before.entry(key).state is not State.DEAD:
-                        report_dead(self._telemetry, before, key, entry)
-                return
-            self._is_own = False
+                self.report(span, changes)
+                return current
+            span, opened = current, ()  # from now on, no attempt of this invocation proves anything
 
-    def _changes(self, outcomes: Mapping[ChunkKey, Outcome]) -> dict[ChunkKey, Entry]:
+    def report(self, before: Span, changes: Mapping[ChunkKey, Entry]) -> None:
+        """Log and count the chunks that changes of a span have made dead."""
+        for key, entry in changes.items():
+            if entry.state is State.DEAD and before.entry(key).state is not State.DEAD:
+                report_dead(self._telemetry, before, key, entry)
+
+    def _changes(
+        self, span: Span, opened: Collection[ChunkKey], outcomes: Mapping[ChunkKey, Outcome]
+    ) -> dict[ChunkKey, Entry]:
         """Return the entries that the outcomes change."""
         now = milliseconds(self._clock.now())
         changes: dict[ChunkKey, Entry] = {}
         # chunks to halve come last: whether halving is in vain depends on what else was accepted
         for key, outcome in sorted(outcomes.items(), key=lambda one: one[1].event is Event.PARTLY_REFUSED):
-            if (key.path and key not in self.span.entries) or key.planned not in self.span.chunks:
+            if (key.path and key not in span.entries) or key.planned not in span.chunks:
                 continue  # since joined with its other half, or cut anew
-            current = self.span.entry(key)
-            happening = Happening(
-                outcome.event,
-                now,
-                outcome.reason,
-                certain=outcome.surely_not and self._is_own and key in self._opened,
-                words=outcome.words,
-            )
+            current, certain = span.entry(key), outcome.surely_not and key in opened
+            happening = Happening(outcome.event, now, outcome.reason, certain=certain, words=outcome.words)
             if outcome.event is Event.PARTLY_REFUSED:
-                happening = self._divided(happening, key, self.span.with_entries(changes))
+                happening = _divided(happening, key, span.with_entries(changes))
             entry = self._rules.follow(current, happening)
             if entry != current:
                 changes[key] = entry
@@ -114,19 +95,20 @@ class Settlement:
                     changes |= dict.fromkeys(key.halves, self._rules.half(entry))
         return changes
 
-    def _divided(self, happening: Happening, key: ChunkKey, span: Span) -> Happening:
-        """Return a partial refusal with the answer to whether the chunk can be halved."""
-        is_row = span.rows(key) < 2
-        if happening.reason == TOO_LARGE and is_row:
-            return replace(happening, reason=ROW_TOO_LARGE)
-        if is_row or not span.can_split(key):
+
+def _divided(happening: Happening, key: ChunkKey, span: Span) -> Happening:
+    """Return a partial refusal with the answer to whether the chunk can be halved."""
+    is_row = span.rows(key) < 2
+    if happening.reason == TOO_LARGE and is_row:
+        return replace(happening, reason=ROW_TOO_LARGE)
+    if is_row or not span.can_split(key):
+        return happening
+    if happening.reason != TOO_LARGE:
+        leaves = list(span.leaves(key.planned))
+        is_vain = all(span.entry(leaf).state is not State.DELIVERED for leaf in leaves)
+        if len(leaves) > (MOST_VAIN_HALVINGS if is_vain else MOST_HALVINGS):
             return happening
-        if happening.reason != TOO_LARGE:
-            leaves = list(span.leaves(key.planned))
-            is_vain = all(span.entry(leaf).state is not State.DELIVERED for leaf in leaves)
-            if len(leaves) > (MOST_VAIN_HALVINGS if is_vain else MOST_HALVINGS):
-                return happening
-        return replace(happening, divisible=True)
+    return replace(happening, divisible=True)
 
 
 def report_dead(telemetry: Telemetry, span: Span, key: ChunkKey, entry: Entry) -> None:

@@ -321,10 +321,6 @@ class Span:
         """Whether a forced replay sends its rows once more, or an edit of such rows: they count apart."""
         return self.chain.is_forced or self.origin.startswith(FORCED)
 
-    def covers(self, number: Number) -> bool:
-        """Return whether a sequence number lies between its borders; that does not make the record one of the span's."""
-        return self.first <= number <= self.last
-
     def rows(self, key: ChunkKey) -> int:
         """Return how many rows a chunk has."""
         planned = self.chunks[key.planned]
@@ -439,7 +435,13 @@ class Span:
     def can_split(self, key: ChunkKey) -> bool:
         """Return whether the item has room for a chunk's halves, in whatever states its chunks end."""
         halves = sum(_ENTRY_BYTES + len(one.name) for one in self.entries if one.path)
-        room = plan_bytes(self.chunks, self.destinations) + halves + 2 * (_ENTRY_BYTES + len(key.name) + 2)
+        copies = sum(len(one) + len(owner.name) + 8 for one, owner in self.copies.items())
+        room = (
+            plan_bytes(self.chunks, self.destinations)
+            + copies
+            + halves
+            + 2 * (_ENTRY_BYTES + len(key.name) + 2)
+        )
         return room <= MAX_ITEM_BYTES
 
 

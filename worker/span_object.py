@@ -9,9 +9,10 @@ any part can be read and checked on its own.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import NamedTuple, Self
+from types import MappingProxyType
+from typing import NamedTuple
 from urllib.parse import quote, unquote
 
 from shared.errors import BucketUnavailableError, InvalidObjectError, ObjectGoneError
@@ -19,9 +20,10 @@ from worker.bucket import Bucket
 from worker.chain import ChainId
 from worker.executor import Executor
 from worker.index import Index, Member, decode, digest_of
-from worker.record import DIGITS, Number, number
+from worker.record import DIGITS, START, Number, number
 from worker.rows import compress, decompress, slice_of
-from worker.span import ChunkKey, ObjectRef, Span
+from worker.span import LATER, ChunkKey, ObjectRef, Span, milliseconds
+from worker.states import Entry
 
 PREFIX = "spans/"
 SECOND_TRY_SECONDS = 0.5
@@ -49,11 +51,6 @@ class Chunk:
     rows: int
     positions: Sequence[int] = ()
     row_counts: Sequence[int] = ()
-
-    @classmethod
-    def whole(cls, key: ChunkKey, rows: int, payload: bytes) -> Self:
-        """Return a chunk whose rows come from no record of its span."""
-        return cls(key, [payload], rows)
 
 
 class Encoded(NamedTuple):
@@ -92,6 +89,36 @@ def encode(chunks: Sequence[Chunk], index: Index, now: float) -> Encoded:
     members: dict[ChunkKey, Member] = {}
     offset = _add(chunks, bodies, members, 0)
     return _assembled(bodies, replace(index, members=members), offset, now)
+
+
+def span_of_rows(
+    chain: ChainId, chunks: Sequence[Chunk], received_at: int, now: float, origin: str = ""
+) -> tuple[Span, bytes]:
+    """Return a span of rows that come from no record of the stream, and its object. The sender decides where the rows go.
+
+    Args:
+        chain: of which it is the only span.
+        chunks: its chunks.
+        received_at: the earliest time at which the ingest received a row, in UNIX milliseconds.
+        now: UNIX seconds.
+        origin: the name of the place that the rows come from.
+    """
+    encoded = encode(chunks, Index(), now)
+    rows = [chunk.key for chunk in chunks if not chunk.key.group.code]
+    span = Span(
+        chain=chain,
+        after=START,
+        first=START,
+        last=START,
+        planned_at=milliseconds(now),
+        chunks={chunk.key: chunk.rows for chunk in chunks},
+        destinations={key.group.sender: LATER for key in rows},
+        received_at=received_at,
+        object=encoded.ref,
+        origin=origin,
+    )
+    entry = Entry(at=span.planned_at)
+    return span.with_entries(dict.fromkeys(rows, entry), settled=True), encoded.data
 
 
 def _add(
@@ -147,58 +174,56 @@ def parse(name: str, size: int = 0) -> Stored | None:
 def cut_anew(
     index: Index,
     bodies: Mapping[ChunkKey, bytes],
-    *,
-    removed: Collection[ChunkKey],
-    added: Iterable[Chunk],
-    counted: Mapping[ChunkKey, int],
     now: float,
+    *,
+    removed: Collection[ChunkKey] = (),
+    added: Iterable[Chunk] = (),
+    counted: Mapping[ChunkKey, int] = MappingProxyType({}),
 ) -> Encoded:
     """Return an object with other chunks, and with the index of all its records.
 
     Args:
         index: the index of the object that it replaces.
-        bodies: that object's import bodies.
-        removed: its chunks that the new object does not have.
+        bodies: import bodies of that object; the index names all its chunks, with a body or without.
+        now: UNIX seconds.
+        removed: chunks that the new object's index does not have.
         added: chunks that it has instead.
         counted: more chunks in the index, without a body: their numbers of rows.
-        now: UNIX seconds.
     """
     kept: dict[ChunkKey, bytes] = {}
     members: dict[ChunkKey, Member] = {}
     offset = 0
     for key, member in index.members.items():
-        if key not in removed:
-            members[key] = member._replace(offset=offset if member.length else 0)
-            kept |= {key: bodies[key]} if member.length else {}
+        if key in removed:
+            continue
+        if key in bodies:
+            kept[key], members[key] = bodies[key], member._replace(offset=offset)
             offset += member.length
+        else:
+            members[key] = member._replace(offset=0, length=0, digest=b"")
     offset = _add(added, kept, members, offset)
     members |= {key: Member(rows, 0, 0, b"") for key, rows in counted.items()}
     return _assembled(kept, replace(index, members=members), offset, now)
 
 
+@dataclass(eq=False)
 class SpanObjects:
-    """Reads and writes span objects. If S3 cannot be reached, every method raises BucketUnavailableError."""
+    """Reads and writes span objects.
 
-    def __init__(self, bucket: Bucket) -> None:
-        self._bucket = bucket
-        self._indexes: dict[str, Index] = {}
+    Every method raises BucketUnavailableError if S3 cannot be reached, or does not acknowledge what is put. Those that read raise
+    ObjectGoneError if the object, or the chunk in it, is gone, and InvalidObjectError if it holds something else than was written.
+    """
 
-    def put(self, span: Span, data: bytes, executor: Executor) -> None:
-        """Write a span's object, and again if there is no answer after half a second.
+    _bucket: Bucket
+    _indexes: dict[str, Index] = field(default_factory=dict, init=False)
 
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
-        """
+    def put(self, span: Span, data: bytes, executor: Executor | None = None) -> None:
+        """Write a span's object; with an executor, write it again if there is no answer after half a second."""
         name = name_of(span)
-        put_within(executor, name, lambda: (name, self._try_put(name, data)))
-
-    def rewrite(self, span: Span, data: bytes) -> None:
-        """Write a span's object anew.
-
-        Raises:
-            BucketUnavailableError: S3 did not acknowledge it.
-        """
-        self._bucket.put(name_of(span), data)
+        if executor is None:
+            self._bucket.put(name, data)
+        else:
+            put_within(executor, name, lambda: (name, self._try_put(name, data)))
 
     def _try_put(self, name: str, data: bytes) -> str:
         try:
@@ -208,12 +233,7 @@ class SpanObjects:
         return ""
 
     def index(self, span: Span) -> Index:
-        """Return a span's index.
-
-        Raises:
-            ObjectGoneError: the object is gone.
-            InvalidObjectError: it holds something else than was written.
-        """
+        """Return a span's index."""
         name = name_of(span)
         found = self._indexes.get(name)
         if found is None and span.object is not None:
@@ -230,13 +250,7 @@ class SpanObjects:
         return index
 
     def body(self, span: Span, key: ChunkKey) -> bytes:
-        """Return the import body of a chunk, or of a half of one.
-
-        Raises:
-            ObjectGoneError: the object, or the chunk in it, is gone.
-            InvalidObjectError: it holds something else than was written.
-            WrongCountError: it is a half of a chunk with another number of rows than planned.
-        """
+        """Return the import body of a chunk, or of a half of one; raise WrongCountError if that has another number of rows than planned."""
         member = self.index(span).members.get(key.planned)
         if member is None or not member.length:
             raise ObjectGoneError(f"the object no longer has the chunk {key.planned.name}")
@@ -246,19 +260,11 @@ class SpanObjects:
         return compress(slice_of(decompress(data), key.within(member.rows), member.rows))
 
     def payload(self, span: Span, key: ChunkKey) -> bytes:
-        """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError, WrongCountError: as `body`.
-        """
+        """Return the rows of a chunk, or of a half of one: MessagePack maps, back to back. Raises what `body` raises."""
         return decompress(self.body(span, key))
 
     def payloads(self, span: Span, keys: Collection[ChunkKey]) -> dict[ChunkKey, bytes]:
-        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `body`.
-        """
+        """Return the rows of planned chunks, read from S3 at once. Chunks that the object no longer has are left out."""
         members = self.index(span).members
         kept = {key: members[key] for key in keys if key in members and members[key].length}
         if not kept:
@@ -276,43 +282,24 @@ class SpanObjects:
         return found
 
     def without(self, span: Span, needed: Callable[[ChunkKey], bool], now: float) -> Encoded:
-        """Return a span's object with only those chunks that are needed, and the whole index.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `body`.
-        """
-        index, bodies, members, offset = self.index(span), {}, {}, 0
-        for key, member in index.members.items():
-            if member.length and needed(key):
-                bodies[key] = self.body(span, key)
-                members[key] = member._replace(offset=offset)
-                offset += member.length
-            else:
-                members[key] = member._replace(offset=0, length=0, digest=b"")
-        return _assembled(bodies, replace(index, members=members), offset, now)
+        """Return a span's object with only those chunks that are needed, and the whole index."""
+        index = self.index(span)
+        kept = [key for key, member in index.members.items() if member.length and needed(key)]
+        return cut_anew(index, {key: self.body(span, key) for key in kept}, now)
 
     def whole(self, span: Span) -> tuple[Index, Mapping[ChunkKey, bytes]]:
-        """Return a span's index, and the import body of each planned chunk that its object has, by one read.
-
-        Raises:
-            ObjectGoneError, InvalidObjectError: as `index`.
-        """
+        """Return a span's index, and the import body of each planned chunk that its object has, by one read."""
         name, ref = name_of(span), span.object
         data = None if ref is None else self._bucket.get(name)
         if ref is None or data is None:
             raise ObjectGoneError(f"{name} is gone")
-        last = data[ref.offset : ref.offset + ref.length]
-        if digest_of(last) != ref.digest:
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
+        last = _checked(name, data[ref.offset : ref.offset + ref.length], ref.digest)
         index = self._remember(name, decode(decompress(last)))
-        bodies = {
-            key: data[member.offset : member.offset + member.length]
+        return index, {
+            key: _checked(name, data[member.offset : member.offset + member.length], member.digest)
             for key, member in index.members.items()
             if member.length
         }
-        if any(digest_of(body) != index.members[key].digest for key, body in bodies.items()):
-            raise InvalidObjectError(f"{name} holds other bytes than were written")
-        return index, bodies
 
     def exists(self, span: Span) -> bool:
         """Return whether the bucket has a span's object."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -11,9 +11,24 @@ from worker.answer import TdAnswer, moment
 from worker.deadline import Deadline
 
 _POLL_SECONDS = 1.0
+_STATUS_MEMBERS = {  # required by Treasure Data's OpenAPI
+    "job_id",
+    "cpu_time",
+    "created_at",
+    "duration",
+    "end_at",
+    "num_records",
+    "result_size",
+    "start_at",
+    "status",
+    "updated_at",
+}
 _ENDED = ("success", "error", "killed")
 _STALE_SECONDS = 300.0
 """A job that began so long before it was issued is another one, whose result a cache remembers."""
+
+
+_NOTHING = TdAnswer(0, {}, b"")
 
 
 class End(Enum):
@@ -22,15 +37,31 @@ class End(Enum):
     SUCCESS = "success"
     FAILED = "failed"
     FORBIDDEN = "forbidden"
+    MISSING = "missing"
     UNKNOWN = "unknown"
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A job that has ended, or was given up: how, and the rows of its result."""
+    """A job that has ended, or was given up.
+
+    Attributes:
+        number: of rows that its result has.
+        began: UNIX seconds at which it began.
+        result: the answer with its result, on a line for each row.
+    """
 
     end: End
-    rows: list[list[Any]] = field(default_factory=list)
+    number: int | None = None
+    began: float = float("-inf")
+    result: TdAnswer = _NOTHING
+
+    @property
+    def rows(self) -> list[list[Any]]:
+        """The rows of its result; empty if it cannot be read."""
+        if self.result.status != 200:
+            return []
+        return [json.loads(line) for line in self.result.body.splitlines() if line.startswith(b"[")]
 
     @property
     def count(self) -> int | None:
@@ -41,6 +72,7 @@ class Job:
         return None
 
 
+@dataclass(eq=False)
 class Statements:
     """Runs statements.
 
@@ -48,9 +80,8 @@ class Statements:
         api: makes a request of Treasure Data's API.
     """
 
-    def __init__(self, api: Callable[..., TdAnswer], clock: Clock) -> None:
-        self._api = api
-        self._clock = clock
+    _api: Callable[..., TdAnswer]
+    _clock: Clock
 
     def run(self, database: str, sql: str, deadline: Deadline) -> Job:
         """Run a statement to its end.
@@ -63,28 +94,26 @@ class Statements:
         if issued.is_refusal and issued.status in (401, 403):
             return Job(End.FORBIDDEN)
         if issued.is_refusal and issued.status == 404:
-            return Job(End.FAILED)
+            return Job(End.MISSING)
         job = str(issued.document.get("job_id", ""))
         if not job or not issued.confirms({"database": database, "job": job}):
             return Job(End.UNKNOWN)
         status = self._finish(job, deadline)
         if status.get("status") != "success":
             return Job(End.FAILED if status else End.UNKNOWN)
-        if moment(status.get("start_at")) < now - _STALE_SECONDS:
+        began = moment(status["start_at"])
+        if began < now - _STALE_SECONDS:
             return Job(End.UNKNOWN)
-        answer = self._api("GET", "job", "result", job, query="?format=json")
-        if answer.status != 200:
-            return Job(End.SUCCESS)
-        return Job(
-            End.SUCCESS, [json.loads(line) for line in answer.body.splitlines() if line.startswith(b"[")]
-        )
+        result = self._api("GET", "job", "result", job, query="?format=json")
+        return Job(End.SUCCESS, status["num_records"], began, result)
 
     def _finish(self, job: str, deadline: Deadline) -> dict[str, Any]:
         """Wait for a job to end and return its status; return an empty one if the deadline comes first."""
         while not deadline.near:
             answer = self._api("GET", "job", "status", job)
             document = answer.document
-            if answer.status == 200 and document.get("job_id") == job and document.get("status") in _ENDED:
+            is_status = answer.status == 200 and document.keys() >= _STATUS_MEMBERS
+            if is_status and str(document["job_id"]) == job and document["status"] in _ENDED:
                 return document
             self._clock.sleep(min(_POLL_SECONDS, max(0.0, deadline.left())))
         return {}

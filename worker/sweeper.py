@@ -6,13 +6,17 @@ that was put again, is judged by it. If only some chunks of a span are final, or
 anew with what is needed.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from functools import partial
+from itertools import batched, takewhile
 
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, InvalidObjectError
 from shared.telemetry import Telemetry
 from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
 from worker.ledger import WORKLIST_KEYS, Ledger
 from worker.shards import Shards
 from worker.span import Place, Span
@@ -26,6 +30,8 @@ UNREFERENCED_SECONDS = 86_400.0
 EARLIER_SECONDS = 3600.0
 """How long before its receipt an envelope's first copy may have been planned, by clocks that differ, with ample room."""
 _HOUR = 3600.0
+_AT_ONCE = 16  # objects
+_READ_AT_ONCE = 100  # waiting spans
 
 
 @dataclass(slots=True)
@@ -47,6 +53,7 @@ class Sweep:
     complete: bool = True
 
 
+@dataclass(eq=False)
 class Sweeper:
     """Sweeps the bucket.
 
@@ -54,22 +61,13 @@ class Sweeper:
         archive_seconds: how long rows are kept after their span was planned, if they are in a final state by then.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        shards: Shards,
-        archive_seconds: float,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._shards = shards
-        self._archive_seconds = archive_seconds
-        self._clock = clock
-        self._telemetry = telemetry
+    _ledger: Ledger
+    _objects: SpanObjects
+    _shards: Shards
+    _executors: Executors
+    _archive_seconds: float
+    _clock: Clock
+    _telemetry: Telemetry
 
     def run(self, deadline: Deadline) -> Sweep:
         """Sweep, as far as the time allows; the next run goes on where this one stops.
@@ -78,36 +76,45 @@ class Sweeper:
             UnavailableError: S3, the ledger or Kinesis does not answer.
         """
         sweep, after = Sweep(), self._ledger.swept_to()
-        index_seconds = self._index_seconds()
+        last, index_seconds = after, self._index_seconds(deadline.within(deadline.left() / 2))
         for hour in self._objects.hours():
             if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
                 break
             folder = f"{PREFIX}{hour}/"
             if folder < after and not after.startswith(folder):
                 continue
-            for stored in self._objects.of_hour(hour, after if after.startswith(folder) else ""):
-                self._sweep(stored, index_seconds, sweep)
-                if deadline.near:
-                    sweep.complete = False
+            stored = self._objects.of_hour(hour, after if after.startswith(folder) else "")
+            for some in batched(stored, _AT_ONCE, strict=False):
+                jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
+                found = run_parallel(self._executors, jobs, _AT_ONCE)
+                done = list(takewhile(lambda one: one is not None, found))
+                sweep = _sum([sweep, *filter(None, found)])
+                last = some[len(done) - 1].name if done else last
+                sweep.complete = len(done) == len(some)
+                if not sweep.complete:
                     break
             if not sweep.complete:
                 break
-        self._ledger.note_swept("" if sweep.complete else stored.name)
+        self._ledger.note_swept("" if sweep.complete else last)
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep
 
-    def _index_seconds(self) -> float:
-        """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them."""
+    def _index_seconds(self, deadline: Deadline) -> float:
+        """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them.
+
+        If there is no time to look at all spans that wait, they are kept anyhow.
+        """
         retention = self._shards.retention_seconds()
-        now = self._clock.now()
-        oldest = now
+        oldest = now = self._clock.now()
         for number in range(WORKLIST_KEYS):
-            for at, place in self._ledger.worklist("waiting", number):
-                if at / 1000 > now - retention:
-                    break
-                span = self._ledger.get(place)
-                if span is not None and State.AGAIN in span.states():
-                    oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
+            waiting = self._ledger.worklist("waiting", number)
+            older = (place for _, place in takewhile(lambda one: one[0] / 1000 <= now - retention, waiting))
+            for some in batched(older, _READ_AT_ONCE, strict=False):
+                if deadline.near:
+                    return float("inf")
+                for span in self._ledger.get_all(some).values():
+                    if State.AGAIN in span.states():
+                        oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
         return max(self._archive_seconds, retention + INDEX_SECONDS, now - oldest)
 
     def _age(self, hour: str) -> float:
@@ -115,7 +122,11 @@ class Sweeper:
         began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
         return self._clock.now() - began - _HOUR
 
-    def _sweep(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
+    def _sweep(self, stored: Stored, index_seconds: float, deadline: Deadline) -> Sweep | None:
+        """Return what was done with an object; None if there was no time to look at it."""
+        if deadline.near:
+            return None
+        sweep = Sweep()
         try:
             self._judge(stored, index_seconds, sweep)
         except (BucketUnavailableError, InvalidObjectError, ValueError) as error:
@@ -123,6 +134,7 @@ class Sweeper:
             self._telemetry.warning(
                 "an object cannot be swept", object=stored.name, error=type(error).__name__
             )
+        return sweep
 
     def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
         span = span_there(self._ledger, stored)
@@ -158,10 +170,20 @@ class Sweeper:
         now = self._clock.now()
         encoded = self._objects.without(span, lambda key: key not in final, now)
         rewritten = replace(span, object=encoded.ref)
-        self._objects.rewrite(rewritten, encoded.data)
+        self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
         sweep.reduced += won
         sweep.needed += not won
+
+
+def _sum(sweeps: Iterable[Sweep]) -> Sweep:
+    total = Sweep()
+    for one in sweeps:
+        total.deleted += one.deleted
+        total.reduced += one.reduced
+        total.needed += one.needed
+        total.failed += one.failed
+    return total
 
 
 def span_there(ledger: Ledger, stored: Stored) -> Span | None:

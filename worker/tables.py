@@ -7,10 +7,13 @@ chunk.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import partial
 
 from worker.ledger import Ledger
 
 
+@dataclass(eq=False)
 class Tables:
     """The accounts' tables, as far as this function instance knows them.
 
@@ -18,10 +21,9 @@ class Tables:
         known: by account, tables that exist.
     """
 
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self.known: defaultdict[str, set[str]] = defaultdict(set)
-        self._full: set[str] = set()
+    _ledger: Ledger
+    known: defaultdict[str, set[str]] = field(default_factory=partial(defaultdict, set), init=False)
+    _full: set[str] = field(default_factory=set, init=False)
 
     def may_create(self, account: str, table: str, limit: int) -> bool:
         """Note that a table is about to be created; return whether the limit allows it.

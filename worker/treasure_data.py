@@ -6,8 +6,7 @@ means.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC
-from email.utils import formatdate, parsedate_to_datetime
+from email.utils import formatdate
 from enum import Enum
 from hashlib import md5
 from typing import NamedTuple
@@ -54,7 +53,6 @@ class Reply:
     Attributes:
         reason: one word for logs and the ledger.
         definitely_not_delivered: Treasure Data cannot have accepted the rows (meaningless for ACCEPTED).
-        retry_after: how many seconds Treasure Data asks us to wait.
         key: the API key that was refused.
         words: Treasure Data's own explanation; `explanation.kept` says what may be kept of it.
     """
@@ -62,7 +60,6 @@ class Reply:
     meaning: Meaning
     reason: str = ""
     definitely_not_delivered: bool = False
-    retry_after: float = 0.0
     key: str = ""
     words: str = ""
 
@@ -93,13 +90,12 @@ _MEANINGS = {
 }
 
 
-def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
+def classify(answer: TdAnswer, sent: Mapping[str, str]) -> Reply:
     """Return what the answer to an import means.
 
     Args:
         answer: the response.
         sent: `md5_hex` of the request's body, and the `unique_id`, `database` and `table` that it was sent under.
-        now: UNIX seconds, to interpret a Retry-After that is a date.
     """
     status, is_refusal = answer.status, answer.is_refusal
     if status == 200:
@@ -119,22 +115,19 @@ def classify(answer: TdAnswer, sent: Mapping[str, str], now: float) -> Reply:
         meaning,
         f"http_{status}",
         definitely_not_delivered=is_refusal and status != 408,
-        retry_after=_seconds(answer.headers.get("Retry-After"), now),
         words=explanation_of(answer) if is_refusal else "",
     )
 
 
+@dataclass(eq=False)
 class TreasureDataClient:
     """Sends requests to Treasure Data."""
 
-    def __init__(
-        self, session: requests.Session, import_endpoint: str, api_endpoint: str, key: Secret, clock: Clock
-    ) -> None:
-        self._session = session
-        self._import_endpoint = import_endpoint.rstrip("/")
-        self._api_endpoint = api_endpoint.rstrip("/")
-        self._key = key
-        self._clock = clock
+    _session: requests.Session
+    _import_endpoint: str
+    _api_endpoint: str
+    _key: Secret
+    _clock: Clock
 
     def send(self, database: str, table: str, unique_id: str, body: bytes, seconds: float) -> Reply:
         """Import rows (gzip of MessagePack maps) under a unique_id, and wait up to `seconds` for the answer."""
@@ -146,13 +139,13 @@ class TreasureDataClient:
         headers = {**self._headers(key), "Content-Type": "application/octet-stream"}
         try:
             answer = self._exchange(
-                "PUT", self._import_endpoint + path, headers=headers, body=body, seconds=seconds
+                "PUT", self._import_endpoint.rstrip("/") + path, headers=headers, body=body, seconds=seconds
             )
         except requests.RequestException as error:
             return _lost(error)
         checksum = md5(body, usedforsecurity=False).hexdigest()
         sent = {"md5_hex": checksum, "unique_id": unique_id, "database": database, "table": table}
-        reply = classify(answer, sent, self._clock.now())
+        reply = classify(answer, sent)
         return replace(reply, key=key) if reply.meaning is Meaning.KEY_REFUSED else reply
 
     def key_changed(self, refused: str) -> bool:
@@ -217,7 +210,7 @@ class TreasureDataClient:
 
         A query that began before `not_before` (UNIX seconds) does not prove that rows are absent.
         """
-        question = Question(self._api, self._clock, database, table, deadline, not_before=not_before)
+        question = Question(self._api, self.statements, database, table, deadline, not_before)
         try:
             return question.ask(chunks)
         except (requests.RequestException, SecretUnavailableError):
@@ -245,7 +238,7 @@ class TreasureDataClient:
     ) -> TdAnswer:
         return self._exchange(
             method,
-            self._api_endpoint + _path(*path) + query,
+            self._api_endpoint.rstrip("/") + _path(*path) + query,
             headers=self._headers(self._key.get()),
             body=form,
             seconds=seconds,
@@ -305,20 +298,3 @@ def _lost(error: requests.RequestException) -> Reply:
     ):
         return Reply(Meaning.TEMPORARY, "connection_refused", definitely_not_delivered=True)
     return Reply(Meaning.TEMPORARY, "connection_lost")
-
-
-def _seconds(retry_after: str | None, now: float) -> float:
-    """Return the seconds from now until a Retry-After, which is a number of seconds or a date; 0 if it is neither."""
-    if not retry_after:
-        return 0.0
-    try:
-        return max(0.0, float(retry_after))
-    except ValueError:
-        pass
-    try:
-        date = parsedate_to_datetime(retry_after)
-    except ValueError:
-        return 0.0
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=UTC)
-    return max(0.0, date.timestamp() - now)

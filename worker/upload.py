@@ -6,7 +6,7 @@ left waits for the sender. This module decides everything in the invocation's ow
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 
 from shared.accounts import Account
@@ -16,7 +16,7 @@ from shared.policy import AccountLimits
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import LEAST_SEND_SECONDS, Deadline
-from worker.executor import Executors, InlineExecutor
+from worker.executor import Executor, Executors, InlineExecutor
 from worker.explanation import kept
 from worker.health import DatabaseHealth
 from worker.settlement import Outcome
@@ -82,6 +82,7 @@ class _Lane:
     slowest: float = 0.0  # seconds that its slowest answer took
 
 
+@dataclass(eq=False)
 class Uploader:
     """Sends chunks.
 
@@ -90,28 +91,15 @@ class Uploader:
         per_database: the most sends under way at once to one database.
     """
 
-    def __init__(
-        self,
-        *,
-        treasure_data: TreasureDataClient,
-        accounts: AccountCache,
-        health: DatabaseHealth,
-        tables: Tables,
-        threads: int,
-        per_database: int,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self.health = health
-        self.threads = threads
-        self.per_database = per_database
-        self.clock = clock
-        self._treasure_data = treasure_data
-        self._accounts = accounts
-        self._tables = tables
-        self._executors = executors
-        self._telemetry = telemetry
+    _treasure_data: TreasureDataClient
+    _accounts: AccountCache
+    health: DatabaseHealth
+    _tables: Tables
+    threads: int
+    per_database: int
+    _executors: Executors
+    clock: Clock
+    _telemetry: Telemetry
 
     def upload(
         self, uploads: Iterable[Upload], begin_by: Deadline, deadline: Deadline
@@ -129,10 +117,10 @@ class Uploader:
         for lane in lanes.values():
             if self.health.works(lane.database):
                 lane.limit = self.per_database
-        run = _Run(self, list(lanes.values()), begin_by, deadline)
-        is_single = len(lanes) == 1 and sum(len(lane.waiting) for lane in lanes.values()) == 1
+        found = list(lanes.values())
+        is_single = sum(len(lane.waiting) for lane in found) == 1
         with (InlineExecutor if is_single else self._executors)() as executor:
-            return run.run(executor.submit, executor.wait)
+            return _Run(self, executor, found, begin_by, deadline, self.clock.now(), deque(found)).run()
 
     def attempt(self, upload: Upload, timeout: float, deadline: Deadline) -> Reply:
         """Send a chunk, and note in it what may have been accepted; return UNSENT if there was no time to.
@@ -209,44 +197,37 @@ def _obstacle(status: int, words: str) -> Reply | None:
     return Reply(Meaning.TEMPORARY, f"create_http_{status}" if status else "create_unanswered", words=words)
 
 
-_Finished = tuple[_Lane, Upload, Reply]
-
-
+@dataclass(eq=False)
 class _Run:
     """The sends of one call of `Uploader.upload`."""
 
-    def __init__(
-        self, uploader: Uploader, lanes: list[_Lane], begin_by: Deadline, deadline: Deadline
-    ) -> None:
-        self._u = uploader
-        self._lanes = lanes
-        self._begin_by = begin_by
-        self._deadline = deadline
-        self._ready = deque(lanes)
-        self._under_way = 0
-        self._prompt: dict[Upload, _Lane] = {}  # sends that are not slow yet, oldest first
-        self._outcomes: dict[ChunkKey, Outcome] = {}
-        self._began = uploader.clock.now()
+    _u: Uploader
+    _executor: Executor
+    _lanes: list[_Lane]
+    _begin_by: Deadline
+    _deadline: Deadline
+    _began: float
+    _ready: deque[_Lane]
+    _under_way: int = field(default=0, init=False)
+    # sends that are not slow yet, oldest first
+    _prompt: dict[Upload, _Lane] = field(default_factory=dict, init=False)
+    _outcomes: dict[ChunkKey, Outcome] = field(default_factory=dict, init=False)
 
-    def run(
-        self,
-        submit: Callable[[Callable[[], _Finished]], None],
-        wait: Callable[[float], _Finished | None],
-    ) -> dict[ChunkKey, Outcome]:
+    def run(self) -> dict[ChunkKey, Outcome]:
         """Send the chunks; return their outcomes."""
         for lane in self._lanes:
             if self._u.health.is_failing(lane.database):  # since its span was planned
                 self._leave(lane, "")
         while True:
-            self._dispatch(submit)
+            self._dispatch()
             if not self._under_way:
                 self._note_delays()
                 self._note_outage()
                 return self._outcomes
-            if (finished := wait(self._pause())) is not None:
+            if (finished := self._executor.wait(self._pause())) is not None:
                 self._finish(*finished)
 
-    def _dispatch(self, submit: Callable[[Callable[[], _Finished]], None]) -> None:
+    def _dispatch(self) -> None:
         now = self._u.clock.now()
         while self._prompt and next(iter(self._prompt)).began + USUAL_SECONDS <= now:
             self._prompt.pop(next(iter(self._prompt)))
@@ -258,7 +239,7 @@ class _Run:
         while self._ready and len(self._prompt) < self._u.threads and self._under_way < MOST_SENDS:
             lane = self._ready.popleft()
             if lane.waiting and lane.under_way < lane.limit:
-                self._send(lane, submit)
+                self._send(lane)
                 self._ready.append(lane)
 
     def _leave_lingerers(self, now: float) -> None:
@@ -269,13 +250,13 @@ class _Run:
             for lane in busy:
                 self._leave(lane, UNSENT.reason)
 
-    def _send(self, lane: _Lane, submit: Callable[[Callable[[], _Finished]], None]) -> None:
+    def _send(self, lane: _Lane) -> None:
         upload = lane.waiting.popleft()
         lane.under_way += 1
         self._under_way += 1
         upload.began = self._u.clock.now()
         self._prompt[upload] = lane
-        submit(lambda: (lane, upload, self._u.attempt(upload, READ_SECONDS, self._deadline)))
+        self._executor.submit(lambda: (lane, upload, self._u.attempt(upload, READ_SECONDS, self._deadline)))
 
     def _pause(self) -> float:
         """Return how many seconds to wait for an answer: until a send takes longer than usual, or no more may begin."""

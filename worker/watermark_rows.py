@@ -5,7 +5,10 @@ so readers take the greatest value, and a row that is lost, late or duplicated d
 """
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from random import Random
 from typing import Any
 
 import msgpack
@@ -18,6 +21,7 @@ from shared.errors import UnavailableError
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
 from worker.ledger import Ledger
 from worker.rows import compress
 from worker.span import milliseconds
@@ -32,6 +36,7 @@ PERIOD_SECONDS = 300
 """How often template.yaml has rows written."""
 
 
+@dataclass(eq=False)
 class WatermarkRows:
     """Takes a watermark and writes its rows.
 
@@ -39,24 +44,14 @@ class WatermarkRows:
         table: the table that the rows go to; empty to write none.
     """
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        watermarks: Watermarks,
-        accounts: AccountCache,
-        treasure_data: TreasureDataClient,
-        table: str,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._ledger = ledger
-        self._clock = clock
-        self._telemetry = telemetry
-        self._watermarks = watermarks
-        self._accounts = accounts
-        self._treasure_data = treasure_data
-        self._table = table
+    _ledger: Ledger
+    _watermarks: Watermarks
+    _accounts: AccountCache
+    _treasure_data: TreasureDataClient
+    _table: str
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
 
     def write(self, deadline: Deadline) -> dict[str, Any]:
         """Write the watermark that can be proved now.
@@ -76,23 +71,32 @@ class WatermarkRows:
         if found.horizon is None:
             self._telemetry.info("no watermark", reason=found.obstacle)
             return {"written": 0, "unknown": found.obstacle}
-        accounts = sorted({account for account, _ in tables})
-        written = 0
-        for account, destination in self._accounts.resolve(accounts).items():
-            if deadline.near:
-                break
+        of_account: dict[str, list[str]] = {}
+        for account, table in tables:
+            of_account.setdefault(account, []).append(table)
+        pending, dead = _by_account(found.pending), _by_account(found.dead)
+        jobs = []
+        for account, destination in self._accounts.resolve(of_account).items():
             if isinstance(destination, Account):
-                rows = list(rows_of(found, account, (table for one, table in tables if one == account)))
-                written += self._send(account, destination.database, rows)
-        self._telemetry.info("watermarks", written=written, accounts=len(accounts))
+                own = replace(found, pending=pending.get(account, {}), dead=dead.get(account, {}))
+                rows = partial(rows_of, own, account, of_account[account])
+                jobs.append(partial(self._send, account, destination.database, rows, deadline))
+        # if the time does not suffice for all, it is not for the same ones each time
+        Random(self._clock.now()).shuffle(jobs)  # noqa: S311 -- the order is no secret
+        written = sum(run_parallel(self._executors, jobs))
+        self._telemetry.info("watermarks", written=written, accounts=len(of_account))
         return {"written": written}
 
-    def _send(self, account: str, database: str, rows: Iterable[dict[str, Any]]) -> bool:
+    def _send(
+        self, account: str, database: str, rows: Callable[[], Iterable[dict[str, Any]]], deadline: Deadline
+    ) -> bool:
+        if deadline.near:
+            return False
         period = int(self._clock.now()) // PERIOD_SECONDS
         unique_id = hashlib.sha256(
             f"sluice watermark of {account}\n{database}\n{period}".encode()
         ).hexdigest()[:32]
-        body = compress(b"".join(map(msgpack.packb, rows)))
+        body = compress(b"".join(map(msgpack.packb, rows())))
         for _ in range(2):
             reply = self._treasure_data.send(database, self._table, unique_id, body, READ_SECONDS)
             if reply.meaning is not Meaning.NO_TABLE:
@@ -113,6 +117,13 @@ def rows_of(found: Completeness, account: str, tables: Iterable[str]) -> Iterato
     for table in sorted(tables)[:MOST_TABLES]:
         place: Table = account, table
         yield _row(found, account, table, found.before(*place) or 0, found.dead.get(place, 0))
+
+
+def _by_account(numbers: Mapping[Table, int]) -> dict[str, dict[Table, int]]:
+    found: dict[str, dict[Table, int]] = {}
+    for table, number in numbers.items():
+        found.setdefault(table[0], {})[table] = number
+    return found
 
 
 def _row(found: Completeness, account: str, table: str, before: int, dead: int) -> dict[str, Any]:

@@ -50,6 +50,7 @@ from worker.replacement import Replacements
 from worker.restored import RestoreGuard
 from worker.secret import Secret
 from worker.sender import Sender
+from worker.settlement import Settlement
 from worker.shards import Shards
 from worker.span_object import SpanObjects
 from worker.states import Rules
@@ -108,10 +109,7 @@ class Wiring:
     """
 
     def __init__(
-        self,
-        settings: WorkerSettings,
-        effects: Effects,
-        replaced: Mapping[Any, Any] = MappingProxyType({}),
+        self, settings: WorkerSettings, effects: Effects, replaced: Mapping[Any, Any] = MappingProxyType({})
     ) -> None:
         self.settings = settings
         self.effects = effects
@@ -122,64 +120,60 @@ class Wiring:
             return found
 
         self.rules = rules = make(Rules)(
-            memory_seconds=settings.td_memory_minutes * 60,
-            query_delay_seconds=settings.td_query_delay_minutes * 60,
-            sends_unasked=settings.unaskable_doubt == "send",
+            settings.td_memory_minutes * 60,
+            settings.td_query_delay_minutes * 60,
+            settings.unaskable_doubt == "send",
         )
         self.ledger = ledger = make(Ledger)(
-            effects.dynamodb,
-            settings.ledger_table,
-            clock=clock,
-            entropy=effects.entropy,
-            telemetry=telemetry,
+            effects.dynamodb, settings.ledger_table, clock, effects.entropy, telemetry
         )
         bucket = make(Bucket)(effects.s3, settings.data_bucket)
         self.objects = objects = make(SpanObjects)(bucket)
         self.rejected = RejectedEvents(bucket)
         self.guard = make(RestoreGuard)(ledger, objects, clock, telemetry)
         self.shards = shards = make(Shards)(effects.kinesis, settings.stream_name, clock)
-        self.membership = make(Membership)(ledger, objects)
-        self.accounts = make(AccountCache)(
-            effects.redis, AccountKeys(settings.ledger_table), clock, telemetry
-        )
-        self.claims = make(Claims)(ledger, self.membership, shards, executors, shards.retention_seconds)
-        self.treasure_data = make(TreasureDataClient)(
+        self.membership = membership = make(Membership)(ledger, objects)
+        keys = AccountKeys(settings.ledger_table)
+        self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
+        self.claims = make(Claims)(ledger, membership, shards, executors, shards.retention_seconds)
+        self.treasure_data = td = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
             settings.td_api_endpoint,
             Secret(effects.secrets, settings.td_api_key_secret, clock),
             clock,
         )
-        self.health = make(DatabaseHealth)(self.treasure_data, clock, telemetry)
+        self.health = health = make(DatabaseHealth)(td, clock, telemetry)
         self.tables = Tables(ledger)
-        self.uploader = make(Uploader)(
-            treasure_data=self.treasure_data,
-            accounts=self.accounts,
-            health=self.health,
-            tables=self.tables,
-            threads=settings.upload_threads,
-            per_database=settings.uploads_per_database,
-            executors=executors,
-            clock=clock,
-            telemetry=telemetry,
+        self.settlement = settlement = Settlement(ledger, rules, clock, telemetry)
+        self.uploader = uploader = make(Uploader)(
+            td,
+            accounts,
+            health,
+            self.tables,
+            settings.upload_threads,
+            settings.uploads_per_database,
+            executors,
+            clock,
+            telemetry,
         )
         self.worker = make(Worker)(
-            shards=shards,
-            accounts=self.accounts,
-            claims=self.claims,
-            membership=self.membership,
-            tables=self.tables,
-            uploader=self.uploader,
-            health=self.health,
-            ledger=ledger,
-            objects=objects,
-            rejected=self.rejected,
-            guard=self.guard,
-            rules=rules,
-            executors=executors,
-            clock=clock,
-            telemetry=telemetry,
-            cut=Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
+            shards,
+            accounts,
+            self.claims,
+            membership,
+            self.tables,
+            uploader,
+            health,
+            ledger,
+            objects,
+            self.rejected,
+            self.guard,
+            settlement,
+            executors,
+            clock,
+            telemetry,
+            Cut(settings.chunk_max_rows, settings.chunk_max_bytes),
         )
         self.markers = Markers(effects.kinesis, settings.stream_name, clock, telemetry)
         self.passing = make(Passing)(shards, ledger, self.markers, clock)
@@ -196,19 +190,20 @@ class Wiring:
         )
         self.again = make(Again)(self.passing, ledger, objects)
         self.sender = make(Sender)(
-            ledger=ledger,
-            objects=objects,
-            membership=self.membership,
-            again=self.again,
-            forgetting=self.forgetting,
-            accounts=self.accounts,
-            uploader=self.uploader,
-            treasure_data=self.treasure_data,
-            health=self.health,
-            rules=rules,
-            executors=executors,
-            clock=clock,
-            telemetry=telemetry,
+            ledger,
+            objects,
+            membership,
+            self.again,
+            self.forgetting,
+            accounts,
+            uploader,
+            settlement,
+            td,
+            health,
+            rules,
+            executors,
+            clock,
+            telemetry,
         )
         self.watermarks = make(Watermarks)(
             passing=self.passing,
@@ -220,34 +215,20 @@ class Wiring:
             clock=clock,
         )
         self.watermark_rows = WatermarkRows(
-            ledger=ledger,
-            watermarks=self.watermarks,
-            accounts=self.accounts,
-            treasure_data=self.treasure_data,
-            table=settings.watermark_table,
-            clock=clock,
-            telemetry=telemetry,
+            ledger,
+            self.watermarks,
+            accounts,
+            td,
+            settings.watermark_table,
+            executors,
+            clock,
+            telemetry,
         )
-        self.replacements = make(Replacements)(
-            ledger=ledger,
-            objects=objects,
-            rules=rules,
-            executors=executors,
-            clock=clock,
-            telemetry=telemetry,
-        )
-        self.forced_replays = make(ForcedReplays)(
-            ledger=ledger, objects=objects, executors=executors, clock=clock
-        )
-        self.sweeper = make(Sweeper)(
-            ledger=ledger,
-            objects=objects,
-            shards=shards,
-            archive_seconds=settings.archive_days * 86_400.0,
-            clock=clock,
-            telemetry=telemetry,
-        )
-        statements = self.treasure_data.statements
+        self.replacements = make(Replacements)(ledger, objects, rules, clock, telemetry)
+        self.forced_replays = make(ForcedReplays)(ledger, objects, executors, clock)
+        archive_seconds = settings.archive_days * 86_400.0
+        self.sweeper = make(Sweeper)(ledger, objects, shards, executors, archive_seconds, clock, telemetry)
+        statements = td.statements
         self.forget = make(Forget)(
             requests=self.forget_requests,
             published=PublishedPolicy(effects.s3, settings.data_bucket),
@@ -264,33 +245,24 @@ class Wiring:
             ),
             statements=statements,
             objects=objects,
-            accounts=self.accounts,
+            accounts=accounts,
             shards=shards,
             entropy=effects.entropy,
             clock=clock,
             telemetry=telemetry,
         )
         self.drain = make(Drain)(
-            kinesis=effects.kinesis,
-            stream_name=settings.stream_name,
-            sqs=effects.sqs,
-            queue_url=settings.overflow_queue_url,
-            ledger=ledger,
-            objects=objects,
-            executors=executors,
-            chance=effects.chance,
-            clock=clock,
-            telemetry=telemetry,
-        )
-        self.admin = Admin(
-            effects.redis,
-            self.treasure_data,
-            settings,
+            effects.kinesis,
+            settings.stream_name,
+            effects.sqs,
+            settings.overflow_queue_url,
+            ledger,
+            objects,
+            effects.chance,
             clock,
-            effects.s3,
-            health=self.health,
-            executors=executors,
+            telemetry,
         )
+        self.admin = Admin(effects.redis, td, settings, clock, effects.s3, health, executors)
 
     def deadline(self, context: Any) -> Deadline:
         """Return the deadline of an invocation, given its Lambda context."""
@@ -307,11 +279,11 @@ class Wiring:
         return cls(settings, _lambda_effects(settings, environment))
 
 
+@dataclass(eq=False)
 class _OnFirstUse:
     """A client that is created when it is first used."""
 
-    def __init__(self, create: Callable[[], BaseClient]) -> None:
-        self._create = create
+    _create: Callable[[], BaseClient]
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._client, name)

@@ -5,8 +5,8 @@ becomes of the rows: whoever sends them reads them in S3. docs/internals/deliver
 """
 
 import gc
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial, wraps
 from itertools import batched
 from operator import itemgetter
@@ -32,7 +32,7 @@ from worker.settlement import Settlement, report_dead
 from worker.shards import Shards
 from worker.span import ChunkKey, Database, Group, Place, Span, milliseconds
 from worker.span_object import SpanObjects, encode
-from worker.states import Rules, State
+from worker.states import State
 from worker.tables import Tables
 from worker.upload import Upload, Uploader
 
@@ -40,6 +40,7 @@ SEND_SECONDS = 5.0
 """No send begins later than this after its span was planned. What is left then waits for the sender."""
 _TRIES = 5  # to append a span whose claims others take meanwhile
 _PROBES_AT_ONCE = 16  # of failing databases; as many answer at least before more are sent
+_PROBING_SECONDS = 2.0  # after which no more probes begin
 
 _number = itemgetter(0)
 
@@ -85,48 +86,36 @@ class _Batch:
     executor: Executor
     done: int = 0
 
+    def about(self) -> dict[str, Any]:
+        """Return what a log line says about the records that are in no span yet."""
+        rest = self.numbers[self.done :]
+        number = sequence_number(rest[0]) if rest else ""
+        return {"shard": self.shard, "sequence_number": number, "records": len(rest)}
 
+
+@dataclass(eq=False)
 class Worker:
     """Takes batches."""
 
-    def __init__(
-        self,
-        *,
-        shards: Shards,
-        accounts: AccountCache,
-        claims: Claims,
-        membership: Membership,
-        tables: Tables,
-        uploader: Uploader,
-        health: DatabaseHealth,
-        ledger: Ledger,
-        objects: SpanObjects,
-        rejected: RejectedEvents,
-        guard: RestoreGuard,
-        rules: Rules,
-        executors: Executors,
-        clock: Clock,
-        telemetry: Telemetry,
-        cut: Cut,
-    ) -> None:
-        self._shards = shards
-        self._accounts = accounts
-        self._claims = claims
-        self._membership = membership
-        self._tables = tables
-        self._uploader = uploader
-        self._health = health
-        self._ledger = ledger
-        self._objects = objects
-        self._rejected = rejected
-        self._guard = guard
-        self._rules = rules
-        self._executors = executors
-        self._clock = clock
-        self._telemetry = telemetry
-        self._cut = cut
-        self._ends: dict[str, Gap] = {}  # ends of chains by shard, as this function instance left them
-        self._noted: set[ChainId] = set()  # chains that the ledger lists
+    _shards: Shards
+    _accounts: AccountCache
+    _claims: Claims
+    _membership: Membership
+    _tables: Tables
+    _uploader: Uploader
+    _health: DatabaseHealth
+    _ledger: Ledger
+    _objects: SpanObjects
+    _rejected: RejectedEvents
+    _guard: RestoreGuard
+    _settlement: Settlement
+    _executors: Executors
+    _clock: Clock
+    _telemetry: Telemetry
+    _cut: Cut
+    # ends of chains by shard, as this function instance left them
+    _ends: dict[str, Gap] = field(default_factory=dict, init=False)
+    _noted: set[ChainId] = field(default_factory=set, init=False)  # chains that the ledger lists
 
     @_without_cyclic_gc
     def run(self, event: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
@@ -159,12 +148,12 @@ class Worker:
             except (HeldError, UnavailableError) as reason:
                 self._telemetry.count("Holds")
                 self._telemetry.warning(
-                    "held", **_about(batch), reason=str(reason), error=type(reason).__name__
+                    "held", **batch.about(), reason=str(reason), error=type(reason).__name__
                 )
             except Exception as error:  # noqa: BLE001 -- whatever went wrong, Lambda delivers again the records that are in no span
                 self._telemetry.count("UnforeseenErrors")
                 self._telemetry.count("Holds")
-                self._telemetry.error("held by an unforeseen error", error, **_about(batch))
+                self._telemetry.error("held by an unforeseen error", error, **batch.about())
             for one in appended:
                 with about(span=one.span.place.name):
                     self._send(one, deadline)
@@ -230,10 +219,11 @@ class Worker:
         )
 
     def _probe(self, databases: Iterable[str]) -> None:
-        """Probe failing databases that are due, a few at once, and more as long as all of them answer."""
+        """Probe failing databases that are due, a few at once, and more for a moment if all of them answer."""
+        until = self._clock.now() + _PROBING_SECONDS
         for some in batched(self._health.due(databases), _PROBES_AT_ONCE, strict=False):
             probes = [partial(self._health.probe, database, WORKER_PROBE_SECONDS) for database in some]
-            if any(run_parallel(self._executors, probes)):
+            if any(run_parallel(self._executors, probes)) or self._clock.now() >= until:
                 return
 
     def _append(
@@ -277,9 +267,12 @@ class Worker:
             encoded = encode(planned.chunks, index, now)
             span, bodies = replace(span, object=encoded.ref), encoded.bodies
             self._objects.put(span, encoded.data, batch.executor)
-        keep = partial(self._keep, span)
-        kept_events = {group: events for group, (_, _, events) in planned.rejected.items() if events}
-        run_parallel(self._executors, [partial(keep, *one) for one in kept_events.items()])
+        jobs = [
+            partial(self._keep, span, group, events)
+            for group, (_, _, events) in planned.rejected.items()
+            if events
+        ]
+        run_parallel(self._executors, jobs)
         is_waiting = any(entry.state is State.WAITING for _, entry in span.all_leaves())
         span = replace(span, settled=not is_waiting)
         if batch.chain not in self._noted:
@@ -317,22 +310,14 @@ class Worker:
             for key, entry in span.all_leaves()
             if entry.since is not None and isinstance(to := span.destination(key), Database)
         ]
-        settlement = Settlement(
-            span,
-            [upload.key for upload in uploads],
-            ledger=self._ledger,
-            rules=self._rules,
-            clock=self._clock,
-            telemetry=self._telemetry,
-        )
         begin_by = Deadline(self._clock, min(span.planned_at / 1000 + SEND_SECONDS, deadline.at))
         try:
-            settlement.settle(self._uploader.upload(uploads, begin_by, deadline) if uploads else {})
+            outcomes = self._uploader.upload(uploads, begin_by, deadline) if uploads else {}
+            span = self._settlement.settle(span, {upload.key for upload in uploads}, outcomes)
         except UnavailableError as error:
             self._telemetry.warning("a span is not settled", error=type(error).__name__)
-        waiting = sum(
-            span.rows(key) for key, one in settlement.span.all_leaves() if one.state is State.WAITING
-        )
+        leaves = span.all_leaves()
+        waiting = sum(span.rows(key) for key, entry in leaves if entry.state is State.WAITING)
         if waiting:
             self._telemetry.count("RowsWaiting", waiting)
         self._telemetry.info(
@@ -344,12 +329,3 @@ class Worker:
             waiting=waiting,
             seconds=round(self._clock.now() - began, 3),
         )
-
-
-def _about(batch: _Batch) -> dict[str, Any]:
-    rest: Sequence[Number] = batch.numbers[batch.done :]
-    return {
-        "shard": batch.shard,
-        "sequence_number": sequence_number(rest[0]) if rest else "",
-        "records": len(rest),
-    }

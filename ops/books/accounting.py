@@ -10,7 +10,7 @@ unread. A span is one item, read atomically, so the sums hold at any time.
 import json
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Final, Self
 
 from shared import envelope
@@ -166,34 +166,17 @@ class Balance:
         return all(rows.adds_up for rows in (*self.tables.values(), *self.forced.values()))
 
 
+@dataclass(frozen=True, slots=True)
 class Accounting:
-    """Takes balances.
+    """Takes balances. The clock tells the age of records, and deadlines."""
 
-    Args:
-        ledger: the ledger.
-        shards: the stream.
-        objects: the span objects.
-        sqs: a boto3 client.
-        queue_url: the overflow queue.
-        clock: the time, for the age of records and for deadlines.
-    """
-
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        shards: Shards,
-        objects: SpanObjects,
-        sqs: "SQSClient",
-        queue_url: str,
-        clock: Clock,
-    ) -> None:
-        self._ledger = ledger
-        self._shards = shards
-        self._objects = objects
-        self._sqs = sqs
-        self._queue_url = queue_url
-        self._clock = clock
+    _: KW_ONLY
+    ledger: Ledger
+    shards: Shards
+    objects: SpanObjects
+    sqs: "SQSClient"
+    queue_url: str
+    clock: Clock
 
     def take(
         self,
@@ -203,20 +186,10 @@ class Accounting:
         seconds: float = 60.0,
         each: Callable[[Span], None] = lambda _: None,
     ) -> Balance:
-        """Return the balance of everything in the ledger, or of a time range.
+        """Return the balance of everything in the ledger, or of the spans planned from `since` to before `until`, UNIX seconds.
 
-        This reads the whole ledger, whatever the range: one read unit per 4 KB.
-
-        Args:
-            since: UNIX seconds; only spans planned then or later.
-            until: UNIX seconds; only spans planned before.
-            seconds: how long to count unread records.
-            each: called with each span that counts.
-
-        Raises:
-            UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError: SQS rejects the call.
-            BotoCoreError: SQS cannot be reached.
+        This reads the whole ledger, whatever the range: one read unit per 4 KB. Unread records are counted for so many seconds. `each` is
+        called with each span that counts.
         """
         ends = self._ends()
         tables: dict[tuple[str, str], Rows] = {}
@@ -224,7 +197,7 @@ class Accounting:
         rejected: Counter[tuple[str, str, str]] = Counter()
         suspects: list[Span] = []
         spans = copies = 0
-        for span in self._ledger.spans(since, until):
+        for span in self.ledger.spans(since, until):
             if span.chain in ends and ends[span.chain] < span.last != BEHIND_ALL:
                 continue
             spans += 1
@@ -241,24 +214,21 @@ class Accounting:
             if span.states() & (UNSETTLED | {State.DEAD}) and len(suspects) < _MOST_CHECKED:
                 suspects.append(span)
         self._find_unbacked(suspects, tables, forced)
-        unread = self._unread(ends, self._clock.now() + seconds)
+        unread = self._unread(ends, self.clock.now() + seconds)
         return Balance(tables, unread, forced, spans, copies, rejected)
 
     def unread(self, *, seconds: float = 60.0) -> Unread:
-        """Return what the worker has not planned yet. This reads only the ends of chains from the ledger.
-
-        Raises: as `take`.
-        """
-        return self._unread(self._ends(), self._clock.now() + seconds)
+        """Return what the worker has not planned yet. This reads only the ends of chains from the ledger."""
+        return self._unread(self._ends(), self.clock.now() + seconds)
 
     def _ends(self) -> dict[ChainId, Number]:
         """Return the last sequence number in each shard's chain."""
-        chains = [self._shards.chain(shard.shard_id) for shard in self._shards.all()]
+        chains = [self.shards.chain(shard.shard_id) for shard in self.shards.all()]
         found = {}
         for chain in chains:
-            end = self._ledger.end(chain)
+            end = self.ledger.end(chain)
             if end is not None and end.last == BEHIND_ALL:  # the sender has closed the chain
-                end = self._ledger.preceding(chain, end.after)
+                end = self.ledger.preceding(chain, end.after)
             found[chain] = START if end is None else end.last
         return found
 
@@ -270,9 +240,9 @@ class Accounting:
     ) -> None:
         """Count waiting and dead rows whose object is missing; looks at _MOST_CHECKED spans at most."""
         for span in suspects:
-            if span.object is not None and self._objects.exists(span):
+            if span.object is not None and self.objects.exists(span):
                 continue
-            current = self._ledger.get(span.place)
+            current = self.ledger.get(span.place)
             if current is None or current.object != span.object:
                 continue  # written anew meanwhile
             sums = forced if span.is_forced else tables
@@ -283,17 +253,17 @@ class Accounting:
 
     def _unread(self, ends: Mapping[ChainId, Number], deadline: float) -> Unread:
         shards = {chain: self._unread_shard(chain.shard, end, deadline) for chain, end in ends.items()}
-        counts = self._sqs.get_queue_attributes(QueueUrl=self._queue_url, AttributeNames=list(_QUEUE_COUNTS))
+        counts = self.sqs.get_queue_attributes(QueueUrl=self.queue_url, AttributeNames=list(_QUEUE_COUNTS))
         return Unread(sum(int(counts["Attributes"][name]) for name in _QUEUE_COUNTS), shards)
 
     def _unread_shard(self, shard: str, end: Number, deadline: float) -> UnreadShard:
         records, rows, behind = 0, 0, 0.0
-        for page in self._shards.pages(shard, Position(after=end), deadline):
+        for page in self.shards.pages(shard, Position(after=end), deadline):
             if page is None:
                 return UnreadShard(records, is_complete=False, behind_seconds=behind, rows=rows, after=end)
             if page.records and not records:
                 arrived_at = page.records[0]["ApproximateArrivalTimestamp"].timestamp()
-                behind = max(0.0, self._clock.now() - arrived_at)
+                behind = max(0.0, self.clock.now() - arrived_at)
             records += len(page.records)
             rows += sum(row_count(record["Data"]) for record in page.records)
             if page.at_tip:

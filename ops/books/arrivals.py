@@ -75,12 +75,7 @@ class _Borders:
 
 @dataclass(slots=True)
 class StreamCount:
-    """Compares the ledger's records of a closed time range with the stream's own count.
-
-    Attributes:
-        since: UNIX seconds.
-        until: UNIX seconds.
-    """
+    """Compares the ledger's records of a closed time range, in UNIX seconds, with the stream's own count."""
 
     shards: Shards
     since: float
@@ -90,11 +85,7 @@ class StreamCount:
 
     @classmethod
     def of(cls, shards: Shards, clock: Clock, since: float | None) -> "StreamCount | None":
-        """Return a count over the closed windows since a time, within the stream's retention; None if there are none.
-
-        Raises:
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Return a count over the closed windows since a time, within the stream's retention; None if there are none."""
         summary = shards.summary()
         now = clock.now()
         oldest = now - summary["RetentionPeriodHours"] * 3600 + 2 * WINDOW_SECONDS
@@ -112,11 +103,7 @@ class StreamCount:
         return count
 
     def add(self, span: Span) -> None:
-        """Count the records of a span that are within the range.
-
-        Raises:
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Count the records of a span that are within the range."""
         borders = self._borders.get(span.chain.root)
         if borders is None or not span.records or span.last < borders.first or span.first >= borders.end:
             return
@@ -131,13 +118,7 @@ class StreamCount:
             )
 
     def result(self, cloudwatch: "CloudWatchClient", stream: str, balance: Balance) -> Arrivals:
-        """Return the counts. Call this after `add` has seen all spans of the balance.
-
-        Raises:
-            ClientError: CloudWatch rejects the call.
-            BotoCoreError: it cannot be reached.
-            ShardUnreadableError: the stream cannot be read.
-        """
+        """Return the counts. Call this after `add` has seen all spans of the balance."""
         for chain, unread in balance.unread.shards.items():
             borders = self._borders.get(chain)
             if borders is not None and unread.records and unread.after < borders.end:

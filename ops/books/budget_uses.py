@@ -19,14 +19,7 @@ _HOUR_SECONDS, _MINUTE_SECONDS = 3600, 60
 
 @dataclass(frozen=True, slots=True)
 class BudgetUse:
-    """What one account has spent.
-
-    Attributes:
-        account: the account.
-        spent: the share of its budget that it spent in the last whole minute; 1 is all of it.
-        refused_requests: requests that were refused in the last day, at least.
-        refused_events: the events of these, at least.
-    """
+    """What one account has spent: the share of its budget in the last whole minute, where 1 is all, and what was refused in a day, at least."""
 
     account: str
     spent: float
@@ -34,17 +27,17 @@ class BudgetUse:
     refused_events: int
 
 
+@dataclass(frozen=True, slots=True)
 class BudgetUses:
     """The counters of one stack."""
 
-    def __init__(self, dynamodb: "DynamoDBClient", table: str) -> None:
-        self._dynamodb = dynamodb
-        self._table = table
+    dynamodb: "DynamoDBClient"
+    table: str
 
     def all(self, now: float) -> list[BudgetUse]:
         """Return the accounts that have spent much within a day before `now` (UNIX seconds), by name."""
         items = self._pages(
-            self._dynamodb.scan,
+            self.dynamodb.scan,
             FilterExpression="sk >= :since",
             ExpressionAttributeValues={":since": {"S": _since(now)}},
         )
@@ -53,7 +46,7 @@ class BudgetUses:
     def of(self, account: str, now: float) -> BudgetUse:
         """Return what one account has spent within a day before `now` (UNIX seconds)."""
         items = self._pages(
-            self._dynamodb.query,
+            self.dynamodb.query,
             KeyConditionExpression="pk = :account AND sk >= :since",
             ExpressionAttributeValues={":account": {"S": account}, ":since": {"S": _since(now)}},
         )
@@ -61,7 +54,7 @@ class BudgetUses:
 
     def _pages(self, read: Callable[..., Any], **request: Any) -> Iterator[Mapping[str, Any]]:
         while True:
-            answer = read(TableName=self._table, **request)
+            answer = read(TableName=self.table, **request)
             yield from answer["Items"]
             if "LastEvaluatedKey" not in answer:
                 return

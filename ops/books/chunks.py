@@ -61,12 +61,7 @@ class ListedChunk:
 
 @dataclass(slots=True)
 class RowGroup:
-    """What is shown together of waiting or dead rows.
-
-    Attributes:
-        rows: how many.
-        words: Treasure Data's own explanation.
-    """
+    """What is shown together of waiting or dead rows: how many, and Treasure Data's own explanation."""
 
     rows: int = 0
     words: str = ""
@@ -85,11 +80,7 @@ class RowGroup:
 
 
 def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:
-    """Yield the selected chunks, each with its entry when the ledger was read. Very recent ones may not be on the worklist yet.
-
-    Raises:
-        LedgerUnavailableError: the ledger cannot be reached.
-    """
+    """Yield the selected chunks, each with its entry when the ledger was read. Very recent ones may not be on the worklist yet."""
     places = batched(dict.fromkeys(selection.places(ledger, time.time())), _BATCH, strict=False)
     for found in in_order(ledger.get_all, places):
         for span in found.values():

@@ -7,7 +7,7 @@ became of its rows, nor of those that waited or were dead in the backup: all get
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
 from hashlib import sha256
 from itertools import batched, groupby, islice
@@ -59,41 +59,27 @@ class _Unknown:
         return self.index.planned_at or milliseconds(began.timestamp())
 
 
+@dataclass(frozen=True, slots=True)
 class LedgerRepair:
-    """Compares and repairs a ledger.
+    """Compares and repairs a ledger, to which nothing else may write meanwhile.
 
-    Args:
-        ledger: the ledger; nothing else may write to it.
-        objects: the span objects.
-        bucket: their bucket.
-        memory_seconds: how long Treasure Data remembers an id.
-        clock: tells the time.
-        tell: called with each hour that is looked at.
+    Treasure Data remembers an id for `memory_seconds`; `tell` is called with each hour that is looked at.
     """
 
-    def __init__(
-        self,
-        ledger: Ledger,
-        objects: SpanObjects,
-        bucket: Bucket,
-        *,
-        memory_seconds: float,
-        clock: Clock,
-        tell: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._bucket = bucket
-        self._memory_seconds = memory_seconds
-        self._clock = clock
-        self._tell = tell
+    ledger: Ledger
+    objects: SpanObjects
+    bucket: Bucket
+    _: KW_ONLY
+    memory_seconds: float
+    clock: Clock
+    tell: Callable[[str], None] = lambda _: None
 
     def unknown(self) -> int:
         """Return how many objects the ledger does not know."""
         found = 0
         for hour in self._hours():
-            for chain, group in groupby(self._objects.of_hour(hour), lambda one: one.chain):
-                found += sum(1 for one in group if self._is_unknown(one, self._end_of(chain)))
+            for chain, group in groupby(self.objects.of_hour(hour), lambda one: one.chain):
+                found += sum(1 for one in group if self._is_unknown(one, self.ledger.end(chain)))
         return found
 
     def repair(self) -> Counter[str]:
@@ -104,22 +90,19 @@ class LedgerRepair:
         """
         counts: Counter[str] = Counter()
         for hour in self._hours():
-            self._tell(hour)
-            for chain, group in groupby(list(self._objects.of_hour(hour)), lambda one: one.chain):
+            self.tell(hour)
+            for chain, group in groupby(list(self.objects.of_hour(hour)), lambda one: one.chain):
                 self._take_up(chain, list(group), counts)
         self._doubt(counts)
-        self._ledger.adopt(self._ledger.tables_created()[0])
+        self.ledger.adopt(self.ledger.tables_created()[0])
         return counts
 
     def _hours(self) -> list[str]:
         """Return the hours in which unknown objects may be: a span that was planned well before the last known one is in the backup."""
-        ends = [self._ledger.end(chain) for chain in self._ledger.chains()]
+        ends = [self.ledger.end(chain) for chain in self.ledger.chains()]
         latest = max((end.planned_at for end in ends if end is not None), default=0)
         since = hour_of(max(0.0, latest / 1000 - _EARLIER_SECONDS))
-        return [hour for hour in self._objects.hours() if hour >= since]
-
-    def _end_of(self, chain: ChainId) -> Span | None:
-        return self._ledger.end(chain)
+        return [hour for hour in self.objects.hours() if hour >= since]
 
     @staticmethod
     def _is_unknown(stored: Stored, end: Span | None) -> bool:
@@ -127,13 +110,13 @@ class LedgerRepair:
         return end is None or (stored.chain.is_of_stream and stored.first > end.last)
 
     def _take_up(self, chain: ChainId, group: list[Stored], counts: Counter[str]) -> None:
-        end = self._end_of(chain)
+        end = self.ledger.end(chain)
         for stored in group:
             if not self._is_unknown(stored, end):
                 counts["objects"] += self._follow_rewrite(stored)
         left = [self._read(stored) for stored in group if self._is_unknown(stored, end)]
         if left and chain.is_of_stream:
-            self._ledger.note_chain(chain.root)
+            self.ledger.note_chain(chain.root)
         while left:
             at = START if end is None else end.last
             fitting = [one for one in left if one.index.after >= at]
@@ -150,17 +133,17 @@ class LedgerRepair:
 
     def _follow_rewrite(self, stored: Stored) -> bool:
         """Have a known span refer to the object that the sweep has written anew since the backup."""
-        span = self._ledger.preceding(stored.chain, stored.first) if stored.chain.is_of_stream else None
+        span = self.ledger.preceding(stored.chain, stored.first) if stored.chain.is_of_stream else None
         if span is None or span.object is None or stored.hour <= span.object.hour:
             return False
         found = self._read(stored)
         if found.index.planned_at != span.planned_at or name_of(span) == stored.name:
             return False
-        return self._ledger.update(replace(span, object=found.ref))[0]
+        return self.ledger.update(replace(span, object=found.ref))[0]
 
     def _read(self, stored: Stored) -> _Unknown:
         """Read an object whose parts no item names: its index is the last gzip member."""
-        rest = self._bucket.get(stored.name)
+        rest = self.bucket.get(stored.name)
         if rest is None:
             raise ObjectGoneError(f"{stored.name} is gone")
         offset = 0
@@ -210,7 +193,7 @@ class LedgerRepair:
         }
         held: dict[str, Claim] = {}
         for ids in batched(owners, MOST_CLAIMS_WITH_APPEND, strict=False):
-            held |= self._ledger.claims(ids)
+            held |= self.ledger.claims(ids)
         return {
             request_id: Claiming(owner, held[request_id].owner if request_id in held else None)
             for request_id, owner in owners.items()
@@ -220,35 +203,35 @@ class LedgerRepair:
         first = dict(islice(claims.items(), MOST_CLAIMS_WITH_APPEND))
         rest = {one: claim.owner for one, claim in claims.items() if one not in first}
         for part in batched(rest.items(), MOST_CLAIMS, strict=False):
-            self._ledger.claim(dict(part), SECONDS_KEPT)
+            self.ledger.claim(dict(part), SECONDS_KEPT)
         while True:
-            answer = self._ledger.append(span, first, SECONDS_KEPT)
+            answer = self.ledger.append(span, first, SECONDS_KEPT)
             if not isinstance(answer, ClaimsRefused):
                 return answer[1]
             first = {one: claim for one, claim in first.items() if one not in answer.request_ids}
 
     def _doubt(self, counts: Counter[str]) -> None:
         """Put in doubt what waited or was dead in the backup, unless new rows have replaced it since."""
-        listed = chunks(self._ledger, Selection((*_DOUBTFUL, State.REJECTED)))
+        listed = chunks(self.ledger, Selection((*_DOUBTFUL, State.REJECTED)))
         for place in dict.fromkeys(one.span.place for one in listed):
-            span = self._ledger.get(place)
+            span = self.ledger.get(place)
             if span is None:
                 continue
             changes = dict(self._doubts(span))
             changes |= {
-                key: Entry(State.REPLACED, at=milliseconds(self._clock.now()))
+                key: Entry(State.REPLACED, at=milliseconds(self.clock.now()))
                 for key, entry in span.all_leaves()
                 if entry.state in (State.DEAD, State.REJECTED) and self._is_replaced(place, key)
             }
             if changes:
-                self._ledger.update(span.with_entries(changes, settled=True))
+                self.ledger.update(span.with_entries(changes, settled=True))
             counts["rows"] += sum(
                 span.rows(key) for key, entry in changes.items() if entry.state is not State.REPLACED
             )
 
     def _is_replaced(self, place: Place, key: ChunkKey) -> bool:
         chain = ChainId.edit(sha256(f"{place.name}/{key.name}".encode()).hexdigest()[:32])
-        return self._ledger.get(Place(chain, START)) is not None
+        return self.ledger.get(Place(chain, START)) is not None
 
     def _doubts(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
         """Yield the entries of chunks that Treasure Data may have, for all that a restored ledger knows.
@@ -256,7 +239,7 @@ class LedgerRepair:
         The doubt is dated so that nothing is sent under the old id any more, and that the query comes when the last invocation that may have
         sent them has ended long enough ago.
         """
-        oldest = self._clock.now() - self._memory_seconds + LONGEST_INVOCATION_SECONDS
+        oldest = self.clock.now() - self.memory_seconds + LONGEST_INVOCATION_SECONDS
         doubt = milliseconds(oldest) - 1
         for key, entry in span.all_leaves():
             if entry.state in _DOUBTFUL and not key.group.code:

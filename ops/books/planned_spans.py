@@ -34,9 +34,6 @@ def spans(
         until: UNIX seconds; exclusive.
         held: for how many seconds a record may have been on the stream before it was planned.
         enough: returns a time from which on nothing is of interest any more, UNIX seconds; asked again and again.
-
-    Raises:
-        UnavailableError: S3 or the ledger cannot be reached.
     """
     first, last = (
         hour_of(max(0.0, since - _CLOCKS_DIFFER_SECONDS)),
@@ -81,23 +78,22 @@ def _of(ledger: Ledger, batch: Sequence[tuple[Stored, Place]]) -> Iterator[Span]
     """Yield the spans that refer to objects."""
     guessed = ledger.get_all({place for _, place in batch})
     for stored, place in batch:
-        span = guessed.get(place)
-        if span is None or span.object is None or name_of(span) != stored.name:
-            span = _span_of(ledger, stored)
+        span = _if_of(stored, guessed.get(place)) or _span_of(ledger, stored)
         if span is not None:
             yield span
 
 
 def _span_of(ledger: Ledger, stored: Stored) -> Span | None:
     """Return the span that refers to an object; None if none does."""
-    span = (
-        ledger.preceding(stored.chain, stored.first)
-        if stored.chain.is_of_stream
-        else ledger.get(Place(stored.chain, stored.first))
-    )
-    if span is None or span.object is None or name_of(span) != stored.name:
-        return None
-    return span
+    if stored.chain.is_of_stream:
+        return _if_of(stored, ledger.preceding(stored.chain, stored.first))
+    return _if_of(stored, ledger.get(Place(stored.chain, stored.first)))
+
+
+def _if_of(stored: Stored, span: Span | None) -> Span | None:
+    """Return a span if it refers to the object."""
+    is_so = span is not None and span.object is not None and name_of(span) == stored.name
+    return span if is_so else None
 
 
 def is_within(span: Span, since: float, until: float) -> bool:

@@ -30,11 +30,7 @@ class Replayed:
 
 @dataclass(slots=True)
 class Planned:
-    """Compares the spans of replayed records before and after the replay.
-
-    Args:
-        membership: finds the spans.
-    """
+    """Compares the spans of replayed records before and after the replay."""
 
     membership: Membership
     _before: dict[Place, int] = field(default_factory=dict)
@@ -45,7 +41,6 @@ class Planned:
 
         Raises:
             HeldError: an index cannot be read.
-            LedgerUnavailableError: the ledger cannot be reached.
         """
         members: set[Number] = set()
         for span, found in self._spans(chain, numbers):

@@ -35,12 +35,9 @@ class TableHistory:
             self.hours[-1 - int(age // 3600)] += rows
 
 
+@dataclass(slots=True)
 class History:
-    """The history of a stack's tables, and totals since a time.
-
-    Args:
-        now: the current time, UNIX seconds.
-        since: start of the totals, UNIX seconds.
+    """The history of a stack's tables, and totals since a time, both in UNIX seconds.
 
     Attributes:
         tables: histories by account and table.
@@ -48,12 +45,11 @@ class History:
         records: records planned since `since`.
     """
 
-    def __init__(self, now: float, since: float) -> None:
-        self._now = now
-        self._since = since
-        self.tables: dict[tuple[str, str], TableHistory] = {}
-        self.rows = 0
-        self.records = 0
+    now: float
+    since: float
+    tables: dict[tuple[str, str], TableHistory] = field(default_factory=dict)
+    rows: int = 0
+    records: int = 0
 
     def add(self, span: Span) -> None:
         """Count a span, unless it belongs to a forced replay."""
@@ -64,8 +60,8 @@ class History:
         for key, rows in span.chunks.items():
             if not key.group.is_rejected:
                 counts[key.group.table_of] += rows
-        if at >= self._since:
+        if at >= self.since:
             self.rows += counts.total()
             self.records += span.records
         for place, rows in counts.items():
-            self.tables.setdefault(place, TableHistory(at, at)).add(at, rows, self._now)
+            self.tables.setdefault(place, TableHistory(at, at)).add(at, rows, self.now)

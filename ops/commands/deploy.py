@@ -9,10 +9,10 @@ import click
 from ops import screen
 from ops.commands import preflight, setup
 from ops.cost.monthly import cost_line
-from ops.deploy import handover
 from ops.deploy.artifact import Artifact
 from ops.deploy.change_set import ChangeSet
 from ops.deploy.code_bucket import CodeBucket
+from ops.deploy.handover import removal
 from ops.deploy.preflight.findings import findings
 from ops.deploy.preflight.planning import surveyed
 from ops.deploy.preflight.survey import Deployment, Survey, described
@@ -79,10 +79,9 @@ def command(
     with screen.progress("deploying", hidden=as_json):
         change = ChangeSet(cloudformation, plan.stack, clock, poll)
         at = datetime.fromtimestamp(clock.now(), UTC)
+        given = {**plan.given, "Architecture": survey.values["Architecture"]}
         try:
-            change.deploy(
-                f"deploy-{at:%Y%m%dt%H%M%S}", {**plan.given, **_architecture(survey)}, bucket.upload(artifact)
-            )
+            change.deploy(f"deploy-{at:%Y%m%dt%H%M%S}", given, bucket.upload(artifact))
         except Failure as failure:
             raise Failure(
                 f"{failure.message.rstrip('.')}. See {DEPLOYING}; then run `sluice deploy` again"
@@ -93,10 +92,6 @@ def command(
             )
             raise
     setup.set_up(deployed(plan.stack, survey.plan.region), answers, as_json=as_json)
-
-
-def _architecture(survey: Survey) -> dict[str, str]:
-    return {"Architecture": survey.values["Architecture"]}
 
 
 def _wait_until_settled(survey: Survey, clock: Clock, poll_seconds: float) -> None:
@@ -118,6 +113,6 @@ def _announcement(
     return (
         f"\nThis {'updates' if updates else 'creates'} the stack {survey.plan.stack} in {survey.plan.region}, account {survey.account}, "
         f"from {artifact.file.name}. Resources by service: {parts}.\n"
-        f"It {does} the bucket {bucket.name} for the code, which `{handover.removal_of(survey.plan.stack, survey.plan.region)}` removes "
+        f"It {does} the bucket {bucket.name} for the code, which `{removal(survey.plan.stack, survey.plan.region)}` removes "
         f"with the stack.\nCost: {cost_line(survey.values, survey.plan.region)}"
     )

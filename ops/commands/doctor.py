@@ -1,6 +1,5 @@
 """`sluice doctor`: the state of a stack as a list of checks, a test event, and measurements and repairs that ask first."""
 
-from collections import Counter
 from uuid import uuid4
 
 import click
@@ -96,7 +95,15 @@ def _state(reader: StateReader) -> StackState:
         return reader.state(None, None, balanced=False)
     except FORESEEN as error:
         checks = [*reader.check(), unknown("rows", explained(error).message)]
-        return StackState([], 0, [], Counter(), checks=checks)
+        return StackState(checks=checks)
+
+
+def _assumed(checks: Checks) -> dict[str, int]:
+    if not checks.assumed:
+        raise Failure(
+            "AdminFunction did not name the limits of Treasure Data that the worker assumes: fix the faults above first"
+        )
+    return checks.assumed
 
 
 def _repair(stack: Stack, checks: Checks, found: list[Finding], *, yes: bool) -> list[Finding]:
@@ -105,16 +112,13 @@ def _repair(stack: Stack, checks: Checks, found: list[Finding], *, yes: bool) ->
         return [
             ok("ledger", "nothing to repair: it was not restored from a backup, or has been compared since")
         ]
-    if not checks.assumed:
-        raise Failure(
-            "AdminFunction did not say how long Treasure Data remembers an id: fix the faults above first"
-        )
+    assumed = _assumed(checks)
     with screen.progress("Comparing the ledger with the bucket", hidden=False) as show:
         repair = LedgerRepair(
             stack.ledger(),
             stack.objects(),
             stack.bucket(),
-            memory_seconds=checks.assumed["memory_minutes"] * 60,
+            memory_seconds=assumed["memory_minutes"] * 60,
             clock=SystemClock(),
             tell=lambda hour: show(description=f"Repairing the ledger: {hour}"),
         )
@@ -136,11 +140,7 @@ def _measure(stack: Stack, checks: Checks, up_to: float, *, yes: bool) -> list[F
     """Measure, and return the results; after Ctrl-C, those known so far."""
     if checks.account is None:
         raise Failure("a measurement needs a database, and no account is active: apply accounts first")
-    if not checks.assumed:
-        raise Failure(
-            "a measurement is compared with the limits that the worker assumes, and AdminFunction did not name them: "
-            "fix the faults above first"
-        )
+    assumed = _assumed(checks)
     database = known_accounts.one(stack, checks.account).database
     ages = [age for age in AGES if age <= up_to]
     screen.confirm(
@@ -159,4 +159,4 @@ def _measure(stack: Stack, checks: Checks, up_to: float, *, yes: bool) -> list[F
         measurement.run(ages)
     except KeyboardInterrupt:
         click.echo("Interrupted. Results so far:", err=True)
-    return measured(measurement.found, checks.assumed)
+    return measured(measurement.found, assumed)

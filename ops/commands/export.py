@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.events.condition import ColumnCondition
@@ -48,7 +47,7 @@ def command(
     column, value = person
     wanted = WantedPersons(account, column, (value,))
     make_key(stack)
-    with screen.progress("searching", MofNCompleteColumn(), hidden=False, unit="objects") as show:
+    with screen.progress("searching", hidden=False, unit="objects") as show:
         held = look(
             stack, wanted, hours_of(stack), lambda done: show(description="searching", completed=done)
         )

@@ -97,18 +97,10 @@ def command(
     columns = {column: value for column, value in terms if column}
     query = EventQuery(account, table, columns, ids=ids)
     since = default_since(query, time.time()) if since is None else since
-    places = Places(
-        stack.shards(),
-        stack.ledger(),
-        stack.objects(),
-        stack.rejected_events(),
-        stack.client("sqs"),
-        stack.outputs["OverflowQueueUrl"],
-    )
     count = 0
     with screen.progress("searching", hidden=as_json) as show:
         finder = Finder(
-            places,
+            Places.of(stack),
             query,
             since=since,
             seconds=seconds,
@@ -120,7 +112,9 @@ def command(
             if as_json:
                 screen.show_json_line(described(one, raw=raw))
             else:
-                for line in _shown(one, count, stack.option, details=details, raw=raw):
+                is_brief = count > _MOST_IN_FULL  # the first few in full, the others in one line each
+                text = lines_of(one, stack.option, details=details, raw=raw)
+                for line in [_brief(one)] if is_brief else text:
                     screen.say(line)
     searched = finder.searched
     if as_json:
@@ -138,19 +132,17 @@ def command(
         )
     elif count and not raw:
         click.echo(f"Note: {personal_data.EXPLANATION}", err=True)
+    if searched.unreadable and not as_json:
+        what = screen.plural(searched.unreadable, "object or chunk", "objects or chunks")
+        click.echo(
+            f"Note: {what} could not be read to {'its' if searched.unreadable == 1 else 'their'} end.",
+            err=True,
+        )
     if not count:
         raise Failure(_not_found(since, searched))
     if not searched.is_complete:
         click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)
         raise click.exceptions.Exit(UNFINISHED)
-
-
-def _shown(one: FoundEvent, number: int, option: str, *, details: bool, raw: bool) -> Iterator[str]:
-    """Yield the lines that show an event: the first few in full, the others in one line each."""
-    if number <= _MOST_IN_FULL:
-        yield from lines_of(one, option, details=details, raw=raw)
-    else:
-        yield "  ".join(filter(None, _row(one)))
 
 
 def default_since(query: EventQuery, now: float) -> float:
@@ -200,8 +192,7 @@ def described(one: FoundEvent, *, raw: bool) -> dict[str, Any]:
 def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Iterator[str]:
     """Yield what was found as lines of text: received, where it is, what became of it, what to do."""
     seen, span = one.seen, one.span
-    of = f"{seen.account}.{seen.table}" if seen.table else seen.account
-    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {of}")
+    yield printable(f"{_word(one.stage).upper()}  {seen.event_id or 'an event without an id'} of {seen.of}")
     yield f"  received   {screen.utc(seen.at)}" + (f", request {seen.request_id}" if seen.request_id else "")
     where = _WHERE.get(one.stage, "S3")
     yield f"  where      {where}" + (f", database {one.database}" if one.database else "")
@@ -212,33 +203,25 @@ def lines_of(one: FoundEvent, option: str, *, details: bool, raw: bool) -> Itera
         yield printable(f'  said       "{one.entry.words}" (Treasure Data)')
     if one.owner:
         yield f"  counts as  {one.owner}"
-    if details:
-        if seen.shard:
-            yield f"  record     {seen.sequence_number} of {seen.shard}"
-        if span is not None:
-            yield f"  span       {span.place.name}, planned {screen.utc(span.planned_at / 1000)}"
-        if one.key is not None:
-            yield f"  chunk      {one.key.name}"
-        if one.unique_id:
-            yield f"  unique_id  {one.unique_id}"
+    if details and seen.shard:
+        yield f"  record     {seen.sequence_number} of {seen.shard}"
+    if details and span is not None:
+        yield f"  span       {span.place.name}, planned {screen.utc(span.planned_at / 1000)}"
+    if details and one.key is not None:
+        yield f"  chunk      {one.key.name}"
+    if details and one.unique_id:
+        yield f"  unique_id  {one.unique_id}"
     row = seen.row if raw else personal_data.scrub(seen.row)
     if row:
         yield printable("  row        " + " ".join(f"{name}={text_of(row[name])}" for name in row))
-    if step := _step(one):
+    is_forbidden = one.stage is Stage.WAITING and one.reason == "http_403" and one.database
+    if step := _FORBIDDEN if is_forbidden else _NEXT.get(one.stage, ""):
         yield f"  {step.format(option=option, database=one.database)}"
 
 
-def _step(one: FoundEvent) -> str:
-    """Return what to do."""
-    if one.stage is Stage.WAITING and one.reason == "http_403" and one.database:
-        return _FORBIDDEN
-    return _NEXT.get(one.stage, "")
-
-
-def _row(one: FoundEvent) -> tuple[str, ...]:
-    seen = one.seen
-    where = f"{seen.account}.{seen.table}" if seen.table else seen.account
-    return screen.utc(seen.at), where, printable(seen.event_id), _word(one.stage), one.reason
+def _brief(one: FoundEvent) -> str:
+    parts = screen.utc(one.seen.at), one.seen.of, printable(one.seen.event_id), _word(one.stage), one.reason
+    return "  ".join(filter(None, parts))
 
 
 def _word(stage: Stage) -> str:

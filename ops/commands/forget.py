@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import Iterable
+from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.cost.prices import DEFAULT_REGION, REGIONS, US_EAST_1
@@ -18,7 +19,7 @@ from ops.persons.person_search import (
     Hours,
     WantedPersons,
     ask,
-    count,
+    count_in_td,
     hours_of,
     in_objects,
     look,
@@ -98,11 +99,7 @@ def command(
     for one, held in zip(wanted, found, strict=True):
         ids += _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
     receipts = [one for one in ask(stack, "list")["requests"] if one["id"] in ids]
-    if as_json:
-        screen.show_json(receipts)
-    else:
-        for receipt in receipts:
-            screen.say(_receipt(receipt))
+    _print(receipts, as_json=as_json)
     ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
 
 
@@ -130,11 +127,8 @@ def _cost(stack: Stack, hours: Hours) -> str:
     """Return what a search costs."""
     objects, size = sum(number for _, number, _ in hours), sum(bytes_ for *_, bytes_ in hours)
     prices = REGIONS.get(stack.session.region_name or DEFAULT_REGION, US_EAST_1)
-    an_object = (
-        prices["s3_gets"] / 1e3
-        + prices["reads"] / 1e6
-        + prices["lambda_arm"] * _GIGABYTES * _SECONDS_AN_OBJECT
-    )
+    runs = prices["lambda_arm"] * _GIGABYTES * _SECONDS_AN_OBJECT
+    an_object = prices["s3_gets"] / 1e3 + prices["reads"] / 1e6 + runs
     return (
         f"Searching {screen.plural(objects, 'span object')} ({screen.short(size)}B): about ${objects * an_object:.2f} in AWS. "
         "Treasure Data scans the tables that have the column."
@@ -142,21 +136,25 @@ def _cost(stack: Stack, hours: Hours) -> str:
 
 
 def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
-    with screen.progress("searching", MofNCompleteColumn(), hidden=as_json, unit="objects") as show:
+    with screen.progress("searching", hidden=as_json, unit="objects") as show:
         return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
 
 
 def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     rows: list[tuple[object, ...]] = []
     for wanted, held in found:
-        for (database, table), number in sorted(held.in_td.items()):
-            rows.append(
-                (wanted.column, f"Treasure Data, {database}.{table}", "unknown" if number is None else number)
-            )
-        rows += [(wanted.column, f"S3, {state}", number) for state, number in sorted(held.rows.items())]
-        rows += [(wanted.column, "S3, rejected events", held.rejected)] if held.rejected else []
-        rows += [(wanted.column, "overflow queue, forgotten later", held.queued)] if held.queued else []
-        rows += [(wanted.column, "S3, objects that cannot be read now", held.unread)] if held.unread else []
+        counts: dict[str, int | None] = {
+            **{
+                f"Treasure Data, {database}.{table}": one
+                for (database, table), one in sorted(held.in_td.items())
+            },
+            **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
+            "S3, rejected events": held.rejected,
+            "overflow queue, forgotten later": held.queued,
+            "S3, objects that cannot be read now": held.unread,
+        }
+        shown = ((where, "unknown" if one is None else one) for where, one in counts.items() if one != 0)
+        rows += [(wanted.column, *one) for one in shown]
     screen.show_table(("column", "where", "rows"), rows)
     if not rows:
         screen.say("Nothing was found.")
@@ -167,14 +165,8 @@ def _held(held: Held) -> dict[str, Any]:
         {"database": database, "table": table, "rows": number}
         for (database, table), number in sorted(held.in_td.items())
     ]
-    return {
-        "treasure_data": in_td,
-        "rows": dict(held.rows),
-        "rejected": held.rejected,
-        "queued": held.queued,
-        "objects": held.objects,
-        "unread": held.unread,
-    }
+    counts = {name: getattr(held, name) for name in ("rejected", "queued", "objects", "unread")}
+    return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
 
 
 def _forget(
@@ -188,14 +180,10 @@ def _forget(
         ask(stack, "cleared", ids=ids, deleted=deleted)
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
-    with screen.progress("forgetting", MofNCompleteColumn(), hidden=as_json, unit="hours") as show:
-        done: list[str] = []
-
-        def each(hour: str, _: dict[str, Any]) -> None:
-            done.append(hour)
-            show(description="forgetting", completed=len(done))
-
-        in_objects(stack, "forget", touched, {}, each)
+    with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
+        done = count(1)
+        tell = partial(show, description="forgetting")
+        in_objects(stack, "forget", touched, {}, lambda *_: tell(completed=next(done)))
     ask(stack, "rejected", forgets=True, **wanted.members)
     return ids
 
@@ -214,19 +202,22 @@ def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) 
         if answer["end"] == "success" and number:
             deleted[f"{database}.{table}"] = number
         is_clear &= answer["end"] == "success"
-    return deleted if is_clear and not count(stack, wanted, held.columns, before) else None
+    return deleted if is_clear and not count_in_td(stack, wanted, held.columns, before) else None
 
 
 def _list(stack: Stack, *, as_json: bool) -> int:
     receipts = sorted(ask(stack, "list")["requests"], key=lambda one: one["before"])
+    if not receipts and not as_json:
+        screen.say("Nobody was forgotten.")
+    _print(receipts, as_json=as_json)
+    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+
+
+def _print(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
         screen.show_json(receipts)
-    elif not receipts:
-        screen.say("Nobody was forgotten.")
-    else:
-        for receipt in receipts:
-            screen.say(_receipt(receipt))
-    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+    for receipt in () if as_json else receipts:
+        screen.say(_receipt(receipt))
 
 
 def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
@@ -256,16 +247,14 @@ def _receipt(receipt: dict[str, Any]) -> str:
     elif not receipt["done"]:
         lines.append("  to do      Treasure Data may still have rows: run the same command again")
     lines += [f"  to do      {statement}" for statement in receipt["statements"]]
+    following = _at(receipt["next"])
     if receipt["left"]:
-        lines.append(
-            f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {_at(receipt['next'])}"
-        )
+        lines.append(f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {following}")
     if receipt["done"]:
         lines.append(f"  done       the last search, at {_at(receipt['done'])}, found nothing more")
     else:
-        lines.append(
-            f"  waits      the next search is at {_at(receipt['next'])}, the last after {_at(receipt['until'])}"
-        )
+        last = _at(receipt["until"])
+        lines.append(f"  waits      the next search is at {following}, the last after {last}")
     return "\n".join(lines)
 
 

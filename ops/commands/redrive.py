@@ -1,17 +1,18 @@
 """`sluice redrive`: sends what waits now, or dead rows again; drops rows, or opens them in an editor."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import known_accounts, screen
 from ops.books.chunks import KINDS, NAMES, ListedChunk, chunks
 from ops.editing import dead_rows, rejected_events
+from ops.editing.edited_text import ask
 from ops.failure import UNFINISHED, Failure
-from ops.moment import MOMENT
+from ops.selecting import selects_rows
 from ops.sending import DECIDED, OUTCOMES, balanced, send
 from ops.stack import Stack, works_on_stack
 from worker.selection import Selection
@@ -27,10 +28,7 @@ from worker.states import State
     multiple=True,
     help="Kind of rows; may be repeated. Default: waiting and again; dead with --edit and --drop; waiting with --send.",
 )
-@click.option("--account", help="Only rows of this account.")
-@click.option("--table", help="Only rows of this table.")
-@click.option("--reason", help="Only rows with this reason, as `sluice status` shows it.")
-@click.option("--since", type=MOMENT, help="Only rows in this state since this time.")
+@selects_rows
 @click.option(
     "--send",
     "decision",
@@ -67,15 +65,12 @@ def run(
     stack: Stack,
     *,
     names: tuple[str, ...],
-    account: str | None,
-    table: str | None,
-    reason: str | None,
-    since: float | None,
     decision: str | None,
     edits: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
+    **selected_by: Any,
 ) -> None:
     """Redrive as the options say, and end the command.
 
@@ -83,7 +78,7 @@ def run(
         click.UsageError: the options exclude each other.
     """
     states = _states(names, decision, edits=edits, as_json=as_json)
-    selection = Selection(states, account, table, reason, since)
+    selection = Selection(states, **selected_by)
     selected: Counter[tuple[str, str, str]] = Counter()
     opened: list[ListedChunk] = []
     for chunk in chunks(stack.ledger(), selection):
@@ -98,14 +93,13 @@ def run(
         )
     if dry_run or not selected:
         if as_json:
-            nothing = {"selected": selected.total(), **dict.fromkeys(OUTCOMES, 0), "untried": 0}
-            screen.show_json(nothing | {"dry_run": dry_run})
+            screen.show_json(balanced(selected.total(), dict.fromkeys(OUTCOMES, 0)) | {"dry_run": dry_run})
         elif dry_run:
             screen.say(screen.DRY_RUN)
         return
     if edits:
-        ctx.exit((_repair if State.REJECTED in states else _edit)(stack, opened, yes=yes))
-    if asked := question(decision, selected.total()):
+        ctx.exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
+    if asked := _question(decision, selected.total()):
         screen.confirm(asked, yes=yes)
     # name what was shown: rows that come into these states meanwhile are left alone
     event: dict[str, Any] = {
@@ -113,7 +107,7 @@ def run(
         "chunks": [one.name for one in opened],
     }
     event |= {"decision": decision} if decision is not None else {}
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+    with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
         sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
     totals = balanced(selected.total(), sent)
     if as_json:
@@ -122,7 +116,7 @@ def run(
     ctx.exit(_report(stack, totals))
 
 
-def question(decision: str | None, rows: int) -> str:
+def _question(decision: str | None, rows: int) -> str:
     """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
     count = screen.plural(rows, "row")
     if decision == "drop":
@@ -175,55 +169,42 @@ def _code(totals: Mapping[str, int]) -> int:
     return UNFINISHED if totals["kept"] or totals["dead"] or not totals["complete"] else 0
 
 
-def _edit(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
-    """Open dead rows in an editor, and send the changed ones; return the exit code."""
-    editable = dead_rows.editable_of(opened, stack.objects())
-    if not editable:
-        raise Failure("these cannot be edited: they never became rows")
-    edited = dead_rows.ask(
-        dead_rows.text_of(editable), lambda text: dead_rows.read(editable, text), _editor, _again
-    )
-    if not edited:
+def _edit(stack: Stack, opened: list[ListedChunk], *, rejected: bool, yes: bool) -> int:
+    """Open dead rows or rejected events in an editor, and send what was changed; return the exit code."""
+    if rejected:
+        plans = {name: account.plan for name, account in known_accounts.known(stack)[0].items()}
+        found: Sequence[Any] = rejected_events.batches_of(stack, opened, plans)
+        text, read = rejected_events.text_of(found), partial(rejected_events.read, found)
+        none = "there are no copies of these events: they have expired, or exceeded the number that is kept"
+    else:
+        found = dead_rows.editable_of(opened, stack.objects())
+        text, read = dead_rows.text_of(found), partial(dead_rows.read, found)
+        none = "these cannot be edited: they never became rows"
+    if not found:
+        raise Failure(none)
+    changes = ask(text, read, _editor, _again)
+    if not changes:
         screen.say("Nothing was changed, so nothing is sent.")
         return 0
-    screen.confirm(f"Send {screen.plural(sum(one.rows for one in edited), 'row')}?", yes=yes)
-    totals = Counter(dict.fromkeys(OUTCOMES, 0))
-    for one in edited:
+    count, dropped = (sum(one.count for one in changes), sum(one.dropped for one in changes))
+    rest = f" and give up {dropped:,} others" if dropped else ""
+    screen.confirm(f"Send {screen.plural(count, 'event' if rejected else 'row')}{rest}?", yes=yes)
+    totals = Counter(dict.fromkeys((*OUTCOMES, "repaired"), 0))
+    for one in changes:
         report = stack.invoke("SenderFunction", one.event)
         if "error" in report:
             click.echo(f"{one.title}: {report['message']}", err=True)
-            totals["kept"] += one.rows
+            totals["kept"] += one.count
+        elif rejected:
+            totals["repaired"] += one.count
         else:
             totals.update({name: report[name] for name in OUTCOMES})
-    return _report(stack, totals | {"complete": True})
-
-
-def _repair(stack: Stack, opened: list[ListedChunk], *, yes: bool) -> int:
-    """Open rejected events in an editor, and send the repaired ones; return the exit code."""
-    plans = {name: account.plan for name, account in known_accounts.known(stack)[0].items()}
-    batches = rejected_events.batches_of(stack, opened, plans)
-    if not batches:
-        raise Failure(
-            "there are no copies of these events: they have expired, or exceeded the number that is kept"
-        )
-    found = dead_rows.ask(
-        rejected_events.text_of(batches), lambda text: rejected_events.read(batches, text), _editor, _again
+    if not rejected:
+        return _report(stack, totals | {"complete": True})
+    screen.say(
+        f"{screen.plural(totals['repaired'], 'event')} repaired. Repaired events are sent like new ones."
     )
-    if not found:
-        screen.say("Nothing was changed, so nothing is sent.")
-        return 0
-    events, dropped = sum(one.events for one in found), sum(one.dropped for one in found)
-    rest = f" and give up {dropped:,} others" if dropped else ""
-    screen.confirm(f"Send {screen.plural(events, 'event')}{rest}?", yes=yes)
-    sent = 0
-    for one in found:
-        report = stack.invoke("SenderFunction", one.event)
-        if "error" in report:
-            click.echo(f"{one.title}: {report['message']}", err=True)
-        else:
-            sent += one.events
-    screen.say(f"{screen.plural(sent, 'event')} repaired. Repaired events are sent like new ones.")
-    return 0 if sent == events else UNFINISHED
+    return UNFINISHED if totals["kept"] else 0
 
 
 def _editor(text: str) -> str | None:

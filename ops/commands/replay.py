@@ -7,13 +7,11 @@ delivered rows again that Treasure Data has lost, once per tag, from S3.
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from itertools import batched
-from typing import Any
 
 import click
-from rich.progress import MofNCompleteColumn
 
 from ops import screen
 from ops.books import planned_spans
@@ -113,8 +111,6 @@ def command(
         )
     if dry_run:
         _count(reader, shards, stretch, as_json=as_json)
-        if not as_json:
-            screen.say(screen.DRY_RUN)
         return
     ctx.exit(_run(stack, reader, clock, shards, stretch, waits=waits, as_json=as_json))
 
@@ -132,30 +128,12 @@ def _text(border: RangeEnd, otherwise: str) -> str:
 
 
 def _count(reader: StreamReader, shards: list[str], stretch: Stretch, *, as_json: bool) -> None:
-    counts = {
-        shard: sum(len(page) for page in reader.read(shard, stretch.start, stretch.end)) for shard in shards
-    }
+    counts = {shard: sum(map(len, reader.read(shard, stretch.start, stretch.end))) for shard in shards}
     if as_json:
         screen.show_json({"shards": counts, "records": sum(counts.values()), "dry_run": True})
     else:
         screen.show_table(("shard", "records"), list(counts.items()))
-
-
-@dataclass(slots=True)
-class _Done:
-    """How far a replay has come."""
-
-    shards: dict[str, Progressing] = field(default_factory=dict)
-    code: int = 0
-    stopped: str = ""
-
-    @property
-    def records(self) -> int:
-        return sum(progress.records for progress in self.shards.values())
-
-    @property
-    def rows(self) -> int:
-        return sum(progress.rows for progress in self.shards.values())
+        screen.say(screen.DRY_RUN)
 
 
 def _run(
@@ -169,69 +147,53 @@ def _run(
     as_json: bool,
 ) -> int:
     """Replay shards, have the sender take what waits, and report what became of each row; return the exit code."""
-    planned, done = Planned(stack.membership()), _Done()
+    planned, done = Planned(stack.membership()), dict[str, Progressing]()
     replay = Replay(reader, lambda event: stack.invoke("WorkerFunction", event), clock, planned)
-    with screen.progress("reading", MofNCompleteColumn(), hidden=as_json, unit="records read") as show:
-        for shard in shards:
+    code, stopped = 0, ""
+    with screen.progress("reading", hidden=as_json, unit="records read") as show:
 
-            def settled(progress: Progressing, shard: str = shard) -> None:
-                done.shards[shard] = progress
-                show(**_reach(shard, done))
+        def settled(progress: Progressing) -> None:
+            done[progress.shard] = progress
+            at = f", arrived {screen.utc(int(progress.arrived))}" if progress.arrived else ""
+            show(description=f"{progress.shard}{at}", completed=sum(one.records for one in done.values()))
 
-            try:
-                done.shards[shard] = replay.shard(shard, stretch, settled)
-            except KeyboardInterrupt:
-                done.code, done.stopped = INTERRUPTED, "interrupted"
-                break
-            except HoldsError as error:
-                done.code = UNFINISHED
-                done.stopped = f"{error} (`sluice status {stack.option}` shows why)"
-                break
-    if not done.code:
+        try:
+            for shard in shards:
+                replay.shard(shard, stretch, settled)
+        except KeyboardInterrupt:
+            code, stopped = INTERRUPTED, "interrupted"
+        except HoldsError as error:
+            code, stopped = UNFINISHED, f"{error} (`sluice status {stack.option}` shows why)"
+    if not code:
         _send_waiting(stack, planned, clock, waits=waits, as_json=as_json)
-    replayed = planned.replayed(done.rows)
-    left = _commands(stack, shards, stretch, done) if done.code else []
+    replayed = planned.replayed(sum(one.rows for one in done.values()))
+    records = sum(one.records for one in done.values())
+    left = _commands(stack, shards, stretch, done) if code else []
     if as_json:
-        screen.show_json(
-            {
-                "complete": not done.code,
-                "records": done.records,
-                "shards": {shard: progress.records for shard, progress in done.shards.items()},
-                "rows": asdict(replayed),
-                "tag": None,
-                "stopped": done.stopped,
-                "go_on": left,
-            }
-        )
-        return done.code
-    said = f"{screen.plural(done.records, 'record')} read. {_outcome(stack, replayed)}"
-    if not done.code:
+        by_shard = {shard: progress.records for shard, progress in done.items()}
+        rows = asdict(replayed)
+        shown = {"complete": not code, "records": records, "shards": by_shard, "rows": rows, "tag": None}
+        screen.show_json(shown | {"stopped": stopped, "go_on": left})
+        return code
+    why = f" (`sluice status {stack.option}` shows why)"
+    kept = f", {replayed.kept:,} not delivered{why}" if replayed.kept else ""
+    read, sent = screen.plural(records, "record"), screen.plural(replayed.sent, "row")
+    said = f"{read} read. {sent} sent, {replayed.passed_over:,} skipped{kept}."
+    if not code:
         screen.say(f"Done: {said}")
         return 0
-    click.echo(f"{done.stopped}; {said} To continue:", err=True)
-    for line in left:
-        click.echo(f"  {line}", err=True)
-    return done.code
-
-
-def _outcome(stack: Stack, replayed: Replayed) -> str:
-    kept = (
-        f", {replayed.kept:,} not delivered (`sluice status {stack.option}` shows why)"
-        if replayed.kept
-        else ""
-    )
-    return f"{screen.plural(replayed.sent, 'row')} sent, {replayed.passed_over:,} skipped{kept}."
+    for line in (f"{stopped}; {said} To continue:", *(f"  {line}" for line in left)):
+        click.echo(line, err=True)
+    return code
 
 
 def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, as_json: bool) -> None:
     """Have the sender take the chunks that wait; with `waits`, until none does."""
-    ledger = stack.ledger()
-    with screen.progress(
-        "sending what waits", MofNCompleteColumn(), hidden=as_json, unit="rows delivered"
-    ) as show:
+    ledger, doing = stack.ledger(), "sending what waits"
+    with screen.progress(doing, hidden=as_json, unit="rows delivered") as show:
         while waiting := planned.waiting():
             event = {"chunks": [name for names in waiting.values() for name in names]}
-            send(stack, event, lambda rows: show(description="sending what waits", completed=rows))
+            send(stack, event, lambda rows: show(description=doing, completed=rows))
             for places in batched(waiting, _PLACES, strict=False):
                 planned.refresh(ledger.get_all(places).values())
             if not waits:
@@ -240,31 +202,21 @@ def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, 
                 clock.sleep(_WAIT_SECONDS)
 
 
-def _commands(stack: Stack, shards: list[str], stretch: Stretch, done: _Done) -> list[str]:
+def _commands(
+    stack: Stack, shards: list[str], stretch: Stretch, done: Mapping[str, Progressing]
+) -> list[str]:
     """Return the commands that replay the rest, shard by shard."""
     lines = []
     for shard in shards:
-        progress = done.shards.get(shard)
-        if progress is not None and not progress.next and shard != list(done.shards)[-1]:
+        begins = done[shard].next if shard in done else ""
+        if shard in done and not begins and shard != list(done)[-1]:
             continue
-        start = (
-            RangeEnd(number=int(progress.next)) if progress is not None and progress.next else stretch.start
-        )
+        start = RangeEnd(number=int(begins)) if begins else stretch.start
         words = ["sluice", "replay", *stack.option.split(), "--shard", shard]
-        words += [*_option("--from", start), *_option("--to", stretch.end)]
+        for name, border in (("--from", start), ("--to", stretch.end)):
+            words += [name, said] if (said := _text(border, "")) else []
         lines.append(shlex.join(words))
     return lines
-
-
-def _option(name: str, border: RangeEnd) -> list[str]:
-    return [] if border.number is None and border.at is None else [name, _text(border, "")]
-
-
-def _reach(shard: str, done: _Done) -> dict[str, Any]:
-    """Return a replay's progress, for the progress bar."""
-    arrived = done.shards[shard].arrived
-    at = f", arrived {screen.utc(int(arrived))}" if arrived else ""
-    return {"description": f"{shard}{at}", "completed": done.records}
 
 
 # Forced replays
@@ -290,9 +242,8 @@ def _wanted(
     if borders[1] > clock.now() * 1000:
         raise click.UsageError("--force needs a range in the past: rows may still arrive before --to")
     tag = tag or hashlib.sha256(repr((borders, filters)).encode()).hexdigest()[:12]
-    (account, table, database), (since, until) = filters, borders
     try:
-        return Wanted(tag, account, table, database, since, until)
+        return Wanted(tag, *filters, *borders)
     except InvalidReplayError as error:
         raise click.UsageError(str(error)) from error
 
@@ -300,11 +251,10 @@ def _wanted(
 def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Send delivered rows of a range once more; return the exit code."""
     since, until = (wanted.since or 0) / 1000, (wanted.until or 0) / 1000
-    of = " ".join(part for part in (wanted.account, wanted.table, wanted.database) if part)
+    of = "".join(f"{part} " for part in (wanted.account, wanted.table, wanted.database) if part)
     if not as_json:
         screen.say(
-            f"Sending {f'{of} ' if of else ''}again: rows that arrived from {screen.utc(since)} to {screen.utc(until)}, "
-            f"under the tag {wanted.tag}."
+            f"Sending {of}again: rows that arrived from {screen.utc(since)} to {screen.utc(until)}, under the tag {wanted.tag}."
         )
     held = stack.shards().retention_seconds()
     spans = [
@@ -317,14 +267,13 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
         if as_json:
             screen.show_json({"spans": len(spans), "rows": rows, "dry_run": True})
         else:
-            screen.say(
-                f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}. {screen.DRY_RUN}"
-            )
+            counted = f"{screen.plural(len(spans), 'span')} with at most {screen.plural(rows, 'row')}"
+            screen.say(f"{counted}. {screen.DRY_RUN}")
         return 0
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
     outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
     delivered = done = 0
-    with screen.progress("sending", MofNCompleteColumn(), hidden=as_json, unit="rows delivered") as show:
+    with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
 
         def tell(rows: int) -> None:
             said = f"sending, {done:,} of {screen.plural(len(spans), 'span')} done"
@@ -336,23 +285,13 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
             delivered += _send_forced(stack, wanted, batch, tell)
             done += len(batch)
     appended, repeated, left_out = (sum(rows.values()) for rows in outcome.values())
-    kept = max(0, appended - delivered) + left_out
+    result = Replayed(delivered, max(0, repeated), max(0, appended - delivered) + left_out)
     if as_json:
-        rows_json = asdict(Replayed(delivered, max(0, repeated), kept))
-        screen.show_json(
-            {
-                "complete": True,
-                "spans": len(spans),
-                "rows": rows_json,
-                "tag": wanted.tag,
-                "left_out": dict(outcome["left_out"]),
-                "stopped": "",
-                "go_on": [],
-            }
-        )
+        shown = {"complete": True, "spans": len(spans), "rows": asdict(result), "tag": wanted.tag}
+        screen.show_json(shown | {"left_out": dict(outcome["left_out"]), "stopped": "", "go_on": []})
         return 0
     screen.say(
-        f"Done: {screen.plural(delivered, 'row')} sent again, {repeated:,} sent under this tag before, {kept:,} not sent."
+        f"Done: {screen.plural(delivered, 'row')} sent again, {repeated:,} sent under this tag before, {result.kept:,} not sent."
     )
     for place, rows in sorted(outcome["left_out"].items()):
         screen.say(

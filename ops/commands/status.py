@@ -14,7 +14,7 @@ from rich.text import Text
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
-from ops.books.chunks import KINDS, RowGroup
+from ops.books.chunks import KINDS
 from ops.failure import FORESEEN, UNFINISHED, explained
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
@@ -134,16 +134,16 @@ def _show(state: StackState) -> None:
 
 def _tables(state: StackState) -> Iterator[Section]:
     yield (
-        f"Stream ({screen.plural(state.in_queue, 'envelope')} in the overflow queue)",
+        f"Stream ({screen.plural(state.unread.in_queue, 'envelope')} in the overflow queue)",
         ("shard", "behind", "records", "rows/s"),
         [
             (
-                shard.shard,
+                chain.shard,
                 screen.lasting(shard.behind_seconds),
                 shard.records if shard.is_complete else f"{shard.records:,}+",
-                shard.rows_per_second,
+                state.rates.get(chain, 0.0),
             )
-            for shard in state.shards
+            for chain, shard in state.unread.shards.items()
         ],
     )
     yield (
@@ -158,8 +158,8 @@ def _tables(state: StackState) -> Iterator[Section]:
         "Dead" if state.is_whole else "Dead (count incomplete)",
         ("account", "reason", "rows", "Treasure Data says"),
         [
-            (account, reason, rows, state.groups.get((kind, account, reason), RowGroup()).words)
-            for (kind, account, reason), rows in sorted(state.rows.items())
+            (account, reason, group.rows, group.words)
+            for (kind, account, reason), group in sorted(state.rows.items())
             if kind == "dead"
         ],
     )

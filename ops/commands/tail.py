@@ -102,15 +102,14 @@ def described(seen: SeenEvent) -> dict[str, Any]:
 def line_of(seen: SeenEvent) -> str:
     """Return an event or a refused request as one line, with control characters of the sender escaped."""
     at = datetime.fromtimestamp(seen.at, UTC).strftime("%H:%M:%S")
-    where = f"{seen.account}.{seen.table}" if seen.table else seen.account
     words: tuple[str, ...]
     match seen.kind:
         case Kind.REFUSED:
             words = ("REFUSED", seen.code, seen.path, f"request={seen.request_id}" if seen.request_id else "")
         case Kind.REJECTED:
-            words = ("REJECTED", seen.code, where, *_columns(seen.row))
+            words = ("REJECTED", seen.code, seen.of, *_columns(seen.row))
         case _:
-            words = (where, *_columns(seen.row), f"event_id={seen.event_id}")
+            words = (seen.of, *_columns(seen.row), f"event_id={seen.event_id}")
     return printable(" ".join((at, *filter(None, words))))
 
 

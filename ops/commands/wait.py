@@ -9,7 +9,7 @@ from ops import screen
 from ops.failure import TIMED_OUT, UNFINISHED, Failure
 from ops.moment import LENGTH, MOMENT
 from ops.stack import Stack, works_on_stack
-from ops.state.completeness import Wait, table_document, utc_of
+from ops.state.completeness import Wait, table_document
 from shared import names
 from shared.clock import SystemClock
 from worker.watermark import Completeness
@@ -80,7 +80,7 @@ def command(
 def _sentence(found: Completeness, account: str, table: str, until: float, *, is_complete: bool) -> str:
     name, before = f"{account}.{table}", found.before(account, table)
     if not is_complete:
-        known = f"only before {utc_of(before)}" if before is not None else found.obstacle
+        known = f"only before {screen.utc(before / 1000)}" if before is not None else found.obstacle
         return f"{name} is not complete before {screen.utc(until)}: {known}."
     dead = found.dead.get((account, table), 0)
     but = f", except for {screen.plural(dead, 'dead row')}: `sluice dead list` shows them" if dead else ""

@@ -11,44 +11,41 @@ from ops.cost.monthly import cost_line, monthly_cost
 from ops.stack import Stack
 
 
-def removal(stack: Stack) -> str:
+def removal(stack: str, region: str) -> str:
     """Return the command that removes a stack with its data."""
-    return removal_of(stack.name, str(stack.session.region_name))
-
-
-def removal_of(stack: str, region: str) -> str:
-    """Return the same for a stack that need not exist yet."""
     return f"sluice remove --stack {stack} --region {region}"
 
 
 def show(stack: Stack, account: str, key: str) -> None:
     """Print the account's write key with code to paste, the cost, and the next commands."""
+    region = str(stack.session.region_name)
     screen.say("\nThe write key, and code to paste:\n")
     serial = key.split(".")[1].partition("-")[2]
     words = [account, *(["--serial", serial] if serial else [])]
     issue.command.main(words, standalone_mode=False, obj=stack)
-    screen.say(f"\nCost: {cost_line(stack.parameters, str(stack.session.region_name))}\n")
+    screen.say(f"\nCost: {cost_line(stack.parameters, region)}\n")
     screen.show_table(
         ("next", "command"),
         [
             ("how it is", f"sluice status {stack.option}"),
             ("events as they arrive", f"sluice tail {stack.option}"),
             ("test every promise here", f"sluice certify {stack.option}"),
-            ("remove everything", removal(stack)),
+            ("remove everything", removal(stack.name, region)),
         ],
     )
 
 
 def document(stack: Stack, account: str, key: str) -> dict[str, Any]:
     """Return the same as a JSON object."""
+    region = str(stack.session.region_name)
     return {
         "stack": stack.name,
-        "region": stack.session.region_name,
+        "region": region,
         "url": stack.outputs["ApiUrl"],
         "account": account,
         "key": key,
-        "usd_per_month": monthly_cost(stack.parameters, str(stack.session.region_name)),
-        "remove": removal(stack),
+        "usd_per_month": monthly_cost(stack.parameters, region),
+        "remove": removal(stack.name, region),
     }
 
 

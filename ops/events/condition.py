@@ -11,11 +11,7 @@ _COLUMN = re.compile(r"[a-z_][a-z0-9_]*=[^=].*")
 
 
 class ColumnCondition(click.ParamType):
-    """`COLUMN=VALUE`, as a pair.
-
-    Args:
-        ids: whether to accept any other text as an id: a pair with an empty column.
-    """
+    """`COLUMN=VALUE`, as a pair. With `ids`, any other text is an id: a pair with an empty column."""
 
     name = "condition"
 

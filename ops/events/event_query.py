@@ -14,11 +14,7 @@ INACCURACY_SECONDS = 300.0
 
 @dataclass(frozen=True, slots=True)
 class EventQuery(EventFilter):
-    """A filter that also selects by id. Without ids, it selects as `EventFilter` does.
-
-    Attributes:
-        ids: event ids, or request ids, with or without `#` and the number of an envelope.
-    """
+    """A filter that also selects by id, if it has any: event ids, or request ids, with or without `#` and the number of an envelope."""
 
     ids: frozenset[str] = frozenset()
 

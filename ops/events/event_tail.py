@@ -7,7 +7,8 @@ shard to its children.
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import KW_ONLY, dataclass, replace
+from functools import partial
 from typing import Protocol
 
 from botocore.exceptions import ClientError
@@ -55,17 +56,7 @@ class Source(Protocol):
 
 
 class LiveShard:
-    """Reads one shard within a fifth of its read budget.
-
-    Args:
-        shards: the stream.
-        shard: the shard.
-        position: where to begin.
-        clock: paces the reads.
-
-    Attributes:
-        shard: the shard.
-    """
+    """Reads one shard, from a position on, within a fifth of its read budget."""
 
     def __init__(self, shards: Shards, shard: Shard, position: Position, clock: Clock) -> None:
         self.shard = shard
@@ -74,7 +65,6 @@ class LiveShard:
         self._clock = clock
         self._shards = shards
         self._cursor = shards.cursor(shard.shard_id, position)
-        self._begin = position
         self._last: Number = START
         self._limit = _FIRST_LIMIT
         self._was_live = position.is_tip
@@ -143,37 +133,27 @@ class LiveShard:
         return Notice(Trouble.UNREADABLE, self.shard.shard_id, cause=type(cause or error).__name__)
 
 
+@dataclass
 class Tail:
     """Follows a stream.
 
-    Args:
-        shards: the stream.
-        clock: paces the reads.
+    Attributes:
         since: where to begin, UNIX seconds; None begins with what arrives now.
-        wanted: the events to show.
         scrubs: whether to replace personal data.
         log: the log of refused requests, if it can be read.
         executors: read several shards at once.
     """
 
-    def __init__(
-        self,
-        shards: Shards,
-        clock: Clock,
-        *,
-        since: float | None = None,
-        wanted: EventFilter | None = None,
-        scrubs: bool = True,
-        log: "Source | None" = None,
-        executors: Executors = Threads,
-    ) -> None:
-        self._shards = shards
-        self._clock = clock
-        self._since = since
-        self._wanted = wanted or EventFilter()
-        self._scrubs = scrubs
-        self._executors = executors
-        self._log = log
+    shards: Shards
+    clock: Clock
+    _: KW_ONLY
+    since: float | None = None
+    wanted: EventFilter | None = None
+    scrubs: bool = True
+    log: Source | None = None
+    executors: Executors = Threads
+
+    def __post_init__(self) -> None:
         self._lanes: dict[str, LiveShard] = {}
         self._known: set[str] = set()
         self._list_at = float("-inf")
@@ -213,14 +193,14 @@ class Tail:
             ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.
         """
         self._list()
-        with self._executors() as executor:
+        with self.executors() as executor:
             reading: set[int] = set()
-            while not self._stopped and self._clock.now() < (end := until()):
+            while not self._stopped and self.clock.now() < (end := until()):
                 self._list_missing()
                 due = self._start(executor, reading)
-                rest = min(due, end) - self._clock.now()
+                rest = min(due, end) - self.clock.now()
                 if not reading:
-                    self._clock.sleep(min(max(rest, 0.001), _LONGEST_SLEEP_SECONDS))
+                    self.clock.sleep(min(max(rest, 0.001), _LONGEST_SLEEP_SECONDS))
                     continue
                 result = executor.wait(min(max(rest, 0.0), _LONGEST_SLEEP_SECONDS))
                 if result is None:
@@ -234,55 +214,50 @@ class Tail:
 
     def _start(self, executor: Executor, reading: set[int]) -> float:
         """Start the reads that are due. Return when the next one is due, UNIX seconds."""
-        sources: list[Source] = [*self._lanes.values(), *([self._log] if self._log else [])]
+        sources: list[Source] = [*self._lanes.values(), *([self.log] if self.log else [])]
         idle = sorted((one for one in sources if id(one) not in reading), key=lambda one: one.due)
-        now = self._clock.now()
+        now = self.clock.now()
         for source in idle:
             if source.due > now or len(reading) >= _AT_ONCE:
                 return max(source.due, now)
             reading.add(id(source))
-            executor.submit(_step_of(source))
+            executor.submit(partial(_step, source))
         return now + SECONDS_PER_READ
 
     def _shown(self, found: SeenEvent | Notice) -> SeenEvent | Notice | None:
         if isinstance(found, Notice):
             return found
-        if not self._wanted.has(found):
+        if self.wanted is not None and not self.wanted.has(found):
             return None
-        return replace(found, row=personal_data.scrub(found.row)) if self._scrubs else found
+        return replace(found, row=personal_data.scrub(found.row)) if self.scrubs else found
 
     def _list(self) -> None:
         """Begin with the current shards: at the tip of the open ones, or at `since` in all of them."""
-        self._list_at = self._clock.now()
-        for shard in self._shards.all():
+        self._list_at = self.clock.now()
+        for shard in self.shards.all():
             self._known.add(shard.shard_id)
-            if self._since is not None:
-                self._add(shard, Position(moment=self._since))
+            if self.since is not None:
+                self._add(shard, Position(moment=self.since))
             elif shard.is_open:
                 self._add(shard, Position(is_tip=True))
 
     def _list_missing(self) -> None:
         """Add the shards created by splits and merges, from their oldest record on."""
-        covered = sum(len_of(lane.shard.keys) for lane in self._lanes.values())
-        if covered >= HASH_KEYS or self._clock.now() - self._list_at < _LIST_SECONDS:
+        covered = sum(keys.stop - keys.start for keys in (lane.shard.keys for lane in self._lanes.values()))
+        if covered >= HASH_KEYS or self.clock.now() - self._list_at < _LIST_SECONDS:
             return
-        self._list_at = self._clock.now()
-        for shard in self._shards.all():
+        self._list_at = self.clock.now()
+        for shard in self.shards.all():
             if shard.shard_id not in self._known:
                 self._known.add(shard.shard_id)
                 self._add(shard, Position())
 
     def _add(self, shard: Shard, position: Position) -> None:
-        self._lanes[shard.shard_id] = LiveShard(self._shards, shard, position, self._clock)
+        self._lanes[shard.shard_id] = LiveShard(self.shards, shard, position, self.clock)
 
 
-def len_of(keys: range) -> int:
-    """Return how many hash keys a shard covers; `len` overflows at 2^63."""
-    return keys.stop - keys.start
-
-
-def _step_of(source: Source) -> Callable[[], tuple[Source, Sequence[SeenEvent | Notice]]]:
-    return lambda: (source, source.step())
+def _step(source: Source) -> tuple[Source, Sequence[SeenEvent | Notice]]:
+    return source, source.step()
 
 
 def sentence(notice: Notice) -> str:

@@ -5,9 +5,9 @@ the overflow queue. A search consumes and changes nothing, and ends at the momen
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from threading import Lock
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from ops.books import planned_spans
 from ops.events.event_query import INACCURACY_SECONDS, EventQuery
@@ -15,6 +15,7 @@ from ops.events.found_event import FoundEvent, Stage
 from ops.events.seen_event import Kind, events_of
 from ops.events.span_search import SpanSearch
 from ops.lookahead import in_order
+from ops.stack import Stack
 from ops.stream import overflow_queue
 from shared.clock import Clock
 from worker.ledger import BEHIND_ALL, Ledger
@@ -33,12 +34,10 @@ class Searched:
     """The progress of a search.
 
     Attributes:
-        spans: number of spans searched.
         records: number of records searched on the stream.
         at: up to when spans were searched, as an arrival time in UNIX seconds; 0 if unknown.
-        unreadable: span objects that are gone or could not be read.
+        unreadable: span objects, and chunks, that are gone or could not be read.
         hidden: messages of the overflow queue that SQS hides at present.
-        is_complete: whether everything was searched.
     """
 
     spans: int = 0
@@ -60,89 +59,77 @@ class Places:
     sqs: "SQSClient"
     queue_url: str
 
+    @classmethod
+    def of(cls, stack: Stack) -> Self:
+        """Return those of a stack."""
+        sqs, url = stack.client("sqs"), stack.outputs["OverflowQueueUrl"]
+        return cls(stack.shards(), stack.ledger(), stack.objects(), stack.rejected_events(), sqs, url)
 
+
+@dataclass
 class Finder:
     """Finds events.
 
-    Args:
-        places: where to search.
-        query: selects events.
+    Attributes:
         since: where the search begins, UNIX seconds.
         seconds: the time limit.
-        clock: measures the time limit.
         progress: called after each span and each read.
-
-    Attributes:
         searched: the progress.
     """
 
-    def __init__(
-        self,
-        places: Places,
-        query: EventQuery,
-        *,
-        since: float,
-        seconds: float,
-        clock: Clock,
-        progress: Callable[[Searched], None] = lambda _: None,
-    ) -> None:
-        self._places = places
-        self._query = query
-        self._since = since
-        self._clock = clock
-        self._began = clock.now()
-        self._until = self._began + seconds
-        self._progress = progress
-        self._missing = set(query.ids)
+    places: Places
+    query: EventQuery
+    _: KW_ONLY
+    since: float
+    seconds: float
+    clock: Clock
+    progress: Callable[[Searched], None] = lambda _: None
+    searched: Searched = field(default_factory=Searched)
+
+    def __post_init__(self) -> None:
+        self._began = self.clock.now()
+        self._until = self._began + self.seconds
+        self._missing = set(self.query.ids)
         self._latest = 0.0  # arrival of what was found
         self._records: set[tuple[str, str]] = set()  # shard and number of what was found
         self._lock = Lock()
-        self.searched = Searched()
 
     def __iter__(self) -> Iterator[FoundEvent]:
-        """Yield events as they are found.
-
-        Raises:
-            UnavailableError: the ledger, bucket or stream cannot be read.
-            ClientError: SQS rejects the call.
-            BotoCoreError: SQS cannot be reached.
-        """
+        """Yield events as they are found."""
         # what is planned during the search is then found on the stream, if not in a span
-        unplanned = [(shard.shard_id, self._end(shard)) for shard in self._places.shards.all()]
+        unplanned = [(shard.shard_id, self._end(shard)) for shard in self.places.shards.all()]
         yield from self._in_spans()
         yield from self._on_stream(unplanned)
         yield from self.queued()
 
     def _is_time_up(self) -> bool:
-        if self._clock.now() >= self._until:
+        if self.clock.now() >= self._until:
             self.searched.is_complete = False
         return not self.searched.is_complete
 
     def _enough(self) -> float:
         """Return from when on arrivals are of no interest: once all ids are found, soon after them."""
-        if self._query.ids and not self._missing:
+        if self.query.ids and not self._missing:
             return self._latest + INACCURACY_SECONDS
         return float("inf")
 
-    # Spans
-
     def _in_spans(self) -> Iterator[FoundEvent]:
-        places = self._places
-        search = SpanSearch(self._query, places.ledger, places.objects, places.rejected)
+        places = self.places
+        search = SpanSearch(self.query, places.ledger, places.objects, places.rejected)
         for span, result in in_order(lambda span: (span, search.search(span)), self._spans()):
             if self._is_time_up():
                 return
-            if not planned_spans.is_within(span, self._since, self._enough()):
+            if not planned_spans.is_within(span, self.since, self._enough()):
                 continue
             self.searched.spans += 1
             self.searched.at = span.planned_at / 1000
             self.searched.unreadable += result.unreadable
             for found in result.events:
-                self._missing -= self._query.ids_of(found.seen)
+                self._missing -= self.query.ids_of(found.seen)
                 self._latest = max(self._latest, found.seen.arrived_at or found.seen.at)
                 self._records.add((found.seen.shard, found.seen.sequence_number))
                 yield found
-            self._progress(self.searched)
+            self.progress(self.searched)
 
     def _spans(self) -> Iterator[Span]:
         """Yield the spans to search: first those of the time in the ids, then later ones while an id is missing.
@@ -150,42 +137,40 @@ class Finder:
         An event may arrive days after the time in its id, because its client was offline.
         """
         until = self._began + 1
-        soon = until if self._query.began is None else self._query.began + INACCURACY_SECONDS
-        soon = min(until, max(self._since, soon))
-        yield from self._planned(self._since, soon)
+        soon = until if self.query.began is None else self.query.began + INACCURACY_SECONDS
+        soon = min(until, max(self.since, soon))
+        yield from self._planned(self.since, soon)
         if soon < until and self._missing:
             for span in self._planned(soon, until):
                 if span.earliest >= soon * 1000 or not span.records:
                     yield span
 
     def _planned(self, since: float, until: float) -> Iterator[Span]:
-        places = self._places
+        places = self.places
         held = places.shards.retention_seconds()
         return planned_spans.spans(
             places.ledger, places.objects, since, until, held=held, enough=self._enough
         )
 
-    # What is in no span yet
-
     def _end(self, shard: Shard) -> Span | None:
         """Return the last span of a shard that has records."""
-        end = self._places.ledger.end(self._places.shards.chain_of(shard))
+        end = self.places.ledger.end(self.places.shards.chain_of(shard))
         if end is not None and end.last == BEHIND_ALL:
-            return self._places.ledger.preceding(end.chain, end.after)
+            return self.places.ledger.preceding(end.chain, end.after)
         return end
 
     def _on_stream(self, unplanned: Iterable[tuple[str, Span | None]]) -> Iterator[FoundEvent]:
         for found in in_order(lambda one: list(self._in_shard(*one)), unplanned):
             yield from found
-            self._progress(self.searched)
+            self.progress(self.searched)
 
     def _in_shard(self, shard: str, end: Span | None) -> Iterator[FoundEvent]:
         if end is not None and end.latest >= self._enough() * 1000:
             return
-        position = Position(moment=self._since)
-        if end is not None and end.latest >= self._since * 1000:
+        position = Position(moment=self.since)
+        if end is not None and end.latest >= self.since * 1000:
             position = Position(after=end.last)
-        for page in self._places.shards.pages(shard, position, self._until):
+        for page in self.places.shards.pages(shard, position, self._until):
             if page is None or self._is_time_up():
                 self.searched.is_complete = False
                 return
@@ -199,11 +184,8 @@ class Finder:
                 return
 
     def queued(self) -> Iterator[FoundEvent]:
-        """Yield only the events in the overflow queue.
-
-        Raises: as the iteration over all.
-        """
-        sqs, url = self._places.sqs, self._places.queue_url
+        """Yield only the events in the overflow queue."""
+        sqs, url = self.places.sqs, self.places.queue_url
         self.searched.hidden = overflow_queue.hidden(sqs, url)
         for record in overflow_queue.peeked(sqs, url, self._began, self._is_time_up):
             yield from self._in_records([record], "", Stage.QUEUED)
@@ -211,6 +193,6 @@ class Finder:
     def _in_records(self, records: list[Record], shard: str, stage: Stage) -> Iterator[FoundEvent]:
         for record in records:
             for seen in events_of(record, shard):
-                if self._query.is_about(seen):
+                if self.query.is_about(seen):
                     is_rejected = seen.kind is Kind.REJECTED
                     yield FoundEvent(seen, Stage.REJECTED if is_rejected else stage)

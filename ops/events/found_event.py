@@ -28,11 +28,7 @@ class FoundEvent:
     """Where an event is, and what became of it.
 
     Attributes:
-        seen: the event.
-        stage: what became of it.
         entry: of its chunk; None if it is in no chunk.
-        span: its span.
-        key: its chunk.
         database: its Treasure Data database; empty if it was never sent.
         unique_id: the id under which its chunk is sent.
         at: when the stage began, UNIX seconds; 0 if unknown.

@@ -2,12 +2,14 @@
 
 import json
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
 import msgpack
 
+from shared.errors import InvalidObjectError
 from worker.record import Record, sequence_number
 
 
@@ -21,19 +23,12 @@ class Kind(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeenEvent:
-    """An event, or a refused request.
+    """An event, or a refused request. What is unknown, or does not apply, is empty.
 
     Attributes:
-        kind: event, rejected event or refused request.
         at: when the ingest received it, UNIX seconds.
         arrived_at: when it arrived on the stream, UNIX seconds, approximately; 0 for a refused request.
-        account: its account; empty if unknown.
-        table: its table; empty without one.
-        key_id: the id of its write key; empty if unknown.
-        event_id: its id; empty for what never became a row.
         request_id: its envelope's request id; for a refused request, the gateway's.
-        shard: its shard on the stream.
-        sequence_number: its record's sequence number.
         row: its columns; for a rejected event, the original if that is a JSON object.
         code: why it was rejected or refused.
         path: the route of a refused request.
@@ -53,6 +48,11 @@ class SeenEvent:
     code: str = ""
     path: str = ""
 
+    @property
+    def of(self) -> str:
+        """Its account and table in one word."""
+        return f"{self.account}.{self.table}" if self.table else self.account
+
 
 class Trouble(StrEnum):
     """What a tail may report about itself."""
@@ -65,14 +65,7 @@ class Trouble(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """A tail's report about itself.
-
-    Attributes:
-        trouble: the kind of report.
-        source: the shard, or `log`.
-        seconds: how far it is behind, or how much was skipped; 0 if unknown.
-        cause: why it cannot be read.
-    """
+    """A tail's report about itself: how many seconds the source, a shard or `log`, is behind or was skipped, and why it cannot be read."""
 
     trouble: Trouble
     source: str
@@ -82,14 +75,7 @@ class Notice:
 
 @dataclass(frozen=True, slots=True)
 class EventFilter:
-    """A filter for events. By default it selects all.
-
-    Attributes:
-        account: only this account's; empty for all.
-        table: only this table's; empty for all.
-        columns: only events with these column values, compared as text.
-        rejected_only: only rejected events and refused requests.
-    """
+    """A filter for events. By default it selects all; columns are compared as text. `rejected_only` also selects refused requests."""
 
     account: str = ""
     table: str = ""
@@ -128,12 +114,15 @@ def common_of(record: Record, shard: str | None) -> SeenEvent:
 
 
 def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
-    """Yield the events of a record, including those that could not become rows."""
+    """Yield the events of a record, including those that could not become rows. Damaged rows are one undecodable event."""
     common = common_of(record, shard)
     for table, _, rows in record.blocks:
-        for row in unpacked(rows):
-            values = row if isinstance(row, dict) else {}
-            yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+        try:
+            for row in unpacked(rows):
+                values = row if isinstance(row, dict) else {}
+                yield replace(common, table=table, event_id=str(values.get("event_id", "")), row=values)
+        except InvalidObjectError:
+            yield rejected(common, "undecodable", table, "")
     for code, _, originals in record.refused:
         for original in unpacked(originals):
             yield rejected(common, code, "", original)
@@ -142,13 +131,9 @@ def events_of(record: Record, shard: str) -> Iterator[SeenEvent]:
 
 
 def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEvent:
-    """Return a rejected event.
+    """Return a rejected event, with what it shares with its record's other events; the original is empty if it was not kept.
 
-    Args:
-        common: the members that it shares with its record's other events.
-        code: why it was rejected.
-        table: its table; if empty, the event's own member `table` counts.
-        original: what its sender wrote; empty if that was not kept.
+    If no table is given, the event's own member `table` counts.
     """
     values = json_object(original)
     named = values.get("table")
@@ -165,13 +150,19 @@ def rejected(common: SeenEvent, code: str, table: str, original: Any) -> SeenEve
 
 
 def unpacked(data: bytes) -> Iterator[Any]:
-    """Yield concatenated MessagePack values, up to the first that cannot be read."""
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
+    """Yield concatenated MessagePack values.
+
+    Raises:
+        InvalidObjectError: what follows the last value is damaged.
+    """
+    unpacker, number, end = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0), 0, 0
     unpacker.feed(data)
-    try:
-        yield from unpacker
-    except (ValueError, msgpack.UnpackException):
-        return
+    with suppress(ValueError, msgpack.UnpackException):
+        for value in unpacker:
+            number, end = number + 1, unpacker.tell()
+            yield value
+    if end < len(data):
+        raise InvalidObjectError(f"what follows value {number} is not MessagePack")
 
 
 def json_object(original: Any) -> dict[str, Any]:

@@ -25,29 +25,20 @@ class SpanResult:
     unreadable: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class SpanSearch:
-    """Searches spans. Threads may share it.
+    """Searches spans. Threads may share it. The ledger tells which copy of a request counts."""
 
-    Args:
-        query: selects events.
-        ledger: tells which copy of a request counts.
-        objects: has the rows.
-        copies: has the rejected events.
-    """
-
-    def __init__(
-        self, query: EventQuery, ledger: Ledger, objects: SpanObjects, copies: RejectedEvents
-    ) -> None:
-        self._query = query
-        self._ledger = ledger
-        self._objects = objects
-        self._rejected = copies
-        self._requests: set[str] = set()  # those of the ids that are a request's
+    query: EventQuery
+    ledger: Ledger
+    objects: SpanObjects
+    copies: RejectedEvents
+    _requests: set[str] = field(default_factory=set)  # those of the ids that are a request's
 
     @property
     def _is_about_events(self) -> bool:
         """Whether any of the ids may be an event's."""
-        return not self._query.ids or not self._query.ids <= self._requests
+        return not self.query.ids or not self.query.ids <= self._requests
 
     def search(self, span: Span) -> SpanResult:
         """Return the events of a span."""
@@ -59,11 +50,11 @@ class SpanSearch:
         return result
 
     def _search(self, span: Span, result: SpanResult) -> None:
-        query, index = self._query, self._objects.index(span)
+        query, index = self.query, self.objects.index(span)
         requests = enumerate(index.request_ids)
         asked = frozenset(position for position, one in requests if query.has_request(one))
         for position in asked:
-            self._requests |= query.requests_of(index.request_ids[position])
+            self._requests.update(query.requests_of(index.request_ids[position]))
         result.events += [self._copy(span, index, position) for position in asked & index.uncounted]
         keys = [
             key
@@ -71,16 +62,19 @@ class SpanSearch:
             if query.account in ("", key.account) and span.entry(key).state is not State.FORGOTTEN
         ]
         rows = [key for key in keys if self._may_have_rows(index, key, asked)]
-        payloads = self._objects.payloads(span, rows)
+        payloads = self.objects.payloads(span, rows)
         for key in keys:
-            if key.group.is_rejected and self._is_about_events:
-                result.events += self._in_rejected(span, key)
-            elif key in payloads:
-                result.events += self._in_chunk(span, index, key, asked, payloads[key])
+            try:
+                if key.group.is_rejected and self._is_about_events:
+                    result.events += self._in_rejected(span, key)
+                elif key in payloads:
+                    result.events += self._in_chunk(span, index, key, asked, payloads[key])
+            except InvalidObjectError:
+                result.unreadable += 1
         result.unreadable += len(rows) - len(payloads)
 
     def _may_have_rows(self, index: Index, key: ChunkKey, asked: frozenset[int]) -> bool:
-        if key.group.is_rejected or self._query.table not in ("", key.group.table):
+        if key.group.is_rejected or self.query.table not in ("", key.group.table):
             return False
         return self._is_about_events or (
             key in index.members and not asked.isdisjoint(index.members[key].positions)
@@ -89,7 +83,7 @@ class SpanSearch:
     def _in_chunk(
         self, span: Span, index: Index, key: ChunkKey, asked: frozenset[int], payload: bytes
     ) -> Iterator[FoundEvent]:
-        query, member = self._query, index.members[key]
+        query, member = self.query, index.members[key]
 
         def has(rows: bytes) -> bool:
             return query.has_event_in(rows, self._requests) and (
@@ -133,19 +127,19 @@ class SpanSearch:
     def _in_rejected(self, span: Span, key: ChunkKey) -> Iterator[FoundEvent]:
         common = SeenEvent(kind=Kind.REJECTED, at=span.received_at / 1000, account=key.account)
         try:
-            events = self._rejected.get(span, key)
+            events = self.copies.get(span, key)
         except InvalidObjectError:
             return
         for event in events:
             at = event.received_at / 1000
             seen = rejected(replace(common, at=at), key.group.code, key.group.table, event.original)
-            if self._query.is_about(seen):
+            if self.query.is_about(seen):
                 state = span.entry(key).state
                 yield FoundEvent(seen, Stage(state.value), span.entry(key), span, key, at=at)
 
     def _copy(self, span: Span, index: Index, position: int) -> FoundEvent:
         request_id = index.request_ids[position]
-        claim = self._ledger.claims([request_id]).get(request_id)
+        claim = self.ledger.claims([request_id]).get(request_id)
         seen = SeenEvent(
             kind=Kind.EVENT,
             at=index.receipts[position] / 1000,

@@ -16,12 +16,7 @@ ANSWERS = "answers.log"
 
 @dataclass(slots=True)
 class Answers:
-    """Sums over the responses.
-
-    Attributes:
-        accepted: events that responses call accepted.
-        refused: refused requests by code.
-    """
+    """Sums over the responses: the events that they call accepted, and refused requests by code."""
 
     accepted: int = 0
     refused: Counter[str] = field(default_factory=Counter)

@@ -1,6 +1,7 @@
 """Lines of the functions' logs, and the log group that has them."""
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -16,11 +17,15 @@ def parsed(line: str) -> dict[str, Any]:
     return said if isinstance(said, dict) else {}
 
 
-def group_of(functions: "LambdaClient", function: str) -> str:
-    """Return the log group of a function.
+def seconds_of(text: str) -> float:
+    """Return a log line's time in UNIX seconds; 0 if it has none."""
+    try:
+        found = datetime.fromisoformat(text.replace(",", "."))
+    except ValueError:
+        return 0.0
+    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()
 
-    Raises:
-        ClientError: Lambda rejects the call.
-        BotoCoreError: it cannot be reached.
-    """
+
+def group_of(functions: "LambdaClient", function: str) -> str:
+    """Return the log group of a function."""
     return functions.get_function_configuration(FunctionName=function)["LoggingConfig"]["LogGroup"]

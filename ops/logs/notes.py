@@ -3,13 +3,12 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops import screen
-from ops.logs.log_line import group_of, parsed
+from ops.logs.log_line import group_of, parsed, seconds_of
 from ops.stack import Stack
 from ops.template import sluice_template
 from shared.errors import error_code
@@ -33,9 +32,7 @@ class Note:
     Attributes:
         function: the function's service name, such as `worker`.
         at: when, as ISO 8601 in UTC.
-        what: the message.
         why: the reason or error in the line; empty without one.
-        reason: the reason alone.
         error: the error's type alone.
         shard: the shard of the records concerned, if any.
         first: sequence number of the first of these records.
@@ -53,10 +50,7 @@ class Note:
     @property
     def seconds(self) -> float:
         """The time in UNIX seconds; 0 if the line has none."""
-        try:
-            return datetime.fromisoformat(self.at).replace(tzinfo=UTC).timestamp()
-        except ValueError:
-            return 0.0
+        return seconds_of(self.at)
 
     def is_about_after(self, settled: Number) -> bool:
         """Return whether it reports that a record after `settled` is held."""
@@ -64,12 +58,7 @@ class Note:
 
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
-    """Return warnings and errors, oldest first, and the logs that could not be read, each with the cause.
-
-    Args:
-        stack: the stack.
-        seconds: how far to look back.
-    """
+    """Return warnings and errors of the last seconds, oldest first, and the logs that could not be read, each with the cause."""
     found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time(), seconds)
     notes = (note for service, line in found if (note := _note(service, line)) is not None)
     return sorted(notes, key=lambda note: note.at), unreadable

@@ -2,14 +2,14 @@
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_args
 
 from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.events.seen_event import Kind, Notice, SeenEvent, Trouble
-from ops.logs.log_line import group_of, parsed
+from ops.logs.log_line import group_of, parsed, seconds_of
 from shared.clock import Clock
 from shared.errors import error_code
 from shared.rows import Code, PlanCode
@@ -27,30 +27,25 @@ _LOG_BYTES = 1 << 20
 _EVENT_CODES = frozenset((*get_args(Code), *get_args(PlanCode)))
 
 
+@dataclass
 class LocalLog:
-    """Reads refused requests from the log of the local stack's ingest.
+    """Reads refused requests from the log of the local stack's ingest, from a time on (UNIX seconds), or those written from now on."""
 
-    Args:
-        path: the log.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
-    """
+    path: Path
+    clock: Clock
+    since: float | None
+    due: float = 0.0
+    ended: bool = False
 
-    def __init__(self, path: Path, clock: Clock, since: float | None) -> None:
-        self.due = 0.0
-        self.ended = False
-        self._path = path
-        self._clock = clock
-        self._since = since
-        self._offset = 0
-        if since is None and path.exists():
-            self._offset = path.stat().st_size
+    def __post_init__(self) -> None:
+        is_new = self.since is None and self.path.exists()
+        self._offset = self.path.stat().st_size if is_new else 0
 
     def step(self) -> Sequence[SeenEvent | Notice]:
         """Return the refused requests in the complete lines."""
-        self.due = self._clock.now() + _LOCAL_SECONDS
+        self.due = self.clock.now() + _LOCAL_SECONDS
         try:
-            with self._path.open("rb") as log:
+            with self.path.open("rb") as log:
                 if self._offset > log.seek(0, os.SEEK_END):
                     self._offset = 0  # it was replaced
                 log.seek(self._offset)
@@ -59,38 +54,29 @@ class LocalLog:
             return []
         complete = data[: data.rfind(b"\n") + 1] or (data if len(data) == _LOG_BYTES else b"")
         self._offset += len(complete)
+        if len(data) == _LOG_BYTES:
+            self.due = 0.0  # there is more
         found = [refused_request(line) for line in complete.decode(errors="replace").splitlines()]
-        return [one for one in found if one and (self._since is None or one.at >= self._since)]
+        return [one for one in found if one and (self.since is None or one.at >= self.since)]
 
 
+@dataclass
 class CloudWatchLog:
-    """Reads refused requests from the log of a deployed stack's ingest.
+    """Reads refused requests from the log of a deployed stack's ingest, from a time on (UNIX seconds), or those written from now on.
 
     CloudWatch shows lines some seconds late and out of order, so each read looks back.
-
-    Args:
-        logs: a boto3 client of CloudWatch Logs.
-        functions: a boto3 client of Lambda, to look up the log group.
-        function: the ingest's name.
-        clock: paces the reads.
-        since: where to begin, UNIX seconds; None begins with what is written now.
     """
 
-    def __init__(
-        self,
-        logs: "CloudWatchLogsClient",
-        functions: "LambdaClient",
-        function: str,
-        clock: Clock,
-        since: float | None,
-    ) -> None:
-        self.due = 0.0
-        self.ended = False
-        self._logs = logs
-        self._lambda = functions
-        self._function = function
-        self._clock = clock
-        self._since = clock.now() if since is None else since
+    logs: "CloudWatchLogsClient"
+    functions: "LambdaClient"
+    function: str
+    clock: Clock
+    since: float | None
+    due: float = 0.0
+    ended: bool = False
+
+    def __post_init__(self) -> None:
+        self._since = self.clock.now() if self.since is None else self.since
         self._group = ""
         self._next = ""  # continues a query that one read did not finish
         self._is_live = False
@@ -98,7 +84,7 @@ class CloudWatchLog:
 
     def step(self) -> Sequence[SeenEvent | Notice]:
         """Query the log once. If that is not permitted, report it and never query again."""
-        now = self._clock.now()
+        now = self.clock.now()
         self.due = now + _LOG_SECONDS
         try:
             return self._read(now)
@@ -113,7 +99,7 @@ class CloudWatchLog:
 
     def _read(self, now: float) -> list[SeenEvent]:
         if not self._group:
-            self._group = group_of(self._lambda, self._function)
+            self._group = group_of(self.functions, self.function)
         if self._is_live and not self._next:
             self._since = max(self._since, now - _LOG_LATE_SECONDS)
         request: dict[str, Any] = {
@@ -126,7 +112,7 @@ class CloudWatchLog:
         found = []
         until = now + _LOG_READ_SECONDS
         while True:
-            answer = self._logs.filter_log_events(**request)
+            answer = self.logs.filter_log_events(**request)
             for event in answer["events"]:
                 one = refused_request(event["message"])
                 if one and event["eventId"] not in self._seen:
@@ -137,7 +123,7 @@ class CloudWatchLog:
                 self._is_live = True
                 break
             request["nextToken"] = self._next
-            if self._clock.now() > until:
+            if self.clock.now() > until:
                 break
         self._seen = {one: at for one, at in self._seen.items() if at >= self._since}
         return found
@@ -153,17 +139,8 @@ def refused_request(line: str) -> SeenEvent | None:
         return None
     return SeenEvent(
         kind=Kind.REFUSED,
-        at=_moment(str(said.get("timestamp", ""))),
+        at=seconds_of(str(said.get("timestamp", ""))),
         request_id=str(said.get("request", "")),
         code=str(said.get("code", "")),
         path=str(said.get("path", "")),
     )
-
-
-def _moment(text: str) -> float:
-    """Return a log line's time in UNIX seconds; 0 if it has none."""
-    try:
-        found = datetime.fromisoformat(text.replace(",", "."))
-    except ValueError:
-        return 0.0
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp()

@@ -26,12 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 
 
 def serve(root: click.Command, stack: Sequence[str]) -> None:
-    """Serve the tools until standard input ends.
-
-    Args:
-        root: the group of all commands.
-        stack: the options that name the stack.
-    """
+    """Serve the tools until standard input ends. `root` is the group of all commands, `stack` the options that name the stack."""
     tools = {tool.name: tool for tool in TOOLS}
 
     def answer(params: types.CallToolRequestParams) -> tuple[str, bool]:

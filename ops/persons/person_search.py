@@ -21,7 +21,7 @@ from worker.span import Place
 FUNCTION = "SenderFunction"
 SEARCHES_AT_ONCE = 4
 """Invocations of the sender's function in parallel: it may have six, and the schedule needs one."""
-FAILED_ENDS = ("failed", "forbidden")
+FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
 
 _KEY_BYTES = 32
@@ -51,12 +51,11 @@ class Held:
 
     Attributes:
         rows: numbers of rows in span objects, by state.
-        rejected: number of rejected events.
         queued: number of events in the overflow queue.
         in_td: numbers of rows in Treasure Data by database and table; None where it cannot be asked.
         columns: of those tables.
         objects: how many span objects were searched.
-        unread: objects that could not be read.
+        unread: how many could not be read.
         hours: with objects that have rows.
         places: the spans that have rows.
     """
@@ -151,29 +150,21 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[
             continue
         for table, columns in found.items():
             held.columns[database, table] = columns
-    held.in_td |= count(stack, wanted, held.columns)
+    held.in_td |= count_in_td(stack, wanted, held.columns)
     return held
 
 
 def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
     """Yield the events of persons in the overflow queue, as far as SQS shows it. It stays as it is."""
-    places = Places(
-        stack.shards(),
-        stack.ledger(),
-        stack.objects(),
-        stack.rejected_events(),
-        stack.client("sqs"),
-        stack.outputs["OverflowQueueUrl"],
-    )
     everything = EventQuery(wanted.account)
-    finder = Finder(places, everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
+    finder = Finder(Places.of(stack), everything, since=0, seconds=_QUEUE_SECONDS, clock=SystemClock())
     for found in finder.queued():
         value = found.seen.row.get(wanted.column)
         if value is not None and text_of(value).decode() in wanted.values:
             yield found
 
 
-def count(
+def count_in_td(
     stack: Stack, wanted: WantedPersons, tables: Iterable[tuple[str, str]], before: int | None = None
 ) -> dict[tuple[str, str], int | None]:
     """Return the number of rows of persons in tables of Treasure Data; None where it cannot be asked."""

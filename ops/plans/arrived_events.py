@@ -27,11 +27,7 @@ from worker.span_object import SpanObjects
 class Arrived(NamedTuple):
     """An event that arrived, as the row that it became or, if it was rejected, would have become.
 
-    Attributes:
-        account: its account.
-        table: its table.
-        row: values by column.
-        at: when the ingest received it, UNIX seconds.
+    `at` is when the ingest received it, UNIX seconds.
     """
 
     account: str
@@ -81,13 +77,12 @@ def stored_events(
 
 
 def _accepted(objects: SpanObjects, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:
-    try:
+    with suppress(InvalidObjectError):  # no longer kept, or damaged
         payloads = objects.payloads(span, [key for key in keys if not key.group.code])
-    except InvalidObjectError:
-        return  # no longer kept
-    for key, payload in payloads.items():
-        for row in unpacked(payload):
-            yield Arrived(key.account, key.group.table, row, row.get("received_at", span.received_at) / 1000)
+        for key, payload in payloads.items():
+            for row in unpacked(payload):
+                at = row.get("received_at", span.received_at) / 1000
+                yield Arrived(key.account, key.group.table, row, at)
 
 
 def _rejected(copies: RejectedEvents, span: Span, keys: Iterable[ChunkKey]) -> Iterator[Arrived]:

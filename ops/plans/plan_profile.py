@@ -112,12 +112,7 @@ class ColumnProfile:
 
 @dataclass(slots=True)
 class TableProfile:
-    """What arrived in one table.
-
-    Attributes:
-        events: number of events.
-        columns: columns by name, in the order of their first arrival.
-    """
+    """What arrived in one table: the number of events, and the columns in the order of their first arrival."""
 
     events: int = 0
     columns: dict[str, ColumnProfile] = field(default_factory=dict)
@@ -158,13 +153,9 @@ class Profile:
 
 
 class Drift(NamedTuple):
-    """One way in which events differ from the plan.
+    """One way in which events differ from the plan. The column is empty if the table itself differs.
 
-    Attributes:
-        code: the kind of difference.
-        table: their table.
-        column: the column; empty if the table itself differs.
-        found: the type or value that arrived; empty if it is irrelevant or may be personal data.
+    `found` is the type or value that arrived; empty if it is irrelevant or may be personal data.
     """
 
     code: PlanCode
@@ -175,14 +166,7 @@ class Drift(NamedTuple):
 
 @dataclass(slots=True)
 class Extent:
-    """The extent of a drift.
-
-    Attributes:
-        events: number of events that differ in this way.
-        since: when the first was received, UNIX seconds.
-        until: when the last was received, UNIX seconds.
-        pages: number of events by page.
-    """
+    """The extent of a drift: how many events, first and last received when (UNIX seconds), and how many by page."""
 
     events: int = 0
     since: float = float("inf")
@@ -197,34 +181,29 @@ class Extent:
             self.pages[page] += 1
 
 
+@dataclass(slots=True)
 class Drifts:
-    """How events of one account differ from its plan.
-
-    Args:
-        plan: the plan.
+    """How events of one account differ from its plan: each drift with its extent.
 
     Attributes:
-        events: number of events compared.
-        fitting: number of these that fit.
-        found: each drift with its extent.
+        fitting: number of events that fit.
         missing: number of differences that are not in `found`, because it has MAX_DRIFTS drifts.
     """
 
-    def __init__(self, plan: TrackingPlan) -> None:
-        self._plan = plan
-        self.events = 0
-        self.fitting = 0
-        self.missing = 0
-        self.found: dict[Drift, Extent] = {}
+    plan: TrackingPlan
+    events: int = 0
+    fitting: int = 0
+    found: dict[Drift, Extent] = field(default_factory=dict)
+    missing: int = 0
 
     def add(self, table: str, row: Mapping[str, Any], at: float) -> None:
         """Compare a row of a table, received at a time in UNIX seconds."""
         self.events += 1
-        planned = self._plan.tables.get(table)
+        planned = self.plan.tables.get(table)
         personal = (
             planned.personal if planned else {}
         )  # the row does not have the original values of these columns
-        violations = [one for one in self._plan.violations(table, row) if one.column not in personal]
+        violations = [one for one in self.plan.violations(table, row) if one.column not in personal]
         self.fitting += not violations
         for violation in violations:
             drift = Drift(violation.code, table, violation.column, _found(violation, row))

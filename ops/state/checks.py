@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import KW_ONLY, dataclass, field
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -27,13 +28,11 @@ _CLOCK_SECONDS = 30.0
 _PENDING = "PendingConfirmation"
 
 
+@dataclass
 class Checks:
     """Checks a stack.
 
-    Args:
-        stack: the stack.
-        account: the account that supplies the write key. None: the first active one.
-        tries_key: whether to try a write key. The ingest logs that request as refused, because it has no event.
+    Without an account that supplies the write key, the first active one does. To try a key, the ingest logs a request as refused.
 
     Attributes:
         account: the account in use, known after `findings`.
@@ -41,15 +40,17 @@ class Checks:
         assumed: the limits of Treasure Data that the worker assumes, in minutes, likewise.
     """
 
-    def __init__(self, stack: Stack, account: str | None = None, *, tries_key: bool = True) -> None:
-        self._stack = stack
-        self._tries_key = tries_key
-        self._url = stack.outputs["ApiUrl"]
-        self._http = stack.http()
-        self._revoked: dict[str, frozenset[str]] = {}
-        self.account = account
-        self.assumed: dict[str, int] = {}
-        self.key = ""
+    stack: Stack
+    account: str | None = None
+    _: KW_ONLY
+    tries_key: bool = True
+    key: str = ""
+    assumed: dict[str, int] = field(default_factory=dict)
+    _revoked: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self._url = self.stack.outputs["ApiUrl"]
+        self._http = self.stack.http()
 
     def findings(self) -> Iterator[Finding]:
         """Run the checks, and yield their results."""
@@ -77,7 +78,7 @@ class Checks:
                 yield fault(what, failure.message, fault=f"{what.replace(' ', '_')}_failing")
 
     def _api(self) -> Iterator[Finding]:
-        log, started = log_of("IngestFunction", self._stack.option), time.time()
+        log, started = log_of("IngestFunction", self.stack.option), time.time()
         try:
             answer = self._http.get(f"{self._url}/health", timeout=_HTTP_SECONDS)
         except requests.RequestException as error:
@@ -106,7 +107,7 @@ class Checks:
             )
 
     def _stream(self) -> Iterator[Finding]:
-        kinesis, name = self._stack.client("kinesis"), self._stack.outputs["StreamName"]
+        kinesis, name = self.stack.client("kinesis"), self.stack.outputs["StreamName"]
         summary = kinesis.describe_stream_summary(StreamName=name)["StreamDescriptionSummary"]
         if summary["StreamStatus"] not in ("ACTIVE", "UPDATING"):
             said = f"{name} is {summary['StreamStatus']}"
@@ -117,21 +118,21 @@ class Checks:
             yield ok("stream", f"{screen.plural(shards, 'open shard')}, keeps records for {hours} h")
 
     def _worker(self) -> Iterator[Finding]:
-        unplanned = list(unknown_shards(self._stack.shards(), self._stack.ledger(), time.time()))
+        unplanned = list(unknown_shards(self.stack.shards(), self.stack.ledger(), time.time()))
         if unplanned:
             said = (
                 f"the ledger has no spans of {', '.join(unplanned)}, although the oldest records there are more than an hour old: "
                 "the worker is not running, or the stream was deleted and recreated"
             )
             yield fault(
-                "worker", said, f"See {log_of('WorkerFunction', self._stack.option)}.", fault="worker_off"
+                "worker", said, f"See {log_of('WorkerFunction', self.stack.option)}.", fault="worker_off"
             )
 
     def _mapping(self) -> Iterator[Finding]:
-        if self._stack.is_local:
+        if self.stack.is_local:
             yield unknown("mapping", "not checked: the local stack has its own event source")
             return
-        client, function = self._stack.client("lambda"), self._stack.outputs["WorkerFunction"]
+        client, function = self.stack.client("lambda"), self.stack.outputs["WorkerFunction"]
         found = client.list_event_source_mappings(FunctionName=function)["EventSourceMappings"]
         for stream in {mapping["EventSourceArn"] for mapping in found}:  # to aliases of the function, too
             found += client.list_event_source_mappings(EventSourceArn=stream)["EventSourceMappings"]
@@ -144,7 +145,7 @@ class Checks:
 
     def _inside(self) -> Iterator[Finding]:
         """Check Redis and Treasure Data from the functions' network."""
-        answer = self._stack.administer(do="check")
+        answer = self.stack.administer(do="check")
         redis = answer["redis"]
         if "error" in redis:
             said, advice = advised(redis)
@@ -165,7 +166,7 @@ class Checks:
     def _treasure_data(self, said: dict[str, Any]) -> Iterator[Finding]:
         host, status, error = said.get("host", "Treasure Data"), said.get("status", 0), said.get("error", "")
         reason = f"http_{status}" if status else error or "timeout"
-        cause = td_cause(reason, "", self._stack.option)
+        cause = td_cause(reason, "", self.stack.option)
         if said["knows_key"]:
             yield ok("Treasure Data", f"{host} answered {status} to the API key")
         elif cause.fault == "td_failing" and not status:
@@ -177,7 +178,7 @@ class Checks:
         databases = said.get("databases", {})
         for database, why in databases.items():
             if why:
-                yield td_cause(why, database, self._stack.option).finding("import permission", database)
+                yield td_cause(why, database, self.stack.option).finding("import permission", database)
         working = [database for database, why in databases.items() if not why]
         if working:
             yield ok("import permission", f"to {', '.join(working)}")
@@ -196,7 +197,7 @@ class Checks:
         """Check that the table of earlier test events shows the columns by which rows are queried."""
         if self.account is None:
             return
-        shown = self._stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
+        shown = self.stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
         if shown:
             yield ok("columns", f"{TEST_TABLE} shows event_id")
         elif shown is None:
@@ -209,9 +210,9 @@ class Checks:
             yield unknown("columns", said)
 
     def _write_key(self) -> Iterator[Finding]:
-        if not self._tries_key:
+        if not self.tries_key:
             return
-        signing = signing_secrets(self._stack)
+        signing = signing_secrets(self.stack)
         if self.account is None:
             yield unknown("write key", "not checked: there is no active account")
             return
@@ -231,54 +232,54 @@ class Checks:
         if answer.status_code in (200, 400):  # 400: the key is accepted, the body has no event
             yield ok("write key", f"the key {key_id} of {self.account} is accepted")
         elif answer.status_code in (401, 403):
-            advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self._stack.option}`."
+            advice = f"A new secret takes effect within five minutes; then `sluice keys verify KEY {self.stack.option}`."
             yield fault("write key", said, advice, fault="write_key_refused")
         elif answer.status_code < 500:
             yield fault("write key", said, fault="write_key_refused")
         else:
-            advice = f"See {log_of('IngestFunction', self._stack.option)}."
+            advice = f"See {log_of('IngestFunction', self.stack.option)}."
             yield fault("write key", said, advice, fault="api_failing")
 
     def _ledger(self) -> Iterator[Finding]:
-        name = self._stack.outputs["LedgerTable"]
-        table = self._stack.client("dynamodb").describe_table(TableName=name)["Table"]
+        name = self.stack.outputs["LedgerTable"]
+        table = self.stack.client("dynamodb").describe_table(TableName=name)["Table"]
         if table["TableStatus"] not in ("ACTIVE", "UPDATING"):
             advice = f"`aws dynamodb describe-table --table-name {name}` says when that is over."
             yield fault("ledger", f"{name} is {table['TableStatus']}", advice, fault="ledger_inactive")
-        elif is_restored(self._stack.ledger(), self._stack.objects()):
-            yield restored_cause(self._stack.option).finding("ledger")
+        elif is_restored(self.stack.ledger(), self.stack.objects()):
+            yield restored_cause(self.stack.option).finding("ledger")
         else:
             yield ok("ledger", f"{table.get('ItemCount', 0):,} items when last counted")
 
     def _bucket(self) -> Iterator[Finding]:
-        self._stack.client("s3").head_bucket(Bucket=self._stack.outputs["DataBucket"])
+        self.stack.client("s3").head_bucket(Bucket=self.stack.outputs["DataBucket"])
         yield ok("bucket")
 
     def _queue(self) -> Iterator[Finding]:
-        attributes = self._stack.client("sqs").get_queue_attributes(
-            QueueUrl=self._stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
+        attributes = self.stack.client("sqs").get_queue_attributes(
+            QueueUrl=self.stack.outputs["OverflowQueueUrl"], AttributeNames=["ApproximateNumberOfMessages"]
         )["Attributes"]
         yield ok("queue", screen.plural(int(attributes["ApproximateNumberOfMessages"]), "envelope"))
 
     def _alarms(self) -> Iterator[Finding]:
-        if self._stack.is_local:
+        if self.stack.is_local:
             return
-        pages = self._stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
+        pages = self.stack.client("cloudwatch").get_paginator("describe_alarms").paginate(StateValue="ALARM")
         names = [alarm["AlarmName"] for page in pages for alarm in page["MetricAlarms"]]
-        ours = [name for name in names if sluice_template().names_alarm(self._stack.name, name)]
+        ours = [name for name in names if sluice_template().names_alarm(self.stack.name, name)]
         for name in ours:
-            kind = name.removeprefix(f"{self._stack.name}-")
+            kind = name.removeprefix(f"{self.stack.name}-")
             advice = "docs/operations.md#alarms says what to do."
             yield fault("alarms", f"the alarm {kind} is on", advice, fault="alarm", about=kind)
         if not ours:
             yield ok("alarms", "none")
-        topic = self._stack.outputs.get("AlarmTopic")
+        topic = self.stack.outputs.get("AlarmTopic")
         if topic is None:
             yield warning(
                 "alarm recipients", "nobody is told of an alarm: set AlarmEmail or AlarmTopicArn, and deploy"
             )
             return
-        sns = self._stack.client("sns")
+        sns = self.stack.client("sns")
         told = sns.get_paginator("list_subscriptions_by_topic").paginate(TopicArn=topic)
         if all(one["SubscriptionArn"] == _PENDING for page in told for one in page["Subscriptions"]):
             said = "nobody is told of an alarm: open AWS's message in the mailbox of AlarmEmail and confirm, or subscribe to the topic"

@@ -1,6 +1,7 @@
 """The test event of `sluice doctor`: sent through the stack, and looked for in the ledger."""
 
 import time
+from dataclasses import dataclass
 from uuid import uuid4
 
 import requests
@@ -18,27 +19,22 @@ _CLOCK_SECONDS = 30.0
 _FOUND_SECONDS = 60.0
 
 
+@dataclass(frozen=True, slots=True)
 class DoctorEvent:
-    """Sends one test event.
+    """Sends a test event with a write key, and finds it in the ledger."""
 
-    Args:
-        stack: the stack.
-        key: the write key to send it with.
-    """
-
-    def __init__(self, stack: Stack, key: str) -> None:
-        self._stack = stack
-        self._key = key
+    stack: Stack
+    key: str
 
     def send(self) -> Finding:
         """Send one test event, and wait until the ledger has settled it."""
-        url, mark = self._stack.outputs["ApiUrl"], f"sluice-doctor-{uuid4()}"
+        url, mark = self.stack.outputs["ApiUrl"], f"sluice-doctor-{uuid4()}"
         event = {"table": TEST_TABLE, "event_id": mark}
         try:
-            answer = self._stack.http().post(
+            answer = self.stack.http().post(
                 f"{url}/v1/events",
                 json={"events": [event]},
-                headers={"x-write-key": self._key},
+                headers={"x-write-key": self.key},
                 timeout=_CLOCK_SECONDS,
             )
         except requests.RequestException as error:
@@ -51,16 +47,16 @@ class DoctorEvent:
             place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
             span = None if place is None else self._settled(*place)
             if span is not None:
-                return _canary(span, time.time() - started, self._stack.option)
+                return _canary(span, time.time() - started, self.stack.option)
             time.sleep(1)
         return fault(
             "test event",
-            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self._stack.option}` shows why",
+            f"accepted, but not settled after {_FOUND_SECONDS:.0f} s: `sluice status {self.stack.option}` shows why",
         )
 
     def _find(self, mark: str, since: float, until: float) -> tuple[ChainId, Number] | None:
         """Return where the test event is on the stream: its shard's chain and its record's number."""
-        stream = self._stack.shards()
+        stream = self.stack.shards()
         for shard in stream.all():
             for page in stream.pages(shard.shard_id, Position(moment=since), until):
                 for record in () if page is None else page.records:
@@ -72,7 +68,7 @@ class DoctorEvent:
 
     def _settled(self, chain: ChainId, number: Number) -> Span | None:
         """Return the span of the test event once it is settled."""
-        span = self._stack.membership().locate(chain, number)
+        span = self.stack.membership().locate(chain, number)
         return span if isinstance(span, Span) and span.settled else None
 
 

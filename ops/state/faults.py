@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from ops import screen
+from ops.books.accounting import Unread
 from ops.state.causes import Cause, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
 from ops.state.stack_state import StackState
@@ -53,12 +54,14 @@ def summary(state: StackState, found: list[Finding]) -> list[Finding]:
 
 def _in_flight(state: StackState) -> str:
     rows = sum(one.rows for one in state.waiting)
-    parts = [_records(state)] * bool(state.records) + [screen.plural(rows, "row")] * bool(rows)
+    parts = [_records(state.unread)] * bool(state.unread.on_stream) + [screen.plural(rows, "row")] * bool(
+        rows
+    )
     return f"{' and '.join(parts)} waiting" if parts else "nothing is waiting"
 
 
-def _records(state: StackState) -> str:
-    return f"{screen.plural(state.records, 'record')}{'' if state.is_counted else ' or more'}"
+def _records(unread: Unread) -> str:
+    return f"{screen.plural(unread.on_stream, 'record')}{'' if unread.is_complete else ' or more'}"
 
 
 def _books(state: StackState, option: str) -> Iterator[Finding]:
@@ -77,27 +80,23 @@ def _books(state: StackState, option: str) -> Iterator[Finding]:
 
 
 def _stream(state: StackState, option: str) -> Iterator[Finding]:
-    is_behind = bool(state.records) and state.behind_seconds > BEHIND_SECONDS
+    unread = state.unread
+    is_behind = bool(unread.on_stream) and unread.behind_seconds > BEHIND_SECONDS
     if state.hold is not None:
         cause = hold_cause(state.hold.reason, state.hold.error, option)
         if is_behind:
-            cause = cause._replace(said=f"{cause.said}; {_records(state)} waiting")
+            cause = cause._replace(said=f"{cause.said}; {_records(unread)} waiting")
         yield cause.finding("stream", seconds=state.hold.seconds)
     elif is_behind:
-        rate = sum(shard.rows_per_second for shard in state.shards)
+        rate = sum(state.rates.values())
         if rate:
-            said, advice = (
-                f"the worker takes {rate:,.2g} rows a second",
-                "No action needed: it is catching up.",
-            )
-            one = Finding(
-                "stream", f"{_records(state)} waiting, and {said}", advice, "waiting", "catching_up"
-            )
-            yield replace(one, seconds=state.behind_seconds)
+            said = f"{_records(unread)} waiting, and the worker takes {rate:,.2g} rows a second"
+            one = Finding("stream", said, "No action needed: it is catching up.", "waiting", "catching_up")
+            yield replace(one, seconds=unread.behind_seconds)
         else:
-            said = f"{_records(state)} waiting, and the worker takes none and logs no reason"
+            said = f"{_records(unread)} waiting, and the worker takes none and logs no reason"
             advice = f"Its log shows whether it is invoked: {log_of('WorkerFunction', option)}."
-            yield fault("stream", said, advice, fault="worker_off", seconds=state.behind_seconds)
+            yield fault("stream", said, advice, fault="worker_off", seconds=unread.behind_seconds)
 
 
 def _waiting(state: StackState, option: str) -> Iterator[Finding]:

@@ -12,7 +12,7 @@ from itertools import count
 from typing import Any
 
 from ops import screen
-from ops.failure import Failure
+from ops.failure import FORESEEN, Failure, explained
 from ops.help_page import DEPLOY
 from ops.state.finding import Finding, fault
 from shared.clock import Clock
@@ -54,40 +54,29 @@ class Measured:
         return max((age for age in self.kept if self.forgotten is None or age < self.forgotten), default=0.0)
 
 
+@dataclass
 class Measurement:
     """One measurement.
 
-    Args:
+    Attributes:
         administer: invokes AdminFunction.
-        clock: paces it.
         database: the database of the test rows.
         mark: the prefix of their names and ids.
         show: receives progress messages.
         first_ask: seconds from a row's import to the first query for it.
-
-    Attributes:
         found: the results so far.
     """
 
-    def __init__(
-        self,
-        administer: Callable[..., dict[str, Any]],
-        clock: Clock,
-        database: str,
-        mark: str,
-        show: Callable[[str], None],
-        *,
-        first_ask: float = 5.0,
-    ) -> None:
-        self._administer = administer
-        self._clock = clock
-        self._database = database
-        self._mark = mark
-        self._show = show
-        self._first_ask = first_ask
-        self._began = clock.now()
-        self._time = int(self._began)
-        self.found = Measured()
+    administer: Callable[..., dict[str, Any]]
+    clock: Clock
+    database: str
+    mark: str
+    show: Callable[[str], None]
+    first_ask: float = 5.0
+    found: Measured = field(default_factory=Measured)
+
+    def __post_init__(self) -> None:
+        self._time = int(self.clock.now())
         self._order = count()
         self._due: list[tuple[float, int, Callable[[], None]]] = []
         self._sent: dict[str, float] = {}
@@ -95,32 +84,45 @@ class Measurement:
     def run(self, ages: Sequence[float]) -> Measured:
         """Measure with ids of these ages, in seconds, ascending; without any, measure only how soon rows are shown.
 
+        An error ends it; what was measured until then is returned.
+
         Raises:
             Failure: Treasure Data does not accept the rows, or the API key may not query.
         """
+        try:
+            self._run(ages)
+        except (Failure, *FORESEEN) as error:
+            if self.found == Measured():
+                raise
+            self.show(f"{explained(error).message}. Results so far:")
+        return self.found
+
+    def _run(self, ages: Sequence[float]) -> None:
         self._send("shown", "shown")
-        self._at(self._first_ask, lambda: self._look(0.0))
+        self._at(self.first_ask, lambda: self._look(0.0))
         for age in ages:
             self._send(f"{age:.0f}-first", f"{age:.0f}")
             self._at(age, lambda age=age: self._repeat(age))  # type: ignore[misc]  # a default binds the age
         while self._due:
             due, _, task = heapq.heappop(self._due)
-            self._clock.sleep(max(0.0, due - self._clock.now()))
+            self.clock.sleep(max(0.0, due - self.clock.now()))
             task()
-        return self.found
 
     def _at(self, seconds: float, task: Callable[[], None]) -> None:
-        heapq.heappush(self._due, (self._clock.now() + seconds, next(self._order), task))
+        heapq.heappush(self._due, (self.clock.now() + seconds, next(self._order), task))
+
+    def _later(self, waited: float, task: Callable[[], None]) -> None:
+        self._at(min(max(self.first_ask, waited / 4), _LONGEST_PAUSE), task)
 
     def _look(self, before: float) -> None:
         """Check whether the first row is shown. `before` is the age, in seconds, at which it last was not."""
-        age = self._clock.now() - self._sent["shown"]
+        age = self.clock.now() - self._sent["shown"]
         if self._is_shown("shown"):
             self.found.hidden, self.found.shown = before, age
-            self._show(f"queries show a new row after {screen.lasting(age)}")
+            self.show(f"queries show a new row after {screen.lasting(age)}")
         elif age < MOST_DELAY:
-            self._show(f"not shown yet after {screen.lasting(age)}")
-            self._at(min(max(self._first_ask, age / 4), _LONGEST_PAUSE), lambda: self._look(age))
+            self.show(f"not shown yet after {screen.lasting(age)}")
+            self._later(age, lambda: self._look(age))
         else:
             self.found.hidden = age
 
@@ -128,53 +130,46 @@ class Measurement:
         """Send a second row under an id of this age, and a third one under a new id."""
         if self.found.forgotten is not None:
             return
-        self._show(f"resending an id that is {screen.lasting(age)} old")
+        self.show(f"resending an id that is {screen.lasting(age)} old")
         self._send(f"{age:.0f}-second", f"{age:.0f}")
         self._send(f"{age:.0f}-third", f"{age:.0f}-third")
-        self._at(self._first_ask, lambda: self._judge(age))
+        self._at(self.first_ask, lambda: self._judge(age))
 
     def _judge(self, age: float, *, is_last: bool = False) -> None:
         """Check whether the second row of an age is shown, once the third one is. If it is not, check again later."""
-        waited = self._clock.now() - self._sent[f"{age:.0f}-third"]
+        waited = self.clock.now() - self._sent[f"{age:.0f}-third"]
         is_due = self._is_shown(f"{age:.0f}-third")
         is_shown = self._is_shown(f"{age:.0f}-second") if is_due else None
         if is_shown:
             self.found.gone.add(age)
-            self._show(f"an id that is {screen.lasting(age)} old is forgotten")
+            self.show(f"an id that is {screen.lasting(age)} old is forgotten")
         elif is_shown is False and is_last:
             self.found.kept.add(age)
-            self._show(f"an id that is {screen.lasting(age)} old is remembered")
+            self.show(f"an id that is {screen.lasting(age)} old is remembered")
         elif is_shown is False:
             self._at(_SURE, lambda: self._judge(age, is_last=True))
         elif waited < MOST_DELAY:
-            self._at(
-                min(max(self._first_ask, waited / 4), _LONGEST_PAUSE),
-                lambda: self._judge(age, is_last=is_last),
-            )
+            self._later(waited, lambda: self._judge(age, is_last=is_last))
 
     def _send(self, name: str, of_id: str) -> None:
-        answer = self._administer(
-            do="send_probe",
-            database=self._database,
-            mark=f"{self._mark}-{name}",
-            id=f"{self._mark}-{of_id}",
-            time=self._time,
-        )
+        answer = self._ask("send_probe", name, id=f"{self.mark}-{of_id}")
         if not answer["taken"]:
             raise Failure(
                 f"Treasure Data did not accept a test row ({answer['reason']}): try again when it works"
             )
-        self._sent[name] = self._clock.now()
+        self._sent[name] = self.clock.now()
 
     def _is_shown(self, name: str) -> bool | None:
         """Return whether a row is shown; None if that cannot be determined now."""
-        answer = self._administer(
-            do="ask_probe", database=self._database, mark=f"{self._mark}-{name}", time=self._time
-        )
+        answer = self._ask("ask_probe", name)
         if answer["reason"] == "forbidden":
             raise Failure("the API key may not query, which a measurement needs")
         shown: bool | None = answer["shown"]
         return shown
+
+    def _ask(self, do: str, name: str, **more: Any) -> dict[str, Any]:
+        mark = f"{self.mark}-{name}"
+        return self.administer(do=do, database=self.database, mark=mark, time=self._time, **more)
 
 
 def measured(found: Measured, assumed: Mapping[str, int]) -> list[Finding]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from botocore.exceptions import BotoCoreError, ClientError
 
-from ops.books.accounting import Accounting, Balance, UnreadShard, by_group
+from ops.books.accounting import Accounting, Balance, Unread, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
@@ -37,33 +37,8 @@ _NOTABLE = 0.25
 
 
 @dataclass(frozen=True, slots=True)
-class ShardState:
-    """One shard.
-
-    Attributes:
-        shard: its id.
-        records: records after the last span.
-        is_complete: whether all of them were counted.
-        behind_seconds: age of the oldest of them.
-        rows_per_second: delivery rate over the last five minutes.
-    """
-
-    shard: str
-    records: int
-    is_complete: bool
-    behind_seconds: float
-    rows_per_second: float
-
-
-@dataclass(frozen=True, slots=True)
 class Hold:
-    """Records that the worker could not store when it last tried.
-
-    Attributes:
-        reason: the reason in the worker's log.
-        error: the type of the error in the worker's log.
-        seconds: how long it has lasted.
-    """
+    """Records that the worker could not store when it last tried: the reason and the type of the error in its log, and how long it has lasted."""
 
     reason: str
     error: str
@@ -77,9 +52,7 @@ class WaitingRows:
     Attributes:
         account: one of their accounts.
         database: where they go; empty if that is unknown.
-        reason: why they wait, in one word.
         words: Treasure Data's own explanation.
-        rows: how many.
         since: when the oldest of them was planned, UNIX seconds.
     """
 
@@ -103,11 +76,11 @@ class StackState:
 
     Attributes:
         at: when it was read, UNIX seconds.
-        shards: the stream's shards.
-        in_queue: envelopes in the overflow queue.
+        unread: what is in no span yet.
         waiting: rows that wait, the oldest first.
-        rows: waiting and dead rows by kind, account and reason.
+        rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation and with what identifies them.
         is_whole: whether all of them were counted.
+        rates: rows delivered per second in the last five minutes, by the shard's chain.
         hold: why records are held; None if none are.
         balance: what was received and what happened to it, if requested.
         notes: warnings and errors of the last hour, oldest first.
@@ -116,15 +89,14 @@ class StackState:
         completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
-        groups: the same rows, with Treasure Data's explanation and with what identifies them.
         checks: what the checks found.
     """
 
-    shards: list[ShardState]
-    in_queue: int
-    waiting: list[WaitingRows]
-    rows: Counter[tuple[str, str, str]]
+    unread: Unread = field(default_factory=Unread)
+    waiting: list[WaitingRows] = field(default_factory=list)
+    rows: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
     is_whole: bool = True
+    rates: Mapping[ChainId, float] = field(default_factory=dict)
     hold: Hold | None = None
     balance: Balance | None = None
     notes: list[Note] = field(default_factory=list)
@@ -134,30 +106,14 @@ class StackState:
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
     at: float = field(default_factory=time.time)
     budgets: list[BudgetUse] = field(default_factory=list)
-    groups: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
     checks: list[Finding] = field(default_factory=list)
 
     def dead(self) -> Counter[str]:
         """Return the dead rows by reason."""
         counted: Counter[str] = Counter()
-        for (kind, _, reason), rows in self.rows.items():
-            counted[reason] += rows if kind == "dead" else 0
+        for (kind, _, reason), group in self.rows.items():
+            counted[reason] += group.rows if kind == "dead" else 0
         return +counted
-
-    @property
-    def behind_seconds(self) -> float:
-        """The longest that any shard is behind."""
-        return max((shard.behind_seconds for shard in self.shards), default=0.0)
-
-    @property
-    def records(self) -> int:
-        """Number of records that are in no span yet."""
-        return sum(shard.records for shard in self.shards)
-
-    @property
-    def is_counted(self) -> bool:
-        """Whether all records were counted."""
-        return all(shard.is_complete for shard in self.shards)
 
 
 def accounting(stack: Stack) -> Accounting:
@@ -173,13 +129,7 @@ def accounting(stack: Stack) -> Accounting:
 
 
 class StateReader:
-    """Reads the state of a stack.
-
-    Args:
-        stack: the stack.
-        watermarks: the source of watermarks; None if they are not requested.
-        checks: the checks to run; None for the usual ones.
-    """
+    """Reads the state of a stack; with a source of watermarks, them too."""
 
     def __init__(
         self, stack: Stack, watermarks: Watermarks | None = None, checks: Checks | None = None
@@ -196,16 +146,13 @@ class StateReader:
         """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
 
         If a resource of the stack is gone, the state is what the checks found.
-
-        Raises:
-            UnavailableError, ClientError, BotoCoreError: something cannot be read.
         """
         checks = self.check()
         try:
             return replace(self._read(since, until, balanced=balanced), checks=checks)
         except FORESEEN as error:
             if is_gone(error) and any(one.fault.endswith("_gone") for one in checks):
-                return StackState([], 0, [], Counter(), checks=checks)
+                return StackState(checks=checks)
             raise
 
     def _read(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
@@ -216,19 +163,17 @@ class StateReader:
             unread = balance.unread
         else:
             unread = self._accounting.unread(seconds=_COUNT_SECONDS)
-        shards, holds = [], []
+        rates, holds = {}, []
         for chain, counted in unread.shards.items():
-            head = next(self._ledger.latest(chain), None)
-            shards.append(self._shard(chain, counted))
+            head, rates[chain] = self._latest(chain)
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
-        groups: dict[tuple[str, str, str], RowGroup] = {}
-        waiting, rows, is_whole = self._rows(groups)
+        waiting, rows, is_whole = self._rows()
         return StackState(
-            shards,
-            unread.in_queue,
+            unread,
             waiting,
             rows,
             is_whole,
+            rates,
             max(filter(None, holds), key=lambda hold: hold.seconds, default=None),
             balance,
             notes,
@@ -238,7 +183,6 @@ class StateReader:
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
-            groups=groups,
         )
 
     def check(self) -> list[Finding]:
@@ -290,30 +234,24 @@ class StateReader:
             unreadable.append(f"the stream's own count: {error_code(error)}")
             return balance, None
 
-    def _shard(self, chain: ChainId, counted: UnreadShard) -> ShardState:
-        now, delivered = time.time(), 0
+    def _latest(self, chain: ChainId) -> tuple[Span | None, float]:
+        """Return the last span of a shard, and how many rows a second were delivered lately."""
+        head, delivered = None, 0
         for span in self._ledger.latest(chain):
-            if now - span.planned_at / 1000 > _RATE_SECONDS:
+            head = head or span
+            if self._clock.now() - span.planned_at / 1000 > _RATE_SECONDS:
                 break
             delivered += sum(states[State.DELIVERED] for states in by_group(span).values())
-        rate = round(delivered / _RATE_SECONDS, 3)
-        behind = round(counted.behind_seconds, 1)
-        return ShardState(chain.shard, counted.records, counted.is_complete, behind, rate)
+        return head, round(delivered / _RATE_SECONDS, 3)
 
-    def _rows(
-        self, groups: dict[tuple[str, str, str], RowGroup]
-    ) -> tuple[list[WaitingRows], Counter[tuple[str, str, str]], bool]:
-        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all.
-
-        `groups` gets them by kind, account and reason.
-        """
+    def _rows(self) -> tuple[list[WaitingRows], dict[tuple[str, str, str], RowGroup], bool]:
+        """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""
         waiting: dict[tuple[str, str], WaitingRows] = {}
-        rows: Counter[tuple[str, str, str]] = Counter()
+        rows: dict[tuple[str, str, str], RowGroup] = {}
         until, is_whole = self._clock.now() + _COUNT_SECONDS, True
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
             kind = NAMES[chunk.entry.state]
-            rows[kind, chunk.key.account, chunk.reason] += chunk.rows
-            groups.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
+            rows.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
             if chunk.entry.state is not State.DEAD:
                 database = chunk.span.database(chunk.key)
                 place = database or chunk.key.account, chunk.reason
@@ -327,17 +265,10 @@ class StateReader:
 def find_hold(
     chain: ChainId, head: Span | None, notes: Sequence[Note], now: float, behind: float
 ) -> Hold | None:
-    """Return why a shard's records are held; None if they are not.
+    """Return why a shard's records are held, given the last span of its chain and notes, oldest first; None if they are not.
 
-    The worker logs the first record that it could not store. The record is still held if no span of the chain comes after it.
-
-    Args:
-        chain: the shard's chain.
-        head: the last span of the chain, if any.
-        notes: warnings and errors, oldest first.
-        now: UNIX seconds.
-        behind: the age of the shard's oldest record that is not planned. It counts if it is older than the notes, which go back an
-            hour.
+    The worker logs the first record that it could not store. The record is still held if no span of the chain comes after it. `behind` is the
+    age of the oldest record that is not planned: it counts if it is older than the notes, which go back an hour.
     """
     settled = START if head is None else head.last
     found = [note for note in notes if note.shard == chain.shard and note.is_about_after(settled)]

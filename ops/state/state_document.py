@@ -6,13 +6,15 @@ from dataclasses import asdict
 from typing import Any
 
 from ops.books.accounting import Balance, Rows
-from ops.books.chunks import RowGroup
 from ops.logs.notes import Note
 from ops.state import completeness
 from ops.state.faults import summary
 from ops.state.finding import Finding
 from ops.state.stack_state import StackState
 from worker.states import State
+
+_ERRORS = 10
+_COUNTS = ("received", "delivered", "waiting", "dead", "in_flight", "unbacked", "adds_up")
 
 
 def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
@@ -21,9 +23,6 @@ def error_rows(notes: list[Note]) -> list[tuple[object, ...]]:
     last = {(note.function, note.what, note.why): note.at for note in notes}
     latest = sorted(last, key=lambda kind: last[kind], reverse=True)[:_ERRORS]
     return [(kind[0], times[kind], last[kind], *kind[1:]) for kind in latest]
-
-
-_ERRORS = 10
 
 
 def findings_document(found: list[Finding]) -> list[dict[str, Any]]:
@@ -39,34 +38,37 @@ def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
         "verdict": first.verdict,
         "health": first.health,
         "findings": findings_document(found),
-        "behind_seconds": state.behind_seconds,
-        "shards": [asdict(shard) for shard in state.shards],
-        "in_queue": state.in_queue,
+        "behind_seconds": round(state.unread.behind_seconds, 1),
+        "shards": [
+            {
+                "shard": chain.shard,
+                "records": shard.records,
+                "is_complete": shard.is_complete,
+                "behind_seconds": round(shard.behind_seconds, 1),
+                "rows_per_second": state.rates.get(chain, 0.0),
+            }
+            for chain, shard in state.unread.shards.items()
+        ],
+        "in_queue": state.unread.in_queue,
         "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
         "rows": [
-            {"kind": kind, "account": account, "reason": reason, "rows": rows}
-            | _group_document(state.groups.get((kind, account, reason), RowGroup()))
-            for (kind, account, reason), rows in sorted(state.rows.items())
+            {"kind": kind, "account": account, "reason": reason}
+            | {"rows": group.rows, "words": group.words, "which": group.which}
+            for (kind, account, reason), group in sorted(state.rows.items())
         ],
         "rows_are_complete": state.is_whole,
         "rejected": _rejected_documents(state.rejected),
         "budgets": [asdict(one) for one in state.budgets],
-        "held": None if state.hold is None else asdict(state.hold),
+        "held": state.hold and asdict(state.hold),
         "errors": [
-            {"function": function, "times": times, "last": last, "what": what, "why": why}
-            for function, times, last, what, why in error_rows(state.notes)
+            dict(zip(("function", "times", "last", "what", "why"), row, strict=True))
+            for row in error_rows(state.notes)
         ],
         "unreadable_logs": state.unreadable,
-        "complete": None if state.completeness is None else completeness.document(state.completeness),
-        "arrivals": None
-        if state.arrivals is None
-        else asdict(state.arrivals) | {"lost": state.arrivals.lost},
-        "balance": None if state.balance is None else _balance_document(state.balance),
+        "complete": state.completeness and completeness.document(state.completeness),
+        "arrivals": state.arrivals and asdict(state.arrivals) | {"lost": state.arrivals.lost},
+        "balance": state.balance and _balance_document(state.balance),
     }
-
-
-def _group_document(group: RowGroup) -> dict[str, str]:
-    return {"words": group.words, "which": group.which}
 
 
 def _rejected_documents(rejected: Mapping[tuple[str, str, str], int]) -> list[dict[str, Any]]:
@@ -82,15 +84,9 @@ def _balance_document(balance: Balance) -> dict[str, Any]:
             {
                 "account": account,
                 "table": table,
-                "received": rows.received,
-                "delivered": rows.delivered,
-                "waiting": rows.waiting,
-                "dead": rows.dead,
-                "in_flight": rows.in_flight,
+                **{name: getattr(rows, name) for name in _COUNTS},
                 "dropped": rows.states[State.DROPPED],
                 "forgotten": rows.states[State.FORGOTTEN],
-                "unbacked": rows.unbacked,
-                "adds_up": rows.adds_up,
             }
             for (account, table), rows in sorted(tables.items())
         ]

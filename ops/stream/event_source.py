@@ -22,12 +22,7 @@ _SETTINGS: tuple[tuple[str, Any, str], ...] = (
 
 
 def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterator[str]:
-    """Yield what is wrong with the worker's event source mappings.
-
-    Args:
-        found: mappings as ListEventSourceMappings describes them; may include those of other functions.
-        function: the worker's name.
-    """
+    """Yield what is wrong with the worker's event source mappings, as ListEventSourceMappings describes them, perhaps with those of others."""
     ours = {one["UUID"]: one for one in found if f":function:{function}:" in f"{one['FunctionArn']}:"}
     if len(ours) != 1:
         yield f"{len(ours)} event source mappings instead of one"
@@ -44,13 +39,7 @@ def mapping_faults(found: Iterable[Mapping[str, Any]], function: str) -> Iterato
 
 
 def unknown_shards(shards: Shards, ledger: Ledger, now: float) -> Iterator[str]:
-    """Yield the shards that have old records but no span in the ledger: the worker is not running, or the stream was recreated.
-
-    Args:
-        shards: the stream.
-        ledger: the ledger.
-        now: UNIX seconds.
-    """
+    """Yield the shards that have old records but no span in the ledger: the worker is not running, or the stream was recreated."""
     for shard in shards.all():
         page = shards.cursor(shard.shard_id, Position()).read()
         arrivals = [

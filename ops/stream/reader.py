@@ -48,43 +48,36 @@ class ExpiredError(Failure):
     """The start of the range has expired."""
 
 
+@dataclass(frozen=True, slots=True)
 class StreamReader:
-    """Reads a stream next to its event source mapping.
+    """Reads a stream next to its event source mapping. The clock tells when a read begins, and what has expired."""
 
-    Args:
-        shards: the stream.
-        clock: tells when a read begins, and what has expired.
-    """
-
-    def __init__(self, shards: Shards, clock: Clock) -> None:
-        self._shards = shards
-        self._clock = clock
+    stream: Shards
+    clock: Clock
 
     def shards(self, only: str | None = None) -> list[str]:
         """Return the shards' ids, parents before their children; with `only`, that one.
 
         Raises:
             Failure: there is no shard named `only`.
-            ShardUnreadableError: Kinesis does not answer.
         """
-        found = [shard.shard_id for shard in self._shards.all()]
+        found = [shard.shard_id for shard in self.stream.all()]
         if only is not None and only not in found:
             raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
         return found if only is None else [only]
 
     def chain(self, shard: str) -> ChainId:
         """Return a shard's chain."""
-        return self._shards.chain(shard)
+        return self.stream.chain(shard)
 
     def check(self, start: RangeEnd) -> None:
         """Check that the start of a range has not expired. If it is a sequence number, `read` checks it.
 
         Raises:
             ExpiredError: it has expired.
-            ShardUnreadableError: Kinesis does not answer.
         """
-        summary = self._shards.summary()
-        oldest = self._clock.now() - summary["RetentionPeriodHours"] * 3600
+        summary = self.stream.summary()
+        oldest = self.clock.now() - summary["RetentionPeriodHours"] * 3600
         is_trimmed = summary["StreamCreationTimestamp"].timestamp() < oldest
         if is_trimmed and start.at is not None and start.at < oldest - _TRIMMED_MARGIN_SECONDS:
             raise ExpiredError(
@@ -99,15 +92,14 @@ class StreamReader:
 
         Raises:
             ExpiredError: the first record of the range has expired, or never existed.
-            ShardUnreadableError: Kinesis does not answer.
         """
-        began = self._clock.now()
+        began = self.clock.now()
         is_checked = start.number is None
         position = (
             Position(moment=start.at) if start.number is None else Position(at=number(str(start.number)))
         )
         try:
-            for page in filter(None, self._shards.pages(shard, position)):
+            for page in filter(None, self.stream.pages(shard, position)):
                 if page.records and not is_checked:
                     self._check_first(shard, start, page.records[0])
                     is_checked = True

@@ -4,11 +4,12 @@ from typing import Any
 
 import msgpack
 
+from ops.events.seen_event import unpacked
 from ops.personal_data import scrub
 from ops.stream.reader import Read, batches_of, member
 from shared import envelope
 from shared.envelope import Envelope, TableRows
-from shared.errors import EnvelopeError
+from shared.errors import EnvelopeError, InvalidObjectError
 
 
 def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
@@ -23,19 +24,17 @@ def event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]
 def scrubbed(data: bytes) -> bytes:
     """Return a record's data with personal data replaced by stand-ins.
 
-    Data that is not an envelope cannot be parsed. It is replaced by question marks of the same length.
+    Data that is not an envelope, or is damaged, is replaced by question marks of the same length.
     """
     try:
         found = envelope.decode(data)
-    except EnvelopeError:
+        tables = tuple(TableRows(one.table, one.row_count, _scrub_rows(one.rows)) for one in found.tables)
+    except (EnvelopeError, InvalidObjectError):
         return b"?" * len(data)
-    tables = tuple(TableRows(one.table, one.row_count, _scrub_rows(one.rows)) for one in found.tables)
     return Envelope(
         found.account, found.key_id, found.received_at, found.request_id, found.claim, tables
     ).encode()
 
 
 def _scrub_rows(rows: bytes) -> bytes:
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
-    unpacker.feed(rows)
-    return b"".join(msgpack.packb(scrub(row)) for row in unpacker)
+    return b"".join(msgpack.packb(scrub(row)) for row in unpacked(rows))

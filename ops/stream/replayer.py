@@ -37,62 +37,54 @@ class Progressing:
     """The progress of one shard's replay.
 
     Attributes:
+        shard: its id.
         records: number of records that are in a span now.
         arrived: when the last of them arrived, in UNIX seconds.
         next: the sequence number of the first record read that is in no span yet; empty if there is none.
         rows: rows in the records read.
     """
 
+    shard: str
     records: int = 0
     arrived: float = 0.0
     next: str = ""
     rows: int = 0
 
 
+@dataclass(frozen=True, slots=True)
 class Replay:
-    """Replays shards.
+    """Replays shards: reads their records, and passes to the worker, by `invoke`, those that are in no span yet."""
 
-    Args:
-        stream: reads the records.
-        invoke: passes an event to the worker and returns its response.
-        clock: paces retries.
-        planned: finds the records' spans, and counts rows by outcome.
-    """
-
-    def __init__(self, stream: StreamReader, invoke: Invoke, clock: Clock, planned: Planned) -> None:
-        self._stream = stream
-        self._invoke = invoke
-        self._clock = clock
-        self._planned = planned
+    stream: StreamReader
+    invoke: Invoke
+    clock: Clock
+    planned: Planned
 
     def shard(self, shard: str, stretch: Stretch, settled: Callable[[Progressing], None]) -> Progressing:
         """Replay a stretch of one shard. The next batch is read while the worker handles the current one.
 
-        Args:
-            shard: its id.
-            stretch: the range.
-            settled: called with the progress after every batch and every response of the worker.
+        `settled` is called with the progress after every batch and every response of the worker.
 
         Raises:
             HoldsError: the worker holds.
             Failure: the stretch has expired, or the worker failed.
-            ClientError: AWS rejects a call.
         """
-        progress = Progressing()
-        chain = self._stream.chain(shard)
-        for batch in _ahead(batches_of(self._stream.read(shard, stretch.start, stretch.end))):
+        progress = Progressing(shard)
+        settled(progress)
+        chain = self.stream.chain(shard)
+        for batch in _ahead(batches_of(self.stream.read(shard, stretch.start, stretch.end))):
             progress.next = batch[0]["SequenceNumber"]
             settled(progress)
             progress.rows += sum(row_count(record["Data"]) for record in batch)
             numbers = [number(record["SequenceNumber"]) for record in batch]
-            members = self._planned.note_before(chain, numbers)
+            members = self.planned.note_before(chain, numbers)
             missing = [record for record, one in zip(batch, numbers, strict=True) if one not in members]
             progress.records += len(batch) - len(missing)
             progress.arrived = arrival(batch[-1])
             try:
                 self._pass_on(missing, shard, progress, settled)
             finally:
-                self._planned.note_after(chain, numbers)
+                self.planned.note_after(chain, numbers)
             progress.next = ""
             settled(progress)
         return progress
@@ -104,21 +96,21 @@ class Replay:
         progress: Progressing,
         settled: Callable[[Progressing], None],
     ) -> None:
-        pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
+        pause, until = _FIRST_PAUSE_SECONDS, self.clock.now() + PATIENCE_SECONDS
         while batch:
             progress.next = batch[0]["SequenceNumber"]
-            answer = self._invoke({"Records": [member(record, shard) for record in batch], "replay": True})
+            answer = self.invoke({"Records": [member(record, shard) for record in batch], "replay": True})
             rest = _unsettled(batch, answer)
             done = len(batch) - len(rest)
             if done:
                 progress.records += done
-                pause, until = _FIRST_PAUSE_SECONDS, self._clock.now() + PATIENCE_SECONDS
+                pause, until = _FIRST_PAUSE_SECONDS, self.clock.now() + PATIENCE_SECONDS
             batch = rest
             settled(progress)
             if batch and not done:
-                if self._clock.now() >= until:
+                if self.clock.now() >= until:
                     raise HoldsError(f"the worker has held for {screen.lasting(PATIENCE_SECONDS)}")
-                self._clock.sleep(pause)
+                self.clock.sleep(pause)
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
 
 

@@ -11,7 +11,7 @@ pytestmark = pytest.mark.xdist_group("scale")
 @pytest.mark.parametrize("kind", away.OUTAGES)
 def test_no_outage_breaks_a_promise(kind: str) -> None:
     """Few shards and chunks for a few minutes; `make outage` has many for hours."""
-    result = away.simulate(Case(kind, 200, 4, 0.1), shows=False)
+    result = away.simulate(Case(kind, 200, 4, 0.1))
 
     assert [] == result.broken
     assert 200 * 300 < result.rows

@@ -5,14 +5,9 @@ import gc
 import pytest
 
 from chaos import schedule as schedules
-from chaos.functions import Functions
-from chaos.pipeline import Pipeline
-from chaos.run import run_schedule, run_seed
-from chaos.schedule import DRAWN, Schedule
+from chaos.run import finished, run_schedule, run_seed
+from chaos.schedule import DRAWN
 from chaos.trouble import Kind
-from chaos.verdict import Verdict, judge
-from chaos.world import World
-from shared.tracking_plan import CODES
 
 EVENTS = 150
 
@@ -63,44 +58,3 @@ def test_a_wrong_edge_policy_rejects_nobody(seed: int) -> None:
     assert not verdict.violations, verdict
     strays = {number for number, sent in pipeline.sent.items() if sent.stray(number)}
     assert set() == pipeline.sent.keys() - pipeline.accepted.keys() - strays
-
-
-def finished(schedule: Schedule) -> tuple[Pipeline, Verdict]:
-    """Run a schedule, and return its pipeline and verdict."""
-    world = World(schedule)
-    pipeline = Pipeline(world, Functions(world))
-    pipeline.run()
-    return pipeline, judge(pipeline)
-
-
-@pytest.mark.parametrize("seed", [5, 6, 17, 27])
-def test_events_that_stray_from_a_quarantining_plan_are_kept_and_repaired(seed: int) -> None:
-    """Each stray is kept complete, once and counted; an operator repairs it, and it is delivered once."""
-    pipeline, verdict = finished(schedules.draw(seed, EVENTS, ()))
-
-    strays = {number for number, sent in pipeline.sent.items() if sent.stray(number)}
-    assert not verdict.violations, verdict
-    assert (
-        strays == {copy.number for copy in pipeline.copies if copy.code in CODES} == pipeline.repaired.keys()
-    )
-    assert (EVENTS, EVENTS) == (verdict.accepted, verdict.delivered)
-
-
-@pytest.mark.parametrize("seed", [35, 49])
-def test_events_that_stray_from_an_observing_plan_are_delivered(seed: int) -> None:
-    """A plan that observes rejects no event."""
-    pipeline, verdict = finished(schedules.draw(seed, EVENTS, ()))
-
-    assert not verdict.violations, verdict
-    assert any(sent.stray(number) for number, sent in pipeline.sent.items())
-    assert not {code for _, code in pipeline.told} & set(CODES)
-    assert EVENTS == verdict.delivered
-
-
-@pytest.mark.parametrize("seed", [49, 56])
-def test_a_plan_that_changes_during_a_run_breaks_no_promise(seed: int) -> None:
-    """The promises hold even if copies of a request are judged by different plans."""
-    verdict = run_schedule(schedules.draw(seed, EVENTS, (Kind.PLAN, Kind.CLIENT_DEAF, Kind.COLD)))
-
-    assert not verdict.violations, verdict
-    assert verdict.strikes[Kind.PLAN] > 0

@@ -1,53 +1,41 @@
-"""A sample of the interleavings that `make chaos-exhaustive` goes through."""
+"""A sample of the runs that `make chaos-exhaustive` makes with the real handlers."""
 
-import random
+from itertools import islice
+from random import Random
 
 import pytest
 
-from chaos.defences import ALL, Defence
-from chaos.exhaustive import NAMED, SCENARIOS, Scenario, explore, run, steps_of
-from chaos.interleavings import Choice, FaultKind
-
-_RUNS = 10
-WORKERS = NAMED["two workers of one batch, rows are rejected"]
+from chaos.defences import ALL, Defence, without
+from chaos.exhaustive import NAMED, SCENARIOS, Fault, Scenario, choices, explore, run
 
 
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_no_interleaving_without_a_fault_breaks_anything(scenario: Scenario) -> None:
-    """None of the first interleavings with at most one preemption and no fault breaks a promise."""
-    done = explore(scenario, 1, faults=0, runs=100)
+def test_nothing_that_happens_at_one_step_or_two_breaks_a_promise(scenario: Scenario) -> None:
+    """Pauses, kills and faults at each step, and pairs of them: a sample of both."""
+    steps = run(scenario).steps
+    single = 1 + len(steps) * len(Fault)
+    found = list(islice(choices(steps, scenario.name), 2 * single))
+    some = Random(scenario.name).sample(found, min(12, len(found)))
 
-    assert {} == done.wrong
-
-
-@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.name)
-def test_no_interleaving_of_a_sample_breaks_anything(scenario: Scenario) -> None:
-    """No interleaving in a random sample with two preemptions and a fault breaks a promise."""
-    chance, steps = random.Random(scenario.name), steps_of(scenario) + 6
-    some = [
-        Choice(
-            tuple(sorted(chance.sample(range(steps), 2))),
-            (chance.randrange(steps), chance.choice(list(FaultKind))),
-        )
-        for _ in range(_RUNS)
-    ]
-
-    assert {} == {choice: wrong for choice in some if (wrong := run(scenario, choice))}
+    assert {} == {choice: wrong for choice in some if (wrong := run(scenario, choice).wrong)}
 
 
-def test_any_number_of_preemptions_can_be_explored() -> None:
-    """Interleavings that reach a known state are counted without running their continuations again."""
-    done = explore(WORKERS, None, faults=0)
+def test_each_fault_meets_each_step_that_it_can_concern() -> None:
+    """A read cannot take effect unheard, and no import lands late here; then come pairs."""
+    found = list(choices(["dynamodb get_item", "td PUT"]))
 
-    assert (True, {}) == (done.complete, done.wrong)
-    assert done.interleavings > 10 * done.runs
+    alone = {(number, fault) for choice in found if len(choice) == 1 for number, fault in choice}
+    assert {(2, fault) for fault in Fault if fault is not Fault.LATE} == {one for one in alone if one[0] == 2}
+    assert {Fault.KILLED_BEFORE, Fault.FAILS, Fault.PAUSE, Fault.LONG_PAUSE} == {
+        fault for number, fault in alone if number == 1
+    }
+    assert 4 * 6 == sum(len(choice) == 2 for choice in found)
 
 
 @pytest.mark.parametrize("defence", [one for one in ALL if one.meets], ids=lambda one: one.name)
 def test_a_defence_that_is_left_out_is_noticed(defence: Defence) -> None:
-    """Without the defence an interleaving breaks something; with it, nothing."""
-    assert defence.meets is not None
-    name, choice = defence.meets
+    """Without the defence something at some step breaks a promise or a rule; with it, nothing."""
+    done = explore(NAMED[defence.meets], 3000, without(defence.weakness), most_wrong=1)
 
-    assert [] == run(NAMED[name], choice)
-    assert run(NAMED[name], choice, defence)
+    assert done.wrong
+    assert [{}] == [run(NAMED[defence.meets], choice).wrong for choice in done.wrong]

@@ -6,12 +6,10 @@ import pytest
 
 from chaos import isolation
 from chaos import schedule as schedules
-from chaos.functions import Functions
-from chaos.pipeline import Pipeline
+from chaos.run import finished
 from chaos.schedule import START, Act, Schedule
 from chaos.trouble import Kind, Window
-from chaos.verdict import Verdict, judge
-from chaos.world import World
+from chaos.verdict import Verdict
 
 MINUTES = 30
 
@@ -46,11 +44,7 @@ def _away(kind: Kind, share: float) -> tuple[list[int], Verdict]:
     length = plain.setup.horizon * share
     windows = () if kind is Kind.STANDSTILL else (Window(kind, START, START + length),)
     acts = (Act(START, kind, (length,)),) if kind is Kind.STANDSTILL else ()
-    world = World(Schedule(plain.seed, plain.setup, plain.sent, windows, acts))
-    pipeline = Pipeline(world, Functions(world))
-    pipeline.run()
-    verdict = judge(pipeline)
-    world.close()
+    pipeline, verdict = finished(Schedule(plain.seed, plain.setup, plain.sent, windows, acts))
     return pipeline.statuses, verdict
 
 

@@ -93,7 +93,8 @@ def main(only: str, what: str | None, processes: int) -> None:
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for one in noticed:
         if not one.holds:
-            console.print(f"{one.defence.module}: nothing shows that this is needed: {one.defence.name}\n")
+            defence = protocol.ALL[one.number]
+            console.print(f"{defence.module}: nothing shows that this is needed: {defence.name}\n")
     for mutant in unexplained:
         console.print(f"{mutant.module}:{mutant.line}: no test notices\n- {mutant.was}\n+ {mutant.now}\n")
     for change in stale:

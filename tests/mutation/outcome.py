@@ -8,14 +8,7 @@ from tests.mutation.run import Mutant, Verdict
 
 @dataclass(slots=True)
 class Outcome:
-    """What the tests noticed of a module.
-
-    Attributes:
-        module: the module's path.
-        what: what was taken away: `mutants` or `defences`.
-        verdicts: how often there was each verdict.
-        survivors: the mutants that no test noticed.
-    """
+    """What the tests noticed of `mutants` or `defences` of a module: how often there was each verdict, and which mutants survived."""
 
     module: str
     what: str = "mutants"

@@ -1,15 +1,82 @@
 """Leaves out the defences of the protocol. It imports the product, so it must not be imported before the last mutant has run."""
 
+import time
 from collections.abc import Sequence
 from concurrent.futures import as_completed
+from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from chaos.defences import ALL
-from chaos.run import pool_of
-from chaos.selfcheck import Noticed, check
+from chaos import exhaustive, isolation
+from chaos import schedule as schedules
+from chaos.defences import ALL, Defence, without
+from chaos.run import pool_of, run_schedule
 from tests.mutation.outcome import Outcome
 from tests.mutation.run import Verdict
+
+SEEDS, EVENTS = 12, 400
+"""How many more schedules are tried if the first one shows nothing, and how many events each has."""
+
+
+@dataclass(frozen=True, slots=True)
+class Noticed:
+    """What is broken without a defence.
+
+    Attributes:
+        number: the defence's in `ALL`; the defence itself cannot go from process to process.
+        told: where something was broken, and what; empty if nothing was.
+        sound: whether nothing is broken there with the defence.
+        seconds: of CPU time.
+    """
+
+    number: int
+    told: str
+    sound: bool
+    seconds: float
+
+    @property
+    def holds(self) -> bool:
+        """Whether its absence was noticed, and by nothing else than its absence."""
+        return bool(self.told) and self.sound
+
+
+def check(number: int) -> Noticed:
+    """Leave out the defence with this number in `ALL`."""
+    began, defence = time.process_time(), ALL[number]
+    way = _by_waiting if defence.waits else _by_steps if defence.meets else _by_seeds
+    told, sound = way(defence)
+    return Noticed(number, told, sound, time.process_time() - began)
+
+
+def _by_seeds(defence: Defence) -> tuple[str, bool]:
+    for seed in dict.fromkeys((defence.seed, *range(SEEDS))):
+        schedule = schedules.draw(seed, EVENTS, defence.kinds)
+        schedule = replace(schedule, setup=replace(schedule.setup, **defence.setup))
+        if broken := run_schedule(schedule, without(defence.weakness)).violations:
+            return f"seed {seed}: {dict(broken)}", not run_schedule(schedule).violations
+    return "", True
+
+
+def _by_steps(defence: Defence) -> tuple[str, bool]:
+    scenario, build = exhaustive.NAMED[defence.meets], without(defence.weakness)
+    done = exhaustive.explore(scenario, exhaustive.DEFENCE_RUNS, build, most_wrong=1)
+    for choice, broken in done.wrong.items():
+        return f"{scenario.name}, {choice}: {broken}", not exhaustive.run(scenario, choice).wrong
+    return "", True
+
+
+def _by_waiting(defence: Defence) -> tuple[str, bool]:
+    """Measure how long healthy accounts wait without the defence, and with it."""
+    base = isolation.steady(accounts=defence.waits, minutes=20, every=8, floods=True)
+    limit, told, is_noticed, sound = isolation.limit(isolation.measure(base)), [], False, True
+    for kind in defence.kinds:
+        schedule = isolation.failing(base, kind, minutes=10)
+        waiting = isolation.measure(schedule, without(defence.weakness)).p99
+        kept = isolation.measure(schedule).p99
+        is_noticed |= waiting > limit
+        sound &= kept <= limit
+        told.append(f"{kind}: 99th percentile {waiting:.0f} s, with the defence {kept:.0f} s")
+    return "; ".join(told) if is_noticed else "", sound
 
 
 def leave_out(only: str, processes: int, progress: Console) -> list[Noticed]:
@@ -19,11 +86,9 @@ def leave_out(only: str, processes: int, progress: Console) -> list[Noticed]:
         runs = [pool.submit(check, number) for number in numbers]
         for count, run in enumerate(as_completed(runs), 1):
             one = run.result()
-            told = f"{one.where}: {one.broken}" if one.where else "NOTHING NOTICES"
-            told += "" if one.sound else "; BUT ALSO WITH THE DEFENCE"
-            progress.print(
-                f"{count} of {len(runs)}: {one.defence.name}: {told} ({one.seconds:.0f} s of CPU time)"
-            )
+            told = (one.told or "NOTHING NOTICES") + ("" if one.sound else "; BUT ALSO WITH THE DEFENCE")
+            name = ALL[one.number].name
+            progress.print(f"{count} of {len(runs)}: {name}: {told} ({one.seconds:.0f} s of CPU time)")
     return [run.result() for run in runs]
 
 
@@ -31,6 +96,7 @@ def outcomes_of(noticed: Sequence[Noticed]) -> list[Outcome]:
     """Return the results of leaving out defences, by module."""
     found: dict[str, Outcome] = {}
     for one in noticed:
-        outcome = found.setdefault(one.defence.module, Outcome(one.defence.module, "defences"))
+        module = ALL[one.number].module
+        outcome = found.setdefault(module, Outcome(module, "defences"))
         outcome.verdicts[Verdict.KILLED if one.holds else Verdict.SURVIVED] += 1
     return [*found.values()]

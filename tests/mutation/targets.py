@@ -9,13 +9,7 @@ _PATH = Path(__file__).with_name("targets.toml")
 
 
 class Change(NamedTuple):
-    """How a mutant differs from its module.
-
-    Attributes:
-        module: path of the module, relative to the root.
-        was: the lines that differ, joined, as the module has them.
-        now: the same lines as the mutant has them.
-    """
+    """How a mutant differs from a module (its path): the lines that differ, joined, as the module has them, and as the mutant has them."""
 
     module: str
     was: str

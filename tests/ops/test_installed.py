@@ -93,26 +93,30 @@ def test_messages_name_the_command_that_can_deploy(plain: Installation) -> None:
     assert ("`sluice deploy`\n", "`sam deploy`") == (done.stdout, DEPLOY)
 
 
-def test_the_local_stack_is_an_extra(plain: Installation) -> None:
-    """Without it, `sluice local` says in one sentence what to install."""
-    done = plain.run("-m", "ops.cli", "local")
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        (
+            "local",
+            (
+                "the local stack is not installed (crawleruseragents, moto, redis): "
+                "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`"
+            ),
+        ),
+        (
+            "mcp --local",
+            (
+                "the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, "
+                "or in a clone `uv tool install '.[mcp]'`"
+            ),
+        ),
+    ],
+)
+def test_an_extra_that_is_missing_is_named(plain: Installation, line: str, said: str) -> None:
+    """Without it, the command says in one sentence what to install."""
+    done = plain.run("-m", "ops.cli", *line.split())
 
-    assert (1, "") == (done.returncode, done.stdout)
-    assert (
-        "Error: the local stack is not installed (crawleruseragents, moto, redis): "
-        "in a clone of Sluice, run `uv tool install '.[local]'` or `pip install '.[local]'`\n" == done.stderr
-    )
-
-
-def test_the_mcp_server_is_an_extra(plain: Installation) -> None:
-    """Without it, `sluice mcp` says in one sentence what to install."""
-    done = plain.run("-m", "ops.cli", "mcp", "--local")
-
-    assert (1, "") == (done.returncode, done.stdout)
-    assert (
-        "Error: the extra `mcp` is not installed: run `uvx --from 'sluice-0.1.0-py3-none-any.whl[mcp]' sluice mcp` instead, "
-        "or in a clone `uv tool install '.[mcp]'`\n" == done.stderr
-    )
+    assert (1, "", f"Error: {said}\n") == (done.returncode, done.stdout, done.stderr)
 
 
 def test_the_mcp_server_runs_outside_the_repository(wheel: Path, tmp_path: Path) -> None:

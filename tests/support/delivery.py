@@ -3,7 +3,7 @@
 import itertools
 import json
 from base64 import b64encode
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from doubles.iam import Authorized
 from doubles.kinesis import MemoryKinesis
 from doubles.redis import MemoryRedis
 from doubles.s3 import MemoryS3
-from doubles.treasure_data import API_KEY, InProcess, TreasureData
+from doubles.treasure_data import API_KEY, Action, Fault, InProcess, Kind, TreasureData
 from doubles.treasure_data import Settings as TreasureDataSettings
 from local.functions import SENDER, WORKER, Function
 from local.resources import LEDGER, Resources
@@ -199,9 +199,7 @@ class Delivery:
     def start(self) -> "Delivery":
         """Create new sandboxes, which remember nothing."""
         self.telemetry = CollectedTelemetry()
-        self.ledger = Ledger(
-            self.dynamodb, TABLE, clock=self.clock, entropy=self._entropy, telemetry=self.telemetry
-        )
+        self.ledger = Ledger(self.dynamodb, TABLE, self.clock, self._entropy, self.telemetry)
         self.objects = SpanObjects(Bucket(self.s3, BUCKET))
         self.wiring = self.wiring_of(WORKER)
         self.sender_wiring = self.wiring_of(SENDER)
@@ -291,6 +289,26 @@ class Delivery:
         """Invoke the worker with records by their positions, and return the sequence number that it reports as failed."""
         failures = self.run(self.event(begin, end), remaining_ms)["batchItemFailures"]
         return failures[0]["itemIdentifier"] if failures else None
+
+    def deliver_all(self, shards: Collection[str] = ()) -> list[Any]:
+        """Invoke the worker with all records of each shard, or of some; return what it reports as failed."""
+        client, failures = self.kinesis.client, list[Any]()
+        for shard in client.list_shards(StreamName=STREAM)["Shards"]:
+            name, start = shard["ShardId"], {"ShardIteratorType": "TRIM_HORIZON"}
+            iterator = client.get_shard_iterator(StreamName=STREAM, ShardId=name, **start)["ShardIterator"]
+            records = client.get_records(ShardIterator=iterator)["Records"]
+            if records and (not shards or name in shards):
+                event = {"Records": [member(one, name) for one in records]}
+                failures += self.run(event)["batchItemFailures"]
+        return failures
+
+    def split(self) -> None:
+        """Split the first shard in half."""
+        self.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
+
+    def fail(self, status: int, **members: Any) -> None:
+        """Have imports answered with a status."""
+        self.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **members))
 
     def run(self, event: dict[str, Any], remaining_ms: float = INVOCATION_MS) -> dict[str, Any]:
         """Invoke the worker with an event, and return its response."""

@@ -116,13 +116,7 @@ def recorded(folder: str) -> dict[str, Any]:
 
 def ledger_of(aws: Resources) -> Ledger:
     """Return the ledger."""
-    return Ledger(
-        aws.client("dynamodb"),
-        aws.ledger_table,
-        clock=SystemClock(),
-        entropy=os.urandom,
-        telemetry=NullTelemetry(),
-    )
+    return Ledger(aws.client("dynamodb"), aws.ledger_table, SystemClock(), os.urandom, NullTelemetry())
 
 
 def dead(aws: Resources) -> list[ListedChunk]:

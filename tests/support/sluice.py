@@ -131,10 +131,6 @@ class Sluice:
             self._forced[options] = f"--from {(now - timedelta(hours=1)).isoformat()} --to {now.isoformat()}"
         return self.json(f"replay --local --force --yes {self._forced[options]} {options}")
 
-    def until_of(self, options: str) -> str:
-        """Return the end of the range that `force` used with these options."""
-        return self._forced[options].split()[-1]
-
     def rows(self, database: str, table: str) -> list[str]:
         """Return the event ids of a table's rows, sorted."""
         return sorted(self.td("event_ids").get(database, {}).get(table, []))

@@ -1,7 +1,5 @@
 """The account cache: in-memory doubles test the rules, real Valkey servers test the protocol."""
 
-import socket
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,11 +12,10 @@ import redis
 from doubles.clock import ManualClock
 from doubles.redis import MemoryRedis
 from doubles.tcp_proxy import TcpProxy
-from local.valkey import find_server
+from local.valkey import start
 from shared.accounts import Account, AccountKeys
 from shared.errors import SecretUnavailableError
 from tests.support.telemetry import CollectedTelemetry
-from tests.support.tls_front import TlsFront
 from worker.account_cache import INVALID, SILENT_SECONDS, UNKNOWN, AccountCache
 from worker.redis_client import connect
 
@@ -138,10 +135,7 @@ def test_a_secret_without_a_value_is_logged_with_its_remedy() -> None:
         raise SecretUnavailableError("the secret x has no value yet: put one there")
 
     assert {} == AccountCache(connect, KEYS, ManualClock(), telemetry).resolve(["shop"])
-    expected = {
-        "error": "SecretUnavailableError",
-        "reason": "the secret x has no value yet: put one there",
-    }
+    expected = {"error": "SecretUnavailableError", "reason": "the secret x has no value yet: put one there"}
 
     assert [expected] == telemetry.said("Redis cannot be reached")
 
@@ -175,45 +169,14 @@ def test_an_error_for_one_account_affects_only_that_account() -> None:
 
 
 @contextmanager
-def valkey(folder: Path, *options: str) -> Iterator[int]:
+def valkey(folder: Path) -> Iterator[int]:
     """Run a Valkey server and yield its port."""
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-    command = [find_server(), "--save", "", "--dir", str(folder), "--bind", "127.0.0.1", "--port", str(port)]
-    with subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL) as server:
-        try:
-            for _ in range(1000):
-                try:
-                    socket.create_connection(("127.0.0.1", port), 1).close()
-                    break
-                except OSError:
-                    assert server.poll() is None
-                    time.sleep(0.01)
-            yield port
-        finally:
-            server.kill()
-
-
-def test_resolves_accounts_from_a_cluster_over_tls(tmp_path: Path) -> None:
-    """One pipeline reads accounts in many hash slots over TLS, as with ElastiCache Serverless."""
-    with (
-        valkey(tmp_path, "--cluster-enabled", "yes", "--requirepass", "secret") as port,
-        TlsFront(port, tmp_path) as front,
-    ):
-        client = connect(f"rediss://:secret@127.0.0.1:{front.port}?ssl_ca_certs={tmp_path}/certificate.pem")
-        client.execute_command("CLUSTER", "ADDSLOTSRANGE", "0", "16383")
-        for _ in range(1000):
-            if "cluster_state:ok" in str(client.execute_command("CLUSTER", "INFO")):
-                break
-            time.sleep(0.01)
-        fill(client)
-        many = [f"acct_{n}" for n in range(200)]
-        for name in many:
-            client.hset(KEYS.of(name), mapping=SHOP.to_fields())
-        answers = cache(client).resolve(["shop", "blog", "odd", "nobody", *many])
-        expected = {"shop": SHOP, "blog": BLOG, "odd": INVALID, "nobody": UNKNOWN} | dict.fromkeys(many, SHOP)
-        assert answers == expected
-        client.close()
+    server, port = start(folder, is_quiet=True)
+    try:
+        yield port
+    finally:
+        server.kill()
+        server.wait()
 
 
 def test_a_server_that_hangs_or_is_down_costs_seconds(tmp_path: Path) -> None:

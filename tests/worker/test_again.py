@@ -1,5 +1,6 @@
 """Envelopes that were put again: they count if no first copy does, which is known once every shard has passed."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -9,23 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from shared.errors import LedgerUnavailableError
-from tests.support.delivery import (
-    BUCKET,
-    KEYS,
-    SHARD,
-    STREAM,
-    Delivery,
-    envelope,
-    lose_answer,
-    member,
-    row,
-)
+from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, row
 from tests.support.spans import span as a_span
 from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor
+from worker.ledger import Ledger
 from worker.passing import MARGIN_SECONDS
 from worker.sender import USUAL_AGAIN_SECONDS
-from worker.span import ChunkKey
+from worker.span import ChunkKey, Span
 from worker.span_object import Chunk, encode
 from worker.states import Decision, Entry, State
 
@@ -59,22 +51,7 @@ def delivery(*data: bytes, shards: int = 1) -> Delivery:
 def put(made: Delivery, *data: bytes) -> None:
     """Put records and deliver everything."""
     made.put(*data)
-    assert deliver(made) == []
-
-
-def deliver(made: Delivery, shards: set[str] | None = None) -> list[Any]:
-    """Deliver all records of all shards, or of some."""
-    client = made.kinesis.client
-    held: list[Any] = []
-    for shard in client.list_shards(StreamName=STREAM)["Shards"]:
-        name = shard["ShardId"]
-        iterator = client.get_shard_iterator(
-            StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
-        )
-        records = client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
-        if records and (shards is None or name in shards):
-            held += made.run({"Records": [member(one, name) for one in records]})["batchItemFailures"]
-    return held
+    assert made.deliver_all() == []
 
 
 def wait(made: Delivery, seconds: float = PASSED + 1, rounds: int = 1) -> None:
@@ -82,7 +59,7 @@ def wait(made: Delivery, seconds: float = PASSED + 1, rounds: int = 1) -> None:
     made.clock.sleep(seconds)
     for _ in range(rounds):
         made.send()
-        deliver(made)
+        made.deliver_all()
     made.send()
 
 
@@ -152,31 +129,73 @@ def test_a_first_copy_in_a_gap_must_claim() -> None:
     assert ["q"] == made.ids("shop_db", "views")
 
 
-def test_copies_of_other_requests_do_not_count() -> None:
-    """Each envelope is decided by its own."""
-    made = delivery(first("a"), again("a"), again("b"))
-    wait(made)
+class Counted(Ledger):
+    """Counts the spans that are read from the ends of chains back."""
 
-    assert ["a", "b"] == made.ids("shop_db", "views")
-    assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
+    read = 0
+
+    def latest(self, *args: Any) -> Iterator[Span]:
+        """Yield a chain's spans, the latest first."""
+        for span in super().latest(*args):
+            Counted.read += 1
+            yield span
 
 
-def test_time_in_the_queue_decides_nothing() -> None:
-    """Three days later the first copy's index is still there."""
-    made = delivery(first())
-    made.clock.sleep(3 * 86_400)
-    put(made, again())
-    wait(made)
+def hourly(made: Delivery, hours: int) -> None:
+    """Deliver an envelope each hour."""
+    for n in range(hours):
+        made.clock.sleep(3600)
+        at = round(made.clock.now() * 1000)
+        made.put(envelope("shop", {"views": [row(f"h{n}")]}, request_id=f"h{n}", received_at=at))
+        assert made.deliver(-1) is None
 
-    assert ["q"] == made.ids("shop_db", "views")
+
+def test_a_first_copy_is_not_looked_for_in_all_spans_since() -> None:
+    """In the two weeks that an envelope may wait in the queue, a shard may get a million spans: more than one run can read."""
+    made = delivery()
+    made.replaced = {Ledger: Counted}
+    made.start()
+    hourly(made, 50)
+    at = round(made.clock.now() * 1000)
+    mine = {"account": "shop", "tables": {"views": [row("q")]}, "request_id": "q", "received_at": at}
+    made.put(envelope(**mine))
+    assert made.deliver(-1) is None
+    hourly(made, 300)
+    made.put(envelope(**mine, claim=at))
+    assert made.deliver(-1) is None
+    Counted.read = 0
+    made.send()
+
+    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
+    assert Counted.read < 10
+
+
+def test_envelopes_put_again_days_apart_are_decided_one_after_the_other() -> None:
+    """A run cannot read all indexes from the first to the last: it would decide nothing, and so would the next one."""
+    made = delivery()
+    old = round(made.clock.now() * 1000)
+    hourly(made, 100)
+    new = round(made.clock.now() * 1000)
+    made.put(
+        *(
+            envelope("shop", {"views": [row(name)]}, request_id=name, claim=at, received_at=at)
+            for name, at in (("a", old), ("b", new))
+        )
+    )
+    assert made.deliver(-2) is None
+    made.clock.sleep(PASSED + 1)
+    made.put(b"junk")
+    made.deliver(-1)
+    made.s3.calls.clear()
+    while "again" in {state for state, *_ in made.chunks().values()}:
+        made.clock.sleep(60)
+        made.send()
+
+    assert ["a", "b"] == sorted(made.ids("shop_db", "views"))[:2]
+    assert made.s3.calls.count("get_object") < 20
 
 
 # Shards
-
-
-def split(made: Delivery) -> None:
-    """Split the first shard."""
-    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
 
 
 def test_a_copy_on_another_shard_counts() -> None:
@@ -188,10 +207,10 @@ def test_a_copy_on_another_shard_counts() -> None:
             break
     made.clock.sleep(PASSED + 1)
     made.send()
-    deliver(made, {SHARD})
+    made.deliver_all({SHARD})
     made.send()
     assert "again" == made.chunks()["shop:k1/views~q/0"][0]
-    deliver(made)
+    made.deliver_all()
     wait(made)
 
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
@@ -203,13 +222,13 @@ def test_a_copy_in_a_parent_that_is_read_after_its_children_must_claim() -> None
     made = delivery()
     made.put(first())
     late = made.event()
-    split(made)
+    made.split()
     children = {"shardId-000000000001", "shardId-000000000002"}
     made.put(again())
-    assert deliver(made, children) == []
+    assert made.deliver_all(children) == []
     made.clock.sleep(PASSED + 1)
     made.send()
-    deliver(made, children)
+    made.deliver_all(children)
     made.send()
     assert ["q"] == made.ids("shop_db", "views")
     made.run(late)
@@ -221,12 +240,12 @@ def test_a_copy_in_a_parent_that_is_read_after_its_children_must_claim() -> None
 def test_a_copy_on_a_shard_that_is_no_longer_listed_counts() -> None:
     """Its chain was noted when its first span was appended."""
     made = delivery(first())
-    split(made)
+    made.split()
     made.clock.sleep(3 * 86_400)
     assert [] != made.put(again())
     listed = {shard["ShardId"] for shard in made.kinesis.client.list_shards(StreamName=STREAM)["Shards"]}
     assert SHARD not in listed
-    deliver(made)
+    made.deliver_all()
     wait(made)
 
     assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
@@ -240,7 +259,7 @@ def test_a_copy_on_a_stream_that_was_deleted_counts() -> None:
     made.clock.sleep(60)
     made.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
     made.put(again())
-    deliver(made)
+    made.deliver_all()
     wait(made)
 
     assert ("copy", "", 1) == made.chunks()["shop:k1/views~q/0"]
@@ -269,7 +288,7 @@ def put_waiting(made: Delivery) -> None:
     other = ChunkKey.parse("shop/views/0")
     index = made.objects.index(span)
     body = made.objects.payload(span, key)
-    chunks = [Chunk(key, [body], 1, [0], [1]), Chunk.whole(other, 1, msgpack.packb(row("w")))]
+    chunks = [Chunk(key, [body], 1, [0], [1]), Chunk(other, [msgpack.packb(row("w"))], 1)]
     encoded = encode(chunks, replace(index, members={}), span.planned_at / 1000)
     made.dynamodb.client.delete_item(
         TableName="ledger", Key={"pk": {"S": span.chain.name}, "sk": {"S": span.after}}
@@ -376,7 +395,7 @@ def test_without_an_answer_the_rows_wait(service: str) -> None:
     made = delivery(again())
     made.clock.sleep(PASSED + 1)
     made.send()
-    deliver(made)
+    made.deliver_all()
     made.start()
     call = {"kinesis": "list_shards", "s3": "get_object", "dynamodb": "get_item"}[service]
     getattr(made, service).before[call] = lambda _: lose_answer()
@@ -441,7 +460,7 @@ def test_each_envelope_counts_once_whatever_copies_arrive_when(
         made.clock.sleep(pause)
         made.send()
     wait(made, rounds=3)
-    deliver(made)
+    made.deliver_all()
     wait(made, 3 * 3600, rounds=2)
 
     assert sorted({copy[0] for copy in seen}) == sorted(made.ids("shop_db", "views"))

@@ -195,15 +195,6 @@ def test_a_batch_is_delivered_logged_and_measured(stack: Stack, capsys: pytest.C
     assert "event_id" not in json.dumps(lines)
 
 
-def test_a_redelivered_batch_is_not_sent_again(stack: Stack) -> None:
-    """The ledger says that it is delivered."""
-    stack.put(envelope("shop", {"views": [row("e1")]}))
-    for _ in range(2):
-        assert {"batchItemFailures": []} == stack.invoke()
-
-    assert 1 == len(stack.td.imports())
-
-
 REPORT = {"delivered": 0, "kept": 0, "dead": 0, "dropped": 0, "copies": 0, "complete": True}
 
 
@@ -221,26 +212,6 @@ def test_the_sender_delivers_what_waits(stack: Stack, status: int) -> None:
     assert {} == stack.entries()
 
 
-def test_a_run_can_be_limited_to_kinds_account_and_table(stack: Stack) -> None:
-    """Other chunks stay dead."""
-    stack.put(envelope("new", {"views": [row("e1")], "clicks": [row("e2")]}))
-    stack.invoke()
-    stack.redis.hset(AccountKeys(stack.name).of("new"), mapping=Account("new_db").to_fields())
-    selected = {"kinds": ["dead"], "account": "new", "table": "clicks"}
-
-    assert 1 == stack.send(selected)["delivered"]
-    assert {"new_db": {"clicks": 1}} == stack.td.counts()
-
-
-def test_dropped_rows_count_as_dropped(stack: Stack) -> None:
-    """An operator gives them up."""
-    stack.put(envelope("new", {"views": [row("e1")]}))
-    stack.invoke()
-
-    assert REPORT | {"dropped": 1, "replaced": 0} == stack.send({"kinds": ["dead"], "decision": "drop"})
-    assert {"new/views/0": ("dropped", "", 1)} == stack.entries()
-
-
 def test_an_edit_replaces_a_dead_chunk_and_sends_it(stack: Stack) -> None:
     """The edited rows arrive as gzip in Base64, and only their chunk is sent."""
     stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
@@ -250,10 +221,7 @@ def test_an_edit_replaces_a_dead_chunk_and_sends_it(stack: Stack) -> None:
 
     assert REPORT | {"delivered": 1} == stack.send({"edit": stack.edit("shop/views/0", row("e1", page="/b"))})
     assert ["/b"] == [one["page"] for one in stack.td.rows("shop_db", "views")]
-    assert {
-        "shop/clicks/0": ("dead", "http_422", 1),
-        "shop/views/0": ("replaced", "", 1),
-    } == stack.entries()
+    assert {"shop/clicks/0": ("dead", "http_422", 1), "shop/views/0": ("replaced", "", 1)} == stack.entries()
 
 
 @pytest.mark.parametrize(
@@ -277,30 +245,6 @@ def test_an_edit_that_cannot_be_made_is_refused(stack: Stack, changed: dict[str,
     assert {"new/views/0": ("dead", "unknown_account", 1)} == stack.entries()
 
 
-def test_a_sweep_leaves_recent_objects_alone(stack: Stack) -> None:
-    """An object written a moment ago may belong to a span that is about to be appended."""
-    stack.put(b"junk")
-    stack.invoke()
-    expected = {"deleted": 0, "reduced": 0, "needed": 0, "failed": 0, "complete": True}
-
-    assert expected == stack.send({"sweep": True})
-    assert 1 == len(stack.objects())
-
-
-def test_a_forced_replay_is_answered_by_account_and_table(stack: Stack) -> None:
-    """Run twice, its rows are sent once."""
-    stack.put(envelope("shop", {"views": [row("e1")]}))
-    stack.invoke()
-    [span] = stack.spans()
-    asked = {"force": {"tag": "lost", "places": [[span.chain.name, span.after]]}}
-    answer = {"appended": {"shop/views": 1}, "repeated": {}, "left_out": {}, "done": 1}
-
-    assert answer == stack.send(asked)
-    assert answer | {"appended": {}, "repeated": {"shop/views": 1}} == stack.send(asked)
-    assert 1 == stack.send({})["delivered"]
-    assert ["e1", "e1"] == ids(stack.td, "shop_db", "views")
-
-
 def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
     """It lists the account that the worker has just delivered for."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
@@ -309,17 +253,6 @@ def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
 
     assert {"shop": Account("shop_db").to_fields()} == answer["accounts"]
     assert {"shop_db": {"views": 1}} == stack.td.counts()
-
-
-def test_an_invocation_with_hardly_any_time_holds_its_batch(stack: Stack) -> None:
-    """It returns before Lambda stops it, and the next invocation delivers the rows."""
-    stack.put(envelope("shop", {"views": [row("e1")]}))
-    (failure,) = stack.invoke(seconds=0.2)["batchItemFailures"]
-    assert failure["itemIdentifier"]
-    assert [] == stack.td.imports()
-
-    assert {"batchItemFailures": []} == stack.invoke()
-    assert ["e1"] == ids(stack.td, "shop_db", "views")
 
 
 def test_without_a_redis_url_rows_wait_and_the_log_says_why(

@@ -11,8 +11,7 @@ from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
 from worker.health import PROBE_TABLE
 from worker.sender import Report
-from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS
-from worker.states import State
+from worker.settlement import MOST_VAIN_HALVINGS
 from worker.treasure_data import TreasureDataClient
 
 
@@ -24,11 +23,6 @@ def delivery(count: int, bad: Collection[int]) -> Delivery:
     made.put(envelope("shop", {"views": [row(f"e{n}", n=n) for n in range(count)]}))
     made.td.settings = replace(made.td.settings, rejects=lambda one: one.get("n") in bad)
     return made
-
-
-def refuse(made: Delivery, status: int, **options: object) -> None:
-    """Make imports fail with a status."""
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, **options))  # type: ignore[arg-type]
 
 
 def imports_tried(made: Delivery) -> list[str]:
@@ -101,51 +95,14 @@ def test_a_chunk_of_bad_rows_is_set_aside_after_15_vain_halvings() -> None:
     assert 1 + 2 * MOST_VAIN_HALVINGS == len(tried)
 
 
-def test_the_number_of_halvings_is_bounded() -> None:
-    """With very many bad rows, good rows beside them are set aside with them, and none is lost."""
-    made = delivery(1000, range(0, 1000, 2))
-    made.td.settings = replace(made.td.settings, rejects=lambda one: one["n"] % 2 == 0 and one["n"] > 3)
-    tried = imports_tried(made)
-
-    settle(made)
-    delivered = made.td.counts()["shop_db"]["views"]
-    assert 1000 == delivered + sum(one[2] for one in made.chunks().values())
-    assert len(tried) <= 1 + 2 * MOST_HALVINGS
-
-
-@pytest.mark.parametrize("status", [405, 415])
-def test_a_refusal_of_the_request_as_a_whole_does_not_halve_it(status: int) -> None:
-    """Fewer rows would not change the answer."""
-    made = delivery(10, ())
-    refuse(made, status)
-    tried = imports_tried(made)
-
-    assert made.deliver() is None
-    assert {"shop/views/0": ("dead", f"http_{status}", 10)} == made.chunks()
-    assert 1 == len(tried)
-
-
-def test_a_redrive_halves_dead_letters_of_older_versions() -> None:
-    """Their good rows are delivered by the next scheduled run at the latest."""
-    made = delivery(8, {5})
-    refuse(made, 415)
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.send(State.DEAD)
-    made.send()
-
-    assert [("dead", "http_422", 1)] == list(made.chunks().values())
-    assert 7 == made.td.counts()["shop_db"]["views"]
-
-
 def test_a_413_from_a_proxy_leaves_the_chunk_in_doubt() -> None:
     """Once Treasure Data shows that it lacks the rows, the chunk is halved without being tried whole again."""
     made = delivery(4, ())
-    refuse(made, 413, body="<html>")
+    made.fail(413, body="<html>")
     assert made.deliver() is None
     assert {"shop/views/0": ("waiting", "http_413", 4)} == made.chunks()
     made.td.faults.clear()
-    refuse(made, 413, body="<html>", count=2)  # by the schedule, under the old id
+    made.fail(413, body="<html>", count=2)  # by the schedule, under the old id
     made.send()
     made.send()
     made.clock.sleep(2 * 3600)
@@ -156,22 +113,10 @@ def test_a_413_from_a_proxy_leaves_the_chunk_in_doubt() -> None:
     assert 2 == len(tried)
 
 
-def test_a_413_after_the_rows_were_accepted_halves_nothing() -> None:
-    """Treasure Data has the chunk."""
-    made = delivery(4, ())
-    refuse(made, 413, body="<html>", lands=0)
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.clock.sleep(2 * 3600)
-
-    assert Report(delivered=4) == made.send()
-    assert [4] == [len(one.rows) for one in made.td.imports()]
-
-
 def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     """The row is sent again once Treasure Data shows that it lacks it."""
     made = delivery(1, ())
-    refuse(made, 413, body="<html>")
+    made.fail(413, body="<html>")
     assert made.deliver() is None
     made.clock.sleep(2 * 3600)
 
@@ -186,7 +131,7 @@ def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
 def test_a_refusal_with_another_body_settles_nothing(status: int, lands: int | None) -> None:
     """Whether or not Treasure Data has the rows, they end up there once and never become a dead letter."""
     made = delivery(4, ())
-    refuse(made, status, body="<html>", lands=lands)
+    made.fail(status, body="<html>", lands=lands)
     assert made.deliver() is None
     assert ["waiting"] == [one[0] for one in made.chunks().values()]
     made.clock.sleep(2 * 3600)
@@ -199,7 +144,7 @@ def test_a_refusal_with_another_body_settles_nothing(status: int, lands: int | N
 def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:
     """While the listing still names the database, rows of a remapped account wait for it."""
     made = delivery(1, ())
-    refuse(made, 500)
+    made.fail(500)
     assert made.deliver() is None
     made.td.faults.clear()
     made.map(shop="other_db")

@@ -179,8 +179,7 @@ def throttle(made: Made, *positions: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("position", "decided", "uncounted"),
-    [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])],
+    ("position", "decided", "uncounted"), [(1, ["1", "2", "3"], ["2"]), (2, ["1", "2", "3", "4"], ["2"])]
 )
 def test_an_undecided_claim_ends_the_span(
     made: Made, position: int, decided: list[str], uncounted: list[str]
@@ -398,29 +397,6 @@ def delivery(**changes: Any) -> Delivery:
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     return made
-
-
-def test_copies_are_delivered_once_in_any_order() -> None:
-    """The spans' chunks have only the rows that count."""
-    made = delivery()
-    made.put(copy("q", "e1"), copy("r", "e2", claim=0), copy("q", "e1"))
-    assert made.deliver(2, 3) is None
-    made.start()
-    assert made.deliver(0, 3) is None
-
-    assert ["e1", "e2"] == sorted(made.ids("shop_db", "views"))
-    assert 2 == sum(sum(one.chunks.values()) for one in made.spans())
-
-
-def test_a_span_of_copies_is_settled_without_an_import() -> None:
-    """No row of it counts."""
-    made = delivery()
-    made.put(copy("q"), copy("q"))
-    made.deliver(0, 1)
-
-    assert made.deliver(1, 2) is None
-    assert 1 == len(made.td.imports())
-    assert [True, True] == [one.settled for one in made.spans()]
 
 
 def test_claims_are_made_before_the_plan() -> None:

@@ -95,20 +95,6 @@ def test_a_put_in_doubt_becomes_one_row(fault: str, seconds: float, way: Way) ->
     assert ONE == Counter(way.ids())
 
 
-def test_two_messages_of_one_envelope_become_one_row(way: Way) -> None:
-    """The queue may hold it twice, and deliver both at once."""
-    way.kinesis.faults["put_record"] = [way.landing_unheard]
-    way.collect("r")
-    [message] = way.sqs.messages(way.queue_url)
-    event = _event(message)
-    event["Records"].append(_event(message)["Records"][0] | {"messageId": "again"})
-
-    assert {"batchItemFailures": []} == way.drainer().run(event, way.delivery.deadline(60_000))
-    way.deliver()
-    way.settle()
-    assert ONE == Counter(way.ids())
-
-
 def test_puts_keep_the_order_of_the_messages(way: Way) -> None:
     """A visitor's envelopes keep their order on the stream as far as the queue kept it."""
     for number in range(5):
@@ -186,19 +172,6 @@ def test_an_answer_for_another_number_of_envelopes_proves_nothing(records: list[
     way.kinesis.faults["put_records"] = [lambda **_: {"Records": records}]
 
     assert (0, 2) == (way.drain(), way.waiting())
-
-
-def test_a_drainer_s_unacknowledged_put_makes_no_second_row(way: Way) -> None:
-    """The drainer repeats a doubtful put until one is acknowledged. The claim lets one record count."""
-    refuse(way, "r")
-    way.kinesis.faults["put_record"] = [way.landing_unheard, way.landing_unheard]
-    for _ in range(3):
-        way.drain()
-        way.wait(400)
-
-    assert (0, 3) == (way.waiting(), way.records())
-    way.deliver()
-    assert ONE == Counter(way.ids())
 
 
 def test_concurrent_drainers_make_one_row(way: Way) -> None:

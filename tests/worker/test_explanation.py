@@ -13,7 +13,6 @@ from tests.support.delivery import Delivery, envelope, row
 from worker.answer import TdAnswer
 from worker.explanation import MOST_BYTES, explanation_of, kept
 from worker.rows import compress
-from worker.states import Entry
 
 SECRETS = st.one_of(
     st.text("ab@. 1é茶", min_size=3, max_size=12).filter(lambda text: len(" ".join(text.split())) >= 3),
@@ -30,20 +29,6 @@ def body(*rows: dict[str, Any]) -> bytes:
 def refused(message: str) -> TdAnswer:
     """Return an answer with an explanation."""
     return TdAnswer(422, {}, json.dumps({"message": message}).encode())
-
-
-def entry_after(status: int, message: str, *, action: Action = Action.IMPORT, exists: bool = True) -> Entry:
-    """Return the entry of a chunk after Treasure Data has refused it, or the creation of its table."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", *(["views"] if exists else []))
-    document = {"error": "x", "message": message, "text": message, "severity": "error", "status_code": status}
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status, body=json.dumps(document)))
-    made.put(envelope("shop", {"views": [row("a", email="taro@example.com", phone=819012345678)]}))
-    made.deliver()
-    [span] = made.spans()
-    [(_, entry)] = span.all_leaves()
-    return entry
 
 
 @given(
@@ -88,27 +73,27 @@ def test_rows_that_cannot_be_read_keep_no_explanation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "state", "reason"),
-    [(422, "dead", "http_422"), (415, "dead", "http_415"), (403, "waiting", "http_403")],
+    ("status", "state", "reason", "action"),
+    [
+        (422, "dead", "http_422", Action.IMPORT),
+        (415, "dead", "http_415", Action.IMPORT),
+        (403, "waiting", "http_403", Action.IMPORT),
+        (403, "dead", "may_not_create", Action.CREATE),
+    ],
 )
-def test_the_explanation_of_a_refusal_stays_with_the_chunk(status: int, state: str, reason: str) -> None:
-    """Whether its rows are dead or wait."""
-    entry = entry_after(status, "email taro@example.com has no permission for shop_db")
+def test_the_explanation_of_a_refusal_stays_with_the_chunk(
+    status: int, state: str, reason: str, action: Action
+) -> None:
+    """Whether its rows are dead or wait, and also if its table may not be created."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", *(["views"] if action is Action.IMPORT else []))
+    message = "email taro@example.com has no permission for shop_db"
+    document = {"error": "x", "message": message, "text": message, "severity": "error", "status_code": status}
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=action, status=status, body=json.dumps(document)))
+    made.put(envelope("shop", {"views": [row("a", email="taro@example.com", phone=819012345678)]}))
+    made.deliver()
+    [(_, entry)] = made.spans()[0].all_leaves()
 
-    assert (state, reason, "email \u2026 has no permission for shop_db") == (
-        entry.state.value,
-        entry.reason,
-        entry.words,
-    )
-
-
-def test_the_explanation_of_a_refused_creation_stays_with_the_chunk() -> None:
-    """The account's database may not get tables."""
-    message = "the key of taro@example.com may not create tables"
-    entry = entry_after(403, message, action=Action.CREATE, exists=False)
-
-    assert ("dead", "may_not_create", "the key of \u2026 may not create tables") == (
-        entry.state.value,
-        entry.reason,
-        entry.words,
-    )
+    shown = "email \u2026 has no permission for shop_db"
+    assert (state, reason, shown) == (entry.state.value, entry.reason, entry.words)

@@ -9,7 +9,6 @@ import pytest
 import requests
 from botocore.exceptions import BotoCoreError
 
-from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import UnavailableError
 from tests.support.delivery import Delivery, KilledError, envelope, kill, lose_answer, row
 from worker.plan import Cut
@@ -149,7 +148,7 @@ def waiting() -> Delivery:
     made = delivery()
     for database, status in (("shop_db", 429), ("blog_db", 503)):
         made.td.create(database, "views")
-        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=status, database=database))
+        made.fail(status=status, database=database)
     worker(made)
     made.td.faults.clear()
     return made.start()

@@ -3,6 +3,7 @@
 import itertools
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 import boto3
@@ -10,6 +11,7 @@ import pytest
 from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from hypothesis import given
+from hypothesis import strategies as st
 from moto import mock_aws
 
 from doubles.clock import START as BEGAN
@@ -22,6 +24,7 @@ from tests.support.spans import CHAIN, KEY, REF, VIEWS, key, span, spans
 from tests.support.telemetry import CollectedTelemetry
 from worker.chain import ChainId, Owner
 from worker.ledger import (
+    BEHIND_ALL,
     MOST_CLAIMS,
     MOST_CLAIMS_WITH_APPEND,
     WORKLIST_KEYS,
@@ -70,11 +73,7 @@ def ledger(client: Any, first: int = 1) -> Ledger:
     """Return a sandbox's ledger that numbers its writers from `first`."""
     counter = itertools.count(first)
     return Ledger(
-        client,
-        TABLE,
-        clock=ManualClock(),
-        entropy=lambda n: next(counter).to_bytes(n, "big"),
-        telemetry=CollectedTelemetry(),
+        client, TABLE, ManualClock(), lambda n: next(counter).to_bytes(n, "big"), CollectedTelemetry()
     )
 
 
@@ -343,28 +342,16 @@ def test_the_worklist_holds_spans_that_somebody_must_look_at(
     assert [] == list(one.rejected(day - 2 * 86_400, day - 86_400))
 
 
-def test_the_oldest_span_comes_first() -> None:
-    """An alarm watches its age."""
-    one = ledger(memory())
-    assert one.oldest("waiting") is None
-    for serial in (5, 3, 4):
-        appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial))
-
-    assert (3, Place(replace(CHAIN, shard="shardId-000000000003"), START)) == one.oldest("waiting")
-    for part in range(WORKLIST_KEYS):
-        times = [at for at, _ in one.worklist("waiting", part)]
-        assert times == sorted(times)
-
-
 def test_the_worklist_has_no_hot_partition() -> None:
-    """During an outage, spans spread over all of its keys, and all are found across pages."""
-    double = memory()
-    one = ledger(double)
-    chains = [replace(CHAIN, shard=f"shardId-{serial:012d}") for serial in range(200)]
-    wanted = [appended(one, span(chain=chain)).place for chain in chains]
+    """During an outage, spans spread over all of its keys, and all are found across pages, in each key the oldest first."""
+    one, times = ledger(memory()), range(200)
+    for serial in sorted(times, key=lambda at: at * 7 % 200):
+        appended(one, span(chain=replace(CHAIN, shard=f"shardId-{serial:012d}"), planned_at=serial))
+    parts = [[at for at, _ in one.worklist("waiting", part)] for part in range(WORKLIST_KEYS)]
 
-    assert wanted == places(one, "waiting")
-    assert WORKLIST_KEYS == len({item["wk"]["S"] for item in double.items(TABLE)})
+    assert list(times) == sorted(itertools.chain(*parts))
+    assert parts == list(map(sorted, parts))
+    assert all(parts)
 
 
 # Reading everything
@@ -399,16 +386,6 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": B, "r": B}, 60)
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": A, "r": C}, 60)
     assert {"q": Claim(A)} == one.claims(["q", "s"])
-
-
-def test_a_claim_expires_after_the_given_time() -> None:
-    """Until then DynamoDB keeps it."""
-    double = memory()
-    ledger(double).claim({"q": A}, 90)
-
-    assert {**CLAIMED, "owner": {"S": A.name}, "ttl": {"N": str(int(BEGAN) + 90)}} == double.get_item(
-        TableName=TABLE, Key=CLAIMED
-    )["Item"]
 
 
 def test_claims_match_dynamodb_s_service_model() -> None:
@@ -602,7 +579,6 @@ def lose(_: Any) -> None:
         lambda one: one.update(span()),
         lambda one: one.replace(span(), span(chain=EDIT)),
         lambda one: list(one.worklist("dead", 0)),
-        lambda one: one.oldest("dead"),
         lambda one: list(one.spans()),
         lambda one: one.claim({"q": A}, 60),
         lambda one: one.claims("q"),
@@ -619,18 +595,34 @@ def test_every_failure_is_logged_as_an_unavailable_ledger(
     """It is therefore never mistaken for a lost conditional write."""
     meddled = Meddled(memory())
     one = ledger(meddled)
-    calls = (
-        "query",
-        "scan",
-        "put_item",
-        "get_item",
-        "update_item",
-        "batch_execute_statement",
-        "batch_get_item",
-        "transact_write_items",
-    )
+    reads, writes = "query scan get_item batch_get_item", "put_item update_item transact_write_items"
+    calls = f"{reads} {writes} batch_execute_statement".split()
     meddled.before = dict.fromkeys(calls, failure)
 
     with pytest.raises(LedgerUnavailableError):
         act(one)
     assert 1 == len(one._telemetry.said("the ledger cannot be reached"))  # type: ignore[attr-defined]  # the collected one
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 10**55), st.integers(0, 5)), max_size=12, unique_by=itemgetter(0)),
+    st.integers(-1, 40),
+    st.booleans(),
+)
+def test_the_first_span_with_a_later_arrival(
+    spans_of: list[tuple[int, int]], moment: int, is_closed: bool
+) -> None:
+    """It is the one that a look at all spans of the chain finds."""
+    own, after, latest, chained = ledger(memory()), START, 1, []
+    for offset, growth in sorted(spans_of):
+        last, latest = number(str(int(CHAIN.start) + offset)), latest + growth
+        chained.append(span(after=after, last=last, latest=latest))
+        after = last
+    if is_closed:
+        chained.append(span(after=after, last=BEHIND_ALL, latest=latest))
+    for one in chained:
+        own.append(one)
+
+    expected = next((one.place for one in chained if one.latest > moment), None)
+    found = own.first_later(CHAIN, moment)
+    assert expected == (found and found.place)

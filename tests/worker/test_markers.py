@@ -11,7 +11,7 @@ from worker.shards import Shard, Shards
 def delivery() -> Delivery:
     """Return a delivery with a stream that was split."""
     made = Delivery()
-    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
+    made.split()
     return made
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from shared.errors import ShardUnreadableError, UnprovenError
-from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, member, row
+from tests.support.delivery import SHARD, STREAM, Delivery, envelope, lose_answer, row
 from tests.support.spans import span as a_span
 from worker.chain import ChainId
 from worker.ledger import BEHIND_ALL
@@ -34,24 +34,6 @@ def delivery(seconds: float = 0.0) -> Delivery:
     made.put(envelope("shop", {"views": [row("e")]}))
     made.deliver()
     return made
-
-
-def deliver(made: Delivery) -> None:
-    """Deliver all records of all shards."""
-    client = made.kinesis.client
-    for shard in client.list_shards(StreamName=STREAM)["Shards"]:
-        name = shard["ShardId"]
-        iterator = client.get_shard_iterator(
-            StreamName=STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
-        )
-        records = client.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
-        if records:
-            made.run({"Records": [member(one, name) for one in records]})
-
-
-def split(made: Delivery) -> None:
-    """Split the first shard."""
-    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=str(1 << 127))
 
 
 @pytest.mark.parametrize(
@@ -89,13 +71,13 @@ def test_an_idle_shard_passes_by_its_marker() -> None:
 def test_a_closed_shard_passes_when_its_chain_is_closed() -> None:
     """By an empty span without end: what a worker still brings lies in a gap, and must claim."""
     made = delivery(-1)
-    split(made)
+    made.split()
     made.clock.sleep(10)
     assert "" != obstacle(made)
     [closing] = [one for one in made.spans() if one.last == BEHIND_ALL]
     assert (SHARD, 0, {}, True) == (closing.chain.shard, closing.records, closing.chunks, closing.settled)
     made.clock.sleep(1)
-    deliver(made)
+    made.deliver_all()
 
     assert "" == obstacle(made)
     assert 1 == sum(one.last == BEHIND_ALL for one in made.spans())
@@ -104,7 +86,7 @@ def test_a_closed_shard_passes_when_its_chain_is_closed() -> None:
 def test_a_shard_that_a_child_names_counts_even_if_it_is_not_listed() -> None:
     """It was noted when the worker appended to its chain."""
     made = delivery(-1)
-    split(made)
+    made.split()
     real = made.kinesis.client.list_shards
 
     def children(**request: Any) -> Any:
@@ -124,7 +106,7 @@ def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> No
     """Kinesis lists a shard as open whose chain was closed: the listing lacks its children, on which a first copy may lie."""
     made = delivery(-1)
     before = made.kinesis.client.list_shards(StreamName=STREAM)
-    split(made)
+    made.split()
     made.clock.sleep(10)
     obstacle(made)
     made.kinesis.client.list_shards = lambda **_: before
@@ -135,23 +117,10 @@ def test_a_listing_that_is_older_than_the_end_of_a_chain_decides_nothing() -> No
     assert len(made.records()) == 1
 
 
-def test_closing_a_chain_meets_a_worker_s_append() -> None:
-    """Whichever comes first; then the chain is closed behind it."""
-    made = delivery(-1)
-    split(made)
-    made.clock.sleep(10)
-    for _ in range(2):
-        obstacle(made)
-
-    ends = [one for one in made.spans() if one.last == BEHIND_ALL]
-    assert 1 == len(ends)
-    assert made.ledger.end(ends[0].chain) == ends[0]
-
-
 def test_a_chain_is_closed_once() -> None:
     """Another turn of the sender may close it between the look at its end and the close."""
     made = delivery(-1)
-    split(made)
+    made.split()
     made.clock.sleep(10)
     passing(made).has_passed = lambda *_: False  # type: ignore[method-assign]  # as it was before the other turn
     for _ in range(2):
@@ -163,7 +132,7 @@ def test_a_chain_is_closed_once() -> None:
 def test_a_watermark_closes_no_chain() -> None:
     """It only looks."""
     made = delivery(-1)
-    split(made)
+    made.split()
     made.clock.sleep(10)
 
     assert "" != obstacle(made, closes=False)
@@ -173,7 +142,7 @@ def test_a_watermark_closes_no_chain() -> None:
 def test_all_listed_shards_are_noted() -> None:
     """So their spans are found later."""
     made = Delivery()
-    split(made)
+    made.split()
     passing(made).lineages()
 
     assert {*CHILDREN} <= {chain.shard for chain in made.ledger.chains()}
@@ -183,10 +152,10 @@ def test_a_listing_older_than_a_chain_proves_nothing() -> None:
     """It covers every key, but with the parent of a shard that has received records since."""
     made = delivery(1)
     older = made.kinesis.client.list_shards(StreamName=STREAM)
-    split(made)
+    made.split()
     made.put(envelope("shop", {"views": [row("later")]}))
     made.clock.sleep(10)
-    deliver(made)
+    made.deliver_all()
     made.kinesis.client.list_shards = lambda **_: older
 
     with pytest.raises(UnprovenError, match="as they were"):

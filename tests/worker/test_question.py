@@ -7,8 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from doubles.clock import ManualClock
-from doubles.treasure_data import Fault, Kind, TreasureData
-from doubles.treasure_data.fault import Action
+from doubles.treasure_data import TreasureData
 from tests.support.delivery import row
 from tests.worker.test_treasure_data_client import client_of
 from worker.deadline import Deadline
@@ -70,14 +69,6 @@ def test_each_chunk_gets_its_own_answer_from_one_query(
     assert [expected(place) for place in range(len(chunks))] == answers
     assert td.queries <= 1
     assert answers == [answer for one in rows for answer in asked(td, [one])]
-
-
-def test_a_failed_query_decides_nothing_for_any_chunk() -> None:
-    """Nor does one whose result has too few counts."""
-    td = imported([row("e1")])
-    td.faults.add(Fault(kind=Kind.STATUS, action=Action.QUERY, status=500))
-
-    assert [Presence.UNDECIDED] * 2 == asked(td, [[row("e1")], [row("e2")]])
 
 
 def test_a_table_that_does_not_show_our_columns_is_asked_by_time_for_all_chunks_at_once() -> None:

@@ -87,12 +87,7 @@ def test_event_and_stream_give_the_same_records() -> None:
     from_lambda = from_event(kinesis_event(*((str(n), one) for n, one in enumerate(data, 100))))
     stamp = datetime.fromtimestamp(1_700_000_000.123, UTC)
     answer = [
-        {
-            "SequenceNumber": str(n),
-            "PartitionKey": "k",
-            "Data": one,
-            "ApproximateArrivalTimestamp": stamp,
-        }
+        {"SequenceNumber": str(n), "PartitionKey": "k", "Data": one, "ApproximateArrivalTimestamp": stamp}
         for n, one in enumerate(data, 100)
     ]
 

@@ -47,12 +47,7 @@ def signature(token: str, secret: str) -> str:
         )
     )
     signed = "\n".join(
-        (
-            given["X-Amz-Algorithm"],
-            given["X-Amz-Date"],
-            scope,
-            hashlib.sha256(canonical.encode()).hexdigest(),
-        )
+        (given["X-Amz-Algorithm"], given["X-Amz-Date"], scope, hashlib.sha256(canonical.encode()).hexdigest())
     )
     key = f"AWS4{secret}".encode()
     for part in scope.split("/"):

@@ -18,6 +18,7 @@ from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents
 from worker.rejected_events import KeptEvent as Kept
+from worker.selection import Selection
 from worker.states import Decision, State
 
 ORIGINAL = b'{"table":"views","a":1}'
@@ -98,16 +99,6 @@ def test_a_record_of_rejected_events_alone_is_settled() -> None:
     assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
 
 
-def test_a_redelivered_record_counts_once() -> None:
-    """The same holds for its rows."""
-    made = delivered(rejecting(event(), rows=1))
-    made.start()
-
-    assert made.deliver() is None
-    assert {"shop/views!too_deep": 1} == counted(made)
-    assert 1 == len(made.td.imports())
-
-
 def test_copies_count_rejected_events_once() -> None:
     """The client sent the request twice."""
     one = rejecting(event(), request_id="b", claim=1)
@@ -135,12 +126,17 @@ def size(made: Delivery) -> int:
     return sum(len(one.original) + len(one.message) for events in kept(made).values() for one in events)
 
 
-def test_large_rejected_events_are_kept_within_the_limit() -> None:
-    """The rest is only counted."""
-    made = delivered(*[rejecting(event(original=b"x" * 100_000))] * 4, rejecting(event(original=b"")))
+@pytest.mark.parametrize(
+    ("times", "original", "message"), [(4, b"x" * 100_000, "why"), (150, b"x" * 2000, "w" * 256)]
+)
+def test_large_rejected_events_are_kept_within_the_limit(times: int, original: bytes, message: str) -> None:
+    """Their messages count too. The rest is only counted, and one without its original has no object."""
+    large = rejecting(event(original=original, message=message))
+    made = delivered(*[large] * times, rejecting(event("too_long", original=b"")))
 
-    assert {"shop/views!too_deep": 5} == counted(made)
-    assert size(made) <= MAX_KEPT_BYTES + 100
+    assert {"shop/views!too_deep": times, "shop/views!too_long": 1} == counted(made)
+    assert size(made) <= MAX_KEPT_BYTES + 150 * 20
+    assert 1 == len(made.rejected_objects())
 
 
 def test_tables_of_a_plan_are_all_counted_by_name() -> None:
@@ -152,20 +148,6 @@ def test_tables_of_a_plan_are_all_counted_by_name() -> None:
     numbers = counted(made)
     assert {1} == {numbers[f"shop/t_{number:03}!wrong_type"] for number in range(30)}
     assert 30 - MAX_REJECTED_TABLES == numbers["shop/!unplanned_table"]
-
-
-def test_messages_count_toward_the_limit() -> None:
-    """A flood of long messages is bounded like one of long events."""
-    made = delivered(*[rejecting(event(original=b"x" * 2000, message="w" * 256))] * 150)
-
-    assert size(made) <= MAX_KEPT_BYTES + 150 * 20
-
-
-def test_an_event_without_its_original_has_no_object() -> None:
-    """The ledger counts it."""
-    made = delivered(rejecting(event(original=b"")))
-
-    assert ([], {"shop/views!too_deep": 1}) == (made.rejected_objects(), counted(made))
 
 
 def test_a_failing_bucket_delays_nothing() -> None:
@@ -219,7 +201,10 @@ def test_rejected_events_are_found_by_day() -> None:
     made = delivered(rejecting(event()), rejecting(event(), rows=1, account="nobody"))
     now = made.clock.now()
     [first] = [span.place for span in made.spans()]
-    assert (first, None) == (made.ledger.oldest("dead")[1], made.ledger.oldest("waiting"))  # type: ignore[index]
+    listed = [
+        list(Selection(states=(state,)).places(made.ledger, now)) for state in (State.DEAD, State.WAITING)
+    ]
+    assert [[first], []] == listed
     made.put(rejecting(event()))
     assert made.deliver(2) is None
 

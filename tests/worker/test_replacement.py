@@ -8,8 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from doubles.aws_errors import client_error
-from doubles.treasure_data import Action, Fault, Kind
 from shared import rows
 from shared.accounts import Account
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
@@ -36,13 +34,6 @@ ORIGINAL = packed(row("e1", page="/a"), row("e2", page="/b"))
 EDITED = packed(row("e1", page="/a", note="fixed"), row("e2", page="/c"))
 
 
-def fault(made: Delivery, status: int, count: int | None = None) -> None:
-    """Make imports of rows fail with a status."""
-    made.td.faults.add(
-        Fault(kind=Kind.STATUS, action=Action.IMPORT, table="views", status=status, count=count)
-    )
-
-
 def refused(status: int = 415, *, halved: bool = False) -> Delivery:
     """Return a delivery of two rows that Treasure Data refused, together or one by one."""
     made = Delivery()
@@ -50,8 +41,8 @@ def refused(status: int = 415, *, halved: bool = False) -> Delivery:
     made.td.create("shop_db", "views")
     made.put(envelope("shop", {"views": [row("e1", page="/a"), row("e2", page="/b")]}))
     if halved:
-        fault(made, 413, count=1)
-    fault(made, status)
+        made.fail(413, count=1, table="views")
+    made.fail(status, table="views")
     assert made.deliver() is None
     if halved:
         made.send()
@@ -82,9 +73,7 @@ def test_edited_rows_are_a_span_of_their_own() -> None:
     where = edit(made)
     new = made.ledger.get(where)
     assert new is not None
-    assert {
-        "shop/views/0": ("waiting", "", 2),
-    } == made.chunks(State.WAITING)
+    assert {"shop/views/0": ("waiting", "", 2)} == made.chunks(State.WAITING)
     assert (f"{place(made).name}/shop/views/0", {CHUNK: 2}) == (new.origin, new.chunks)
     assert EDITED == made.objects.payload(new, CHUNK)
     made.map(shop="new_db")
@@ -102,7 +91,7 @@ def test_edited_rows_that_are_refused_can_be_edited_again() -> None:
     """They are a dead chunk like any other."""
     made = refused()
     where = edit(made)
-    fault(made, 405)
+    made.fail(405, table="views")
     made.send()
     made.td.faults.clear()
     assert {"shop/views/0": ("dead", "http_405", 2)} == made.chunks(State.DEAD)
@@ -274,24 +263,6 @@ def test_a_repair_whose_answer_is_lost_is_not_repeated_with_other_events() -> No
 
     assert ("repair_refused", True) == (answer["error"], "not rejected any more" in answer["message"])
     made.send()
-    assert ["mended"] == made.ids("shop_db", "views")
-
-
-def test_a_repair_that_was_not_written_can_be_repeated_after_any_time() -> None:
-    """It rests on no claim that expires."""
-    made = delivered(rejecting(event()))
-
-    def fail(_: Any) -> None:
-        raise client_error("InternalServerError", "TransactWriteItems", status=500)
-
-    made.dynamodb.before["transact_write_items"] = fail
-    with pytest.raises(LedgerUnavailableError):
-        made.invoke_sender(asked(made, (AT, GOOD)))
-    made.dynamodb.before.clear()
-    made.clock.sleep(60 * 86_400)
-
-    assert 1 == made.invoke_sender(asked(made, (AT, GOOD)))["delivered"]
-    assert "repair_refused" == made.invoke_sender(asked(made, (AT, GOOD)))["error"]
     assert ["mended"] == made.ids("shop_db", "views")
 
 

@@ -7,7 +7,7 @@ import pytest
 from shared.errors import LedgerUnavailableError
 from tests.support.delivery import Delivery, lose_answer, once
 from tests.support.spans import CHAIN, KEY, key, span
-from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome, Settlement
+from worker.settlement import MOST_HALVINGS, MOST_VAIN_HALVINGS, Outcome
 from worker.span import ChunkKey, Span
 from worker.states import Entry, Event, State
 
@@ -27,24 +27,12 @@ class Made:
         assert isinstance(answer, tuple)
         self.span = answer[1]
 
-    def settlement(self, *opened: ChunkKey) -> Settlement:
-        """Return the settlement of an invocation that opened these doubts."""
-        made = self.delivery
-        return Settlement(
-            self.span,
-            opened or (KEY, CLICKS),
-            ledger=made.ledger,
-            rules=made.wiring.rules,
-            clock=made.clock,
-            telemetry=made.telemetry,
-        )
-
     def settle(self, outcomes: dict[ChunkKey, Outcome], *opened: ChunkKey) -> Span:
-        """Settle the span; return it as the ledger has it."""
-        self.settlement(*opened).settle(outcomes)
-        found = self.delivery.ledger.get(self.span.place)
-        assert found is not None
-        return found
+        """Settle the span for an invocation that opened these doubts; return it as the ledger has it."""
+        made = self.delivery
+        settled = made.wiring.settlement.settle(self.span, opened or (KEY, CLICKS), outcomes)
+        assert made.ledger.get(self.span.place) == settled
+        return settled
 
     def overtake(self, **changes: Any) -> None:
         """Let another invocation write the span just before the next write."""
@@ -190,11 +178,7 @@ def test_a_half_that_was_joined_meanwhile_is_left_alone() -> None:
     made = Made()
     halves = KEY.halves
     made.span = made.settle({KEY: Outcome(Event.PARTLY_REFUSED, "http_422", surely_not=True)})
-    settlement = made.settlement(*halves)
     made.delivery.ledger.update(made.span.with_entries(dict.fromkeys(halves, Entry(State.DROPPED))))
-    settlement.settle({halves[0]: REFUSED})
+    found = made.settle({halves[0]: REFUSED}, *halves)
 
-    assert (State.DROPPED, set()) == (
-        settlement.span.entry(KEY).state,
-        {one.path for one in settlement.span.entries if one.path},
-    )
+    assert (State.DROPPED, set()) == (found.entry(KEY).state, {one.path for one in found.entries if one.path})

@@ -41,17 +41,9 @@ OLDEST = Position()
 LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 THROTTLED = [
     refusal(code)
-    for code in (
-        "ProvisionedThroughputExceededException",
-        "LimitExceededException",
-        "KMSThrottlingException",
-    )
+    for code in ("ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException")
 ]
-FAILING = [
-    refusal("InternalFailure"),
-    LOST,
-    ResponseParserError("html"),
-]
+FAILING = [refusal("InternalFailure"), LOST, ResponseParserError("html")]
 EXPIRED = refusal("ExpiredIteratorException")
 
 
@@ -188,10 +180,7 @@ def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
     one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
-    assert {
-        "ShardIteratorType": "AFTER_SEQUENCE_NUMBER",
-        "StartingSequenceNumber": "2",
-    } == kinesis.calls[3]
+    assert {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"} == kinesis.calls[3]
 
 
 def test_an_iterator_that_expires_before_any_record_starts_over() -> None:

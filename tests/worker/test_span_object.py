@@ -28,7 +28,7 @@ from worker.span import ChunkKey, ObjectRef
 from worker.span_object import Chunk, SpanObjects, Stored, encode, hour_of, name_of, parse
 
 NOW = 1_700_000_000.0
-NONE = Index((), (), (), (), (), frozenset(), {})
+NONE = Index()
 INDEX = Index([number("1"), number("9")], (1, 2), (1, 2), ("a", "b"), (0, 1), frozenset(), {})
 ONE, TWO, THREE = (msgpack.packb({"n": n}) for n in range(3))
 CLICKS = key("shop/clicks/0")
@@ -181,7 +181,7 @@ def test_a_rewritten_object_keeps_its_index(made: Made) -> None:
     """The chunks that nobody needs any more are gone from it, and only they."""
     encoded = made.objects.without(made.span, lambda one: one == CLICKS, NOW + 7200)
     rewritten = replace(made.span, object=encoded.ref)
-    made.objects.rewrite(rewritten, encoded.data)
+    made.objects.put(rewritten, encoded.data)
     objects = made.fresh()
     index = objects.index(rewritten)
 
@@ -240,7 +240,7 @@ def test_objects_are_listed_by_hour(made: Made) -> None:
     for hour in ("2026-11-24T02", "2026-11-24T04"):
         for last in "34":
             one = span(last=number(last), object=REF._replace(hour=hour))
-            made.objects.rewrite(one, b"x")
+            made.objects.put(one, b"x")
             names.append(name_of(one))
     made.s3.client.put_object(Bucket=BUCKET, Key="spans/2026-11-24T04/junk", Body=b"")
 
@@ -341,10 +341,3 @@ def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     assert not made.objects.delete("x")
     with pytest.raises(BucketUnavailableError):
         list(made.objects.hours())
-
-
-def test_a_chunk_without_records_has_only_rows() -> None:
-    """New rows in place of others come from no record of their span."""
-    encoded = encode([Chunk.whole(KEY, 2, ONE + TWO)], NONE, NOW)
-
-    assert {KEY: compress(ONE + TWO)} == encoded.bodies

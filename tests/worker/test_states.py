@@ -46,18 +46,8 @@ def entry(state: State, **changes: Any) -> Entry:
 
 def test_state_names_are_stable() -> None:
     """Ledger entries outlive the code that wrote them."""
-    assert [
-        "waiting",
-        "again",
-        "dead",
-        "rejected",
-        "split",
-        "delivered",
-        "dropped",
-        "replaced",
-        "copy",
-        "forgotten",
-    ] == [str(state) for state in State]
+    names = "waiting again dead rejected split delivered dropped replaced copy forgotten"
+    assert names.split() == [str(state) for state in State]
     assert ["send", "drop"] == [decision.value for decision in Decision]
 
 

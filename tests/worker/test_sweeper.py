@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from doubles.aws_errors import client_error
-from doubles.treasure_data import Action, Fault, Kind
 from shared.errors import LedgerUnavailableError
-from tests.support.delivery import BUCKET, Delivery, envelope, kill, lose_answer, once, row
+from tests.support.delivery import BUCKET, INVOCATION_MS, Delivery, envelope, kill, lose_answer, once, row
 from tests.support.delivery import KilledError as Killed
+from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.sender import UNSETTLED_SECONDS
 from worker.span import Span
 from worker.span_object import name_of
@@ -29,7 +29,7 @@ def delivery(status: int = 200, *data: bytes, **changes: Any) -> Delivery:
     made.td.create("shop_db", "views")
     made.td.create("blog_db", "views")
     if status != 200:
-        made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="shop_db", status=status))
+        made.fail(database="shop_db", status=status)
     both = envelope("shop", {"views": [row("e1")]}), envelope("blog", {"views": [row("e2")]})
     made.put(*(data or both))
     made.deliver()
@@ -236,6 +236,39 @@ def test_a_sweep_goes_on_where_the_last_one_stopped() -> None:
     assert 13 == sum(seen)
     assert max(seen) <= 3
     assert "" == made.ledger.swept_to()
+
+
+def test_objects_are_looked_at_side_by_side() -> None:
+    """One after the other, a sweep would look at fewer than a few shards write, and the bucket would grow for ever."""
+    clock = VirtualClock()
+    made = delivery(clock=clock, executors=lambda: SideBySide(clock))
+    for n in range(62):
+        made.put(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}"))
+        made.deliver(2 + n)
+    made.clock.sleep(ROWS_SECONDS)
+    made.dynamodb.before["update_item"] = lambda _: clock.sleep(1)
+    began = made.clock.now()
+    assert {"deleted": 63} == sweep(made)
+
+    assert made.clock.now() - began < 6
+
+
+def test_many_old_spans_that_wait_do_not_stop_the_sweep() -> None:
+    """An account whose database refuses us for weeks is in every span. What is not looked at in time keeps all indexes."""
+    made = delivery(500)
+    for n in range(150):
+        made.put(envelope("shop", {"views": [row(f"x{n}")]}, request_id=f"x{n}"))
+        made.fail(status=500)
+        made.deliver(2 + n)
+    made.dynamodb.calls.clear()
+    made.clock.sleep(INDEX)
+    sweep(made)
+    assert made.dynamodb.calls.count("get_item") + made.dynamodb.calls.count("batch_get_item") < 20
+
+    made.dynamodb.before["batch_get_item"] = lambda _: made.clock.sleep(30)
+    began = made.clock.now()
+    made.invoke_sender({"sweep": True})
+    assert made.clock.now() - began < INVOCATION_MS / 1000
 
 
 def test_without_the_ledger_nothing_is_deleted() -> None:

@@ -84,6 +84,7 @@ def test_everything_is_sent_side_by_side() -> None:
         (Kind.REFUSE, {}, True),
         (Kind.CLOSE, {}, False),
         (Kind.NOT_JSON, {}, False),
+        (Kind.WRONG_MD5, {}, False),
     ],
 )
 def test_a_database_gets_nothing_after_its_first_failure(

@@ -7,13 +7,12 @@ import pytest
 from botocore.exceptions import ClientError
 
 from doubles.sqs import MemorySQS
-from doubles.treasure_data import Action, Fault, Kind
 from ingest.overflow import NOTICE_EVERY_SECONDS
 from local.functions import INGEST
 from local.resources import NOTICES
 from shared.errors import UnavailableError
 from tests.support import delivery as support
-from tests.support.delivery import Delivery, member
+from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
 from worker.passing import MARGIN_SECONDS
 from worker.shards import Shards
@@ -33,8 +32,8 @@ INGEST_MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
 class Stack:
     """A delivery and its overflow queue."""
 
-    def __init__(self) -> None:
-        self.delivery = Delivery()
+    def __init__(self, **changes: Any) -> None:
+        self.delivery = Delivery(**changes)
         self.delivery.map(shop="shop_db", blog="blog_db")
         self.clock = self.delivery.clock
         self.sqs = MemorySQS(self.clock.now)
@@ -53,14 +52,7 @@ class Stack:
 
     def deliver(self) -> None:
         """Deliver everything on all shards."""
-        client = self.delivery.kinesis.client
-        for shard in client.list_shards(StreamName=support.STREAM)["Shards"]:
-            name = shard["ShardId"]
-            iterator = client.get_shard_iterator(
-                StreamName=support.STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
-            )["ShardIterator"]
-            if records := client.get_records(ShardIterator=iterator)["Records"]:
-                self.delivery.run({"Records": [member(one, name) for one in records]})
+        self.delivery.deliver_all()
 
     @property
     def watermarks(self) -> Watermarks:
@@ -116,7 +108,7 @@ def test_a_time_that_not_every_shard_has_passed_proves_nothing(stack: Stack) -> 
 
 def test_a_waiting_row_limits_its_own_table(stack: Stack) -> None:
     """Others go on."""
-    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    stack.delivery.fail(status=503)
     received_at = stack.put()
     stack.deliver()
     stack.clock.sleep(900)
@@ -173,7 +165,7 @@ def test_dead_rows_are_counted_beside_it(stack: Stack) -> None:
 def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account: str, gap: bool) -> None:
     """They are read from the chains, and from the chains of gaps."""
     stack.delivery.dynamodb.client.lag_indexes(support.TABLE, INDEX_SECONDS)
-    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    stack.delivery.fail(status=503)
     stack.watermarks.note()
     stack.clock.sleep(MARGIN_SECONDS + CLOCK_SECONDS + 1)
     stack.put(account)
@@ -219,16 +211,9 @@ def test_notices_outlast_the_lag_of_the_counts() -> None:
 # Shards
 
 
-def split(stack: Stack) -> None:
-    """Split the stream's shard."""
-    stack.delivery.kinesis.split_shard(
-        StreamName=support.STREAM, ShardToSplit=support.SHARD, NewStartingHashKey=str(1 << 127)
-    )
-
-
 def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(stack: Stack) -> None:
     """Then it does."""
-    split(stack)
+    stack.delivery.split()
     found = stack.take()
     assert (None, "the shard shardId-000000000001 has delivered no record yet") == (
         found.horizon,
@@ -241,7 +226,7 @@ def test_a_shard_without_records_proves_nothing_until_its_marker_is_in_a_span(st
 def test_a_closed_shard_counts_once_it_was_read_to_its_end(stack: Stack) -> None:
     """A record behind its chain's end, or an end that Kinesis does not show, leaves the watermark unknown."""
     stack.put()
-    split(stack)
+    stack.delivery.split()
     stack.take()
     assert stack.take().horizon is None
 
@@ -251,18 +236,11 @@ def test_a_closed_shard_counts_once_it_was_read_to_its_end(stack: Stack) -> None
 def test_a_chain_that_the_sender_closed_counts_only_if_the_shard_held_nothing_more(stack: Stack) -> None:
     """Otherwise the records in it are in no span yet."""
     received_at = stack.put(at=stack.clock.now() - 10)
-    split(stack)
+    stack.delivery.split()
     stack.clock.sleep(1000)
     passing = stack.delivery.sender_wiring.passing
     passing.obstacle(round(received_at * 1000))
-    client = stack.delivery.kinesis.client
-    shards = [shard["ShardId"] for shard in client.list_shards(StreamName=support.STREAM)["Shards"]][1:]
-    for name in shards:
-        iterator = client.get_shard_iterator(
-            StreamName=support.STREAM, ShardId=name, ShardIteratorType="TRIM_HORIZON"
-        )["ShardIterator"]
-        records = client.get_records(ShardIterator=iterator)["Records"]
-        stack.delivery.run({"Records": [member(one, name) for one in records]})
+    stack.delivery.deliver_all({f"shardId-{n:012}" for n in (1, 2)})
 
     assert f"the closed shard {support.SHARD} has records that are in no span" == stack.take().obstacle
 

@@ -2,70 +2,44 @@
 
 from typing import Any
 
-from doubles.sqs import MemorySQS
 from doubles.treasure_data import Action, Fault, Kind
-from local.resources import NOTICES
 from tests.support import delivery as support
-from tests.support.delivery import Delivery
-from tests.support.overflow import an_envelope
-from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
+from tests.support.virtual_time import SideBySide, VirtualClock
+from tests.worker.test_watermark import INGEST_MARGIN
+from tests.worker.test_watermark import Stack as Proof
 from worker.watermark_rows import WatermarkRows
 
 TABLE = "sluice_watermarks"
-MARGIN = INGEST_SECONDS + 2 * CLOCK_SECONDS
 
 
-class Stack:
-    """A delivery and the writer of its watermarks.
-
-    Attributes:
-        delivery: stream, worker, ledger and Treasure Data.
-        proof: takes watermarks.
-        rows: writes watermarks.
-    """
+class Stack(Proof):
+    """A delivery and the writer of its watermarks."""
 
     def __init__(self, table: str = TABLE) -> None:
-        self.proved = 0  # what the last write proves if nothing waits
-        self.delivery = made = Delivery()
-        made.map(shop="shop_db", blog="blog_db")
-        sqs: Any = MemorySQS(made.clock.now)
-        wiring = made.sender_wiring
-        self.proof = Watermarks(
-            passing=wiring.passing,
-            shards=wiring.shards,
-            ledger=made.ledger,
-            sqs=sqs,
-            queue_url=sqs.create_queue(QueueName="overflow")["QueueUrl"],
-            notices_url=sqs.create_queue(QueueName="overflow-notices", Attributes=NOTICES)["QueueUrl"],
-            clock=made.clock,
-        )
+        clock = VirtualClock()
+        super().__init__(clock=clock, executors=lambda: SideBySide(clock))
+        wiring, made = self.delivery.sender_wiring, self.delivery
         self.rows = WatermarkRows(
-            ledger=made.ledger,
-            watermarks=self.proof,
-            accounts=wiring.accounts,
-            treasure_data=wiring.treasure_data,
-            table=table,
-            clock=made.clock,
-            telemetry=made.telemetry,
+            made.ledger,
+            self.watermarks,
+            wiring.accounts,
+            wiring.treasure_data,
+            table,
+            made.executors,
+            made.clock,
+            made.telemetry,
         )
-
-    def put(self, account: str, at: float) -> None:
-        """Put an envelope on the stream."""
-        number = len(self.delivery.records())
-        self.delivery.put(an_envelope(f"r{number}", account=account, at=at).encode())
 
     def write(self, pause: float = 400) -> Any:
         """Write watermarks after a while, in which every shard has passed the time at which the queue was empty."""
-        clock = self.delivery.clock
-        self.proved = round((clock.now() - MARGIN) * 1000)
-        self.proof.note()
-        clock.sleep(pause)
-        self.delivery.sender_wiring.passing.mark(round(clock.now() * 1000))
-        self.delivery.records()
-        self.delivery.deliver()
+        self.proved = round((self.clock.now() - INGEST_MARGIN) * 1000)
+        self.watermarks.note()
+        self.clock.sleep(pause)
+        self.delivery.sender_wiring.passing.mark(round(self.clock.now() * 1000))
+        self.deliver()
         return self.rows.write(self.delivery.deadline(support.INVOCATION_MS))
 
-    def watermarks(self, database: str) -> list[tuple[str, int, int]]:
+    def watermarks_in(self, database: str) -> list[tuple[str, int, int]]:
         """Return each row's table, time before which it is complete, and number of dead rows."""
         rows = self.delivery.td.rows(database, TABLE)
         return [(row["table_name"], row["complete_before"], row["dead"]) for row in rows]
@@ -75,13 +49,13 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
     """They go to a table, created if missing, in its own database. An unknown account gets none."""
     stack = Stack()
     for account in ("shop", "blog", "nobody"):
-        stack.put(account, stack.delivery.clock.now())
-    stack.delivery.deliver()
+        stack.put(account)
+    stack.deliver()
     written = stack.write()
 
     assert {"written": 2} == written
     for database in ("shop_db", "blog_db"):
-        watermarks = stack.watermarks(database)
+        watermarks = stack.watermarks_in(database)
         assert ["*", "pageviews"] == [table for table, _, _ in watermarks]
         assert {stack.proved} == {at for _, at, _ in watermarks}
 
@@ -89,50 +63,48 @@ def test_each_account_gets_watermarks_of_its_tables() -> None:
 def test_a_waiting_row_limits_the_watermark_of_all_tables() -> None:
     """Both watermarks are the time at which the first waiting row was received."""
     stack = Stack()
-    stack.put("shop", stack.delivery.clock.now())
-    stack.delivery.deliver()
-    stack.delivery.clock.sleep(60)
-    received_at = stack.delivery.clock.now()
-    stack.put("shop", received_at)
-    stack.delivery.clock.sleep(60)
-    fault = Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503, table="pageviews")
-    stack.delivery.td.faults.add(fault)
+    stack.put()
+    stack.deliver()
+    stack.clock.sleep(60)
+    received_at = stack.put()
+    stack.clock.sleep(60)
+    stack.delivery.fail(503, table="pageviews")
     stack.write()
 
     assert [
         ("*", round(received_at * 1000), 0),
         ("pageviews", round(received_at * 1000), 0),
-    ] == stack.watermarks("shop_db")
+    ] == stack.watermarks_in("shop_db")
 
 
 def test_an_idle_account_keeps_getting_watermarks() -> None:
     """Its tables are remembered after their records have expired."""
     stack = Stack()
-    stack.put("shop", stack.delivery.clock.now())
-    stack.delivery.deliver()
+    stack.put()
+    stack.deliver()
     stack.write()
     stack.write(9 * 86_400)
 
-    assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.watermarks("shop_db")]
+    assert ["*", "pageviews"] * 2 == [table for table, _, _ in stack.watermarks_in("shop_db")]
 
 
 def test_a_period_has_one_watermark_per_table() -> None:
     """A run repeated within it changes nothing."""
     stack = Stack()
-    stack.put("shop", stack.delivery.clock.now())
-    stack.delivery.deliver()
+    stack.put()
+    stack.deliver()
     stack.write()
     stack.write(1)
 
-    assert 2 == len(stack.watermarks("shop_db"))
+    assert 2 == len(stack.watermarks_in("shop_db"))
 
 
 def test_unknown_watermarks_are_not_written() -> None:
     """Nor are any without a configured table, or while Treasure Data fails. The next run writes them."""
     none, stack = Stack(table=""), Stack()
-    stack.put("shop", stack.delivery.clock.now())
-    stack.delivery.deliver()
-    stack.delivery.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=503))
+    stack.put()
+    stack.deliver()
+    stack.delivery.fail(status=503)
     failed = stack.write()
     stack.delivery.dynamodb.before["query"] = lambda _: support.lose_answer()
 
@@ -140,3 +112,19 @@ def test_unknown_watermarks_are_not_written() -> None:
     assert {"written": 0} == failed
     answer = stack.rows.write(stack.delivery.deadline(support.INVOCATION_MS))
     assert {"written": 0, "unknown": "LedgerUnavailableError"} == answer
+
+
+def test_databases_that_do_not_answer_keep_no_others_from_their_watermarks() -> None:
+    """Those of the first accounts would use up the time of each run."""
+    stack = Stack()
+    accounts = [f"a{number:02}" for number in range(14)]
+    stack.delivery.map(**{account: f"{account}_db" for account in accounts})
+    for account in (*accounts, "shop"):
+        stack.put(account, stack.delivery.clock.now())
+    stack.delivery.deliver()
+    for account in accounts:
+        hang = Fault(kind=Kind.HANG, action=Action.IMPORT, database=f"{account}_db")
+        stack.delivery.td.faults.add(hang)
+
+    assert {"written": 1} == stack.write()
+    assert stack.watermarks_in("shop_db")

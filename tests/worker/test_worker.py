@@ -60,16 +60,6 @@ def test_rows_arrive_once_in_order() -> None:
     assert ({}, {}) == (made.chunks(), made.telemetry.counts)
 
 
-def test_columns_arrive_as_they_were_sent() -> None:
-    """A row in Treasure Data has the values of its envelope."""
-    made = delivery()
-    sent = row("e1", flag=True, nothing=None, text="ü", number=2**62, ratio=0.5)
-    made.put(envelope("shop", {"views": [sent]}))
-    made.deliver()
-
-    assert [sent] == made.td.rows("shop_db", "views")
-
-
 def test_the_object_holds_what_is_sent() -> None:
     """For each chunk the import body, and an index of the records."""
     made = delivery()
@@ -160,22 +150,6 @@ def test_without_treasure_data_the_stream_moves_on() -> None:
     assert {"RowsWaiting": 3} == made.telemetry.counts
 
 
-def test_without_redis_the_stream_moves_on() -> None:
-    """Chunks are kept apart by key, without a doubt, and decided later."""
-    made = delivery()
-    made.redis.flushall()
-    made.put(*ROWS, envelope("shop", {"views": [row("e3")]}, key_id="k2"))
-
-    assert made.deliver() is None
-    assert {
-        "shop:k1/views/0": ("waiting", "account_unavailable", 3),
-        "shop:k2/views/0": ("waiting", "account_unavailable", 1),
-    } == made.chunks()
-    [span] = made.spans()
-    assert {None} == {entry.since for _, entry in span.all_leaves()}
-    assert [] == made.td.imports()
-
-
 def test_a_span_whose_settlement_fails_is_found_by_the_sender() -> None:
     """The append has put it on the worklist."""
     made = delivery()
@@ -209,7 +183,7 @@ def test_a_settled_doubt_is_written_once() -> None:
     made = delivery()
     made.td.create("shop_db", "views")
     made.td.create("blog_db", "views")
-    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, database="blog_db", status=415))
+    made.fail(database="blog_db", status=415)
     made.put(ROWS[0], envelope("blog", {"views": [row("b")]}), envelope("gone", {"views": [row("g")]}))
     made.dynamodb.calls.clear()
     made.deliver()
@@ -220,21 +194,6 @@ def test_a_settled_doubt_is_written_once() -> None:
         "gone/views/0": ("dead", "unknown_account", 1),
     } == made.chunks()
     assert {"RowsDead": 2} == made.telemetry.counts
-
-
-def test_an_append_without_an_answer_is_not_sent() -> None:
-    """Redelivered, the records are found in their span, and the sender sends them."""
-    made = delivery()
-    made.put(*ROWS)
-    made.dynamodb.after["put_item"] = lambda request: "g" in request["Item"] and lose_answer()
-    assert made.deliver() is not None
-    assert [] == made.td.imports()
-    made.dynamodb.after.clear()
-
-    assert made.deliver() is None
-    assert [] == made.td.imports()
-    made.clock.sleep(UNSETTLED_SECONDS)
-    assert 3 == made.send().delivered
 
 
 # Locate
@@ -257,10 +216,7 @@ def test_a_redelivered_batch_costs_one_ledger_query() -> None:
 
 
 @settings(max_examples=60, deadline=None)
-@given(
-    st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8),
-    st.booleans(),
-)
+@given(st.lists(st.tuples(st.sets(st.integers(0, 11), min_size=1), st.booleans()), max_size=8), st.booleans())
 def test_each_row_arrives_once_whatever_batches_leave_out(
     batches: list[tuple[set[int], bool]], forgetful: bool
 ) -> None:
@@ -592,3 +548,13 @@ def test_the_chain_of_a_shard_is_noted() -> None:
     assert 1 + 4 == made.dynamodb.calls.count("put_item")
     assert State.DELIVERED is made.spans()[0].entry(CHUNK).state
     assert 3 == len(made.s3.objects(BUCKET))
+
+
+@pytest.mark.parametrize("ids", [{"request_id": "r" * 3000}, {"key_id": "k" * 400_000}, {"key_id": "k/~1"}])
+def test_ids_that_do_not_fit_the_ledger_hold_nothing(ids: dict[str, str]) -> None:
+    """Only who writes to the stream directly can send them. The record is dead as it is."""
+    made = delivery()
+    made.put(envelope("shop", {"views": [row("e1")]}, claim=1_700_000_000_000, **ids))
+
+    assert made.deliver() is None
+    assert {"-/-undecodable/0": ("dead", "undecodable", 1)} == made.chunks()

@@ -308,13 +308,13 @@ class Forgetting:
         If somebody else has written the item, the new object is left to the sweep: another search may have put the same object.
         """
         added, now = plan.added, self._clock.now()
-        encoded = cut_anew(index, bodies, removed=plan.removed, added=added, counted=plan.counted, now=now)
+        encoded = cut_anew(index, bodies, now, removed=plan.removed, added=added, counted=plan.counted)
         chunks = {key: rows for key, rows in span.chunks.items() if key not in plan.removed}
         chunks |= {chunk.key: chunk.rows for chunk in added} | plan.counted
         entries = {key: entry for key, entry in span.entries.items() if key.planned not in plan.removed}
         new = replace(span, chunks=chunks, entries=entries, object=encoded.ref).with_entries(plan.entries)
-        self._objects.rewrite(new, encoded.data)
-        won, current = self._ledger.cut_anew(new)
+        self._objects.put(new, encoded.data)
+        won, current = self._ledger.update(new, with_chunks=True)
         if won:
             self._bucket.erase(name_of(span))
         return won, current

@@ -6,17 +6,14 @@ import click
 
 from ops import screen
 from ops.commands import redrive
-from ops.commands.dead.selecting import ACCOUNT, REASON, REJECTED, SINCE, TABLE
+from ops.selecting import rejected_option, selects_rows
 from ops.stack import Stack, works_on_stack
 
 
 @click.command("drop")
 @works_on_stack
-@ACCOUNT
-@TABLE
-@REASON
-@SINCE
-@REJECTED
+@selects_rows
+@rejected_option
 @click.option("--all", "everything", is_flag=True, help="Drop all of them.")
 @screen.dry_run_option
 @screen.yes_option

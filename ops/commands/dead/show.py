@@ -1,16 +1,17 @@
 """`sluice dead show`: shows dead rows."""
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
 import click
-import msgpack
 
 from ops import screen
 from ops.books.chunks import ListedChunk, chunks
-from ops.commands.dead.selecting import described_chunk
 from ops.editing import rejected_events
+from ops.events.seen_event import unpacked
 from ops.failure import Failure
+from ops.selecting import listed
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
 from worker.selection import Selection
@@ -26,21 +27,14 @@ def command(stack: Stack, dead_id: str, *, as_json: bool) -> None:
 
     Each rejected event follows a line with # and the message that its sender received. Standard error says why they are dead.
     """
-    found = [
-        chunk
-        for chunk in chunks(stack.ledger(), Selection((State.DEAD, State.REJECTED)))
-        if chunk.id.startswith(dead_id)
-    ]
+    every = chunks(stack.ledger(), Selection((State.DEAD, State.REJECTED)))
+    found = [chunk for chunk in every if chunk.id.startswith(dead_id)]
     if len(found) != 1:
-        how = (
-            "no dead rows have an id that begins"
-            if not found
-            else f"{len(found)} entries have ids that begin"
-        )
+        how = f"{len(found)} entries have ids that begin" if found else "no dead rows have an id that begins"
         raise Failure(f"{how} with {dead_id}: `sluice dead list {stack.option}` lists them")
     lines = _lines(found[0], stack)
     if as_json:
-        screen.show_json(described_chunk(found[0]) | {"lines": list(lines)})
+        screen.show_json(listed(found[0]) | {"lines": list(lines)})
         return
     click.echo(f"Note: {_about(found[0])}", err=True)
     for line in lines:
@@ -57,22 +51,19 @@ def _about(chunk: ListedChunk) -> str:
     )
 
 
-def _lines(chunk: ListedChunk, stack: Stack) -> list[str]:
-    """Return a line for each row, or for each item that never became one. Rejected events follow a line with their message.
+def _lines(chunk: ListedChunk, stack: Stack) -> Iterator[str]:
+    """Yield a line for each row, or for each item that never became one. Rejected events follow a line with their message.
 
     Raises:
-        Failure: its object is gone or damaged.
-        BucketUnavailableError: the bucket cannot be reached.
+        Failure: its object is gone or damaged, or what follows the last line is.
     """
     try:
         if chunk.key.group.is_rejected:
-            return list(rejected_events.lines(rejected_events.originals(stack, chunk)))
-        payload = stack.objects().payload(chunk.span, chunk.key)
+            yield from rejected_events.lines(rejected_events.originals(stack, chunk))
+        else:
+            yield from map(_text, unpacked(stack.objects().payload(chunk.span, chunk.key)))
     except InvalidObjectError as error:
         raise Failure(f"its rows cannot be read: {error}") from error
-    unpacker = msgpack.Unpacker(strict_map_key=False, max_buffer_size=0)
-    unpacker.feed(payload)
-    return [_text(item) for item in unpacker]
 
 
 def _text(item: Any) -> str:

@@ -28,28 +28,24 @@ def command(stack: Stack, *, retire: str | None, dry_run: bool, yes: bool) -> No
     signing = signing_of(members)
     if retire is None:
         added = next_secret_id(signing, time.time())
-        screen.say(f"Adding the secret {added}. Still valid: {', '.join(signing)}.")
-        if dry_run:
-            screen.say(screen.DRY_RUN)
-        else:
-            store_members(stack, members | {added: secrets.token_urlsafe(_SECRET_BYTES)})
-            screen.say(
-                f"{TAKES_EFFECT} Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
+        result = members | {added: secrets.token_urlsafe(_SECRET_BYTES)}
+        valid, said = list(signing), f"Adding the secret {added}."
+        then = " Then issue new keys. Once no page uses the old ones, run `sluice keys rotate --retire ID`."
+    else:
+        if retire not in signing:
+            raise Failure(f"there is no secret {retire}: the valid ones are {', '.join(signing)}")
+        valid = [secret_id for secret_id in signing if secret_id != retire]
+        if not valid:
+            raise Failure(
+                f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate`"
             )
-        return
-    if retire not in signing:
-        raise Failure(f"there is no secret {retire}: the valid ones are {', '.join(signing)}")
-    rest = [secret_id for secret_id in signing if secret_id != retire]
-    if not rest:
-        raise Failure(
-            f"{retire} is the only secret, so all keys would become invalid. Add another first: `sluice keys rotate`"
-        )
-    screen.say(
-        f"Retiring the secret {retire}: all keys signed with it become invalid. Still valid: {', '.join(rest)}."
-    )
+        result = {name: text for name, text in members.items() if name != retire}
+        said, then = f"Retiring the secret {retire}: all keys signed with it become invalid.", ""
+    screen.say(f"{said} Still valid: {', '.join(valid)}.")
     if dry_run:
         screen.say(screen.DRY_RUN)
-    else:
+        return
+    if retire is not None:
         screen.confirm("Retire it?", yes=yes)
-        store_members(stack, {name: text for name, text in members.items() if name != retire})
-        screen.say(TAKES_EFFECT)
+    store_members(stack, result)
+    screen.say(f"{TAKES_EFFECT}{then}")

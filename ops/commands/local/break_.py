@@ -1,17 +1,13 @@
 """`sluice local break`: breaks a part of the local stack for a while."""
 
-import json
-from urllib.error import HTTPError, URLError
-from urllib.request import ProxyHandler, Request, build_opener
-
 import click
+import requests
 
 from ops import screen
 from ops.failure import Failure
 from ops.moment import LENGTH
 from ops.stack import local
 
-_DIRECT = build_opener(ProxyHandler({}))  # never use a proxy for loopback
 _SECONDS = 15.0
 
 
@@ -33,17 +29,19 @@ def command(target: str, *, seconds: float, as_json: bool) -> None:
     is killed, and restarted when the time is up. kinesis: the stream rejects every call.
     """
     page = local().outputs.get("SdkUrl", "").removesuffix("/sdk")
-    body = json.dumps({"target": target, "seconds": seconds}).encode()
-    request = Request(f"{page}/break", body, {"content-type": "application/json"})  # noqa: S310 -- our own page
     try:
-        with _DIRECT.open(request, timeout=_SECONDS) as answer:
-            under_way = json.load(answer)
-    except HTTPError as error:
-        raise click.UsageError(json.load(error)["error"]) from error
-    except (URLError, ValueError) as error:
+        with requests.Session() as session:
+            session.trust_env = False  # never use a proxy for loopback
+            answer = session.post(
+                f"{page}/break", json={"target": target, "seconds": seconds}, timeout=_SECONDS
+            )
+        under_way = answer.json()
+    except (requests.RequestException, ValueError) as error:
         raise Failure(
             "the local stack's page does not answer, perhaps because it is stopping: start it again with `sluice local`"
         ) from error
+    if not answer.ok:
+        raise click.UsageError(under_way["error"])
     if as_json:
         screen.show_json({"under_way": under_way})
     elif target in under_way:

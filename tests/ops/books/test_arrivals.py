@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import pytest
+
 from ops.books.accounting import Balance, Rows, Unread, UnreadShard
 from ops.books.arrivals import WINDOW_SECONDS, Arrivals, StreamCount, of_gateway
 from ops.logs.answers import Answers
@@ -11,6 +13,14 @@ from tests.support.delivery import STREAM, Delivery
 from worker.chain import ChainId
 from worker.shards import Shards
 from worker.states import State
+
+
+@pytest.fixture
+def delivery() -> Delivery:
+    """A delivery whose account shop goes to shop_db."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    return made
 
 
 def test_answer_lines_are_added_up() -> None:
@@ -65,10 +75,8 @@ def counted(delivery: Delivery, cloudwatch: CloudWatch) -> Arrivals | None:
     return count.result(cloudwatch, STREAM, taken)  # type: ignore[arg-type]  # a double
 
 
-def test_the_streams_own_count_is_compared_over_closed_windows() -> None:
+def test_the_streams_own_count_is_compared_over_closed_windows(delivery: Delivery) -> None:
     """Spans and waiting records count by their arrival within the windows; a span that crosses a border counts in part."""
-    delivery = Delivery()
-    delivery.map(shop="shop_db")
     assert counted(delivery, CloudWatch(0)) is None
     delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS)
     for _ in range(6):  # at 20, 70, 120 … 270 s of a window
@@ -90,10 +98,8 @@ def test_the_streams_own_count_is_compared_over_closed_windows() -> None:
     assert 2 == getattr(counted(delivery, CloudWatch(8)), "lost", None)
 
 
-def test_waiting_records_are_not_lost() -> None:
+def test_waiting_records_are_not_lost(delivery: Delivery) -> None:
     """They are on the stream, behind the ledger's last span."""
-    delivery = Delivery()
-    delivery.map(shop="shop_db")
     delivery.clock.sleep(WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 20)
     for _ in range(3):
         put(delivery)
@@ -106,10 +112,8 @@ def test_waiting_records_are_not_lost() -> None:
     assert (3, 0) == (found.seen, found.lost)
 
 
-def test_a_record_close_to_a_border_may_count_on_either_side() -> None:
+def test_a_record_close_to_a_border_may_count_on_either_side(delivery: Delivery) -> None:
     """The stream and CloudWatch may disagree by seconds."""
-    delivery = Delivery()
-    delivery.map(shop="shop_db")
     delivery.clock.sleep(2 * WINDOW_SECONDS - delivery.clock.now() % WINDOW_SECONDS + 1)
     put(delivery)
     delivery.deliver()

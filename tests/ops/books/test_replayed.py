@@ -93,13 +93,6 @@ def test_rows_that_the_sender_delivers_later_count_as_sent(replaying: Replaying)
     assert Replayed(sent=8, passed_over=4, kept=0) == replaying.planned.replayed(12)
 
 
-def test_the_records_that_are_in_a_span_are_known(replaying: Replaying) -> None:
-    """Only the others have to be passed to the worker; a span need not have all records between its borders."""
-    numbers = replaying.numbers()
-
-    assert frozenset(numbers[:2]) == replaying.planned.note_before(replaying.chain, numbers)
-
-
 def test_records_between_the_borders_of_a_span_may_be_in_none(replaying: Replaying) -> None:
     """The event source passed them over. They are found, and in a span of their own after the replay."""
     numbers = replaying.numbers()

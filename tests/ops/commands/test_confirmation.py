@@ -14,6 +14,7 @@ from doubles.treasure_data import Action, Fault, Kind
 from ops.cli import main
 from ops.commands import redrive
 from ops.commands.dead import drop
+from ops.sending import balanced
 from ops.stack import Stack
 from tests.ops.deploy.test_rights import waiting
 from tests.support.delivery import Delivery, envelope, row
@@ -149,6 +150,14 @@ def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str
 
     assert "Dry run: nothing was changed." in text.stdout
     assert (True, 1) == (told["dry_run"], told["selected"])
+
+
+def test_each_selected_row_counts_once() -> None:
+    """Rows that somebody else settled in the meantime count as untried."""
+    outcome = {"delivered": 2, "kept": 1, "dead": 0, "dropped": 0, "copies": 1, "complete": True}
+
+    assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
+    assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
 
 
 def test_sending_rows_that_may_be_there_already_asks() -> None:

@@ -1,10 +1,21 @@
 """`sluice dead` over the local stack."""
 
 import json
+from functools import partial
 
 import pytest
+from click.testing import CliRunner
 
+from ops.commands import find
+from ops.commands.dead import list as list_
+from ops.commands.dead import show
+from ops.events.seen_event import events_of
+from shared import envelope
+from tests.support.delivery import envelope as envelope_of
+from tests.support.delivery import row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
+from worker.record import from_stream
 
 pytestmark = pytest.mark.xdist_group("ops")
 
@@ -56,3 +67,24 @@ def test_a_database_that_the_key_may_not_import_into_is_named(lone: Sluice) -> N
     assert "the API key may not import into field_app" in said
     assert "grant it, or correct the account's database in accounts.yaml" in said
     assert "the API key may not import into field_app" in lone.run("status --local").stdout
+
+
+@pytest.mark.parametrize("damage", [b"\xc1", b"\x81\xa1b"], ids=["invalid", "cut off"])
+def test_damaged_rows_are_told_of_wherever_they_are_shown(damage: bytes) -> None:
+    """What can be read is shown: by `dead show`, by `find`, and by `tail`, which calls the rest an undecodable event."""
+    stack = FaultyStack()
+    sound = envelope.decode(envelope_of("nobody", {"views": [row("a")], "visits": [row("b")]}))
+    views, visits = sound.tables
+    stack.made.put(sound._replace(tables=(views._replace(rows=views.rows + damage), visits)).encode())
+    [record] = from_stream(stack.made.records(), "shardId-0")
+    stack.made.deliver()
+    run = partial(CliRunner(mix_stderr=False).invoke, obj=stack)
+    [dead] = [one for one in json.loads(run(list_.command, ["--json"]).stdout) if one["table"] == "views"]
+    shown = run(show.command, [dead["id"]])
+    found = run(find.command, ["event_id=a"])
+
+    assert ["a", "", "b"] == [one.event_id for one in events_of(record, "shardId-0")]
+    assert (1, "a") == (shown.exit_code, json.loads(shown.stdout)["event_id"])
+    assert "its rows cannot be read: what follows value 1 is not MessagePack" in shown.stderr
+    assert found.stdout.startswith("DEAD  a of nobody.views\n")
+    assert "Note: 1 object or chunk could not be read to its end." in found.stderr

@@ -111,20 +111,6 @@ def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice)
     assert (1, True) == (wrong.exit_code, "No request is named 0815." in wrong.stderr)
 
 
-@pytest.mark.parametrize(
-    ("line", "told"),
-    [
-        ("forget email=a", "name the account: --account NAME"),
-        ("forget --account shop", "name a person with COLUMN=VALUE, or many with --from FILE"),
-        ("forget nothing --account shop", "is not a condition: write COLUMN=VALUE"),
-    ],
-)
-def test_a_request_that_names_nobody_is_refused(sluice: Sluice, line: str, told: str) -> None:
-    """The message says what to write."""
-    result = sluice.run(f"{line} --local")
-    assert (2, True) == (result.exit_code, told in result.stderr)
-
-
 def test_what_the_key_may_not_delete_is_printed(sluice: Sluice) -> None:
     """With the statement, and who can run it. The receipt says that it is to do, without the value."""
     send(sluice, "forget_forbidden", f1="f1@example.com")

@@ -85,51 +85,21 @@ def test_both_secrets_are_valid_until_the_old_one_is_retired(sluice: Sluice) -> 
     assert f"{added} is the only secret" in sluice.run(f"keys rotate --local --retire {added} --yes").stderr
 
 
-@pytest.fixture
-def hashing(lone: Sluice) -> Sluice:
-    """The command for a stack whose secret also has the key for hashed columns, as its last member."""
+def test_the_key_for_hashed_columns_signs_no_write_key_and_is_kept(lone: Sluice) -> None:
+    """It is a member of the same secret. With another one, or with none, equal values would get other hashes."""
     made = lone.stack.resources
-    made.client("secretsmanager").put_secret_value(
-        SecretId=made.write_key_secret, SecretString=json.dumps({"k1": "a" * 48, HASH_KEY: "b" * 48})
-    )
-    return lone
+    client, name = made.client("secretsmanager"), made.write_key_secret
+    client.put_secret_value(SecretId=name, SecretString=json.dumps({"k1": "a" * 48, HASH_KEY: "b" * 48}))
+    none = f"there is no secret {HASH_KEY}"
+    looked = lone.json("doctor --local --no-event --account app")["findings"]
 
-
-def _members(sluice: Sluice) -> dict[str, str]:
-    made = sluice.stack.resources
-    text = made.client("secretsmanager").get_secret_value(SecretId=made.write_key_secret)["SecretString"]
-    members: dict[str, str] = json.loads(text)
-    return members
-
-
-def test_the_key_for_hashed_columns_signs_no_write_key(hashing: Sluice) -> None:
-    """Keys are issued under the newest signing secret, and nothing else can be named."""
-    assert "k1" == hashing.json("keys issue shop --local")["key_id"]
-    assert (
-        f"there is no secret {HASH_KEY}" in hashing.run(f"keys issue shop --local --secret {HASH_KEY}").stderr
-    )
-    looked = hashing.json("doctor --local --no-event --account app")["findings"]
-    (about,) = (one for one in looked if one["what"] == "write key")
-    assert "the key k1 of app" in about["said"]
-
-
-def test_the_last_signing_secret_stays_beside_the_key_for_hashed_columns(hashing: Sluice) -> None:
-    """Retiring it would make every write key invalid."""
-    result = hashing.run("keys rotate --local --retire k1 --yes")
-
-    assert "k1 is the only secret" in result.stderr
-    assert {"k1", HASH_KEY} == _members(hashing).keys()
-
-
-def test_rotation_keeps_the_key_for_hashed_columns(hashing: Sluice) -> None:
-    """Otherwise equal values would get different hashes, or none."""
-    assert "Still valid: k1." in hashing.run("keys rotate --local").output
-    hashing.run("keys rotate --local --retire k1 --yes")
-
-    assert "b" * 48 == _members(hashing)[HASH_KEY]
-    (added,) = _members(hashing).keys() - {HASH_KEY}
-    assert "k1" != added
-    assert (
-        f"there is no secret {HASH_KEY}"
-        in hashing.run(f"keys rotate --local --retire {HASH_KEY} --yes").stderr
-    )
+    assert "k1" == lone.json("keys issue shop --local")["key_id"]
+    assert none in lone.run(f"keys issue shop --local --secret {HASH_KEY}").stderr
+    assert ["the key k1 of app is accepted"] == [one["said"] for one in looked if one["what"] == "write key"]
+    assert "k1 is the only secret" in lone.run("keys rotate --local --retire k1 --yes").stderr
+    assert "Still valid: k1." in lone.run("keys rotate --local").output
+    assert 0 == lone.run("keys rotate --local --retire k1 --yes").exit_code
+    members = json.loads(client.get_secret_value(SecretId=name)["SecretString"])
+    (added,) = members.keys() - {HASH_KEY}
+    assert ("b" * 48, True) == (members[HASH_KEY], added != "k1")
+    assert none in lone.run(f"keys rotate --local --retire {HASH_KEY} --yes").stderr

@@ -228,154 +228,122 @@ def test_what_was_applied_a_moment_ago_need_not_have_arrived(code: str) -> None:
     assert [] == answers
 
 
-Fault = tuple[Callable[[Site], object], Callable[[Site], Result], str]
+Cause = Callable[[Site], object]
 
 
-def _wrong_key(text: str) -> Callable[[Site], object]:
-    return lambda site: site.key_file.write_text(text)
-
-
-def _refusing(what: str, status: int, code: str) -> Callable[[Site], object]:
+def _refusing(what: str, status: int, code: str) -> Cause:
     return lambda site: site.stack.refusals.__setitem__(what, (status, code))
 
 
-def _td_fault(**fault: Any) -> Callable[[Site], object]:
+def _td_fault(**fault: Any) -> Cause:
     return lambda site: site.sluice.td("faults", fault)
 
 
-def _run(*more: str) -> Callable[[Site], Result]:
-    return lambda site: site.unattended(*more)
+def _key(text: str) -> Cause:
+    return lambda site: site.key_file.write_text(text)
 
 
-FAULTS: dict[str, Fault] = {
-    "no stack": (lambda _: None, lambda site: site.run("--yes", stack="sluice-stg"), "`sam deploy`"),
-    "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), _run(), "`aws sso login`"),
-    "no right to find the stack": (
-        _refusing("cloudformation", 403, "AccessDenied"),
-        _run(),
-        "docs/commands.md#iam-permissions",
-    ),
+def _accounts(text: str) -> Cause:
+    return lambda site: site.accounts.write_text(text.replace("ACCOUNT", site.account))
+
+
+def _admin(error: str, message: str) -> Cause:
+    answer = {"error": error, "message": message}
+    return lambda site: site.stack.answers.__setitem__("AdminFunction", answer)
+
+
+RIGHTS = "docs/commands.md#iam-permissions"
+FILE = "docs/commands.md#accountsyaml"
+FAULTS: dict[str, tuple[Cause, str]] = {
+    "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), "`aws sso login`"),
+    "no right to find the stack": (_refusing("cloudformation", 403, "AccessDenied"), RIGHTS),
     "no right to store the key": (
         _refusing("secretsmanager:PutSecretValue", 400, "AccessDeniedException"),
-        _run(),
-        "docs/commands.md#iam-permissions",
+        RIGHTS,
     ),
+    "no right to ask the functions": (_refusing("lambda", 403, "AccessDeniedException"), RIGHTS),
     "secret deleted": (
         lambda site: site.secrets().delete_secret(
             SecretId=site.sluice.stack.resources.td_api_key_secret, ForceDeleteWithoutRecovery=True
         ),
-        _run(),
         "`sam deploy`",
-    ),
-    "no key given": (
-        lambda _: None,
-        lambda site: site.run("--yes", "--database", site.database),
-        "`--td-key-file FILE`",
-    ),
-    "no database given": (lambda _: None, lambda site: site.run("--yes"), "`--database NAME`"),
-    "no key file": (lambda site: site.key_file.unlink(), _run(), "`--td-key-file FILE`"),
-    "empty key file": (_wrong_key("\n"), _run(), "--td-key-file"),
-    "half a key": (_wrong_key(API_KEY[:20]), _run(), "--td-key-file FILE`"),
-    "key that nobody knows": (_wrong_key(STRANGE_KEY), _run(), "--td-key-file FILE`"),
-    "account that is no name": (
-        lambda _: None,
-        lambda site: site.run(
-            "--yes", "--td-key-file", str(site.key_file), "--database", site.database, "--account", "My Shop"
-        ),
-        "`--account NAME`",
-    ),
-    "accounts.yaml is not YAML": (
-        lambda site: site.accounts.write_text("shop: {database"),
-        _run(),
-        "docs/commands.md#accountsyaml",
-    ),
-    "accounts.yaml is empty": (
-        lambda site: site.accounts.write_text(""),
-        _run(),
-        "docs/commands.md#accountsyaml",
-    ),
-    "accounts.yaml has only disabled accounts": (
-        lambda site: site.accounts.write_text(
-            f"{site.account}: {{database: some_events, status: disabled}}\n"
-        ),
-        _run(),
-        "`sluice setup --stack",
-    ),
-    "accounts.yaml cannot be written": (
-        lambda site: setattr(site, "accounts", site.folder / "nowhere" / "accounts.yaml"),
-        _run(),
-        "`mkdir -p",
-    ),
-    "Redis is unreachable": (
-        lambda site: site.stack.answers.__setitem__(
-            "AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}
-        ),
-        _run(),
-        "docs/deploying.md#network",
-    ),
-    "no right to ask the functions": (
-        _refusing("lambda", 403, "AccessDeniedException"),
-        _run(),
-        "docs/commands.md#iam-permissions",
-    ),
-    "Treasure Data is down": (_td_fault(kind="status"), _run(), "`sluice setup --stack"),
-    "key that may not import": (
-        _td_fault(kind="status", status=403, action="import"),
-        _run(),
-        "--td-key-file FILE`",
-    ),
-    "the function cannot be asked": (
-        lambda site: site.stack.answers.__setitem__(
-            "AdminFunction", {"error": "no_redis_url", "message": "There is no Redis URL"}
-        ),
-        _run(),
-        "`aws secretsmanager put-secret-value",
-    ),
-    "accounts.yaml names no database": (
-        lambda site: site.accounts.write_text("shop: {}\n"),
-        _run(),
-        "`shop: {database: …}`",
-    ),
-    "accounts.yaml has an unknown field": (
-        lambda site: site.accounts.write_text("shop: {database: events, kind: x}\n"),
-        _run(),
-        "the fields are database, ",
-    ),
-    "a database that is no name": (
-        lambda _: None,
-        lambda site: site.run("--yes", "--td-key-file", str(site.key_file), "--database", "Shop Events"),
-        "`--database NAME`",
-    ),
-    "imports fail": (
-        _td_fault(kind="status", action="import"),
-        _run("--timeout", "3s"),
-        "`sluice status --stack",
-    ),
-    "a tracking plan rejects the event": (
-        lambda site: site.accounts.write_text(
-            f"{site.account}: {{database: {site.database}, plan: {{mode: quarantine, tables: {{}}}}}}\n"
-        ),
-        _run(),
-        "docs/tracking-plan.md",
     ),
     "no signing secret": (
         lambda site: site.secrets().put_secret_value(
             SecretId=site.sluice.stack.resources.write_key_secret, SecretString="{}"
         ),
-        _run(),
         "docs/operations.md#keys",
+    ),
+    "no key file": (lambda site: site.key_file.unlink(), "`--td-key-file FILE`"),
+    "empty key file": (_key("\n"), "--td-key-file"),
+    "half a key": (_key(API_KEY[:20]), "--td-key-file FILE`"),
+    "key that nobody knows": (_key(STRANGE_KEY), "--td-key-file FILE`"),
+    "key that may not import": (_td_fault(kind="status", status=403, action="import"), "--td-key-file FILE`"),
+    "Treasure Data is down": (_td_fault(kind="status"), "`sluice setup --stack"),
+    "imports fail": (_td_fault(kind="status", action="import"), "`sluice status --stack"),
+    "accounts.yaml is not YAML": (_accounts("shop: {database"), FILE),
+    "accounts.yaml is empty": (_accounts(""), FILE),
+    "accounts.yaml names no database": (_accounts("shop: {}\n"), "`shop: {database: …}`"),
+    "accounts.yaml has an unknown field": (
+        _accounts("shop: {database: events, kind: x}\n"),
+        "the fields are database, ",
+    ),
+    "accounts.yaml has only disabled accounts": (
+        _accounts("ACCOUNT: {database: some_events, status: disabled}\n"),
+        "`sluice setup --stack",
+    ),
+    "accounts.yaml cannot be written": (
+        lambda site: setattr(site, "accounts", site.folder / "nowhere" / "accounts.yaml"),
+        "`mkdir -p",
+    ),
+    "a tracking plan rejects the event": (
+        lambda site: _accounts(
+            f"ACCOUNT: {{database: {site.database}, plan: {{mode: quarantine, tables: {{}}}}}}\n"
+        )(site),
+        "docs/tracking-plan.md",
+    ),
+    "Redis is unreachable": (
+        _admin("redis_unreachable", "Redis does not answer"),
+        "docs/deploying.md#network",
+    ),
+    "the function cannot be asked": (
+        _admin("no_redis_url", "There is no Redis URL"),
+        "`aws secretsmanager put-secret-value",
     ),
 }
 
 
-@pytest.mark.parametrize("name", FAULTS)
-def test_a_fault_ends_with_the_next_command(site: Site, name: str) -> None:
-    """One line says what happened and which command or page helps, and never shows the key."""
-    cause, run, expected = FAULTS[name]
-    cause(site)
-    result = run(site)
-
+def _check_failure(result: Result, expected: str) -> None:
+    """Check that one line says what happened and which command or page helps, and never shows the key."""
     assert 1 == result.exit_code, f"{result.output}{result.stderr}{result.exception!r}"
     (line,) = [one for one in result.stderr.splitlines() if one.startswith("Error: ")]
     assert expected in line
     assert API_KEY not in line
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_fault_ends_with_the_next_command(site: Site, name: str) -> None:
+    """Whatever is missing or broken, one line says what to do."""
+    cause, expected = FAULTS[name]
+    cause(site)
+
+    _check_failure(site.unattended("--timeout", "3s"), expected)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ("--stack sluice-stg", "`sam deploy`"),
+        ("--database events", "`--td-key-file FILE`"),
+        ("", "`--database NAME`"),
+        ("--td-key-file KEY --database events --account My-Shop", "`--account NAME`"),
+        ("--td-key-file KEY --database Shop-Events", "`--database NAME`"),
+    ],
+)
+def test_a_missing_or_wrong_answer_ends_with_its_option(site: Site, options: str, expected: str) -> None:
+    """Without questions, each answer has an option."""
+    words = options.replace("KEY", str(site.key_file)).split()
+    stack = words.pop() if "--stack" in words else NAME
+    words = [one for one in words if one != "--stack"]
+
+    _check_failure(site.run("--yes", *words, stack=stack), expected)

@@ -1,12 +1,8 @@
 """`sluice tail` on the local stack: in a terminal, in a pipe, and interrupted."""
 
-import fcntl
 import json
-import os
-import pty
-import struct
 import subprocess
-import termios
+from functools import partial
 from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
@@ -14,7 +10,7 @@ import pytest
 
 from ops.personal_data import EXPLANATION
 from tests.ops.test_manners import start
-from tests.support import ctrl_c
+from tests.support import ctrl_c, terminal
 from tests.support.sluice import Sluice
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -53,20 +49,11 @@ def test_only_selected_events_are_shown(sluice: Sluice) -> None:
 def test_in_a_terminal_each_event_is_one_line(sluice: Sluice) -> None:
     """In a terminal of 80 columns, no line is longer. With NO_COLOR, lines have no colours."""
     sluice.send("shop", "a_table_with_a_name_that_is_long", *(f"{number:040}" for number in range(3)))
-    shown, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    running = start(sluice, ["tail", "--since", "1min", "--for", "6s"], terminal, NO_COLOR="1")
-    os.close(terminal)
-    seen = b""
-    try:
-        while piece := os.read(shown, 65_536):
-            seen += piece
-    except OSError:  # at the end, a terminal raises an error
-        os.close(shown)
-    running.communicate(timeout=60)
+    line = ["tail", "--since", "1min", "--for", "6s"]
+    code, seen, _ = terminal.shown(partial(start, sluice, line, NO_COLOR="1"))
     lines = seen.decode().splitlines()
 
-    assert 0 == running.returncode
+    assert 0 == code
     assert 3 <= sum("shop.a_table_with_a_name_that_is_long" in line for line in lines)
     assert [] == [line for line in lines if len(line) > 80 or "\x1b[3" in line]
 
@@ -82,11 +69,3 @@ def test_the_tail_can_be_interrupted(sluice: Sluice) -> None:
     assert 130 == running.returncode
     assert " in " in said.decode().splitlines()[-1]
     assert b"Traceback" not in said
-
-
-def test_a_condition_without_a_value_is_an_error(sluice: Sluice) -> None:
-    """The message says how to write one."""
-    result = sluice.run("tail --local page")
-
-    assert 2 == result.exit_code
-    assert "write COLUMN=VALUE, such as page=home" in " ".join(result.stderr.split())

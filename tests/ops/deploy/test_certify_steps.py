@@ -10,7 +10,7 @@ from ops.deploy.certify.step import StepFinding
 from ops.deploy.certify.steps import STEPS
 from ops.failure import Failure
 from tests.support.rehearsal import Rehearsal
-from worker.message import read
+from worker.drain import read
 from worker.redis_client import SIGN_IN_SECONDS
 
 LETTERS = [{"id": "d1", "reason": "unknown_account"}]

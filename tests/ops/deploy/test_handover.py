@@ -33,8 +33,3 @@ def test_a_certification_is_offered_but_not_run_unless_wanted() -> None:
 def test_no_certification_is_offered_for_prod() -> None:
     """It would replace the API key and cut off Redis."""
     assert "" == offered("prod", "")
-
-
-def test_the_removal_names_stack_and_region() -> None:
-    """It can be copied."""
-    assert f"sluice remove --stack sluice-dev --region {REGION}" == handover.removal(stack_of("dev"))

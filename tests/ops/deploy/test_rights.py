@@ -88,13 +88,11 @@ def waiting(sluice: Sluice) -> Iterator[None]:
     """Give the ledger a waiting row and a rejected event without a copy, for a while."""
     made, sender = sluice.stack.resources, RowSender("nobody_yet")
     dynamodb = made.client("dynamodb")
-    ledger = Ledger(
-        dynamodb, made.ledger_table, clock=SystemClock(), entropy=os.urandom, telemetry=NullTelemetry()
-    )
+    ledger = Ledger(dynamodb, made.ledger_table, SystemClock(), os.urandom, NullTelemetry())
     chain, row = ChainId.overflow("rights"), ChunkKey(Group(sender, "rights"), 0)
     rejected = ChunkKey(Group(sender, "rights", "missing_column", is_rejected=True), 0)
     now = time.time()
-    encoded = encode([Chunk.whole(row, 1, b"\x80")], Index((), (), (), (), (), frozenset(), {}), now)
+    encoded = encode([Chunk(row, [b"\x80"], 1)], Index(), now)
     span = Span(
         chain,
         START,
@@ -108,7 +106,7 @@ def waiting(sluice: Sluice) -> Iterator[None]:
         entries={row: Entry(State.WAITING, reason="test")},
         settled=True,
     )
-    SpanObjects(Bucket(made.client("s3"), made.data_bucket)).rewrite(span, encoded.data)
+    SpanObjects(Bucket(made.client("s3"), made.data_bucket)).put(span, encoded.data)
     ledger.append(span)
     try:
         yield

@@ -18,16 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ops.books.chunks import ListedChunk, chunks
-from ops.editing.dead_rows import (
-    MOST_TEXT,
-    EditableChunk,
-    Edited,
-    MistakeError,
-    ask,
-    editable_of,
-    read,
-    text_of,
-)
+from ops.editing.dead_rows import EditableChunk, editable_of, read, text_of
+from ops.editing.edited_text import MOST_TEXT, Change, MistakeError, ask
 from ops.failure import Failure
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.sluice import Sluice, until
@@ -77,7 +69,7 @@ def test_an_unchanged_chunk_is_not_sent() -> None:
     chunk = editable[1].chunk
     place = {"chain": chunk.span.chain.name, "after": "000", "chunk": "nobody/views/0"}
 
-    assert (editable[1].title, 2) == (one.title, one.rows)
+    assert (editable[1].title, 2) == (one.title, one.count)
     assert place | {"rows": ANY} == one.event["edit"]
     assert [None, "/x"] == [found.get("page") for found in sent]
     assert [] == read(editable, text_of(editable))
@@ -123,14 +115,14 @@ def test_a_mistake_can_be_corrected() -> None:
         opened.append(text)
         return texts.pop(0)
 
-    def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Edited]:
+    def edit(editor: Callable[[str], str | None], again: Callable[[str], bool]) -> list[Change]:
         return ask(text_of(editable), lambda text: read(editable, text), editor, again)
 
     assert [editable[0].title] == [one.title for one in edit(editor, lambda _: True)]
     assert [text_of(editable), "nonsense"] == opened
     with pytest.raises(Failure, match=r"the text has 1 instead of 4 rows: .*; nothing was changed"):
         edit(lambda _: "nonsense", lambda _: False)
-    nothing: list[Edited] = []
+    nothing: list[Change] = []
     assert nothing == edit(lambda _: None, lambda _: True)
 
 
@@ -236,9 +228,3 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         "1 event repaired. Repaired events are sent like new ones." in done.stdout,
     )
     assert ["r"] == lone.rows("shop", "orders")
-
-
-@pytest.mark.parametrize("option", ["--json", "--send", "--kind waiting"])
-def test_edit_is_refused_with_incompatible_options(sluice: Sluice, option: str) -> None:
-    """It is interactive, and edits dead rows and rejected events only."""
-    assert 2 == sluice.run(f"redrive --local --edit {option}").exit_code

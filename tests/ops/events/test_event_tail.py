@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -177,36 +178,28 @@ def test_personal_data_is_scrubbed_unless_asked_for() -> None:
     assert not any(value in json.dumps(scrubbed) for value in ("192.0.2.7", '"v1"', "jo@shop"))
 
 
-def test_an_event_that_cannot_become_a_row_is_shown_as_rejected() -> None:
-    """It has the error code and the event as sent."""
-    stream = Stream()
-    events = [{"table": "views", "event_id": "a"}, {"table": "VIEWS!", "page": "home"}]
-    data = json.dumps({"account": "shop", "events": events}).encode()
-    stream.clock.at(
-        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
-    )
-    found = stream.seen(5, wanted=EventFilter(rejected_only=True))
-
-    assert [(Kind.REJECTED, "invalid_table", "shop", "home")] == [
-        (one.kind, one.code, one.account, one.row["page"]) for one in found if isinstance(one, SeenEvent)
-    ]
-
-
-def test_an_event_that_the_ingest_rejected_is_shown() -> None:
-    """It has its code and account, and its columns if a copy was kept."""
+def test_rejected_events_are_shown() -> None:
+    """Of the ingest, and of other producers: with code and account, and with columns if a copy was kept."""
     stream = Stream()
     kept = RejectedEvent(1, "event_too_large", "views", b'{"table": "views", "page": "home"}')
     counted = RejectedEvent(2, "invalid_table", "", b"")
-    data = Envelope("shop", "k1", 0, "r", 0, (), (kept, counted)).encode()
-    stream.clock.at(
-        START + 1, lambda: stream.memory.put_record(StreamName=STREAM, Data=data, PartitionKey="k")
-    )
-    found = [one for one in stream.seen(5, wanted=EventFilter(account="shop")) if isinstance(one, SeenEvent)]
-
-    assert [("event_too_large", "views", "home"), ("invalid_table", "", None)] == [
-        (one.code, one.table, one.row.get("page")) for one in found
+    events = [{"table": "views", "event_id": "a"}, {"table": "VIEWS!", "page": "away"}]
+    for data in (
+        Envelope("shop", "k1", 0, "r", 0, (), (kept, counted)).encode(),
+        json.dumps({"account": "shop", "events": events}).encode(),
+    ):
+        put = partial(stream.memory.put_record, StreamName=STREAM, Data=data, PartitionKey="k")
+        stream.clock.at(START + 1, put)
+    found = stream.seen(5, wanted=EventFilter(account="shop", rejected_only=True))
+    expected = [
+        ("event_too_large", "views", "home"),
+        ("invalid_table", "", None),
+        ("invalid_table", "VIEWS!", "away"),
     ]
-    assert {Kind.REJECTED} == {one.kind for one in found}
+
+    assert expected == [
+        (one.code, one.table, one.row.get("page")) for one in found if isinstance(one, SeenEvent)
+    ]
 
 
 def test_the_tail_uses_a_fifth_of_the_reads() -> None:
@@ -338,16 +331,6 @@ def test_the_tail_survives_errors_of_kinesis(error: Exception, times: int) -> No
     assert [f"{number}" for number in range(20)] == stream.ids(90)
 
 
-def test_empty_reads_do_not_end_the_tail() -> None:
-    """Kinesis may return no records although there are some."""
-    stream = Stream()
-    empty = iter([True] * 3)
-    stream.memory.reads_empty = lambda: next(empty, False)
-    stream.put_at(1, "a")
-
-    assert ["a"] == stream.ids(10)
-
-
 def test_the_first_record_is_shown_even_if_the_iterator_expires_before_it_is_read() -> None:
     """A tail that has seen no record continues from the time of its last read."""
     stream = Stream()
@@ -414,6 +397,18 @@ def test_refused_requests_are_read_from_the_log(log: Path) -> None:
         SeenEvent(kind=Kind.REFUSED, at=START + 1.5, code="invalid_key", path="/v1/events", request_id="r1")
         == seen
     )
+
+
+def test_a_big_log_is_read_to_its_end_without_a_pause(log: Path) -> None:
+    """A tail of hours of a busy stack's log shows what is refused now."""
+    stream = Stream()
+    with log.open("a") as file:
+        for _ in range(12):
+            file.write(("x" * 999_999) + "\n")
+        file.write(json.dumps(REFUSED | {"request": "new"}) + "\n")
+    found = stream.seen(2, log=LocalLog(log, stream.clock, START - 10_800))
+
+    assert ["old", "new"] == [one.request_id for one in found if isinstance(one, SeenEvent)]
 
 
 class Logs:

@@ -139,15 +139,27 @@ def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
     ]
 
 
-def test_a_waiting_event_has_the_reason() -> None:
-    """The time since when it waits is given, too."""
+@pytest.mark.parametrize(
+    ("status", "drops", "stage", "reason"),
+    [
+        (429, False, Stage.WAITING, "http_429"),
+        (415, False, Stage.DEAD, "http_415"),
+        (415, True, Stage.DROPPED, ""),
+    ],
+)
+def test_an_event_that_was_not_delivered_has_its_stage(
+    status: int, drops: bool, stage: Stage, reason: str
+) -> None:
+    """With the reason, and since when. Dropped rows stay in S3 for as long as all others."""
     found = Found()
     found.put("a")
-    found.refuse(429)
+    found.refuse(status)
     found.delivery.deliver()
+    if drops:
+        found.delivery.send(State.DEAD, decision=Decision.DROP)
     one = found.one()
 
-    assert (Stage.WAITING, "http_429") == (one.stage, one.reason)
+    assert (stage, reason) == (one.stage, one.reason)
     assert START <= one.at <= found.delivery.clock.now()
 
 
@@ -166,17 +178,6 @@ def test_a_dead_event_is_distinguished_from_delivered_neighbours(envelopes: list
     assert Stage.DEAD is stages.pop("c")
     assert {Stage.DELIVERED} == set(stages.values())
     assert ("http_422", True) == ((one := found.one("c")).reason, bool(one.entry and one.entry.words))
-
-
-def test_a_dropped_event_is_still_found() -> None:
-    """Its rows stay in S3 for as long as all others."""
-    found = Found()
-    found.put("a")
-    found.refuse(415)
-    found.delivery.deliver()
-    found.delivery.send(State.DEAD, decision=Decision.DROP)
-
-    assert Stage.DROPPED is found.one().stage
 
 
 def test_an_edited_event_is_found_twice() -> None:
@@ -237,18 +238,6 @@ def test_an_event_may_arrive_days_after_the_time_in_its_id() -> None:
     found.delivery.deliver()
 
     assert [Stage.DELIVERED] == [one.stage for one in found.all(early, since=START - 3 * 86_400 - 300)]
-
-
-def test_events_of_a_deleted_stream_are_found() -> None:
-    """A stream recreated under the same name does not have them, however recent they are."""
-    found = Found()
-    number = found.put("a")
-    found.delivery.deliver()
-    found.delivery.kinesis.delete_stream(StreamName=STREAM)
-    found.delivery.kinesis.create_stream(StreamName=STREAM, ShardCount=1)
-    one = found.one()
-
-    assert (Stage.DELIVERED, number) == (one.stage, one.seen.sequence_number)
 
 
 def test_a_copy_names_the_record_that_counts() -> None:

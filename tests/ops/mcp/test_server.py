@@ -93,11 +93,14 @@ def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
         "td_url": "https://shop.example/jo",
         "tags": [{"to": "jo@shop.example"}],
     }
+    sluice.post("news", [{"table": "article_views", "event_id": "d", "td_url": "https://shop.example/of/jo"}])
     sluice.post("shop", [{"table": "personal", "event_id": "p@shop.example", **row}])
-    tailed, found = ask(
+    until(lambda: "shop.example/of/jo" in sluice.run("plan diff news --local --json").stdout)
+    tailed, found, drifts = ask(
         sluice.home,
         ("tail", {"since": "1min", "table": "personal", "for": "4s"}),
         ("find", {"terms": ["event_id=p@shop.example"], "table": "personal"}),
+        ("plan_diff", {"account": "news"}),
     )
     (shown,) = map(
         json.loads, sluice.run("tail --local --since 1min --for 4s --table personal").stdout.splitlines()
@@ -105,22 +108,13 @@ def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
 
     assert shown["row"] == result(tailed)[0]["row"]
     assert f'"email":"{shown["row"]["email"]}"' in text_of(found)
-    for answer in (tailed, found):
+    assert any(
+        page.startswith("https://page.ex") for one in result(drifts)["drifts"] for page in one["pages"]
+    )
+    for answer in (tailed, found, drifts):
         assert "jo@" not in text_of(answer)
         assert "shop.example" not in text_of(answer)
         assert "--raw" not in text_of(answer)
-
-
-def test_pages_of_drifts_are_replaced(sluice: Sluice) -> None:
-    """Like the column td_url, they are personal data."""
-    sluice.post("news", [{"table": "article_views", "event_id": "d", "td_url": "https://news.example/of/jo"}])
-    until(lambda: "news.example/of/jo" in sluice.run("plan diff news --local --json").stdout)
-    (answer,) = ask(sluice.home, ("plan_diff", {"account": "news"}))
-
-    assert any(
-        page.startswith("https://page.example/") for one in result(answer)["drifts"] for page in one["pages"]
-    )
-    assert "news.example" not in text_of(answer)
 
 
 def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
@@ -225,11 +219,3 @@ def test_no_tool_may_write() -> None:
 
     assert not [right for right in used if any(word in right for word in ("Put", "Delete", "Update"))]
     assert ["lambda:InvokeFunction AdminFunction"] == [right for right in used if "Invoke" in right]
-
-
-@pytest.mark.parametrize("line", ["mcp", "mcp --region eu-central-1"])
-def test_the_server_needs_a_stack(sluice: Sluice, line: str) -> None:
-    """Whoever starts it by hand is told at once."""
-    done = sluice.run(line)
-
-    assert (2, True) == (done.exit_code, "name a stack: --stack NAME" in done.stderr)

@@ -62,39 +62,18 @@ def take(stack: FaultyStack, account: str, *, ago: float = 0.0, data: bytes | No
     made.deliver(-1)
 
 
-def waits(kind: Kind, **members: Any) -> Seed:
-    """Return a seed with a row that waits for a database of its own, which fails on."""
+def database(account: str, *, takes: bool = True, **fault: Any) -> Seed:
+    """Return a seed with an account whose database fails on; unless it `takes` none, a row of it has come."""
 
     def seed(stack: FaultyStack) -> None:
-        stack.made.map(app="app_db")
-        stack.made.td.create("app_db", "views")
-        stack.made.td.faults.add(Fault(kind=kind, action=Action.IMPORT, database="app_db", **members))
-        take(stack, "app")
+        made = stack.made
+        made.map(**{account: f"{account}_db"})
+        made.td.create(f"{account}_db", *(["views"] if takes else []))
+        made.td.faults.add(Fault(action=Action.IMPORT, database=f"{account}_db", **fault))
+        if takes:
+            take(stack, account)
 
     return seed
-
-
-def failing(status: int) -> Seed:
-    """Return a seed with a database that fails although no row has waited for it yet."""
-
-    def seed(stack: FaultyStack) -> None:
-        stack.made.map(quiet="quiet_db")
-        stack.made.td.create("quiet_db")
-        stack.made.td.faults.add(
-            Fault(kind=Kind.STATUS, action=Action.IMPORT, database="quiet_db", status=status)
-        )
-
-    return seed
-
-
-def refused_row(stack: FaultyStack) -> None:
-    """Treasure Data refuses a row."""
-    stack.made.map(bad="bad_db")
-    stack.made.td.create("bad_db")
-    stack.made.td.faults.add(
-        Fault(kind=Kind.STATUS, action=Action.IMPORT, database="bad_db", table="views", status=422)
-    )
-    take(stack, "bad")
 
 
 def disabled(stack: FaultyStack) -> None:
@@ -163,8 +142,8 @@ def of_client(service: str, hook: Callable[[Any], Any], *calls: str) -> Seed:
     return lambda stack: stack.client(service).before.update(dict.fromkeys(calls, hook))
 
 
-def answered(service: str, call: str, change: Callable[[dict[str, Any]], Any]) -> Seed:
-    """Return a seed that changes a service's answer."""
+def answered(service: str, call: str, member: str, **changes: str) -> Seed:
+    """Return a seed that changes a member of a service's answer."""
 
     def seed(stack: FaultyStack) -> None:
         client = stack.client(service)
@@ -172,7 +151,7 @@ def answered(service: str, call: str, change: Callable[[dict[str, Any]], Any]) -
 
         def changed(**request: Any) -> Any:
             answer = inner(**request)
-            change(answer)
+            answer[member].update(changes)
             return answer
 
         setattr(client.client, call, changed)
@@ -221,21 +200,6 @@ STREAM_CALLS = ("describe_stream_summary", "list_shards")
 LEDGER_CALLS = ("describe_table", "query", "get_item", "scan")
 
 
-def deleting(answer: dict[str, Any]) -> None:
-    """Say that the stream is being deleted."""
-    answer["StreamDescriptionSummary"]["StreamStatus"] = "DELETING"
-
-
-def creating(answer: dict[str, Any]) -> None:
-    """Say that the table is being created."""
-    answer["Table"]["TableStatus"] = "CREATING"
-
-
-def invalid(stack: FaultyStack) -> None:
-    """Redis has an account that the functions cannot read."""
-    stack.made.redis.hset(KEYS.of("x"), mapping={"database": "!"})
-
-
 # One fault a line.
 # fmt: off
 CASES = (
@@ -248,7 +212,7 @@ CASES = (
     Case("write_key_failing", secret("keys", "{}"), "`aws secretsmanager put-secret-value`", "secret", ("key",)),
     # the stream and the worker
     Case("stream_gone", of_client("kinesis", gone(), *STREAM_CALLS), "`sam deploy`", "stream", hides=("worker",), order=9, blinds=True),
-    Case("stream_inactive", answered("kinesis", "describe_stream_summary", deleting), "`aws kinesis describe-stream-summary", "stream"),
+    Case("stream_inactive", answered("kinesis", "describe_stream_summary", "StreamDescriptionSummary", StreamStatus="DELETING"), "`aws kinesis describe-stream-summary", "stream"),
     Case("worker_off", unread(300), f"{LOG} WorkerFunction`", "worker", order=6, blind=""),
     Case("worker_off", unread(7200), f"{LOG} WorkerFunction`", "worker", order=8),
     Case("catching_up", unread(100), RESUMES, "worker", order=6, blind="", before=lambda stack: take(stack, "shop", ago=120)),
@@ -264,28 +228,28 @@ CASES = (
     Case("redis_unreachable", of(redis_failure=RedisConnectionError("refused")), "docs/deploying.md#network", "redis", REDIS),
     Case("no_redis_url", of(redis_failure=SecretUnavailableError("no URL")), "`aws secretsmanager put-secret-value", "redis", REDIS),
     Case("redis_empty", lambda stack: stack.made.redis.flushall(), "`sluice accounts apply accounts.yaml`", "redis", REDIS, 7),
-    Case("invalid_account", invalid, "`sluice accounts apply", "redis", REDIS, 7),
+    Case("invalid_account", lambda stack: stack.made.redis.hset(KEYS.of("x"), mapping={"database": "!"}), "`sluice accounts apply", "redis", REDIS, 7),
     Case("redis_empty:forgotten", unanswered_account, "`sluice accounts apply accounts.yaml`", "redis", REDIS, 4, blind="redis_empty"),
     # Treasure Data and its databases
     Case("td_no_key", secret(TD_KEY_SECRET, ""), "`sluice setup --stack sluice-dev --region us-east-1`", "td", ("quiet",), 4),
     Case("td_key_refused", secret(TD_KEY_SECRET, "revoked"), "--td-key-file FILE`", "td", ("quiet",), 4),
     Case("td_key_refused:late_db", refused_key, "--td-key-file FILE`", "td", ("quiet",), 3, blind="td_key_refused"),
     Case("td_failing", lambda stack: stack.made.td.faults.add(Fault(kind=Kind.STATUS, status=503)), RESUMES, "td", ("quiet",), 4),
-    Case("td_failing:app_db", waits(Kind.STATUS, status=503), RESUMES, "app"),
-    Case("td_failing:app_db", waits(Kind.HANG), RESUMES, "app"),
-    Case("td_failing:app_db", waits(Kind.REFUSE), "check TdImportEndpoint", "app"),
-    Case("td_failing:app_db", waits(Kind.NOT_JSON), "check TdImportEndpoint", "app"),
-    Case("td_forbidden:app_db", waits(Kind.STATUS, status=403), "accounts.yaml", "app"),
-    Case("td_failing:quiet_db", failing(503), RESUMES, "quiet"),
-    Case("td_forbidden:quiet_db", failing(403), "accounts.yaml", "quiet"),
+    Case("td_failing:app_db", database("app", kind=Kind.STATUS, status=503), RESUMES, "app"),
+    Case("td_failing:app_db", database("app", kind=Kind.HANG), RESUMES, "app"),
+    Case("td_failing:app_db", database("app", kind=Kind.REFUSE), "check TdImportEndpoint", "app"),
+    Case("td_failing:app_db", database("app", kind=Kind.NOT_JSON), "check TdImportEndpoint", "app"),
+    Case("td_forbidden:app_db", database("app", kind=Kind.STATUS, status=403), "accounts.yaml", "app"),
+    Case("td_failing:quiet_db", database("quiet", takes=False, kind=Kind.STATUS, status=503), RESUMES, "quiet"),
+    Case("td_forbidden:quiet_db", database("quiet", takes=False, kind=Kind.STATUS, status=403), "accounts.yaml", "quiet"),
     # dead rows
     Case("dead:unknown_account", lambda stack: take(stack, "nobody"), "--kind dead --reason unknown_account`", "nobody", blind=""),
-    Case("dead:http_422", refused_row, "--edit --reason http_422`", "bad", blind=""),
+    Case("dead:http_422", database("bad", kind=Kind.STATUS, table="views", status=422), "--edit --reason http_422`", "bad", blind=""),
     Case("dead:disabled_account", disabled, "`sluice accounts enable ACCOUNT`", "off", blind=""),
     Case("dead:undecodable", lambda stack: take(stack, "", data=b"?"), "`sluice dead list", "junk", blind=""),
     # where everything is kept
     Case("ledger_gone", of_client("dynamodb", gone(), *LEDGER_CALLS), "`sam deploy`", "ledger", hides=("worker",), order=9, blinds=True),
-    Case("ledger_inactive", answered("dynamodb", "describe_table", creating), "`aws dynamodb describe-table", "ledger", order=9),
+    Case("ledger_inactive", answered("dynamodb", "describe_table", "Table", TableStatus="CREATING"), "`aws dynamodb describe-table", "ledger", order=9),
     Case("ledger_restored", restored, "--repair-ledger`", "ledger", ("worker",), 5, before=lambda stack: take(stack, "shop")),
     Case("bucket_gone", of_client("s3", gone("NoSuchBucket"), "head_bucket"), "`sam deploy`", "bucket"),
     Case("queue_gone", of_client("sqs", gone(NO_QUEUE), "get_queue_attributes"), "`sam deploy`", "queue", blinds=True),

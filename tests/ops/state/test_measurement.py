@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from doubles.aws_errors import client_error
 from doubles.treasure_data import Action, Fault, Kind, Settings
 from ops.failure import Failure
 from ops.state.measurement import AGES, MOST_DELAY, Measured, Measurement, measured
@@ -86,6 +87,24 @@ def test_failing_queries_do_not_falsify_the_result() -> None:
     found = measurement(made).run([60.0])
 
     assert (0.0, 60.0) == (found.remembered, found.forgotten)
+
+
+def test_what_was_measured_before_an_error_is_kept() -> None:
+    """Ninety minutes are longer than many credentials last."""
+    made, said = delivery(1e6, 0), list[str]()
+    begun = measurement(made, said)
+    administer, began = begun.administer, made.clock.now()
+
+    def expire(**event: Any) -> dict[str, Any]:
+        if made.clock.now() - began > 5000:
+            raise client_error("ExpiredTokenException", "Invoke")
+        return administer(**event)
+
+    begun.administer = expire
+    found = begun.run(AGES)
+
+    assert (4500.0, None) == (found.remembered, found.forgotten)
+    assert said[-1].startswith("your AWS credentials have expired: ")
 
 
 @pytest.mark.parametrize(

@@ -33,19 +33,6 @@ def test_dead_rows_are_left_out(sluice: Sluice, tmp_path: Path) -> None:
     assert ["a"] == sluice.rows("later_db", "later_rows")
 
 
-def test_a_tag_stands_for_what_it_was_first_used_for(sluice: Sluice) -> None:
-    """Another use is refused: nobody could tell what it has sent."""
-    sluice.send("shop", "tagged_rows", "a")
-    until(lambda: sluice.rows("shop", "tagged_rows") == ["a"])
-    sluice.settled()
-    sluice.force("--tag bound --account shop --table tagged_rows")
-    line = "replay --local --yes --force --tag bound --from 2026-01-01 --to {} --account shop --table tagged_rows"
-    refused = sluice.run(line.format(sluice.until_of("--tag bound --account shop --table tagged_rows")))
-
-    assert (1, True) == (refused.exit_code, "the tag bound was used for another range" in refused.stderr)
-    assert ["a", "a"] == sluice.rows("shop", "tagged_rows")
-
-
 def test_a_dry_run_counts_the_rows(sluice: Sluice) -> None:
     """It appends none of them."""
     sluice.send("shop", "dry_rows", "a", "b")

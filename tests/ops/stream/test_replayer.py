@@ -2,6 +2,7 @@
 
 import tracemalloc
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -202,22 +203,12 @@ def test_memory_does_not_grow_with_the_stretch() -> None:
     assert peak < 80_000_000
 
 
-class Replayed:
-    """A stack of a delivery, whose functions are called by `invoke`."""
-
-    option = "--local"
-
-    def __init__(self, delivery: Delivery, invoke: Callable[[str, Any], Any]) -> None:
-        self.invoke = invoke
-        self._delivery = delivery
-
-    def ledger(self) -> Any:
-        """Return the delivery's."""
-        return self._delivery.ledger
-
-    def membership(self) -> Membership:
-        """Return the delivery's."""
-        return Membership(self._delivery.ledger, self._delivery.objects)
+def stack_of(delivery: Delivery, invoke: Callable[[str, Any], Any]) -> Any:
+    """Return a stack of a delivery, whose functions are called by `invoke`."""
+    membership = Membership(delivery.ledger, delivery.objects)
+    return SimpleNamespace(
+        option="--local", invoke=invoke, ledger=lambda: delivery.ledger, membership=lambda: membership
+    )
 
 
 def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[str]) -> None:
@@ -232,16 +223,9 @@ def test_ctrl_c_prints_the_commands_that_continue(capsys: pytest.CaptureFixture[
         raise KeyboardInterrupt
 
     stretch = Stretch(RangeEnd(at=START), RangeEnd(at=START + 9000))
-    stack: Any = Replayed(delivery, invoke)
-    code = command._run(
-        stack,
-        stream_of(delivery),
-        delivery.clock,
-        [SHARD, "shardId-1"],
-        stretch,
-        waits=False,
-        as_json=False,
-    )
+    shards = [SHARD, "shardId-1"]
+    arguments = (stack_of(delivery, invoke), stream_of(delivery), delivery.clock, shards, stretch)
+    code = command._run(*arguments, waits=False, as_json=False)
 
     assert INTERRUPTED == code
     assert capsys.readouterr().err.splitlines()[-3:] == [
@@ -263,8 +247,7 @@ def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.Captu
         return delivery.invoke_sender(event)
 
     for waits in (False, True):
-        stack: Any = Replayed(delivery, invoke)
-        arguments = (stack, stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
+        arguments = (stack_of(delivery, invoke), stream_of(delivery), delivery.clock, [SHARD], EVERYTHING)
         assert 0 == command._run(*arguments, waits=waits, as_json=False)
 
     before, after = capsys.readouterr().out.splitlines()

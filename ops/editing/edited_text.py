@@ -1,0 +1,90 @@
+"""What an operator edits for `sluice redrive --edit`: a text with a line for each row or event, and what has changed in it."""
+
+from base64 import b64encode
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from ops.books.chunks import ListedChunk
+from ops.failure import Failure
+from shared.errors import SluiceError
+from worker.rows import compress
+
+MOST_TEXT = 4_000_000
+"""The most characters to edit at once, so that the sender's input for one chunk fits Lambda's 6 MB."""
+
+
+class MistakeError(SluiceError):
+    """The edited text is invalid; the message names the line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A chunk in which something was changed: its title, how many rows or events to send and to give up, and the sender's input."""
+
+    title: str
+    count: int
+    event: dict[str, Any]
+    dropped: int = 0
+
+
+def change_of(
+    chunk: ListedChunk, title: str, count: int, sent: tuple[str, str, bytes], dropped: int = 0
+) -> Change:
+    """Return a change. `sent` is what to ask of the sender, and the name and the content of the member with the new rows."""
+    do, member, payload = sent
+    place = {"chain": chunk.span.chain.name, "after": chunk.span.after, "chunk": chunk.key.name}
+    packed = b64encode(compress(payload)).decode()
+    return Change(title, count, {do: {**place, member: packed}}, dropped)
+
+
+def limited[T](chunks: Iterable[T], texts: Callable[[T], Iterable[str]]) -> list[T]:
+    """Return chunks, if their texts are not too long for one edit.
+
+    Raises:
+        Failure: it is.
+    """
+    found, total = [], 0
+    for one in chunks:
+        found.append(one)
+        total += sum(map(len, texts(one)))
+        if total > MOST_TEXT:
+            raise Failure(
+                f"more than {MOST_TEXT:,} characters cannot be edited at once: "
+                "select less with --account, --table, --reason or --since"
+            )
+    return found
+
+
+def lines_in(text: str) -> Iterator[tuple[int, str]]:
+    """Yield the lines that are neither empty nor comments, each with its number."""
+    for number, line in enumerate(text.split("\n"), 1):  # splitlines would also split at Unicode's separators
+        if line.strip() and not line.lstrip().startswith("#"):
+            yield number, line.strip()
+
+
+def ask(
+    text: str,
+    read: Callable[[str], list[Change]],
+    editor: Callable[[str], str | None],
+    again: Callable[[str], bool],
+) -> list[Change]:
+    """Let the operator edit a text until it is valid, and return the changes.
+
+    Args:
+        text: the text to edit.
+        read: parses the text, or raises MistakeError.
+        editor: opens the text, and returns the saved text; None if it was not saved.
+        again: asks whether to go on after a mistake.
+
+    Raises:
+        Failure: the operator gave up after a mistake.
+    """
+    while (saved := editor(text)) is not None:
+        try:
+            return read(saved)
+        except MistakeError as mistake:
+            if not again(str(mistake)):
+                raise Failure(f"{mistake}; nothing was changed") from mistake
+            text = saved
+    return []
