@@ -296,6 +296,7 @@ def test_an_event_has_at_most_256_kib() -> None:
         st.just(NOW * 1000),
         st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500)),
         drift=st.integers(-1000, 1000),
+        earliest=st.just(rows.EARLIEST_TIME),
         table_is_column=st.just(value=False),
         is_small=st.just(value=False),
     ),
