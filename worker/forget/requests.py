@@ -80,6 +80,10 @@ class ForgetRequest:
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
 
+    def stored(self) -> dict[str, Any]:
+        """Return the members that differ from their defaults: there may be many requests, and senders read them every minute."""
+        return {name: value for name, value in asdict(self).items() if value or name == "hashes"}
+
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
         return {name: value for name, value in asdict(self).items() if name != "hashes"}
@@ -119,7 +123,7 @@ class RequestDocument:
         """Return it as it is stored."""
         content = asdict(self) | {
             "version": _VERSION,
-            "requests": [asdict(one) for one in self.requests.values()],
+            "requests": [one.stored() for one in self.requests.values()],
         }
         return zlib.compress(json.dumps(content).encode(), 6, 31)
 
