@@ -7,7 +7,7 @@ from typing import Any, override
 
 import click
 
-from ops.command_group import CommandGroup
+from ops.command_group import LONGEST_SENTENCE, CommandGroup
 from ops.commands import (
     accounts,
     certify,
@@ -37,8 +37,6 @@ from ops.commands import (
 from ops.failure import FORESEEN, INTERRUPTED, Failure, explained
 from ops.help_page import DEPLOYING, RIGHTS, RIGHTS_TO_DEPLOY, TROUBLESHOOTING, with_page
 from ops.version import sluice_version
-
-_LONGEST_SENTENCE = 200  # click would cut sentences to one line
 
 SECTIONS: Mapping[str, tuple[click.Command, ...]] = {
     "Every day": (status.command, doctor.command, find.command, accounts.group, keys.group),
@@ -101,7 +99,7 @@ class _Sluice(CommandGroup):
         for title, section in SECTIONS.items():
             with formatter.section(title):
                 formatter.write_dl(
-                    [(f"{one.name:{wide}}", one.get_short_help_str(_LONGEST_SENTENCE)) for one in section]
+                    [(f"{one.name:{wide}}", one.get_short_help_str(LONGEST_SENTENCE)) for one in section]
                 )
 
 

@@ -5,9 +5,23 @@ from typing import override
 
 import click
 
+LONGEST_SENTENCE = 200
+"""No description of a command is longer, so none is cut in a list of commands."""
+
 
 class CommandGroup(click.Group):
     """A group that answers an unknown command with similar names, or with all names if none is similar."""
+
+    @override
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the commands with their first sentences in full."""
+        with formatter.section("Commands"):
+            formatter.write_dl(
+                [
+                    (name, one.get_short_help_str(LONGEST_SENTENCE))
+                    for name, one in sorted(self.commands.items())
+                ]
+            )
 
     @override
     def resolve_command(

@@ -60,6 +60,7 @@ _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_ASKED = 32  # chunks in one query
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
+_READ_AT_ONCE = 100  # spans
 _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
@@ -244,20 +245,18 @@ class Sender:
     def _report_oldest(self) -> None:
         """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
         now = self._clock.now()
-        parts = (self._ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
-        oldest = (next((at for at, place in part if self._counts(place, now)), None) for part in parts)
+        oldest = [self._oldest(number, now) for number in range(WORKLIST_KEYS)]
         age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
         self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
 
-    def _counts(self, place: Place, now: float) -> bool:
-        span = self._ledger.get(place)
-        if span is None:
-            return False
-        states, age = span.states(), now - span.planned_at / 1000
-        if not span.settled and age < UNSETTLED_SECONDS + _RUN_SECONDS:
-            return False  # its worker is at work; or was killed, and this run or the next one sends its rows
-        is_long = age > USUAL_AGAIN_SECONDS
-        return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))
+    def _oldest(self, number: int, now: float) -> int | None:
+        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does."""
+        for some in batched(self._ledger.worklist("waiting", number), _READ_AT_ONCE, strict=False):
+            spans = self._ledger.get_all([place for _, place in some])
+            for at, place in some:
+                if place in spans and _counts(spans[place], now):
+                    return at
+        return None
 
     def _pass(self, run: _Run, turns: Iterator[_Turn]) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
@@ -606,7 +605,8 @@ class Sender:
             found = [Presence.UNDECIDED for _ in doubts]
         answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
-            place, event = doubt.span.place, self._rules.after_query(presence)
+            was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
+            place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
             if event is None:
                 self._pause(place, doubt.key)
             else:
@@ -727,3 +727,12 @@ def _shuffled[T](things: Iterable[T], now: float) -> Iterator[T]:
         found = list(part)
         Random(now).shuffle(found)  # noqa: S311 -- the order is no secret
         yield from found
+
+
+def _counts(span: Span, now: float) -> bool:
+    """Return whether a span has rows that wait for longer than they usually do."""
+    states, age = span.states(), now - span.planned_at / 1000
+    if not span.settled and age < UNSETTLED_SECONDS + _RUN_SECONDS:
+        return False  # its worker is at work; or was killed, and this run or the next one sends its rows
+    is_long = age > USUAL_AGAIN_SECONDS
+    return State.WAITING in states or (is_long and (State.AGAIN in states or bool(span.copies)))

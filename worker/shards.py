@@ -248,11 +248,15 @@ class Shards:
         """Return how long the stream keeps records, as Kinesis says, not as a setting says. Looked up once an hour.
 
         Raises:
-            ShardUnreadableError: Kinesis does not answer.
+            ShardUnreadableError: Kinesis has never answered.
         """
         known, asked_at = self._retention
         if not 0 <= self._clock.now() - asked_at < RETENTION_FRESH_SECONDS:
-            known = self.summary()["RetentionPeriodHours"] * 3600
+            try:
+                known = self.summary()["RetentionPeriodHours"] * 3600
+            except ShardUnreadableError:
+                if not known:
+                    raise
             self._retention = known, self._clock.now()
         return known
 

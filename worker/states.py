@@ -186,7 +186,7 @@ TRANSITIONS: tuple[Transition, ...] = (
     Transition((_W,), (Event.UNANSWERED,), _W, Condition.ABSENT, _clear_doubt),
     Transition((_W, _D), (Event.ABSENT,), _W, Condition.DOUBTED, _renew_id),
     Transition((_W,), (Event.OBJECT_GONE,), _D, change=_lose),
-    Transition((_A,), (Event.COPY_COUNTS,), State.COPY, change=_settle),
+    Transition((_A, _D), (Event.COPY_COUNTS,), State.COPY, change=_settle),
     Transition((_A,), (Event.NO_COPY,), _W, change=_pass_on),
     Transition((_A,), (Event.NOT_RECORDED,), _R, change=_settle),
     Transition((_A,), (Event.OBJECT_GONE, Event.INDEX_GONE), _D, change=_give_up_in_doubt),
@@ -287,9 +287,14 @@ class Rules:
         """
         return since / 1000 + self.memory_seconds + self.query_delay_seconds
 
-    def after_query(self, presence: Presence) -> Event | None:
-        """Return the event that a query's result is for a chunk with a doubt; None if it settles nothing."""
+    def after_query(self, presence: Presence, *, was_sent: bool = True) -> Event | None:
+        """Return the event that a query's result is for a chunk with a doubt; None if it settles nothing.
+
+        If the chunk was put again and never sent itself, what Treasure Data has is from another copy.
+        """
         match presence:
+            case Presence.PRESENT if not was_sent:
+                return Event.COPY_COUNTS
             case Presence.PRESENT:
                 return Event.ACCEPTED
             case Presence.ABSENT:

@@ -37,7 +37,7 @@ from worker.forced_replay import ForcedReplays
 from worker.forget.cut import Forgetting
 from worker.forget.requests import ForgetRequests
 from worker.forget.run import Forget
-from worker.forget.search import ForgetSearch
+from worker.forget.search import SHOWN_SECONDS, ForgetSearch
 from worker.health import DatabaseHealth
 from worker.ledger import Ledger
 from worker.markers import Markers
@@ -180,13 +180,7 @@ class Wiring:
         secret = Secret(effects.secrets, settings.write_key_secret, clock)
         self.forget_requests = ForgetRequests(effects.s3, settings.data_bucket, secret, clock)
         self.forgetting = make(Forgetting)(
-            ledger=ledger,
-            objects=objects,
-            bucket=bucket,
-            requests=self.forget_requests,
-            rules=rules,
-            clock=clock,
-            telemetry=telemetry,
+            ledger, objects, bucket, self.forget_requests, rules, clock, telemetry
         )
         self.again = make(Again)(self.passing, ledger, objects)
         self.sender = make(Sender)(
@@ -229,27 +223,28 @@ class Wiring:
         archive_seconds = settings.archive_days * 86_400.0
         self.sweeper = make(Sweeper)(ledger, objects, shards, executors, archive_seconds, clock, telemetry)
         statements = td.statements
+        search = make(ForgetSearch)(
+            ledger,
+            objects,
+            bucket,
+            self.forgetting,
+            self.forget_requests,
+            statements,
+            executors,
+            clock,
+            max(SHOWN_SECONDS, rules.query_delay_seconds),
+        )
         self.forget = make(Forget)(
-            requests=self.forget_requests,
-            published=PublishedPolicy(effects.s3, settings.data_bucket),
-            search=make(ForgetSearch)(
-                ledger=ledger,
-                objects=objects,
-                bucket=bucket,
-                forgetting=self.forgetting,
-                requests=self.forget_requests,
-                statements=statements,
-                executors=executors,
-                clock=clock,
-                query_delay_seconds=rules.query_delay_seconds,
-            ),
-            statements=statements,
-            objects=objects,
-            accounts=accounts,
-            shards=shards,
-            entropy=effects.entropy,
-            clock=clock,
-            telemetry=telemetry,
+            self.forget_requests,
+            search,
+            statements,
+            objects,
+            accounts,
+            shards,
+            PublishedPolicy(effects.s3, settings.data_bucket),
+            effects.entropy,
+            clock,
+            telemetry,
         )
         self.drain = make(Drain)(
             effects.kinesis,

@@ -159,6 +159,11 @@ def _show_worst(most: dict[str, Any], region: str) -> None:
 
 
 def _show(told: dict[str, Any]) -> None:
+    requests = told["events"] / told["events_per_request"]
+    screen.say(
+        f"{told['events']:,.0f} events a month in {requests:,.0f} requests, {told['events_per_request']:g} events each "
+        "(--events-per-request; a pixel sends 1):"
+    )
     screen.show_table(
         ("component", "USD per month", "share", "usage"),
         [

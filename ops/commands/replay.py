@@ -80,11 +80,11 @@ def command(
     yes: bool,
     as_json: bool,
 ) -> None:
-    """Reread a range of the stream, and pass to the worker what is in no span.
+    """Deliver what was missed in a range of the stream; with --force, send delivered rows again.
 
     The ledger decides what is sent: delivered rows are skipped, missed rows are delivered. You can safely repeat a replay, run it
-    next to the live worker, or choose too wide a range. --force sends delivered rows once more that Treasure Data has lost, once per
-    tag.
+    next to the live worker, or choose too wide a range. --force sends delivered rows once more that Treasure Data has lost or that went
+    to a wrong database, once per tag.
     """
     if (start.number is not None or end.number is not None) and only is None:
         raise click.UsageError("a sequence number needs its shard: add --shard")

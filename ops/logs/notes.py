@@ -1,5 +1,6 @@
 """The warnings and errors that the functions have logged recently."""
 
+import re
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from ops.template import sluice_template
 from shared.errors import error_code
 from worker.record import Number, number
 
-_LOCAL_BYTES = 256 * 1024
+_LOCAL_BYTES = 32 * 1024 * 1024  # of each function's log; an hour of a busy local stack
 _PAGES = 20  # of up to 1 MB or 10,000 events; some pages are empty
 _LATE_SECONDS = 60.0  # by which a function's clock may be ahead of this machine's
 _FIRST_SECONDS = 300.0  # the latest part of the log; each earlier part is four times as long
@@ -23,6 +24,8 @@ type _Lines = tuple[list[tuple[str, str]], list[str]]
 """Lines, each with the service that wrote it, and the logs that could not be read, each with the cause."""
 
 _FAILED = ("timeout", "error", "failure")
+_MARKED = re.compile("|".join(f'"{word}"' for word in (*_LEVELS, *_FAILED)).encode())
+"""What every line of interest contains; parsing all lines of an hour takes too long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +62,11 @@ class Note:
 
 def troubles(stack: Stack, seconds: float) -> tuple[list[Note], list[str]]:
     """Return warnings and errors of the last seconds, oldest first, and the logs that could not be read, each with the cause."""
-    found, unreadable = _local(stack) if stack.is_local else _deployed(stack, time.time(), seconds)
+    now = time.time()
+    found, unreadable = _local(stack) if stack.is_local else _deployed(stack, now, seconds)
     notes = (note for service, line in found if (note := _note(service, line)) is not None)
-    return sorted(notes, key=lambda note: note.at), unreadable
+    recent = (note for note in notes if not stack.is_local or note.seconds >= now - seconds)
+    return sorted(recent, key=lambda note: note.at), unreadable
 
 
 def _local(stack: Stack) -> _Lines:
@@ -73,7 +78,7 @@ def _local(stack: Stack) -> _Lines:
         try:
             with (stack.folder / f"{service}.log").open("rb") as log:
                 log.seek(max(0, log.seek(0, 2) - _LOCAL_BYTES))
-                lines += [(service, line) for line in log.read().decode(errors="replace").splitlines()]
+                lines += [(service, line.decode(errors="replace")) for line in log if _MARKED.search(line)]
         except OSError as error:
             unreadable.append(f"{service}: {type(error).__name__}")
     return lines, unreadable

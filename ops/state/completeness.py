@@ -14,11 +14,16 @@ from worker.watermark import Completeness, Watermarks
 _SHORTEST_PAUSE, _LONGEST_PAUSE = 2.0, 15.0
 _FIRST_SECONDS, _LONGEST_SECONDS = 5.0, 60.0  # what the first look gets at least, and any look at most
 _GRACE_SECONDS = 0.5  # for a look that ends just in time
+_ADVANCE = (
+    "These times are some seven minutes behind, and advance while `sluice wait` runs, or with WatermarkTable"
+)
 
 
 def section(found: Completeness) -> tuple[str, tuple[str, ...], list[tuple[object, ...]]]:
     """Return the watermarks as a table: its title, columns and rows."""
-    title = f"Complete: {found.obstacle or 'all rows received before this time are in Treasure Data or dead'}"
+    title = "Complete: all rows received before this time are in Treasure Data or dead"
+    if found.obstacle:
+        title = f"Complete: {found.obstacle}. {_ADVANCE}"
     columns = ("account", "table", "complete before", "ago", "dead")
     rows: list[tuple[object, ...]] = []
     for account, table in sorted(found.tables):

@@ -7,6 +7,7 @@ from uuid import uuid4
 import requests
 
 from ops.stack import Stack
+from ops.state.causes import wait_cause
 from ops.state.checks import TEST_TABLE
 from ops.state.finding import Finding, fault, ok
 from worker.chain import ChainId
@@ -47,7 +48,7 @@ class DoctorEvent:
             place = place or self._find(mark, started - _CLOCK_SECONDS, started + _FOUND_SECONDS)
             span = None if place is None else self._settled(*place)
             if span is not None:
-                return _canary(span, time.time() - started, self.stack.option)
+                return outcome(span, time.time() - started, self.stack.option)
             time.sleep(1)
         return fault(
             "test event",
@@ -72,8 +73,8 @@ class DoctorEvent:
         return span if isinstance(span, Span) and span.settled else None
 
 
-def _canary(span: Span, seconds: float, option: str) -> Finding:
-    """Return the result of the test event: it passes only if the event was delivered."""
+def outcome(span: Span, seconds: float, option: str) -> Finding:
+    """Return the result of the test event: it passes only if the event was delivered. What it waits for is no fault of its own."""
     left = [
         entry
         for key, entry in span.all_leaves()
@@ -82,6 +83,10 @@ def _canary(span: Span, seconds: float, option: str) -> Finding:
     if not left:
         return ok("test event", f"delivered (according to the ledger) after {seconds:.1f} s")
     state, reason = left[0].state.value, left[0].reason
+    if left[0].state in UNSETTLED:
+        cause = wait_cause(reason, "the database of its account", option)
+        said = f"accepted, but {state} after {seconds:.1f} s: {cause.said}"
+        return cause._replace(said=said).finding("test event")
     return fault(
         "test event",
         f"accepted, but {state} after {seconds:.1f} s ({reason}): `sluice status {option}` shows what to do",

@@ -10,14 +10,19 @@ from ops import screen
 from ops.books.accounting import Unread
 from ops.state.causes import Cause, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
-from ops.state.stack_state import StackState
+from ops.state.stack_state import StackState, WaitingRows
 
 WAITING_SECONDS = 150.0
 """Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
 BEHIND_SECONDS = 60.0
 """A stack with records older than this is behind, whatever the worker logs."""
 
-_HIDDEN_BY = {"worker_off": ("mapping", "ledger_restored"), "catching_up": ("ledger_restored",)}
+_NAMED = 3  # accounts that a line names
+_HIDDEN_BY = {
+    "worker_off": ("mapping", "ledger_restored"),
+    "worker_silent": ("mapping", "ledger_restored"),
+    "catching_up": ("ledger_restored",),
+}
 """Faults that follow from others."""
 _ECHOES = ("attention", "dependency", "lag-page", "lag-warn", "waiting-page", "waiting-warn")
 """Alarms that say nothing new if something else is found."""
@@ -26,7 +31,9 @@ _ECHOES = ("attention", "dependency", "lag-page", "lag-warn", "waiting-page", "w
 def findings(state: StackState, option: str) -> list[Finding]:
     """Return everything that was found about a stack, the worst first; `option` names the stack on a command line."""
     rows = [*_waiting(state, option), *_dead(state, option)]
-    found = [*_books(state, option), *rows, *_stream(state, option), *state.checks]
+    waits = {(wait_cause(one.reason, one.database, option).fault, one.database) for one in state.waiting}
+    checks = [one for one in state.checks if (one.fault, one.about) not in waits]
+    found = [*_books(state, option), *rows, *_stream(state, option), *checks]
     names, by_fault = {one.fault for one in found}, {one.fault for one in found if one.about}
     kept: dict[tuple[str, ...], Finding] = {}
     for one in found:
@@ -89,7 +96,12 @@ def _stream(state: StackState, option: str) -> Iterator[Finding]:
         yield cause.finding("stream", seconds=state.hold.seconds)
     elif is_behind:
         rate = sum(state.rates.values())
-        if rate:
+        if rate and _is_left(state):
+            said = f"{_records(unread)} waiting, and the worker has taken none since they arrived"
+            advice = f"No action needed, unless it lasts for five minutes: {log_of('WorkerFunction', option)} shows why."
+            one = Finding("stream", said, advice, "waiting", "worker_silent")
+            yield replace(one, seconds=unread.behind_seconds)
+        elif rate:
             said = f"{_records(unread)} waiting, and the worker takes {rate:,.2g} rows a second"
             one = Finding("stream", said, "No action needed: it is catching up.", "waiting", "catching_up")
             yield replace(one, seconds=unread.behind_seconds)
@@ -99,33 +111,63 @@ def _stream(state: StackState, option: str) -> Iterator[Finding]:
             yield fault("stream", said, advice, fault="worker_off", seconds=unread.behind_seconds)
 
 
+def _is_left(state: StackState) -> bool:
+    """Return whether the worker has stored nothing since the oldest records arrived. The rate is a mean of five minutes."""
+    waiting = ((chain, shard.behind_seconds) for chain, shard in state.unread.shards.items() if shard.records)
+    return all(state.at - state.taken.get(chain, 0.0) >= behind for chain, behind in waiting)
+
+
 def _waiting(state: StackState, option: str) -> Iterator[Finding]:
-    """Yield why rows wait: failures at once, what is usual for a while only once it has lasted."""
+    """Yield why rows wait, once for each cause: failures at once, what is usual for a while only once it has lasted."""
     redis = next((one for one in state.checks if one.what == "Redis" and one.fault), None)
-    for one in state.waiting:
-        seconds = max(0.0, state.at - one.since)
-        cause = wait_cause(one.reason, one.database, option)
+    alike: dict[Cause, list[WaitingRows]] = {}
+    for one in _placed(state.waiting):
+        cause = wait_cause(one.reason, one.database or f"the database of {one.account}", option)
         if cause.fault == "redis_silent" and redis is not None:
             cause = Cause(redis.fault, redis.said, redis.advice, redis.state)
-        if cause.fault != "rows_wait" or seconds > WAITING_SECONDS:
-            rows = screen.plural(one.rows, "row")
-            what = f"{rows} for the database {one.database}" if one.database else f"{rows} of {one.account}"
-            words = f' ("{one.words}")' if one.words else ""
-            said = f"{what} {'waits' if one.rows == 1 else 'wait'} in S3: {cause.said}{words}"
-            yield cause._replace(said=said).finding("rows", one.database or one.account, seconds)
+        if cause.fault != "rows_wait" or state.at - one.since > WAITING_SECONDS:
+            alike.setdefault(cause, []).append(one)
+    for cause, waiting in alike.items():
+        number = sum(one.rows for one in waiting)
+        words = {one.words for one in waiting if one.words}
+        quoted = f' ("{words.pop()}")' if len(words) == 1 else ""
+        waits = "waits" if number == 1 else "wait"
+        said = f"{screen.plural(number, 'row')} {_owners(waiting)} {waits} in S3: {cause.said}{quoted}"
+        about = next((one.database for one in waiting if one.database), waiting[0].account)
+        seconds = max(0.0, state.at - min(one.since for one in waiting))
+        yield cause._replace(said=said).finding("rows", about, seconds)
+
+
+def _placed(waiting: list[WaitingRows]) -> Iterator[WaitingRows]:
+    """Yield what waits. Rows that were not tried, because their database fails, get the database of those that were."""
+    tried = {(one.account, one.reason): one.database for one in waiting if one.database}
+    for one in waiting:
+        yield replace(one, database=one.database or tried.get((one.account, one.reason), ""))
+
+
+def _owners(waiting: list[WaitingRows]) -> str:
+    """Return whose rows wait: those for one database, or else those of some accounts."""
+    databases = {one.database for one in waiting}
+    if len(databases) == 1 and "" not in databases:
+        return f"for the database {databases.pop()}"
+    names = sorted({one.account for one in waiting})
+    shown, more = ", ".join(names[:_NAMED]), len(names) - _NAMED
+    return f"of {shown} and {screen.plural(more, 'more account')}" if more > 0 else f"of {shown}"
 
 
 _DEAD = {
-    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml`, then",
-    "invalid_account": "`sluice accounts apply accounts.yaml`, then",
-    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT`, then",
-    "revoked_key": "If that is not intended, take the key out of revoked_key_ids in accounts.yaml and apply it, then",
+    "unknown_account": "Add the account to accounts.yaml, `sluice accounts apply accounts.yaml`, and a minute later",
+    "invalid_account": "`sluice accounts apply accounts.yaml`, and a minute later",
+    "disabled_account": "If that is not intended, `sluice accounts enable ACCOUNT`, and a minute later",
+    "revoked_key": "If that is not intended, take the key out of revoked_key_ids in accounts.yaml and apply it, and a minute later",
     "object_gone": "Restore it (docs/operations.md#restore), then",
     "may_not_create": "Create the table in Treasure Data, then",
     "no_such_database": "The account has another database now:",
     "too_many_tables": "docs/limits.md#tables-of-an-account says what to do first;",
     "index_gone": "Treasure Data is asked for them by",
 }
+_INTENDED = ("disabled_account", "revoked_key")
+"""Reasons for which rows may be dead on purpose."""
 
 
 def _dead(state: StackState, option: str) -> Iterator[Finding]:
@@ -133,6 +175,8 @@ def _dead(state: StackState, option: str) -> Iterator[Finding]:
         send = f"`sluice redrive {option} --kind dead --reason {reason}`"
         if reason in _DEAD:
             advice = f"{_DEAD[reason]} {send}."
+            if reason in _INTENDED:
+                advice += f" Otherwise `sluice dead drop {option} --reason {reason}`."
         elif reason.startswith(("http_4", "row_too_large")):
             advice = f"Fix them with `sluice redrive {option} --edit --reason {reason}`."
         else:

@@ -47,11 +47,11 @@ class Hold:
 
 @dataclass(slots=True)
 class WaitingRows:
-    """Rows that wait for one database, for one reason.
+    """Rows of one account that wait for one database, for one reason.
 
     Attributes:
-        account: one of their accounts.
-        database: where they go; empty if that is unknown.
+        account: their account.
+        database: where they go; empty if they were not tried yet.
         words: Treasure Data's own explanation.
         since: when the oldest of them was planned, UNIX seconds.
     """
@@ -81,6 +81,7 @@ class StackState:
         rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation and with what identifies them.
         is_whole: whether all of them were counted.
         rates: rows delivered per second in the last five minutes, by the shard's chain.
+        taken: when the worker last stored records of a shard, UNIX seconds, by its chain.
         hold: why records are held; None if none are.
         balance: what was received and what happened to it, if requested.
         notes: warnings and errors of the last hour, oldest first.
@@ -97,6 +98,7 @@ class StackState:
     rows: Mapping[tuple[str, str, str], RowGroup] = field(default_factory=dict)
     is_whole: bool = True
     rates: Mapping[ChainId, float] = field(default_factory=dict)
+    taken: Mapping[ChainId, float] = field(default_factory=dict)
     hold: Hold | None = None
     balance: Balance | None = None
     notes: list[Note] = field(default_factory=list)
@@ -163,9 +165,10 @@ class StateReader:
             unread = balance.unread
         else:
             unread = self._accounting.unread(seconds=_COUNT_SECONDS)
-        rates, holds = {}, []
+        rates, taken, holds = {}, {}, []
         for chain, counted in unread.shards.items():
             head, rates[chain] = self._latest(chain)
+            taken[chain] = 0.0 if head is None else head.planned_at / 1000
             holds.append(find_hold(chain, head, notes, self._clock.now(), counted.behind_seconds))
         waiting, rows, is_whole = self._rows()
         return StackState(
@@ -174,6 +177,7 @@ class StateReader:
             rows,
             is_whole,
             rates,
+            taken,
             max(filter(None, holds), key=lambda hold: hold.seconds, default=None),
             balance,
             notes,
@@ -246,7 +250,7 @@ class StateReader:
 
     def _rows(self) -> tuple[list[WaitingRows], dict[tuple[str, str, str], RowGroup], bool]:
         """Return the rows that wait or are dead, as many as can be counted in _COUNT_SECONDS, and whether those are all."""
-        waiting: dict[tuple[str, str], WaitingRows] = {}
+        waiting: dict[tuple[str, str, str], WaitingRows] = {}
         rows: dict[tuple[str, str, str], RowGroup] = {}
         until, is_whole = self._clock.now() + _COUNT_SECONDS, True
         for chunk in chunks(self._ledger, Selection(_SHOWN)):
@@ -254,8 +258,8 @@ class StateReader:
             rows.setdefault((kind, chunk.key.account, chunk.reason), RowGroup()).add(chunk)
             if chunk.entry.state is not State.DEAD:
                 database = chunk.span.database(chunk.key)
-                place = database or chunk.key.account, chunk.reason
-                waiting.setdefault(place, WaitingRows(chunk.key.account, database, chunk.reason)).add(chunk)
+                place = chunk.key.account, database, chunk.reason
+                waiting.setdefault(place, WaitingRows(*place)).add(chunk)
             if self._clock.now() >= until:
                 is_whole = False
                 break

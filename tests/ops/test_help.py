@@ -48,6 +48,13 @@ def test_descriptions_are_not_cut() -> None:
     ]
 
 
+def test_descriptions_in_groups_are_not_cut() -> None:
+    """The commands of a group are shown with whole sentences, too."""
+    for group in (one for one in main.commands.values() if isinstance(one, click.Group)):
+        text = CliRunner().invoke(main, [str(group.name), "--help"], prog_name="sluice").output
+        assert "..." not in text.partition("Commands:")[2], group.name
+
+
 def places(group: click.Group, folder: Path) -> Iterator[Path]:
     """Yield the file of each command of a group."""
     for name, command in group.commands.items():

@@ -16,7 +16,7 @@ from doubles.clock import START as BEGAN
 from doubles.clock import ManualClock
 from doubles.kinesis import HASH_KEYS, MemoryKinesis
 from shared.errors import NoSuchRecordError, ShardUnreadableError, UnprovenError
-from tests.support.delivery import SHARD, STREAM, Meddled
+from tests.support.delivery import SHARD, STREAM, Meddled, lose_answer
 from worker.chain import ChainId
 from worker.record import number
 from worker.shards import (
@@ -420,13 +420,17 @@ def test_a_shard_that_a_child_names_is_not_gone() -> None:
 
 
 def test_the_retention_is_the_stream_s_own() -> None:
-    """It is asked for once an hour, so a change by hand is noticed."""
+    """It is asked for once an hour, so a change by hand is noticed. Without an answer, it is believed to be the same."""
     kinesis, shards, clock = one_shard()
     assert [86_400, 86_400] == [shards.retention_seconds() for _ in range(2)]
     assert 1 == kinesis.calls.count("describe_stream_summary")
     kinesis.client.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=48)
     clock.sleep(RETENTION_FRESH_SECONDS)
 
+    assert 2 * 86_400 == shards.retention_seconds()
+
+    kinesis.before["describe_stream_summary"] = lambda _: lose_answer()
+    clock.sleep(RETENTION_FRESH_SECONDS)
     assert 2 * 86_400 == shards.retention_seconds()
 
 

@@ -94,6 +94,7 @@ MACHINE: dict[State, dict[Event, Any]] = {
     },
     D: {
         Event.ACCEPTED: (OK, OK),
+        Event.COPY_COUNTS: (COPY, COPY),
         Event.ABSENT: (D, W),
         Event.RESENT: (W, D),
         Event.DROPPED: (DROPPED, D),
@@ -148,6 +149,7 @@ def test_a_certain_refusal_equals_no_attempt(state: State, event: Event) -> None
                 (D, None, Event.DROPPED, {"state": DROPPED}),
                 (R, None, Event.REPLACED, {"state": REPLACED}),
                 (A, None, Event.COPY_COUNTS, {"state": COPY}),
+                (D, SINCE, Event.COPY_COUNTS, {"state": COPY}),
                 (A, None, Event.NO_COPY, {"state": W}),
             ]
         ),
@@ -303,6 +305,11 @@ def test_the_next_step_with_a_doubt(
 def test_only_a_count_settles_a_doubt(presence: Presence, unasked: bool, event: Event | None) -> None:
     """By setting, rows that no query can find are sent again."""
     assert event is rules(sends_unasked=unasked).after_query(presence)
+
+
+def test_what_was_never_sent_itself_is_there_as_another_copy() -> None:
+    """Otherwise the books would count the row twice."""
+    assert Event.COPY_COUNTS is rules().after_query(Presence.PRESENT, was_sent=False)
 
 
 @given(st.integers(0, 10**5), st.integers(0, 10**5))

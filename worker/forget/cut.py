@@ -117,27 +117,17 @@ class _Owned(NamedTuple):
     piece: Piece
 
 
+@dataclass(eq=False)
 class Forgetting:
     """Forgets persons in spans."""
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        bucket: Bucket,
-        requests: ForgetRequests,
-        rules: Rules,
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._requests = requests
-        self._telemetry = telemetry
-        self._ledger = ledger
-        self._objects = objects
-        self._bucket = bucket
-        self._rules = rules
-        self._clock = clock
+    _ledger: Ledger
+    _objects: SpanObjects
+    _bucket: Bucket
+    _requests: ForgetRequests
+    _rules: Rules
+    _clock: Clock
+    _telemetry: Telemetry
 
     def persons(self) -> Persons | None:
         """Return the persons to forget; None if nobody knows them now."""

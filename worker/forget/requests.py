@@ -80,6 +80,10 @@ class ForgetRequest:
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
 
+    def stored(self) -> dict[str, Any]:
+        """Return the members that differ from their defaults: there may be many requests, and senders read them every minute."""
+        return {name: value for name, value in asdict(self).items() if value or name == "hashes"}
+
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
         return {name: value for name, value in asdict(self).items() if name != "hashes"}
@@ -119,7 +123,7 @@ class RequestDocument:
         """Return it as it is stored."""
         content = asdict(self) | {
             "version": _VERSION,
-            "requests": [asdict(one) for one in self.requests.values()],
+            "requests": [one.stored() for one in self.requests.values()],
         }
         return zlib.compress(json.dumps(content).encode(), 6, 31)
 
@@ -140,17 +144,17 @@ class RequestDocument:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
 
+@dataclass(eq=False)
 class ForgetRequests:
     """Reads and changes the requests. If S3 cannot be reached, methods raise BucketUnavailableError."""
 
-    def __init__(self, s3: "S3Client", bucket: str, secret: Secret, clock: Clock) -> None:
-        self._s3 = s3
-        self._bucket = bucket
-        self._secret = secret
-        self._clock = clock
-        self._persons = NOBODY_TO_FORGET
-        self._etag = ""
-        self._read_at = float("-inf")
+    _s3: "S3Client"
+    _bucket: str
+    _secret: Secret
+    _clock: Clock
+    _persons: Persons = field(default=NOBODY_TO_FORGET, init=False)
+    _etag: str = field(default="", init=False)
+    _read_at: float = field(default=float("-inf"), init=False)
 
     def persons(self) -> Persons:
         """Return the persons to forget, as they were a minute ago at most.

@@ -7,7 +7,7 @@ after the longest time that the queue and the stream keep anything. Then nothing
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -42,33 +42,20 @@ _ID_BYTES = 6
 _MOST_ROWS = 4_000_000  # characters of rows in one answer
 
 
+@dataclass(eq=False)
 class Forget:
     """Forgets persons."""
 
-    def __init__(
-        self,
-        *,
-        requests: ForgetRequests,
-        search: ForgetSearch,
-        statements: Statements,
-        objects: SpanObjects,
-        accounts: AccountCache,
-        shards: Shards,
-        published: PublishedPolicy,
-        entropy: Callable[[int], bytes],
-        clock: Clock,
-        telemetry: Telemetry,
-    ) -> None:
-        self._requests = requests
-        self._search = search
-        self._statements = statements
-        self._objects = objects
-        self._accounts = accounts
-        self._shards = shards
-        self._published = published
-        self._entropy = entropy
-        self._clock = clock
-        self._telemetry = telemetry
+    _requests: ForgetRequests
+    _search: ForgetSearch
+    _statements: Statements
+    _objects: SpanObjects
+    _accounts: AccountCache
+    _shards: Shards
+    _published: PublishedPolicy
+    _entropy: Callable[[int], bytes]
+    _clock: Clock
+    _telemetry: Telemetry
 
     def run(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
         """Do what a command asks for.

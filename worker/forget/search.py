@@ -71,31 +71,23 @@ class Findings:
             self.places.append([cut.span.chain.name, cut.span.after])
 
 
+@dataclass(eq=False)
 class ForgetSearch:
-    """Searches."""
+    """Searches.
 
-    def __init__(
-        self,
-        *,
-        ledger: Ledger,
-        objects: SpanObjects,
-        bucket: Bucket,
-        forgetting: Forgetting,
-        requests: ForgetRequests,
-        statements: Statements,
-        executors: Executors,
-        clock: Clock,
-        query_delay_seconds: float,
-    ) -> None:
-        self._ledger = ledger
-        self._objects = objects
-        self._bucket = bucket
-        self._forgetting = forgetting
-        self._requests = requests
-        self._statements = statements
-        self._executors = executors
-        self._clock = clock
-        self._shown_seconds = max(SHOWN_SECONDS, query_delay_seconds)
+    Args:
+        shown_seconds: after a delivery, until a query is sure to find its rows.
+    """
+
+    _ledger: Ledger
+    _objects: SpanObjects
+    _bucket: Bucket
+    _forgetting: Forgetting
+    _requests: ForgetRequests
+    _statements: Statements
+    _executors: Executors
+    _clock: Clock
+    _shown_seconds: float
 
     def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
         """Look for persons in the objects of an hour behind a name, and change nothing.

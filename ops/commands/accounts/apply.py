@@ -62,6 +62,20 @@ def command(stack: Stack, file: Path, *, prune: bool, dry_run: bool, yes: bool, 
         screen.say(
             f"Applied: {done or screen.plural(len(result), 'account')}. The worker and the ingest see this within a minute."
         )
+        for database, names in _left(current, result).items():
+            screen.say(
+                f"Rows of {', '.join(names)} that were delivered stay in {database}. If they belong elsewhere: `sluice replay {stack.option} "
+                f"--force --database {database} --from TIME --to TIME` (docs/operations.md#an-account-was-mapped-to-the-wrong-database)."
+            )
+
+
+def _left(current: Mapping[str, Account], result: Mapping[str, Account]) -> dict[str, list[str]]:
+    """Return the accounts that get another database, by the one that they had."""
+    left: dict[str, list[str]] = {}
+    for name in sorted(current.keys() & result.keys()):
+        if current[name].database != result[name].database:
+            left.setdefault(current[name].database, []).append(name)
+    return left
 
 
 def _missing(stack: Stack, current: Mapping[str, Account], result: Mapping[str, Account]) -> list[str] | None:

@@ -89,6 +89,18 @@ def test_apply_warns_of_a_database_that_does_not_exist(sluice: Sluice, tmp_path:
     assert "Treasure Data does not answer, so whether the databases exist was not checked." in unknown
 
 
+def test_rows_that_stay_in_the_old_database_are_named(sluice: Sluice, tmp_path: Path) -> None:
+    """Applying another database moves no rows. The output has the command that sends them again."""
+    path = tmp_path / "accounts.yaml"
+    path.write_text("app: {database: other_app}")
+    moved = sluice.run(f"accounts apply --local --yes {path}").output
+    path.write_text("app: {database: field_app}")
+    sluice.run(f"accounts apply --local --yes {path}")
+
+    assert "Rows of app that were delivered stay in field_app." in moved
+    assert "`sluice replay --local --force --database field_app --from TIME --to TIME`" in moved
+
+
 def test_json_output_does_not_confirm(sluice: Sluice, redis: Redis, file: Path) -> None:
     """Only --yes does. The output says that the accounts are applied once they are."""
     line = f"accounts apply --local --prune --json {file}"

@@ -98,13 +98,7 @@ def test_the_default_setup_matches_the_template() -> None:
     assert SETUP.worker_mb == properties("WorkerFunction")["MemorySize"]
     assert SETUP.sender_mb == properties("SenderFunction")["MemorySize"]
     assert f"rate({SETUP.sender_minutes} minute)" == redrive["Properties"]["Schedule"]
-    assert SETUP.stream_mode == parameters["StreamMode"]
-    assert SETUP.shards == parameters["ShardCount"]
-    assert SETUP.archive_days == parameters["ArchiveDays"]
     assert BATCH_SIZE == properties("WorkerFunctionStream")["BatchSize"]
-    assert SETUP.window == parameters["BatchWindowSeconds"]
-    assert SETUP.x86 == (parameters["Architecture"] == "x86_64")
-    assert SETUP.network == parameters["Network"]
     assert SECRETS.keys() == set(template()["Parameters"]["Network"]["AllowedValues"])
     assert SETUP.alarms == sum(map(watched, template()["Resources"].values()))
     assert SETUP == Setup.of({name: str(value) for name, value in parameters.items()})
@@ -329,6 +323,13 @@ def test_prints_components_and_levers() -> None:
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
     assert f"The biggest saving: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
+
+
+def test_says_how_many_requests_the_events_are() -> None:
+    """Who knows the number of requests sees at once that a price is for another one."""
+    assert run("--events", "10M").startswith(
+        "10,000,000 events a month in 1,000,000 requests, 10 events each"
+    )
 
 
 def test_prints_json() -> None:

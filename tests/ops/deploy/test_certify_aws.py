@@ -1,4 +1,4 @@
-"""Certification steps that only AWS can carry out, and the teardown's checks: botocore validates every call."""
+"""Certification steps that only AWS can carry out, and the checks of a removal: botocore validates every call."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -182,7 +182,7 @@ def test_an_error_after_idle_minutes_fails() -> None:
 
 
 @pytest.mark.parametrize("kind", LOOKS)
-def test_teardown_checks_make_valid_calls(kind: str) -> None:
+def test_the_checks_of_a_removal_make_valid_calls(kind: str) -> None:
     """A resource that is not found counts as gone."""
     listed = {
         "DescribeAlarms": {"MetricAlarms": [], "CompositeAlarms": []},

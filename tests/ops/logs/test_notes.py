@@ -3,6 +3,7 @@
 import json
 import re
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,13 +16,16 @@ from ops.stack import Stack
 from ops.template import sluice_template
 from tests.support.telemetry import Output
 
-REPORT = {"time": "2026-11-24T10:41:00Z", "type": "platform.report", "record": {"status": "timeout"}}
+NOW = datetime.now(UTC)
+MINUTES = [f"{NOW - timedelta(minutes=minutes):%Y-%m-%dT%H:%M:%S}" for minutes in range(90)]
+"""The times so many minutes ago."""
+REPORT = {"time": f"{MINUTES[2]}Z", "type": "platform.report", "record": {"status": "timeout"}}
 
 
-def line(level: str, message: str, **fields: Any) -> str:
-    """Return a log line."""
+def line(level: str, message: str, *, minutes: int = 1, **fields: Any) -> str:
+    """Return a log line from so many minutes ago."""
     return json.dumps(
-        {"level": level, "timestamp": "2026-11-24T10:42:00.123+00:00", "message": message} | fields
+        {"level": level, "timestamp": f"{MINUTES[minutes]}.123+00:00", "message": message} | fields
     )
 
 
@@ -93,12 +97,24 @@ def test_notes_of_all_functions_are_sorted_by_time(tmp_path: Path) -> None:
     notes, unreadable = troubles(stack, 3600)
 
     assert notes == [
-        Note("worker", "2026-11-24T10:41:00", "an invocation ended with timeout"),
-        Note("ingest", "2026-11-24T10:42:00", "unexpected exception"),
-        Note("worker", "2026-11-24T10:42:00", "held"),
+        Note("worker", MINUTES[2], "an invocation ended with timeout"),
+        Note("ingest", MINUTES[1], "unexpected exception"),
+        Note("worker", MINUTES[1], "held"),
     ]
     assert ["drain: FileNotFoundError"] == unreadable
     assert {"ingest", "worker", "sender", "drain", "admin"} == names
+
+
+def test_a_busy_local_log_is_read_back_to_the_hour(tmp_path: Path) -> None:
+    """A warning before ten thousand other lines is found. One that is older than asked for is not."""
+    old, warning, usual = (
+        line("WARNING", "held", minutes=80),
+        line("WARNING", "a database fails", minutes=50),
+        line("INFO", "span"),
+    )
+    notes, _ = troubles(local(tmp_path, worker="\n".join((old, warning, *[usual] * 10_000))), 3600)
+
+    assert ["a database fails"] == [note.what for note in notes]
 
 
 class Logs:

@@ -122,6 +122,15 @@ def test_an_unknown_table_is_reported() -> None:
     assert ["no rows of shop.pageviews were received recently. Check the name."] == told
 
 
+def test_an_obstacle_is_shown_with_what_makes_the_times_advance() -> None:
+    """After a start there are none for some minutes, and later only if something asks for them."""
+    title, _, _ = section(Completeness(NOON, None, obstacle="the shard 1 has delivered no record yet"))
+
+    assert title.startswith(
+        "Complete: the shard 1 has delivered no record yet. These times are some seven minutes behind"
+    )
+
+
 def test_tables_are_shown_with_their_dead_rows() -> None:
     """Both the table and the JSON output have them."""
     found = Completeness(

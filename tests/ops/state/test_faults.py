@@ -137,6 +137,14 @@ def unread(seconds: float) -> Seed:
     return seed
 
 
+def busy(stack: FaultyStack) -> None:
+    """The worker has just taken a record that is two minutes old. The next one is nearly as old."""
+    unread(120)(stack)
+    stack.made.clock.time = SystemClock().now() - 30
+    stack.made.deliver(-1)
+    unread(100)(stack)
+
+
 def of_client(service: str, hook: Callable[[Any], Any], *calls: str) -> Seed:
     """Return a seed that has calls of a service fail for the commands."""
     return lambda stack: stack.client(service).before.update(dict.fromkeys(calls, hook))
@@ -215,7 +223,8 @@ CASES = (
     Case("stream_inactive", answered("kinesis", "describe_stream_summary", "StreamDescriptionSummary", StreamStatus="DELETING"), "`aws kinesis describe-stream-summary", "stream"),
     Case("worker_off", unread(300), f"{LOG} WorkerFunction`", "worker", order=6, blind=""),
     Case("worker_off", unread(7200), f"{LOG} WorkerFunction`", "worker", order=8),
-    Case("catching_up", unread(100), RESUMES, "worker", order=6, blind="", before=lambda stack: take(stack, "shop", ago=120)),
+    Case("catching_up", busy, RESUMES, "worker", order=6, blind=""),
+    Case("worker_silent", unread(100), f"{LOG} WorkerFunction`", "worker", order=6, blind="", before=lambda stack: take(stack, "shop", ago=120)),
     Case("ledger_failing", held("dynamodb", "put_item"), RESUMES, "worker", order=6, blind=""),
     Case("bucket_failing", held("s3", "put_object"), RESUMES, "worker", order=6, blind=""),
     Case("stream_failing", held("kinesis", "list_shards"), RESUMES, "worker", order=6, blind=""),
@@ -287,6 +296,17 @@ def names(found: list[dict[str, Any]]) -> set[str]:
 def test_a_sound_stack_has_no_faults() -> None:
     """Neither command invents one."""
     assert ([], []) == read()
+
+
+def test_a_hold_that_is_over_is_no_fault() -> None:
+    """The worker has taken the record since, although its log still tells of it."""
+
+    def seed(stack: FaultyStack) -> None:
+        take(stack, "shop", ago=60)
+        held("dynamodb", "put_item")(stack)
+        stack.made.deliver(-1)
+
+    assert ([], []) == read(Case("", seed, "", ""))
 
 
 def test_a_revoked_key_is_not_tried() -> None:

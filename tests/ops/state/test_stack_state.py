@@ -55,6 +55,37 @@ def test_treasure_data_s_own_words_are_shown() -> None:
     assert [said] == lines(state(waiting=[waiting]))
 
 
+def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
+    """An outage of Treasure Data is one line for all accounts. It names three of them."""
+    names = ("app", "blog", "docs", "news", "shop")
+    waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
+    waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))
+    said = "WAITING for 1 min 30 s: 11 rows of app, blog, docs and 2 more accounts wait in S3: Treasure Data answers 503."
+
+    assert [f"{said} {NO_ACTION}"] == lines(state(waiting=waiting))
+
+
+def test_rows_that_were_not_tried_wait_for_the_database_of_those_that_were() -> None:
+    """While a database refuses the API key, most rows are not tried: that says nothing about the key itself."""
+    tried = WaitingRows("shop", "shop_db", "http_403", rows=1, since=NOW - 30)
+    others = WaitingRows("shop", "", "http_403", rows=2, since=NOW - 20)
+
+    (both,) = findings(state(waiting=[tried, others]), "--local")
+    (alone,) = findings(state(waiting=[others]), "--local")
+
+    assert ("td_forbidden", "shop_db") == (both.fault, both.about)
+    assert both.said.startswith("3 rows for the database shop_db wait in S3")
+    assert "the API key may not import into the database of shop" in alone.said
+
+
+def test_rows_that_are_dead_on_purpose_can_be_dropped() -> None:
+    """Otherwise the stack would need attention for ever. A redrive waits until the functions see the change."""
+    (said,) = lines(state(rows={("dead", "shop", "revoked_key"): RowGroup(rows=2)}))
+
+    assert "and a minute later `sluice redrive --local --kind dead --reason revoked_key`." in said
+    assert "Otherwise `sluice dead drop --local --reason revoked_key`." in said
+
+
 def test_findings_are_sorted_by_severity() -> None:
     """What somebody has to act on comes first, a failed reconciliation before all; then the hold, and what passes on its own."""
     found = lines(
