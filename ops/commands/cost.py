@@ -154,7 +154,7 @@ def _show_worst(most: dict[str, Any], region: str) -> None:
     screen.say(
         f"\nAt most ${most['usd_per_day']:,.2f} a day, ${most['usd_per_month']:,.2f} a month, if somebody sends "
         f"{most['requests_per_second']:,} requests a second (ThrottlingRate) day and night and spends the budget of "
-        f"{most['accounts']:,} accounts. docs/costs.md explains the limits.\nPrices of {region} as of {READ_ON}."
+        f"{screen.plural(most['accounts'], 'account')}. docs/costs.md explains the limits.\nPrices of {region} as of {READ_ON}."
     )
 
 

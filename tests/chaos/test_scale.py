@@ -7,9 +7,6 @@ import pytest
 
 from chaos import scale
 from chaos.scale import Load, Result
-from ops.cost.estimate import SECONDS, Setup, Workload, total
-from ops.cost.prices import DEFAULT_REGION, REGIONS
-from tests.support.sam import ROOT
 
 pytestmark = pytest.mark.xdist_group("scale")
 
@@ -69,13 +66,3 @@ def test_the_command_reports_problems() -> None:
 def test_shards_follow_the_scaling_rule(rate: float, shards: int) -> None:
     """An AUTO stream doubles above 70 % of its shards' capacity."""
     assert shards == scale.shards_for(rate)
-
-
-@pytest.mark.parametrize("rate", [1, 100, 1000, 10_000, 100_000])
-def test_the_page_matches_the_estimate(rate: int) -> None:
-    """docs/scaling.md has the cost that `sluice cost` estimates for each rate, with one event per request and with ten."""
-    page = (ROOT / "docs/scaling.md").read_text()
-    pixels, batches = Workload(rate * SECONDS), Workload(rate * SECONDS, 10, batch_ids=True)
-    costs = [f"${total(load, Setup(), REGIONS[DEFAULT_REGION]):,.0f}" for load in (pixels, batches)]
-
-    assert f"| {rate:,} | {rate * SECONDS / 1e6:,.0f} M | {costs[0]} | {costs[1]} |" in page

@@ -168,7 +168,6 @@ EDIT = planned(
 REPLACES = replace(EDIT[1], place=HERE, version=1, changes=(("a", Entry("replaced")),))
 FORCED = Place(Chain("", tag="f", source="s1 0"))
 BOUND = Event("tag bound", 300, OPERATOR, "f", started=0, until=50)
-REFUSED_WHOLE = [*planned(), *imported(21, WORKER, "refused"), wrote(22, WORKER, 1, a=Entry("dead"))]
 GONE = Event("object lost", 30 * DAY, "sweep/1", planned()[0].name)
 
 GOOD = {

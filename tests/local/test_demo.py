@@ -69,7 +69,7 @@ def test_the_demo_fails_if_rows_are_not_delivered(tmp_path: Path) -> None:
 
     assert not adds_up
     assert "It does not add up." in out.getvalue()
-    assert "Still in flight: rows waiting 2" in out.getvalue()
+    assert "Still in flight: " in out.getvalue()
 
 
 def test_the_command_succeeds_if_it_adds_up(tmp_path: Path) -> None:

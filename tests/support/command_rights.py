@@ -13,7 +13,7 @@ _SIGNED = (*_ADMINISTER, "secretsmanager:GetSecretValue WriteKeySecret")
 _READ = (*_FIND, "kinesis:ListShards", "kinesis:GetShardIterator", "kinesis:GetRecords")
 _RECORDS = (*_READ, "kinesis:DescribeStreamSummary")
 _ROWS = ("s3:GetObject DataBucket", "s3:ListBucket DataBucket")
-_SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem")
+_SPANS = (*_ROWS, "dynamodb:Query", "dynamodb:BatchGetItem", "dynamodb:GetItem")
 _CHUNKS = ("dynamodb:Query worklist", "dynamodb:BatchGetItem")
 _PERSONS = (
     *_FIND,
@@ -119,13 +119,18 @@ OPTIONAL: Mapping[str, tuple[str, ...]] = {"status": _CLOSED}
 """Actions that a command uses if it may. Without them, `status` does not look at accounts, Redis, Treasure Data and write keys."""
 
 _MISSING = ("s3:ListBucket DataBucket",)
+_EDITED = ("dynamodb:GetItem",)
 UNASKED: Mapping[str, tuple[str, ...]] = {
     "console": _MISSING,
     "dead show": _MISSING,
     "export": ("dynamodb:GetItem", "s3:GetObject DataBucket"),
+    "find": _EDITED,
     "forget": ("dynamodb:GetItem",),
+    "plan check": _EDITED,
+    "plan diff": _EDITED,
+    "plan infer": _EDITED,
     "redrive": _MISSING,
-    "replay": ("lambda:InvokeFunction WorkerFunction", "s3:GetObject DataBucket"),
+    "replay": (*_EDITED, "lambda:InvokeFunction WorkerFunction", "s3:GetObject DataBucket"),
     "sdk publish": ("s3:ListBucket SdkBucket",),
     "status": _MISSING,
     "wait": (
@@ -133,7 +138,7 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
         "lambda:InvokeFunction SenderFunction",
     ),
 }
-"""Actions that a command needs only at times. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. Of spans and objects
+"""Actions that a command needs only at times: of spans of edited rows, some read the item. Without s3:ListBucket, S3 answers 403 instead of 404 for a missing object. Of spans and objects
 with rows of a person, `export` and `forget` read only those. A replay invokes the worker with records that are in no span, and reads an index if it sees only some of a span's records. `wait` reads
 shards that the sender has closed, and what waits once every shard has passed the time. It also has the sender's function put markers and note that the overflow queue is empty; without that right, watermarks
 advance only with WatermarkTable or while somebody else waits."""

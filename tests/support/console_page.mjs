@@ -67,6 +67,7 @@ for (const [group, of] of themes.entries()) {
   for (const url of urls) {
     for (const isDark of of) {
       const page = await browser.newPage();
+      page.setDefaultTimeout(120_000); // a busy machine takes its time
       const errors = [];
       page.on('pageerror', (error) => errors.push(`${error}`));
       page.on('console', (message) => { if (message.type() === 'error') errors.push(message.text()); });

@@ -30,7 +30,6 @@ def packed(*changed: dict[str, Any]) -> bytes:
     return b"".join(map(msgpack.packb, changed))
 
 
-ORIGINAL = packed(row("e1", page="/a"), row("e2", page="/b"))
 EDITED = packed(row("e1", page="/a", note="fixed"), row("e2", page="/c"))
 
 
