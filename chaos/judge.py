@@ -62,6 +62,7 @@ class Judge:
         self._claims: dict[str, Owner] = {}
         self._first: defaultdict[str, set[Place]] = defaultdict(set)  # spans with a first copy of a request
         self._objects: dict[str, Event] = {}
+        self._put_at: dict[str, float] = {}  # for the first time: an old version may be brought back later
         self._named: dict[str, tuple[Place, float]] = {}  # the item that names an object, since or until when
         self._purged: set[Place] = set()  # spans whose index is deleted
         self._writers: dict[Place, list[str]] = {}  # of each version
@@ -103,7 +104,7 @@ class Judge:
         return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
 
     def _put(self, event: Event) -> list[Verdict]:
-        self._objects[event.name] = event
+        self._objects[event.name] = replace(event, at=self._put_at.setdefault(event.name, event.at))
         self._purged.discard(self._named.get(event.name, (NOWHERE, 0))[0])  # an old version was brought back
         return []
 

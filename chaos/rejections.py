@@ -8,7 +8,7 @@ from chaos.plans import Copy
 from chaos.traffic import Sent
 from chaos.trouble import Kind
 from ingest.policy import FRESH_SECONDS, REFUSING_SECONDS
-from worker.plan import MAX_KEPT_EVENTS
+from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS
 
 _NO_TABLE = "missing_table"
 _SERVICES = ("S3_", "KINESIS_", "SQS_")
@@ -20,6 +20,8 @@ _UNRECORDED = {
 _OTHER_POLICY = {Kind.S3_POLICY, Kind.PLAN, Kind.DISABLE, Kind.SKEW}
 """Trouble that may make sandboxes judge by different policies."""
 
+_LIGHT = MAX_KEPT_BYTES // MAX_KEPT_EVENTS
+"""Events of at most this many bytes are kept. Of heavier ones, a request and a span keep those that fit, and count the rest."""
 _FORBIDDEN = 403
 _MAY_REFUSE = REFUSING_SECONDS + 3 * FRESH_SECONDS
 """Seconds for which a sandbox may reject by a policy that has been replaced, allowing for clocks that jump."""
@@ -78,7 +80,8 @@ class Rejections:
         """Yield rejected events without a copy, although nothing prevented keeping one."""
         pipeline = self._pipeline
         if self._is_certain and len(pipeline.told) <= MAX_KEPT_EVENTS:
-            yield from (one[0] for one in pipeline.told if one not in self._copies)
+            missing = (number for number, code in pipeline.told if (number, code) not in self._copies)
+            yield from (number for number in missing if pipeline.sent[number].weight <= _LIGHT)
         if self._is_recorded and pipeline.contradicted:
             kept = {number for number, _ in self._copies}
             kept |= {int(row["n"]) for taken in pipeline.world.td.imports() for row in taken.rows}
