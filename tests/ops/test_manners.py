@@ -20,7 +20,7 @@ from tests.support import ctrl_c, terminal
 from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("manners")
 
 READING = [
     "accounts list",

@@ -12,7 +12,7 @@ from ops.help_page import RIGHTS, RIGHTS_TO_DEPLOY
 from tests.support.deployed import Deployed, deployed
 from tests.support.sluice import Sluice
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("manners")
 
 COMMANDS = [
     "accounts apply {file} --yes",

@@ -25,7 +25,7 @@ from shared.clock import SystemClock
 from tests.support.deployed import NAME, Deployed, deployed
 from tests.support.sluice import Sluice
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("setup")
 
 STRANGE_KEY = f"1/{'ab' * 20}"
 NO_QUERIES: Any = None

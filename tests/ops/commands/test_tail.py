@@ -13,7 +13,7 @@ from tests.ops.test_manners import start
 from tests.support import ctrl_c, terminal
 from tests.support.sluice import Sluice
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("mcp")
 
 
 def refuse(sluice: Sluice, key: str) -> None:

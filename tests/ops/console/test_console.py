@@ -23,7 +23,7 @@ from tests.support.console_example import EVENTS, STATE
 from tests.support.deployed import NAME, deployed
 from tests.support.sluice import Sluice, until
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("mcp")
 
 
 class Console:

@@ -132,7 +132,7 @@ def _has_dead_letter(sluice: Sluice) -> bool:
     return any(one["account"] == "nobody_yet" for one in sluice.json("status --local")["rows"])
 
 
-@pytest.mark.xdist_group("ops")
+@pytest.mark.xdist_group("rights")
 @pytest.mark.parametrize("command", RIGHTS)
 def test_a_command_uses_exactly_its_listed_rights(
     stack: Deployed, sluice: Sluice, tmp_path: Path, command: str, monkeypatch: pytest.MonkeyPatch

@@ -14,7 +14,7 @@ from tests.support.command_rights import RIGHTS
 from tests.support.mcp_client import Call, ask, bytes_of, talk, text_of
 from tests.support.sluice import Sluice, until
 
-pytestmark = pytest.mark.xdist_group("ops")
+pytestmark = pytest.mark.xdist_group("mcp")
 
 MOST = 8_000
 EVERY_TOOL: list[Call] = [
