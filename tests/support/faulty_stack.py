@@ -139,7 +139,9 @@ class FaultyStack(Stack):
         return session
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Invoke AdminFunction."""
+        """Invoke AdminFunction, or the sender's function."""
+        if output == "SenderFunction":
+            return self.made.invoke_sender(json.loads(json.dumps(event)))
         assert output == "AdminFunction"
         wiring = self.made.wiring_of(ADMIN)
         if self.redis_failure is not None:

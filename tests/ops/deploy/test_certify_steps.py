@@ -118,7 +118,7 @@ def test_books_with_a_duplicate_row_fail() -> None:
 
 def test_a_replay_waits_for_the_ledger() -> None:
     """Otherwise it would count a row that the worker is about to settle as sent again."""
-    rows = {"sent": 0, "passed_over": 1, "kept": 0}
+    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
     replay = {"complete": True, "records": 1, "rows": rows}
     stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
     carry_out("replay", stage)
