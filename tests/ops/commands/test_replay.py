@@ -40,8 +40,9 @@ def test_rows_that_are_not_sent_at_once_wait_or_are_dead() -> None:
     """The sender delivers those that wait, and then they count as sent under the tag. In JSON, too, each row counts once."""
     stack = FaultyStack()
     made = stack.made
-    made.map(shop="shop")
-    made.put(envelope("shop", {"views": [row("a"), row("b")], "carts": [row("c")]}, request_id="r"))
+    made.map(shop="shop", app="app")
+    made.put(envelope("shop", {"views": [row("a"), row("b")]}, request_id="r"))
+    made.put(envelope("app", {"carts": [row("c")]}, request_id="s"))
     made.deliver()
     begin, end = (
         datetime.fromtimestamp(made.clock.now() + seconds, UTC).isoformat() for seconds in (-60, 60)
