@@ -79,6 +79,11 @@ class CommandTool:
         result: Any = json.loads(printed if is_whole else f"[{','.join(printed.splitlines())}]")
         if self.command == "tail":  # which goes shard by shard
             result.sort(key=itemgetter("at"))
+        if self.command in (
+            "status",
+            "doctor",
+        ):  # the worst comes first, and nothing that is right takes its place
+            result["findings"] = [one["line"] for one in result["findings"] if one["state"] != "ok"]
         if self.command == "plan diff":
             for drift in result["drifts"]:
                 pages = drift["pages"].items()
