@@ -198,14 +198,6 @@ def test_the_doctor_continues_if_it_lacks_a_right(stack: Deployed) -> None:
     assert "ok     ledger" in result.stdout
 
 
-def test_a_measurement_does_not_begin_without_limits_to_compare_it_with(stack: Deployed) -> None:
-    """It takes an hour and a half, and its result would be worth nothing."""
-    with stack.answering("AdminFunction", {"error": "redis_unreachable", "message": "Redis does not answer"}):
-        result = stack.run(["doctor", "--no-event", "--account", "app", "--measure", "--yes"])
-
-    assert (1, True) == (result.exit_code, "fix the faults above first" in result.stderr)
-
-
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -25,13 +25,12 @@ from worker.states import State
 ASKING = {
     "accounts apply": "accounts apply {file} --prune",
     "dead drop": "dead drop --account nobody_asked",
-    "doctor": "doctor --no-event --measure",
     "forget": "forget email=f1@example.com --account shop",
     "redrive": "redrive --send",
     "replay": "replay --force --from 2026-01-01 --to 2026-01-02",
 }
 """Commands with --json that ask on the local stack, each with a line that does. The others have tests of their own."""
-ELSEWHERE = {"certify", "deploy", "remove", "setup"}
+ELSEWHERE = {"certify", "doctor", "deploy", "remove", "setup"}
 
 
 @dataclass(frozen=True)
