@@ -31,7 +31,6 @@ READING = [
     "keys issue app",
     "keys verify {key}",
     "plan diff news",
-    "plan list",
     "record -o {out}",
     "redrive --dry-run --kind dead",
     "replay --dry-run",
