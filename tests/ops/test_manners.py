@@ -161,16 +161,13 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("forget nothing --account shop --local", "is not a condition: write COLUMN=VALUE"),
         ("mcp", "name a stack: --stack NAME"),
         ("mcp --region eu-central-1", "name a stack: --stack NAME"),
-        (
-            "redrive --local --drop --kind again",
-            "works only with --kind dead and --kind waiting and --kind reject",
-        ),
+        ("dead drop --all --waiting --rejected --local", "use either --rejected or --waiting"),
         ("redrive --local --edit --json", "--edit is interactive and works on dead rows"),
         ("redrive --local --edit --kind waiting", "--edit is interactive and works on dead rows"),
         ("redrive --local --edit --send", "--edit is interactive and works on dead rows"),
         (
             "redrive --local --kind rejected",
-            "to repair rejected events, add --edit; to give them up, add --drop",
+            "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up",
         ),
         ("redrive --local --send --kind dead", "--send works only with --kind waiting"),
         ("replay", "name a stack: --stack NAME"),
