@@ -11,13 +11,9 @@ HOURS = 24
 
 @dataclass(slots=True)
 class TableHistory:
-    """Rows of one account's table over time, by when the worker planned them.
+    """Rows of one account's table, by when the worker planned them: first and last, in UNIX seconds, and numbers.
 
-    Attributes:
-        first: time of the first, UNIX seconds.
-        last: time of the last, UNIX seconds.
-        recent: rows in the last RECENT_SECONDS.
-        hours: rows in each of the last HOURS hours, oldest first.
+    `recent` is about the last RECENT_SECONDS, `hours` about each of the last HOURS hours, oldest first.
     """
 
     first: float
@@ -37,13 +33,7 @@ class TableHistory:
 
 @dataclass(slots=True)
 class History:
-    """The history of a stack's tables, and totals since a time, both in UNIX seconds.
-
-    Attributes:
-        tables: histories by account and table.
-        rows: rows planned since `since`.
-        records: records planned since `since`.
-    """
+    """The history of a stack's tables, by account and table, with the rows and records planned since a time; times are in UNIX seconds."""
 
     now: float
     since: float

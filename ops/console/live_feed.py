@@ -29,13 +29,7 @@ _PATIENCE_SECONDS = 10.0
 class LiveFeed:
     """Follows a stack while pages request its events. Threads may share it.
 
-    Args:
-        tail: returns a tail that begins at a time, UNIX seconds, and does not replace personal data.
-        clock: tells the time.
-        history_seconds: how far back to begin.
-        scrubs: whether to replace personal data.
-        plan: returns an account's tracking plan.
-        start: runs a job in the background.
+    `tail` returns a tail that begins at a time, UNIX seconds, and does not replace personal data; `plan` an account's tracking plan.
     """
 
     def __init__(

@@ -27,14 +27,9 @@ class Reading[T]:
 
 
 class Refreshed[T]:
-    """A value that is refreshed when it is old. Threads may share it.
+    """A value that is refreshed when it is older than some seconds, in the background. Threads may share it.
 
-    Args:
-        get: reads the value.
-        seconds: how old it may be.
-        clock: tells the time.
-        share: the share of the time that reading may take, so that slow values are refreshed less often.
-        start: runs a job in the background.
+    Reading it takes at most a `share` of the time, so slow values are refreshed less often.
     """
 
     def __init__(

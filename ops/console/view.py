@@ -27,8 +27,6 @@ class _Counted:
     """Counts over the whole ledger.
 
     Attributes:
-        balance: the complete balance.
-        history: when tables had rows.
         since: start of the month's cost, UNIX seconds: the start of the month, or of the stream if that is later.
     """
 
@@ -41,12 +39,10 @@ class ConsoleView:
     """The console's view of a stack. Threads may share it.
 
     Args:
-        stack: the stack.
         look_seconds: how old the state may be.
         count_seconds: how old the counts by table may be. Counting reads the whole ledger.
         count_share: the share of the time that counting may take. A busy stack's ledger takes hundreds of thousands of read units.
         account_seconds: how old the accounts may be. Reading them invokes a function.
-        clock: tells the time.
     """
 
     def __init__(

@@ -83,7 +83,6 @@ class Workload:
     """The traffic.
 
     Attributes:
-        events: events per month.
         per_request: events per request; 1 without batch ids stands for pixels.
         batch_ids: whether each request carries a batch id, as from the browser SDK and the server client.
     """
@@ -120,16 +119,9 @@ class Setup:
         network: `managed`, or `existing` or `external`, of which the estimate includes no cost.
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: the minimum for a provisioned stream.
-        archive_days: how many days S3 keeps rows for.
         window: how long a batch may fill, in seconds.
-        ingest_mb: the ingest's memory.
-        worker_mb: the worker's memory.
-        sender_mb: the sender's memory.
         alarms: metrics watched by alarms; AWS charges for each.
-        sender_minutes: minutes between two runs of the sender.
-        x86: whether the functions run on x86_64.
         is_prod: whether the ledger has point-in-time recovery.
-        access_log: whether the HTTP API logs each request.
         sdk_hosting: whether visitors download the script from the stack.
     """
 
@@ -150,11 +142,7 @@ class Setup:
 
     @classmethod
     def of(cls, parameters: Mapping[str, str]) -> Self:
-        """Return the setup of a deployed stack.
-
-        Args:
-            parameters: the template's parameters. Irrelevant ones are ignored, and missing ones have their defaults.
-        """
+        """Return the setup of a stack with these parameters of the template; missing ones have their defaults."""
         found = {
             field: convert(parameters[name])
             for name, (field, convert) in PARAMETERS.items()
@@ -183,13 +171,7 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The cost of one component.
-
-    Attributes:
-        component: its name.
-        usd: US dollars per month.
-        of: the usage.
-    """
+    """The cost of one component in US dollars per month, and of which usage."""
 
     component: str
     usd: float

@@ -15,17 +15,7 @@ if TYPE_CHECKING:
 
 
 class CodeBucket:
-    """The bucket of one stack. It is removed with the stack.
-
-    Args:
-        s3: a client.
-        stack: the stack's name.
-        account: the id of the AWS account.
-        region: the region.
-
-    Attributes:
-        name: its name, which differs between accounts and regions.
-    """
+    """The bucket of one stack, whose name differs between accounts and regions. It is removed with the stack."""
 
     def __init__(self, s3: "S3Client", stack: str, account: str, region: str) -> None:
         self._s3 = s3

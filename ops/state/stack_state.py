@@ -50,9 +50,7 @@ class WaitingRows:
     """Rows of one account that wait for one database, for one reason.
 
     Attributes:
-        account: their account.
         database: where they go; empty if they were not tried yet.
-        words: Treasure Data's own explanation.
         since: when the oldest of them was planned, UNIX seconds.
     """
 
@@ -76,21 +74,15 @@ class StackState:
 
     Attributes:
         at: when it was read, UNIX seconds.
-        unread: what is in no span yet.
-        waiting: rows that wait, the oldest first.
         rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation.
         is_whole: whether all of them were counted.
         rates: rows delivered per second in the last five minutes, by the shard's chain.
         taken: when the worker last stored records of a shard, UNIX seconds, by its chain.
         hold: why records are held; None if none are.
-        balance: what was received and what happened to it, if requested.
-        notes: warnings and errors of the last hour, oldest first.
         unreadable: logs and counts that could not be read, each with the cause.
         arrivals: the counts taken before the ledger, if requested and known.
-        completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
-        checks: what the checks found.
     """
 
     unread: Unread = field(default_factory=Unread)

@@ -34,14 +34,7 @@ class Stretch:
 
 @dataclass(slots=True)
 class Progressing:
-    """The progress of one shard's replay.
-
-    Attributes:
-        shard: its id.
-        records: number of records that are in a span now.
-        arrived: when the last of them arrived, in UNIX seconds.
-        rows: rows in the records read.
-    """
+    """The progress of one shard's replay: records in a span now, when the last arrived (UNIX seconds), and rows in what was read."""
 
     shard: str
     records: int = 0

@@ -18,16 +18,7 @@ _STYLES = {StepVerdict.FAILED: "bold red", StepVerdict.PASSED: "green"}
 
 
 class Certification:
-    """Runs steps, one after the other.
-
-    Args:
-        stage: the stage to run them on. Steps that its run has a report of are skipped.
-        steps: all steps, in order.
-        hidden: show no progress.
-
-    Attributes:
-        is_interrupted: whether Ctrl-C has stopped it.
-    """
+    """Runs steps on a stage, in order, except those that its run has a report of. After Ctrl-C it `is_interrupted`."""
 
     def __init__(self, stage: DeployedStage, steps: Sequence[CertifyStep], *, hidden: bool) -> None:
         self._stage = stage

@@ -18,15 +18,7 @@ _REQUESTS = 40
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A request that sends one event in some dialect.
-
-    Attributes:
-        name: the dialect's name.
-        method: its method.
-        target: its path and query.
-        body: its body.
-        headers: its headers.
-    """
+    """A request that sends one event in some dialect; the target is its path and query."""
 
     name: str
     method: str
@@ -36,13 +28,7 @@ class Dialect:
 
 
 def dialects(account: str, key: str, event_id: Callable[[str], str]) -> Iterator[Dialect]:
-    """Yield one request in each dialect.
-
-    Args:
-        account: the account.
-        key: its write key.
-        event_id: returns the event's id for a dialect's name.
-    """
+    """Yield one request in each dialect, with a write key of an account. `event_id` returns the event's id for a dialect's name."""
     own = {"x-write-key": key}
     td = {"x-td-write-key": key}
     place = f"{account}/{TABLE}"

@@ -21,38 +21,21 @@ _PAUSES = (1.0, 5.0, 15.0, 30.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something that was broken on purpose.
-
-    Attributes:
-        kind: the name of its repair.
-        how: the repair's parameters.
-    """
+    """Something that was broken on purpose: the kind of its repair, and the repair's parameters."""
 
     kind: str
     how: Mapping[str, str]
 
 
 class Repair(NamedTuple):
-    """Restores things of one kind.
-
-    Attributes:
-        restore: restores one thing. It is idempotent, and finishes a partial restore.
-        by_hand: returns a command that does the same.
-    """
+    """Restores things of one kind. `restore` may be repeated, and finishes a partial restore; `by_hand` returns a command."""
 
     restore: Callable[[Mapping[str, str]], None]
     by_hand: Callable[[Mapping[str, str]], str]
 
 
 class Repairs:
-    """The things that are broken at present.
-
-    Args:
-        file: the record on disk.
-        repairs: repairs by kind.
-        clock: waits between attempts.
-        say: receives progress messages.
-    """
+    """The things that are broken at present, as a file records them. Repairs are by kind."""
 
     def __init__(
         self, file: Path, repairs: Mapping[str, Repair], clock: Clock, say: Callable[[str], None]
