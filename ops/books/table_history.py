@@ -33,13 +33,10 @@ class TableHistory:
 
 @dataclass(slots=True)
 class History:
-    """The history of a stack's tables, by account and table, with the rows and records planned since a time; times are in UNIX seconds."""
+    """The history of a stack's tables until now, UNIX seconds, by account and table."""
 
     now: float
-    since: float
     tables: dict[tuple[str, str], TableHistory] = field(default_factory=dict)
-    rows: int = 0
-    records: int = 0
 
     def add(self, span: Span) -> None:
         """Count a span, unless it belongs to a forced replay."""
@@ -50,8 +47,5 @@ class History:
         for key, rows in span.chunks.items():
             if not key.group.is_rejected:
                 counts[key.group.table_of] += rows
-        if at >= self.since:
-            self.rows += counts.total()
-            self.records += span.records
         for place, rows in counts.items():
             self.tables.setdefault(place, TableHistory(at, at)).add(at, rows, self.now)

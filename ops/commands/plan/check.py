@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 
 from ops import accounts_file, screen
-from ops.commands.plan.drifts import as_value, exit_by, since_option
+from ops.commands.plan.drifts import as_value, exit_by, show, since_option
 from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Drifts
 from ops.stack import Stack, works_on_stack
@@ -25,9 +25,5 @@ def command(stack: Stack, file: Path, *, account: str, since: float, as_json: bo
     if as_json:
         screen.show_json(as_value(drifts))
     else:
-        counts = sorted(drifts.codes().items())
-        screen.show_table(
-            ("table", "code", "events"), [(table, code, count) for (table, code), count in counts]
-        )
-        screen.say(drifts.summary())
+        show(drifts)
     exit_by(drifts)

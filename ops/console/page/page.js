@@ -85,7 +85,6 @@ function render(found) {
   renderLook(state.look);
   renderCounts(state.counts);
   renderAccounts(state.accounts);
-  renderCost(state.cost);
   renderPairs($("refused"), Object.entries(state.refused ?? {}));
   $("refused-part").hidden = !Object.keys(state.refused ?? {}).length;
   renderAddresses(state.addresses ?? {});
@@ -203,14 +202,6 @@ function renderAccounts(accounts) {
       ...(small ? [element("small", "", small)] : []));
   });
   update($("account-list"), items.length ? items : [element("li", "quiet", "none")]);
-}
-
-function renderCost(cost) {
-  $("cost-part").hidden = !cost;
-  if (!cost) return;
-  const dollars = (usd) => `$${usd.toLocaleString("en", { minimumFractionDigits: 2 })}`;
-  renderPairs($("cost"), [["So far this month", dollars(cost.so_far)], ["Whole month, at this rate", dollars(cost.month)]]);
-  $("cost-note").textContent = `Estimated for ${plural(cost.rows, "row")} since ${cost.since.slice(0, 10)}, at AWS's list prices of ${cost.prices_read_on}.`;
 }
 
 function renderPairs(list, pairs) {
