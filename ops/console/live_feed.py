@@ -1,7 +1,7 @@
 """The latest events of a stack, for pages that request those after a number."""
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
@@ -21,8 +21,6 @@ from shared.tracking_plan import CODES, TrackingPlan, Violation
 _SHOWN = ("kind", "at", "account", "table", "key_id", "event_id", "request_id", "shard", "code", "path")
 _KEPT = 2000
 _MOST = 500
-_MOST_DRIFT = 20
-_MOST_COUNTED = 1000
 _UNWATCHED_SECONDS = 300.0
 _PATIENCE_SECONDS = 10.0
 
@@ -47,7 +45,6 @@ class LiveFeed:
         self._lock = threading.Lock()
         self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._count = 0
-        self._drift: Counter[tuple[str, str, str, str]] = Counter()
         self._notes: dict[str, str] = {}
         self._asked_at = 0.0
         self._due = float("-inf")
@@ -80,14 +77,7 @@ class LiveFeed:
             notes = list(self._notes.values())
             if missed and number:
                 notes.append(f"{screen.plural(missed, 'event')} arrived too fast to be shown.")
-            return {"events": found, "next": self._count, "note": " ".join(notes), "drift": self._drifted()}
-
-    def _drifted(self) -> list[dict[str, Any]]:
-        """Return how the events seen so far differ from their tracking plans, most frequent first."""
-        return [
-            {"account": account, "table": table, "code": code, "column": column, "events": events}
-            for (account, table, code, column), events in self._drift.most_common(_MOST_DRIFT)
-        ]
+            return {"events": found, "next": self._count, "note": " ".join(notes)}
 
     def _follow(self) -> None:
         """Read until no page has asked for _UNWATCHED_SECONDS. If reading fails, note why; the next page's request retries."""
@@ -125,10 +115,6 @@ class LiveFeed:
             self._notes.pop("stream", None)
             self._count += 1
             self._kept.append(shown | {"number": self._count})
-            for one in violations:
-                place = (seen.account, seen.table, one.code, one.column)
-                if place in self._drift or len(self._drift) < _MOST_COUNTED:
-                    self._drift[place] += 1
 
 
 def violations_of(seen: SeenEvent, plan: TrackingPlan | None) -> list[Violation]:

@@ -62,7 +62,7 @@ class Replay:
         """
         progress = Progressing(shard)
         settled(progress)
-        chain = self.stream.chain(shard)
+        chain = self.stream.stream.chain(shard)
         for batch in _ahead(batches_of(self.stream.read(shard, stretch.start, stretch.end))):
             progress.rows += sum(row_count(record["Data"]) for record in batch)
             numbers = [number(record["SequenceNumber"]) for record in batch]

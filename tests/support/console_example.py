@@ -218,9 +218,5 @@ EVENTS: dict[str, Any] = {
         },
     ],
     "next": 5,
-    "drift": [
-        {"account": "shop", "table": "orders", "code": "wrong_type", "column": "price", "events": 3},
-        {"account": "shop", "table": "oders", "code": "unplanned_table", "column": "", "events": 1},
-    ],
     "note": "shardId-000000000000 is 12 s behind: tail uses at most a fifth of a shard's read capacity.",
 }

@@ -253,10 +253,6 @@ async function poll() {
   options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
   options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);
   $("events-note").textContent = found.note;
-  $("drift-part").hidden = !found.drift.length;
-  update($("drift"), found.drift.map((one) => element("li", "",
-    element("span", "pair", element("b", "", `${one.account}/${one.table}`), element("span", "", plural(one.events, "event"))),
-    element("small", "", one.column ? `${one.code}: ${one.column}` : one.code))));
   if (found.events.length) show();
 }
 

@@ -1,4 +1,4 @@
-"""The report of a certification: a verdict for each step, each promise, and each assumption that only AWS can confirm."""
+"""The report of a certification: a verdict for each step and each promise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -33,7 +33,7 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """The verdict on a promise or an assumption, and the reason unless it passed.
+    """The verdict on a promise, and the reason unless it passed.
 
     It is `failed` if one of its steps failed, `passed` if all passed, else `not possible here` or `not tried`, in this order.
     """
@@ -61,7 +61,7 @@ PROMISES: Mapping[int, str] = {
 
 
 def conclude(name: str, steps: Sequence[str], reports: Mapping[str, StepReport]) -> Conclusion:
-    """Return the conclusion about a promise or an assumption from steps, by their names. A step without a report was not tried."""
+    """Return the conclusion about a promise from steps, by their names. A step without a report was not tried."""
     found = [reports.get(one, StepReport(one, StepVerdict.NOT_TRIED, "not selected")) for one in steps]
     order = (StepVerdict.FAILED, StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED)
     for verdict in order:
@@ -86,7 +86,6 @@ class CertificationReport:
     ended: str
     steps: tuple[StepReport, ...]
     promises: tuple[Conclusion, ...]
-    assumptions: tuple[Conclusion, ...]
     timings: Mapping[str, str]
 
     @property
@@ -103,7 +102,6 @@ class CertificationReport:
         emulated = " This run used an emulator: it tests Sluice, and confirms no assumption about AWS."
         parts = {
             "Promises": [one.line(f"{number}. ") for number, one in enumerate(self.promises, 1)],
-            "Assumptions": [one.line() for one in self.assumptions],
             "Timings": [f"{name}: {value}" for name, value in self.timings.items()],
             "Steps": [one.line() for one in self.steps],
         }

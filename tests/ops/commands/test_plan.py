@@ -197,7 +197,7 @@ def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path)
     sluice.settled()
     plan = tmp_path / "planned.yaml"
     assert "1 table of planned" in sluice.run(f"plan infer planned --local -o {plan}").stdout
-    fitting = sluice.run(f"plan check {plan} --local --account planned")
+    fitting = sluice.run(f"plan diff planned --plan {plan} --local")
     assert (0, "All 2 events fit the plan.\n") == (fitting.exit_code, fitting.stdout)
     file = tmp_path / "accounts.yaml"
     accounts = sluice.json("accounts list --local")["accounts"]
