@@ -74,14 +74,15 @@ class Decided:
         uncounted: the sequence numbers of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
-        owners: of records that do not count, by request id: those that are in no span yet, these records among them.
+        owners: by the number of a record that does not count, because of a record that is in no span yet, these records among them: the
+            request id and that record.
     """
 
     records: Sequence[Record]
     uncounted: frozenset[Number] = frozenset()
     claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
-    owners: dict[str, Owner] = field(default_factory=dict)
+    owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
 
 
 class Claims:
@@ -163,7 +164,7 @@ class Claims:
             frozenset(uncounted),
             frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            _not_planned(batch, [wishes[number].request_id for number in uncounted], kept),
+            _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
         )
 
     def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
@@ -216,15 +217,17 @@ class Claims:
         return batch.gone[owner.chain]
 
 
-def _not_planned(batch: _Batch, uncounted: Iterable[str], kept: Collection[Number]) -> dict[str, Owner]:
-    """Return the owners, by request id, of records that do not count: those that are in no span yet, and those among `kept`."""
+def _not_planned(
+    batch: _Batch, uncounted: Mapping[Number, str], kept: Collection[Number]
+) -> dict[Number, tuple[str, Owner]]:
+    """Return the owners of records that do not count: those that are in no span yet, and those among `kept`."""
     found = {}
-    for request_id in uncounted:
+    for number, request_id in uncounted.items():
         claim = batch.claims.get(request_id)
         if claim is not None:
             is_here = claim.owner.chain == batch.shard and claim.owner.number in kept
             if is_here or claim.owner in batch.gaps:
-                found[request_id] = claim.owner
+                found[number] = request_id, claim.owner
     return found
 
 

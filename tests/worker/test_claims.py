@@ -240,7 +240,7 @@ def test_a_claim_waits_for_its_owner(made: Made) -> None:
     made.claimed(owner)
     decided = made.decide(records(copy("q")), made.other)
 
-    assert (frozenset((number("1"),)), {"q": owner}) == (decided.uncounted, decided.owners)
+    assert (frozenset((number("1"),)), {number("1"): ("q", owner)}) == (decided.uncounted, decided.owners)
     made.append(chain=made.chain, first=number("5"), last=number("5"))
     assert {} == made.decide(records(copy("q")), made.other).owners
 
@@ -410,6 +410,17 @@ def test_claims_are_made_before_the_plan() -> None:
     assert ["query", "batch_execute_statement", "put_item", "put_item", "update_item"] == made.dynamodb.calls
     [one] = made.spans()
     assert frozenset((2,)) == made.objects.index(one).uncounted
+
+
+def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
+    """A plan that does not fit ends before the others: thousands of them would not fit into the item, and hold the shard."""
+    made = delivery()
+    tables = {f"{number:0>128}": [row(f"e{number}")] for number in range(300)}
+    made.put(*(envelope(one, tables, request_id=one) for one in ("shop", "blog")), copy("q"), copy("q"))
+
+    assert made.deliver() is None
+    assert [1, 3] == [span.records for span in made.spans()]
+    assert [{}, {}] == [span.copies for span in made.spans()]
 
 
 def test_an_undecided_claim_holds_from_its_record_on() -> None:
