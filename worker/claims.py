@@ -19,6 +19,7 @@ from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming,
 from worker.membership import Membership
 from worker.record import NOBODY, Number, Record
 from worker.shards import Shards
+from worker.span import Span
 
 LATE_SECONDS = 300
 """A record that arrives longer than this after the ingest received it must own its envelope's claim to count.
@@ -31,6 +32,9 @@ MOST_LOOKUPS = 250
 """A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
+_LATEST_SECONDS = (
+    86_400  # how long after it left the stream a worker may still have a record, with ample room
+)
 FROM_JSON = "json#"
 """Begins the derived request id of a record in JSON form, before its number."""
 
@@ -166,6 +170,24 @@ class Claims:
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
             _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
         )
+
+    def awaited(self, span: Span, now: float) -> dict[str, Owner]:
+        """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
+
+        They were on the stream before the span was planned; what the stream has lost since is never planned. `now` is UNIX seconds.
+
+        Raises:
+            HeldError, UnavailableError: as `decide`.
+        """
+        if not span.copies or now - span.planned_at / 1000 > self._retention_seconds() + _LATEST_SECONDS:
+            return {}
+        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
+        found = {one: owner for one, owner in span.copies.items() if owner in gaps}
+        for ids in batched(list(found), MOST_CLAIMS_WITH_APPEND, strict=False):
+            for one, claim in self._ledger.claims(ids).items():
+                if claim.owner != found[one]:
+                    del found[one]
+        return found
 
     def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""

@@ -19,13 +19,13 @@ from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, Unavai
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of
+from worker.claims import Claims
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, others
 from worker.forget.person import Persons
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
-from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
@@ -203,7 +203,7 @@ class Sender:
 
     _ledger: Ledger
     _objects: SpanObjects
-    _membership: Membership
+    _claims: Claims
     _again: Again
     _forgetting: Forgetting
     _accounts: AccountCache
@@ -360,7 +360,8 @@ class Sender:
             if (checked := self._forgetting.checked(span, run.persons)) is not span:
                 turn.span = checked
                 turn.selected = selected = self._selected(run, checked)
-            work = _Work(run, turn, self._without_settled_copies(checked))
+            awaited = self._claims.awaited(checked, self._clock.now())
+            work = _Work(run, turn, replace(checked, copies=awaited))
             try:
                 self._decide_all(work, selected)
                 self._note_left(work, selected)
@@ -391,20 +392,6 @@ class Sender:
         states = {span.entry(key).state for key in (*work.sends, *work.changes)}
         decided = any(span.entry(key).state is State.WAITING for key in work.again)
         return State.SPLIT in states or decided
-
-    def _without_settled_copies(self, span: Span) -> Span:
-        """Return a span without the copies whose owners are in a span by now."""
-        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
-        left = {
-            request_id: owner
-            for request_id, owner in span.copies.items()
-            if owner in gaps and self._is_owner(request_id, owner.name)
-        }
-        return replace(span, copies=left) if len(left) < len(span.copies) else span
-
-    def _is_owner(self, request_id: str, name: str) -> bool:
-        claim = self._ledger.claims([request_id]).get(request_id)
-        return claim is None or claim.owner.name == name
 
     # Deciding
 
