@@ -60,7 +60,6 @@ _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_ASKED = 32  # chunks in one query
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
-_READ_AT_ONCE = 100  # spans
 _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
@@ -237,26 +236,25 @@ class Sender:
             _count(turn, run.report)
         run.report.complete &= not (waiting or run.asking or deadline.near)
         if selection == Selection():
-            self._report_oldest()
+            self._report_oldest(deadline)
         closed = {name: one.closed for name, one in run.databases.items() if one.closed}
         self._telemetry.info("sent", **asdict(run.report), failing=sorted(closed)[:_MOST_NAMED])
         return run.report
 
-    def _report_oldest(self) -> None:
+    def _report_oldest(self, deadline: Deadline) -> None:
         """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
         now = self._clock.now()
-        oldest = [self._oldest(number, now) for number in range(WORKLIST_KEYS)]
+        oldest = [self._oldest(number, now, deadline) for number in range(WORKLIST_KEYS)]
         age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
         self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
 
-    def _oldest(self, number: int, now: float) -> int | None:
-        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does."""
-        for some in batched(self._ledger.worklist("waiting", number), _READ_AT_ONCE, strict=False):
-            spans = self._ledger.get_all([place for _, place in some])
-            for at, place in some:
-                if place in spans and _counts(spans[place], now):
-                    return at
-        return None
+    def _oldest(self, number: int, now: float, deadline: Deadline) -> int | None:
+        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does.
+
+        Without time to look at more, the next one counts.
+        """
+        work = self._ledger.work("waiting", number)
+        return next((at for at, span in work if _counts(span, now) or deadline.near), None)
 
     def _pass(self, run: _Run, turns: Iterator[_Turn]) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
