@@ -671,6 +671,14 @@ def test_other_bodies_are_rejected(body: Any, status: int, code: str) -> None:
     assert [] == site.kinesis.calls
 
 
+def test_a_table_that_is_not_unicode_gets_a_receipt_too() -> None:
+    """Its name is a lone surrogate, which a response cannot contain; the events beside it are stored, so they must not be sent again."""
+    answer = send(site := Site(), "/ios/v3/event", {"shop.pageviews": [{"a": 1}], "shop.\ud800": [{}]})
+
+    assert (200, ["shop.pageviews", "shop.\ufffd"]) == (answer.status, list(answer.json))
+    assert {"a": 1} == columns(site)
+
+
 # HEAD requests and pings
 
 
