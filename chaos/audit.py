@@ -98,8 +98,8 @@ class Audit:
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
-        marks = (item.get("wk") for item in self._world.table.items(TABLE))
-        return not any(mark is not None and mark["S"].startswith("waiting") for mark in marks)
+        listed = self._world.table.items(TABLE, having="wk")
+        return not any(item["wk"]["S"].startswith("waiting") for item in listed)
 
     def left_over(self) -> list[str]:
         """Return the old objects that no span refers to."""
