@@ -235,10 +235,11 @@ class MemoryDynamoDB:
         for item in items:
             restored.put(restored.place_of(item), item)
 
-    def items(self, table: str, having: str = "") -> Iterator[Item]:
-        """Yield a copy of every item of a table, or of those that have an attribute. Not a DynamoDB operation."""
-        # the caller may change the table meanwhile
-        items = [item for item in self._tables[table].items.all() if not having or having in item]
+    def items(self, table: str, wanted: Callable[[Item], bool] = bool) -> Iterator[Item]:
+        """Yield a copy of every item of a table that is wanted. Not a DynamoDB operation."""
+        items = list(
+            filter(wanted, self._tables[table].items.all())
+        )  # the caller may change the table meanwhile
         yield from map(_copy, items)
 
     def _page(
