@@ -40,13 +40,15 @@ from worker.span import ChunkKey, Place, Span
 from worker.span_object import name_of
 from worker.states import State
 
-SEND_EVERY = 60.0
+SEND_EVERY, _CALM_SECONDS = 60.0, 900.0
+"""Once nothing has waited for longer than the second, the sender runs only so often, because it finds nothing."""
 _QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:overflow"
 _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
-_POLL_EVERY = 900.0  # when no record arrives; otherwise at once
+_POLL_EVERY = 900.0  # what cannot be read now
+_IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
@@ -133,6 +135,9 @@ class Pipeline:
         self._draining = 0
         self._is_queue_off = False
         self._is_sending = True
+        self._waited_at = self._sent_at = float(
+            "-inf"
+        )  # when something waited, and when the sender ran by its timer
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
@@ -447,7 +452,7 @@ class Pipeline:
             return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
-        self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
+        self._tick_at(min(self._poller.ready_at, now + _IDLE_POLL_EVERY))
 
     def _invoke_worker(self, invocation: Invocation) -> None:
         def done(outcome: Outcome) -> None:
@@ -548,9 +553,14 @@ class Pipeline:
     def _send_by_timer(self) -> None:
         if not self._is_sending:
             return
-        if self._simulation.now >= self._standstill_until:
+        now = self._simulation.now
+        if not self.audit.is_idle():
+            self._waited_at = now
+        is_calm = now - self._waited_at > _CALM_SECONDS and now - self._sent_at < _CALM_SECONDS
+        if now >= self._standstill_until and not is_calm:
+            self._sent_at = now
             self._invoke_sender({})
-        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
+        self._simulation.at(now + SEND_EVERY, self._send_by_timer)
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
