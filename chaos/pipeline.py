@@ -124,6 +124,7 @@ class Pipeline:
         self.lost_batches = 0
         self.healed_at = 0.0
         self._tags: set[str] = set()
+        self._forced_places: set[Place] = set()
         self.lost_places: set[Place] = set()
         self.gone: set[int] = set()
         self._simulation = world.simulation
@@ -584,6 +585,7 @@ class Pipeline:
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
+            self._note_forced()
             self._invoke_sender({"sweep": True})
             self.world.expire()
             pause = SWEEP_EVERY * (_SELDOM if self.schedule.setup.is_long else 1)
@@ -664,8 +666,10 @@ class Pipeline:
 
     def _note_forced(self) -> None:
         """Note which events the forced replays that an operator wanted have sent again, while their objects are there."""
-        for span in self.audit.ledger.spans():
-            if span.chain.is_forced and span.chain.shard.split("#")[1] in self._tags:
+        for span in self.audit.ledger.spans() if self._tags else ():
+            is_new = span.chain.is_forced and span.place not in self._forced_places
+            if is_new and span.chain.shard.split("#")[1] in self._tags:
+                self._forced_places.add(span.place)
                 for key in span.chunks:
                     self.forced.update(self.audit.numbers(span, key))
 
