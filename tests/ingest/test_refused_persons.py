@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ops.deploy.certify.request_steps import Dialect
 from shared import policy
-from shared.person_hash import hash_of, hashed_column, key_of, text_of
+from shared.person_hash import hashed_column, hasher, text_of
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.write_key import FORGET_KEY, HASH_KEY
 from tests.support.dialects import DIALECTS, event_of
@@ -49,7 +49,7 @@ def _hashes(column: str, *values: Any) -> list[bytes]:
     texts = [
         text for value in values for text in (text_of(value), hashed_column(value, b"hash-key").encode())
     ]
-    return [hash_of(key_of(KEY, "shop", column), text) for text in texts]
+    return list(map(hasher(KEY, "shop", column), texts))
 
 
 @given(

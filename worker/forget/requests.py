@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
-from shared.person_hash import hash_of, hashed_column, key_of
+from shared.person_hash import hashed_column, hasher
 from shared.write_key import FORGET_KEY, HASH_KEY
 from worker.forget.person import Person, Persons
 from worker.secret import Secret
@@ -185,8 +185,8 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        key = key_of(self._member(FORGET_KEY), account, column)
-        return [hash_of(key, text.encode()).hex() for text in self.texts(value)]
+        hash_of = hasher(self._member(FORGET_KEY), account, column)
+        return [hash_of(text.encode()).hex() for text in self.texts(value)]
 
     def texts(self, value: str) -> list[str]:
         """Return a value, and what HashedColumns makes of it."""
