@@ -618,6 +618,9 @@ class Sender:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
         try:
             found = self._presences(run, database, table, doubts)
+            if Presence.ABSENT in found and self._forgetting.persons(0.0) != run.persons:
+                # a statement may have deleted the rows that were asked for; a later run asks for others
+                found = [Presence.UNDECIDED if one is Presence.ABSENT else one for one in found]
         except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)

@@ -68,7 +68,7 @@ def test_events_of_a_person_are_refused_and_others_beside_them_accepted(
     served.secret.text = json.dumps({**SECRETS, HASH_KEY: "hash-key"})
     served.post(body)
     person = Person("1", "shop", column, tuple(_hashes(column, value)), 1 << 62)
-    matcher = Persons(KEY, [person]).of("shop")
+    matcher = Persons(KEY, (person,)).of("shop")
     assert matcher is not None
     site = site_that_refuses(column, value, **settings)
 

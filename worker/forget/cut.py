@@ -17,7 +17,7 @@ from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget.person import Found, Persons, Piece
-from worker.forget.requests import ForgetRequests
+from worker.forget.requests import FRESH_SECONDS, ForgetRequests
 from worker.index import Index, Member
 from worker.ledger import Ledger
 from worker.rows import decompress
@@ -134,10 +134,10 @@ class Forgetting:
     _clock: Clock
     _telemetry: Telemetry
 
-    def persons(self) -> Persons | None:
-        """Return the persons to forget; None if nobody knows them now."""
+    def persons(self, max_age: float = FRESH_SECONDS) -> Persons | None:
+        """Return the persons to forget, as they were so many seconds ago at most; None if nobody knows them now."""
         try:
-            return self._requests.persons()
+            return self._requests.persons(max_age)
         except UnavailableError as error:
             self._telemetry.warning("nobody knows who is to be forgotten", reason=str(error))
             return None

@@ -5,8 +5,9 @@ rows are never decoded: the column's name is searched in the bytes, and only the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgpack
@@ -16,6 +17,7 @@ from shared.errors import InvalidJsonError
 from shared.person_hash import hasher, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
+from worker.statement import RowId
 
 _EMPTY_STR, _STR8 = 0xA0, 0xD9  # in MessagePack
 _LONGEST_VALUE = 1 << 20  # bytes: no row is as large
@@ -44,13 +46,11 @@ class Found(NamedTuple):
 
     Attributes:
         request: that it matches.
-        time: of the row; 0 of an original.
-        event_id: of the row; empty of an original.
+        id: of the row, by which Treasure Data finds it; None of an original.
     """
 
     request: str
-    time: int = 0
-    event_id: str = ""
+    id: RowId | None = None
 
 
 class Piece(NamedTuple):
@@ -67,24 +67,25 @@ class Piece(NamedTuple):
     forgotten: tuple[Found, ...] = ()
 
 
+@dataclass(frozen=True)
 class Persons:
     """Persons to forget.
 
-    Args:
+    Attributes:
         key: that hashes are made with.
         persons: the persons.
     """
 
-    def __init__(self, key: bytes, persons: Iterable[Person]) -> None:
+    key: bytes = field(repr=False)
+    persons: tuple[Person, ...]
+
+    @cached_property
+    def _matchers(self) -> "dict[str, Matcher]":
         by_account: dict[str, dict[str, dict[bytes, Person]]] = {}
-        for person in persons:
+        for person in self.persons:
             of = by_account.setdefault(person.account, {}).setdefault(person.column, {})
             of |= dict.fromkeys(person.hashes, person)
-        self._matchers = {account: Matcher(key, account, columns) for account, columns in by_account.items()}
-
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._matchers)
+        return {account: Matcher(self.key, account, columns) for account, columns in by_account.items()}
 
     def of(self, account: str, received_at: int = 0) -> "Matcher | None":
         """Return what recognises an account's persons in rows that the ingest received then (UNIX milliseconds) or later; None if none can be there."""
@@ -167,7 +168,7 @@ class Matcher:
         request = self.request(value) if isinstance(value, dict) else ""
         if not request:
             return Piece(data, 1)
-        return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
+        return Piece(b"", 1, (Found(request, RowId.of(value)),))
 
 
 def _behind(name: str) -> re.Pattern[bytes]:
