@@ -15,7 +15,7 @@ from shared.errors import InvalidObjectError
 from shared.telemetry import NullTelemetry
 from worker.bucket import Bucket
 from worker.forget.requests import KEY as FORGET_REQUESTS
-from worker.ledger import WORKLIST_KEYS, Ledger
+from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import RejectedEvents
 from worker.rejected_events import name_of as rejected_name
@@ -100,10 +100,6 @@ class Audit:
         """Return whether the ledger lists nothing that waits."""
         marks = (item.get("wk") for item in self._world.table.items(TABLE))
         return not any(mark is not None and mark["S"].startswith("waiting") for mark in marks)
-
-    def is_listed(self) -> bool:
-        """Return whether the worklist shows the sender anything that waits."""
-        return any(any(self.ledger.worklist("waiting", number)) for number in range(WORKLIST_KEYS))
 
     def left_over(self) -> list[str]:
         """Return the old objects that no span refers to."""

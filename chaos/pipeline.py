@@ -47,6 +47,7 @@ _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
 _POLL_EVERY = 900.0  # when no record arrives; otherwise at once
+_READ_AGAIN_SECONDS = 40.0
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
@@ -56,7 +57,7 @@ _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a r
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 _LONG_PAUSES = (60.0, 86_400.0, 12 * 86_400.0, 28 * 86_400.0)
 _SELDOM = 12  # times more seldom are sweeps in schedules of weeks
-_QUIET_SECONDS = 1200.0
+_QUIET_SECONDS = 1200.0  # without a record, after which senders are seldom, too
 _CROWD_SECONDS = 60.0
 
 
@@ -92,6 +93,7 @@ class Pipeline:
         missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
             before anything was replayed.
         taken: events that a response of the ingest called accepted.
+        unsure: events of requests whose response said neither that they are accepted nor that they are rejected.
         answers: the ingest's responses, for checks of how it judged.
         told: by number and code, how many responses reported a rejection.
         copies: rejected events that were kept when everything had settled for the first time.
@@ -113,6 +115,7 @@ class Pipeline:
         self.accepted: dict[int, float] = {}
         self.sent: dict[int, Sent] = {}
         self.taken: set[int] = set()
+        self.unsure: set[int] = set()
         self.answers: list[Answered] = []
         self.told: Counter[tuple[int, str]] = Counter()
         self.copies: list[Copy] = []
@@ -289,8 +292,8 @@ class Pipeline:
 
     @property
     def repeated(self) -> set[int]:
-        """Events that were repaired, and also accepted when a copy arrived after the plan no longer rejected them."""
-        return self.repaired.keys() & self.taken
+        """Events that were repaired, and also accepted from a copy that was judged by another plan, whatever its client heard."""
+        return self.repaired.keys() & (self.taken | self.unsure)
 
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
@@ -405,6 +408,8 @@ class Pipeline:
                 self.observer.answered(accepted, since)
             else:
                 self.statuses.append(0)
+            if not accepted and not rejected:
+                self.unsure.update(number for number, _ in sent.events)
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
                 return
@@ -469,8 +474,8 @@ class Pipeline:
             return
         self._next_tick = float("inf")
         now = self._simulation.now
-        if self._trouble.active(Kind.KINESIS_UNREADABLE):
-            self._tick_at(now + _POLL_EVERY)
+        if self._trouble.strike(Kind.KINESIS_READ):
+            self._tick_at(now + _READ_AGAIN_SECONDS)
             return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
@@ -575,13 +580,11 @@ class Pipeline:
     def _send_by_timer(self) -> None:
         if not self._is_sending:
             return
-        now, pause = self._simulation.now, SEND_EVERY
-        is_idle = self.schedule.setup.is_long and not self.audit.is_listed()
-        if now >= self._standstill_until and not is_idle:
+        now = self._simulation.now
+        if now >= self._standstill_until:
             self._invoke_sender({})
-        if is_idle and now > self._landed_at + _QUIET_SECONDS:  # longer than an index lags
-            pause = SWEEP_EVERY
-        self._simulation.at(now + pause, self._send_by_timer)
+        is_quiet = self.schedule.setup.is_long and now > self._landed_at + _QUIET_SECONDS
+        self._simulation.at(now + (SWEEP_EVERY if is_quiet else SEND_EVERY), self._send_by_timer)
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
