@@ -191,8 +191,8 @@ class Pipeline:
     def begin(self) -> None:
         """Start the event source and the sender's timers."""
         self._tick_at(self._simulation.now)
-        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
-        self._simulation.at(self._simulation.now + SWEEP_EVERY, self._sweep)
+        self._after(SEND_EVERY, self._send_by_timer)
+        self._after(SWEEP_EVERY, self._sweep)
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
                 self._simulation.at(window.end, self._read_filtered)
@@ -200,7 +200,7 @@ class Pipeline:
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         until = self.heal()
-        self._simulation.run(self._simulation.now + SENDER.timeout)
+        self._wait(SENDER.timeout)
         self._note_forced()
         while self._simulation.now < until:
             self._invoke_sender({"sweep": True})
@@ -220,13 +220,21 @@ class Pipeline:
         if self.resends_dead:
             self._send_dead()
         self._send_last_copies()
-        self._simulation.run(self._simulation.now + 2 * 3600)
+        self._wait(2 * 3600)
         for number in range(_MOST_SWEEPS):
             if number >= _LEAST_SWEEPS and not self.audit.left_over():
                 break
             self._invoke_sender({"sweep": True})
             self._pause_sender(self._simulation.now + 26 * 3600)
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
+
+    def _after(self, seconds: float, call: Callable[[], Any]) -> None:
+        """Call a function later."""
+        self._simulation.at(self._simulation.now + seconds, call)
+
+    def _wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._simulation.run(self._simulation.now + seconds)
 
     def _pause_sender(self, until: float) -> None:
         """Let time pass without the sender, which would have nothing to do."""
@@ -239,11 +247,11 @@ class Pipeline:
         """Send dead rows again, as an operator does after fixing the cause."""
         for _ in range(3):
             self._invoke_sender({"kinds": ["dead"]})
-            self._simulation.run(self._simulation.now + _STEP)
-        self._simulation.run(self._simulation.now + 2 * 3600)
+            self._wait(_STEP)
+        self._wait(2 * 3600)
         self.rest(hours=24)
         self._invoke_sender({"kinds": ["dead"]})
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
 
     def repair_rejected(self) -> None:
         """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
@@ -252,7 +260,7 @@ class Pipeline:
             for key in span.chunks:
                 if key.group.is_rejected and key.group.code in CODES:
                     self._repair(span, key, done)
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
         self.rest(hours=24)
 
     def _repair(self, span: Span, key: ChunkKey, done: set[int]) -> None:
@@ -274,7 +282,7 @@ class Pipeline:
             asked = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
             asked["events"] = b64encode(compress(msgpack.packb(events))).decode()
             self.sender.invoke({"repair": asked}, partial(self._note_repaired, tables))
-            self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
+            self._wait(_REPAIR_SECONDS)
 
     def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
         if isinstance(outcome, Returned) and "error" not in outcome.value:
@@ -332,7 +340,7 @@ class Pipeline:
         while not self.at_rest:
             if self._simulation.now >= until:
                 return False
-            self._simulation.run(self._simulation.now + _STEP)
+            self._wait(_STEP)
         return True
 
     @property
@@ -393,14 +401,14 @@ class Pipeline:
 
         def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
-            rejected: list[tuple[int, str]] = []
+            rejected: tuple[tuple[int, str], ...] = ()
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
-                accepted, rejected = sent.accepted(outcome.value, copy), sent.rejected(outcome.value, copy)
+                accepted, rejected = sent.judged(outcome.value, copy)
                 judge = outcome.value["judge"]
                 status = outcome.value["statusCode"]
                 self.answers.append(
-                    Answered(self._simulation.now, since, sent, judge, status, accepted, tuple(rejected))
+                    Answered(self._simulation.now, since, sent, judge, status, accepted, rejected)
                 )
                 self.taken.update(accepted)
                 self.told.update(rejected)
@@ -449,9 +457,9 @@ class Pipeline:
 
     def _crowd(self) -> None:
         """Make all clients repeat within a minute what they have sent."""
-        now, sent = self._simulation.now, self._repeatable()
+        sent = self._repeatable()
         for number, one in enumerate(sent):
-            self._simulation.at(now + number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
+            self._after(number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
 
     def _accept(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -501,7 +509,7 @@ class Pipeline:
             else:
                 del self._changed.filtered[shard]
         if is_busy:  # retry once for all shards: a retry per shard would multiply every five seconds
-            self._simulation.at(self._simulation.now + 5, self._read_filtered)
+            self._after(5, self._read_filtered)
         self._tick_at(self._simulation.now)
 
     def _border(self, records: Sequence[Record]) -> int:
@@ -516,7 +524,7 @@ class Pipeline:
     # The overflow queue's mapping
 
     def _message_landed(self) -> None:
-        self._simulation.at(self._simulation.now + self._chance.random(), self._drain)
+        self._after(self._chance.random(), self._drain)
 
     def _drain(self) -> None:
         if self._simulation.now < self._standstill_until:
@@ -526,10 +534,10 @@ class Pipeline:
             if not self._is_queue_off:
                 self._is_queue_off = True
                 self._trouble.count(Kind.QUEUE_OFF)
-                self._simulation.at(self._simulation.now + _POLL_EVERY, self._look_at_queue)
+                self._after(_POLL_EVERY, self._look_at_queue)
             return
         if self._draining >= 2:
-            self._simulation.at(self._simulation.now + 5, self._drain)
+            self._after(5, self._drain)
             return
         queue, url = self.world.queue, self.world.queue_url
         most = self._chance.choice((1, 10, 1000))
@@ -547,7 +555,7 @@ class Pipeline:
                 queue.change_message_visibility(
                     QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
                 )
-            self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
+            self._after(self._chance.random() * 3, self._drain)
 
         event = {"Records": [record_of(message, _QUEUE_ARN) for message in messages]}
         self._draining += 1
@@ -570,7 +578,7 @@ class Pipeline:
                 queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         # a failed message becomes visible after the time-out, or when the drainer decides
         for seconds in (1, 125, VISIBILITY_SECONDS + 1):
-            self._simulation.at(self._simulation.now + seconds, self._drain)
+            self._after(seconds, self._drain)
 
     # The sender's timers
 
@@ -592,7 +600,7 @@ class Pipeline:
             self._invoke_sender({"sweep": True})
             self.world.expire()
             pause = SWEEP_EVERY * (_SELDOM if self.schedule.setup.is_long else 1)
-            self._simulation.at(self._simulation.now + pause, self._sweep)
+            self._after(pause, self._sweep)
 
     # Operators
 
@@ -750,7 +758,7 @@ class Pipeline:
         busy = filtered or running or world.queue.messages(world.queue_url)
         if busy or self.backlog():
             if self._simulation.now < self.schedule.end:
-                self._simulation.at(self._simulation.now + 29, partial(self._create_again, restart))
+                self._after(29, partial(self._create_again, restart))
             return
         self._trouble.count(Kind.RECREATE)
         stream.delete_stream(StreamName=STREAM)
@@ -764,7 +772,7 @@ class Pipeline:
         """Change the stream's retention, once no record waits that a shorter one could remove."""
         if self.backlog():
             if self._simulation.now < self.schedule.end:
-                self._simulation.at(self._simulation.now + 29, partial(self._retain, hours))
+                self._after(29, partial(self._retain, hours))
             return
         self._trouble.count(Kind.RETENTION)
         self.world.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
