@@ -405,6 +405,8 @@ class Judge:
 
     def _expire(self, event: Event) -> list[Verdict]:
         self.expired.add(event.name)
+        since, _ = self._shards.get(event.name, (event.at, inf))
+        self._shards[event.name] = since, -inf
         return []
 
     def _end(self, chain: Chain) -> Item:
