@@ -301,6 +301,7 @@ class Sender:
         while self._clock.now() < run.ask_at and (turn := next(turns, None)) is not None:
             if not self._must_wait(turn):
                 return partial(self._take_turn, turn)
+            turn.asks = False  # what there was to ask is answered
             end(turn)
         if run.asking and (is_idle or self._clock.now() >= run.ask_at):
             asking, run.asking, run.ask_at = run.asking, [], float("inf")
