@@ -2,9 +2,13 @@
 
 import resource
 import sqlite3
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import closing, contextmanager
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -70,6 +74,60 @@ def test_a_sealed_batch_survives_reopening(file: SpoolFile, tmp_path: Path) -> N
         again.pending_events,
     )
     again.close()
+
+
+def interrupted(step: int, run: Callable[[], object], by: Callable[[], object]) -> bool:
+    """Call `run`, and within it `by`, as a signal handler would at a step of the spool's code. Return whether there was such a step."""
+    steps = iter(range(step + 1))
+
+    def at_each_step(frame: FrameType, event: str, _argument: object) -> None:
+        is_step = event in ("call", "c_return") and "sluice_client" in frame.f_code.co_filename
+        if is_step and next(steps) == step:
+            sys.setprofile(None)
+            by()
+
+    sys.setprofile(at_each_step)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return next(steps, None) is None
+
+
+def append_all(file: SpoolFile, events: Iterable[bytes]) -> None:
+    """Append several events."""
+    for event in events:
+        file.append(event)
+
+
+def drained(file: SpoolFile) -> set[bytes]:
+    """Return the events of all batches, as they are sent and settled."""
+    file.seal()
+    drained: set[bytes] = set()
+    while batch := file.oldest():
+        events = file.events(batch)
+        assert batch.events == len(events)
+        assert drained.isdisjoint(events)
+        drained.update(events)
+        file.settle(batch)
+    return drained
+
+
+@pytest.mark.parametrize("batch_events", [1, 3])
+def test_a_signal_handler_may_append_at_any_moment(tmp_path: Path, batch_events: int) -> None:
+    """Whatever it interrupts, each event is in one batch, and the file is empty once all batches are settled."""
+    for step in count():
+        with closing(SpoolFile(tmp_path / "one.sqlite", Limits(batch_events, 100, 10_000))) as file:
+            file.append(b"first")
+
+            is_interrupted = interrupted(
+                step, partial(file.append, b"second"), partial(append_all, file, (b"3", b"4"))
+            )
+
+            expected = {b"first", b"second"} | ({b"3", b"4"} if is_interrupted else set())
+            assert (expected, 0) == (drained(file), file.pending_events)
+        if not is_interrupted:
+            break
 
 
 def test_sequence_numbers_are_not_reused(file: SpoolFile) -> None:
