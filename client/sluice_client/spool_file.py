@@ -290,19 +290,24 @@ class SpoolFile:
         self._background.release()
 
     def _load(self) -> None:
-        """Count what the file holds."""
         with self._writing("open") as writer:
-            [(self._sealed_through, sealed_bytes, sealed_events)] = writer.execute(
-                "SELECT coalesce(max(last), 0), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch"
-            )
-            [(last, self._open_events, self._open_bytes)] = writer.execute(
-                "SELECT coalesce(max(seq), 0), count(*), coalesce(sum(length(body) + 1), 0) FROM event WHERE seq > ?",
-                (self._sealed_through,),
-            )
-            self.last = max(last, self._sealed_through)
-            self._numbers = count(self.last + 1)
-            self.pending_events = sealed_events + self._open_events
-            self.pending_bytes = sealed_bytes + self._open_bytes
+            self._count(writer)
+
+    def _count(self, writer: sqlite3.Connection) -> None:
+        """Count what the file holds."""
+        [(sealed_through, sealed_bytes, sealed_events)] = writer.execute(
+            "SELECT coalesce(max(last), ?1), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch WHERE last > ?1",
+            (self._settled_through,),
+        )
+        [(last, self._open_events, self._open_bytes)] = writer.execute(
+            "SELECT coalesce(max(seq), 0), count(*), coalesce(sum(length(body) + 1), 0) FROM event WHERE seq > ?",
+            (sealed_through,),
+        )
+        self._sealed_through = sealed_through
+        self.last = max(last, sealed_through)
+        self._numbers = count(self.last + 1)
+        self.pending_events = sealed_events + self._open_events
+        self.pending_bytes = sealed_bytes + self._open_bytes
 
     def _with_reserve(self, write: Callable[[], None]) -> None:
         """Write. If that fails, use the reserved space: the disk may be full."""
@@ -336,6 +341,10 @@ class SpoolFile:
         self._busy = True
         try:
             self._seal_open(writer)
+        except BaseException:  # KeyboardInterrupt too, which may come after the batch is fixed
+            with suppress(sqlite3.Error):
+                self._count(writer)
+            raise
         finally:
             self._busy = False
 
