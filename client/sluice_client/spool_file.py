@@ -292,6 +292,9 @@ class SpoolFile:
     def _load(self) -> None:
         with self._writing("open") as writer:
             self._count(writer)
+            # otherwise a damaged page would be found only when its events are to be sent, and hold all that follow
+            if self.pending_events and writer.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                raise sqlite3.DatabaseError("malformed")
 
     def _count(self, writer: sqlite3.Connection) -> None:
         """Count what the file holds."""

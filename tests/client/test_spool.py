@@ -242,6 +242,21 @@ def test_a_corrupt_file_is_renamed(tmp_path: Path) -> None:
     assert {"bad.corrupt"} == {path.name.partition("-")[0] for path in directory.path.iterdir()}
 
 
+def test_a_file_with_a_damaged_page_is_renamed_too(tmp_path: Path) -> None:
+    """Its events could not be sent, and would hold those that a program adds to it."""
+    directory = SpoolDirectory(tmp_path / "spool", Limits(500, 900_000, 1_000_000))
+    left = directory.own()
+    for _ in range(100):
+        left.append(b"x" * 200)
+    left.seal()
+    left.close()
+    page = left.path.stat().st_size // 2 // 1024 * 1024
+    left.path.write_bytes(left.path.read_bytes()[:page] + bytes(1024) + left.path.read_bytes()[page + 1024 :])
+
+    with closing(directory.own()) as file:
+        assert (True, 0) == (file.path != left.path, file.pending_events)
+
+
 def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:
     """The error names the directory and says how to choose another."""
     (tmp_path / "file").touch()
