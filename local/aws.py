@@ -12,6 +12,7 @@ import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -19,11 +20,10 @@ from typing import Any
 from botocore.exceptions import ClientError
 from moto.dynamodb.exceptions import ConditionalCheckFailed
 from moto.dynamodb.models import DynamoDBBackend
-from moto.dynamodb.responses import DynamoHandler
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.test import EnvironBuilder, run_wsgi_app
 
-from doubles.dynamodb.expressions import parse_insert, resolve, update
+from doubles.dynamodb.expressions import parse_insert
 from doubles.http_server import HttpServer, Request, Response
 from doubles.kinesis import MemoryKinesis
 from doubles.sqs import MemorySQS
@@ -43,8 +43,6 @@ class Cloud:
     def __init__(self, endpoint: str) -> None:
         # moto's INSERT ignores parameters and overwrites existing items.
         DynamoDBBackend.batch_execute_statement = insert_all  # type: ignore[assignment]  # Iterable, not list
-        # moto leaves out what an update names and does not change, such as a counter to which it adds 0.
-        DynamoHandler._build_updated_new_attributes = _updated_new  # type: ignore[assignment]  # noqa: SLF001 -- nothing public decides it
         self._endpoint = endpoint
         self._moto = DomainDispatcherApplication(create_backend_app)
         self._lock = Lock()
@@ -69,6 +67,9 @@ class Cloud:
                 return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
             if service == "AmazonSQS":
                 return _json_reply(self._queue, operation, json.loads(request.body))
+            if operation == "UpdateItem":
+                # moto's UPDATED_NEW leaves out what is named and does not change, such as a counter to which 0 is added
+                request = replace(request, body=request.body.replace(b'"UPDATED_NEW"', b'"ALL_NEW"'))
             return self._ask_moto(request)
 
     def _empty(self) -> None:
@@ -175,13 +176,6 @@ def _insert(backend: DynamoDBBackend, statement: str, parameters: Sequence[dict[
     except ConditionalCheckFailed:
         return {"Error": {"Code": "DuplicateItem", "Message": "Duplicate primary key exists in table"}}
     return {"TableName": table}
-
-
-def _updated_new(handler: DynamoHandler, _: object, item: Mapping[str, Any]) -> dict[str, Any]:
-    names = handler.body.get("ExpressionAttributeNames", {})
-    changes = update(handler.body["UpdateExpression"]).expression
-    named = {resolve(name, names) for name, _ in (*changes.sets, *changes.adds)}
-    return {name: value for name, value in item.items() if name in named}
 
 
 def main() -> None:
