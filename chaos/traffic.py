@@ -3,6 +3,7 @@
 import json
 import random
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
