@@ -31,10 +31,9 @@ def test_a_flood_of_large_bodies_costs_little_and_refuses_no_visitor() -> None:
 
 
 @pytest.mark.xdist_group("isolation")
-@pytest.mark.parametrize("keys", [1, 1000])
-def test_a_flood_stores_no_more_than_the_budget(keys: int) -> None:
-    """Whatever it sends, of 2 MiB each, the stream grows to a few shards only."""
-    found = Flood(keys).run(70, 100)
+def test_a_flood_stores_no_more_than_the_budget() -> None:
+    """With however many keys of an account it sends bodies of 2 MiB, the stream grows to a few shards only."""
+    found = Flood(1000).run(70, 100)
 
     assert found.statuses["hostile"][200] <= 2 * 26
     assert found.shards <= 4
