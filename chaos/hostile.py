@@ -22,7 +22,6 @@ from chaos.flood import VISITORS_PER_SECOND, Flood, Flooded
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build
-from chaos.scale import percentile
 from chaos.schedule import START, Schedule
 from chaos.traffic import TABLES, payload_of
 from chaos.world import BUCKET, World
@@ -117,7 +116,7 @@ def attack(schedule: Schedule, seconds: float, build: Build = Functions) -> Suff
     delays = sorted(times[number][0] - pipeline.accepted[number] for number in ordinary if number in times)
     objects = world.bucket.objects(BUCKET)
     suffered = Suffered(
-        p99=percentile(delays, 0.99),
+        p99=isolation.percentile(delays, 0.99),
         wrong=sum(len(times.get(number, ())) != 1 for number in ordinary),
         statuses=sender.statuses,
         accepted=sender.accepted,

@@ -15,7 +15,6 @@ from rich.table import Table
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import Build, pool_of
-from chaos.scale import percentile
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent
 from chaos.trouble import Kind, Window
@@ -99,6 +98,11 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     verdict = judge(pipeline)
     world.close()
     return Measured(percentile(delays, 0.5), percentile(delays, 0.99), delays[-1], verdict)
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """Return the value below which a share of the values in order are."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def limit(usual: Measured) -> float:
