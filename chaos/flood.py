@@ -13,7 +13,6 @@ from bisect import insort
 from collections import Counter, defaultdict, deque
 from dataclasses import dataclass, field
 from hashlib import md5
-from math import ceil
 from typing import Any
 
 from chaos.traffic import payload_of
