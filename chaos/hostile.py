@@ -22,7 +22,6 @@ from chaos import isolation
 from chaos.flood import VISITORS_PER_SECOND, Flood, Flooded
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.run import Build
 from chaos.schedule import START, Schedule
 from chaos.traffic import TABLES, payload_of
 from chaos.world import BUCKET, World
@@ -96,10 +95,10 @@ class _Sender:
             self.accepted += int(outcome.value["body"].partition('"accepted":')[2].partition(",")[0])
 
 
-def attack(schedule: Schedule, seconds: float, build: Build = Functions) -> Suffered:
+def attack(schedule: Schedule, seconds: float) -> Suffered:
     """Run a schedule of ordinary traffic beside a hostile sender that sends for so many seconds."""
     world = World(schedule)
-    pipeline = Pipeline(world, build(world))
+    pipeline = Pipeline(world, Functions(world))
     account, database = schedule.setup.databases[0]
     for sent in schedule.sent:
         world.simulation.at(sent.at, partial(pipeline.send, sent))
