@@ -52,7 +52,6 @@ _POLL_EVERY = 900.0  # the overflow queue
 _IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
-_AUDITS = 5
 _DAY = 86_400.0
 _FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -90,7 +89,7 @@ class Pipeline:
         accepted: by event, when it was first accepted, UNIX seconds.
         sent: by event, its request.
         statuses: the statuses of the responses; 0 for a request without a response.
-        audit: takes balances during the run.
+        audit: reads the ledger and the objects.
         observer: takes watermarks during the run.
         missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
             before anything was replayed.
@@ -184,9 +183,6 @@ class Pipeline:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
             self._simulation.at(act.at, partial(self.act, act))
-        for _ in range(_AUDITS):
-            moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
-            self._simulation.at(moment, self.audit.look)
         if observed:
             self.observer.begin()
         self.begin()

@@ -147,7 +147,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.misjudged += rejected.misjudged()
     verdict.miscounted += rejected.miscounted()
     verdict.lost += rejected.lost()
-    verdict.miscounted += pipeline.audit.faults
     verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
         verdict.miscounted += _compare(pipeline, places, reasons, forced)
