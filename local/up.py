@@ -27,7 +27,9 @@ from local.received import Received
 from local.stack import PORTS, LocalStack, PartError
 from local.website import Website
 from ops import browser_sdk
+from ops.console.actions import Actions
 from ops.console.live_feed import LiveFeed, stack_tail
+from ops.console.page_data import page_data
 from ops.console.server import ConsolePage, Server
 from ops.console.view import ConsoleView
 from ops.failure import Failure
@@ -141,7 +143,7 @@ def run(home: Path, console: Console, options: argparse.Namespace) -> None:
 
 
 def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
-    """Return the page: a console, and the local stack's own sections."""
+    """Return the page: a console with all changes allowed, and the local stack's own sections."""
     clock = SystemClock()
     described_stack = described(stack.describe())
     view = ConsoleView(
@@ -151,17 +153,17 @@ def page_of(stack: LocalStack, site: Website, outages: Outages) -> ConsolePage:
         count_share=0.3,
         account_seconds=_ACCOUNT_SECONDS,
     )
+    actions = Actions(described_stack, clock, view.expire)
     tail = stack_tail(described_stack)
     feed = LiveFeed(tail, clock, history_seconds=_HISTORY_SECONDS, scrubs=False, plan=view.plan)
     received = Received(described_stack.shards(), stack.folder, clock)
-    data = {
-        "/state.json": lambda _: view.state() | local_state(stack, outages.under_way()),
-        "/events.json": feed.page,
-    }
+    data = page_data(
+        view, actions, feed, allow_changes=True, more=lambda: local_state(stack, outages.under_way())
+    )
     return local_page(
         Beside(site),
         {**data, **received.data()},
-        received.actions(),
+        {**actions.by_path(), **received.actions()},
         outages.order,
         stack.addresses.gateway,
     )

@@ -50,7 +50,7 @@ class ListedChunk:
 
     @property
     def id(self) -> str:
-        """Its id on the command line."""
+        """Its id on the command line and on the console's page."""
         return hashlib.sha256("|".join(self.name).encode()).hexdigest()[:_ID_DIGITS]
 
     @property
@@ -65,11 +65,18 @@ class RowGroup:
 
     rows: int = 0
     words: str = ""
+    _ids: int = 0
 
     def add(self, chunk: ListedChunk) -> None:
         """Count a chunk."""
         self.rows += chunk.rows
         self.words = self.words or chunk.entry.words
+        self._ids ^= int(chunk.id, 16)
+
+    @property
+    def which(self) -> str:
+        """A text that is the same only for the same chunks."""
+        return f"{self._ids:0{_ID_DIGITS}x}"
 
 
 def chunks(ledger: Ledger, selection: Selection) -> Iterator[ListedChunk]:

@@ -228,7 +228,7 @@ def _wanted(
 def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Send delivered rows of a range once more; return the exit code."""
     since, until = (wanted.since or 0) / 1000, (wanted.until or 0) / 1000
-    of = "".join(f"{part} " for part in (wanted.account, wanted.table, wanted.database) if part)
+    of = "".join(f"{part} " for part in (wanted.database, wanted.account, wanted.table) if part)
     if not as_json:
         screen.say(
             f"Sending {of}again: rows that arrived from {screen.utc(since)} to {screen.utc(until)}, under the tag {wanted.tag}."

@@ -71,6 +71,11 @@ class Refreshed[T]:
         self.latest()
         self._was_got.wait(seconds)
 
+    def expire(self) -> None:
+        """Make the next request start a refresh."""
+        with self._lock:
+            self._due = float("-inf")
+
     def refresh(self) -> None:
         """Refresh the value now. If that fails, the reading says why."""
         began = self.clock.now()

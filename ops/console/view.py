@@ -64,6 +64,11 @@ class ConsoleView:
         self._counted.wait(_FIRST_COUNT_SECONDS)
         self._accounts.refresh()  # Redis may be down; the page says so
 
+    def expire(self) -> None:
+        """Refresh soon, because something has changed."""
+        self._look.expire()
+        self._counted.expire()
+
     def plan(self, account: str) -> TrackingPlan | None:
         """Return the tracking plan of an account; None if it has none or it is not known yet."""
         known = self._accounts.latest().value

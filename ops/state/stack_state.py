@@ -74,7 +74,7 @@ class StackState:
 
     Attributes:
         at: when it was read, UNIX seconds.
-        rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation.
+        rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation and with what identifies them.
         is_whole: whether all of them were counted.
         rates: rows delivered per second in the last five minutes, by the shard's chain.
         taken: when the worker last stored records of a shard, UNIX seconds, by its chain.

@@ -52,7 +52,8 @@ def document(state: StackState, found: list[Finding]) -> dict[str, Any]:
         "in_queue": state.unread.in_queue,
         "waiting": [asdict(one) | {"seconds": round(state.at - one.since, 1)} for one in state.waiting],
         "rows": [
-            {"kind": kind, "account": account, "reason": reason} | {"rows": group.rows, "words": group.words}
+            {"kind": kind, "account": account, "reason": reason}
+            | {"rows": group.rows, "words": group.words, "which": group.which}
             for (kind, account, reason), group in sorted(state.rows.items())
         ],
         "rows_are_complete": state.is_whole,

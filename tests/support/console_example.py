@@ -12,6 +12,9 @@ STATE: dict[str, Any] = {
         "option": "--stack sluice-prod --region eu-central-1",
     },
     "at": NOW,
+    "allows_changes": True,
+    "redrivable": ["waiting", "again", "dead"],
+    "droppable": ["dead", "waiting", "rejected"],
     "look": {
         "at": NOW,
         "error": "",
@@ -130,6 +133,30 @@ STATE: dict[str, Any] = {
             },
         ],
     },
+    "actions": [
+        {
+            "what": "drop",
+            "kind": "dead",
+            "account": "app",
+            "reason": "invalid_rows",
+            "rows": 7,
+            "at": NOW - 90,
+            "state": "done",
+            "result": {"delivered": 0, "kept": 0, "dead": 0, "dropped": 7, "copies": 0, "complete": True},
+            "error": "",
+        },
+        {
+            "what": "redrive",
+            "kind": "waiting",
+            "account": "news",
+            "reason": "http_503",
+            "rows": 12_000,
+            "at": NOW - 200,
+            "state": "failed",
+            "result": None,
+            "error": "your credentials do not allow Invoke",
+        },
+    ],
 }
 
 LOCAL: dict[str, Any] = {

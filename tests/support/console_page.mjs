@@ -35,6 +35,29 @@ async function tab(page) {
   return { seen, unseen };
 }
 
+/* Drops rows by keyboard alone, once after changing one's mind. */
+async function drop(page) {
+  const press = (key) => page.keyboard.press(key);
+  const isOpen = () => page.evaluate(() => document.getElementById('confirm').open);
+  const focus = () => page.evaluate(() => document.querySelector('[data-key^="drop "]').focus());
+  await focus();
+  await press('Enter');
+  const opened = await isOpen();
+  const violations = await check(page);
+  await press('Enter'); // without the word, nothing happens
+  const guarded = await isOpen();
+  await press('Escape');
+  const escaped = !(await isOpen());
+  await focus();
+  await press('Enter');
+  await page.keyboard.type('drop');
+  const answered = page.waitForResponse((answer) => new URL(answer.url()).pathname === '/drop');
+  await press('Enter');
+  const confirmed = !(await isOpen());
+  await answered;
+  return { opened, guarded, escaped, confirmed, violations };
+}
+
 const dark = { chrome: async (page, on) => page.emulateMediaFeatures([{ name: 'prefers-color-scheme', value: on ? 'dark' : 'light' }]) };
 const themes = browserName === 'firefox' ? [[false], [true]] : [[false, true]];
 const results = [];
@@ -66,9 +89,9 @@ for (const [group, of] of themes.entries()) {
       }
       await page.setViewport({ width: 1280, height: 900 });
       if (isFirst) {
-        Object.assign(results.at(-1), { used: await use(page) });
+        Object.assign(results.at(-1), { drop: await drop(page), used: await use(page) });
         await page.reload(); // which needs no token in the address any more
-        await page.waitForSelector('#rows-list li');
+        await page.waitForSelector('#rows-list button');
         results.at(-1).keyboard = await tab(page);
       }
       await page.close();

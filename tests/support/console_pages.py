@@ -4,9 +4,10 @@
 """
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from playwright.sync_api import sync_playwright
 
@@ -23,17 +24,29 @@ DIGEST = IMAGES / "sources.sha256"
 
 
 class Pages:
-    """A console and a local stack's page that show every kind of content."""
+    """A console and a local stack's page that show every kind of content.
+
+    Attributes:
+        dropped: the drops that the page has requested.
+    """
+
+    def __init__(self) -> None:
+        self.dropped: list[Mapping[str, Any]] = []
+
+    def _drop(self, asked: Mapping[str, Any]) -> dict[str, Any]:
+        self.dropped.append(asked)
+        return {}
 
     @contextmanager
     def served(self) -> Iterator[tuple[str, str]]:
         """Serve both and yield their addresses."""
+        actions = {"/drop": self._drop, "/redrive": lambda _: {}}
         events = {
             "/events.json": lambda asked: EVENTS if asked.get("after") == "0" else EVENTS | {"events": []}
         }
-        console = ConsolePage({"/state.json": lambda _: STATE, **events}, token="tok")
+        console = ConsolePage({"/state.json": lambda _: STATE, **events}, actions, token="tok")
         site = Beside(Website("http://127.0.0.1:9", {"shop": "shop.k.m"}))
-        local = local_page(site, {"/state.json": lambda _: STATE | LOCAL, **events}, {}, lambda *_: {})
+        local = local_page(site, {"/state.json": lambda _: STATE | LOCAL, **events}, actions, lambda *_: {})
         with Server(console) as first, Server(local) as second:
             yield f"{first.url}/#token=tok", f"{second.url}/"
 

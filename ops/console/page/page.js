@@ -1,4 +1,4 @@
-/* The console's page: shows the state of a stack and its events. */
+/* The console's page: shows the state of a stack and its events, and asks before it changes anything. */
 export const $ = (id) => document.getElementById(id);
 export const number = (n) => n.toLocaleString("en");
 export const plural = (n, one, many = `${one}s`) => `${number(n)} ${n === 1 ? one : many}`;
@@ -85,6 +85,7 @@ function render(found) {
   renderLook(state.look);
   renderCounts(state.counts);
   renderAccounts(state.accounts);
+  renderActions(state.actions ?? []);
   renderPairs($("refused"), Object.entries(state.refused ?? {}));
   $("refused-part").hidden = !Object.keys(state.refused ?? {}).length;
   renderAddresses(state.addresses ?? {});
@@ -129,12 +130,41 @@ function shardItem(shard, most) {
 const KINDS = { waiting: "waiting", again: "perhaps copies", dead: "dead", rejected: "rejected" };
 
 function renderRows(look) {
-  const items = look.rows.map((one) => element("li", "",
-    element("span", "pair", element("b", "", one.account), element("span", "", plural(one.rows, "row"))),
-    element("small", "", `${KINDS[one.kind] ?? one.kind}: ${one.reason}`)));
+  const items = look.rows.map((one) => {
+    const item = element("li", "", element("span", "pair", element("b", "", one.account), element("span", "", plural(one.rows, "row"))),
+      element("small", "", `${KINDS[one.kind] ?? one.kind}: ${one.reason}`));
+    if (state.allows_changes) {
+      const buttons = element("span", "small-buttons");
+      if (state.redrivable.includes(one.kind)) buttons.append(actionButton("redrive", one));
+      if (state.droppable.includes(one.kind)) buttons.append(actionButton("drop", one));
+      item.append(buttons);
+    }
+    return item;
+  });
   update($("rows-list"), items.length ? items : [element("li", "quiet", "nothing")]);
-  const hint = look.rows.length ? `sluice redrive ${state.stack.option} sends rows, sluice dead drop gives them up.` : "";
+  const hint = state.allows_changes || !look.rows.length ? "" : "Read-only. Start the console with --allow-changes to redrive and drop.";
   $("rows-note").textContent = look.rows_are_complete ? hint : `This count is incomplete. ${hint}`;
+}
+
+function actionButton(what, one) {
+  const button = element("button", what === "drop" ? "danger" : "", what === "drop" ? "Drop" : "Redrive");
+  button.type = "button";
+  button.setAttribute("aria-label", `${button.textContent} ${plural(one.rows, "row")} of ${one.account}, ${KINDS[one.kind] ?? one.kind}: ${one.reason}`);
+  button.dataset.key = `${what} ${one.kind} ${one.account} ${one.reason}`;
+  button.onclick = () => confirm(what, one);
+  return button;
+}
+
+const OUTCOMES = { delivered: "delivered", kept: "kept", dead: "newly dead", dropped: "dropped", copies: "copies" };
+
+function renderActions(actions) {
+  $("actions-part").hidden = !actions.length;
+  update($("actions"), actions.map((action) => {
+    const outcomes = Object.entries(action.result ?? {}).filter(([name, rows]) => OUTCOMES[name] && rows).map(([name, rows]) => `${number(rows)} ${OUTCOMES[name]}`);
+    const said = { running: "running …", failed: action.error, done: outcomes.join(", ") || "no rows were left" }[action.state];
+    return element("li", "", element("span", "", `${action.what === "drop" ? "Drop" : "Redrive"} of ${plural(action.rows, "row")} of ${action.account}: ${said}`),
+      element("small", "", `${clock(action.at)}, ${KINDS[action.kind] ?? action.kind}: ${action.reason}`));
+  }));
 }
 
 function renderCounts(counts) {
@@ -212,10 +242,12 @@ function renderAddresses(addresses) {
   update($("addresses"), Object.entries(addresses).map(([name, address]) => element("span", "", `${name} `, element("code", "", address))));
 }
 
-/* Replace the children only if they differ, to keep the selection and not to disturb screen readers. */
+/* Replace the children only if they differ, to keep the focus and selection and not to disturb screen readers. */
 function update(parent, children) {
+  const before = document.activeElement?.dataset?.key;
   if (parent.childNodes.length === children.length && children.every((child, index) => child.isEqualNode(parent.childNodes[index]))) return;
   parent.replaceChildren(...children);
+  if (before) [...parent.querySelectorAll("[data-key]")].find((one) => one.dataset.key === before)?.focus();
 }
 
 function options(select, names) {
@@ -232,6 +264,33 @@ function clock(seconds) {
   const time = at.toLocaleTimeString("en-GB", CLOCK);
   return Math.abs(Date.now() - at) < 18 * 3600e3 ? time : at.toLocaleDateString("sv-SE");
 }
+
+/* --- confirmations --- */
+
+async function confirm(what, one) {
+  const isDrop = what === "drop";
+  const rows = `${plural(one.rows, "row")} of ${one.account}`;
+  $("confirm-title").textContent = isDrop ? `Drop ${rows}?` : `Redrive ${rows}?`;
+  $("confirm-text").textContent = `They are ${KINDS[one.kind] ?? one.kind} (${one.reason}). ${isDrop ? "Sluice gives up these rows and never sends them. This cannot be undone." : "Sluice sends them to Treasure Data. Rows that it does not take stay in S3."}`;
+  $("confirm-word-part").hidden = !isDrop;
+  $("confirm-word").value = "";
+  $("confirm-yes").textContent = isDrop ? "Drop them" : "Redrive them";
+  $("confirm-yes").className = isDrop ? "danger" : "";
+  $("confirm-yes").disabled = isDrop;
+  $("confirm").returnValue = "";
+  $("confirm").showModal();
+  $(isDrop ? "confirm-word" : "confirm-no").focus();
+  await new Promise((done) => $("confirm").addEventListener("close", done, { once: true }));
+  if ($("confirm").returnValue !== "yes" || (isDrop && $("confirm-word").value.trim() !== "drop")) return;
+  try {
+    await ask(what, { kind: one.kind, account: one.account, reason: one.reason, rows: one.rows, which: one.which });
+    $("stale").textContent = "";
+  } catch (error) {
+    $("stale").textContent = `${isDrop ? "Drop" : "Redrive"}: ${error.message}.`;
+  }
+}
+$("confirm-word").oninput = () => { $("confirm-yes").disabled = $("confirm-word").value.trim() !== "drop"; };
+$("confirm-no").onclick = () => $("confirm").close("");
 
 /* --- live events --- */
 

@@ -2,15 +2,19 @@
 
 import json
 import re
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from urllib.error import HTTPError
 from urllib.request import Request, urlopen
 
 import pytest
 
 from ops import stack as stacks
+from ops.console.actions import Actions
 from ops.console.live_feed import LiveFeed, stack_tail
+from ops.console.page_data import page_data
 from ops.console.server import ConsolePage, Server
 from ops.console.view import ConsoleView
 from ops.stack import Stack
@@ -29,19 +33,41 @@ class Console:
         self.url = url
         self.token = token
 
-    def ask(self, path: str) -> Any:
-        """Send a GET."""
-        headers = {"authorization": f"Bearer {self.token}"}
-        with urlopen(Request(f"{self.url}{path}", headers=headers), timeout=30) as answer:
+    def ask(self, path: str, document: dict[str, Any] | None = None) -> Any:
+        """Send a GET, or a POST if there is a document."""
+        body = None if document is None else json.dumps(document).encode()
+        headers = {"authorization": f"Bearer {self.token}", "content-type": "application/json"}
+        with urlopen(Request(f"{self.url}{path}", body, headers), timeout=30) as answer:
             return json.load(answer)
+
+    def refused(self, path: str, document: dict[str, Any]) -> tuple[int, str]:
+        """Send a POST that must be refused; return its status and error."""
+        with pytest.raises(HTTPError) as error:
+            self.ask(path, document)
+        return error.value.code, json.load(error.value)["error"]
+
+    def dead(self, account: str) -> dict[str, Any]:
+        """Wait until the page shows the dead rows of an account, and return them."""
+        found: list[dict[str, Any]] = []
+
+        def is_shown() -> bool:
+            found[:] = [
+                one for one in self.ask("/state.json")["look"].get("rows", ()) if one["account"] == account
+            ]
+            return bool(found)
+
+        until(is_shown)
+        return found[0]
 
 
 @contextmanager
-def console(stack: Stack) -> Iterator[Console]:
+def console(stack: Stack, *, allow_changes: bool) -> Iterator[Console]:
     """Run a console."""
     view = ConsoleView(stack, look_seconds=0.2, count_seconds=0.2)
+    actions = Actions(stack, SystemClock(), view.expire)
     feed = LiveFeed(stack_tail(stack), SystemClock(), history_seconds=0, plan=view.plan)
-    page = ConsolePage({"/state.json": lambda _: view.state(), "/events.json": feed.page}, token="t")
+    data = page_data(view, actions, feed, allow_changes=allow_changes)
+    page = ConsolePage(data, actions.by_path() if allow_changes else {}, token="t")
     with Server(page) as server:
         yield Console(server.url, "t")
     feed.stop()
@@ -92,7 +118,7 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
     """It has the state, the tables with their times, and the accounts without secrets."""
     sluice.send("shop", "shown", "a", "b")
     until(lambda: sluice.rows("shop", "shown") == ["a", "b"])
-    with console(stack) as page:
+    with console(stack, allow_changes=False) as page:
         state: dict[str, Any] = {}
 
         def is_known() -> bool:
@@ -116,6 +142,7 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
         "revoked_key_ids": [],
         "plan": None,
     } in state["accounts"]["accounts"]
+    assert (False, []) == (state["allows_changes"], state["actions"])
     assert [] == unlike(STATE, state)
 
 
@@ -135,7 +162,7 @@ def unlike(example: Any, found: Any, path: str = "") -> list[str]:
 
 def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, stack: Stack) -> None:
     """Each has the id of the write key that it came with."""
-    with console(stack) as page:
+    with console(stack, allow_changes=False) as page:
         after = page.ask("/events.json")["next"]
         sluice.send("shop", "live", "a")
         until(lambda: page.ask(f"/events.json?after={after}")["next"] > after)
@@ -148,3 +175,69 @@ def test_events_are_shown_as_they_arrive_without_personal_data(sluice: Sluice, s
     )
     assert "127.0.0.1" not in event["row"]["td_ip"]
     assert [] == unlike({name: value for name, value in EVENTS["events"][0].items() if name != "row"}, event)
+
+
+def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -> None:
+    """If there are other rows by now than the operator saw, nothing is dropped."""
+    sluice.produce("nobody_yet_again", "dropped", "a", "b")
+    with console(stack, allow_changes=True) as page:
+        seen = page.dead("nobody_yet_again")
+        asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+        stale = page.refused("/drop", asked | {"rows": 1})
+        others = page.refused("/drop", asked | {"which": "0123456789"})
+        wrong = [
+            page.refused("/drop", one) for one in ({}, asked | {"kind": "again"}, asked | {"kind": "all"})
+        ]
+        redriven = page.ask("/redrive", asked)
+        until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
+        kept = page.ask("/state.json")["actions"][0]
+        page.ask("/drop", asked)
+        until(lambda: page.ask("/state.json")["actions"][0]["state"] != "running")
+        done = page.ask("/state.json")["actions"][0]
+
+    assert (409, "there are now 2 rows, not 1: nothing was done") == stale
+    assert (409, "there are now other rows: nothing was done") == others
+    assert [400, 400, 400] == [status for status, _ in wrong]
+    assert ("running", "redrive") == (redriven["state"], redriven["what"])
+    assert ("done", 2, 0) == (
+        kept["state"],
+        kept["result"]["kept"] + kept["result"]["dead"],
+        kept["result"]["dropped"],
+    )
+    assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
+
+
+def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
+    """A second one is refused, because what the operator sees may be out of date."""
+    sluice.produce("nobody_in_turn", "dropped", "a")
+    jobs: list[Any] = []
+    actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
+    with console(stack, allow_changes=True) as page:
+        seen = page.dead("nobody_in_turn")
+    asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+    actions.drop(asked)
+    with pytest.raises(Exception, match="another action is running"):
+        actions.redrive(asked)
+    jobs.pop()()
+
+    assert {"dropped": 1}.items() <= actions.shown()[0]["result"].items()
+
+
+def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For example, the credentials may lack a permission."""
+    sluice.produce("nobody_may", "dropped", "a")
+    changed = threading.Event()
+    with deployed(sluice.stack) as shown:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
+        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        stack = stacks.deployed(NAME, "us-east-1")
+        actions = Actions(stack, SystemClock(), changed.set, start=lambda job: job())
+        with console(stack, allow_changes=True) as page:
+            seen = page.dead("nobody_may")
+        with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
+            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows", "which")})
+
+    assert changed.is_set()
+    assert "failed" == actions.shown()[0]["state"]
+    assert "your credentials do not allow Invoke" in actions.shown()[0]["error"]

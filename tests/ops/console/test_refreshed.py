@@ -83,6 +83,16 @@ def test_the_old_value_is_kept_with_the_error() -> None:
     assert (3, "") == (value.latest().value, value.latest().error)
 
 
+def test_an_expired_value_is_refreshed() -> None:
+    """Its age does not matter: a page expires a value that it has changed."""
+    source = Source(ManualClock())
+    value = made(source)
+    value.latest()
+    value.expire()
+
+    assert 2 == value.latest().value
+
+
 def test_waiting_ends_with_the_first_value_or_at_the_timeout() -> None:
     """The console therefore opens even if the stack has a long history."""
     source, jobs = Source(ManualClock()), list[Callable[[], None]]()
