@@ -328,6 +328,9 @@ class Sender:
                 self._telemetry.count("UnforeseenErrors")
                 self._telemetry.error("a span cannot be sent", error)
                 turn.complete = False
+        if turn.waits_for and all(turn.span.entry(key) == entry for key, entry in turn.selected.items()):
+            turn.selected = {}  # as if it had not begun: a hundred thousand spans may wait for a database, and do not fit into memory
+            del turn.span
         return turn
 
     def _is_left(self, turn: _Turn) -> bool:
