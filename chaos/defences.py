@@ -58,7 +58,6 @@ class Defence:
         seed: a schedule with that trouble that does.
         meets: a scenario of `chaos.exhaustive` that does; it takes less time than a schedule.
         setup: what else is constant in the schedule, by its name in `Setup`.
-        waits: instead of a schedule, steady traffic of this many accounts, in which the rows of healthy databases wait.
     """
 
     module: str
@@ -68,7 +67,6 @@ class Defence:
     seed: int = 0
     meets: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
-    waits: int = 0
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -197,7 +195,7 @@ class _LooksFirst(Again):
     def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
         seen = self._look_up(wanted, deadline)
         early = copy(self)
-        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        early._look_up = lambda wanted, deadline: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
         return Again.decide(early, wanted, deadline)
 
 
@@ -443,7 +441,6 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, began: (replace(span, copies={}) for span in spans(began))), meets="a watermark, the owner of a copy's claim is in no span"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
-    Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),
 )
 # fmt: on
 """Without each of these, a promise or a rule of the specification is broken."""

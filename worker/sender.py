@@ -22,7 +22,7 @@ from worker.again import Again, event_of
 from worker.claims import Claims
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forget.cut import Forgetting, others
+from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
@@ -189,17 +189,20 @@ class _Work:
         admitted: databases that it counts against.
         again: chunks whose envelope was put again.
         closed: databases that may get nothing, by the chunks that are left for that; `?` and an account if Redis does not answer for it.
+        forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
 
     run: _Run
     turn: _Turn
     span: Span
+    persons: Persons
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
     opened: set[ChunkKey] = field(default_factory=set)
     admitted: set[str] = field(default_factory=set)
     again: list[ChunkKey] = field(default_factory=list)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
+    forgets: bool = False
 
 
 @dataclass(eq=False)
@@ -304,6 +307,7 @@ class Sender:
         while self._clock.now() < run.ask_at and (turn := next(turns, None)) is not None:
             if not self._must_wait(turn):
                 return partial(self._take_turn, turn)
+            turn.asks = False  # what there was to ask is answered
             end(turn)
         if run.asking and (is_idle or self._clock.now() >= run.ask_at):
             asking, run.asking, run.ask_at = run.asking, [], float("inf")
@@ -364,15 +368,18 @@ class Sender:
             turn.span, turn.waits_for = span, ""
             selected = self._selected(run, span)
             turn.selected = turn.selected or selected
-            if (checked := self._forgetting.checked(span, run.persons)) is not span:
-                turn.span = checked
-                turn.selected = selected = self._selected(run, checked)
-            awaited = self._claims.awaited(checked, self._clock.now())
-            work = _Work(run, turn, replace(checked, copies=awaited))
+            if run.persons is None:
+                raise UnavailableError("nobody knows who is to be forgotten")
+            awaited = self._claims.awaited(span, self._clock.now())
+            work = _Work(run, turn, replace(span, copies=awaited), run.persons)
             try:
                 self._decide_all(work, selected)
+                if work.forgets:
+                    self._forgetting.forget_unsent(span, run.persons)
+                    turn.selected = {}
+                    continue  # with other chunks
                 self._note_left(work, selected)
-                if work.span == checked and not work.changes:
+                if work.span == span and not work.changes:
                     return
                 won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
                 if not won:
@@ -495,12 +502,14 @@ class Sender:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            rows = sample(others(run.persons, key, decompress(body)))
+            rows = sample(others(work.persons, key, decompress(body)))
             with run.lock:
                 run.doubts.append(_Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return
         renewed = entry if event is None else self._follow(entry, event)
+        if self._must_cut(work, key, renewed, body):
+            return
         if event is Event.ABSENT:
             work.changes[key] = renewed
             database = self._anew(work, key, renewed, entry.reason)
@@ -511,6 +520,17 @@ class Sender:
         work.sends[key] = database, body
         if renewed.since is None:
             work.opened.add(key)
+
+    @staticmethod
+    def _must_cut(work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
+        """Return whether a chunk has rows of persons, and no doubt any more, so that it is cut before it is sent."""
+        if renewed.since is not None or not has_person(work.persons, work.span, key, body):
+            return False
+        if work.span.entry(key).since is None:
+            work.forgets = True
+        else:  # in a later run: first, the ledger must know that its doubt is over
+            work.changes[key], work.turn.complete = renewed, False
+        return True
 
     def _read(self, work: _Work, key: ChunkKey, entry: Entry) -> bytes | None:
         """Return a chunk's import body; note why there is none."""
@@ -617,17 +637,20 @@ class Sender:
             events, obstacle = {}, str(error)
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
-        return dict(events)
+        return dict(events.items())
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
         try:
             found = self._presences(run, database, table, doubts)
+            if Presence.ABSENT in found and self._forgetting.persons(0.0) != run.persons:
+                # a statement may have deleted the rows that were asked for; a later run asks for others
+                found = [Presence.UNDECIDED if one is Presence.ABSENT else one for one in found]
         except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
             found = [Presence.UNDECIDED for _ in doubts]
-        answers = {}
+        answers: _Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
             was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
             place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
