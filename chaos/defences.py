@@ -337,16 +337,16 @@ class _ByAge(Sweeper):
     """Deletes objects by their age, whatever the ledger says."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return self._delete(stored, allowed=self._age(stored.hour) >= self._archive_seconds)
 
 
 class _RowsAndIndex(Sweeper):
     """Deletes a span's index with its rows."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        super()._judge(stored, self._archive_seconds, sweep)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return super()._judge(stored, self._archive_seconds)
 
 
 # Watermarks
