@@ -200,13 +200,13 @@ class Wiring:
             telemetry,
         )
         self.watermarks = make(Watermarks)(
-            passing=self.passing,
-            shards=shards,
-            ledger=ledger,
-            sqs=effects.sqs,
-            queue_url=settings.overflow_queue_url,
-            notices_url=settings.overflow_notices_url,
-            clock=clock,
+            self.passing,
+            shards,
+            ledger,
+            effects.sqs,
+            settings.overflow_queue_url,
+            settings.overflow_notices_url,
+            clock,
         )
         self.watermark_rows = WatermarkRows(
             ledger,
