@@ -195,7 +195,7 @@ class _LooksFirst(Again):
     def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
         seen = self._look_up(wanted, deadline)
         early = copy(self)
-        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        early._look_up = lambda wanted, deadline: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
         return Again.decide(early, wanted, deadline)
 
 
@@ -337,16 +337,16 @@ class _ByAge(Sweeper):
     """Deletes objects by their age, whatever the ledger says."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return self._delete(stored, allowed=self._age(stored.hour) >= self._archive_seconds)
 
 
 class _RowsAndIndex(Sweeper):
     """Deletes a span's index with its rows."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        super()._judge(stored, self._archive_seconds, sweep)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return super()._judge(stored, self._archive_seconds)
 
 
 # Watermarks
