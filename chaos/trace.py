@@ -12,10 +12,12 @@ from copy import replace
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import md5
-from itertools import chain
+from io import BytesIO
+from itertools import chain, filterfalse
 from typing import Any, override
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import msgpack
 import requests
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
@@ -67,7 +69,8 @@ Known = tuple[Place, str, int]
 
 def times_of(world: World) -> Times:
     """Return the protocol's times as the product and the schedule set them."""
-    setup = world.schedule.setup
+    acts, setup = world.schedule.acts, world.schedule.setup
+    hours = [setup.retention_hours, *(act.arguments[0] for act in acts if act.kind is Kind.RETENTION)]
     return Times(
         same_id=TD_MEMORY_SECONDS - LONGEST_INVOCATION_SECONDS,
         ask=TD_MEMORY_SECONDS + TD_QUERY_DELAY_SECONDS,
@@ -76,8 +79,8 @@ def times_of(world: World) -> Times:
         margin=MARGIN_SECONDS,
         # the sweep goes by the hour in an object's name, and a stalled invocation may put the object hours later
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
-        retention=setup.retention_hours * 3600,
-        index=setup.retention_hours * 3600 + INDEX_SECONDS,
+        retention=max(hours) * 3600,
+        index=min(hours) * 3600 + INDEX_SECONDS,
     )
 
 
@@ -131,7 +134,7 @@ class Trace:
         self._ids: dict[str, Known] = {}  # by unique_id
         self._doubts: dict[tuple[str, str], dict[Known, tuple[Span, ChunkKey]]] = {}  # by database and table
         self._doubted: dict[tuple[Place, str], tuple[tuple[str, str], Known]] = {}
-        self._samples: dict[Known, frozenset[str]] = {}
+        self._samples: dict[Known, list[frozenset[str]]] = {}
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
@@ -369,6 +372,10 @@ class Trace:
         if any(self._chains.get(shard, name) != name for shard, name in names.items()):
             self._chains.clear()
             self.see("stream deleted")
+        for name in {
+            self._chains[shard] for shard in self._chains.keys() - names.keys()
+        } - self.judge.expired:
+            self.see("shard expired", name=name)
         self._chains |= names
         shards = []
         for one in answer["Shards"]:
@@ -380,7 +387,8 @@ class Trace:
                     int(keys["StartingHashKey"]),
                     int(keys["EndingHashKey"]),
                     "EndingSequenceNumber" not in one["SequenceNumberRange"],
-                    tuple(self._chains.get(name, name) for name in parents if name),
+                    # but for those that expired before anybody saw them
+                    tuple(self._chains[name] for name in parents if name in self._chains),
                 )
             )
         self.see("listed", shards=tuple(shards))
@@ -479,11 +487,16 @@ class Trace:
         for known, (span, key) in doubts.items():
             if known not in self._samples:
                 try:
-                    rows = sample(self._objects.payload(span, key))
+                    payload = self._objects.payload(span, key)
                 except InvalidObjectError:
                     continue
-                self._samples[known] = frozenset(str(row.get("event_id")) for row in rows)
-            if self._samples[known] == ids:
+                rows = msgpack.Unpacker(BytesIO(payload), strict_map_key=False)
+                others = b"".join(map(msgpack.packb, filterfalse(self._world.is_forgotten, rows)))
+                self._samples[known] = [
+                    frozenset(str(row.get("event_id")) for row in sample(one))
+                    for one in (payload, others or payload)
+                ]
+            if ids in self._samples[known]:
                 yield known
 
     def _read(self, question: _Question, asked: list[str], answer: TdAnswer) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
@@ -126,45 +127,33 @@ class Sent:
         """Return the record that another producer puts on the stream."""
         return json.dumps({"account": self.account, "events": self.documents()}).encode()
 
-    def accepted(self, answer: Any, copy: int = 0) -> tuple[int, ...]:
-        """Return the numbers of the events that the response to a copy reports as accepted."""
-        numbers = tuple(number for number, _ in self.events)
-        if not isinstance(answer, dict) or answer.get("statusCode") != 200:
-            return ()
-        if self.dialect == "pixel":
-            return () if "x-sluice-error" in answer["headers"] else numbers
-        document = json.loads(answer["body"])
-        if self.dialect == "mobile":
-            receipts = zip(self._group(copy), document["receipts"], strict=True)
-            return tuple(number for (number, _), receipt in receipts if receipt["success"])
-        rejected = {rejection["index"] for rejection in document["rejected"]}
-        taken = tuple(number for index, number in enumerate(numbers) if index not in rejected)
-        if len(taken) != document["accepted"]:
-            raise AssertionError(f"the response contradicts itself: {document}")
-        return taken
-
-    def rejected(self, answer: Any, copy: int = 0) -> list[tuple[int, str]]:
-        """Return number and code of each event that the response to a copy reports as rejected.
+    def judged(self, answer: Any, copy: int = 0) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
+        """Return the events that the response to a copy reports as accepted, and those that it rejects with their codes.
 
         An event that names no table has the number of the request's first event.
         """
         if not isinstance(answer, dict) or answer.get("statusCode") not in (200, 400):
-            return []
+            return (), ()
+        numbers = [number for number, _ in self.events]
         if self.dialect == "pixel":
-            code = answer["headers"].get("x-sluice-error")
-            return [(self.events[0][0], code)] if code else []
-        document = json.loads(answer["body"])
-        if self.dialect == "mobile":
-            receipts = zip(self._group(copy), document.get("receipts", ()), strict=False)
-            found = [
-                (number, receipt["error"]["description"].partition(":")[0])
-                for (number, _), receipt in receipts
-                if not receipt["success"]
-            ]
+            codes = {0: answer["headers"].get("x-sluice-error", "")}
+        elif self.dialect == "mobile":
+            numbers = [number for number, _ in self._group(copy)]
+            receipts = json.loads(answer["body"]).get("receipts", ())
+            codes = {
+                index: "" if one["success"] else one["error"]["description"].partition(":")[0]
+                for index, one in enumerate(receipts)
+            }
         else:
-            numbers = [number for number, _ in self.events] + [self.events[0][0]]
-            found = [(numbers[one["index"]], one["code"]) for one in document.get("rejected", ())]
-        return [one for one in found if one[1] != "stream_unavailable"]
+            document = json.loads(answer["body"])
+            codes = dict.fromkeys(range(len(numbers)), "") if answer["statusCode"] == 200 else {}
+            numbers.append(numbers[0])
+            codes |= {one["index"]: one["code"] for one in document.get("rejected", ())}
+            if list(codes.values()).count("") != document.get("accepted", 0):
+                raise AssertionError(f"the response contradicts itself: {document}")
+        accepted = tuple(numbers[index] for index, code in codes.items() if not code)
+        rejected = tuple((numbers[index], code) for index, code in codes.items() if code)
+        return accepted, tuple(one for one in rejected if one[1] != "stream_unavailable")
 
 
 def strayed(sent: Sent, every: int) -> Sent:
@@ -184,6 +173,8 @@ def generate(
     accounts: list[str],
     times: tuple[float, float],
     weights: tuple[int, ...],
+    *,
+    is_crowded: bool = False,
 ) -> list[Sent]:
     """Return requests, single and in bursts, ordered by time.
 
@@ -193,18 +184,26 @@ def generate(
         accounts: the accounts' names.
         times: the first and the last moment, UNIX seconds.
         weights: the possible bytes of filling in the events of large requests.
+        is_crowded: they have one event each and come in a few crowds, from all accounts alike.
     """
     begin, end = times
     sent: list[Sent] = []
-    shares = [1 / (1 + index) for index in range(len(accounts))]  # some accounts are busy, some quiet
+    shares = [
+        1 if is_crowded else 1 / (1 + index) for index in range(len(accounts))
+    ]  # some are busy, some quiet
+    sizes: Sequence[int] = (1, 1, 3, 10, 30)
+    counts: Sequence[int] = (1, 1, 1, 2, 3, 8, 20)
+    pace, dialects = 0.2, (8, 3, 2, 2, 1)
+    if is_crowded:
+        sizes, counts, pace, dialects = (events // 2, events), (1,), 0.03, (1, 8, 2, 1, 1)
     number = 0
     while number < events:
         burst = chance.uniform(begin, end)
-        for _ in range(chance.choice((1, 1, 3, 10, 30))):
-            count = min(chance.choice((1, 1, 1, 2, 3, 8, 20)), events - number)
+        for _ in range(chance.choice(sizes)):
+            count = min(chance.choice(counts), events - number)
             if not count:
                 break
-            dialect = chance.choices(("events", "batch", "mobile", "pixel", "stream"), (8, 3, 2, 2, 1))[0]
+            dialect = chance.choices(("events", "batch", "mobile", "pixel", "stream"), dialects)[0]
             if dialect == "pixel":
                 count = 1
             account = chance.choices(accounts, shares)[0]
@@ -212,7 +211,7 @@ def generate(
             numbered = tuple((number + index, chance.choice(tables)) for index in range(count))
             number += count
             weight = chance.choice(weights) if count > 4 else 0
-            at = min(end, burst + chance.expovariate(0.2))
+            at = min(end, burst + chance.expovariate(pace))
             visitor = f"v{chance.randrange(40)}"
             sent.append(
                 Sent(

@@ -147,7 +147,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.misjudged += rejected.misjudged()
     verdict.miscounted += rejected.miscounted()
     verdict.lost += rejected.lost()
-    verdict.miscounted += pipeline.audit.faults
     verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
         verdict.miscounted += _compare(pipeline, places, reasons, forced)
@@ -268,5 +267,11 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+        # with nothing wrong, every invocation ends in time, whatever it is given
+        verdict.stuck += [
+            f"{name} did not end in time"
+            for name, began in function.timed_out.items()
+            if 0 < pipeline.healed_at < began
+        ]
     if pipeline.lost_batches:
         verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

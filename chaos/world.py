@@ -4,7 +4,7 @@ import json
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, override
@@ -143,6 +143,7 @@ class World:
         away: the objects that are deleted or damaged, as they were.
         lost: called with the name of an object that is deleted by mistake.
         put_back: called with the name and bytes of one that is brought back.
+        is_forgotten: returns whether a row is of a person whom the run forgets.
         on_end: called when the schedule has been judged.
         on_gauge: called with each gauge that a function reports.
     """
@@ -159,6 +160,7 @@ class World:
         self.away: dict[str, bytes] = {}
         self.lost: Callable[[str], None] = lambda _name: None
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
+        self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
         self.on_end: list[Callable[[], None]] = []
         self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0
@@ -258,6 +260,12 @@ class World:
         self._sandboxes += 1
         return random.Random(f"{self.schedule.seed}/sandbox/{self._sandboxes}").randbytes
 
+    def expire(self) -> None:
+        """Delete the ledger's items whose time to live has passed, as DynamoDB does within days."""
+        for item in self.table.items(TABLE):
+            if "ttl" in item and int(item["ttl"]["N"]) < self.simulation.now:
+                self.table.delete_item(TableName=TABLE, Key={name: item[name] for name in ("pk", "sk")})
+
     def count(self, metric: str, value: int = 1) -> None:
         """Add to a metric of any function."""
         self.counts[metric] += value
@@ -270,6 +278,8 @@ class World:
     def _set_tables_up(self) -> None:
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)
+        if self.schedule.setup.is_long:
+            self.trouble.count(Kind.WEEKS)
         if not self.schedule.setup.tables_exist:
             self.trouble.count(Kind.TD_TABLE_MISSING)
             return

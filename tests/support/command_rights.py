@@ -72,10 +72,8 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
         "secretsmanager:PutSecretValue WriteKeySecret",
     ),
     "keys verify": _SIGNED,
-    "plan check": (*_FIND, *_SPANS),
     "plan diff": (*_ADMINISTER, *_SPANS),
     "plan infer": (*_FIND, *_SPANS),
-    "plan list": _ADMINISTER,
     "record": _RECORDS,
     "redrive": (
         *_ADMINISTER,
@@ -126,7 +124,6 @@ UNASKED: Mapping[str, tuple[str, ...]] = {
     "export": ("dynamodb:GetItem", "s3:GetObject DataBucket"),
     "find": _EDITED,
     "forget": ("dynamodb:GetItem",),
-    "plan check": _EDITED,
     "plan diff": _EDITED,
     "plan infer": _EDITED,
     "redrive": _MISSING,
@@ -150,7 +147,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
         *("find", "tail", "wait"),
-        *("plan check", "plan diff", "plan infer", "plan list"),
+        *("plan diff", "plan infer"),
     ),
     "persons": ("export", "forget"),
 }

@@ -17,7 +17,7 @@ import ops.cli
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.cost.estimate import Setup, Workload, lean, levers, total
+from ops.cost.estimate import Setup, Workload, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import STEPS
@@ -87,7 +87,7 @@ NEEDED = {
     "TdImportEndpoint": "We reach Treasure Data through a proxy, or at a new site.",
     "TdApiEndpoint": "The same.",
     "RejectedDays": "Copies of bad events must be gone sooner.",
-    "TdMemoryMinutes": "`sluice doctor --measure` found another value.",
+    "TdMemoryMinutes": "`sluice certify` found that it forgets ids earlier.",
     "TdQueryDelayMinutes": "The same.",
     "WatermarkTable": "Jobs in Treasure Data wait until a day is complete.",
     "UnaskableDoubt": "Our key may not query, and a duplicate is worse than a delay.",
@@ -235,8 +235,6 @@ def _policy(found: Mapping[str, Any]) -> str:
 _CERTIFY = {
     "cloudformation:ListStackResources",
     "cloudwatch:GetMetricStatistics",
-    "codedeploy:ListDeploymentGroups",
-    "codedeploy:ListDeployments",
     "elasticache:ModifyUserGroup",
     "kinesis:PutRecord",
     "lambda:GetAlias",
@@ -337,7 +335,7 @@ MILLION = 1_000_000
 
 def volumes_table() -> str:
     """Return what a stack costs a month, by events and how they are sent."""
-    leanest = replace(lean(Setup()), network="external")
+    leanest = replace(Setup(), network="external", window=60)
     rows = []
     for events in (0, *(MILLION * 10**power // 10 for power in range(7))):
         loads = (
@@ -347,14 +345,6 @@ def volumes_table() -> str:
         )
         rows.append((f"{events:,}", *(f"${total(load, setup, US_EAST_1):,.2f}" for load, setup in loads)))
     return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
-
-
-def levers_table() -> str:
-    """Return settings that save money."""
-    found = levers(Workload(10 * MILLION, 1), Setup(), US_EAST_1)
-    return _table(
-        ("change", "saves", "but"), [(one.setting, f"${one.saves:.2f}", one.price) for one in found]
-    )
 
 
 def alternatives_table() -> str:
@@ -371,7 +361,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
-    "costs: levers": levers_table,
     "costs: alternatives": alternatives_table,
     "alarms": alarms_list,
     "codes: request": lambda: codes_list(get_args(RequestCode)),

@@ -1,7 +1,5 @@
 """The steps of a certification, in order, and what each proves."""
 
-from collections.abc import Mapping
-
 from ops.deploy.certify import assumption_steps as assumptions
 from ops.deploy.certify import health_steps as health
 from ops.deploy.certify import outage_steps as outages
@@ -22,7 +20,6 @@ STEPS = (
     CertifyStep(
         "repeat", "A batch that is sent again with its id counts once.", requests.repeated, promises=(3,)
     ),
-    CertifyStep("response-time", "Responses take milliseconds.", requests.response_time, promises=(5,)),
     CertifyStep("visibility", "Queries see an import as soon as the worker assumes.", health.visibility),
     CertifyStep(
         "resp",
@@ -74,22 +71,10 @@ STEPS = (
         lacks="does not extract metrics from log lines",
     ),
     CertifyStep(
-        "access-log",
-        "Each line of the access log is JSON, whatever the path is.",
-        assumptions.access_log,
-        lacks="does not write an access log",
-    ),
-    CertifyStep(
-        "alarms",
-        "CloudWatch evaluates the expression of each alarm.",
-        assumptions.alarms,
-        lacks="does not evaluate alarms",
-    ),
-    CertifyStep(
-        "canary",
-        "CodeDeploy has moved the alias, and the canary's alarm watches its version.",
-        assumptions.canary,
-        lacks="does not move the alias through CodeDeploy",
+        "memory",
+        "Treasure Data remembers an id for as long as the worker relies on.",
+        health.memory,
+        promises=(3,),
     ),
     CertifyStep(
         "books",
@@ -99,17 +84,3 @@ STEPS = (
     ),
 )
 """All steps, in order."""
-
-ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
-    "Gzip bodies pass the HTTP API unchanged": ("gzip",),
-    "The managed Redis speaks RESP version 2": ("resp",),
-    "The first contact with it takes less than 3 s": ("resp",),
-    "Idle connections are noticed and replaced": ("idle",),
-    "Metric lines arrive whatever the log level": ("metrics",),
-    "The access log is JSON for every path": ("access-log",),
-    "CloudWatch evaluates the alarms' expressions": ("alarms",),
-    "The canary watches only the new version": ("canary",),
-    "Lambda redelivers what the worker holds": ("key", "redis"),
-    "Queries see imports in TdQueryDelayMinutes": ("visibility",),
-}
-"""What only a real AWS account can confirm, with the steps that test it."""

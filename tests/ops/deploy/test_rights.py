@@ -49,10 +49,8 @@ LINES = {
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
     "keys verify": ["keys verify {key}"],
-    "plan check": ["plan check {plan} --account nobody_yet"],
     "plan diff": ["plan diff news"],
     "plan infer": ["plan infer nobody_yet"],
-    "plan list": ["plan list"],
     "record": ["record -o {out}"],
     "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
     "replay": [
