@@ -19,7 +19,7 @@ from chaos.schedule import Schedule
 from chaos.verdict import Verdict
 from chaos.world import BUCKET, World
 from doubles.event_source import Outcome, Returned
-from shared.errors import InvalidObjectError
+from shared.errors import InvalidObjectError, ObjectGoneError
 from worker.forget.requests import KEY as REQUESTS
 from worker.forget.requests import RequestDocument
 from worker.rows import decompress
@@ -132,9 +132,11 @@ class ForgettingPipeline(Pipeline):
             ]
         objects = self.audit.objects
         for span in self.audit.ledger.spans():
-            if span.object is None:
+            try:
+                _, bodies = objects.whole(span)
+            except ObjectGoneError:
                 continue
-            for key, body in objects.whole(span)[1].items():
+            for key, body in bodies.items():
                 if not key.group.code:
                     theirs = [
                         row["n"] for row in unpacked(decompress(body)) if int(row["n"]) in self.everybody
@@ -160,6 +162,7 @@ def run(schedule: Schedule) -> tuple[ForgettingPipeline, Verdict]:
     verdict.lost = [number for number in verdict.lost if number not in pipeline.everybody]
     if not schedule.setup.may_query:  # Treasure Data has the persons' rows until somebody runs the statements
         verdict.miscounted = [one for one in verdict.miscounted if "the balance says" not in one]
+        verdict.duplicated = [number for number in verdict.duplicated if number not in pipeline.everybody]
     return pipeline, verdict
 
 

@@ -8,7 +8,8 @@ hashes is a member of the secret with the signing secrets, so who reads the docu
 
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 KEY = "forget/requests"
 FRESH_SECONDS = 60.0
 """How long a function instance uses what it has read."""
+
+DAY = 86_400.0
+VERSIONS_SECONDS = 9 * DAY
+"""How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
+later."""
 
 _VERSION = 1
 _ATTEMPTS = 8
@@ -51,7 +57,6 @@ class ForgetRequest:
         cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
-        searched: UNIX seconds of the last search; 0 if there was none.
         touched: UNIX seconds at which rows were last removed from S3.
         done: UNIX seconds at which nothing was left; 0 before.
         refuses: whether the ingest refuses new events of the person.
@@ -69,7 +74,6 @@ class ForgetRequest:
     cleared: float = 0.0
     statements: list[str] = field(default_factory=list)
     left: int = 0
-    searched: float = 0.0
     touched: float = 0.0
     done: float = 0.0
     refuses: bool = False
@@ -110,6 +114,11 @@ class RequestDocument:
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def active(self) -> list[ForgetRequest]:
+        """The requests that are not done."""
+        return [one for one in self.requests.values() if not one.done]
+
     def refused(self) -> dict[str, dict[str, bytes]]:
         """Return whom the ingest is to refuse, as the edge policy has it: the hashes, one behind the other, by account and column."""
         found: dict[str, dict[str, bytes]] = {}
@@ -118,6 +127,60 @@ class RequestDocument:
                 columns = found.setdefault(one.account, {})
                 columns[one.column] = columns.get(one.column, b"") + b"".join(one.person.hashes)
         return found
+
+    def add_forgotten(self, forgotten: Mapping[tuple[str, str], int], now: float) -> None:
+        """Note numbers of rows that were removed from S3, by request and state."""
+        for (request, state), number in forgotten.items():
+            one = self.requests[request]
+            one.forgotten[state] = one.forgotten.get(state, 0) + number
+            one.touched = now
+
+    def add_deleted(self, deleted: Mapping[tuple[str, str], int]) -> None:
+        """Note numbers of rows that were deleted in Treasure Data, by request and table."""
+        for (request, table), number in deleted.items():
+            found = self.requests[request].treasure_data
+            found[table] = found.get(table, 0) + number
+
+    def add_statements(self, statements: Iterable[tuple[str, str]]) -> None:
+        """Note what somebody with more rights must run, by request."""
+        for request, statement in statements:
+            known = self.requests[request].statements
+            known += [statement] * (statement not in known)
+
+    def clear(self, deleted: Mapping[str, Mapping[str, int]], now: float) -> None:
+        """Note that a query by the values has counted no rows of these requests any more, and how many were deleted, by table."""
+        for request, tables in deleted.items():
+            self.requests[request].cleared = now
+            self.add_deleted({(request, table): number for table, number in tables.items()})
+
+    def begin(self, now: float) -> None:
+        """Begin a search."""
+        self.began, self.hour, self.after, self.left = now, "", "", {}
+
+    def reach(self, began: float, hour: str, after: str, left: Mapping[str, int]) -> None:
+        """Note how far the search has come that began then, unless another run has ended it."""
+        if self.began == began:
+            self.hour, self.after, self.left = hour, after, dict(Counter(self.left) + Counter(left))
+
+    def finish(self, began: float, now: float) -> None:
+        """End the search that began then, unless another run has."""
+        if self.began != began:
+            return
+        for one in self.active:
+            if one.before > began * 1000:
+                continue
+            one.left = self.left.get(one.id, 0)
+            settled = max(one.until, one.touched + VERSIONS_SECONDS)
+            if began < settled:
+                one.next = now + DAY if one.left else settled
+            elif one.left or self.left.get("", 0):
+                one.next = now + DAY
+            else:
+                one.done = now
+                one.hashes = one.hashes if one.refuses else []
+        if not any(one.left for one in self.requests.values()):
+            self.seen = {}
+        self.begin(0.0)
 
     def encode(self) -> bytes:
         """Return it as it is stored."""
@@ -179,14 +242,14 @@ class ForgetRequests:
         found = tuple(one.person for one in requests if not one.done)
         return Persons(self._member(FORGET_KEY), found) if found else _NOBODY
 
-    def hashes(self, account: str, column: str, value: str) -> list[str]:
-        """Return the hashes of a value, and of what HashedColumns makes of it.
+    def hashes(self, account: str, column: str, values: Iterable[str]) -> list[list[str]]:
+        """Return, for each value, its hash and that of what HashedColumns makes of it.
 
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
         hash_of = hasher(self._member(FORGET_KEY), account, column)
-        return [hash_of(text.encode()).hex() for text in self.texts(value)]
+        return [[hash_of(text.encode()).hex() for text in self.texts(value)] for value in values]
 
     def texts(self, value: str) -> list[str]:
         """Return a value, and what HashedColumns makes of it."""
