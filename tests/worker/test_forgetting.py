@@ -35,7 +35,7 @@ from tests.support.delivery import (
 )
 from worker.chain import ChainId
 from worker.forget.person import Person, Persons
-from worker.forget.requests import KEY
+from worker.forget.requests import KEY, RequestDocument
 from worker.index import Index
 from worker.record import number
 from worker.rows import decompress
@@ -501,6 +501,28 @@ def test_a_search_goes_on_where_it_stopped() -> None:
 
     assert {"dead": 3, "forgotten": 3} == books(made)
     assert not made.sender_wiring.forget_requests.document().began
+
+
+def test_a_run_that_goes_on_after_its_search_has_ended_does_not_move_the_next_one() -> None:
+    """Or that would leave out hours."""
+    document = RequestDocument()
+    document.begin(1.0)
+    document.finish(1.0, 2.0)
+    document.begin(3.0)
+    document.reach(1.0, "2026-11-29T12", "spans/x", {"": 1})
+    document.finish(1.0, 4.0)
+
+    assert (3.0, "", "", {}) == (document.began, document.hour, document.after, document.left)
+
+
+def test_many_receipts_are_listed_in_parts() -> None:
+    """An answer has 6 MB at most."""
+    made = delivery()
+    noted = ask(made, "note", values=[f"{number}@example.com" for number in range(5001)])["requests"]
+    first, second, third = (ask(made, "list", **{"from": begin})["requests"] for begin in (0, 5000, 5001))
+
+    assert [one["id"] for one in noted] == [one["id"] for one in (*first, *second)]
+    assert (5000, []) == (len(first), third)
 
 
 def test_an_object_that_nobody_names_is_waited_for_and_then_erased() -> None:
