@@ -472,6 +472,24 @@ def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> Non
     assert [[], []] == [requests[one].hashes for one in both]
 
 
+def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
+    """Even within the five minutes in which some instances would not have known of the refusal."""
+    made = delivery()
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
+    (note,) = ask(made, "note", refuse=True)["requests"]
+    for name in ("p1", "p2"):
+        made.clock.sleep(60)
+        received = {"received_at": milliseconds(made.clock.now())}
+        made.put(envelope("shop", {"views": [rows(name)[0] | received]}, request_id=name, **received))
+        made.clock.sleep(1)
+        ask(made, "lift", ids=[note["id"]])
+    made.deliver()
+    made.clock.sleep(DAY)
+    made.start().invoke_sender({"sweep": True})
+
+    assert ["p2"] == made.ids("shop_db", "views")
+
+
 def test_without_an_edge_policy_nobody_can_be_refused() -> None:
     """The answer says so: the ingest serves every account until accounts are applied. A request to forget needs none."""
     made = delivery()

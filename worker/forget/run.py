@@ -161,12 +161,13 @@ class Forget:
         return noted
 
     def _lift(self, ids: Iterable[str]) -> list[ForgetRequest]:
-        """Have the ingest accept events of persons again."""
+        """Have the ingest accept events of persons again. Those are kept that it receives from now on."""
+        now = milliseconds(self._clock.now())
 
         def lift(document: RequestDocument) -> None:
             for request in map(document.requests.get, ids):
-                if request is not None:
-                    request.refuses = False
+                if request is not None and request.refuses:
+                    request.refuses, request.before = False, min(request.before, now)
                     request.hashes = [] if request.done else request.hashes
 
         document = self._requests.change(lift)
