@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -98,8 +98,7 @@ class Audit:
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
-        marks = (item.get("wk") for item in self._world.table.items(TABLE))
-        return not any(mark is not None and mark["S"].startswith("waiting") for mark in marks)
+        return not any(True for _ in self._world.table.items(TABLE, _waits))
 
     def left_over(self) -> list[str]:
         """Return the old objects that no span refers to."""
@@ -155,6 +154,10 @@ class Audit:
             for name in self._world.bucket.objects(BUCKET)
             if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
         ]
+
+
+def _waits(item: Mapping[str, Any]) -> bool:
+    return "wk" in item and item["wk"]["S"].startswith("waiting")
 
 
 def _values(

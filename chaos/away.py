@@ -195,7 +195,7 @@ class _Traffic:
         rows = (TableRows(TABLES[0], self._case.rows, msgpack.packb(row)),)
         envelope = Envelope(f"acct_{self._turn % self._case.chunks}", "k1", received, name, 0, rows)
         self.sent += 1
-        return {"Data": envelope.encode(), "PartitionKey": key}
+        return {"Data": envelope.encode(), "PartitionKey": "-", "ExplicitHashKey": key}
 
 
 def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:

@@ -188,9 +188,9 @@ class Judge:
             yield from self._count(event, record, before.latest)
         self._bodies |= {(place, name): digest for name, _, digest in put.chunks}
         if chain.shard:
-            for request in {one.request for one in put.records}:
-                if first_copy(request, put.records):
-                    self._first[request].add(place)
+            for one in put.records:
+                if first_copy(one.request, [one]):
+                    self._first[one.request].add(place)
         if event.version:
             yield from self._write(event)
         self._follow(event, item)

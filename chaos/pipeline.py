@@ -40,13 +40,15 @@ from worker.span import ChunkKey, Place, Span
 from worker.span_object import name_of
 from worker.states import State
 
-SEND_EVERY = 60.0
+SEND_EVERY, _CALM_SECONDS = 60.0, 900.0
+"""Once nothing has waited for longer than the second, the sender runs only so often, because it finds nothing."""
 _QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:overflow"
 _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
-_POLL_EVERY = 900.0  # when no record arrives; otherwise at once
+_POLL_EVERY = 900.0  # what cannot be read now
+_IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
 _AUDITS = 5
@@ -54,6 +56,10 @@ _DAY = 86_400.0
 _FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
+_LONG_PAUSES = (60.0, 86_400.0, 12 * 86_400.0, 28 * 86_400.0)
+_SELDOM = 12  # times more seldom are sweeps in schedules of weeks
+_QUIET_SECONDS = 1200.0
+_CROWD_SECONDS = 60.0
 
 
 class Answered(NamedTuple):
@@ -99,6 +105,7 @@ class Pipeline:
         lost_batches: batches that expired before they were settled, which must never happen.
         lost_places: the spans whose objects are gone for good.
         gone: the events that were in them and that somebody needed.
+        healed_at: when everything healed, UNIX seconds.
     """
 
     def __init__(self, world: World, functions: Functions, batch_window: int | None = None) -> None:
@@ -117,7 +124,9 @@ class Pipeline:
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
         self.forced: Counter[int] = Counter()
         self.lost_batches = 0
+        self.healed_at = 0.0
         self._tags: set[str] = set()
+        self._forced_places: set[Place] = set()
         self.lost_places: set[Place] = set()
         self.gone: set[int] = set()
         self._simulation = world.simulation
@@ -130,15 +139,21 @@ class Pipeline:
         self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
         self.functions = (self.ingest, self.worker, self.sender, self.drain)
         self._standstill_until = 0.0
+        self._landed_at = 0.0
         self._draining = 0
         self._is_queue_off = False
         self._is_sending = True
+        self._waited_at = self._sent_at = float(
+            "-inf"
+        )  # when something waited, and when the sender ran by its timer
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
             event_source_arn=summary["StreamARN"],
             batch_size=schedule.setup.batch_size,
-            maximum_batching_window_seconds=window if batch_window is None else batch_window,
+            maximum_batching_window_seconds=next(
+                one for one in (batch_window, schedule.setup.window, window) if one is not None
+            ),
             children_wait=schedule.setup.children_wait,
             borders=self._border,
             on_expired=self._expired,
@@ -195,8 +210,9 @@ class Pipeline:
         self.rest(hours=72)
         self.missing = self._missing()
         self.copies = list(self.audit.rejected())
-        for account in self.world.accounts:
-            self._disable(account, "")
+        for name, account in self.world.accounts.items():
+            if account.status != "active" or account.revoked_key_ids:
+                self._disable(name, "")
         if self._repairs:
             self.repair_rejected()
         for _ in range(2):
@@ -284,6 +300,7 @@ class Pipeline:
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
         until = self._trouble.heal()
+        self.healed_at = self._simulation.now
         self.observer.heal()
         self.world.apply_accounts()
         self.world.bring_back()
@@ -407,13 +424,14 @@ class Pipeline:
                 self._ask_again(sent, copy)
 
     def _ask_again(self, sent: Sent, copy: int) -> None:
-        again = self._simulation.now + self._chance.choice(_PAUSES)
+        pauses = _LONG_PAUSES if self.schedule.setup.is_long else _PAUSES
+        again = self._simulation.now + self._chance.choice(pauses)
         if again < sent.at + _COPIES_FOR:
             self._simulation.at(again, partial(self._ask, sent, copy + 1))
 
     def _send_last_copies(self) -> None:
-        """Send each request with an id again, weeks later."""
-        batches = [sent for sent in self.schedule.sent if sent.dialect in REPEATED]
+        """Send each request with an id again, weeks later, while its client still may."""
+        batches = self._repeatable()
         self._pause_sender(min((sent.at for sent in batches), default=0.0) + _COPIES_FOR - 3600)
         self._invoke_sender({"sweep": True})  # many a copy comes after its first one's index is deleted
         self._pause_sender(self._simulation.now + 3600)
@@ -422,6 +440,19 @@ class Pipeline:
         self._replay_everything()
         self.rest(hours=24)
 
+    def _repeatable(self) -> list[Sent]:
+        """Return the requests so far that their clients may still repeat."""
+        now = self._simulation.now
+        return [
+            one for one in self.schedule.sent if one.dialect in REPEATED and now - _COPIES_FOR < one.at < now
+        ]
+
+    def _crowd(self) -> None:
+        """Make all clients repeat within a minute what they have sent."""
+        now, sent = self._simulation.now, self._repeatable()
+        for number, one in enumerate(sent):
+            self._simulation.at(now + number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
+
     def _accept(self, numbers: Iterable[int]) -> None:
         for number in numbers:
             self.accepted.setdefault(number, self._simulation.now)
@@ -429,6 +460,7 @@ class Pipeline:
     # The event source mapping
 
     def _record_landed(self) -> None:
+        self._landed_at = self._simulation.now
         self._tick_at(self._simulation.now + self._chance.random())
 
     def _tick_at(self, when: float) -> None:
@@ -447,7 +479,7 @@ class Pipeline:
             return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
-        self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
+        self._tick_at(min(self._poller.ready_at, now + _IDLE_POLL_EVERY))
 
     def _invoke_worker(self, invocation: Invocation) -> None:
         def done(outcome: Outcome) -> None:
@@ -548,20 +580,30 @@ class Pipeline:
     def _send_by_timer(self) -> None:
         if not self._is_sending:
             return
-        if self._simulation.now >= self._standstill_until:
+        now, pause = self._simulation.now, SEND_EVERY
+        if not self.audit.is_idle():
+            self._waited_at = now
+        is_calm = now - self._waited_at > _CALM_SECONDS and now - self._sent_at < _CALM_SECONDS
+        if now >= self._standstill_until and not is_calm:
+            self._sent_at = now
             self._invoke_sender({})
-        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
+        if self.schedule.setup.is_long and now > max(self._landed_at, self._waited_at) + _QUIET_SECONDS:
+            pause = SWEEP_EVERY
+        self._simulation.at(now + pause, self._send_by_timer)
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:
+            self._note_forced()
             self._invoke_sender({"sweep": True})
-            self._simulation.at(self._simulation.now + SWEEP_EVERY, self._sweep)
+            self.world.expire()
+            pause = SWEEP_EVERY * (_SELDOM if self.schedule.setup.is_long else 1)
+            self._simulation.at(self._simulation.now + pause, self._sweep)
 
     # Operators
 
     def act(self, act: Act) -> None:
         """Make an operator act now."""
-        if act.kind is not Kind.RECREATE:  # counts itself when it happens
+        if act.kind not in {Kind.RECREATE, Kind.RETENTION}:  # they count themselves when they happen
             self._trouble.count(act.kind)
         acts: dict[Kind, Callable[..., None]] = {
             Kind.SEND: lambda kinds: self._invoke_sender({"kinds": list(kinds)}),
@@ -576,6 +618,8 @@ class Pipeline:
             Kind.LIMITS: self._limit,
             Kind.RESHARD: self._reshard,
             Kind.RECREATE: self._create_again,
+            Kind.RETENTION: self._retain,
+            Kind.CROWD: self._crowd,
             Kind.REPLAY: self._replay,
             Kind.STANDSTILL: self._stand_still,
         }
@@ -630,8 +674,10 @@ class Pipeline:
 
     def _note_forced(self) -> None:
         """Note which events the forced replays that an operator wanted have sent again, while their objects are there."""
-        for span in self.audit.ledger.spans():
-            if span.chain.is_forced and span.chain.shard.split("#")[1] in self._tags:
+        for span in self.audit.ledger.spans() if self._tags else ():
+            is_new = span.chain.is_forced and span.place not in self._forced_places
+            if is_new and span.chain.shard.split("#")[1] in self._tags:
+                self._forced_places.add(span.place)
                 for key in span.chunks:
                     self.forced.update(self.audit.numbers(span, key))
 
@@ -719,6 +765,15 @@ class Pipeline:
         self._poller = StreamPoller(stream, self._mapping)
         self._tick_at(self._simulation.now)
 
+    def _retain(self, hours: int) -> None:
+        """Change the stream's retention, once no record waits that a shorter one could remove."""
+        if self.backlog():
+            if self._simulation.now < self.schedule.end:
+                self._simulation.at(self._simulation.now + 29, partial(self._retain, hours))
+            return
+        self._trouble.count(Kind.RETENTION)
+        self.world.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
+
     def _records(self, shard: str) -> list[Record]:
         stream = self.world.stream
         iterator = stream.get_shard_iterator(
@@ -750,6 +805,8 @@ class Pipeline:
         for shard in self._shards():
             records = self._records(shard)
             while records:
-                count = self._chance.choice((1, 5, 40, 300))
+                count = self._chance.choice(
+                    (1, 5, 40, 300) if self.schedule.setup.window is None else (300, 5000)
+                )
                 self._replay_batch(records[:count])
                 records = records[count:]

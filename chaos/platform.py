@@ -60,6 +60,7 @@ class Function:
         self.invocations = 0
         self.left_behind = 0
         self.errors: list[tuple[str, str]] = []
+        self.timed_out: dict[str, float] = {}  # when invocations began that did not end in time
         self._effects = effects
         self._simulation: Simulation = effects.simulation
         self._trouble: Trouble = effects.trouble
@@ -167,6 +168,7 @@ class _Invocation:
         simulation, process = self._simulation, self._process
         if process in self._function.running and self._done is not None:
             self._effects.trouble.count(Kind.TIMEOUT)
+            self._function.timed_out[process.name] = process.born
             self._tell(TimedOut())
         if process.overruns:
             simulation.at(process.born + LONGEST_OVERRUN, lambda: simulation.kill(process))

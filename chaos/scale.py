@@ -35,7 +35,6 @@ from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
 from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared import envelope
 from shared.envelope import Envelope, TableRows
-from worker.markers import partition_key
 from worker.shards import Shards
 from worker.span import milliseconds
 
@@ -169,7 +168,9 @@ def simulate(load: Load) -> Result:
     sender = _Sender(load, names, world)
     for key in keys_of_shards(world):
         marker = envelope.marker(milliseconds(START))
-        world.stream.put_record(StreamName=STREAM, Data=marker.encode(), PartitionKey=key)
+        world.stream.put_record(
+            StreamName=STREAM, Data=marker.encode(), PartitionKey="-", ExplicitHashKey=key
+        )
     pipeline.begin()
     world.simulation.run(START + setup.horizon)
     result.backlog = len(pipeline.backlog())
@@ -186,9 +187,9 @@ def simulate(load: Load) -> Result:
 
 
 def keys_of_shards(world: World) -> list[str]:
-    """Return a partition key for each shard."""
+    """Return a hash key for each shard."""
     shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
-    return [partition_key(shard) for shard in shards]
+    return [str(shard.keys.start) for shard in shards]
 
 
 def _counting(world: World, result: Result) -> Functions:

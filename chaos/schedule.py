@@ -5,7 +5,7 @@ A schedule is plain data, so it can be printed, and shrunk when it fails.
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from chaos.access import ACTIONS
@@ -18,6 +18,7 @@ START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""
 
 HOUR = 3600.0
+_DAY = 24 * HOUR
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Setup:
         plans: accounts with a tracking plan, each with its mode at the start.
         archive_days: days for which rows are kept after their delivery.
         watch_every: seconds between two watermarks; 0 for a drawn number.
+        is_long: it lasts for weeks, with hours between two sweeps.
+        window: the maximum seconds for which the event source waits for a batch to fill; None for a drawn number.
     """
 
     shards: int
@@ -68,6 +71,8 @@ class Setup:
     plans: tuple[tuple[str, Mode], ...] = ()
     archive_days: int = 2
     watch_every: float = 0.0
+    is_long: bool = False
+    window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,13 @@ class Schedule:
 
 # For a schedule with this kind of trouble: the maximum number of windows, their range of lengths (seconds), and the
 # possible chances of a strike, and the other kinds that it needs to show an effect.
+_FOR_DAYS: dict[Kind, float] = {
+    **dict.fromkeys((Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_REJECTS_TABLE), 9 * _DAY),
+    **dict.fromkeys((Kind.REDIS_HALF, Kind.KINESIS_LISTING, Kind.S3_GONE, Kind.S3_DAMAGED), 9 * _DAY),
+    **dict.fromkeys((Kind.S3_DELETE_REFUSED, Kind.S3_STALE_LISTING, Kind.KINESIS_AUTO), 40 * _DAY),
+    Kind.QUEUE_OFF: 12 * _DAY,  # the queue keeps messages for 14
+}
+"""Kinds that last for up to so long in schedules of weeks. Others would hold the stream for longer than it keeps records."""
 _BRIEF = (5.0, 120.0)
 _LONG = (60.0, 1800.0)
 _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = {
@@ -226,13 +238,19 @@ _ACTS: dict[Kind, tuple[int, str]] = {  # the maximum number in a schedule, and 
     Kind.LIMITS: (5, "TD_LOST_ANSWER BORDERS"),
     Kind.RESHARD: (4, "KINESIS_LOST_ANSWER"),
     Kind.RECREATE: (2, ""),
+    Kind.RETENTION: (3, "WEEKS RESHARD"),
+    Kind.CROWD: (3, ""),
     Kind.STANDSTILL: (2, "TD_LOST_ANSWER"),
     Kind.PLAN: (4, ""),
     Kind.DISABLE: (4, "REPLAY TD_BROKEN_DATABASE"),
     Kind.GARBAGE: (10, ""),
     Kind.REWIND: (6, "TD_5XX BORDERS"),
 }
-_SETTINGS = {Kind.TD_TABLE_MISSING: "", Kind.UNASKABLE: "TD_OUTAGE TD_LOST_ANSWER"}
+_SETTINGS = {
+    Kind.TD_TABLE_MISSING: "",
+    Kind.UNASKABLE: "TD_OUTAGE TD_LOST_ANSWER",
+    Kind.WEEKS: "KINESIS_LOST_ANSWER RESHARD QUEUE_OFF",
+}
 
 DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that can be drawn. A time-out cannot: other trouble causes it."""
@@ -276,6 +294,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
         accounts,
         (START + 5, START + setup.horizon * 0.9),
         _weights(chosen),
+        is_crowded=Kind.CROWD in chosen,
     )
     planned = dict(setup.plans)
     sent = [strayed(one, STRAYS) if one.account in planned else one for one in sent]
@@ -284,7 +303,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     acts: list[Act] = []
     density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        for _ in range(1 if kind in COSTLY else density):
+        for _ in range(1 if kind in COSTLY or (setup.is_long and kind in _FOR_DAYS) else density):
             if kind in _WINDOWS:
                 windows += _windows(chance, kind, setup, anchors)
             elif kind in _ACTS:
@@ -309,7 +328,7 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     retention = random.Random(f"{seed}/retention").choice((24, 24, 168))
     if COSTLY & kinds.keys():
         horizon, retention = 34 * HOUR, 24
-    return Setup(
+    setup = Setup(
         shards=chance.choice((1, 2, 4)),
         databases=tuple(mapped.items()),
         retention_hours=retention,
@@ -325,6 +344,22 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
         index_lag=chance.choice((0.0, 0.0, 2.0, 400.0)),
         plans=_plans(seed, tuple(mapped), kinds),
     )
+    apart = random.Random(f"{seed}/shape")
+    if Kind.WEEKS in kinds:
+        setup = replace(setup, is_long=True, horizon=_DAY * apart.choice((8, 25, 60)))
+    if Kind.CROWD in kinds:
+        crowd = [
+            (f"acct_{index}_{'x' * apart.choice((0, 20))}", f"db_{index}")
+            for index in range(apart.choice((9, 300, 900)))
+        ]
+        setup = replace(
+            setup,
+            shards=apart.choice((1, 1, 4)),
+            databases=(*setup.databases, *crowd),
+            batch_size=5000,
+            window=apart.choice((60, 300)),
+        )
+    return setup
 
 
 def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tuple[tuple[str, Mode], ...]:
@@ -339,6 +374,8 @@ def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[floa
     most, (shortest, longest), chances, _ = _WINDOWS[kind]
     windows = []
     for _ in range(chance.randint(1, most)):
+        if setup.is_long:
+            longest = _FOR_DAYS.get(kind, longest)
         length = shortest * (longest / shortest) ** chance.random()
         if kind in COSTLY:
             length = chance.choice((shortest, longest))
@@ -390,6 +427,8 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         ),
         Kind.RESHARD: lambda: (chance.choice(("split", "merge")), chance.random()),
         Kind.RECREATE: lambda: (chance.random() < 0.5,),
+        Kind.RETENTION: lambda: (chance.choice((24, 168)),),
+        Kind.CROWD: tuple,
         # short enough that no records expire, which nothing could prevent
         Kind.STANDSTILL: lambda: (chance.choice((60.0, 700.0, 2 * HOUR, longest)),),
         Kind.PLAN: lambda: (chance.choice(setup.plans)[0], chance.choice(MODES)),

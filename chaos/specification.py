@@ -148,6 +148,11 @@ class Item:
         """The entries, by key."""
         return dict(self.entries)
 
+    @cached_property
+    def by_name(self) -> dict[str, Chunk]:
+        """The chunks, by name."""
+        return {one.name: one for one in self.chunks}
+
 
 NOWHERE = Place(Chain(""))
 # fmt: off
@@ -283,7 +288,7 @@ def entry_of(item: Item, key: str) -> Entry:
     """Return a chunk's entry. Without one it is delivered, or before the first settlement as it was appended."""
     if (found := item.by_key.get(key)) is not None or item.done:
         return found or Entry("delivered")
-    chunk = next(one for one in item.chunks if one.name == key)
+    chunk = item.by_name[key]
     if chunk.request or not chunk.sendable:
         return Entry("again" if chunk.request else "dead")
     return Entry("waiting", None if chunk.database is None else item.planned_at, 0, chunk.database)
@@ -297,7 +302,7 @@ def halves(key: str) -> tuple[str, str]:
 def rows_of(item: Item, key: str) -> int:
     """Return how many rows a chunk or a half has. The second half has the odd row."""
     name, *path = key.split("/")
-    rows = next(chunk.rows for chunk in item.chunks if chunk.name == name)
+    rows = item.by_name[name].rows
     for half in path:
         rows = rows // 2 if half == "0" else rows - rows // 2
     return rows

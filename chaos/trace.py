@@ -69,7 +69,8 @@ Known = tuple[Place, str, int]
 
 def times_of(world: World) -> Times:
     """Return the protocol's times as the product and the schedule set them."""
-    setup = world.schedule.setup
+    acts, setup = world.schedule.acts, world.schedule.setup
+    hours = [setup.retention_hours, *(act.arguments[0] for act in acts if act.kind is Kind.RETENTION)]
     return Times(
         same_id=TD_MEMORY_SECONDS - LONGEST_INVOCATION_SECONDS,
         ask=TD_MEMORY_SECONDS + TD_QUERY_DELAY_SECONDS,
@@ -78,8 +79,8 @@ def times_of(world: World) -> Times:
         margin=MARGIN_SECONDS,
         # the sweep goes by the hour in an object's name, and a stalled invocation may put the object hours later
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
-        retention=setup.retention_hours * 3600,
-        index=setup.retention_hours * 3600 + INDEX_SECONDS,
+        retention=max(hours) * 3600,
+        index=min(hours) * 3600 + INDEX_SECONDS,
     )
 
 

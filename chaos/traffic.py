@@ -3,6 +3,7 @@
 import json
 import random
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
@@ -184,6 +185,8 @@ def generate(
     accounts: list[str],
     times: tuple[float, float],
     weights: tuple[int, ...],
+    *,
+    is_crowded: bool = False,
 ) -> list[Sent]:
     """Return requests, single and in bursts, ordered by time.
 
@@ -193,18 +196,26 @@ def generate(
         accounts: the accounts' names.
         times: the first and the last moment, UNIX seconds.
         weights: the possible bytes of filling in the events of large requests.
+        is_crowded: they have one event each and come in a few crowds, from all accounts alike.
     """
     begin, end = times
     sent: list[Sent] = []
-    shares = [1 / (1 + index) for index in range(len(accounts))]  # some accounts are busy, some quiet
+    shares = [
+        1 if is_crowded else 1 / (1 + index) for index in range(len(accounts))
+    ]  # some are busy, some quiet
+    sizes: Sequence[int] = (1, 1, 3, 10, 30)
+    counts: Sequence[int] = (1, 1, 1, 2, 3, 8, 20)
+    pace, dialects = 0.2, (8, 3, 2, 2, 1)
+    if is_crowded:
+        sizes, counts, pace, dialects = (events // 2, events), (1,), 0.03, (1, 8, 2, 1, 1)
     number = 0
     while number < events:
         burst = chance.uniform(begin, end)
-        for _ in range(chance.choice((1, 1, 3, 10, 30))):
-            count = min(chance.choice((1, 1, 1, 2, 3, 8, 20)), events - number)
+        for _ in range(chance.choice(sizes)):
+            count = min(chance.choice(counts), events - number)
             if not count:
                 break
-            dialect = chance.choices(("events", "batch", "mobile", "pixel", "stream"), (8, 3, 2, 2, 1))[0]
+            dialect = chance.choices(("events", "batch", "mobile", "pixel", "stream"), dialects)[0]
             if dialect == "pixel":
                 count = 1
             account = chance.choices(accounts, shares)[0]
@@ -212,7 +223,7 @@ def generate(
             numbered = tuple((number + index, chance.choice(tables)) for index in range(count))
             number += count
             weight = chance.choice(weights) if count > 4 else 0
-            at = min(end, burst + chance.expovariate(0.2))
+            at = min(end, burst + chance.expovariate(pace))
             visitor = f"v{chance.randrange(40)}"
             sent.append(
                 Sent(

@@ -72,6 +72,7 @@ class Kind(StrEnum):
     KINESIS_LISTING = "kinesis lists shards wrongly"  # an older listing, or one that lacks some
     KINESIS_AUTO = "kinesis chooses the shards"
     RESHARD = "reshard"
+    RETENTION = "retention changed"  # of the stream, to a day or a week
     RECREATE = "stream created again"  # once everything in it is settled
     # SQS
     SQS_DOWN = "sqs gone"
@@ -108,8 +109,10 @@ class Kind(StrEnum):
     COLD = "sandboxes vanish"
     SKEW = "clock jumps"  # a sandbox's own clock, by up to twenty seconds
     UNASKABLE = "td key may not query"
+    WEEKS = "weeks"  # traffic and trouble of weeks, in which indexes are swept, shards forgotten and claims expire
     STANDSTILL = "standstill"  # nothing but the ingest runs while time passes
     # Clients
+    CROWD = "crowd"  # requests of one event each, from many accounts, and all of them once more: thousands of records in a batch
     CLIENT_DEAF = "client does not hear the answer"  # and retries its batch under the same id
     # Operators
     REPLAY = "replay"

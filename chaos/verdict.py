@@ -268,5 +268,11 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         # the sender may raise if a service is unavailable, because its next run continues
         unavailable = _MAY_BE_RAISED if function is pipeline.sender else ()
         verdict.stuck += [error for name, error in function.errors if name not in unavailable]
+        # with nothing wrong, every invocation ends in time, whatever it is given
+        verdict.stuck += [
+            f"{name} did not end in time"
+            for name, began in function.timed_out.items()
+            if began > pipeline.healed_at
+        ]
     if pipeline.lost_batches:
         verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

@@ -260,6 +260,12 @@ class World:
         self._sandboxes += 1
         return random.Random(f"{self.schedule.seed}/sandbox/{self._sandboxes}").randbytes
 
+    def expire(self) -> None:
+        """Delete the ledger's items whose time to live has passed, as DynamoDB does within days."""
+        for item in self.table.items(TABLE):
+            if "ttl" in item and int(item["ttl"]["N"]) < self.simulation.now:
+                self.table.delete_item(TableName=TABLE, Key={name: item[name] for name in ("pk", "sk")})
+
     def count(self, metric: str, value: int = 1) -> None:
         """Add to a metric of any function."""
         self.counts[metric] += value
@@ -272,6 +278,8 @@ class World:
     def _set_tables_up(self) -> None:
         if not self.schedule.setup.may_query:
             self.trouble.count(Kind.UNASKABLE)
+        if self.schedule.setup.is_long:
+            self.trouble.count(Kind.WEEKS)
         if not self.schedule.setup.tables_exist:
             self.trouble.count(Kind.TD_TABLE_MISSING)
             return

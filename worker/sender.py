@@ -19,13 +19,13 @@ from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, Unavai
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of
+from worker.claims import Claims
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
-from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
@@ -60,7 +60,6 @@ _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_ASKED = 32  # chunks in one query
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
-_READ_AT_ONCE = 100  # spans
 _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
@@ -206,7 +205,7 @@ class Sender:
 
     _ledger: Ledger
     _objects: SpanObjects
-    _membership: Membership
+    _claims: Claims
     _again: Again
     _forgetting: Forgetting
     _accounts: AccountCache
@@ -240,26 +239,25 @@ class Sender:
             _count(turn, run.report)
         run.report.complete &= not (waiting or run.asking or deadline.near)
         if selection == Selection():
-            self._report_oldest()
+            self._report_oldest(deadline)
         closed = {name: one.closed for name, one in run.databases.items() if one.closed}
         self._telemetry.info("sent", **asdict(run.report), failing=sorted(closed)[:_MOST_NAMED])
         return run.report
 
-    def _report_oldest(self) -> None:
+    def _report_oldest(self, deadline: Deadline) -> None:
         """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
         now = self._clock.now()
-        oldest = [self._oldest(number, now) for number in range(WORKLIST_KEYS)]
+        oldest = [self._oldest(number, now, deadline) for number in range(WORKLIST_KEYS)]
         age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
         self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
 
-    def _oldest(self, number: int, now: float) -> int | None:
-        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does."""
-        for some in batched(self._ledger.worklist("waiting", number), _READ_AT_ONCE, strict=False):
-            spans = self._ledger.get_all([place for _, place in some])
-            for at, place in some:
-                if place in spans and _counts(spans[place], now):
-                    return at
-        return None
+    def _oldest(self, number: int, now: float, deadline: Deadline) -> int | None:
+        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does.
+
+        Without time to look at more, the next one counts.
+        """
+        work = self._ledger.work("waiting", number)
+        return next((at for at, span in work if _counts(span, now) or deadline.near), None)
 
     def _pass(self, run: _Run, turns: Iterator[_Turn]) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
@@ -362,7 +360,8 @@ class Sender:
             turn.selected = turn.selected or selected
             if run.persons is None:
                 raise UnavailableError("nobody knows who is to be forgotten")
-            work = _Work(run, turn, self._without_settled_copies(span), run.persons)
+            awaited = self._claims.awaited(span, self._clock.now())
+            work = _Work(run, turn, replace(span, copies=awaited), run.persons)
             try:
                 self._decide_all(work, selected)
                 if work.forgets:
@@ -397,20 +396,6 @@ class Sender:
         states = {span.entry(key).state for key in (*work.sends, *work.changes)}
         decided = any(span.entry(key).state is State.WAITING for key in work.again)
         return State.SPLIT in states or decided
-
-    def _without_settled_copies(self, span: Span) -> Span:
-        """Return a span without the copies whose owners are in a span by now."""
-        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
-        left = {
-            request_id: owner
-            for request_id, owner in span.copies.items()
-            if owner in gaps and self._is_owner(request_id, owner.name)
-        }
-        return replace(span, copies=left) if len(left) < len(span.copies) else span
-
-    def _is_owner(self, request_id: str, name: str) -> bool:
-        claim = self._ledger.claims([request_id]).get(request_id)
-        return claim is None or claim.owner.name == name
 
     # Deciding
 

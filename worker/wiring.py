@@ -186,7 +186,7 @@ class Wiring:
         self.sender = make(Sender)(
             ledger,
             objects,
-            membership,
+            self.claims,
             self.again,
             self.forgetting,
             accounts,
