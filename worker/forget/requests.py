@@ -84,10 +84,6 @@ class ForgetRequest:
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
 
-    def stored(self) -> dict[str, Any]:
-        """Return the members that differ from their defaults: there may be many requests, and senders read them every minute."""
-        return {name: value for name, value in asdict(self).items() if value or name == "hashes"}
-
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
         return {name: value for name, value in asdict(self).items() if name != "hashes"}
@@ -184,11 +180,7 @@ class RequestDocument:
 
     def encode(self) -> bytes:
         """Return it as it is stored."""
-        content = asdict(self) | {
-            "version": _VERSION,
-            "requests": [one.stored() for one in self.requests.values()],
-        }
-        return zlib.compress(json.dumps(content).encode(), 6, 31)
+        return zlib.compress(json.dumps(asdict(self) | {"version": _VERSION}).encode(), 6, 31)
 
     @classmethod
     def decode(cls, data: bytes) -> "RequestDocument":
@@ -201,8 +193,8 @@ class RequestDocument:
             content = json.loads(zlib.decompress(data, 31))
             if content.pop("version") != _VERSION:
                 raise BucketUnavailableError("the requests to forget are of another version")
-            requests = [ForgetRequest(**one) for one in content.pop("requests")]
-            return cls({one.id: one for one in requests}, **content)
+            requests = {name: ForgetRequest(**one) for name, one in content.pop("requests").items()}
+            return cls(requests, **content)
         except (zlib.error, ValueError, TypeError, KeyError) as error:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
