@@ -48,10 +48,7 @@ def command(
     column, value = person
     wanted = WantedPersons(account, column_name(column), (value,))
     make_key(stack)
-    with screen.progress("searching", hidden=False, unit="objects") as show:
-        held = look(
-            stack, wanted, hours_of(stack), lambda done: show(description="searching", completed=done)
-        )
+    held = look(stack, wanted, hours_of(stack), shows=True)
     unread: list[str] = []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(

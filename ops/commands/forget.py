@@ -84,7 +84,7 @@ def command(
     hours = hours_of(stack)
     if not as_json:
         screen.say(_cost(stack, hours))
-    found = [_look(stack, one, hours, as_json=as_json) for one in wanted]
+    found = [look(stack, one, hours, shows=not as_json) for one in wanted]
     if not as_json:
         _show(zip(wanted, found, strict=True))
     if dry_run:
@@ -137,11 +137,6 @@ def _cost(stack: Stack, hours: Hours) -> str:
         f"Searching {screen.plural(objects, 'span object')} ({screen.short(size)}B): about ${objects * an_object:.2f} in AWS. "
         "Treasure Data scans the tables that have the column."
     )
-
-
-def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
-    with screen.progress("searching", hidden=as_json, unit="objects") as show:
-        return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
 
 
 def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:

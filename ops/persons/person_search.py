@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import batched
 from typing import Any
 
+from ops import screen
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Places
 from ops.events.found_event import FoundEvent
@@ -144,8 +145,8 @@ def in_objects(
                 each(hour, answer)
 
 
-def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[int], None]) -> Held:
-    """Find persons everywhere, and change nothing."""
+def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> Held:
+    """Find persons everywhere, and change nothing; show how far that has come."""
     held = Held()
 
     def add(hour: str, answer: dict[str, Any]) -> None:
@@ -154,9 +155,10 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[
         held.rows.update(answer["rows"])
         held.hours |= {hour} if answer["rows"] else set()
         held.places += [(chain, after) for chain, after in answer["places"]]
-        progress(held.objects)
+        show(description="searching", completed=held.objects)
 
-    in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
+    with screen.progress("searching", hidden=not shows, unit="objects") as show:
+        in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
     answer = ask(stack, "rejected", forgets=False, **wanted.members)
     held.rejected = answer["events"]
     held.queued = sum(1 for _ in in_queue(stack, wanted))
