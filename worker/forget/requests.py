@@ -207,9 +207,8 @@ class ForgetRequests:
     _bucket: str
     _secret: Secret
     _clock: Clock
-    _persons: Persons = field(default=_NOBODY, init=False)
-    _etag: str = field(default="", init=False)
-    _read_at: float = field(default=float("-inf"), init=False)
+    # the ETag that was read last, whom the document names, and when it was read: as one, since threads share it
+    _known: tuple[str, Persons, float] = field(default=("", _NOBODY, float("-inf")), init=False)
 
     def persons(self, max_age: float = FRESH_SECONDS) -> Persons:
         """Return the persons to forget, as they were so many seconds ago at most.
@@ -217,13 +216,13 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        if self._clock.now() - self._read_at >= max_age:
-            document, etag = self._read(self._etag)
+        etag, persons, read_at = self._known
+        if self._clock.now() - read_at >= max_age:
+            document, etag = self._read(etag)
             if document is not None:
-                self._persons = self.persons_of(document.requests.values())
-            self._etag = etag  # only now: what was read without the key must be read again
-            self._read_at = self._clock.now()
-        return self._persons
+                persons = self.persons_of(document.active)
+            self._known = etag, persons, self._clock.now()  # only with the key: without it, all is read again
+        return persons
 
     def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
         """Return the persons that requests name.
@@ -231,7 +230,7 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        found = tuple(one.person for one in requests if not one.done)
+        found = tuple(one.person for one in requests)
         return Persons(self._member(FORGET_KEY), found) if found else _NOBODY
 
     def hashes(self, account: str, column: str, values: Iterable[str]) -> list[list[str]]:
@@ -265,7 +264,7 @@ class ForgetRequests:
                 if error_code(error) not in _CONTESTED:
                     raise BucketUnavailableError(str(error)) from error
             else:
-                self._read_at = float("-inf")
+                self._known = *self._known[:2], float("-inf")
                 return document
         raise BucketUnavailableError("others change the requests to forget all the time")
 
