@@ -472,6 +472,23 @@ def test_the_ingest_is_told_whose_events_to_refuse_until_that_is_lifted() -> Non
     assert [[], []] == [requests[one].hashes for one in both]
 
 
+def test_a_search_does_not_undo_a_refusal_that_was_asked_for_meanwhile() -> None:
+    """It tells the ingest in the end, perhaps a quarter of an hour after it has read the requests."""
+    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
+    made.s3.put_object(Bucket=BUCKET, Key=policy.KEY, Body=policy.encode({"shop": PolicyEntry()}, 1))
+    ask(made, "note")
+    made.clock.sleep(3 * HOUR)
+    made.start()
+    other = other_sandbox(made)
+    made.s3.before["get_object"] = once(
+        lambda: ask(other, "note", values=["q@example.com"], refuse=True),
+        lambda request: request["Key"].startswith("spans/"),
+    )
+    made.invoke_sender({"sweep": True})
+
+    assert 2 == len(refused(made))
+
+
 def test_what_arrives_after_a_refusal_was_lifted_is_kept() -> None:
     """Even within the five minutes in which some instances would not have known of the refusal."""
     made = delivery()

@@ -155,8 +155,8 @@ class Forget:
                 document.requests[request.id] = request
                 noted.append(request)
 
-        document = self._requests.change(note)
-        if refuses and not self._publish(document):
+        self._requests.change(note)
+        if refuses and not self._publish():
             raise UnavailableError("No accounts have been applied yet, so no events can be refused.")
         return noted
 
@@ -171,22 +171,25 @@ class Forget:
                     request.hashes = [] if request.done else request.hashes
 
         document = self._requests.change(lift)
-        self._publish(document)
+        self._publish()
         return [document.requests[one] for one in ids if one in document.requests]
 
-    def _publish(self, document: RequestDocument) -> bool:
+    def _publish(self) -> bool:
         """Tell the ingest whose events it is to refuse; return whether it has an edge policy.
 
         Raises:
             UnavailableError: the edge policy cannot be written.
         """
-        refused, now = document.refused(), milliseconds(self._clock.now())
         found: list[EdgePolicy] = []
 
         def change(current: EdgePolicy | None) -> bytes | None:
             if current is None:
                 return None
             found.append(current)
+            refused = (
+                self._requests.document().refused()
+            )  # only now: whoever changes it next writes the policy next
+            now = milliseconds(self._clock.now())
             return policy.with_refused(current, refused, now) if current.refused != refused else None
 
         try:
@@ -203,7 +206,7 @@ class Forget:
             document = self._requests.document()
             self._run_due(document, deadline)
             if document.requests:  # the edge policy may have been replaced
-                self._publish(document)
+                self._publish()
         except UnavailableError as error:
             self._telemetry.warning("a search for persons to forget goes on later", reason=str(error))
 
