@@ -65,15 +65,10 @@ class Books:
 
 
 class Audit:
-    """Checks a world's books.
-
-    Attributes:
-        faults: the discrepancies found so far.
-    """
+    """Checks a world's books."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.faults: list[str] = []
         self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.rejections_store = RejectedEvents(self.bucket)
         self.ledger = Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
@@ -136,15 +131,6 @@ class Audit:
                 elif entry.state is not State.REPLACED:
                     sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
         return books
-
-    def look(self) -> None:
-        """Record the rows that somebody needs now and nobody has."""
-        away = self._world.away
-        self.faults += [
-            f"{held.place} has no rows"
-            for held in self.held()
-            if held.values is None and name_of(held.span) not in away
-        ]
 
     def unnamed(self) -> list[str]:
         """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""

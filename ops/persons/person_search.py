@@ -62,8 +62,6 @@ class Held:
         queued: number of events in the overflow queue.
         in_td: numbers of rows in Treasure Data by database and table, for each value; None where it cannot be asked.
         columns: of those tables.
-        objects: how many span objects were searched.
-        unread: how many could not be read.
         hours: with objects that have rows.
         places: the spans that have rows.
     """
@@ -151,7 +149,7 @@ def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> H
 
     def add(hour: str, answer: dict[str, Any]) -> None:
         held.objects += answer["objects"]
-        held.unread += answer["unread"]
+        held.unread += answer["left"].get("", 0)
         held.rows.update(answer["rows"])
         held.hours |= {hour} if answer["rows"] else set()
         held.places += [(chain, after) for chain, after in answer["places"]]

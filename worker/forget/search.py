@@ -75,7 +75,7 @@ class Findings:
         return {
             "after": self.after,
             "objects": self.objects,
-            "unread": self.left[""],
+            "left": self.left,
             "rows": self.rows,
             "places": self.places,
         }
