@@ -266,10 +266,8 @@ class Kinesis(_Client):
         trouble = self.effects.trouble
         name = operation.title().replace("_", "")
         down = [*_KINESIS_DOWN, "ExpiredIteratorException"] if operation == "get_records" else _KINESIS_DOWN
-        for kind in (Kind.KINESIS_READ, Kind.KINESIS_UNREADABLE):
-            self._fail_by(kind, what, name, down, 0.02, 1.0)
-        for kind in (Kind.KINESIS_DOWN, Kind.KINESIS_LONG_OUTAGE):
-            self._fail_by(kind, what, name, (EndpointConnectionError,), 1.0)
+        self._fail_by(Kind.KINESIS_READ, what, name, down, 0.02, 1.0)
+        self._fail_by(Kind.KINESIS_DOWN, what, name, (EndpointConnectionError,), 1.0)
         if operation == "list_shards" and (chances := trouble.strike(Kind.KINESIS_LISTING)):
             action = partial(self._other_listing, action, chances)
         return self.effects.perform(what, action, self._time())
@@ -288,8 +286,7 @@ class Kinesis(_Client):
 
     def _put(self, what: str, action: Call) -> Any:
         trouble, effects = self.effects.trouble, self.effects
-        for kind in (Kind.KINESIS_DOWN, Kind.KINESIS_LONG_OUTAGE):
-            self._fail_by(kind, what, "PutRecord", _KINESIS_GONE, 1.0)
+        self._fail_by(Kind.KINESIS_DOWN, what, "PutRecord", _KINESIS_GONE, 1.0)
         self._fail_by(
             Kind.KINESIS_THROTTLE, what, "PutRecord", ("ProvisionedThroughputExceededException",), 0.01
         )
@@ -365,7 +362,7 @@ class Redis:
         what, trouble = f"redis {what}", self._effects.trouble
         seconds = 0.001
         if trouble.any_of(_REDIS):
-            if chances := trouble.strike(Kind.REDIS_DOWN) or trouble.strike(Kind.REDIS_LONG_OUTAGE):
+            if chances := trouble.strike(Kind.REDIS_DOWN):
                 gone = redis.exceptions.ConnectionError("Connection refused.")
                 return self._effects.fail(what, gone, chances.choice((0.1, 0.5)))
             if trouble.strike(Kind.REDIS_REFUSED):
@@ -463,7 +460,7 @@ def _always(kind: TdKind, **members: Any) -> Callable[[random.Random, bool], Fau
 
 # fmt: off
 _Table = tuple[tuple[Kind, Callable[[random.Random, bool], Fault]], ...]
-_TD_AWAY: _Table = ((Kind.TD_LONG_OUTAGE, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
+_TD_AWAY: _Table = ((Kind.TD_REFUSED, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
 _TD: _Table = (
     (Kind.TD_UNAUTHORIZED, _always(TdKind.STATUS, status=401)),
     (Kind.TD_FORBIDDEN_DATABASE, _always(TdKind.STATUS, status=403)),
@@ -476,7 +473,6 @@ _TD: _Table = (
     (Kind.TD_HANG, lambda chances, _: Fault(kind=TdKind.HANG, seconds=chances.choice((None, 20.0)))),
     (Kind.TD_RESET_BEFORE, _always(TdKind.RESET)),
     (Kind.TD_RESET_AFTER, _always(TdKind.CLOSE)),
-    (Kind.TD_REFUSED, _always(TdKind.REFUSE)),
     (Kind.TD_UNREACHABLE, _always(TdKind.UNREACHABLE)),
     (Kind.TD_SLOW, lambda chances, _: Fault(kind=TdKind.SLOW, seconds=chances.choice((0.5, 5.0, 25.0, 70.0)))),
 )

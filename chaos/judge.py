@@ -80,6 +80,7 @@ class Judge:
             str, tuple[float, float]
         ] = {}  # since when it is known, and since when to be closed
         self._gone: set[str] = set()  # shards of deleted streams
+        self.expired: set[str] = set()  # shards that the stream has no record of any more
         self._tags: dict[str, tuple[float, float]] = {}
         self._cut: set[str] = set()  # objects of spans that were cut anew
         self._names: dict[Place, set[str]] = {}  # that chunks of such spans have had
@@ -100,6 +101,7 @@ class Judge:
             "acknowledged": self._acknowledge,
             "tag bound": self._bind,
             "stream deleted": self._forget,
+            "shard expired": self._expire,
         }[event.what]
         return list(dict.fromkeys(rule for rule, is_broken in step(event) if is_broken))
 
@@ -307,6 +309,10 @@ class Judge:
                 names = {name for one in listed for name in (one.name, *one.parents)}
                 names |= {name for name in self._shards if self._may_have(name, passes, event.at)}
                 ends = {name: self._end(Chain(name)) for name in sorted(names)}
+                # nobody can ever have had a record of a shard that expired without a span
+                ends = {
+                    name: end for name, end in ends.items() if end is not _NO_SPAN or name not in self.expired
+                }
                 shards = {
                     name: (end.latest, end.last == END, self._shards[name][1] < inf)
                     for name, end in ends.items()
@@ -395,6 +401,12 @@ class Judge:
         self._gone |= self._shards.keys()
         self._shards.clear()
         self._listed.clear()
+        return []
+
+    def _expire(self, event: Event) -> list[Verdict]:
+        self.expired.add(event.name)
+        since, _ = self._shards.get(event.name, (event.at, inf))
+        self._shards[event.name] = since, -inf
         return []
 
     def _end(self, chain: Chain) -> Item:

@@ -53,8 +53,8 @@ from worker.states import State
 
 OUTAGES = {
     "hanging": Kind.TD_HANGING_DATABASE,
-    "refusing": Kind.TD_LONG_OUTAGE,
-    "redis": Kind.REDIS_LONG_OUTAGE,
+    "refusing": Kind.TD_REFUSED,
+    "redis": Kind.REDIS_DOWN,
 }
 LAG_SECONDS, ALARM_SECONDS, DRAIN_SECONDS = 60.0, 300.0, 3600.0
 """The stream's lag stays below the first; an alarm is raised, and all is delivered after the end, within the others."""

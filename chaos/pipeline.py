@@ -47,7 +47,8 @@ _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
-_POLL_EVERY = 900.0  # what cannot be read now
+_READ_AGAIN_SECONDS = 40.0
+_POLL_EVERY = 900.0  # the overflow queue
 _IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
@@ -57,7 +58,7 @@ _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a r
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 _LONG_PAUSES = (60.0, 86_400.0, 12 * 86_400.0, 28 * 86_400.0)
 _SELDOM = 12  # times more seldom are sweeps in schedules of weeks
-_QUIET_SECONDS = 1200.0
+_QUIET_SECONDS = 1200.0  # without a record, after which senders are seldom, too
 _CROWD_SECONDS = 60.0
 
 
@@ -93,6 +94,7 @@ class Pipeline:
         missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
             before anything was replayed.
         taken: events that a response of the ingest called accepted.
+        unsure: events of requests whose response said neither that they are accepted nor that they are rejected.
         answers: the ingest's responses, for checks of how it judged.
         told: by number and code, how many responses reported a rejection.
         copies: rejected events that were kept when everything had settled for the first time.
@@ -114,6 +116,7 @@ class Pipeline:
         self.accepted: dict[int, float] = {}
         self.sent: dict[int, Sent] = {}
         self.taken: set[int] = set()
+        self.unsure: set[int] = set()
         self.answers: list[Answered] = []
         self.told: Counter[tuple[int, str]] = Counter()
         self.copies: list[Copy] = []
@@ -189,8 +192,8 @@ class Pipeline:
     def begin(self) -> None:
         """Start the event source and the sender's timers."""
         self._tick_at(self._simulation.now)
-        self._simulation.at(self._simulation.now + SEND_EVERY, self._send_by_timer)
-        self._simulation.at(self._simulation.now + SWEEP_EVERY, self._sweep)
+        self._after(SEND_EVERY, self._send_by_timer)
+        self._after(SWEEP_EVERY, self._sweep)
         for window in self.schedule.windows:
             if window.kind is Kind.FILTERED:
                 self._simulation.at(window.end, self._read_filtered)
@@ -198,7 +201,7 @@ class Pipeline:
     def finish(self) -> None:
         """End all faults, let everything settle, replay everything twice days later, and send late copies of requests."""
         until = self.heal()
-        self._simulation.run(self._simulation.now + SENDER.timeout)
+        self._wait(SENDER.timeout)
         self._note_forced()
         while self._simulation.now < until:
             self._invoke_sender({"sweep": True})
@@ -218,13 +221,21 @@ class Pipeline:
         if self.resends_dead:
             self._send_dead()
         self._send_last_copies()
-        self._simulation.run(self._simulation.now + 2 * 3600)
+        self._wait(2 * 3600)
         for number in range(_MOST_SWEEPS):
             if number >= _LEAST_SWEEPS and not self.audit.left_over():
                 break
             self._invoke_sender({"sweep": True})
             self._pause_sender(self._simulation.now + 26 * 3600)
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
+
+    def _after(self, seconds: float, call: Callable[[], Any]) -> None:
+        """Call a function later."""
+        self._simulation.at(self._simulation.now + seconds, call)
+
+    def _wait(self, seconds: float) -> None:
+        """Let time pass."""
+        self._simulation.run(self._simulation.now + seconds)
 
     def _pause_sender(self, until: float) -> None:
         """Let time pass without the sender, which would have nothing to do."""
@@ -237,11 +248,11 @@ class Pipeline:
         """Send dead rows again, as an operator does after fixing the cause."""
         for _ in range(3):
             self._invoke_sender({"kinds": ["dead"]})
-            self._simulation.run(self._simulation.now + _STEP)
-        self._simulation.run(self._simulation.now + 2 * 3600)
+            self._wait(_STEP)
+        self._wait(2 * 3600)
         self.rest(hours=24)
         self._invoke_sender({"kinds": ["dead"]})
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
 
     def repair_rejected(self) -> None:
         """Repair, once each, the events that a tracking plan rejected, as an operator does in an editor."""
@@ -250,7 +261,7 @@ class Pipeline:
             for key in span.chunks:
                 if key.group.is_rejected and key.group.code in CODES:
                     self._repair(span, key, done)
-        self._simulation.run(self._simulation.now + _STEP)
+        self._wait(_STEP)
         self.rest(hours=24)
 
     def _repair(self, span: Span, key: ChunkKey, done: set[int]) -> None:
@@ -272,7 +283,7 @@ class Pipeline:
             asked = {"chain": span.chain.name, "after": span.after, "chunk": key.name}
             asked["events"] = b64encode(compress(msgpack.packb(events))).decode()
             self.sender.invoke({"repair": asked}, partial(self._note_repaired, tables))
-            self._simulation.run(self._simulation.now + _REPAIR_SECONDS)
+            self._wait(_REPAIR_SECONDS)
 
     def _note_repaired(self, tables: dict[int, str], outcome: Outcome) -> None:
         if isinstance(outcome, Returned) and "error" not in outcome.value:
@@ -290,8 +301,8 @@ class Pipeline:
 
     @property
     def repeated(self) -> set[int]:
-        """Events that were repaired, and also accepted when a copy arrived after the plan no longer rejected them."""
-        return self.repaired.keys() & self.taken
+        """Events that were repaired, and also accepted from a copy that was judged by another plan, whatever its client heard."""
+        return self.repaired.keys() & (self.taken | self.unsure)
 
     def heal(self) -> float:
         """End all faults, but for what lasts. Return when that ends, UNIX seconds."""
@@ -330,7 +341,7 @@ class Pipeline:
         while not self.at_rest:
             if self._simulation.now >= until:
                 return False
-            self._simulation.run(self._simulation.now + _STEP)
+            self._wait(_STEP)
         return True
 
     @property
@@ -391,14 +402,14 @@ class Pipeline:
 
         def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
-            rejected: list[tuple[int, str]] = []
+            rejected: tuple[tuple[int, str], ...] = ()
             if isinstance(outcome, Returned):
                 self.statuses.append(outcome.value["statusCode"])
-                accepted, rejected = sent.accepted(outcome.value, copy), sent.rejected(outcome.value, copy)
+                accepted, rejected = sent.judged(outcome.value, copy)
                 judge = outcome.value["judge"]
                 status = outcome.value["statusCode"]
                 self.answers.append(
-                    Answered(self._simulation.now, since, sent, judge, status, accepted, tuple(rejected))
+                    Answered(self._simulation.now, since, sent, judge, status, accepted, rejected)
                 )
                 self.taken.update(accepted)
                 self.told.update(rejected)
@@ -406,6 +417,8 @@ class Pipeline:
                 self.observer.answered(accepted, since)
             else:
                 self.statuses.append(0)
+            if not accepted and not rejected:
+                self.unsure.update(number for number, _ in sent.events)
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
                 return
@@ -445,9 +458,9 @@ class Pipeline:
 
     def _crowd(self) -> None:
         """Make all clients repeat within a minute what they have sent."""
-        now, sent = self._simulation.now, self._repeatable()
+        sent = self._repeatable()
         for number, one in enumerate(sent):
-            self._simulation.at(now + number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
+            self._after(number * _CROWD_SECONDS / len(sent), partial(self._ask, one, 1))
 
     def _accept(self, numbers: Iterable[int]) -> None:
         for number in numbers:
@@ -470,8 +483,8 @@ class Pipeline:
             return
         self._next_tick = float("inf")
         now = self._simulation.now
-        if self._trouble.active(Kind.KINESIS_UNREADABLE):
-            self._tick_at(now + _POLL_EVERY)
+        if self._trouble.strike(Kind.KINESIS_READ):
+            self._tick_at(now + _READ_AGAIN_SECONDS)
             return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
@@ -497,7 +510,7 @@ class Pipeline:
             else:
                 del self._changed.filtered[shard]
         if is_busy:  # retry once for all shards: a retry per shard would multiply every five seconds
-            self._simulation.at(self._simulation.now + 5, self._read_filtered)
+            self._after(5, self._read_filtered)
         self._tick_at(self._simulation.now)
 
     def _border(self, records: Sequence[Record]) -> int:
@@ -512,7 +525,7 @@ class Pipeline:
     # The overflow queue's mapping
 
     def _message_landed(self) -> None:
-        self._simulation.at(self._simulation.now + self._chance.random(), self._drain)
+        self._after(self._chance.random(), self._drain)
 
     def _drain(self) -> None:
         if self._simulation.now < self._standstill_until:
@@ -522,10 +535,10 @@ class Pipeline:
             if not self._is_queue_off:
                 self._is_queue_off = True
                 self._trouble.count(Kind.QUEUE_OFF)
-                self._simulation.at(self._simulation.now + _POLL_EVERY, self._look_at_queue)
+                self._after(_POLL_EVERY, self._look_at_queue)
             return
         if self._draining >= 2:
-            self._simulation.at(self._simulation.now + 5, self._drain)
+            self._after(5, self._drain)
             return
         queue, url = self.world.queue, self.world.queue_url
         most = self._chance.choice((1, 10, 1000))
@@ -543,7 +556,7 @@ class Pipeline:
                 queue.change_message_visibility(
                     QueueUrl=url, ReceiptHandle=message["ReceiptHandle"], VisibilityTimeout=0
                 )
-            self._simulation.at(self._simulation.now + self._chance.random() * 3, self._drain)
+            self._after(self._chance.random() * 3, self._drain)
 
         event = {"Records": [record_of(message, _QUEUE_ARN) for message in messages]}
         self._draining += 1
@@ -566,7 +579,7 @@ class Pipeline:
                 queue.delete_message(QueueUrl=url, ReceiptHandle=message["ReceiptHandle"])
         # a failed message becomes visible after the time-out, or when the drainer decides
         for seconds in (1, 125, VISIBILITY_SECONDS + 1):
-            self._simulation.at(self._simulation.now + seconds, self._drain)
+            self._after(seconds, self._drain)
 
     # The sender's timers
 
@@ -593,7 +606,7 @@ class Pipeline:
             self._invoke_sender({"sweep": True})
             self.world.expire()
             pause = SWEEP_EVERY * (_SELDOM if self.schedule.setup.is_long else 1)
-            self._simulation.at(self._simulation.now + pause, self._sweep)
+            self._after(pause, self._sweep)
 
     # Operators
 
@@ -752,7 +765,7 @@ class Pipeline:
         busy = filtered or running or world.queue.messages(world.queue_url)
         if busy or self.backlog():
             if self._simulation.now < self.schedule.end:
-                self._simulation.at(self._simulation.now + 29, partial(self._create_again, restart))
+                self._after(29, partial(self._create_again, restart))
             return
         self._trouble.count(Kind.RECREATE)
         stream.delete_stream(StreamName=STREAM)
@@ -766,7 +779,7 @@ class Pipeline:
         """Change the stream's retention, once no record waits that a shorter one could remove."""
         if self.backlog():
             if self._simulation.now < self.schedule.end:
-                self._simulation.at(self._simulation.now + 29, partial(self._retain, hours))
+                self._after(29, partial(self._retain, hours))
             return
         self._trouble.count(Kind.RETENTION)
         self.world.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)

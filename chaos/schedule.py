@@ -114,7 +114,9 @@ class Schedule:
 # possible chances of a strike, and the other kinds that it needs to show an effect.
 _FOR_DAYS: dict[Kind, float] = {
     **dict.fromkeys((Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_REJECTS_TABLE), 9 * _DAY),
-    **dict.fromkeys((Kind.REDIS_HALF, Kind.KINESIS_LISTING, Kind.S3_GONE, Kind.S3_DAMAGED), 9 * _DAY),
+    **dict.fromkeys((Kind.TD_REFUSED, Kind.TD_OUTAGE, Kind.REDIS_DOWN, Kind.REDIS_HALF), 9 * _DAY),
+    **dict.fromkeys((Kind.KINESIS_LISTING, Kind.S3_GONE, Kind.S3_DAMAGED), 9 * _DAY),
+    **dict.fromkeys((Kind.KINESIS_DOWN, Kind.KINESIS_READ), 16 * HOUR),
     **dict.fromkeys((Kind.S3_DELETE_REFUSED, Kind.S3_STALE_LISTING, Kind.KINESIS_AUTO), 40 * _DAY),
     Kind.QUEUE_OFF: 12 * _DAY,  # the queue keeps messages for 14
 }
@@ -135,7 +137,6 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.TD_REFUSED: (2, _LONG, (0.3, 1.0), ""),
     Kind.TD_UNREACHABLE: (2, _LONG, (0.3, 1.0), ""),
     Kind.TD_OUTAGE: (1, (600.0, 3 * HOUR), (1.0,), "TD_LOST_ANSWER"),
-    Kind.TD_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,), ""),
     Kind.TD_UNAUTHORIZED: (1, _LONG, (1.0,), ""),
     Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
     Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,), ""),
@@ -158,7 +159,6 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0), ""),
     Kind.REDIS_SLOW: (1, _LONG, (1.0,), ""),
     Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0), ""),
-    Kind.REDIS_LONG_OUTAGE: (1, (13 * HOUR, 30 * HOUR), (1.0,), ""),
     Kind.REDIS_EMPTY: (1, _LONG, (1.0,), ""),
     Kind.REDIS_HALF: (1, _LONG, (1.0,), ""),
     Kind.REDIS_REFUSED: (1, _LONG, (0.5, 1.0), ""),
@@ -170,9 +170,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7), ""),
     Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7), ""),
     Kind.KINESIS_DOWN: (1, _LONG, (1.0,), ""),
-    Kind.KINESIS_LONG_OUTAGE: (1, (13 * HOUR, 16 * HOUR), (1.0,), ""),
-    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5), "KINESIS_LOST_ANSWER BORDERS"),
-    Kind.KINESIS_UNREADABLE: (1, (13 * HOUR, 16 * HOUR), (1.0,), "KINESIS_LOST_ANSWER"),
+    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5, 1.0), "KINESIS_LOST_ANSWER BORDERS"),
     Kind.KINESIS_STAMPS: (2, (HOUR, 4 * HOUR), (0.3, 1.0), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
     Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
     Kind.KINESIS_AHEAD: (2, (HOUR, 4 * HOUR), (0.02, 0.2), "KINESIS_LOST_ANSWER KINESIS_LATE"),
@@ -255,12 +253,6 @@ _SETTINGS = {
 DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
 """The kinds that can be drawn. A time-out cannot: other trouble causes it."""
 
-COSTLY = {
-    *(Kind.TD_LONG_OUTAGE, Kind.REDIS_LONG_OUTAGE),
-    *(Kind.KINESIS_LONG_OUTAGE, Kind.KINESIS_UNREADABLE),
-}
-"""Schedules with these take many seconds of CPU time, so mixtures rarely contain them."""
-
 
 def with_companions(kind: Kind) -> tuple[Kind, ...]:
     """Return a kind with the other kinds that it needs to show an effect."""
@@ -281,9 +273,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
         # even seeds take the kinds in turn, one at a time; odd seeds draw a mixture
         focus = DRAWN[seed // 2 % len(DRAWN)]
         count = chance.choice((2, 4, 8, 16, 30))
-        mixture = [
-            kind for kind in chance.sample(DRAWN, count) if kind not in COSTLY or chance.random() < 0.1
-        ]
+        mixture = chance.sample(DRAWN, count)
         kinds = with_companions(focus) if seed % 2 == 0 else (focus, *mixture)
     chosen = dict.fromkeys(kinds)
     setup = _setup(seed, chance, chosen)
@@ -303,7 +293,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     acts: list[Act] = []
     density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        for _ in range(1 if kind in COSTLY or (setup.is_long and kind in _FOR_DAYS) else density):
+        for _ in range(1 if setup.is_long and kind in _FOR_DAYS else density):
             if kind in _WINDOWS:
                 windows += _windows(chance, kind, setup, anchors)
             elif kind in _ACTS:
@@ -313,7 +303,7 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
 
 def _weights(kinds: dict[Kind, None]) -> tuple[int, ...]:
     """Return the sizes of events in bytes. Partial failures need several envelopes; size limits need large events."""
-    if Kind.KINESIS_PARTIAL in kinds and Kind.TD_LONG_OUTAGE not in kinds:
+    if Kind.KINESIS_PARTIAL in kinds and Kind.WEEKS not in kinds:
         return 0, 200, 40_000
     return (0, 0, 200) if Kind.TD_TOO_LARGE in kinds else (0,)
 
@@ -326,8 +316,6 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     if Kind.TD_OUTAGE in kinds or {Kind.TD_JOB_FAILS, Kind.STANDSTILL, Kind.UNASKABLE} & kinds.keys():
         horizon = max(horizon, 4 * HOUR)
     retention = random.Random(f"{seed}/retention").choice((24, 24, 168))
-    if COSTLY & kinds.keys():
-        horizon, retention = 34 * HOUR, 24
     setup = Setup(
         shards=chance.choice((1, 2, 4)),
         databases=tuple(mapped.items()),
@@ -377,11 +365,8 @@ def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[floa
         if setup.is_long:
             longest = _FOR_DAYS.get(kind, longest)
         length = shortest * (longest / shortest) ** chance.random()
-        if kind in COSTLY:
-            length = chance.choice((shortest, longest))
         # trouble without traffic shows nothing, so it begins about when something is sent
-        anchor = min(anchors) if kind in COSTLY else chance.choice(anchors)
-        begin = max(START, anchor - min(HOUR, length * chance.random() * 0.5))
+        begin = max(START, chance.choice(anchors) - min(HOUR, length * chance.random() * 0.5))
         strength = chance.choice(chances)
         windows += [
             Window(kind, begin, begin + length, strength, target) for target in _targets(chance, kind, setup)

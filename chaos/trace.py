@@ -372,6 +372,10 @@ class Trace:
         if any(self._chains.get(shard, name) != name for shard, name in names.items()):
             self._chains.clear()
             self.see("stream deleted")
+        for name in {
+            self._chains[shard] for shard in self._chains.keys() - names.keys()
+        } - self.judge.expired:
+            self.see("shard expired", name=name)
         self._chains |= names
         shards = []
         for one in answer["Shards"]:
@@ -383,7 +387,8 @@ class Trace:
                     int(keys["StartingHashKey"]),
                     int(keys["EndingHashKey"]),
                     "EndingSequenceNumber" not in one["SequenceNumberRange"],
-                    tuple(self._chains.get(name, name) for name in parents if name),
+                    # but for those that expired before anybody saw them
+                    tuple(self._chains[name] for name in parents if name in self._chains),
                 )
             )
         self.see("listed", shards=tuple(shards))

@@ -127,45 +127,33 @@ class Sent:
         """Return the record that another producer puts on the stream."""
         return json.dumps({"account": self.account, "events": self.documents()}).encode()
 
-    def accepted(self, answer: Any, copy: int = 0) -> tuple[int, ...]:
-        """Return the numbers of the events that the response to a copy reports as accepted."""
-        numbers = tuple(number for number, _ in self.events)
-        if not isinstance(answer, dict) or answer.get("statusCode") != 200:
-            return ()
-        if self.dialect == "pixel":
-            return () if "x-sluice-error" in answer["headers"] else numbers
-        document = json.loads(answer["body"])
-        if self.dialect == "mobile":
-            receipts = zip(self._group(copy), document["receipts"], strict=True)
-            return tuple(number for (number, _), receipt in receipts if receipt["success"])
-        rejected = {rejection["index"] for rejection in document["rejected"]}
-        taken = tuple(number for index, number in enumerate(numbers) if index not in rejected)
-        if len(taken) != document["accepted"]:
-            raise AssertionError(f"the response contradicts itself: {document}")
-        return taken
-
-    def rejected(self, answer: Any, copy: int = 0) -> list[tuple[int, str]]:
-        """Return number and code of each event that the response to a copy reports as rejected.
+    def judged(self, answer: Any, copy: int = 0) -> tuple[tuple[int, ...], tuple[tuple[int, str], ...]]:
+        """Return the events that the response to a copy reports as accepted, and those that it rejects with their codes.
 
         An event that names no table has the number of the request's first event.
         """
         if not isinstance(answer, dict) or answer.get("statusCode") not in (200, 400):
-            return []
+            return (), ()
+        numbers = [number for number, _ in self.events]
         if self.dialect == "pixel":
-            code = answer["headers"].get("x-sluice-error")
-            return [(self.events[0][0], code)] if code else []
-        document = json.loads(answer["body"])
-        if self.dialect == "mobile":
-            receipts = zip(self._group(copy), document.get("receipts", ()), strict=False)
-            found = [
-                (number, receipt["error"]["description"].partition(":")[0])
-                for (number, _), receipt in receipts
-                if not receipt["success"]
-            ]
+            codes = {0: answer["headers"].get("x-sluice-error", "")}
+        elif self.dialect == "mobile":
+            numbers = [number for number, _ in self._group(copy)]
+            receipts = json.loads(answer["body"]).get("receipts", ())
+            codes = {
+                index: "" if one["success"] else one["error"]["description"].partition(":")[0]
+                for index, one in enumerate(receipts)
+            }
         else:
-            numbers = [number for number, _ in self.events] + [self.events[0][0]]
-            found = [(numbers[one["index"]], one["code"]) for one in document.get("rejected", ())]
-        return [one for one in found if one[1] != "stream_unavailable"]
+            document = json.loads(answer["body"])
+            codes = dict.fromkeys(range(len(numbers)), "") if answer["statusCode"] == 200 else {}
+            numbers.append(numbers[0])
+            codes |= {one["index"]: one["code"] for one in document.get("rejected", ())}
+            if list(codes.values()).count("") != document.get("accepted", 0):
+                raise AssertionError(f"the response contradicts itself: {document}")
+        accepted = tuple(numbers[index] for index, code in codes.items() if not code)
+        rejected = tuple((numbers[index], code) for index, code in codes.items() if code)
+        return accepted, tuple(one for one in rejected if one[1] != "stream_unavailable")
 
 
 def strayed(sent: Sent, every: int) -> Sent:

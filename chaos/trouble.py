@@ -25,7 +25,6 @@ class Kind(StrEnum):
     TD_REFUSED = "td connection refused"
     TD_UNREACHABLE = "td unreachable"
     TD_OUTAGE = "td outage"  # of everything, the status endpoint too
-    TD_LONG_OUTAGE = "td gone for a day"  # connections are refused, so nothing is in doubt
     TD_UNAUTHORIZED = "td key refused"  # 401 for everything
     TD_BROKEN_DATABASE = "td database broken"  # 500 of one database alone
     TD_FORBIDDEN_DATABASE = "td database forbidden"  # 403 of one database alone
@@ -51,7 +50,6 @@ class Kind(StrEnum):
     REDIS_DOWN = "redis down"
     REDIS_SLOW = "redis slow"
     REDIS_TIMEOUT = "redis times out"
-    REDIS_LONG_OUTAGE = "redis gone for a day"
     REDIS_EMPTY = "redis emptied"
     REDIS_HALF = "redis half gone"  # half of the accounts cannot be read
     REDIS_REFUSED = "redis refuses tokens"  # every connection is rejected
@@ -64,9 +62,7 @@ class Kind(StrEnum):
     KINESIS_TIMEOUT = "kinesis times out"  # the put was not accepted
     KINESIS_LATE = "kinesis put lands late"
     KINESIS_DOWN = "kinesis gone"
-    KINESIS_READ = "kinesis reads fail"
-    KINESIS_LONG_OUTAGE = "kinesis gone for half a day"
-    KINESIS_UNREADABLE = "kinesis unreadable for half a day"  # for the event source too; puts succeed
+    KINESIS_READ = "kinesis reads fail"  # for the event source too; puts succeed
     KINESIS_STAMPS = "kinesis stamps wrong"  # arrival times, by up to two minutes
     KINESIS_AHEAD = "kinesis stamps far ahead"  # single arrival times, by up to three hours
     KINESIS_LISTING = "kinesis lists shards wrongly"  # an older listing, or one that lacks some

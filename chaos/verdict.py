@@ -271,7 +271,7 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         verdict.stuck += [
             f"{name} did not end in time"
             for name, began in function.timed_out.items()
-            if began > pipeline.healed_at
+            if 0 < pipeline.healed_at < began
         ]
     if pipeline.lost_batches:
         verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

@@ -475,17 +475,16 @@ class Ledger:
 
     def note_table(self, account: str, table: str, limit: int) -> bool:
         """Note that a table is about to be created, unless `limit` tables already were; return whether it is noted."""
-        while True:
-            noted = self.tables(account)
-            if table in noted:
-                return True
-            if len(noted) >= limit:
-                return False
-            item = {**_key(f"{_TABLES}{account}", f"{len(noted):05}"), "name": {"S": table}}
-            # two invocations that note tables at the same time want the same number
+        noted = self.tables(account)
+        if table in noted:
+            return True
+        # the number may be taken: by another invocation, or because a restored ledger lacks one before it
+        for serial in range(len(noted), limit):
+            item = {**_key(f"{_TABLES}{account}", f"{serial:05}"), "name": {"S": table}}
             existing = self._insert(item)
             if existing is None or existing.get("name") == item["name"]:
                 return True
+        return False
 
     # DynamoDB
 

@@ -58,6 +58,7 @@ _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
 _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_ASKED = 32  # chunks in one query
+_MOST_WANTED = 20_000  # envelopes to look for at once, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
 _MOST_NAMED = 100  # databases in a log line
@@ -123,6 +124,7 @@ class _Turn:
         selected: the entries that were selected when its turn began.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
+        looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
     """
 
@@ -132,6 +134,7 @@ class _Turn:
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
     waits_for: str = ""
     asks: bool = False
+    looked: bool = False
     complete: bool = True
 
 
@@ -146,7 +149,8 @@ class _Doubt:
     rows: list[object]
 
 
-_Answers = dict[tuple[Place, ChunkKey, Entry], Event]
+_Answers = dict[tuple[Place, ChunkKey, Entry] | str, Event]
+"""What was found out about chunks, and by request id about envelopes that were put again."""
 
 
 @dataclass(slots=True)
@@ -156,6 +160,7 @@ class _Run:
     Attributes:
         vain_probes: probes without an answer, while no database has answered one.
         doubts: to ask about next.
+        wanted: envelopes whose copies to look for next: when the ingest received each, by request id.
         answers: what was found out; an answer holds only for the entry that it was asked for.
         asking: turns that need answers.
         ask_at: UNIX seconds at which to ask for them at the latest.
@@ -168,6 +173,7 @@ class _Run:
     lock: Lock = field(default_factory=Lock)
     vain_probes: int = 0
     doubts: list[_Doubt] = field(default_factory=list)
+    wanted: dict[str, int] = field(default_factory=dict)
     answers: _Answers = field(default_factory=dict)
     asking: list[_Turn] = field(default_factory=list)
     ask_at: float = float("inf")
@@ -301,6 +307,7 @@ class Sender:
         while self._clock.now() < run.ask_at and (turn := next(turns, None)) is not None:
             if not self._must_wait(turn):
                 return partial(self._take_turn, turn)
+            turn.asks = False  # what there was to ask is answered
             end(turn)
         if run.asking and (is_idle or self._clock.now() >= run.ask_at):
             asking, run.asking, run.ask_at = run.asking, [], float("inf")
@@ -566,38 +573,68 @@ class Sender:
         return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
 
     def _decide_again(self, work: _Work) -> None:
-        """Decide about envelopes that were put again."""
+        """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
+        run, turn, left = work.run, work.turn, []
+        for key in work.again:
+            event = run.answers.get(key.group.request_id)
+            if event is None:
+                left.append(key)
+            else:
+                self._apply_again(work, key, event)
+        if not left or turn.asks:
+            return
+        if turn.looked or len(run.wanted) >= _MOST_WANTED:
+            turn.complete = False
+            return
         try:
-            events, obstacle = self._again.decide(work.span, work.again)
+            receipts = self._again.receipts(work.span)
         except ObjectGoneError:
-            events, obstacle = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}, ""
+            for key in left:
+                self._apply_again(work, key, Event.OBJECT_GONE)
         except (UnavailableError, InvalidObjectError) as error:
-            events, obstacle = {}, str(error)
-        for key, event in events.items():
-            is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
-            self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
-        if len(events) < len(work.again):
-            work.turn.complete = False
-            self._telemetry.info("rows that were put again wait", reason=obstacle)
+            turn.complete = False
+            self._telemetry.info("rows that were put again wait", reason=str(error))
+        else:
+            with run.lock:
+                run.wanted |= {key.group.request_id: receipts[key.group.request_id] for key in left}
+            turn.asks = turn.looked = True
+
+    def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
+        event = event_of(key, found)
+        is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
+        self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
 
     # Asking
 
     def _ask_for(self, run: _Run, turns: list[_Turn]) -> list[_Turn]:
-        """Ask about the chunks that turns have noted, and return these turns. One query counts the rows of many chunks."""
+        """Ask about what turns have noted, and return these turns. One query counts the rows of many chunks."""
         with run.lock:
             doubts, run.doubts = run.doubts, []
+            wanted, run.wanted = run.wanted, {}
         alike: dict[tuple[str, str, int], list[_Doubt]] = {}
         for doubt in doubts:
             _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))
             alike.setdefault((doubt.database, doubt.key.group.table, vain), []).append(doubt)
-        jobs = [
+        jobs: list[Callable[[], _Answers]] = [
             partial(self._ask, run, database, table, part)
             for (database, table, vain), found in alike.items()
             for part in batched(found, max(1, _MOST_ASKED >> _RARER * vain), strict=False)
         ]
+        if wanted:
+            jobs.append(partial(self._look_for, run, wanted))
         for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
             run.answers |= answers
         return turns
+
+    def _look_for(self, run: _Run, wanted: Mapping[str, int]) -> _Answers:
+        """Look for copies of envelopes that were put again; return what is decided about them."""
+        try:
+            events, obstacle = self._again.decide(wanted, run.deadline.within(LONGEST_QUERY_SECONDS))
+        except UnavailableError as error:
+            events, obstacle = {}, str(error)
+        if len(events) < len(wanted):
+            self._telemetry.info("rows that were put again wait", reason=obstacle)
+        return dict(events)
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""

@@ -91,7 +91,7 @@ def command(
     """Show where an event is and what became of it.
 
     Several ids find any of these events; visitor=ID is short for td_client_id=ID. The search prints what it finds at once, changes
-    nothing, and ends at the moment it began. Personal data is replaced by placeholders, unless you ask for --raw.
+    nothing, and ends at the moment it began. Personal data is replaced by stand-ins, unless you ask for --raw.
     """
     ids = frozenset(value for column, value in terms if not column)
     columns = {column: value for column, value in terms if column}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
+from typing import Any, override
 
 import msgpack
 import pytest
@@ -520,6 +520,40 @@ def test_one_query_counts_the_rows_of_many_spans() -> None:
     assert Report(delivered=9) == made.send()
     assert 1 == made.td.queries
     assert [f"e{n}" for n in range(9)] == sorted(made.ids("shop_db", "views"))
+
+
+def test_a_span_that_has_asked_and_waits_for_its_closed_database_asks_no_more() -> None:
+    """A run with nothing left to do ends."""
+    jobs: list[Callable[[], Any]] = []
+
+    class Counted(InlineExecutor):
+        @override
+        def submit(self, job: Callable[[], Any]) -> None:
+            jobs.append(job)
+            assert len(jobs) < 1000
+            super().submit(job)
+
+    others = [f"table_{n}" for n in range(8)]
+    tables = {"views": [row("e1")], "large": [row("e2"), row("e3")]} | {one: [row(one)] for one in others}
+    made = Delivery(executors=Counted)
+    made.map(shop="shop_db")
+    made.td.create("shop_db", *tables)
+    made.put(envelope("shop", tables))
+    made.fail(500, table="views")
+    made.fail(429)
+    assert made.deliver() is None
+    made.td.faults.clear()
+    made.clock.sleep(ASKABLE_SECONDS)
+    made.td.settings = replace(made.td.settings, largest_import=70)
+
+    def fail_then() -> None:
+        if attempted[-1] == "shop/large/0":
+            made.fail(500)
+
+    attempted = around_attempts(made, after=fail_then)
+    report = made.send()
+    assert ("waiting", "http_500") == made.chunks()["shop/views/0"][:2]
+    assert not report.complete
 
 
 def test_an_answer_holds_only_for_what_was_asked() -> None:
