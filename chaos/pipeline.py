@@ -685,7 +685,8 @@ class Pipeline:
         """Note which events the forced replays that an operator wanted have sent again, while their objects are there."""
         for span in self.audit.ledger.spans() if self._tags else ():
             is_new = span.chain.is_forced and span.place not in self._forced_places
-            if is_new and span.chain.shard.split("#")[1] in self._tags:
+            is_there = is_new and name_of(span) not in self.world.away
+            if is_there and span.chain.shard.split("#")[1] in self._tags:
                 self._forced_places.add(span.place)
                 for key in span.chunks:
                     self.forced.update(self.audit.numbers(span, key))
