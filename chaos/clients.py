@@ -458,6 +458,7 @@ def _always(kind: TdKind, **members: Any) -> Callable[[random.Random, bool], Fau
     return lambda _chances, _is_import: Fault(kind=kind, **members)
 
 
+_ANOTHER_ANSWER = Fault(kind=TdKind.STATUS, status=200, body=f'{{"md5_hex": "{"0" * 32}"}}')
 # fmt: off
 _Table = tuple[tuple[Kind, Callable[[random.Random, bool], Fault]], ...]
 _TD_AWAY: _Table = ((Kind.TD_REFUSED, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
@@ -480,7 +481,7 @@ _TD_IMPORTS: _Table = (
     (Kind.TD_REJECTS_TABLE, _always(TdKind.STATUS, status=422)),
     (Kind.TD_LOST_ANSWER, _lost_answer),
     (Kind.TD_LATE, lambda chances, _: Fault(kind=TdKind.HANG, lands=chances.uniform(0.0, 100.0))),
-    (Kind.TD_WRONG_MD5, _always(TdKind.WRONG_MD5)),
+    (Kind.TD_WRONG_MD5, lambda chances, _: chances.choice((Fault(kind=TdKind.WRONG_MD5), _ANOTHER_ANSWER))),
     (Kind.TD_NOT_JSON, _always(TdKind.NOT_JSON)),
 )
 # fmt: on
@@ -507,16 +508,8 @@ class TreasureDataTransport:
         """Handle a request."""
         what = f"td {request.method} {request.target}"
         seconds = self._seconds * (0.4 + 1.2 * self._effects.chance.random())
-        response: Response = self._effects.perform(what, lambda: self._answer(request), seconds)
+        response: Response = self._effects.perform(what, partial(self._handle, request), seconds)
         return response
-
-    def _answer(self, request: Request) -> Response:
-        trouble = self._effects.trouble
-        if trouble.active(Kind.TD_WRONG_MD5) and "/import_with_id/" in request.target:
-            chances = trouble.strike(Kind.TD_WRONG_MD5)
-            if chances and chances.random() < 0.5:
-                return Response(200, b'{"md5_hex": "00000000000000000000000000000000"}')
-        return self._handle(request)
 
 
 def _start(shard: dict[str, Any]) -> str:
