@@ -237,7 +237,7 @@ _ACTS: dict[Kind, tuple[int, str]] = {  # the maximum number in a schedule, and 
     Kind.RESHARD: (4, "KINESIS_LOST_ANSWER"),
     Kind.RECREATE: (2, ""),
     Kind.RETENTION: (3, "WEEKS RESHARD"),
-    Kind.CROWD: (3, ""),
+    Kind.CROWD: (2, ""),
     Kind.STANDSTILL: (2, "TD_LOST_ANSWER"),
     Kind.PLAN: (4, ""),
     Kind.DISABLE: (4, "REPLAY TD_BROKEN_DATABASE"),
@@ -293,7 +293,8 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     acts: list[Act] = []
     density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        for _ in range(1 if setup.is_long and kind in _FOR_DAYS else density):
+        is_single = kind is Kind.CROWD or (setup.is_long and kind in _FOR_DAYS)
+        for _ in range(1 if is_single else density):
             if kind in _WINDOWS:
                 windows += _windows(chance, kind, setup, anchors)
             elif kind in _ACTS:
