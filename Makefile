@@ -82,15 +82,15 @@ hostile: .venv/installed ## let one sender do its worst beside 49 others, in sim
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
 	@$(RUN) -m chaos.isolation
 
+LOAD = $(RUN) -m chaos.load $(foreach one,$(RATE),--rate $(one)) $(if $(SHARDS),--shards $(SHARDS))
 .PHONY: outage
 outage: .venv/installed ## let Treasure Data or Redis be away for hours under load, in simulated time: OUTAGE=hanging|refusing|redis, RATE=, CHUNKS=, HOURS=
-	@$(RUN) -m chaos.away $(foreach one,$(OUTAGE),--outage $(one)) $(foreach one,$(RATE),--rate $(one)) $(foreach one,$(CHUNKS),--chunks $(one)) --hours $(or $(HOURS),6)
+	@$(LOAD) $(foreach one,$(OUTAGE),--outage $(one)) $(foreach one,$(CHUNKS),--chunks $(one)) --hours $(or $(HOURS),6)
 
-ACCOUNTS ?= 100
-SECONDS ?= 60
 .PHONY: simulate
-simulate: .venv/installed ## simulate the worker over many shards: RATE= (several: "100 1000"), SHARDS=, ACCOUNTS=, SECONDS=
-	@$(RUN) -m chaos.scale $(foreach rate,$(RATE),--rate $(rate)) $(if $(SHARDS),--shards $(SHARDS)) --accounts $(ACCOUNTS) --seconds $(SECONDS)
+simulate: RATE ?= 1 100 1000 10000
+simulate: .venv/installed ## simulate the worker over many shards: RATE= (several: "100 1000"), SHARDS=, ACCOUNTS=, HOURS=
+	@$(LOAD) --outage none --chunks $(or $(ACCOUNTS),100) --hours $(or $(HOURS),0.02)
 
 .PHONY: endurance
 endurance: .venv/installed ## send events to the local stack while its parts are killed, and count each: EVENTS=, KILLS=

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,15 +65,10 @@ class Books:
 
 
 class Audit:
-    """Checks a world's books.
-
-    Attributes:
-        faults: the discrepancies found so far.
-    """
+    """Checks a world's books."""
 
     def __init__(self, world: World) -> None:
         self._world = world
-        self.faults: list[str] = []
         self.bucket = Bucket(world.bucket, BUCKET)  # type: ignore[arg-type]  # a double
         self.rejections_store = RejectedEvents(self.bucket)
         self.ledger = Ledger(world.table, TABLE, world.clock, bytes, NullTelemetry())  # type: ignore[arg-type]  # a double
@@ -98,8 +93,7 @@ class Audit:
 
     def is_idle(self) -> bool:
         """Return whether the ledger lists nothing that waits."""
-        marks = (item.get("wk") for item in self._world.table.items(TABLE))
-        return not any(mark is not None and mark["S"].startswith("waiting") for mark in marks)
+        return not any(True for _ in self._world.table.items(TABLE, _waits))
 
     def left_over(self) -> list[str]:
         """Return the old objects that no span refers to."""
@@ -138,15 +132,6 @@ class Audit:
                     sums.setdefault(group.table_of, Counter())[entry.state] += span.rows(key)
         return books
 
-    def look(self) -> None:
-        """Record the rows that somebody needs now and nobody has."""
-        away = self._world.away
-        self.faults += [
-            f"{held.place} has no rows"
-            for held in self.held()
-            if held.values is None and name_of(held.span) not in away
-        ]
-
     def unnamed(self) -> list[str]:
         """Return the objects that nobody can name. Whether an object is its span's is judged by the specification when the span is written."""
         known = (PREFIX, REJECTED, policy.KEY, FORGET_REQUESTS)
@@ -155,6 +140,10 @@ class Audit:
             for name in self._world.bucket.objects(BUCKET)
             if not name.startswith(known) or (name.startswith(PREFIX) and parse(name) is None)
         ]
+
+
+def _waits(item: Mapping[str, Any]) -> bool:
+    return "wk" in item and item["wk"]["S"].startswith("waiting")
 
 
 def _values(

@@ -6,7 +6,7 @@ those have one of `chaos.exhaustive`.
 """
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -28,6 +28,7 @@ from worker.answer import TdAnswer
 from worker.bucket import Bucket
 from worker.chain import Owner
 from worker.claims import LATE_SECONDS, Claims, Decided
+from worker.deadline import Deadline
 from worker.executor import Executor
 from worker.forced_replay import ForcedReplays
 from worker.health import DatabaseHealth
@@ -57,7 +58,6 @@ class Defence:
         seed: a schedule with that trouble that does.
         meets: a scenario of `chaos.exhaustive` that does; it takes less time than a schedule.
         setup: what else is constant in the schedule, by its name in `Setup`.
-        waits: instead of a schedule, steady traffic of this many accounts, in which the rows of healthy databases wait.
     """
 
     module: str
@@ -67,7 +67,6 @@ class Defence:
     seed: int = 0
     meets: str = ""
     setup: Mapping[str, Any] = field(default_factory=dict)
-    waits: int = 0
 
     @property
     def kinds(self) -> tuple[Kind, ...]:
@@ -175,30 +174,29 @@ class _NothingIsLate(Claims):
 # Rows that were put again
 
 
-class _OwnShardAlone(Again):
-    """Asks only the shard of the record that was put again whether it has passed."""
+class _OneShardAlone(Again):
+    """Asks only one shard whether it has passed."""
 
     @override
-    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
+    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
         whole = self._passing
-        own = copy(whole)
-        own.lineages = lambda: [one for one in whole.lineages() if one.chain == span.chain.root]  # type: ignore[method-assign]
+        first = copy(whole)
+        first.lineages = lambda: whole.lineages()[:1]  # type: ignore[method-assign]
         alone = copy(self)
         alone._passing = copy(whole)  # noqa: SLF001 -- a copy of itself
-        alone._passing.obstacle = own.obstacle  # type: ignore[method-assign]  # noqa: SLF001
-        return Again.decide(alone, span, keys)
+        alone._passing.obstacle = first.obstacle  # type: ignore[method-assign]  # noqa: SLF001
+        return Again.decide(alone, wanted, deadline)
 
 
 class _LooksFirst(Again):
     """Reads the indexes before the shards are asked whether they have passed."""
 
     @override
-    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
-        receipts = self._receipts(span)
-        seen = self._look_up({key.group.request_id: receipts[key.group.request_id] for key in keys})
+    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
+        seen = self._look_up(wanted, deadline)
         early = copy(self)
-        early._look_up = lambda wanted: seen  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
-        return Again.decide(early, span, keys)
+        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        return Again.decide(early, wanted, deadline)
 
 
 # Doubt
@@ -391,8 +389,8 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/claims.py", "in a gap or a replay, claims are made with the append", _replaced(Claims, _ClaimsFirst), "CLIENT_DEAF FILTERED PASSED_OVER LANES KILL PAUSE ABANDON", 6),
     Defence("worker/claims.py", "a claim does not stay with a record that was passed over", _but(Claims, _is_passed=lambda *_: False), meets="a copy beside a replay of the one that was passed over with the claim"),
     Defence("worker/claims.py", "records that arrive late claim", _replaced(Claims, _NothingIsLate), "KINESIS_LATE KINESIS_LOST_ANSWER"),
-    Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, _span, keys: (dict.fromkeys(keys, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
-    Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _replaced(Again, _OwnShardAlone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
+    Defence("worker/again.py", "rows that were put again are looked for", _but(Again, decide=lambda _self, wanted, _deadline: (dict.fromkeys(wanted, Event.NO_COPY), "")), "KINESIS_LOST_ANSWER"),
+    Defence("worker/again.py", "every shard must have passed before rows that were put again are decided", _replaced(Again, _OneShardAlone), "KINESIS_AUTO KINESIS_LOST_ANSWER LANES DYNAMODB_ERROR", 1),
     Defence("worker/again.py", "indexes are read after the shards have passed", _replaced(Again, _LooksFirst), meets="a sender decides while a first copy that landed late is planned"),
     Defence("worker/passing.py", "rows that were put again wait until copies claim", _around(Passing, "obstacle", lambda obstacle, moment, **more: obstacle(moment - LATE_SECONDS * 1000, **more)), "KINESIS_LATE KINESIS_LOST_ANSWER"),
     Defence("worker/passing.py", "the chain of a closed shard is closed before it counts as passed", _but(Passing, _close=lambda _self, lineage, _closes: not lineage.is_open), "RESHARD KINESIS_LOST_ANSWER DYNAMODB_ERROR ABANDON PAUSE"),
@@ -443,7 +441,6 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/watermark.py", "recent spans are read from the chains", _replaced(Watermarks, _IndexAlone), "TD_OUTAGE TD_5XX", setup={**_WATCHED, "index_lag": 580.0}),
     Defence("worker/watermark.py", "a copy holds the watermark until its owner is in a span", _around(Watermarks, "_spans", lambda spans, began: (replace(span, copies={}) for span in spans(began))), meets="a watermark, the owner of a copy's claim is in no span"),
     Defence("worker/health.py", "a failing database gets no rows from the worker", _but(DatabaseHealth, reason=lambda *_: ""), "TD_BROKEN_DATABASE TD_5XX"),
-    Defence("worker/upload.py", "each database has its own lane", Weakness(settings={"upload_threads": 1, "uploads_per_database": 1}), "TD_HANGING_DATABASE", waits=50),
 )
 # fmt: on
 """Without each of these, a promise or a rule of the specification is broken."""

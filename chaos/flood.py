@@ -11,10 +11,8 @@ import random
 from base64 import b64encode
 from bisect import insort
 from collections import Counter, defaultdict, deque
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from hashlib import md5
-from math import ceil
 from typing import Any
 
 from chaos.traffic import payload_of
@@ -26,7 +24,6 @@ from doubles.dynamodb import MemoryDynamoDB
 from doubles.s3 import MemoryS3
 from ingest.app import Ingest, IngestEffects
 from local.resources import COUNTERS
-from ops.cost.prices import US_EAST_1
 from scaler.backlog import decide
 from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, target
 from shared import policy, write_key
@@ -48,7 +45,6 @@ _STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
 """Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
 _CORE_SHARE = 1769 / 512
 _DRAINED_PER_SECOND = 6_000_000  # two invocations of 6 MB, two seconds each
-_QUEUE_UNIT = 64 * 1024
 
 
 class _Stream:
@@ -61,7 +57,6 @@ class _Stream:
             lambda: defaultdict(lambda: [0, 0])
         )
         self.minutes: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
-        self.size = self.units = 0
 
     def takes(self, key: str, size: int, at: float) -> bool:
         """Put a record if its shard has room; return whether it had."""
@@ -74,8 +69,6 @@ class _Stream:
         used[1] += size
         minute[0] += 1
         minute[1] += size
-        self.size += size
-        self.units += ceil(size / 25_600)
         return True
 
     def put_record(self, **record: Any) -> dict[str, Any]:
@@ -102,12 +95,11 @@ class _Queue:
     def __init__(self, clock: ManualClock) -> None:
         self._clock = clock
         self.waiting: deque[tuple[float, str, int]] = deque()
-        self.sent = self.calls = 0
+        self.sent = 0
 
     def send_message(self, **message: Any) -> dict[str, str]:
         """Keep a message's size."""
         size = len(message["MessageBody"])
-        self.calls += 3 * ceil(size / _QUEUE_UNIT)  # send, receive, delete
         if "MessageAttributes" in message:
             self.sent += 1
             key = message["MessageAttributes"]["partition_key"]["StringValue"]
@@ -123,28 +115,17 @@ class Flooded:
         statuses: responses by sender (`hostile`, `visitors`, `others`) and status.
         waits: seconds until the others' rows were on the stream, in order.
         shards: of the stream at the end.
-        calls: of DynamoDB, for counters.
-        usd: what it cost, by service, beside hourly prices: those are for a whole day.
-        seconds: how long it took.
     """
 
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
     waits: list[float] = field(default_factory=list)
     shards: int = 1
-    calls: int = 0
-    usd: dict[str, float] = field(default_factory=dict)
-    seconds: float = 0.0
 
     @property
     def p99(self) -> float:
         """The 99th percentile of the seconds until the others' rows are delivered, at most."""
         wait = self.waits[min(len(self.waits) - 1, int(len(self.waits) * 0.99))] if self.waits else 0.0
         return wait + WINDOW_SECONDS
-
-    def usd_a_day(self, of: Mapping[str, float], service: str) -> float:
-        """Return what a service costs on a day of it, beyond a run that cost `of`."""
-        per_day = 1.0 if service == "Kinesis, shards" else 86_400 / self.seconds
-        return (self.usd[service] - of.get(service, 0.0)) * per_day
 
 
 class Flood:
@@ -168,8 +149,6 @@ class Flood:
         self._publish(policy.encode(entries, BEGIN * 1000))
         self._has_counters = counters
         self._free: list[tuple[float, int, Ingest]] = []
-        self._busy_seconds = 0.0
-        self._requests = 0
         self.found = Flooded()
         signed = [write_key.sign(ATTACKED, f"k1-{number}", _SECRETS["k1"]) for number in range(keys)]
         body = json.dumps([{"table": "pageviews", "text": "x" * 4100}] * 500)[: 2 * 2**20].encode()
@@ -179,8 +158,7 @@ class Flood:
         self._others = [_pixel(write_key.sign(name, "k1", _SECRETS["k1"])) for name in OTHERS]
 
     def update_item(self, **request: Any) -> dict[str, Any]:
-        """Count a call of DynamoDB."""
-        self.found.calls += 1
+        """Make a call of DynamoDB."""
         if not self._has_counters:
             raise client_error("InternalServerError", "UpdateItem", status=500)
         return self._table.update_item(**request)
@@ -198,9 +176,8 @@ class Flood:
             if second % 60 == 59:
                 self._scale(now + 1)
         found = self.found
-        found.seconds, found.shards = seconds, self._stream.shards
+        found.shards = self._stream.shards
         found.waits.sort()
-        found.usd = self._usd()
         return found
 
     def _send(self, at: float, sender: str, payload: dict[str, Any]) -> None:
@@ -211,8 +188,6 @@ class Flood:
         status = ingest(payload, None)["statusCode"]
         cpu = (_STORED_CPU if status == 200 else _REFUSED_CPU) if payload["isBase64Encoded"] else _SMALL_CPU
         took = _RUNTIME_SECONDS + cpu * _CORE_SHARE + self._clock.time - at
-        self._busy_seconds += ceil(took * 1000) / 1000
-        self._requests += 1
         insort(self._free, (at + took, id(ingest), ingest))
         self.found.statuses[sender][status] += 1
         if sender == "others" and status == 200 and overflowed == self._queue.sent:
@@ -256,20 +231,6 @@ class Flood:
     def _publish(self, document: bytes) -> None:
         self._policy = EdgePolicy.parse(document)
         self._s3.put_object(Bucket=_BUCKET, Key=policy.KEY, Body=document)
-
-    def _usd(self) -> dict[str, float]:
-        price, stream = US_EAST_1, self._stream
-        spans = stream.size / 4.5e6 + self.found.seconds / WINDOW_SECONDS * stream.shards
-        return {
-            "API Gateway": self._requests / 1e6 * price["api_requests"],
-            "Lambda": self._requests / 1e6 * price["lambda_requests"]
-            + self._busy_seconds * 0.5 * price["lambda_arm"],
-            "Kinesis, puts": stream.units / 1e6 * price["put_units"],
-            "Kinesis, shards": stream.shards * 24 * price["shard_hours"],
-            "SQS": self._queue.calls / 1e6 * price["sqs_requests"],
-            "DynamoDB": (self.found.calls + 2 * spans) / 1e6 * price["writes"],
-            "S3": spans * 2 / 1e3 * price["s3_puts"] + stream.size / 5 / 1e9 * price["s3_storage"],
-        }
 
 
 def _post(key: str, body: str) -> dict[str, Any]:

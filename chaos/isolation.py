@@ -14,8 +14,7 @@ from rich.table import Table
 
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
-from chaos.run import Build, pool_of
-from chaos.scale import percentile
+from chaos.run import pool_of
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES, Sent
 from chaos.trouble import Kind, Window
@@ -83,10 +82,10 @@ def failing(schedule: Schedule, kind: Kind, minutes: float = 60, count: int = 1)
     return replace(schedule, windows=windows)
 
 
-def measure(schedule: Schedule, build: Build = Functions) -> Measured:
+def measure(schedule: Schedule) -> Measured:
     """Run a schedule and measure the delay of the rows in working databases."""
     world = World(schedule)
-    pipeline = Pipeline(world, build(world))
+    pipeline = Pipeline(world, Functions(world))
     pipeline.run(observed=False)
     failing_ones = {window.target for window in schedule.windows} or {schedule.setup.databases[0][1]}
     delays = sorted(
@@ -99,6 +98,11 @@ def measure(schedule: Schedule, build: Build = Functions) -> Measured:
     verdict = judge(pipeline)
     world.close()
     return Measured(percentile(delays, 0.5), percentile(delays, 0.99), delays[-1], verdict)
+
+
+def percentile(ordered: list[float], share: float) -> float:
+    """Return the value below which a share of the values in order are."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
 
 
 def limit(usual: Measured) -> float:

@@ -35,7 +35,7 @@ ACCOUNTS = {"shop": "shop", "news": "media"}
 TABLES = {"shop": ("pageviews", "orders"), "news": ("pageviews",)}
 
 _HOUR = 3600.0
-_SECONDS_BETWEEN_REQUESTS = 12.0
+_SECONDS_BETWEEN_REQUESTS = 30.0
 _LOOK_SECONDS = 60.0
 _BEHIND_SECONDS = 60.0
 _STEP_SECONDS = 0.5
@@ -227,7 +227,7 @@ def tell(told: Story, say: Callable[[str], None]) -> bool:
     )
 
     told.pipeline.world.open(Window(Kind.FILTERED, clock.now(), clock.now() + _FILTER_SECONDS))
-    told.open_gates(until=clock.now() + 2 * _FILTER_SECONDS, every=2.0)
+    told.open_gates(until=clock.now() + 2 * _FILTER_SECONDS, every=5.0)
     simulation.run(clock.now() + 3 * _FILTER_SECONDS)
     passed_over = total(told.accepted) - total(told.found())
     say(

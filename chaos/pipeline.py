@@ -40,17 +40,18 @@ from worker.span import ChunkKey, Place, Span
 from worker.span_object import name_of
 from worker.states import State
 
-SEND_EVERY = 60.0
+SEND_EVERY, _CALM_SECONDS = 60.0, 900.0
+"""Once nothing has waited for longer than the second, the sender runs only so often, because it finds nothing."""
 _QUEUE_ARN = "arn:aws:sqs:us-east-1:000000000000:overflow"
 _LEAST_SWEEPS, _MOST_SWEEPS = 3, 12
 """Sweeps at the end, a day apart: an object is too young at first, then written anew, and its old name goes a day later. Clocks that jumped
 and rows that waited for long take more."""
 SWEEP_EVERY = 3700.0  # so that sweeps do not coincide with the sender's timer
-_POLL_EVERY = 900.0  # when no record arrives; otherwise at once
 _READ_AGAIN_SECONDS = 40.0
+_POLL_EVERY = 900.0  # the overflow queue
+_IDLE_POLL_EVERY = 6 * 3600.0  # when no record arrives; otherwise at once
 _STEP = 171.0  # so that steps do not coincide with the sender's timer
 _REPAIR_SECONDS = 2.0  # between two chunks
-_AUDITS = 5
 _DAY = 86_400.0
 _FOR_GOOD = 0.5  # the share of schedules with lost objects in which one is not brought back
 _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a request that has an id
@@ -88,7 +89,7 @@ class Pipeline:
         accepted: by event, when it was first accepted, UNIX seconds.
         sent: by event, its request.
         statuses: the statuses of the responses; 0 for a request without a response.
-        audit: takes balances during the run.
+        audit: reads the ledger and the objects.
         observer: takes watermarks during the run.
         missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
             before anything was replayed.
@@ -144,6 +145,9 @@ class Pipeline:
         self._draining = 0
         self._is_queue_off = False
         self._is_sending = True
+        self._waited_at = self._sent_at = float(
+            "-inf"
+        )  # when something waited, and when the sender ran by its timer
         summary = world.stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"]
         window = self._chance.choice((0, 1, 5))
         self._mapping = EventSourceMapping(
@@ -179,9 +183,6 @@ class Pipeline:
             self._simulation.at(sent.at, partial(self.send, sent))
         for act in self.schedule.acts:
             self._simulation.at(act.at, partial(self.act, act))
-        for _ in range(_AUDITS):
-            moment = self._simulation.now + self.schedule.setup.horizon * self._chance.random()
-            self._simulation.at(moment, self.audit.look)
         if observed:
             self.observer.begin()
         self.begin()
@@ -487,7 +488,7 @@ class Pipeline:
             return
         while invocation := self._poller.poll(now):
             self._invoke_worker(invocation)
-        self._tick_at(min(self._poller.ready_at, now + _POLL_EVERY))
+        self._tick_at(min(self._poller.ready_at, now + _IDLE_POLL_EVERY))
 
     def _invoke_worker(self, invocation: Invocation) -> None:
         def done(outcome: Outcome) -> None:
@@ -588,11 +589,16 @@ class Pipeline:
     def _send_by_timer(self) -> None:
         if not self._is_sending:
             return
-        now = self._simulation.now
-        if now >= self._standstill_until:
+        now, pause = self._simulation.now, SEND_EVERY
+        if not self.audit.is_idle():
+            self._waited_at = now
+        is_calm = now - self._waited_at > _CALM_SECONDS and now - self._sent_at < _CALM_SECONDS
+        if now >= self._standstill_until and not is_calm:
+            self._sent_at = now
             self._invoke_sender({})
-        is_quiet = self.schedule.setup.is_long and now > self._landed_at + _QUIET_SECONDS
-        self._simulation.at(now + (SWEEP_EVERY if is_quiet else SEND_EVERY), self._send_by_timer)
+        if self.schedule.setup.is_long and now > max(self._landed_at, self._waited_at) + _QUIET_SECONDS:
+            pause = SWEEP_EVERY
+        self._simulation.at(now + pause, self._send_by_timer)
 
     def _sweep(self) -> None:
         if self._simulation.now < self.schedule.end:

@@ -12,10 +12,12 @@ from copy import replace
 from dataclasses import dataclass, field, fields
 from functools import partial
 from hashlib import md5
-from itertools import chain
+from io import BytesIO
+from itertools import chain, filterfalse
 from typing import Any, override
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import msgpack
 import requests
 from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
@@ -132,7 +134,7 @@ class Trace:
         self._ids: dict[str, Known] = {}  # by unique_id
         self._doubts: dict[tuple[str, str], dict[Known, tuple[Span, ChunkKey]]] = {}  # by database and table
         self._doubted: dict[tuple[Place, str], tuple[tuple[str, str], Known]] = {}
-        self._samples: dict[Known, frozenset[str]] = {}
+        self._samples: dict[Known, list[frozenset[str]]] = {}
         self._questions: dict[Task, _Question] = {}
         self._sent: dict[Task | None, dict[str, Any]] = {}  # the chunk that each task sent last
         self._calls = 0
@@ -485,11 +487,16 @@ class Trace:
         for known, (span, key) in doubts.items():
             if known not in self._samples:
                 try:
-                    rows = sample(self._objects.payload(span, key))
+                    payload = self._objects.payload(span, key)
                 except InvalidObjectError:
                     continue
-                self._samples[known] = frozenset(str(row.get("event_id")) for row in rows)
-            if self._samples[known] == ids:
+                rows = msgpack.Unpacker(BytesIO(payload), strict_map_key=False)
+                others = b"".join(map(msgpack.packb, filterfalse(self._world.is_forgotten, rows)))
+                self._samples[known] = [
+                    frozenset(str(row.get("event_id")) for row in sample(one))
+                    for one in (payload, others or payload)
+                ]
+            if ids in self._samples[known]:
                 yield known
 
     def _read(self, question: _Question, asked: list[str], answer: TdAnswer) -> None:

@@ -3,6 +3,7 @@
 import json
 import random
 from base64 import b64encode
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from gzip import compress
 from typing import Any
@@ -190,8 +191,9 @@ def generate(
     shares = [
         1 if is_crowded else 1 / (1 + index) for index in range(len(accounts))
     ]  # some are busy, some quiet
-    sizes, counts, pace = (1, 1, 3, 10, 30), (1, 1, 1, 2, 3, 8, 20), 0.2
-    dialects = 8, 3, 2, 2, 1
+    sizes: Sequence[int] = (1, 1, 3, 10, 30)
+    counts: Sequence[int] = (1, 1, 1, 2, 3, 8, 20)
+    pace, dialects = 0.2, (8, 3, 2, 2, 1)
     if is_crowded:
         sizes, counts, pace, dialects = (events // 2, events), (1,), 0.03, (1, 8, 2, 1, 1)
     number = 0

@@ -147,7 +147,6 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
     verdict.misjudged += rejected.misjudged()
     verdict.miscounted += rejected.miscounted()
     verdict.lost += rejected.lost()
-    verdict.miscounted += pipeline.audit.faults
     verdict.miscounted += pipeline.audit.unnamed()
     if not verdict.stuck and not may_duplicate and not pipeline.gone:
         verdict.miscounted += _compare(pipeline, places, reasons, forced)
@@ -272,7 +271,7 @@ def _rest(pipeline: Pipeline, verdict: Verdict) -> None:
         verdict.stuck += [
             f"{name} did not end in time"
             for name, began in function.timed_out.items()
-            if began > pipeline.healed_at
+            if 0 < pipeline.healed_at < began
         ]
     if pipeline.lost_batches:
         verdict.stuck.append(f"{pipeline.lost_batches} batches were given up")

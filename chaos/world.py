@@ -4,7 +4,7 @@ import json
 import random
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from typing import Any, override
@@ -143,6 +143,7 @@ class World:
         away: the objects that are deleted or damaged, as they were.
         lost: called with the name of an object that is deleted by mistake.
         put_back: called with the name and bytes of one that is brought back.
+        is_forgotten: returns whether a row is of a person whom the run forgets.
         on_end: called when the schedule has been judged.
         on_gauge: called with each gauge that a function reports.
     """
@@ -159,6 +160,7 @@ class World:
         self.away: dict[str, bytes] = {}
         self.lost: Callable[[str], None] = lambda _name: None
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
+        self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
         self.on_end: list[Callable[[], None]] = []
         self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0

@@ -6,6 +6,7 @@ denies calls with the service's own error, so a missing permission fails in the 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
 from botocore.exceptions import ClientError
@@ -15,6 +16,7 @@ from doubles.dynamodb.expressions import parse_insert
 
 REGION = "us-east-1"
 ACCOUNT_ID = "123456789012"
+_DECISIONS_KEPT = 4096
 
 _OBJECT_ACTIONS = {
     "put_object": "s3:PutObject",
@@ -43,10 +45,15 @@ class Role:
         self.name = name
         self._statements = [_Statement(statement) for statement in statements]
         self.actions = {action for one in statements for action in _listed(one["Action"])}
+        self._decide = lru_cache(_DECISIONS_KEPT)(self._decided)
 
     def allows(self, action: str, resource: str, context: Mapping[str, str]) -> bool:
         """Return whether a statement allows an action on an ARN and none denies it, given values of condition keys."""
-        effects = {one.effect for one in self._statements if one.covers(action, resource, context)}
+        return self._decide(action, resource, tuple(context.items()))
+
+    def _decided(self, action: str, resource: str, context: tuple[tuple[str, str], ...]) -> bool:
+        values = dict(context)
+        effects = {one.effect for one in self._statements if one.covers(action, resource, values)}
         return effects == {"Allow"}
 
 

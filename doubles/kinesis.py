@@ -238,11 +238,13 @@ class MemoryKinesis:
             raise _limit(operation, f"{most} changes in 24 hours")
         changes.append(self._now())
 
-    def put_record(self, *, StreamName: str, Data: bytes, PartitionKey: str) -> dict[str, Any]:
+    def put_record(
+        self, *, StreamName: str, Data: bytes, PartitionKey: str, ExplicitHashKey: str = ""
+    ) -> dict[str, Any]:
         """Append one record; return its `ShardId` and `SequenceNumber`."""
         stream = self._stream("PutRecord", StreamName)
         self._check_record("PutRecord", Data, PartitionKey)
-        return self._append(stream, Data, PartitionKey)
+        return self._append(stream, Data, PartitionKey, ExplicitHashKey)
 
     def put_records(self, *, StreamName: str, Records: Sequence[dict[str, Any]]) -> dict[str, Any]:
         """Append up to 500 records of at most 10 MiB with their keys: all of them, or none if it raises."""
@@ -250,10 +252,10 @@ class MemoryKinesis:
         if not 1 <= len(Records) <= _MAX_PUT_RECORDS:
             message = f"Member must have length between 1 and {_MAX_PUT_RECORDS}"
             raise client_error("ValidationException", "PutRecords", message)
-        pairs = [(entry["Data"], entry["PartitionKey"]) for entry in Records]
-        if sum(self._check_record("PutRecords", *pair) for pair in pairs) > _MAX_PUT:
+        entries = [(one["Data"], one["PartitionKey"], one.get("ExplicitHashKey", "")) for one in Records]
+        if sum(self._check_record("PutRecords", *one[:2]) for one in entries) > _MAX_PUT:
             raise _invalid("PutRecords", "Records size exceeds 10 MiB limit")
-        return {"FailedRecordCount": 0, "Records": [self._append(stream, *pair) for pair in pairs]}
+        return {"FailedRecordCount": 0, "Records": [self._append(stream, *one) for one in entries]}
 
     def get_shard_iterator(
         self,
@@ -385,8 +387,9 @@ class MemoryKinesis:
             raise client_error("ValidationException", operation, message)
         return size
 
-    def _append(self, stream: _Stream, data: bytes, partition_key: str) -> dict[str, Any]:
-        hash_key = int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
+    def _append(self, stream: _Stream, data: bytes, partition_key: str, explicit: str = "") -> dict[str, Any]:
+        hashed = int.from_bytes(md5(partition_key.encode(), usedforsecurity=False).digest())
+        hash_key = int(explicit or hashed)
         shard = stream.routes[bisect_right(stream.routes, hash_key, key=attrgetter("first_hash")) - 1]
         if stream.strategy == "AUTO":
             shard = self._random.choice(stream.routes)

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from shared import envelope, rows
+from shared import envelope, json_codec, rows
 from shared.envelope import Envelope, RejectedEvent
 from shared.event_id import derived_event_id
 from shared.write_key import WriteKey
@@ -140,11 +140,14 @@ class Batch(NamedTuple):
         yield range(start, len(texts))
 
 
-def _sorted(value: Any) -> Any:
-    """Return a value with the members of its objects sorted by name: an SDK may serialize a retry in another order."""
-    if isinstance(value, dict):
-        return {name: _sorted(value[name]) for name in sorted(value)}
-    return [_sorted(item) for item in value] if isinstance(value, list) else value
+def _sorted(value: Any, depth: int = json_codec.MAX_DEPTH) -> Any:
+    """Return a value with the members of its objects sorted by name: an SDK may serialize a retry in another order.
+
+    Only what does not become a column can be nested more deeply than `depth`. It is left as it is.
+    """
+    if isinstance(value, dict) and depth:
+        return {name: _sorted(value[name], depth - 1) for name in sorted(value)}
+    return [_sorted(item, depth - 1) for item in value] if isinstance(value, list) and depth else value
 
 
 def _max_bytes(event: object, text: bytes) -> int:

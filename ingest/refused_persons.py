@@ -5,7 +5,7 @@ from typing import Any
 
 from ingest.privacy import Screen
 from shared import rows
-from shared.person_hash import hash_of, key_of, text_of
+from shared.person_hash import hasher, text_of
 
 
 class RefusedPersons:
@@ -18,7 +18,7 @@ class RefusedPersons:
     """
 
     def __init__(self, key: bytes, account: str, hashes: Mapping[str, frozenset[bytes]]) -> None:
-        self._columns = {column: (key_of(key, account, column), some) for column, some in hashes.items()}
+        self._columns = {column: (hasher(key, account, column), some) for column, some in hashes.items()}
 
     def check(self, members: object) -> None:
         """Reject an event as it was sent, or a row, if a member is a person's.
@@ -29,8 +29,8 @@ class RefusedPersons:
         for name, value in members.items() if isinstance(members, dict) else ():
             column = self._columns.get(rows.column_name(name))
             if column is not None and value is not None:
-                column_key, hashes = column
-                if hash_of(column_key, text_of(value)) in hashes:
+                hash_of, hashes = column
+                if hash_of(text_of(value)) in hashes:
                     raise rows.Rejected("refused_person", "the account refuses events of this person")
 
     def after(self, screen: Screen | None) -> Screen:

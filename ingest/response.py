@@ -10,6 +10,7 @@ import orjson
 
 from ingest.refusal import ANSWERS, AnyCode, Refused
 from ingest.request import Request
+from shared import json_codec
 
 _CALLBACK = re.compile(r"[A-Za-z_$][A-Za-z0-9_$.]{0,127}")
 _SCRIPT_HEADERS = {
@@ -59,7 +60,7 @@ def json_response(
 ) -> Response:
     """Return a value as JSON."""
     headers = {"content-type": "application/json", **(headers or {})}
-    return Response(status, headers, orjson.dumps(value).decode(), cookie=cookie)
+    return Response(status, headers, json_codec.dump(value), cookie=cookie)
 
 
 def callback_of(request: Request) -> str:

@@ -12,6 +12,7 @@ import re
 import time
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 from threading import Lock
 from typing import Any
@@ -66,6 +67,9 @@ class Cloud:
                 return _json_reply(self._stream, operation, _unpacked(json.loads(request.body)))
             if service == "AmazonSQS":
                 return _json_reply(self._queue, operation, json.loads(request.body))
+            if operation == "UpdateItem":
+                # moto's UPDATED_NEW leaves out what is named and does not change, such as a counter to which 0 is added
+                request = replace(request, body=request.body.replace(b'"UPDATED_NEW"', b'"ALL_NEW"'))
             return self._ask_moto(request)
 
     def _empty(self) -> None:

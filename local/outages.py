@@ -1,6 +1,7 @@
 """Outages on demand, for `sluice local break` and the page's buttons."""
 
 import json
+import re
 import threading
 import time
 from typing import Any
@@ -12,6 +13,7 @@ from shared.errors import InvalidError
 TARGETS = {
     "td": "Treasure Data answers 503 to everything",
     "td:DATABASE": "Treasure Data answers 503 for one database",
+    "td:DATABASE.TABLE=STATUS": "Treasure Data answers imports into one table with a status, such as 422",
     "answers": "Treasure Data accepts imports, but its responses are lost",
     "redis": "Valkey is down",
     "kinesis": "the stream rejects every call",
@@ -19,6 +21,7 @@ TARGETS = {
 }
 """The targets of outages, and their effect."""
 
+_TREASURE_DATA = re.compile(r"td(?::(?P<database>\w+)(?:\.(?P<table>\w+))?)?(?:=(?P<status>[45]\d\d))?")
 _PAUSED = {"redis": "valkey", "worker": "worker"}
 _DIRECT = build_opener(ProxyHandler({}))
 _SECONDS = 10.0
@@ -44,14 +47,13 @@ class Outages:
         """Begin an outage, or end it with 0 seconds; return the outages in progress.
 
         Args:
-            target: one of TARGETS.
+            target: one of TARGETS; the table and the status may be left out.
             seconds: how long it lasts.
 
         Raises:
             UnknownTargetError: there is no such target.
         """
-        database = target.removeprefix("td:") if target.startswith("td:") else None
-        if target not in TARGETS and not database:
+        if not _TREASURE_DATA.fullmatch(target) and (":" in target or target not in TARGETS):
             raise UnknownTargetError(f"{target!r} is not a target. The targets are {', '.join(TARGETS)}")
         with self._lock:
             self._ends[target] = time.time() + seconds
@@ -81,11 +83,11 @@ class Outages:
         for target, end in self._ends.items():
             if end <= now or target in _PAUSED or target == "kinesis":
                 continue
-            fault: dict[str, Any] = {"kind": "status", "status": 503}
-            if target == "answers":
-                fault = {"kind": "close", "action": "import", "lands": 0}
-            elif target.startswith("td:"):
-                fault["database"] = target.removeprefix("td:")
+            fault: dict[str, Any] = {"kind": "close", "action": "import", "lands": 0}
+            if found := _TREASURE_DATA.fullmatch(target):
+                fault = {"kind": "status", "database": found["database"], "table": found["table"]}
+                if found["status"]:
+                    fault |= {"action": "import", "status": int(found["status"])}
             self._send(f"{td}/-/faults", fault | {"end": end})
 
     def _send(self, url: str, document: dict[str, Any] | None = None, *, method: str = "POST") -> None:

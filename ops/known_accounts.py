@@ -21,9 +21,14 @@ def one(stack: Stack, name: str) -> Account:
     Raises:
         Failure: Redis does not have it.
     """
-    accounts, applied_at = known(stack)
-    if name in accounts:
-        return accounts[name]
+    return found_in(stack, known(stack), name)
+
+
+def found_in(stack: Stack, accounts: tuple[Mapping[str, Account], str | None], name: str) -> Account:
+    """Return one of the accounts that `known` has returned; otherwise as `one`."""
+    found, applied_at = accounts
+    if name in found:
+        return found[name]
     if applied_at is None:
         raise Failure(is_empty(stack))
     raise Failure(f"there is no account {name}: add it to accounts.yaml and run {_apply(stack)}")

@@ -8,8 +8,6 @@ from typing import Any
 from ops.failure import Failure
 from ops.stack import Stack
 
-DECIDED = {"send": ("waiting",), "drop": ("dead", "waiting", "rejected")}
-"""The kinds that an operator can decide about, by decision."""
 _MOST_CHUNKS = 5000  # whose names fit the 6 MB of an invocation
 OUTCOMES = ("delivered", "kept", "dead", "dropped", "copies")
 

@@ -7,6 +7,7 @@ them without decoding any. The last member holds rejected events as they were se
 
 import re
 from collections.abc import Iterable, Iterator
+from string import ascii_letters, digits
 from typing import Any, NamedTuple
 
 import msgpack
@@ -35,6 +36,7 @@ CODE = re.compile("[a-z0-9_]{1,64}")
 ROOM = MAX_ENVELOPE_BYTES - 512
 """Bytes available for rows and table names; the other members need less than the rest."""
 
+_ID_BYTES = (ascii_letters + digits + "#_.:-").encode()
 _PART = "#"  # separates the request's id from the number of its envelope
 
 
@@ -132,7 +134,16 @@ def decode(data: bytes) -> Envelope:
 
 def are_ids(key_id: str, request_id: str) -> bool:
     """Return whether these may be an envelope's: longer ones would fit neither a key nor an item of the ledger."""
-    return (not key_id or names.is_key_id(key_id)) and len(request_id) <= MAX_REQUEST_ID
+    return (
+        (not key_id or names.is_key_id(key_id))
+        and len(request_id) <= MAX_REQUEST_ID
+        and has_only_id_characters(request_id)
+    )
+
+
+def has_only_id_characters(text: str) -> bool:
+    """Return whether a text consists of characters that request ids have. The ledger's names of chunks hold these ids."""
+    return not text.encode().translate(None, _ID_BYTES)
 
 
 def marker(at: int) -> Envelope:

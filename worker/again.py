@@ -4,14 +4,21 @@ Once every shard has passed the time from which a copy must claim, each copy wit
 If one counts, the rows that were put again are a copy. If none does, they wait to be sent like any others.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import batched
 from operator import itemgetter
+from threading import Lock
 
 from shared.errors import BucketUnavailableError, InvalidObjectError
+from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
-from worker.ledger import Ledger
+from worker.deadline import Deadline
+from worker.executor import Executors, run_parallel
+from worker.ledger import BEHIND_ALL, Ledger
 from worker.passing import MARGIN_SECONDS, Passing
+from worker.record import Number
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import Event
@@ -21,76 +28,123 @@ CLOCK_SECONDS = 20
 
 TOGETHER_SECONDS = 300
 """Envelopes that were received within this time are decided at once: a run cannot read the indexes of days."""
+_AT_ONCE = 16  # indexes
+
+
+@dataclass(slots=True)
+class _Look:
+    """How far copies of some envelopes have been looked for.
+
+    Attributes:
+        wanted: when the ingest received each, by request id, in UNIX milliseconds.
+        found: those with a copy that counts.
+        reached: by chain, the `after` of the last span that was looked at, from its end back.
+        is_gone: an index has been deleted.
+        is_readable: all others could be read.
+    """
+
+    wanted: Mapping[str, int] = field(default_factory=dict)
+    found: set[str] = field(default_factory=set)
+    reached: dict[ChainId, Number] = field(default_factory=dict)
+    is_gone: bool = False
+    is_readable: bool = True
 
 
 @dataclass(eq=False)
 class Again:
-    """Decides what was put again."""
+    """Decides what was put again. Safe to use from several threads, which take turns."""
 
     _passing: Passing
     _ledger: Ledger
     _objects: SpanObjects
+    _executors: Executors
+    _look: _Look = field(default_factory=_Look, init=False)
+    _lock: Lock = field(default_factory=Lock, init=False)
 
-    def decide(self, span: Span, keys: Iterable[ChunkKey]) -> tuple[dict[ChunkKey, Event], str]:
-        """Return what is decided about chunks of a span now, and why the others still wait.
+    def receipts(self, span: Span) -> Mapping[str, int]:
+        """Return when the ingest received each envelope of a span, by request id, in UNIX milliseconds.
 
         Raises:
-            InvalidObjectError: the span's own index cannot be read.
-            UnavailableError: S3, the ledger or Kinesis does not answer.
+            InvalidObjectError: its index cannot be read.
+            BucketUnavailableError: S3 does not answer.
         """
-        receipts = self._receipts(span)
-        of = {key: key.group.request_id for key in keys}
-        wanted = {one: receipts[one] for one in of.values()}
-        for some in _together(wanted):
-            obstacle = self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000)
-            if obstacle:
-                return {}, obstacle
-            if events := self._look_up(some):
-                found = {key: events.get(one) for key, one in of.items()}
-                reason = "an index cannot be read, or others come first"
-                return {key: event_of(key, one) for key, one in found.items() if one is not None}, reason
-        return {}, "an index cannot be read"
-
-    def _receipts(self, span: Span) -> Mapping[str, int]:
-        """Return when the ingest received each envelope of a span, by request id, in UNIX milliseconds."""
         index = self._objects.index(span)
         return dict(zip(index.request_ids, index.receipts, strict=True))
 
-    def _look_up(self, wanted: Mapping[str, int]) -> dict[str, Event]:
+    def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
+        """Return what is decided about envelopes now, by request id, and why the others still wait.
+
+        On a busy stream, that may take longer than one call has time. The next one goes on where this one stops.
+
+        Args:
+            wanted: when the ingest received each, in UNIX milliseconds.
+            deadline: when to stop.
+
+        Raises:
+            UnavailableError: the ledger or Kinesis does not answer.
+        """
+        events: dict[str, Event] = {}
+        with self._lock:
+            begun = {one: at for one, at in wanted.items() if one in self._look.wanted}
+            rest = {one: at for one, at in wanted.items() if one not in begun}
+            for some in filter(None, (begun, *_together(rest))):
+                if deadline.near:
+                    break
+                if obstacle := self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000):
+                    return events, obstacle
+                events |= self._look_up(some, deadline)
+        return events, "an index cannot be read, or there are too many to read them all now"
+
+    def _look_up(self, wanted: Mapping[str, int], deadline: Deadline) -> dict[str, Event]:
         """Look for copies without a claim, in the indexes of all spans that may have them; leave out what cannot be decided now."""
-        since = min(wanted.values()) - (CLOCK_SECONDS + MARGIN_SECONDS) * 1000
-        until = max(wanted.values()) + LATE_SECONDS * 1000
-        found: set[str] = set()
-        is_gone, is_readable = False, True
-        for span in self._around(since, until):
-            if span.object is None:
-                is_gone = True
-                continue
-            try:
-                index = self._objects.index(span)
-            except (BucketUnavailableError, InvalidObjectError):
-                is_readable = False
-                continue
-            for position, (request_id, claim) in enumerate(zip(index.request_ids, index.claims, strict=True)):
-                if not claim and request_id in wanted and position not in index.uncounted:
-                    found.add(request_id)
-        events = dict.fromkeys(found, Event.COPY_COUNTS)
-        if is_readable:
-            rest = Event.INDEX_GONE if is_gone else Event.NO_COPY
-            events |= dict.fromkeys(wanted.keys() - found, rest)
+        if not wanted.keys() <= self._look.wanted.keys():
+            self._look = _Look(wanted)
+        look = self._look
+        look.wanted = wanted
+        for some in batched(self._around(look), _AT_ONCE, strict=False):
+            jobs = [partial(self._read, wanted, span) for span in some]
+            for span, shown in zip(some, run_parallel(self._executors, jobs, _AT_ONCE), strict=True):
+                look.is_gone |= shown is Event.INDEX_GONE
+                look.is_readable &= shown is not Event.UNANSWERED
+                look.found |= frozenset() if isinstance(shown, Event) else shown
+                look.reached[span.chain] = span.after
+            if deadline.near:
+                return {}
+        self._look = _Look()
+        events = dict.fromkeys(look.found & wanted.keys(), Event.COPY_COUNTS)
+        if look.is_readable:
+            rest = Event.INDEX_GONE if look.is_gone else Event.NO_COPY
+            events |= dict.fromkeys(wanted.keys() - look.found, rest)
         return events
 
-    def _around(self, since: int, until: int) -> Iterator[Span]:
-        """Yield the spans of all shards whose records may have arrived between two times (UNIX milliseconds).
+    def _read(self, wanted: Mapping[str, int], span: Span) -> set[str] | Event:
+        """Return the envelopes of which a span has a copy that counts, or why its index does not show that."""
+        if span.object is None:
+            return Event.INDEX_GONE
+        try:
+            index = self._objects.index(span)
+        except (BucketUnavailableError, InvalidObjectError):
+            return Event.UNANSWERED
+        return {
+            request_id
+            for position, (request_id, claim) in enumerate(zip(index.request_ids, index.claims, strict=True))
+            if not claim and request_id in wanted and position not in index.uncounted
+        }
+
+    def _around(self, look: _Look) -> Iterator[Span]:
+        """Yield the spans of all shards whose records may be first copies, as far as they were not looked at yet.
 
         Gaps need no look: every record in a gap has a claim.
         """
+        since = min(look.wanted.values()) - (CLOCK_SECONDS + MARGIN_SECONDS) * 1000
+        until = max(look.wanted.values()) + LATE_SECONDS * 1000
         listed = [lineage.chain for lineage in self._passing.lineages()]
         for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
-            later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
-            for span in (
-                self._ledger.latest(chain) if later is None else self._ledger.latest(chain, later.last)
-            ):
+            before = look.reached.get(chain)
+            if before is None:
+                later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
+                before = BEHIND_ALL + "9" if later is None else later.last
+            for span in self._ledger.latest(chain, before):
                 if span.latest < since and span.records:
                     break
                 if span.records and span.chunks and span.earliest <= until:

@@ -5,7 +5,7 @@ that its envelope may have been put again meanwhile, and every record in a gap o
 of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -19,6 +19,7 @@ from worker.ledger import MOST_CLAIMS, MOST_CLAIMS_WITH_APPEND, Claim, Claiming,
 from worker.membership import Membership
 from worker.record import NOBODY, Number, Record
 from worker.shards import Shards
+from worker.span import Span
 
 LATE_SECONDS = 300
 """A record that arrives longer than this after the ingest received it must own its envelope's claim to count.
@@ -31,6 +32,9 @@ MOST_LOOKUPS = 250
 """A span has at most this many records whose claims others own, so that looking for these takes seconds, and their names fit into its item."""
 _REPEATED_SECONDS = 30 * 86_400  # how long a sender may repeat a request
 _QUEUED_SECONDS = 14 * 86_400  # how long an envelope may wait in the overflow queue
+_LATEST_SECONDS = (
+    86_400  # how long after it left the stream a worker may still have a record, with ample room
+)
 FROM_JSON = "json#"
 """Begins the derived request id of a record in JSON form, before its number."""
 
@@ -74,14 +78,15 @@ class Decided:
         uncounted: the sequence numbers of those that do not count.
         claimed: the sequence numbers of those that were claimed although they carry no claim.
         with_append: claims to make in the transaction that appends their span, by request id.
-        owners: of records that do not count, by request id: those that are in no span yet, these records among them.
+        owners: by the number of a record that does not count, because of a record that is in no span yet, these records among them: the
+            request id and that record.
     """
 
     records: Sequence[Record]
     uncounted: frozenset[Number] = frozenset()
     claimed: frozenset[Number] = frozenset()
     with_append: dict[str, Claiming] = field(default_factory=dict)
-    owners: dict[str, Owner] = field(default_factory=dict)
+    owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
 
 
 class Claims:
@@ -163,8 +168,26 @@ class Claims:
             frozenset(uncounted),
             frozenset(number for number in wishes.keys() & kept if not wishes[number].record.claim),
             {one: claim for one, claim in batch.made.items() if claim.owner.number in kept},
-            _not_planned(batch, [wishes[number].request_id for number in uncounted], kept),
+            _not_planned(batch, {number: wishes[number].request_id for number in uncounted}, kept),
         )
+
+    def awaited(self, span: Span, now: float) -> dict[str, Owner]:
+        """Return the owners of a span's copies that may still be planned: no span has them, and nobody has taken their claims over.
+
+        They were on the stream before the span was planned; what the stream has lost since is never planned. `now` is UNIX seconds.
+
+        Raises:
+            HeldError, UnavailableError: as `decide`.
+        """
+        if not span.copies or now - span.planned_at / 1000 > self._retention_seconds() + _LATEST_SECONDS:
+            return {}
+        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
+        found = {one: owner for one, owner in span.copies.items() if owner in gaps}
+        for ids in batched(list(found), MOST_CLAIMS_WITH_APPEND, strict=False):
+            for one, claim in self._ledger.claims(ids).items():
+                if claim.owner != found[one]:
+                    del found[one]
+        return found
 
     def _counts(self, wish: _Wish | None, batch: _Batch, *, with_append: bool) -> bool | None:
         """Return whether a record counts; None if that is unknown now."""
@@ -216,15 +239,17 @@ class Claims:
         return batch.gone[owner.chain]
 
 
-def _not_planned(batch: _Batch, uncounted: Iterable[str], kept: Collection[Number]) -> dict[str, Owner]:
-    """Return the owners, by request id, of records that do not count: those that are in no span yet, and those among `kept`."""
+def _not_planned(
+    batch: _Batch, uncounted: Mapping[Number, str], kept: Collection[Number]
+) -> dict[Number, tuple[str, Owner]]:
+    """Return the owners of records that do not count: those that are in no span yet, and those among `kept`."""
     found = {}
-    for request_id in uncounted:
+    for number, request_id in uncounted.items():
         claim = batch.claims.get(request_id)
         if claim is not None:
             is_here = claim.owner.chain == batch.shard and claim.owner.number in kept
             if is_here or claim.owner in batch.gaps:
-                found[request_id] = claim.owner
+                found[number] = request_id, claim.owner
     return found
 
 

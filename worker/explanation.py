@@ -14,6 +14,8 @@ MOST_BYTES = 200
 """How many bytes of an explanation are kept."""
 
 _MOST_READ = 1000  # characters
+_MOST_SEARCHED = 4 << 20  # bytes of rows
+_MOST_NAMED = 1000  # values
 _SHORTEST = 3  # characters of a value that is looked for
 _QUOTED = re.compile(r"""'[^']*'|"[^"]*"|`[^`]*`""")
 _OMITTED = "\u2026"
@@ -26,15 +28,21 @@ def explanation_of(answer: TdAnswer) -> str:
 
 
 def kept(explanation: str, body: bytes) -> str:
-    """Return what the ledger keeps of an explanation of why these rows (gzip of MessagePack maps) are refused."""
+    """Return what the ledger keeps of an explanation of why these rows (gzip of MessagePack maps) are refused.
+
+    That is nothing if there are too many rows to look for all their values, or if it has many of them.
+    """
     try:
-        values = {_text(value) for value in _values(decompress(body))}
+        payload = decompress(body)
+        values = {_text(value) for value in _values(payload)} if len(payload) <= _MOST_SEARCHED else None
     except (InvalidObjectError, ValueError, msgpack.UnpackException):
-        return ""
+        values = None
     folded, text = explanation.casefold(), explanation
-    for value in sorted(values, key=len, reverse=True):
-        if len(value) >= _SHORTEST and value.casefold() in folded:
-            text = re.sub(re.escape(value), _OMITTED, text, flags=re.IGNORECASE)
+    named = [one for one in values or () if len(one) >= _SHORTEST and one.casefold() in folded]
+    if values is None or len(named) > _MOST_NAMED:
+        return ""
+    for value in sorted(named, key=len, reverse=True):
+        text = re.sub(re.escape(value), _OMITTED, text, flags=re.IGNORECASE)
     short = text.encode(errors="replace")[:MOST_BYTES].decode(errors="ignore")
     # the end of what was read may be the beginning of a value
     return "" if len(explanation) == _MOST_READ and short == text else short

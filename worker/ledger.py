@@ -22,6 +22,7 @@ repeated write fails its condition. The writer name on the item then shows that 
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import batched
 from typing import TYPE_CHECKING, Any, NoReturn
 from zlib import crc32
 
@@ -60,16 +61,9 @@ MOST_CLAIMS_WITH_APPEND = 90
 BEHIND_ALL: Number = "999"
 """Sorts after every sequence number. The span that closes a chain has it."""
 
-_CHANGING = [
-    "v",
-    "w",
-    "st",
-    "x",
-    "wk",
-    "ttl",
-    "o",
-    "c",
-]  # attributes of a span that change after it is planned
+# attributes of a span that change after it is planned
+_CHANGING = ["v", "w", "st", "x", "wk", "ttl", "o", "c"]
+_READ_AT_ONCE = 100
 _CLAIM = "put#"
 _TAG = "tag#"
 _CHAINS = "chains"
@@ -305,6 +299,12 @@ class Ledger:
         """
         yield from self._places(f"{kind}#{number}")
 
+    def work(self, kind: str, number: int) -> Iterator[tuple[int, Span]]:
+        """Yield what `worklist` does, but each span as it is in the ledger now, reading 100 at a time."""
+        for some in batched(self.worklist(kind, number), _READ_AT_ONCE, strict=False):
+            spans = self.get_all([place for _, place in some])
+            yield from ((at, spans[place]) for at, place in some if place in spans)
+
     def rejected(self, since: float, until: float) -> Iterator[Place]:
         """Yield the spans with rejected events and nothing else that were planned on the days from `since` to `until` (UNIX seconds)."""
         for day in range(int(since // _DAY), int(until // _DAY) + 1):
@@ -475,17 +475,16 @@ class Ledger:
 
     def note_table(self, account: str, table: str, limit: int) -> bool:
         """Note that a table is about to be created, unless `limit` tables already were; return whether it is noted."""
-        while True:
-            noted = self.tables(account)
-            if table in noted:
-                return True
-            if len(noted) >= limit:
-                return False
-            item = {**_key(f"{_TABLES}{account}", f"{len(noted):05}"), "name": {"S": table}}
-            # two invocations that note tables at the same time want the same number
+        noted = self.tables(account)
+        if table in noted:
+            return True
+        # the number may be taken: by another invocation, or because a restored ledger lacks one before it
+        for serial in range(len(noted), limit):
+            item = {**_key(f"{_TABLES}{account}", f"{serial:05}"), "name": {"S": table}}
             existing = self._insert(item)
             if existing is None or existing.get("name") == item["name"]:
                 return True
+        return False
 
     # DynamoDB
 

@@ -5,7 +5,6 @@ a marker.
 """
 
 from dataclasses import dataclass, field
-from itertools import count
 from typing import TYPE_CHECKING
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -13,7 +12,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 from shared import envelope
 from shared.clock import Clock
 from shared.telemetry import Telemetry
-from worker.shards import Shard, hash_key
+from worker.shards import Shard
 from worker.span import milliseconds
 
 if TYPE_CHECKING:
@@ -46,12 +45,8 @@ class Markers:
             self._kinesis.put_record(
                 StreamName=self._stream_name,
                 Data=envelope.marker(milliseconds(now)).encode(),
-                PartitionKey=partition_key(shard),
+                PartitionKey=envelope.NOBODY,
+                ExplicitHashKey=str(shard.keys.start),
             )
         except (ClientError, BotoCoreError) as error:
             self._telemetry.warning("a marker was not put", error=type(error).__name__)
-
-
-def partition_key(shard: Shard) -> str:
-    """Return a partition key that Kinesis maps to this shard."""
-    return next(key for number in count() if hash_key(key := f"{envelope.NOBODY}/{number}") in shard.keys)

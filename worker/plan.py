@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 
 import msgpack
 
@@ -35,6 +36,11 @@ Excess = Callable[[str, Sequence[str], int], Collection[str]]
 MAX_REJECTED_TABLES = 5
 """A span counts an account's rejected events by table for this many tables, and the rest without their table. Tables of a tracking plan
 do not count towards this limit, because senders cannot choose their names."""
+MAX_REJECTED_GROUPS = 100
+"""A record that does not fit into a span by itself has its rejected events counted by their tables and codes up to this many, and the rest
+without these. Only who writes to the stream directly can send such a record."""
+OTHER_CODES = "other"
+"""The code that stands for the rest."""
 MAX_KEPT_EVENTS = 200
 MAX_KEPT_BYTES = 256 * 1024
 """A span keeps the originals of an account's rejected events up to these limits and only counts the rest, so no flood fills the bucket."""
@@ -126,16 +132,20 @@ def plan(
         failing: why a database's rows are left to the sender, because it has just failed; empty if they are not.
         excess: returns the tables that are too many; None for no limit.
     """
+    most = inf
     while True:
         senders, destinations = _destinations(records, answers, failing)
-        groups, rejected = _grouped(records, senders, uncounted)
+        groups, rejected = _grouped(records, senders, uncounted, most)
         if excess is not None and (surplus := _surplus(groups, answers, excess)):
             groups = _gathered(groups, surplus)
         chunks = [chunk for group, part in groups.items() for chunk in _chunks(group, part, cut)]
         keys = [*(chunk.key for chunk in chunks), *(ChunkKey(group, 0) for group in rejected)]
-        if len(records) <= 1 or plan_bytes(keys, destinations) <= MAX_PLAN_BYTES:
+        if most < inf or plan_bytes(keys, destinations) <= MAX_PLAN_BYTES:
             return Plan(records, chunks, rejected, destinations, _index(records, uncounted, claimed))
-        records = records[: len(records) // 2]
+        if len(records) > 1:
+            records = records[: len(records) // 2]
+        else:
+            most = MAX_REJECTED_GROUPS
 
 
 def _index(records: Sequence[Record], uncounted: frozenset[Number], claimed: frozenset[Number]) -> Index:
@@ -187,9 +197,9 @@ def obstacle_of(account: Account, key_id: str) -> str:
 
 
 def _grouped(
-    records: Sequence[Record], senders: _Senders, uncounted: frozenset[Number]
+    records: Sequence[Record], senders: _Senders, uncounted: frozenset[Number], most: float
 ) -> tuple[_Groups, dict[Group, Block]]:
-    """Return the records' blocks by group, and their rejected events."""
+    """Return the records' blocks by group, and their rejected events in up to `most` groups by table and code."""
     found: dict[tuple[RowSender, str, str, str], _Part] = {}
     rejected: list[tuple[RowSender, str, Record]] = []
     for position, record in enumerate(records):
@@ -217,11 +227,11 @@ def _grouped(
         Group(sender, table, code, request_id=again): part
         for (sender, table, code, again), part in found.items()
     }
-    return groups, _rejected(rejected) if rejected else {}
+    return groups, _rejected(rejected, most) if rejected else {}
 
 
-def _rejected(records: Iterable[tuple[RowSender, str, Record]]) -> dict[Group, Block]:
-    """Return a block for each table and code of rejected events: their number, and the events that are kept.
+def _rejected(records: Iterable[tuple[RowSender, str, Record]], most: float) -> dict[Group, Block]:
+    """Return a block for each table and code of rejected events, up to `most`: their number, and the events that are kept.
 
     A kept event is `[received_at, original, message]` as MessagePack; they stand back to back.
     """
@@ -236,6 +246,8 @@ def _rejected(records: Iterable[tuple[RowSender, str, Record]]) -> dict[Group, B
                 named.add(table)
             is_named = code in COLUMN_CODES or table in named
             key = Group(sender, table if is_named else "", code, is_rejected=True, request_id=again)
+            if key not in counts and len(counts) >= most:
+                key = key._replace(table="", code=OTHER_CODES)
             counts[key] += 1
             events, size = room.get(sender, (MAX_KEPT_EVENTS, MAX_KEPT_BYTES))
             if original and events and len(original) + len(message) <= size:

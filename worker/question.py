@@ -7,7 +7,7 @@ from typing import Any
 
 from worker.answer import TdAnswer
 from worker.deadline import Deadline
-from worker.statement import End, Statements
+from worker.statement import End, RowId, Statements
 from worker.states import Presence
 
 DATABASES = ("database", "list")
@@ -39,12 +39,15 @@ class Question:
         Raises:
             requests.RequestException, SecretUnavailableError: nothing is settled.
         """
-        conditions = [dict.fromkeys(map(_condition, rows)) for rows in chunks]
+        ids = [dict.fromkeys(map(RowId.of, rows)) for rows in chunks]
         found = dict.fromkeys(range(len(chunks)), Presence.UNASKABLE)
-        askable = [n for n, one in enumerate(conditions) if one and None not in one]
-        if askable:
-            wanted = {n: [f"({one})" for one in conditions[n]] for n in askable}
-            times = {n: dict.fromkeys(map(_times, chunks[n])) for n in askable}
+        wanted = {
+            n: [f"({id_.condition})" for id_ in one if id_]
+            for n, one in enumerate(ids)
+            if one and None not in one
+        }
+        if wanted:
+            times = {n: dict.fromkeys(map(_times, chunks[n])) for n in wanted}
             found |= self._presences(wanted, times)
         return [found[n] for n in range(len(chunks))]
 
@@ -112,15 +115,6 @@ class Question:
 
 def _presence(count: int, rows: int) -> Presence:
     return Presence.PRESENT if count == rows else Presence.UNDECIDED
-
-
-def _condition(row: object) -> str | None:
-    """Return SQL that is true for this row only; None if the row lacks a column for that. Its time limits what Treasure Data reads."""
-    match row:
-        case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
-            text = event_id.replace("'", "''")
-            return f"TD_TIME_RANGE(time, {time}, {time + 1}) AND event_id = '{text}' AND received_at = {received_at}"
-    return None
 
 
 def _times(row: Any) -> str:

@@ -147,6 +147,8 @@ def _envelopes(
         return None
     if not all(map(envelope.are_ids, set(key_ids), repeat(max(request_ids, key=len)))):
         return None
+    if not envelope.has_only_id_characters("".join(request_ids)):
+        return None
     fields = (numbers, arrivals, *columns[1:-1], repeat(()), repeat(()))
     return list(map(_new, repeat(Record), zip(*fields, strict=False)))
 

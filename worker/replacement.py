@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 import msgpack
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from worker.ledger import Ledger
     from worker.selection import Selection
     from worker.span_object import SpanObjects
+
+MOST_TABLES = 400
+"""A span of new rows has at most this many tables, so that the ledger's item holds them. Rows of others stay those of too many tables."""
 
 _FIXED = ("event_id", "received_at")  # they identify the event
 
@@ -76,7 +80,9 @@ class Replacements:
         """Replace all selected chunks of rows of tables that were too many, as far as that is possible; return how many rows."""
         total = 0
         for place in selection.places(self._ledger, self._clock.now()):
-            span = None if deadline.near else self._ledger.get(place)
+            if deadline.near:
+                break
+            span = self._ledger.get(place)
             if span is None:
                 continue
             for key, entry in list(span.all_leaves()):
@@ -115,9 +121,13 @@ class Replacements:
         tables: dict[str, list[bytes]] = {}
         for table, row in made:
             tables.setdefault(table, []).append(row)
-        chunks = [
-            Chunk(ChunkKey(Group(sender, table), 0), found, len(found)) for table, found in tables.items()
-        ]
+        some = islice(tables.items(), MOST_TABLES)
+        chunks = [Chunk(ChunkKey(Group(sender, table), 0), found, len(found)) for table, found in some]
+        rest = dict(islice(tables.items(), MOST_TABLES, None))
+        if rest:
+            blocks = [msgpack.packb((table, len(found), b"".join(found))) for table, found in rest.items()]
+            left = ChunkKey(Group(sender, "", TOO_MANY_TABLES), 0)
+            chunks.append(Chunk(left, blocks, sum(map(len, rest.values()))))
         chain = ChainId.edit(sha256(origin.encode()).hexdigest()[:32])
         new, data = span_of_rows(chain, chunks, span.received_at, now, origin)
         self._objects.put(new, data)

@@ -19,13 +19,13 @@ from shared.errors import HeldError, InvalidObjectError, ObjectGoneError, Unavai
 from shared.telemetry import Telemetry, about
 from worker.account_cache import AccountCache
 from worker.again import Again, event_of
+from worker.claims import Claims
 from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
-from worker.forget.cut import Forgetting, others
+from worker.forget.cut import Forgetting, has_person, others
 from worker.forget.person import Persons
 from worker.health import SENDER_PROBE_SECONDS, DatabaseHealth
 from worker.ledger import WORKLIST_KEYS, Ledger
-from worker.membership import Membership
 from worker.plan import obstacle_of
 from worker.rows import decompress, sample
 from worker.selection import SCHEDULED, Selection
@@ -58,9 +58,9 @@ _SHUFFLED = 1000  # spans at a time
 _MOST_PAUSES = 10_000
 _ASK_SECONDS = 5.0  # for which chunks to ask about are collected
 _MOST_ASKED = 32  # chunks in one query
+_MOST_WANTED = 20_000  # envelopes to look for at once, about
 _RARER = 3  # of chunks that were asked about in vain, a query has an eighth, then one
 _QUERIES_AT_ONCE = 8
-_READ_AT_ONCE = 100  # spans
 _MOST_NAMED = 100  # databases in a log line
 _MOST_LEFT = 200_000
 _PAUSE_SECONDS = 0.1  # before spans that wait for a database have another turn
@@ -124,6 +124,7 @@ class _Turn:
         selected: the entries that were selected when its turn began.
         waits_for: a database that others are sending to or probing; then it needs another turn in this run.
         asks: it has chunks that must be asked about; then it needs another turn once there are answers.
+        looked: copies of its envelopes that were put again have been looked for.
         complete: everything selected was tried.
     """
 
@@ -133,6 +134,7 @@ class _Turn:
     selected: dict[ChunkKey, Entry] = field(default_factory=dict)
     waits_for: str = ""
     asks: bool = False
+    looked: bool = False
     complete: bool = True
 
 
@@ -147,7 +149,8 @@ class _Doubt:
     rows: list[object]
 
 
-_Answers = dict[tuple[Place, ChunkKey, Entry], Event]
+_Answers = dict[tuple[Place, ChunkKey, Entry] | str, Event]
+"""What was found out about chunks, and by request id about envelopes that were put again."""
 
 
 @dataclass(slots=True)
@@ -157,6 +160,7 @@ class _Run:
     Attributes:
         vain_probes: probes without an answer, while no database has answered one.
         doubts: to ask about next.
+        wanted: envelopes whose copies to look for next: when the ingest received each, by request id.
         answers: what was found out; an answer holds only for the entry that it was asked for.
         asking: turns that need answers.
         ask_at: UNIX seconds at which to ask for them at the latest.
@@ -169,6 +173,7 @@ class _Run:
     lock: Lock = field(default_factory=Lock)
     vain_probes: int = 0
     doubts: list[_Doubt] = field(default_factory=list)
+    wanted: dict[str, int] = field(default_factory=dict)
     answers: _Answers = field(default_factory=dict)
     asking: list[_Turn] = field(default_factory=list)
     ask_at: float = float("inf")
@@ -184,17 +189,20 @@ class _Work:
         admitted: databases that it counts against.
         again: chunks whose envelope was put again.
         closed: databases that may get nothing, by the chunks that are left for that; `?` and an account if Redis does not answer for it.
+        forgets: a chunk has rows of a person, and must be cut before it is sent.
     """
 
     run: _Run
     turn: _Turn
     span: Span
+    persons: Persons
     changes: dict[ChunkKey, Entry] = field(default_factory=dict)
     sends: dict[ChunkKey, tuple[str, bytes]] = field(default_factory=dict)
     opened: set[ChunkKey] = field(default_factory=set)
     admitted: set[str] = field(default_factory=set)
     again: list[ChunkKey] = field(default_factory=list)
     closed: dict[ChunkKey, str] = field(default_factory=dict)
+    forgets: bool = False
 
 
 @dataclass(eq=False)
@@ -203,7 +211,7 @@ class Sender:
 
     _ledger: Ledger
     _objects: SpanObjects
-    _membership: Membership
+    _claims: Claims
     _again: Again
     _forgetting: Forgetting
     _accounts: AccountCache
@@ -237,26 +245,25 @@ class Sender:
             _count(turn, run.report)
         run.report.complete &= not (waiting or run.asking or deadline.near)
         if selection == Selection():
-            self._report_oldest()
+            self._report_oldest(deadline)
         closed = {name: one.closed for name, one in run.databases.items() if one.closed}
         self._telemetry.info("sent", **asdict(run.report), failing=sorted(closed)[:_MOST_NAMED])
         return run.report
 
-    def _report_oldest(self) -> None:
+    def _report_oldest(self, deadline: Deadline) -> None:
         """Report the age of the oldest waiting row, which raises an alarm. What was put again counts once it waits for unusually long."""
         now = self._clock.now()
-        oldest = [self._oldest(number, now) for number in range(WORKLIST_KEYS)]
+        oldest = [self._oldest(number, now, deadline) for number in range(WORKLIST_KEYS)]
         age = max((now - at / 1000 for at in oldest if at is not None), default=0.0)
         self._telemetry.gauge("OldestWaitingSeconds", max(0, round(age)))
 
-    def _oldest(self, number: int, now: float) -> int | None:
-        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does."""
-        for some in batched(self._ledger.worklist("waiting", number), _READ_AT_ONCE, strict=False):
-            spans = self._ledger.get_all([place for _, place in some])
-            for at, place in some:
-                if place in spans and _counts(spans[place], now):
-                    return at
-        return None
+    def _oldest(self, number: int, now: float, deadline: Deadline) -> int | None:
+        """Return when the first span of a part of the worklist that counts was planned, in UNIX milliseconds; None if none does.
+
+        Without time to look at more, the next one counts.
+        """
+        work = self._ledger.work("waiting", number)
+        return next((at for at, span in work if _counts(span, now) or deadline.near), None)
 
     def _pass(self, run: _Run, turns: Iterator[_Turn]) -> list[_Turn]:
         """Run turns in parallel; return those that must wait for their database."""
@@ -358,14 +365,18 @@ class Sender:
             turn.span, turn.waits_for = span, ""
             selected = self._selected(run, span)
             turn.selected = turn.selected or selected
-            if (checked := self._forgetting.checked(span, run.persons)) is not span:
-                turn.span = checked
-                turn.selected = selected = self._selected(run, checked)
-            work = _Work(run, turn, self._without_settled_copies(checked))
+            if run.persons is None:
+                raise UnavailableError("nobody knows who is to be forgotten")
+            awaited = self._claims.awaited(span, self._clock.now())
+            work = _Work(run, turn, replace(span, copies=awaited), run.persons)
             try:
                 self._decide_all(work, selected)
+                if work.forgets:
+                    self._forgetting.forget_unsent(span, run.persons)
+                    turn.selected = {}
+                    continue  # with other chunks
                 self._note_left(work, selected)
-                if work.span == checked and not work.changes:
+                if work.span == span and not work.changes:
                     return
                 won, turn.span = self._ledger.update(work.span.with_entries(work.changes, settled=True))
                 if not won:
@@ -392,20 +403,6 @@ class Sender:
         states = {span.entry(key).state for key in (*work.sends, *work.changes)}
         decided = any(span.entry(key).state is State.WAITING for key in work.again)
         return State.SPLIT in states or decided
-
-    def _without_settled_copies(self, span: Span) -> Span:
-        """Return a span without the copies whose owners are in a span by now."""
-        gaps = self._membership.gaps_of(span.copies.values(), self._executors)
-        left = {
-            request_id: owner
-            for request_id, owner in span.copies.items()
-            if owner in gaps and self._is_owner(request_id, owner.name)
-        }
-        return replace(span, copies=left) if len(left) < len(span.copies) else span
-
-    def _is_owner(self, request_id: str, name: str) -> bool:
-        claim = self._ledger.claims([request_id]).get(request_id)
-        return claim is None or claim.owner.name == name
 
     # Deciding
 
@@ -502,12 +499,14 @@ class Sender:
         if body is None:
             return
         if step.action is Action.ASK and event is None:
-            rows = sample(others(run.persons, key, decompress(body)))
+            rows = sample(others(work.persons, key, decompress(body)))
             with run.lock:
                 run.doubts.append(_Doubt(span, key, entry, database, rows))
             work.turn.asks = True
             return
         renewed = entry if event is None else self._follow(entry, event)
+        if self._must_cut(work, key, renewed, body):
+            return
         if event is Event.ABSENT:
             work.changes[key] = renewed
             database = self._anew(work, key, renewed, entry.reason)
@@ -518,6 +517,17 @@ class Sender:
         work.sends[key] = database, body
         if renewed.since is None:
             work.opened.add(key)
+
+    @staticmethod
+    def _must_cut(work: _Work, key: ChunkKey, renewed: Entry, body: bytes) -> bool:
+        """Return whether a chunk has rows of persons, and no doubt any more, so that it is cut before it is sent."""
+        if renewed.since is not None or not has_person(work.persons, work.span, key, body):
+            return False
+        if work.span.entry(key).since is None:
+            work.forgets = True
+        else:  # in a later run: first, the ledger must know that its doubt is over
+            work.changes[key], work.turn.complete = renewed, False
+        return True
 
     def _read(self, work: _Work, key: ChunkKey, entry: Entry) -> bytes | None:
         """Return a chunk's import body; note why there is none."""
@@ -563,43 +573,76 @@ class Sender:
         return self._rules.follow(entry, Happening(event, milliseconds(self._clock.now()), **details))
 
     def _decide_again(self, work: _Work) -> None:
-        """Decide about envelopes that were put again."""
+        """Decide about envelopes that were put again, or note them: for all that a run finds, copies are looked for at once."""
+        run, turn, left = work.run, work.turn, []
+        for key in work.again:
+            event = run.answers.get(key.group.request_id)
+            if event is None:
+                left.append(key)
+            else:
+                self._apply_again(work, key, event)
+        if not left or turn.asks:
+            return
+        if turn.looked or len(run.wanted) >= _MOST_WANTED:
+            turn.complete = False
+            return
         try:
-            events, obstacle = self._again.decide(work.span, work.again)
+            receipts = self._again.receipts(work.span)
         except ObjectGoneError:
-            events, obstacle = {key: event_of(key, Event.OBJECT_GONE) for key in work.again}, ""
+            for key in left:
+                self._apply_again(work, key, Event.OBJECT_GONE)
         except (UnavailableError, InvalidObjectError) as error:
-            events, obstacle = {}, str(error)
-        for key, event in events.items():
-            is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
-            self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
-        if len(events) < len(work.again):
-            work.turn.complete = False
-            self._telemetry.info("rows that were put again wait", reason=obstacle)
+            turn.complete = False
+            self._telemetry.info("rows that were put again wait", reason=str(error))
+        else:
+            with run.lock:
+                run.wanted |= {key.group.request_id: receipts[key.group.request_id] for key in left}
+            turn.asks = turn.looked = True
+
+    def _apply_again(self, work: _Work, key: ChunkKey, found: Event) -> None:
+        event = event_of(key, found)
+        is_kept = event in {Event.NO_COPY, Event.NOT_RECORDED}
+        self._apply(work, key, work.span.entry(key), event, "" if is_kept else event.name.lower())
 
     # Asking
 
     def _ask_for(self, run: _Run, turns: list[_Turn]) -> list[_Turn]:
-        """Ask about the chunks that turns have noted, and return these turns. One query counts the rows of many chunks."""
+        """Ask about what turns have noted, and return these turns. One query counts the rows of many chunks."""
         with run.lock:
             doubts, run.doubts = run.doubts, []
+            wanted, run.wanted = run.wanted, {}
         alike: dict[tuple[str, str, int], list[_Doubt]] = {}
         for doubt in doubts:
             _, vain = self._pauses.get((doubt.span.place, doubt.key), (0.0, 0))
             alike.setdefault((doubt.database, doubt.key.group.table, vain), []).append(doubt)
-        jobs = [
+        jobs: list[Callable[[], _Answers]] = [
             partial(self._ask, run, database, table, part)
             for (database, table, vain), found in alike.items()
             for part in batched(found, max(1, _MOST_ASKED >> _RARER * vain), strict=False)
         ]
+        if wanted:
+            jobs.append(partial(self._look_for, run, wanted))
         for answers in run_parallel(self._executors, jobs, _QUERIES_AT_ONCE):
             run.answers |= answers
         return turns
+
+    def _look_for(self, run: _Run, wanted: Mapping[str, int]) -> _Answers:
+        """Look for copies of envelopes that were put again; return what is decided about them."""
+        try:
+            events, obstacle = self._again.decide(wanted, run.deadline.within(LONGEST_QUERY_SECONDS))
+        except UnavailableError as error:
+            events, obstacle = {}, str(error)
+        if len(events) < len(wanted):
+            self._telemetry.info("rows that were put again wait", reason=obstacle)
+        return dict(events)
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
         try:
             found = self._presences(run, database, table, doubts)
+            if Presence.ABSENT in found and self._forgetting.persons(0.0) != run.persons:
+                # a statement may have deleted the rows that were asked for; a later run asks for others
+                found = [Presence.UNDECIDED if one is Presence.ABSENT else one for one in found]
         except Exception as error:  # noqa: BLE001 -- the surprise of one question must not keep the others from their answers
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)

@@ -4,7 +4,6 @@ Kinesis answers five reads a second per shard, and the mapping needs one of them
 An answer proves only that its records exist: it may be empty, end early, claim to be at the tip, or hold a record twice.
 """
 
-import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -330,8 +329,3 @@ class Shards:
                 yield page
                 if page.ended:
                     return
-
-
-def hash_key(partition_key: str) -> int:
-    """Return the hash key, 0 … 2^128 - 1, that Kinesis maps a partition key to."""
-    return int.from_bytes(hashlib.md5(partition_key.encode(), usedforsecurity=False).digest())

@@ -9,7 +9,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import NamedTuple, Self
-from urllib.parse import quote, unquote
 
 from worker.chain import FORCED, ChainId, Owner
 from worker.record import NOBODY, Number
@@ -78,7 +77,7 @@ class Group(NamedTuple):
     def name(self) -> str:
         """The text for the ledger: the sender, `/` and the label, and `~` and the request id of an envelope that was put again."""
         name = f"{self.sender.name}/{self.label}"
-        return f"{name}~{quote(self.request_id, safe='#')}" if self.request_id else name
+        return f"{name}~{self.request_id}" if self.request_id else name
 
     @property
     def label(self) -> str:
@@ -98,11 +97,11 @@ class Group(NamedTuple):
         sender, _, label = name.partition("/")
         label, _, request_id = label.partition("~")
         if label.startswith("-"):
-            return cls(RowSender.parse(sender), "", label[1:], request_id=unquote(request_id))
+            return cls(RowSender.parse(sender), "", label[1:], request_id=request_id)
         if "!" in label:
             table, _, code = label.partition("!")
-            return cls(RowSender.parse(sender), table, code, is_rejected=True, request_id=unquote(request_id))
-        return cls(RowSender.parse(sender), label, request_id=unquote(request_id))
+            return cls(RowSender.parse(sender), table, code, is_rejected=True, request_id=request_id)
+        return cls(RowSender.parse(sender), label, request_id=request_id)
 
 
 class ChunkKey(NamedTuple):

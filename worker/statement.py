@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from shared.clock import Clock
 from worker.answer import TdAnswer, moment
@@ -141,17 +141,38 @@ def quoted(text: str) -> str:
     return f"'{escaped}'"
 
 
+class RowId(NamedTuple):
+    """What tells a row from any other. Clients may name events, so the id alone does not."""
+
+    time: int
+    event_id: str
+    received_at: int
+
+    @classmethod
+    def of(cls, row: object) -> Self | None:
+        """Return the id of a row; None if the row lacks a column for that."""
+        match row:
+            case {"event_id": str(event_id), "time": int(time), "received_at": int(received_at)}:
+                return cls(time, event_id, received_at)
+        return None
+
+    @property
+    def condition(self) -> str:
+        """The condition for the row. Its time limits what Treasure Data reads."""
+        return f"TD_TIME_RANGE(time, {self.time}, {self.time + 1}) AND event_id = {quoted(self.event_id)} AND received_at = {self.received_at}"
+
+
 def by_value(column: str, values: Iterable[str], before: int) -> str:
     """Return the condition for rows that have one of these values and were received until `before` (UNIX milliseconds)."""
     listed = ", ".join(map(quoted, values))
     return f'CAST("{column}" AS VARCHAR) IN ({listed}) AND received_at <= {before}'
 
 
-def by_id(rows: Iterable[tuple[int, str]]) -> str:
-    """Return the condition for rows, given the time and the event id of each."""
+def by_id(rows: Iterable[RowId]) -> str:
+    """Return the condition for rows."""
     found = sorted(set(rows))
-    listed = ", ".join(quoted(event_id) for _, event_id in found)
-    return f"TD_TIME_RANGE(time, {found[0][0]}, {found[-1][0] + 1}) AND event_id IN ({listed})"
+    listed = " OR ".join(f"({one.condition})" for one in found)
+    return f"TD_TIME_RANGE(time, {found[0].time}, {found[-1].time + 1}) AND ({listed})"
 
 
 def counting(table: str, condition: str) -> str:

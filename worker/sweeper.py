@@ -31,7 +31,6 @@ EARLIER_SECONDS = 3600.0
 """How long before its receipt an envelope's first copy may have been planned, by clocks that differ, with ample room."""
 _HOUR = 3600.0
 _AT_ONCE = 16  # objects
-_READ_AT_ONCE = 100  # waiting spans
 
 
 @dataclass(slots=True)
@@ -107,14 +106,13 @@ class Sweeper:
         retention = self._shards.retention_seconds()
         oldest = now = self._clock.now()
         for number in range(WORKLIST_KEYS):
-            waiting = self._ledger.worklist("waiting", number)
-            older = (place for _, place in takewhile(lambda one: one[0] / 1000 <= now - retention, waiting))
-            for some in batched(older, _READ_AT_ONCE, strict=False):
+            for at, span in self._ledger.work("waiting", number):
+                if at / 1000 > now - retention:
+                    break
                 if deadline.near:
                     return float("inf")
-                for span in self._ledger.get_all(some).values():
-                    if State.AGAIN in span.states():
-                        oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
+                if State.AGAIN in span.states():
+                    oldest = min(oldest, span.received_at / 1000 - EARLIER_SECONDS)
         return max(self._archive_seconds, retention + INDEX_SECONDS, now - oldest)
 
     def _age(self, hour: str) -> float:

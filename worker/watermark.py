@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
+from itertools import batched, takewhile
 from typing import TYPE_CHECKING, Final
 
 from shared.clock import Clock
@@ -35,6 +36,7 @@ COUNTED_SECONDS = 200.0
 INDEX_SECONDS = 600.0
 """How long the ledger's index may lag."""
 
+_GAPS_AT_ONCE = 50  # spans, each with two gaps, whose first spans the ledger returns together
 _ALL_SERVERS_SECONDS = 1
 """SQS queries all of its servers only if a receive may wait."""
 _QUEUE_COUNTS: Final = (
@@ -213,17 +215,15 @@ class Watermarks:
         """Yield the spans that may have waiting or dead rows: recent ones from the chains, because the index lags; others from the index."""
         since = (began - INDEX_SECONDS - 2 * CLOCK_SECONDS) * 1000
         for lineage in self._passing.lineages():
-            for span in self._ledger.latest(lineage.chain):
-                if span.planned_at < since:
-                    break
-                yield span
-                for gap in (span.chain.before(span.after), span.chain.within(span.after)):
-                    yield from self._ledger.spans_of(gap)
+            recent = takewhile(lambda span: span.planned_at >= since, self._ledger.latest(lineage.chain))
+            for some in batched(recent, _GAPS_AT_ONCE, strict=False):
+                yield from some
+                gaps = (gap(one.after) for one in some for gap in (one.chain.before, one.chain.within))
+                for first in self._ledger.get_all([Place(gap, START) for gap in gaps]):
+                    yield from self._ledger.spans_of(first.chain)
         for kind in ("waiting", "dead"):
             for number in range(WORKLIST_KEYS):
-                for _, place in self._ledger.worklist(kind, number):
-                    if (found := self._ledger.get(place)) is not None:
-                        yield found
+                yield from (span for _, span in self._ledger.work(kind, number))
 
 
 def _judge(span: Span, found: _Found) -> None:

@@ -182,11 +182,11 @@ class Wiring:
         self.forgetting = make(Forgetting)(
             ledger, objects, bucket, self.forget_requests, rules, clock, telemetry
         )
-        self.again = make(Again)(self.passing, ledger, objects)
+        self.again = make(Again)(self.passing, ledger, objects, executors)
         self.sender = make(Sender)(
             ledger,
             objects,
-            membership,
+            self.claims,
             self.again,
             self.forgetting,
             accounts,

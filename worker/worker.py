@@ -251,9 +251,9 @@ class Worker:
             latest=max(gap.latest, planned.latest),
             received_at=planned.received_at,
             copies={
-                one: owner
-                for one, owner in decided.owners.items()
-                if owner.chain != batch.chain or owner.number not in kept
+                request_id: owner
+                for number, (request_id, owner) in decided.owners.items()
+                if number in kept and (owner.chain != batch.chain or owner.number not in kept)
             },
         )
         bodies: Mapping[ChunkKey, bytes] = {}

@@ -78,7 +78,7 @@ def _track_lines(client: Client, table: str | None) -> int:
         try:
             event = _parse(line)
             client.track(event.pop("table", table), event)
-        except (InvalidEventError, ValueError) as error:
+        except (InvalidEventError, ValueError, RecursionError) as error:
             lost += 1
             _complain(f"line {number}: {error}")
         except SluiceError as error:

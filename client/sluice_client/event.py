@@ -43,10 +43,11 @@ def encode(table: str, columns: Mapping[str, Any], now: int) -> tuple[str, bytes
         text = _dump_finite(event)
     except (TypeError, RecursionError) as error:
         raise InvalidEventError(f"the event cannot be written as JSON: {error}") from error
-    if len(text) > MAX_EVENT_BYTES:
-        raise InvalidEventError(
-            f"the event is {len(text)} bytes as JSON; at most {MAX_EVENT_BYTES} are allowed"
-        )
+    size = len(text)
+    if size > MAX_EVENT_BYTES:  # perhaps not without its escapes
+        size = len(_dump_unescaped(json.loads(text)).encode("utf-8", "surrogatepass"))
+    if size > MAX_EVENT_BYTES:
+        raise InvalidEventError(f"the event is {size} bytes as JSON; at most {MAX_EVENT_BYTES} are allowed")
     return str(event_id), text.encode()
 
 
@@ -60,6 +61,7 @@ def _text_of(value: Any) -> str:
 
 # Escaped to ASCII: lone surrogates, which UTF-8 cannot encode, become legal, and every character is one byte.
 _dump = json.JSONEncoder(separators=(",", ":"), allow_nan=False, default=_text_of).encode
+_dump_unescaped = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
 def _dump_finite(event: Mapping[str, Any]) -> str:

@@ -98,7 +98,7 @@ class SpoolFile:
         self._writer: sqlite3.Connection | None = None
         self._reader: sqlite3.Connection | None = None
         self._closed = False
-        self._sealing = False
+        self._busy = False
         self._writes = 0
         self._sealed_through = self._open_events = self._open_bytes = 0
         self._settled_through = 0
@@ -140,14 +140,20 @@ class SpoolFile:
                 or self._open_bytes + size > self._limits.batch_bytes
             ):
                 self._seal(writer)
-            number = next(self._numbers)
-            writer.execute("INSERT INTO event VALUES (?, ?)", (number, body))
-            self.last = max(number, self.last)
-            self._open_events += 1
-            self._open_bytes += size
-            self.pending_events += 1
-            self.pending_bytes += size
-            self._writes += 1
+            was_busy, self._busy = self._busy, True
+            try:
+                number = next(self._numbers)
+                writer.execute("INSERT INTO event VALUES (?, ?)", (number, body))
+                # no calls from here on: a signal handler may run after each
+                if number > self.last:  # noqa: PLR1730 -- likewise
+                    self.last = number
+                self._open_events += 1
+                self._open_bytes += size
+                self.pending_events += 1
+                self.pending_bytes += size
+                self._writes += 1
+            finally:
+                self._busy = was_busy
             return self._open_events
 
     def seal(self) -> None:
@@ -284,19 +290,27 @@ class SpoolFile:
         self._background.release()
 
     def _load(self) -> None:
-        """Count what the file holds."""
         with self._writing("open") as writer:
-            [(self._sealed_through, sealed_bytes, sealed_events)] = writer.execute(
-                "SELECT coalesce(max(last), 0), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch"
-            )
-            [(last, self._open_events, self._open_bytes)] = writer.execute(
-                "SELECT coalesce(max(seq), 0), count(*), coalesce(sum(length(body) + 1), 0) FROM event WHERE seq > ?",
-                (self._sealed_through,),
-            )
-            self.last = max(last, self._sealed_through)
-            self._numbers = count(self.last + 1)
-            self.pending_events = sealed_events + self._open_events
-            self.pending_bytes = sealed_bytes + self._open_bytes
+            self._count(writer)
+            # otherwise a damaged page would be found only when its events are to be sent, and hold all that follow
+            if self.pending_events and writer.execute("PRAGMA quick_check(1)").fetchall() != [("ok",)]:
+                raise sqlite3.DatabaseError("malformed")
+
+    def _count(self, writer: sqlite3.Connection) -> None:
+        """Count what the file holds."""
+        [(sealed_through, sealed_bytes, sealed_events)] = writer.execute(
+            "SELECT coalesce(max(last), ?1), coalesce(sum(bytes), 0), coalesce(sum(events), 0) FROM batch WHERE last > ?1",
+            (self._settled_through,),
+        )
+        [(last, self._open_events, self._open_bytes)] = writer.execute(
+            "SELECT coalesce(max(seq), 0), count(*), coalesce(sum(length(body) + 1), 0) FROM event WHERE seq > ?",
+            (sealed_through,),
+        )
+        self._sealed_through = sealed_through
+        self.last = max(last, sealed_through)
+        self._numbers = count(self.last + 1)
+        self.pending_events = sealed_events + self._open_events
+        self.pending_bytes = sealed_bytes + self._open_bytes
 
     def _with_reserve(self, write: Callable[[], None]) -> None:
         """Write. If that fails, use the reserved space: the disk may be full."""
@@ -324,17 +338,18 @@ class SpoolFile:
             Path(f"{self.path}{name}").unlink(missing_ok=True)
 
     def _seal(self, writer: sqlite3.Connection) -> None:
-        """Fix a batch of all events that are in no batch yet.
-
-        A signal handler may append meanwhile. Its event goes into the next batch.
-        """
-        if self._sealing:
+        """Fix a batch of all events that are in no batch yet, unless a signal handler has interrupted what changes their number."""
+        if self._busy:
             return
-        self._sealing = True
+        self._busy = True
         try:
             self._seal_open(writer)
+        except BaseException:  # KeyboardInterrupt too, which may come after the batch is fixed
+            with suppress(sqlite3.Error):
+                self._count(writer)
+            raise
         finally:
-            self._sealing = False
+            self._busy = False
 
     def _seal_open(self, writer: sqlite3.Connection) -> None:
         first, last, events, size = self._sealed_through + 1, self.last, self._open_events, self._open_bytes

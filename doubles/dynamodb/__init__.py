@@ -235,9 +235,11 @@ class MemoryDynamoDB:
         for item in items:
             restored.put(restored.place_of(item), item)
 
-    def items(self, table: str) -> Iterator[Item]:
-        """Yield a copy of every item of a table. Not a DynamoDB operation."""
-        items = list(self._tables[table].items.all())  # the caller may change the table meanwhile
+    def items(self, table: str, wanted: Callable[[Item], bool] = bool) -> Iterator[Item]:
+        """Yield a copy of every item of a table that is wanted. Not a DynamoDB operation."""
+        items = list(
+            filter(wanted, self._tables[table].items.all())
+        )  # the caller may change the table meanwhile
         yield from map(_copy, items)
 
     def _page(

@@ -19,13 +19,20 @@ class Replayed:
 
     Attributes:
         sent: delivered during the replay.
-        passed_over: delivered before, or copies of other rows.
-        kept: waiting, dead or dropped.
+        passed_over: delivered before, copies of other rows, or given up.
+        waiting: to be sent by the sender.
     """
 
     sent: int = 0
     passed_over: int = 0
-    kept: int = 0
+    waiting: int = 0
+    dead: int = 0
+
+    def left(self, option: str) -> str:
+        """Return the rest of a sentence: how many rows are not delivered, and where to see why; empty if all are."""
+        parts = [f"{self.waiting:,} waiting to be sent"] * bool(self.waiting)
+        parts += [f"{self.dead:,} dead"] * bool(self.dead)
+        return f", {', '.join(parts)} (`sluice status {option}` shows why)" if parts else ""
 
 
 @dataclass(slots=True)
@@ -45,7 +52,7 @@ class Planned:
         members: set[Number] = set()
         for span, found in self._spans(chain, numbers):
             members |= found
-            self._before.setdefault(span.place, _states(span)[State.DELIVERED])
+            self._before.setdefault(span.place, delivered_in([span]))
         return frozenset(members)
 
     def note_after(self, chain: ChainId, numbers: Sequence[Number]) -> None:
@@ -75,13 +82,7 @@ class Planned:
 
     def replayed(self, rows: int) -> Replayed:
         """Return the outcomes of the rows that were read, capped at that number: a span may extend beyond the replayed range."""
-        after = {place: _states(span) for place, span in self._after.items()}
-        delivered = sum(states[State.DELIVERED] for states in after.values())
-        sent = max(0, delivered - sum(self._before[place] for place in after))
-        kept = sum(states.total() - states[State.COPY] for states in after.values()) - delivered
-        sent = min(rows, sent)
-        kept = min(rows - sent, kept)
-        return Replayed(sent, rows - sent - kept, kept)
+        return outcome(rows, self._after.values(), sum(self._before[place] for place in self._after))
 
     def _spans(self, chain: ChainId, numbers: Sequence[Number]) -> Iterator[tuple[Span, set[Number]]]:
         """Yield the spans of records, each with those of the records that it has."""
@@ -99,6 +100,22 @@ class Planned:
                 rest += 1
             yield found, set(numbers[at:rest])
             at = rest
+
+
+def outcome(rows: int, spans: Iterable[Span], delivered_before: int) -> Replayed:
+    """Return the outcomes of some rows, from their spans after the replay and the number of rows in these that were delivered before."""
+    after: Counter[State] = Counter()
+    for span in spans:
+        after.update(_states(span))
+    sent = min(rows, max(0, after[State.DELIVERED] - delivered_before))
+    waiting = min(rows - sent, after[State.WAITING] + after[State.AGAIN])
+    dead = min(rows - sent - waiting, after[State.DEAD])
+    return Replayed(sent, rows - sent - waiting - dead, waiting, dead)
+
+
+def delivered_in(spans: Iterable[Span]) -> int:
+    """Return how many rows of spans are delivered."""
+    return sum(_states(span)[State.DELIVERED] for span in spans)
 
 
 def _states(span: Span) -> Counter[State]:

@@ -103,7 +103,7 @@ def command(
     check_stage(stack, clock, even_prod=even_prod, despite_traffic=despite_traffic)
     wanted = names or tuple(_NAMES)
     screen.confirm(
-        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour, and breaks and restores parts of it. Continue?",
+        f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour and a half, and breaks and restores parts of it. Continue?",
         yes=yes,
     )
     file = place.with_suffix(".run.json")

@@ -22,7 +22,7 @@ from ops.persons.person_search import (
 )
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
-from shared.person_hash import hash_of, key_of
+from shared.person_hash import hasher
 from worker.forget.person import Matcher, Person
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
@@ -67,8 +67,8 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
     """Yield what is held, and where; note what could not be read."""
     texts = ask(stack, "texts", **wanted.members)["texts"]
     yield from _in_td(stack, wanted, held, unread)
-    key = key_of(b"", wanted.account, wanted.column)
-    hashes = tuple(hash_of(key, text.encode()) for text in texts)
+    hash_of = hasher(b"", wanted.account, wanted.column)
+    hashes = tuple(hash_of(text.encode()) for text in texts)
     person = Person("1", wanted.account, wanted.column, hashes, _END)
     matcher = Matcher(b"", wanted.account, {wanted.column: dict.fromkeys(hashes, person)})
     yield from _in_spans(stack, wanted, held, matcher, unread)

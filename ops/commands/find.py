@@ -91,7 +91,7 @@ def command(
     """Show where an event is and what became of it.
 
     Several ids find any of these events; visitor=ID is short for td_client_id=ID. The search prints what it finds at once, changes
-    nothing, and ends at the moment it began. Personal data is replaced by placeholders, unless you ask for --raw.
+    nothing, and ends at the moment it began. Personal data is replaced by stand-ins, unless you ask for --raw.
     """
     ids = frozenset(value for column, value in terms if not column)
     columns = {column: value for column, value in terms if column}
@@ -139,7 +139,7 @@ def command(
             err=True,
         )
     if not count:
-        raise Failure(_not_found(since, searched))
+        raise Failure(_not_found(query, since, searched))
     if not searched.is_complete:
         click.echo(f"Note: the search ran out of time; {_reach(searched)}. Use a longer --for.", err=True)
         raise click.exceptions.Exit(UNFINISHED)
@@ -234,14 +234,15 @@ def _reach(searched: Searched) -> str:
     return f"{spans}{at} and {records} behind them searched"
 
 
-def _not_found(since: float, searched: Searched) -> str:
+def _not_found(query: EventQuery, since: float, searched: Searched) -> str:
     hidden = ""
     if searched.hidden:
         count = screen.plural(searched.hidden, "message")
         hidden = f" SQS currently hides {count} of the overflow queue, which may contain it: try again in a minute."
     if not searched.is_complete:
         return f"not found in time: {_reach(searched)}.{hidden} Use a longer --for or a later --since"
+    columns = ["event_id"] if query.ids else sorted(query.columns)
     return (
-        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Use an earlier --since. If its rows are no longer kept "
-        "in S3, query Treasure Data for its event_id"
+        f"not found since {screen.utc(int(since))}: {_reach(searched)}.{hidden} Use an earlier --since. If the rows are no longer kept "
+        f"in S3, query Treasure Data by {' and '.join(columns)}"
     )

@@ -1,8 +1,8 @@
 """`sluice forget`: forgets persons in Treasure Data, in S3 and in whatever arrives late, and shows what became of requests."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -95,10 +95,13 @@ def command(
     people = screen.plural(sum(len(one.values) for one in wanted), "person", "persons")
     refusing = ", and refuse new events" if refuse else ""
     screen.confirm(f"Forget {people} and {screen.plural(total, 'row')} for ever{refusing}?", yes=yes)
-    ids: list[str] = []
+    left: dict[str, int] = {}
     for one, held in zip(wanted, found, strict=True):
-        ids += _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
-    receipts = [one for one in ask(stack, "list")["requests"] if one["id"] in ids]
+        left |= _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
+    # a request itself knows only what searches that follow leave
+    receipts = [
+        one | {"left": left[one["id"]]} for one in ask(stack, "list")["requests"] if one["id"] in left
+    ]
     _print(receipts, as_json=as_json)
     ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
 
@@ -171,8 +174,8 @@ def _held(held: Held) -> dict[str, Any]:
 
 def _forget(
     stack: Stack, wanted: WantedPersons, held: Held, hours: Hours, *, refuse: bool, as_json: bool
-) -> list[str]:
-    """Forget persons; return the ids of their requests."""
+) -> dict[str, int]:
+    """Forget persons; return for each request, by its id, how many rows in S3 wait for a later search."""
     noted = ask(stack, "note", refuse=refuse, **wanted.members)["requests"]
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
     deleted = _delete_in_td(stack, wanted, held, before)
@@ -181,11 +184,15 @@ def _forget(
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
     with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
-        done = count(1)
-        tell = partial(show, description="forgetting")
-        in_objects(stack, "forget", touched, {}, lambda *_: tell(completed=next(done)))
+        done, left = count(1), Counter[str]()
+
+        def note(_: str, answer: dict[str, Any]) -> None:
+            left.update(answer["left"])
+            show(description="forgetting", completed=next(done))
+
+        in_objects(stack, "forget", touched, {}, note)
     ask(stack, "rejected", forgets=True, **wanted.members)
-    return ids
+    return {one: left[one] for one in ids}
 
 
 def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) -> dict[str, int] | None:
@@ -249,7 +256,9 @@ def _receipt(receipt: dict[str, Any]) -> str:
     lines += [f"  to do      {statement}" for statement in receipt["statements"]]
     following = _at(receipt["next"])
     if receipt["left"]:
-        lines.append(f"  waits      {screen.plural(receipt['left'], 'row')} until the search at {following}")
+        lines.append(
+            f"  waits      {screen.plural(receipt['left'], 'row')} in S3 until the search at {following}"
+        )
     if receipt["done"]:
         lines.append(f"  done       the last search, at {_at(receipt['done'])}, found nothing more")
     else:

@@ -1,4 +1,4 @@
-"""`sluice redrive`: sends what waits now, or dead rows again; drops rows, or opens them in an editor."""
+"""`sluice redrive`: sends what waits now, or dead rows again, as they are or edited."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ from ops.editing import dead_rows, rejected_events
 from ops.editing.edited_text import ask
 from ops.failure import UNFINISHED, Failure
 from ops.selecting import selects_rows
-from ops.sending import DECIDED, OUTCOMES, balanced, send
+from ops.sending import OUTCOMES, balanced, send
 from ops.stack import Stack, works_on_stack
 from worker.selection import Selection
 from worker.states import State
@@ -26,20 +26,14 @@ from worker.states import State
     "names",
     type=click.Choice(list(KINDS)),
     multiple=True,
-    help="Kind of rows; may be repeated. Default: waiting and again; dead with --edit and --drop; waiting with --send.",
+    help="Kind of rows; may be repeated. Default: waiting and again; dead with --edit; waiting with --send.",
 )
 @selects_rows
 @click.option(
     "--send",
-    "decision",
-    flag_value="send",
+    "sends",
+    is_flag=True,
     help="Send waiting rows without asking, even though Treasure Data may already have them.",
-)
-@click.option(
-    "--drop",
-    "decision",
-    flag_value="drop",
-    help="Give up rows that nobody needs. Rows that Treasure Data may have cannot be given up.",
 )
 @click.option(
     "--edit",
@@ -51,100 +45,101 @@ from worker.states import State
 @screen.yes_option
 @screen.json_option
 @click.pass_context
-def command(ctx: click.Context, /, stack: Stack, **options: Any) -> None:
-    """Send what waits now instead of within a minute; with --kind dead, send dead rows again.
-
-    --edit opens dead rows in an editor, then checks and sends the changed ones; the originals stay in S3. With --kind rejected, --edit
-    opens rejected events, and repaired events are sent.
-    """
-    run(ctx, stack, **options)
-
-
-def run(
+def command(
     ctx: click.Context,
+    /,
     stack: Stack,
     *,
     names: tuple[str, ...],
-    decision: str | None,
+    sends: bool,
     edits: bool,
     dry_run: bool,
     yes: bool,
     as_json: bool,
     **selected_by: Any,
 ) -> None:
-    """Redrive as the options say, and end the command.
+    """Send what waits now instead of within a minute; with --kind dead, send dead rows again.
 
-    Raises:
-        click.UsageError: the options exclude each other.
+    --edit opens dead rows in an editor, then checks and sends the changed ones; the originals stay in S3. With --kind rejected, --edit
+    opens rejected events, and repaired events are sent.
     """
-    states = _states(names, decision, edits=edits, as_json=as_json)
-    selection = Selection(states, **selected_by)
+    states = _states(names, sends=sends, edits=edits, as_json=as_json)
+    opened = shown(stack, Selection(states, **selected_by), dry_run=dry_run, as_json=as_json)
+    if not opened:
+        return
+    if edits:
+        ctx.exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
+    if sends:
+        rows = screen.plural(sum(one.rows for one in opened), "row")
+        question = (
+            f"This sends {rows} that Treasure Data may already have, and would then have twice. Continue?"
+        )
+        screen.confirm(question, yes=yes)
+    ctx.exit(carry_out(stack, states, opened, {"decision": "send"} if sends else {}, as_json=as_json))
+
+
+def shown(stack: Stack, selection: Selection, *, dry_run: bool, as_json: bool) -> list[ListedChunk]:
+    """Show what is selected, and return it; nothing for a dry run."""
     selected: Counter[tuple[str, str, str]] = Counter()
-    opened: list[ListedChunk] = []
-    for chunk in chunks(stack.ledger(), selection):
+    opened = list(chunks(stack.ledger(), selection))
+    for chunk in opened:
         selected[NAMES[chunk.entry.state], chunk.key.account, chunk.reason] += chunk.rows
-        opened.append(chunk)
     if not as_json:
-        count = screen.plural(selected.total(), "row")
-        screen.say(f"{count}." if selected else "There are no matching rows.")
+        screen.say(
+            f"{screen.plural(selected.total(), 'row')}." if selected else "There are no matching rows."
+        )
         screen.show_table(
             ("kind", "account", "reason", "rows"),
             [(*place, rows) for place, rows in sorted(selected.items())],
         )
-    if dry_run or not selected:
-        if as_json:
-            screen.show_json(balanced(selected.total(), dict.fromkeys(OUTCOMES, 0)) | {"dry_run": dry_run})
-        elif dry_run:
-            screen.say(screen.DRY_RUN)
-        return
-    if edits:
-        ctx.exit(_edit(stack, opened, rejected=State.REJECTED in states, yes=yes))
-    if asked := _question(decision, selected.total()):
-        screen.confirm(asked, yes=yes)
-    # name what was shown: rows that come into these states meanwhile are left alone
-    event: dict[str, Any] = {
+    elif dry_run or not selected:
+        screen.show_json(balanced(selected.total(), dict.fromkeys(OUTCOMES, 0)) | {"dry_run": dry_run})
+    if dry_run and not as_json:
+        screen.say(screen.DRY_RUN)
+    return [] if dry_run else opened
+
+
+def carry_out(
+    stack: Stack,
+    states: Sequence[State],
+    opened: Sequence[ListedChunk],
+    decision: Mapping[str, str],
+    *,
+    as_json: bool,
+) -> int:
+    """Have the sender send or drop exactly what was shown, whatever has come into these states meanwhile; return the exit code."""
+    event = {
         "kinds": [state.value for state in states],
         "chunks": [one.name for one in opened],
+        **decision,
     }
-    event |= {"decision": decision} if decision is not None else {}
     with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
         sent = send(stack, event, lambda delivered: show(description="sending", completed=delivered))
-    totals = balanced(selected.total(), sent)
+    totals = balanced(sum(one.rows for one in opened), sent)
     if as_json:
         screen.show_json(totals)
-        ctx.exit(_code(totals))
-    ctx.exit(_report(stack, totals))
+        return _code(totals)
+    return _report(stack, totals)
 
 
-def _question(decision: str | None, rows: int) -> str:
-    """Return what to ask before a decision about some rows is carried out; empty if it does no harm."""
-    count = screen.plural(rows, "row")
-    if decision == "drop":
-        return f"This gives up {count}: they are never sent. Continue?"
-    if decision == "send":
-        return f"This sends {count} that Treasure Data may already have, and would then have twice. Continue?"
-    return ""
-
-
-def _states(names: tuple[str, ...], decision: str | None, *, edits: bool, as_json: bool) -> tuple[State, ...]:
+def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) -> tuple[State, ...]:
     """Return the states to redrive.
 
     Raises:
         click.UsageError: the options exclude each other.
     """
-    if edits and (decision is not None or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
+    if edits and (sends or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
-            "--edit is interactive and works on dead rows or rejected events only: do not combine it with other kinds, --send,"
-            " --drop or --json"
+            "--edit is interactive and works on dead rows or rejected events only: do not combine it with other kinds, --send or --json"
         )
-    if "rejected" in names and decision != "drop" and not edits:
-        raise click.UsageError("to repair rejected events, add --edit; to give them up, add --drop")
-    if decision is not None:
-        allowed = DECIDED[decision]
-        if not set(names) <= set(allowed):
-            raise click.UsageError(f"--{decision} works only with --kind {' and --kind '.join(allowed)}")
-        names = names or allowed[:1]
-    return tuple(KINDS[name] for name in names or (("dead",) if edits else ("waiting", "again")))
+    if "rejected" in names and not edits:
+        raise click.UsageError(
+            "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up"
+        )
+    if sends and not set(names) <= {"waiting"}:
+        raise click.UsageError("--send works only with --kind waiting")
+    default = ("dead",) if edits else ("waiting",) if sends else ("waiting", "again")
+    return tuple(KINDS[name] for name in names or default)
 
 
 def _report(stack: Stack, totals: Mapping[str, int]) -> int:

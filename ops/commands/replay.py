@@ -7,15 +7,15 @@ delivered rows again that Treasure Data has lost, once per tag, from S3.
 import hashlib
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, fields
 from itertools import batched
 
 import click
 
 from ops import screen
 from ops.books import planned_spans
-from ops.books.replayed import Planned, Replayed
+from ops.books.replayed import Planned, Replayed, delivered_in, outcome
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
 from ops.sending import send
 from ops.stack import Stack, works_on_stack
@@ -175,10 +175,8 @@ def _run(
         shown = {"complete": not code, "records": records, "shards": by_shard, "rows": rows, "tag": None}
         screen.show_json(shown | {"stopped": stopped, "go_on": left})
         return code
-    why = f" (`sluice status {stack.option}` shows why)"
-    kept = f", {replayed.kept:,} not delivered{why}" if replayed.kept else ""
     read, sent = screen.plural(records, "record"), screen.plural(replayed.sent, "row")
-    said = f"{read} read. {sent} sent, {replayed.passed_over:,} skipped{kept}."
+    said = f"{read} read. {sent} sent, {replayed.passed_over:,} skipped{replayed.left(stack.option)}."
     if not code:
         screen.say(f"Done: {said}")
         return 0
@@ -251,7 +249,7 @@ def _wanted(
 def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Send delivered rows of a range once more; return the exit code."""
     since, until = (wanted.since or 0) / 1000, (wanted.until or 0) / 1000
-    of = "".join(f"{part} " for part in (wanted.account, wanted.table, wanted.database) if part)
+    of = "".join(f"{part} " for part in (wanted.database, wanted.account, wanted.table) if part)
     if not as_json:
         screen.say(
             f"Sending {of}again: rows that arrived from {screen.utc(since)} to {screen.utc(until)}, under the tag {wanted.tag}."
@@ -271,52 +269,58 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
             screen.say(f"{counted}. {screen.DRY_RUN}")
         return 0
     screen.confirm("Rows that Treasure Data still has will be duplicated. Send them again?", yes=yes)
-    outcome: dict[str, Counter[str]] = {"appended": Counter(), "repeated": Counter(), "left_out": Counter()}
-    delivered = done = 0
+    left_out: Counter[str] = Counter()
+    results: list[Replayed] = []
     with screen.progress("sending", hidden=as_json, unit="rows delivered") as show:
 
         def tell(rows: int) -> None:
-            said = f"sending, {done:,} of {screen.plural(len(spans), 'span')} done"
-            show(description=said, completed=delivered + rows)
+            said = f"sending, {min(len(results) * _PLACES, len(spans)):,} of {screen.plural(len(spans), 'span')} done"
+            show(description=said, completed=sum(one.sent for one in results) + rows)
 
         for batch in batched(spans, _PLACES, strict=False):
             tell(0)
-            _append(stack, wanted, batch, outcome)
-            delivered += _send_forced(stack, wanted, batch, tell)
-            done += len(batch)
-    appended, repeated, left_out = (sum(rows.values()) for rows in outcome.values())
-    result = Replayed(delivered, max(0, repeated), max(0, appended - delivered) + left_out)
+            results.append(_send_forced(stack, wanted, batch, left_out, tell))
+    result = Replayed(*(sum(getattr(one, part.name) for one in results) for part in fields(Replayed)))
     if as_json:
         shown = {"complete": True, "spans": len(spans), "rows": asdict(result), "tag": wanted.tag}
-        screen.show_json(shown | {"left_out": dict(outcome["left_out"]), "stopped": "", "go_on": []})
+        screen.show_json(shown | {"left_out": dict(left_out), "stopped": "", "go_on": []})
         return 0
+    sent = screen.plural(result.sent, "row")
     screen.say(
-        f"Done: {screen.plural(delivered, 'row')} sent again, {repeated:,} sent under this tag before, {result.kept:,} not sent."
+        f"Done: {sent} sent again, {result.passed_over:,} sent under this tag before{result.left(stack.option)}."
     )
-    for place, rows in sorted(outcome["left_out"].items()):
+    for place, rows in sorted(left_out.items()):
         screen.say(
             f"Not sent: {screen.plural(rows, 'row')} of {place}, not delivered before or no longer kept."
         )
     return 0
 
 
-def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span], outcome: dict[str, Counter[str]]) -> None:
+def _send_forced(
+    stack: Stack, wanted: Wanted, spans: Sequence[Span], left_out: Counter[str], tell: Callable[[int], None]
+) -> Replayed:
+    """Append the wanted rows of spans once more, and have the sender take them; return their outcome, and add what was left out."""
+    ledger = stack.ledger()
+    places = [Place(ChainId.forced(wanted.tag, span.chain, span.after), START) for span in spans]
+    before = delivered_in(ledger.get_all(places).values())
+    left_out.update(_append(stack, wanted, spans))
+    found = ledger.get_all(places)
+    names = [[place.chain.name, START, key.name] for place, span in found.items() for key in span.chunks]
+    send(stack, {"chunks": names}, tell)
+    rows = sum(sum(span.chunks.values()) for span in found.values())
+    return outcome(rows, ledger.get_all(places).values(), before)
+
+
+def _append(stack: Stack, wanted: Wanted, spans: Iterable[Span]) -> Counter[str]:
+    """Have the wanted rows of spans appended once more; return the numbers of those that were left out, by account and table."""
     places = [[span.chain.name, span.after] for span in spans]
-    members = asdict(wanted)
+    members, left_out = asdict(wanted), Counter[str]()
     while places:
         answer = stack.invoke("SenderFunction", {"force": {**members, "places": places}})
         if "error" in answer:
             raise Failure(answer["message"])
         if not answer["done"]:
             raise Failure("the sender had no time for a span: run the same command again")
-        for name, rows in outcome.items():
-            rows.update(answer[name])
+        left_out.update(answer["left_out"])
         places = places[answer["done"] :]
-
-
-def _send_forced(stack: Stack, wanted: Wanted, spans: Iterable[Span], tell: Callable[[int], None]) -> int:
-    """Have the sender take the rows that were appended; return how many are delivered."""
-    places = [Place(ChainId.forced(wanted.tag, span.chain, span.after), START) for span in spans]
-    found = stack.ledger().get_all(places)
-    names = [[place.chain.name, START, key.name] for place, span in found.items() for key in span.chunks]
-    return send(stack, {"chunks": names}, tell)["delivered"]
+    return left_out

@@ -22,7 +22,7 @@ from worker.selection import Selection
 
 REDRIVABLE = tuple(name for name in KINDS if name != "rejected")
 """Kinds of rows that can be sent as they are."""
-DROPPABLE = sending.DECIDED["drop"]
+DROPPABLE = ("dead", "waiting", "rejected")
 """Kinds of rows that can be dropped."""
 _KEPT = 20
 

@@ -53,7 +53,9 @@ def offer_certification(stack: Stack) -> None:
     """Offer to test every promise on this stage, and then to keep or remove it. Never for prod."""
     if stack.parameters.get("Stage") == "prod":
         return
-    question = "\nTest every promise on this stage now? That takes about an hour and costs a few cents"
+    question = (
+        "\nTest every promise on this stage now? That takes about an hour and a half and costs a few cents"
+    )
     if not click.confirm(question, default=False, err=True):
         return
     certify.command.main(["--yes", "--despite-traffic"], standalone_mode=False, obj=stack)

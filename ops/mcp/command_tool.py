@@ -79,6 +79,11 @@ class CommandTool:
         result: Any = json.loads(printed if is_whole else f"[{','.join(printed.splitlines())}]")
         if self.command == "tail":  # which goes shard by shard
             result.sort(key=itemgetter("at"))
+        if self.command in (
+            "status",
+            "doctor",
+        ):  # the worst comes first, and nothing that is right takes its place
+            result["findings"] = [one["line"] for one in result["findings"] if one["state"] != "ok"]
         if self.command == "plan diff":
             for drift in result["drifts"]:
                 pages = drift["pages"].items()
@@ -148,7 +153,7 @@ TOOLS = (
     CommandTool("tail", "account table rejected since", "It returns after `for`.", {"for": "10s"}),
     CommandTool("find", "account table since", "Columns must all match.", {"for": "30s"}),
     CommandTool("dead list", "account table reason since rejected", "`words` is what Treasure Data said."),
-    CommandTool("plan diff", "since archive", "Pages are stand-ins here."),
+    CommandTool("plan diff", "since", "Pages are stand-ins here."),
     CommandTool("wait", "account table until", "It takes seven minutes to prove this.", {"timeout": "10s"}),
     CommandTool("cost", "events worst accounts events_per_request batch_ids", "Pass either events or worst."),
 )

@@ -1,24 +1,18 @@
-"""The events that arrived, from S3 or a file, to compare with tracking plans."""
+"""The events that arrived, from S3, to compare with tracking plans."""
 
-import json
-from base64 import b64decode
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import chain
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from ops.books import planned_spans
-from ops.events import seen_event
-from ops.events.seen_event import Kind, json_object, unpacked
-from ops.failure import Failure
+from ops.events.seen_event import json_object, unpacked
 from ops.stack import Stack
 from shared import rows
 from shared.clock import SystemClock
 from shared.errors import InvalidObjectError
 from shared.rows import Arrival
 from worker.ledger import Ledger
-from worker.record import decode, number
 from worker.rejected_events import RejectedEvents
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
@@ -34,30 +28,6 @@ class Arrived(NamedTuple):
     table: str
     row: Mapping[str, Any]
     at: float
-
-
-def saved_events(file: Path) -> Iterator[Arrived]:
-    """Yield the events that `sluice record` saved.
-
-    Raises:
-        Failure: the file cannot be read, or is not from `sluice record`.
-    """
-    try:
-        records = json.loads(file.read_text())["Records"]
-        for one_of in records:
-            kinesis = one_of["kinesis"]
-            shard = one_of["eventID"].partition(":")[0]
-            arrived_at = kinesis["approximateArrivalTimestamp"]
-            data = b64decode(kinesis["data"])
-            for event in seen_event.events_of(
-                decode(data, shard, number(kinesis["sequenceNumber"]), arrived_at), shard
-            ):
-                if event.kind is Kind.EVENT:
-                    yield Arrived(event.account, event.table, event.row, event.at)
-    except OSError as error:
-        raise Failure(f"{file} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise Failure(f"{file} was not written by `sluice record`") from error
 
 
 def events_since(stack: Stack, account: str, since: float) -> Iterator[Arrived]:

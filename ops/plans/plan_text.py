@@ -1,21 +1,11 @@
-"""Tracking plans as text: YAML with statistics as comments, and TypeScript declarations."""
+"""An inferred tracking plan as text: YAML with statistics as comments."""
 
 import json
-from collections.abc import Iterator, Mapping
 
 import yaml
 
 from ops.plans.plan_profile import Profile, TableProfile, is_personal
-from shared.tracking_plan import STANDARD_COLUMNS, PlannedColumn, PlannedTable, TrackingPlan, Type
-
-_TS_TYPES: Mapping[Type | None, str] = {
-    "string": "string",
-    "integer": "number",
-    "number": "number",
-    "boolean": "boolean",
-    "json": "Record<string, unknown> | unknown[]",
-    None: "unknown",
-}
+from shared.tracking_plan import PlannedColumn
 
 
 def inferred(profile: Profile) -> str:
@@ -64,44 +54,3 @@ def _comment(table: TableProfile, name: str) -> str:
     if is_personal(name):
         parts.append("may be personal data: add personal: hash or drop")
     return "; ".join(parts)
-
-
-def declarations(plan: TrackingPlan) -> str:
-    """Return TypeScript declarations, so that the compiler checks what pages pass to the browser SDK's `track`."""
-    lines = [
-        "// Written by `sluice plan types`. Do not edit.",
-        "import '@sluice/browser';",
-        "",
-        "declare module '@sluice/browser' {",
-        "  interface Tables {",
-    ]
-    for name, table in plan.tables.items():
-        lines += [f"    {line}" for line in _interface(name, table)]
-    return "\n".join([*lines, "  }", "}", ""])
-
-
-def _interface(name: str, table: PlannedTable) -> Iterator[str]:
-    yield from _remark(table.description)
-    yield f"{_name(name)}: {{"
-    for column, rule in table.columns.items():
-        notes = [rule.description, f"Matches {rule.pattern}" if rule.pattern else ""]
-        yield from (f"  {line}" for line in _remark(". ".join(filter(None, notes))))
-        given = rule.required and column not in STANDARD_COLUMNS  # the SDK adds the standard columns
-        yield f"  {_name(column)}{': ' if given else '?: '}{_type(rule)}{'' if given else ' | null'};"
-    yield "  [column: `td_${string}`]: unknown;"
-    yield "};"
-
-
-def _type(rule: PlannedColumn) -> str:
-    if rule.values:
-        return " | ".join(json.dumps(value, ensure_ascii=False) for value in rule.values)
-    return _TS_TYPES[rule.type]
-
-
-def _name(name: str) -> str:
-    return name if name.isidentifier() else json.dumps(name)
-
-
-def _remark(text: str) -> Iterator[str]:
-    if text:
-        yield f"/** {' '.join(text.split()).replace('*/', '* /')} */"

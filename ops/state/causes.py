@@ -34,10 +34,12 @@ _TD = {
     "undocumented_answer": "does not answer with Treasure Data's JSON",
     "md5_mismatch": "received other bytes than were sent",
 }
+PUT_AGAIN = "put_again"
+"""The reason of rows that were put on the stream again, and of which another copy may count."""
 _USUAL = {
     "sending": "they are being sent, or the worker was interrupted",
     "deadline": "the worker had no time left to send them",
-    "put_again": "it is not certain yet whether they are copies",
+    PUT_AGAIN: "it is not certain yet whether they are copies",
     RESTORED: "the ledger was restored, and Treasure Data is asked whether it has them",
 }
 

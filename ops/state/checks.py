@@ -46,7 +46,9 @@ class Checks:
     tries_key: bool = True
     key: str = ""
     assumed: dict[str, int] = field(default_factory=dict)
-    _revoked: dict[str, frozenset[str]] = field(default_factory=dict, init=False)
+    _accounts: dict[str, Account] = field(default_factory=dict, init=False)
+    _missing: list[str] | None = field(default=None, init=False)
+    _has_table: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
         self._url = self.stack.outputs["ApiUrl"]
@@ -76,6 +78,20 @@ class Checks:
                 yield fault(what, said, fault=f"{what}_gone") if is_own else unknown(what, said)
             except Failure as failure:
                 yield fault(what, failure.message, fault=f"{what.replace(' ', '_')}_failing")
+
+    def against_event(self) -> Finding | None:
+        """Return why no test event must be sent, known after `findings`: it would create a database; None if one may be sent."""
+        found = self._accounts.get(self.account or "")
+        if found is None:
+            return unknown("test event", "not sent: there is no active account")
+        if self._has_table or (self._missing is not None and found.database not in self._missing):
+            return None
+        cause = (
+            "Treasure Data has no database" if self._missing else "Treasure Data does not list the database"
+        )
+        said = f"not sent: {cause} {found.database} of {self.account}, and the event would create it"
+        advice = f"Create it there if the name is right; otherwise correct it, `sluice accounts apply accounts.yaml {self.stack.option}`."
+        return unknown("test event", said, advice)
 
     def _api(self) -> Iterator[Finding]:
         log, started = log_of("IngestFunction", self.stack.option), time.time()
@@ -155,10 +171,10 @@ class Checks:
             advice = "Run `sluice accounts apply accounts.yaml`."
             yield fault("Redis", "it is empty, so all rows wait in S3", advice, fault="redis_empty")
         else:
-            accounts = {name: Account.from_fields(fields) for name, fields in redis["accounts"].items()}
-            yield ok("Redis", f"{screen.plural(len(accounts), 'account')}, applied {redis['applied_at']}")
-            active = sorted(name for name, one in accounts.items() if one.status == "active")
-            self._revoked = {name: one.revoked_key_ids for name, one in accounts.items()}
+            self._accounts = {name: Account.from_fields(one) for name, one in redis["accounts"].items()}
+            count = screen.plural(len(self._accounts), "account")
+            yield ok("Redis", f"{count}, applied {redis['applied_at']}")
+            active = sorted(name for name, one in self._accounts.items() if one.status == "active")
             self.account = self.account or (active[0] if active else None)
         yield from self._treasure_data(answer["treasure_data"])
         self.assumed = answer.get("assumed", {})
@@ -182,8 +198,9 @@ class Checks:
         working = [database for database, why in databases.items() if not why]
         if working:
             yield ok("import permission", f"to {', '.join(working)}")
-        if said.get("missing"):
-            names = ", ".join(said["missing"])
+        self._missing = said.get("missing")
+        if self._missing:
+            names = ", ".join(self._missing)
             yield warning(
                 "databases", f"{names}: not in Treasure Data yet. The first rows create it; check the name."
             )
@@ -198,6 +215,7 @@ class Checks:
         if self.account is None:
             return
         shown = self.stack.administer(do="columns", account=self.account, table=TEST_TABLE)["shown"]
+        self._has_table = shown is not None
         if shown:
             yield ok("columns", f"{TEST_TABLE} shows event_id")
         elif shown is None:
@@ -216,7 +234,8 @@ class Checks:
         if self.account is None:
             yield unknown("write key", "not checked: there is no active account")
             return
-        self.key = newest_key(self.account, signing, self._revoked.get(self.account, ()))
+        found = self._accounts.get(self.account)
+        self.key = newest_key(self.account, signing, found.revoked_key_ids if found else ())
         key_id = self.key.split(".")[1]
         try:
             answer = self._http.post(

@@ -8,12 +8,14 @@ from dataclasses import replace
 
 from ops import screen
 from ops.books.accounting import Unread
-from ops.state.causes import Cause, hold_cause, log_of, wait_cause
+from ops.state.causes import PUT_AGAIN, Cause, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
 from ops.state.stack_state import StackState, WaitingRows
+from worker.sender import USUAL_AGAIN_SECONDS
 
 WAITING_SECONDS = 150.0
-"""Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too."""
+"""Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too. Rows that were put on the
+stream again usually wait for some ten minutes."""
 BEHIND_SECONDS = 60.0
 """A stack with records older than this is behind, whatever the worker logs."""
 
@@ -125,7 +127,8 @@ def _waiting(state: StackState, option: str) -> Iterator[Finding]:
         cause = wait_cause(one.reason, one.database or f"the database of {one.account}", option)
         if cause.fault == "redis_silent" and redis is not None:
             cause = Cause(redis.fault, redis.said, redis.advice, redis.state)
-        if cause.fault != "rows_wait" or state.at - one.since > WAITING_SECONDS:
+        usual = USUAL_AGAIN_SECONDS if one.reason == PUT_AGAIN else WAITING_SECONDS
+        if cause.fault != "rows_wait" or state.at - one.since > usual:
             alike.setdefault(cause, []).append(one)
     for cause, waiting in alike.items():
         number = sum(one.rows for one in waiting)

@@ -2,8 +2,8 @@
 export type Columns = Record<string, unknown>;
 
 /**
- * The tables of your tracking plan and their columns. `sluice plan types` writes a file that fills it; until then any name and any
- * columns are allowed.
+ * The tables of your tracking plan and their columns. Fill it with `declare module '@sluice/browser' { interface Tables { … } }`; until
+ * then any name and any columns are allowed.
  */
 export interface Tables {}
 

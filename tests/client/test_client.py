@@ -369,14 +369,24 @@ def test_the_command_sends_lines(ingest: FlakyIngest, send: Send) -> None:
     )
 
 
-@pytest.mark.parametrize("line", [b"nonsense\n", b"[1]\n", b'{"table": "No"}\n', b"{}\n", b"\xff\n"])
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"nonsense",
+        b"[1]",
+        b'{"table": "No"}',
+        b"{}",
+        b"\xff",
+        pytest.param(b"[" * 100_000, id="nested deeply"),
+    ],
+)
 def test_the_command_fails_if_a_line_is_not_an_event(
     ingest: FlakyIngest, send: Send, capsys: pytest.CaptureFixture[str], line: bytes
 ) -> None:
     """The message names the line, the exit code is 1, and the other lines are sent."""
-    code = send(b'{"table": "orders"}\n' + line)
+    code = send(b'{"table": "orders"}\n%b\n{"table": "orders"}\n' % line)
 
-    assert (1, 1, True) == (code, len(ingest.rows()), "line 2: " in capsys.readouterr().err)
+    assert (1, 2, True) == (code, len(ingest.rows()), "line 2: " in capsys.readouterr().err)
 
 
 def test_the_command_fails_if_an_event_is_rejected(send: Send) -> None:

@@ -42,6 +42,13 @@ def test_values_are_converted(value: Any, expected: Any) -> None:
     assert expected == json.loads(encode("orders", {"x": value}, 0)[1])["x"]
 
 
+def test_an_events_size_is_that_of_its_characters() -> None:
+    """As Sluice measures it: 80,000 characters of Japanese have 240,000 bytes, although each is stored as an escape of six."""
+    assert {"x": "寿" * 80_000, "table": "orders"}.items() <= json.loads(
+        encode("orders", {"x": "寿" * 80_000}, 0)[1]
+    ).items()
+
+
 CIRCLE: list[Any] = []
 CIRCLE.append(CIRCLE)
 
@@ -55,6 +62,7 @@ CIRCLE.append(CIRCLE)
         ("orders", object(), "object is not a JSON type"),
         ("orders", CIRCLE, "contains itself"),
         ("orders", "x" * 262_144, "at most 262144"),
+        ("orders", "寿" * 90_000, "the event is 2700[0-9]{2} bytes"),
         ("orders", [float("nan"), object()], "object is not a JSON type"),
     ],
 )

@@ -2,9 +2,13 @@
 
 import resource
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing, contextmanager, suppress
+from functools import partial
+from itertools import count
 from pathlib import Path
+from types import FrameType
 
 import pytest
 
@@ -70,6 +74,77 @@ def test_a_sealed_batch_survives_reopening(file: SpoolFile, tmp_path: Path) -> N
         again.pending_events,
     )
     again.close()
+
+
+def interrupted(step: int, run: Callable[[], object], by: Callable[[], object]) -> bool:
+    """Call `run`, and within it `by`, as a signal handler would at a step of the spool's code. Return whether there was such a step."""
+    steps = iter(range(step + 1))
+
+    def at_each_step(frame: FrameType, event: str, _argument: object) -> None:
+        is_step = event in ("call", "c_return") and "sluice_client" in frame.f_code.co_filename
+        if is_step and next(steps) == step:
+            sys.setprofile(None)
+            by()
+
+    sys.setprofile(at_each_step)
+    try:
+        run()
+    finally:
+        sys.setprofile(None)
+    return next(steps, None) is None
+
+
+def raise_interrupt() -> None:
+    """Do what Python does at Ctrl-C."""
+    raise KeyboardInterrupt
+
+
+def append_all(file: SpoolFile, events: Iterable[bytes]) -> None:
+    """Append several events."""
+    for event in events:
+        file.append(event)
+
+
+def drained(file: SpoolFile) -> set[bytes]:
+    """Return the events of all batches, as they are sent and settled."""
+    file.seal()
+    drained: set[bytes] = set()
+    while batch := file.oldest():
+        events = file.events(batch)
+        assert drained.isdisjoint(events)
+        drained.update(events)
+        file.settle(batch)
+    return drained
+
+
+@pytest.mark.parametrize("batch_events", [1, 3])
+def test_a_signal_handler_may_append_at_any_moment(tmp_path: Path, batch_events: int) -> None:
+    """Whatever it interrupts, each event is in one batch, and the file is empty once all batches are settled."""
+    for step in count():
+        with closing(SpoolFile(tmp_path / "one.sqlite", Limits(batch_events, 100, 10_000))) as file:
+            file.append(b"first")
+
+            is_interrupted = interrupted(
+                step, partial(file.append, b"second"), partial(append_all, file, (b"3", b"4"))
+            )
+
+            expected = {b"first", b"second"} | ({b"3", b"4"} if is_interrupted else set())
+            assert (expected, 0, 0) == (drained(file), file.pending_events, file.pending_bytes)
+        if not is_interrupted:
+            break
+
+
+def test_an_interrupted_call_fixes_no_event_in_two_batches(tmp_path: Path) -> None:
+    """Ctrl-C ends it at any moment; the event of that call may be stored or not."""
+    for step in count():
+        with closing(SpoolFile(tmp_path / "one.sqlite", Limits(1, 100, 10_000))) as file:
+            file.append(b"first")
+            with suppress(KeyboardInterrupt):
+                assert not interrupted(step, partial(file.append, b"second"), raise_interrupt)
+                break
+
+            file.append(b"third")
+            assert {b"first", b"third"} <= drained(file)
 
 
 def test_sequence_numbers_are_not_reused(file: SpoolFile) -> None:
@@ -165,6 +240,21 @@ def test_a_corrupt_file_is_renamed(tmp_path: Path) -> None:
     file.close()
 
     assert {"bad.corrupt"} == {path.name.partition("-")[0] for path in directory.path.iterdir()}
+
+
+def test_a_file_with_a_damaged_page_is_renamed_too(tmp_path: Path) -> None:
+    """Its events could not be sent, and would hold those that a program adds to it."""
+    directory = SpoolDirectory(tmp_path / "spool", Limits(500, 900_000, 1_000_000))
+    left = directory.own()
+    for _ in range(100):
+        left.append(b"x" * 200)
+    left.seal()
+    left.close()
+    page = left.path.stat().st_size // 2 // 1024 * 1024
+    left.path.write_bytes(left.path.read_bytes()[:page] + bytes(1024) + left.path.read_bytes()[page + 1024 :])
+
+    with closing(directory.own()) as file:
+        assert (True, 0) == (file.path != left.path, file.pending_events)
 
 
 def test_a_directory_that_cannot_be_created_is_an_error(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ops.deploy.certify.request_steps import Dialect
 from shared import policy
-from shared.person_hash import hash_of, hashed_column, key_of, text_of
+from shared.person_hash import hashed_column, hasher, text_of
 from shared.policy import EdgePolicy, PolicyEntry
 from shared.write_key import FORGET_KEY, HASH_KEY
 from tests.support.dialects import DIALECTS, event_of
@@ -49,7 +49,7 @@ def _hashes(column: str, *values: Any) -> list[bytes]:
     texts = [
         text for value in values for text in (text_of(value), hashed_column(value, b"hash-key").encode())
     ]
-    return [hash_of(key_of(KEY, "shop", column), text) for text in texts]
+    return list(map(hasher(KEY, "shop", column), texts))
 
 
 @given(
@@ -68,7 +68,7 @@ def test_events_of_a_person_are_refused_and_others_beside_them_accepted(
     served.secret.text = json.dumps({**SECRETS, HASH_KEY: "hash-key"})
     served.post(body)
     person = Person("1", "shop", column, tuple(_hashes(column, value)), 1 << 62)
-    matcher = Persons(KEY, [person]).of("shop")
+    matcher = Persons(KEY, (person,)).of("shop")
     assert matcher is not None
     site = site_that_refuses(column, value, **settings)
 

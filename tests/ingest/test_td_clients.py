@@ -671,6 +671,24 @@ def test_other_bodies_are_rejected(body: Any, status: int, code: str) -> None:
     assert [] == site.kinesis.calls
 
 
+def test_a_table_that_is_not_unicode_gets_a_receipt_too() -> None:
+    """Its name is a lone surrogate, which a response cannot contain; the events beside it are stored, so they must not be sent again."""
+    answer = send(site := Site(), "/ios/v3/event", {"shop.pageviews": [{"a": 1}], "shop.\ud800": [{}]})
+
+    assert (200, ["shop.pageviews", "shop.\ufffd"]) == (answer.status, list(answer.json))
+    assert {"a": 1} == columns(site)
+
+
+def test_the_sdks_own_members_may_be_nested_deeply() -> None:
+    """They are not columns, so they reject nothing. An SDK that gets no receipt sends the same events for ever."""
+    body = b'{"shop.pageviews": [{"uuid": "u1", "#SSUT": %b}]}' % (b"[" * 3000 + b"]" * 3000)
+
+    answer = send(site := Site(), "/ios/v3/event", body)
+
+    assert (200, {"shop.pageviews": [{"success": True}]}) == (answer.status, answer.json)
+    assert {"uuid": "u1"} == columns(site)
+
+
 # HEAD requests and pings
 
 

@@ -76,6 +76,20 @@ def test_an_outage_ends_by_itself(sluice: Sluice, outages: Outages) -> None:
     until(lambda: sluice.rows("field_app", "short") == ["a"])
 
 
+def test_a_table_can_be_refused_with_a_status(sluice: Sluice, outages: Outages) -> None:
+    """Treasure Data refuses the rows of one table, which are dead then, and takes those of others; later it takes all."""
+    outages.order("td:shop.refused=422", 600)
+    sluice.send("shop", "refused", "a")
+    sluice.send("shop", "taken", "b")
+
+    until(lambda: sluice.rows("shop", "taken") == ["b"])
+    until(lambda: "1 row is dead (http_422)" in sluice.json("status --local")["verdict"])
+    outages.order("td:shop.refused=422", 0)
+    sluice.run("redrive --local --kind dead --yes")
+
+    assert ["a"] == sluice.rows("shop", "refused")
+
+
 def test_events_go_to_the_queue_while_the_stream_is_down(sluice: Sluice, outages: Outages) -> None:
     """The ingest still accepts them."""
     outages.order("kinesis", 600)
@@ -85,10 +99,11 @@ def test_events_go_to_the_queue_while_the_stream_is_down(sluice: Sluice, outages
     assert 1 == sluice.json("status --local")["in_queue"]
 
 
-def test_an_unknown_target_is_rejected(outages: Outages) -> None:
+@pytest.mark.parametrize("target", ["dynamodb", "td:", "td:shop=200", "td:DATABASE.TABLE=STATUS"])
+def test_an_unknown_target_is_rejected(outages: Outages, target: str) -> None:
     """The error names it."""
-    with pytest.raises(UnknownTargetError, match="'dynamodb' is not a target"):
-        outages.order("dynamodb", 1)
+    with pytest.raises(UnknownTargetError, match=f"'{target}' is not a target"):
+        outages.order(target, 1)
 
 
 def test_the_page_shows_outages_and_refused_requests(sluice: Sluice, outages: Outages) -> None:

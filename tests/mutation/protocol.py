@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from rich.console import Console
 
-from chaos import exhaustive, isolation
+from chaos import exhaustive
 from chaos import schedule as schedules
 from chaos.defences import ALL, Defence, without
 from chaos.run import pool_of, run_schedule
@@ -43,8 +43,7 @@ class Noticed:
 def check(number: int) -> Noticed:
     """Leave out the defence with this number in `ALL`."""
     began, defence = time.process_time(), ALL[number]
-    way = _by_waiting if defence.waits else _by_steps if defence.meets else _by_seeds
-    told, sound = way(defence)
+    told, sound = (_by_steps if defence.meets else _by_seeds)(defence)
     return Noticed(number, told, sound, time.process_time() - began)
 
 
@@ -63,20 +62,6 @@ def _by_steps(defence: Defence) -> tuple[str, bool]:
     for choice, broken in done.wrong.items():
         return f"{scenario.name}, {choice}: {broken}", not exhaustive.run(scenario, choice).wrong
     return "", True
-
-
-def _by_waiting(defence: Defence) -> tuple[str, bool]:
-    """Measure how long healthy accounts wait without the defence, and with it."""
-    base = isolation.steady(accounts=defence.waits, minutes=20, every=8, floods=True)
-    limit, told, is_noticed, sound = isolation.limit(isolation.measure(base)), [], False, True
-    for kind in defence.kinds:
-        schedule = isolation.failing(base, kind, minutes=10)
-        waiting = isolation.measure(schedule, without(defence.weakness)).p99
-        kept = isolation.measure(schedule).p99
-        is_noticed |= waiting > limit
-        sound &= kept <= limit
-        told.append(f"{kind}: 99th percentile {waiting:.0f} s, with the defence {kept:.0f} s")
-    return "; ".join(told) if is_noticed else "", sound
 
 
 def leave_out(only: str, processes: int, progress: Console) -> list[Noticed]:

@@ -1,5 +1,6 @@
 """What `sluice --help` shows: the commands that everybody needs first, then the others by purpose."""
 
+import re
 from collections.abc import Iterator
 from keyword import iskeyword
 from pathlib import Path
@@ -8,6 +9,7 @@ import click
 from click.testing import CliRunner
 
 from ops.cli import SECTIONS, main
+from ops.moment import TimeOption
 from tests.support.sam import ROOT
 
 
@@ -63,6 +65,24 @@ def places(group: click.Group, folder: Path) -> Iterator[Path]:
             yield from places(command, folder / name)
         else:
             yield folder / f"{name}{'_' if iskeyword(name) else ''}.py"
+
+
+def options(group: click.Group) -> Iterator[click.Option]:
+    """Yield the options of each command of a group."""
+    for command in group.commands.values():
+        yield from (one for one in command.params if isinstance(one, click.Option))
+        if isinstance(command, click.Group):
+            yield from options(command)
+
+
+def test_times_in_descriptions_are_accepted() -> None:
+    """What an option that takes a time or a duration gives as an example can be typed like that."""
+    timed = [one for one in options(main) if isinstance(one.type, TimeOption)]
+    examples = [(one, text) for one in timed for text in re.findall(r"such as ([^.]+)\.", one.help or "")]
+
+    assert examples
+    for option, text in examples:
+        assert isinstance(option.type.convert(text, option, None), float)
 
 
 def test_each_command_is_in_the_file_of_its_name() -> None:

@@ -1,32 +1,29 @@
-"""The type declarations of a tracking plan, checked by the TypeScript compiler."""
+"""Tables and columns that a site declares, checked by the TypeScript compiler."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from ops.plans.plan_text import declarations
-from shared.tracking_plan import TrackingPlan
 from tests.support.node import SDK, in_turn, needed, run
 
 pytestmark = [needed, in_turn, pytest.mark.usefixtures("build")]
 
-PLAN = TrackingPlan.parse(
-    {
-        "tables": {
-            "purchases": {
-                "columns": {
-                    "order_id": {"type": "string", "required": True},
-                    "amount": "number",
-                    "currency": {"values": ["JPY", "USD"]},
-                    "items": "json",
-                    "td_url": {"type": "string", "required": True},
-                }
-            },
-            "pageviews": {"columns": {"title": "string"}},
-        }
-    }
-)
+PLAN = """
+import '@sluice/browser';
+declare module '@sluice/browser' {
+  interface Tables {
+    purchases: {
+      order_id: string;
+      amount?: number | null;
+      currency?: 'JPY' | 'USD' | null;
+      items?: unknown[] | null;
+      [column: `td_${string}`]: unknown;
+    };
+    pageviews: { title?: string | null };
+  }
+}
+"""
 PAGE = """
 import { track } from '@sluice/browser';
 track('purchases', { order_id: 'JP-1', amount: 5, currency: 'JPY', items: [1], td_extra: 1 });
@@ -48,8 +45,8 @@ track('purchase', { order_id: 'JP-1' });
 
 
 def test_the_compiler_checks_the_events_that_a_page_tracks(tmp_path: Path) -> None:
-    """Calls that fit the plan compile. Each mistake is an error."""
-    (tmp_path / "plan.d.ts").write_text(declarations(PLAN))
+    """Calls that fit the declarations compile. Each mistake is an error."""
+    (tmp_path / "plan.d.ts").write_text(PLAN)
     (tmp_path / "page.ts").write_text(PAGE)
     options = {
         "strict": True,

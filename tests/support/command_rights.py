@@ -75,7 +75,6 @@ RIGHTS: Mapping[str, tuple[str, ...]] = {
     "plan check": (*_FIND, *_SPANS),
     "plan diff": (*_ADMINISTER, *_SPANS),
     "plan infer": (*_FIND, *_SPANS),
-    "plan list": _ADMINISTER,
     "record": _RECORDS,
     "redrive": (
         *_ADMINISTER,
@@ -150,7 +149,7 @@ ROLES: Mapping[str, tuple[str, ...]] = {
         *("accounts show", "dead drop", "dead list", "dead show"),
         *("doctor", "keys issue", "keys revoke", "keys verify", "record", "redrive", "replay", "status"),
         *("find", "tail", "wait"),
-        *("plan check", "plan diff", "plan infer", "plan list"),
+        *("plan check", "plan diff", "plan infer"),
     ),
     "persons": ("export", "forget"),
 }

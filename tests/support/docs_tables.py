@@ -87,7 +87,7 @@ NEEDED = {
     "TdImportEndpoint": "We reach Treasure Data through a proxy, or at a new site.",
     "TdApiEndpoint": "The same.",
     "RejectedDays": "Copies of bad events must be gone sooner.",
-    "TdMemoryMinutes": "`sluice doctor --measure` found another value.",
+    "TdMemoryMinutes": "`sluice certify` found that it forgets ids earlier.",
     "TdQueryDelayMinutes": "The same.",
     "WatermarkTable": "Jobs in Treasure Data wait until a day is complete.",
     "UnaskableDoubt": "Our key may not query, and a duplicate is worse than a delay.",
@@ -235,8 +235,6 @@ def _policy(found: Mapping[str, Any]) -> str:
 _CERTIFY = {
     "cloudformation:ListStackResources",
     "cloudwatch:GetMetricStatistics",
-    "codedeploy:ListDeploymentGroups",
-    "codedeploy:ListDeployments",
     "elasticache:ModifyUserGroup",
     "kinesis:PutRecord",
     "lambda:GetAlias",

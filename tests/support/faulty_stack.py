@@ -28,15 +28,17 @@ AGO = 900.0
 
 
 class _Api(BaseAdapter):
-    """The API: answers by path with a status; an exception is raised. It refuses keys whose ids are in `revoked`."""
+    """The API: answers by path with a status; an exception is raised. It refuses keys whose ids are in `revoked`, and keeps the `bodies`."""
 
     def __init__(self) -> None:
         super().__init__()
         self.answers: dict[str, int | Exception] = {"/health": 200, "/v1/events": 400}
         self.late = 0.0
         self.revoked: set[str] = set()
+        self.bodies: list[str] = []
 
     def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
+        self.bodies.append(str(request.body))
         answer = self.answers[request.path_url]
         if isinstance(answer, Exception):
             raise answer
@@ -139,7 +141,9 @@ class FaultyStack(Stack):
         return session
 
     def invoke(self, output: str, event: Mapping[str, Any]) -> dict[str, Any]:
-        """Invoke AdminFunction."""
+        """Invoke AdminFunction, or the sender's function."""
+        if output == "SenderFunction":
+            return self.made.invoke_sender(json.loads(json.dumps(event)))
         assert output == "AdminFunction"
         wiring = self.made.wiring_of(ADMIN)
         if self.redis_failure is not None:

@@ -52,7 +52,7 @@ class Rehearsal(DeployedStage):
         stack: Any = SimpleNamespace(
             name="sluice-dev",
             outputs={name: name for name in _OUTPUTS},
-            parameters={"LogLevel": "INFO", "AccessLog": "off"},
+            parameters={"LogLevel": "INFO"},
             client=client or (lambda _service: puts),
             administer=self._administer,
             objects=lambda: self.kept.objects,

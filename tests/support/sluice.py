@@ -21,7 +21,6 @@ from shared import envelope, policy, write_key
 from shared.accounts import AccountKeys
 from shared.clock import SystemClock
 from worker.account_store import apply
-from worker.markers import partition_key
 from worker.shards import Shards
 from worker.span import milliseconds
 
@@ -110,7 +109,8 @@ class Sluice:
             kinesis.put_record(
                 StreamName=made.stream,
                 Data=envelope.marker(milliseconds(clock.now())).encode(),
-                PartitionKey=partition_key(shard),
+                PartitionKey=envelope.NOBODY,
+                ExplicitHashKey=str(shard.keys.start),
             )
 
     def td(self, path: str, document: Any = None) -> Any:

@@ -43,7 +43,7 @@ databases = tables = st.from_regex(r"[a-z0-9_]{3,128}", fullmatch=True)
 key_ids = st.just("") | st.from_regex(r"[a-z0-9]{1,16}(-[0-9]{1,4})?", fullmatch=True)
 codes = st.sampled_from(sorted(rows.Code.__args__)) | st.sampled_from(["undecodable", "no_partition_key"])
 senders = st.builds(RowSender, accounts, key_ids) | st.just(RowSender(NOBODY))
-request_ids = st.just("") | st.text(min_size=1, max_size=40)
+request_ids = st.from_regex(r"[A-Za-z0-9#_.:-]{0,40}", fullmatch=True)
 groups = (
     st.builds(Group, senders, tables, st.just(""), st.sampled_from([False]), request_ids)
     | st.builds(Group, senders, st.just(""), codes, st.sampled_from([False]), st.just(""))

@@ -194,6 +194,46 @@ def test_envelopes_put_again_days_apart_are_decided_one_after_the_other() -> Non
     assert made.s3.calls.count("get_object") < 20
 
 
+def busy(*names: str) -> Delivery:
+    """Return a delivery with many spans, then envelopes that were put again, each in a span of its own; the shard has passed."""
+    made = delivery()
+    for n in range(80):
+        made.put(first("a" if n == 3 else f"other{n}"))
+        assert made.deliver(-1) is None
+    for name in names:
+        made.put(again(name))
+        assert made.deliver(-1) is None
+    made.clock.sleep(PASSED + 1)
+    made.put(first("later"))
+    assert made.deliver(-1) is None
+    made.start()
+    made.s3.calls.clear()
+    return made
+
+
+def test_copies_of_all_envelopes_are_looked_for_at_once() -> None:
+    """After a minute without Kinesis, thousands of spans have some, and each would read the indexes of a quarter of an hour."""
+    made = busy(*"abcdefghij")
+    assert (9, 1) == ((report := made.send()).delivered, report.copies)
+    assert made.s3.calls.count("get_object") < 120
+
+
+def test_a_look_that_has_no_time_goes_on_in_the_next_run() -> None:
+    """Ten busy shards have more indexes of a quarter of an hour than a run can read, so no run would ever decide anything."""
+    made = busy("a", "b")
+    made.s3.before["get_object"] = lambda _: made.clock.sleep(1)
+    runs = 0
+    while "again" in {state for state, *_ in made.chunks().values()}:
+        deadline = made.deadline().within(30)
+        made.sender_wiring.sender.run(deadline)
+        assert made.clock.now() < deadline.at + 20
+        runs += 1
+
+    assert 3 <= runs <= 5
+    assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
+    assert ["a", "b"] == sorted(one for one in made.ids("shop_db", "views") if len(one) == 1)
+
+
 # Shards
 
 

@@ -28,7 +28,7 @@ from tests.support.delivery import (
 from tests.support.spans import span
 from worker.chain import ChainId, Owner
 from worker.claims import LATE_SECONDS, MOST_LOOKUPS, Claims
-from worker.ledger import MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap
+from worker.ledger import MOST_CLAIMS_WITH_APPEND, Claim, Claiming, Gap, worklist_key
 from worker.record import START, Record, decode, number
 
 DAY = 86_400.0
@@ -240,7 +240,7 @@ def test_a_claim_waits_for_its_owner(made: Made) -> None:
     made.claimed(owner)
     decided = made.decide(records(copy("q")), made.other)
 
-    assert (frozenset((number("1"),)), {"q": owner}) == (decided.uncounted, decided.owners)
+    assert (frozenset((number("1"),)), {number("1"): ("q", owner)}) == (decided.uncounted, decided.owners)
     made.append(chain=made.chain, first=number("5"), last=number("5"))
     assert {} == made.decide(records(copy("q")), made.other).owners
 
@@ -410,6 +410,48 @@ def test_claims_are_made_before_the_plan() -> None:
     assert ["query", "batch_execute_statement", "put_item", "put_item", "update_item"] == made.dynamodb.calls
     [one] = made.spans()
     assert frozenset((2,)) == made.objects.index(one).uncounted
+
+
+def test_a_span_waits_only_for_the_owners_of_its_own_copies() -> None:
+    """A plan that does not fit ends before the others: thousands of them would not fit into the item, and hold the shard."""
+    made = delivery()
+    tables = {f"{number:0>128}": [row(f"e{number}")] for number in range(300)}
+    made.put(*(envelope(one, tables, request_id=one) for one in ("shop", "blog")), copy("q"), copy("q"))
+
+    assert made.deliver() is None
+    assert [1, 3] == [span.records for span in made.spans()]
+    assert [{}, {}] == [span.copies for span in made.spans()]
+
+
+@pytest.mark.parametrize(("days", "awaited"), [(7.9, ["q"]), (8.1, [])])
+def test_no_copy_waits_for_an_owner_that_the_stream_has_lost(days: float, awaited: list[str]) -> None:
+    """Its span leaves the worklist: nothing plans the owner any more. The stream keeps records for 7 days, a worker for some hours."""
+    made = delivery()
+    made.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
+    made.ledger.claim({"q": Owner(made.wiring.shards.chain(SHARD), number("9" * 56))}, 10**7)
+    made.put(copy("q"))
+    assert made.deliver() is None
+    made.clock.sleep(days * DAY)
+    made.send()
+
+    [span] = made.spans()
+    assert awaited == list(span.copies)
+    assert awaited == ["q"] * (worklist_key(span) != "")
+
+
+def test_a_span_with_many_copies_costs_few_looks_at_claims() -> None:
+    """The sender looks in every run, as long as an owner is in no span."""
+    made = delivery()
+    chain = made.wiring.shards.chain(SHARD)
+    owners = {f"q{n}": Owner(chain, number(str(10**56 - n - 1))) for n in range(25)}
+    made.ledger.claim(owners, 10**7)
+    made.put(*map(copy, owners))
+    assert made.deliver() is None
+    made.dynamodb.calls.clear()
+    made.send()
+
+    # one for the claims, one for the age of the oldest waiting row
+    assert (25, 2) == (len(made.spans()[0].copies), made.dynamodb.calls.count("batch_get_item"))
 
 
 def test_an_undecided_claim_holds_from_its_record_on() -> None:

@@ -49,6 +49,20 @@ def test_no_value_of_a_row_is_kept(rows: list[dict[str, Any]], words: list[str],
 
 
 @pytest.mark.parametrize(
+    "one",
+    [
+        pytest.param({"text": "x" * (4 << 20)}, id="many rows"),
+        pytest.param({f"c{n}": f"{n:04}" for n in range(0, 9000, 5)}, id="many values"),
+    ],
+)
+def test_nothing_is_kept_if_the_search_for_values_would_take_long(one: dict[str, str]) -> None:
+    """A hostile sender may name each part of an explanation in a row: each refusal would keep its thread for seconds."""
+    words = "column is invalid " + "".join(f"{n:04}" for n in range(0, 9000, 5))
+
+    assert "" == kept(words, body(one))
+
+
+@pytest.mark.parametrize(
     ("message", "expected"),
     [
         ("column `email` has no type", "column \u2026 has no type"),

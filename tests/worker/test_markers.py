@@ -3,9 +3,9 @@
 from botocore.exceptions import ConnectionClosedError
 
 from tests.support.delivery import SHARD, STREAM, Delivery
-from worker.markers import EVERY_SECONDS, Markers, partition_key
+from worker.markers import EVERY_SECONDS, Markers
 from worker.record import NOBODY, decode, number
-from worker.shards import Shard, Shards
+from worker.shards import HASH_KEYS, Shard, Shards
 
 
 def delivery() -> Delivery:
@@ -38,16 +38,25 @@ def test_a_shard_gets_one_marker_a_minute() -> None:
     assert 3 == made.kinesis.calls.count("put_record")
 
 
-def test_partition_keys_lead_to_their_shards() -> None:
-    """Kinesis maps each to the shard that it was made for."""
-    made = delivery()
-    shards = open_shards(made)
-    put = [
-        made.kinesis.put_record(StreamName=STREAM, Data=b"x", PartitionKey=partition_key(one))
-        for one in shards
-    ]
+def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
+    """A shard that was split off for one busy key has only that key: no search finds a text with its hash."""
+    made = Delivery()
+    busy = str(HASH_KEYS // 3)
+    made.kinesis.split_shard(StreamName=STREAM, ShardToSplit=SHARD, NewStartingHashKey=busy)
+    upper = open_shards(made)[1].shard_id
+    made.kinesis.split_shard(
+        StreamName=STREAM, ShardToSplit=upper, NewStartingHashKey=str(HASH_KEYS // 3 + 1)
+    )
+    put: list[dict[str, str]] = []
+    made.kinesis.before["put_record"] = put.append
+    some, shards = markers(made), open_shards(made)
+    for shard in shards:
+        some.put(shard)
 
-    assert [one.shard_id for one in shards] == [one["ShardId"] for one in put]
+    assert 3 == len(shards)
+    assert [True] * 3 == [
+        int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True)
+    ]
 
 
 def test_a_marker_is_a_record_without_rows() -> None:

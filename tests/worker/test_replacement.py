@@ -1,6 +1,7 @@
 """New rows in place of a chunk: edited rows, repaired events, and rows of tables that were too many."""
 
 from base64 import b64encode
+from itertools import batched
 from typing import Any
 
 import msgpack
@@ -18,6 +19,7 @@ from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
 from worker.replacement import decoded, revised, revised_row, row_of
 from worker.rows import compress
+from worker.selection import Selection
 from worker.span import ChunkKey, Place
 from worker.states import State
 
@@ -312,6 +314,24 @@ def test_rows_of_tables_over_the_limit_are_sent_once_there_is_room() -> None:
     made.send()
     assert 30 == len(made.td.counts()["shop_db"])
     assert {("replaced", "", 20)} == set(made.chunks().values())
+
+
+def test_more_tables_than_fit_into_an_item_are_sent_in_several_turns() -> None:
+    """A hostile sender may name thousands in a span. The rest stays as it was, and nobody else's dead rows wait for it."""
+    made = with_limits(tables=1)
+    names = [f"{n:0>128}" for n in range(1500)]
+    for some in batched(names, 300, strict=True):
+        made.put(envelope("shop", {name: [row(name[-8:])] for name in some}, request_id=some[0]))
+    made.deliver()
+    selection = Selection((State.DEAD,))
+    while made.sender_wiring.replacements.resend_all(selection, made.deadline()):
+        made.clock.sleep(1)
+
+    waiting = [key for one in made.spans() for key, entry in one.all_leaves() if entry.state is State.WAITING]
+    assert set(names[1:]) == {key.group.table for key in waiting}
+    assert {State.DELIVERED, State.REPLACED} == {
+        entry.state for one in made.spans() for _, entry in one.all_leaves()
+    } - {State.WAITING}
 
 
 def test_rows_of_tables_over_the_limit_with_a_wrong_count_stay_dead() -> None:

@@ -11,6 +11,7 @@ import redis
 from doubles.treasure_data import API_KEY, Action, Fault, Kind, TreasureData
 from shared.accounts import Account
 from shared.envelope import Envelope, TableRows
+from tests.support import spans
 from tests.support.delivery import (
     BUCKET,
     KEYS,
@@ -26,6 +27,7 @@ from tests.support.delivery import (
 from worker.deadline import Deadline
 from worker.executor import InlineExecutor, Threads
 from worker.health import PROBE_TABLE
+from worker.ledger import WORKLIST_KEYS
 from worker.selection import SCHEDULED, Selection
 from worker.sender import (
     FIRST_PAUSE_SECONDS,
@@ -35,7 +37,7 @@ from worker.sender import (
     UNSETTLED_SECONDS,
     Report,
 )
-from worker.span import ChunkKey, Place, Span
+from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.states import Decision, Entry, State
 from worker.treasure_data import Reply
 from worker.upload import Upload
@@ -1067,6 +1069,20 @@ def test_a_span_of_a_killed_worker_counts_only_if_the_sender_cannot_send_it() ->
     made.send()
 
     assert UNSETTLED_SECONDS + 119 == made.telemetry.gauges["OldestWaitingSeconds"]
+
+
+def test_without_time_to_look_at_the_worklist_its_first_span_counts() -> None:
+    """Thousands that do not count must not keep a run until Lambda ends it, and nobody hears of what waits."""
+    made = delivery()
+    at = milliseconds(made.clock.now())
+    for one in range(2000):
+        made.ledger.append(spans.span(after=f"{one:03}", planned_at=at))
+    made.clock.sleep(60)
+    made.dynamodb.calls.clear()
+    made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
+
+    assert WORKLIST_KEYS == made.dynamodb.calls.count("batch_get_item")
+    assert 60 == made.telemetry.gauges["OldestWaitingSeconds"]
 
 
 def test_a_run_for_one_account_leaves_no_other_rows_of_a_span_waiting() -> None:

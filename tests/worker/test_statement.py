@@ -6,7 +6,7 @@ import pytest
 
 from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
-from worker.statement import End, Statements, by_id, by_value, counting, deleting, selecting
+from worker.statement import End, RowId, Statements, by_id, by_value, counting, deleting, selecting
 
 HOUR = 3600.0
 
@@ -41,7 +41,7 @@ def test_rows_are_counted_read_and_deleted_by_value() -> None:
 def test_rows_are_deleted_by_their_ids_and_times() -> None:
     """An id of a client may have any signs."""
     made, statements = delivery()
-    condition = by_id([(1_700_000_000, "b"), (1_700_000_000, "it's")])
+    condition = by_id([RowId(1_700_000_000, one, 1_700_000_000_000) for one in ("b", "it's")])
 
     assert End.SUCCESS is statements.run("shop_db", deleting("views", condition), made.deadline()).end
     assert ["a"] == made.ids("shop_db", "views")

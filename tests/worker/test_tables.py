@@ -8,7 +8,7 @@ import msgpack
 from doubles.aws_errors import client_error
 from shared.accounts import Account
 from shared.policy import AccountLimits
-from tests.support.delivery import KEYS, Delivery, envelope, row
+from tests.support.delivery import KEYS, TABLE, Delivery, envelope, row
 from worker.span import ChunkKey
 from worker.states import State
 
@@ -147,6 +147,19 @@ def test_concurrent_creations_keep_to_the_limit() -> None:
     assert {"other", "views"} == ledger.tables("shop")
     assert not ledger.note_table("shop", "more", 2)
     assert ledger.note_table("shop", "views", 2)
+
+
+def test_a_note_that_a_backup_lacks_keeps_nobody() -> None:
+    """Its number is free, and a later one taken."""
+    made = delivery()
+    for table in ("views", "clicks", "orders"):
+        assert made.ledger.note_table("shop", table, 9)
+    made.dynamodb.delete_item(TableName=TABLE, Key={"pk": {"S": "tables#shop"}, "sk": {"S": "00001"}})
+    made.dynamodb.calls.clear()
+
+    assert made.ledger.note_table("shop", "carts", 9)
+    assert {"views", "orders", "carts"} == made.ledger.tables("shop")
+    assert not made.ledger.note_table("shop", "more", 3)
 
 
 def test_without_the_ledger_no_table_is_created() -> None:

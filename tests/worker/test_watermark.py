@@ -14,6 +14,7 @@ from shared.errors import UnavailableError
 from tests.support import delivery as support
 from tests.support.delivery import Delivery
 from tests.support.overflow import an_envelope
+from worker.ledger import WORKLIST_KEYS
 from worker.passing import MARGIN_SECONDS
 from worker.shards import Shards
 from worker.watermark import (
@@ -178,6 +179,22 @@ def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account
 
     assert waits == found.pending.keys()
     assert ({("nobody", "pageviews"): 1} if account == "nobody" else {}) == found.dead
+
+
+def test_many_spans_cost_few_calls(stack: Stack) -> None:
+    """A busy stack has thousands of recent spans, and after an outage as many that wait."""
+    stack.delivery.fail(status=503)
+    stack.settled()
+    costs = []
+    for _ in range(2):
+        for _ in range(20):
+            stack.put()
+            stack.delivery.deliver(len(stack.delivery.records()) - 1)
+        stack.delivery.dynamodb.calls.clear()
+        assert stack.take().pending
+        costs.append(len(stack.delivery.dynamodb.calls))
+
+    assert 0 <= costs[1] - costs[0] <= 2 * WORKLIST_KEYS
 
 
 # The queue

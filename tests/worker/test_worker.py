@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from doubles.treasure_data import Action, Fault, Kind
 from shared.accounts import Account
+from shared.envelope import RejectedEvent, decode
 from tests.support.delivery import (
     BUCKET,
     KEYS,
@@ -30,7 +31,7 @@ from tests.support.delivery import KilledError as Killed
 from worker.plan import Cut
 from worker.sender import UNSETTLED_SECONDS
 from worker.span import ChunkKey
-from worker.states import State
+from worker.states import Entry, State
 from worker.worker import SEND_SECONDS
 
 ROWS = [envelope("shop", {"views": [row(f"e{n}")]}) for n in range(3)]
@@ -550,7 +551,16 @@ def test_the_chain_of_a_shard_is_noted() -> None:
     assert 3 == len(made.s3.objects(BUCKET))
 
 
-@pytest.mark.parametrize("ids", [{"request_id": "r" * 3000}, {"key_id": "k" * 400_000}, {"key_id": "k/~1"}])
+@pytest.mark.parametrize(
+    "ids",
+    [
+        {"request_id": "r" * 3000},
+        {"request_id": "~" * 128},
+        {"request_id": "\U0001f600" * 99},
+        {"key_id": "k" * 400_000},
+        {"key_id": "k/~1"},
+    ],
+)
 def test_ids_that_do_not_fit_the_ledger_hold_nothing(ids: dict[str, str]) -> None:
     """Only who writes to the stream directly can send them. The record is dead as it is."""
     made = delivery()
@@ -558,3 +568,18 @@ def test_ids_that_do_not_fit_the_ledger_hold_nothing(ids: dict[str, str]) -> Non
 
     assert made.deliver() is None
     assert {"-/-undecodable/0": ("dead", "undecodable", 1)} == made.chunks()
+
+
+def test_rejected_events_with_countless_codes_hold_nothing() -> None:
+    """Only who writes to the stream directly can send them. They are all counted, though not each by its code."""
+    made = delivery()
+    tables = {f"{n:0>128}": [row(f"e{n}")] for n in range(100)}
+    sent = decode(envelope("shop", tables, claim=1_700_000_000_000))
+    rejected = tuple(RejectedEvent(n, f"{n:0>64}", f"{n % 9:0>128}", b"{}") for n in range(5000))
+    made.put(sent._replace(rejected=rejected).encode())
+
+    assert made.deliver() is None
+    [one] = made.spans()
+    assert 5000 == sum(rows for key, rows in one.chunks.items() if key.group.is_rejected)
+    waiting = {key: Entry(State.DEAD, 1, "d" * 128, 1, "r" * 32, 1) for key in one.chunks}
+    assert made.ledger.update(one.with_entries(waiting))[0]

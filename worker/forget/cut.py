@@ -17,7 +17,7 @@ from shared.errors import InvalidObjectError, ObjectGoneError, UnavailableError
 from shared.telemetry import Telemetry
 from worker.bucket import Bucket
 from worker.forget.person import Found, Persons, Piece
-from worker.forget.requests import ForgetRequests
+from worker.forget.requests import FRESH_SECONDS, ForgetRequests
 from worker.index import Index, Member
 from worker.ledger import Ledger
 from worker.rows import decompress
@@ -30,15 +30,20 @@ _HAVE_ROWS = frozenset((State.WAITING, State.DEAD, State.DELIVERED))
 _NEED_NO_ROWS = frozenset((State.DROPPED, State.COPY))
 
 
-def others(persons: Persons | None, key: ChunkKey, payload: bytes) -> bytes:
+def has_person(persons: Persons, span: Span, key: ChunkKey, body: bytes) -> bool:
+    """Return whether rows of a chunk, given its import body, are of a person to forget."""
+    matcher = persons.of(key.account, span.received_at)
+    return matcher is not None and bool(matcher.pieces(decompress(body), key.group))
+
+
+def others(persons: Persons, key: ChunkKey, payload: bytes) -> bytes:
     """Return the rows of a chunk that a statement cannot have deleted for a person; all of them if there are no others.
 
     By these, Treasure Data is asked whether it has the chunk.
     """
-    matcher = None if persons is None else persons.of(key.account)
-    if matcher is None or not matcher.may_be_in(payload):
-        return payload
-    return b"".join(piece.data for piece in matcher.pieces(payload, key.group)) or payload
+    matcher = persons.of(key.account)
+    pieces = [] if matcher is None else matcher.pieces(payload, key.group)
+    return b"".join(piece.data for piece in pieces) or payload
 
 
 class Delivered(NamedTuple):
@@ -129,28 +134,22 @@ class Forgetting:
     _clock: Clock
     _telemetry: Telemetry
 
-    def persons(self) -> Persons | None:
-        """Return the persons to forget; None if nobody knows them now."""
+    def persons(self, max_age: float = FRESH_SECONDS) -> Persons | None:
+        """Return the persons to forget, as they were so many seconds ago at most; None if nobody knows them now."""
         try:
-            return self._requests.persons()
+            return self._requests.persons(max_age)
         except UnavailableError as error:
             self._telemetry.warning("nobody knows who is to be forgotten", reason=str(error))
             return None
 
-    def checked(self, span: Span, persons: Persons | None) -> Span:
-        """Return a span that somebody is about to send from, without persons in what has no doubt.
+    def forget_unsent(self, span: Span, persons: Persons) -> None:
+        """Forget persons in what was not delivered and has no doubt. A span that nobody has settled is settled.
 
         Raises:
-            UnavailableError: that cannot be made sure now.
+            UnavailableError: that cannot be done now.
         """
-        if persons is None:
-            raise UnavailableError("nobody knows who is to be forgotten")
-        if not persons:
-            return span
         try:
-            return self.forget(span, persons, lambda _: False).span
-        except ObjectGoneError:
-            return span
+            self.forget(span.with_entries({}, settled=True), persons, lambda _: False)
         except InvalidObjectError as error:
             raise UnavailableError(f"its object cannot be searched for persons: {error}") from error
 
@@ -211,18 +210,16 @@ class Forgetting:
         matchers = {
             key: matcher
             for key in span.chunks
-            if not key.group.is_rejected and (matcher := persons.of(key.account)) is not None
+            if not key.group.is_rejected
+            and (matcher := persons.of(key.account, span.received_at)) is not None
         }
         if span.object is None or not matchers:
             return None
         index, bodies = self._objects.whole(span)
         pieces = {}
         for key in matchers.keys() & bodies.keys():
-            payload = decompress(bodies[key])
-            if key.group.code or matchers[key].may_be_in(payload):
-                found = matchers[key].pieces(payload, key.group)
-                if any(piece.forgotten for piece in found):
-                    pieces[key] = found
+            if found := matchers[key].pieces(decompress(bodies[key]), key.group):
+                pieces[key] = found
         return (pieces, index, bodies) if pieces else None
 
     def _cut(

@@ -5,19 +5,20 @@ rows are never decoded: the column's name is searched in the bytes, and only the
 """
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import msgpack
 
 from shared import json_codec
 from shared.errors import InvalidJsonError
-from shared.person_hash import hash_of, key_of, text_of
+from shared.person_hash import hasher, text_of
 from shared.rows import column_name
 from worker.span import TOO_MANY_TABLES, Group
+from worker.statement import RowId
 
-_MOST_KNOWN = 100_000  # values whose hash is remembered
 _EMPTY_STR, _STR8 = 0xA0, 0xD9  # in MessagePack
 _LONGEST_VALUE = 1 << 20  # bytes: no row is as large
 
@@ -45,13 +46,11 @@ class Found(NamedTuple):
 
     Attributes:
         request: that it matches.
-        time: of the row; 0 of an original.
-        event_id: of the row; empty of an original.
+        id: of the row, by which Treasure Data finds it; None of an original.
     """
 
     request: str
-    time: int = 0
-    event_id: str = ""
+    id: RowId | None = None
 
 
 class Piece(NamedTuple):
@@ -68,48 +67,60 @@ class Piece(NamedTuple):
     forgotten: tuple[Found, ...] = ()
 
 
+@dataclass(frozen=True)
 class Persons:
     """Persons to forget.
 
-    Args:
+    Attributes:
         key: that hashes are made with.
         persons: the persons.
     """
 
-    def __init__(self, key: bytes, persons: Iterable[Person]) -> None:
+    key: bytes = field(repr=False)
+    persons: tuple[Person, ...]
+
+    @cached_property
+    def _matchers(self) -> "dict[str, Matcher]":
         by_account: dict[str, dict[str, dict[bytes, Person]]] = {}
-        for person in persons:
+        for person in self.persons:
             of = by_account.setdefault(person.account, {}).setdefault(person.column, {})
             of |= dict.fromkeys(person.hashes, person)
-        self._matchers = {account: Matcher(key, account, columns) for account, columns in by_account.items()}
+        return {account: Matcher(self.key, account, columns) for account, columns in by_account.items()}
 
-    def __bool__(self) -> bool:
-        """Return whether there are any."""
-        return bool(self._matchers)
-
-    def of(self, account: str) -> "Matcher | None":
-        """Return what recognises an account's persons; None if there are none."""
-        return self._matchers.get(account)
+    def of(self, account: str, received_at: int = 0) -> "Matcher | None":
+        """Return what recognises an account's persons in rows that the ingest received then (UNIX milliseconds) or later; None if none can be there."""
+        matcher = self._matchers.get(account)
+        return None if matcher is None or received_at > matcher.before else matcher
 
 
 class Matcher:
-    """Recognises rows of one account's persons."""
+    """Recognises rows of one account's persons.
+
+    Attributes:
+        before: UNIX milliseconds; rows that the ingest received later are nobody's.
+    """
 
     def __init__(self, key: bytes, account: str, columns: Mapping[str, Mapping[bytes, Person]]) -> None:
         self._columns = {column: dict(persons) for column, persons in columns.items()}
         self._names = {column: _behind(column) for column in columns}
-        self._keys = {column: key_of(key, account, column) for column in columns}
-        self._nobodys: dict[str, set[bytes]] = {column: set() for column in columns}
+        self._hashers = {column: hasher(key, account, column) for column in columns}
+        self.before = max(person.before for persons in columns.values() for person in persons.values())
 
-    def may_be_in(self, payload: bytes) -> bool:
+    def _may_be_in(self, payload: bytes) -> bool:
         """Return whether rows may be of a person, without decoding them. If not, none is."""
-        return any(self._has_any(column, _texts(payload, name)) for column, name in self._names.items())
+        return any(
+            not self._columns[column].keys().isdisjoint(map(self._hashers[column], _texts(payload, name)))
+            for column, name in self._names.items()
+        )
 
     def request(self, row: Mapping[Any, Any]) -> str:
         """Return the request that a row matches; empty if it matches none."""
         received_at = row.get("received_at")
         for column in self._columns:
-            person = self._person(column, text_of(row[column])) if row.get(column) is not None else None
+            value = row.get(column)
+            person = (
+                None if value is None else self._columns[column].get(self._hashers[column](text_of(value)))
+            )
             if person is not None and not (type(received_at) is int and received_at > person.before):
                 return person.id
         return ""
@@ -126,8 +137,11 @@ class Matcher:
         return self.request(row | ({"received_at": received_at} if received_at is not None else {}))
 
     def pieces(self, payload: bytes, group: Group) -> list[Piece]:
-        """Return the payload of a chunk in pieces, without the rows of persons."""
-        return [self._piece(data, value, group) for data, value in _unpacked(payload)]
+        """Return the payload of a chunk in pieces, without the rows of persons; nothing if it has none."""
+        if not group.code and not self._may_be_in(payload):
+            return []
+        found = [self._piece(data, value, group) for data, value in _unpacked(payload)]
+        return found if any(piece.forgotten for piece in found) else []
 
     def found(self, payload: bytes, group: Group) -> Iterator[tuple[int, Any]]:
         """Yield the rows of persons in the payload of a chunk, and events that never became rows, each with a row's number in it."""
@@ -144,32 +158,17 @@ class Matcher:
         if group.code == TOO_MANY_TABLES:
             table, number, packed = value
             rows = self.pieces(packed, group._replace(code=""))
-            forgotten = tuple(found for row in rows for found in row.forgotten)
             left = [row.data for row in rows if row.data]
-            if forgotten:
+            if rows:
                 data = bytes(msgpack.packb((table, len(left), b"".join(left)))) if left else b""
-            return Piece(data, number, forgotten)
+            return Piece(data, number, tuple(found for row in rows for found in row.forgotten))
         if group.code:
             request = self.request_of_event(value) if isinstance(value, bytes) else ""
             return Piece(b"", 1, (Found(request),)) if request else Piece(data, 1)
         request = self.request(value) if isinstance(value, dict) else ""
         if not request:
             return Piece(data, 1)
-        return Piece(b"", 1, (Found(request, value.get("time", 0), str(value.get("event_id", ""))),))
-
-    def _person(self, column: str, text: bytes) -> Person | None:
-        return self._columns[column].get(hash_of(self._keys[column], text))
-
-    def _has_any(self, column: str, texts: set[bytes]) -> bool:
-        """Return whether one of these texts is a person's; remember those that are not."""
-        nobodys, persons, key = self._nobodys[column], self._columns[column], self._keys[column]
-        for text in texts - nobodys:
-            if hash_of(key, text) in persons:
-                return True
-        if len(nobodys) > _MOST_KNOWN:
-            nobodys.clear()
-        nobodys |= texts
-        return False
+        return Piece(b"", 1, (Found(request, RowId.of(value)),))
 
 
 def _behind(name: str) -> re.Pattern[bytes]:

@@ -16,7 +16,7 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from shared.clock import Clock
 from shared.errors import BucketUnavailableError, SecretUnavailableError, error_code
-from shared.person_hash import hash_of, hashed_column, key_of
+from shared.person_hash import hashed_column, hasher
 from shared.write_key import FORGET_KEY, HASH_KEY
 from worker.forget.person import Person, Persons
 from worker.secret import Secret
@@ -32,7 +32,7 @@ _VERSION = 1
 _ATTEMPTS = 8
 _ABSENT = ("NoSuchKey", "404")
 _CONTESTED = ("PreconditionFailed", "ConditionalRequestConflict", "NoSuchKey")
-NOBODY_TO_FORGET = Persons(b"", ())
+_NOBODY = Persons(b"", ())
 
 
 @dataclass(slots=True)
@@ -152,17 +152,17 @@ class ForgetRequests:
     _bucket: str
     _secret: Secret
     _clock: Clock
-    _persons: Persons = field(default=NOBODY_TO_FORGET, init=False)
+    _persons: Persons = field(default=_NOBODY, init=False)
     _etag: str = field(default="", init=False)
     _read_at: float = field(default=float("-inf"), init=False)
 
-    def persons(self) -> Persons:
-        """Return the persons to forget, as they were a minute ago at most.
+    def persons(self, max_age: float = FRESH_SECONDS) -> Persons:
+        """Return the persons to forget, as they were so many seconds ago at most.
 
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        if self._clock.now() - self._read_at > FRESH_SECONDS:
+        if self._clock.now() - self._read_at >= max_age:
             document, etag = self._read(self._etag)
             if document is not None:
                 self._persons = self.persons_of(document.requests.values())
@@ -176,8 +176,8 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        found = [one.person for one in requests if not one.done]
-        return Persons(self._member(FORGET_KEY), found) if found else NOBODY_TO_FORGET
+        found = tuple(one.person for one in requests if not one.done)
+        return Persons(self._member(FORGET_KEY), found) if found else _NOBODY
 
     def hashes(self, account: str, column: str, value: str) -> list[str]:
         """Return the hashes of a value, and of what HashedColumns makes of it.
@@ -185,8 +185,8 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        key = key_of(self._member(FORGET_KEY), account, column)
-        return [hash_of(key, text.encode()).hex() for text in self.texts(value)]
+        hash_of = hasher(self._member(FORGET_KEY), account, column)
+        return [hash_of(text.encode()).hex() for text in self.texts(value)]
 
     def texts(self, value: str) -> list[str]:
         """Return a value, and what HashedColumns makes of it."""

@@ -253,7 +253,7 @@ class Forget:
                 job = self._statements.run(database, counting(table, condition), deadline)
                 return {"count": job.count, "end": job.end.value, "statement": counting(table, condition)}
             case "delete":
-                end = self._search.delete(database, table, condition, deadline)
+                end, _ = self._search.delete(database, table, condition, deadline)
                 return {"end": end.value, "statement": f"{database}: {deleting(table, condition)}"}
             case "select":
                 columns = asked["columns"]

@@ -178,9 +178,8 @@ class ForgetSearch:
         gone: set[Delivered] = set()
         for row in (row for cut in cuts for row in cut.delivered):
             since = row.since or document.seen.get(row.chunk) or self._clock.now()
-            request = document.requests.get(row.row.request)
-            if request is not None and since + self._shown_seconds < request.cleared:
-                gone.add(row)
+            if row.row.id is None:
+                gone.add(row)  # no statement finds it but that of the command, by the value
             elif since + self._shown_seconds < self._clock.now():
                 wanted.setdefault((row.database, row.table), []).append(row)
             else:
@@ -188,10 +187,10 @@ class ForgetSearch:
         for (database, table), rows in wanted.items():
             found = iter(rows)
             while part := list(islice(found, _MOST_IDS)):
-                condition = by_id((one.row.time, one.row.event_id) for one in part)
-                end = self.delete(database, table, condition, deadline)
-                if end is End.SUCCESS:
-                    searched.deleted.update((one.row.request, f"{database}.{table}") for one in part)
+                condition = by_id(one.row.id for one in part if one.row.id is not None)
+                end, number = self.delete(database, table, condition, deadline)
+                if end is End.SUCCESS:  # the command may have deleted some of them by the value
+                    searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
                 elif end is not End.UNKNOWN:
                     for id_ in {one.row.request for one in part}:
                         statements.setdefault(id_, []).append(f"{database}: {deleting(table, condition)}")
@@ -199,22 +198,23 @@ class ForgetSearch:
                     gone.update(part)
         return frozenset(gone), statements
 
-    def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> End:
-        """Delete rows in Treasure Data: SUCCESS once a count finds none, UNKNOWN if that is not certain yet.
+    def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
+        """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many there were.
 
         A job may take longer than this invocation, so the count comes first: it may have ended since an earlier one.
         """
         try:
             counted = self._statements.run(database, counting(table, condition), deadline)
+            number = counted.count or 0
             if counted.count == 0 or counted.end is End.FORBIDDEN:
-                return counted.end
+                return counted.end, 0
             job = self._statements.run(database, deleting(table, condition), deadline)
             if job.end is not End.SUCCESS:
-                return job.end
+                return job.end, 0
             left = self._statements.run(database, counting(table, condition), deadline).count
         except (RequestException, SecretUnavailableError):
-            return End.UNKNOWN
-        return End.SUCCESS if left == 0 else End.UNKNOWN
+            return End.UNKNOWN, 0
+        return (End.SUCCESS, number) if left == 0 else (End.UNKNOWN, 0)
 
     # Rejected events
 

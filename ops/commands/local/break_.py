@@ -25,8 +25,9 @@ _SECONDS = 15.0
 def command(target: str, *, seconds: float, as_json: bool) -> None:
     """Break a part of the local stack for a while: td, td:DATABASE, answers, redis, kinesis or worker.
 
-    td: Treasure Data answers 503. answers: Treasure Data accepts imports, but its responses are lost. redis and worker: the process
-    is killed, and restarted when the time is up. kinesis: the stream rejects every call.
+    td: Treasure Data answers 503; td:media=403 and td:shop.orders=422: imports into a database or a table get another status.
+    answers: Treasure Data accepts imports, but its responses are lost. redis and worker: the process is killed, and restarted when
+    the time is up. kinesis: the stream rejects every call.
     """
     page = local().outputs.get("SdkUrl", "").removesuffix("/sdk")
     try:

@@ -1,11 +1,10 @@
 """`sluice plan`: makes tracking plans from the events that arrive, and compares plans with events."""
 
 from ops.command_group import CommandGroup
-from ops.commands.plan import check, diff, infer, types
-from ops.commands.plan import list as list_
+from ops.commands.plan import check, diff, infer
 
 group = CommandGroup(
     "plan",
     help="Make tracking plans from the events that arrive, and compare plans with events.",
-    commands=[check.command, diff.command, infer.command, list_.command, types.command],
+    commands=[check.command, diff.command, infer.command],
 )

@@ -1,13 +1,16 @@
-"""The steps that check the stage's health: the doctor, the cache, and how soon queries see a row."""
+"""The steps that check the stage's health: the doctor, the cache, and Treasure Data's undocumented limits."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from uuid import uuid4
+from typing import Any
 
+from ops import screen
 from ops.commands import doctor
 from ops.deploy.certify.stage import DeployedStage
-from ops.deploy.certify.step import StepFinding
+from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.failure import Failure
-from ops.state.measurement import Measurement, measured
+
+_IMPORTED = "imported at"
+"""The evidence of when an id was first used, UNIX seconds."""
 
 
 def well(stage: DeployedStage) -> StepFinding:
@@ -41,17 +44,60 @@ def faults(stage: DeployedStage, found: Iterable[Mapping[str, str]]) -> dict[str
 
 
 def visibility(stage: DeployedStage) -> StepFinding:
-    """Measure how soon a query sees an import, and compare it with what the worker assumes."""
-    mark, first_ask = uuid4().hex[:12], min(5.0, stage.pace.poll)
-    measurement = Measurement(
-        stage.administer, stage.clock, stage.database, mark, lambda _: None, first_ask=first_ask
+    """Import a row, measure how soon a query sees it, and compare that with what the worker assumes."""
+    began = _imported(stage, "first", "first")
+    is_seen = stage.until(lambda: _is_shown(stage, "first"))
+    seconds = stage.clock.now() - began
+    delay = 60 * stage.administer(do="check")["assumed"]["query_delay_minutes"]
+    said = f"Queries {'see' if is_seen else 'did not see'} a new row after {screen.lasting(seconds)}; the worker waits {screen.lasting(delay)}"
+    if not is_seen or seconds > delay:
+        raise Failure(f"{said}: raise TdQueryDelayMinutes")
+    stage.run.timings["visible latency of an import"] = f"{seconds:.0f} s"
+    return StepFinding(f"{said}.", {_IMPORTED: began})
+
+
+def memory(stage: DeployedStage) -> StepFinding:
+    """Repeat the id of the step `visibility` once it is as old as the worker relies on. No query must see the second row."""
+    before = stage.run.reports.get("visibility")
+    if before is None or _IMPORTED not in before.evidence:
+        raise Untried("the step `visibility` sends the first row")
+    relied = 60 * stage.administer(do="check")["assumed"]["memory_minutes"]
+    if not stage.is_emulated:
+        stage.clock.sleep(max(0.0, before.evidence[_IMPORTED] + relied - stage.clock.now()))
+    age = screen.lasting(_imported(stage, "second", "first") - before.evidence[_IMPORTED])
+    _imported(stage, "third", "third")  # once it is seen, the second one would be
+    if not stage.until(lambda: _is_shown(stage, "third")):
+        raise Failure("queries did not see a new row in time")
+    stage.clock.sleep(stage.pace.settle)
+    is_new = stage.until(lambda: _is_shown(stage, "second"), lambda shown: shown is not None)
+    if is_new is not False:
+        said = f"has forgotten an id after {age}: lower TdMemoryMinutes, or rows may be duplicated"
+        raise Failure(f"Treasure Data {said if is_new else 'did not answer a query in time'}")
+    return StepFinding(
+        f"Treasure Data remembers an id for {age}; the worker relies on {screen.lasting(relied)}."
     )
-    found = measurement.run(())
-    delay = measured(found, stage.administer(do="check")["assumed"])[0]
-    if delay.state != "ok":
-        raise Failure(delay.said)
-    stage.run.timings["visible latency of an import"] = f"{found.hidden:.0f} to {found.shown:.0f} s"
-    return StepFinding(f"{delay.said}.")
+
+
+def _imported(stage: DeployedStage, name: str, of_id: str) -> float:
+    """Import a row under an id; return when, UNIX seconds."""
+    answer = _probe(stage, "send_probe", name, id=f"{stage.run.name}-{of_id}")
+    if not answer["taken"]:
+        raise Failure(f"Treasure Data did not accept a test row ({answer['reason']})")
+    return stage.clock.now()
+
+
+def _is_shown(stage: DeployedStage, name: str) -> bool | None:
+    """Return whether a query sees a row; None if that cannot be told now."""
+    answer = _probe(stage, "ask_probe", name)
+    if answer["reason"] == "forbidden":
+        raise Impossible("the API key may not query")
+    shown: bool | None = answer["shown"]
+    return shown
+
+
+def _probe(stage: DeployedStage, do: str, name: str, **more: str) -> dict[str, Any]:
+    mark = f"{stage.run.name}-{name}"
+    return stage.administer(do=do, database=stage.database, mark=mark, time=int(stage.run.began), **more)
 
 
 def resp(stage: DeployedStage) -> StepFinding:

@@ -74,22 +74,10 @@ STEPS = (
         lacks="does not extract metrics from log lines",
     ),
     CertifyStep(
-        "access-log",
-        "Each line of the access log is JSON, whatever the path is.",
-        assumptions.access_log,
-        lacks="does not write an access log",
-    ),
-    CertifyStep(
-        "alarms",
-        "CloudWatch evaluates the expression of each alarm.",
-        assumptions.alarms,
-        lacks="does not evaluate alarms",
-    ),
-    CertifyStep(
-        "canary",
-        "CodeDeploy has moved the alias, and the canary's alarm watches its version.",
-        assumptions.canary,
-        lacks="does not move the alias through CodeDeploy",
+        "memory",
+        "Treasure Data remembers an id for as long as the worker relies on.",
+        health.memory,
+        promises=(3,),
     ),
     CertifyStep(
         "books",
@@ -106,10 +94,8 @@ ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
     "The first contact with it takes less than 3 s": ("resp",),
     "Idle connections are noticed and replaced": ("idle",),
     "Metric lines arrive whatever the log level": ("metrics",),
-    "The access log is JSON for every path": ("access-log",),
-    "CloudWatch evaluates the alarms' expressions": ("alarms",),
-    "The canary watches only the new version": ("canary",),
     "Lambda redelivers what the worker holds": ("key", "redis"),
     "Queries see imports in TdQueryDelayMinutes": ("visibility",),
+    "Treasure Data remembers ids for TdMemoryMinutes": ("memory",),
 }
 """What only a real AWS account can confirm, with the steps that test it."""

@@ -25,13 +25,12 @@ from worker.states import State
 ASKING = {
     "accounts apply": "accounts apply {file} --prune",
     "dead drop": "dead drop --account nobody_asked",
-    "doctor": "doctor --no-event --measure",
     "forget": "forget email=f1@example.com --account shop",
     "redrive": "redrive --send",
     "replay": "replay --force --from 2026-01-01 --to 2026-01-02",
 }
 """Commands with --json that ask on the local stack, each with a line that does. The others have tests of their own."""
-ELSEWHERE = {"certify", "deploy", "remove", "setup"}
+ELSEWHERE = {"certify", "doctor", "deploy", "remove", "setup"}
 
 
 @dataclass(frozen=True)
@@ -108,8 +107,6 @@ def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> N
     [
         (drop.command, "--all", State.DROPPED),
         (drop.command, "--account shop --reason http_422", State.DROPPED),
-        (redrive.command, "--drop", State.DROPPED),
-        (redrive.command, "--drop --kind waiting --kind dead", State.DROPPED),
         (redrive.command, "--kind dead", State.DEAD),
     ],
 )
@@ -133,9 +130,28 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
+def test_rows_that_wait_can_be_dropped() -> None:
+    """Nobody may need them any more. Those of other states stay."""
+    made = Delivery()
+    made.map(shop="shop_db")
+    made.td.create("shop_db", "views")
+    made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
+    put(made, "a")
+    made.put(envelope("nobody", {"views": [row("b")]}))
+    made.deliver(-1)
+    session: Any = None
+    stack = MemoryStack("memory", {}, session, made=made)
+    result = run(drop.command, stack, "--all", "--waiting", "--yes", "--json")
+
+    assert 1 == json.loads(result.stdout)["dropped"]
+    assert [State.DROPPED, State.DEAD] == [
+        entry.state for span in made.spans() for _, entry in span.all_leaves()
+    ]
+
+
 @pytest.mark.parametrize(
     ("command", "line"),
-    [(drop.command, "--all"), (redrive.command, "--drop"), (redrive.command, "--kind dead")],
+    [(drop.command, "--all"), (redrive.command, "--kind dead")],
 )
 def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str) -> None:
     """As text and as JSON; it names what would be selected."""

@@ -4,7 +4,10 @@ import json
 from urllib.request import Request, urlopen
 
 import pytest
+from click.testing import CliRunner
 
+from ops.commands import find
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -52,11 +55,17 @@ def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     assert "\x1b" not in shown.stdout
 
 
-def test_an_event_that_is_not_found_is_an_error(sluice: Sluice) -> None:
-    """One line says what to do, and the exit status is 1."""
-    result = sluice.run("find --local no-such-event")
+@pytest.mark.parametrize(
+    ("asked", "column"),
+    [("no-such-event", "event_id"), ("visitor=nobody page=/none", "page and td_client_id")],
+)
+def test_an_event_that_is_not_found_is_an_error(asked: str, column: str) -> None:
+    """One line says what to do about what was asked, and the exit status is 1."""
+    result = CliRunner(mix_stderr=False).invoke(find.command, asked.split(), obj=FaultyStack())
 
     assert 1 == result.exit_code
     (line,) = result.stderr.splitlines()
     assert line.startswith("Error: not found since ")
-    assert "Use an earlier --since" in line
+    assert line.endswith(
+        f"Use an earlier --since. If the rows are no longer kept in S3, query Treasure Data by {column}"
+    )

@@ -1,4 +1,4 @@
-"""Tracking plans: inferred from rows, compared with rows, and written as type declarations."""
+"""Tracking plans: inferred from rows, and compared with rows."""
 
 import json
 from pathlib import Path
@@ -6,15 +6,13 @@ from typing import Any
 
 import pytest
 import yaml
-from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ops import accounts_file
-from ops.cli import main
 from ops.failure import Failure
 from ops.plans.plan_profile import MAX_DISTINCT, Drift, Drifts, Profile, is_personal
-from ops.plans.plan_text import declarations, inferred
+from ops.plans.plan_text import inferred
 from shared.tracking_plan import PlannedColumn, TrackingPlan
 from tests.support.sluice import Sluice
 
@@ -175,44 +173,6 @@ def test_drifts_beyond_the_limit_are_only_counted(monkeypatch: pytest.MonkeyPatc
     assert Drift("unplanned_table", "table_0", "", "") in drifts.found
 
 
-def test_declarations_follow_the_plan() -> None:
-    """Columns that Treasure Data's SDKs fill are optional, and descriptions become comments."""
-    plan = TrackingPlan.parse(
-        {
-            "tables": {
-                "orders": {
-                    "description": "one per order */ x",
-                    "columns": {
-                        "order_id": {
-                            "type": "string",
-                            "required": True,
-                            "pattern": "A-[0-9]+",
-                            "description": "shown",
-                        },
-                        "currency": {"values": ["JPY", 1, True]},
-                        "items": "json",
-                        "td_url": {"type": "string", "required": True},
-                        "anything": None,
-                    },
-                }
-            }
-        }
-    )
-    text = declarations(plan)
-
-    for line in (
-        "    /** one per order * / x */",
-        "    orders: {",
-        "      /** shown. Matches A-[0-9]+ */",
-        "      order_id: string;",
-        '      currency?: "JPY" | 1 | true | null;',
-        "      items?: Record<string, unknown> | unknown[] | null;",
-        "      td_url?: string | null;",
-        "      anything?: unknown | null;",
-    ):
-        assert line in text.splitlines()
-
-
 def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     """Its path is relative to accounts.yaml. An error names the file and the place in it."""
     (tmp_path / "plans").mkdir()
@@ -229,15 +189,6 @@ def test_a_plan_may_be_a_file_of_its_own(tmp_path: Path) -> None:
     assert TrackingPlan.parse({"tables": {"orders": {"columns": {"amount": "number"}}}}) == read["shop"].plan
     assert TrackingPlan(mode="off") == read["news"].plan
     assert "plans/shop.yaml: orders.amount: type must be one of string, integer" in str(raised.value)
-
-
-def test_plan_types_needs_no_stack(tmp_path: Path) -> None:
-    """The plan's file is enough."""
-    (tmp_path / "plan.yaml").write_text("tables: {orders: {columns: {amount: number}}}")
-    result = CliRunner(mix_stderr=False).invoke(main, ["plan", "types", str(tmp_path / "plan.yaml")])
-
-    assert (0, "") == (result.exit_code, result.stderr)
-    assert "amount?: number | null;" in result.stdout
 
 
 @pytest.mark.xdist_group("ops")
@@ -263,7 +214,7 @@ def test_a_plan_is_inferred_applied_and_compared(sluice: Sluice, tmp_path: Path)
     assert "1 of 3 events differ from the plan (33.3 %)." in differing.stdout
     [drift] = sluice.json("plan diff planned --local")["drifts"]
     assert ("second_rows", "unplanned_table", 1) == (drift["table"], drift["code"], drift["events"])
-    assert "first_rows" in sluice.run("plan list --local").stdout
+    assert "first_rows" in sluice.run("accounts export --local").stdout
     assert 0 == sluice.json("plan diff planned --local --since 0s")["events"]
     without = sluice.run("plan diff app --local")
     assert (1, True) == (without.exit_code, "app has no tracking plan" in without.stderr)

@@ -5,8 +5,10 @@ from typing import Any
 import pytest
 
 from doubles.clock import ManualClock
+from doubles.treasure_data import Action, Fault, Kind, Settings
+from ops.deploy.certify.certification_report import StepReport, StepVerdict
 from ops.deploy.certify.stage import ON_AWS, TABLE
-from ops.deploy.certify.step import StepFinding
+from ops.deploy.certify.step import Impossible, StepFinding, Untried
 from ops.deploy.certify.steps import STEPS
 from ops.failure import Failure
 from tests.support.rehearsal import Rehearsal
@@ -118,7 +120,7 @@ def test_books_with_a_duplicate_row_fail() -> None:
 
 def test_a_replay_waits_for_the_ledger() -> None:
     """Otherwise it would count a row that the worker is about to settle as sent again."""
-    rows = {"sent": 0, "passed_over": 1, "kept": 0}
+    rows = {"sent": 0, "passed_over": 1, "waiting": 0, "dead": 0}
     replay = {"complete": True, "records": 1, "rows": rows}
     stage = Rehearsal(status=[balance(in_flight=1), balance()], replay=[replay])
     carry_out("replay", stage)
@@ -187,6 +189,61 @@ def test_a_wait_looks_once_more_after_its_deadline() -> None:
 
     assert 0 == ON_AWS.until(look, bool, clock, 30)
     assert 1 == next(looks)
+
+
+def site(memory: float, delay: float, *faults: Fault) -> Rehearsal:
+    """Return a stage whose Treasure Data remembers ids for `memory` seconds and shows rows after `delay` seconds."""
+    stage = Rehearsal()
+    made = stage.kept
+    made.td.settings = Settings(id_memory=memory, query_delay=delay)
+    for fault in faults:
+        made.td.faults.add(fault)
+    object.__setattr__(
+        stage.stack, "administer", lambda **event: made.wiring.admin.run(event, made.deadline())
+    )
+    return stage
+
+
+def measured(stage: Rehearsal) -> StepFinding:
+    """Carry out the steps that measure Treasure Data's limits, with a pause between them."""
+    first = carry_out("visibility", stage)
+    stage.run.reports["visibility"] = StepReport("visibility", StepVerdict.PASSED, "", first.evidence)
+    stage.clock.sleep(600)
+    return carry_out("memory", stage)
+
+
+def test_treasure_data_s_limits_are_those_that_the_worker_relies_on() -> None:
+    """A repeated id makes no row, once it is as old as the worker relies on; a query that fails settles nothing."""
+    stage = site(3700, 90, Fault(kind=Kind.STATUS, action=Action.QUERY, status=500, count=3))
+    found = measured(stage)
+
+    assert found.said.startswith("Treasure Data remembers an id for 1 h")
+    assert 90 <= float(stage.run.timings["visible latency of an import"].split()[0]) <= 110
+    assert {"shop": {"sluice_measure": 2}} == stage.kept.td.counts()
+
+
+@pytest.mark.parametrize(
+    ("stage", "said"),
+    [
+        (site(3500, 0), "has forgotten an id after 1 h: lower TdMemoryMinutes, or rows may be duplicated"),
+        (site(3700, 1200), "the worker waits 10 min: raise TdQueryDelayMinutes"),
+        (site(3700, 1e6), "did not see a new row after .*: raise TdQueryDelayMinutes"),
+        (site(1, 0, Fault(kind=Kind.STATUS, action=Action.IMPORT)), r"not accept a test row \(http_503\)"),
+    ],
+    ids=["forgets early", "shows late", "never shows", "refuses"],
+)
+def test_a_limit_that_does_not_hold_is_named(stage: Rehearsal, said: str) -> None:
+    """With the parameter to change."""
+    with pytest.raises(Failure, match=said):
+        measured(stage)
+
+
+def test_limits_that_cannot_be_measured_are_no_failure() -> None:
+    """The key may not query, or the first of the two steps did not run."""
+    with pytest.raises(Impossible, match="may not query"):
+        measured(site(3700, 0, Fault(kind=Kind.STATUS, action=Action.QUERY, status=403)))
+    with pytest.raises(Untried, match="`visibility`"):
+        carry_out("memory", site(3700, 0))
 
 
 def test_the_first_contact_with_redis_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:

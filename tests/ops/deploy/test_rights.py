@@ -52,7 +52,6 @@ LINES = {
     "plan check": ["plan check {plan} --account nobody_yet"],
     "plan diff": ["plan diff news"],
     "plan infer": ["plan infer nobody_yet"],
-    "plan list": ["plan list"],
     "record": ["record -o {out}"],
     "redrive": ["redrive --kind dead", "redrive --edit", "redrive --kind rejected --edit"],
     "replay": [

@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import anyio
+import click
 import pytest
 from mcp import Client
 from mcp.types import CallToolResult, Tool
 
+from ops import screen
 from ops.mcp.command_tool import TOOLS
+from ops.state.finding import Finding
+from ops.state.state_document import findings_document
 from tests.support.command_rights import RIGHTS
 from tests.support.mcp_client import Call, ask, bytes_of, talk, text_of
 from tests.support.sluice import Sluice, until
@@ -78,7 +82,7 @@ def test_each_tool_answers_with_what_its_command_prints(sluice: Sluice) -> None:
 
     assert all(bytes_of(answer) < MOST for answer in answers.values())
     assert sluice.json("status --local --complete").keys() == results["status"].keys()
-    assert "API" in {one["what"] for one in results["doctor"]["findings"]}
+    assert sluice.json("doctor --local --no-event")["healthy"] == results["doctor"]["healthy"]
     assert '"state":"delivered"' in text_of(answers["find"])
     assert sluice.json("dead list --local") == results["dead_list"]
     assert sluice.json("plan diff news --local")["events"] == results["plan_diff"]["events"]
@@ -129,6 +133,28 @@ def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
     assert f"… {61 - len(whole['result'])} of 60 left out" == whole["result"][-1]
     assert whole["left_out"].endswith("sluice tail --local --for=4s --since=1min --table=long")
     assert ["60 events, 0 rejected, 0 refused requests in 4 s."] == whole["notes"]
+
+
+def test_what_is_wrong_is_never_cut() -> None:
+    """However much is right, and however long the rest is: what waits comes after what is dead."""
+    dead = [
+        Finding("dead rows", f"{number} rows are dead (http_4{number:02})", "Fix.", "fault")
+        for number in range(9)
+    ]
+    waits = Finding("rows", "1 row for the database field_app waits", state="waiting")
+    right = [Finding("a check", "x" * 300)] * 40
+    document = {"findings": findings_document([*dead, waits, *right]), "rows": [{"reason": "y" * 99}] * 99}
+
+    @click.command("status")
+    @click.option("--json", "_", is_flag=True)
+    @click.option("--local", is_flag=True)
+    def status(**_: Any) -> None:
+        screen.show_json(document)
+
+    answer = TOOLS[0].answer(click.Group(commands={"status": status}), ["--local"], {})
+
+    assert len(answer.encode()) < MOST
+    assert [one.verdict for one in (*dead, waits)] == json.loads(answer)["result"]["findings"]
 
 
 MISTAKES: list[tuple[str, dict[str, Any], str]] = [

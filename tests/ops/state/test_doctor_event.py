@@ -1,9 +1,13 @@
-"""What the doctor says about its test event."""
+"""What the doctor says about its test event, and when it sends none."""
 
 import pytest
+from click.testing import CliRunner
 
+from doubles.treasure_data import Action, Fault, Kind
+from ops.commands import doctor
 from ops.state.checks import TEST_TABLE
 from ops.state.doctor_event import outcome
+from tests.support.faulty_stack import FaultyStack
 from tests.support.spans import span
 from worker.span import ChunkKey, Group, RowSender
 from worker.states import Entry, State
@@ -15,6 +19,8 @@ KEY = ChunkKey(Group(RowSender("shop"), TEST_TABLE), 0)
     ("entry", "state", "said"),
     [
         (Entry(State.DELIVERED), "ok", "delivered (according to the ledger) after 1.2 s"),
+        (Entry(State.AGAIN), "unknown", "again after 1.2 s: it is not certain yet whether they are copies"),
+        (Entry(State.WAITING, reason="deadline"), "unknown", "the worker had no time left to send them"),
         (Entry(State.WAITING, reason="http_503"), "waiting", "Treasure Data answers 503. No action needed"),
         (Entry(State.WAITING, reason="http_401"), "fault", "it rejects the API key. Store a valid one"),
         (Entry(State.DEAD, reason="http_422"), "fault", "dead after 1.2 s (http_422)"),
@@ -26,3 +32,28 @@ def test_an_event_that_waits_is_no_fault_of_its_own(entry: Entry, state: str, sa
 
     assert state == found.state
     assert said in found.line
+
+
+@pytest.mark.parametrize(
+    ("database", "table", "unlisted", "said"),
+    [
+        ("shop_db", "", 0, None),
+        ("shop_db", TEST_TABLE, 2, None),
+        ("shpo_db", "", 0, "not sent: Treasure Data has no database shpo_db of shop"),
+        ("shpo_db", "", 9, "not sent: Treasure Data does not list the database shpo_db of shop"),
+    ],
+    ids=["listed", "has the table", "missing", "unknown"],
+)
+def test_an_event_creates_no_database(database: str, table: str, unlisted: int, said: str | None) -> None:
+    """A mistyped one would come into being. The doctor says what to do, and takes it for no fault: the name may be right."""
+    stack = FaultyStack()
+    stack.made.map(shop=database)
+    stack.made.td.create("shop_db", *([table] if table else []))
+    if unlisted:
+        stack.made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.LIST, status=403, count=unlisted))
+    shown = CliRunner(mix_stderr=False).invoke(doctor.command, obj=stack)
+
+    assert (said is None) is any(TEST_TABLE in body for body in stack.api.bodies)
+    if said is not None:
+        assert (0, True) == (shown.exit_code, f"?      test event: {said}" in shown.stdout)
+        assert "`sluice accounts apply accounts.yaml --stack sluice-dev --region us-east-1`" in shown.stdout

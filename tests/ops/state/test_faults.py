@@ -14,6 +14,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 
 from doubles.treasure_data.fault import Action, Fault, Kind
 from ops.commands import doctor, status
+from ops.state.faults import findings, summary
+from ops.state.stack_state import StackState, WaitingRows
 from shared.accounts import Account
 from shared.clock import SystemClock
 from shared.errors import SecretUnavailableError
@@ -307,6 +309,27 @@ def test_a_hold_that_is_over_is_no_fault() -> None:
         stack.made.deliver(-1)
 
     assert ([], []) == read(Case("", seed, "", ""))
+
+
+@pytest.mark.parametrize(
+    ("reason", "minutes", "health"),
+    [
+        ("sending", 1, "healthy"),
+        ("sending", 4, "waiting"),
+        ("put_again", 15, "healthy"),
+        ("put_again", 35, "waiting"),
+        ("http_503", 1, "waiting"),
+    ],
+)
+def test_what_is_usual_for_a_while_is_no_fault(reason: str, minutes: int, health: str) -> None:
+    """Whether a row that was put again is a copy is certain after some ten minutes, and nobody has to act until then."""
+    now = 1_700_000_000.0
+    rows = WaitingRows("shop", "shop_db", reason, rows=2, since=now - 60 * minutes)
+    state = StackState(waiting=[rows], at=now)
+    [first] = summary(state, findings(state, "--local"))
+
+    assert health == first.health
+    assert "2 rows" in first.verdict
 
 
 def test_a_revoked_key_is_not_tried() -> None:

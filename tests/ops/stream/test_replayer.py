@@ -251,6 +251,6 @@ def test_a_replay_can_wait_until_nothing_of_its_range_waits(capsys: pytest.Captu
         assert 0 == command._run(*arguments, waits=waits, as_json=False)
 
     before, after = capsys.readouterr().out.splitlines()
-    assert "0 rows sent, 1 skipped, 1 not delivered" in before
+    assert "0 rows sent, 1 skipped, 1 waiting to be sent" in before
     assert "1 row sent, 1 skipped." in after
     assert ["x", "a"] == delivery.ids("shop", "views")

@@ -1,21 +1,24 @@
-"""`make outage`: Treasure Data hangs or refuses connections, or Redis is away, for hours under load.
+"""Run the real worker and sender under load in simulated time: `make simulate` over many shards, `make outage` with an outage of hours.
 
-The real worker and sender run in simulated time, beside Lambda's event source and the sender's schedule. Rows are counted, not encoded:
-an envelope says how many rows it has, and holds one. Each chunk of a span goes to a database of its own. When the outage begins, Lambda
-starts new function instances, which know no account and no database.
+They run beside Lambda's event source and the sender's schedule; services respond with the latencies of the fault-injection tests. Rows are
+counted, not encoded: an envelope says how many rows it has, and holds one. Each account has a database of its own, and in each batch an
+envelope. In an outage Treasure Data hangs or refuses connections, or Redis is away. When it begins, Lambda starts new function instances,
+which know no account and no database. Every call is counted by service and key, to show how many calls a row takes, and whether shards
+share keys.
 """
 
 import itertools
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from multiprocessing import get_context
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, override
 from urllib.parse import urlencode
 
 import click
@@ -29,17 +32,23 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 
 from chaos import clients
 from chaos.audit import Audit
+from chaos.effects import SandboxClock
+from chaos.functions import Functions
+from chaos.isolation import percentile
 from chaos.pipeline import Pipeline
-from chaos.scale import BATCH_SIZE, BATCH_WINDOW, TimedFunctions, keys_of_shards, shards_for
+from chaos.platform import Handler, Sandbox
 from chaos.schedule import START, Schedule, Setup
 from chaos.traffic import TABLES
 from chaos.trouble import Kind, Window
 from chaos.world import STREAM, World
 from doubles.http_server import Drop, Request
 from local.functions import TEMPLATE, WORKER
+from ops.cost.estimate import CORE_MB, WORKER_BATCH_CPU, WORKER_ROW_CPU
+from scaler.rule import GROW_ABOVE, SHARD_RECORDS
 from shared.envelope import Envelope, TableRows
 from worker.ledger import WORKLIST_KEYS
 from worker.sender import UNSETTLED_SECONDS
+from worker.shards import Shards
 from worker.states import State
 
 OUTAGES = {
@@ -50,29 +59,43 @@ OUTAGES = {
 LAG_SECONDS, ALARM_SECONDS, DRAIN_SECONDS = 60.0, 300.0, 3600.0
 """The stream's lag stays below the first; an alarm is raised, and all is delivered after the end, within the others."""
 
+BATCH_SIZE = int(TEMPLATE.properties("WorkerFunction")["Events"]["Stream"]["Properties"]["BatchSize"])
+BATCH_WINDOW = int(TEMPLATE.parameters({})["BatchWindowSeconds"])
 _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waited for
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
 _SHOWN_EVERY = 1800.0
-_COLUMNS = (
-    *("outage", "events/s", "chunks a span", "spans", "lag", "doubts", "later", "alarm after"),
-    *("delivered after", "queries", "rows", "lost", "doubled", "broken"),
-)
+_FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
+_STEADY = (
+    "put#",
+    "waiting#",
+    "dead#",
+    "chains",
+    "drained",
+    "swept",
+    "table",
+    "forget",
+)  # what the sender reads every minute
+_SERVICES = ("DynamoDB", "S3", "Treasure Data")
 
 
 @dataclass(frozen=True)
 class Case:
-    """An outage to simulate: its kind, events a second, chunks in a span, and hours."""
+    """What to simulate: the kind of outage (none if empty), events a second, accounts, hours, and shards (0: as many as an AUTO stream has).
+
+    The accounts are also the chunks of a span, one each.
+    """
 
     kind: str
     rate: float
     chunks: int
     hours: float
+    fixed: int = 0
 
     @cached_property
     def shards(self) -> int:
-        """The shards that an AUTO stream has at this rate."""
-        return shards_for(self.rate)
+        """The stream's shards."""
+        return self.fixed or shards_for(self.rate)
 
     @cached_property
     def rows(self) -> int:
@@ -94,6 +117,10 @@ class Result:
         lost: rows that are neither in Treasure Data nor wait.
         doubled: rows that are in Treasure Data more than once.
         left: rows that wait at the end of the simulation.
+        calls: the calls of each service; of Treasure Data, the imports.
+        keys: by service, the accesses to each key of the ledger or prefix of the bucket.
+        batches: the worker's batches, by shard.
+        delays: the seconds from each record to Treasure Data, in order.
     """
 
     case: Case
@@ -108,21 +135,103 @@ class Result:
     lost: int = 0
     doubled: int = 0
     left: int = 0
+    calls: Counter[str] = field(default_factory=Counter)
+    keys: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    batches: Counter[str] = field(default_factory=Counter)
+    delays: list[float] = field(default_factory=list)
 
     @property
     def broken(self) -> list[str]:
         """The broken promises."""
-        drains = self.case.chunks <= _DRAINS_AT
-        found = {
-            "lag": self.lag >= LAG_SECONDS,
-            "doubts": self.doubts > self.case.chunks * self.case.shards,
-            "later": self.later_doubts > 0,
-            "alarm": self.alarm is None or self.alarm > ALARM_SECONDS,
-            "delivered": drains and (self.drained is None or self.drained > DRAIN_SECONDS),
-            "lost": self.lost > 0,
-            "doubled": self.doubled > 0,
-        }
+        case = self.case
+        found = {"lag": self.lag >= LAG_SECONDS, "lost": self.lost > 0, "doubled": self.doubled > 0}
+        if case.kind:
+            drains = case.chunks <= _DRAINS_AT
+            found |= {
+                "doubts": self.doubts > case.chunks * case.shards,
+                "later": self.later_doubts > 0,
+                "alarm": self.alarm is None or self.alarm > ALARM_SECONDS,
+                "delivered": drains and (self.drained is None or self.drained > DRAIN_SECONDS),
+            }
+        else:
+            found |= {"left": self.left > 0, "shared keys": bool(self.shared_keys)}
         return [name for name, is_broken in found.items() if is_broken]
+
+    def per_row(self, service: str) -> float:
+        """Return the number of calls of a service per row."""
+        return self.calls[service] / max(1, self.rows)
+
+    def share(self, service: str) -> float:
+        """Return the busiest key's share of all accesses."""
+        return max(self.keys[service].values(), default=0) / max(1, self.keys[service].total())
+
+    @property
+    def shared_keys(self) -> set[str]:
+        """The ledger keys and bucket prefixes in use that belong to no single shard."""
+        asked = {key for keys in self.keys.values() for key in keys}
+        return {key for key in asked if "shardId-" not in key and not key.startswith(_STEADY)}
+
+
+class _Functions(Functions):
+    """Functions whose worker takes the measured CPU time.
+
+    Attributes:
+        ended: called with the event of a batch that the worker has answered.
+        rows: of each record.
+    """
+
+    ended: Callable[[Mapping[str, Any]], None] = staticmethod(lambda _event: None)
+    rows = 1
+
+    @override
+    def worker(self, sandbox: Sandbox) -> Handler:
+        """Return the worker of a new sandbox."""
+        handler, simulation = super().worker(sandbox), self.world.simulation
+
+        def handle(event: Any, context: Any) -> Any:
+            cpu = WORKER_BATCH_CPU + len(event["Records"]) * self.rows * WORKER_ROW_CPU
+            simulation.delay(cpu / min(1.0, WORKER.memory / CORE_MB))
+            try:
+                return handler(event, context)
+            finally:
+                self.ended(event)
+
+        return handle
+
+
+class _Counted:
+    """A client that counts its calls."""
+
+    def __init__(self, client: Any, service: str, result: Result) -> None:
+        self._client, self._service, self._result = client, service, result
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return an operation that counts itself."""
+        method = getattr(self._client, operation)
+
+        def call(**request: Any) -> Any:
+            self._result.calls[self._service] += 1
+            self._result.keys[self._service].update(_keys(operation, request))
+            return method(**request)
+
+        return call
+
+
+def _keys(operation: str, request: Mapping[str, Any]) -> list[str]:
+    """Return the ledger's partition keys, or the prefix of the object, that a call accesses; none for a listing."""
+    if "Bucket" in request:
+        return [str(request["Key"]).rpartition("/")[0]] if "Key" in request else []
+    if operation == "batch_execute_statement":
+        return [str(statement["Parameters"][0]["S"]) for statement in request["Statements"]]
+    if operation == "batch_get_item":
+        return [str(key["pk"]["S"]) for wanted in request["RequestItems"].values() for key in wanted["Keys"]]
+    key = request.get("Key") or request.get("Item")
+    if key is not None:
+        return [str(key["pk"]["S"])]
+    if operation == "describe_table":
+        return []
+    values = request["ExpressionAttributeValues"]
+    return [str(values.get(":pk", values.get(":key", {"S": operation}))["S"])]
 
 
 class _Session:
@@ -173,7 +282,8 @@ class _Traffic:
         self.sent = 0
         self.until = until
         self._world, self._case = world, case
-        self._keys = keys_of_shards(world)
+        shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
+        self._keys = [str(shard.keys.start) for shard in shards]
         self._every = case.rows * case.shards / case.rate  # seconds between two records of a shard
         self._turn = 0
         world.simulation.at(START, self._put)
@@ -195,18 +305,18 @@ class _Traffic:
         rows = (TableRows(TABLES[0], self._case.rows, msgpack.packb(row)),)
         envelope = Envelope(f"acct_{self._turn % self._case.chunks}", "k1", received, name, 0, rows)
         self.sent += 1
-        return {"Data": envelope.encode(), "PartitionKey": key}
+        return {"Data": envelope.encode(), "PartitionKey": "-", "ExplicitHashKey": key}
 
 
 def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
-    """Simulate an outage; `say` is told how far it is."""
+    """Simulate a load; `say` is told how far it is."""
     took, result = time.perf_counter(), Result(case)
-    begin = START + _WARM
+    begin = START + (_WARM if case.kind else 0.0)
     end = begin + case.hours * 3600
 
     def show(what: str) -> None:
         if say is not None:
-            name = f"{case.kind}, {case.rate:,g} a second, {case.chunks} chunks"
+            name = f"{case.kind or 'no outage'}, {case.rate:,g} a second, {case.chunks} chunks"
             say(f"{name}: {what} ({time.perf_counter() - took:.0f} s)")
 
     setup = Setup(
@@ -219,11 +329,14 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
     )
     world = World(Schedule(1, setup, ()))
     world.session = _Session(world)  # type: ignore[assignment]  # the part of it that the client uses
-    functions = TimedFunctions(world)
+    world.dynamodb = clients.DynamoDB(_Counted(world.table, "DynamoDB", result), world.effects)
+    world.s3.client = _Counted(world.bucket, "S3", result)
+    functions = _Functions(world)
     functions.rows = case.rows
-    functions.ended = lambda event: _note_lag(event, result, world)
+    functions.ended = lambda event: _note_batch(event, result, world)
     pipeline = Pipeline(world, functions, batch_window=BATCH_WINDOW)
-    world.open(Window(OUTAGES[case.kind], begin, end))
+    if case.kind:
+        world.open(Window(OUTAGES[case.kind], begin, end))
     world.on_gauge = _alarm(result, world, begin)
     traffic, simulation = _Traffic(world, case, end + DRAIN_SECONDS), world.simulation
     pipeline.begin()
@@ -253,8 +366,15 @@ def _say(line: str) -> None:
     click.echo(line, err=True)
 
 
-def _note_lag(event: Mapping[str, Any], result: Result, world: World) -> None:
-    arrived = event["Records"][0]["kinesis"]["approximateArrivalTimestamp"]
+def shards_for(rate: float) -> int:
+    """Return the number of shards to which an AUTO stream grows, by doubling, at a request rate."""
+    return 1 << math.ceil(math.log2(max(1.0, rate / SHARD_RECORDS / GROW_ABOVE)))
+
+
+def _note_batch(event: Mapping[str, Any], result: Result, world: World) -> None:
+    first = event["Records"][0]
+    result.batches[first["eventID"].partition(":")[0]] += 1
+    arrived = first["kinesis"]["approximateArrivalTimestamp"]
     result.lag = max(result.lag, world.simulation.now - arrived)
 
 
@@ -285,8 +405,11 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     """Count the rows that are lost, doubled, or left."""
     times, waits = bytearray(sent), bytearray(sent)
     for taken in pipeline.world.td.imports():
+        result.calls["Treasure Data"] += 1
         for row in taken.rows:
             times[row["n"]] = min(2, times[row["n"]] + 1)
+            result.delays.append(taken.at - row["received_at"] / 1000)
+    result.delays.sort()
     audit = pipeline.audit
     for span in audit.ledger.spans():
         result.spans += 1
@@ -302,40 +425,76 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
     result.queries = pipeline.world.td.queries
 
 
+_COLUMNS: dict[str, Callable[[Result], str]] = {
+    "outage": lambda one: one.case.kind or "–",
+    "events/s": lambda one: f"{one.case.rate:,g}",
+    "shards": lambda one: f"{one.case.shards}",
+    "chunks a span": lambda one: f"{one.case.chunks}",
+    "spans": lambda one: f"{one.spans:,}",
+    "rows": lambda one: f"{one.rows:,}",
+    "lost": lambda one: f"{one.lost:,}",
+    "doubled": lambda one: f"{one.doubled:,}",
+    "left": lambda one: f"{one.left:,}",
+    "lag": lambda one: f"{one.lag:.0f} s",
+}
+_WITHOUT_OUTAGE: dict[str, Callable[[Result], str]] = {
+    "p50": lambda one: f"{percentile(one.delays, 0.5):.1f} s",
+    "p99": lambda one: f"{percentile(one.delays, 0.99):.1f} s",
+    "rows a batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
+    **{f"{name} calls a row": lambda one, name=name: f"{one.per_row(name):.4f}" for name in _SERVICES},  # type: ignore[misc]  # a default binds it
+    "shared keys": lambda one: ", ".join(sorted(one.shared_keys)) or "–",
+}
+_IN_OUTAGE: dict[str, Callable[[Result], str]] = {
+    "doubts": lambda one: f"{one.doubts:,} ≤ {one.case.chunks * one.case.shards:,}",
+    "later": lambda one: f"{one.later_doubts:,}",
+    "alarm after": lambda one: "–" if one.alarm is None else f"{one.alarm:.0f} s",
+    "delivered after": lambda one: "–" if one.drained is None else f"{one.drained / 60:.1f} min",
+    "queries": lambda one: f"{one.queries:,}",
+}
+
+
 def _table(results: list[Result]) -> Table:
+    more = _IN_OUTAGE if results[0].case.kind else _WITHOUT_OUTAGE
+    columns = _COLUMNS | more | {"broken": lambda one: ", ".join(one.broken) or "–"}
     table = Table()
-    for name in _COLUMNS:
+    for name in columns:
         table.add_column(name, justify="right")
     for one in results:
-        case = one.case
-        cells = [
-            *(case.kind, f"{case.rate:,g}", f"{case.chunks}", f"{one.spans:,}", f"{one.lag:.0f} s"),
-            f"{one.doubts:,} ≤ {case.chunks * case.shards:,}",
-            f"{one.later_doubts:,}",
-            "–" if one.alarm is None else f"{one.alarm:.0f} s",
-            f"{one.left:,} rows left" if one.drained is None else f"{one.drained / 60:.1f} min",
-            *(f"{one.queries:,}", f"{one.rows:,}", f"{one.lost:,}", f"{one.doubled:,}"),
-            ", ".join(one.broken) or "–",
-        ]
-        table.add_row(*cells)
+        table.add_row(*(cell(one) for cell in columns.values()))
     return table
 
 
+def grows(results: Iterable[Result]) -> bool:
+    """Return whether a row takes more calls at a higher rate, of simulations without an outage in the order of their rates."""
+    calls = [sum(map(one.per_row, one.calls)) for one in results if not one.case.kind]
+    return any(later > _FLAT * earlier for earlier, later in itertools.pairwise(calls))
+
+
 @click.command(help=__doc__)
-@click.option("--outage", type=click.Choice([*OUTAGES]), multiple=True, help="Repeat it for several.")
+@click.option("--outage", type=click.Choice([*OUTAGES, "none"]), multiple=True, help="Repeat it for several.")
 @click.option("--rate", type=float, multiple=True, default=(1000, 10_000), show_default=True)
 @click.option("--chunks", type=click.IntRange(1), multiple=True, default=(1, 20, 500), show_default=True)
-@click.option("--hours", type=click.FloatRange(0.05), default=6.0, show_default=True)
+@click.option("--hours", type=click.FloatRange(0.01), default=6.0, show_default=True)
+@click.option("--shards", default=0, help="Of the stream; 0 for as many as an AUTO stream has.")
 @click.option("--processes", default=0, help="Simulations at once; 0 for one per core.")
 def main(
-    outage: tuple[str, ...], rate: tuple[float, ...], chunks: tuple[int, ...], hours: float, processes: int
+    *,
+    outage: tuple[str, ...],
+    rate: tuple[float, ...],
+    chunks: tuple[int, ...],
+    hours: float,
+    shards: int,
+    processes: int,
 ) -> None:
     """Simulate, print the results, and exit with status 1 if a promise is broken."""
-    cases = [Case(*one, hours) for one in itertools.product(outage or tuple(OUTAGES), rate, chunks)]
+    kinds = ["" if one == "none" else one for one in outage or OUTAGES]
+    cases = [Case(*one, hours, shards) for one in itertools.product(kinds, sorted(rate), chunks)]
     with ProcessPoolExecutor(processes or None, get_context("spawn"), max_tasks_per_child=1) as pool:
         results = list(pool.map(partial(simulate, say=_say), cases))
     Console(width=250).print(_table(results))
-    sys.exit(any(one.broken for one in results))
+    if grown := len(chunks) == 1 and grows(results):
+        click.echo("✗ calls per row grow with the load")
+    sys.exit(grown or any(one.broken for one in results))
 
 
 if __name__ == "__main__":
