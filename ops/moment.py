@@ -44,12 +44,7 @@ def is_relative(text: str) -> bool:
 
 
 class TimeOption(click.ParamType):
-    """An option's type: a time or a duration.
-
-    Args:
-        parse: returns the seconds, or raises ValueError.
-        hint: what the text should have been, with examples, for the error message.
-    """
+    """An option's type: a time or a duration. `parse` may raise ValueError; `hint` says what the text should have been."""
 
     def __init__(self, name: str, parse: Callable[[str], float], hint: str) -> None:
         self.name = name

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial, reduce
 from pathlib import Path
@@ -119,16 +120,17 @@ def progress(
         yield partial(shown.update, shown.add_task(doing, total=None))
 
 
+@dataclass
 class _Lines:
     """Shows progress as lines."""
 
-    def __init__(self, doing: str, unit: str, now: Callable[[], float]) -> None:
-        self._said = doing, 0
-        self._unit = unit
-        self._now = now
-        self._began = now()
+    doing: str
+    unit: str
+    now: Callable[[], float]
+
+    def __post_init__(self) -> None:
+        self._said, self._lock, self._began = (self.doing, 0), Lock(), self.now()
         self._due = self._began + _LINE_SECONDS
-        self._lock = Lock()
 
     def update(self, *, description: str, completed: int = 0) -> None:
         """Note the progress, and print a line, if the last one is old enough."""
@@ -142,11 +144,11 @@ class _Lines:
 
     def _show(self) -> None:
         with self._lock:
-            if self._now() >= self._due:
-                self._due = self._now() + _LINE_SECONDS
+            if self.now() >= self._due:
+                self._due = self.now() + _LINE_SECONDS
                 description, completed = self._said
-                counted = f": {completed:,} {self._unit}" if self._unit else ""
-                click.echo(f"{description}{counted}, after {lasting(self._now() - self._began)}", err=True)
+                counted = f": {completed:,} {self.unit}" if self.unit else ""
+                click.echo(f"{description}{counted}, after {lasting(self.now() - self._began)}", err=True)
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[object]], *, folds: bool = False) -> Table:

@@ -1,4 +1,4 @@
-"""Options that select rows by their chunks, and how a chunk is listed."""
+"""Options that select rows by their chunks, or events, and how a chunk is listed."""
 
 from typing import Any
 
@@ -16,6 +16,16 @@ selects_rows = screen.with_options(
     click.option("--since", type=MOMENT, help="Only rows in this state since this time."),
 )
 """Gives a command the options `account`, `table`, `reason` and `since`."""
+
+
+since_option = click.option(
+    "--since",
+    type=MOMENT,
+    default="1d",
+    show_default="a day ago",
+    help="Begin at this time, such as 3d ago. S3 has the rows of ArchiveDays.",
+)
+"""Selects events that arrived."""
 
 
 def listed(chunk: ListedChunk) -> dict[str, Any]:

@@ -49,13 +49,7 @@ def signing_of(members: dict[str, str]) -> dict[str, str]:
 
 
 def newest_key(account: str, signing: dict[str, str], revoked: Collection[str]) -> str:
-    """Return the first write key of an account under the newest secret that the account has not revoked.
-
-    Args:
-        account: the account.
-        signing: the signing secrets by id, newest last.
-        revoked: the ids of the account's revoked keys.
-    """
+    """Return the first write key of an account under the newest secret, the last of `signing`, that the account has not revoked."""
     secret_id = next(reversed(signing))
     key_ids = chain([secret_id], (f"{secret_id}-{serial}" for serial in count(2)))
     return write_key.sign(account, next(one for one in key_ids if one not in revoked), signing[secret_id])

@@ -48,8 +48,6 @@ class Stack:
 
     Attributes:
         name: its name; `local` for the local one.
-        outputs: the outputs of template.yaml.
-        session: creates clients with the caller's own permissions.
         endpoint: the local emulator of AWS; None for AWS itself.
         functions: the local stack's functions: their endpoints by output. None for a deployed stack.
         folder: the local stack's folder, with its logs.

@@ -34,11 +34,7 @@ class TemplateError(SluiceError):
 
 
 class Template:
-    """A SAM template.
-
-    Args:
-        text: YAML with CloudFormation's short tags, such as `!Ref`.
-    """
+    """A SAM template: YAML with CloudFormation's short tags, such as `!Ref`."""
 
     def __init__(self, text: str) -> None:
         document = expanded(text)
@@ -93,12 +89,9 @@ class Template:
         return said
 
     def resources(self, values: Mapping[str, str]) -> dict[str, str]:
-        """Return the type of each resource of a stack with these parameters, by logical id.
+        """Return the type of each resource of a stack with these values of all parameters, by logical id.
 
         Each type that the SAM transform creates for functions appears once, under a made-up id.
-
-        Args:
-            values: the value of every parameter.
         """
         made = {
             name: str(resource["Type"])
@@ -153,9 +146,7 @@ class Template:
     def resolve(self, value: Any, values: Mapping[str, str]) -> Any:
         """Return a part of the template with its intrinsic functions replaced by their results.
 
-        Args:
-            value: the part.
-            values: results of `!Ref` and `!GetAtt` by their argument, such as `Stage`, `Stream` and `Stream.Arn`.
+        `values` has the results of `!Ref` and `!GetAtt` by their argument, such as `Stage`, `Stream` and `Stream.Arn`.
 
         Raises:
             TemplateError: it uses an unsupported function, or `values` lacks a name.

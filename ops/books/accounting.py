@@ -104,7 +104,6 @@ class Unread:
 
     Attributes:
         in_queue: envelopes in the overflow queue, as SQS estimates them. Some may be on the stream as well.
-        shards: records by the shard's chain.
     """
 
     in_queue: int = 0
@@ -138,9 +137,7 @@ class Balance:
     Attributes:
         tables: rows by account and table. What could not become rows is listed under the table `-CODE`, and under the account
             `-` if no account could be read.
-        unread: what is in no span yet.
         forced: rows that forced replays have sent again, by account and table. They do not count as received again.
-        spans: number of spans counted.
         copies: rows that do not count, because another copy of their envelope does.
         rejected: rejected events by account, table and code. They do not count as received.
     """

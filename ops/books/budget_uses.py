@@ -66,11 +66,7 @@ def _since(now: float) -> str:
 
 
 def _uses(items: Iterable[Mapping[str, Any]], now: float) -> Iterator[BudgetUse]:
-    """Yield what the items say, by account.
-
-    Raises:
-        InvalidObjectError: an item is not one of counters.
-    """
+    """Yield what the items say, by account."""
     minute = int(now) // _MINUTE_SECONDS - 1
     found: dict[str, tuple[float, int, int]] = {}
     try:

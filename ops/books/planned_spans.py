@@ -25,15 +25,9 @@ def spans(
 ) -> Iterator[Span]:
     """Yield the spans with rows whose records arrived between two times, at least in part, hour by hour in the order of their plan.
 
-    A chain's records arrive in its order: behind the first span that is too late, nothing more of it is read.
-
-    Args:
-        ledger: the ledger.
-        objects: the span objects.
-        since: UNIX seconds.
-        until: UNIX seconds; exclusive.
-        held: for how many seconds a record may have been on the stream before it was planned.
-        enough: returns a time from which on nothing is of interest any more, UNIX seconds; asked again and again.
+    A chain's records arrive in its order: behind the first span that is too late, nothing more of it is read. Times are in UNIX seconds;
+    `until` is exclusive. A record may have been on the stream for `held` seconds before it was planned. `enough`, asked again and again,
+    returns a time from which on nothing is of interest any more.
     """
     first, last = (
         hour_of(max(0.0, since - _CLOCKS_DIFFER_SECONDS)),

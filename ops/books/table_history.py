@@ -11,13 +11,9 @@ HOURS = 24
 
 @dataclass(slots=True)
 class TableHistory:
-    """Rows of one account's table over time, by when the worker planned them.
+    """Rows of one account's table, by when the worker planned them: first and last, in UNIX seconds, and numbers.
 
-    Attributes:
-        first: time of the first, UNIX seconds.
-        last: time of the last, UNIX seconds.
-        recent: rows in the last RECENT_SECONDS.
-        hours: rows in each of the last HOURS hours, oldest first.
+    `recent` is about the last RECENT_SECONDS, `hours` about each of the last HOURS hours, oldest first.
     """
 
     first: float
@@ -37,19 +33,10 @@ class TableHistory:
 
 @dataclass(slots=True)
 class History:
-    """The history of a stack's tables, and totals since a time, both in UNIX seconds.
-
-    Attributes:
-        tables: histories by account and table.
-        rows: rows planned since `since`.
-        records: records planned since `since`.
-    """
+    """The history of a stack's tables until now, UNIX seconds, by account and table."""
 
     now: float
-    since: float
     tables: dict[tuple[str, str], TableHistory] = field(default_factory=dict)
-    rows: int = 0
-    records: int = 0
 
     def add(self, span: Span) -> None:
         """Count a span, unless it belongs to a forced replay."""
@@ -60,8 +47,5 @@ class History:
         for key, rows in span.chunks.items():
             if not key.group.is_rejected:
                 counts[key.group.table_of] += rows
-        if at >= self.since:
-            self.rows += counts.total()
-            self.records += span.records
         for place, rows in counts.items():
             self.tables.setdefault(place, TableHistory(at, at)).add(at, rows, self.now)

@@ -12,15 +12,13 @@ from ops.deploy.certify.certification import Certification
 from ops.deploy.certify.certification_report import (
     PROMISES,
     CertificationReport,
-    Conclusion,
-    StepVerdict,
     conclude,
 )
 from ops.deploy.certify.opening import check_stage, open_stage
 from ops.deploy.certify.restore import Repairs
 from ops.deploy.certify.run import CertifyRun
 from ops.deploy.certify.stage import EMULATED, ON_AWS
-from ops.deploy.certify.steps import ASSUMPTIONS, STEPS
+from ops.deploy.certify.steps import STEPS
 from ops.deploy.certify.trouble import repairs_of
 from ops.deploy.stack_api import emulator_of
 from ops.failure import INTERRUPTED, UNFINISHED, Failure
@@ -140,11 +138,6 @@ def _report(stack: Stack, run: CertifyRun, endpoint: str, clock: Clock) -> Certi
             conclude(name, [one.name for one in STEPS if number in one.promises], reports)
             for number, name in PROMISES.items()
         ),
-        # An emulator cannot confirm anything about AWS.
-        assumptions=tuple(
-            Conclusion(name, StepVerdict.NOT_TRIED, "", steps) if endpoint else conclude(name, steps, reports)
-            for name, steps in ASSUMPTIONS.items()
-        ),
         timings=run.timings,
     )
 
@@ -161,6 +154,6 @@ def _write(report: CertificationReport, folder: Path) -> list[Path]:
 
 def _summarize(report: CertificationReport, files: Iterable[Path]) -> None:
     screen.say("")
-    concluded = [(one.name, str(one.verdict)) for one in (*report.promises, *report.assumptions)]
-    screen.show_table(("promise or assumption", "verdict"), concluded)
+    concluded = [(one.name, str(one.verdict)) for one in report.promises]
+    screen.show_table(("promise", "verdict"), concluded)
     screen.say("\n" + "\n".join(map(str, files)))

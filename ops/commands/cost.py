@@ -1,13 +1,13 @@
-"""`sluice cost`: estimates the monthly cost of a stack by component, and how to reduce it."""
+"""`sluice cost`: estimates the monthly cost of a stack by component."""
 
 import re
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import click
 
 from ops import screen
-from ops.cost.estimate import IDLE, Setup, Workload, estimate, lean, levers, total
+from ops.cost.estimate import IDLE, Setup, Workload, estimate, total
 from ops.cost.prices import DEFAULT_REGION, READ_ON, REGIONS, unconfirmed
 from ops.cost.worst import Bounds, as_object
 from ops.failure import Failure
@@ -15,7 +15,6 @@ from ops.stack import deployed
 from ops.template import overrides_in, sluice_template
 
 _UNITS = {"": 1.0, "k": 1e3, "m": 1e6, "g": 1e9}
-_VOLUMES = (1e5, 1e6, 1e7, 1e8, 1e9)
 
 
 def _count(text: str) -> float:
@@ -84,7 +83,7 @@ def command(
     parameter_overrides: str,
     as_json: bool,
 ) -> None:
-    """Estimate what a stack costs per month, by component and when idle, and what would make it cheaper.
+    """Estimate what a stack costs per month, by component and when idle.
 
     With --stack it reads the stack's parameters; otherwise it makes no network calls. Prices are in ops/cost/prices.csv with their
     sources, usage per event in ops/cost/estimate.py. Free tiers, discounts and taxes are not included.
@@ -120,11 +119,7 @@ def command(
 def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
     """Return the whole estimate as a JSON object."""
     prices = REGIONS[region]
-
-    def ours(events: float) -> float:
-        return total(replace(workload, events=events), setup, prices)
-
-    month = ours(workload.events)
+    month = total(workload, setup, prices)
     return {
         "events": workload.events,
         "events_per_request": workload.per_request,
@@ -137,12 +132,6 @@ def tell(workload: Workload, setup: Setup, region: str) -> dict[str, Any]:
         "usd": round(month, 2),
         "usd_per_million": round(month / workload.events * 1e6, 3),
         "usd_idle": round(total(IDLE, setup, prices), 2),
-        "levers": [asdict(lever) for lever in levers(workload, setup, prices)],
-        "usd_lean": round(total(workload, lean(setup), prices), 2),
-        "by_volume": [
-            {"events": events, "usd_per_million": round(ours(events) / events * 1e6, 3)}
-            for events in _VOLUMES
-        ],
     }
 
 
@@ -178,30 +167,9 @@ def _show(told: dict[str, Any]) -> None:
     )
     screen.say(
         f"\n${told['usd']:,.2f} per month, ${told['usd_per_million']:,.2f} per million events. "
-        f"Without traffic: ${told['usd_idle']:,.2f} per month.\n"
+        f"Without traffic: ${told['usd_idle']:,.2f} per month. --parameter-overrides shows what a setting saves."
     )
-    _show_levers(told)
-    screen.show_table(
-        ("events per month", "USD per million"),
-        [(f"{one['events']:16,.0f}", f"{one['usd_per_million']:15,.2f}") for one in told["by_volume"]],
-    )
-    screen.say(f"\nPrices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
+    screen.say(f"Prices of {told['region']} as of {told['prices_read_on']}, without free tiers.")
     if told["prices_not_confirmed"]:
         screen.say(f"Not confirmed: {', '.join(told['prices_not_confirmed'])}.")
     screen.say("docs/costs.md lists the sources of the prices.")
-
-
-def _show_levers(told: dict[str, Any]) -> None:
-    if not told["levers"]:
-        return
-    biggest, *others = told["levers"]
-    screen.say(f"The biggest saving: {_lever(biggest)}.")
-    for lever in others:
-        screen.say(f"              then: {_lever(lever)}.")
-    screen.say(
-        f"All settings above combined, with the same network and requests: ${told['usd_lean']:,.2f} per month.\n"
-    )
-
-
-def _lever(lever: dict[str, Any]) -> str:
-    return f"{lever['setting']} saves ${lever['saves']:,.2f}, but {lever['price']}"

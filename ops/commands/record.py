@@ -3,16 +3,21 @@
 import json
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 import click
+import msgpack
 
-from ops import screen
+from ops import personal_data, screen
+from ops.events.seen_event import unpacked
 from ops.failure import Failure
 from ops.stack import Stack, works_on_stack
 from ops.stream.place import PLACE
-from ops.stream.reader import RangeEnd
-from ops.stream.recorded import event_of
+from ops.stream.reader import RangeEnd, Read, batches_of, member
+from shared import envelope
 from shared.clock import SystemClock
+from shared.envelope import Envelope, TableRows
+from shared.errors import EnvelopeError, InvalidObjectError
 
 
 @click.command("record")
@@ -52,7 +57,7 @@ def command(
     found = list(islice(chain.from_iterable(reader.read(shard, start, RangeEnd())), count))
     if not found:
         raise Failure(f"{shard} has no records in this range: use an earlier --from, or another --shard")
-    event = event_of(found, shard, scrubs=scrub)
+    event = _event_of(found, shard, scrubs=scrub)
     screen.write(file, json.dumps(event, indent=2) + "\n")
     written = len(event["Records"])
     if as_json:
@@ -61,3 +66,31 @@ def command(
     screen.say(
         f"{screen.plural(written, 'record')} of {shard} in {file}. Use it with `sam local invoke WorkerFunction --event {file}`."
     )
+
+
+def _event_of(records: list[Read], shard: str, *, scrubs: bool) -> dict[str, Any]:
+    """Return a Lambda event with as many of the records as fit."""
+    members = []
+    for record in next(batches_of([records])):
+        kept = {**record, "Data": _scrubbed(record["Data"])} if scrubs else record
+        members.append(member(kept, shard))
+    return {"Records": members}
+
+
+def _scrubbed(data: bytes) -> bytes:
+    """Return a record's data with personal data replaced by stand-ins.
+
+    Data that is not an envelope, or is damaged, is replaced by question marks of the same length.
+    """
+    try:
+        found = envelope.decode(data)
+        tables = tuple(TableRows(one.table, one.row_count, _scrub_rows(one.rows)) for one in found.tables)
+    except (EnvelopeError, InvalidObjectError):
+        return b"?" * len(data)
+    return Envelope(
+        found.account, found.key_id, found.received_at, found.request_id, found.claim, tables
+    ).encode()
+
+
+def _scrub_rows(rows: bytes) -> bytes:
+    return b"".join(msgpack.packb(personal_data.scrub(row)) for row in unpacked(rows))

@@ -123,11 +123,7 @@ def carry_out(
 
 
 def _states(names: tuple[str, ...], *, sends: bool, edits: bool, as_json: bool) -> tuple[State, ...]:
-    """Return the states to redrive.
-
-    Raises:
-        click.UsageError: the options exclude each other.
-    """
+    """Return the states to redrive."""
     if edits and (sends or as_json or set(names) not in (set(), {"dead"}, {"rejected"})):
         raise click.UsageError(
             "--edit is interactive and works on dead rows or rejected events only: do not combine it with other kinds, --send or --json"

@@ -5,9 +5,8 @@ delivered rows again that Treasure Data has lost, once per tag, from S3.
 """
 
 import hashlib
-import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, fields
 from itertools import batched
 
@@ -168,20 +167,20 @@ def _run(
         _send_waiting(stack, planned, clock, waits=waits, as_json=as_json)
     replayed = planned.replayed(sum(one.rows for one in done.values()))
     records = sum(one.records for one in done.values())
-    left = _commands(stack, shards, stretch, done) if code else []
     if as_json:
         by_shard = {shard: progress.records for shard, progress in done.items()}
         rows = asdict(replayed)
         shown = {"complete": not code, "records": records, "shards": by_shard, "rows": rows, "tag": None}
-        screen.show_json(shown | {"stopped": stopped, "go_on": left})
+        screen.show_json(shown | {"stopped": stopped})
         return code
     read, sent = screen.plural(records, "record"), screen.plural(replayed.sent, "row")
     said = f"{read} read. {sent} sent, {replayed.passed_over:,} skipped{replayed.left(stack.option)}."
     if not code:
         screen.say(f"Done: {said}")
         return 0
-    for line in (f"{stopped}; {said} To continue:", *(f"  {line}" for line in left)):
-        click.echo(line, err=True)
+    click.echo(
+        f"{stopped}; {said} To continue, run the same command again: it skips what is in a span.", err=True
+    )
     return code
 
 
@@ -198,26 +197,6 @@ def _send_waiting(stack: Stack, planned: Planned, clock: Clock, *, waits: bool, 
                 return
             if planned.waiting():
                 clock.sleep(_WAIT_SECONDS)
-
-
-def _commands(
-    stack: Stack, shards: list[str], stretch: Stretch, done: Mapping[str, Progressing]
-) -> list[str]:
-    """Return the commands that replay the rest, shard by shard."""
-    lines = []
-    for shard in shards:
-        begins = done[shard].next if shard in done else ""
-        if shard in done and not begins and shard != list(done)[-1]:
-            continue
-        start = RangeEnd(number=int(begins)) if begins else stretch.start
-        words = ["sluice", "replay", *stack.option.split(), "--shard", shard]
-        for name, border in (("--from", start), ("--to", stretch.end)):
-            words += [name, said] if (said := _text(border, "")) else []
-        lines.append(shlex.join(words))
-    return lines
-
-
-# Forced replays
 
 
 def _fixed(border: RangeEnd) -> int:
@@ -283,7 +262,7 @@ def _force(stack: Stack, wanted: Wanted, *, dry_run: bool, yes: bool, as_json: b
     result = Replayed(*(sum(getattr(one, part.name) for one in results) for part in fields(Replayed)))
     if as_json:
         shown = {"complete": True, "spans": len(spans), "rows": asdict(result), "tag": wanted.tag}
-        screen.show_json(shown | {"left_out": dict(left_out), "stopped": "", "go_on": []})
+        screen.show_json(shown | {"left_out": dict(left_out), "stopped": ""})
         return 0
     sent = screen.plural(result.sent, "row")
     screen.say(

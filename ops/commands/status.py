@@ -1,31 +1,22 @@
 """`sluice status`: a one-line summary, then the details behind it."""
 
-import json
-import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import nullcontext
-from typing import Any, NoReturn
+from collections.abc import Iterator
 
 import click
-from rich.console import Console, Group, RenderableType
-from rich.live import Live
-from rich.text import Text
 
 from ops import screen
 from ops.books.accounting import Balance, Rows
 from ops.books.arrivals import Arrivals
 from ops.books.chunks import KINDS
-from ops.failure import FORESEEN, UNFINISHED, explained
+from ops.failure import UNFINISHED
 from ops.moment import MOMENT
 from ops.stack import Stack, works_on_stack
 from ops.state import completeness
 from ops.state.faults import findings, summary
-from ops.state.finding import Finding
 from ops.state.stack_state import StackState, StateReader
 from ops.state.state_document import document, error_rows
 from worker.states import State
 
-_WATCH_SECONDS = 5.0
 _COLUMNS = {
     "delivered": State.DELIVERED,
     **{name: state for name, state in KINDS.items() if state is not State.REJECTED},
@@ -48,7 +39,6 @@ Section = tuple[str, tuple[str, ...], list[tuple[object, ...]]]
 @click.option(
     "--complete", is_flag=True, help="Also show, by account and table, up to when rows are complete."
 )
-@click.option("--watch", is_flag=True, help="Refresh every five seconds until Ctrl-C.")
 @screen.json_option
 @click.pass_context
 def command(
@@ -59,7 +49,6 @@ def command(
     until: float | None,
     everything: bool,
     complete: bool,
-    watch: bool,
     as_json: bool,
 ) -> None:
     """Show the state of a stack: backlog, rate, rows that wait or are dead, and recent errors.
@@ -71,65 +60,18 @@ def command(
     balanced = everything or since is not None or until is not None
     if since is not None and until is not None and since >= until:
         raise click.UsageError("--since is not before --until: swap them")
-    if watch:
-        _watch(lambda: look.state(since, until, balanced=balanced), stack.option, as_json=as_json)
     state = look.state(since, until, balanced=balanced)
     found = findings(state, stack.option)
     if as_json:
         screen.show_json(document(state, found))
     else:
-        for text, style in _lines(state, found):
-            screen.say(text, style)
-        _show(state)
+        for one in [*summary(state, found), *(one for one in found if one.state == "warning")]:
+            screen.say(one.verdict, one.style or ("bold green" if one.state == "ok" else "yellow"))
+        for title, columns, rows in _tables(state):
+            if rows:
+                screen.say(f"\n{title}")
+                screen.show_table(columns, rows)
     ctx.exit(0 if all(one.is_sound for one in found) else UNFINISHED)
-
-
-def _lines(state: StackState, found: list[Finding]) -> list[tuple[str, str]]:
-    """Return what is wrong, and what is worth a note, each with its style."""
-    shown = [*summary(state, found), *(one for one in found if one.state == "warning")]
-    return [(one.verdict, one.style or ("bold green" if one.state == "ok" else "yellow")) for one in shown]
-
-
-def _watch(look: Callable[[], StackState], option: str, *, as_json: bool) -> NoReturn:
-    """Show the state repeatedly: in place on a terminal, appended in a pipe, one JSON document per line with --json."""
-    out = Console(highlight=False)
-    in_place = out.is_terminal and not as_json
-    with Live(console=out, screen=True, auto_refresh=False) if in_place else nullcontext() as live:
-        while True:
-            shown: dict[str, Any]
-            try:
-                state = look()
-            except FORESEEN as error:
-                message = explained(error).message
-                shown, lines, tables = {"error": message}, [(f"UNKNOWN: {message}", "bold red")], []
-            else:
-                found = findings(state, option)
-                shown, tables, lines = document(state, found), list(_tables(state)), _lines(state, found)
-            at = screen.utc(int(time.time()))
-            if as_json:
-                click.echo(json.dumps({"at": at} | shown, default=str))
-            elif live is None:
-                out.print(_frame(at, lines, tables))
-            else:
-                live.update(_frame(at, lines, tables), refresh=True)
-            time.sleep(_WATCH_SECONDS)
-
-
-def _frame(at: str, lines: Iterable[tuple[str, str]], tables: Iterable[Section]) -> Group:
-    """Return what is shown at a time."""
-    parts: list[RenderableType] = [Text(line, style) for line, style in lines]
-    parts.append(Text(f"as of {at}; Ctrl-C stops", "dim"))
-    for title, columns, rows in tables:
-        if rows:
-            parts += [Text(f"\n{title}"), screen.table(columns, rows)]
-    return Group(*parts, "")
-
-
-def _show(state: StackState) -> None:
-    for title, columns, rows in _tables(state):
-        if rows:
-            screen.say(f"\n{title}")
-            screen.show_table(columns, rows)
 
 
 def _tables(state: StackState) -> Iterator[Section]:

@@ -1,8 +1,9 @@
 """The latest events of a stack, for pages that request those after a number."""
 
 import threading
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Mapping
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import click
@@ -20,44 +21,30 @@ from shared.tracking_plan import CODES, TrackingPlan, Violation
 _SHOWN = ("kind", "at", "account", "table", "key_id", "event_id", "request_id", "shard", "code", "path")
 _KEPT = 2000
 _MOST = 500
-_MOST_DRIFT = 20
-_MOST_COUNTED = 1000
 _UNWATCHED_SECONDS = 300.0
 _PATIENCE_SECONDS = 10.0
 
 
+@dataclass
 class LiveFeed:
     """Follows a stack while pages request its events. Threads may share it.
 
-    Args:
-        tail: returns a tail that begins at a time, UNIX seconds, and does not replace personal data.
-        clock: tells the time.
-        history_seconds: how far back to begin.
-        scrubs: whether to replace personal data.
-        plan: returns an account's tracking plan.
-        start: runs a job in the background.
+    `tail` returns a tail that begins at a time, UNIX seconds, and does not replace personal data; `plan` an account's tracking plan.
     """
 
-    def __init__(
-        self,
-        tail: Callable[[float], Tail],
-        clock: Clock,
-        *,
-        history_seconds: float,
-        scrubs: bool = True,
-        plan: Callable[[str], TrackingPlan | None] = lambda _: None,
-        start: Callable[[Callable[[], None]], None] = in_background,
-    ) -> None:
-        self._tail = tail
-        self._clock = clock
-        self._scrubs = scrubs
-        self._plan = plan
-        self._start = start
-        self._since = clock.now() - history_seconds
+    tail: Callable[[float], Tail]
+    clock: Clock
+    _: KW_ONLY
+    history_seconds: float
+    scrubs: bool = True
+    plan: Callable[[str], TrackingPlan | None] = lambda _: None
+    start: Callable[[Callable[[], None]], None] = in_background
+
+    def __post_init__(self) -> None:
+        self._since = self.clock.now() - self.history_seconds
         self._lock = threading.Lock()
         self._kept: deque[dict[str, Any]] = deque(maxlen=_KEPT)
         self._count = 0
-        self._drift: Counter[tuple[str, str, str, str]] = Counter()
         self._notes: dict[str, str] = {}
         self._asked_at = 0.0
         self._due = float("-inf")
@@ -77,45 +64,38 @@ class LiveFeed:
 
     def after(self, number: int) -> dict[str, Any]:
         """Return the events after a number, oldest first, and the number to request next."""
-        now = self._clock.now()
+        now = self.clock.now()
         with self._lock:
             self._asked_at = now
             is_due = not self._runs and now >= self._due
             self._runs = self._runs or is_due
         if is_due:
-            self._start(self._follow)
+            self.start(self._follow)
         with self._lock:
             found = [event for event in self._kept if event["number"] > number][-_MOST:]
             missed = self._count - number - len(found) if number <= self._count else 0
             notes = list(self._notes.values())
             if missed and number:
                 notes.append(f"{screen.plural(missed, 'event')} arrived too fast to be shown.")
-            return {"events": found, "next": self._count, "note": " ".join(notes), "drift": self._drifted()}
-
-    def _drifted(self) -> list[dict[str, Any]]:
-        """Return how the events seen so far differ from their tracking plans, most frequent first."""
-        return [
-            {"account": account, "table": table, "code": code, "column": column, "events": events}
-            for (account, table, code, column), events in self._drift.most_common(_MOST_DRIFT)
-        ]
+            return {"events": found, "next": self._count, "note": " ".join(notes)}
 
     def _follow(self) -> None:
         """Read until no page has asked for _UNWATCHED_SECONDS. If reading fails, note why; the next page's request retries."""
-        self._tailing = tail = self._tail(self._since)
+        self._tailing = tail = self.tail(self._since)
         try:
             for found in tail.events(lambda: self._asked_at + _UNWATCHED_SECONDS):
                 if isinstance(found, Notice):
                     self._note(found)
                 else:
                     self._add(found)
-                self._since = self._clock.now()
+                self._since = self.clock.now()
         except (click.ClickException, *FORESEEN) as error:
             with self._lock:
                 self._notes["stream"] = f"The stream cannot be read: {explained(error).message}."
         finally:
             with self._lock:
                 self._runs = False
-                self._due = max(self._due, self._clock.now() + _PATIENCE_SECONDS)
+                self._due = max(self._due, self.clock.now() + _PATIENCE_SECONDS)
 
     def _note(self, notice: Notice) -> None:
         with self._lock:
@@ -125,8 +105,8 @@ class LiveFeed:
                 self._notes[notice.source] = sentence(notice)
 
     def _add(self, seen: SeenEvent) -> None:
-        violations = violations_of(seen, self._plan(seen.account))
-        row = personal_data.scrub(seen.row) if self._scrubs else dict(seen.row)
+        violations = violations_of(seen, self.plan(seen.account))
+        row = personal_data.scrub(seen.row) if self.scrubs else dict(seen.row)
         shown = {name: getattr(seen, name) for name in _SHOWN} | {
             "row": row,
             "differs": [one.message for one in violations],
@@ -135,10 +115,6 @@ class LiveFeed:
             self._notes.pop("stream", None)
             self._count += 1
             self._kept.append(shown | {"number": self._count})
-            for one in violations:
-                place = (seen.account, seen.table, one.code, one.column)
-                if place in self._drift or len(self._drift) < _MOST_COUNTED:
-                    self._drift[place] += 1
 
 
 def violations_of(seen: SeenEvent, plan: TrackingPlan | None) -> list[Violation]:

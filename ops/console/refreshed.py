@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import click
 
@@ -26,31 +26,21 @@ class Reading[T]:
     error: str = ""
 
 
+@dataclass
 class Refreshed[T]:
-    """A value that is refreshed when it is old. Threads may share it.
+    """A value that is refreshed when it is older than some seconds, in the background. Threads may share it.
 
-    Args:
-        get: reads the value.
-        seconds: how old it may be.
-        clock: tells the time.
-        share: the share of the time that reading may take, so that slow values are refreshed less often.
-        start: runs a job in the background.
+    Reading it takes at most a `share` of the time, so slow values are refreshed less often.
     """
 
-    def __init__(
-        self,
-        get: Callable[[], T],
-        seconds: float,
-        clock: Clock,
-        *,
-        share: float = 0.5,
-        start: Callable[[Callable[[], None]], None] = in_background,
-    ) -> None:
-        self._get = get
-        self._seconds = seconds
-        self._clock = clock
-        self._share = share
-        self._start = start
+    get: Callable[[], T]
+    seconds: float
+    clock: Clock
+    _: KW_ONLY
+    share: float = 0.5
+    start: Callable[[Callable[[], None]], None] = in_background
+
+    def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._reading: Reading[T] = Reading()
         self._due = float("-inf")
@@ -62,18 +52,18 @@ class Refreshed[T]:
 
         Raises: what `get` raises.
         """
-        began = self._clock.now()
-        value = self._get()
+        began = self.clock.now()
+        value = self.get()
         self._put(Reading(value, began), began)
         return value
 
     def latest(self) -> Reading[T]:
         """Return the last reading without waiting. If it is too old, start a refresh."""
         with self._lock:
-            is_due = not self._runs and self._clock.now() >= self._due
+            is_due = not self._runs and self.clock.now() >= self._due
             self._runs = self._runs or is_due
         if is_due:
-            self._start(self.refresh)
+            self.start(self.refresh)
         return self._reading
 
     def wait(self, seconds: float) -> None:
@@ -88,17 +78,17 @@ class Refreshed[T]:
 
     def refresh(self) -> None:
         """Refresh the value now. If that fails, the reading says why."""
-        began = self._clock.now()
+        began = self.clock.now()
         try:
-            self._put(Reading(self._get(), began), began)
+            self._put(Reading(self.get(), began), began)
         except Exception as error:  # noqa: BLE001 -- shown in the reading; the next refresh may succeed
             is_foreseen = isinstance(error, (click.ClickException, *FORESEEN))
             said = explained(error).message if is_foreseen else f"{type(error).__name__}: {error}"
             self._put(Reading(self._reading.value, self._reading.at, said), began)
 
     def _put(self, reading: Reading[T], began: float) -> None:
-        now = self._clock.now()
+        now = self.clock.now()
         with self._lock:
             self._reading, self._runs = reading, False
             self._was_got.set()
-            self._due = now + max(self._seconds, (now - began) * (1 / self._share - 1))
+            self._due = now + max(self.seconds, (now - began) * (1 / self.share - 1))

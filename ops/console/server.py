@@ -150,11 +150,7 @@ def _json(value: Mapping[str, Any]) -> bytes:
 
 
 class Server:
-    """Serves a WSGI application on the loopback interface. A context manager that stops it.
-
-    Args:
-        application: the application.
-        port: the port, or 0 for any free port.
+    """Serves a WSGI application on the loopback interface, at a port, or at any free one (0). A context manager that stops it.
 
     Raises:
         OSError: the port is in use.

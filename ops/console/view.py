@@ -1,15 +1,12 @@
 """The console's view of a stack, as JSON values."""
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
-from ops import known_accounts, screen
+from ops import known_accounts
 from ops.books.accounting import Balance
 from ops.books.table_history import RECENT_SECONDS, History
 from ops.console.refreshed import Reading, Refreshed
-from ops.cost.estimate import HOURS, Setup, Workload, total
-from ops.cost.prices import READ_ON, REGIONS
 from ops.stack import Stack
 from ops.state import state_document
 from ops.state.checks import Checks
@@ -24,48 +21,38 @@ _FIRST_COUNT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class _Counted:
-    """Counts over the whole ledger.
-
-    Attributes:
-        balance: the complete balance.
-        history: when tables had rows.
-        since: start of the month's cost, UNIX seconds: the start of the month, or of the stream if that is later.
-    """
+    """Counts over the whole ledger."""
 
     balance: Balance
     history: History
-    since: float
 
 
+@dataclass
 class ConsoleView:
     """The console's view of a stack. Threads may share it.
 
     Args:
-        stack: the stack.
         look_seconds: how old the state may be.
         count_seconds: how old the counts by table may be. Counting reads the whole ledger.
         count_share: the share of the time that counting may take. A busy stack's ledger takes hundreds of thousands of read units.
         account_seconds: how old the accounts may be. Reading them invokes a function.
-        clock: tells the time.
     """
 
-    def __init__(
-        self,
-        stack: Stack,
-        *,
-        look_seconds: float = 5.0,
-        count_seconds: float = 30.0,
-        count_share: float = 0.01,
-        account_seconds: float = 60.0,
-        clock: Clock | None = None,
-    ) -> None:
-        self._stack = stack
-        self._clock = clock = clock or SystemClock()
+    stack: Stack
+    _: KW_ONLY
+    look_seconds: float = 5.0
+    count_seconds: float = 30.0
+    count_share: float = 0.01
+    account_seconds: float = 60.0
+    clock: Clock = field(default_factory=SystemClock)
+
+    def __post_init__(self) -> None:
+        stack, clock = self.stack, self.clock
         # A key tried every minute would show among the events as a refused request.
         look = StateReader(stack, checks=Checks(stack, tries_key=False))
-        self._look = Refreshed(lambda: look.state(None, None, balanced=False), look_seconds, clock)
-        self._counted = Refreshed(self._count, count_seconds, clock, share=count_share)
-        self._accounts = Refreshed(lambda: known_accounts.known(stack), account_seconds, clock)
+        self._look = Refreshed(lambda: look.state(None, None, balanced=False), self.look_seconds, clock)
+        self._counted = Refreshed(self._count, self.count_seconds, clock, share=self.count_share)
+        self._accounts = Refreshed(lambda: known_accounts.known(stack), self.account_seconds, clock)
 
     def first(self) -> None:
         """Read the state once, so that missing permissions show before the page is served.
@@ -93,61 +80,31 @@ class ConsoleView:
         looked, counted, known = self._look.latest(), self._counted.latest(), self._accounts.latest()
         return {
             "stack": {
-                "name": self._stack.name,
-                "region": None if self._stack.is_local else self._stack.session.region_name,
-                "option": self._stack.option,
+                "name": self.stack.name,
+                "region": None if self.stack.is_local else self.stack.session.region_name,
+                "option": self.stack.option,
             },
-            "at": self._clock.now(),
+            "at": self.clock.now(),
             "look": self._looked(looked),
             "counts": _counts(counted),
             "accounts": _accounts(known),
-            "cost": None if self._stack.is_local else self._cost(counted),
         }
 
     def _count(self) -> _Counted:
-        now = self._clock.now()
-        since = max(_month(now), self._stack.shards().created_at())
-        history = History(now, since)
-        return _Counted(accounting(self._stack).take(each=history.add), history, since)
+        history = History(self.clock.now())
+        return _Counted(accounting(self.stack).take(each=history.add), history)
 
     def _looked(self, reading: Reading[StackState]) -> dict[str, Any]:
         shown = _dated(reading)
         if reading.value is not None:
-            found = findings(reading.value, self._stack.option)
+            found = findings(reading.value, self.stack.option)
             shown |= state_document.document(reading.value, found)
             shown["lines"] = state_document.findings_document(summary(reading.value, found))
         return shown
 
-    def _cost(self, counted: Reading[_Counted]) -> dict[str, Any] | None:
-        """Return what the month has cost so far, and a projection for the whole month; None if unknown."""
-        prices = REGIONS.get(self._stack.session.region_name)
-        if counted.value is None or prices is None:
-            return None
-        history, since = counted.value.history, counted.value.since
-        share = max(counted.at - since, 3600.0) / (HOURS * 3600)
-        per_request = history.rows / history.records if history.records else 1.0
-        month = total(
-            Workload(max(history.rows, 1) / share, max(1.0, per_request)),
-            Setup.of(self._stack.parameters),
-            prices,
-        )
-        return {
-            "so_far": round(month * min(share, 1.0), 2),
-            "month": round(month, 2),
-            "rows": history.rows,
-            "since": screen.utc(int(since)),
-            "prices_read_on": READ_ON,
-        }
-
 
 def _dated(reading: Reading[Any]) -> dict[str, Any]:
     return {"at": reading.at, "error": reading.error, "known": reading.value is not None}
-
-
-def _month(now: float) -> float:
-    """Return the UNIX seconds at which the month began, in UTC."""
-    today = datetime.fromtimestamp(now, UTC)
-    return datetime(today.year, today.month, 1, tzinfo=UTC).timestamp()
 
 
 def _counts(reading: Reading[_Counted]) -> dict[str, Any]:

@@ -6,11 +6,10 @@ There are three kinds of inputs. Setup has the template's settings. CPU times of
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Self
 
 from ops.screen import short
-from shared.settings import LEAST_ARCHIVE_DAYS
 
 HOURS = 730
 SECONDS = HOURS * 3600
@@ -84,7 +83,6 @@ class Workload:
     """The traffic.
 
     Attributes:
-        events: events per month.
         per_request: events per request; 1 without batch ids stands for pixels.
         batch_ids: whether each request carries a batch id, as from the browser SDK and the server client.
     """
@@ -121,16 +119,9 @@ class Setup:
         network: `managed`, or `existing` or `external`, of which the estimate includes no cost.
         stream_mode: `AUTO`, `PROVISIONED` or `ON_DEMAND`.
         shards: the minimum for a provisioned stream.
-        archive_days: how many days S3 keeps rows for.
         window: how long a batch may fill, in seconds.
-        ingest_mb: the ingest's memory.
-        worker_mb: the worker's memory.
-        sender_mb: the sender's memory.
         alarms: metrics watched by alarms; AWS charges for each.
-        sender_minutes: minutes between two runs of the sender.
-        x86: whether the functions run on x86_64.
         is_prod: whether the ledger has point-in-time recovery.
-        access_log: whether the HTTP API logs each request.
         sdk_hosting: whether visitors download the script from the stack.
     """
 
@@ -151,11 +142,7 @@ class Setup:
 
     @classmethod
     def of(cls, parameters: Mapping[str, str]) -> Self:
-        """Return the setup of a deployed stack.
-
-        Args:
-            parameters: the template's parameters. Irrelevant ones are ignored, and missing ones have their defaults.
-        """
+        """Return the setup of a stack with these parameters of the template; missing ones have their defaults."""
         found = {
             field: convert(parameters[name])
             for name, (field, convert) in PARAMETERS.items()
@@ -184,32 +171,11 @@ PARAMETERS: Mapping[str, tuple[str, Callable[[str], Any]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """The cost of one component.
-
-    Attributes:
-        component: its name.
-        usd: US dollars per month.
-        of: the usage.
-    """
+    """The cost of one component in US dollars per month, and of which usage."""
 
     component: str
     usd: float
     of: str
-
-
-@dataclass(frozen=True, slots=True)
-class Lever:
-    """A setting that would save money.
-
-    Attributes:
-        setting: what to set or do.
-        saves: US dollars per month, if only this is changed.
-        price: the disadvantage.
-    """
-
-    setting: str
-    saves: float
-    price: str
 
 
 def estimate(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Line]:
@@ -220,16 +186,6 @@ def estimate(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> l
 def total(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> float:
     """Return the total cost per month."""
     return sum(line.usd for line in _Estimate(workload, setup, prices).lines())
-
-
-def levers(workload: Workload, setup: Setup, prices: Mapping[str, float]) -> list[Lever]:
-    """Return settings that would save money, largest saving first, each compared with the current setup."""
-    now = total(workload, setup, prices)
-    found = [
-        Lever(name, now - total(changed_workload, changed, prices), given_up)
-        for name, changed_workload, changed, given_up in _changes(workload, setup)
-    ]
-    return sorted((lever for lever in found if lever.saves > 0.005), key=lambda lever: -lever.saves)
 
 
 def batches(workload: Workload, setup: Setup) -> float:
@@ -250,34 +206,6 @@ def shard_count(workload: Workload, setup: Setup) -> int:
     if setup.stream_mode == "PROVISIONED":
         return max(setup.shards, needed)
     return max(ON_DEMAND_SHARDS, 2 * needed)  # capacity for twice the peak of the last month
-
-
-def _changes(workload: Workload, setup: Setup) -> Iterator[tuple[str, Workload, Setup, str]]:
-    if workload.per_request < 10:
-        batched = replace(workload, per_request=10.0, batch_ids=True)
-        yield "10 events per request", batched, setup, "pixels send one each; the browser SDK sends batches"
-    if setup.stream_mode == "ON_DEMAND":
-        automatic = replace(setup, stream_mode="AUTO")
-        yield "StreamMode=AUTO", workload, automatic, "a sudden spike goes through the overflow queue"
-    if setup.archive_days > LEAST_ARCHIVE_DAYS:
-        yield (
-            f"ArchiveDays={LEAST_ARCHIVE_DAYS}",
-            workload,
-            replace(setup, archive_days=LEAST_ARCHIVE_DAYS),
-            "find and forced replays do not reach back further",
-        )
-    if setup.access_log:
-        quiet = replace(setup, access_log=False)
-        yield "AccessLog=off", workload, quiet, "only rejected and failed requests are logged"
-    if setup.window < 60:
-        yield "BatchWindowSeconds=60", workload, replace(setup, window=60), "rows arrive up to a minute later"
-    if setup.network == "managed":
-        yield (
-            "Network=external",
-            workload,
-            replace(setup, network="external"),
-            "you run Redis elsewhere",
-        )
 
 
 class _Estimate:
@@ -424,8 +352,3 @@ class _Estimate:
 def elapsed(cpu: float, megabytes: int) -> float:
     """Return how long CPU seconds of a whole core take with a function's share of one."""
     return cpu / min(1.0, megabytes / CORE_MB)
-
-
-def lean(setup: Setup) -> Setup:
-    """Return the setup with all settings that make it cheaper, except the network."""
-    return replace(setup, stream_mode="AUTO", window=60)

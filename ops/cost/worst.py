@@ -48,15 +48,7 @@ _DEFAULT = AccountLimits()
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """What limits a stack.
-
-    Attributes:
-        requests_per_second: ThrottlingRate.
-        max_shards: the most shards: MaxShards or ShardCount.
-        accounts: how many accounts there are. Somebody may have the keys of all of them.
-        bytes_per_hour: the budget of each.
-        events_per_hour: the budget of each.
-    """
+    """What limits a stack: ThrottlingRate, MaxShards or ShardCount, and each account's budget."""
 
     requests_per_second: int = 1000
     max_shards: int = 16

@@ -17,13 +17,7 @@ _FOLDERS = (Path(__file__).parents[1] / "artifacts", Path(__file__).parents[2] /
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
-    """One release.
-
-    Attributes:
-        file: the file that it comes from.
-        template: the template, whose functions name their zips in `CodeUri`.
-        zips: the functions' zips by these names.
-    """
+    """One release: its file, its template, whose functions name their zips in `CodeUri`, and the zips by these names."""
 
     file: Path
     template: Mapping[str, Any]
@@ -53,11 +47,7 @@ class Artifact:
         )
 
     def template_with(self, places: Mapping[str, str]) -> dict[str, Any]:
-        """Return the template with each function's code at the place of its zip.
-
-        Args:
-            places: S3 URIs by the names of the zips.
-        """
+        """Return the template with each function's code at the place of its zip, an S3 URI by the name of the zip."""
         resources = {}
         for name, resource in self.template["Resources"].items():
             properties = resource.get("Properties", {})

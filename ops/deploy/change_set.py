@@ -23,14 +23,7 @@ _PATIENCE_SECONDS = 3600.0  # a canary and a CloudFront distribution take their 
 
 @dataclass(frozen=True, slots=True)
 class ChangeSet:
-    """Creates or updates one stack.
-
-    Attributes:
-        cloudformation: a boto3 client.
-        stack: its name.
-        clock: waits.
-        poll_seconds: time between polls.
-    """
+    """Creates or updates one stack."""
 
     cloudformation: "CloudFormationClient"
     stack: str
@@ -49,13 +42,10 @@ class ChangeSet:
         *,
         waiting: Callable[[], None] = lambda: None,
     ) -> bool:
-        """Create or update the stack. Return whether anything had to change.
+        """Create or update the stack, with a change set of a new name. Return whether anything had to change.
 
-        Args:
-            name: the change set's name; another one for each change.
-            parameters: the parameters to change; the others keep their values.
-            template_url: a template in S3; empty for the stack's current template.
-            waiting: called at each poll.
+        Parameters that are not given keep their values and, without the URL of one in S3, the template stays. `waiting` is
+        called at each poll.
 
         Raises:
             Failure: CloudFormation rejected the change, rolled it back (the message has the first reason), or takes over an hour.

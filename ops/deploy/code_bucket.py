@@ -1,6 +1,7 @@
 """The bucket from which CloudFormation takes a release: its template, too large to be sent with a request, and the functions' code."""
 
 import json
+from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING
 
@@ -14,24 +15,20 @@ if TYPE_CHECKING:
     from mypy_boto3_s3.type_defs import CreateBucketRequestTypeDef
 
 
+@dataclass(frozen=True, slots=True)
 class CodeBucket:
-    """The bucket of one stack. It is removed with the stack.
+    """The bucket of one stack, whose name differs between accounts and regions. It is removed with the stack."""
 
-    Args:
-        s3: a client.
-        stack: the stack's name.
-        account: the id of the AWS account.
-        region: the region.
+    s3: "S3Client"
+    stack: str
+    account: str
+    region: str
 
-    Attributes:
-        name: its name, which differs between accounts and regions.
-    """
-
-    def __init__(self, s3: "S3Client", stack: str, account: str, region: str) -> None:
-        self._s3 = s3
-        self._account = account
-        self._region = region
-        self.name = f"{stack}-code-{sha256(f'{account}/{region}/{stack}'.encode()).hexdigest()[:12]}"
+    @property
+    def name(self) -> str:
+        """Its name."""
+        place = f"{self.account}/{self.region}/{self.stack}"
+        return f"{self.stack}-code-{sha256(place.encode()).hexdigest()[:12]}"
 
     def is_there(self) -> bool:
         """Return whether it exists.
@@ -40,7 +37,7 @@ class CodeBucket:
             Failure: it is another account's.
         """
         try:
-            self._s3.head_bucket(Bucket=self.name, ExpectedBucketOwner=self._account)
+            self.s3.head_bucket(Bucket=self.name, ExpectedBucketOwner=self.account)
         except ClientError as error:
             if error.response["Error"]["Code"] in ("404", "NoSuchBucket"):
                 return False
@@ -55,10 +52,10 @@ class CodeBucket:
     def create(self) -> None:
         """Create it, private."""
         request: CreateBucketRequestTypeDef = {"Bucket": self.name}
-        if self._region != "us-east-1":
-            request["CreateBucketConfiguration"] = {"LocationConstraint": self._region}  # type: ignore[typeddict-item]  # newer regions
-        self._s3.create_bucket(**request)
-        self._s3.put_public_access_block(
+        if self.region != "us-east-1":
+            request["CreateBucketConfiguration"] = {"LocationConstraint": self.region}  # type: ignore[typeddict-item]  # newer regions
+        self.s3.create_bucket(**request)
+        self.s3.put_public_access_block(
             Bucket=self.name,
             PublicAccessBlockConfiguration={
                 "BlockPublicAcls": True,
@@ -66,7 +63,7 @@ class CodeBucket:
                 "BlockPublicPolicy": True,
                 "RestrictPublicBuckets": True,
             },
-            ExpectedBucketOwner=self._account,
+            ExpectedBucketOwner=self.account,
         )
 
     def upload(self, artifact: Artifact) -> str:
@@ -75,12 +72,12 @@ class CodeBucket:
             name: f"s3://{self.name}/{self._put(content, '.zip')}" for name, content in artifact.zips.items()
         }
         template = json.dumps(artifact.template_with(places), default=str).encode()
-        return f"{self._s3.meta.endpoint_url}/{self.name}/{self._put(template, '.template')}"
+        return f"{self.s3.meta.endpoint_url}/{self.name}/{self._put(template, '.template')}"
 
     def _put(self, content: bytes, suffix: str) -> str:
         """Put an object that is named after its content, and return its key."""
         key = f"{sha256(content).hexdigest()}{suffix}"
-        found = self._s3.list_objects_v2(Bucket=self.name, Prefix=key, ExpectedBucketOwner=self._account)
+        found = self.s3.list_objects_v2(Bucket=self.name, Prefix=key, ExpectedBucketOwner=self.account)
         if not found.get("KeyCount"):
-            self._s3.put_object(Bucket=self.name, Key=key, Body=content, ExpectedBucketOwner=self._account)
+            self.s3.put_object(Bucket=self.name, Key=key, Body=content, ExpectedBucketOwner=self.account)
         return key

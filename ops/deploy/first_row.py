@@ -45,16 +45,7 @@ def _code_of_event(body: bytes) -> str:
 
 @dataclass(frozen=True, slots=True)
 class FirstRow:
-    """The first row of one account in one stack. However often it is sent, it counts once.
-
-    Attributes:
-        stack: the stack.
-        api: its API.
-        queries: queries the account's database.
-        account: the account.
-        database: its database.
-        clock: paces the waiting.
-    """
+    """The first row of one account in one stack. However often it is sent, it counts once."""
 
     stack: Stack
     api: StackApi
@@ -80,10 +71,7 @@ class FirstRow:
         return bool(self.queries.counts(TABLE, self.event_id, 0, end))
 
     def send(self, key: str) -> None:
-        """Send it, again and again while the refusal is of a kind that ends on its own.
-
-        Args:
-            key: a write key of the account.
+        """Send it with a write key of the account, again and again while the refusal is of a kind that ends on its own.
 
         Raises:
             Failure: it is refused for good, or for minutes.
@@ -107,11 +95,7 @@ class FirstRow:
         return f"{said} to the first event: `sluice doctor {self.stack.option}` shows why"
 
     def wait(self, seconds: float, tell: Callable[[str], None]) -> float:
-        """Wait until a query sees it, and return how long that took, in seconds.
-
-        Args:
-            seconds: how long to wait at most.
-            tell: receives the state of the stack while it is not healthy.
+        """Wait some seconds until a query sees it; return how long that took. `tell` receives the stack's state unless it is healthy.
 
         Raises:
             QueryForbiddenError: the API key may not query.

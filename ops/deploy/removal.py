@@ -28,13 +28,7 @@ _GONE = ("NotFound", "NoSuch", "NonExistent", "DoesNotExist", "does not exist", 
 
 @dataclass(frozen=True, slots=True)
 class StackResource:
-    """A resource of the stack.
-
-    Attributes:
-        logical_id: its id in the template.
-        physical_id: its id in AWS.
-        kind: its type.
-    """
+    """A resource of the stack: its id in the template, its id in AWS, and its type."""
 
     logical_id: str
     physical_id: str
@@ -139,13 +133,7 @@ GO_WITH: Mapping[str, str] = {
 
 
 class Removed(NamedTuple):
-    """What a removal has done.
-
-    Attributes:
-        total: how many resources the stack had.
-        left: the ids of resources that are still there, by logical id.
-        unseen: why resources could not be checked, by logical id.
-    """
+    """What a removal has done: how many resources the stack had, the ids of those that are left, and why others could not be checked."""
 
     total: int
     left: dict[str, str]
@@ -154,14 +142,7 @@ class Removed(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Removal:
-    """Removes one stack.
-
-    Attributes:
-        stack: the stack.
-        clock: waits.
-        poll_seconds: time between polls.
-        say: receives progress messages.
-    """
+    """Removes one stack."""
 
     stack: Stack
     clock: Clock

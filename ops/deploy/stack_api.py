@@ -33,14 +33,7 @@ def _host(url: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class HttpAnswer:
-    """A response of the API.
-
-    Attributes:
-        status: its status.
-        code: Sluice's error code; empty without one.
-        body: its body.
-        seconds: how long it took.
-    """
+    """A response of the API: its status, Sluice's error code (empty without one), its body, and how many seconds it took."""
 
     status: int
     code: str
@@ -50,15 +43,7 @@ class HttpAnswer:
 
 @dataclass(frozen=True, slots=True)
 class StackApi:
-    """The API of one stack.
-
-    Attributes:
-        url: its address.
-        session: sends the requests.
-        endpoint: the emulator's address, used instead of the API's own; empty on AWS.
-        clock: measures the time that a response takes.
-        option: names the stack on a command line.
-    """
+    """The API of one stack. The endpoint, if there is one, is an emulator's, used instead of the API's own address."""
 
     url: str
     session: requests.Session

@@ -80,16 +80,7 @@ def ask_key(*, yes: bool) -> str:
 
 @dataclass
 class StackSetup:
-    """Sets up one stack.
-
-    Attributes:
-        stack: the stack.
-        answers: the operator's answers.
-        clock: paces the waiting.
-        tell: receives news while a step takes long.
-        account: the account of the first row, known after its step.
-        key: its write key, likewise.
-    """
+    """Sets up one stack. The account of the first row, and its write key, are known after its step."""
 
     stack: Stack
     answers: SetupAnswers

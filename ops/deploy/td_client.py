@@ -37,26 +37,16 @@ class QueryForbiddenError(Failure):
 
 @dataclass(frozen=True, slots=True)
 class TreasureDataQueries:
-    """Queries one database.
-
-    Attributes:
-        client: Treasure Data.
-        clock: bounds the waiting for a query.
-        database: the database.
-    """
+    """Queries one database."""
 
     client: TreasureDataClient
     clock: Clock
     database: str
 
     def counts(self, table: str, prefix: str, begin: int, end: int) -> Counter[str]:
-        """Return the number of a table's rows between two times, UNIX seconds, by event id.
+        """Return the number of a table's rows between two times, UNIX seconds, by event id. A table that does not exist has none.
 
-        Args:
-            table: the table. If it does not exist, it has no rows.
-            prefix: how the event ids begin: letters, digits and hyphens.
-            begin: the first time.
-            end: the time after the last one.
+        The event ids begin with the prefix: letters, digits and hyphens.
 
         Raises:
             QueryForbiddenError: the API key may not query.

@@ -71,11 +71,7 @@ def ask(
 ) -> list[Change]:
     """Let the operator edit a text until it is valid, and return the changes.
 
-    Args:
-        text: the text to edit.
-        read: parses the text, or raises MistakeError.
-        editor: opens the text, and returns the saved text; None if it was not saved.
-        again: asks whether to go on after a mistake.
+    The editor returns the saved text, None if it was not saved. `read` raises MistakeError, and then `again` asks whether to go on.
 
     Raises:
         Failure: the operator gave up after a mistake.

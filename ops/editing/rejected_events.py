@@ -24,13 +24,7 @@ _HEAD = """\
 
 
 class Original(NamedTuple):
-    """A copy of a rejected event.
-
-    Attributes:
-        received_at: UNIX milliseconds.
-        text: the event as sent, on one line.
-        message: the error message that its sender received; empty if that was not kept.
-    """
+    """A copy of a rejected event as sent, on one line, with the message that its sender got; received at UNIX milliseconds."""
 
     received_at: int
     text: str

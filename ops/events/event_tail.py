@@ -139,9 +139,7 @@ class Tail:
 
     Attributes:
         since: where to begin, UNIX seconds; None begins with what arrives now.
-        scrubs: whether to replace personal data.
         log: the log of refused requests, if it can be read.
-        executors: read several shards at once.
     """
 
     shards: Shards
@@ -184,10 +182,7 @@ class Tail:
         self._stopped = True
 
     def events(self, until: Callable[[], float] = lambda: float("inf")) -> Iterator[SeenEvent | Notice]:
-        """Yield events, refused requests and notices as they come, until `stop` is called.
-
-        Args:
-            until: returns when to end, UNIX seconds. It is asked again and again, also while nothing arrives.
+        """Yield events, refused requests and notices as they come, until `stop` is called, or the time that `until` returns.
 
         Raises:
             ShardUnreadableError: Kinesis rejects a read with a 4xx status: the stream is gone, or the caller may not read it.

@@ -68,14 +68,7 @@ class Places:
 
 @dataclass
 class Finder:
-    """Finds events.
-
-    Attributes:
-        since: where the search begins, UNIX seconds.
-        seconds: the time limit.
-        progress: called after each span and each read.
-        searched: the progress.
-    """
+    """Finds events from a time on, UNIX seconds, within some seconds. `progress` is called after each span and each read."""
 
     places: Places
     query: EventQuery

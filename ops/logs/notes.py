@@ -33,11 +33,9 @@ class Note:
     """A warning or an error in a function's log.
 
     Attributes:
-        function: the function's service name, such as `worker`.
         at: when, as ISO 8601 in UTC.
         why: the reason or error in the line; empty without one.
         error: the error's type alone.
-        shard: the shard of the records concerned, if any.
         first: sequence number of the first of these records.
     """
 

@@ -64,10 +64,7 @@ class CommandTool:
     def answer(self, root: click.Command, stack: Sequence[str], given: Mapping[str, Any]) -> str:
         """Run the command, and return a JSON object: `result` is what it prints; `notes` and `left_out` are there if necessary.
 
-        Args:
-            root: the group of all commands.
-            stack: the options that name the stack.
-            given: the caller's arguments.
+        `root` is the group of all commands, `stack` the options that name the stack, and `given` the caller's arguments.
 
         Raises:
             click.ClickException: the arguments are wrong, or the command failed. The message says what to do.

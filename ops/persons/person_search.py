@@ -54,8 +54,6 @@ class Held:
         queued: number of events in the overflow queue.
         in_td: numbers of rows in Treasure Data by database and table; None where it cannot be asked.
         columns: of those tables.
-        objects: how many span objects were searched.
-        unread: how many could not be read.
         hours: with objects that have rows.
         places: the spans that have rows.
     """

@@ -227,13 +227,6 @@ class Drifts:
         share = 100 * differing / self.events
         return f"{differing:,} of {screen.plural(self.events, 'event')} differ from the plan ({share:.3g} %).{more}"
 
-    def codes(self) -> Counter[tuple[str, PlanCode]]:
-        """Return the number of violations by table and code."""
-        counts: Counter[tuple[str, PlanCode]] = Counter()
-        for drift, extent in self.found.items():
-            counts[drift.table, drift.code] += extent.events
-        return counts
-
 
 def _found(violation: Violation, row: Mapping[str, Any]) -> str:
     value = row.get(violation.column)

@@ -50,9 +50,7 @@ class WaitingRows:
     """Rows of one account that wait for one database, for one reason.
 
     Attributes:
-        account: their account.
         database: where they go; empty if they were not tried yet.
-        words: Treasure Data's own explanation.
         since: when the oldest of them was planned, UNIX seconds.
     """
 
@@ -76,21 +74,15 @@ class StackState:
 
     Attributes:
         at: when it was read, UNIX seconds.
-        unread: what is in no span yet.
-        waiting: rows that wait, the oldest first.
         rows: waiting and dead rows by kind, account and reason, with Treasure Data's explanation and with what identifies them.
         is_whole: whether all of them were counted.
         rates: rows delivered per second in the last five minutes, by the shard's chain.
         taken: when the worker last stored records of a shard, UNIX seconds, by its chain.
         hold: why records are held; None if none are.
-        balance: what was received and what happened to it, if requested.
-        notes: warnings and errors of the last hour, oldest first.
         unreadable: logs and counts that could not be read, each with the cause.
         arrivals: the counts taken before the ledger, if requested and known.
-        completeness: the watermarks, if requested.
         rejected: rejected events of the last day, by account, table and code.
         budgets: accounts that have spent much of their budgets, or more, within the last day.
-        checks: what the checks found.
     """
 
     unread: Unread = field(default_factory=Unread)
@@ -130,19 +122,20 @@ def accounting(stack: Stack) -> Accounting:
     )
 
 
+@dataclass
 class StateReader:
     """Reads the state of a stack; with a source of watermarks, them too."""
 
-    def __init__(
-        self, stack: Stack, watermarks: Watermarks | None = None, checks: Checks | None = None
-    ) -> None:
-        self._checks = checks or Checks(stack)
+    stack: Stack
+    watermarks: Watermarks | None = None
+    checks: Checks | None = None
+
+    def __post_init__(self) -> None:
+        self._checks = self.checks or Checks(self.stack)
         self._checked: tuple[float, list[Finding]] = float("-inf"), []
-        self._watermarks = watermarks
         self._clock = SystemClock()
-        self._stack = stack
-        self._ledger = stack.ledger()
-        self._accounting = accounting(stack)
+        self._ledger = self.stack.ledger()
+        self._accounting = accounting(self.stack)
 
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
@@ -158,7 +151,7 @@ class StateReader:
             raise
 
     def _read(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
-        notes, unreadable = troubles(self._stack, _NOTES_SECONDS)
+        notes, unreadable = troubles(self.stack, _NOTES_SECONDS)
         balance, arrivals = None, None
         if balanced:
             balance, arrivals = self._balance(since, until, unreadable)
@@ -183,7 +176,7 @@ class StateReader:
             notes,
             unreadable,
             arrivals,
-            None if self._watermarks is None else self._watermarks.take(_COUNT_SECONDS),
+            None if self.watermarks is None else self.watermarks.take(_COUNT_SECONDS),
             self._rejected() if balance is None else Counter(),
             self._clock.now(),
             self._budgets(unreadable),
@@ -198,7 +191,7 @@ class StateReader:
 
     def _budgets(self, unreadable: list[str]) -> list[BudgetUse]:
         try:
-            found = self._stack.spending().all(self._clock.now())
+            found = self.stack.spending().all(self._clock.now())
         except (ClientError, InvalidObjectError) as error:
             unreadable.append(f"the counters of what accounts spend: {error_code(error)}")
             return []
@@ -222,17 +215,17 @@ class StateReader:
         """Return a balance, and the arrivals to compare it with; None for these if the balance ends in the past."""
         if until is not None:
             return self._accounting.take(since, until, seconds=_COUNT_SECONDS), None
-        if self._stack.folder is not None:
-            counted = answers.read(self._stack.folder).accepted
+        if self.stack.folder is not None:
+            counted = answers.read(self.stack.folder).accepted
             balance = self._accounting.take(since, seconds=_COUNT_SECONDS)
             return balance, None if since is not None else of_gateway(counted, balance)
-        shards = self._stack.shards()
+        shards = self.stack.shards()
         count = StreamCount.of(shards, self._clock, since)
         if count is None:
             return self._accounting.take(since, seconds=_COUNT_SECONDS), None
         balance = self._accounting.take(since, seconds=_COUNT_SECONDS, each=count.add)
         try:
-            cloudwatch, stream = self._stack.client("cloudwatch"), self._stack.outputs["StreamName"]
+            cloudwatch, stream = self.stack.client("cloudwatch"), self.stack.outputs["StreamName"]
             return balance, count.result(cloudwatch, stream, balance)
         except (ClientError, BotoCoreError) as error:
             unreadable.append(f"the stream's own count: {error_code(error)}")

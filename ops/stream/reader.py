@@ -12,7 +12,6 @@ from ops.failure import Failure
 from shared.clock import Clock
 from shared.errors import ShardUnreadableError
 from shared.puts import batches
-from worker.chain import ChainId
 from worker.record import number
 from worker.shards import Position, Shards
 
@@ -65,10 +64,6 @@ class StreamReader:
         if only is not None and only not in found:
             raise Failure(f"there is no shard {only}: the stream has {', '.join(found)}")
         return found if only is None else [only]
-
-    def chain(self, shard: str) -> ChainId:
-        """Return a shard's chain."""
-        return self.stream.chain(shard)
 
     def check(self, start: RangeEnd) -> None:
         """Check that the start of a range has not expired. If it is a sequence number, `read` checks it.

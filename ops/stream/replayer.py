@@ -34,20 +34,11 @@ class Stretch:
 
 @dataclass(slots=True)
 class Progressing:
-    """The progress of one shard's replay.
-
-    Attributes:
-        shard: its id.
-        records: number of records that are in a span now.
-        arrived: when the last of them arrived, in UNIX seconds.
-        next: the sequence number of the first record read that is in no span yet; empty if there is none.
-        rows: rows in the records read.
-    """
+    """The progress of one shard's replay: records in a span now, when the last arrived (UNIX seconds), and rows in what was read."""
 
     shard: str
     records: int = 0
     arrived: float = 0.0
-    next: str = ""
     rows: int = 0
 
 
@@ -71,10 +62,8 @@ class Replay:
         """
         progress = Progressing(shard)
         settled(progress)
-        chain = self.stream.chain(shard)
+        chain = self.stream.stream.chain(shard)
         for batch in _ahead(batches_of(self.stream.read(shard, stretch.start, stretch.end))):
-            progress.next = batch[0]["SequenceNumber"]
-            settled(progress)
             progress.rows += sum(row_count(record["Data"]) for record in batch)
             numbers = [number(record["SequenceNumber"]) for record in batch]
             members = self.planned.note_before(chain, numbers)
@@ -85,7 +74,6 @@ class Replay:
                 self._pass_on(missing, shard, progress, settled)
             finally:
                 self.planned.note_after(chain, numbers)
-            progress.next = ""
             settled(progress)
         return progress
 
@@ -98,7 +86,6 @@ class Replay:
     ) -> None:
         pause, until = _FIRST_PAUSE_SECONDS, self.clock.now() + PATIENCE_SECONDS
         while batch:
-            progress.next = batch[0]["SequenceNumber"]
             answer = self.invoke({"Records": [member(record, shard) for record in batch], "replay": True})
             rest = _unsettled(batch, answer)
             done = len(batch) - len(rest)

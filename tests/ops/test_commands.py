@@ -1,15 +1,6 @@
 """Status, replay, redrive, record and doctor, run from the command line against the local stack."""
 
-import fcntl
 import json
-import os
-import pty
-import re
-import struct
-import subprocess
-import sys
-import termios
-import threading
 import time
 from base64 import b64decode
 from contextlib import suppress
@@ -22,9 +13,7 @@ import pytest
 from ops.logs.answers import ANSWERS
 from shared import envelope
 from shared.counters import Counters, Spent
-from tests.support import ctrl_c
 from tests.support.deployed import deployed
-from tests.support.sam import ROOT
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("ops")
@@ -230,54 +219,3 @@ def test_status_shows_the_latest_errors_of_a_deployed_stack(sluice: Sluice) -> N
     assert [] == state["unreadable_logs"]
     assert "the functions: AccessDeniedException" in shown.stdout
     assert "" == shown.stderr
-
-
-def drain(terminal: int) -> None:
-    """Read from a terminal until it is closed."""
-    with os.fdopen(terminal, "rb", 0) as shown, suppress(OSError):
-        while shown.read(4096):
-            pass
-
-
-def watching(sluice: Sluice, *options: str, stdout: int) -> subprocess.Popen[bytes]:
-    """Start `status --watch`."""
-    environment = os.environ | {"SLUICE_HOME": str(sluice.home), "SLUICE_STACK": "", "TERM": "xterm"}
-    command = [sys.executable, "-m", "ops.cli", "status", "--local", "--watch", *options]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=stdout, stderr=subprocess.PIPE)
-
-
-def test_watching_redraws_until_ctrl_c(sluice: Sluice) -> None:
-    """On a terminal the state is redrawn in place and fits the window; Ctrl-C exits with 130."""
-    shown, terminal = pty.openpty()
-    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
-    running = watching(sluice, stdout=terminal)
-    os.close(terminal)
-    seen = b""
-    while seen.count(b"\x1b[H") < 3:  # the alternate screen, and two frames
-        seen += os.read(shown, 4096)
-    reader = threading.Thread(target=drain, args=(shown,))
-    reader.start()
-    _, said = ctrl_c.press(running)
-    reader.join()
-    frame = re.sub(rb"\x1b\[[0-9;?]*[a-zA-Z]", b"", seen.split(b"\x1b[H")[2]).decode().splitlines()
-
-    assert (130, b"") == (running.returncode, said)
-    assert any("shardId-000000000001" in line for line in frame)
-    assert (True, True) == (max(map(len, frame)) <= 80, len(frame) <= 24)
-
-
-@pytest.mark.parametrize("options", [(), ("--json",)])
-def test_watching_in_a_pipe_writes_each_state(sluice: Sluice, options: tuple[str, ...]) -> None:
-    """States follow each other without escape sequences; with --json, each is one line."""
-    running = watching(sluice, *options, stdout=subprocess.PIPE)
-    seen = []
-    pipe = running.stdout
-    assert pipe is not None
-    while sum(b"HEALTHY" in line or b"ATTENTION" in line or b"HOLDING" in line for line in seen) < 2:
-        seen.append(pipe.readline())
-    _, said = ctrl_c.press(running)
-
-    assert (130, b"") == (running.returncode, said)
-    assert b"\x1b" not in b"".join(seen)
-    if options:
-        assert {"at", "verdict", "shards"} <= json.loads(seen[0]).keys()

@@ -133,13 +133,6 @@ STATE: dict[str, Any] = {
             },
         ],
     },
-    "cost": {
-        "so_far": 18.42,
-        "month": 22.1,
-        "rows": 1_204_311,
-        "since": "2026-11-01T00:00:00Z",
-        "prices_read_on": "2026-11-25",
-    },
     "actions": [
         {
             "what": "drop",
@@ -174,7 +167,6 @@ LOCAL: dict[str, Any] = {
     "outages": {"worker": 81.0},
     "refused": {"invalid_key": 4, "missing_table": 1},
     "addresses": {"Gateway": "http://127.0.0.1:8700", "Valkey": "redis://127.0.0.1:8704/0"},
-    "cost": None,
     "stack": {"name": "local", "region": None, "option": "--local"},
 }
 """The data that the local stack adds or shows differently."""
@@ -253,9 +245,5 @@ EVENTS: dict[str, Any] = {
         },
     ],
     "next": 5,
-    "drift": [
-        {"account": "shop", "table": "orders", "code": "wrong_type", "column": "price", "events": 3},
-        {"account": "shop", "table": "oders", "code": "unplanned_table", "column": "", "events": 1},
-    ],
     "note": "shardId-000000000000 is 12 s behind: tail uses at most a fifth of a shard's read capacity.",
 }

@@ -17,7 +17,7 @@ import ops.cli
 import ops.failure
 from benchmarks.alternatives import ALTERNATIVES
 from ingest.refusal import ANSWERS, EVENT_CODES, AnyCode, RequestCode
-from ops.cost.estimate import Setup, Workload, lean, levers, total
+from ops.cost.estimate import Setup, Workload, total
 from ops.cost.prices import US_EAST_1
 from ops.cost.worst import Bounds, worst
 from ops.deploy.certify.steps import STEPS
@@ -335,7 +335,7 @@ MILLION = 1_000_000
 
 def volumes_table() -> str:
     """Return what a stack costs a month, by events and how they are sent."""
-    leanest = replace(lean(Setup()), network="external")
+    leanest = replace(Setup(), network="external", window=60)
     rows = []
     for events in (0, *(MILLION * 10**power // 10 for power in range(7))):
         loads = (
@@ -345,14 +345,6 @@ def volumes_table() -> str:
         )
         rows.append((f"{events:,}", *(f"${total(load, setup, US_EAST_1):,.2f}" for load, setup in loads)))
     return _table(("events a month", "pixels", "ten events a request", "ten, and leanest"), rows)
-
-
-def levers_table() -> str:
-    """Return settings that save money."""
-    found = levers(Workload(10 * MILLION, 1), Setup(), US_EAST_1)
-    return _table(
-        ("change", "saves", "but"), [(one.setting, f"${one.saves:.2f}", one.price) for one in found]
-    )
 
 
 def alternatives_table() -> str:
@@ -369,7 +361,6 @@ TABLES: dict[str, Callable[[], str]] = {
     "parameters": parameters_list,
     "worst": worst_table,
     "costs: volumes": volumes_table,
-    "costs: levers": levers_table,
     "costs: alternatives": alternatives_table,
     "alarms": alarms_list,
     "codes: request": lambda: codes_list(get_args(RequestCode)),

@@ -52,11 +52,7 @@ def _about(chunk: ListedChunk) -> str:
 
 
 def _lines(chunk: ListedChunk, stack: Stack) -> Iterator[str]:
-    """Yield a line for each row, or for each item that never became one. Rejected events follow a line with their message.
-
-    Raises:
-        Failure: its object is gone or damaged, or what follows the last line is.
-    """
+    """Yield a line for each row, or for each item that never became one. Rejected events follow a line with their message."""
     try:
         if chunk.key.group.is_rejected:
             yield from rejected_events.lines(rejected_events.originals(stack, chunk))

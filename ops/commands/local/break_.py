@@ -47,7 +47,7 @@ def command(target: str, *, seconds: float, as_json: bool) -> None:
         screen.show_json({"under_way": under_way})
     elif target in under_way:
         screen.say(
-            f"{target} is broken for {screen.lasting(seconds)}. `sluice status --local --watch` shows what happens."
+            f"{target} is broken for {screen.lasting(seconds)}. `sluice status --local` shows what happens."
         )
     else:
         screen.say(f"{target} works again.")

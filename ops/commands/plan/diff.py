@@ -1,37 +1,93 @@
-"""`sluice plan diff`: compares events with the plan in use."""
+"""`sluice plan diff`: compares events with a plan."""
+
+from pathlib import Path
+from typing import Any
 
 import click
 
-from ops import screen
-from ops.commands.plan.drifts import as_value, exit_by, show, since_option
-from ops.failure import Failure
+from ops import accounts_file, screen
+from ops.failure import UNFINISHED, Failure
 from ops.known_accounts import one
 from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Drifts
+from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
+from shared.tracking_plan import TrackingPlan
 
 
 @click.command("diff")
 @click.argument("account")
 @works_on_stack
+@click.option(
+    "--plan",
+    "file",
+    type=click.Path(path_type=Path),
+    help="Compare with the plan in this file, before you apply it. Default: the account's plan.",
+)
 @since_option
 @screen.json_option
-def command(stack: Stack, account: str, *, since: float, as_json: bool) -> None:
+@click.pass_context
+def command(
+    ctx: click.Context, stack: Stack, account: str, *, file: Path | None, since: float, as_json: bool
+) -> None:
     """Show how events of ACCOUNT differ from its plan: what, since when, how often, and from which pages.
 
     Exit code 3: some differ.
     """
+    drifts = Drifts(_plan(stack, account) if file is None else accounts_file.read_plan(file))
+    for event in events_since(stack, account, since):
+        drifts.add(event.table, event.row, event.at)
+    if as_json:
+        screen.show_json(_as_value(drifts))
+    else:
+        _show(drifts)
+    ctx.exit(UNFINISHED if drifts.fitting < drifts.events else 0)
+
+
+def _plan(stack: Stack, account: str) -> TrackingPlan:
     plan = one(stack, account).plan
     if plan is None:
         raise Failure(
             f"{account} has no tracking plan: write one with `sluice plan infer {account}`, name it in accounts.yaml, and run "
             "`sluice accounts apply accounts.yaml`"
         )
-    drifts = Drifts(plan)
-    for event in events_since(stack, account, since):
-        drifts.add(event.table, event.row, event.at)
-    if as_json:
-        screen.show_json(as_value(drifts))
-    else:
-        show(drifts)
-    exit_by(drifts)
+    return plan
+
+
+def _show(drifts: Drifts) -> None:
+    """Print drifts as a table with a summary."""
+    screen.show_table(
+        ("table", "column", "differs", "found", "events", "since", "pages"),
+        [
+            (
+                drift.table,
+                drift.column,
+                drift.code,
+                drift.found,
+                extent.events,
+                screen.utc(int(extent.since)),
+                ", ".join(page for page, _ in extent.pages.most_common(3)),
+            )
+            for drift, extent in drifts.sorted()
+        ],
+    )
+    screen.say(drifts.summary())
+
+
+def _as_value(drifts: Drifts) -> dict[str, Any]:
+    """Return drifts as a JSON object."""
+    return {
+        "events": drifts.events,
+        "fitting": drifts.fitting,
+        "not_listed": drifts.missing,
+        "drifts": [
+            {
+                **drift._asdict(),
+                "events": extent.events,
+                "since": screen.utc(int(extent.since)),
+                "until": screen.utc(int(extent.until)),
+                "pages": dict(extent.pages.most_common(10)),
+            }
+            for drift, extent in drifts.sorted()
+        ],
+    }

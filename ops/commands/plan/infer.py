@@ -5,11 +5,11 @@ from pathlib import Path
 import click
 
 from ops import screen
-from ops.commands.plan.drifts import since_option
 from ops.failure import Failure
 from ops.plans.arrived_events import events_since
 from ops.plans.plan_profile import Profile
 from ops.plans.plan_text import inferred
+from ops.selecting import since_option
 from ops.stack import Stack, works_on_stack
 
 

@@ -85,7 +85,6 @@ function render(found) {
   renderLook(state.look);
   renderCounts(state.counts);
   renderAccounts(state.accounts);
-  renderCost(state.cost);
   renderActions(state.actions ?? []);
   renderPairs($("refused"), Object.entries(state.refused ?? {}));
   $("refused-part").hidden = !Object.keys(state.refused ?? {}).length;
@@ -235,14 +234,6 @@ function renderAccounts(accounts) {
   update($("account-list"), items.length ? items : [element("li", "quiet", "none")]);
 }
 
-function renderCost(cost) {
-  $("cost-part").hidden = !cost;
-  if (!cost) return;
-  const dollars = (usd) => `$${usd.toLocaleString("en", { minimumFractionDigits: 2 })}`;
-  renderPairs($("cost"), [["So far this month", dollars(cost.so_far)], ["Whole month, at this rate", dollars(cost.month)]]);
-  $("cost-note").textContent = `Estimated for ${plural(cost.rows, "row")} since ${cost.since.slice(0, 10)}, at AWS's list prices of ${cost.prices_read_on}.`;
-}
-
 function renderPairs(list, pairs) {
   update(list, pairs.flatMap(([name, value]) => [element("dt", "", name), element("dd", "", typeof value === "number" ? number(value) : value)]));
 }
@@ -321,10 +312,6 @@ async function poll() {
   options($("filter-account"), [...new Set(found.events.map((event) => event.account).filter(Boolean))]);
   options($("filter-table"), [...new Set(found.events.map((event) => event.table).filter(Boolean))]);
   $("events-note").textContent = found.note;
-  $("drift-part").hidden = !found.drift.length;
-  update($("drift"), found.drift.map((one) => element("li", "",
-    element("span", "pair", element("b", "", `${one.account}/${one.table}`), element("span", "", plural(one.events, "event"))),
-    element("small", "", one.column ? `${one.code}: ${one.column}` : one.code))));
   if (found.events.length) show();
 }
 

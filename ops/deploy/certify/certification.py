@@ -3,6 +3,7 @@
 import signal
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import click
@@ -17,51 +18,43 @@ from ops.failure import FORESEEN, Failure, explained, is_denied
 _STYLES = {StepVerdict.FAILED: "bold red", StepVerdict.PASSED: "green"}
 
 
+@dataclass
 class Certification:
-    """Runs steps, one after the other.
+    """Runs steps on a stage, in order, except those that its run has a report of. After Ctrl-C it `is_interrupted`."""
 
-    Args:
-        stage: the stage to run them on. Steps that its run has a report of are skipped.
-        steps: all steps, in order.
-        hidden: show no progress.
-
-    Attributes:
-        is_interrupted: whether Ctrl-C has stopped it.
-    """
-
-    def __init__(self, stage: DeployedStage, steps: Sequence[CertifyStep], *, hidden: bool) -> None:
-        self._stage = stage
-        self._steps = steps
-        self._hidden = hidden
-        self.is_interrupted = False
+    stage: DeployedStage
+    steps: Sequence[CertifyStep]
+    _: KW_ONLY
+    hidden: bool
+    is_interrupted: bool = False
 
     def carry_out(self, names: Collection[str]) -> None:
         """Run the steps with these names. Afterwards, everything that they broke is restored."""
-        chosen = [step for step in self._steps if step.name in names]
+        chosen = [step for step in self.steps if step.name in names]
         for number, step in enumerate(chosen, 1):
-            if step.name in self._stage.run.reports:
+            if step.name in self.stage.run.reports:
                 continue
             if self.is_interrupted:
-                self._stage.run.keep(StepReport(step.name, StepVerdict.NOT_TRIED, "interrupted"))
+                self.stage.run.keep(StepReport(step.name, StepVerdict.NOT_TRIED, "interrupted"))
                 continue
-            if not self._hidden:
+            if not self.hidden:
                 click.echo(f"{number:>2} of {len(chosen)}  {step.name}: {step.proves}", err=True)
             self.keep(self._report(step))
 
     def keep(self, report: StepReport) -> None:
         """Store a report, and show it."""
-        self._stage.run.keep(report)
-        if not self._hidden:
+        self.stage.run.keep(report)
+        if not self.hidden:
             line = f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}"
             screen.say(line, _STYLES.get(report.verdict, "yellow"))
 
     def _report(self, step: CertifyStep) -> StepReport:
-        clock = self._stage.clock
+        clock = self.stage.clock
         began = clock.now()
         evidence: Mapping[str, Any] = {}
         try:
             with _interruptible():
-                found = step.on(self._stage)
+                found = step.on(self.stage)
         except Untried as reason:
             verdict, said = StepVerdict.NOT_TRIED, str(reason)
         except Impossible as reason:

@@ -1,4 +1,4 @@
-"""The report of a certification: a verdict for each step, each promise, and each assumption that only AWS can confirm."""
+"""The report of a certification: a verdict for each step and each promise."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,15 +17,7 @@ class StepVerdict(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepReport:
-    """The report of one step.
-
-    Attributes:
-        step: its name.
-        verdict: its verdict.
-        said: one sentence, with the reason unless it passed.
-        evidence: numbers and ids.
-        seconds: how long it took.
-    """
+    """The report of one step: one sentence, with the reason unless it passed, and numbers and ids as evidence."""
 
     step: str
     verdict: StepVerdict
@@ -41,13 +33,9 @@ class StepReport:
 
 @dataclass(frozen=True, slots=True)
 class Conclusion:
-    """The verdict on a promise or an assumption.
+    """The verdict on a promise, and the reason unless it passed.
 
-    Attributes:
-        name: its name.
-        verdict: `failed` if a step failed, `passed` if all passed, else `not possible here` or `not tried`, in this order.
-        said: the reason, unless it passed.
-        steps: the steps that it rests on.
+    It is `failed` if one of its steps failed, `passed` if all passed, else `not possible here` or `not tried`, in this order.
     """
 
     name: str
@@ -73,13 +61,7 @@ PROMISES: Mapping[int, str] = {
 
 
 def conclude(name: str, steps: Sequence[str], reports: Mapping[str, StepReport]) -> Conclusion:
-    """Return the conclusion from steps. A step without a report was not tried.
-
-    Args:
-        name: the promise or assumption.
-        steps: the names of the steps.
-        reports: reports by step.
-    """
+    """Return the conclusion about a promise from steps, by their names. A step without a report was not tried."""
     found = [reports.get(one, StepReport(one, StepVerdict.NOT_TRIED, "not selected")) for one in steps]
     order = (StepVerdict.FAILED, StepVerdict.NOT_POSSIBLE, StepVerdict.NOT_TRIED)
     for verdict in order:
@@ -93,21 +75,7 @@ def conclude(name: str, steps: Sequence[str], reports: Mapping[str, StepReport])
 
 @dataclass(frozen=True, slots=True)
 class CertificationReport:
-    """The report of a run.
-
-    Attributes:
-        stack: the stack's name.
-        region: its region.
-        where: `AWS`, or the address of an emulator.
-        version: the version of the `sluice` command.
-        run: the run's id.
-        began: ISO 8601.
-        ended: ISO 8601.
-        steps: reports of the steps, in order.
-        promises: conclusions about the promises, in the order of their numbers.
-        assumptions: conclusions about the assumptions.
-        timings: measured times by name.
-    """
+    """The report of a run on AWS or, as `where` says, at an emulator's address. Times are ISO 8601."""
 
     stack: str
     region: str
@@ -118,7 +86,6 @@ class CertificationReport:
     ended: str
     steps: tuple[StepReport, ...]
     promises: tuple[Conclusion, ...]
-    assumptions: tuple[Conclusion, ...]
     timings: Mapping[str, str]
 
     @property
@@ -135,7 +102,6 @@ class CertificationReport:
         emulated = " This run used an emulator: it tests Sluice, and confirms no assumption about AWS."
         parts = {
             "Promises": [one.line(f"{number}. ") for number, one in enumerate(self.promises, 1)],
-            "Assumptions": [one.line() for one in self.assumptions],
             "Timings": [f"{name}: {value}" for name, value in self.timings.items()],
             "Steps": [one.line() for one in self.steps],
         }

@@ -36,16 +36,7 @@ def check_stage(stack: Stack, clock: Clock, *, even_prod: bool, despite_traffic:
 def open_stage(
     stack: Stack, account: str | None, run: CertifyRun, repairs: Repairs, clock: Clock, *, endpoint: str
 ) -> DeployedStage:
-    """Return the stage with everything that its steps need.
-
-    Args:
-        stack: the stack.
-        account: the account whose database gets the events; None to choose one.
-        run: the run to record in.
-        repairs: restores what a step breaks.
-        clock: the time, and sleep.
-        endpoint: the emulator's address; empty for AWS.
-    """
+    """Return the stage with everything that its steps need. Without an account, one is chosen; for AWS, the endpoint is empty."""
     name, found = account_of(stack, account)
     settings = stack.client("lambda").get_function_configuration(
         FunctionName=stack.outputs["WorkerFunction"]

@@ -33,11 +33,7 @@ def replayed(stage: DeployedStage) -> StepFinding:
 
 
 def _check_single(stage: DeployedStage) -> None:
-    """Check that a replay has not duplicated rows.
-
-    Raises:
-        Failure: it has.
-    """
+    """Check that a replay has not duplicated rows."""
     stage.clock.sleep(stage.pace.settle)
     counts = stage.counts()
     wrong = {one: count for one, count in counts.items() if count != stage.run.copies[TABLE][one]}

@@ -1,11 +1,10 @@
-"""The steps that send requests to the API: each dialect, compressed bodies, repeated batches, and response times."""
+"""The steps that send requests to the API: each dialect, compressed bodies, and repeated batches."""
 
 import gzip
 import json
 from base64 import b64encode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from statistics import median, quantiles
 from urllib.parse import urlencode
 
 from ops import screen
@@ -13,20 +12,10 @@ from ops.deploy.certify.stage import TABLE, DeployedStage
 from ops.deploy.certify.step import StepFinding, Untried
 from ops.failure import Failure
 
-_REQUESTS = 40
-
 
 @dataclass(frozen=True, slots=True)
 class Dialect:
-    """A request that sends one event in some dialect.
-
-    Attributes:
-        name: the dialect's name.
-        method: its method.
-        target: its path and query.
-        body: its body.
-        headers: its headers.
-    """
+    """A request that sends one event in some dialect; the target is its path and query."""
 
     name: str
     method: str
@@ -36,13 +25,7 @@ class Dialect:
 
 
 def dialects(account: str, key: str, event_id: Callable[[str], str]) -> Iterator[Dialect]:
-    """Yield one request in each dialect.
-
-    Args:
-        account: the account.
-        key: its write key.
-        event_id: returns the event's id for a dialect's name.
-    """
+    """Yield one request in each dialect, with a write key of an account. `event_id` returns the event's id for a dialect's name."""
     own = {"x-write-key": key}
     td = {"x-td-write-key": key}
     place = f"{account}/{TABLE}"
@@ -156,16 +139,3 @@ def repeated(stage: DeployedStage) -> StepFinding:
     if count != 1:
         raise Failure(f"a batch that was sent three times with one id became {count} rows")
     return StepFinding("3 requests with one batch id, 1 row.", {"event": stage.event_id("repeated")})
-
-
-def response_time(stage: DeployedStage) -> StepFinding:
-    """Measure response times from this machine, over connections that stay open."""
-    seconds = [stage.send(f"warm-{number}").seconds * 1000 for number in range(_REQUESTS)]
-    half, most = median(seconds), quantiles(seconds, n=20)[-1]
-    stage.run.timings["response, median"] = f"{half:.0f} ms"
-    stage.run.timings["response, 95 %"] = f"{most:.0f} ms"
-    stage.run.timings["response, slowest"] = f"{max(seconds):.0f} ms"
-    return StepFinding(
-        f"{_REQUESTS} requests: median {half:.0f} ms, 95th percentile {most:.0f} ms.",
-        {"median ms": half, "p95 ms": most, "slowest ms": max(seconds)},
-    )

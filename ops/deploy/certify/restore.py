@@ -21,47 +21,30 @@ _PAUSES = (1.0, 5.0, 15.0, 30.0, 0.0)
 
 @dataclass(frozen=True, slots=True)
 class Broken:
-    """Something that was broken on purpose.
-
-    Attributes:
-        kind: the name of its repair.
-        how: the repair's parameters.
-    """
+    """Something that was broken on purpose: the kind of its repair, and the repair's parameters."""
 
     kind: str
     how: Mapping[str, str]
 
 
 class Repair(NamedTuple):
-    """Restores things of one kind.
-
-    Attributes:
-        restore: restores one thing. It is idempotent, and finishes a partial restore.
-        by_hand: returns a command that does the same.
-    """
+    """Restores things of one kind. `restore` may be repeated, and finishes a partial restore; `by_hand` returns a command."""
 
     restore: Callable[[Mapping[str, str]], None]
     by_hand: Callable[[Mapping[str, str]], str]
 
 
+@dataclass
 class Repairs:
-    """The things that are broken at present.
+    """The things that are broken at present, as a file records them. Repairs are by kind."""
 
-    Args:
-        file: the record on disk.
-        repairs: repairs by kind.
-        clock: waits between attempts.
-        say: receives progress messages.
-    """
+    file: Path
+    repairs: Mapping[str, Repair]
+    clock: Clock
+    say: Callable[[str], None]
 
-    def __init__(
-        self, file: Path, repairs: Mapping[str, Repair], clock: Clock, say: Callable[[str], None]
-    ) -> None:
-        self._file = file
-        self._repairs = repairs
-        self._clock = clock
-        self._say = say
-        self._broken = _read(file)
+    def __post_init__(self) -> None:
+        self._broken = _read(self.file)
 
     @property
     def broken(self) -> Sequence[Broken]:
@@ -101,18 +84,18 @@ class Repairs:
             raise Failure(" ".join(failures))
 
     def _uninterrupted(self) -> AbstractContextManager[None]:
-        return handling_signals(lambda: self._say("still restoring what was broken, please wait"))
+        return handling_signals(lambda: self.say("still restoring what was broken, please wait"))
 
     def _restore(self, thing: Broken) -> None:
-        repair = self._repairs[thing.kind]
-        self._say(f"restoring: {thing.kind}")
+        repair = self.repairs[thing.kind]
+        self.say(f"restoring: {thing.kind}")
         cause = ""
         for pause in _PAUSES:
             try:
                 repair.restore(thing.how)
             except (Failure, *FORESEEN) as error:
                 cause = explained(error).message
-                self._clock.sleep(pause)
+                self.clock.sleep(pause)
             else:
                 self._broken.remove(thing)
                 self._write()
@@ -124,12 +107,12 @@ class Repairs:
 
     def _write(self) -> None:
         if not self._broken:
-            self._file.unlink(missing_ok=True)
+            self.file.unlink(missing_ok=True)
             return
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        scratch = self._file.with_suffix(".new")
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = self.file.with_suffix(".new")
         scratch.write_text(json.dumps([asdict(thing) for thing in self._broken]))
-        scratch.replace(self._file)
+        scratch.replace(self.file)
 
 
 def _read(file: Path) -> list[Broken]:

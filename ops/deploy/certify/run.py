@@ -14,15 +14,10 @@ from ops.failure import Failure
 
 @dataclass(slots=True)
 class CertifyRun:
-    """A run.
+    """A run, and the file that stores it. All its event ids begin with its name, and it began at a time in UNIX seconds.
 
-    Attributes:
-        file: where it is stored.
-        name: the prefix of all its event ids.
-        began: when it began, UNIX seconds.
-        reports: reports by step, in the order in which the steps ran.
-        copies: the number of rows that Treasure Data must have, by table and event id.
-        timings: measured times by name.
+    Reports are by step, in the order in which the steps ran; `copies` are the numbers of rows that Treasure Data
+    must have, by table and event id.
     """
 
     file: Path

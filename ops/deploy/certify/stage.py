@@ -42,12 +42,10 @@ class Pace:
     """Intervals and time limits, in seconds.
 
     Attributes:
-        poll: time between two polls.
         row: limit for a row to be in Treasure Data. Lambda backs off for minutes, and queries see rows minutes after an import.
         hold: how long something stays broken, so that the worker tries more than once.
         idle: how long to send nothing, so that idle connections are closed somewhere on the way.
         settle: how long to wait until a second copy of a row would be visible.
-        deploy_poll: time between two polls of a deploy.
         metrics: limit for metrics and log lines to be in CloudWatch.
     """
 
@@ -66,13 +64,9 @@ class Pace:
         clock: Clock,
         seconds: float,
     ) -> Found:
-        """Poll until a result is right, or once more after the time is up; return the last result.
+        """Poll until a result is right, or once more after the time limit in seconds; return the last result.
 
-        Args:
-            look: returns a result. It is called at least twice unless the first result is right.
-            is_right: returns whether a result is right.
-            clock: waits.
-            seconds: the time limit.
+        Unless the first result is right, it looks at least twice.
         """
         end, is_last = clock.now() + seconds, False
         while not is_right(found := look()) and not is_last:
@@ -87,21 +81,7 @@ EMULATED = Pace(poll=0.1, row=45.0, hold=1.5, idle=0.5, settle=0.0, deploy_poll=
 
 @dataclass
 class DeployedStage:
-    """One run on one stage.
-
-    Attributes:
-        stack: the stack.
-        run: stores what was accepted and measured.
-        account: the account to send events for.
-        database: its database.
-        key: a write key of it.
-        queries: reads rows back.
-        api: the stack's API.
-        is_emulated: whether this is an emulator instead of AWS.
-        repairs: restores what steps break.
-        clock: paces everything.
-        pace: intervals and time limits.
-    """
+    """One run on one stage: sends events of an account, reads its rows back (`queries`), and restores what steps break (`repairs`)."""
 
     stack: Stack
     run: CertifyRun
@@ -158,13 +138,7 @@ class DeployedStage:
         is_right: Callable[[Found], bool] = bool,
         seconds: float | None = None,
     ) -> Found:
-        """Poll until a result is right, or the time is up; return the last result. See `Pace.until`.
-
-        Args:
-            look: returns a result.
-            is_right: returns whether a result is right.
-            seconds: the time limit. Default: the limit for a row to be in Treasure Data.
-        """
+        """Poll until a result is right, or some seconds are over: by default, those for a row to arrive. See `Pace.until`."""
         return self.pace.until(look, is_right, self.clock, self.pace.row if seconds is None else seconds)
 
     def operate(self, command: click.Command, *words: str) -> Any:

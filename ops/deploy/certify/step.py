@@ -17,12 +17,7 @@ class Impossible(Exception):  # noqa: N818 -- not an error
 
 @dataclass(frozen=True, slots=True)
 class StepFinding:
-    """The finding of a step that passed.
-
-    Attributes:
-        said: one sentence.
-        evidence: numbers and ids.
-    """
+    """The finding of a step that passed: one sentence, and numbers and ids as evidence."""
 
     said: str
     evidence: Mapping[str, Any] = field(default_factory=dict)
@@ -30,14 +25,9 @@ class StepFinding:
 
 @dataclass(frozen=True, slots=True)
 class CertifyStep:
-    """A step.
+    """A step: its name for `--only`, the claim that it proves, and the numbers of the promises that it supports.
 
-    Attributes:
-        name: its name, for `--only`.
-        proves: the claim that it tests.
-        run: runs it.
-        promises: the numbers of the promises that it supports.
-        lacks: what emulators do not do, if only AWS can be tested; the rest of a sentence.
+    If only AWS can be tested, `lacks` says what emulators do not do, as the rest of a sentence.
     """
 
     name: str

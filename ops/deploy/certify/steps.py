@@ -1,7 +1,5 @@
 """The steps of a certification, in order, and what each proves."""
 
-from collections.abc import Mapping
-
 from ops.deploy.certify import assumption_steps as assumptions
 from ops.deploy.certify import health_steps as health
 from ops.deploy.certify import outage_steps as outages
@@ -22,7 +20,6 @@ STEPS = (
     CertifyStep(
         "repeat", "A batch that is sent again with its id counts once.", requests.repeated, promises=(3,)
     ),
-    CertifyStep("response-time", "Responses take milliseconds.", requests.response_time, promises=(5,)),
     CertifyStep("visibility", "Queries see an import as soon as the worker assumes.", health.visibility),
     CertifyStep(
         "resp",
@@ -87,15 +84,3 @@ STEPS = (
     ),
 )
 """All steps, in order."""
-
-ASSUMPTIONS: Mapping[str, tuple[str, ...]] = {
-    "Gzip bodies pass the HTTP API unchanged": ("gzip",),
-    "The managed Redis speaks RESP version 2": ("resp",),
-    "The first contact with it takes less than 3 s": ("resp",),
-    "Idle connections are noticed and replaced": ("idle",),
-    "Metric lines arrive whatever the log level": ("metrics",),
-    "Lambda redelivers what the worker holds": ("key", "redis"),
-    "Queries see imports in TdQueryDelayMinutes": ("visibility",),
-    "Treasure Data remembers ids for TdMemoryMinutes": ("memory",),
-}
-"""What only a real AWS account can confirm, with the steps that test it."""

@@ -7,13 +7,7 @@ _SECONDS = 5.0
 
 
 def look_up(name: str, kind: str, resolver: Resolver | None = None) -> list[str] | None:
-    """Return the records of a name, as in a zone file; None if DNS does not answer.
-
-    Args:
-        name: the name.
-        kind: the type, such as `NS`.
-        resolver: the resolver to ask; None for this machine's.
-    """
+    """Return a name's records of a type such as `NS`, as in a zone file; None if DNS does not answer."""
     try:
         answer = (resolver or Resolver()).resolve(name, kind, lifetime=_SECONDS)
     except (NXDOMAIN, NoAnswer):

@@ -18,14 +18,9 @@ from shared.aws_clients import makes_client
 
 
 def planned(config: Path, environment: str, region: str, stack: str, overrides: str) -> Deployment:
-    """Return what `sam deploy` would deploy.
+    """Return what `sam deploy` would deploy with a section of samconfig.toml; without the file, it is the stage.
 
-    Args:
-        config: samconfig.toml; it need not exist.
-        environment: its section, as for `--config-env`. Without the file, the stage: `default` is `dev`.
-        region: the region; empty for the section's, or else the session's.
-        stack: the stack's name; empty for the section's.
-        overrides: parameters as for `--parameter-overrides`; empty for the section's.
+    Unless they are empty, the region, the stack's name and the parameters, as for `--parameter-overrides`, take the place of the section's.
 
     Raises:
         Failure: the file cannot be read, or names no stack.

@@ -19,14 +19,7 @@ _ABSENT = {
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """A planned deployment.
-
-    Attributes:
-        stack: the stack's name.
-        region: its region.
-        given: the parameters that are set.
-        build: the folder of `sam build`; None if a release is deployed.
-    """
+    """A planned deployment: the parameters that are given, and the folder of `sam build`, None if a release is deployed."""
 
     stack: str
     region: str
@@ -56,13 +49,9 @@ class Survey:
     """One planned deployment, for the checks.
 
     Attributes:
-        plan: the planned deployment.
-        world: access to AWS, DNS and Treasure Data.
         td_api_key: Treasure Data's API key; empty if it is in the secret TdApiKeySecretArn, or unknown.
         database: a Treasure Data database that the key must be able to write to; empty for none.
-        template: the stack's template.
         live: the values of the existing stack's parameters; None if there is no stack. Known once `look_at_stack` has run.
-        outputs: the existing stack's outputs.
         account: the AWS account's id, known once `credentials` has run.
     """
 

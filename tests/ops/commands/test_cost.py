@@ -34,8 +34,6 @@ from ops.cost.estimate import (
     Workload,
     batches,
     estimate,
-    lean,
-    levers,
     shard_count,
     total,
 )
@@ -274,15 +272,6 @@ def test_more_events_cost_no_less(workload: Workload, setup: Setup, factor: floa
     assert total(more, setup, US_EAST_1) >= total(workload, setup, US_EAST_1) * (1 - 1e-9)
 
 
-@given(workloads, setups)
-def test_every_lever_saves_something(workload: Workload, setup: Setup) -> None:
-    """The biggest saving comes first."""
-    found = [lever.saves for lever in levers(workload, setup, US_EAST_1)]
-
-    assert all(saves > 0 for saves in found)
-    assert found == sorted(found, reverse=True)
-
-
 def test_batches_end_with_their_window_or_when_they_are_full() -> None:
     """Sparse records make a batch each, a steady stream makes one per window and shard, and a flood makes one per full batch."""
     setup = Setup(stream_mode="PROVISIONED", window=60)
@@ -308,20 +297,19 @@ def test_shards_follow_the_load() -> None:
 
 def test_ten_million_events_a_month_with_the_cheapest_settings() -> None:
     """They cost about $19 with an external Redis, and about $24 with a managed one."""
-    external, managed = (lean(replace(SETUP, network=network)) for network in ("external", "managed"))
+    external, managed = (replace(SETUP, network=network, window=60) for network in ("external", "managed"))
 
     assert round(total(TEN_MILLION, external, US_EAST_1)) <= 19
     assert round(total(TEN_MILLION, managed, US_EAST_1)) <= 24
 
 
-def test_prints_components_and_levers() -> None:
-    """The output has each component, the total, the biggest saving and the date of the prices."""
+def test_prints_each_component() -> None:
+    """The output has each component, the total and the date of the prices."""
     printed = run("--events", "10M")
 
     for line in estimate(TEN_MILLION, SETUP, US_EAST_1):
         assert line.component in printed
     assert f"${total(TEN_MILLION, SETUP, US_EAST_1):,.2f} per month" in printed
-    assert f"The biggest saving: {levers(TEN_MILLION, SETUP, US_EAST_1)[0].setting}" in printed
     assert "Prices of us-east-1 as of 2026-11-25" in printed
 
 

@@ -49,7 +49,6 @@ LINES = {
     "keys revoke": ["keys revoke app next-9"],
     "keys rotate": ["keys rotate"],
     "keys verify": ["keys verify {key}"],
-    "plan check": ["plan check {plan} --account nobody_yet"],
     "plan diff": ["plan diff news"],
     "plan infer": ["plan infer nobody_yet"],
     "record": ["record -o {out}"],
