@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from tests.support.spans import span as a_span
+from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor
 from worker.ledger import Ledger
@@ -250,6 +251,23 @@ def test_beside_a_look_another_decides_nothing() -> None:
     events, _ = decide({"a": AT * 1000}, made.deadline())
 
     assert (({}, "others are looked for"), {"a": Event.COPY_COUNTS}) == (answers.get(timeout=1), events)
+
+
+def test_the_chains_of_a_year_are_looked_at_in_several_runs() -> None:
+    """A stream that is resharded every day has thousands, and a call for each takes longer than a run."""
+    made = busy("b")
+    for n in range(60):
+        made.ledger.note_chain(ChainId(STREAM, str(n), SHARD))
+    made.dynamodb.before["query"] = lambda _: made.clock.sleep(1)
+    runs = 0
+    while "again" in {state for state, *_ in made.chunks().values()}:
+        deadline = made.deadline().within(45)
+        made.sender_wiring.sender.run(deadline)
+        assert made.clock.now() < deadline.at + 20
+        runs += 1
+
+    assert 2 <= runs <= 5
+    assert 1 == made.ids("shop_db", "views").count("b")
 
 
 # Shards
