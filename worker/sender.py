@@ -634,7 +634,7 @@ class Sender:
             events, obstacle = {}, str(error)
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
-        return dict(events)
+        return dict(events.items())
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
@@ -647,7 +647,7 @@ class Sender:
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
             found = [Presence.UNDECIDED for _ in doubts]
-        answers = {}
+        answers: _Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
             was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
             place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)
