@@ -52,7 +52,7 @@ class _Look:
 
 @dataclass(eq=False)
 class Again:
-    """Decides what was put again. Safe to use from several threads, which take turns."""
+    """Decides what was put again. Safe to use from several threads: beside one that looks for copies, others decide nothing."""
 
     _passing: Passing
     _ledger: Ledger
@@ -83,8 +83,10 @@ class Again:
         Raises:
             UnavailableError: the ledger or Kinesis does not answer.
         """
+        if not self._lock.acquire(blocking=False):
+            return {}, "others are looked for"
         events: dict[str, Event] = {}
-        with self._lock:
+        try:
             begun = {one: at for one, at in wanted.items() if one in self._look.wanted}
             rest = {one: at for one, at in wanted.items() if one not in begun}
             for some in filter(None, (begun, *_together(rest))):
@@ -93,6 +95,8 @@ class Again:
                 if obstacle := self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000):
                     return events, obstacle
                 events |= self._look_up(some, deadline)
+        finally:
+            self._lock.release()
         return events, "an index cannot be read, or there are too many to read them all now"
 
     def _look_up(self, wanted: Mapping[str, int], deadline: Deadline) -> dict[str, Event]:
