@@ -21,7 +21,13 @@ help: ## list the targets
 	@$(list_targets) | grep -vE '^(demo|up|test):' | sort -t: -k1,1 | $(as_columns)
 
 list_targets = grep -hE '^[a-z-]+:.* \#\# ' $(MAKEFILE_LIST)
-as_columns = awk -F ':.* \#\# ' '{printf "  make %-15s  %s\n", $$1, $$2}'
+as_columns = awk -F ':.* \#\# ' '{ \
+  line = sprintf("  make %-16s ", $$1); count = split($$2, words, " "); \
+  for (i = 1; i <= count; i++) { \
+    if (length(line) + length(words[i]) > 79) { print line; line = sprintf("%24s", "") } \
+    line = line " " words[i] \
+  } \
+  print line }'
 
 .PHONY: demo
 demo: .venv/installed ## send recorded browser requests through the whole pipeline and account for every event

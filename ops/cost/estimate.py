@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
-from ops.screen import short
+from ops.screen import plural, short
 
 HOURS = 730
 SECONDS = HOURS * 3600
@@ -248,7 +248,7 @@ class _Estimate:
         yield Line(
             "CloudWatch metrics, alarms",
             METRICS_SENT * p["metrics"] + self._s.alarms * p["alarms"],
-            f"{METRICS_SENT} metric, alarms on {self._s.alarms}",
+            f"{METRICS_SENT} metrics, alarms on {self._s.alarms}",
         )
         if self._s.sdk_hosting and not self._w.are_pixels:
             visits = self._w.events / EVENTS_PER_VISIT
@@ -305,7 +305,7 @@ class _Estimate:
             units = self._w.requests * math.ceil(self._w.record_bytes / 25_600)
             shard_hours = self._shards * HOURS
             usd = shard_hours * p["shard_hours"] + units / 1e6 * p["put_units"]
-            return Line("Kinesis", usd, f"{short(self._shards)} shards")
+            return Line("Kinesis", usd, plural(self._shards, "shard"))
         usd = HOURS * p["stream_hours"] + written * (p["stream_in"] + p["stream_out"])
         return Line("Kinesis", usd, f"on demand, {written:.2g} GB")
 

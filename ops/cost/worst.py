@@ -29,7 +29,7 @@ from ops.cost.estimate import (
     elapsed,
     estimate,
 )
-from ops.screen import short
+from ops.screen import plural, short
 from shared.policy import AccountLimits
 
 DAY_SECONDS = 86_400
@@ -158,7 +158,7 @@ class _Worst:
             return Line("Kinesis", usd, f"on demand, {gigabytes:,.0f} GB")
         units = self._requests + self._bytes / 25_600
         usd = self._shards * 24 * p["shard_hours"] + units / 1e6 * p["put_units"]
-        return Line("Kinesis", usd, f"{self._shards} shards all day, {gigabytes:,.0f} GB")
+        return Line("Kinesis", usd, f"{plural(self._shards, 'shard')} all day, {gigabytes:,.0f} GB")
 
     def _queue(self) -> Line:
         """Return what overflows all day: the bytes that budgets allow and the stream does not take."""
