@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from itertools import batched, islice
+from itertools import batched
 from typing import Any
 
 import msgpack
@@ -36,6 +36,7 @@ SHOWN_SECONDS = 3600.0
 _AT_ONCE = 32
 _BATCH = 96  # objects
 _MOST_IDS = 500  # in one statement
+_STATEMENTS_AT_ONCE = 8
 _HOUR = 3600.0
 
 
@@ -185,21 +186,30 @@ class ForgetSearch:
                 wanted.setdefault((row.database, row.table), []).append(row)
             else:
                 searched.fresh.add(row.chunk)
-        for (database, table), rows in wanted.items():
-            found = iter(rows)
-            while part := list(islice(found, _MOST_IDS)):
-                condition = by_id(one.row.id for one in part if one.row.id is not None)
-                end, number = self.delete(database, table, condition, deadline)
-                if end is End.SUCCESS:  # the command may have deleted some of them by the value
-                    searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
-                elif end is not End.UNKNOWN:
-                    statement = f"{database}: {deleting(table, condition)}"
-                    statements |= dict.fromkeys((one.row.request, statement) for one in part)
-                if end is not End.UNKNOWN:
-                    gone.update(part)
+        jobs = [
+            partial(self._delete_rows, database, table, part, deadline)
+            for (database, table), rows in wanted.items()
+            for part in batched(rows, _MOST_IDS, strict=False)
+        ]
+        for database, table, part, condition, (end, number) in run_parallel(
+            self._executors, jobs, _STATEMENTS_AT_ONCE
+        ):
+            if end is End.SUCCESS:  # the command may have deleted some of them by the value
+                searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
+            elif end is not End.UNKNOWN:
+                statement = f"{database}: {deleting(table, condition)}"
+                statements |= dict.fromkeys((one.row.request, statement) for one in part)
+            if end is not End.UNKNOWN:
+                gone.update(part)
         if statements:
             self._requests.change(lambda document: document.add_statements(statements))
         return frozenset(gone)
+
+    def _delete_rows(
+        self, database: str, table: str, part: tuple[Delivered, ...], deadline: Deadline
+    ) -> tuple[str, str, tuple[Delivered, ...], str, tuple[End, int]]:
+        condition = by_id(one.row.id for one in part if one.row.id is not None)
+        return database, table, part, condition, self.delete(database, table, condition, deadline)
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
         """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many there were.
