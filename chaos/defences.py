@@ -195,7 +195,7 @@ class _LooksFirst(Again):
     def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
         seen = self._look_up(wanted, deadline)
         early = copy(self)
-        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: SLF001 -- a copy of itself
+        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign, assignment]  # noqa: SLF001 -- a copy of itself
         return Again.decide(early, wanted, deadline)
 
 
