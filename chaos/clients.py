@@ -30,13 +30,13 @@ _Errors = Sequence[str | type[BotoCoreError]]
 """A service's own error codes, each with its status if that is not 400, and errors of the connection."""
 
 _URL = "https://service.invalid"
-_DYNAMODB = frozenset(kind for kind in Kind if kind.name.startswith("DYNAMODB"))
-_S3 = frozenset(kind for kind in Kind if kind.name.startswith("S3"))
-_SQS = frozenset({Kind.SQS_DOWN, Kind.SQS_LOST_ANSWER, Kind.SQS_COUNTS})
 _COUNTS_LAG = 180.0
 """The maximum age of the queue's message counts, in seconds."""
-_KINESIS = frozenset(kind for kind in Kind if kind.name.startswith("KINESIS"))
-_REDIS = frozenset(kind for kind in Kind if kind.name.startswith("REDIS"))
+_REDIS_DOWN: tuple[tuple[Kind, type[Exception], str, tuple[float, ...]], ...] = (
+    (Kind.REDIS_DOWN, redis.exceptions.ConnectionError, "Connection refused.", (0.1, 0.5)),
+    (Kind.REDIS_REFUSED, redis.exceptions.AuthenticationError, "invalid username-password pair", (0.1,)),
+    (Kind.REDIS_TIMEOUT, redis.exceptions.TimeoutError, "Timeout reading from socket", (1.6,)),
+)
 _DYNAMODB_DOWN: _Errors = (
     *("InternalServerError 500", "ThrottlingException", "ProvisionedThroughputExceededException"),
     *(EndpointConnectionError, ConnectTimeoutError),
@@ -66,11 +66,11 @@ class _Client:
 
     service = ""
     seconds = 0.004
-    kinds: frozenset[Kind] = frozenset()
 
     def __init__(self, client: Any, effects: Effects) -> None:
         self.client = client
         self.effects = effects
+        self.kinds = frozenset(kind for kind in Kind if kind.name.startswith(f"{self.service.upper()}_"))
 
     def __getattr__(self, operation: str) -> Callable[..., Any]:
         """Return an operation whose calls are effects."""
@@ -141,7 +141,6 @@ class DynamoDB(_Client):
     """DynamoDB with faults."""
 
     service = "dynamodb"
-    kinds = _DYNAMODB
 
     @override
     def _named(self, what: str, request: dict[str, Any]) -> str:
@@ -200,7 +199,6 @@ class S3(_Client):
 
     service = "s3"
     seconds = 0.03
-    kinds = _S3
 
     def __init__(self, client: MemoryS3, effects: Effects) -> None:
         super().__init__(client, effects)
@@ -226,7 +224,6 @@ class SQS(_Client):
 
     service = "sqs"
     seconds = 0.01
-    kinds = _SQS
 
     @override
     def _troubled(self, what: str, operation: str, request: dict[str, Any], action: Call) -> Any:
@@ -251,7 +248,6 @@ class Kinesis(_Client):
 
     service = "kinesis"
     seconds = 0.01
-    kinds = _KINESIS
 
     def __init__(self, client: Any, effects: Effects) -> None:
         super().__init__(client, effects)
@@ -341,14 +337,11 @@ class Redis:
     """Redis with faults, shaped like a redis-py client."""
 
     def __init__(self, server: MemoryRedis, effects: Effects) -> None:
-        self._server = server
         self._effects = effects
         self._view = Reachable(server, effects)
 
-    def pipeline(self, *, transaction: bool = True) -> MemoryPipeline:
+    def pipeline(self, *, transaction: bool) -> MemoryPipeline:  # noqa: ARG002 -- the worker only reads
         """Return a pipeline that executes as one effect."""
-        if transaction:
-            return self._server.pipeline()
         return _Pipeline(self._view, self._effect)
 
     def __getattr__(self, command: str) -> Callable[..., Any]:
@@ -360,20 +353,11 @@ class Redis:
 
     def _effect(self, what: str, action: Call) -> Any:
         what, trouble = f"redis {what}", self._effects.trouble
-        seconds = 0.001
-        if trouble.any_of(_REDIS):
-            if chances := trouble.strike(Kind.REDIS_DOWN):
-                gone = redis.exceptions.ConnectionError("Connection refused.")
-                return self._effects.fail(what, gone, chances.choice((0.1, 0.5)))
-            if trouble.strike(Kind.REDIS_REFUSED):
-                refused = redis.exceptions.AuthenticationError("invalid username-password pair")
-                return self._effects.fail(what, refused, 0.1)
-            if trouble.strike(Kind.REDIS_TIMEOUT):
-                error = redis.exceptions.TimeoutError("Timeout reading from socket")
-                return self._effects.fail(what, error, 1.6)
-            if chances := trouble.strike(Kind.REDIS_SLOW):
-                seconds = chances.uniform(0.05, 0.5)
-        return self._effects.perform(what, action, seconds)
+        for kind, error, message, seconds in _REDIS_DOWN:
+            if chances := trouble.strike(kind):
+                self._effects.fail(what, error(message), _one(chances, seconds))
+        slow = trouble.strike(Kind.REDIS_SLOW)
+        return self._effects.perform(what, action, slow.uniform(0.05, 0.5) if slow else 0.001)
 
 
 class Reachable(MemoryRedis):
@@ -458,6 +442,7 @@ def _always(kind: TdKind, **members: Any) -> Callable[[random.Random, bool], Fau
     return lambda _chances, _is_import: Fault(kind=kind, **members)
 
 
+_ANOTHER_ANSWER = Fault(kind=TdKind.STATUS, status=200, body=f'{{"md5_hex": "{"0" * 32}"}}')
 # fmt: off
 _Table = tuple[tuple[Kind, Callable[[random.Random, bool], Fault]], ...]
 _TD_AWAY: _Table = ((Kind.TD_REFUSED, _always(TdKind.REFUSE)), (Kind.TD_OUTAGE, _outage))
@@ -480,7 +465,7 @@ _TD_IMPORTS: _Table = (
     (Kind.TD_REJECTS_TABLE, _always(TdKind.STATUS, status=422)),
     (Kind.TD_LOST_ANSWER, _lost_answer),
     (Kind.TD_LATE, lambda chances, _: Fault(kind=TdKind.HANG, lands=chances.uniform(0.0, 100.0))),
-    (Kind.TD_WRONG_MD5, _always(TdKind.WRONG_MD5)),
+    (Kind.TD_WRONG_MD5, lambda chances, _: chances.choice((Fault(kind=TdKind.WRONG_MD5), _ANOTHER_ANSWER))),
     (Kind.TD_NOT_JSON, _always(TdKind.NOT_JSON)),
 )
 # fmt: on
@@ -507,16 +492,8 @@ class TreasureDataTransport:
         """Handle a request."""
         what = f"td {request.method} {request.target}"
         seconds = self._seconds * (0.4 + 1.2 * self._effects.chance.random())
-        response: Response = self._effects.perform(what, lambda: self._answer(request), seconds)
+        response: Response = self._effects.perform(what, partial(self._handle, request), seconds)
         return response
-
-    def _answer(self, request: Request) -> Response:
-        trouble = self._effects.trouble
-        if trouble.active(Kind.TD_WRONG_MD5) and "/import_with_id/" in request.target:
-            chances = trouble.strike(Kind.TD_WRONG_MD5)
-            if chances and chances.random() < 0.5:
-                return Response(200, b'{"md5_hex": "00000000000000000000000000000000"}')
-        return self._handle(request)
 
 
 def _start(shard: dict[str, Any]) -> str:

@@ -6,7 +6,7 @@ those have one of `chaos.exhaustive`.
 """
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, field, replace
@@ -21,7 +21,7 @@ from chaos.trouble import Kind
 from chaos.world import TD_MEMORY_SECONDS, World
 from ingest.policy import REFUSING_SECONDS, PolicyReader
 from ingest.refusal import Refused
-from shared.errors import BucketUnavailableError, InvalidPolicyError
+from shared.errors import BucketUnavailableError, IndexLostError, InvalidPolicyError
 from shared.policy import EdgePolicy
 from worker.again import Again
 from worker.answer import TdAnswer
@@ -148,6 +148,13 @@ class _BetweenBorders(Membership):
         return frozenset(one for one in beside if span.first <= one <= span.last)
 
 
+def _empty_if_lost(numbers: Callable[..., Collection[str]], *args: Any) -> Collection[str]:
+    try:
+        return numbers(*args)
+    except IndexLostError:
+        return frozenset()
+
+
 class _ClaimsFirst(Claims):
     """Claims in a gap or a replay in a write of its own, before the append."""
 
@@ -195,7 +202,7 @@ class _LooksFirst(Again):
     def decide(self, wanted: Mapping[str, int], deadline: Deadline) -> tuple[dict[str, Event], str]:
         seen = self._look_up(wanted, deadline)
         early = copy(self)
-        early._look_up = lambda wanted, _: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign, assignment]  # noqa: SLF001 -- a copy of itself
+        early._look_up = lambda wanted, deadline: {one: seen[one] for one in wanted if one in seen}  # type: ignore[method-assign]  # noqa: ARG005, SLF001 -- a copy of itself
         return Again.decide(early, wanted, deadline)
 
 
@@ -337,16 +344,16 @@ class _ByAge(Sweeper):
     """Deletes objects by their age, whatever the ledger says."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        self._delete(stored, sweep, allowed=self._age(stored.hour) >= self._archive_seconds)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return self._delete(stored, allowed=self._age(stored.hour) >= self._archive_seconds)
 
 
 class _RowsAndIndex(Sweeper):
     """Deletes a span's index with its rows."""
 
     @override
-    def _judge(self, stored: Any, index_seconds: float, sweep: Sweep) -> None:
-        super()._judge(stored, self._archive_seconds, sweep)
+    def _judge(self, stored: Any, index_seconds: float) -> str:
+        return super()._judge(stored, self._archive_seconds)
 
 
 # Watermarks
@@ -383,6 +390,9 @@ ALL: tuple[Defence, ...] = (
     Defence("worker/ledger.py", "a chunk and its new rows change places in one transaction", _replaced(Ledger, _TwoWrites), "EDIT TD_REJECTS_TABLE KILL DYNAMODB_ERROR", 1, meets="two edits of dead rows"),
     Defence("worker/ledger.py", "an unanswered statement claims nothing", _around(Ledger, "claim", lambda claim, wanted, seconds: {one: Claim(owner) for one, owner in wanted.items()} | claim(wanted, seconds)), "DYNAMODB_PARTIAL CLIENT_DEAF KINESIS_LOST_ANSWER SQS_TWICE"),
     Defence("worker/ledger.py", "a forced replay's tag keeps its range", _but(Ledger, bind_tag=lambda _self, _tag, wanted: wanted), "FORCE", 1),
+    Defence("worker/ledger.py", "the chains of shards that the stream no longer lists are known", _but(Ledger, chains=lambda _self: []), "WEEKS RESHARD QUEUE_OFF KINESIS_LOST_ANSWER"),
+    Defence("worker/membership.py", "a lost index does not show that a record was passed over", _around(Membership, "numbers", _empty_if_lost), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER"),
+    Defence("worker/claims.py", "a claim outlives every copy", _but(Claims, seconds_kept=lambda _self: 5 * 86_400), "WEEKS CLIENT_DEAF KINESIS_LOST_ANSWER", 1),
     Defence("worker/membership.py", "a record is in a span only if the span's index has it", _replaced(Membership, _BetweenBorders), "LANES FILTERED", 2),
     Defence("worker/claims.py", "copies of an envelope have one claim", _but(Claims, decide=lambda _self, records, _gap, _shard, **_: Decided(records)), "KINESIS_LOST_ANSWER KILL SQS_TWICE KINESIS_TIMEOUT CLIENT_DEAF"),
     Defence("worker/claims.py", "records in gaps claim", _around(Claims, "decide", lambda decide, records, gap, shard, **more: decide(records, replace(gap, chain=shard), shard, **more)), "KINESIS_LOST_ANSWER FILTERED PASSED_OVER LANES KINESIS_LATE", 1),

@@ -19,7 +19,7 @@ from chaos.schedule import Schedule
 from chaos.verdict import Verdict
 from chaos.world import BUCKET, World
 from doubles.event_source import Outcome, Returned
-from shared.errors import InvalidObjectError
+from shared.errors import InvalidObjectError, ObjectGoneError
 from worker.forget.requests import KEY as REQUESTS
 from worker.forget.requests import RequestDocument
 from worker.rows import decompress
@@ -46,6 +46,7 @@ class ForgettingPipeline(Pipeline):
         choose = random.Random(f"{world.schedule.seed}/forget")
         self.persons: dict[str, set[int]] = {}
         self.everybody: set[int] = set()
+        self._failed: set[str] = set()
         for sent in world.schedule.sent:
             for number, _ in sent.events:
                 if choose.random() < _SHARE:
@@ -60,11 +61,13 @@ class ForgettingPipeline(Pipeline):
 
     def _command(self) -> None:
         """Make requests; then delete by value in all tables, as the command does."""
+        self._failed = set(self.persons)
         for account in self.persons:
             self._request(account, partial(self._delete, account), do="note")
 
     def _delete(self, account: str, outcome: Outcome) -> None:
         if isinstance(outcome, Returned) and "error" not in outcome.value:
+            self._failed.discard(account)
             for database in self.world.mapped[account]:
                 for table in self.world.td.counts().get(database, ()):
                     self._request(account, lambda _: None, do="delete", database=database, table=table)
@@ -90,6 +93,10 @@ class ForgettingPipeline(Pipeline):
         """Ask again, whatever became of the first request, and let the searches that follow end."""
         super().finish()
         self._command()
+        while self._failed:  # of hundreds that write one document at once, some fail
+            self.world.simulation.run(self.world.simulation.now + 1800)
+            for account in self._failed:
+                self._request(account, partial(self._delete, account), do="note")
         for days in _STEP_DAYS:
             self._pause_sender(self.world.simulation.now + days * _DAY)
             for _ in range(3):  # a search may take several runs
@@ -132,9 +139,11 @@ class ForgettingPipeline(Pipeline):
             ]
         objects = self.audit.objects
         for span in self.audit.ledger.spans():
-            if span.object is None:
+            try:
+                _, bodies = objects.whole(span)
+            except ObjectGoneError:
                 continue
-            for key, body in objects.whole(span)[1].items():
+            for key, body in bodies.items():
                 if not key.group.code:
                     theirs = [
                         row["n"] for row in unpacked(decompress(body)) if int(row["n"]) in self.everybody
@@ -160,6 +169,7 @@ def run(schedule: Schedule) -> tuple[ForgettingPipeline, Verdict]:
     verdict.lost = [number for number in verdict.lost if number not in pipeline.everybody]
     if not schedule.setup.may_query:  # Treasure Data has the persons' rows until somebody runs the statements
         verdict.miscounted = [one for one in verdict.miscounted if "the balance says" not in one]
+        verdict.duplicated = [number for number in verdict.duplicated if number not in pipeline.everybody]
     return pipeline, verdict
 
 

@@ -756,33 +756,34 @@ class Pipeline:
 
     def _create_again(self, restart: bool) -> None:
         """Delete the stream once it is drained, and recreate it, perhaps with the old sequence numbers."""
-        world, stream = self.world, self.world.stream
+        if not self._is_drained(partial(self._create_again, restart)):
+            return
+        self._trouble.count(Kind.RECREATE)
+        stream = self.world.stream
+        stream.delete_stream(StreamName=STREAM)
+        if restart:
+            stream.restart_numbers()
+        self.world.create_stream()
+        self._poller = StreamPoller(stream, self._mapping)
+        self._tick_at(self._simulation.now)
+
+    def _retain(self, hours: int) -> None:
+        """Change the stream's retention once no record waits that a shorter one could remove."""
+        if self._is_drained(partial(self._retain, hours)):
+            self._trouble.count(Kind.RETENTION)
+            self.world.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
+
+    def _is_drained(self, again: Callable[[], None]) -> bool:
+        """Return whether the stream holds nothing that is in no span; if not, try again later."""
         now = self._simulation.now
         filtered = any(
             one.kind is Kind.FILTERED and one.begin <= now <= one.end for one in self.schedule.windows
         )
         running = any(function.running for function in self.functions)
-        busy = filtered or running or world.queue.messages(world.queue_url)
-        if busy or self.backlog():
-            if self._simulation.now < self.schedule.end:
-                self._after(29, partial(self._create_again, restart))
-            return
-        self._trouble.count(Kind.RECREATE)
-        stream.delete_stream(StreamName=STREAM)
-        if restart:
-            stream.restart_numbers()
-        world.create_stream()
-        self._poller = StreamPoller(stream, self._mapping)
-        self._tick_at(self._simulation.now)
-
-    def _retain(self, hours: int) -> None:
-        """Change the stream's retention, once no record waits that a shorter one could remove."""
-        if self.backlog():
-            if self._simulation.now < self.schedule.end:
-                self._after(29, partial(self._retain, hours))
-            return
-        self._trouble.count(Kind.RETENTION)
-        self.world.stream.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=hours)
+        busy = filtered or running or self.world.queue.messages(self.world.queue_url) or self.backlog()
+        if busy and now < self.schedule.end:
+            self._after(29, again)
+        return not busy
 
     def _records(self, shard: str) -> list[Record]:
         stream = self.world.stream

@@ -122,6 +122,7 @@ _FOR_DAYS: dict[Kind, float] = {
 }
 """Kinds that last for up to so long in schedules of weeks. Others would hold the stream for longer than it keeps records."""
 _BRIEF = (5.0, 120.0)
+_HOURS = (HOUR, 4 * HOUR)
 _LONG = (60.0, 1800.0)
 _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = {
     Kind.TD_5XX: (3, _LONG, (0.2, 0.6, 1.0), ""),
@@ -144,7 +145,7 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
     Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,), ""),
     Kind.TD_TOO_LARGE: (1, _LONG, (1.0,), ""),
-    Kind.TD_JOB_FAILS: (1, (HOUR, 4 * HOUR), (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER KILL"),
+    Kind.TD_JOB_FAILS: (1, _HOURS, (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER KILL"),
     Kind.TD_FOREIGN_PAGE: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
     Kind.TD_EMPTY_JSON: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
     Kind.TD_TRUNCATED: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
@@ -171,10 +172,10 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7), ""),
     Kind.KINESIS_DOWN: (1, _LONG, (1.0,), ""),
     Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5, 1.0), "KINESIS_LOST_ANSWER BORDERS"),
-    Kind.KINESIS_STAMPS: (2, (HOUR, 4 * HOUR), (0.3, 1.0), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
+    Kind.KINESIS_STAMPS: (2, _HOURS, (0.3, 1.0), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
     Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
-    Kind.KINESIS_AHEAD: (2, (HOUR, 4 * HOUR), (0.02, 0.2), "KINESIS_LOST_ANSWER KINESIS_LATE"),
-    Kind.KINESIS_LISTING: (2, (HOUR, 4 * HOUR), (0.3, 1.0), "KINESIS_LOST_ANSWER RESHARD"),
+    Kind.KINESIS_AHEAD: (2, _HOURS, (0.02, 0.2), "KINESIS_LOST_ANSWER KINESIS_LATE"),
+    Kind.KINESIS_LISTING: (2, _HOURS, (0.3, 1.0), "KINESIS_LOST_ANSWER RESHARD"),
     Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0), "KINESIS_THROTTLE"),
     Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,), "KINESIS_LOST_ANSWER"),
     Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,), "KINESIS_LOST_ANSWER"),
@@ -189,36 +190,21 @@ _WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = 
     Kind.S3_ERROR: (2, _LONG, (0.2, 1.0), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Kind.S3_LATE: (2, _LONG, (0.2, 0.5), "TD_BROKEN_DATABASE"),
-    Kind.S3_OTHER_OBJECT: (
-        2,
-        (HOUR, 4 * HOUR),
-        (0.3, 1.0),
-        "TD_BROKEN_DATABASE TD_REJECTS_TABLE S3_DELETE_REFUSED",
-    ),
+    Kind.S3_OTHER_OBJECT: (2, _HOURS, (0.3, 1.0), "TD_BROKEN_DATABASE TD_REJECTS_TABLE S3_DELETE_REFUSED"),
     Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0), "TD_BROKEN_DATABASE"),
     Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
     Kind.S3_DELETE_REFUSED: (2, (600.0, 100 * HOUR), (0.5, 1.0), "TD_BROKEN_DATABASE"),
-    Kind.S3_GONE: (
-        1,
-        (600.0, 6 * HOUR),
-        (0.2, 1.0),
-        "TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER",
-    ),
-    Kind.S3_DAMAGED: (1, (600.0, 6 * HOUR), (0.2, 1.0), "TD_BROKEN_DATABASE BORDERS KINESIS_LOST_ANSWER"),
-    Kind.S3_STALE_LISTING: (2, (HOUR, 4 * HOUR), (1.0,), "TD_BROKEN_DATABASE S3_DELETE_REFUSED"),
+    Kind.S3_GONE: (1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER"),
+    Kind.S3_DAMAGED: (1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE BORDERS KINESIS_LOST_ANSWER"),
+    Kind.S3_STALE_LISTING: (2, _HOURS, (1.0,), "TD_BROKEN_DATABASE S3_DELETE_REFUSED"),
     Kind.S3_POLICY: (3, _LONG, (0.5, 1.0), ""),
-    Kind.ACCESS_DENIED: (
-        4,
-        _LONG,
-        (0.3, 1.0, 1.0),
-        "TD_REJECTS_TABLE TD_BROKEN_DATABASE KINESIS_LOST_ANSWER REPLAY",
-    ),
+    Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0), "TD_REJECTS_TABLE KINESIS_LOST_ANSWER REPLAY"),
     Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER KILL"),
     Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04), ""),
     Kind.ABANDON: (2, _LONG, (0.3, 0.8), "TD_SLOW"),
     Kind.OVERRUN: (2, _LONG, (0.3, 0.8), "PAUSE TD_LOST_ANSWER"),
     Kind.PAUSE: (2, _LONG, (0.002, 0.02), "ABANDON"),
-    Kind.COLD: (1, (HOUR, 4 * HOUR), (0.2, 1.0), ""),
+    Kind.COLD: (1, _HOURS, (0.2, 1.0), ""),
     Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2), ""),
     Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,), "TD_5XX"),
     Kind.PASSED_OVER: (2, _LONG, (0.3, 0.8), "TD_5XX BORDERS"),
@@ -237,7 +223,7 @@ _ACTS: dict[Kind, tuple[int, str]] = {  # the maximum number in a schedule, and 
     Kind.RESHARD: (4, "KINESIS_LOST_ANSWER"),
     Kind.RECREATE: (2, ""),
     Kind.RETENTION: (3, "WEEKS RESHARD"),
-    Kind.CROWD: (3, ""),
+    Kind.CROWD: (2, ""),
     Kind.STANDSTILL: (2, "TD_LOST_ANSWER"),
     Kind.PLAN: (4, ""),
     Kind.DISABLE: (4, "REPLAY TD_BROKEN_DATABASE"),
@@ -293,7 +279,8 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     acts: list[Act] = []
     density = chance.choice((1, 1, 2, 4))
     for kind in chosen:
-        for _ in range(1 if setup.is_long and kind in _FOR_DAYS else density):
+        is_single = kind is Kind.CROWD or (setup.is_long and kind in _FOR_DAYS)
+        for _ in range(1 if is_single else density):
             if kind in _WINDOWS:
                 windows += _windows(chance, kind, setup, anchors)
             elif kind in _ACTS:
@@ -334,7 +321,8 @@ def _setup(seed: int, chance: random.Random, kinds: dict[Kind, None]) -> Setup:
     )
     apart = random.Random(f"{seed}/shape")
     if Kind.WEEKS in kinds:
-        setup = replace(setup, is_long=True, horizon=_DAY * apart.choice((8, 25, 60)))
+        days = apart.choice((8, 25, 60))
+        setup = replace(setup, is_long=True, horizon=days * _DAY, archive_days=apart.choice((2, 2, 30)))
     if Kind.CROWD in kinds:
         crowd = [
             (f"acct_{index}_{'x' * apart.choice((0, 20))}", f"db_{index}")

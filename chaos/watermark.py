@@ -130,13 +130,13 @@ class Observer:
         markers = Markers(kinesis, STREAM, clock, NullTelemetry())
         passing = Passing(shards, ledger, markers, clock)
         watermarks = self._kind(
-            passing=passing,
-            shards=shards,
-            ledger=ledger,
-            sqs=clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
-            queue_url=world.queue_url,
-            notices_url=world.notices_url,
-            clock=clock,
+            passing,
+            shards,
+            ledger,
+            clients.SQS(world.queue, effects),  # type: ignore[arg-type]  # a double
+            world.queue_url,
+            world.notices_url,
+            clock,
         )
 
         def take(_event: Any, _context: Any) -> None:

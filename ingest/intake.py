@@ -202,7 +202,9 @@ class Intake:
             self._report_drift(key.account, check.violations)
         kept: tuple[RejectedEvent, ...] = ()
         if rejected:
-            kept = rejected_events.events_of(batch, sent, rejected, check.privacy_of_copies)
+            kept = rejected_events.events_of(
+                batch, sent, rejected, partial(_screen_of_copies, check, sender.persons)
+            )
         size = sum([len(row) for _, row in encoded.values()], sum([len(event.original) for event in kept]))
         sender.allowance.charge(len(batch.events), size)
         sender.spending.spend(len(batch.events), size, now / 1000, self._policies.overflow_level())
@@ -316,3 +318,8 @@ class Intake:
         if not isinstance(visitor, str) or not visitor:
             visitor = request.id or request.ip
         return f"{account}/{crc32(visitor.encode(errors='replace')) % PARTITION_KEYS}"
+
+
+def _screen_of_copies(check: PlanCheck, persons: RefusedPersons | None, table: str) -> Screen | None:
+    screen = check.privacy_of_copies(table)
+    return screen if screen is None or persons is None else persons.after(screen)

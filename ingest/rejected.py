@@ -118,7 +118,10 @@ def _screened(event: dict[str, Any], screen: Screen) -> dict[str, Any]:
     for name, value in event.items():
         column = rows.column_name(name)
         row = {column: value}
-        screen(row)
+        try:
+            screen(row)
+        except rows.Rejected:  # a person whose events are refused
+            return {}
         if column in row:
             kept[name] = row[column]
     return kept

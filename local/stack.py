@@ -27,18 +27,9 @@ __all__ = ["Addresses", "LocalStack", "PartError"]
 _READY_SECONDS = 30.0
 _STOP_SECONDS = 8.0
 _INHERITED = ("PATH", "HOME", "LANG", "LC_ALL", "TMPDIR", "TZ", "SSL_CERT_FILE", "COVERAGE_PROCESS_START")
-
-
 _KEEPING = ("aws", "treasure-data")
 _SERVICES = [function.service for function in FUNCTIONS.values()]
-PORTS = (
-    "ingest",
-    "page",
-    "treasure-data",
-    "aws",
-    "valkey",
-    *(name for name in _SERVICES if name != "ingest"),
-)
+PORTS = tuple(dict.fromkeys(("ingest", "page", "treasure-data", "aws", "valkey", *_SERVICES)))
 """The parts that listen on a port, in the order of their ports."""
 
 

@@ -1,8 +1,8 @@
 """Jobs in threads that never keep a command from ending."""
 
-import queue
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future, wait
 
 
 def in_background(job: Callable[[], None]) -> None:
@@ -12,19 +12,14 @@ def in_background(job: Callable[[], None]) -> None:
 
 def within[T](seconds: float, job: Callable[[], T]) -> T | None:
     """Run a job and return its result, or raise its error; return None after that many seconds, while the job goes on."""
-    results: queue.SimpleQueue[tuple[T | None, Exception | None]] = queue.SimpleQueue()
+    coming: Future[T] = Future()
 
     def run() -> None:
         try:
-            results.put((job(), None))
-        except Exception as error:  # noqa: BLE001 -- raised again below
-            results.put((None, error))
+            coming.set_result(job())
+        except Exception as error:  # noqa: BLE001 -- raised where the result is used
+            coming.set_exception(error)
 
     in_background(run)
-    try:
-        result, error = results.get(timeout=max(0.0, seconds))
-    except queue.Empty:
-        return None
-    if error is not None:
-        raise error
-    return result
+    done, _ = wait([coming], timeout=max(0.0, seconds))
+    return coming.result() if done else None

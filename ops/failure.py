@@ -77,6 +77,13 @@ def is_gone(error: Exception) -> bool:
     return _code(error) in _GONE
 
 
+def is_down(error: Exception) -> bool:
+    """Return whether a service of AWS fails, which passes on its own."""
+    cause = _cause(error)
+    answer = cause.response.get("ResponseMetadata", {}) if isinstance(cause, ClientError) else {}
+    return int(answer.get("HTTPStatusCode", 0)) >= 500
+
+
 def is_denied(error: Exception) -> bool:
     """Return whether AWS denied the caller permission."""
     return _code(error) in _DENIED

@@ -23,7 +23,7 @@ since_option = click.option(
     type=MOMENT,
     default="1d",
     show_default="a day ago",
-    help="Begin at this time, such as 3d ago. S3 has the rows of ArchiveDays.",
+    help="Begin at this time, or so long ago, such as 3d. S3 has the rows of ArchiveDays.",
 )
 """Selects events that arrived."""
 

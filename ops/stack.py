@@ -103,13 +103,13 @@ class Stack:
         """Return the source of watermarks."""
         shards, ledger, clock = self.shards(), self.ledger(), SystemClock()
         return Watermarks(
-            passing=Passing(shards, ledger, None, clock),
-            shards=shards,
-            ledger=ledger,
-            sqs=self.client("sqs"),
-            queue_url=self.outputs["OverflowQueueUrl"],
-            notices_url=self.outputs["OverflowNoticesUrl"],
-            clock=clock,
+            Passing(shards, ledger, None, clock),
+            shards,
+            ledger,
+            self.client("sqs"),
+            self.outputs["OverflowQueueUrl"],
+            self.outputs["OverflowNoticesUrl"],
+            clock,
         )
 
     def objects(self) -> SpanObjects:

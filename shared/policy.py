@@ -192,13 +192,15 @@ class EdgePolicy:
 def encode(entries: Mapping[str, PolicyEntry], published_at: int, current: EdgePolicy | None = None) -> bytes:
     """Return the document for these accounts by name, published at a time in UNIX milliseconds, with the rest of the current one.
 
+    Like those of the other functions here, it is not older than the current one, or readers would reject it.
+
     Raises:
         InvalidPolicyError: it would be larger than MAX_BYTES.
     """
     encoded = {name: entries[name].encode() for name in sorted(entries)}
     if current is None:
         return _document(published_at, encoded, None, {})
-    return _document(published_at, encoded, current.overflow, current.refused)
+    return _document(max(published_at, current.published_at), encoded, current.overflow, current.refused)
 
 
 def with_overflow(document: EdgePolicy, overflow: OverflowLimit | None, published_at: int) -> bytes:

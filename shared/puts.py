@@ -72,7 +72,10 @@ def put(client: StreamClient, stream: str, entries: Sequence[Mapping[str, Any]])
         if len(entries) == 1:
             results = [client.put_record(StreamName=stream, **entries[0])]
         else:
-            results = client.put_records(StreamName=stream, Records=entries).get("Records", [])
+            found = client.put_records(StreamName=stream, Records=entries).get("Records")
+            results = (
+                [result for result in found if isinstance(result, dict)] if isinstance(found, list) else []
+            )
     except aws_errors() as error:
         return [_fate_of_error(error)] * len(entries), error_code(error)
     fates = [_fate(result) for result in results]

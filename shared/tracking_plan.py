@@ -20,6 +20,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from types import MappingProxyType
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -60,8 +61,12 @@ STANDARD_COLUMNS = frozenset(
 
 _COLUMN = re.compile(r"[a-z_][a-z0-9_]{0,127}")
 _UNSAFE_PATTERN = re.compile(r"\)[*+{]|\\[1-9]|\(\?(?!:)")
-_UNBOUNDED = re.compile(r"[*+]|\{[0-9]*,\}")
-_MAX_UNBOUNDED = 3
+_REPEAT = re.compile(
+    r"\\.|\[\^?\]?(?:\\.|[^\]\\])*\]|\(\?:|(?P<many>[*+])|(?P<once>\?)|\{(?P<least>[0-9]*),(?P<most>[0-9]*)\}"
+)
+_MAX_CHOICES_OF_ONE = 64
+_MAX_CHOICES = 4 * _MAX_CHOICES_OF_ONE**3
+"""A pattern may try this many combinations of how often each part is repeated."""
 
 _ANY: frozenset[Any] = frozenset({str, int, float, bool, type(None)})
 _CERTAIN: Mapping[Type | None, frozenset[Any]] = {
@@ -389,12 +394,21 @@ def _pattern(place: str, value: object) -> str:
         re.compile(text)
     except re.error as error:
         raise ValueError(f"{place}: {text!r} is not a regular expression: {error}") from None
-    if _UNSAFE_PATTERN.search(text) or len(_UNBOUNDED.findall(text)) > _MAX_UNBOUNDED:
+    if _UNSAFE_PATTERN.search(text) or prod(map(_choices, _REPEAT.finditer(text))) > _MAX_CHOICES:
         raise ValueError(
             f"{place}: {text!r} could take too long on some values: do not repeat groups, use no backreferences and no (?…) "
-            f"except (?:…), and use at most {_MAX_UNBOUNDED} of *, + and {{n,}}"
+            "except (?:…), and fewer of *, +, ? and {m,n}"
         )
     return text
+
+
+def _choices(repeat: re.Match[str]) -> int:
+    """Return how many numbers of repetitions a part of a pattern allows."""
+    if repeat["many"] or (repeat["least"] is not None and not repeat["most"]):
+        return _MAX_CHOICES_OF_ONE
+    if repeat["most"]:
+        return min(int(repeat["most"]) - int(repeat["least"] or 0) + 1, _MAX_CHOICES_OF_ONE)
+    return 2 if repeat["once"] else 1
 
 
 def _members(place: str, value: object, allowed: tuple[str, ...]) -> Mapping[str, Any]:

@@ -18,7 +18,7 @@ from worker.deadline import Deadline
 from worker.executor import Executors, run_parallel
 from worker.ledger import BEHIND_ALL, Ledger
 from worker.passing import MARGIN_SECONDS, Passing
-from worker.record import Number
+from worker.record import START, Number
 from worker.span import ChunkKey, Span
 from worker.span_object import SpanObjects
 from worker.states import Event
@@ -38,7 +38,7 @@ class _Look:
     Attributes:
         wanted: when the ingest received each, by request id, in UNIX milliseconds.
         found: those with a copy that counts.
-        reached: by chain, the `after` of the last span that was looked at, from its end back.
+        reached: by chain, the `after` of the last span that was looked at, from its end back; START if none is left.
         is_gone: an index has been deleted.
         is_readable: all others could be read.
     """
@@ -52,7 +52,7 @@ class _Look:
 
 @dataclass(eq=False)
 class Again:
-    """Decides what was put again. Safe to use from several threads, which take turns."""
+    """Decides what was put again. Safe to use from several threads: beside one that looks for copies, others decide nothing."""
 
     _passing: Passing
     _ledger: Ledger
@@ -83,8 +83,10 @@ class Again:
         Raises:
             UnavailableError: the ledger or Kinesis does not answer.
         """
+        if not self._lock.acquire(blocking=False):
+            return {}, "others are looked for"
         events: dict[str, Event] = {}
-        with self._lock:
+        try:
             begun = {one: at for one, at in wanted.items() if one in self._look.wanted}
             rest = {one: at for one, at in wanted.items() if one not in begun}
             for some in filter(None, (begun, *_together(rest))):
@@ -93,6 +95,8 @@ class Again:
                 if obstacle := self._passing.obstacle(max(some.values()) + LATE_SECONDS * 1000):
                     return events, obstacle
                 events |= self._look_up(some, deadline)
+        finally:
+            self._lock.release()
         return events, "an index cannot be read, or there are too many to read them all now"
 
     def _look_up(self, wanted: Mapping[str, int], deadline: Deadline) -> dict[str, Event]:
@@ -101,13 +105,20 @@ class Again:
             self._look = _Look(wanted)
         look = self._look
         look.wanted = wanted
-        for some in batched(self._around(look), _AT_ONCE, strict=False):
-            jobs = [partial(self._read, wanted, span) for span in some]
-            for span, shown in zip(some, run_parallel(self._executors, jobs, _AT_ONCE), strict=True):
-                look.is_gone |= shown is Event.INDEX_GONE
-                look.is_readable &= shown is not Event.UNANSWERED
-                look.found |= frozenset() if isinstance(shown, Event) else shown
-                look.reached[span.chain] = span.after
+        listed = [lineage.chain for lineage in self._passing.lineages()]
+        for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
+            if look.reached.get(chain) == START:
+                continue
+            for some in batched(self._around(look, chain), _AT_ONCE, strict=False):
+                jobs = [partial(self._read, wanted, span) for span in some]
+                for span, shown in zip(some, run_parallel(self._executors, jobs, _AT_ONCE), strict=True):
+                    look.is_gone |= shown is Event.INDEX_GONE
+                    look.is_readable &= shown is not Event.UNANSWERED
+                    look.found |= frozenset() if isinstance(shown, Event) else shown
+                    look.reached[chain] = span.after
+                if deadline.near:
+                    return {}
+            look.reached[chain] = START
             if deadline.near:
                 return {}
         self._look = _Look()
@@ -131,24 +142,25 @@ class Again:
             if not claim and request_id in wanted and position not in index.uncounted
         }
 
-    def _around(self, look: _Look) -> Iterator[Span]:
-        """Yield the spans of all shards whose records may be first copies, as far as they were not looked at yet.
+    def _around(self, look: _Look, chain: ChainId) -> Iterator[Span]:
+        """Yield the spans of a chain whose records may be first copies, as far as they were not looked at yet.
 
         Gaps need no look: every record in a gap has a claim.
         """
         since = min(look.wanted.values()) - (CLOCK_SECONDS + MARGIN_SECONDS) * 1000
         until = max(look.wanted.values()) + LATE_SECONDS * 1000
-        listed = [lineage.chain for lineage in self._passing.lineages()]
-        for chain in dict.fromkeys([*listed, *self._ledger.chains()]):
-            before = look.reached.get(chain)
-            if before is None:
-                later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
-                before = BEHIND_ALL + "9" if later is None else later.last
-            for span in self._ledger.latest(chain, before):
-                if span.latest < since and span.records:
-                    break
-                if span.records and span.chunks and span.earliest <= until:
-                    yield span
+        before = look.reached.get(chain)
+        if before is None:
+            end = self._ledger.end(chain)
+            if end is None or end.latest < since:
+                return  # as with most chains of a stream that was resharded every day
+            later = self._ledger.first_later(chain, until + MARGIN_SECONDS * 1000)
+            before = BEHIND_ALL + "9" if later is None else later.last
+        for span in self._ledger.latest(chain, before):
+            if span.latest < since and span.records:
+                return
+            if span.records and span.chunks and span.earliest <= until:
+                yield span
 
 
 def _together(wanted: Mapping[str, int]) -> Iterator[dict[str, int]]:

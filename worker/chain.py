@@ -15,7 +15,7 @@ this number distinguishes them.
 
 import re
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import NamedTuple, Self
 
 from worker.record import Number, number
@@ -44,21 +44,24 @@ class ChainId:
     shard: str
     gaps: tuple[str, ...] = ()
 
-    @classmethod
-    def parse(cls, name: str) -> Self:
-        """Return the chain with this name.
+    @staticmethod
+    @lru_cache(maxsize=4096)
+    def parse(name: str) -> "ChainId":
+        """Return the chain with this name; the spans of a chain share it, because there may be a hundred thousand in memory.
 
         Raises:
             ValueError: it does not name a chain.
         """
         if parts := _SHARD.fullmatch(name):
-            return cls(parts["stream"], parts["start"], parts["shard"], tuple(parts["gaps"].split("#")[1:]))
+            return ChainId(
+                parts["stream"], parts["start"], parts["shard"], tuple(parts["gaps"].split("#")[1:])
+            )
         forced = _FORCED.fullmatch(name)
         if forced is None and not _OTHER.fullmatch(name):
             raise ValueError(f"{name!r} does not name a chain")
         if forced is not None:
-            cls.parse(forced["chain"])
-        return cls("", "", name)
+            ChainId.parse(forced["chain"])
+        return ChainId("", "", name)
 
     @classmethod
     def forced(cls, tag: str, original: "ChainId", after: Number) -> Self:

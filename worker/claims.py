@@ -5,7 +5,7 @@ that its envelope may have been put again meanwhile, and every record in a gap o
 of its request id. The worker decides that once, before it appends a span; the span's index keeps the answer.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import batched
@@ -89,30 +89,18 @@ class Decided:
     owners: dict[Number, tuple[str, Owner]] = field(default_factory=dict)
 
 
+@dataclass(eq=False)
 class Claims:
-    """Claims envelopes for records.
+    """Claims envelopes for records."""
 
-    Args:
-        retention_seconds: of the stream.
-    """
-
-    def __init__(
-        self,
-        ledger: Ledger,
-        membership: Membership,
-        shards: Shards,
-        executors: Executors,
-        retention_seconds: Callable[[], float],
-    ) -> None:
-        self._ledger = ledger
-        self._membership = membership
-        self._shards = shards
-        self._executors = executors
-        self._retention_seconds = retention_seconds
+    _ledger: Ledger
+    _membership: Membership
+    _shards: Shards
+    _executors: Executors
 
     def seconds_kept(self) -> int:
         """Return how long a claim is kept: longer than a copy of its envelope can still be planned."""
-        return _REPEATED_SECONDS + round(self._retention_seconds()) + _QUEUED_SECONDS
+        return _REPEATED_SECONDS + round(self._shards.retention_seconds()) + _QUEUED_SECONDS
 
     def decide(self, records: Sequence[Record], gap: Gap, shard: ChainId, *, is_live: bool) -> Decided:
         """Decide which records count.
@@ -179,7 +167,10 @@ class Claims:
         Raises:
             HeldError, UnavailableError: as `decide`.
         """
-        if not span.copies or now - span.planned_at / 1000 > self._retention_seconds() + _LATEST_SECONDS:
+        if (
+            not span.copies
+            or now - span.planned_at / 1000 > self._shards.retention_seconds() + _LATEST_SECONDS
+        ):
             return {}
         gaps = self._membership.gaps_of(span.copies.values(), self._executors)
         found = {one: owner for one, owner in span.copies.items() if owner in gaps}

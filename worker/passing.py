@@ -39,6 +39,7 @@ class Lineage:
         return self.shard is not None and self.shard.is_open
 
 
+@dataclass(eq=False)
 class Passing:
     """Looks at the ends of the shards' chains.
 
@@ -46,11 +47,10 @@ class Passing:
         markers: puts markers; None for a command, which only reads.
     """
 
-    def __init__(self, shards: Shards, ledger: Ledger, markers: Markers | None, clock: Clock) -> None:
-        self._shards = shards
-        self._ledger = ledger
-        self._markers = markers
-        self._clock = clock
+    _shards: Shards
+    _ledger: Ledger
+    _markers: Markers | None
+    _clock: Clock
 
     def lineages(self) -> list[Lineage]:
         """Return all shards, from one whole listing made now: those listed, and the parents that they name and that were ever seen.

@@ -332,6 +332,9 @@ class Sender:
                 self._telemetry.count("UnforeseenErrors")
                 self._telemetry.error("a span cannot be sent", error)
                 turn.complete = False
+        if turn.waits_for and all(turn.span.entry(key) == entry for key, entry in turn.selected.items()):
+            turn.selected = {}  # as if it had not begun: a hundred thousand spans may wait for a database, and do not fit into memory
+            del turn.span
         return turn
 
     def _is_left(self, turn: _Turn) -> bool:
@@ -634,7 +637,7 @@ class Sender:
             events, obstacle = {}, str(error)
         if len(events) < len(wanted):
             self._telemetry.info("rows that were put again wait", reason=obstacle)
-        return dict(events)
+        return dict(events.items())
 
     def _ask(self, run: _Run, database: str, table: str, doubts: Sequence[_Doubt]) -> _Answers:
         """Query Treasure Data for chunks of one table; return the events that its answer is, as far as it settles anything."""
@@ -647,7 +650,7 @@ class Sender:
             self._telemetry.count("UnforeseenErrors")
             self._telemetry.error("rows cannot be asked about", error, database=database, table=table)
             found = [Presence.UNDECIDED for _ in doubts]
-        answers = {}
+        answers: _Answers = {}
         for doubt, presence in zip(doubts, found, strict=True):
             was_sent = not doubt.key.group.request_id or bool(doubt.entry.database)
             place, event = doubt.span.place, self._rules.after_query(presence, was_sent=was_sent)

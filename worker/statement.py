@@ -180,6 +180,11 @@ def counting(table: str, condition: str) -> str:
     return f'SELECT COUNT(1) FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted
 
 
+def counting_each(table: str, column: str, condition: str) -> str:
+    """Return the statement that counts rows by the text of a column."""
+    return f'SELECT CAST("{column}" AS VARCHAR), COUNT(1) FROM "{table}" WHERE {condition} GROUP BY 1'  # noqa: S608 -- every part is quoted
+
+
 def deleting(table: str, condition: str) -> str:
     """Return the statement that deletes rows."""
     return f'DELETE FROM "{table}" WHERE {condition}'  # noqa: S608 -- every part is quoted

@@ -6,7 +6,8 @@ that was put again, is judged by it. If only some chunks of a span are final, or
 anew with what is needed.
 """
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from functools import partial
@@ -33,7 +34,7 @@ _HOUR = 3600.0
 _AT_ONCE = 16  # objects
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """The old objects that a sweep found, by what it did with them.
 
@@ -74,29 +75,32 @@ class Sweeper:
         Raises:
             UnavailableError: S3, the ledger or Kinesis does not answer.
         """
-        sweep, after = Sweep(), self._ledger.swept_to()
+        after, counts, complete = self._ledger.swept_to(), Counter[str](), True
         last, index_seconds = after, self._index_seconds(deadline.within(deadline.left() / 2))
-        for hour in self._objects.hours():
-            if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
+        for some in batched(self._old(after), _AT_ONCE, strict=False):
+            jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
+            found = run_parallel(self._executors, jobs, _AT_ONCE)
+            counts.update(filter(None, found))
+            done = list(takewhile(lambda one: one is not None, found))
+            last = some[len(done) - 1].name if done else last
+            complete = len(done) == len(some)
+            if not complete:
                 break
-            folder = f"{PREFIX}{hour}/"
-            if folder < after and not after.startswith(folder):
-                continue
-            stored = self._objects.of_hour(hour, after if after.startswith(folder) else "")
-            for some in batched(stored, _AT_ONCE, strict=False):
-                jobs = [partial(self._sweep, one, index_seconds, deadline) for one in some]
-                found = run_parallel(self._executors, jobs, _AT_ONCE)
-                done = list(takewhile(lambda one: one is not None, found))
-                sweep = _sum([sweep, *filter(None, found)])
-                last = some[len(done) - 1].name if done else last
-                sweep.complete = len(done) == len(some)
-                if not sweep.complete:
-                    break
-            if not sweep.complete:
-                break
-        self._ledger.note_swept("" if sweep.complete else last)
+        self._ledger.note_swept("" if complete else last)
+        sweep = Sweep(**counts, complete=complete)
         self._telemetry.info("sweep", **asdict(sweep))
         return sweep
+
+    def _old(self, after: str) -> Iterator[Stored]:
+        """Yield the objects that are old enough for a look, behind the name `after`."""
+        for hour in self._objects.hours():
+            if self._age(hour) < min(self._archive_seconds, UNREFERENCED_SECONDS):
+                return
+            folder = f"{PREFIX}{hour}/"
+            if after.startswith(folder):
+                yield from self._objects.of_hour(hour, after)
+            elif folder > after:
+                yield from self._objects.of_hour(hour)
 
     def _index_seconds(self, deadline: Deadline) -> float:
         """Return how long indexes are kept: longer than usual while an envelope that was put again so long ago waits for them.
@@ -120,68 +124,48 @@ class Sweeper:
         began = datetime.strptime(hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
         return self._clock.now() - began - _HOUR
 
-    def _sweep(self, stored: Stored, index_seconds: float, deadline: Deadline) -> Sweep | None:
-        """Return what was done with an object; None if there was no time to look at it."""
+    def _sweep(self, stored: Stored, index_seconds: float, deadline: Deadline) -> str | None:
+        """Return what was done with an object, as Sweep names it; None if there was no time to look at it."""
         if deadline.near:
             return None
-        sweep = Sweep()
         try:
-            self._judge(stored, index_seconds, sweep)
+            return self._judge(stored, index_seconds)
         except (BucketUnavailableError, InvalidObjectError, ValueError) as error:
-            sweep.failed += 1
             self._telemetry.warning(
                 "an object cannot be swept", object=stored.name, error=type(error).__name__
             )
-        return sweep
+            return "failed"
 
-    def _judge(self, stored: Stored, index_seconds: float, sweep: Sweep) -> None:
+    def _judge(self, stored: Stored, index_seconds: float) -> str:
         span = span_there(self._ledger, stored)
         if span is None or span.object is None or name_of(span) != stored.name:
             written = stored.hour if span is None or span.object is None else span.object.hour
             age = self._age(max(stored.hour, written))
-            self._delete(stored, sweep, allowed=age >= UNREFERENCED_SECONDS)
-            return
+            return self._delete(stored, allowed=age >= UNREFERENCED_SECONDS)
         planned_age = self._clock.now() - span.planned_at / 1000
         if planned_age < self._archive_seconds or (not span.has_rows and planned_age < index_seconds):
-            sweep.needed += 1
-        elif span.is_final and planned_age >= index_seconds:
+            return "needed"
+        if span.is_final and planned_age >= index_seconds:
             won, _ = self._ledger.update(replace(span, object=None))
-            self._delete(stored, sweep, allowed=won)
-        else:
-            self._reduce(span, sweep)
+            return self._delete(stored, allowed=won)
+        return self._reduce(span)
 
-    def _delete(self, stored: Stored, sweep: Sweep, *, allowed: bool) -> None:
+    def _delete(self, stored: Stored, *, allowed: bool) -> str:
         if not allowed:
-            sweep.needed += 1
-        elif self._objects.delete(stored.name):
-            sweep.deleted += 1
-        else:
-            sweep.failed += 1
+            return "needed"
+        return "deleted" if self._objects.delete(stored.name) else "failed"
 
-    def _reduce(self, span: Span, sweep: Sweep) -> None:
+    def _reduce(self, span: Span) -> str:
         """Write an object anew without the chunks that are final, unless it has no such chunk. The old one goes later."""
         members = self._objects.index(span).members
         final = {key for key in span.chunks if not key.group.is_rejected and span.is_final_chunk(key)}
         if not any(member.length for key, member in members.items() if key in final):
-            sweep.needed += 1
-            return
-        now = self._clock.now()
-        encoded = self._objects.without(span, lambda key: key not in final, now)
+            return "needed"
+        encoded = self._objects.without(span, lambda key: key not in final, self._clock.now())
         rewritten = replace(span, object=encoded.ref)
         self._objects.put(rewritten, encoded.data)
         won, _ = self._ledger.update(rewritten)
-        sweep.reduced += won
-        sweep.needed += not won
-
-
-def _sum(sweeps: Iterable[Sweep]) -> Sweep:
-    total = Sweep()
-    for one in sweeps:
-        total.deleted += one.deleted
-        total.reduced += one.reduced
-        total.needed += one.needed
-        total.failed += one.failed
-    return total
+        return "reduced" if won else "needed"
 
 
 def span_there(ledger: Ledger, stored: Stored) -> Span | None:

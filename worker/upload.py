@@ -166,14 +166,18 @@ class Uploader:
                 return Reply(Meaning.REFUSED, TOO_MANY_TABLES)
         except LedgerUnavailableError:
             return Reply(Meaning.TEMPORARY, "ledger_unavailable")
-        created = td.create_table(database, key.group.table, READ_SECONDS)
+
+        def seconds() -> float:
+            return max(LEAST_SEND_SECONDS, min(READ_SECONDS, deadline.left()))
+
+        created = td.create_table(database, key.group.table, seconds())
         if created.status == 404:
             if account is None:
                 return Reply(Meaning.TEMPORARY, "account_unavailable")
             if isinstance(account, Account) and account.database == database:
-                created = td.create_database(database, READ_SECONDS)
+                created = td.create_database(database, seconds())
                 if created.status in (200, 409):
-                    created = td.create_table(database, key.group.table, READ_SECONDS)
+                    created = td.create_table(database, key.group.table, seconds())
             elif td.lacks_database(database):
                 return Reply(Meaning.REFUSED, "no_such_database")
         return _obstacle(*created)

@@ -87,6 +87,7 @@ class _Found:
     oldest_copy: int | None = None
 
 
+@dataclass(eq=False)
 class Watermarks:
     """Takes watermarks.
 
@@ -95,24 +96,13 @@ class Watermarks:
         notices_url: the queue of notices that the overflow queue was used.
     """
 
-    def __init__(
-        self,
-        *,
-        passing: Passing,
-        shards: Shards,
-        ledger: Ledger,
-        sqs: "SQSClient",
-        queue_url: str,
-        notices_url: str,
-        clock: Clock,
-    ) -> None:
-        self._passing = passing
-        self._shards = shards
-        self._ledger = ledger
-        self._sqs = sqs
-        self._queue_url = queue_url
-        self._notices_url = notices_url
-        self._clock = clock
+    _passing: Passing
+    _shards: Shards
+    _ledger: Ledger
+    _sqs: "SQSClient"
+    _queue_url: str
+    _notices_url: str
+    _clock: Clock
 
     def take(self, seconds: float = 60.0) -> Completeness:
         """Return up to when rows are complete, as far as that can be proved in `seconds`. This only reads.

@@ -135,7 +135,7 @@ class Wiring:
         self.membership = membership = make(Membership)(ledger, objects)
         keys = AccountKeys(settings.ledger_table)
         self.accounts = accounts = make(AccountCache)(effects.redis, keys, clock, telemetry)
-        self.claims = make(Claims)(ledger, membership, shards, executors, shards.retention_seconds)
+        self.claims = make(Claims)(ledger, membership, shards, executors)
         self.treasure_data = td = make(TreasureDataClient)(
             effects.session,
             settings.td_import_endpoint,
@@ -200,13 +200,13 @@ class Wiring:
             telemetry,
         )
         self.watermarks = make(Watermarks)(
-            passing=self.passing,
-            shards=shards,
-            ledger=ledger,
-            sqs=effects.sqs,
-            queue_url=settings.overflow_queue_url,
-            notices_url=settings.overflow_notices_url,
-            clock=clock,
+            self.passing,
+            shards,
+            ledger,
+            effects.sqs,
+            settings.overflow_queue_url,
+            settings.overflow_notices_url,
+            clock,
         )
         self.watermark_rows = WatermarkRows(
             ledger,

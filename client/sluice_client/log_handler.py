@@ -20,10 +20,12 @@ class SluiceHandler(logging.Handler):
         self._client = client
         self._table = table
 
+    def handle(self, record: logging.LogRecord) -> bool:
+        """Ignore the client's own records: sending them could cause more of them, and the client must not wait for this handler."""
+        return record.name.partition(".")[0] != "sluice_client" and super().handle(record)
+
     def emit(self, record: logging.LogRecord) -> None:
-        """Store a record. The client's own records are ignored, because sending them could cause more of them."""
-        if record.name.partition(".")[0] == "sluice_client":
-            return
+        """Store a record."""
         try:
             self._client.track(self._table, self.columns(record))
         except Exception:  # noqa: BLE001 -- as logging's own handlers do

@@ -40,9 +40,6 @@ _NAMES = [one.name for one in STEPS]
     metavar="STEP",
     help="Only this step; may be repeated.",
 )
-@click.option(
-    "--resume", is_flag=True, help="Continue the last run: run only the steps that have not passed."
-)
 @click.option("--restore", is_flag=True, help="Only restore what a killed run has left broken.")
 @click.option(
     "--to",
@@ -64,7 +61,6 @@ def command(
     *,
     account: str | None,
     names: tuple[str, ...],
-    resume: bool,
     restore: bool,
     folder: Path,
     even_prod: bool,
@@ -104,8 +100,7 @@ def command(
         f"This runs {screen.plural(len(wanted), 'step')} on {stack.name}, for up to an hour and a half, and breaks and restores parts of it. Continue?",
         yes=yes,
     )
-    file = place.with_suffix(".run.json")
-    run = CertifyRun.resumed(file) if resume else CertifyRun.new(file, clock.now())
+    run = CertifyRun.new(clock.now())
     stage = open_stage(stack, account, run, repairs, clock, endpoint=endpoint)
     certification = Certification(stage, STEPS, hidden=as_json)
     certification.carry_out(wanted)
@@ -118,7 +113,7 @@ def command(
     if repairs.broken:
         repairs.restore_all()
     if certification.is_interrupted:
-        say(f"stopped; everything is restored. To continue: `sluice certify {stack.option} --resume`")
+        say("stopped; everything is restored. --only STEP runs a step alone")
         ctx.exit(INTERRUPTED)
     ctx.exit(UNFINISHED if report.failed else 0)
 

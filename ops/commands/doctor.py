@@ -48,7 +48,7 @@ def command(
     """
     checks = Checks(stack, account)
     found = findings(_state(StateReader(stack, checks=checks)), stack.option)
-    if not no_event and all(one.state != "fault" or one.fault == "dead" for one in found):
+    if not no_event and all(one.state not in ("fault", "holding") or one.fault == "dead" for one in found):
         found.append(checks.against_event() or DoctorEvent(stack, checks.key).send())
     if not as_json:
         for one in sorted(found, key=lambda one: -one.rank):

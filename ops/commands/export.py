@@ -23,7 +23,8 @@ from ops.persons.person_search import (
 from ops.stack import Stack, works_on_stack
 from shared.errors import InvalidObjectError
 from shared.person_hash import hasher
-from worker.forget.person import Matcher, Person
+from shared.rows import column_name
+from worker.forget.person import Matcher, Person, Persons
 from worker.rejected_events import PREFIX, events
 from worker.rows import decompress
 from worker.span import Place
@@ -45,12 +46,9 @@ def command(
     Rows in Treasure Data, in span objects, rejected events and the overflow queue are searched. Nothing is changed.
     """
     column, value = person
-    wanted = WantedPersons(account, column, (value,))
+    wanted = WantedPersons(account, column_name(column), (value,))
     make_key(stack)
-    with screen.progress("searching", hidden=False, unit="objects") as show:
-        held = look(
-            stack, wanted, hours_of(stack), lambda done: show(description="searching", completed=done)
-        )
+    held = look(stack, wanted, hours_of(stack), shows=True)
     unread: list[str] = []
     lines = [json.dumps(one, ensure_ascii=False, default=repr) for one in _found(stack, wanted, held, unread)]
     screen.put(
@@ -70,9 +68,10 @@ def _found(stack: Stack, wanted: WantedPersons, held: Held, unread: list[str]) -
     hash_of = hasher(b"", wanted.account, wanted.column)
     hashes = tuple(hash_of(text.encode()) for text in texts)
     person = Person("1", wanted.account, wanted.column, hashes, _END)
-    matcher = Matcher(b"", wanted.account, {wanted.column: dict.fromkeys(hashes, person)})
-    yield from _in_spans(stack, wanted, held, matcher, unread)
-    yield from _in_rejected(stack, wanted, matcher)
+    matcher = Persons(b"", (person,)).of(wanted.account)
+    if matcher is not None:
+        yield from _in_spans(stack, wanted, held, matcher, unread)
+        yield from _in_rejected(stack, wanted, matcher)
     for event in in_queue(stack, wanted):
         yield {"where": "overflow queue", "table": event.seen.table, "row": dict(event.seen.row)}
 

@@ -24,8 +24,10 @@ from ops.persons.person_search import (
     in_objects,
     look,
     make_key,
+    receipts,
 )
 from ops.stack import Stack, works_on_stack
+from shared.rows import column_name
 
 _WHO = (
     "Somebody must run this in Treasure Data, whose key may query and change the table: "
@@ -82,7 +84,7 @@ def command(
     hours = hours_of(stack)
     if not as_json:
         screen.say(_cost(stack, hours))
-    found = [_look(stack, one, hours, as_json=as_json) for one in wanted]
+    found = [look(stack, one, hours, shows=not as_json) for one in wanted]
     if not as_json:
         _show(zip(wanted, found, strict=True))
     if dry_run:
@@ -99,11 +101,9 @@ def command(
     for one, held in zip(wanted, found, strict=True):
         left |= _forget(stack, one, held, hours, refuse=refuse, as_json=as_json)
     # a request itself knows only what searches that follow leave
-    receipts = [
-        one | {"left": left[one["id"]]} for one in ask(stack, "list")["requests"] if one["id"] in left
-    ]
-    _print(receipts, as_json=as_json)
-    ctx.exit(UNFINISHED if any(one["statements"] for one in receipts) else 0)
+    made = [one | {"left": left[one["id"]]} for one in receipts(stack) if one["id"] in left]
+    _print(made, as_json=as_json)
+    ctx.exit(UNFINISHED if any(one["statements"] for one in made) else 0)
 
 
 def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | None) -> list[WantedPersons]:
@@ -114,7 +114,9 @@ def _wanted(account: str | None, person: tuple[str, str] | None, file: Path | No
         raise click.UsageError("name a person with COLUMN=VALUE, or many with --from FILE")
     columns: dict[str, dict[str, None]] = {}
     for column, value in [person] if person is not None else _read(file):
-        columns.setdefault(column, {})[value] = None
+        if not value:
+            raise Failure(f"no value for {column}: the rows in which it is empty may be of anybody")
+        columns.setdefault(column_name(column), {})[value] = None
     if not columns:
         raise Failure("the file names nobody: write COLUMN=VALUE on each line")
     return [WantedPersons(account, column, tuple(values)) for column, values in columns.items()]
@@ -138,19 +140,11 @@ def _cost(stack: Stack, hours: Hours) -> str:
     )
 
 
-def _look(stack: Stack, wanted: WantedPersons, hours: Hours, *, as_json: bool) -> Held:
-    with screen.progress("searching", hidden=as_json, unit="objects") as show:
-        return look(stack, wanted, hours, lambda done: show(description="searching", completed=done))
-
-
 def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
     rows: list[tuple[object, ...]] = []
     for wanted, held in found:
         counts: dict[str, int | None] = {
-            **{
-                f"Treasure Data, {database}.{table}": one
-                for (database, table), one in sorted(held.in_td.items())
-            },
+            **{f"Treasure Data, {database}.{table}": one for (database, table), one in held.totals.items()},
             **{f"S3, {state}": number for state, number in sorted(held.rows.items())},
             "S3, rejected events": held.rejected,
             "overflow queue, forgotten later": held.queued,
@@ -166,7 +160,7 @@ def _show(found: Iterable[tuple[WantedPersons, Held]]) -> None:
 def _held(held: Held) -> dict[str, Any]:
     in_td = [
         {"database": database, "table": table, "rows": number}
-        for (database, table), number in sorted(held.in_td.items())
+        for (database, table), number in held.totals.items()
     ]
     counts = {name: getattr(held, name) for name in ("rejected", "queued", "objects", "unread")}
     return {"treasure_data": in_td, "rows": dict(held.rows), **counts}
@@ -180,7 +174,8 @@ def _forget(
     ids, before = [one["id"] for one in noted], min(one["before"] for one in noted)
     deleted = _delete_in_td(stack, wanted, held, before)
     if deleted is not None:
-        ask(stack, "cleared", ids=ids, deleted=deleted)
+        of = dict(zip(wanted.values, ids, strict=True))
+        ask(stack, "cleared", deleted={of[value]: deleted.get(value, {}) for value in wanted.values})
     since = time.strftime("%Y-%m-%dT%H", time.gmtime(before / 1000 - 3600))
     touched = sorted(held.hours | {hour for hour, *_ in hours if hour >= since})
     with screen.progress("forgetting", hidden=as_json, unit="hours") as show:
@@ -195,45 +190,45 @@ def _forget(
     return {one: left[one] for one in ids}
 
 
-def _delete_in_td(stack: Stack, wanted: WantedPersons, held: Held, before: int) -> dict[str, int] | None:
-    """Delete rows in Treasure Data; return their numbers by table, None unless a count finds none afterwards."""
-    deleted: dict[str, int] = {}
+def _delete_in_td(
+    stack: Stack, wanted: WantedPersons, held: Held, before: int
+) -> dict[str, dict[str, int]] | None:
+    """Delete rows in Treasure Data; return their numbers by value and table, None unless a count finds none afterwards."""
+    deleted: dict[str, dict[str, int]] = {}
     is_clear = not any(table == "*" for _, table in held.in_td)
-    for database, table in held.columns:
-        number = held.in_td.get((database, table), 0)
-        if number == 0:
-            continue
-        answer = ask(stack, "delete", database=database, table=table, before=before, **wanted.members)
-        if answer["end"] in FAILED_ENDS:
-            click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
-        if answer["end"] == "success" and number:
-            deleted[f"{database}.{table}"] = number
-        is_clear &= answer["end"] == "success"
+    for database, table in held.in_td.keys() & held.columns.keys():
+        for part in wanted.parts:
+            answer = ask(stack, "delete", database=database, table=table, before=before, **part.members)
+            if answer["end"] in FAILED_ENDS:
+                click.echo(f"{_WHO}\n  {answer['statement']}", err=True)
+            is_clear &= answer["end"] == "success"
+        for value, number in (held.in_td[database, table] or {}).items():
+            deleted.setdefault(value, {})[f"{database}.{table}"] = number
     return deleted if is_clear and not count_in_td(stack, wanted, held.columns, before) else None
 
 
 def _list(stack: Stack, *, as_json: bool) -> int:
-    receipts = sorted(ask(stack, "list")["requests"], key=lambda one: one["before"])
-    if not receipts and not as_json:
+    made = sorted(receipts(stack), key=lambda one: one["before"])
+    if not made and not as_json:
         screen.say("Nobody was forgotten.")
-    _print(receipts, as_json=as_json)
-    return UNFINISHED if any(one["statements"] and not one["done"] for one in receipts) else 0
+    _print(made, as_json=as_json)
+    return UNFINISHED if any(one["statements"] and not one["done"] for one in made) else 0
 
 
-def _print(receipts: list[dict[str, Any]], *, as_json: bool) -> None:
+def _print(made: list[dict[str, Any]], *, as_json: bool) -> None:
     if as_json:
-        screen.show_json(receipts)
-    for receipt in () if as_json else receipts:
+        screen.show_json(made)
+    for receipt in () if as_json else made:
         screen.say(_receipt(receipt))
 
 
 def _lift(stack: Stack, ids: tuple[str, ...], *, as_json: bool) -> None:
     """Accept new events of persons again."""
-    receipts = ask(stack, "lift", ids=ids)["requests"]
-    if unknown := set(ids) - {one["id"] for one in receipts}:
+    lifted = ask(stack, "lift", ids=ids)["requests"]
+    if unknown := set(ids) - {one["id"] for one in lifted}:
         raise Failure(f"No request is named {', '.join(sorted(unknown))}. `sluice forget --list` shows them.")
     if as_json:
-        screen.show_json(receipts)
+        screen.show_json(lifted)
     else:
         screen.say("The endpoint accepts events of these persons again, in a minute.")
 

@@ -5,7 +5,7 @@ The page sends the number of rows that the operator agreed to, and what identifi
 
 import threading
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import click
@@ -29,18 +29,9 @@ _KEPT = 20
 
 @dataclass(slots=True)
 class ConsoleAction:
-    """An action that the operator requested.
+    """An action that the operator requested, `redrive` or `drop`, and when, UNIX seconds.
 
-    Attributes:
-        what: `redrive` or `drop`.
-        kind: the kind of rows.
-        account: their account.
-        reason: why they wait or are dead.
-        rows: how many.
-        at: when it was requested, UNIX seconds.
-        state: `running`, `done` or `failed`.
-        result: rows by outcome.
-        error: why it failed.
+    Its state is `running`, `done` (the result has rows by outcome) or `failed` (the error says why).
     """
 
     what: str
@@ -54,29 +45,16 @@ class ConsoleAction:
     error: str = ""
 
 
+@dataclass(slots=True)
 class Actions:
-    """Runs one action at a time, in the background. Threads may share it.
+    """Runs one action at a time, in the background. Threads may share it. `changed` is called when the rows may have changed."""
 
-    Args:
-        stack: the stack.
-        clock: tells the time.
-        changed: called when the rows may have changed.
-        start: runs a job in the background.
-    """
-
-    def __init__(
-        self,
-        stack: Stack,
-        clock: Clock,
-        changed: Callable[[], None],
-        start: Callable[[Callable[[], None]], None] = in_background,
-    ) -> None:
-        self._stack = stack
-        self._clock = clock
-        self._changed = changed
-        self._start = start
-        self._lock = threading.Lock()
-        self._actions: list[ConsoleAction] = []
+    stack: Stack
+    clock: Clock
+    changed: Callable[[], None]
+    start: Callable[[Callable[[], None]], None] = in_background
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _actions: list[ConsoleAction] = field(default_factory=list, init=False)
 
     def shown(self) -> list[dict[str, Any]]:
         """Return the actions, latest first."""
@@ -117,23 +95,23 @@ class Actions:
         if kind not in kinds:
             raise RefusedError(400, f"{what} works for {', '.join(kinds)}, not for {kind!r}")
         selection = Selection((KINDS[kind],), account)
-        action = ConsoleAction(what, kind, account, reason, rows, self._clock.now())
+        action = ConsoleAction(what, kind, account, reason, rows, self.clock.now())
         with self._lock:
             if any(other.state == "running" for other in self._actions):
                 raise RefusedError(409, "another action is running: wait until it ends")
             try:
-                named = [one for one in chunks(self._stack.ledger(), selection) if one.reason == reason]
+                named = [one for one in chunks(self.stack.ledger(), selection) if one.reason == reason]
                 found = RowGroup()
                 for one in named:
                     found.add(one)
             except UnavailableError as error:
                 raise RefusedError(503, explained(error).message) from error
             if (found.rows, found.which) != (rows, which):
-                self._changed()
+                self.changed()
                 others = f"{found.rows:,} rows, not {rows:,}" if found.rows != rows else "other rows"
                 raise RefusedError(409, f"there are now {others}: nothing was done")
             self._actions = [*self._actions[1 - _KEPT :], action]
-        self._start(lambda: self._run(action, named))
+        self.start(lambda: self._run(action, named))
         return asdict(action)
 
     def _run(self, action: ConsoleAction, named: Collection[ListedChunk]) -> None:
@@ -143,7 +121,7 @@ class Actions:
             **({"decision": "drop"} if action.what == "drop" else {}),
         }
         try:
-            action.result = sending.send(self._stack, event, lambda _: None)
+            action.result = sending.send(self.stack, event, lambda _: None)
             action.state = "done"
         except (click.ClickException, *FORESEEN) as error:
             action.error, action.state = explained(error).message, "failed"
@@ -151,4 +129,4 @@ class Actions:
             action.error, action.state = f"{type(error).__name__}: {error}", "failed"
             raise
         finally:
-            self._changed()
+            self.changed()

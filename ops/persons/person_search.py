@@ -4,9 +4,11 @@ import secrets
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import batched
 from typing import Any
 
+from ops import screen
 from ops.events.event_query import EventQuery
 from ops.events.finder import Finder, Places
 from ops.events.found_event import FoundEvent
@@ -25,6 +27,7 @@ FAILED_ENDS = ("failed", "forbidden", "missing")
 """How a job ends that somebody with more rights must run."""
 
 _KEY_BYTES = 32
+_MOST_VALUES = 2000  # in one statement
 _QUEUE_SECONDS = 60.0
 
 Hours = Sequence[tuple[str, int, int]]
@@ -44,6 +47,11 @@ class WantedPersons:
         """The members of a request to the function."""
         return {"account": self.account, "column": self.column, "values": list(self.values)}
 
+    @property
+    def parts(self) -> "list[WantedPersons]":
+        """The same persons, as many at a time as a statement may name."""
+        return [replace(self, values=part) for part in batched(self.values, _MOST_VALUES, strict=False)]
+
 
 @dataclass(slots=True)
 class Held:
@@ -52,7 +60,7 @@ class Held:
     Attributes:
         rows: numbers of rows in span objects, by state.
         queued: number of events in the overflow queue.
-        in_td: numbers of rows in Treasure Data by database and table; None where it cannot be asked.
+        in_td: numbers of rows in Treasure Data by database and table, for each value; None where it cannot be asked.
         columns: of those tables.
         hours: with objects that have rows.
         places: the spans that have rows.
@@ -61,7 +69,7 @@ class Held:
     rows: Counter[str] = field(default_factory=Counter)
     rejected: int = 0
     queued: int = 0
-    in_td: dict[tuple[str, str], int | None] = field(default_factory=dict)
+    in_td: dict[tuple[str, str], Counter[str] | None] = field(default_factory=dict)
     columns: dict[tuple[str, str], list[str]] = field(default_factory=dict)
     objects: int = 0
     unread: int = 0
@@ -69,10 +77,14 @@ class Held:
     places: list[tuple[str, str]] = field(default_factory=list)
 
     @property
+    def totals(self) -> dict[tuple[str, str], int | None]:
+        """The numbers of rows in Treasure Data by database and table; None where it cannot be asked."""
+        return {place: one if one is None else one.total() for place, one in sorted(self.in_td.items())}
+
+    @property
     def total(self) -> int:
         """The number of rows and events, as far as they could be counted."""
-        in_td = sum(number or 0 for number in self.in_td.values())
-        return self.rows.total() + self.rejected + self.queued + in_td
+        return self.rows.total() + self.rejected + self.queued + sum(one or 0 for one in self.totals.values())
 
 
 def make_key(stack: Stack) -> None:
@@ -92,6 +104,14 @@ def ask(stack: Stack, do: str, **members: Any) -> dict[str, Any]:
     if "error" in answer:
         raise Failure(answer["message"])
     return answer
+
+
+def receipts(stack: Stack) -> list[dict[str, Any]]:
+    """Return what became of all requests."""
+    found: list[dict[str, Any]] = []
+    while some := ask(stack, "list", **{"from": len(found)})["requests"]:
+        found += some
+    return found
 
 
 def hours_of(stack: Stack) -> Hours:
@@ -123,22 +143,22 @@ def in_objects(
                 each(hour, answer)
 
 
-def look(stack: Stack, wanted: WantedPersons, hours: Hours, progress: Callable[[int], None]) -> Held:
-    """Find persons everywhere, and change nothing."""
+def look(stack: Stack, wanted: WantedPersons, hours: Hours, *, shows: bool) -> Held:
+    """Find persons everywhere, and change nothing; show how far that has come."""
     held = Held()
 
     def add(hour: str, answer: dict[str, Any]) -> None:
         held.objects += answer["objects"]
         held.unread += answer["left"].get("", 0)
-        for states in answer["rows"].values():
-            held.rows.update(states)
-            held.hours.add(hour)
+        held.rows.update(answer["rows"])
+        held.hours |= {hour} if answer["rows"] else set()
         held.places += [(chain, after) for chain, after in answer["places"]]
-        progress(held.objects)
+        show(description="searching", completed=held.objects)
 
-    in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
+    with screen.progress("searching", hidden=not shows, unit="objects") as show:
+        in_objects(stack, "look", [hour for hour, *_ in hours], wanted.members, add)
     answer = ask(stack, "rejected", forgets=False, **wanted.members)
-    held.rejected = sum(answer["events"].values())
+    held.rejected = answer["events"]
     held.queued = sum(1 for _ in in_queue(stack, wanted))
     databases = sorted(set(_databases(stack, held.places, wanted.account)))
     tables = ask(stack, "tables", databases=databases, **wanted.members)["tables"]
@@ -164,14 +184,19 @@ def in_queue(stack: Stack, wanted: WantedPersons) -> Iterator[FoundEvent]:
 
 def count_in_td(
     stack: Stack, wanted: WantedPersons, tables: Iterable[tuple[str, str]], before: int | None = None
-) -> dict[tuple[str, str], int | None]:
-    """Return the number of rows of persons in tables of Treasure Data; None where it cannot be asked."""
+) -> dict[tuple[str, str], Counter[str] | None]:
+    """Return the number of rows of each person in tables of Treasure Data that have any; None where it cannot be asked."""
     limit = {} if before is None else {"before": before}
-    found: dict[tuple[str, str], int | None] = {}
+    found: dict[tuple[str, str], Counter[str] | None] = {}
     for database, table in tables:
-        answer = ask(stack, "count", database=database, table=table, **limit, **wanted.members)
-        found[database, table] = answer["count"]
-    return {place: number for place, number in found.items() if number != 0}
+        parts = [
+            ask(stack, "count", database=database, table=table, **limit, **part.members)["counts"]
+            for part in wanted.parts
+        ]
+        counts = None if None in parts else Counter({value: n for part in parts for value, n in part.items()})
+        if counts is None or counts:
+            found[database, table] = counts
+    return found
 
 
 def _databases(stack: Stack, places: Iterable[tuple[str, str]], account: str) -> Iterator[str]:

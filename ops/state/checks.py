@@ -9,7 +9,7 @@ from typing import Any
 import requests
 
 from ops import screen
-from ops.failure import FORESEEN, Failure, explained, is_gone
+from ops.failure import FORESEEN, Failure, explained, is_down, is_gone
 from ops.help_page import DEPLOY
 from ops.signing_secrets import newest_key, signing_secrets
 from ops.stack import Stack, advised
@@ -23,6 +23,9 @@ from worker.restored import is_restored
 
 TEST_TABLE = "sluice_doctor"
 """The table that the test event goes to."""
+_HOLDING = {"stream", "ledger", "bucket"}
+"""Without any of them, records stay on the stream or in the overflow queue."""
+_PASSES = "No action needed, unless it lasts: AWS' health page may say more."
 _HTTP_SECONDS = 10
 _CLOCK_SECONDS = 30.0
 _PENDING = "PendingConfirmation"
@@ -74,6 +77,9 @@ class Checks:
                 yield from check()
             except FORESEEN as error:
                 said = explained(error).message
+                if is_down(error) and what in _HOLDING:
+                    yield Finding(what, said, _PASSES, "holding", f"{what}_failing")
+                    continue
                 is_own = is_gone(error) and not isinstance(error, UnavailableError)  # of another check
                 yield fault(what, said, fault=f"{what}_gone") if is_own else unknown(what, said)
             except Failure as failure:

@@ -80,7 +80,9 @@ class Wait:
             before = found.before(account, table)
             if before is not None and before >= moment * 1000:
                 if (account, table) not in found.tables:
-                    self.tell(f"no rows of {account}.{table} were received recently. Check the name.")
+                    self.tell(
+                        f"no rows of {account}.{table} arrived in the last ten minutes, and none wait: is its name right?"
+                    )
                 return found
             reason = found.obstacle or ("rows wait" if (account, table) in found.pending else "")
             if reason and reason != said:

@@ -11,7 +11,7 @@ from ops.books.accounting import Accounting, Balance, Unread, by_group
 from ops.books.arrivals import Arrivals, StreamCount, of_gateway
 from ops.books.budget_uses import BudgetUse
 from ops.books.chunks import NAMES, ListedChunk, RowGroup, chunks
-from ops.failure import FORESEEN, is_gone
+from ops.failure import FORESEEN, is_down, is_gone
 from ops.logs import answers
 from ops.logs.notes import Note, troubles
 from ops.stack import Stack
@@ -140,13 +140,14 @@ class StateReader:
     def state(self, since: float | None, until: float | None, *, balanced: bool) -> StackState:
         """Return the current state. If `balanced`, reconcile what was planned from `since` to `until`, UNIX seconds.
 
-        If a resource of the stack is gone, the state is what the checks found.
+        If a resource of the stack is gone, or does not answer, the state is what the checks found.
         """
         checks = self.check()
         try:
             return replace(self._read(since, until, balanced=balanced), checks=checks)
         except FORESEEN as error:
-            if is_gone(error) and any(one.fault.endswith("_gone") for one in checks):
+            is_known = is_gone(error) and any(one.fault.endswith("_gone") for one in checks)
+            if is_known or (is_down(error) and any(one.state == "holding" for one in checks)):
                 return StackState(checks=checks)
             raise
 

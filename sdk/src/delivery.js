@@ -81,9 +81,10 @@ const send = async (key) => {
       });
       const { ok, status } = answer;
       wait = 1000 * /** @type {any} */ (answer.headers.get('retry-after')) || 0;
-      const { error, rejected = [] } = await answer.json();
+      // Only Sluice's answers have one of them.
+      const { error = '', rejected = error.code } = await answer.json();
       // A batch that is unreadable, unwanted or too large stays so; an operator can fix the cause of other refusals.
-      done = ok || status == 400 || status == 403 || status == 413;
+      done = rejected && (ok || status == 400 || status == 403 || status == 413);
       const all = JSON.parse(`[${events}]`);
       tell(ok ? rejected[0] : status < 500 && status != 429, 'answer', status, error || rejected, all);
       if (done) drop(ok ? rejected.map((/** @type {{index: number}} */ { index }) => all[index]) : all);

@@ -210,6 +210,25 @@ for (const status of [400, 403, 413]) {
   });
 }
 
+for (const [status, body] of [
+  [200, {}],
+  [200, null],
+  [200, { status: 'ok' }],
+  [400, { error: 'no CSRF token' }],
+  [403, { message: 'Forbidden' }],
+  [413, []],
+]) {
+  test(`a batch that something else answers with ${status} and ${JSON.stringify(body)} is kept and retried`, async () => {
+    const browser = new Browser();
+    browser.server.decide = () => ({ status, body });
+    make(browser.open(), 1, 2);
+    await browser.clock.advance(2000);
+    browser.server.decide = () => 'take';
+    await browser.clock.advance(10 * MINUTE);
+    assert.deepEqual(numbers(browser), [1, 2]);
+  });
+}
+
 for (const status of [401, 404, 408, 429, 500, 502]) {
   test(`a batch answered with ${status} is kept and retried`, async () => {
     const browser = new Browser();

@@ -344,6 +344,20 @@ def test_log_records_become_rows(ingest: FlakyIngest, client: Make) -> None:
     )
 
 
+def test_the_clients_own_records_do_not_wait_for_the_handler(client: Make) -> None:
+    """It may be waiting for the client, which logs: while it starts, it says which spool files are corrupt."""
+    handler = SluiceHandler(client())
+    own = logging.makeLogRecord({"name": "sluice_client.test"})
+    handler.acquire()
+    thread = threading.Thread(target=handler.handle, args=(own,), daemon=True)
+    thread.start()
+    thread.join(2)
+    is_waiting = thread.is_alive()
+    handler.release()
+
+    assert not is_waiting
+
+
 Send = Callable[..., int]
 
 

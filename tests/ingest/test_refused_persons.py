@@ -117,6 +117,16 @@ def test_an_event_with_another_fault_is_refused_without_a_copy() -> None:
     assert [False, True] == [b"@example.com" in event.original for event in item.rejected]
 
 
+def test_a_copy_is_checked_as_it_is_kept() -> None:
+    """A person who is known by a truncated address is recognised only then."""
+    site = site_that_refuses("td_ip", "192.0.2.0", visitor_ip="truncate")
+
+    site.post([{"table": "7", "td_ip": "192.0.2.9", "page": 1}, {"table": "7", "td_ip": "203.0.113.9"}])
+
+    [item] = site.envelopes()
+    assert [b"{}", b'{"table":"7","td_ip":"203.0.113.0"}'] == [event.original for event in item.rejected]
+
+
 @pytest.mark.parametrize("case", ["another account", "no key"])
 def test_nobody_else_is_refused(case: str) -> None:
     """Another account's persons are not this one's, and without the key nobody is recognised."""

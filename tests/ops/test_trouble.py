@@ -198,6 +198,18 @@ def test_the_doctor_continues_if_it_lacks_a_right(stack: Deployed) -> None:
     assert "ok     ledger" in result.stdout
 
 
+@pytest.mark.parametrize(("line", "mark"), [("status", "HOLDING: "), ("doctor", "hold   stream: ")])
+def test_a_stream_that_fails_is_reported_and_the_rest_too(stack: Deployed, line: str, mark: str) -> None:
+    """Nobody has to act, and the exit code says that not all is well. The doctor sends no test event then."""
+    with stack.refusing("kinesis", 500, "InternalFailure"):
+        result = stack.run([line])
+
+    assert (3, "") == (result.exit_code, result.stderr)
+    assert f"{mark}AWS rejected DescribeStreamSummary: InternalFailure" in result.stdout
+    assert "No action needed, unless it lasts" in result.stdout
+    assert "test event" not in result.stdout
+
+
 @pytest.mark.parametrize(
     ("line", "expected"),
     [

@@ -47,6 +47,8 @@ THROTTLING = {"ErrorCode": "ProvisionedThroughputExceededException"}
         ),
         ({"Records": [{"SequenceNumber": "1"}]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
         ({"Records": [{"SequenceNumber": "1"}, {}]}, [Fate.ACKNOWLEDGED, Fate.DOUBTFUL], "InvalidResponse"),
+        ({"Records": None}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        ({"Records": [None, "1"]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
         (client_error("Throttling", "PutRecords"), [Fate.REFUSED] * 2, "Throttling"),
         (client_error("Throttling", "PutRecords", status=503), [Fate.DOUBTFUL] * 2, "Throttling"),
         (ClientError({"Error": {"Code": "Throttling"}}, "PutRecords"), [Fate.DOUBTFUL] * 2, "Throttling"),

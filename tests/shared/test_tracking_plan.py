@@ -177,6 +177,8 @@ def _of(column: object) -> dict[str, Any]:
         (_of({"pattern": "(a+)+"}), "could take too long"),
         (_of({"pattern": r"(a)\1"}), "could take too long"),
         (_of({"pattern": "a*b*c*d*"}), "could take too long"),
+        (_of({"pattern": "a{0,80}" * 4}), "could take too long"),
+        (_of({"pattern": "a?" * 21 + "a" * 21}), "could take too long"),
         (_of({"description": 1}), "purchases.amount: description must be a string"),
         ({"tables": {f"table_{number}": {} for number in range(201)}}, "at most 200 tables, not 201"),
         (
@@ -218,7 +220,18 @@ def test_unknown_rules_of_a_published_plan_are_ignored(value: object, known: Tra
     assert known == TrackingPlan.of_known(value)
 
 
-@pytest.mark.parametrize("pattern", ["[a-z]*[a-z0-9]*[a-z]*x", ".*.*.*x", "https?://[^/]+/.*"])
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "[a-z]*[a-z0-9]*[a-z]*x",
+        ".*.*.*x",
+        "https?://[^/]+/[^?*]*\\??.*",
+        "a{0,80}" * 3 + "x",
+        "a?" * 19 + "a" * 19 + "x",
+        "[0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}",
+        "a(?:b|c)?d{2,}\\*\\+",
+    ],
+)
 def test_no_text_makes_a_pattern_slow(pattern: str) -> None:
     """Senders choose the text that a pattern is matched against."""
     wanted = TrackingPlan.parse(_of({"pattern": pattern})).tables["purchases"]

@@ -3,7 +3,6 @@
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -63,7 +62,7 @@ class Rehearsal(DeployedStage):
         )
         super().__init__(
             stack=stack,
-            run=CertifyRun(Path("run.json"), "certify-1", clock.now()),
+            run=CertifyRun("certify-1", clock.now()),
             account="shop",
             database="shop",
             key="shop.k1.mac",

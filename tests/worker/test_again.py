@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from queue import Queue
+from threading import Thread
 from typing import Any
 
 import msgpack
@@ -9,8 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, row
+from tests.support.delivery import BUCKET, KEYS, SHARD, STREAM, Delivery, envelope, lose_answer, once, row
 from tests.support.spans import span as a_span
+from worker.chain import ChainId
 from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor
 from worker.ledger import Ledger
@@ -18,7 +21,7 @@ from worker.passing import MARGIN_SECONDS
 from worker.sender import USUAL_AGAIN_SECONDS
 from worker.span import ChunkKey, Span
 from worker.span_object import Chunk, encode
-from worker.states import Decision, Entry, State
+from worker.states import Decision, Entry, Event, State
 
 AT = 1_700_000_000
 PASSED = LATE_SECONDS + MARGIN_SECONDS
@@ -232,6 +235,39 @@ def test_a_look_that_has_no_time_goes_on_in_the_next_run() -> None:
     assert 3 <= runs <= 5
     assert {"shop:k1/views~a/0": ("copy", "", 1)} == made.chunks()
     assert ["a", "b"] == sorted(one for one in made.ids("shop_db", "views") if len(one) == 1)
+
+
+def test_beside_a_look_another_decides_nothing() -> None:
+    """It does not wait for the other one, which may take all of a run's time."""
+    made, answers = busy("a", "b"), Queue[Any]()
+    decide = made.sender_wiring.again.decide
+
+    def decide_beside() -> None:
+        thread = Thread(target=lambda: answers.put(decide({"b": AT * 1000}, made.deadline())), daemon=True)
+        thread.start()
+        thread.join(1)
+
+    made.s3.before["get_object"] = once(decide_beside)
+    events, _ = decide({"a": AT * 1000}, made.deadline())
+
+    assert (({}, "others are looked for"), {"a": Event.COPY_COUNTS}) == (answers.get(timeout=1), events)
+
+
+def test_the_chains_of_a_year_are_looked_at_in_several_runs() -> None:
+    """A stream that is resharded every day has thousands, and a call for each takes longer than a run."""
+    made = busy("b")
+    for n in range(60):
+        made.ledger.note_chain(ChainId(STREAM, str(n), SHARD))
+    made.dynamodb.before["query"] = lambda _: made.clock.sleep(1)
+    runs = 0
+    while "again" in {state for state, *_ in made.chunks().values()}:
+        deadline = made.deadline().within(45)
+        made.sender_wiring.sender.run(deadline)
+        assert made.clock.now() < deadline.at + 20
+        runs += 1
+
+    assert 2 <= runs <= 5
+    assert 1 == made.ids("shop_db", "views").count("b")
 
 
 # Shards

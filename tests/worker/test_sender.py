@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, override
+from typing import Any, ClassVar, override
 
 import msgpack
 import pytest
@@ -36,6 +36,8 @@ from worker.sender import (
     MOST_VAIN_PROBES,
     UNSETTLED_SECONDS,
     Report,
+    Sender,
+    _Database,
 )
 from worker.span import ChunkKey, Place, Span, milliseconds
 from worker.states import Decision, Entry, State
@@ -352,6 +354,29 @@ def test_a_database_that_answers_probes_but_fails_imports_is_closed(executors: C
     most = 1 if executors is InlineExecutor else 32
     assert 1 <= len(attempted) <= most
     assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
+
+
+class Busy(Sender):
+    """Finds a database busy in its first pass, and notes how many of the turns that wait for it hold a span."""
+
+    held: ClassVar[list[int]] = []
+
+    def _pass(self, run: Any, turns: Any) -> Any:
+        run.databases.setdefault("shop_db", _Database(is_proven=True, limit=1, under_way=1))
+        waiting = super()._pass(run, turns)
+        Busy.held.append(sum(hasattr(one, "span") for one in waiting))
+        run.databases["shop_db"].under_way = 0
+        return waiting
+
+
+def test_spans_that_wait_for_a_busy_database_are_not_kept_in_memory() -> None:
+    """After an outage there may be a hundred thousand, of tens of kilobytes each, while Treasure Data throttles."""
+    made = many(9)
+    made.executors, made.replaced = InlineExecutor, {Sender: Busy}
+    made.start()
+
+    assert (9, 0, True) == _shown(made.send())
+    assert [0, 0] == Busy.held
 
 
 def test_a_proxy_s_throttling_closes_the_database() -> None:

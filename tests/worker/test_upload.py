@@ -206,13 +206,13 @@ def test_a_database_alone_keeps_nobody_waiting() -> None:
 # One attempt
 
 
-def attempt(made: Made, **changes: Any) -> tuple[Upload, Any]:
+def attempt(made: Made, end: float = 60.0, **changes: Any) -> tuple[Upload, Any]:
     """Attempt one upload to a table that need not exist."""
     [upload] = made.uploads(1)
     upload.key = upload.key._replace(group=upload.key.group._replace(table="new"))
     for name, value in changes.items():
         setattr(upload, name, value)
-    deadline = Deadline(made.clock, made.clock.now() + 60)
+    deadline = Deadline(made.clock, made.clock.now() + end)
     return upload, made.delivery.wiring.uploader.attempt(upload, 10.0, deadline)
 
 
@@ -261,6 +261,18 @@ def test_another_account_s_database_is_not_created() -> None:
 
     assert (Event.REFUSED, "no_such_database", True) == (outcome.event, outcome.reason, outcome.surely_not)
     assert "gone" not in made.td.counts()
+
+
+def test_creations_end_with_the_time_for_sends() -> None:
+    """Else Lambda would end the function before it has settled what it sent."""
+    made = Made(1)
+    made.delivery.map(acct_0="db_new")
+    made.delivery.start()
+    made.td.faults.add(Fault(kind=Kind.SLOW, action=Action.CREATE, seconds=5.0))
+    until = made.clock.now() + 6.0
+    attempt(made, end=6.0, database="db_new")
+
+    assert made.clock.now() <= until + 1.0
 
 
 def test_an_account_has_a_limited_number_of_tables() -> None:

@@ -60,13 +60,13 @@ class Stack:
         """What takes watermarks."""
         wiring = self.delivery.sender_wiring
         return Watermarks(
-            passing=wiring.passing,
-            shards=Shards(self.delivery.kinesis, support.STREAM, self.clock),
-            ledger=self.delivery.ledger,
-            sqs=self.sqs,  # type: ignore[arg-type]  # a double
-            queue_url=self.queue_url,
-            notices_url=self.notices_url,
-            clock=self.clock,
+            wiring.passing,
+            Shards(self.delivery.kinesis, support.STREAM, self.clock),
+            self.delivery.ledger,
+            self.sqs,  # type: ignore[arg-type]  # a double
+            self.queue_url,
+            self.notices_url,
+            self.clock,
         )
 
     def take(self, seconds: float = 60.0) -> Completeness:

@@ -70,14 +70,14 @@ class PersonRows:
 
     Attributes:
         span: as it is in the ledger now.
-        rows: their rows, by request and state.
-        gone: those of them that are forgotten now, likewise.
+        rows: their rows, by state.
+        gone: those of them that are forgotten now, by request and state.
         left: rows that could not be forgotten now, by request.
         delivered: their rows that Treasure Data has.
     """
 
     span: Span
-    rows: Counter[tuple[str, State]] = field(default_factory=Counter)
+    rows: Counter[State] = field(default_factory=Counter)
     gone: Counter[tuple[str, State]] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     delivered: list[Delivered] = field(default_factory=list)
@@ -327,7 +327,7 @@ def _counted(span: Span, pieces: Mapping[ChunkKey, Sequence[Piece]]) -> PersonRo
             if piece.forgotten:
                 leaf = next(leaf for leaf, own in leaves if row in own)
                 state = span.entry(leaf).state
-                cut.rows.update((one.request, state) for one in piece.forgotten)
+                cut.rows[state] += len(piece.forgotten)
                 if state is State.DELIVERED:
                     about = _name(span, leaf), span.final_at
                     to = span.database(leaf), planned.group.table

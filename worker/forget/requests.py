@@ -8,7 +8,8 @@ hashes is a member of the secret with the signing secrets, so who reads the docu
 
 import json
 import zlib
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,11 @@ if TYPE_CHECKING:
 KEY = "forget/requests"
 FRESH_SECONDS = 60.0
 """How long a function instance uses what it has read."""
+
+DAY = 86_400.0
+VERSIONS_SECONDS = 9 * DAY
+"""How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
+later."""
 
 _VERSION = 1
 _ATTEMPTS = 8
@@ -51,7 +57,6 @@ class ForgetRequest:
         cleared: UNIX seconds at which a query by the value itself has counted none there; 0 before.
         statements: what somebody with more rights must run in Treasure Data.
         left: rows that the last search had to leave.
-        searched: UNIX seconds of the last search; 0 if there was none.
         touched: UNIX seconds at which rows were last removed from S3.
         done: UNIX seconds at which nothing was left; 0 before.
         refuses: whether the ingest refuses new events of the person.
@@ -69,7 +74,6 @@ class ForgetRequest:
     cleared: float = 0.0
     statements: list[str] = field(default_factory=list)
     left: int = 0
-    searched: float = 0.0
     touched: float = 0.0
     done: float = 0.0
     refuses: bool = False
@@ -79,10 +83,6 @@ class ForgetRequest:
         """What recognises the person's rows."""
         hashes = tuple(map(bytes.fromhex, self.hashes))
         return Person(self.id, self.account, self.column, hashes, self.before)
-
-    def stored(self) -> dict[str, Any]:
-        """Return the members that differ from their defaults: there may be many requests, and senders read them every minute."""
-        return {name: value for name, value in asdict(self).items() if value or name == "hashes"}
 
     def receipt(self) -> dict[str, Any]:
         """Return what became of it, without the hashes."""
@@ -110,6 +110,11 @@ class RequestDocument:
     left: dict[str, int] = field(default_factory=dict)
     seen: dict[str, float] = field(default_factory=dict)
 
+    @property
+    def active(self) -> list[ForgetRequest]:
+        """The requests that are not done."""
+        return [one for one in self.requests.values() if not one.done]
+
     def refused(self) -> dict[str, dict[str, bytes]]:
         """Return whom the ingest is to refuse, as the edge policy has it: the hashes, one behind the other, by account and column."""
         found: dict[str, dict[str, bytes]] = {}
@@ -119,13 +124,63 @@ class RequestDocument:
                 columns[one.column] = columns.get(one.column, b"") + b"".join(one.person.hashes)
         return found
 
+    def add_forgotten(self, forgotten: Mapping[tuple[str, str], int], now: float) -> None:
+        """Note numbers of rows that were removed from S3, by request and state."""
+        for (request, state), number in forgotten.items():
+            one = self.requests[request]
+            one.forgotten[state] = one.forgotten.get(state, 0) + number
+            one.touched = now
+
+    def add_deleted(self, deleted: Mapping[tuple[str, str], int]) -> None:
+        """Note numbers of rows that were deleted in Treasure Data, by request and table."""
+        for (request, table), number in deleted.items():
+            found = self.requests[request].treasure_data
+            found[table] = found.get(table, 0) + number
+
+    def add_statements(self, statements: Iterable[tuple[str, str]]) -> None:
+        """Note what somebody with more rights must run, by request."""
+        for request, statement in statements:
+            known = self.requests[request].statements
+            known += [statement] * (statement not in known)
+
+    def clear(self, deleted: Mapping[str, Mapping[str, int]], now: float) -> None:
+        """Note that a query by the values has counted no rows of these requests any more, and how many were deleted, by table."""
+        for request, tables in deleted.items():
+            self.requests[request].cleared = now
+            self.add_deleted({(request, table): number for table, number in tables.items()})
+
+    def begin(self, now: float) -> None:
+        """Begin a search."""
+        self.began, self.hour, self.after, self.left = now, "", "", {}
+
+    def reach(self, began: float, hour: str, after: str, left: Mapping[str, int]) -> None:
+        """Note how far the search has come that began then, unless another run has ended it."""
+        if self.began == began:
+            self.hour, self.after, self.left = hour, after, dict(Counter(self.left) + Counter(left))
+
+    def finish(self, began: float, now: float) -> None:
+        """End the search that began then, unless another run has."""
+        if self.began != began:
+            return
+        for one in self.active:
+            if one.before > began * 1000:
+                continue
+            one.left = self.left.get(one.id, 0)
+            settled = max(one.until, one.touched + VERSIONS_SECONDS)
+            if began < settled:
+                one.next = now + DAY if one.left else settled
+            elif one.left or self.left.get("", 0):
+                one.next = now + DAY
+            else:
+                one.done = now
+                one.hashes = one.hashes if one.refuses else []
+        if not any(one.left for one in self.requests.values()):
+            self.seen = {}
+        self.begin(0.0)
+
     def encode(self) -> bytes:
         """Return it as it is stored."""
-        content = asdict(self) | {
-            "version": _VERSION,
-            "requests": [one.stored() for one in self.requests.values()],
-        }
-        return zlib.compress(json.dumps(content).encode(), 6, 31)
+        return zlib.compress(json.dumps(asdict(self) | {"version": _VERSION}).encode(), 6, 31)
 
     @classmethod
     def decode(cls, data: bytes) -> "RequestDocument":
@@ -138,8 +193,8 @@ class RequestDocument:
             content = json.loads(zlib.decompress(data, 31))
             if content.pop("version") != _VERSION:
                 raise BucketUnavailableError("the requests to forget are of another version")
-            requests = [ForgetRequest(**one) for one in content.pop("requests")]
-            return cls({one.id: one for one in requests}, **content)
+            requests = {name: ForgetRequest(**one) for name, one in content.pop("requests").items()}
+            return cls(requests, **content)
         except (zlib.error, ValueError, TypeError, KeyError) as error:
             raise BucketUnavailableError("the requests to forget cannot be read") from error
 
@@ -152,9 +207,8 @@ class ForgetRequests:
     _bucket: str
     _secret: Secret
     _clock: Clock
-    _persons: Persons = field(default=_NOBODY, init=False)
-    _etag: str = field(default="", init=False)
-    _read_at: float = field(default=float("-inf"), init=False)
+    # the ETag that was read last, whom the document names, and when it was read: as one, since threads share it
+    _known: tuple[str, Persons, float] = field(default=("", _NOBODY, float("-inf")), init=False)
 
     def persons(self, max_age: float = FRESH_SECONDS) -> Persons:
         """Return the persons to forget, as they were so many seconds ago at most.
@@ -162,13 +216,13 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        if self._clock.now() - self._read_at >= max_age:
-            document, etag = self._read(self._etag)
+        etag, persons, read_at = self._known
+        if self._clock.now() - read_at >= max_age:
+            document, etag = self._read(etag)
             if document is not None:
-                self._persons = self.persons_of(document.requests.values())
-            self._etag = etag  # only now: what was read without the key must be read again
-            self._read_at = self._clock.now()
-        return self._persons
+                persons = self.persons_of(document.active)
+            self._known = etag, persons, self._clock.now()  # only with the key: without it, all is read again
+        return persons
 
     def persons_of(self, requests: Iterable[ForgetRequest]) -> Persons:
         """Return the persons that requests name.
@@ -176,17 +230,17 @@ class ForgetRequests:
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
-        found = tuple(one.person for one in requests if not one.done)
+        found = tuple(one.person for one in requests)
         return Persons(self._member(FORGET_KEY), found) if found else _NOBODY
 
-    def hashes(self, account: str, column: str, value: str) -> list[str]:
-        """Return the hashes of a value, and of what HashedColumns makes of it.
+    def hashes(self, account: str, column: str, values: Iterable[str]) -> list[list[str]]:
+        """Return, for each value, its hash and that of what HashedColumns makes of it.
 
         Raises:
             SecretUnavailableError: the key cannot be read.
         """
         hash_of = hasher(self._member(FORGET_KEY), account, column)
-        return [hash_of(text.encode()).hex() for text in self.texts(value)]
+        return [[hash_of(text.encode()).hex() for text in self.texts(value)] for value in values]
 
     def texts(self, value: str) -> list[str]:
         """Return a value, and what HashedColumns makes of it."""
@@ -210,7 +264,7 @@ class ForgetRequests:
                 if error_code(error) not in _CONTESTED:
                     raise BucketUnavailableError(str(error)) from error
             else:
-                self._read_at = float("-inf")
+                self._known = *self._known[:2], float("-inf")
                 return document
         raise BucketUnavailableError("others change the requests to forget all the time")
 

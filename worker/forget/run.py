@@ -5,9 +5,10 @@ doubt. So after the first search others follow: once a doubt can be over, each d
 after the longest time that the queue and the stream keep anything. Then nothing can come back, and the hashes go.
 """
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import islice
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
@@ -22,24 +23,22 @@ from shared.published_policy import PublishedPolicy
 from shared.telemetry import Telemetry
 from worker.account_cache import AccountCache
 from worker.deadline import Deadline
-from worker.forget.requests import ForgetRequest, ForgetRequests, RequestDocument
-from worker.forget.search import Findings, ForgetSearch
+from worker.forget.person import Persons
+from worker.forget.requests import DAY, ForgetRequest, ForgetRequests, RequestDocument
+from worker.forget.search import ForgetSearch
 from worker.shards import Shards
 from worker.span import milliseconds
 from worker.span_object import SpanObjects
-from worker.statement import End, Statements, by_value, counting, deleting, selecting
+from worker.statement import End, Statements, by_value, counting_each, deleting, selecting
 from worker.sweeper import INDEX_SECONDS
 
 SECOND_SEARCH_SECONDS = 2 * 3600.0
 """When the second search begins: rows that were in doubt, or could not be found in Treasure Data yet, are settled by then."""
-DAY = 86_400.0
-VERSIONS_SECONDS = 9 * DAY
-"""How long after rows were removed from S3 nothing of them can be left: objects that nobody names go within a day, and old versions a week
-later."""
 REFUSED_SECONDS = 300
 """How long after a request that refuses new events the person's events are forgotten: until then every instance of the ingest refuses them."""
 _ID_BYTES = 6
 _MOST_ROWS = 4_000_000  # characters of rows in one answer
+_MOST_LISTED = 5000  # receipts in one answer
 
 
 @dataclass(eq=False)
@@ -61,53 +60,79 @@ class Forget:
         """Do what a command asks for.
 
         Args:
-            asked: `do` is one of `objects` (count the span objects by hour), `look` and `forget` (in the objects of an `hour` behind
-                `after`), `rejected` (look in rejected events; with `forgets`, delete), `tables` (where Treasure Data may have rows), `count`,
-                `delete` and `select` (there, in a `database`'s `table`), `texts` (what the values are in rows), `note` (make a request of
-                each value; with `refuse`, have the ingest refuse new events), `lift` (accept them again, for `ids` of requests), `cleared` (note that a count found none) and `list`. Most name an `account`, a `column` and `values`.
+            asked: `do` is one of those below. Most name an `account`, a `column` and `values`.
+
+                - `objects`: count the span objects by hour.
+                - `look` and `forget`: in the objects of an `hour` behind `after`; by `forget`, everybody who is to be forgotten.
+                - `rejected`: count rejected events; with `forgets`, delete them.
+                - `tables`: where Treasure Data may have rows. `count`, `delete` and `select`: there, in a `database`'s `table`.
+                - `texts`: what the values are in rows.
+                - `note`: make a request of each value; with `refuse`, have the ingest refuse new events. `lift`: accept them again, for
+                  `ids` of requests.
+                - `cleared`: note that a count found none, after so many rows were `deleted`, by request and table.
+                - `list`: some receipts, the first of them `from` this number on.
             deadline: for all of it.
         """
         try:
-            match asked["do"]:
-                case "objects":
-                    return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
-                case "look":
-                    persons = self._requests.persons_of(self._ad_hoc(asked))
-                    return _told(self._search.look(asked["hour"], asked["after"], persons, deadline))
-                case "forget":
-                    return _told(self._forget(asked["hour"], asked["after"], deadline))
-                case "rejected":
-                    return {"events": self._rejected(asked)}
-                case "note" | "lift" as do:
-                    changed = self._note(asked) if do == "note" else self._lift(asked["ids"])
-                    return {"requests": [one.receipt() for one in changed]}
-                case "cleared":
-                    self._clear(asked["ids"], asked["deleted"])
-                    return {}
-                case "texts":
-                    return {"texts": [text for one in asked["values"] for text in self._requests.texts(one)]}
-                case "list":
-                    return {
-                        "requests": [one.receipt() for one in self._requests.document().requests.values()]
-                    }
-            return self._in_treasure_data(asked, deadline)
+            return self._do(asked, deadline)
         except (UnavailableError, RequestException) as error:
             return {"error": "unavailable", "message": str(error)}
+
+    def _do(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:  # noqa: C901, PLR0912 -- a list
+        match asked["do"]:
+            case "objects":
+                return {"hours": [[hour, *self._sizes(hour)] for hour in self._objects.hours()]}
+            case "look":
+                return self._search.look(
+                    asked["hour"], asked["after"], self._asked_for(asked), deadline
+                ).told()
+            case "forget":
+                return self._search.forget(asked["hour"], asked["after"], deadline).told()
+            case "rejected":
+                persons = self._requests.persons(0.0) if asked["forgets"] else self._asked_for(asked)
+                found = self._search.rejected(asked["account"], persons, forgets=asked["forgets"])
+                return {"events": found.total()}
+            case "tables":
+                return self._tables(asked)
+            case "count":
+                return self._count(asked, deadline)
+            case "delete":
+                condition, database, table = self._by_value(asked), asked["database"], asked["table"]
+                end, _ = self._search.delete(database, table, condition, deadline)
+                return {"end": end.value, "statement": f"{database}: {deleting(table, condition)}"}
+            case "select":
+                return self._select(asked, deadline)
+            case "texts":
+                return {"texts": [text for one in asked["values"] for text in self._requests.texts(one)]}
+            case "note":
+                return {"requests": [{"id": one.id, "before": one.before} for one in self._note(asked)]}
+            case "lift":
+                return {"requests": [one.receipt() for one in self._lift(asked["ids"])]}
+            case "cleared":
+                self._requests.change(lambda document: document.clear(asked["deleted"], self._clock.now()))
+                return {}
+            case "list":
+                begin = asked.get("from", 0)
+                listed = islice(self._requests.document().requests.values(), begin, begin + _MOST_LISTED)
+                return {"requests": [one.receipt() for one in listed]}
+        return {
+            "error": "unknown_request",
+            "message": "This stack is older than the command. Deploy it again.",
+        }
 
     def _sizes(self, hour: str) -> tuple[int, int]:
         sizes = [stored.size for stored in self._objects.of_hour(hour)]
         return len(sizes), sum(sizes)
 
-    def _ad_hoc(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
-        """Return requests that nobody has made, to look for persons."""
+    def _requests_of(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
+        """Return a request for each value, which nobody has made yet."""
         account, column = asked["account"], asked["column"]
-        before = asked.get("before", milliseconds(self._clock.now()))
-        return [
-            ForgetRequest(
-                str(number), account, column, self._requests.hashes(account, column, value), before, 0, 0
-            )
-            for number, value in enumerate(asked["values"])
-        ]
+        before = milliseconds(self._clock.now())
+        hashes = self._requests.hashes(account, column, asked["values"])
+        return [ForgetRequest("asked", account, column, one, before, 0, 0) for one in hashes]
+
+    def _asked_for(self, asked: Mapping[str, Any]) -> Persons:
+        return self._requests.persons_of(self._requests_of(asked))
 
     def _note(self, asked: Mapping[str, Any]) -> list[ForgetRequest]:
         """Make a request of each value, or renew the one that there is."""
@@ -115,7 +140,7 @@ class Forget:
         refuses = asked.get("refuse", False)
         before = milliseconds(now + REFUSED_SECONDS * refuses)
         until = now + self._shards.retention_seconds() + INDEX_SECONDS + DAY
-        asked_for = self._ad_hoc(asked)
+        asked_for = self._requests_of(asked)
         ids = [self._entropy(_ID_BYTES).hex() for _ in asked_for]
         noted: list[ForgetRequest] = []
 
@@ -125,42 +150,46 @@ class Forget:
             for new, id_ in zip(asked_for, ids, strict=True):
                 request = known.get(tuple(new.hashes)) or replace(new, id=id_)
                 request.before, request.until = max(before, request.before), until
-                request.next, request.done = now + SECOND_SEARCH_SECONDS, 0.0
+                request.next, request.done, request.cleared = now + SECOND_SEARCH_SECONDS, 0.0, 0.0
                 request.refuses |= refuses
                 document.requests[request.id] = request
                 noted.append(request)
 
-        document = self._requests.change(note)
-        if refuses and not self._publish(document):
+        self._requests.change(note)
+        if refuses and not self._publish():
             raise UnavailableError("No accounts have been applied yet, so no events can be refused.")
         return noted
 
     def _lift(self, ids: Iterable[str]) -> list[ForgetRequest]:
-        """Have the ingest accept events of persons again."""
+        """Have the ingest accept events of persons again. Those are kept that it receives from now on."""
+        now = milliseconds(self._clock.now())
 
         def lift(document: RequestDocument) -> None:
             for request in map(document.requests.get, ids):
-                if request is not None:
-                    request.refuses = False
+                if request is not None and request.refuses:
+                    request.refuses, request.before = False, min(request.before, now)
                     request.hashes = [] if request.done else request.hashes
 
         document = self._requests.change(lift)
-        self._publish(document)
+        self._publish()
         return [document.requests[one] for one in ids if one in document.requests]
 
-    def _publish(self, document: RequestDocument) -> bool:
+    def _publish(self) -> bool:
         """Tell the ingest whose events it is to refuse; return whether it has an edge policy.
 
         Raises:
             UnavailableError: the edge policy cannot be written.
         """
-        refused, now = document.refused(), milliseconds(self._clock.now())
         found: list[EdgePolicy] = []
 
         def change(current: EdgePolicy | None) -> bytes | None:
             if current is None:
                 return None
             found.append(current)
+            refused = (
+                self._requests.document().refused()
+            )  # only now: whoever changes it next writes the policy next
+            now = milliseconds(self._clock.now())
             return policy.with_refused(current, refused, now) if current.refused != refused else None
 
         try:
@@ -169,28 +198,7 @@ class Forget:
             raise UnavailableError(f"the edge policy cannot be written: {error}") from error
         return bool(found)
 
-    def _clear(self, ids: Iterable[str], deleted: Mapping[str, int]) -> None:
-        def note(document: RequestDocument) -> None:
-            for one in ids:
-                request = document.requests[one]
-                request.cleared = self._clock.now()
-                request.treasure_data = dict(Counter(request.treasure_data) + Counter(deleted))
-
-        self._requests.change(note)
-
-    # Searches
-
-    def _forget(self, hour: str, after: str, deadline: Deadline) -> Findings:
-        """Forget everybody in the objects of an hour behind a name, and note it."""
-        document, now = self._requests.document(), self._clock.now()
-
-        def tell(statements: Mapping[str, list[str]]) -> None:
-            self._requests.change(lambda document: _add_statements(document, statements))
-
-        searched = self._search.forget(hour, after, document, tell, deadline)
-        if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
-            self._requests.change(lambda document: _add(document, searched, now))
-        return searched
+    # The searches that follow
 
     def run_due(self, deadline: Deadline) -> None:
         """Go on with the search that is under way, or begin one that is due. If a service does not answer, the next run goes on."""
@@ -198,78 +206,65 @@ class Forget:
             document = self._requests.document()
             self._run_due(document, deadline)
             if document.requests:  # the edge policy may have been replaced
-                self._publish(document)
+                self._publish()
         except UnavailableError as error:
             self._telemetry.warning("a search for persons to forget goes on later", reason=str(error))
 
     def _run_due(self, document: RequestDocument, deadline: Deadline) -> None:
-        now = self._clock.now()
-        active = [one for one in document.requests.values() if not one.done]
+        now, active = self._clock.now(), document.active
         if not active or not (document.began or any(one.next <= now for one in active)):
             return
         if not document.began:
-            document = self._requests.change(_begin(now))
+            document = self._requests.change(lambda found: found.begin(now))
+        began = document.began
         for hour in list(self._objects.hours()):
-            if hour < document.hour:
-                continue
             after = document.after if hour == document.hour else ""
-            while True:
-                searched = self._forget(hour, after, deadline)
-                after = searched.after
-                document = self._requests.change(_reached(hour, after, searched.left))
-                if not after:
-                    break
-                if deadline.near:
+            is_over = hour < document.hour
+            while not is_over:
+                searched = self._search.forget(hour, after, deadline)
+                after, left = searched.after, searched.left
+                document = self._requests.change(
+                    partial(RequestDocument.reach, began=began, hour=hour, after=after, left=left)
+                )
+                if document.began != began or (after and deadline.near):
                     return
-        events = Counter[str]()
+                is_over = not after
         persons = self._requests.persons_of(active)
         for account in dict.fromkeys(one.account for one in active):
-            events += self._search.rejected(account, persons, forgets=True)
-        document = self._requests.change(lambda found: _finish(found, events, self._clock.now()))
+            self._search.rejected(account, persons, forgets=True)
+        document = self._requests.change(lambda found: found.finish(began, self._clock.now()))
         done = sum(1 for one in document.requests.values() if one.done >= now)
         self._telemetry.info("searched for persons to forget", requests=len(active), done=done)
 
-    def _rejected(self, asked: Mapping[str, Any]) -> dict[str, int]:
-        if not asked["forgets"]:
-            persons = self._requests.persons_of(self._ad_hoc(asked))
-            return dict(self._search.rejected(asked["account"], persons, forgets=False))
-        persons = self._requests.persons()
-        found = self._search.rejected(asked["account"], persons, forgets=True)
-        if found:
-            self._requests.change(lambda document: _add_events(document, found))
-        return dict(found)
-
     # Treasure Data
 
-    def _in_treasure_data(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
-        if asked["do"] == "tables":
-            return self._tables(asked)
-        database, table, values = asked["database"], asked["table"], asked["values"]
-        texts = [text for value in values for text in self._requests.texts(value)]
-        before = asked.get("before", milliseconds(self._clock.now()))
-        condition = by_value(asked["column"], texts, before)
-        match asked["do"]:
-            case "count":
-                job = self._statements.run(database, counting(table, condition), deadline)
-                return {"count": job.count, "end": job.end.value, "statement": counting(table, condition)}
-            case "delete":
-                end, _ = self._search.delete(database, table, condition, deadline)
-                return {"end": end.value, "statement": f"{database}: {deleting(table, condition)}"}
-            case "select":
-                columns = asked["columns"]
-                job = self._statements.run(database, selecting(table, columns, condition), deadline)
-                is_too_long = sum(len(str(row)) for row in job.rows) > _MOST_ROWS
-                rows = [] if is_too_long else [dict(zip(columns, row, strict=False)) for row in job.rows]
-                end = End.FAILED if is_too_long else job.end
-                return {
-                    "rows": rows,
-                    "end": end.value,
-                    "statement": f"{database}: {selecting(table, columns, condition)}",
-                }
-        return {
-            "error": "unknown_request",
-            "message": "This stack is older than the command. Deploy it again.",
+    def _by_value(self, asked: Mapping[str, Any]) -> str:
+        """Return the condition for rows of persons."""
+        texts = [text for value in asked["values"] for text in self._requests.texts(value)]
+        return by_value(asked["column"], texts, asked.get("before", milliseconds(self._clock.now())))
+
+    def _count(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        """Return the number of rows of each value that has any; null if Treasure Data does not say."""
+        sql = counting_each(asked["table"], asked["column"], self._by_value(asked))
+        job = self._statements.run(asked["database"], sql, deadline)
+        found = {row[0]: row[1] for row in job.rows if len(row) == 2 and type(row[1]) is int}
+        is_certain = job.end is End.SUCCESS and job.number == len(found)
+        counts = {
+            value: sum(found.get(text, 0) for text in self._requests.texts(value))
+            for value in asked["values"]
         }
+        return {
+            "counts": {value: number for value, number in counts.items() if number} if is_certain else None
+        }
+
+    def _select(self, asked: Mapping[str, Any], deadline: Deadline) -> dict[str, Any]:
+        columns, database = asked["columns"], asked["database"]
+        sql = selecting(asked["table"], columns, self._by_value(asked))
+        job = self._statements.run(database, sql, deadline)
+        is_too_long = sum(len(str(row)) for row in job.rows) > _MOST_ROWS
+        rows = [] if is_too_long else [dict(zip(columns, row, strict=False)) for row in job.rows]
+        end = End.FAILED if is_too_long else job.end
+        return {"rows": rows, "end": end.value, "statement": f"{database}: {sql}"}
 
     def _tables(self, asked: Mapping[str, Any]) -> dict[str, Any]:
         """Return the tables with a column, and their columns, by database; null for one that Treasure Data says nothing about."""
@@ -289,82 +284,3 @@ class Forget:
                 if {asked["column"], "received_at"} <= set(columns)
             }
         return {"tables": found}
-
-
-def _told(searched: Findings) -> dict[str, Any]:
-    """Return what a search found as a JSON object."""
-    nested: dict[str, dict[str, dict[str, int]]] = {"rows": {}, "forgotten": {}, "deleted": {}}
-    for name, of in nested.items():
-        for (request, what), number in getattr(searched, name).items():
-            of.setdefault(request, {})[what] = number
-    return {
-        **nested,
-        "after": searched.after,
-        "objects": searched.objects,
-        "left": dict(searched.left),
-        "places": searched.places,
-    }
-
-
-def _add(document: RequestDocument, searched: Findings, now: float) -> None:
-    """Add what a search did to the requests."""
-    document.seen = dict.fromkeys(searched.fresh, now) | document.seen
-    for (request, state), number in searched.forgotten.items():
-        if request in document.requests:
-            of = document.requests[request].forgotten
-            of[state] = of.get(state, 0) + number
-            document.requests[request].touched = now
-    for (request, table), number in searched.deleted.items():
-        if request in document.requests:
-            in_td = document.requests[request].treasure_data
-            in_td[table] = in_td.get(table, 0) + number
-
-
-def _add_statements(document: RequestDocument, statements: Mapping[str, list[str]]) -> None:
-    for request, some in statements.items():
-        if request in document.requests:
-            known = document.requests[request].statements
-            known += [one for one in some if one not in known]
-
-
-def _add_events(document: RequestDocument, found: Mapping[str, int]) -> None:
-    for request, number in found.items():
-        if request in document.requests:
-            of = document.requests[request].forgotten
-            of["rejected"] = of.get("rejected", 0) + number
-
-
-def _begin(now: float) -> Callable[[RequestDocument], None]:
-    def change(document: RequestDocument) -> None:
-        document.began, document.hour, document.after, document.left = now, "", "", {}
-
-    return change
-
-
-def _reached(hour: str, after: str, left: Mapping[str, int]) -> Callable[[RequestDocument], None]:
-    def change(document: RequestDocument) -> None:
-        document.hour, document.after = hour, after
-        document.left = dict(Counter(document.left) + Counter(left))
-
-    return change
-
-
-def _finish(document: RequestDocument, events: Mapping[str, int], now: float) -> None:
-    """End the search that is under way."""
-    _add_events(document, events)
-    unread = document.left.get("", 0)
-    for one in document.requests.values():
-        if one.done or one.before > document.began * 1000:
-            continue
-        one.left, one.searched = document.left.get(one.id, 0), now
-        settled = max(one.until, one.touched + VERSIONS_SECONDS)
-        if document.began < settled:
-            one.next = now + DAY if one.left else settled
-        elif one.left or unread:
-            one.next = now + DAY
-        else:
-            one.done = now
-            one.hashes = one.hashes if one.refuses else []
-    if not any(one.left for one in document.requests.values()):
-        document.seen = {}
-    document.began, document.hour, document.after, document.left = 0.0, "", "", {}

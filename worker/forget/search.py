@@ -5,11 +5,12 @@ deleted them, or somebody has been told to: until then, the object is what says 
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from itertools import batched, islice
+from typing import Any
 
 import msgpack
 from requests import RequestException
@@ -26,7 +27,7 @@ from worker.ledger import Ledger
 from worker.rejected_events import PREFIX as REJECTED
 from worker.rejected_events import events
 from worker.rows import compress, decompress
-from worker.span_object import SpanObjects, Stored, name_of
+from worker.span_object import PREFIX, SpanObjects, Stored, name_of
 from worker.statement import End, Statements, by_id, counting, deleting
 from worker.sweeper import UNREFERENCED_SECONDS, span_there
 
@@ -45,8 +46,8 @@ class Findings:
     Attributes:
         after: the name behind which it goes on; empty if it has seen all of the hour.
         objects: how many objects it has looked at.
-        rows: of persons that it found, by request and state.
-        forgotten: those of them that are gone now, likewise.
+        rows: of persons that it found, by state.
+        forgotten: those of them that are gone now, by request and state.
         left: those of them that it had to leave, by request. What it could not read counts under "".
         deleted: rows that Treasure Data has deleted, by request and `database.table`.
         fresh: chunks with rows that a statement may not find yet.
@@ -55,7 +56,7 @@ class Findings:
 
     after: str = ""
     objects: int = 0
-    rows: Counter[tuple[str, str]] = field(default_factory=Counter)
+    rows: Counter[str] = field(default_factory=Counter)
     forgotten: Counter[tuple[str, str]] = field(default_factory=Counter)
     left: Counter[str] = field(default_factory=Counter)
     deleted: Counter[tuple[str, str]] = field(default_factory=Counter)
@@ -64,11 +65,20 @@ class Findings:
 
     def add(self, cut: PersonRows) -> None:
         """Add what was found in a span."""
-        self.rows.update({(one, state.value): number for (one, state), number in cut.rows.items()})
-        self.forgotten.update({(one, state.value): number for (one, state), number in cut.gone.items()})
+        self.rows.update(cut.rows)
+        self.forgotten.update(cut.gone)
         self.left += cut.left
-        if cut.rows:
-            self.places.append([cut.span.chain.name, cut.span.after])
+        self.places.append([cut.span.chain.name, cut.span.after])
+
+    def told(self) -> dict[str, Any]:
+        """Return it as a JSON object for the command."""
+        return {
+            "after": self.after,
+            "objects": self.objects,
+            "left": self.left,
+            "rows": self.rows,
+            "places": self.places,
+        }
 
 
 @dataclass(eq=False)
@@ -90,94 +100,85 @@ class ForgetSearch:
     _shown_seconds: float
 
     def look(self, hour: str, after: str, persons: Persons, deadline: Deadline) -> Findings:
-        """Look for persons in the objects of an hour behind a name, and change nothing.
+        """Look for persons in the objects of an hour behind a name until the deadline is near, and change nothing.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
         """
         searched = Findings()
-        for batch in self._batches(hour, after, searched, deadline):
-            for cut in run_parallel(
-                self._executors, [partial(self._look, one, persons) for one in batch], _AT_ONCE
-            ):
-                searched.add(cut) if isinstance(cut, PersonRows) else searched.left.update(
-                    [""] if cut else []
-                )
+        for found in self._looks(hour, after, persons, searched, deadline):
+            for cut in found:
+                searched.add(cut)
         return searched
 
-    def forget(
-        self,
-        hour: str,
-        after: str,
-        document: RequestDocument,
-        tell: Callable[[Mapping[str, list[str]]], object],
-        deadline: Deadline,
-    ) -> Findings:
-        """Forget persons in the objects of an hour.
-
-        Args:
-            hour: in the names of the objects.
-            after: the name behind which to begin.
-            document: the requests.
-            tell: is told what somebody with more rights must run in Treasure Data, by request, before those rows are forgotten here.
-            deadline: no more objects are looked at when it is near.
+    def forget(self, hour: str, after: str, deadline: Deadline) -> Findings:
+        """Forget everybody who is to be forgotten in the objects of an hour behind a name until the deadline is near, and note it.
 
         Raises:
             UnavailableError: S3 or the ledger does not answer.
         """
-        searched, persons = Findings(), self._requests.persons_of(document.requests.values())
-        for batch in self._batches(hour, after, searched, deadline):
-            looks = [partial(self._look, one, persons) for one in batch]
-            found = run_parallel(self._executors, looks, _AT_ONCE)
-            searched.left.update("" for one in found if not isinstance(one, PersonRows) and one)
-            cuts = [one for one in found if isinstance(one, PersonRows) and one.rows]
-            gone, statements = self._delete_delivered(cuts, document, searched, deadline)
-            if statements:
-                tell(statements)
-            jobs = [partial(self._forget, cut, persons, gone) for cut in cuts]
+        document, now, searched = self._requests.document(), self._clock.now(), Findings()
+        persons = self._requests.persons_of(document.active)
+
+        def note(found: RequestDocument) -> None:
+            found.seen = dict.fromkeys(searched.fresh, now) | found.seen
+            found.add_forgotten(searched.forgotten, now)
+            found.add_deleted(searched.deleted)
+
+        for found in self._looks(hour, after, persons, searched, deadline):
+            gone = self._delete_delivered(found, document.seen, searched, deadline)
+            jobs = [partial(self._forgetting.forget, cut.span, persons, gone.__contains__) for cut in found]
             for cut in run_parallel(self._executors, jobs, _AT_ONCE):
                 searched.add(cut)
+        if searched.forgotten or searched.deleted or searched.fresh - document.seen.keys():
+            self._requests.change(note)
         return searched
 
-    def _batches(
-        self, hour: str, after: str, searched: Findings, deadline: Deadline
-    ) -> Iterator[tuple[Stored, ...]]:
+    def _looks(
+        self, hour: str, after: str, persons: Persons, searched: Findings, deadline: Deadline
+    ) -> Iterator[list[PersonRows]]:
+        """Yield the spans with rows of persons, some at a time."""
+        searched.after = after or f"{PREFIX}{hour}/"
         for batch in batched(self._objects.of_hour(hour, after), _BATCH, strict=False):
             if deadline.near:
-                searched.after = searched.after or after or f"spans/{hour}/"
                 return
-            yield batch
+            looks = [partial(self._look, one, persons) for one in batch]
+            found = list(run_parallel(self._executors, looks, _AT_ONCE))
+            searched.left[""] += found.count(None)
+            yield [one for some in found for one in some or ()]
             searched.objects += len(batch)
             searched.after = batch[-1].name
         searched.after = ""
 
-    def _look(self, stored: Stored, persons: Persons) -> PersonRows | str:
-        """Return what an object has of persons; or a name, if it must be looked at again. One that nobody needs is deleted."""
+    def _look(self, stored: Stored, persons: Persons) -> list[PersonRows] | None:
+        """Return what an object has of persons, if any; None if it must be looked at again. An object that nobody needs is deleted."""
         span = span_there(self._ledger, stored)
         if span is None or span.object is None or name_of(span) != stored.name:
-            began = datetime.strptime(stored.hour, "%Y-%m-%dT%H").replace(tzinfo=UTC).timestamp()
+            began = _began(stored.hour)
             written = began if span is None or span.object is None else max(began, _began(span.object.hour))
             if self._clock.now() - written - _HOUR < UNREFERENCED_SECONDS:
-                return stored.name
+                return None
             self._bucket.erase(stored.name)
-            return ""
+            return []
         try:
-            return self._forgetting.look(span, persons)
+            found = self._forgetting.look(span, persons)
         except InvalidObjectError:
-            return stored.name
-
-    def _forget(self, cut: PersonRows, persons: Persons, gone: frozenset[Delivered]) -> PersonRows:
-        return self._forgetting.forget(cut.span, persons, gone.__contains__)
+            return None
+        return [found] if found.rows else []
 
     def _delete_delivered(
-        self, cuts: Iterable[PersonRows], document: RequestDocument, searched: Findings, deadline: Deadline
-    ) -> tuple[frozenset[Delivered], dict[str, list[str]]]:
-        """Delete delivered rows in Treasure Data; return those that need not be remembered, and what somebody else must run, by request."""
-        statements: dict[str, list[str]] = {}
+        self,
+        cuts: Iterable[PersonRows],
+        seen: Mapping[str, float],
+        searched: Findings,
+        deadline: Deadline,
+    ) -> frozenset[Delivered]:
+        """Delete delivered rows in Treasure Data; return those that need not be remembered. What somebody else must run is noted first."""
+        statements: dict[tuple[str, str], None] = {}
         wanted: dict[tuple[str, str], list[Delivered]] = {}
         gone: set[Delivered] = set()
         for row in (row for cut in cuts for row in cut.delivered):
-            since = row.since or document.seen.get(row.chunk) or self._clock.now()
+            since = row.since or seen.get(row.chunk) or self._clock.now()
             if row.row.id is None:
                 gone.add(row)  # no statement finds it but that of the command, by the value
             elif since + self._shown_seconds < self._clock.now():
@@ -192,11 +193,13 @@ class ForgetSearch:
                 if end is End.SUCCESS:  # the command may have deleted some of them by the value
                     searched.deleted.update((one.row.request, f"{database}.{table}") for one in part[:number])
                 elif end is not End.UNKNOWN:
-                    for id_ in {one.row.request for one in part}:
-                        statements.setdefault(id_, []).append(f"{database}: {deleting(table, condition)}")
+                    statement = f"{database}: {deleting(table, condition)}"
+                    statements |= dict.fromkeys((one.row.request, statement) for one in part)
                 if end is not End.UNKNOWN:
                     gone.update(part)
-        return frozenset(gone), statements
+        if statements:
+            self._requests.change(lambda document: document.add_statements(statements))
+        return frozenset(gone)
 
     def delete(self, database: str, table: str, condition: str, deadline: Deadline) -> tuple[End, int]:
         """Delete rows in Treasure Data; return SUCCESS once a count finds none, UNKNOWN if that is not certain yet, and how many there were.
@@ -218,13 +221,13 @@ class ForgetSearch:
 
     # Rejected events
 
-    def rejected(self, account: str, persons: Persons, *, forgets: bool) -> Counter[str]:
-        """Return how many of an account's rejected events are of persons, by request, and with `forgets`, delete them.
+    def rejected(self, account: str, persons: Persons, *, forgets: bool) -> Counter[tuple[str, str]]:
+        """Return how many of an account's rejected events are of persons, by request; with `forgets`, delete them and note it.
 
         Raises:
             BucketUnavailableError: S3 does not answer.
         """
-        found: Counter[str] = Counter()
+        found: Counter[tuple[str, str]] = Counter()
         matcher = persons.of(account)
         if matcher is None:
             return found
@@ -233,24 +236,26 @@ class ForgetSearch:
                 partial(self._rejected, item["Key"], matcher, forgets=forgets)
                 for item in page.get("Contents", ())
             ]
-            for one in run_parallel(self._executors, jobs, _AT_ONCE):
-                found += one
+            for requests in run_parallel(self._executors, jobs, _AT_ONCE):
+                found.update((request, "rejected") for request in requests)
+        if found and forgets:
+            now = self._clock.now()
+            self._requests.change(lambda document: document.add_forgotten(found, now))
         return found
 
-    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> Counter[str]:
+    def _rejected(self, name: str, matcher: Matcher, *, forgets: bool) -> list[str]:
+        """Return the requests that events of an object match."""
         data = self._bucket.get(name)
-        found: Counter[str] = Counter()
-        kept = []
         try:
-            for event in events(decompress(data)) if data is not None else ():
-                request = matcher.request_of_event(event.original, event.received_at)
-                if request:
-                    found[request] += 1
-                else:
-                    kept.append(msgpack.packb(tuple(event)))
+            held = list(events(decompress(data))) if data is not None else []
         except InvalidObjectError:
-            return Counter()
+            return []
+        requests = [matcher.request_of_event(one.original, one.received_at) for one in held]
+        found = [request for request in requests if request]
         if found and forgets:
+            kept = [
+                msgpack.packb(tuple(one)) for one, request in zip(held, requests, strict=True) if not request
+            ]
             if kept:
                 self._bucket.put(name, compress(b"".join(kept)))
             self._bucket.erase(name, but_latest=bool(kept))

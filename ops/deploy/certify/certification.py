@@ -20,7 +20,7 @@ _STYLES = {StepVerdict.FAILED: "bold red", StepVerdict.PASSED: "green"}
 
 @dataclass
 class Certification:
-    """Runs steps on a stage, in order, except those that its run has a report of. After Ctrl-C it `is_interrupted`."""
+    """Runs steps on a stage, in order. After Ctrl-C it `is_interrupted`."""
 
     stage: DeployedStage
     steps: Sequence[CertifyStep]
@@ -32,10 +32,10 @@ class Certification:
         """Run the steps with these names. Afterwards, everything that they broke is restored."""
         chosen = [step for step in self.steps if step.name in names]
         for number, step in enumerate(chosen, 1):
-            if step.name in self.stage.run.reports:
-                continue
             if self.is_interrupted:
-                self.stage.run.keep(StepReport(step.name, StepVerdict.NOT_TRIED, "interrupted"))
+                self.stage.run.reports[step.name] = StepReport(
+                    step.name, StepVerdict.NOT_TRIED, "interrupted"
+                )
                 continue
             if not self.hidden:
                 click.echo(f"{number:>2} of {len(chosen)}  {step.name}: {step.proves}", err=True)
@@ -43,7 +43,7 @@ class Certification:
 
     def keep(self, report: StepReport) -> None:
         """Store a report, and show it."""
-        self.stage.run.keep(report)
+        self.stage.run.reports[report.step] = report
         if not self.hidden:
             line = f"{report.verdict:<10} {report.step} ({report.seconds:.0f} s): {report.said}"
             screen.say(line, _STYLES.get(report.verdict, "yellow"))

@@ -73,20 +73,39 @@ def test_a_person_is_forgotten_everywhere_and_nobody_else(sluice: Sluice) -> Non
 
 
 def test_many_are_forgotten_from_a_file(sluice: Sluice, tmp_path: Path) -> None:
-    """Each line names one."""
+    """Each line names one, and each receipt says what was deleted of that one."""
     refuse(sluice, "forget_many")
     send(sluice, "forget_many", m1="m1@example.com", m2="m2@example.com", m3="m3@example.com")
+    send(
+        sluice,
+        "forget_more",
+        n1="m1@example.com",
+        n2="m2@example.com",
+        n3="m3@example.com",
+        n4="m1@example.com",
+    )
     until(lambda: states(sluice, "forget_many").get("dead") == 3)
+    until(lambda: len(sluice.rows("shop", "forget_more")) == 4)
     sluice.heal()
     named = tmp_path / "persons"
-    named.write_text("# two\nemail=m1@example.com\nemail=m3@example.com\n")
+    named.write_text("# two\nEmail=m1@example.com\nemail=m3@example.com\n")
 
     (held,) = sluice.json(f"forget --from {named} --account shop --local --dry-run")
-    assert {"dead": 2} == held["rows"]
+    assert (2, 3) == (held["rows"]["dead"], held["treasure_data"][0]["rows"])
     assert {"received": 3, "dead": 3} == states(sluice, "forget_many")
     receipts = sluice.json(f"forget --from {named} --account shop --local --yes")
-    assert [{"dead": 1}, {"dead": 1}] == [one["forgotten"] for one in receipts]
+    assert [(1, {"shop.forget_more": 2}), (1, {"shop.forget_more": 1})] == [
+        (one["forgotten"]["dead"], one["treasure_data"]) for one in receipts
+    ]
+    assert ["n2"] == sluice.rows("shop", "forget_more")
     assert {"received": 3, "dead": 1, "forgotten": 2} == states(sluice, "forget_many")
+
+
+def test_nobody_is_named_by_an_empty_value(sluice: Sluice) -> None:
+    """A variable of a shell may be unset; the rows in which the column is empty are of many."""
+    result = sluice.run("forget email= --account shop --local --yes")
+
+    assert (1, True) == (result.exit_code, "no value for email" in result.stderr)
 
 
 def test_new_events_of_a_person_are_refused_until_that_is_lifted(sluice: Sluice) -> None:

@@ -265,9 +265,9 @@ def a_step(name: str, outcome: BaseException | StepFinding) -> CertifyStep:
     return CertifyStep(name, "proves something", run)
 
 
-def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) -> Certification:
+def carried_out(*steps: CertifyStep, run: CertifyRun | None = None) -> Certification:
     """Carry out steps that need no stage."""
-    stage: Any = Untouched(run or CertifyRun.new(file, 1_800_000_000))
+    stage: Any = Untouched(run or CertifyRun.new(1_800_000_000))
     certification = Certification(stage, steps, hidden=True)
     certification.carry_out([one.name for one in steps])
     return certification
@@ -287,60 +287,38 @@ def carried_out(file: Path, *steps: CertifyStep, run: CertifyRun | None = None) 
     ],
 )
 def test_a_step_has_a_verdict_however_it_ends(
-    tmp_path: Path, outcome: BaseException | StepFinding, verdict: StepVerdict
+    outcome: BaseException | StepFinding, verdict: StepVerdict
 ) -> None:
     """A step that could not run is not a failure of the stage."""
-    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
-    carried_out(run.file, a_step("only", outcome), run=run)
+    run = CertifyRun.new(1_800_000_000)
+    carried_out(a_step("only", outcome), run=run)
 
     assert verdict == run.reports["only"].verdict
 
 
-def test_after_ctrl_c_nothing_else_is_tried(tmp_path: Path) -> None:
+def test_after_ctrl_c_nothing_else_is_tried() -> None:
     """Steps that are already done keep their verdicts."""
-    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
+    run = CertifyRun.new(1_800_000_000)
     steps = [
         a_step("first", StepFinding("well")),
         a_step("second", KeyboardInterrupt()),
         a_step("third", Failure("never")),
     ]
-    certification = carried_out(run.file, *steps, run=run)
+    certification = carried_out(*steps, run=run)
 
     assert certification.is_interrupted
     assert [PASSED, NOT_TRIED, NOT_TRIED] == [one.verdict for one in run.reports.values()]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_a_signal_interrupts_a_step(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_interrupts_a_step(number: signal.Signals) -> None:
     """SIGTERM and SIGHUP act like Ctrl-C, so that the step restores what it broke."""
 
     def run(_stage: DeployedStage) -> StepFinding:
         signal.raise_signal(number)
         return StepFinding("not heard")
 
-    assert carried_out(tmp_path / "run.json", CertifyStep("only", "proves something", run)).is_interrupted
-
-
-def test_a_resumed_run_repeats_only_steps_that_did_not_pass(tmp_path: Path) -> None:
-    """It keeps its name, and what was accepted and measured before."""
-    run = CertifyRun.new(tmp_path / "run.json", 1_800_000_000)
-    run.accept("sluice_certify", "a")
-    run.timings["time to row"] = "42 s"
-    carried_out(run.file, a_step("first", StepFinding("well")), a_step("second", Failure("no")), run=run)
-    resumed = CertifyRun.resumed(run.file)
-
-    assert ["first"] == list(resumed.reports)
-    assert (run.name, run.copies, run.timings) == (resumed.name, resumed.copies, resumed.timings)
-    carried_out(
-        run.file, a_step("first", Failure("again")), a_step("second", StepFinding("now")), run=resumed
-    )
-    assert [PASSED, PASSED] == [one.verdict for one in resumed.reports.values()]
-
-
-def test_resume_without_an_earlier_run_fails(tmp_path: Path) -> None:
-    """The message says what to do."""
-    with pytest.raises(Failure, match="start one without --resume"):
-        CertifyRun.resumed(tmp_path / "run.json")
+    assert carried_out(CertifyStep("only", "proves something", run)).is_interrupted
 
 
 @pytest.mark.parametrize(

@@ -134,13 +134,6 @@ def test_too_much_text_for_an_edit_is_refused() -> None:
         editable_of(found * 30, objects)
 
 
-@pytest.fixture
-def refusing(lone: Sluice) -> Sluice:
-    """A stack whose Treasure Data refuses imports into the table `edited_rows`."""
-    lone.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
-    return lone
-
-
 def editor(folder: Path, program: str) -> str:
     """Write an editor that changes the text by a Python expression, and return its command."""
     script = folder / "editor.py"
@@ -154,22 +147,24 @@ def editor(folder: Path, program: str) -> str:
     return shlex.join([sys.executable, str(script)])
 
 
-def test_edited_rows_are_delivered(refusing: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_edited_rows_are_delivered(sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Treasure Data has the edited row once, beside the unchanged one, and nothing stays dead."""
-    refusing.send("app", "edited_rows", "a", "b")
-    until(lambda: any(one["kind"] == "dead" for one in refusing.json("status --local")["rows"]))
-    line = "redrive --local --edit --account app --table edited_rows"
+    selected = "--account app --table edited_rows"
+    sluice.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
+    sluice.send("app", "edited_rows", "a", "b")
+    until(lambda: sluice.json(f"dead list --local {selected}") != [])
+    line = f"redrive --local --edit {selected}"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))
-    still = refusing.run(f"{line} --yes")
-    refusing.heal()
-    dry = refusing.run(f"{line} --dry-run")
+    still = sluice.run(f"{line} --yes")
+    sluice.heal()
+    dry = sluice.run(f"{line} --dry-run")
     monkeypatch.setenv("EDITOR", editor(tmp_path, "text"))
-    left = refusing.run(line)
+    left = sluice.run(line)
     monkeypatch.setenv("EDITOR", editor(tmp_path, "text[:-20]"))
-    mistaken = refusing.run(line, answer="n\n")
+    mistaken = sluice.run(line, answer="n\n")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"mended": true', '"mended": "yes"')"""))
-    done = refusing.run(line, answer="y\n")
+    done = sluice.run(line, answer="y\n")
 
     assert (3, "0 rows delivered, 0 kept, 2 newly dead.") == (
         still.exit_code,
@@ -184,39 +179,41 @@ def test_edited_rows_are_delivered(refusing: Sluice, tmp_path: Path, monkeypatch
     )
     assert [("a", "yes"), ("b", None)] == sorted(
         (one["row"]["event_id"], one["row"].get("mended"))
-        for one in refusing.td("rows?limit=1000")["rows"]
+        for one in sluice.td("rows?limit=1000")["rows"]
         if one["table"] == "edited_rows"
     )
-    assert not any(one["kind"] == "dead" for one in refusing.json("status --local")["rows"])
-    assert refusing.json("status --local --all")["balance"]["adds_up"]
+    assert [] == sluice.json(f"dead list --local {selected}")
+    assert sluice.json("status --local --all")["balance"]["adds_up"]
 
 
 def test_a_rejected_event_can_be_edited_to_fit_the_plan(
-    lone: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    sluice: Sluice, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its message says what was wrong. An edit that the plan would still reject is not sent; one that fits is delivered."""
     accounts = tmp_path / "accounts.yaml"
     accounts.write_text(
-        "shop: {database: shop, plan: {mode: quarantine, tables: {orders: {columns: {amount: number}}}}}"
+        "outlet: {database: shop, plan: {mode: quarantine, tables: {edited_orders: {columns: {amount: number}}}}}"
     )
-    lone.run(f"accounts apply --local --yes {accounts}")
+    sluice.run(f"accounts apply --local --yes {accounts}")
     body = json.dumps({"events": [{"amount": "5", "event_id": "r"}]}).encode()
-    request = Request(f"{lone.stack.addresses.gateway}/v1/events", body, {"x-write-key": lone.key("shop")})
+    request = Request(
+        f"{sluice.stack.addresses.gateway}/v1/events", body, {"x-write-key": sluice.key("outlet")}
+    )
     with suppress(HTTPError):
         urlopen(request, timeout=10)
-    until(lambda: lone.json("dead list --local --rejected") != [])
-    [listed] = lone.json("dead list --local --rejected")
-    shown = lone.run(f"dead show --local {listed['id']}")
-    line = "redrive --local --kind rejected --edit"
+    until(lambda: sluice.json("dead list --local --rejected --account outlet") != [])
+    [listed] = sluice.json("dead list --local --rejected --account outlet")
+    shown = sluice.run(f"dead show --local {listed['id']}")
+    line = "redrive --local --kind rejected --edit --account outlet"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv(
-        "EDITOR", editor(tmp_path, """text.replace('"amount"', '"table": "orders", "amount"')""")
+        "EDITOR", editor(tmp_path, """text.replace('"amount"', '"table": "edited_orders", "amount"')""")
     )
-    wrong = lone.run(line, answer="n\n")
-    right = """text.replace('"amount": "5"', '"table": "orders", "amount": 5')"""
+    wrong = sluice.run(line, answer="n\n")
+    right = """text.replace('"amount": "5"', '"table": "edited_orders", "amount": 5')"""
     monkeypatch.setenv("EDITOR", editor(tmp_path, right))
-    done = lone.run(line, answer="y\n")
-    lone.settled()
+    done = sluice.run(line, answer="y\n")
+    sluice.settled()
 
     assert "# the event names no table; set its field `table`" == shown.stdout.splitlines()[0]
     assert (1, True) == (
@@ -227,4 +224,4 @@ def test_a_rejected_event_can_be_edited_to_fit_the_plan(
         done.exit_code,
         "1 event repaired. Repaired events are sent like new ones." in done.stdout,
     )
-    assert ["r"] == lone.rows("shop", "orders")
+    assert ["r"] == sluice.rows("shop", "edited_orders")

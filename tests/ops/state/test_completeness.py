@@ -119,7 +119,9 @@ def test_an_unknown_table_is_reported() -> None:
     """Its name may be misspelt."""
     _, told, _ = wait(complete(NOON, tables=()))
 
-    assert ["no rows of shop.pageviews were received recently. Check the name."] == told
+    assert [
+        "no rows of shop.pageviews arrived in the last ten minutes, and none wait: is its name right?"
+    ] == told
 
 
 def test_an_obstacle_is_shown_with_what_makes_the_times_advance() -> None:
