@@ -7,7 +7,6 @@ transaction, so the rows exist once whatever fails. That is possible only if Tre
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,6 @@ import msgpack
 from shared import json_codec, names, rows
 from shared.errors import BucketUnavailableError, EditRefusedError, InvalidJsonError, InvalidObjectError
 from shared.event_id import derived_event_id
-from worker.chain import ChainId
 from worker.span import TOO_MANY_TABLES, ChunkKey, Group, Place, RowSender, Span
 from worker.states import Entry, Event, Happening, Rules, State
 
@@ -128,7 +126,7 @@ class Replacements:
             blocks = [msgpack.packb((table, len(found), b"".join(found))) for table, found in rest.items()]
             left = ChunkKey(Group(sender, "", TOO_MANY_TABLES), 0)
             chunks.append(Chunk(left, blocks, sum(map(len, rest.values()))))
-        chain = ChainId.edit(sha256(origin.encode()).hexdigest()[:32])
+        chain = span.place.replacement_of(key).chain
         new, data = span_of_rows(chain, chunks, span.received_at, now, origin)
         self._objects.put(new, data)
         replaced = self._rules.follow(entry, Happening(Event.REPLACED, new.planned_at))

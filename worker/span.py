@@ -11,7 +11,7 @@ from functools import lru_cache
 from typing import NamedTuple, Self
 
 from worker.chain import FORCED, ChainId, Owner
-from worker.record import NOBODY, Number
+from worker.record import NOBODY, START, Number
 from worker.states import FINAL, UNSETTLED, Entry, State
 
 SECONDS_KEPT = 366 * 86_400
@@ -243,6 +243,11 @@ class Place:
     def name(self) -> str:
         """The text for logs: the chain's name, `/` and the number."""
         return f"{self.chain.name}/{self.after}"
+
+    def replacement_of(self, key: ChunkKey) -> "Place":
+        """Return where the new rows are that stand in place of a chunk of its span, if it was replaced."""
+        origin = f"{self.name}/{key.name}".encode()
+        return Place(ChainId.edit(hashlib.sha256(origin).hexdigest()[:32]), START)
 
 
 def milliseconds(seconds: float) -> int:

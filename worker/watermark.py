@@ -9,7 +9,7 @@ INGEST_SECONDS earlier, by clocks that may each be wrong by CLOCK_SECONDS.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import batched, takewhile
@@ -126,7 +126,7 @@ class Watermarks:
             raise UnprovenError("not every shard has passed a time at which the overflow queue was empty")
         horizon = (max(proved) - INGEST_SECONDS - 2 * CLOCK_SECONDS) * 1000
         found = _Found()
-        for span in self._spans(began):
+        for span in self._with_replacements(self._spans(began), began):
             if self._clock.now() >= until:
                 raise UnprovenError("the time was up before all waiting rows were counted")
             if span.place not in found.places:
@@ -201,9 +201,22 @@ class Watermarks:
             if page.ended:
                 return
 
+    def _with_replacements(self, spans: Iterable[Span], began: float) -> Iterator[Span]:
+        """Yield spans, and those of rows that have replaced chunks of theirs so recently that the index may not list them."""
+        since = _unlisted_since(began)
+        for span in spans:
+            yield span
+            new = [
+                span.place.replacement_of(key)
+                for key, entry in span.all_leaves()
+                if entry.state is State.REPLACED and (entry.at or 0) >= since
+            ]
+            for some in batched(new, 2 * _GAPS_AT_ONCE, strict=False):
+                yield from self._with_replacements(self._ledger.get_all(some).values(), began)
+
     def _spans(self, began: float) -> Iterator[Span]:
         """Yield the spans that may have waiting or dead rows: recent ones from the chains, because the index lags; others from the index."""
-        since = (began - INDEX_SECONDS - 2 * CLOCK_SECONDS) * 1000
+        since = _unlisted_since(began)
         for lineage in self._passing.lineages():
             recent = takewhile(lambda span: span.planned_at >= since, self._ledger.latest(lineage.chain))
             for some in batched(recent, _GAPS_AT_ONCE, strict=False):
@@ -214,6 +227,11 @@ class Watermarks:
         for kind in ("waiting", "dead"):
             for number in range(WORKLIST_KEYS):
                 yield from (span for _, span in self._ledger.work(kind, number))
+
+
+def _unlisted_since(began: float) -> float:
+    """Return the UNIX milliseconds since which spans may have been written that the index does not list yet."""
+    return (began - INDEX_SECONDS - 2 * CLOCK_SECONDS) * 1000
 
 
 def _judge(span: Span, found: _Found) -> None:

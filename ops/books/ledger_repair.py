@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import KW_ONLY, dataclass, replace
 from datetime import UTC, datetime
-from hashlib import sha256
 from itertools import batched, groupby, islice
 
 from isal import isal_zlib
@@ -230,8 +229,7 @@ class LedgerRepair:
             )
 
     def _is_replaced(self, place: Place, key: ChunkKey) -> bool:
-        chain = ChainId.edit(sha256(f"{place.name}/{key.name}".encode()).hexdigest()[:32])
-        return self.ledger.get(Place(chain, START)) is not None
+        return self.ledger.get(place.replacement_of(key)) is not None
 
     def _doubts(self, span: Span) -> Iterator[tuple[ChunkKey, Entry]]:
         """Yield the entries of chunks that Treasure Data may have, for all that a restored ledger knows.

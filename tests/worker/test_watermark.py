@@ -17,6 +17,7 @@ from tests.support.overflow import an_envelope
 from worker.ledger import WORKLIST_KEYS
 from worker.passing import MARGIN_SECONDS
 from worker.shards import Shards
+from worker.states import State
 from worker.watermark import (
     CLOCK_SECONDS,
     COUNTED_SECONDS,
@@ -179,6 +180,24 @@ def test_recent_spans_are_seen_before_the_index_shows_them(stack: Stack, account
 
     assert waits == found.pending.keys()
     assert ({("nobody", "pageviews"): 1} if account == "nobody" else {}) == found.dead
+
+
+def test_rows_in_place_of_others_are_seen_before_the_index_shows_them(stack: Stack) -> None:
+    """The index may still list the span whose dead rows an operator has edited, and not yet that of the edited rows."""
+    made = stack.delivery
+    made.fail(status=422)
+    stack.put()
+    stack.deliver()
+    stack.settled()
+    dead = [(span, key) for span in made.spans() for key, one in span.all_leaves() if one.state is State.DEAD]
+    (span, key) = dead[0]
+    made.dynamodb.client.lag_indexes(support.TABLE, INDEX_SECONDS)
+    payload = made.wiring.objects.payload(span, key)
+    made.sender_wiring.replacements.edit(span.place, key, payload)
+    found = stack.take()
+
+    assert {SHOP: span.received_at} == found.pending
+    assert {} == found.dead
 
 
 def test_many_spans_cost_few_calls(stack: Stack) -> None:
