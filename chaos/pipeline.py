@@ -58,7 +58,7 @@ _COPIES_FOR = 29 * 86_400.0  # seconds for which a client may send copies of a r
 _PAUSES = (0.5, 5.0, 60.0, 400.0, 3 * 3600.0, 86_400.0, 5 * 86_400.0)
 _LONG_PAUSES = (60.0, 86_400.0, 12 * 86_400.0, 28 * 86_400.0)
 _SELDOM = 12  # times more seldom are sweeps in schedules of weeks
-_QUIET_SECONDS = 1200.0  # without a record, after which senders are seldom, too
+_QUIET_SECONDS = 1200.0  # without a request, after which senders are seldom, too
 _CROWD_SECONDS = 60.0
 
 
@@ -141,7 +141,7 @@ class Pipeline:
         self.drain = Function(effects, "D", functions.drain, DRAIN.timeout, seed)
         self.functions = (self.ingest, self.worker, self.sender, self.drain)
         self._standstill_until = 0.0
-        self._landed_at = 0.0
+        self._asked_at = 0.0
         self._draining = 0
         self._is_queue_off = False
         self._is_sending = True
@@ -375,6 +375,7 @@ class Pipeline:
 
     def send(self, sent: Sent) -> None:
         """Make a client send a request now."""
+        self._asked_at = self._simulation.now
         for number, _ in sent.events:
             self.sent[number] = sent
         if sent.dialect == "stream":
@@ -394,7 +395,7 @@ class Pipeline:
         Clients that give their requests or events an id retry until a response arrives. Some also repeat a request needlessly: at
         once, within milliseconds (Chromium resends a request byte for byte when its connection is closed), or much later.
         """
-        now = self._simulation.now
+        now = self._asked_at = self._simulation.now
         payload = sent.payload(self.world.key(sent.account), now, copy)
 
         def ask() -> None:
@@ -469,7 +470,6 @@ class Pipeline:
     # The event source mapping
 
     def _record_landed(self) -> None:
-        self._landed_at = self._simulation.now
         self._tick_at(self._simulation.now + self._chance.random())
 
     def _tick_at(self, when: float) -> None:
@@ -596,7 +596,7 @@ class Pipeline:
         if now >= self._standstill_until and not is_calm:
             self._sent_at = now
             self._invoke_sender({})
-        if self.schedule.setup.is_long and now > max(self._landed_at, self._waited_at) + _QUIET_SECONDS:
+        if self.schedule.setup.is_long and now > self._asked_at + _QUIET_SECONDS:
             pause = SWEEP_EVERY
         self._simulation.at(now + pause, self._send_by_timer)
 
