@@ -32,14 +32,12 @@ from worker.selection import SCHEDULED, Selection
 from worker.settlement import TOO_LARGE, Outcome, Settlement
 from worker.span import ChunkKey, NotDeliverable, Place, Span, milliseconds
 from worker.span_object import SpanObjects
-from worker.states import Action, Entry, Event, Happening, Presence, Rules, State, Step
+from worker.states import USUAL_AGAIN_SECONDS, Action, Entry, Event, Happening, Presence, Rules, State, Step
 from worker.treasure_data import READ_SECONDS, TreasureDataClient
 from worker.upload import UNSENT, Upload, Uploader
 
 UNSETTLED_SECONDS = 180.0
 """A span that nobody has settled is left to its worker for this long: longer than an invocation of the worker lasts."""
-USUAL_AGAIN_SECONDS = 1800.0
-"""Rows that were put again wait until every shard has shown what it received; up to here, that is nothing unusual."""
 LONGEST_QUERY_SECONDS = 90.0
 """How long to wait for an answer, which may take two queries. After that, a later run asks again."""
 FIRST_PAUSE_SECONDS = 300.0

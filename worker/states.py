@@ -35,6 +35,8 @@ class State(StrEnum):
 
 UNSETTLED = frozenset((State.WAITING, State.AGAIN))
 """States that the sender works on."""
+USUAL_AGAIN_SECONDS = 1800.0
+"""Rows that were put again wait until every shard has shown what it received; up to here, that is nothing unusual."""
 FINAL = frozenset((State.DELIVERED, State.DROPPED, State.REPLACED, State.COPY, State.FORGOTTEN))
 """Final states: nobody needs the chunk's rows any more."""
 

@@ -11,7 +11,7 @@ from ops.books.accounting import Unread
 from ops.state.causes import PUT_AGAIN, Cause, hold_cause, log_of, wait_cause
 from ops.state.finding import Finding, fault
 from ops.state.stack_state import StackState, WaitingRows
-from worker.sender import USUAL_AGAIN_SECONDS
+from worker.states import USUAL_AGAIN_SECONDS
 
 WAITING_SECONDS = 150.0
 """Rows that wait for longer are worth a word, whatever the reason; the alarm `waiting-warn` fires then too. Rows that were put on the

@@ -75,7 +75,8 @@ def test_accounts_keys_status_and_replay_work_on_a_deployed_stack(stack: Stack, 
     stack.map_account("shop")
 
     assert {"club", "shop"} <= stack.sluice("accounts", "list")["accounts"].keys()
-    assert {"account": "club", "key_id": "k1", "database": "club"} == stack.sluice("keys", "verify", key)
+    checked = stack.sluice("keys", "verify", key)
+    assert {"account": "club", "key_id": "k1", "database": "club", "not_checked": ""} == checked
     assert stack.send_pixel("club", "visits", "/club")[0] == 200
     assert ["/club"] == [row["page"] for row in stack.destination.rows("club", "visits")]
     assert 1 == len(stack.sluice("status")["shards"])

@@ -119,6 +119,15 @@ class Sluice:
         with urlopen(Request(f"{self.stack.addresses.treasure_data}/-/{path}", body), timeout=60) as answer:
             return json.load(answer)
 
+    def wait_for_dead(self, selected: str) -> None:
+        """Wait until a command lists dead rows. The worker leaves rows of a database that failed a moment ago to the sender."""
+
+        def are_listed() -> bool:
+            self.run("redrive --local --yes")
+            return bool(self.json(f"dead list --local {selected}"))
+
+        until(are_listed)
+
     def heal(self) -> None:
         """End all of Treasure Data's faults."""
         url = f"{self.stack.addresses.treasure_data}/-/faults"

@@ -18,10 +18,9 @@ from worker.claims import LATE_SECONDS
 from worker.executor import InlineExecutor
 from worker.ledger import Ledger
 from worker.passing import MARGIN_SECONDS
-from worker.sender import USUAL_AGAIN_SECONDS
 from worker.span import ChunkKey, Span
 from worker.span_object import Chunk, encode
-from worker.states import Decision, Entry, Event, State
+from worker.states import USUAL_AGAIN_SECONDS, Decision, Entry, Event, State
 
 AT = 1_700_000_000
 PASSED = LATE_SECONDS + MARGIN_SECONDS

@@ -45,10 +45,11 @@ def refused(stack: Sluice, status: int, database: str) -> Iterator[None]:
 
 def test_treasure_data_s_own_words_are_shown_wherever_the_rows_are(sluice: Sluice) -> None:
     """Without the values of rows, in `dead list`, `dead show`, `status` and `find`."""
-    mine = "--local --account news --table refused"
+    selected = "--account news --table refused"
+    mine = f"--local {selected}"
     with refused(sluice, 415, "media"):
         sluice.send("news", "refused", EVENT)
-        until(lambda: sluice.json(f"dead list {mine}") != [])
+        sluice.wait_for_dead(selected)
     [listed] = sluice.json(f"dead list {mine}")
     shown = sluice.run(f"dead show --local {listed['id']}")
     found, _ = sluice.json_lines(f"find {EVENT} {mine}")

@@ -152,7 +152,7 @@ def test_edited_rows_are_delivered(sluice: Sluice, tmp_path: Path, monkeypatch: 
     selected = "--account app --table edited_rows"
     sluice.td("faults", {"kind": "status", "status": 415, "action": "import", "table": "edited_rows"})
     sluice.send("app", "edited_rows", "a", "b")
-    until(lambda: sluice.json(f"dead list --local {selected}") != [])
+    sluice.wait_for_dead(selected)
     line = f"redrive --local --edit {selected}"
     monkeypatch.setenv("VISUAL", "")
     monkeypatch.setenv("EDITOR", editor(tmp_path, """text.replace('"a",', '"a", "mended": true,')"""))

@@ -45,7 +45,7 @@ class Stream:
 
     def put(self, event_id: str, *, account: str = "shop", key: str = "k", **columns: Any) -> None:
         """Put an envelope with one row."""
-        data = envelope(account, {"views": [row(event_id, **columns)]}, request_id=f"of {event_id}")
+        data = envelope(account, {"views": [row(event_id, **columns)]}, request_id=f"of-{event_id}")
         self.memory.put_record(StreamName=STREAM, Data=data, PartitionKey=key)
 
     def put_at(self, seconds: float, event_id: str, **more: Any) -> None:
@@ -112,7 +112,7 @@ def test_an_event_is_shown_with_its_place_on_the_stream() -> None:
     (seen,) = stream.seen(5)
 
     assert isinstance(seen, SeenEvent)
-    assert (Kind.EVENT, "shop", "views", "a", "of a", SHARD) == (
+    assert (Kind.EVENT, "shop", "views", "a", "of-a", SHARD) == (
         *(seen.kind, seen.account, seen.table, seen.event_id, seen.request_id),
         seen.shard,
     )
