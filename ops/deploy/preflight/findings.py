@@ -6,10 +6,9 @@ from botocore.exceptions import BotoCoreError, ClientError
 
 from ops.deploy.preflight.domains import domain, sdk
 from ops.deploy.preflight.existing import credentials, names, stack
-from ops.deploy.preflight.notifications import notifications
 from ops.deploy.preflight.permissions import rights
 from ops.deploy.preflight.quotas import concurrency, quotas, stream
-from ops.deploy.preflight.references import boundary, network, secrets
+from ops.deploy.preflight.references import boundary, network, notifications, secrets
 from ops.deploy.preflight.settings import build, cost, parameters, region
 from ops.deploy.preflight.survey import Survey
 from ops.deploy.preflight.treasure_data import treasure_data

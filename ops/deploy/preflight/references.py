@@ -1,11 +1,11 @@
-"""Checks of existing resources that parameters name: subnets and security groups, the roles' boundary, secrets."""
+"""Checks of what parameters name: subnets and security groups, the roles' boundary, secrets, who is told of alarms."""
 
 from collections.abc import Iterator
 
 from botocore.exceptions import ClientError
 
 from ops.deploy.preflight.survey import Survey, described
-from ops.state.finding import Finding, fault, ok
+from ops.state.finding import Finding, fault, ok, warning
 
 
 def network(survey: Survey) -> Iterator[Finding]:
@@ -69,3 +69,19 @@ def secrets(survey: Survey) -> Iterator[Finding]:
             )
         else:
             yield ok(parameter)
+
+
+def notifications(survey: Survey) -> Iterator[Finding]:
+    """Check that somebody can be told of an alarm. `sluice doctor` looks whether the recipient has confirmed."""
+    email, arn = survey.values["AlarmEmail"], survey.values["AlarmTopicArn"]
+    if not arn and not email:
+        advice = "Set AlarmEmail, or AlarmTopicArn for an existing SNS topic."
+        yield warning("alarms", "Nobody will be told of an alarm.", advice)
+    elif not arn:
+        yield ok("alarms", email)
+    elif arn.split(":")[3] != survey.plan.region:
+        yield fault("alarm topic", f"It is in {arn.split(':')[3]}.", f"Use one in {survey.plan.region}.")
+    elif described(survey.client("sns").get_topic_attributes, TopicArn=arn) is None:
+        yield fault("alarm topic", f"There is no topic {arn}.", "Correct AlarmTopicArn.")
+    else:
+        yield ok("alarm topic")
