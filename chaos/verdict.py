@@ -130,13 +130,14 @@ def judge(pipeline: Pipeline) -> Verdict:  # noqa: C901 -- a list of promises
         found, reason = places.get(number, []), reasons.get(number)
         if len(found) > 1 + (number in repeated) + forced[number] and not may_duplicate:
             verdict.duplicated.append(number)
-        if number in dropped and (len(found) > forced[number] or reason) and number not in repeated:
+        is_sent = len(found) > forced[number] and not may_duplicate
+        if number in dropped and (is_sent or reason) and number not in repeated:
             verdict.both.append(number)
         if set(found) - world.mapped[sent.account]:
             verdict.misrouted.append(number)
         if not reason:
             continue
-        if len(found) > forced[number] and not may_duplicate:
+        if is_sent:
             verdict.both.append(number)
         if pipeline.resends_dead and number not in pipeline.gone:
             verdict.stuck.append(f"event {number} is still dead: {reason}")
