@@ -122,7 +122,7 @@ def test_a_busy_local_log_is_read_back_to_the_hour(tmp_path: Path) -> None:
     """A warning before ten thousand other lines is found. One that is older than asked for is not."""
     old, warning, usual = (
         line("WARNING", "held", minutes=80),
-        line("WARNING", "a database fails", minutes=50),
+        line("WARNING", "a database fails", minutes=20),
         line("INFO", "span"),
     )
     notes, _ = troubles(local(tmp_path, worker="\n".join((old, warning, *[usual] * 10_000))), 3600)
