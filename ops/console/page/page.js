@@ -280,7 +280,10 @@ async function confirm(what, one) {
   $("confirm").returnValue = "";
   $("confirm").showModal();
   $(isDrop ? "confirm-word" : "confirm-no").focus();
-  await new Promise((done) => $("confirm").addEventListener("close", done, { once: true }));
+  await new Promise((done) => {
+    // the event of an earlier confirmation may come when this one is open
+    $("confirm").onclose = () => { if (!$("confirm").open) done(); };
+  });
   if ($("confirm").returnValue !== "yes" || (isDrop && $("confirm-word").value.trim() !== "drop")) return;
   try {
     await ask(what, { kind: one.kind, account: one.account, reason: one.reason, rows: one.rows, which: one.which });
