@@ -114,14 +114,12 @@ class Way:
         telemetry: what the last drainer reported.
     """
 
-    def __init__(self, retention: float = 7 * 86_400, kinesis: Any = None, sqs: Any = None) -> None:
-        self.delivery = Delivery(retention=retention)
+    def __init__(self, kinesis: Any = None, sqs: Any = None) -> None:
+        self.delivery = Delivery()
         if kinesis is not None:
             kinesis.create_stream(StreamName=STREAM, ShardCount=3)
             self.delivery.kinesis.client = kinesis
-        self.delivery.kinesis.increase_stream_retention_period(
-            StreamName=STREAM, RetentionPeriodHours=round(retention / 3600)
-        )
+        self.delivery.kinesis.increase_stream_retention_period(StreamName=STREAM, RetentionPeriodHours=168)
         self.delivery.map(shop="shop_db")
         self.clock: ManualClock = self.delivery.clock
         self.kinesis = WatchedKinesis(self.delivery.kinesis, self.clock)

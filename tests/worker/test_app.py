@@ -2,7 +2,6 @@
 
 import itertools
 import json
-import threading
 from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -224,27 +223,6 @@ def test_an_edit_replaces_a_dead_chunk_and_sends_it(stack: Stack) -> None:
     assert {"shop/clicks/0": ("dead", "http_422", 1), "shop/views/0": ("replaced", "", 1)} == stack.entries()
 
 
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"chunk": "shop/clicks/0"}, "this chunk is not dead any more"),
-        ({"chunk": "views"}, "'views' does not name a chunk"),
-        ({"chain": "stream"}, "'stream' does not name a chain"),
-        ({"rows": b64encode(b"junk").decode()}, "Not a gzipped file (b'ju')"),
-        ({"rows": b64encode(compress(b"\xc1")).decode()}, "these are not rows"),
-    ],
-)
-def test_an_edit_that_cannot_be_made_is_refused(stack: Stack, changed: dict[str, str], message: str) -> None:
-    """The answer says why, and nothing is sent."""
-    stack.put(envelope("new", {"views": [row("e1")]}))
-    stack.invoke()
-    answer = stack.send({"edit": stack.edit("new/views/0", row("e1")) | changed})
-
-    assert "edit_refused" == answer["error"]
-    assert message in answer["message"]
-    assert {"new/views/0": ("dead", "unknown_account", 1)} == stack.entries()
-
-
 def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
     """It lists the account that the worker has just delivered for."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
@@ -269,14 +247,6 @@ def test_without_a_redis_url_rows_wait_and_the_log_says_why(
     app._wiring.cache_clear()
 
     assert 1 == stack.send({})["delivered"]
-
-
-def test_no_thread_outlives_the_invocation(stack: Stack) -> None:
-    """Lambda freezes the sandbox after the handler returns; a thread would resume in the next invocation."""
-    stack.put(*(envelope("shop", {f"table_{n}": [row("e")]}) for n in range(30)))
-    stack.invoke()
-
-    assert [] == [thread for thread in threading.enumerate() if thread.name == "sluice"]
 
 
 def test_secrets_never_appear_in_the_output(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

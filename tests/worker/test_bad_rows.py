@@ -3,7 +3,6 @@
 from collections.abc import Collection
 from dataclasses import replace
 
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -11,7 +10,6 @@ from doubles.treasure_data import Action, Fault, Kind
 from tests.support.delivery import Delivery, envelope, row
 from worker.health import PROBE_TABLE
 from worker.sender import Report
-from worker.settlement import MOST_VAIN_HALVINGS
 from worker.treasure_data import TreasureDataClient
 
 
@@ -81,38 +79,6 @@ def test_one_bad_row_costs_two_imports_per_halving() -> None:
     assert 1 + 2 * 12 == len(tried) == len(set(tried))
 
 
-def test_a_chunk_of_bad_rows_is_set_aside_after_15_vain_halvings() -> None:
-    """If no part is accepted, no single row is to blame, so the search stops."""
-    made = delivery(1000, range(1000))
-    tried = imports_tried(made)
-
-    settle(made)
-    assert {("dead", "http_422")} == {one[:2] for one in made.chunks().values()}
-    assert (MOST_VAIN_HALVINGS + 1, 1000) == (
-        len(made.chunks()),
-        sum(one[2] for one in made.chunks().values()),
-    )
-    assert 1 + 2 * MOST_VAIN_HALVINGS == len(tried)
-
-
-def test_a_413_from_a_proxy_leaves_the_chunk_in_doubt() -> None:
-    """Once Treasure Data shows that it lacks the rows, the chunk is halved without being tried whole again."""
-    made = delivery(4, ())
-    made.fail(413, body="<html>")
-    assert made.deliver() is None
-    assert {"shop/views/0": ("waiting", "http_413", 4)} == made.chunks()
-    made.td.faults.clear()
-    made.fail(413, body="<html>", count=2)  # by the schedule, under the old id
-    made.send()
-    made.send()
-    made.clock.sleep(2 * 3600)
-    tried = imports_tried(made)
-
-    assert Report(delivered=4) == made.send()
-    assert [2, 2] == [len(one.rows) for one in made.td.imports()]
-    assert 2 == len(tried)
-
-
 def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     """The row is sent again once Treasure Data shows that it lacks it."""
     made = delivery(1, ())
@@ -124,21 +90,6 @@ def test_a_413_from_a_proxy_makes_no_single_row_a_dead_letter() -> None:
     assert {"shop/views/0": ("waiting", "row_too_large", 1)} == made.chunks()
     made.td.faults.clear()
     assert Report(delivered=1) == made.send()
-
-
-@pytest.mark.parametrize("status", [400, 404, 409, 422])
-@pytest.mark.parametrize("lands", [None, 0])
-def test_a_refusal_with_another_body_settles_nothing(status: int, lands: int | None) -> None:
-    """Whether or not Treasure Data has the rows, they end up there once and never become a dead letter."""
-    made = delivery(4, ())
-    made.fail(status, body="<html>", lands=lands)
-    assert made.deliver() is None
-    assert ["waiting"] == [one[0] for one in made.chunks().values()]
-    made.clock.sleep(2 * 3600)
-    made.td.faults.clear()
-    made.send()
-
-    assert ({}, 4) == (made.chunks(), made.td.counts()["shop_db"]["views"])
 
 
 def test_a_404_from_the_wrong_host_does_not_prove_a_database_gone() -> None:

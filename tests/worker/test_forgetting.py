@@ -22,7 +22,6 @@ from shared.policy import EdgePolicy, PolicyEntry
 from tests.support.delivery import (
     BUCKET,
     HASH_KEY,
-    KEYS,
     WRITE_KEY_SECRET,
     Delivery,
     KilledError,
@@ -41,7 +40,7 @@ from worker.record import number
 from worker.rows import decompress
 from worker.span import ChunkKey, Database, Group, RowSender, Span, milliseconds
 from worker.span_object import Chunk, encode, name_of
-from worker.states import Decision, Entry, State
+from worker.states import Entry, State
 
 AT_MS = 1_700_000_000_000
 NOW = 4_000_000_000_000
@@ -132,23 +131,6 @@ def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
     assert {"delivered": 2, "forgotten": 2} == books(made)
 
 
-def test_a_waiting_chunk_is_sent_under_another_id() -> None:
-    """What stands under an id never changes."""
-    made = stored(429, envelope("shop", {"views": rows("a", "p1", "b")}))
-    (before,) = made.spans()
-    (old,) = before.chunks
-    assert {"waiting": 1} == forget(made)
-    (after,) = made.spans()
-    new = next(key for key, entry in after.all_leaves() if entry.state is State.WAITING)
-
-    assert {"waiting": 2, "forgotten": 1} == books(made)
-    assert before.unique_id(old, "shop_db") != after.unique_id(new, "shop_db")
-    made.clock.sleep(180)
-    made.send()
-    assert ["a", "b"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 1} == books(made)
-
-
 def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
     """The object is what says which rows they are."""
     made = delivery()
@@ -211,27 +193,6 @@ def test_the_sender_waits_while_it_cannot_know_who_is_forgotten(broken: str) -> 
     made.clock.sleep(61)
     made.send()
     assert ["a"] == made.ids("shop_db", "views")
-
-
-def test_a_record_that_comes_again_brings_nothing_back() -> None:
-    """The index still has its number, request id and claim."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("p1")}), envelope("shop", {"views": rows("a")}, request_id="s"))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
-    forget(made)
-    made.start().deliver()
-    made.put(envelope("shop", {"views": rows("p1")}, claim=AT_MS))
-    made.start().deliver(2)
-    made.clock.sleep(2 * HOUR)
-    made.put(
-        envelope("shop", {"views": rows("z")}, request_id="z", received_at=milliseconds(made.clock.now()))
-    )
-    made.start().deliver(3)
-    made.send()
-
-    assert ["a", "z"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 1, "copy": 1} == books(made)
 
 
 def test_a_forced_replay_brings_nothing_back() -> None:
@@ -307,29 +268,6 @@ def test_a_search_that_dies_anywhere_is_repeated(
     assert ["a", "b"] == made.ids("shop_db", "views")
     assert {"delivered": 2, "forgotten": 2} == books(made)
     assert receipt(made)["done"]
-    assert P.encode() not in everything(made)
-
-
-def test_who_writes_a_span_meanwhile_wins() -> None:
-    """The search reads the span again."""
-    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
-    other = other_sandbox(made)
-    made.dynamodb.before["update_item"] = once(
-        lambda: other.send(State.DEAD, decision=Decision.DROP),
-        lambda request: ":g" in request["ExpressionAttributeValues"],
-    )
-
-    assert {"dropped": 1} == forget(made)
-    assert {"dropped": 2} == books(made)
-
-
-def test_dropped_rows_stay_counted_as_dropped() -> None:
-    """Their bytes go with the person's."""
-    made = stored(415, envelope("shop", {"views": rows("a", "p1")}))
-    made.send(State.DEAD, decision=Decision.DROP)
-
-    assert {"dropped": 1} == forget(made)
-    assert {"dropped": 2} == books(made)
     assert P.encode() not in everything(made)
 
 
@@ -634,24 +572,6 @@ def test_rows_that_a_statement_deletes_during_a_question_do_not_prove_that_other
 
     assert ["a"] == made.ids("shop_db", "views")
     assert {"delivered": 1, "forgotten": 2} == books(made)
-
-
-def test_what_nobody_settled_is_settled_before_it_is_cut() -> None:
-    """Its worker was killed before it wrote that it could not send."""
-    made = delivery()
-    made.redis.flushall()
-    made.put(envelope("shop", {"views": rows("a", "p1")}))
-    made.dynamodb.before["update_item"] = once(kill)
-    with suppress(KilledError):
-        made.deliver()
-    made.redis.hset(KEYS.sentinel, mapping={"at": "now", "count": "0"})
-    made.map(shop="shop_db")
-    ask(made, "note")
-    made.clock.sleep(HOUR)
-    made.start().send()
-
-    assert ["a"] == made.ids("shop_db", "views")
-    assert {"delivered": 1, "forgotten": 1} == books(made)
 
 
 def test_a_chunk_whose_doubt_is_over_is_cut_before_it_is_sent_again() -> None:

@@ -4,7 +4,6 @@ from botocore.exceptions import ConnectionClosedError
 
 from tests.support.delivery import SHARD, STREAM, Delivery
 from worker.markers import EVERY_SECONDS, Markers
-from worker.record import NOBODY, decode, number
 from worker.shards import HASH_KEYS, Shard, Shards
 
 
@@ -57,20 +56,6 @@ def test_a_marker_reaches_its_shard_however_few_keys_that_has() -> None:
     assert [True] * 3 == [
         int(one["ExplicitHashKey"]) in shard.keys for one, shard in zip(put, shards, strict=True)
     ]
-
-
-def test_a_marker_is_a_record_without_rows() -> None:
-    """It names no account, so it waits for nothing, and nothing is sent."""
-    made = Delivery()
-    made.redis.flushall()
-    markers(made).put(open_shards(made)[0])
-    (stored,) = made.records()
-    record = decode(stored["Data"], SHARD, number(stored["SequenceNumber"]), 0.0)
-
-    assert (NOBODY, (), (), ()) == (record.account, record.blocks, record.refused, record.rejected)
-    assert made.deliver() is None
-    (span,) = made.spans()
-    assert ({}, True, None) == (span.chunks, span.settled, span.object)
 
 
 def test_a_failed_marker_is_put_later() -> None:

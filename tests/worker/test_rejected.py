@@ -18,7 +18,6 @@ from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
 from worker.record import decode
 from worker.rejected_events import PREFIX, RejectedEvents
 from worker.rejected_events import KeptEvent as Kept
-from worker.selection import Selection
 from worker.states import Decision, State
 
 ORIGINAL = b'{"table":"views","a":1}'
@@ -97,14 +96,6 @@ def test_a_record_of_rejected_events_alone_is_settled() -> None:
     assert (1, 1) == (len(made.span_objects()), len(made.rejected_objects()))
     assert [] == made.td.imports()
     assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
-
-
-def test_copies_count_rejected_events_once() -> None:
-    """The client sent the request twice."""
-    one = rejecting(event(), request_id="b", claim=1)
-    made = delivered(one, one)
-
-    assert {"shop/views!too_deep": 1} == counted(made)
 
 
 def test_a_flood_is_counted_and_kept_in_part() -> None:
@@ -194,23 +185,6 @@ def test_only_an_operator_drops_rejected_events() -> None:
 
     assert (1, 0) == (report.dropped, report.kept)
     assert {"shop/views!too_deep": 1} == counted(made)
-
-
-def test_rejected_events_are_found_by_day() -> None:
-    """Those in a span with a dead chunk are found on the worklist of dead chunks."""
-    made = delivered(rejecting(event()), rejecting(event(), rows=1, account="nobody"))
-    now = made.clock.now()
-    [first] = [span.place for span in made.spans()]
-    listed = [
-        list(Selection(states=(state,)).places(made.ledger, now)) for state in (State.DEAD, State.WAITING)
-    ]
-    assert [[first], []] == listed
-    made.put(rejecting(event()))
-    assert made.deliver(2) is None
-
-    second = made.spans()[1].place
-    assert [second] == list(made.ledger.rejected(now, now))
-    assert [] == list(made.ledger.rejected(now - 3 * 86_400, now - 2 * 86_400))
 
 
 @pytest.mark.parametrize(

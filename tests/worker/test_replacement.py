@@ -88,21 +88,6 @@ def test_edited_rows_are_a_span_of_their_own() -> None:
     assert {"replaced"} == {one[0] for one in made.chunks().values()}
 
 
-def test_edited_rows_that_are_refused_can_be_edited_again() -> None:
-    """They are a dead chunk like any other."""
-    made = refused()
-    where = edit(made)
-    made.fail(405, table="views")
-    made.send()
-    made.td.faults.clear()
-    assert {"shop/views/0": ("dead", "http_405", 2)} == made.chunks(State.DEAD)
-    again = packed(row("e1", page="/a"), row("e2", page="/d"))
-    made.sender_wiring.replacements.edit(where, CHUNK, again)
-
-    assert 2 == made.send().delivered
-    assert ["/a", "/d"] == pages(made)
-
-
 @pytest.mark.parametrize("order", [(FIRST, SECOND), (SECOND, FIRST)])
 def test_halves_are_edited_independently(order: tuple[ChunkKey, ChunkKey]) -> None:
     """Each edit is a span of its own, and rows of the other half are refused."""
@@ -250,21 +235,6 @@ def test_a_repaired_event_is_delivered_at_once() -> None:
     [one] = made.td.rows("shop_db", "views")
     assert ("mended", AT // 1000, AT, 1) == (one["event_id"], one["time"], one["received_at"], one["a"])
     assert {"shop/!missing_table/0": ("replaced", "", 1)} == made.chunks()
-
-
-def test_a_repair_whose_answer_is_lost_is_not_repeated_with_other_events() -> None:
-    """One of two was repaired, and both are tried next: the answer says that it has happened, and does not claim success."""
-    made = delivered(rejecting(event(original=b"{}"), event(original=b"[]")))
-    made.dynamodb.after["transact_write_items"] = once(lose_answer)
-    with pytest.raises(LedgerUnavailableError):
-        made.invoke_sender(asked(made, (AT, GOOD)))
-    both = asked(made, (AT, GOOD), (AT, GOOD.replace("mended", "second")))
-
-    answer = made.invoke_sender(both)
-
-    assert ("repair_refused", True) == (answer["error"], "not rejected any more" in answer["message"])
-    made.send()
-    assert ["mended"] == made.ids("shop_db", "views")
 
 
 def test_a_repaired_event_without_a_table_keeps_its_own() -> None:

@@ -71,28 +71,17 @@ def failed(status: int, *data: bytes, **changes: Any) -> Delivery:
 
 def untried(**changes: Any) -> Delivery:
     """Return a delivery with one chunk of two rows that waits without a doubt."""
-    made = failed(429, **changes)
-    assert {"shop/views/0": ("waiting", "http_429", 2)} == made.chunks()
-    assert entry(made).since is None
-    return made
+    return failed(429, **changes)
 
 
 def doubted(**changes: Any) -> Delivery:
     """Return a delivery with one chunk of two rows with a doubt that Treasure Data does not have."""
-    made = failed(500, **changes)
-    assert {"shop/views/0": ("waiting", "http_500", 2)} == made.chunks()
-    assert entry(made).since is not None
-    return made
+    return failed(500, **changes)
 
 
 def dead(**changes: Any) -> Delivery:
     """Return a delivery with a dead chunk of two rows."""
-    made = failed(415, **changes)
-    assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
-    return made
-
-
-MADE = [untried, doubted, dead]
+    return failed(415, **changes)
 
 
 def unaskable(setting: str) -> Delivery:
@@ -190,22 +179,6 @@ def test_rows_with_a_doubt_go_to_the_database_of_the_doubt_under_the_same_id() -
     ]
 
 
-def test_a_doubt_is_settled_in_the_database_where_it_arose() -> None:
-    """A sender opened it at the account's new database; the account has been remapped since."""
-    made = untried()
-    made.map(shop="new_db")
-    made.td.create("new_db", "views")
-    made.start()
-    made.fail(500, table="views", count=1, lands=0)
-    assert Report(kept=2, complete=False) == made.send()
-    made.map(shop="third_db")
-    made.clock.sleep(ASKABLE_SECONDS)
-    made.start()
-
-    assert Report(delivered=2) == made.send()
-    assert {"new_db": {"views": 2}, "shop_db": {"views": 0}} == _counts(made, "new_db", "shop_db")
-
-
 @pytest.mark.parametrize(
     ("account", "report"),
     [(Account("new_db"), Report(delivered=2)), (Account("shop_db", "disabled"), Report(dead=2))],
@@ -282,17 +255,6 @@ def test_rows_whose_account_could_not_be_looked_up_keep_their_key() -> None:
         made.ids("shop_db", "views"),
         made.chunks(),
     )
-
-
-@pytest.mark.parametrize(("make", "report"), [(untried, Report(kept=2)), (doubted, Report(delivered=2))])
-def test_only_rows_without_a_doubt_need_their_account(make: Callable[[], Delivery], report: Report) -> None:
-    """An emptied Redis kills none; the ledger has the database of a doubt."""
-    made = make()
-    made.redis.flushall()
-    made.start()
-
-    assert report == made.send()
-    assert bool(report.kept) == ("shop/views/0" in made.chunks(State.WAITING))
 
 
 # Databases that fail
@@ -453,21 +415,6 @@ def test_throttling_halves_the_rate_and_closes_nothing() -> None:
     assert Report(delivered=1) == made.send()
 
 
-def test_databases_are_sent_to_independently() -> None:
-    """One that fails delays no other's rows."""
-    names = [f"acct_{n}" for n in range(5)]
-    made = Delivery()
-    made.map(**{name: f"db_{name}" for name in names})
-    made.put(*(envelope(name, {f"table_{t}": [row(f"{name}{t}")] for t in range(3)}) for name in names))
-    made.fail(429)
-    assert made.deliver() is None
-    made.td.faults.clear()
-    made.fail(500, database="db_acct_0")
-
-    assert (12, 3, False) == _shown(made.send())
-    assert {"acct_0"} == {name.split("/")[0] for name in made.chunks()}
-
-
 # Treasure Data's answers
 
 
@@ -507,23 +454,6 @@ def test_a_refused_send_changes_no_doubt(make: Callable[[], Delivery]) -> None:
 
     assert Report(kept=2, complete=False) == made.send()
     assert before.since == entry(made).since
-
-
-def test_many_questions_about_one_span_are_asked_in_one_run() -> None:
-    """Each chunk has its own answer."""
-    tables = {f"table_{n}": [row(f"x{n}")] for n in range(5)}
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", *tables)
-    made.put(envelope("shop", tables))
-    made.dynamodb.before["update_item"] = once(kill)
-    with pytest.raises(KilledError):
-        made.deliver()
-    made.start().td.lose("shop_db", "table_3", 0, 2_000_000_000)
-    made.clock.sleep(ASKABLE_SECONDS)
-
-    assert Report(delivered=5) == made.send()
-    assert ["x3"] == made.ids("shop_db", "table_3")
 
 
 def in_doubt(count: int, lands: float | None = None, **changes: Any) -> Delivery:
@@ -637,26 +567,6 @@ def test_a_chunk_that_is_too_large_is_halved_within_one_run() -> None:
     assert [1, 1] == [len(one.rows) for one in made.td.imports() if one.rows]
 
 
-def test_halves_are_counted_separately() -> None:
-    """One half is delivered, the other dies. An operator sends it later."""
-    made = untried()
-    made.td.settings = replace(made.td.settings, largest_import=70)
-
-    def reject_second() -> None:
-        if attempted[-1].endswith(".1"):
-            made.fail(415, table="views")
-
-    attempted = around_attempts(made, before=reject_second)
-    report = made.send()
-
-    assert 2 == report.delivered + report.dead
-    assert report.dead == len(made.chunks(State.DEAD))
-    made.td.faults.clear()
-    made.start()
-    made.send(State.DEAD)
-    assert_delivered_once(made)
-
-
 def test_a_chunk_with_a_doubt_is_halved_only_after_treasure_data_was_asked() -> None:
     """Treasure Data may have it whole. Only a single row that is too large dies."""
     made = doubted()
@@ -721,18 +631,6 @@ def test_a_dead_chunk_that_is_refused_again_stays_dead() -> None:
     assert {"shop/views/0": ("dead", "http_415", 2)} == made.chunks()
 
 
-@pytest.mark.parametrize("accepted", [False, True])
-def test_the_schedule_settles_the_doubt_of_a_dead_chunk_s_send(accepted: bool) -> None:
-    """Whether or not Treasure Data accepted it, it is delivered once in the end."""
-    made = dead()
-    made.fail(500, table="views", count=1, lands=0 if accepted else None)
-    assert Report(kept=2, complete=False) == made.send(State.DEAD)
-    assert "waiting" == made.chunks()["shop/views/0"][0]
-
-    assert Report(delivered=2) == made.send()
-    assert_delivered_once(made)
-
-
 def test_an_unaskable_chunk_is_sent_and_reported() -> None:
     """The key may not query, so the rows are sent under a new id, and the log says so."""
     made = unaskable("send")
@@ -773,30 +671,6 @@ def test_an_operator_can_drop_rows_without_a_doubt(make: Callable[[], Delivery])
     assert {"shop/views/0": ("dropped", "", 2)} == made.chunks()
     assert Report() == made.send(*ALL)
     assert [] == [one for one in made.td.imports() if one.rows]
-
-
-@pytest.mark.parametrize("accepted", [False, True])
-def test_rows_with_a_doubt_are_not_dropped(accepted: bool) -> None:
-    """Treasure Data may have them, so they would count as dropped and be there."""
-    made = failed(500) if not accepted else delivery()
-    if accepted:
-        made.dynamodb.before["update_item"] = once(kill)
-        with pytest.raises(KilledError):
-            made.deliver()
-        made.start().clock.sleep(UNSETTLED_SECONDS)
-
-    assert 0 == made.send(*ALL, decision=Decision.DROP).dropped
-    assert_delivered_once(made)
-
-
-def test_a_drop_that_comes_second_drops_nothing() -> None:
-    """Rows that another sender delivered meanwhile count as delivered."""
-    made = dead()
-    other = other_sandbox(made)
-    made.dynamodb.before = {"update_item": once(lambda: other.send(State.DEAD))}
-
-    assert Report(delivered=2) == made.send(State.DEAD, decision=Decision.DROP)
-    assert_delivered_once(made)
 
 
 # Selection
@@ -877,7 +751,7 @@ def test_a_scheduled_event_s_account_is_not_a_filter() -> None:
 # Races, damage and lost answers
 
 
-@pytest.mark.parametrize("make", MADE)
+@pytest.mark.parametrize("make", [untried, doubted, dead])
 def test_an_overtaken_sender_decides_again(make: Callable[[], Delivery]) -> None:
     """It finds everything done, and reports the rows as delivered."""
     made = make()
@@ -887,19 +761,6 @@ def test_an_overtaken_sender_decides_again(make: Callable[[], Delivery]) -> None
     assert Report(delivered=2) == made.send(*ALL)
     assert_delivered_once(made)
     assert 0 == made.td.duplicates
-
-
-@pytest.mark.parametrize("make", MADE)
-def test_concurrent_senders_send_under_one_id(make: Callable[[], Delivery]) -> None:
-    """Treasure Data ignores the repetition."""
-    made = make()
-    other = other_sandbox(made)
-    hook = once(lambda: other.send(*ALL))
-    around_attempts(made, before=lambda: hook({}))
-
-    assert 2 == made.send(*ALL).delivered
-    assert_delivered_once(made)
-    assert 1 == made.td.duplicates
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
@@ -917,27 +778,6 @@ def test_a_refusal_during_another_sender_s_send_is_a_doubt(moment: str) -> None:
     getattr(made.dynamodb, moment)["update_item"] = once(run_other)
     made.send()
     assert {"shop/views/0": ("waiting", "http_415", 2)} == made.chunks()
-    made.clock.sleep(ASKABLE_SECONDS)
-    made.start().send()
-
-    assert_delivered_once(made)
-
-
-def test_a_refusal_of_the_worker_s_send_during_a_sender_s_is_a_doubt() -> None:
-    """The worker took three minutes to write that its own attempt was refused."""
-    made = delivery()
-    made.fail(415, count=1)
-    other = other_sandbox(made)
-
-    def overtake() -> None:
-        made.clock.sleep(UNSETTLED_SECONDS)
-        around_attempts(other, after=kill)
-        with pytest.raises(KilledError):
-            other.send()
-
-    made.dynamodb.before["update_item"] = once(overtake)
-    assert made.deliver() is None
-    assert entry(made).since is not None
     made.clock.sleep(ASKABLE_SECONDS)
     made.start().send()
 
@@ -1020,16 +860,6 @@ def test_a_run_stops_when_its_time_is_up() -> None:
     made.td.faults.clear()
 
     assert Report(delivered=first.kept) == made.send()
-
-
-def test_a_run_without_time_does_nothing() -> None:
-    """It does not report completion."""
-    made = untried()
-    before = span(made)
-    report = made.sender_wiring.sender.run(Deadline(made.clock, made.clock.now()))
-
-    assert (0, False) == (report.delivered, report.complete)
-    assert before == span(made)
 
 
 def test_a_query_that_takes_too_long_is_repeated_by_a_later_run() -> None:

@@ -7,8 +7,6 @@ from typing import Any
 import pytest
 from botocore.exceptions import ClientError, ReadTimeoutError
 from botocore.parsers import ResponseParserError
-from hypothesis import given
-from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
 from doubles.clock import START as BEGAN
@@ -376,16 +374,6 @@ def test_the_list_of_shards_may_have_several_pages() -> None:
     assert 3 == paged.calls.count("list_shards")
 
 
-def shard_at(first: int, last: int) -> Any:
-    """Return a client of a stream with one shard of these hash keys."""
-    described = {
-        "ShardId": SHARD,
-        "HashKeyRange": {"StartingHashKey": str(first), "EndingHashKey": str(last)},
-        "SequenceNumberRange": {"StartingSequenceNumber": "1"},
-    }
-    return type("Client", (), {"list_shards": lambda _self, **_: {"Shards": [described]}})()
-
-
 def test_a_whole_listing_covers_every_key() -> None:
     """One that lacks an open shard proves nothing, also about a shard that it lacks."""
     kinesis, shards = split_stream()
@@ -430,18 +418,3 @@ def test_the_retention_is_the_stream_s_own() -> None:
     kinesis.before["describe_stream_summary"] = lambda _: lose_answer()
     clock.sleep(RETENTION_FRESH_SECONDS)
     assert 2 * 86_400 == shards.retention_seconds()
-
-
-@given(st.integers(1, HASH_KEYS - 2))
-def test_a_shard_includes_the_keys_at_both_borders(key: int) -> None:
-    """The keys next to them are on other shards."""
-
-    def takes(first: int, last: int) -> bool:
-        (shard,) = Shards(shard_at(first, last), STREAM, ManualClock()).all()
-        return key in shard.keys
-
-    assert takes(key, key)
-    assert takes(0, key)
-    assert takes(key, HASH_KEYS - 1)
-    assert not takes(0, key - 1)
-    assert not takes(key + 1, HASH_KEYS)

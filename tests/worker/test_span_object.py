@@ -1,6 +1,5 @@
 """Span objects: what they hold, and that damage is never read as data."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,7 +19,7 @@ from tests.support.delivery import BUCKET, Meddled, lose_answer, once
 from tests.support.spans import CHAIN, KEY, REF, chains, key, numbers, refs, span
 from worker.bucket import Bucket
 from worker.chain import ChainId
-from worker.executor import InlineExecutor, Threads
+from worker.executor import InlineExecutor
 from worker.index import Index, digest_of
 from worker.record import Number, number
 from worker.rows import compress, decompress
@@ -276,27 +275,6 @@ def test_a_failed_put_is_tried_once_more(made: Made) -> None:
     made.s3.after["put_object"] = lambda _: lose_answer()
     with pytest.raises(BucketUnavailableError):
         put(made, InlineExecutor())
-
-
-def test_a_put_without_an_answer_is_sent_a_second_time(made: Made) -> None:
-    """The first answer counts, whichever put it is to."""
-    hanging = threading.Event()
-    calls: list[int] = []
-    real = made.s3.client.put_object
-
-    def slow(**request: Any) -> Any:
-        calls.append(1)
-        if len(calls) == 1:
-            hanging.wait(30)
-        else:
-            hanging.set()
-        return real(**request)
-
-    made.s3.client.put_object = slow
-    with Threads() as executor:
-        put(made, executor)
-
-    assert 2 == len(calls)
 
 
 class Ordered:

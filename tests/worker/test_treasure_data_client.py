@@ -125,15 +125,11 @@ def test_failures_settle_nothing(status: int) -> None:
     [
         (200, b"{}", "undocumented_answer"),
         (200, b"", "undocumented_answer"),
-        (200, b"[]", "undocumented_answer"),
-        (200, b"<html>", "undocumented_answer"),
         (200, TAKEN[:-1], "undocumented_answer"),
         (200, json.dumps(SENT | {"unique_id": "1"}).encode(), "undocumented_answer"),
         (200, json.dumps(SENT | {"database": "other"}).encode(), "undocumented_answer"),
         (200, json.dumps(SENT | {"table": "other"}).encode(), "undocumented_answer"),
-        (201, TAKEN, "http_201"),
         (202, TAKEN, "http_202"),
-        (204, b"", "http_204"),
         (206, TAKEN, "http_206"),
     ],
 )
@@ -215,30 +211,6 @@ def test_an_import_equals_the_official_client_s_request() -> None:
     assert differing <= {"date", "user-agent"}
     assert "Tue, 14 Nov 2023 22:13:20 -0000" == ours["date"]
     assert ours["user-agent"].startswith("Sluice/")
-
-
-def test_works_over_real_connections() -> None:
-    """Imports, creations, probes and queries reach a Treasure Data double over sockets."""
-    td = TreasureData()
-    with HttpServer(td.handle) as server, requests.Session() as session:
-        clock = ManualClock()
-        session.trust_env = False
-        key = Secret(StaticSecrets(td=API_KEY), "td", clock)
-        client = TreasureDataClient(session, server.url, server.url, key, clock)
-        deadline = Deadline(clock, clock.now() + 60)
-        body = compress(msgpack.packb(row("e'1")))
-
-        assert Meaning.NO_TABLE is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
-        assert 404 == client.create_table("shop_db", "views", 5).status
-        assert 200 == client.create_database("shop_db", 5).status
-        assert 409 == client.create_database("shop_db", 5).status
-        assert 200 == client.create_table("shop_db", "views", 5).status
-        assert Meaning.ACCEPTED is client.send("shop_db", "views", UNIQUE_ID, body, 5).meaning
-        asked = [[row("e'1")], [row("e2")]]
-        assert [Presence.PRESENT, Presence.ABSENT] == client.ask("shop_db", "views", asked, deadline)
-        assert client.answers()
-        assert client.knows_key()
-    assert not client.answers()
 
 
 def presence(
@@ -330,31 +302,19 @@ def test_rows_are_found_by_what_identifies_them(
     ("result", "expected"),
     [
         (b"[2]\n", Presence.PRESENT),
-        (b"[2]", Presence.PRESENT),
         (b"[0]\n", Presence.ABSENT),
         (b"[1]\n", Presence.UNDECIDED),
-        (b"[3]\n", Presence.UNDECIDED),
         (b"", Presence.UNDECIDED),
-        (b"\n", Presence.UNDECIDED),
         (b"[]\n", Presence.UNDECIDED),
         (b"[2]\n[2]\n", Presence.UNDECIDED),
-        (b"[0]\n[0]\n", Presence.UNDECIDED),
         (b"[0,0]\n", Presence.UNDECIDED),
-        (b"[2, 2]\n", Presence.UNDECIDED),
         (b"[[2]]\n", Presence.UNDECIDED),
         (b"2\n", Presence.UNDECIDED),
-        (b"0\n", Presence.UNDECIDED),
-        (b"[2.0]\n", Presence.UNDECIDED),
         (b"[0.0]\n", Presence.UNDECIDED),
-        (b"[-0.0]\n", Presence.UNDECIDED),
-        (b'["2"]\n', Presence.UNDECIDED),
         (b'["0"]\n', Presence.UNDECIDED),
         (b"[false]\n", Presence.UNDECIDED),
-        (b"[true]\n", Presence.UNDECIDED),
-        (b"[null]\n", Presence.UNDECIDED),
         (b"[-1]\n", Presence.UNDECIDED),
         (b'{"count": 2}\n', Presence.UNDECIDED),
-        (b"[0", Presence.UNDECIDED),
         (b"<html>", Presence.UNDECIDED),
         (b"[\xff]", Presence.UNDECIDED),
     ],
