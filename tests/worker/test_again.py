@@ -314,26 +314,6 @@ def test_a_doubt_without_a_database_waits_for_its_account() -> None:
     assert found.entry(AGAIN).since is not None
 
 
-def test_rows_whose_own_object_is_deleted_keep_a_doubt_too() -> None:
-    """Once it is restored, they are not sent without a question: a first copy may count."""
-    made = delivery(first())
-    [before] = made.span_objects()
-    made.clock.sleep(10)
-    put(made, again())
-    [name] = set(made.span_objects()) - {before}
-    data = made.s3.objects(BUCKET)[name].body
-    made.start()
-    made.s3.client.delete_object(Bucket=BUCKET, Key=name)
-    wait(made)
-    assert {"shop:k1/views~q/0": ("dead", "object_gone", 1)} == made.chunks()
-
-    made.s3.client.put_object(Bucket=BUCKET, Key=name, Body=data)
-    made.clock.sleep(2 * 3600)
-    made.send(State.DEAD)
-    assert ["q"] == made.ids("shop_db", "views")
-    assert {"shop:k1/views~q/0": ("copy", "", 1)} == made.chunks()
-
-
 @pytest.mark.parametrize("service", ["kinesis", "s3", "dynamodb"])
 def test_without_an_answer_the_rows_wait(service: str) -> None:
     """Whatever is asked for."""

@@ -2,13 +2,11 @@
 
 import itertools
 import json
-from base64 import b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import boto3
-import msgpack
 import pytest
 from moto.server import ThreadedMotoServer
 
@@ -23,7 +21,6 @@ from tests.support import delivery
 from tests.support.delivery import member, row
 from worker import app
 from worker.redis_client import connect
-from worker.rows import compress
 from worker.span import Span
 from worker.span_object import PREFIX
 from worker.states import State
@@ -78,17 +75,6 @@ class Stack:
             for span in self.spans()
             for key, entry in span.all_leaves()
             if entry.state is not State.DELIVERED
-        }
-
-    def edit(self, chunk: str, *rows: dict[str, Any]) -> dict[str, str]:
-        """Return the edit of a chunk of the only span."""
-        (span,) = self.spans()
-        packed = compress(b"".join(map(msgpack.packb, rows)))
-        return {
-            "chain": span.chain.name,
-            "after": span.after,
-            "chunk": chunk,
-            "rows": b64encode(packed).decode(),
         }
 
     def objects(self) -> list[str]:
@@ -211,18 +197,6 @@ def test_the_sender_delivers_what_waits(stack: Stack, status: int) -> None:
     assert {} == stack.entries()
 
 
-def test_an_edit_replaces_a_dead_chunk_and_sends_it(stack: Stack) -> None:
-    """The edited rows arrive as gzip in Base64, and only their chunk is sent."""
-    stack.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=422))
-    stack.put(envelope("shop", {"views": [row("e1", page="/a")], "clicks": [row("e2")]}))
-    stack.invoke()
-    stack.td.faults.clear()
-
-    assert REPORT | {"delivered": 1} == stack.send({"edit": stack.edit("shop/views/0", row("e1", page="/b"))})
-    assert ["/b"] == [one["page"] for one in stack.td.rows("shop_db", "views")]
-    assert {"shop/clicks/0": ("dead", "http_422", 1), "shop/views/0": ("replaced", "", 1)} == stack.entries()
-
-
 def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
     """It lists the account that the worker has just delivered for."""
     stack.put(envelope("shop", {"views": [row("e1")]}))
@@ -231,22 +205,6 @@ def test_the_admin_handler_reads_the_worker_s_accounts(stack: Stack) -> None:
 
     assert {"shop": Account("shop_db").to_fields()} == answer["accounts"]
     assert {"shop_db": {"views": 1}} == stack.td.counts()
-
-
-def test_without_a_redis_url_rows_wait_and_the_log_says_why(
-    stack: Stack, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The stream moves on."""
-    monkeypatch.setenv("REDIS_URL_SECRET", "nowhere")
-    app._wiring.cache_clear()
-    stack.put(envelope("shop", {"views": [row("e1")]}))
-    assert {"batchItemFailures": []} == stack.invoke()
-    assert "the secret nowhere has no value yet: put one there" in capsys.readouterr().out
-    assert {"shop:k1/views/0": ("waiting", "account_unavailable", 1)} == stack.entries()
-    monkeypatch.setenv("REDIS_URL_SECRET", f"{stack.name}-redis")
-    app._wiring.cache_clear()
-
-    assert 1 == stack.send({})["delivered"]
 
 
 def test_secrets_never_appear_in_the_output(stack: Stack, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,14 +2,11 @@
 
 import base64
 from collections import Counter
-from time import time
 from typing import Any
 
-import boto3
 import msgpack
 import pytest
 from botocore.exceptions import EndpointConnectionError
-from moto import mock_aws
 
 from shared import envelope
 from tests.support.delivery import lose_answer
@@ -244,22 +241,6 @@ def test_an_invocation_logs_one_line(way: Way) -> None:
     assert (2, 2) == (line["messages"], line["left"])
     assert line["oldest_seconds"] >= 120
     assert {} == way.telemetry.counts
-
-
-@mock_aws
-def test_drains_with_the_services_own_response_shapes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """With boto3's clients against an AWS emulator."""
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    way = Way(kinesis=boto3.client("kinesis"), sqs=boto3.client("sqs"))
-    way.clock.time = time()
-    refuse(way, "first", "second")
-    _send(way, "this is no envelope")
-
-    assert 3 == way.drain()
-    way.deliver()
-    assert ["first-0", "second-0"] == way.ids()
 
 
 def _event(message: Any) -> dict[str, Any]:

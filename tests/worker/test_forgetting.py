@@ -69,6 +69,15 @@ def stored(status: int, *data: bytes) -> Delivery:
     return made
 
 
+def delivered(*data: bytes) -> Delivery:
+    """Return a delivery that has delivered these records, so long ago that queries see their rows."""
+    made = delivery()
+    made.put(*data)
+    made.deliver()
+    made.clock.sleep(2 * HOUR)
+    return made
+
+
 def ask(made: Delivery, do: str, **members: Any) -> dict[str, Any]:
     """Ask the sender's function for something about P in the account shop."""
     asked = {"do": do, "account": "shop", "column": "email", "values": [P], **members}
@@ -116,50 +125,17 @@ def rows(*names: str) -> list[dict[str, Any]]:
     return [row(name, email=P if name.startswith("p") else f"{name}@example.com") for name in names]
 
 
-def test_a_dead_chunk_loses_the_person_s_rows_and_nothing_else() -> None:
-    """The others are sent again when an operator says so."""
-    made = stored(
-        415, envelope("shop", {"views": rows("a", "p1")}), envelope("shop", {"views": rows("p2", "b")})
-    )
-
-    assert {"dead": 2} == forget(made)
-    assert {"dead": 2, "forgotten": 2} == books(made)
-    assert P.encode() not in everything(made)
-
-    made.send(State.DEAD)
-    assert ["a", "b"] == made.ids("shop_db", "views")
-    assert {"delivered": 2, "forgotten": 2} == books(made)
-
-
 def test_delivered_rows_are_deleted_in_treasure_data_before_they_leave_the_object() -> None:
     """The object is what says which rows they are."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(
+        envelope("shop", {"views": rows("a", "p1", "b")}), envelope("blog", {"views": rows("p9")})
+    )
 
     assert {"delivered": 1} == forget(made)
     assert {"delivered": 2, "forgotten": 1} == books(made)
     assert ["a", "b"] == made.ids("shop_db", "views")
     assert ["p9"] == made.ids("blog_db", "views")
     assert {"shop_db.views": 1} == receipt(made)["treasure_data"]
-
-
-def test_what_is_in_doubt_is_left_until_that_is_over() -> None:
-    """What stands under an id must not change while Treasure Data may have it."""
-    made = stored(500, envelope("shop", {"views": rows("a", "p1")}))
-    before = made.spans()
-
-    assert {} == forget(made)
-    assert before == made.spans()
-
-    made.clock.sleep(180)
-    made.send()
-    assert ["a", "p1"] == made.ids("shop_db", "views")
-    made.clock.sleep(2 * HOUR)
-    made.invoke_sender({"sweep": True})
-    assert ["a"] == made.ids("shop_db", "views")
-    assert {"delivered": 1, "forgotten": 1} == books(made)
 
 
 def test_the_sender_sends_nothing_of_a_person_who_is_forgotten() -> None:
@@ -273,10 +249,7 @@ def test_a_search_that_dies_anywhere_is_repeated(
 
 def test_what_the_key_may_not_delete_is_told_before_the_rows_leave() -> None:
     """The receipt has the statement, by the ids of the rows: the value is nowhere."""
-    made = delivery()
-    made.put(envelope("shop", {"views": rows("a", "p1", "b")}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(envelope("shop", {"views": rows("a", "p1", "b")}))
     made.td.settings = replace(made.td.settings, refuses_delete=True)
 
     assert {"delivered": 1} == forget(made)
@@ -589,10 +562,7 @@ def test_a_chunk_whose_doubt_is_over_is_cut_before_it_is_sent_again() -> None:
 
 def test_delivered_rows_are_deleted_by_their_ids_although_a_query_by_value_counts_none() -> None:
     """Treasure Data's text of a truth value is another than the row's; so may be that of a number, in a column with fractions."""
-    made = delivery()
-    made.put(envelope("shop", {"views": [row("p1", email=True), row("a", email=False)]}))
-    made.deliver()
-    made.clock.sleep(2 * HOUR)
+    made = delivered(envelope("shop", {"views": [row("p1", email=True), row("a", email=False)]}))
     (note,) = ask(made, "note", values=["True"])["requests"]
     assert {} == ask(made, "count", values=["True"], database="shop_db", table="views")["counts"]
     ask(made, "cleared", deleted={note["id"]: {}})

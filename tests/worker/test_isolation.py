@@ -9,7 +9,6 @@ from tests.support.delivery import Delivery, envelope, row
 from tests.support.virtual_time import SideBySide, VirtualClock
 from worker.health import PROBE_EVERY_SECONDS
 from worker.states import State
-from worker.worker import SEND_SECONDS
 
 SICK = "sick_db"
 READ_SECONDS = 10.0
@@ -103,22 +102,3 @@ def test_a_long_outage_of_treasure_data_opens_few_doubts_and_holds_nothing(kind:
 
     assert 88 == sum(len(accepted.rows) for accepted in made.td.imports())
     assert {} == made.chunks(State.WAITING)
-
-
-def test_a_slow_database_is_left_to_the_sender() -> None:
-    """It holds a batch for a few seconds, then no more for a while, and its rows arrive all the same."""
-    made = delivery()
-    tables = {f"table_{n:02d}": [row(f"s{n}")] for n in range(50)}
-    made.td.create(SICK, *tables)
-    fault(made, Kind.SLOW, seconds=4.0)
-    made.put(envelope("sick", tables), *(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(10)))
-    began = made.clock.now()
-    assert made.deliver() is None
-    assert made.clock.now() - began < SEND_SECONDS + 4.1
-    made.clock.sleep(1)
-    for _ in range(6):
-        made.send()
-        made.clock.sleep(60)
-
-    assert {} == made.chunks(State.WAITING)
-    assert 50 == len([one for one in made.td.imports(SICK) if one.rows])

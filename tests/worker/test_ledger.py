@@ -6,10 +6,8 @@ from dataclasses import replace
 from operator import itemgetter
 from typing import Any
 
-import boto3
 import pytest
 from botocore.exceptions import ClientError
-from botocore.stub import Stubber
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -377,28 +375,6 @@ def test_the_first_claim_wins() -> None:
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": B, "r": B}, 60)
     assert {"q": Claim(A), "r": Claim(B)} == one.claim({"q": A, "r": C}, 60)
     assert {"q": Claim(A)} == one.claims(["q", "s"])
-
-
-def test_claims_match_dynamodb_s_service_model() -> None:
-    """Botocore validates requests and responses. The owner of a refused claim is read consistently."""
-    real = boto3.client("dynamodb", region_name="us-east-1", aws_access_key_id="a", aws_secret_access_key="b")
-    insert = "INSERT INTO \"ledger\" VALUE {'pk': ?, 'sk': ?, 'owner': ?, 'ttl': ?}"
-    ttl = {"N": str(int(BEGAN) + 60)}
-    parameters = [[{"S": f"put#{one}"}, {"S": "-"}, {"S": B.name}, ttl] for one in ("q", "r")]
-    item = {**CLAIMED, "owner": {"S": A.name}, "fixed": {"BOOL": True}}
-    with Stubber(real) as stub:
-        stub.add_response(
-            "batch_execute_statement",
-            {"Responses": [{"Error": {"Code": "DuplicateItem"}}, {"TableName": TABLE}]},
-            {"Statements": [{"Statement": insert, "Parameters": one} for one in parameters]},
-        )
-        stub.add_response(
-            "batch_get_item",
-            {"Responses": {TABLE: [item]}, "UnprocessedKeys": {}},
-            {"RequestItems": {TABLE: {"Keys": [CLAIMED], "ConsistentRead": True}}},
-        )
-
-        assert {"q": Claim(A, is_fixed=True), "r": Claim(B)} == ledger(real).claim({"q": B, "r": B}, 60)
 
 
 def test_a_failed_statement_leaves_its_claim_undecided() -> None:

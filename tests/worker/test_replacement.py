@@ -13,7 +13,7 @@ from shared import rows
 from shared.accounts import Account
 from shared.errors import BucketUnavailableError, EditRefusedError, LedgerUnavailableError
 from shared.policy import AccountLimits
-from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, once, row
+from tests.support.delivery import BUCKET, KEYS, Delivery, KilledError, envelope, kill, lose_answer, row
 from tests.worker.test_rejected import AT, delivered, event, rejecting
 from tests.worker.test_tables import delivery as with_limits
 from tests.worker.test_tables import put
@@ -121,21 +121,6 @@ def test_an_edit_happens_whole_or_not_at_all(service: str, call: str, moment: st
     made.send()
     made.send(State.DEAD)
 
-    assert ["/a", "/c"] == pages(made)
-
-
-def test_an_edit_and_a_send_never_both_happen() -> None:
-    """Whichever writes to the ledger first wins."""
-    made = refused()
-    made.dynamodb.before["transact_write_items"] = once(lambda: made.send(State.DEAD))
-    with pytest.raises(EditRefusedError, match="written right now"):
-        edit(made)
-    assert ["/a", "/b"] == pages(made)
-
-    made = refused()
-    made.dynamodb.before["update_item"] = once(lambda: edit(made))
-    made.send(State.DEAD)
-    made.send()
     assert ["/a", "/c"] == pages(made)
 
 

@@ -19,7 +19,6 @@ from worker.record import number
 from worker.shards import (
     BELIEVED_SECONDS,
     RETENTION_FRESH_SECONDS,
-    SECONDS_BETWEEN_READS,
     Cursor,
     Position,
     Shards,
@@ -137,19 +136,6 @@ def test_a_read_begins_at_its_position(position: Position, request_: dict[str, A
     assert [request_, "first"] == kinesis.calls
 
 
-def test_each_read_continues_the_previous_one() -> None:
-    """It uses the previous iterator, after the minimum pause."""
-    one, kinesis, clock = cursor(page(1, 2, behind=5000), page(behind=5000), page(3))
-    pages = []
-    for _ in range(3):
-        pages.append(one.read())
-        assert clock.now() + SECONDS_BETWEEN_READS == one.due
-        clock.sleep(SECONDS_BETWEEN_READS)
-
-    assert [["1", "2"], [], ["3"]] == [numbers_of(each.records) for each in pages if each]
-    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", "next"] == kinesis.calls
-
-
 @pytest.mark.parametrize(
     ("answer", "at_tip", "ended"),
     [
@@ -176,16 +162,8 @@ def test_an_expired_iterator_is_renewed_after_the_last_record() -> None:
     one, kinesis, _ = cursor(page(1, 2, behind=9), EXPIRED, page(3))
 
     assert [["1", "2"], None, ["3"]] == [(each := one.read()) and numbers_of(each.records) for _ in range(3)]
-    assert {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"} == kinesis.calls[3]
-
-
-def test_an_iterator_that_expires_before_any_record_starts_over() -> None:
-    """It begins at the original position."""
-    one, kinesis, _ = cursor(page(behind=9), EXPIRED, page(7), position=Position(at=number("7")))
-    for _ in range(3):
-        one.read()
-
-    assert kinesis.calls[0] == kinesis.calls[3]
+    after = {"ShardIteratorType": "AFTER_SEQUENCE_NUMBER", "StartingSequenceNumber": "2"}
+    assert [{"ShardIteratorType": "TRIM_HORIZON"}, "first", "after 2", after, "first"] == kinesis.calls
 
 
 def test_a_cursor_can_be_moved() -> None:

@@ -27,7 +27,6 @@ from worker.span import ChunkKey, ObjectRef
 from worker.span_object import Chunk, SpanObjects, Stored, encode, hour_of, name_of, parse
 
 NOW = 1_700_000_000.0
-NONE = Index()
 INDEX = Index([number("1"), number("9")], (1, 2), (1, 2), ("a", "b"), (0, 1), frozenset(), {})
 ONE, TWO, THREE = (msgpack.packb({"n": n}) for n in range(3))
 CLICKS = key("shop/clicks/0")
