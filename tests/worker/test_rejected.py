@@ -86,18 +86,6 @@ def test_rejected_events_are_counted_and_kept() -> None:
     assert name not in made.rejected_objects()
 
 
-def test_a_record_of_rejected_events_alone_is_settled() -> None:
-    """Nothing is sent for it."""
-    made = delivered(rejecting(event()))
-
-    [span] = made.spans()
-    assert (True, True) == (span.settled, span.final_at is not None)
-    assert [State.REJECTED] == [entry.state for _, entry in span.all_leaves()]
-    assert (1, 1) == (len(made.span_objects()), len(made.rejected_objects()))
-    assert [] == made.td.imports()
-    assert {} == {name: made.telemetry.counts[name] for name in made.telemetry.counts if "Row" in name}
-
-
 def test_a_flood_is_counted_and_kept_in_part() -> None:
     """All events are counted, but only some kept. Each account has its own limit."""
     flood = [rejecting(*[event(table=f"t_{number:03}")] * 50) for number in range(20)]

@@ -2,7 +2,7 @@
 
 import gzip
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Any
@@ -11,6 +11,8 @@ import msgpack
 import pytest
 import requests
 import tdclient.api
+from hypothesis import given
+from hypothesis import strategies as st
 
 from doubles.clock import START, ManualClock
 from doubles.http_server import HttpServer
@@ -210,14 +212,10 @@ def test_an_import_equals_the_official_client_s_request() -> None:
     assert ours["user-agent"].startswith("Sluice/")
 
 
-def presence(
-    td: TreasureData, *rows: object, key: str = API_KEY, table: str = "views", not_before: float = 0.0
-) -> Presence:
-    """Return the client's answer to whether rows are there."""
+def asked(td: TreasureData, *chunks: Sequence[object]) -> list[Presence]:
+    """Return the client's answers to whether the rows of chunks are there."""
     clock = ManualClock()
-    deadline = Deadline(clock, clock.now() + 60)
-    [found] = client_of(td.handle, clock, key).ask("shop_db", table, [rows], deadline, not_before)
-    return found
+    return client_of(td.handle, clock).ask("shop_db", "views", chunks, Deadline(clock, clock.now() + 60))
 
 
 ODD = ("it's", '"; DROP TABLE views --', "a/1")
@@ -225,7 +223,7 @@ LATER = row("e3", time=1_700_000_001)
 
 
 @pytest.mark.parametrize(
-    ("asked", "expected"),
+    ("rows", "expected"),
     [
         *(((row(event_id),), Presence.PRESENT) for event_id in ("e1", *ODD)),
         # a row is identified by event id, time and arrival
@@ -243,14 +241,12 @@ LATER = row("e3", time=1_700_000_001)
         ((row("e1"), row("e1")), Presence.PRESENT),
     ],
 )
-def test_rows_are_found_by_what_identifies_them(
-    asked: tuple[dict[str, Any], ...], expected: Presence
-) -> None:
+def test_rows_are_found_by_what_identifies_them(rows: tuple[dict[str, Any], ...], expected: Presence) -> None:
     """Whatever signs are in an id, and however often Treasure Data has a row."""
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1"), row("e1"), row("e2"), LATER, *map(row, ODD)])
 
-    assert expected is presence(td, *asked)
+    assert [expected] == asked(td, rows)
 
 
 @pytest.mark.parametrize(
@@ -286,8 +282,8 @@ def test_only_an_exact_count_decides(result: bytes, expected: Presence) -> None:
     clock = ManualClock()
     deadline = Deadline(clock, clock.now() + 60)
 
-    asked = [[row("e1"), row("e2")]]
-    assert [expected] == client_of(handle, clock).ask("shop_db", "views", asked, deadline)
+    rows = [row("e1"), row("e2")]
+    assert [expected] == client_of(handle, clock).ask("shop_db", "views", [rows], deadline)
 
 
 @pytest.mark.parametrize("rows", [(), ({"time": 1},), (row("e1"), {"time": 1}), (row("e1"), 7)])
@@ -296,7 +292,7 @@ def test_rows_that_cannot_be_identified_are_unaskable(rows: tuple[object, ...]) 
     td = with_tables(TreasureData(), "shop_db.views")
     put(td, "shop_db.views", [row("e1")])
 
-    assert Presence.UNASKABLE is presence(td, *rows)
+    assert [Presence.UNASKABLE] == asked(td, rows)
 
 
 def job(status: str, **changes: Any) -> tuple[int, bytes]:
@@ -488,3 +484,58 @@ def test_an_endless_answer_is_cut_off() -> None:
     reply = client_of(td.handle, clock).send("shop_db", "views", UNIQUE_ID, compress(b""), 5)
 
     assert Reply(Meaning.TEMPORARY, "http_502", definitely_not_delivered=False) == reply
+
+
+# Questions about many chunks at once
+
+
+CHUNKS = st.lists(
+    st.lists(st.tuples(st.integers(0, 5), st.booleans()), max_size=4, unique_by=lambda one: one[0]),
+    min_size=1,
+    max_size=6,
+)
+"""Chunks of rows: each row's number, and whether Treasure Data has it."""
+STRANGE = "it's \" {0} %s; --\n"
+
+
+@given(chunks=CHUNKS, unidentified=st.sets(st.integers(0, 5)))
+def test_each_chunk_gets_its_own_answer_from_one_query(
+    chunks: list[list[tuple[int, bool]]], unidentified: set[int]
+) -> None:
+    """Present if all its rows are there, absent if none is, else undecided; unaskable only if no query can identify its rows."""
+    rows = [
+        [row(f"{place}-{number}{STRANGE}") for number, _ in chunk] + [{"time": 1}] * (place in unidentified)
+        for place, chunk in enumerate(chunks)
+    ]
+    there = [
+        one
+        for chunk, found in zip(chunks, rows, strict=True)
+        for (_, is_there), one in zip(chunk, found, strict=False)
+        if is_there
+    ]
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [row("other"), *there])
+
+    def expected(place: int) -> Presence:
+        if not chunks[place] or place in unidentified:
+            return Presence.UNASKABLE
+        found = {is_there for _, is_there in chunks[place]}
+        if found == {True}:
+            return Presence.PRESENT
+        return Presence.ABSENT if found == {False} else Presence.UNDECIDED
+
+    answers = asked(td, *rows)
+
+    assert [expected(place) for place in range(len(chunks))] == answers
+    assert td.queries <= 1
+    assert answers == [answer for one in rows for answer in asked(td, one)]
+
+
+def test_a_table_that_does_not_show_our_columns_is_asked_by_time_for_all_chunks_at_once() -> None:
+    """The second query has a count for each chunk too: only the one of a second without rows is absent."""
+    td = with_tables(TreasureData(), "shop_db.views")
+    put(td, "shop_db.views", [{"time": 1_700_000_000, "x": 1}])
+    chunks = [[row("e1")], [row("e2", time=1_700_000_001)]]
+
+    assert [Presence.UNDECIDED, Presence.ABSENT] == asked(td, *chunks)
+    assert 2 == td.queries

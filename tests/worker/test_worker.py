@@ -1,6 +1,7 @@
 """Batches, from Lambda's event to Treasure Data, bucket and ledger."""
 
 import gc
+import json
 from contextlib import suppress
 from typing import Any
 
@@ -9,7 +10,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from doubles.treasure_data import Action, Fault, Kind
+from doubles.lambda_context import Context
+from doubles.treasure_data import API_KEY, Action, Fault, Kind
+from local.functions import WORKER
 from shared.accounts import Account
 from shared.envelope import RejectedEvent, decode
 from tests.support.delivery import (
@@ -25,6 +28,7 @@ from tests.support.delivery import (
     row,
 )
 from tests.support.delivery import KilledError as Killed
+from tests.support.telemetry import Output
 from worker.plan import Cut
 from worker.span import ChunkKey
 from worker.states import Entry, State
@@ -230,6 +234,23 @@ def test_a_span_without_chunks_has_no_object() -> None:
 
 
 # What cannot be delivered
+
+
+def test_a_batch_is_logged_and_measured_without_its_rows_and_without_secrets() -> None:
+    """One line describes the span, and one has the metrics, also if Treasure Data refuses the key."""
+    made = delivery()
+    output = Output(made.clock)
+    made.put(envelope("shop", {"views": [row("e1", name="Taro"), row("e2")]}), b"junk")
+    made.fail(status=401)
+    context = Context(function_name="worker", deadline=made.clock.now() + 60, now=made.clock.now)
+    with output.telemetry.invocation(context):
+        made.wiring_of(WORKER, telemetry=output.telemetry).worker.run(made.event(), made.deadline())
+    (span,) = [line for line in output.log() if line["message"] == "span"]
+    (metrics,) = output.metrics()
+
+    assert (2, 2, 2) == (span["records"], span["chunks"], span["waiting"])
+    assert ([1], 1, 2) == (metrics["NeedsAttention"], metrics["RowsDead"], metrics["RowsWaiting"])
+    assert not [one for one in (API_KEY, "event_id", "Taro") if one in json.dumps(output.lines())]
 
 
 def test_dead_chunks_do_not_affect_their_neighbours() -> None:
