@@ -8,6 +8,7 @@ import msgpack
 import pytest
 from botocore.exceptions import EndpointConnectionError
 
+from doubles.sqs import Message, record_of
 from shared import envelope
 from tests.support.delivery import lose_answer
 from tests.support.overflow import KEY, STREAM, Way, an_envelope, throttled, timeout
@@ -243,22 +244,9 @@ def test_an_invocation_logs_one_line(way: Way) -> None:
     assert {} == way.telemetry.counts
 
 
-def _event(message: Any) -> dict[str, Any]:
+def _event(message: Message) -> dict[str, Any]:
     """Return Lambda's event with a message as the queue holds it."""
-    return {
-        "Records": [
-            {
-                "messageId": message.message_id,
-                "receiptHandle": f"{message.message_id}/1",
-                "body": message.body,
-                "attributes": {"SentTimestamp": str(int(message.sent_at * 1000))},
-                "messageAttributes": {
-                    name: {"stringValue": value["StringValue"], "dataType": value["DataType"]}
-                    for name, value in message.attributes.items()
-                },
-            }
-        ]
-    }
+    return {"Records": [record_of(message.received(), "arn:aws:sqs:us-east-1:123456789012:overflow")]}
 
 
 def _send(way: Way, body: str, key: str = KEY) -> None:
