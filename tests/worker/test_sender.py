@@ -170,30 +170,24 @@ def test_only_rows_with_a_doubt_stay_with_their_database(make: Callable[[], Deli
 
 @pytest.mark.parametrize(
     ("account", "report"),
-    [(Account("new_db"), Report(delivered=2)), (Account("shop_db", "disabled"), Report(dead=2))],
+    [
+        (Account("new_db"), Report(delivered=2)),
+        (Account("shop_db", "disabled"), Report(dead=2)),
+        (None, Report(kept=2, complete=False)),
+    ],
 )
-def test_rows_proved_absent_follow_their_account(account: Account, report: Report) -> None:
-    """With the doubt, its database is gone too; they die if their account can have none by now."""
+def test_rows_proved_absent_follow_their_account(account: Account | None, report: Report) -> None:
+    """With the doubt, its database is gone too. They die if their account can have none by now, and wait while Redis does not say."""
     made = doubted()
-    made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
+    made.redis.flushall()
+    if account is not None:
+        made.redis.hset(KEYS.of("shop"), mapping=account.to_fields())
     made.clock.sleep(ASKABLE_SECONDS)
     made.start()
 
     assert report == made.send()
     assert {"views": 0} == made.td.counts()["shop_db"]
-    assert ("dead" in {one[0] for one in made.chunks().values()}) == bool(report.dead)
-
-
-def test_rows_proved_absent_wait_for_their_account() -> None:
-    """Redis fails. They wait without a doubt, and under another id."""
-    made = doubted()
-    made.redis.flushall()
-    made.clock.sleep(ASKABLE_SECONDS)
-    made.start()
-
-    assert Report(kept=2, complete=False) == made.send()
     assert (None, 1) == (entry(made).since, entry(made).generation)
-    assert [] == [one for one in made.td.imports() if one.rows]
 
 
 @pytest.mark.parametrize(
@@ -255,30 +249,34 @@ def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
     assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
 
 
-def many(count: int, make: Callable[[], int] = lambda: 429, **changes: Any) -> Delivery:
+def many(count: int, **changes: Any) -> Delivery:
     """Return a delivery with a chunk in each of several spans."""
     made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
-    made.fail(make())
+    made.fail(429)
     for number in range(count):
         assert made.deliver(number, number + 1) is None
     made.td.faults.clear()
     return made.start()
 
 
+def probes(made: Delivery) -> list[str]:
+    """Return a list of the databases that the sender probes from now on."""
+    probed: list[str] = []
+    probe = made.sender_wiring.health.probe
+    made.sender_wiring.health.probe = lambda *one: (probed.append(one[0]), probe(*one))[1]  # type: ignore[method-assign]  # observed
+    return probed
+
+
 @pytest.mark.parametrize("executors", [InlineExecutor, Threads])
 def test_one_probe_serves_all_spans(executors: Callable[[], Any]) -> None:
     """While it fails, no span is written, however many there are."""
-    made = many(9)
-    made.executors = executors
-    made.start()
+    made = many(9, executors=executors)
     made.fail(status=503)
-    probes: list[str] = []
-    probe = made.sender_wiring.health.probe
-    made.sender_wiring.health.probe = lambda *one: (probes.append(one[0]), probe(*one))[1]  # type: ignore[method-assign]
+    probed = probes(made)
     made.dynamodb.calls.clear()
 
     assert (0, 9, False) == _shown(made.send())
-    assert ["shop_db"] == probes
+    assert ["shop_db"] == probed
     assert "update_item" not in made.dynamodb.calls
 
 
@@ -286,17 +284,23 @@ def _shown(report: Report) -> tuple[int, int, bool]:
     return report.delivered, report.kept, report.complete
 
 
-@pytest.mark.parametrize("executors", [InlineExecutor, Threads])
-def test_a_database_that_answers_probes_but_fails_imports_is_closed(executors: Callable[[], Any]) -> None:
-    """The first rows to fail are the last ones of the run, so an outage opens few doubts."""
-    made = many(40)
-    made.executors = executors
-    made.start()
-    made.fail(500, table="views")
+@pytest.mark.parametrize(
+    ("executors", "most", "failure"),
+    [
+        (InlineExecutor, 1, {"status": 500}),
+        (Threads, 32, {"status": 500}),
+        (InlineExecutor, 1, {"status": 429, "body": "<html>"}),
+    ],
+)
+def test_a_database_that_answers_probes_but_fails_imports_is_closed(
+    executors: Callable[[], Any], most: int, failure: dict[str, Any]
+) -> None:
+    """The first rows to fail, with a doubt, are the last ones of the run, so an outage opens few doubts."""
+    made = many(40, executors=executors)
+    made.fail(table="views", **failure)
     attempted = around_attempts(made)
 
     assert (0, 40, False) == _shown(made.send())
-    most = 1 if executors is InlineExecutor else 32
     assert 1 <= len(attempted) <= most
     assert len(attempted) == sum(one.entry(CHUNK).since is not None for one in made.spans())
 
@@ -316,37 +320,22 @@ class Busy(Sender):
 
 def test_spans_that_wait_for_a_busy_database_are_not_kept_in_memory() -> None:
     """After an outage there may be a hundred thousand, of tens of kilobytes each, while Treasure Data throttles."""
-    made = many(9)
-    made.executors, made.replaced = InlineExecutor, {Sender: Busy}
-    made.start()
+    Busy.held.clear()
+    made = many(9, replaced={Sender: Busy})
 
     assert (9, 0, True) == _shown(made.send())
     assert [0, 0] == Busy.held
 
 
-def test_a_proxy_s_throttling_closes_the_database() -> None:
-    """It leaves a doubt, so it is a failure like any other."""
-    made = many(3)
-    made.executors = InlineExecutor
-    made.start()
-    made.fail(429, table="views", body="<html>")
-    attempted = around_attempts(made)
-
-    assert (0, 3, False) == _shown(made.send())
-    assert 1 == len(attempted)
-
-
 def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
     """Once many probes have failed and none has succeeded, a run probes no other database that failed before."""
     count = 3 * MOST_VAIN_PROBES
-    made = Delivery(executors=InlineExecutor)
+    made = Delivery()
     made.map(**{f"acct_{n}": f"db_{n}" for n in range(count)})
     made.put(*(envelope(f"acct_{n}", {"views": [row(f"e{n}")]}) for n in range(count)))
     made.td.faults.add(Fault(kind=Kind.REFUSE))
     assert made.deliver() is None
-    probed: list[str] = []
-    probe = made.sender_wiring.health.probe
-    made.sender_wiring.health.probe = lambda *one: (probed.append(one[0]), probe(*one))[1]  # type: ignore[method-assign]
+    probed = probes(made)
     made.send()
     first = len(probed)
     made.send()
@@ -358,7 +347,7 @@ def test_an_outage_is_not_probed_for_each_database_in_each_run() -> None:
 
 def test_redis_is_asked_once_for_all_spans_while_it_is_away() -> None:
     """Spans that wait for it are not read again in each run; once it is back, their rows are sent."""
-    made = Delivery(executors=InlineExecutor)
+    made = Delivery()
     made.map(shop="shop_db")
     made.put(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(90)))
     client, connected = made.redis, list[str]()
@@ -452,7 +441,7 @@ def in_doubt(count: int, lands: float | None = None, **changes: Any) -> Delivery
 
 def test_one_query_counts_the_rows_of_many_spans() -> None:
     """An outage leaves a doubt in a span of each shard, and must not end in as many queries."""
-    made = in_doubt(9, lands=0.0, executors=InlineExecutor)
+    made = in_doubt(9, lands=0.0)
     assert 9 == sum(one.entry(CHUNK).since is not None for one in made.spans())
 
     assert Report(delivered=9) == made.send()
