@@ -83,20 +83,13 @@ def test_event_and_stream_give_the_same_records() -> None:
     assert from_lambda[SHARD] == from_stream(answer, SHARD)
 
 
-def test_records_are_sorted_and_deduplicated() -> None:
-    """They come out in the shard's order, each once."""
-    event = kinesis_event(("10", b"b"), ("9", b"a"), ("10", b"b"))
-
-    assert [number("9"), number("10")] == [one.number for one in from_event(event)[SHARD]]
-
-
-def test_records_are_grouped_by_shard() -> None:
+def test_records_come_by_shard_and_in_its_order_each_once() -> None:
     """One event may hold records of several shards."""
-    event = kinesis_event(("1", b"a"))
+    event = kinesis_event(("10", b"b"), ("9", b"a"), ("10", b"b"))
     event["Records"] += kinesis_event(("2", b"b"), shard="shardId-000000000009")["Records"]
 
-    assert {SHARD: 1, "shardId-000000000009": 1} == {
-        shard: len(records) for shard, records in from_event(event).items()
+    assert {SHARD: [number("9"), number("10")], "shardId-000000000009": [number("2")]} == {
+        shard: [one.number for one in records] for shard, records in from_event(event).items()
     }
 
 

@@ -39,7 +39,7 @@ from worker.sender import (
     Sender,
     _Database,
 )
-from worker.span import ChunkKey, Place, Span, milliseconds
+from worker.span import ChunkKey, Span, milliseconds
 from worker.states import Decision, Entry, State
 from worker.treasure_data import Reply
 from worker.upload import Upload
@@ -249,12 +249,12 @@ def test_no_rows_are_sent_before_a_probe_is_answered() -> None:
     assert [["shop_db"]] == [line["failing"] for line in made.telemetry.said("sent")]
 
 
-def many(count: int, **changes: Any) -> Delivery:
-    """Return a delivery with a chunk in each of several spans."""
+def many(count: int, status: int = 429, lands: float | None = None, **changes: Any) -> Delivery:
+    """Return a delivery with a chunk in each of several spans, whose imports failed with the status; Treasure Data has what landed."""
     made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
-    made.fail(429)
+    made.fail(status, lands=lands)
     for number in range(count):
-        assert made.deliver(number, number + 1) is None
+        assert made.start().deliver(number, number + 1) is None
     made.td.faults.clear()
     return made.start()
 
@@ -428,13 +428,9 @@ def test_a_refused_send_changes_no_doubt(make: Callable[[], Delivery]) -> None:
     assert before.since == entry(made).since
 
 
-def in_doubt(count: int, lands: float | None = None, **changes: Any) -> Delivery:
+def in_doubt(count: int, lands: float | None = None) -> Delivery:
     """Return a delivery with a chunk in an old doubt in each of several spans; Treasure Data has them if they landed."""
-    made = delivery(*(envelope("shop", {"views": [row(f"e{n}")]}) for n in range(count)), **changes)
-    made.fail(500, lands=lands)
-    for number in range(count):
-        assert made.start().deliver(number, number + 1) is None
-    made.td.faults.clear()
+    made = many(count, 500, lands)
     made.clock.sleep(ASKABLE_SECONDS)
     return made.start()
 
@@ -693,15 +689,6 @@ def test_named_chunks_alone_are_sent_or_dropped() -> None:
     assert (2, 0) == (answer["dropped"], answer["kept"])
     assert {"shop/clicks/0", "blog/views/0"} == made.chunks(State.DEAD).keys()
     assert "query" not in made.dynamodb.calls
-
-
-def test_a_missing_span_has_nothing_to_send() -> None:
-    """The index may lag and name spans that are gone."""
-    made = untried()
-    found = span(made)
-    place = Place(found.chain, found.last)
-
-    assert (0, 0) == _shown(made.send(chunks={place: frozenset({CHUNK})}))[:2]
 
 
 @pytest.mark.parametrize(
