@@ -1,8 +1,6 @@
 """Markers: records without rows, which show that a shard has passed a time."""
 
-from botocore.exceptions import ConnectionClosedError
-
-from tests.support.delivery import SHARD, STREAM, Delivery
+from tests.support.delivery import SHARD, STREAM, Delivery, lose_answer
 from worker.markers import EVERY_SECONDS, Markers
 from worker.shards import HASH_KEYS, Shard, Shards
 
@@ -62,11 +60,7 @@ def test_a_failed_marker_is_put_later() -> None:
     """It stops nothing."""
     made = Delivery()
     some, [shard] = markers(made), open_shards(made)
-
-    def fail(_: object) -> None:
-        raise ConnectionClosedError(endpoint_url="https://kinesis.invalid")
-
-    made.kinesis.before["put_record"] = fail
+    made.kinesis.before["put_record"] = lambda _: lose_answer()
     some.put(shard)
     made.kinesis.before.clear()
     made.clock.sleep(EVERY_SECONDS)

@@ -8,10 +8,9 @@ from typing import Any
 import msgpack
 import pytest
 
-from doubles.aws_errors import client_error
 from shared.envelope import Envelope, RejectedEvent, TableRows
 from shared.errors import ObjectGoneError
-from tests.support.delivery import BUCKET, Delivery, row
+from tests.support.delivery import BUCKET, Delivery, lose_answer, row
 from worker.bucket import Bucket
 from worker.executor import Threads
 from worker.plan import MAX_KEPT_BYTES, MAX_KEPT_EVENTS, MAX_REJECTED_TABLES
@@ -133,12 +132,7 @@ def test_a_failing_bucket_delays_nothing() -> None:
     """If S3 does not accept rejected events, they are only counted."""
     made = Delivery()
     made.map(shop="shop_db")
-
-    def fail(request: dict[str, Any]) -> None:
-        if request["Key"].startswith(PREFIX):
-            raise client_error("SlowDown", "PutObject", status=503)
-
-    made.s3.before["put_object"] = fail
+    made.s3.before["put_object"] = lambda request: request["Key"].startswith(PREFIX) and lose_answer()
     made.put(rejecting(event(), rows=1))
 
     assert made.deliver() is None

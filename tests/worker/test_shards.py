@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
-from botocore.exceptions import ClientError, ReadTimeoutError
+from botocore.exceptions import ReadTimeoutError
 from botocore.parsers import ResponseParserError
 
 from doubles.aws_errors import client_error
@@ -27,19 +27,14 @@ from worker.shards import (
 STAMP = datetime.fromtimestamp(BEGAN, UTC)
 
 
-def refusal(code: str) -> ClientError:
-    """Return boto3's exception for an error code."""
-    return ClientError({"Error": {"Code": code, "Message": code}}, "GetRecords")
-
-
 OLDEST = Position()
 LOST = ReadTimeoutError(endpoint_url="https://kinesis.invalid")
 THROTTLED = [
-    refusal(code)
+    client_error(code, "GetRecords")
     for code in ("ProvisionedThroughputExceededException", "LimitExceededException", "KMSThrottlingException")
 ]
-FAILING = [refusal("InternalFailure"), LOST, ResponseParserError("html")]
-EXPIRED = refusal("ExpiredIteratorException")
+FAILING = [client_error("InternalFailure", "GetRecords", status=500), LOST, ResponseParserError("html")]
+EXPIRED = client_error("ExpiredIteratorException", "GetRecords")
 
 
 def page(*numbers: int, behind: int | None = 0, ended: bool = False) -> dict[str, Any]:

@@ -7,7 +7,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from botocore.exceptions import ClientError
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -309,7 +308,7 @@ def test_a_bucket_that_refuses_is_unavailable(made: Made) -> None:
     """So is one that refuses a deletion or a listing."""
 
     def refuse(_: Any) -> None:
-        raise ClientError({"Error": {"Code": "AccessDenied"}}, "x")
+        raise client_error("AccessDenied", "x")
 
     made.s3.before = dict.fromkeys(("put_object", "delete_object", "list_objects_v2"), refuse)
 
