@@ -5,24 +5,16 @@ import os
 from collections.abc import Iterator
 from typing import Any
 
-import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from doubles.lambda_context import Context
 from ingest import app
 from local import functions
 from local.resources import Resources
-from shared import envelope, policy
+from shared import policy
 from shared.policy import PolicyEntry
 from tests.support import aws_server
-from tests.support.ingest import (
-    KEY,
-    SECRETS,
-    Answer,
-    gzipped,
-    http_event,
-)
+from tests.support.ingest import KEY, SECRETS, Answer, gzipped, http_event
 
 ENVIRONMENT = {
     "AWS_REGION": "eu-west-1",
@@ -157,42 +149,3 @@ def test_lambda_finds_the_handler(
     monkeypatch.delitem(vars(app), "handler")
     with pytest.raises(AttributeError):
         _ = app.handlr
-
-
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # from moto's dependencies
-def test_moto_accepts_the_requests(environment: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Moto's stream stores the records; once the stream is deleted, moto's queue stores a message."""
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        endpoint = f"http://{host}:{port}"
-        monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
-        monkeypatch.setenv("MOTO_PORT", str(port))
-        kinesis, sqs, secrets = (
-            boto3.client(name, region_name="eu-west-1") for name in ("kinesis", "sqs", "secretsmanager")
-        )
-        kinesis.create_stream(StreamName="events", ShardCount=1)
-        url, notices = (
-            sqs.create_queue(QueueName=name)["QueueUrl"] for name in ("overflow", "overflow-notices")
-        )
-        secrets.create_secret(Name="keys", SecretString=json.dumps(SECRETS))
-        handler = app.build(
-            environment
-            | {"OVERFLOW_QUEUE_URL": url, "OVERFLOW_NOTICES_URL": notices, "AWS_ENDPOINT_URL": endpoint}
-        )
-
-        assert [200, 200] == [send(handler, events).status for events in (EVENT, LARGE)]
-        shard = kinesis.list_shards(StreamName="events")["Shards"][0]["ShardId"]
-        iterator = kinesis.get_shard_iterator(
-            StreamName="events", ShardId=shard, ShardIteratorType="TRIM_HORIZON"
-        )
-        records = kinesis.get_records(ShardIterator=iterator["ShardIterator"])["Records"]
-        assert [1, 3, 3] == [envelope.decode(record["Data"]).row_count for record in records]
-
-        kinesis.delete_stream(StreamName="events")
-        assert 200 == send(handler, EVENT).status
-        [message] = sqs.receive_message(QueueUrl=url, MessageAttributeNames=["All"])["Messages"]
-        assert {"partition_key"} == set(message["MessageAttributes"])
-    finally:
-        server.stop()

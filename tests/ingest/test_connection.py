@@ -56,75 +56,62 @@ def chopped(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-WHOLE = {
-    "length": b"HTTP/1.1 200 OK\r\nX-One:  a b \r\nContent-Length: 5\r\n\r\nhello",
-    "empty": b"HTTP/1.1 204 No Content\r\n\r\n",
-    "announced": b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\nhello",
-    "no reason": b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n",
-    "chunks": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nx: y\r\n\r\n",
-}
-BODIES = {"length": b"hello", "empty": b"", "announced": b"hello", "no reason": b"", "chunks": b"hello"}
+HELLO = b"HTTP/1.1 200 OK\r\nX-One:  a b \r\nContent-Length: 5\r\n\r\nhello"
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 @pytest.mark.parametrize("size", [1, 7, 1000])
-@pytest.mark.parametrize("name", WHOLE)
-def test_a_response_is_read_completely(name: str, size: int) -> None:
+@pytest.mark.parametrize(
+    ("whole", "body"),
+    [
+        (HELLO, b"hello"),
+        (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
+        (b"HTTP/1.1 100 Continue\r\n\r\n" + HELLO, b"hello"),
+        (b"HTTP/1.1 200\r\ncontent-length: 0\r\n\r\n", b""),
+        (CHUNKED + b"2;a=b\r\nhe\r\n3\r\nllo\r\n0\r\nx: y\r\n\r\n", b"hello"),
+    ],
+    ids=["length", "empty", "announced", "no reason", "chunks"],
+)
+def test_a_response_is_read_completely(whole: bytes, body: bytes, size: int) -> None:
     """A response is complete in whatever pieces it arrives, and its connection can be reused."""
-    with answering(*chopped(WHOLE[name], size)) as connection:
-        answer = connection.exchange(REQUEST)
-
-        assert BODIES[name] == answer.body
+    with answering(*chopped(whole, size)) as connection:
+        assert body == connection.exchange(REQUEST).body
         assert connection.is_idle()
 
 
 def test_response_headers_are_parsed() -> None:
     """Header names are lowercased and values trimmed."""
-    with answering(WHOLE["length"]) as connection:
-        assert AwsResponse(200, {"x-one": "a b", "content-length": "5"}, b"hello") == connection.exchange(
-            REQUEST
-        )
+    with answering(HELLO) as connection:
+        headers = {"x-one": "a b", "content-length": "5"}
+        assert AwsResponse(200, headers, b"hello") == connection.exchange(REQUEST)
 
 
 @pytest.mark.parametrize(
-    "head",
-    [b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5", b"HTTP/1.0 200 OK\r\ncontent-length: 5"],
+    ("pieces", "stays", "is_reusable"),
+    [
+        ([b"HTTP/1.1 200 OK\r\nConnection: close\r\ncontent-length: 5\r\n\r\nhello"], True, False),
+        ([b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello"], True, False),
+        ([b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo"], False, False),
+        ([HELLO], False, True),
+        ([HELLO + b"HTTP/1.1 500 Oh\r\n\r\n"], True, True),
+    ],
+    ids=["announced", "old version", "no length", "closed later", "unexpected data"],
 )
-def test_a_closing_connection_is_not_reused(head: bytes) -> None:
-    """The connection closes if the peer says so, or if its HTTP version closes by default."""
-    with answering(head + b"\r\n\r\nhello") as connection:
+def test_a_connection_that_closes_is_not_reused(pieces: list[bytes], stays: bool, is_reusable: bool) -> None:
+    """It is not idle either if data followed the response, because they belong to no request."""
+    with answering(*pieces, stays=stays) as connection:
         assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_reusable
-
-
-def test_a_response_without_a_length_ends_with_its_connection() -> None:
-    """The body is everything up to the end of the connection."""
-    with answering(b"HTTP/1.1 200 OK\r\n\r\nhel", b"lo", stays=False) as connection:
-        assert b"hello" == connection.exchange(REQUEST).body
-        assert not connection.is_reusable
-
-
-def test_unexpected_data_ends_the_connection() -> None:
-    """Data that follows a response belongs to no request, so the connection is not reused."""
-    with answering(WHOLE["length"] + b"HTTP/1.1 500 Oh\r\n\r\n") as connection:
-        connection.exchange(REQUEST)
-
+        assert is_reusable == connection.is_reusable
+        if not stays:
+            connection._readable.poll(5000)
         assert not connection.is_idle()
 
 
-def test_a_closed_connection_is_noticed_before_reuse() -> None:
-    """A connection that the peer has closed is not idle, so the client opens a new one."""
-    with answering(WHOLE["length"], stays=False) as connection:
-        connection.exchange(REQUEST)
-        connection._readable.poll(5000)
-
-        assert not connection.is_idle()
-
-
-@pytest.mark.parametrize("end", range(0, len(WHOLE["length"]), 9))
+@pytest.mark.parametrize("end", range(0, len(HELLO), 9))
 def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
     """The error is the same wherever the response breaks off."""
     with (
-        answering(WHOLE["length"][:end], stays=False) as connection,
+        answering(HELLO[:end], stays=False) as connection,
         pytest.raises(ConnectionClosedError),
     ):
         connection.exchange(REQUEST)
@@ -133,15 +120,14 @@ def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        b"SSH-2.0-OpenSSH_9.2\r\n\r\n",
         b"HTTP/2 200\r\n\r\n",
         b"HTTP/1.1 OK\r\n\r\n",
         b"HTTP/1.1 200 OK\r\ncontent-length: five\r\n\r\nhello",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nfive\r\nhello\r\n",
-        b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhello\r\n0\r\n\r\n",
+        CHUNKED + b"five\r\nhello\r\n",
+        CHUNKED + b"2\r\nhello\r\n0\r\n\r\n",
         b"HTTP/1.1 200 OK\r\nx: " + b"y" * 300_000,
     ],
-    ids=range(7),
+    ids=range(6),
 )
 def test_an_invalid_response_is_unreadable(data: bytes) -> None:
     """The outcome of the request is unknown: the error does not say that it was not sent."""
@@ -151,13 +137,13 @@ def test_an_invalid_response_is_unreadable(data: bytes) -> None:
     assert (True, False) == tuple(isinstance(raised.value, kind) for kind in (AwsError, NotSentError))
 
 
-def test_silence_is_a_timeout() -> None:
-    """A peer that sends nothing raises the error after the configured time."""
+@pytest.mark.parametrize(("unread", "seconds"), [(0, 0.01), (50_000_000, 0.05)])
+def test_silence_is_a_timeout(unread: int, seconds: float) -> None:
+    """A peer that sends nothing, or does not read the whole request, raises the error after the configured time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.01)
-        with pytest.raises(ReadTimeoutError):
-            connection.exchange(REQUEST)
-        connection.close()
+        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, seconds)
+        with closing(connection), pytest.raises(ReadTimeoutError):
+            connection.exchange(REQUEST + bytes(unread))
 
 
 def test_a_slow_response_is_a_timeout() -> None:
@@ -241,11 +227,3 @@ def test_all_addresses_share_one_deadline() -> None:
         times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before resolving, before each address
         with pytest.raises(ConnectTimeoutError):
             Connection(address, 5, 5, resolve=lambda *_, **__: places, now=lambda: next(times))
-
-
-def test_a_request_that_is_not_read_is_a_timeout() -> None:
-    """The peer accepts the connection and some bytes, but never the whole request."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.05)
-        with closing(connection), pytest.raises(ReadTimeoutError):
-            connection.exchange(bytes(50_000_000))

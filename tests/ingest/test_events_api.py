@@ -74,12 +74,6 @@ def test_one_request_is_one_record() -> None:
 # Keys
 
 
-@pytest.mark.parametrize("scheme", ["Bearer", "bearer", "BEARER"])
-def test_the_key_may_be_a_bearer_token(scheme: str) -> None:
-    """The scheme's case does not matter."""
-    assert 200 == Site().post([EVENT], key="", authorization=f"{scheme} {KEY}").status
-
-
 def test_the_first_key_counts() -> None:
     """`authorization` comes first, then `x-write-key`, then `k`, then the body; later keys are ignored."""
     keys = {name: key_of(name) for name in ("first", "second", "third", "fourth")}
@@ -94,13 +88,23 @@ def test_the_first_key_counts() -> None:
     assert list(keys) == [item.account for item in site.envelopes()]
 
 
-@pytest.mark.parametrize("authorization", ["Basic dXNlcjpwYXNz", "Bearer", "Bearer ", KEY, ""])
-def test_other_authorization_schemes_are_ignored(authorization: str) -> None:
-    """Only a bearer token counts as a key."""
-    assert "missing_key" == Site().post([EVENT], key="", authorization=authorization).code
+@pytest.mark.parametrize(
+    ("authorization", "code"),
+    [
+        (f"bearer {KEY}", None),
+        (f"BEARER {KEY}", None),
+        ("Basic dXNlcjpwYXNz", "missing_key"),
+        ("Bearer", "missing_key"),
+        ("Bearer ", "missing_key"),
+        (KEY, "missing_key"),
+    ],
+)
+def test_only_a_bearer_token_is_a_key(authorization: str, code: str | None) -> None:
+    """Other schemes are ignored, and the scheme's case does not matter."""
+    assert code == Site().post([EVENT], key="", authorization=authorization).code
 
 
-@pytest.mark.parametrize("key", [1, True, [], {}, [KEY], "", None])
+@pytest.mark.parametrize("key", [1, True, [], [KEY], "", None])
 def test_a_key_in_the_body_must_be_a_string(key: Any) -> None:
     """Other values are invalid, and null or empty ones count as missing."""
     expected = "invalid_key" if key else "missing_key"
@@ -114,27 +118,21 @@ def test_the_key_is_verified_before_the_body_is_read() -> None:
     assert "invalid_json" == Site().post(b"{", key="").code
 
 
-# Tables
+# Tables and bodies
 
 
 def test_the_nearest_table_counts() -> None:
-    """The event's own table comes first, then the body's, then the query's."""
+    """The event's own table comes first, then the body's, then the query's; only null counts as absent."""
     site = Site()
 
-    site.post({"table": "body", "events": [{"table": "own"}, {}]}, "t=query")
+    site.post({"table": "body", "events": [{"table": "own"}, {}, {"table": ""}]}, "t=query")
+    site.post({"table": False, "events": [{}]}, "t=query")
     site.post({"events": [{}, {"table": None}]}, "t=query")
-    site.post([{}], "t=query")
     site.post({"a": 1}, "t=query")
 
-    assert ["own", "body", "query", "query", "query", "query"] == [table for table, _ in site.rows()]
-
-
-@pytest.mark.parametrize("table", ["", "No!", 7, False])
-def test_a_wrong_table_is_not_replaced_by_another(table: Any) -> None:
-    """The nearest table decides even if it is invalid; only null counts as absent."""
-    answer = Site().post({"table": table, "events": [{}]}, "t=query")
-
-    assert ["invalid_table"] == [item["code"] for item in answer.json["rejected"]]
+    assert ["own", "body", "query", "query", "query"] == [table for table, _ in site.rows()]
+    rejected = [event.code for item in site.envelopes() for event in item.rejected]
+    assert ["invalid_table"] * 2 == rejected
 
 
 def test_a_batch_is_recognized_by_its_events() -> None:
@@ -146,21 +144,21 @@ def test_a_batch_is_recognized_by_its_events() -> None:
     assert '{"n":1}' == site.row()["events"]
 
 
-# Responses
-
-
-@pytest.mark.parametrize("body", [1, "text", None, True])
-def test_a_body_must_contain_events(body: Any) -> None:
-    """A JSON value that is neither an object nor an array is rejected."""
+@pytest.mark.parametrize(
+    ("body", "code"),
+    [
+        (1, "not_events"),
+        ("text", "not_events"),
+        (None, "not_events"),
+        ([], "no_events"),
+        ({"events": []}, "no_events"),
+    ],
+)
+def test_a_body_must_contain_events(body: Any, code: str) -> None:
+    """An empty request is a client bug that should be visible."""
     answer = Site().post(body)
 
-    assert (400, "not_events", "not_events") == (answer.status, answer.code, answer.json["error"]["code"])
-
-
-@pytest.mark.parametrize("body", [[], {"events": []}])
-def test_an_empty_batch_is_rejected(body: Any) -> None:
-    """An empty request is a client bug that should be visible."""
-    assert "no_events" == Site().post(body).code
+    assert (400, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
 
 
 # Columns and partition keys
@@ -176,17 +174,17 @@ def test_the_events_own_columns_take_precedence() -> None:
 
 
 def test_one_visitors_events_share_a_partition_key() -> None:
-    """They stay in order, and the key belongs to the account."""
+    """They stay in order, and the key is one of the limited number that each account has."""
     site = Site()
 
-    for event in (EVENT | {"td_client_id": "c1"}, EVENT | {"td_client_id": "c2"}):
-        site.post([event])
-        site.post([event])
+    for visitor in range(20):
+        for _ in range(2):
+            site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
 
     keys = [record["PartitionKey"] for record in site.records()]
     assert keys[::2] == keys[1::2]
-    assert [True] * 4 == [key.startswith("shop/") for key in keys]
-    assert 2 == len(set(keys))
+    assert 20 == len(set(keys))
+    assert {f"shop/{number}" for number in range(PARTITION_KEYS)} >= set(keys)
 
 
 @pytest.mark.parametrize("event", [EVENT, EVENT | {"td_client_id": 7}, EVENT | {"td_client_id": ""}])
@@ -214,24 +212,13 @@ def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: fl
     assert max(counts.values()) < most * PARTITION_KEYS / shards
 
 
-def test_visitors_use_the_accounts_partition_keys() -> None:
-    """A visitor's key is one of the limited number that each account has."""
-    site = Site()
-    for visitor in range(20):
-        site.post([EVENT | {"td_client_id": f"visitor {visitor}"}])
-
-    keys = [record["PartitionKey"].removeprefix("shop/") for record in site.records()]
-    assert 20 == len(set(keys))
-    assert all(0 <= int(key) < PARTITION_KEYS for key in keys)
-
-
 # Any events
 
 
 @settings(max_examples=150)
 @given(st.lists(json_values.events | json_values.values, min_size=1, max_size=6))
 def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
-    """For any JSON, each event becomes a row by the rules or is rejected on its own."""
+    """For any JSON, each event becomes a row by the rules, or is rejected on its own and stored with index and code."""
     site = Site()
     body = json.dumps(events).encode().replace(b"NaN", b"null").replace(b"Infinity", b"1e999")
     sent = json.loads(body)
@@ -247,8 +234,8 @@ def test_any_event_becomes_a_row_or_is_rejected(events: list[Any]) -> None:
         except rows.Rejected as reason:
             rejected.append((index, reason.code))
     assert rejected == [(item["index"], item["code"]) for item in answer.json["rejected"]]
+    assert rejected == [(copy.place, copy.code) for item in site.envelopes() for copy in item.rejected]
     assert len(expected) == answer.json["accepted"]
     assert sorted(table for table, _ in expected) == sorted(table for table, _ in site.rows())
-    assert sum(size for _, size in expected) == sum(
-        len(t.rows) for item in site.envelopes() for t in item.tables
-    )
+    stored = [table for item in site.envelopes() for table in item.tables]
+    assert sum(size for _, size in expected) == sum(len(table.rows) for table in stored)

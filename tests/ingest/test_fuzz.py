@@ -169,19 +169,3 @@ def test_every_request_gets_a_documented_response(event: dict[str, Any], origins
     assert 0 == site.telemetry.counts["UnforeseenErrors"]
     assert accepted(event, answer) == len(site.rows()) + sum(item.row_count for item in site.queued())
     json.dumps(site.handler(event, None)).encode()
-
-
-@settings(max_examples=200, deadline=None)
-@given(documents, st.booleans())
-def test_every_document_gets_a_response_for_each_event(document: bytes, zipped: bool) -> None:
-    """For any JSON, the response accounts for each event, or says why the whole request was rejected."""
-    site = Site()
-
-    answer = site.post(gzipped(document) if zipped else document, "t=pageviews")
-
-    documented(answer, "POST", "/v1/events")
-    if answer.code is None:
-        queued = sum(item.row_count for item in site.queued())
-        assert answer.json["accepted"] == len(site.rows()) + queued
-    else:
-        assert answer.code in {"invalid_json", "not_events", "no_events", "invalid_batch_id"}

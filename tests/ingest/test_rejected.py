@@ -2,17 +2,12 @@
 
 import json
 from collections.abc import Iterable
-from typing import Any
-
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from doubles.aws_errors import client_error
 from ingest.rejected import MAX_BYTES
 from ingest.stream import OFFER_PAUSE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, RejectedEvent
-from tests.support import json_values
-from tests.support.ingest import KEY, Site, http_event
+from tests.support.ingest import Site
 
 GOOD = {"table": "pageviews"}
 DOWN = client_error("InternalFailure", "PutRecord", status=500)
@@ -145,16 +140,3 @@ def test_a_retry_of_rejected_events_has_the_same_request_id() -> None:
     first, second, other = site.envelopes()
     assert (1, first.request_id, 1) == (first.claim, second.request_id, second.claim)
     assert other.request_id != first.request_id
-
-
-@settings(max_examples=100, deadline=None)
-@given(st.lists(json_values.events | st.just(GOOD), min_size=1, max_size=5))
-def test_every_rejected_event_is_stored(events: list[Any]) -> None:
-    """Whatever the events are, each rejected one is stored with the index and code of the response."""
-    site = Site()
-    body = json.dumps(events).replace("NaN", "null").replace("Infinity", "1e999").encode()
-
-    answer = site.send(http_event("POST", "/v1/events", f"k={KEY}", {}, body))
-
-    expected = [(one["index"], one["code"]) for one in answer.json["rejected"]]
-    assert expected == [(one.place, one.code) for one in rejected(site)]
