@@ -213,21 +213,28 @@ def test_the_database_must_be_the_keys_account(path: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("cookie", "agent", "values"),
+    ("path", "cookie", "agent", "values"),
     [
-        (f"_td_global={ID}", CHROME, [CHROME, CHROME, "Chrome", "130.0.1.2", "Windows", "10.0", ID]),
-        ("", "", [None] * 7),
+        (
+            PATHS[0],
+            f"_td_global={ID}",
+            CHROME,
+            [CHROME, CHROME, "Chrome", "130.0.1.2", "Windows", "10.0", ID],
+        ),
+        (PATHS[1], "", "", [None] * 7),
     ],
     ids=["known", "unknown"],
 )
-def test_placeholders_are_filled_in(cookie: str, agent: str, values: list[Any]) -> None:
+def test_placeholders_are_filled_in(path: str, cookie: str, agent: str, values: list[Any]) -> None:
     """A value that equals its column's name is replaced; other values stay as sent."""
     site = Site(visitor_cookies="on")
     names = ["td_ua", "td_user_agent", "td_browser", "td_browser_version", "td_os", "td_os_version"]
     names.append("td_global_id")
     others = {"td_title": "td_title", "td_host": "td_ip"}
 
-    send(site, PATHS[1], {name: name for name in ["td_ip", *names]} | others, cookie=cookie, user_agent=agent)
+    placeholders = {name: name for name in ["td_ip", *names]}
+
+    send(site, path, placeholders | others, cookie=cookie, user_agent=agent)
 
     filled = dict(zip(names, values, strict=True))
     assert {"td_ip": "192.0.2.7"} | filled | others == columns(site)

@@ -93,53 +93,51 @@ def test_rows_that_fit_have_no_violations(more: dict[str, Any]) -> None:
     assert [] == list(PURCHASES.violations("purchases", RIGHT | more))
 
 
-@pytest.mark.parametrize(
-    ("row", "violations"),
-    [
-        (RIGHT | {"order_id": None}, [("missing_column", "order_id")]),
-        (RIGHT | {"order_id": 7}, [("wrong_type", "order_id")]),
-        (RIGHT | {"order_id": "xJP-1"}, [("wrong_value", "order_id")]),
-        (RIGHT | {"order_id": "JP-1\n"}, [("wrong_value", "order_id")]),
-        (RIGHT | {"order_id": "JP-" + "1" * MAX_MATCHED}, [("wrong_value", "order_id")]),
-        (RIGHT | {"amount": "1"}, [("wrong_type", "amount")]),
-        (RIGHT | {"amount": True}, [("wrong_type", "amount")]),
-        (RIGHT | {"count": 1.5}, [("wrong_type", "count")]),
-        (RIGHT | {"gift": 1}, [("wrong_type", "gift")]),
-        (RIGHT | {"items": "x"}, [("wrong_type", "items")]),
-        (RIGHT | {"currency": "EUR"}, [("wrong_value", "currency")]),
-        (RIGHT | {"currency": 1.0}, [("wrong_value", "currency")]),
-        (RIGHT | {"coupon": None, "amount": "x"}, [("unplanned_column", "coupon"), ("wrong_type", "amount")]),
-        (RIGHT | {"td_new": 1}, [("unplanned_column", "td_new")]),
-        ({"time": 1}, [("missing_column", "order_id")]),
-    ],
-)
-def test_every_violation_of_a_row_is_reported(row: dict[str, Any], violations: list[tuple[str, str]]) -> None:
-    """Violations are in the order of the row."""
-    assert violations == [(one.code, one.column) for one in PURCHASES.violations("purchases", row)]
+NO_PATTERN = "the value of column order_id does not match the pattern in the tracking plan"
+NO_VALUE = "the tracking plan requires a value for column order_id"
+NOT_LISTED = "the value of column currency is not one of the 4 in the tracking plan"
+
+
+def has_type(column: str, found: str, planned: str) -> str:
+    """Return the message for a column of another type."""
+    return f"column {column} has the type {found}, but the tracking plan requires {planned}"
 
 
 @pytest.mark.parametrize(
-    ("row", "message"),
+    ("more", "code", "message"),
     [
-        ({"amount": "secret"}, "column amount has the type string, but the tracking plan requires number"),
-        ({"currency": "secret"}, "the value of column currency is not one of the 4 in the tracking plan"),
-        (
-            {"order_id": "secret"},
-            "the value of column order_id does not match the pattern in the tracking plan",
-        ),
-        ({"order_id": None}, "the tracking plan requires a value for column order_id"),
-        ({"coupon": "secret"}, "the tracking plan has no column coupon for this table"),
+        ({"order_id": None}, "missing_column", NO_VALUE),
+        ({"order_id": 7}, "wrong_type", has_type("order_id", "integer", "string")),
+        ({"order_id": "xJP-1"}, "wrong_value", NO_PATTERN),
+        ({"order_id": "JP-1\n"}, "wrong_value", NO_PATTERN),
+        ({"order_id": "JP-" + "1" * MAX_MATCHED}, "wrong_value", NO_PATTERN),
+        ({"amount": "1"}, "wrong_type", has_type("amount", "string", "number")),
+        ({"amount": True}, "wrong_type", has_type("amount", "boolean", "number")),
+        ({"count": 1.5}, "wrong_type", has_type("count", "number", "integer")),
+        ({"gift": 1}, "wrong_type", has_type("gift", "integer", "boolean")),
+        ({"items": "x"}, "wrong_type", has_type("items", "string", "json")),
+        ({"currency": "EUR"}, "wrong_value", NOT_LISTED),
+        ({"currency": 1.0}, "wrong_value", NOT_LISTED),
+        ({"td_new": 1}, "unplanned_column", "the tracking plan has no column td_new for this table"),
     ],
 )
-def test_a_message_says_which_column_and_what_is_expected(row: dict[str, Any], message: str) -> None:
-    """Senders read it, so it shows none of their values and none that the plan allows."""
-    [violation] = PURCHASES.violations("purchases", RIGHT | row)
+def test_every_violation_of_a_row_is_reported(more: dict[str, Any], code: str, message: str) -> None:
+    """Senders read the message, so it shows none of their values and none that the plan allows."""
+    found = PURCHASES.violations("purchases", RIGHT | more)
 
-    assert message == violation.message
+    assert [(code, *more, message)] == [(one.code, one.column, one.message) for one in found]
+
+
+def test_violations_are_in_the_order_of_the_row() -> None:
+    """A column that is missing is the last."""
+    found = list(PURCHASES.violations("purchases", {"coupon": None, "amount": "x"}))
+
+    assert ["coupon", "amount", "order_id"] == [one.column for one in found]
 
 
 def test_a_table_has_its_own_mode_or_the_plans() -> None:
-    """Tables that are not planned have the plan's mode."""
+    """Tables that are not planned have the plan's mode. YAML parses `off` without quotes as false."""
+    assert "off" == TrackingPlan.parse({"mode": False}).mode
     wanted = TrackingPlan({"one": PlannedTable({}, "off"), "two": PlannedTable({})}, "quarantine")
 
     assert ["off", "quarantine", "quarantine"] == [wanted.mode_of(name) for name in ("one", "two", "three")]
@@ -193,11 +191,6 @@ def test_a_mistake_in_a_plan_is_explained(value: object, message: str) -> None:
         TrackingPlan.parse(value)
 
 
-def test_off_may_be_written_without_quotes() -> None:
-    """YAML parses `off` as false."""
-    assert "off" == TrackingPlan.parse({"mode": False}).mode
-
-
 @pytest.mark.parametrize(
     ("value", "known"),
     [
@@ -228,7 +221,6 @@ def test_unknown_rules_of_a_published_plan_are_ignored(value: object, known: Tra
         "https?://[^/]+/[^?*]*\\??.*",
         "a{0,80}" * 3 + "x",
         "a?" * 19 + "a" * 19 + "x",
-        "[0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}[.][0-9]{1,3}",
         "a(?:b|c)?d{2,}\\*\\+",
     ],
 )
