@@ -1,6 +1,5 @@
 """The ingest's AWS clients send the same requests as botocore's and interpret responses the same way."""
 
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -232,20 +231,10 @@ def test_rejects_untrusted_certificate(aws: Any, tmp_path: Path) -> None:
 # Endpoints
 
 
-@pytest.fixture
-def bare(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Remove every variable and file that botocore would read."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-
-
-@pytest.mark.usefixtures("bare")
 @pytest.mark.parametrize("kind", [KinesisClient, SqsClient, DynamoDbClient, SecretsManagerClient])
-def test_endpoints_match_botocore(kind: type[AwsClient]) -> None:
+def test_endpoints_match_botocore(kind: type[AwsClient], monkeypatch: pytest.MonkeyPatch) -> None:
     """Endpoints match in every commercial region, and in one of each other partition that reaches the internet."""
+    aws_server.unset_variables(monkeypatch)
     session: Any = botocore.session.get_session()
     regions = [*session.get_available_regions(kind.SERVICE), "cn-north-1", "us-gov-west-1", "eusc-de-east-1"]
     clients = [session.create_client(kind.SERVICE, region_name=region) for region in regions]

@@ -3,8 +3,9 @@
 import socket
 import ssl
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
+from itertools import chain, repeat
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -26,18 +27,24 @@ from tests.support import certificate
 REQUEST = b"POST / HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}"
 
 
+def address_of(one: socket.socket) -> Address:
+    """Return where to connect to a socket."""
+    return Address("127.0.0.1", one.getsockname()[1], None)
+
+
 @contextmanager
-def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
-    """Yield a connection to a peer that reads a request, sends the pieces, and closes unless `stays`."""
+def answering(pieces: Iterable[bytes], *, stays: bool = True, seconds: float = 5) -> Iterator[Connection]:
+    """Yield a connection to a peer that reads some of a request, sends the pieces, and closes unless `stays`."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 5)
+        connection = Connection(address_of(listener), 5, seconds)
         other, _ = listener.accept()
         other.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
 
         def serve() -> None:
             other.recv(65536)
-            for piece in pieces:
-                other.sendall(piece)
+            with suppress(OSError):  # the client has closed the connection
+                for piece in pieces:
+                    other.sendall(piece)
             if not stays:
                 other.close()
 
@@ -46,8 +53,8 @@ def answering(*pieces: bytes, stays: bool = True) -> Iterator[Connection]:
         try:
             yield connection
         finally:
-            thread.join()
             connection.close()
+            thread.join()
             other.close()
 
 
@@ -74,14 +81,14 @@ CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 )
 def test_a_response_is_read_completely(whole: bytes, body: bytes, size: int) -> None:
     """A response is complete in whatever pieces it arrives, and its connection can be reused."""
-    with answering(*chopped(whole, size)) as connection:
+    with answering(chopped(whole, size)) as connection:
         assert body == connection.exchange(REQUEST).body
         assert connection.is_idle()
 
 
 def test_response_headers_are_parsed() -> None:
     """Header names are lowercased and values trimmed."""
-    with answering(HELLO) as connection:
+    with answering([HELLO]) as connection:
         headers = {"x-one": "a b", "content-length": "5"}
         assert AwsResponse(200, headers, b"hello") == connection.exchange(REQUEST)
 
@@ -99,7 +106,7 @@ def test_response_headers_are_parsed() -> None:
 )
 def test_a_connection_that_closes_is_not_reused(pieces: list[bytes], stays: bool, is_reusable: bool) -> None:
     """It is not idle either if data followed the response, because they belong to no request."""
-    with answering(*pieces, stays=stays) as connection:
+    with answering(pieces, stays=stays) as connection:
         assert b"hello" == connection.exchange(REQUEST).body
         assert is_reusable == connection.is_reusable
         if not stays:
@@ -110,10 +117,7 @@ def test_a_connection_that_closes_is_not_reused(pieces: list[bytes], stays: bool
 @pytest.mark.parametrize("end", range(0, len(HELLO), 9))
 def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
     """The error is the same wherever the response breaks off."""
-    with (
-        answering(HELLO[:end], stays=False) as connection,
-        pytest.raises(ConnectionClosedError),
-    ):
+    with answering([HELLO[:end]], stays=False) as connection, pytest.raises(ConnectionClosedError):
         connection.exchange(REQUEST)
 
 
@@ -131,50 +135,33 @@ def test_a_truncated_response_is_a_closed_connection(end: int) -> None:
 )
 def test_an_invalid_response_is_unreadable(data: bytes) -> None:
     """The outcome of the request is unknown: the error does not say that it was not sent."""
-    with answering(data) as connection, pytest.raises(UnreadableAnswerError) as raised:
+    with answering([data]) as connection, pytest.raises(UnreadableAnswerError) as raised:
         connection.exchange(REQUEST)
 
     assert (True, False) == tuple(isinstance(raised.value, kind) for kind in (AwsError, NotSentError))
 
 
-@pytest.mark.parametrize(("unread", "seconds"), [(0, 0.01), (50_000_000, 0.05)])
-def test_silence_is_a_timeout(unread: int, seconds: float) -> None:
-    """A peer that sends nothing, or does not read the whole request, raises the error after the configured time."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, seconds)
-        with closing(connection), pytest.raises(ReadTimeoutError):
-            connection.exchange(REQUEST + bytes(unread))
+ENDLESS = chain([b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n"], repeat(b"x"))
 
 
-def test_a_slow_response_is_a_timeout() -> None:
-    """Each byte arrives soon after the last, but the whole response takes too long."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        connection = Connection(Address("127.0.0.1", listener.getsockname()[1], None), 5, 0.2)
-        other, _ = listener.accept()
-
-        def trickle() -> None:
-            with suppress(OSError):  # the client has closed the connection
-                other.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 1000000000000\r\n\r\n")
-                while True:
-                    other.sendall(b"x")
-
-        thread = Thread(target=trickle)
-        thread.start()
-        with pytest.raises(ReadTimeoutError):
-            connection.exchange(REQUEST)
-        connection.close()
-        thread.join()
-        other.close()
+@pytest.mark.parametrize(
+    ("unread", "pieces", "seconds"),
+    [(0, [], 0.01), (50_000_000, [], 0.05), (0, ENDLESS, 0.2)],
+    ids=["nothing is sent", "the request is not read", "the response is slow"],
+)
+def test_an_exchange_times_out(unread: int, pieces: Iterable[bytes], seconds: float) -> None:
+    """It does even if each byte of the response arrives soon after the last."""
+    with answering(pieces, seconds=seconds) as connection, pytest.raises(ReadTimeoutError):
+        connection.exchange(REQUEST + bytes(unread))
 
 
 def test_a_failed_connection_differs_from_a_lost_response() -> None:
     """If nothing listens or the name does not resolve, the error shows that nothing was sent."""
     with socket.socket() as nobody:
         nobody.bind(("127.0.0.1", 0))
-        with pytest.raises(ConnectionFailedError):
-            Connection(Address("127.0.0.1", nobody.getsockname()[1], None), 5, 5)
-    with pytest.raises(ConnectionFailedError):
-        Connection(Address("127.0.0.256", 80, None), 5, 5)
+        for address in (address_of(nobody), Address("127.0.0.256", 80, None)):
+            with pytest.raises(ConnectionFailedError):
+                Connection(address, 5, 5)
 
 
 def test_a_connection_attempt_times_out() -> None:
@@ -182,22 +169,17 @@ def test_a_connection_attempt_times_out() -> None:
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
-        address = Address("127.0.0.1", listener.getsockname()[1], None)
-        connections = (Connection(address, 0.2, 5) for _ in range(50))
+        connections = (Connection(address_of(listener), 0.2, 5) for _ in range(50))
         with ExitStack() as taken, pytest.raises(ConnectTimeoutError):
             deque(taken.enter_context(closing(one)) for one in connections)
 
 
 def test_name_resolution_times_out() -> None:
     """`getaddrinfo` itself would wait for as long as the resolver is configured to."""
-    released = Event()
-    try:
-        with pytest.raises(ConnectTimeoutError):
-            Connection(
-                Address("kinesis.invalid", 443, None), 0.01, 5, resolve=lambda *_, **__: released.wait()
-            )
-    finally:
-        released.set()
+    released, address = Event(), Address("kinesis.invalid", 443, None)
+    with pytest.raises(ConnectTimeoutError):
+        Connection(address, 0.01, 5, resolve=lambda *_, **__: released.wait())
+    released.set()
 
 
 def test_name_resolution_and_tls_share_one_deadline(tmp_path: Path) -> None:
@@ -210,7 +192,7 @@ def test_name_resolution_and_tls_share_one_deadline(tmp_path: Path) -> None:
         return socket.getaddrinfo(*arguments, **options)
 
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = Address("127.0.0.1", silent.getsockname()[1], context)
+        address = address_of(silent)._replace(tls=context)
         with pytest.raises(ConnectTimeoutError):
             Connection(address, 60, 5, resolve=resolve, now=lambda: time[0])
 
@@ -219,9 +201,8 @@ def test_all_addresses_share_one_deadline() -> None:
     """If an address refuses the connection, the next one is tried, unless the time is up."""
     with socket.socket() as nobody, socket.create_server(("127.0.0.1", 0)) as listener:
         nobody.bind(("127.0.0.1", 0))
-        places = [
-            (socket.AF_INET, socket.SOCK_STREAM, 0, "", one.getsockname()) for one in (nobody, listener)
-        ]
+        names = [nobody.getsockname(), listener.getsockname()]
+        places = [(socket.AF_INET, socket.SOCK_STREAM, 0, "", name) for name in names]
         address = Address("127.0.0.1", 0, None)
         Connection(address, 5, 5, resolve=lambda *_, **__: places).close()
         times = iter([0.0, 0.0, 0.0, 60.0])  # at the start, before resolving, before each address

@@ -1,7 +1,6 @@
 """Where the ingest's credentials come from, and when they are renewed."""
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -12,6 +11,7 @@ import pytest
 from doubles.clock import ManualClock
 from ingest.credentials import RENEW_SECONDS, Credentials, credentials_from
 from shared.errors import ConnectionFailedError, NoCredentialsError
+from tests.support import aws_server
 
 START = 1_800_000_000
 LIFE_SECONDS = 3600
@@ -114,11 +114,7 @@ def test_an_unreadable_answer_gives_no_credentials(container: Container, body: b
 
 def test_missing_credentials_fail_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
     """A sandbox can start without credentials, or with an endpoint on which nothing listens; only its calls fail."""
-    for name in [name for name in os.environ if name.startswith("AWS_")]:
-        monkeypatch.delenv(name)
-    for name in ("AWS_CONFIG_FILE", "AWS_SHARED_CREDENTIALS_FILE"):
-        monkeypatch.setenv(name, os.devnull)
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    aws_server.unset_variables(monkeypatch)
     nowhere = {"AWS_CONTAINER_CREDENTIALS_FULL_URI": "http://127.0.0.1:1/keys"}
 
     for environment, error in (({}, NoCredentialsError), (nowhere, ConnectionFailedError)):

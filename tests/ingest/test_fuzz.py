@@ -26,6 +26,8 @@ def mostly[T](usual: st.SearchStrategy[T], other: st.SearchStrategy[T]) -> st.Se
 TEXTS = st.text(st.characters(exclude_categories=()), max_size=30)
 KEYS = mostly(st.just(KEY), st.sampled_from(["", "shop.k1.forged", "x"]))
 
+METHODS = ["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "", "é"]
+PLAIN = ["k", "t", "table", "time", "event_id", "a"]
 SPECIAL = [
     "api_key",
     "td_write_key",
@@ -36,27 +38,25 @@ SPECIAL = [
     "td_record_time",
     "td_ip",
 ]
+TYPES = ["application/json", "text/plain", "application/x-www-form-urlencoded"]
+TD_TYPES = [f"application/vnd.treasuredata.v1.{kind}+json" for kind in ("single", "js")]
 
 routes = mostly(
     st.sampled_from([*EVENT_ROUTES, ("POST", "/v1/events"), ("GET", "/get_cookie_id"), ("GET", "/")]),
     st.tuples(
-        st.sampled_from(["GET", "POST", "HEAD", "OPTIONS", "PUT", "DELETE", "", "é"]),
+        st.sampled_from(METHODS),
         st.sampled_from(["/pixel.gif", "/v1/events", "/health", "/robots.txt", "/"]) | TEXTS,
     ),
 )
 
-names = st.sampled_from(["k", "t", "table", "time", "event_id", "a", *SPECIAL]) | TEXTS
-quoted = st.lists(st.tuples(names, KEYS | TEXTS), max_size=6).map(
-    lambda parameters: "&".join(
-        "=".join(quote(text, errors="replace") for text in pair) for pair in parameters
-    )
+names = st.sampled_from([*PLAIN, *SPECIAL]) | TEXTS
+pairs = st.tuples(names, KEYS | TEXTS).map(
+    lambda pair: "=".join(quote(text, errors="replace") for text in pair)
 )
 raw = st.binary(max_size=40).map(lambda data: data.decode("latin-1"))
 escaped = st.binary(max_size=30).map(lambda data: "".join(f"%{byte:02x}" for byte in data))
-queries = mostly(
-    st.one_of(quoted, raw, escaped, TEXTS).map(f"k={KEY}&t=pageviews&{{}}".format),
-    st.one_of(quoted, raw, escaped, TEXTS),
-)
+any_query = st.lists(pairs, max_size=6).map("&".join) | raw | escaped | TEXTS
+queries = mostly(any_query.map(f"k={KEY}&t=pageviews&{{}}".format), any_query)
 
 headers = st.fixed_dictionaries(
     {},
@@ -67,19 +67,8 @@ headers = st.fixed_dictionaries(
         "idempotency-key": TEXTS,
         "sec-gpc": st.sampled_from(["0", "1"]),
         "host": st.just("collect.example") | TEXTS,
-        "content-encoding": mostly(
-            st.sampled_from(["gzip", "deflate", "identity"]), st.sampled_from(["br", "x"]) | TEXTS
-        ),
-        "content-type": st.sampled_from(
-            [
-                "application/json",
-                "text/plain",
-                "application/x-www-form-urlencoded",
-                "application/vnd.treasuredata.v1.single+json",
-                "application/vnd.treasuredata.v1.js+json",
-            ]
-        )
-        | TEXTS,
+        "content-encoding": mostly(st.sampled_from(["gzip", "deflate", "identity"]), st.just("br") | TEXTS),
+        "content-type": st.sampled_from([*TYPES, *TD_TYPES]) | TEXTS,
         "origin": st.sampled_from(["https://www.shop.example", "null"]) | TEXTS,
         "referer": TEXTS,
         "user-agent": TEXTS,
@@ -95,20 +84,17 @@ batches = st.fixed_dictionaries(
         "write_key": mostly(KEYS, json_values.values),
         "sent_at": json_values.values,
         "batch_id": mostly(st.just("b1"), json_values.values),
-        "repeat": st.booleans() | json_values.values,
-        "made_at": json_values.values,
     },
 )
-documents = mostly(
-    st.one_of(json_values.events, st.lists(events, max_size=4), batches), json_values.values
-).map(lambda value: json.dumps(value).replace("NaN", "null").replace("Infinity", "1e999").encode())
+documents = mostly(json_values.events | st.lists(events, max_size=4) | batches, json_values.values).map(
+    lambda value: json.dumps(value).replace("NaN", "null").replace("Infinity", "1e999").encode()
+)
 contents = mostly(documents, st.binary(max_size=60) | documents.map(lambda text: text[: len(text) // 2]))
+zipped = contents.map(gzipped)
 bodies = mostly(
-    contents | contents.map(gzipped),
-    st.one_of(
-        st.tuples(contents.map(gzipped), st.binary(max_size=9)).map(b"".join),
-        st.tuples(contents.map(gzipped), st.integers(0, 60)).map(lambda cut: cut[0][: cut[1]]),
-    ),
+    contents | zipped,
+    st.tuples(zipped, st.binary(max_size=9)).map(b"".join)
+    | st.tuples(zipped, st.integers(0, 60)).map(lambda cut: cut[0][: cut[1]]),
 )
 
 
@@ -130,22 +116,15 @@ def http_events(draw: st.DrawFn) -> dict[str, Any]:
     return event
 
 
-def documented(answer: Answer, method: str, path: str) -> None:
-    """Check the form of the response; test_openapi.py checks it against the schema."""
+def documented(answer: Answer) -> None:
+    """Check what holds for every response; test_openapi.py checks each against its schema."""
     assert answer.status in {200, 204, 302, 400, 401, 403, 404, 405, 413}
     if answer.code is not None:
         assert answer.status in (302, ANSWERS[answer.code].status)  # type: ignore[index]  # any other code is a KeyError
-    if "image/gif" == answer.headers.get("content-type"):
-        assert 43 == len(answer.body) or method == "HEAD"
-    elif answer.status == 302:
+    if answer.status == 302:
         assert answer.headers["location"].startswith("https://allowed.example/")
-    elif path == "/pixel.gif" and method == "GET":
-        assert 43 == len(answer.body)
-    elif answer.code is not None:
+    elif answer.code is not None and answer.headers["content-type"] != "image/gif":
         assert {"code", "message"} == set(answer.json["error"])
-    elif path == "/v1/events" and method == "POST":
-        assert {"accepted", "rejected"} == set(answer.json)
-        assert (200 if answer.json["accepted"] else 400) == answer.status
     for text in answer.headers.values():
         assert text.isascii()
         assert text.isprintable()
@@ -165,7 +144,7 @@ def test_every_request_gets_a_documented_response(event: dict[str, Any], origins
 
     answer = site.send(event)
 
-    documented(answer, event["requestContext"]["http"]["method"], event["rawPath"])
+    documented(answer)
     assert 0 == site.telemetry.counts["UnforeseenErrors"]
     assert accepted(event, answer) == len(site.rows()) + sum(item.row_count for item in site.queued())
     json.dumps(site.handler(event, None)).encode()

@@ -12,8 +12,11 @@ from hypothesis import strategies as st
 from shared import tracking_plan
 from shared.tracking_plan import MAX_MATCHED, PlannedColumn, PlannedTable, TrackingPlan, Violation, type_of
 
-names = st.from_regex(r"[a-z_][a-z0-9_]{2,20}", fullmatch=True).filter(lambda name: name != "event_id")
-scalars = st.text(max_size=8) | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
+names = st.from_regex(r"[a-z_][a-z0-9_]{2,20}", fullmatch=True).filter(
+    lambda name: name not in ("event_id", "received_at")
+)
+texts = st.text(max_size=10)
+scalars = texts | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
 columns = st.builds(
     PlannedColumn,
     type=st.none() | st.sampled_from(tracking_plan.TYPES),
@@ -21,35 +24,21 @@ columns = st.builds(
     pattern=st.sampled_from(["", "[a-z]+", "A-[0-9]{2}"]),
     values=st.lists(scalars, max_size=3).map(tuple),
     personal=st.none() | st.sampled_from(tracking_plan.PERSONAL),
-    description=st.text(max_size=10),
+    description=texts,
 )
-tables = st.builds(
-    PlannedTable,
-    st.dictionaries(names.filter(lambda name: name != "received_at"), columns, max_size=4),
-    st.none() | st.sampled_from(tracking_plan.MODES),
-    st.text(max_size=10),
-)
-plans = st.builds(
-    TrackingPlan, st.dictionaries(names, tables, max_size=3), st.sampled_from(tracking_plan.MODES)
-)
-PURCHASES = TrackingPlan.parse(
-    {
-        "mode": "quarantine",
-        "tables": {
-            "purchases": {
-                "columns": {
-                    "order_id": {"type": "string", "required": True, "pattern": "[A-Z]{2}-[0-9]+"},
-                    "amount": "number",
-                    "count": "integer",
-                    "gift": "boolean",
-                    "items": "json",
-                    "currency": {"values": ["JPY", "USD", 1, True]},
-                    "anything": None,
-                }
-            }
-        },
-    }
-)
+modes = st.sampled_from(tracking_plan.MODES)
+tables = st.builds(PlannedTable, st.dictionaries(names, columns, max_size=4), st.none() | modes, texts)
+plans = st.builds(TrackingPlan, st.dictionaries(names, tables, max_size=3), modes)
+COLUMNS = {
+    "order_id": {"type": "string", "required": True, "pattern": "[A-Z]{2}-[0-9]+"},
+    "amount": "number",
+    "count": "integer",
+    "gift": "boolean",
+    "items": "json",
+    "currency": {"values": ["JPY", "USD", 1, True]},
+    "anything": None,
+}
+PURCHASES = TrackingPlan.parse({"mode": "quarantine", "tables": {"purchases": {"columns": COLUMNS}}})
 RIGHT = {"time": 1, "event_id": "e", "received_at": 2, "td_url": "x", "order_id": "JP-1"}
 
 
@@ -59,12 +48,7 @@ def test_plans_round_trip(wanted: TrackingPlan) -> None:
     value = wanted.to_value()
     published = TrackingPlan.of_known(json.loads(json.dumps(wanted.to_value(describes=False))))
 
-    assert (
-        wanted
-        == TrackingPlan.parse(value)
-        == TrackingPlan.of_known(value)
-        == TrackingPlan.parse(json.loads(json.dumps(value)))
-    )
+    assert wanted == TrackingPlan.of_known(value) == TrackingPlan.parse(json.loads(json.dumps(value)))
     assert published is not None
     assert wanted.to_value(describes=False) == published.to_value()
 
@@ -148,6 +132,10 @@ def _of(column: object) -> dict[str, Any]:
     return {"tables": {"purchases": {"columns": {"amount": column}}}}
 
 
+SLOW = ["(a+)+", r"(a)\1", "a*b*c*d*", "a{0,80}" * 4, "a?" * 21 + "a" * 21]
+TYPES = "string, integer, number, boolean, json"
+
+
 @pytest.mark.parametrize(
     ("value", "message"),
     [
@@ -156,33 +144,20 @@ def _of(column: object) -> dict[str, Any]:
         ({"mode": "strict"}, "mode must be one of observe, quarantine, off, not 'strict'"),
         ({"tables": ["a"]}, "`tables` must be a mapping"),
         ({"tables": {"A b": {}}}, "'A b' is not a legal table name"),
-        (
-            {"tables": {"purchases": {"mode": 1}}},
-            "table purchases: mode must be one of observe, quarantine, off",
-        ),
-        ({"tables": {"purchases": {"columns": []}}}, "table purchases: `columns` must be a mapping"),
-        ({"tables": {"purchases": {"columns": {"orderId": None}}}}, "write it as orderid"),
-        (
-            _of("text"),
-            "purchases.amount: type must be one of string, integer, number, boolean, json, not 'text'",
-        ),
+        ({"tables": {"one": {"mode": 1}}}, "table one: mode must be one of observe, quarantine, off"),
+        ({"tables": {"one": {"columns": []}}}, "table one: `columns` must be a mapping"),
+        ({"tables": {"one": {"columns": {"orderId": None}}}}, "write it as orderid"),
+        ({"tables": {"one": {"columns": {"event_id": {"personal": "hash"}}}}}, "every row needs this column"),
+        ({"tables": {f"table_{number}": {} for number in range(201)}}, "at most 200 tables, not 201"),
+        (_of("text"), f"purchases.amount: type must be one of {TYPES}, not 'text'"),
         (_of({"kind": "string"}), "purchases.amount has no member 'kind': use type, required"),
         (_of({"required": "yes"}), "purchases.amount: required must be true or false"),
         (_of({"values": "JPY"}), "purchases.amount: values must be a list"),
         (_of({"values": list(range(201))}), "at most 200 values, not 201: use a pattern"),
         (_of({"personal": "keep"}), "purchases.amount: personal must be one of drop, hash"),
-        (_of({"pattern": "("}), "purchases.amount: '(' is not a regular expression"),
-        (_of({"pattern": "(a+)+"}), "could take too long"),
-        (_of({"pattern": r"(a)\1"}), "could take too long"),
-        (_of({"pattern": "a*b*c*d*"}), "could take too long"),
-        (_of({"pattern": "a{0,80}" * 4}), "could take too long"),
-        (_of({"pattern": "a?" * 21 + "a" * 21}), "could take too long"),
         (_of({"description": 1}), "purchases.amount: description must be a string"),
-        ({"tables": {f"table_{number}": {} for number in range(201)}}, "at most 200 tables, not 201"),
-        (
-            {"tables": {"purchases": {"columns": {"event_id": {"personal": "hash"}}}}},
-            "every row needs this column",
-        ),
+        (_of({"pattern": "("}), "purchases.amount: '(' is not a regular expression"),
+        *[(_of({"pattern": pattern}), "could take too long") for pattern in SLOW],
     ],
 )
 def test_a_mistake_in_a_plan_is_explained(value: object, message: str) -> None:
@@ -191,18 +166,16 @@ def test_a_mistake_in_a_plan_is_explained(value: object, message: str) -> None:
         TrackingPlan.parse(value)
 
 
+def _plan_of(column: PlannedColumn) -> TrackingPlan:
+    return TrackingPlan({"purchases": PlannedTable({"amount": column})})
+
+
 @pytest.mark.parametrize(
     ("value", "known"),
     [
         ({"mode": "sample", "tables": {}, "owner": "x"}, TrackingPlan()),
-        (
-            _of({"type": "money", "personal": "drop"}),
-            TrackingPlan({"purchases": PlannedTable({"amount": PlannedColumn(personal="drop")})}),
-        ),
-        (
-            _of({"type": "number", "unit": "JPY"}),
-            TrackingPlan({"purchases": PlannedTable({"amount": PlannedColumn("number")})}),
-        ),
+        (_of({"type": "money", "personal": "drop"}), _plan_of(PlannedColumn(personal="drop"))),
+        (_of({"type": "number", "unit": "JPY"}), _plan_of(PlannedColumn("number"))),
         ({"tables": {"A": {}, "purchases": 5}}, TrackingPlan()),
         ({"tables": []}, None),
         ("plan", None),
