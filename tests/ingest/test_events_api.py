@@ -9,10 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ingest.intake import PARTITION_KEYS
+from ingest.batch import Batch
+from ingest.intake import MAX_EVENTS, PARTITION_KEYS
+from ingest.refusal import Refused
+from ingest.request import Request
 from shared import rows, write_key
 from tests.support import json_values
-from tests.support.ingest import KEY, SECRETS, START, Site, http_event
+from tests.support.ingest import KEY, SECRETS, START, Answer, Site, http_event
 
 NOW = int(START)
 EVENT = {"table": "pageviews", "td_title": "Home"}
@@ -210,6 +213,164 @@ def test_an_accounts_partition_keys_spread_over_all_shards(shards: int, most: fl
 
     assert shards == len(counts)
     assert max(counts.values()) < most * PARTITION_KEYS / shards
+
+
+# Clocks, by the rules in docs/http.md
+
+DAY = 86_400
+
+
+def sent(times: list[Any], sent_at: Any) -> list[dict[str, Any]]:
+    """Send a batch of events with these times and return its rows."""
+    site, events = Site(), [{} if time is None else {"time": time} for time in times]
+    assert 200 == site.post({"table": "pageviews", "events": events, "sent_at": sent_at}).status
+    return [row for _, row in site.rows()]
+
+
+@pytest.mark.parametrize(
+    ("time", "sent_at", "expected", "drift", "rule"),
+    [
+        (NOW - 10, NOW - 5, NOW - 10, None, None),
+        (NOW - 10, None, NOW - 10, None, None),
+        (NOW - 3610, NOW - 3600, NOW - 10, 3600, None),
+        (NOW + 365 * DAY - 10, NOW + 365 * DAY, NOW - 10, -365 * DAY, None),
+        (90, 100, NOW - 10, NOW - 100, None),  # a device that has lost its time counts from 1970
+        ((NOW - 3610) * 1000, NOW - 3600, NOW - 10, 3600, "milliseconds"),
+        (1000, NOW - 3600, NOW, 3600, "out_of_range"),
+        ("soon", NOW - 3600, NOW, None, "unreadable"),
+        (None, NOW - 3600, NOW, None, None),
+    ],
+)
+def test_times_are_corrected_by_the_documented_rules(
+    time: object, sent_at: object, expected: int, drift: int | None, rule: str | None
+) -> None:
+    """Each case follows the rules in docs/http.md on time and clock correction, with the columns that record the correction."""
+    [row] = sent([time], sent_at)
+
+    raw = time if drift or rule else None
+    columns = {"time": expected, "time_raw": raw, "time_rule": rule, "time_drift": drift}
+    assert {name: value for name, value in columns.items() if value is not None} == {
+        name: row[name] for name in row if name.startswith("time")
+    }
+
+
+stamps = st.integers(NOW - 400 * DAY, NOW + 400 * DAY) | st.floats(NOW - 400 * DAY, NOW + 400 * DAY)
+
+
+@given(st.lists(stamps, min_size=1, max_size=8), stamps | st.none())
+def test_correction_preserves_order_and_distances(times: list[float], sent_at: float | None) -> None:
+    """All times of a request that are in range move by the same amount, whatever the clock said."""
+    found = [
+        (time, row["time"])
+        for time, row in zip(times, sent(times, sent_at), strict=True)
+        if row.get("time_rule") != "out_of_range"
+    ]
+
+    assert 1 >= len({time // 1 - moved for time, moved in found})
+
+
+@given(stamps, stamps)
+def test_a_corrected_time_is_off_by_at_most_the_transit_time(age: float, sent_at: float) -> None:
+    """An event's age when it was sent becomes its age on arrival, give or take the transit time."""
+    age = abs(age - NOW) % (300 * DAY)
+
+    [row] = sent([sent_at - age], sent_at)
+
+    assert abs(NOW - age - row["time"]) <= rows.TRANSIT_SECONDS + 1
+
+
+# Bad input
+
+FORGED = [
+    "shop",
+    "shop.k1.AAAAAAAAAAAAAAAAAAAAAA",
+    KEY.replace("shop", "shop2"),
+    KEY.replace("k1", "k2"),
+    write_key.sign("shop", "k1", "another secret"),
+    f"{KEY},{KEY}",
+    "x" * 9000,
+    "\x00",
+    "é.k1.x",
+    "\ud800.k1.x",
+]
+"""Keys without a valid signature, including altered copies of a valid key."""
+NOT_JSON = [
+    b"",
+    b'{"events": [{"table": "pageviews"}',
+    b"k=key&t=pageviews",
+    b"\xef\xbb\xbf[]",
+    b"\xff\xfe[\x00]\x00",
+    b'[{"table": "pageviews", "a": "\xff"}]',
+    b"[" * 100_000,
+    b'{"a":' * 100_000,
+]
+"""Bodies that are not JSON documents in UTF-8."""
+
+
+def refused(site: Site, answer: Answer, status: int, code: str) -> None:
+    """Check that the request was rejected as a whole, and that nothing was put."""
+    assert (status, code, code) == (answer.status, answer.code, answer.json["error"]["code"])
+    assert ([], []) == (site.kinesis.calls, site.sqs.calls)
+
+
+@pytest.mark.parametrize("key", FORGED, ids=range(len(FORGED)))
+def test_forged_keys_are_rejected(key: str) -> None:
+    """A forged key gets 401, `invalid_key`, in a header or in the body."""
+    refused(site := Site(), site.post([EVENT], key=key), 401, "invalid_key")
+    refused(site := Site(), site.post([EVENT], key="", x_write_key=key), 401, "invalid_key")
+    refused(site := Site(), site.post({"events": [EVENT], "write_key": key}, key=""), 401, "invalid_key")
+
+
+@pytest.mark.parametrize("body", NOT_JSON, ids=lambda body: repr(body[:20]))
+def test_invalid_json_is_rejected(body: bytes) -> None:
+    """The request gets 400, `invalid_json`, and the message gives the position of the error."""
+    refused(site := Site(), answer := site.post(body), 400, "invalid_json")
+    assert answer.json["error"]["message"].startswith("the body is not valid JSON in UTF-8: ")
+
+
+BAD_EVENTS = {
+    "null": "not_an_object",
+    "[]": "not_an_object",
+    "1e999": "not_an_object",
+    "{}": "missing_table",
+    '{"table": null}': "missing_table",
+    '{"table": "../../etc"}': "invalid_table",
+    '{"table": 7}': "invalid_table",
+    '{"table": "pageviews", "table": "NO"}': "invalid_table",
+    '{"table": "pageviews", "a": ' + "[" * 300 + "]" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": ' + '{"a":' * 300 + "1" + "}" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": ' + "[" * 300 + "1" * 30 + "]" * 300 + "}": "too_deep",
+    '{"table": "pageviews", "a": "' + "x" * 262_144 + '"}': "event_too_large",
+    '{"table": "pageviews", ' + ", ".join(f'"c{n}": 1' for n in range(510)) + "}": "too_many_columns",
+}
+
+
+@pytest.mark.parametrize("good", [0, 1])
+def test_only_bad_events_are_rejected(good: int) -> None:
+    """The events before and after are accepted, in order. If all events are bad, the response is 400 and no row is stored."""
+    site = Site()
+    first, last = ['{"table": "pageviews", "n": 1}'] * good, ['{"table": "pageviews", "n": 2}'] * good
+
+    answer = site.post(f"[{', '.join([*first, *BAD_EVENTS, *last])}]".encode())
+
+    assert (200 if good else 400, 2 * good) == (answer.status, answer.json["accepted"])
+    assert [(index + good, code) for index, code in enumerate(BAD_EVENTS.values())] == [
+        (item["index"], item["code"]) for item in answer.json["rejected"]
+    ]
+    assert [1, 2][: 2 * good] == [row["n"] for _, row in site.rows()]
+
+
+@pytest.mark.parametrize(("count", "code"), [(0, "no_events"), (MAX_EVENTS + 1, "too_many_events")])
+def test_the_number_of_events_is_limited_before_any_is_rewritten(count: int, code: str) -> None:
+    """The request is rejected whatever its dialect checks, and at no cost per event."""
+    site, rewritten = Site(), list[object]()
+    intake, request = site.handler._intake, Request.from_event(http_event("POST", "/new/dialect"))
+    batch = Batch([{}] * count, "pageviews", rewrite=rewritten.append)
+
+    with pytest.raises(Refused) as raised:
+        intake.accept(request, intake.verify(KEY), batch, intake.privacy.visitor(request))
+
+    assert (code, [], []) == (raised.value.code, rewritten, site.kinesis.calls)
 
 
 # Any events
