@@ -24,7 +24,7 @@ from ingest.request import Request
 from local.resources import COUNTERS
 from shared import policy, write_key
 from shared.policy import AccountLimits, EdgePolicy, OverflowLimit, PolicyEntry
-from tests.support.ingest import BUCKET, KEY, SECRETS, START, Answer, Site, gzipped
+from tests.support.ingest import BUCKET, KEY, SECRETS, START, Answer, Faults, Site, gzipped
 from tests.support.telemetry import CollectedTelemetry
 
 PER_SECOND = 100_000
@@ -39,30 +39,22 @@ class Instances:
 
     Attributes:
         clock: a manual clock at the start of a minute.
-        calls: the number of calls of DynamoDB.
+        table: the table of counters.
+        dynamodb: the client for it; it can fail.
     """
 
     def __init__(self, count: int = 1) -> None:
         self.clock = ManualClock(START // 3600 * 3600 + 600)
         self.table = MemoryDynamoDB(self.clock.now)
         self.table.create_table(TableName="counters", **COUNTERS)
-        self.telemetry = CollectedTelemetry()
-        self.calls = 0
-        self.all = [self.new() for _ in range(count)]
+        self.dynamodb: Any = Faults(self.table, self.clock)
+        telemetry = CollectedTelemetry()
+        self.all = [Budgets(lambda: self.dynamodb, "counters", self.clock, telemetry) for _ in range(count)]
 
-    def new(self) -> Budgets:
-        """Return another instance."""
-        return Budgets(lambda: self, "counters", self.clock, self.telemetry)  # type: ignore[arg-type,return-value]  # shaped like it
-
-    def update_item(self, **arguments: Any) -> dict[str, Any]:
-        """Count a call and make it."""
-        self.calls += 1
-        return self.table.update_item(**arguments)
-
-    def spends(self, size: int, instance: int = 0, events: int = 1, account: str = "shop") -> bool:
+    def spends(self, size: int, instance: int = 0, events: int = 1) -> bool:
         """Send a request and return whether it is accepted."""
         try:
-            self.all[instance].of(account, LIMITS).spend(events, size, self.clock.now())
+            self.all[instance].of("shop", LIMITS).spend(events, size, self.clock.now())
         except Refused:
             return False
         return True
@@ -94,7 +86,7 @@ def test_an_account_that_spends_more_is_counted() -> None:
     for _ in range(9):
         assert made.spends(step)
 
-    assert 3 == made.calls
+    assert 3 == len(made.dynamodb.calls)
     [item] = made.table.items("counters")
     assert round(9 * step / PER_SECOND * 1e6, -1) == pytest.approx(int(item["s10"]["N"]))
     assert 0 == int(item["l10"]["N"])
@@ -145,11 +137,17 @@ def test_refused_requests_are_counted() -> None:
     made.clock.sleep(PAUSE_SECONDS)
     made.spends(PER_SECOND, events=100)
 
-    items = list(made.table.items("counters"))
-    assert (7, 502) == (
-        sum(int(item["refused_requests"]["N"]) for item in items),
-        sum(int(item["refused_events"]["N"]) for item in items),
-    )
+    totals = [
+        sum(int(item[f"refused_{what}"]["N"]) for item in made.table.items("counters"))
+        for what in ("requests", "events")
+    ]
+    assert [7, 502] == totals
+
+
+def counted(small: str, large: str, last: str) -> dict[str, Any]:
+    """Return DynamoDB's answer with the counters of this minute and of the last."""
+    numbers = {"s10": small, "l10": large, "s9": last, "l9": last}
+    return {"Attributes": {name: {"N": number} for name, number in numbers.items()}}
 
 
 @pytest.mark.parametrize(
@@ -158,24 +156,15 @@ def test_refused_requests_are_counted() -> None:
         DOWN,
         {},
         {"Attributes": {}},
-        {"Attributes": {"s10": {"N": "-5"}, "l10": {"N": "1"}, "s9": {"N": "0"}, "l9": {"N": "0"}}},
-        {"Attributes": {f"{kind}{minute}": {"N": "9" * 30} for kind in "sl" for minute in (9, 10)}},
-        {"Attributes": {f"{kind}{minute}": {"N": "many"} for kind in "sl" for minute in (9, 10)}},
-        {"Attributes": {f"{kind}{minute}": {"N": "0"} for kind in "sl" for minute in (9, 10)}},
+        counted("-5", "1", "0"),
+        *[counted(*[n] * 3) for n in ("9" * 30, "x", "0")],
     ],
     ids=["away", "empty", "lacking", "negative", "huge", "text", "forgetful"],
 )
 def test_without_counters_each_instance_counts_for_itself(answer: Any) -> None:
     """Whatever DynamoDB answers, an instance accepts a minute's budget of its own, and no less."""
     made = Instances(2)
-
-    def update_item(**_: Any) -> Any:
-        made.calls += 1
-        if isinstance(answer, Exception):
-            raise answer
-        return answer
-
-    made.update_item = update_item  # type: ignore[method-assign]
+    made.dynamodb.faults, made.dynamodb.sticky = [answer], True
 
     assert [LARGE_SECONDS] * 2 == [made.until_refused(PER_SECOND, number) for number in range(2)]
 

@@ -37,38 +37,29 @@ def output(clock: ManualClock) -> Output:
     return Output(clock)
 
 
-def test_an_invocation_writes_its_metrics_in_one_line(output: Output) -> None:
-    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line."""
+def test_an_invocation_writes_its_metrics_in_one_line(clock: ManualClock) -> None:
+    """The line has the counters too, and is in CloudWatch's embedded format. If nothing was counted, there is no line.
+
+    Failed requests are in a line of their own, so that no other metric has the dimension `version`.
+    """
+    output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
     counts = {"RowsWaiting": 9, "Holds": 1, "RowsDead": 2}
     with output.telemetry.invocation(context("1")):
-        for counter, value in counts.items():
+        for counter, value in (counts | {"RequestsFailed": 3}).items():
             output.telemetry.count(counter, value)
     with output.telemetry.invocation(context("2")):
         pass
 
-    [line] = output.lines()
-    [directive] = line["_aws"]["CloudWatchMetrics"]
-    assert ("Sluice", [[]]) == (directive["Namespace"], directive["Dimensions"])
-    assert {DEPENDENCY: "Count", ATTENTION: "Count"} == {
-        metric["Name"]: metric["Unit"] for metric in directive["Metrics"]
-    }
-    others = {"stage": "test", "service": output.service, "function_request_id": "1"}
-    assert ({DEPENDENCY: [10.0], ATTENTION: [2.0]} | counts | others).items() <= line.items()
-
-
-def test_failed_requests_are_counted_by_version(clock: ManualClock) -> None:
-    """They are in a line of their own, so that no other metric has the dimension `version`."""
-    output = Output(clock, AWS_LAMBDA_FUNCTION_VERSION="7")
-    output.telemetry.count("RequestsFailed")
-    output.telemetry.count("EnvelopesNotStored")
-    output.telemetry.flush()
-
-    assert [([[]], [DEPENDENCY]), ([["version"]], ["RequestsFailed"])] == [
-        (directive["Dimensions"], [metric["Name"] for metric in directive["Metrics"]])
-        for line in output.metrics()
-        for directive in line["_aws"]["CloudWatchMetrics"]
-    ]
-    assert ["7", "7"] == [line["version"] for line in output.metrics()]
+    lines = output.lines()
+    [first], [second] = [line["_aws"]["CloudWatchMetrics"] for line in lines]
+    assert ("Sluice", [[]], [["version"]]) == (first["Namespace"], first["Dimensions"], second["Dimensions"])
+    count = {"Unit": "Count"}
+    assert [{"Name": DEPENDENCY} | count, {"Name": ATTENTION} | count] == first["Metrics"]
+    assert ["RequestsFailed"] == [metric["Name"] for metric in second["Metrics"]]
+    about = {"stage": "test", "service": output.service, "function_request_id": "1", "version": "7"}
+    totals = [{DEPENDENCY: [10.0], ATTENTION: [2.0]}, {"RequestsFailed": [3.0]}]
+    for line, total in zip(lines, totals, strict=True):
+        assert (total | counts | about).items() <= line.items()
 
 
 def test_an_unknown_counter_is_rejected(output: Output) -> None:
