@@ -150,21 +150,29 @@ def test_required_columns_cannot_be_dropped(name: str) -> None:
 # Bots
 
 GOOGLE = "Mozilla/5.0 (compatible; Googlebot/2.1; +http://www.google.com/bot.html)"
+GPT = "Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2)"
 
 
 @pytest.mark.parametrize(
-    ("user_agent", "name"),
+    ("settings", "user_agent", "event", "expected"),
     [
-        ("curl/8.5.0", "curl"),
-        ("Mozilla/5.0 AppleWebKit/537.36 (KHTML, like Gecko; compatible; GPTBot/1.2)", "GPTBot"),
-        (CHROME, ""),
-        ("TD-Android-SDK/1.1.0 (Pixel 7 14)", ""),
-        ("", ""),
+        ({}, GOOGLE, {}, {"bot": "Googlebot/"}),
+        ({}, GPT, {}, {"bot": "GPTBot"}),
+        ({}, "curl/8.5.0", {}, {"bot": "curl"}),
+        ({}, GOOGLE, {"bot": "mine"}, {"bot": "mine"}),
+        ({"bots": "keep"}, GOOGLE, {}, {}),
+        ({}, CHROME, {}, {}),
+        ({}, "TD-Android-SDK/1.1.0 (Pixel 7 14)", {}, {}),
+        ({}, "", {}, {}),
     ],
 )
-def test_bots_are_recognized_by_a_public_list(user_agent: str, name: str) -> None:
-    """Browsers and apps are not on the list."""
-    assert name == user_agents.bot_name(user_agent)
+def test_bots_are_marked(
+    settings: dict[str, str], user_agent: str, event: dict[str, str], expected: dict[str, str]
+) -> None:
+    """The column `bot` has the bot's name from a public list, unless the event has its own; other rows have no such column."""
+    found = row(Site(**settings), event, user_agent=user_agent)
+
+    assert expected == {name: value for name, value in found.items() if name == "bot"}
 
 
 def test_every_bot_on_the_list_is_recognized() -> None:
@@ -177,14 +185,6 @@ def test_every_bot_on_the_list_is_recognized() -> None:
     ]
 
     assert [] == [pattern for pattern, example in listed if not user_agents.bot_name(example)]
-
-
-def test_bots_are_marked() -> None:
-    """The column `bot` has the bot's name, unless the event has its own `bot`; other rows have no such column."""
-    assert "Googlebot/" == row(Site(), {}, user_agent=GOOGLE)["bot"]
-    assert "bot" not in row(Site(), {}, user_agent=CHROME)
-    assert "bot" not in row(Site(bots="keep"), {}, user_agent=GOOGLE)
-    assert "mine" == row(Site(), {"bot": "mine"}, user_agent=GOOGLE)["bot"]
 
 
 def test_bots_can_be_rejected() -> None:
