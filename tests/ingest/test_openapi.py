@@ -94,24 +94,22 @@ def test_the_document_has_the_limits() -> None:
     assert f"{json_codec.MAX_DEPTH} levels" in ANSWERS["too_deep"].meaning
 
 
-@pytest.mark.parametrize("name", ["batch", "array", "event"])
-def test_example_requests_are_accepted(name: str) -> None:
-    """The ingest accepts every event of an example, and the example matches its schema."""
+@pytest.mark.parametrize(
+    ("name", "schema"),
+    [
+        *[(request, "Body") for request in ("batch", "array", "event")],
+        *[("verdict", "Verdict"), ("nothing", "NothingAccepted"), ("refusal", "Refusal")],
+    ],
+)
+def test_examples_match_their_schemas(name: str, schema: str) -> None:
+    """The ingest accepts every event of an example of a request."""
     example = COMPONENTS["examples"][name]["value"]
 
-    answer = Site().post(example)
-
-    assert (200, []) == (answer.status, answer.json["rejected"])
-    assert valid(example, COMPONENTS["schemas"]["Body"])
-    described(answer, "POST", "/v1/events")
-
-
-@pytest.mark.parametrize(
-    ("name", "schema"), [("verdict", "Verdict"), ("nothing", "NothingAccepted"), ("refusal", "Refusal")]
-)
-def test_example_responses_match_their_schemas(name: str, schema: str) -> None:
-    """Each example of a response is valid under the schema of its kind."""
-    assert valid(COMPONENTS["examples"][name]["value"], COMPONENTS["schemas"][schema])
+    assert valid(example, COMPONENTS["schemas"][schema])
+    if schema == "Body":
+        answer = Site().post(example)
+        assert (200, []) == (answer.status, answer.json["rejected"])
+        described(answer, "POST", "/v1/events")
 
 
 def test_responses_in_an_outage_match_the_document() -> None:
