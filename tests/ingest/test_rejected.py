@@ -4,7 +4,6 @@ import json
 
 from doubles.aws_errors import client_error
 from ingest.rejected import MAX_BYTES
-from ingest.stream import OFFER_PAUSE_SECONDS
 from shared.envelope import MAX_ENVELOPE_BYTES, RejectedEvent
 from tests.support.ingest import Site
 
@@ -107,7 +106,7 @@ def test_the_response_does_not_depend_on_storing_rejected_events() -> None:
     assert [usual] * 3 == [site.post([{}]).json for _ in range(3)]
     assert (2, []) == (len(site.kinesis.calls), site.queue.messages)
     site.kinesis.faults = []
-    site.clock.sleep(OFFER_PAUSE_SECONDS)
+    site.clock.sleep(60)
     site.post([{}])
     assert 2 == len(rejected(site))
 

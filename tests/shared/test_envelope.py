@@ -70,6 +70,7 @@ def test_a_rejected_events_message_is_optional_and_truncated(rest: list[object],
     decoded = envelope.decode(msgpack.packb([*MEMBERS[:-1], [event]]))
 
     assert [message] == [one.message for one in decoded.rejected]
+    assert "" == RejectedEvent(0, "too_deep", "pageviews", b"{}").message
 
 
 @st.composite
@@ -96,8 +97,11 @@ MEMBERS = [1, "shop", "k1", 1, "r1", 0, [["pageviews", 1, b"\x80"]], []]
         (0, 2, "version 2"),
         (1, "Shop", "not an envelope"),
         (2, None, "not an envelope"),
+        (2, "K1", "not an envelope"),
         (3, 1.5, "not an envelope"),
         (4, 7, "not an envelope"),
+        (4, "r 1", "not an envelope"),
+        (4, "r" * (envelope.MAX_REQUEST_ID + 1), "not an envelope"),
         (5, "0", "not an envelope"),
         (6, [], "not an envelope"),
         (6, [["pageviews", 0, b"\x80"]], "illegal table"),
@@ -142,7 +146,7 @@ def requests(draw: st.DrawFn) -> list[tuple[str, bytes]]:
 @given(requests())
 @example([("pageviews", bytes([number]) * 200_000) for number in range(8)])
 def test_dividing_keeps_rows_in_order_and_within_the_limit(made: list[tuple[str, bytes]]) -> None:
-    """Each envelope has consecutive rows, grouped by table, and none is too large."""
+    """Each envelope has consecutive rows, grouped by table, and none is too large. Those of a batch with an id are the same, with a claim."""
     rest = list(made)
     for number, item in enumerate(envelope.divide(made, "a" * 64, "k" * 16, 2**53, "r1")):
         mine, rest = rest[: item.row_count], rest[item.row_count :]
@@ -151,6 +155,7 @@ def test_dividing_keeps_rows_in_order_and_within_the_limit(made: list[tuple[str,
         tables = tuple(TableRows(name, len(rows), b"".join(rows)) for name, rows in by_table.items())
         name = f"r1#{number}" if number else "r1"
         assert Envelope("a" * 64, "k" * 16, 2**53, name, 0, tables) == item
+        assert item._replace(claim=1) == envelope.gather(mine, "a" * 64, "k" * 16, 2**53, name)
         assert "r1" == envelope.request_of(item.request_id)
         assert len(item.encode()) <= envelope.MAX_ENVELOPE_BYTES
     assert [] == rest

@@ -55,13 +55,19 @@ DOUBTFUL = [
 ]
 
 
-def test_a_call_stays_within_the_limits_of_kinesis() -> None:
+@pytest.mark.parametrize(
+    ("sizes", "expected"),
+    [
+        ([], []),
+        ([10] * 501, [500, 1]),
+        ([3 << 20, 3 << 20, 2 << 20, 1], [1, 2, 1]),
+        ([3 << 20, 6 << 20, 1], [1, 1, 1]),
+        ([2 << 20, 3 << 20], [2]),
+    ],
+)
+def test_a_call_stays_within_the_limits_of_kinesis(sizes: list[int], expected: list[int]) -> None:
     """A call has at most 500 envelopes and 5 MiB; a larger envelope gets its own call."""
-    large = [3 << 20, 3 << 20, 6 << 20, 1]
-
-    assert [500, 1] == [len(batch) for batch in batches([10] * 501, int)]
-    assert [1, 1, 1, 1] == [len(batch) for batch in batches(large, int)]
-    assert [] == list(batches([], int))
+    assert expected == [len(batch) for batch in batches(sizes, int)]
 
 
 class Answering:
@@ -104,17 +110,18 @@ STORED = {"SequenceNumber": "1"}
 
 
 @pytest.mark.parametrize(
-    ("records", "fates", "code"),
+    ("answer", "fates", "code"),
     [
-        ([STORED, STORED], [Fate.ACKNOWLEDGED] * 2, ""),
-        ([STORED, THROTTLING], [Fate.ACKNOWLEDGED, Fate.REFUSED], THROTTLING["ErrorCode"]),
-        ([FAILED, THROTTLING], [Fate.DOUBTFUL, Fate.REFUSED], "InternalFailure"),
-        ([STORED], [Fate.DOUBTFUL] * 2, "InvalidResponse"),
-        ([STORED, {}], [Fate.ACKNOWLEDGED, Fate.DOUBTFUL], "InvalidResponse"),
-        (None, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
-        ([None, "1"], [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        ({"Records": [STORED, STORED]}, [Fate.ACKNOWLEDGED] * 2, ""),
+        ({"Records": [STORED, THROTTLING]}, [Fate.ACKNOWLEDGED, Fate.REFUSED], THROTTLING["ErrorCode"]),
+        ({"Records": [FAILED, THROTTLING]}, [Fate.DOUBTFUL, Fate.REFUSED], "InternalFailure"),
+        ({"Records": [STORED]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        ({"Records": [STORED, {}]}, [Fate.ACKNOWLEDGED, Fate.DOUBTFUL], "InvalidResponse"),
+        ({"Records": None}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        ({"Records": [None, "1"]}, [Fate.DOUBTFUL] * 2, "InvalidResponse"),
+        (client_error("Throttling", "PutRecords"), [Fate.REFUSED] * 2, "Throttling"),
     ],
 )
-def test_each_entry_has_a_fate(records: Any, fates: list[Fate], code: str) -> None:
+def test_each_entry_has_a_fate(answer: Any, fates: list[Fate], code: str) -> None:
     """A response with another number of entries, or without any, proves nothing."""
-    assert (fates, code) == put(Answering({"Records": records}), "events", [ENTRY] * 2)
+    assert (fates, code) == put(Answering(answer), "events", [ENTRY] * 2)

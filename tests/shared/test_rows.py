@@ -33,11 +33,12 @@ def columns(event: object) -> dict[str, Any]:
     }
 
 
-def refusal(event: object) -> str:
-    """Return the code with which the event is rejected."""
+def refusal(event: object) -> tuple[str, str]:
+    """Return the code with which the event is rejected, and the message."""
     with pytest.raises(rows.Rejected) as caught:
         rows.encode(event, ARRIVAL, lambda: "new")
-    return caught.value.code
+    assert str(caught.value) == caught.value.message
+    return caught.value.code, caught.value.message
 
 
 # A second implementation of the rules, as simple as possible.
@@ -101,6 +102,8 @@ def odd_time(event: dict[str, Any]) -> bool:
 @example({"event_id": "x" * 128})
 @example({"event_id": "x" * 129})
 @example({"event_id": 0})
+@example({"event_id": True})
+@example({"a": 2**63, "b": 2**63 - 1, "c": -(2**63), "d": -(2**63) - 1})
 @example({"event_id": "\ud800"})
 def test_any_event_becomes_a_row_by_the_rules(event: dict[str, Any]) -> None:
     """Every member gets a legal, unused name and keeps its value or a documented replacement.
@@ -220,7 +223,7 @@ def test_a_row_has_at_most_512_columns() -> None:
     many = {f"c{n}": n for n in range(509)}
 
     assert 512 == len(row(many | {"table": "pageviews", "time": NOW, "event_id": "e"}))
-    assert "too_many_columns" == refusal(many | {"one_more": 1})
+    assert "too_many_columns" == refusal(many | {"one_more": 1})[0]
     with pytest.raises(rows.Rejected, match="more than 512 columns"):
         rows.encode({f"c{n}": n for n in range(516)}, ARRIVAL, pytest.fail)
 
@@ -235,15 +238,25 @@ def test_values_have_at_most_254_levels() -> None:
         deep = [deep]
 
     assert "[" * 254 == columns({"a": deep})["a"][:254]
-    assert "too_deep" == refusal({"a": [deep]})
+    assert ("too_deep", "a value is nested deeper than 254 levels") == refusal({"a": [deep]})
 
 
 def test_an_event_has_at_most_256_kib() -> None:
     """The limit applies to the event as compact JSON in UTF-8."""
-    room = rows.MAX_EVENT_BYTES - len('{"é":""}'.encode())
+    room = 262_144 - len('{"é":""}'.encode())
 
     assert room == len(row({"é": "x" * room})["_"])
-    assert "event_too_large" == refusal({"é": "x" * (room + 1)})
+    code, message = refusal({"é": "x" * (room + 1)})
+    assert "event_too_large" == code
+    assert "the event is 262145 bytes as JSON; at most 262144 are allowed" == message
+
+
+@pytest.mark.parametrize("event", [None, 1, "text", [{}]])
+def test_an_event_is_an_object(event: object) -> None:
+    """No other JSON value is one."""
+    assert ("not_an_object", "the event is not a JSON object") == refusal(event)
+    with pytest.raises(rows.Rejected, match=r"^the event is not a JSON object$"):
+        rows.table_of(event)
 
 
 added = st.dictionaries(st.sampled_from(["td_ip", "td_user_agent", "bot", "a"]), st.text(max_size=500))
@@ -288,7 +301,10 @@ def test_optional_columns_are_added_only_while_there_is_room(
     full = {f"c{n}": n for n in range(members)}
     arrival = rows.Arrival(NOW * 1000, {"td_ip": "192.0.2.7", "td_user_agent": "UA"})
 
-    assert {"time", "event_id", "received_at", *full, *added} == set(row(full | {"time": time}, arrival))
+    made = row(full | {"time": time}, arrival)
+
+    assert {"time", "event_id", "received_at", *full, *added} == set(made)
+    assert "192.0.2.7" == made.get("td_ip", "192.0.2.7")
 
 
 @given(json_values.events | json_values.values)
@@ -418,6 +434,15 @@ def test_text_without_an_offset_is_utc() -> None:
 def test_a_clock_is_wrong_if_it_differs_by_more_than_the_transit_time(sent_at: object, expected: int) -> None:
     """The drift is the whole difference. A timestamp that no clock shows gives no drift."""
     assert expected == rows.clock_drift(sent_at, NOW)
+
+
+@pytest.mark.parametrize(("time", "rule"), [(NOW - 3610, {}), (NOW - 3800, {"time_rule": "out_of_range"})])
+def test_the_drift_of_a_wrong_clock_is_added(time: int, rule: dict[str, str]) -> None:
+    """The range applies to the corrected time."""
+    made = row({"time": time}, rows.Arrival(NOW * 1000, drift=3600, earliest=NOW - 100))
+
+    expected = {"time": NOW if rule else time + 3600, "time_raw": time, "time_drift": 3600} | rule
+    assert expected == {name: made[name] for name in made if name.startswith("time")}
 
 
 @given(json_values.values)
