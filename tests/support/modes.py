@@ -8,6 +8,11 @@ from tests.support.sam import template, transformed
 
 _ABSENT = object()
 _NAME = re.compile(r"\$\{([^}!]+)\}")
+DATA = {
+    *("AWS::Kinesis::Stream", "AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket"),
+    "AWS::SecretsManager::Secret",
+}
+"""The types of resources that store data."""
 _SECTIONS = ("Resources", "Outputs")
 
 
@@ -44,16 +49,6 @@ class Mode:
         """Return a resource's properties."""
         found: dict[str, Any] = self.resources()[name]["Properties"]
         return found
-
-    def refusals(self) -> list[str]:
-        """Return the descriptions of the template rules that fail."""
-        return [
-            assertion["AssertDescription"]
-            for rule in template()["Rules"].values()
-            if "RuleCondition" not in rule or self._holds(rule["RuleCondition"])
-            for assertion in rule["Assertions"]
-            if not self._holds(assertion["Assert"])
-        ]
 
     def _section(self, found: Mapping[str, Any]) -> dict[str, Any]:
         return {

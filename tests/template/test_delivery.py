@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.modes import Mode
+from tests.support.modes import DATA, Mode
 from tests.support.sam import properties, resources, template, transformed
 from worker.ledger import WORKLIST
 from worker.watermark_rows import PERIOD_SECONDS
@@ -100,12 +100,6 @@ def test_every_request_reaches_the_ingest() -> None:
     assert 1000 * properties("IngestFunction")["Timeout"] < integration["TimeoutInMillis"] <= 30_000
     assert {"Ref": "ThrottlingRate"} == settings["ThrottlingRateLimit"]
     assert {"Ref": "ThrottlingBurst"} == settings["ThrottlingBurstLimit"]
-
-
-DATA = {
-    *("AWS::Kinesis::Stream", "AWS::SQS::Queue", "AWS::DynamoDB::Table", "AWS::S3::Bucket"),
-    "AWS::SecretsManager::Secret",
-}
 
 
 def test_data_outlives_the_stack_in_prod_only() -> None:

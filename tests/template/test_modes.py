@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.modes import Mode
+from ops.template import sluice_template
+from tests.support.modes import DATA, Mode
 from tests.support.sam import FUNCTIONS, properties, run, transformed
 
 MANAGED = {"Network": "managed"}
@@ -24,6 +25,7 @@ MODES = [
     )
 ]
 
+ARN = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
 IN_MANAGED = {"Redis", "RedisUserGroup", "RedisReader", "RedisWriter"}
 WITH_DOMAIN = {"Certificate", "ApiDomain", "ApiMapping", "ApiRecord"}
 WITH_SDK = {"SdkBucket", "SdkBucketPolicy", "SdkAccess", "SdkHeaders", "SdkDistribution"}
@@ -44,14 +46,14 @@ def test_the_template_is_clean_in_every_region_and_mode() -> None:
 @pytest.mark.parametrize("chosen", MODES, ids=str)
 def test_a_mode_creates_its_resources_and_no_others(chosen: dict[str, str]) -> None:
     """Resources for network, domain and SDK exist only in their modes; all others always do. No rule fails."""
-    mode, of_transform = Mode(chosen), transformed()["Resources"].keys()
+    of_transform = transformed()["Resources"].keys()
     expected = of_transform - (IN_MANAGED | {"RedisUrlSecret"} | WITH_DOMAIN | WITH_SDK | ELSEWHERE)
     expected |= IN_MANAGED if chosen["Network"] == "managed" else {"RedisUrlSecret"}
     expected |= WITH_DOMAIN if "DomainName" in chosen else set()
     expected |= WITH_SDK if chosen["SdkHosting"] == "on" else set()
 
-    assert expected == mode.resources().keys()
-    assert [] == mode.refusals()
+    assert expected == Mode(chosen).resources().keys()
+    assert [] == sluice_template().objections(chosen)
 
 
 @pytest.mark.parametrize("network", [MANAGED, EXISTING, EXTERNAL], ids=str)
@@ -66,6 +68,17 @@ def test_only_an_existing_network_is_joined(network: dict[str, str]) -> None:
     joined = {"WorkerFunction", "SenderFunction", "AdminFunction"} if network == EXISTING else set()
 
     assert {name: config if name in joined else None for name in FUNCTIONS} == inside
+
+
+def test_a_move_between_networks_replaces_nothing_that_stores_data() -> None:
+    """Stream, queue, table, bucket and secrets have the same properties in all networks; the URL's secret comes and goes."""
+    made = [Mode(network).resources() for network in (MANAGED, EXISTING, EXTERNAL)]
+    kept = [
+        {name: one for name, one in found.items() if one["Type"] in DATA and name != "RedisUrlSecret"}
+        for found in made
+    ]
+
+    assert kept[0] == kept[1] == kept[2]
 
 
 @pytest.mark.parametrize("stream_mode", ["AUTO", "PROVISIONED", "ON_DEMAND"])
@@ -137,11 +150,10 @@ def test_the_managed_redis_has_two_iam_users() -> None:
 @pytest.mark.parametrize("network", [EXISTING, EXTERNAL], ids=str)
 def test_the_url_of_another_redis_is_in_a_secret(network: dict[str, str]) -> None:
     """The secret is given by its ARN, or is created empty for the operator to fill."""
-    arn = "arn:aws:secretsmanager:us-east-1:123456789012:secret:redis-a1b2c3"
-    given = Mode(network | {"RedisUrlSecretArn": arn})
+    given = Mode(network | {"RedisUrlSecretArn": ARN})
 
     assert "RedisUrlSecret" not in given.resources()
-    assert arn == given.properties("WorkerFunction")["Environment"]["Variables"]["REDIS_URL_SECRET"]
+    assert ARN == given.properties("WorkerFunction")["Environment"]["Variables"]["REDIS_URL_SECRET"]
     assert "SecretString" not in Mode(network).properties("RedisUrlSecret")
 
 
@@ -149,7 +161,7 @@ def test_the_url_of_another_redis_is_in_a_secret(network: dict[str, str]) -> Non
     ("parameters", "objection"),
     [
         (
-            {"RedisUrlSecretArn": "arn:aws:secretsmanager:x:1:secret:y"},
+            {"RedisUrlSecretArn": ARN},
             "RedisUrlSecretArn requires Network existing or external.",
         ),
         ({"Network": "existing", "SecurityGroupIds": "sg-0a"}, "Network existing requires SubnetIds."),
@@ -157,7 +169,7 @@ def test_the_url_of_another_redis_is_in_a_secret(network: dict[str, str]) -> Non
         ({"DomainName": "events.example.com"}, "DomainName requires HostedZoneId"),
         ({"TdApiEndpoint": "https://api.example.com"}, "Set both TdImportEndpoint and TdApiEndpoint"),
         (
-            {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn"},
+            {"AlarmEmail": "a@example.com", "AlarmTopicArn": "arn:aws:sns:us-east-1:123456789012:ours"},
             "Set AlarmEmail or AlarmTopicArn, not both.",
         ),
         ({"IngestConcurrency": "500"}, "IngestConcurrency requires WorkerConcurrency"),
@@ -165,7 +177,7 @@ def test_the_url_of_another_redis_is_in_a_secret(network: dict[str, str]) -> Non
 )
 def test_conflicting_parameters_are_rejected(parameters: dict[str, str], objection: str) -> None:
     """The rules report the conflict before any resource is created."""
-    (said,) = Mode(parameters).refusals()
+    (said,) = sluice_template().objections(parameters)
 
     assert said.startswith(objection)
 
