@@ -109,17 +109,13 @@ class _Queue:
 
 @dataclass
 class Flooded:
-    """What happened.
+    """What happened."""
 
-    Attributes:
-        statuses: responses by sender (`hostile`, `visitors`, `others`) and status.
-        waits: seconds until the others' rows were on the stream, in order.
-        shards: of the stream at the end.
-    """
-
+    # responses by sender (`hostile`, `visitors`, `others`) and status
     statuses: defaultdict[str, Counter[int]] = field(default_factory=lambda: defaultdict(Counter))
+    # seconds until the others' rows were on the stream, in order
     waits: list[float] = field(default_factory=list)
-    shards: int = 1
+    shards: int = 1  # of the stream at the end
 
     @property
     def p99(self) -> float:

@@ -106,38 +106,27 @@ class Case:
 
 @dataclass(slots=True)
 class Result:
-    """What a simulation showed.
-
-    Attributes:
-        lag: the longest time from a record's arrival until it was in a span, in seconds.
-        doubts: chunks in doubt at the end of the outage that were planned in its first minute.
-        later_doubts: chunks in doubt that were planned later.
-        alarm: seconds from the beginning until the alarm.
-        drained: seconds from the end until nothing waited that had been planned before; None if that was not reached.
-        lost: rows that are neither in Treasure Data nor wait.
-        doubled: rows that are in Treasure Data more than once.
-        left: rows that wait at the end of the simulation.
-        calls: the calls of each service; of Treasure Data, the imports.
-        keys: by service, the accesses to each key of the ledger or prefix of the bucket.
-        batches: the worker's batches, by shard.
-        delays: the seconds from each record to Treasure Data, in order.
-    """
+    """What a simulation showed."""
 
     case: Case
     spans: int = 0
     rows: int = 0
-    lag: float = 0.0
-    doubts: int = 0
-    later_doubts: int = 0
-    alarm: float | None = None
+    lag: float = 0.0  # the longest time from a record's arrival until it was in a span, in seconds
+    doubts: int = 0  # chunks in doubt at the end of the outage that were planned in its first minute
+    later_doubts: int = 0  # chunks in doubt that were planned later
+    alarm: float | None = None  # seconds from the beginning until the alarm
+    # seconds from the end until nothing waited that had been planned before; None if that was not reached
     drained: float | None = None
     queries: int = 0
-    lost: int = 0
-    doubled: int = 0
-    left: int = 0
+    lost: int = 0  # rows that are neither in Treasure Data nor wait
+    doubled: int = 0  # rows that are in Treasure Data more than once
+    left: int = 0  # rows that wait at the end of the simulation
+    # the calls of each service; of Treasure Data, the imports
     calls: Counter[str] = field(default_factory=Counter)
+    # by service, the accesses to each key of the ledger or prefix of the bucket
     keys: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    batches: Counter[str] = field(default_factory=Counter)
+    batches: Counter[str] = field(default_factory=Counter)  # the worker's batches, by shard
+    # the seconds from each record to Treasure Data, in order
     delays: list[float] = field(default_factory=list)
 
     @property
@@ -176,10 +165,10 @@ class _Functions(Functions):
     """Functions whose worker takes the measured CPU time.
 
     Attributes:
-        ended: called with the event of a batch that the worker has answered.
         rows: of each record.
     """
 
+    # called with the event of a batch that the worker has answered
     ended: Callable[[Mapping[str, Any]], None] = staticmethod(lambda _event: None)
     rows = 1
 
@@ -271,16 +260,11 @@ class _Answer(NamedTuple):
 
 
 class _Traffic:
-    """Puts records on each shard at a constant rate, until a time.
-
-    Attributes:
-        sent: how many so far.
-        until: UNIX seconds.
-    """
+    """Puts records on each shard at a constant rate, until a time."""
 
     def __init__(self, world: World, case: Case, until: float) -> None:
-        self.sent = 0
-        self.until = until
+        self.sent = 0  # how many so far
+        self.until = until  # UNIX seconds
         self._world, self._case = world, case
         shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
         self._keys = [str(shard.keys.start) for shard in shards]

@@ -22,14 +22,10 @@ _COLUMNS = ("occurred", "schedules", "events", "lost", "duplicated", "misrouted"
 
 @dataclass(slots=True)
 class Report:
-    """Totals over schedules.
-
-    Attributes:
-        failures: schedules that broke a promise.
-    """
+    """Totals over schedules."""
 
     totals: Counter[str] = field(default_factory=Counter)
-    failures: list[Ran] = field(default_factory=list)
+    failures: list[Ran] = field(default_factory=list)  # schedules that broke a promise
     seconds: float = 0.0
     delays: defaultdict[str, float] = field(default_factory=lambda: defaultdict(float))
     _lines: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))

@@ -31,66 +31,39 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is constant for a whole schedule.
+    """What is constant for a whole schedule."""
 
-    Attributes:
-        shards: the number of shards at the start.
-        databases: each account with its database at the start.
-        retention_hours: the stream's retention.
-        horizon: seconds until everything recovers.
-        duplicate_status: the status with which Treasure Data answers a repeated unique_id.
-        job_seconds: the duration of Treasure Data's queries.
-        tables_exist: whether databases and tables exist from the start.
-        may_query: whether the API key may query.
-        chunk_max_rows: the maximum number of rows in a chunk at the start.
-        children_wait: whether the event source drains a shard before its children.
-        batch_size: the maximum number of records in one invocation.
-        worker_seconds: the worker's time-out.
-        index_lag: seconds by which the ledger's index lags behind its table.
-        plans: accounts with a tracking plan, each with its mode at the start.
-        archive_days: days for which rows are kept after their delivery.
-        watch_every: seconds between two watermarks; 0 for a drawn number.
-        is_long: it lasts for weeks, with hours between two sweeps.
-        window: the maximum seconds for which the event source waits for a batch to fill; None for a drawn number.
-    """
-
-    shards: int
-    databases: tuple[tuple[str, str], ...]
-    retention_hours: int
-    horizon: float
-    duplicate_status: int = 200
-    job_seconds: float = 0.0
-    tables_exist: bool = True
-    may_query: bool = True
-    chunk_max_rows: int = 50_000
-    children_wait: bool = True
-    batch_size: int = 100
-    worker_seconds: float = 120.0
-    index_lag: float = 0.0
+    shards: int  # the number of shards at the start
+    databases: tuple[tuple[str, str], ...]  # each account with its database at the start
+    retention_hours: int  # the stream's retention
+    horizon: float  # seconds until everything recovers
+    duplicate_status: int = 200  # the status with which Treasure Data answers a repeated unique_id
+    job_seconds: float = 0.0  # the duration of Treasure Data's queries
+    tables_exist: bool = True  # whether databases and tables exist from the start
+    may_query: bool = True  # whether the API key may query
+    chunk_max_rows: int = 50_000  # the maximum number of rows in a chunk at the start
+    children_wait: bool = True  # whether the event source drains a shard before its children
+    batch_size: int = 100  # the maximum number of records in one invocation
+    worker_seconds: float = 120.0  # the worker's time-out
+    index_lag: float = 0.0  # seconds by which the ledger's index lags behind its table
+    # accounts with a tracking plan, each with its mode at the start
     plans: tuple[tuple[str, Mode], ...] = ()
-    archive_days: int = 2
-    watch_every: float = 0.0
-    is_long: bool = False
+    archive_days: int = 2  # days for which rows are kept after their delivery
+    watch_every: float = 0.0  # seconds between two watermarks; 0 for a drawn number
+    is_long: bool = False  # it lasts for weeks, with hours between two sweeps
+    # the maximum seconds for which the event source waits for a batch to fill; None for a drawn number
     window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A whole schedule.
+    """A whole schedule."""
 
-    Attributes:
-        seed: the seed that it was drawn from; it also determines chances and latencies during the run.
-        setup: what is constant.
-        sent: the requests.
-        windows: when trouble may strike.
-        acts: the operators' actions.
-    """
-
-    seed: int
-    setup: Setup
-    sent: tuple[Sent, ...]
-    windows: tuple[Window, ...] = ()
-    acts: tuple[Act, ...] = field(default=())
+    seed: int  # the seed that it was drawn from; it also determines chances and latencies during the run
+    setup: Setup  # what is constant
+    sent: tuple[Sent, ...]  # the requests
+    windows: tuple[Window, ...] = ()  # when trouble may strike
+    acts: tuple[Act, ...] = field(default=())  # the operators' actions
 
     @property
     def events(self) -> int:

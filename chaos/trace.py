@@ -86,37 +86,24 @@ def times_of(world: World) -> Times:
 
 @dataclass(slots=True)
 class _Question:
-    """What one thread is asking Treasure Data.
+    """What one thread is asking Treasure Data."""
 
-    Attributes:
-        about: for each count, the chunks whose rows it counts.
-        is_of_seconds: it counts all rows of the same seconds.
-        started: when its job started, UNIX seconds.
-        is_counted: there was a result.
-        none: those of `about` whose count was 0; all of them before there was a result.
-        missing: the name of the table or database that Treasure Data said it does not have.
-    """
-
-    about: list[list[Known]] = field(default_factory=list)
-    is_of_seconds: bool = False
-    started: float = 0.0
-    is_counted: bool = False
+    about: list[list[Known]] = field(default_factory=list)  # for each count, the chunks whose rows it counts
+    is_of_seconds: bool = False  # it counts all rows of the same seconds
+    started: float = 0.0  # when its job started, UNIX seconds
+    is_counted: bool = False  # there was a result
+    # those of `about` whose count was 0; all of them before there was a result
     none: list[list[Known]] = field(default_factory=list)
-    missing: str = ""
+    missing: str = ""  # the name of the table or database that Treasure Data said it does not have
 
 
 class Trace:
-    """Watches a world that has made no call yet, and judges it.
-
-    Attributes:
-        judge: follows the run.
-        broken: how often each rule was broken.
-        told: the first broken rules, each with its event and what happened to the same span before.
-    """
+    """Watches a world that has made no call yet, and judges it."""
 
     def __init__(self, world: World) -> None:
-        self.judge = Judge(times_of(world))
-        self.broken: Counter[str] = Counter()
+        self.judge = Judge(times_of(world))  # follows the run
+        self.broken: Counter[str] = Counter()  # how often each rule was broken
+        # the first broken rules, each with its event and what happened to the same span before
         self.told: list[str] = []
         self._world = world
         self._simulation = world.simulation
