@@ -23,6 +23,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
+from chaos.clients import Around
 from chaos.judge import Judge
 from chaos.platform import LONGEST_OVERRUN, Function
 from chaos.schedule import START as BEGINNING
@@ -128,14 +129,14 @@ class Trace:
         self._tokens: set[str] = set()  # of transactions
         world.lost = lambda name: self.see("object lost", name=name)
         world.put_back = self.stored
-        world.dynamodb.client = _Watched(
+        world.dynamodb.client = _watched(
             world.table,
             put_item=self._put,
             update_item=self._updated,
             batch_execute_statement=self._claimed,
             transact_write_items=self._transacted,
         )
-        world.s3.client = _Watched(
+        world.s3.client = _watched(
             world.bucket,
             put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
             delete_object=lambda request, _: self._deleted(request["Key"]),
@@ -516,25 +517,16 @@ class Trace:
             self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
 
 
-class _Watched:
-    """A client; `seen` are told the requests and answers of some operations."""
+def _watched(client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> Around:
+    """Return a client; `seen` are told the requests and answers of some operations."""
 
-    def __init__(self, client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> None:
-        self._client = client
-        self._seen = seen
+    def see(operation: str, request: dict[str, Any], call: Callable[[], Any]) -> Any:
+        answer = call()
+        if operation in seen:
+            seen[operation](request, answer)
+        return answer
 
-    def __getattr__(self, operation: str) -> Any:
-        """Return an operation that is watched."""
-        method = getattr(self._client, operation)
-        if (tell := self._seen.get(operation)) is None:
-            return method
-
-        def call(**request: Any) -> Any:
-            answer = method(**request)
-            tell(request, answer)
-            return answer
-
-        return call
+    return Around(client, see)
 
 
 class _Kept:
