@@ -52,7 +52,10 @@ TABLES_LIMIT = 200
 _TABLES_PER_REQUEST = 500
 _ACCOUNTS = [f"acct_{number:02}" for number in range(50)]
 _OTHERS_PER_SECOND, _VISITORS_PER_SECOND = 5, 20
-_BEGINS, _AFTERWARDS = 30.0, 60.0  # seconds before and after the hostile requests
+_BEGINS, _AFTERWARDS = (
+    20.0,
+    60.0,
+)  # seconds before and after the hostile requests; the first is at a full minute
 _RUNTIME_SECONDS = 0.002  # what Lambda's own runtime takes for a request
 _STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
 """Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
@@ -183,7 +186,7 @@ class _Run:
     def __init__(self, attack: Attack) -> None:
         databases = tuple((name, f"db_{name}") for name in _ACCOUNTS)
         horizon = _BEGINS + attack.seconds + _AFTERWARDS
-        world = self.world = World(Schedule(1, Setup(1, databases, 168, horizon), ()))
+        world = self.world = World(Schedule(1, Setup(2, databases, 168, horizon), ()))
         self.stream = world.kinesis.client = _Stream(world)
         self.pipeline = Pipeline(world, _Functions(world), 15)
         self.statuses: Counter[int] = Counter()
