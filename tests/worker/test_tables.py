@@ -69,7 +69,7 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
 
     assert 30 == created(made)
     assert 0 == made.td.duplicates
-    assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
+    assert {("shop/-too_many_tables/0", "dead")} == {(name, one[0]) for name, one in made.chunks().items()}
 
 
 def test_an_account_within_its_limit_costs_no_call() -> None:
