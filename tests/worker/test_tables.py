@@ -69,7 +69,18 @@ def test_existing_tables_stay_in_use_at_the_limit() -> None:
 
     assert 30 == created(made)
     assert 0 == made.td.duplicates
-    assert {("shop/-too_many_tables/0", "dead")} == {(name, one[0]) for name, one in made.chunks().items()}
+    assert {("dead", "too_many_tables")} == {entry[:2] for entry in made.chunks().values()}
+
+
+def test_few_new_tables_become_separate_dead_letters() -> None:
+    """They are too few for the limit to be checked before the plan. In the next span they share one."""
+    made = delivery(tables=2)
+    for record in range(3):
+        put(made, 2 * record, 2 * record + 2)
+        assert made.deliver(record) is None
+
+    dead = {f"shop/table_{number:05}/0": ("dead", "too_many_tables", 1) for number in (2, 3)}
+    assert dead | {"shop/-too_many_tables/0": ("dead", "too_many_tables", 2)} == made.chunks()
 
 
 def test_an_account_within_its_limit_costs_no_call() -> None:
