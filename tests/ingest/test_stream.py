@@ -102,6 +102,7 @@ def test_a_definite_rejection_is_retried(
     assert operations == [operation for operation, _ in site.kinesis.calls]
     assert (stored, []) == (ids(site.envelopes()), site.queue.messages)
     assert refused == site.telemetry.total(NOT_ACKNOWLEDGED, "refused")
+    assert {THROTTLED} == {fields["code"] for fields in site.telemetry.said(NOT_ACKNOWLEDGED)}
 
 
 @pytest.mark.parametrize(
