@@ -56,19 +56,6 @@ def test_an_outcome_settles_the_records_before_its_first_failure(outcome: Outcom
     assert settled == settled_count(outcome, ["1", "2", "10"])
 
 
-def test_a_batch_is_retried_from_its_first_failure() -> None:
-    """With six records in batches of three and only the last one failing, only that one is sent again (recorded)."""
-    bench = Bench()
-    *_, bad = bench.put("r1", "r2", "r3", "r4", "r5", "r6")
-
-    def function(invocation: Invocation) -> Outcome:
-        return report(*({"itemIdentifier": bad} for number in invocation.sequence_numbers if number == bad))
-
-    bench.run(bench.poller(batch_size=3, maximum_batching_window_seconds=1), function, calls=6)
-
-    assert [["r1", "r2", "r3"], ["r4", "r5", "r6"], *[["r6"]] * 4] == bench.sent
-
-
 def test_a_failing_batch_is_sent_eight_times_in_a_minute() -> None:
     """A failing batch is sent unchanged eight times in a minute (recorded), and 0.3 s after it makes progress."""
     bench = Bench()
