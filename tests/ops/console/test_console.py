@@ -19,7 +19,7 @@ from ops.console.server import ConsolePage, Server
 from ops.console.view import ConsoleView
 from ops.stack import Stack
 from shared.clock import SystemClock
-from tests.support.console_example import EVENTS, STATE
+from tests.support.console_pages import EVENTS, STATE
 from tests.support.deployed import NAME, deployed
 from tests.support.sluice import Sluice, until
 
