@@ -169,7 +169,7 @@ client-dist: .venv-twine/installed | $(UV) ## build the server client's package 
 POINTS ?= 1000
 .PHONY: client-faults
 client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
-	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
+	@PYTHONPATH=client $(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
 
 ARCH ?= arm64
 .PHONY: build
