@@ -119,7 +119,7 @@ screenshots: .venv/installed ## take the screenshots in docs/images again, with 
 	@$(RUN) -m tests.support.console_pages
 
 .PHONY: clients
-clients: .venv/installed ## test the newest published versions of Treasure Data's clients and print a table
+clients: .venv/installed ## test the newest published versions of Treasure Data's clients
 	@$(RUN) -m tests.clients
 
 INPUTS ?= 100000
