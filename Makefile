@@ -77,12 +77,11 @@ chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out ea
 chaos-exhaustive: .venv/installed ## try every interleaving of the specification's actors, and small scenarios of the handlers step by step: RUNS=
 	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
 
-MINUTES ?= 20
 ATTACKED ?= 10
 FLOODED ?= 5
 .PHONY: hostile
-hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=, FLOODED=
-	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED) --flooded $(FLOODED)
+hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: ATTACKED=, FLOODED=
+	@$(RUN) -m chaos.hostile --attacked $(ATTACKED) --flooded $(FLOODED)
 
 .PHONY: isolation
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
