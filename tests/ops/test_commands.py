@@ -141,13 +141,6 @@ def test_a_forced_replay_restores_lost_rows_and_nothing_else(sluice: Sluice) -> 
     assert 3 == sum(one["delivered"] for one in forced if one["table"] == "lost_rows")
 
 
-def test_a_replay_dry_run_counts_records(sluice: Sluice) -> None:
-    """It passes none of them to the worker."""
-    sluice.send("shop", "counted", "a")
-
-    assert 1 <= sluice.json("replay --local --dry-run")["records"]
-
-
 def test_record_writes_the_records_of_the_stream_as_an_event(sluice: Sluice, tmp_path: Path) -> None:
     """The worker can be invoked with the event; with --scrub, equal addresses get the same replacement."""
     for event_id in ("a", "b"):

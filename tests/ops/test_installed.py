@@ -144,18 +144,6 @@ def test_the_local_stack_runs_outside_the_repository(with_local: Installation, t
     assert "accepted 1 = delivered 1 + dead 0" in done.stdout
 
 
-@pytest.mark.parametrize("extra", ["", *PROJECT["optional-dependencies"]])
-def test_the_development_environment_has_every_requirement(extra: str) -> None:
-    """requirements/dev.txt pins everything that an installation requires."""
-    pinned = set(
-        re.findall(
-            r"^([a-z0-9.-]+)(?:\[[^]]*\])?==", (ROOT / "requirements/dev.txt").read_text(), re.MULTILINE
-        )
-    )
-
-    assert set() == {canonicalize_name(Requirement(text).name) for text in requirements(extra)} - pinned
-
-
 def test_data_files_are_installed(plain: Installation) -> None:
     """The pages of the console and of the local stack and the built SDK are installed; the SDK's sources are not."""
     assert (plain.site / "ops/console/page/index.html").exists()

@@ -174,20 +174,3 @@ def test_each_selected_row_counts_once() -> None:
 
     assert outcome | {"selected": 6, "untried": 2} == balanced(6, outcome)
     assert outcome | {"selected": 4, "untried": 0} == balanced(3, outcome)
-
-
-def test_sending_rows_that_may_be_there_already_asks() -> None:
-    """A no sends nothing."""
-    made = Delivery()
-    made.map(shop="shop_db")
-    made.td.create("shop_db", "views")
-    made.td.faults.add(Fault(kind=Kind.CLOSE, action=Action.IMPORT))
-    put(made, "a")
-    session: Any = None
-    stack = MemoryStack(
-        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
-    )
-    result = run(redrive.command, stack, "--send", answer="n\n")
-
-    assert 1 == result.exit_code
-    assert "This sends 1 row that Treasure Data may already have" in result.stderr

@@ -23,23 +23,6 @@ def sent(sluice: Sluice, table: str, *visitors: str) -> list[str]:
     return ids
 
 
-def test_an_event_is_found_by_the_id_in_the_response(sluice: Sluice) -> None:
-    """It is delivered, and its request, chunk, database and unique id are shown."""
-    (event_id,) = sent(sluice, "found_by_id", "v1")
-    until(lambda: sluice.rows("shop", "found_by_id") == [event_id])
-    sluice.settled()
-    one, summary = sluice.json_lines(f"find --local {event_id}")
-    shown = sluice.run(f"find --local {event_id}")
-
-    assert ("delivered", "found_by_id", event_id) == (one["state"], one["table"], one["event_id"])
-    assert summary["searched"]["complete"]
-    assert {"request_id", "unique_id", "chunk", "database", "shard", "sequence_number"} <= set(one)
-    assert (0, True) == (
-        shown.exit_code,
-        shown.stdout.startswith(f"DELIVERED  {event_id} of shop.found_by_id"),
-    )
-
-
 def test_the_events_of_a_visitor_are_listed(sluice: Sluice) -> None:
     """They are in the order of arrival, and those after the first few take one line each."""
     ids = sent(sluice, "found_by_visitor", *["v2"] * 7, "v3")

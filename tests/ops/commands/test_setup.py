@@ -256,12 +256,10 @@ RIGHTS = "docs/commands.md#iam-permissions"
 FILE = "docs/commands.md#accountsyaml"
 FAULTS: dict[str, tuple[Cause, str]] = {
     "expired credentials": (_refusing("cloudformation", 403, "ExpiredToken"), "`aws sso login`"),
-    "no right to find the stack": (_refusing("cloudformation", 403, "AccessDenied"), RIGHTS),
     "no right to store the key": (
         _refusing("secretsmanager:PutSecretValue", 400, "AccessDeniedException"),
         RIGHTS,
     ),
-    "no right to ask the functions": (_refusing("lambda", 403, "AccessDeniedException"), RIGHTS),
     "secret deleted": (
         lambda site: site.secrets().delete_secret(
             SecretId=site.sluice.stack.resources.td_api_key_secret, ForceDeleteWithoutRecovery=True
@@ -275,19 +273,13 @@ FAULTS: dict[str, tuple[Cause, str]] = {
         "docs/operations.md#keys",
     ),
     "no key file": (lambda site: site.key_file.unlink(), "`--td-key-file FILE`"),
-    "empty key file": (_key("\n"), "--td-key-file"),
     "half a key": (_key(API_KEY[:20]), "--td-key-file FILE`"),
     "key that nobody knows": (_key(STRANGE_KEY), "--td-key-file FILE`"),
     "key that may not import": (_td_fault(kind="status", status=403, action="import"), "--td-key-file FILE`"),
     "Treasure Data is down": (_td_fault(kind="status"), "`sluice setup --stack"),
     "imports fail": (_td_fault(kind="status", action="import"), "`sluice status --stack"),
     "accounts.yaml is not YAML": (_accounts("shop: {database"), FILE),
-    "accounts.yaml is empty": (_accounts(""), FILE),
     "accounts.yaml names no database": (_accounts("shop: {}\n"), "`shop: {database: …}`"),
-    "accounts.yaml has an unknown field": (
-        _accounts("shop: {database: events, kind: x}\n"),
-        "the fields are database, ",
-    ),
     "accounts.yaml has only disabled accounts": (
         _accounts("ACCOUNT: {database: some_events, status: disabled}\n"),
         "`sluice setup --stack",
@@ -301,10 +293,6 @@ FAULTS: dict[str, tuple[Cause, str]] = {
             f"ACCOUNT: {{database: {site.database}, plan: {{mode: quarantine, tables: {{}}}}}}\n"
         )(site),
         "docs/tracking-plan.md",
-    ),
-    "Redis is unreachable": (
-        _admin("redis_unreachable", "Redis does not answer"),
-        "docs/deploying.md#network",
     ),
     "the function cannot be asked": (
         _admin("no_redis_url", "There is no Redis URL"),

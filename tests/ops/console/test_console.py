@@ -107,13 +107,6 @@ def test_a_port_in_use_is_named(sluice: Sluice) -> None:
     )
 
 
-def test_the_console_opens_while_redis_is_down(sluice: Sluice) -> None:
-    """An outage is when it is needed."""
-    answer = {"error": "redis_unreachable", "message": "Redis does not answer"}
-    with deployed(sluice.stack) as shown, shown.answering("AdminFunction", answer):
-        assert 0 == shown.run(["console", "--for", "0s"]).exit_code
-
-
 def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
     """It has the state, the tables with their times, and the accounts without secrets."""
     sluice.send("shop", "shown", "a", "b")

@@ -100,43 +100,20 @@ class Found:
         return found
 
 
-def test_an_unplanned_event_is_on_the_stream() -> None:
-    """Its place there is given."""
-    found = Found()
-    number = found.put("a")
-    one = found.one()
-
-    assert (Stage.ON_STREAM, None) == (one.stage, one.span)
-    assert (SHARD, number) == (one.seen.shard, one.seen.sequence_number)
-
-
-def test_a_delivered_event_has_its_chunk_and_unique_id() -> None:
-    """The id is the one that Treasure Data imported the chunk under; the record is known too."""
-    found = Found()
-    found.put("b", request_id="r1")
-    number = found.put("a", request_id="r2")
-    found.delivery.deliver()
-    one = found.one()
-    (taken,) = found.delivery.td.imports()
-
-    assert (Stage.DELIVERED, "shop_db", "shop/views/0") == (one.stage, one.database, one.key and one.key.name)
-    assert taken.unique_id == one.unique_id
-    assert (SHARD, number, "r2") == (one.seen.shard, one.seen.sequence_number, one.seen.request_id)
-    assert found.delivery.clock.now() == pytest.approx(one.at, abs=1)
-
-
 def test_events_of_a_large_span_are_found_in_their_own_chunks() -> None:
-    """The plan's cut determines which chunk has an event."""
+    """The plan's cut determines which chunk has an event; its id is the one that Treasure Data imported the chunk under."""
     found = Found(cut=Cut(2, 1 << 20))
-    for name in "abcde":
-        found.put(name, request_id=name)
+    numbers = [found.put(name, request_id=f"of-{name}") for name in "abcde"]
     found.delivery.deliver()
     ids = {event["event_id"]: one.unique_id for one in found.delivery.td.imports() for event in one.rows}
+    events = found.all(*"abcde")
 
-    assert ids == {one.seen.event_id: one.unique_id for one in found.all(*"abcde")}
-    assert ["shop/views/0", "shop/views/0", "shop/views/1", "shop/views/1", "shop/views/2"] == [
-        one.key.name for one in found.all(*"abcde") if one.key
-    ]
+    assert ids == {one.seen.event_id: one.unique_id for one in events}
+    assert [f"shop/views/{part}" for part in (0, 0, 1, 1, 2)] == [one.key.name for one in events if one.key]
+    assert {(Stage.DELIVERED, "shop_db")} == {(one.stage, one.database) for one in events}
+    assert numbers == [one.seen.sequence_number for one in events]
+    assert ("of-a", SHARD) == (events[0].seen.request_id, events[0].seen.shard)
+    assert found.delivery.clock.now() == pytest.approx(events[0].at, abs=1)
 
 
 @pytest.mark.parametrize(
@@ -412,13 +389,15 @@ def test_a_search_stops_at_its_time_limit() -> None:
 
 
 def test_empty_reads_do_not_end_a_search() -> None:
-    """Kinesis may return no records although there are some."""
+    """Kinesis may return no records although there are some. An event that is in no span yet has its place on the stream."""
     found = Found()
-    found.put("a")
+    number = found.put("a")
     empty = iter([True] * 3)
     found.delivery.kinesis.client.reads_empty = lambda: next(empty, False)
+    one = found.one()
 
-    assert Stage.ON_STREAM is found.one().stage
+    assert (Stage.ON_STREAM, None) == (one.stage, one.span)
+    assert (SHARD, number) == (one.seen.shard, one.seen.sequence_number)
 
 
 def test_a_search_begins_at_the_time_in_the_id() -> None:

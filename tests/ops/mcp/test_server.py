@@ -217,23 +217,6 @@ def test_calls_at_the_same_time_do_not_mix(sluice: Sluice) -> None:
         assert [f"1 event, 0 rejected, 0 refused requests in {seconds.replace('s', ' s')}."] == notes
 
 
-def test_the_tools_explain_an_outage(lone: Sluice) -> None:
-    """Status names the cause, find shows where an event is, and nothing is dead."""
-    lone.td("faults", {"kind": "status", "status": 503, "database": "field_app"})
-    lone.send("app", "outage", "waits")
-    until(lambda: "http_503" in lone.run("status --local").stdout)
-    status, found, dead = ask(
-        lone.home,
-        ("status", {}),
-        ("find", {"terms": ["event_id=waits"], "table": "outage"}),
-        ("dead_list", {"account": "app"}),
-    )
-
-    assert "for the database field_app wait" in text_of(status)
-    assert '"state":"waiting","reason":"http_503"' in text_of(found)
-    assert [] == result(dead)
-
-
 def test_no_tool_may_write() -> None:
     """The permissions of their commands allow only reads, and to ask AdminFunction."""
     used = {right for tool in TOOLS for right in RIGHTS[tool.command]}

@@ -57,30 +57,6 @@ def undelivered(*event_ids: str) -> Delivery:
     return made
 
 
-def test_what_is_in_a_span_is_not_passed_to_the_worker() -> None:
-    """A replay of everything sends nothing, however often it runs."""
-    delivery = delivered("a", "b", "c")
-    asked: list[Any] = []
-
-    for _ in range(2):
-        progress = replay(delivery, lambda event: asked.append(event) or {}).shard(SHARD, EVERYTHING, ignore)
-        assert (3, 3) == (progress.records, progress.rows)
-    assert [] == asked
-
-
-def test_records_that_the_event_source_skipped_are_delivered() -> None:
-    """Records that are in no span are sent. Those that were delivered are not sent again."""
-    delivery = delivered()
-    for event_id in ("a", "b", "c"):
-        delivery.put(envelope("shop", {"views": [row(event_id)]}, request_id=event_id))
-        delivery.clock.sleep(1)
-    delivery.deliver(1, 2)
-
-    replay(delivery).shard(SHARD, EVERYTHING, ignore)
-
-    assert ["a", "b", "c"] == sorted(delivery.ids("shop", "views"))
-
-
 @pytest.mark.parametrize(
     ("first", "last", "expected"), [(1, 2, ["b", "c"]), (0, 0, ["a"]), (2, 3, ["c", "d"])]
 )
