@@ -149,7 +149,6 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
     ("line", "said"),
     [
         ("statsu", "No such command 'statsu'. Did you mean status?"),
-        ("accounts aply", "No such command 'aply'. Did you mean apply?"),
         ("xyzzy", "No such command 'xyzzy'. Commands: accounts, "),
         ("status --lcal", "No such option: --lcal"),
         (
@@ -160,11 +159,8 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("forget --account shop --local", "name a person with COLUMN=VALUE, or many with --from FILE"),
         ("forget nothing --account shop --local", "is not a condition: write COLUMN=VALUE"),
         ("mcp", "name a stack: --stack NAME"),
-        ("mcp --region eu-central-1", "name a stack: --stack NAME"),
         ("dead drop --all --waiting --rejected --local", "use either --rejected or --waiting"),
         ("redrive --local --edit --json", "--edit is interactive and works on dead rows"),
-        ("redrive --local --edit --kind waiting", "--edit is interactive and works on dead rows"),
-        ("redrive --local --edit --send", "--edit is interactive and works on dead rows"),
         (
             "redrive --local --kind rejected",
             "to repair rejected events, add --edit; `sluice dead drop --rejected` gives them up",
@@ -175,19 +171,13 @@ def test_every_command_can_be_interrupted(tmp_path: Path) -> None:
         ("replay --local --force --from 2026-01-01 --to 2026-01-02 --tag A#B", "is not a tag"),
         ("replay --local --force --from 2026-01-01 --to 2999-01-01", "--force needs a range in the past"),
         ("replay --local --force --from 2026-01-01 --to now", "needs --from and --to as absolute times"),
-        ("replay --local --force --from 2h", "needs --from and --to as absolute times"),
         ("replay --local --from 1h --to 2h", "--from is not before --to: swap them"),
         ("replay --local --from 49590338271490256608559600000", "a sequence number needs its shard"),
         ("replay --local --from yesterday", "'yesterday' is not a time"),
-        (
-            "replay --local --shard s --from 49590338271490256608 --to 49590338271490256607",
-            "--from is not before",
-        ),
         ("status --local --since 1h --until 2h", "--since is not before --until: swap them"),
         ("tail --local page", "write COLUMN=VALUE, such as page=home"),
         ("wait --local --account Shop --table pageviews --until 1h", "'Shop' is not a valid account name"),
         ("wait --local --account shop --table p --until 1h", "'p' is not a valid table name"),
-        ("wait --local --account shop --table pageviews", "Missing option '--until'"),
     ],
 )
 def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: str, said: str) -> None:

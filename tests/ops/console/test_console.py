@@ -2,8 +2,7 @@
 
 import json
 import re
-import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.error import HTTPError
@@ -11,16 +10,19 @@ from urllib.request import Request, urlopen
 
 import pytest
 
+from doubles.aws_errors import client_error
 from ops import stack as stacks
 from ops.console.actions import Actions
 from ops.console.live_feed import LiveFeed, stack_tail
 from ops.console.page_data import page_data
-from ops.console.server import ConsolePage, Server
+from ops.console.server import ConsolePage, RefusedError, Server
 from ops.console.view import ConsoleView
 from ops.stack import Stack
 from shared.clock import SystemClock
 from tests.support.console_example import EVENTS, STATE
+from tests.support.delivery import envelope, row
 from tests.support.deployed import NAME, deployed
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
 
 pytestmark = pytest.mark.xdist_group("mcp")
@@ -200,37 +202,34 @@ def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -
     assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
 
 
-def test_only_one_action_runs_at_a_time(sluice: Sluice, stack: Stack) -> None:
-    """A second one is refused, because what the operator sees may be out of date."""
-    sluice.produce("nobody_in_turn", "dropped", "a")
-    jobs: list[Any] = []
-    actions = Actions(stack, SystemClock(), lambda: None, start=jobs.append)
+def test_only_one_action_runs_at_a_time() -> None:
+    """A second one is refused, because what the operator sees may be out of date. A failed one says why, and can be repeated."""
+    stack = FaultyStack()
+    stack.made.put(envelope("nobody", {"views": [row("a")]}))
+    stack.made.deliver()
+    jobs: list[Callable[[], None]] = []
+    expired: list[bool] = []
+    errors: list[Exception] = []
+
+    def invoke(output: str, event: Mapping[str, Any]) -> dict[str, Any]:
+        if errors:
+            raise errors.pop()
+        return FaultyStack.invoke(stack, output, event)
+
+    stack.break_(invoke=invoke)
+    actions = Actions(stack, SystemClock(), lambda: expired.append(True), start=jobs.append)
     with console(stack, allow_changes=True) as page:
-        seen = page.dead("nobody_in_turn")
+        seen = page.dead("nobody")
     asked = {name: seen[name] for name in ("kind", "account", "reason", "rows", "which")}
+    errors.append(client_error("AccessDenied", "Invoke"))
     actions.drop(asked)
-    with pytest.raises(Exception, match="another action is running"):
+    with pytest.raises(RefusedError, match="another action is running"):
         actions.redrive(asked)
     jobs.pop()()
+    failed = actions.shown()[0]
+    actions.drop(asked)
+    jobs.pop()()
 
+    assert ("failed", True) == (failed["state"], "do not allow Invoke" in failed["error"])
     assert {"dropped": 1}.items() <= actions.shown()[0]["result"].items()
-
-
-def test_a_failed_action_says_why(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> None:
-    """For example, the credentials may lack a permission."""
-    sluice.produce("nobody_may", "dropped", "a")
-    changed = threading.Event()
-    with deployed(sluice.stack) as shown:
-        monkeypatch.setenv("AWS_ENDPOINT_URL", shown.url)
-        monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
-        monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
-        stack = stacks.deployed(NAME, "us-east-1")
-        actions = Actions(stack, SystemClock(), changed.set, start=lambda job: job())
-        with console(stack, allow_changes=True) as page:
-            seen = page.dead("nobody_may")
-        with shown.refusing("lambda:InvokeFunction", 403, "AccessDeniedException"):
-            actions.drop({name: seen[name] for name in ("kind", "account", "reason", "rows", "which")})
-
-    assert changed.is_set()
-    assert "failed" == actions.shown()[0]["state"]
-    assert "your credentials do not allow Invoke" in actions.shown()[0]["error"]
+    assert expired
