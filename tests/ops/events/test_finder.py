@@ -157,8 +157,8 @@ def test_a_dead_event_is_distinguished_from_delivered_neighbours(envelopes: list
     assert ("http_422", True) == ((one := found.one("c")).reason, bool(one.entry and one.entry.words))
 
 
-def test_an_edited_event_is_found_twice() -> None:
-    """Once as it was, and once as it is now."""
+def test_an_event_that_was_sent_again_is_found_in_each_place() -> None:
+    """As it was, as an edit has made it, and as a forced replay has sent that."""
     found = Found()
     found.put("a", page="x")
     found.refuse(415)
@@ -167,27 +167,17 @@ def test_an_edited_event_is_found_twice() -> None:
     [span] = found.delivery.spans()
     [key] = span.chunks
     payload = found.delivery.objects.payload(span, key).replace(b"\xa1x", b"\xa1y")
-    found.delivery.sender_wiring.replacements.edit(span.place, key, payload)
+    wiring = found.delivery.sender_wiring
+    edited = wiring.replacements.edit(span.place, key, payload)
+    found.delivery.send()
+    wiring.forced_replays.run(Wanted("t"), [edited], found.delivery.deadline())
     found.delivery.send()
 
-    assert {(Stage.REPLACED, "x"), (Stage.DELIVERED, "y")} == {
-        (one.stage, one.seen.row["page"]) for one in found.all("a")
-    }
-
-
-def test_an_event_of_a_forced_replay_is_marked() -> None:
-    """It is found in both places."""
-    found = Found()
-    found.put("a")
-    found.delivery.deliver()
-    [span] = found.delivery.spans()
-    replays = found.delivery.sender_wiring.forced_replays
-    replays.run(Wanted("t"), [span.place], found.delivery.deadline())
-    found.delivery.send()
-
-    assert [(Stage.DELIVERED, False), (Stage.DELIVERED, True)] == [
-        (one.stage, one.is_forced) for one in found.all("a")
-    ]
+    assert {
+        (Stage.REPLACED, "x", False),
+        (Stage.DELIVERED, "y", False),
+        (Stage.DELIVERED, "y", True),
+    } == {(one.stage, one.seen.row["page"], one.is_forced) for one in found.all("a")}
 
 
 def test_events_that_the_stream_has_lost_are_found() -> None:
@@ -441,30 +431,20 @@ def test_text_and_json_say_the_same() -> None:
 
 
 def test_a_rejected_event_is_found_by_what_its_sender_wrote() -> None:
-    """It has its rejection code; accepted events of its request keep their own states."""
+    """It has its rejection code; accepted events of its request keep their own states. An invalid one of another producer is dead."""
     found = Found()
     accepted = decode(found.envelope("a"))
     original = b'{"table": "views!", "event_id": "mine", "page": "home"}'
     rejected = RejectedEvent(1, "invalid_table", "", original)
     found.delivery.put(accepted._replace(rejected=(rejected,)).encode())
     before = found.one("mine")
+    events = [{"table": "views", "event_id": "b"}, {"table": "views!", "event_id": "theirs"}]
+    found.delivery.put(json.dumps({"account": "shop", "events": events}).encode())
     found.delivery.deliver()
-    one = found.one("mine")
+    one, theirs = found.one("mine"), found.one("theirs")
 
     assert (Stage.REJECTED, "invalid_table", "home") == (one.stage, one.reason, one.seen.row["page"])
     assert (Stage.REJECTED, "invalid_table") == (before.stage, before.reason)
     assert [Stage.REJECTED] == [each.stage for each in found.all(columns={"page": "home"})]
-    assert Stage.DELIVERED is found.one("a").stage
-
-
-def test_an_invalid_event_of_another_producer_is_dead() -> None:
-    """Such a producer writes records in JSON form."""
-    found = Found()
-    events = [{"table": "views", "event_id": "a"}, {"table": "views!", "event_id": "mine"}]
-    found.delivery.put(json.dumps({"account": "shop", "events": events}).encode())
-    found.delivery.deliver()
-    one = found.one("mine")
-
-    assert (Stage.DEAD, "invalid_table") == (one.stage, one.reason)
-    assert Stage.DELIVERED is found.one("a").stage
-    assert {SeenKind.EVENT} == {each.seen.kind for each in found.all("a")}
+    assert (Stage.DEAD, "invalid_table") == (theirs.stage, theirs.reason)
+    assert {(Stage.DELIVERED, SeenKind.EVENT)} == {(one.stage, one.seen.kind) for one in found.all("a", "b")}

@@ -106,19 +106,14 @@ def test_personal_data_is_replaced_as_in_tail(sluice: Sluice) -> None:
         ("find", {"terms": ["event_id=p@shop.example"], "table": "personal"}),
         ("plan_diff", {"account": "news"}),
     )
-    (shown,) = map(
-        json.loads, sluice.run("tail --local --since 1min --for 4s --table personal").stdout.splitlines()
-    )
+    shown = json.loads(sluice.run("tail --local --since 1min --for 4s --table personal").stdout)
+    pages = [page for one in result(drifts)["drifts"] for page in one["pages"]]
 
     assert shown["row"] == result(tailed)[0]["row"]
     assert f'"email":"{shown["row"]["email"]}"' in text_of(found)
-    assert any(
-        page.startswith("https://page.ex") for one in result(drifts)["drifts"] for page in one["pages"]
-    )
-    for answer in (tailed, found, drifts):
-        assert "jo@" not in text_of(answer)
-        assert "shop.example" not in text_of(answer)
-        assert "--raw" not in text_of(answer)
+    assert any(page.startswith("https://page.ex") for page in pages)
+    for answer in map(text_of, (tailed, found, drifts)):
+        assert not any(part in answer for part in ("jo@", "shop.example", "--raw"))
 
 
 def test_a_long_answer_is_cut_and_says_so(sluice: Sluice) -> None:
