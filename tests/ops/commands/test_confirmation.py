@@ -1,8 +1,8 @@
 """What commands ask before they change something, and that they change exactly what they have shown."""
 
 import json
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +18,8 @@ from ops.sending import balanced
 from ops.stack import Stack
 from tests.ops.deploy.test_rights import waiting
 from tests.support.delivery import Delivery, envelope, row
+from tests.support.faulty_stack import FaultyStack
 from tests.support.sluice import Sluice, until
-from worker.ledger import Ledger
 from worker.states import State
 
 ASKING = {
@@ -31,30 +31,6 @@ ASKING = {
 }
 """Commands with --json that ask on the local stack, each with a line that does. The others have tests of their own."""
 ELSEWHERE = {"certify", "doctor", "deploy", "remove", "setup"}
-
-
-@dataclass(frozen=True)
-class MemoryStack(Stack):
-    """A stack in memory.
-
-    Attributes:
-        made: its parts.
-        meanwhile: called before each invocation.
-    """
-
-    made: Any = None
-    meanwhile: Callable[[], None] = lambda: None
-
-    def ledger(self) -> Ledger:
-        """Return the ledger."""
-        ledger: Ledger = self.made.ledger
-        return ledger
-
-    def invoke(self, _output: str, event: Any) -> dict[str, Any]:
-        """Invoke a function, after something else has happened."""
-        self.meanwhile()
-        answer: dict[str, Any] = self.made.invoke_sender(json.loads(json.dumps(event)))
-        return answer
 
 
 def run(command: click.Command, stack: Stack, *line: str, answer: str = "") -> Result:
@@ -112,14 +88,19 @@ def test_json_never_means_yes(sluice: Sluice, tmp_path: Path, command: str) -> N
 )
 def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str, state: State) -> None:
     """Exactly the rows that were shown are dropped or sent, although others come into the same state before."""
-    made = Delivery()
+    stack = FaultyStack()
+    made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.td.settings = replace(made.td.settings, rejects=lambda _: True)
     put(made, "a", "b")
     more = iter(["c", "d", "e"])
-    session: Any = None
-    stack = MemoryStack("memory", {}, session, made=made, meanwhile=lambda: put(made, next(more)))
+
+    def invoke(output: str, event: Any) -> Any:
+        put(made, next(more))
+        return FaultyStack.invoke(stack, output, event)
+
+    stack.break_(invoke=invoke)
     before = made.dynamodb.calls.count("update_item")
     result = run(command, stack, *line.split(), "--yes", "--json")
 
@@ -132,15 +113,14 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
 
 def test_rows_that_wait_can_be_dropped() -> None:
     """Nobody may need them any more. Those of other states stay."""
-    made = Delivery()
+    stack = FaultyStack()
+    made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
     put(made, "a")
     made.put(envelope("nobody", {"views": [row("b")]}))
     made.deliver(-1)
-    session: Any = None
-    stack = MemoryStack("memory", {}, session, made=made)
     result = run(drop.command, stack, "--all", "--waiting", "--yes", "--json")
 
     assert 1 == json.loads(result.stdout)["dropped"]
@@ -149,18 +129,12 @@ def test_rows_that_wait_can_be_dropped() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("command", "line"),
-    [(drop.command, "--all"), (redrive.command, "--kind dead")],
-)
+@pytest.mark.parametrize(("command", "line"), [(drop.command, "--all"), (redrive.command, "--kind dead")])
 def test_a_dry_run_says_so_and_changes_nothing(command: click.Command, line: str) -> None:
     """As text and as JSON; it names what would be selected."""
-    made = Delivery()
-    put(made, "a")
-    session: Any = None
-    stack = MemoryStack(
-        "memory", {}, session, made=made, meanwhile=lambda: pytest.fail("the sender was invoked")
-    )
+    stack = FaultyStack()
+    put(stack.made, "a")
+    stack.break_(invoke=lambda *_: pytest.fail("the sender was invoked"))
     text = run(command, stack, *line.split(), "--dry-run")
     told = json.loads(run(command, stack, *line.split(), "--dry-run", "--json").stdout)
 
