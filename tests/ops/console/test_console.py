@@ -86,27 +86,18 @@ def stack(sluice: Sluice, monkeypatch: pytest.MonkeyPatch) -> Iterator[Stack]:
 
 
 def test_the_command_prints_its_address_and_stops_on_time(sluice: Sluice) -> None:
-    """The token is new each time."""
-    with deployed(sluice.stack) as shown:
+    """The token is new each time. A port in use is named, with what to do."""
+    with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
         results = [shown.run(["console", "--for", "0s"]) for _ in range(2)]
-    printed = [
-        re.fullmatch(r"http://127\.0\.0\.1:\d+/#token=(\S{32})\n", result.stdout) for result in results
-    ]
+        port = taken.url.rpartition(":")[2]
+        refused = shown.run(["console", "--port", port])
+    address = r"http://127\.0\.0\.1:\d+/#token=(\S{32})\n"
+    printed = [re.fullmatch(address, result.stdout) for result in results]
+    said = f"Error: port {port} is in use: choose another with --port, or leave out --port\n"
 
     assert [0, 0] == [result.exit_code for result in results]
     assert 2 == len({one[1] for one in printed if one})
-
-
-def test_a_port_in_use_is_named(sluice: Sluice) -> None:
-    """The message says what to do."""
-    with deployed(sluice.stack) as shown, Server(lambda *_: []) as taken:
-        port = taken.url.rpartition(":")[2]
-        result = shown.run(["console", "--port", port])
-
-    assert (1, f"Error: port {port} is in use: choose another with --port, or leave out --port\n") == (
-        result.exit_code,
-        result.stderr,
-    )
+    assert (1, said) == (refused.exit_code, refused.stderr)
 
 
 def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:

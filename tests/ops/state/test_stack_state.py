@@ -109,7 +109,7 @@ def test_findings_are_sorted_by_severity() -> None:
 
 
 def test_a_hold_lasts_from_its_first_record_until_the_ledger_has_it() -> None:
-    """Notes go back an hour: a hold of eight hours is as old as its records. A line about another shard says nothing."""
+    """Notes go back an hour: a hold of eight hours is as old as its records. A line about another shard says nothing; a bug is called one."""
     now = held("9").seconds + 5.0
     hold = Hold("Throttling", "HeldError", 5.0)
 
@@ -118,10 +118,4 @@ def test_a_hold_lasts_from_its_first_record_until_the_ledger_has_it() -> None:
     assert replace(hold, seconds=28_800.0) == find_hold(CHAIN, None, [held("9")], now, 28_800.0)
     assert None is find_hold(CHAIN, span(last=number("9")), [held("9")], now, 0.0)
     assert None is find_hold(CHAIN, None, [held("9", shard="shardId-1")], now, 0.0)
-
-
-def test_an_error_that_the_worker_did_not_expect_is_called_one() -> None:
-    """The finding says that it is a bug."""
-    now = held("9").seconds + 5.0
-
     assert Hold(BUG, "", 5.0) == find_hold(CHAIN, None, [held("9", reason="", error="")], now, 0.0)
