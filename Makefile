@@ -77,12 +77,11 @@ chaos-selfcheck: .venv/installed ## the second half of make mutate: leave out ea
 chaos-exhaustive: .venv/installed ## try every interleaving of the specification's actors, and small scenarios of the handlers step by step: RUNS=
 	@$(RUN) -m chaos.exhaustive $(if $(RUNS),--runs $(RUNS))
 
-MINUTES ?= 20
 ATTACKED ?= 10
 FLOODED ?= 5
 .PHONY: hostile
-hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: MINUTES=, ATTACKED=, FLOODED=
-	@$(RUN) -m chaos.hostile --minutes $(MINUTES) --attacked $(ATTACKED) --flooded $(FLOODED)
+hostile: .venv/installed ## let one sender do its worst beside 49 others, in simulated time: ATTACKED=, FLOODED=
+	@$(RUN) -m chaos.hostile --attacked $(ATTACKED) --flooded $(FLOODED)
 
 .PHONY: isolation
 isolation: .venv/installed ## let 1 to 200 of 500 databases hang, break or be slow, and measure how long the others' rows take
@@ -107,7 +106,7 @@ mutate: .venv/installed .venv-mutate/installed ## take away one thing at a time,
 	@$(RUN) -m tests.mutation $(if $(ONLY),--only "$(ONLY)")
 
 .PHONY: bench
-bench: .venv/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
+bench: .venv/installed .venv-trackers/installed | $(UV) ## run the benchmarks against simpler designs: ONLY=; WRITE=1 updates docs/internals/performance.md
 	@PYTHONPATH=client $(RUN) -m benchmarks $(ONLY) $(if $(WRITE),--write)
 
 .PHONY: docs
@@ -170,10 +169,6 @@ POINTS ?= 1000
 .PHONY: client-faults
 client-faults: .venv/installed ## kill POINTS programs that use the server client and count their events: SEED=, CLIENT_PYTHON=
 	@$(RUN) -m tests.client.faults --points $(POINTS) --seed $(SEED) $(if $(CLIENT_PYTHON),--python $(CLIENT_PYTHON))
-
-.PHONY: client-compare
-client-compare: .venv/installed .venv-trackers/installed ## compare server clients under the same failures and update docs/internals/performance.md (15 minutes)
-	@PYTHONPATH=client $(RUN) -m tests.client.compare --write
 
 ARCH ?= arm64
 .PHONY: build

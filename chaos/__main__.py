@@ -4,23 +4,26 @@ Spreads EVENTS over SEEDS schedules, drawn from the seeds SEED, SEED + 1, …. W
 trace to a file. If a schedule breaks a promise, it prints how to reproduce it and exits with status 1.
 """
 
+import json
 import sys
 import time
-from collections.abc import Iterator
+from collections import Counter, defaultdict
+from datetime import timedelta
 from pathlib import Path
 
 import click
 from rich.console import Console
+from rich.table import Table
 
 from chaos import schedule as schedules
-from chaos.report import Report
 from chaos.run import Ran, run_schedule, run_seeds
-from chaos.schedule import START, Schedule
-from chaos.shrink import shrink
+from chaos.trouble import Kind
 from chaos.verdict import PROMISES
 
 _MOST_SHOWN = 3
 _WIDTH = 132  # the table's width if standard output is not a terminal
+_COUNTED = ("accepted", "delivered", "dead", *PROMISES, "watermarks", "unasked")
+_COLUMNS = ("occurred", "schedules", "events", "lost", "duplicated", "misrouted", "largest delay")
 
 
 @click.command(help=__doc__)
@@ -35,75 +38,70 @@ _WIDTH = 132  # the table's width if standard output is not a terminal
 @click.option("--processes", default=0, help="Schedules to run in parallel; 0 for one per core.")
 def main(events: int, seeds: int, seed: int, trace: Path | None, processes: int) -> None:
     """Run the schedules and print the results."""
-    console = Console(stderr=True)
+    console, began = Console(stderr=True), time.monotonic()
     share, more = divmod(events, seeds)
     jobs = [(seed + index, share + (index < more)) for index in range(seeds)]
     if trace is not None:
-        _write_trace(jobs[0], trace)
-    report = Report()
-    began = time.monotonic()
-    for ran in _shown(run_seeds(jobs, processes), len(jobs), report, console):
-        report.add(ran)
-    report.print(Console() if sys.stdout.isatty() else Console(width=_WIDTH))
-    for ran in report.failures[:_MOST_SHOWN]:
-        _show(ran, console)
-    if len(report.failures) > _MOST_SHOWN:
-        console.print(
-            f"… and the seeds {', '.join(str(ran.seed) for ran in report.failures[_MOST_SHOWN:40])}"
-        )
-    if missing := report.missing():
-        console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
-    console.print(f"{time.monotonic() - began:.0f} s")
-    click.echo(report.json())
-    sys.exit(bool(report.failures))
-
-
-def _shown(runs: Iterator[Ran], total: int, report: Report, console: Console) -> Iterator[Ran]:
-    """Yield the runs, and print every failure, and how far it is at every tenth of the runs."""
-    for count, ran in enumerate(runs, 1):
-        yield ran
+        lines: list[str] = []
+        run_schedule(schedules.draw(*jobs[0]), trace=lines)
+        trace.write_text("\n".join(lines) + "\n")
+    found: defaultdict[str, list[Ran]] = defaultdict(list)  # by kind of trouble; all of them by ""
+    for count, ran in enumerate(run_seeds(jobs, processes), 1):
+        for kind in ("", *(ran.verdict.strikes or ("none",))):
+            found[kind].append(ran)
         if ran.verdict.violations:
             console.print(f"seed {ran.seed} failed: {dict(ran.verdict.violations)}")
-        if count * 10 // total > (count - 1) * 10 // total:
-            console.print(f"{count} of {total} schedules, {len(report.failures)} failed")
+        if count * 10 // seeds > (count - 1) * 10 // seeds:
+            console.print(f"{count} of {seeds} schedules")
+    failed = [ran for ran in found[""] if ran.verdict.violations]
+    (Console() if sys.stdout.isatty() else Console(width=_WIDTH)).print(_table(found))
+    for ran in failed[:_MOST_SHOWN]:
+        _show(ran, console)
+    if missing := [kind for kind in Kind if kind not in found]:
+        console.print(f"kinds of trouble that never occurred: {'; '.join(missing)}")
+    console.print(f"{time.monotonic() - began:.0f} s")
+    seconds = {"processor_seconds": round(sum(ran.seconds for ran in found[""]))}
+    click.echo(json.dumps(_sums(found[""]) | {"failed": len(failed)} | seconds))
+    sys.exit(bool(failed))
 
 
-def _write_trace(job: tuple[int, int], path: Path) -> None:
-    lines: list[str] = []
-    run_schedule(schedules.draw(*job), trace=lines)
-    path.write_text("\n".join(lines) + "\n")
+def _sums(some: list[Ran]) -> dict[str, int]:
+    """Add up what is counted of schedules."""
+    sums = Counter({"events": 0, "schedules": len(some)} | dict.fromkeys(_COUNTED, 0))
+    for ran in some:
+        sums["events"] += ran.verdict.events
+        for name in _COUNTED:
+            value = getattr(ran.verdict, name)
+            sums[name] += value if isinstance(value, int) else len(value)
+    return dict(sums)
+
+
+def _table(found: dict[str, list[Ran]]) -> Table:
+    table = Table(title="Results by kind of trouble, over the schedules in which it occurred")
+    table.add_column("trouble")
+    for name in _COLUMNS:
+        table.add_column(name, justify="right")
+    for kind in sorted(found.keys() - {""}, key=["none", *Kind].index):
+        verdicts = [ran.verdict for ran in found[kind]]
+        sums = _sums(found[kind]) | {
+            "occurred": sum(one.strikes[Kind(kind)] for one in verdicts if one.strikes)
+        }
+        delay = timedelta(seconds=round(max(one.largest_delay for one in verdicts)))
+        table.add_row(kind, *(f"{sums[name]:,}" for name in _COLUMNS[:-1]), str(delay))
+    return table
 
 
 def _show(ran: Ran, console: Console) -> None:
-    """Print which promises a failed schedule broke, how to reproduce it, and the smallest schedule that breaks them."""
+    """Print which promises a failed schedule broke, and how to reproduce it."""
     verdict = ran.verdict
     console.print(
         f"\n[bold red]seed {ran.seed}[/]: {dict(verdict.violations)}; reproduce with: "
         f"make chaos SEED={ran.seed} SEEDS=1 EVENTS={ran.events} TRACE=trace.txt"
     )
     for name in (*PROMISES, "told"):
-        found = getattr(verdict, name)
-        if found and not isinstance(found, int):
-            console.print(f"  {name}: {', '.join(map(str, found[:8]))}{' …' if len(found) > 8 else ''}")
-    broken = set(verdict.violations)
-
-    def fails(schedule: Schedule) -> bool:
-        try:
-            return bool(broken & set(run_schedule(schedule).violations))
-        except Exception:  # noqa: BLE001 -- a schedule that fails differently is not a smaller form of this one
-            return False
-
-    small = shrink(schedules.draw(ran.seed, ran.events), fails)
-    console.print(
-        f"  smallest failing schedule found: {small.events} events in {len(small.sent)} requests, and"
-    )
-    for window in small.windows:
-        console.print(
-            f"    {window.kind} {window.target} from {window.begin - START:.0f} s to {window.end - START:.0f} s,"
-            f" with a chance of {window.chance:.0%}"
-        )
-    for act in small.acts:
-        console.print(f"    {act.kind} {act.arguments} at {act.at - START:.0f} s")
+        shown = getattr(verdict, name)
+        if shown and not isinstance(shown, int):
+            console.print(f"  {name}: {', '.join(map(str, shown[:8]))}{' …' if len(shown) > 8 else ''}")
 
 
 if __name__ == "__main__":

@@ -46,16 +46,13 @@ class Held:
 
 @dataclass(slots=True)
 class Books:
-    """What the ledger counts.
+    """What the ledger counts."""
 
-    Attributes:
-        tables: numbers of rows by account and table, and by state. Rows that were replaced count in their new span.
-        forced: the rows that forced replays send again.
-        rejected: numbers of rejected events by account, table and code.
-    """
-
+    # numbers of rows by account and table, and by state. Rows that were replaced count in their new span.
     tables: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
+    # the rows that forced replays send again
     forced: dict[tuple[str, str], Counter[State]] = field(default_factory=dict)
+    # numbers of rejected events by account, table and code
     rejected: Counter[tuple[str, str, str]] = field(default_factory=Counter)
 
     @property

@@ -61,6 +61,18 @@ def _error(chances: random.Random, errors: _Errors, name: str) -> Exception:
     return made
 
 
+class Around:
+    """A client whose calls pass through a function: it is given the operation, the request and the call."""
+
+    def __init__(self, client: Any, around: Callable[[str, dict[str, Any], Call], Any]) -> None:
+        self._client, self._around = client, around
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return an operation."""
+        method = getattr(self._client, operation)
+        return lambda **request: self._around(operation, request, partial(method, **request))
+
+
 class _Client:
     """A boto3-like client that wraps another."""
 

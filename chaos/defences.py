@@ -48,24 +48,15 @@ from worker.watermark import CLOCK_SECONDS, INGEST_SECONDS, Watermarks
 
 @dataclass(frozen=True, slots=True)
 class Defence:
-    """One defence.
+    """One defence."""
 
-    Attributes:
-        module: where it is.
-        name: a description.
-        weakness: leaves it out.
-        trouble: the names of the kinds of trouble that reveal its absence.
-        seed: a schedule with that trouble that does.
-        meets: a scenario of `chaos.exhaustive` that does; it takes less time than a schedule.
-        setup: what else is constant in the schedule, by its name in `Setup`.
-    """
-
-    module: str
-    name: str
-    weakness: Weakness
-    trouble: str = ""
-    seed: int = 0
-    meets: str = ""
+    module: str  # where it is
+    name: str  # a description
+    weakness: Weakness  # leaves it out
+    trouble: str = ""  # the names of the kinds of trouble that reveal its absence
+    seed: int = 0  # a schedule with that trouble that does
+    meets: str = ""  # a scenario of `chaos.exhaustive` that does; it takes less time than a schedule
+    # what else is constant in the schedule, by its name in `Setup`
     setup: Mapping[str, Any] = field(default_factory=dict)
 
     @property

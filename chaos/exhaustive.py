@@ -80,12 +80,11 @@ class _Steps(Effects):
     """Effects that count the steps, and let happen what was chosen for a step.
 
     Attributes:
-        chosen: by the number of a step, what happens there.
-        names: the steps so far; None before the scenario's invocations meet, and afterwards.
         dies: whoever is about to put an object is killed.
     """
 
-    chosen: dict[int, Fault]
+    chosen: dict[int, Fault]  # by the number of a step, what happens there
+    # the steps so far; None before the scenario's invocations meet, and afterwards
     names: list[str] | None = None
     dies = False
 
@@ -132,20 +131,13 @@ class _Steps(Effects):
 
 
 class Put(NamedTuple):
-    """A record on the stream.
+    """A record on the stream."""
 
-    Attributes:
-        request: the request of which it holds a copy. `r` has four rows for a table that may be rejected and one for another; others
-            have that one.
-        claim: the envelope's; `_AGAIN` if it was put again.
-        after: seconds from the put until it arrived, by its stamp.
-        received: when the ingest received the request, seconds after the start.
-    """
-
+    # the request of which it holds a copy. `r` has four rows for a table that may be rejected and one for another; others have that one.
     request: str = "r"
-    claim: int = 0
-    after: float = 0.0
-    received: int = 0
+    claim: int = 0  # the envelope's; `_AGAIN` if it was put again
+    after: float = 0.0  # seconds from the put until it arrived, by its stamp
+    received: int = 0  # when the ingest received the request, seconds after the start
 
     @property
     def events(self) -> tuple[tuple[int, str], ...]:
@@ -170,30 +162,20 @@ class Put(NamedTuple):
 
 @dataclass(frozen=True)
 class Scenario:
-    """A situation, and the invocations that meet in it.
+    """A situation, and the invocations that meet in it."""
 
-    Attributes:
-        name: a description.
-        actors: the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`; `watch` takes a watermark,
-            `split` splits the shard. A worker or a replay may be followed by the numbers of the records that it gets; a `small` worker is
-            of a release that cuts chunks of two rows; a `children` worker gets those of the shards after the split; `later` is 200
-            seconds later.
-        before: invocations that ran earlier, one after the other, with the trouble `past`. One that is `killed` has claimed, no more.
-        past: the names of kinds of trouble.
-        now: likewise, while the actors meet; with a sign `>`, from two seconds on.
-        records: what is on the stream.
-        seconds: how long ago the earlier invocations ran.
-        left: the numbers of the records that are redelivered at the end; all without any.
-    """
-
-    name: str
+    name: str  # a description
+    # the invocations: `worker`, `replay`, `schedule`, `hand`, `edit`, `drop`, `force` or `sweep`; `watch` takes a watermark, `split` splits
+    # the shard. A worker or a replay may be followed by the numbers of the records that it gets; a `small` worker is of a release that cuts
+    # chunks of two rows; a `children` worker gets those of the shards after the split; `later` is 200 seconds later.
     actors: tuple[str, ...]
+    # invocations that ran earlier, one after the other, with the trouble `past`. One that is `killed` has claimed, no more.
     before: tuple[str, ...] = ("worker",)
-    past: str = ""
-    now: str = ""
-    records: tuple[Put, ...] = (Put(),)
-    seconds: float = 4000.0
-    left: str = ""
+    past: str = ""  # the names of kinds of trouble
+    now: str = ""  # likewise, while the actors meet; with a sign `>`, from two seconds on
+    records: tuple[Put, ...] = (Put(),)  # what is on the stream
+    seconds: float = 4000.0  # how long ago the earlier invocations ran
+    left: str = ""  # the numbers of the records that are redelivered at the end; all without any
 
 
 _REJECTED, _LARGE, _FAILING, _UNHEARD_ROWS = "TD_REJECTS_TABLE", "TD_TOO_LARGE", "TD_429", "TD_LOST_ANSWER"

@@ -34,18 +34,13 @@ _STEP_DAYS = (3, 12, 3, 3, 10, 10, 10)
 
 
 class ForgettingPipeline(Pipeline):
-    """A pipeline in which some events' persons are forgotten.
-
-    Attributes:
-        persons: the numbers of their events, by account.
-        everybody: those of all accounts.
-    """
+    """A pipeline in which some events' persons are forgotten."""
 
     def __init__(self, world: World, functions: Functions) -> None:
         super().__init__(world, functions)
         choose = random.Random(f"{world.schedule.seed}/forget")
-        self.persons: dict[str, set[int]] = {}
-        self.everybody: set[int] = set()
+        self.persons: dict[str, set[int]] = {}  # the numbers of their events, by account
+        self.everybody: set[int] = set()  # those of all accounts
         self._failed: set[str] = set()
         for sent in world.schedule.sent:
             for number, _ in sent.events:

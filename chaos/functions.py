@@ -36,21 +36,15 @@ from worker.wiring import Effects, Wiring
 
 @dataclass(frozen=True)
 class Weakness:
-    """Which defences the functions lack.
+    """Which defences the functions lack."""
 
-    Attributes:
-        settings: settings to change.
-        replaced: by class, what to build in its place.
-        kinesis: makes the Kinesis client, the ingest's too.
-        redis: makes the Redis client.
-        answer: changes the worker's response.
-    """
-
-    settings: Mapping[str, Any] = field(default_factory=dict)
+    settings: Mapping[str, Any] = field(default_factory=dict)  # settings to change
+    # by class, what to build in its place
     replaced: Callable[[World], Mapping[Any, Any]] = lambda _world: {}
+    # makes the Kinesis client, the ingest's too
     kinesis: Callable[[World], Any] = lambda world: world.kinesis
-    redis: Callable[[World], Any] = lambda world: world.redis
-    answer: Callable[[Any], Any] = lambda answer: answer
+    redis: Callable[[World], Any] = lambda world: world.redis  # makes the Redis client
+    answer: Callable[[Any], Any] = lambda answer: answer  # changes the worker's response
 
 
 SOUND = Weakness()
@@ -79,9 +73,6 @@ class Functions:
     Args:
         world: the services.
         weakness: the defences to leave out.
-
-    Attributes:
-        watermarks: the class that takes watermarks.
     """
 
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
@@ -89,6 +80,7 @@ class Functions:
         self._weakness = weakness
         self._judges = itertools.count()  # numbers the ingest's sandboxes
         self._cuts = itertools.count()
+        # the class that takes watermarks
         self.watermarks: type[Watermarks] = weakness.replaced(world).get(Watermarks, Watermarks)
         self._kinesis = weakness.kinesis(world)
         self._redis = weakness.redis(world)

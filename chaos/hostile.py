@@ -1,92 +1,226 @@
-"""`make hostile`: let one sender with a write key do its worst beside 49 ordinary accounts, in simulated time.
+"""`make hostile`: let one sender with write keys do its worst beside 49 ordinary accounts, in simulated time.
 
 First it sends fifty requests a second, each with 500 events for 500 tables, most of them new, and with ever new columns, whatever the
 responses are. Measures how long the others' rows take, and what Treasure Data and the bucket then hold.
 
 Then it sends 500 requests a second of 2 MiB, compressed to a few kilobytes, with one key and with a thousand keys of one account, and
 measures how much is stored and who is refused. Last, an honest peak: the account's visitors send ten times as much as usual.
+
+The stream has the capacity of its shards, and the scaler's rules give it more and say when the overflow queue holds too much.
 """
 
 import sys
 from base64 import b64encode
-from collections import Counter
-from collections.abc import Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache
+from gzip import compress
+from hashlib import md5
 from json import dumps
 from math import ceil
+from typing import Any, override
 
 import click
 
-from chaos import isolation
-from chaos.flood import VISITORS_PER_SECOND, Flood, Flooded
+from chaos.clients import Around
 from chaos.functions import Functions
+from chaos.isolation import BOUND
+from chaos.load import percentile
 from chaos.pipeline import Pipeline
-from chaos.schedule import START, Schedule
-from chaos.traffic import TABLES, payload_of
-from chaos.world import BUCKET, World
+from chaos.platform import Handler, Sandbox
+from chaos.schedule import START, Schedule, Setup
+from chaos.traffic import SECRETS, TABLES, Sent, payload_of
+from chaos.world import BUCKET, COUNTERS_TABLE, STREAM, World
+from doubles.aws_errors import client_error
 from doubles.event_source import Outcome, Returned
+from local.functions import INGEST
+from ops.cost.estimate import CORE_MB
+from scaler.backlog import decide
+from scaler.rule import RECENT_SECONDS, SHARD_BYTES, SHARD_RECORDS, Minute, target
+from shared import policy, write_key
 
-FLOOD_PER_SECOND = 500
 STORED_A_MINUTE = 26
 """How many bodies of the flood may be stored in a minute."""
 MOST_SHARDS = 4
 """How far the flood may let the stream grow."""
-REQUESTS_PER_SECOND = 50
-TABLES_PER_REQUEST = 500
-COLUMNS = 5000
-"""The number of different columns that the hostile sender names."""
+COLUMNS, COLUMNS_LIMIT = 5000, 512
+"""The number of different columns that the hostile sender names, and the maximum of one event."""
 TABLES_LIMIT = 200
 """The default number of tables of an account."""
-COLUMNS_LIMIT = 512
-"""The maximum number of columns of one event."""
 
-_BEGINS = 60.0  # seconds after the start
+_TABLES_PER_REQUEST = 500
+_ACCOUNTS = [f"acct_{number:02}" for number in range(50)]
+_OTHERS_PER_SECOND, _VISITORS_PER_SECOND = 5, 20
+_BEGINS, _AFTERWARDS = (
+    20.0,
+    60.0,
+)  # seconds before and after the hostile requests; the first is at a full minute
+_RUNTIME_SECONDS = 0.002  # what Lambda's own runtime takes for a request
+_STORED_CPU, _REFUSED_CPU, _SMALL_CPU = 0.012, 0.0003, 0.00015
+"""Seconds of a core for a large body that is stored, one that is refused, and a small request, as measured."""
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What somebody with write keys of the first account sends, for so many seconds."""
+
+    seconds: int
+    rate: int = 0  # requests a second
+    body: Callable[[int], tuple[str, Mapping[str, str]]] = lambda _: (
+        "",
+        {},
+    )  # of a request: base64, and headers
+    keys: int = 1
+    visitors: int = 0  # requests that the account's visitors send a second
+    counters: bool = True  # whether DynamoDB answers the ingest
 
 
 @dataclass(frozen=True, slots=True)
 class Suffered:
-    """The result of one run.
+    """What became of it."""
 
-    `p99` (seconds from acceptance to Treasure Data) and `wrong` (rows that are not there exactly once) are of the other accounts, `statuses`
-    and `accepted` events of the hostile sender, `tables` new ones and `columns` of its widest table, `stored` bytes and `objects` of the
-    bucket.
-    """
-
-    p99: float
-    wrong: int
-    statuses: Counter[int]
-    accepted: int
-    tables: int
-    columns: int
-    stored: int
+    p99: float  # seconds from acceptance to Treasure Data, of the other accounts' rows
+    wrong: int  # their rows that are not there exactly once
+    refused: tuple[int, int]  # requests of the account's visitors, and of others
+    statuses: Counter[int]  # of the responses to the hostile sender
+    accepted: int  # its events
+    tables: int  # new ones that it has created
+    columns: int  # of its widest table
+    stored: int  # bytes in the bucket
     objects: int
+    shards: int  # of the stream at the end
 
 
-class _Sender:
-    """The hostile sender. It builds each request when it is due."""
+def new_tables(number: int) -> tuple[str, Mapping[str, str]]:
+    """Return a request with rows for hundreds of tables."""
+    events = []
+    for one in range(number * _TABLES_PER_REQUEST, (number + 1) * _TABLES_PER_REQUEST):
+        table = f"new_table_{one}" if one % 2 else f"old_table_{one % 400}"
+        events.append({"table": table, f"column_{one % COLUMNS}": 1})
+    return b64encode(dumps(events).encode()).decode(), {}
 
-    def __init__(self, pipeline: Pipeline, account: str, seconds: float) -> None:
-        self._pipeline = pipeline
-        self._key = pipeline.world.key(account)
-        self._number = 0
+
+@cache
+def _large() -> str:
+    body = dumps([{"table": "pageviews", "text": "x" * 4100}] * 500)[: 2 * 2**20]
+    return b64encode(compress(body.encode(), mtime=0)).decode()
+
+
+def large(_number: int) -> tuple[str, Mapping[str, str]]:
+    """Return a request of a few kilobytes that become 2 MiB."""
+    return _large(), {"content-encoding": "gzip"}
+
+
+class _Stream:
+    """The stream, whose shards accept so many records and bytes a second."""
+
+    def __init__(self, world: World) -> None:
+        self._stream, self._simulation = world.stream, world.simulation
+        self._seconds: defaultdict[tuple[int, int], list[int]] = defaultdict(lambda: [0, 0])
+        self.minutes: defaultdict[int, list[int]] = defaultdict(lambda: [0, 0, 0])
+
+    def __getattr__(self, operation: str) -> Any:
+        """Return an operation without a limit."""
+        return getattr(self._stream, operation)
+
+    @property
+    def shards(self) -> int:
+        """How many are open."""
+        return int(
+            self._stream.describe_stream_summary(StreamName=STREAM)["StreamDescriptionSummary"][
+                "OpenShardCount"
+            ]
+        )
+
+    def _takes(self, data: bytes, key: str) -> bool:
+        now = int(self._simulation.now)
+        shard = int.from_bytes(md5(key.encode(), usedforsecurity=False).digest()) * self.shards >> 128
+        used, minute = self._seconds[now, shard], self.minutes[now // 60]
+        if used[0] + 1 > SHARD_RECORDS or used[1] + len(data) > SHARD_BYTES:
+            minute[2] += 1
+            return False
+        for counts in (used, minute):
+            counts[0] += 1
+            counts[1] += len(data)
+        return True
+
+    def put_record(self, **record: Any) -> dict[str, Any]:
+        """Put one record."""
+        if not self._takes(record["Data"], record["PartitionKey"]):
+            raise client_error("ProvisionedThroughputExceededException", "PutRecord")
+        return self._stream.put_record(**record)
+
+    def put_records(self, **request: Any) -> dict[str, Any]:
+        """Put several records, each for itself."""
+        answers: list[dict[str, Any]] = []
+        for one in request["Records"]:
+            if self._takes(one["Data"], one["PartitionKey"]):
+                answers.append(self._stream.put_record(StreamName=STREAM, **one))
+            else:
+                answers.append({"ErrorCode": "ProvisionedThroughputExceededException", "ErrorMessage": ""})
+        failed = sum("ErrorCode" in one for one in answers)
+        return {"FailedRecordCount": failed, "Records": answers}
+
+
+class _Functions(Functions):
+    """Functions whose ingest takes the measured CPU time."""
+
+    @override
+    def ingest(self, sandbox: Sandbox) -> Handler:
+        handler, simulation = super().ingest(sandbox), self.world.simulation
+
+        def handle(event: Any, context: Any) -> Any:
+            answer = handler(event, context)
+            large_cpu = _STORED_CPU if answer["statusCode"] == 200 else _REFUSED_CPU
+            cpu = large_cpu if "content-encoding" in event["headers"] else _SMALL_CPU
+            simulation.delay(_RUNTIME_SECONDS + cpu * CORE_MB / INGEST.memory)
+            return answer
+
+        return handle
+
+
+class _Run:
+    """A pipeline under attack."""
+
+    def __init__(self, attack: Attack) -> None:
+        databases = tuple((name, f"db_{name}") for name in _ACCOUNTS)
+        horizon = _BEGINS + attack.seconds + _AFTERWARDS
+        world = self.world = World(Schedule(1, Setup(2, databases, 168, horizon), ()))
+        self.stream = world.kinesis.client = _Stream(world)
+        self.pipeline = Pipeline(world, _Functions(world), 15)
         self.statuses: Counter[int] = Counter()
         self.accepted = 0
-        for index in range(int(seconds * REQUESTS_PER_SECOND)):
-            at = START + _BEGINS + index / REQUESTS_PER_SECOND
-            pipeline.world.simulation.at(at, self._send)
+        self._attack = attack
+        self._keys = [write_key.sign(_ACCOUNTS[0], f"k1-{one}", SECRETS["k1"]) for one in range(attack.keys)]
+        if not attack.counters:
+            world.dynamodb.client = Around(world.table, _no_counters)
+        for at, call in self._calls(attack):
+            world.simulation.at(START + at, call)
+        for minute in range(1, ceil(horizon / 60)):
+            world.simulation.at(START + 60 * minute, self._scale)
 
-    def _send(self) -> None:
-        events = []
-        for _ in range(TABLES_PER_REQUEST):
-            self._number += 1
-            table = f"new_table_{self._number}" if self._number % 2 else f"old_table_{self._number % 400}"
-            events.append({"table": table, f"column_{self._number % COLUMNS}": 1})
-        body = b64encode(dumps(events).encode()).decode()
-        headers = {"x-write-key": self._key, "content-type": "application/json"}
+    def _calls(self, attack: Attack) -> Iterator[tuple[float, Callable[[], None]]]:
+        for index in range(attack.seconds * attack.rate):
+            yield _BEGINS + index / attack.rate, lambda index=index: self._attack_once(index)  # type: ignore[misc]  # a default binds it
+        seconds, number = _BEGINS + attack.seconds, 0
+        for names, rate in ((_ACCOUNTS[1:], _OTHERS_PER_SECOND), (_ACCOUNTS[:1], attack.visitors)):
+            for index in range(int(seconds * rate)):
+                at, event = index / rate, ((number, TABLES[index % 3]),)
+                sent = Sent(START + at, names[index % len(names)], f"v{index % 97}", "pixel", event)
+                number += 1
+                yield at, lambda sent=sent: self.pipeline.send(sent)  # type: ignore[misc]  # a default binds it
+
+    def _attack_once(self, number: int) -> None:
+        body, more = self._attack.body(number)
+        headers = {
+            "x-write-key": self._keys[number % len(self._keys)],
+            "content-type": "application/json",
+            **more,
+        }
         payload = payload_of("POST", "/v1/events", "", headers) | {"body": body, "isBase64Encoded": True}
-        payload["requestContext"]["requestId"] = f"hostile {self._number}"
-        self._pipeline.ingest.invoke(payload, self._answered)
+        payload["requestContext"]["requestId"] = f"hostile {number}"
+        self.pipeline.ingest.invoke(payload, self._answered)
 
     def _answered(self, outcome: Outcome) -> None:
         status = outcome.value["statusCode"] if isinstance(outcome, Returned) else 0
@@ -94,108 +228,118 @@ class _Sender:
         if status == 200 and isinstance(outcome, Returned):
             self.accepted += int(outcome.value["body"].partition('"accepted":')[2].partition(",")[0])
 
+    def _scale(self) -> None:
+        """Do what the scaler does every minute."""
+        world, now = self.world, self.world.simulation.now
+        minutes = {at * 60: Minute(*map(float, of)) for at, of in self.stream.minutes.items()}
+        recent = [minute for at, minute in minutes.items() if at >= now - RECENT_SECONDS]
+        shards = self.stream.shards
+        wanted = min(target(shards, list(minutes.values()), recent, now + 3600, 16), 2 * shards)
+        if wanted != shards:
+            world.stream.update_shard_count(
+                StreamName=STREAM, TargetShardCount=wanted, ScalingType="UNIFORM_SCALING"
+            )
+        document = policy.EdgePolicy.parse(world.bucket.objects(BUCKET)[policy.KEY].body)
+        limit = decide(len(world.queue.messages(world.queue_url)), document.overflow, now)
+        if limit != document.overflow:
+            published = policy.with_overflow(document, limit, round(now * 1000))
+            world.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=published)
 
-def attack(schedule: Schedule, seconds: float) -> Suffered:
-    """Run a schedule of ordinary traffic beside a hostile sender that sends for so many seconds."""
-    world = World(schedule)
-    pipeline = Pipeline(world, Functions(world))
-    account, database = schedule.setup.databases[0]
-    for sent in schedule.sent:
-        world.simulation.at(sent.at, partial(pipeline.send, sent))
-    sender = _Sender(pipeline, account, seconds)
+
+def _no_counters(operation: str, request: dict[str, Any], call: Callable[[], Any]) -> Any:
+    if request.get("TableName") == COUNTERS_TABLE:
+        raise client_error("InternalServerError", operation, status=500)
+    return call()
+
+
+def suffer(attack: Attack) -> Suffered:
+    """Let an attack meet ordinary traffic; return what became of both."""
+    run = _Run(attack)
+    pipeline, world = run.pipeline, run.world
     pipeline.begin()
-    world.simulation.run(schedule.end)
+    world.simulation.run(world.schedule.end)
     pipeline.rest(hours=2)
     times: dict[int, list[float]] = {}
     columns: dict[str, set[str]] = {}
     for one in world.td.imports():
         for row in one.rows:
-            if one.database == database:
-                columns.setdefault(one.table, set()).update(row)
-            else:
+            if "n" in row:
                 times.setdefault(int(row["n"]), []).append(one.at)
-    ordinary = [number for number, sent in pipeline.sent.items() if sent.account != account]
-    delays = sorted(times[number][0] - pipeline.accepted[number] for number in ordinary if number in times)
+            else:
+                columns.setdefault(one.table, set()).update(row)
+    others = [number for number, sent in pipeline.sent.items() if sent.account != _ACCOUNTS[0]]
+    delays = sorted(times[number][0] - pipeline.accepted[number] for number in others if number in times)
+    refused = Counter(one.sent.account == _ACCOUNTS[0] for one in pipeline.answers if one.status != 200)
     objects = world.bucket.objects(BUCKET)
-    suffered = Suffered(
-        p99=isolation.percentile(delays, 0.99),
-        wrong=sum(len(times.get(number, ())) != 1 for number in ordinary),
-        statuses=sender.statuses,
-        accepted=sender.accepted,
+    world.close()
+    return Suffered(
+        p99=percentile(delays, 0.99),
+        wrong=sum(len(times.get(number, ())) != 1 for number in others),
+        refused=(refused[True], refused[False]),
+        statuses=run.statuses,
+        accepted=run.accepted,
         tables=len(columns.keys() - set(TABLES)),
         columns=max(map(len, columns.values()), default=0),
         stored=sum(len(one.body) for one in objects.values()),
         objects=len(objects),
+        shards=run.stream.shards,
     )
-    world.close()
-    return suffered
 
 
-@click.command(help=__doc__)
-@click.option("--minutes", default=20.0, help="Simulated minutes of ordinary traffic.")
-@click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic within them.")
-@click.option("--flooded", default=5.0, help="Simulated minutes of the flood of large bodies.")
-def main(minutes: float, attacked: float, flooded: float) -> None:
-    """Measure, print the results and exit."""
-    floods = _show(flood_checks(int(flooded * 60)))
-    schedule = isolation.steady(minutes=minutes, every=10)
-    usual, suffered = attack(schedule, 0), attack(schedule, attacked * 60)
-    hour = 60 / attacked
-    stored, objects = (suffered.stored - usual.stored) * hour, (suffered.objects - usual.objects) * hour
-    ratio = suffered.p99 / usual.p99
-    checks = {
-        f"others' 99th percentile: {usual.p99:.1f} s without it, {suffered.p99:.1f} s with it,"
-        f" {ratio:.2f} times": ratio <= isolation.BOUND,
-        f"others' rows not delivered exactly once: {suffered.wrong}": not suffered.wrong,
-        f"tables created: {suffered.tables:,} of at most {TABLES_LIMIT}": suffered.tables <= TABLES_LIMIT,
-        f"columns of a table: {suffered.columns:,} of at most {COLUMNS_LIMIT}": suffered.columns
-        <= COLUMNS_LIMIT,
+def table_checks(seconds: int) -> dict[str, bool]:
+    """Return what holds while somebody names new tables and columns for so many seconds."""
+    usual, found = suffer(Attack(seconds)), suffer(Attack(seconds, 50, new_tables))
+    stored, objects = (
+        (a - b) * 3600 / seconds for a, b in ((found.stored, usual.stored), (found.objects, usual.objects))
+    )
+    click.echo(f"New tables for {seconds} s: {_told(found)}; {found.accepted:,} events were accepted.")
+    return {
+        f"others' 99th percentile: {usual.p99:.1f} s without it, {found.p99:.1f} s with it": found.p99
+        <= BOUND * usual.p99,
+        f"others' rows not delivered exactly once: {found.wrong}": not found.wrong,
+        f"tables created: {found.tables:,} of at most {TABLES_LIMIT}": 0 < found.tables <= TABLES_LIMIT,
+        f"columns of a table: {found.columns:,} of at most {COLUMNS_LIMIT}": found.columns <= COLUMNS_LIMIT,
         f"bucket growth in an hour: {stored / 2**20:,.0f} MB and {objects:,.0f} objects": stored < 2**30
         and objects < 20_000,
     }
-    answers = ", ".join(f"{number:,} times {status}" for status, number in sorted(suffered.statuses.items()))
-    click.echo(
-        f"Responses to the hostile sender: {answers}; {suffered.accepted:,} of its events were accepted."
-    )
-    sys.exit(not (_show(checks) and floods))
-
-
-def _show(checks: Mapping[str, bool]) -> bool:
-    """Print checks; return whether all hold."""
-    for told, holds in checks.items():
-        click.echo(f"{'✓' if holds else '✗'} {told}")
-    return all(checks.values())
 
 
 def flood_checks(seconds: int) -> dict[str, bool]:
     """Return what holds during floods of large bodies and during an honest peak, each of so many seconds."""
-    usual = Flood().run(seconds, 0)
+    usual = suffer(Attack(seconds, visitors=_VISITORS_PER_SECOND))
     checks: dict[str, bool] = {}
     for keys in (1, 1000):
-        found = Flood(keys).run(seconds, FLOOD_PER_SECOND)
-        answered = found.statuses["hostile"]
-        answers = ", ".join(f"{number:,} times {status}" for status, number in sorted(answered.items()))
-        click.echo(f"A flood with {keys:,} keys for {seconds} s: {answers}.")
-        refused = {sender: _refused(found, sender) for sender in ("visitors", "others")}
+        found = suffer(Attack(seconds, 500, large, keys, _VISITORS_PER_SECOND))
+        click.echo(f"A flood with {keys:,} keys for {seconds} s: {_told(found)}.")
+        stored = found.statuses[200]
         checks |= {
-            f"{keys:,} keys: {answered[200]} stored": answered[200] <= STORED_A_MINUTE * ceil(seconds / 60),
+            f"{keys:,} keys: {stored} stored": stored <= STORED_A_MINUTE * ceil(seconds / 60),
             f"{keys:,} keys: {found.shards} shards": found.shards <= MOST_SHARDS,
-            f"{keys:,} keys: others' 99th percentile is {found.p99 / usual.p99:.2f} times": found.p99
-            <= isolation.BOUND * usual.p99,
-            f"{keys:,} keys: refused of the account's visitors {refused['visitors']}, of others {refused['others']}": not any(
-                refused.values()
+            f"{keys:,} keys: others' 99th percentile: {found.p99:.1f} s": found.p99 <= BOUND * usual.p99,
+            f"{keys:,} keys: refused of the account's visitors, and of others: {found.refused}": not any(
+                found.refused
             ),
         }
     for counters in (True, False):
-        peak = Flood(counters=counters).run(seconds, 0, 10 * VISITORS_PER_SECOND)
-        refused_of_peak = _refused(peak, "visitors") + _refused(peak, "others")
+        peak = suffer(Attack(seconds, visitors=10 * _VISITORS_PER_SECOND, counters=counters))
         away = "" if counters else ", without counters"
-        checks[f"an honest peak{away}: {refused_of_peak} requests refused"] = not refused_of_peak
+        checks[f"an honest peak{away}: {sum(peak.refused)} requests refused"] = not any(peak.refused)
     return checks
 
 
-def _refused(found: Flooded, sender: str) -> int:
-    return found.statuses[sender].total() - found.statuses[sender][200]
+def _told(found: Suffered) -> str:
+    return ", ".join(f"{number:,} times {status}" for status, number in sorted(found.statuses.items()))
+
+
+@click.command(help=__doc__)
+@click.option("--attacked", default=10.0, help="Simulated minutes of hostile traffic.")
+@click.option("--flooded", default=5.0, help="Simulated minutes of the flood of large bodies.")
+def main(attacked: float, flooded: float) -> None:
+    """Measure, print the results and exit."""
+    checks = flood_checks(int(flooded * 60)) | table_checks(int(attacked * 60))
+    for told, holds in checks.items():
+        click.echo(f"{'✓' if holds else '✗'} {told}")
+    sys.exit(not all(checks.values()))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import math
 import sys
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -34,7 +34,6 @@ from chaos import clients
 from chaos.audit import Audit
 from chaos.effects import SandboxClock
 from chaos.functions import Functions
-from chaos.isolation import percentile
 from chaos.pipeline import Pipeline
 from chaos.platform import Handler, Sandbox
 from chaos.schedule import START, Schedule, Setup
@@ -51,8 +50,11 @@ from worker.sender import UNSETTLED_SECONDS
 from worker.shards import Shards
 from worker.states import State
 
-OUTAGES = {
+OUTAGES = ("hanging", "refusing", "redis")
+_KINDS = {
     "hanging": Kind.TD_HANGING_DATABASE,
+    "broken": Kind.TD_BROKEN_DATABASE,
+    "slow": Kind.TD_SLOW_DATABASE,
     "refusing": Kind.TD_REFUSED,
     "redis": Kind.REDIS_DOWN,
 }
@@ -65,6 +67,7 @@ _DRAINS_AT = 20  # chunks in a span, or fewer; the others' delivery is not waite
 _WARM, _FIRST, _REST = 330.0, 60.0, 360.0
 _ALARM = TEMPLATE.properties("WaitingWarnAlarm")
 _SHOWN_EVERY = 1800.0
+_FLOOD_EVERY, _FLOOD_SECONDS = 300.0, 5.0
 _FLAT = 1.05  # calls per row may grow by this factor, since full batches cannot save any more
 _STEADY = (
     "put#",
@@ -83,7 +86,7 @@ _SERVICES = ("DynamoDB", "S3", "Treasure Data")
 class Case:
     """What to simulate: the kind of outage (none if empty), events a second, accounts, hours, and shards (0: as many as an AUTO stream has).
 
-    The accounts are also the chunks of a span, one each.
+    The accounts are also the chunks of a span, one each. If only some databases fail, the first account now and then fills whole batches.
     """
 
     kind: str
@@ -91,6 +94,13 @@ class Case:
     chunks: int
     hours: float
     fixed: int = 0
+    failing: int = 0  # the first so many databases; 0 for all
+    window: int = BATCH_WINDOW
+
+    @cached_property
+    def failing_databases(self) -> tuple[str, ...]:
+        """The names of the databases that fail, if others do not."""
+        return tuple(f"db_{number}" for number in range(self.failing))
 
     @cached_property
     def shards(self) -> int:
@@ -100,44 +110,33 @@ class Case:
     @cached_property
     def rows(self) -> int:
         """The rows of a record, so that a batch as large as Lambda makes it has a record for each chunk."""
-        batch = min(BATCH_SIZE, self.rate / self.shards * BATCH_WINDOW)
+        batch = min(BATCH_SIZE, self.rate / self.shards * self.window)
         return max(1, round(batch / self.chunks))
 
 
 @dataclass(slots=True)
 class Result:
-    """What a simulation showed.
-
-    Attributes:
-        lag: the longest time from a record's arrival until it was in a span, in seconds.
-        doubts: chunks in doubt at the end of the outage that were planned in its first minute.
-        later_doubts: chunks in doubt that were planned later.
-        alarm: seconds from the beginning until the alarm.
-        drained: seconds from the end until nothing waited that had been planned before; None if that was not reached.
-        lost: rows that are neither in Treasure Data nor wait.
-        doubled: rows that are in Treasure Data more than once.
-        left: rows that wait at the end of the simulation.
-        calls: the calls of each service; of Treasure Data, the imports.
-        keys: by service, the accesses to each key of the ledger or prefix of the bucket.
-        batches: the worker's batches, by shard.
-        delays: the seconds from each record to Treasure Data, in order.
-    """
+    """What a simulation showed."""
 
     case: Case
     spans: int = 0
     rows: int = 0
-    lag: float = 0.0
-    doubts: int = 0
-    later_doubts: int = 0
-    alarm: float | None = None
+    lag: float = 0.0  # the longest time from a record's arrival until it was in a span, in seconds
+    doubts: int = 0  # chunks in doubt at the end of the outage that were planned in its first minute
+    later_doubts: int = 0  # chunks in doubt that were planned later
+    alarm: float | None = None  # seconds from the beginning until the alarm
+    # seconds from the end until nothing waited that had been planned before; None if that was not reached
     drained: float | None = None
     queries: int = 0
-    lost: int = 0
-    doubled: int = 0
-    left: int = 0
+    lost: int = 0  # rows that are neither in Treasure Data nor wait
+    doubled: int = 0  # rows that are in Treasure Data more than once
+    left: int = 0  # rows that wait at the end of the simulation
+    # the calls of each service; of Treasure Data, the imports
     calls: Counter[str] = field(default_factory=Counter)
+    # by service, the accesses to each key of the ledger or prefix of the bucket
     keys: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    batches: Counter[str] = field(default_factory=Counter)
+    batches: Counter[str] = field(default_factory=Counter)  # the worker's batches, by shard
+    # the seconds from each record to Treasure Data, in order
     delays: list[float] = field(default_factory=list)
 
     @property
@@ -145,7 +144,9 @@ class Result:
         """The broken promises."""
         case = self.case
         found = {"lag": self.lag >= LAG_SECONDS, "lost": self.lost > 0, "doubled": self.doubled > 0}
-        if case.kind:
+        if case.failing:
+            found |= {"left": self.left > 0}
+        elif case.kind:
             drains = case.chunks <= _DRAINS_AT
             found |= {
                 "doubts": self.doubts > case.chunks * case.shards,
@@ -165,6 +166,10 @@ class Result:
         """Return the busiest key's share of all accesses."""
         return max(self.keys[service].values(), default=0) / max(1, self.keys[service].total())
 
+    def percentile(self, share: float) -> float:
+        """Return within how many seconds a share of the rows are in Treasure Data."""
+        return percentile(self.delays, share)
+
     @property
     def shared_keys(self) -> set[str]:
         """The ledger keys and bucket prefixes in use that belong to no single shard."""
@@ -172,14 +177,19 @@ class Result:
         return {key for key in asked if "shardId-" not in key and not key.startswith(_STEADY)}
 
 
+def percentile(ordered: Sequence[float], share: float) -> float:
+    """Return the value below which a share of the values in order are."""
+    return ordered[min(len(ordered) - 1, int(len(ordered) * share))]
+
+
 class _Functions(Functions):
     """Functions whose worker takes the measured CPU time.
 
     Attributes:
-        ended: called with the event of a batch that the worker has answered.
         rows: of each record.
     """
 
+    # called with the event of a batch that the worker has answered
     ended: Callable[[Mapping[str, Any]], None] = staticmethod(lambda _event: None)
     rows = 1
 
@@ -199,22 +209,15 @@ class _Functions(Functions):
         return handle
 
 
-class _Counted:
-    """A client that counts its calls."""
+def _counted(client: Any, service: str, result: Result) -> clients.Around:
+    """Return a client that counts its calls."""
 
-    def __init__(self, client: Any, service: str, result: Result) -> None:
-        self._client, self._service, self._result = client, service, result
+    def count(operation: str, request: dict[str, Any], call: Callable[[], Any]) -> Any:
+        result.calls[service] += 1
+        result.keys[service].update(_keys(operation, request))
+        return call()
 
-    def __getattr__(self, operation: str) -> Any:
-        """Return an operation that counts itself."""
-        method = getattr(self._client, operation)
-
-        def call(**request: Any) -> Any:
-            self._result.calls[self._service] += 1
-            self._result.keys[self._service].update(_keys(operation, request))
-            return method(**request)
-
-        return call
+    return clients.Around(client, count)
 
 
 def _keys(operation: str, request: Mapping[str, Any]) -> list[str]:
@@ -271,16 +274,11 @@ class _Answer(NamedTuple):
 
 
 class _Traffic:
-    """Puts records on each shard at a constant rate, until a time.
-
-    Attributes:
-        sent: how many so far.
-        until: UNIX seconds.
-    """
+    """Puts records on each shard at a constant rate, until a time."""
 
     def __init__(self, world: World, case: Case, until: float) -> None:
-        self.sent = 0
-        self.until = until
+        self.sent = 0  # how many so far
+        self.until = until  # UNIX seconds
         self._world, self._case = world, case
         shards = Shards(world.stream, STREAM, SandboxClock(world.effects)).all()  # type: ignore[arg-type]  # a double
         self._keys = [str(shard.keys.start) for shard in shards]
@@ -303,7 +301,9 @@ class _Traffic:
         received = round(now * 1000)
         row = {"time": received // 1000, "received_at": received, "event_id": name, "n": self.sent}
         rows = (TableRows(TABLES[0], self._case.rows, msgpack.packb(row)),)
-        envelope = Envelope(f"acct_{self._turn % self._case.chunks}", "k1", received, name, 0, rows)
+        is_flood = self._case.failing and (now - START) % _FLOOD_EVERY < _FLOOD_SECONDS
+        account = 0 if is_flood else self._turn % self._case.chunks
+        envelope = Envelope(f"acct_{account}", "k1", received, name, 0, rows)
         self.sent += 1
         return {"Data": envelope.encode(), "PartitionKey": "-", "ExplicitHashKey": key}
 
@@ -329,14 +329,14 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
     )
     world = World(Schedule(1, setup, ()))
     world.session = _Session(world)  # type: ignore[assignment]  # the part of it that the client uses
-    world.dynamodb = clients.DynamoDB(_Counted(world.table, "DynamoDB", result), world.effects)
-    world.s3.client = _Counted(world.bucket, "S3", result)
+    world.dynamodb = clients.DynamoDB(_counted(world.table, "DynamoDB", result), world.effects)
+    world.s3.client = _counted(world.bucket, "S3", result)
     functions = _Functions(world)
     functions.rows = case.rows
     functions.ended = lambda event: _note_batch(event, result, world)
-    pipeline = Pipeline(world, functions, batch_window=BATCH_WINDOW)
-    if case.kind:
-        world.open(Window(OUTAGES[case.kind], begin, end))
+    pipeline = Pipeline(world, functions, batch_window=case.window)
+    for target in (case.failing_databases or ("",)) if case.kind else ():
+        world.open(Window(_KINDS[case.kind], begin, end, target=target))
     world.on_gauge = _alarm(result, world, begin)
     traffic, simulation = _Traffic(world, case, end + DRAIN_SECONDS), world.simulation
     pipeline.begin()
@@ -348,7 +348,7 @@ def simulate(case: Case, say: Callable[[str], None] | None = None) -> Result:
         show(f"{(simulation.now - begin) / 3600:.1f} h, lag {result.lag:.0f} s")
     _count_doubts(pipeline.audit, result, begin, end)
     show(f"{result.doubts:,} doubts, {result.later_doubts:,} later, alarm after {result.alarm} s")
-    drains = case.chunks <= _DRAINS_AT
+    drains = case.chunks <= _DRAINS_AT and not case.failing
     while drains and simulation.now < end + DRAIN_SECONDS and result.drained is None:
         simulation.run(simulation.now + 30)
         parts = (pipeline.audit.ledger.worklist("waiting", number) for number in range(WORKLIST_KEYS))
@@ -408,7 +408,8 @@ def _balance(pipeline: Pipeline, sent: int, result: Result) -> None:
         result.calls["Treasure Data"] += 1
         for row in taken.rows:
             times[row["n"]] = min(2, times[row["n"]] + 1)
-            result.delays.append(taken.at - row["received_at"] / 1000)
+            if taken.database not in result.case.failing_databases:
+                result.delays.append(taken.at - row["received_at"] / 1000)
     result.delays.sort()
     audit = pipeline.audit
     for span in audit.ledger.spans():
@@ -438,8 +439,8 @@ _COLUMNS: dict[str, Callable[[Result], str]] = {
     "lag": lambda one: f"{one.lag:.0f} s",
 }
 _WITHOUT_OUTAGE: dict[str, Callable[[Result], str]] = {
-    "p50": lambda one: f"{percentile(one.delays, 0.5):.1f} s",
-    "p99": lambda one: f"{percentile(one.delays, 0.99):.1f} s",
+    "p50": lambda one: f"{one.percentile(0.5):.1f} s",
+    "p99": lambda one: f"{one.percentile(0.99):.1f} s",
     "rows a batch": lambda one: f"{one.rows / max(1, one.batches.total()):,.0f}",
     **{f"{name} calls a row": lambda one, name=name: f"{one.per_row(name):.4f}" for name in _SERVICES},  # type: ignore[misc]  # a default binds it
     "shared keys": lambda one: ", ".join(sorted(one.shared_keys)) or "–",

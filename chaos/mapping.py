@@ -22,14 +22,12 @@ class ChangedMapping:
         simulation: provides the time.
         trouble: decides when the mapping is changed.
         invoke: invokes the worker with an event.
-
-    Attributes:
-        filtered: by shard, the first sequence number that was filtered out and has not been read again.
     """
 
     def __init__(
         self, simulation: Simulation, trouble: Trouble, invoke: Callable[[Event, Done], None]
     ) -> None:
+        # by shard, the first sequence number that was filtered out and has not been read again
         self.filtered: dict[str, int] = {}
         self._simulation = simulation
         self._trouble = trouble

@@ -63,18 +63,12 @@ class _Clock:
 
 @dataclass(slots=True)
 class Story:
-    """The pipeline of the fault-injection tests, and what an operator does and sees.
+    """The pipeline of the fault-injection tests, and what an operator does and sees."""
 
-    Attributes:
-        pipeline: ingest, stream, worker, sender and Treasure Data.
-        clock: the operator's clock.
-        accounting: takes balances.
-        accepted: the numbers of accepted events, by database and table.
-    """
-
-    pipeline: Pipeline
-    clock: _Clock
-    accounting: Accounting
+    pipeline: Pipeline  # ingest, stream, worker, sender and Treasure Data
+    clock: _Clock  # the operator's clock
+    accounting: Accounting  # takes balances
+    # the numbers of accepted events, by database and table
     accepted: dict[Place, set[int]] = field(default_factory=dict)
     _chance: random.Random = field(default_factory=lambda: random.Random(11))
     _number: int = 0

@@ -84,53 +84,35 @@ class Pipeline:
         world: the services.
         functions: builds the handlers.
         batch_window: seconds that the event source waits for a batch to fill; None draws them from the seed.
-
-    Attributes:
-        accepted: by event, when it was first accepted, UNIX seconds.
-        sent: by event, its request.
-        statuses: the statuses of the responses; 0 for a request without a response.
-        audit: reads the ledger and the objects.
-        observer: takes watermarks during the run.
-        missing: accepted events that were neither in Treasure Data nor held when everything had settled for the first time,
-            before anything was replayed.
-        taken: events that a response of the ingest called accepted.
-        unsure: events of requests whose response said neither that they are accepted nor that they are rejected.
-        answers: the ingest's responses, for checks of how it judged.
-        told: by number and code, how many responses reported a rejection.
-        copies: rejected events that were kept when everything had settled for the first time.
-        repaired: by number, the table of each event that an operator repaired afterwards.
-        resends_dead: whether an operator finally sends all dead rows again, when nothing is rejected any more.
-        garbage: undecodable records that were put on the stream.
-        given_up: by span and chunk, the events of rows that an operator wanted to drop.
-        forced: how often forced replays have sent each event again.
-        lost_batches: batches that expired before they were settled, which must never happen.
-        lost_places: the spans whose objects are gone for good.
-        gone: the events that were in them and that somebody needed.
-        healed_at: when everything healed, UNIX seconds.
     """
 
     def __init__(self, world: World, functions: Functions, batch_window: int | None = None) -> None:
         schedule = world.schedule
         self.world = world
         self.schedule: Schedule = schedule
-        self.accepted: dict[int, float] = {}
-        self.sent: dict[int, Sent] = {}
-        self.taken: set[int] = set()
+        self.accepted: dict[int, float] = {}  # by event, when it was first accepted, UNIX seconds
+        self.sent: dict[int, Sent] = {}  # by event, its request
+        self.taken: set[int] = set()  # events that a response of the ingest called accepted
+        # events of requests whose response said neither that they are accepted nor that they are rejected
         self.unsure: set[int] = set()
-        self.answers: list[Answered] = []
+        self.answers: list[Answered] = []  # the ingest's responses, for checks of how it judged
+        # by number and code, how many responses reported a rejection
         self.told: Counter[tuple[int, str]] = Counter()
+        # rejected events that were kept when everything had settled for the first time
         self.copies: list[Copy] = []
+        # by number, the table of each event that an operator repaired afterwards
         self.repaired: dict[int, str] = {}
-        self.statuses: list[int] = []
-        self.garbage: list[bytes] = []
+        self.statuses: list[int] = []  # the statuses of the responses; 0 for a request without a response
+        self.garbage: list[bytes] = []  # undecodable records that were put on the stream
+        # by span and chunk, the events of rows that an operator wanted to drop
         self.given_up: dict[tuple[Place, ChunkKey], list[int]] = {}
-        self.forced: Counter[int] = Counter()
-        self.lost_batches = 0
-        self.healed_at = 0.0
+        self.forced: Counter[int] = Counter()  # how often forced replays have sent each event again
+        self.lost_batches = 0  # batches that expired before they were settled, which must never happen
+        self.healed_at = 0.0  # when everything healed, UNIX seconds
         self._tags: set[str] = set()
         self._forced_places: set[Place] = set()
-        self.lost_places: set[Place] = set()
-        self.gone: set[int] = set()
+        self.lost_places: set[Place] = set()  # the spans whose objects are gone for good
+        self.gone: set[int] = set()  # the events that were in them and that somebody needed
         self._simulation = world.simulation
         self._trouble = world.trouble
         self._chance = random.Random(f"{schedule.seed}/pipeline")
@@ -163,10 +145,13 @@ class Pipeline:
         self._poller = StreamPoller(world.stream, self._mapping)
         self._changed = ChangedMapping(world.simulation, world.trouble, self.worker.invoke)
         self._next_tick = float("inf")
+        # whether an operator finally sends all dead rows again, when nothing is rejected any more
         self.resends_dead = self._chance.random() < 0.5
         self._repairs = random.Random(f"{schedule.seed}/repairs").random() < 0.7
-        self.audit = Audit(world)
-        self.observer = Observer(world, self.audit, functions.watermarks)
+        self.audit = Audit(world)  # reads the ledger and the objects
+        self.observer = Observer(world, self.audit, functions.watermarks)  # takes watermarks during the run
+        # accepted events that were neither in Treasure Data nor held when everything had settled for the first time, before anything was
+        # replayed
         self.missing: list[int] = []
         world.stream.landed = self._record_landed
         world.queue.landed = self._message_landed

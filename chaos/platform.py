@@ -19,17 +19,12 @@ Done = Callable[[Outcome], None]
 
 
 class Sandbox:
-    """One execution environment, with the state that its handler keeps between invocations.
-
-    Attributes:
-        number: its number among the function's.
-        handler: the function's handler.
-        leftover: an invocation that returned while some of its greenlets were still running; they are frozen.
-    """
+    """One execution environment, with the state that its handler keeps between invocations."""
 
     def __init__(self, number: int = 0) -> None:
-        self.number = number
-        self.handler: Handler | None = None
+        self.number = number  # its number among the function's
+        self.handler: Handler | None = None  # the function's handler
+        # an invocation that returned while some of its greenlets were still running; they are frozen
         self.leftover: Process | None = None
 
 

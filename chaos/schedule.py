@@ -11,13 +11,12 @@ from typing import Any
 from chaos.access import ACTIONS
 from chaos.plans import STRAYS
 from chaos.traffic import ACCOUNT_KEYS, TABLES, Sent, generate, strayed
-from chaos.trouble import DATABASE_KINDS, Kind, Window
+from chaos.trouble import DATABASE_KINDS, DRAWN, HOUR, Kind, Window
 from shared.tracking_plan import MODES, Mode
 
 START = 1_780_000_000.0
 """When every schedule begins, UNIX seconds."""
 
-HOUR = 3600.0
 _DAY = 24 * HOUR
 
 
@@ -32,66 +31,39 @@ class Act:
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """What is constant for a whole schedule.
+    """What is constant for a whole schedule."""
 
-    Attributes:
-        shards: the number of shards at the start.
-        databases: each account with its database at the start.
-        retention_hours: the stream's retention.
-        horizon: seconds until everything recovers.
-        duplicate_status: the status with which Treasure Data answers a repeated unique_id.
-        job_seconds: the duration of Treasure Data's queries.
-        tables_exist: whether databases and tables exist from the start.
-        may_query: whether the API key may query.
-        chunk_max_rows: the maximum number of rows in a chunk at the start.
-        children_wait: whether the event source drains a shard before its children.
-        batch_size: the maximum number of records in one invocation.
-        worker_seconds: the worker's time-out.
-        index_lag: seconds by which the ledger's index lags behind its table.
-        plans: accounts with a tracking plan, each with its mode at the start.
-        archive_days: days for which rows are kept after their delivery.
-        watch_every: seconds between two watermarks; 0 for a drawn number.
-        is_long: it lasts for weeks, with hours between two sweeps.
-        window: the maximum seconds for which the event source waits for a batch to fill; None for a drawn number.
-    """
-
-    shards: int
-    databases: tuple[tuple[str, str], ...]
-    retention_hours: int
-    horizon: float
-    duplicate_status: int = 200
-    job_seconds: float = 0.0
-    tables_exist: bool = True
-    may_query: bool = True
-    chunk_max_rows: int = 50_000
-    children_wait: bool = True
-    batch_size: int = 100
-    worker_seconds: float = 120.0
-    index_lag: float = 0.0
+    shards: int  # the number of shards at the start
+    databases: tuple[tuple[str, str], ...]  # each account with its database at the start
+    retention_hours: int  # the stream's retention
+    horizon: float  # seconds until everything recovers
+    duplicate_status: int = 200  # the status with which Treasure Data answers a repeated unique_id
+    job_seconds: float = 0.0  # the duration of Treasure Data's queries
+    tables_exist: bool = True  # whether databases and tables exist from the start
+    may_query: bool = True  # whether the API key may query
+    chunk_max_rows: int = 50_000  # the maximum number of rows in a chunk at the start
+    children_wait: bool = True  # whether the event source drains a shard before its children
+    batch_size: int = 100  # the maximum number of records in one invocation
+    worker_seconds: float = 120.0  # the worker's time-out
+    index_lag: float = 0.0  # seconds by which the ledger's index lags behind its table
+    # accounts with a tracking plan, each with its mode at the start
     plans: tuple[tuple[str, Mode], ...] = ()
-    archive_days: int = 2
-    watch_every: float = 0.0
-    is_long: bool = False
+    archive_days: int = 2  # days for which rows are kept after their delivery
+    watch_every: float = 0.0  # seconds between two watermarks; 0 for a drawn number
+    is_long: bool = False  # it lasts for weeks, with hours between two sweeps
+    # the maximum seconds for which the event source waits for a batch to fill; None for a drawn number
     window: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """A whole schedule.
+    """A whole schedule."""
 
-    Attributes:
-        seed: the seed that it was drawn from; it also determines chances and latencies during the run.
-        setup: what is constant.
-        sent: the requests.
-        windows: when trouble may strike.
-        acts: the operators' actions.
-    """
-
-    seed: int
-    setup: Setup
-    sent: tuple[Sent, ...]
-    windows: tuple[Window, ...] = ()
-    acts: tuple[Act, ...] = field(default=())
+    seed: int  # the seed that it was drawn from; it also determines chances and latencies during the run
+    setup: Setup  # what is constant
+    sent: tuple[Sent, ...]  # the requests
+    windows: tuple[Window, ...] = ()  # when trouble may strike
+    acts: tuple[Act, ...] = field(default=())  # the operators' actions
 
     @property
     def events(self) -> int:
@@ -110,8 +82,6 @@ class Schedule:
         return START + self.setup.horizon
 
 
-# For a schedule with this kind of trouble: the maximum number of windows, their range of lengths (seconds), and the
-# possible chances of a strike, and the other kinds that it needs to show an effect.
 _FOR_DAYS: dict[Kind, float] = {
     **dict.fromkeys((Kind.TD_BROKEN_DATABASE, Kind.TD_FORBIDDEN_DATABASE, Kind.TD_REJECTS_TABLE), 9 * _DAY),
     **dict.fromkeys((Kind.TD_REFUSED, Kind.TD_OUTAGE, Kind.REDIS_DOWN, Kind.REDIS_HALF), 9 * _DAY),
@@ -121,129 +91,11 @@ _FOR_DAYS: dict[Kind, float] = {
     Kind.QUEUE_OFF: 12 * _DAY,  # the queue keeps messages for 14
 }
 """Kinds that last for up to so long in schedules of weeks. Others would hold the stream for longer than it keeps records."""
-_BRIEF = (5.0, 120.0)
-_HOURS = (HOUR, 4 * HOUR)
-_LONG = (60.0, 1800.0)
-_WINDOWS: dict[Kind, tuple[int, tuple[float, float], tuple[float, ...], str]] = {
-    Kind.TD_5XX: (3, _LONG, (0.2, 0.6, 1.0), ""),
-    Kind.TD_429: (2, _LONG, (0.2, 0.6, 1.0), ""),
-    Kind.TD_SLOW: (2, _LONG, (0.3, 1.0), ""),
-    Kind.TD_HANG: (2, _LONG, (0.2, 0.6), ""),
-    Kind.TD_RESET_BEFORE: (2, _LONG, (0.3, 1.0), ""),
-    Kind.TD_RESET_AFTER: (2, _LONG, (0.3, 1.0), ""),
-    Kind.TD_LOST_ANSWER: (3, _LONG, (0.2, 0.5, 1.0), ""),
-    Kind.TD_LATE: (2, _LONG, (0.2, 0.5), ""),
-    Kind.TD_WRONG_MD5: (2, _BRIEF, (0.2, 1.0), ""),
-    Kind.TD_NOT_JSON: (2, _LONG, (0.2, 0.6), ""),
-    Kind.TD_REFUSED: (2, _LONG, (0.3, 1.0), ""),
-    Kind.TD_UNREACHABLE: (2, _LONG, (0.3, 1.0), ""),
-    Kind.TD_OUTAGE: (1, (600.0, 3 * HOUR), (1.0,), "TD_LOST_ANSWER"),
-    Kind.TD_UNAUTHORIZED: (1, _LONG, (1.0,), ""),
-    Kind.TD_BROKEN_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
-    Kind.TD_FORBIDDEN_DATABASE: (1, _LONG, (1.0,), ""),
-    Kind.TD_HANGING_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
-    Kind.TD_SLOW_DATABASE: (1, (60.0, 2 * HOUR), (0.5, 1.0), ""),
-    Kind.TD_REJECTS_TABLE: (1, _LONG, (1.0,), ""),
-    Kind.TD_TOO_LARGE: (1, _LONG, (1.0,), ""),
-    Kind.TD_JOB_FAILS: (1, _HOURS, (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER KILL"),
-    Kind.TD_FOREIGN_PAGE: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_EMPTY_JSON: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_TRUNCATED: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_PARTIAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_REDIRECT: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), ""),
-    Kind.TD_FOREIGN_REFUSAL: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), ""),
-    Kind.TD_WRONG_HOST: (2, (60.0, 3 * HOUR), (0.2, 0.6, 1.0), "TD_OUTAGE TD_LOST_ANSWER REMAP"),
-    Kind.TD_STALE_JOB: (1, (2 * HOUR, 8 * HOUR), (0.5, 1.0), "TD_OUTAGE TD_LOST_ANSWER TD_5XX"),
-    Kind.TD_SCHEMA_LAGS: (1, (2 * HOUR, 8 * HOUR), (1.0,), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_NO_SCHEMA: (1, (2 * HOUR, 8 * HOUR), (1.0,), "TD_OUTAGE TD_LOST_ANSWER"),
-    Kind.TD_BAD_ROWS: (1, _LONG, (1.0,), "TD_LOST_ANSWER"),
-    Kind.REDIS_DOWN: (2, _LONG, (0.5, 1.0), ""),
-    Kind.REDIS_SLOW: (1, _LONG, (1.0,), ""),
-    Kind.REDIS_TIMEOUT: (2, _LONG, (0.5, 1.0), ""),
-    Kind.REDIS_EMPTY: (1, _LONG, (1.0,), ""),
-    Kind.REDIS_HALF: (1, _LONG, (1.0,), ""),
-    Kind.REDIS_REFUSED: (1, _LONG, (0.5, 1.0), ""),
-    Kind.REDIS_ERRORS: (1, _LONG, (0.2, 1.0), ""),
-    Kind.KINESIS_THROTTLE: (2, _LONG, (0.3, 0.9), ""),
-    Kind.KINESIS_PARTIAL: (2, _LONG, (0.5, 1.0), ""),
-    Kind.KINESIS_INTERNAL: (2, _LONG, (0.2, 0.6), ""),
-    Kind.KINESIS_LOST_ANSWER: (2, _LONG, (0.2, 0.7), ""),
-    Kind.KINESIS_TIMEOUT: (2, _LONG, (0.2, 0.7), ""),
-    Kind.KINESIS_LATE: (2, _LONG, (0.2, 0.7), ""),
-    Kind.KINESIS_DOWN: (1, _LONG, (1.0,), ""),
-    Kind.KINESIS_READ: (2, _LONG, (0.2, 0.5, 1.0), "KINESIS_LOST_ANSWER BORDERS"),
-    Kind.KINESIS_STAMPS: (2, _HOURS, (0.3, 1.0), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
-    Kind.KINESIS_AUTO: (1, (HOUR, 6 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT RESHARD"),
-    Kind.KINESIS_AHEAD: (2, _HOURS, (0.02, 0.2), "KINESIS_LOST_ANSWER KINESIS_LATE"),
-    Kind.KINESIS_LISTING: (2, _HOURS, (0.3, 1.0), "KINESIS_LOST_ANSWER RESHARD"),
-    Kind.SQS_DOWN: (1, _LONG, (0.5, 1.0), "KINESIS_THROTTLE"),
-    Kind.SQS_LOST_ANSWER: (1, _LONG, (0.3,), "KINESIS_LOST_ANSWER"),
-    Kind.SQS_TWICE: (1, (HOUR, 3 * HOUR), (0.3,), "KINESIS_LOST_ANSWER"),
-    Kind.SQS_COUNTS: (2, (HOUR, 3 * HOUR), (0.5, 1.0), "KINESIS_TIMEOUT KINESIS_THROTTLE"),
-    Kind.QUEUE_OFF: (1, (HOUR, 80 * HOUR), (1.0,), "KINESIS_LOST_ANSWER KINESIS_TIMEOUT"),
-    Kind.DYNAMODB_ERROR: (2, _LONG, (0.05, 0.3, 1.0), ""),
-    Kind.DYNAMODB_LOST_ANSWER: (2, _LONG, (0.05, 0.3), ""),
-    Kind.DYNAMODB_REPEAT: (2, _LONG, (0.1, 0.5), ""),
-    Kind.DYNAMODB_LATE: (2, _LONG, (0.05, 0.2), ""),
-    Kind.DYNAMODB_SLOW: (1, _LONG, (0.5,), ""),
-    Kind.DYNAMODB_PARTIAL: (2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER CLIENT_DEAF"),
-    Kind.S3_ERROR: (2, _LONG, (0.2, 1.0), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Kind.S3_LOST_ANSWER: (2, _LONG, (0.2, 0.5), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Kind.S3_LATE: (2, _LONG, (0.2, 0.5), "TD_BROKEN_DATABASE"),
-    Kind.S3_OTHER_OBJECT: (2, _HOURS, (0.3, 1.0), "TD_BROKEN_DATABASE TD_REJECTS_TABLE S3_DELETE_REFUSED"),
-    Kind.S3_TRUNCATED: (2, _LONG, (0.3, 1.0), "TD_BROKEN_DATABASE"),
-    Kind.S3_FOREIGN_PAGE: (2, _LONG, (0.2, 0.6), "TD_REJECTS_TABLE TD_BROKEN_DATABASE"),
-    Kind.S3_DELETE_REFUSED: (2, (600.0, 100 * HOUR), (0.5, 1.0), "TD_BROKEN_DATABASE"),
-    Kind.S3_GONE: (1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE TD_REJECTS_TABLE BORDERS KINESIS_LOST_ANSWER"),
-    Kind.S3_DAMAGED: (1, _HOURS, (0.2, 1.0), "TD_BROKEN_DATABASE BORDERS KINESIS_LOST_ANSWER"),
-    Kind.S3_STALE_LISTING: (2, _HOURS, (1.0,), "TD_BROKEN_DATABASE S3_DELETE_REFUSED"),
-    Kind.S3_POLICY: (3, _LONG, (0.5, 1.0), ""),
-    Kind.ACCESS_DENIED: (4, _LONG, (0.3, 1.0, 1.0), "TD_REJECTS_TABLE KINESIS_LOST_ANSWER REPLAY"),
-    Kind.CLIENT_DEAF: (2, _LONG, (0.3, 0.8), "KINESIS_LOST_ANSWER KILL"),
-    Kind.KILL: (2, (600.0, 3 * HOUR), (0.002, 0.01, 0.04), ""),
-    Kind.ABANDON: (2, _LONG, (0.3, 0.8), "TD_SLOW"),
-    Kind.OVERRUN: (2, _LONG, (0.3, 0.8), "PAUSE TD_LOST_ANSWER"),
-    Kind.PAUSE: (2, _LONG, (0.002, 0.02), "ABANDON"),
-    Kind.COLD: (1, _HOURS, (0.2, 1.0), ""),
-    Kind.SKEW: (1, (HOUR, 6 * HOUR), (0.01, 0.2), ""),
-    Kind.BORDERS: (1, (HOUR, 6 * HOUR), (1.0,), "TD_5XX"),
-    Kind.PASSED_OVER: (2, _LONG, (0.3, 0.8), "TD_5XX BORDERS"),
-    Kind.LANES: (2, _LONG, (0.5, 1.0), "TD_5XX TD_LOST_ANSWER"),
-    Kind.FILTERED: (2, _LONG, (1.0,), "TD_5XX"),
-}
-
-_ACTS: dict[Kind, tuple[int, str]] = {  # the maximum number in a schedule, and companions
-    Kind.REPLAY: (12, "PAUSE"),
-    Kind.SEND: (8, "TD_BROKEN_DATABASE TD_REJECTS_TABLE"),
-    Kind.EDIT: (6, "TD_REJECTS_TABLE SEND"),
-    Kind.DROP: (4, "TD_REJECTS_TABLE TD_BROKEN_DATABASE TD_LOST_ANSWER"),
-    Kind.FORCE: (5, "TD_5XX REPLAY"),
-    Kind.REMAP: (6, "REPLAY TD_5XX"),
-    Kind.LIMITS: (5, "TD_LOST_ANSWER BORDERS"),
-    Kind.RESHARD: (4, "KINESIS_LOST_ANSWER"),
-    Kind.RECREATE: (2, ""),
-    Kind.RETENTION: (3, "WEEKS RESHARD"),
-    Kind.CROWD: (2, ""),
-    Kind.STANDSTILL: (2, "TD_LOST_ANSWER"),
-    Kind.PLAN: (4, ""),
-    Kind.DISABLE: (4, "REPLAY TD_BROKEN_DATABASE"),
-    Kind.GARBAGE: (10, ""),
-    Kind.REWIND: (6, "TD_5XX BORDERS"),
-}
-_SETTINGS = {
-    Kind.TD_TABLE_MISSING: "",
-    Kind.UNASKABLE: "TD_OUTAGE TD_LOST_ANSWER",
-    Kind.WEEKS: "KINESIS_LOST_ANSWER RESHARD QUEUE_OFF",
-}
-
-DRAWN: tuple[Kind, ...] = (*_WINDOWS, *_ACTS, *_SETTINGS)
-"""The kinds that can be drawn. A time-out cannot: other trouble causes it."""
 
 
 def with_companions(kind: Kind) -> tuple[Kind, ...]:
     """Return a kind with the other kinds that it needs to show an effect."""
-    *_, names = _WINDOWS.get(kind) or _ACTS.get(kind) or (_SETTINGS.get(kind, ""),)
-    return kind, *(Kind[name] for name in str(names).split())
+    return kind, *(Kind[name] for name in kind.companions)
 
 
 def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Schedule:
@@ -281,9 +133,9 @@ def draw(seed: int, events: int, kinds: tuple[Kind, ...] | None = None) -> Sched
     for kind in chosen:
         is_single = kind is Kind.CROWD or (setup.is_long and kind in _FOR_DAYS)
         for _ in range(1 if is_single else density):
-            if kind in _WINDOWS:
-                windows += _windows(chance, kind, setup, anchors)
-            elif kind in _ACTS:
+            if kind.seconds:
+                windows += _windows(chance, kind, kind.seconds, setup, anchors)
+            elif kind.most:
                 acts += _acts(chance, kind, setup)
     return Schedule(seed, setup, tuple(sent), tuple(windows), tuple(sorted(acts, key=lambda act: act.at)))
 
@@ -346,16 +198,17 @@ def _plans(seed: int, accounts: tuple[str, ...], kinds: dict[Kind, None]) -> tup
     return ((chance.choice(accounts), chance.choice(("quarantine", "quarantine", "observe"))),)
 
 
-def _windows(chance: random.Random, kind: Kind, setup: Setup, anchors: list[float]) -> list[Window]:
-    most, (shortest, longest), chances, _ = _WINDOWS[kind]
-    windows = []
-    for _ in range(chance.randint(1, most)):
+def _windows(
+    chance: random.Random, kind: Kind, seconds: tuple[float, float], setup: Setup, anchors: list[float]
+) -> list[Window]:
+    (shortest, longest), windows = seconds, []
+    for _ in range(chance.randint(1, kind.most)):
         if setup.is_long:
             longest = _FOR_DAYS.get(kind, longest)
         length = shortest * (longest / shortest) ** chance.random()
         # trouble without traffic shows nothing, so it begins about when something is sent
         begin = max(START, chance.choice(anchors) - min(HOUR, length * chance.random() * 0.5))
-        strength = chance.choice(chances)
+        strength = chance.choice(kind.chances)
         windows += [
             Window(kind, begin, begin + length, strength, target) for target in _targets(chance, kind, setup)
         ]
@@ -409,4 +262,4 @@ def _acts(chance: random.Random, kind: Kind, setup: Setup) -> list[Act]:
         Kind.GARBAGE: lambda: (chance.choice(_GARBAGE),),
         Kind.REWIND: lambda: (chance.random(), chance.random()),
     }
-    return [Act(at, kind, arguments[kind]()) for at in times(_ACTS[kind][0])]
+    return [Act(at, kind, arguments[kind]()) for at in times(kind.most)]

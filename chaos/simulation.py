@@ -33,25 +33,16 @@ class Task:
 
 
 class Process:
-    """One invocation.
-
-    Attributes:
-        name: its name in the trace.
-        dead: it performs no more effects.
-        frozen: its sandbox is not running; its greenlets continue when it thaws.
-        overruns: it is not killed at its time-out.
-        born: when it began, simulated UNIX seconds.
-        by: its sandbox and itself, for the judge.
-    """
+    """One invocation."""
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
-        self.name = name
-        self.by = name
+        self.name = name  # its name in the trace
+        self.by = name  # its sandbox and itself, for the judge
         self.simulation = simulation
-        self.dead = False
-        self.frozen = False
-        self.overruns = False
-        self.born = simulation.now
+        self.dead = False  # it performs no more effects
+        self.frozen = False  # its sandbox is not running; its greenlets continue when it thaws
+        self.overruns = False  # it is not killed at its time-out
+        self.born = simulation.now  # when it began, simulated UNIX seconds
         self.tasks: list[Task] = []
         self.stalled: list[tuple[Task, int]] = []
 

@@ -14,6 +14,7 @@ from functools import partial
 from hashlib import md5
 from io import BytesIO
 from itertools import chain, filterfalse
+from math import inf
 from typing import Any, override
 from urllib.parse import parse_qs, unquote, urlsplit
 
@@ -23,6 +24,7 @@ from requests import PreparedRequest, Response
 from requests.adapters import HTTPAdapter
 from urllib3.exceptions import ConnectTimeoutError, MaxRetryError, NewConnectionError
 
+from chaos.clients import Around
 from chaos.judge import Judge
 from chaos.platform import LONGEST_OVERRUN, Function
 from chaos.schedule import START as BEGINNING
@@ -36,7 +38,7 @@ from shared.telemetry import NullTelemetry
 from worker import ledger, span_object
 from worker.answer import TdAnswer, moment
 from worker.chain import ChainId, Owner
-from worker.claims import LATE_SECONDS
+from worker.claims import DAMAGED_SECONDS, LATE_SECONDS
 from worker.index import Index, decode, digest_of
 from worker.passing import MARGIN_SECONDS
 from worker.record import AGAIN, DIGITS, NOBODY, Number
@@ -63,6 +65,8 @@ _UNPROVED = {"ask", "own clearing", "untried by version"}
 _BY_STAMPS = {"all shards", "until copies claim", "margin", "close", "look after passing"}
 """What cannot hold if stamps run ahead by more than MARGIN, while a listing is old."""
 
+_DAMAGE = {Kind.S3_OTHER_OBJECT, Kind.S3_TRUNCATED, Kind.S3_FOREIGN_PAGE}
+
 Known = tuple[Place, str, int]
 """A chunk's span, its key and its generation."""
 
@@ -70,6 +74,7 @@ Known = tuple[Place, str, int]
 def times_of(world: World) -> Times:
     """Return the protocol's times as the product and the schedule set them."""
     acts, setup = world.schedule.acts, world.schedule.setup
+    kinds = {window.kind for window in world.schedule.windows}
     hours = [setup.retention_hours, *(act.arguments[0] for act in acts if act.kind is Kind.RETENTION)]
     return Times(
         same_id=TD_MEMORY_SECONDS - LONGEST_INVOCATION_SECONDS,
@@ -81,42 +86,30 @@ def times_of(world: World) -> Times:
         orphan=UNREFERENCED_SECONDS - LONGEST_OVERRUN,
         retention=max(hours) * 3600,
         index=min(hours) * 3600 + INDEX_SECONDS,
+        damaged=DAMAGED_SECONDS if kinds & _DAMAGE else inf,
     )
 
 
 @dataclass(slots=True)
 class _Question:
-    """What one thread is asking Treasure Data.
+    """What one thread is asking Treasure Data."""
 
-    Attributes:
-        about: for each count, the chunks whose rows it counts.
-        is_of_seconds: it counts all rows of the same seconds.
-        started: when its job started, UNIX seconds.
-        is_counted: there was a result.
-        none: those of `about` whose count was 0; all of them before there was a result.
-        missing: the name of the table or database that Treasure Data said it does not have.
-    """
-
-    about: list[list[Known]] = field(default_factory=list)
-    is_of_seconds: bool = False
-    started: float = 0.0
-    is_counted: bool = False
+    about: list[list[Known]] = field(default_factory=list)  # for each count, the chunks whose rows it counts
+    is_of_seconds: bool = False  # it counts all rows of the same seconds
+    started: float = 0.0  # when its job started, UNIX seconds
+    is_counted: bool = False  # there was a result
+    # those of `about` whose count was 0; all of them before there was a result
     none: list[list[Known]] = field(default_factory=list)
-    missing: str = ""
+    missing: str = ""  # the name of the table or database that Treasure Data said it does not have
 
 
 class Trace:
-    """Watches a world that has made no call yet, and judges it.
-
-    Attributes:
-        judge: follows the run.
-        broken: how often each rule was broken.
-        told: the first broken rules, each with its event and what happened to the same span before.
-    """
+    """Watches a world that has made no call yet, and judges it."""
 
     def __init__(self, world: World) -> None:
-        self.judge = Judge(times_of(world))
-        self.broken: Counter[str] = Counter()
+        self.judge = Judge(times_of(world))  # follows the run
+        self.broken: Counter[str] = Counter()  # how often each rule was broken
+        # the first broken rules, each with its event and what happened to the same span before
         self.told: list[str] = []
         self._world = world
         self._simulation = world.simulation
@@ -141,14 +134,14 @@ class Trace:
         self._tokens: set[str] = set()  # of transactions
         world.lost = lambda name: self.see("object lost", name=name)
         world.put_back = self.stored
-        world.dynamodb.client = _Watched(
+        world.dynamodb.client = _watched(
             world.table,
             put_item=self._put,
             update_item=self._updated,
             batch_execute_statement=self._claimed,
             transact_write_items=self._transacted,
         )
-        world.s3.client = _Watched(
+        world.s3.client = _watched(
             world.bucket,
             put_object=lambda request, _: self.stored(request["Key"], bytes(request["Body"])),
             delete_object=lambda request, _: self._deleted(request["Key"]),
@@ -529,25 +522,16 @@ class Trace:
             self.see("answered", answer=answer, place=place, key=key, generation=generation, started=started)
 
 
-class _Watched:
-    """A client; `seen` are told the requests and answers of some operations."""
+def _watched(client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> Around:
+    """Return a client; `seen` are told the requests and answers of some operations."""
 
-    def __init__(self, client: Any, **seen: Callable[[dict[str, Any], Any], None]) -> None:
-        self._client = client
-        self._seen = seen
+    def see(operation: str, request: dict[str, Any], call: Callable[[], Any]) -> Any:
+        answer = call()
+        if operation in seen:
+            seen[operation](request, answer)
+        return answer
 
-    def __getattr__(self, operation: str) -> Any:
-        """Return an operation that is watched."""
-        method = getattr(self._client, operation)
-        if (tell := self._seen.get(operation)) is None:
-            return method
-
-        def call(**request: Any) -> Any:
-            answer = method(**request)
-            tell(request, answer)
-            return answer
-
-        return call
+    return Around(client, see)
 
 
 class _Kept:

@@ -22,26 +22,17 @@ REPEATED = ("batch", "mobile")
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """One request.
+    """One request."""
 
-    Attributes:
-        at: when it is sent, UNIX seconds.
-        account: the account of its write key.
-        visitor: determines the partition key, except for a server's batch, which names no visitor.
-        dialect: `events`, `batch` (events with a batch id, whose copies arrive for weeks), `mobile` (copies likewise, but
-            grouped differently), `pixel`, or `stream` (a JSON record that another producer puts on the stream).
-        events: number and table of each event.
-        weight: bytes of filling in each event.
-        strays: one in this many events strays from the account's tracking plan; 0 without a plan.
-    """
-
-    at: float
-    account: str
-    visitor: str
+    at: float  # when it is sent, UNIX seconds
+    account: str  # the account of its write key
+    visitor: str  # determines the partition key, except for a server's batch, which names no visitor
+    # `events`, `batch` (events with a batch id, whose copies arrive for weeks), `mobile` (copies likewise, but grouped differently),
+    # `pixel`, or `stream` (a JSON record that another producer puts on the stream)
     dialect: str
-    events: tuple[tuple[int, str], ...]
-    weight: int = 0
-    strays: int = 0
+    events: tuple[tuple[int, str], ...]  # number and table of each event
+    weight: int = 0  # bytes of filling in each event
+    strays: int = 0  # one in this many events strays from the account's tracking plan; 0 without a plan
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the events as a client sends them."""

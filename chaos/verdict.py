@@ -40,52 +40,35 @@ _MAY_BE_RAISED = ("LedgerUnavailableError", "BucketUnavailableError", "ShardUnre
 
 @dataclass(slots=True)
 class Verdict:
-    """The result of a schedule.
+    """The result of a schedule."""
 
-    Attributes:
-        events: the number of events sent.
-        accepted: the number of events accepted.
-        delivered: rows in Treasure Data.
-        dead: rows that are dead.
-        lost: accepted events that were nowhere at some time, even if a replay restored them.
-        duplicated: events with more than one row.
-        misrouted: events in a database that was never their account's.
-        both: events that are both in Treasure Data and dead or dropped, or dead twice.
-        misjudged: events that are dead or rejected for a reason that nothing explains, and strays that were accepted.
-        miscounted: where the balance that operators see differs from Treasure Data and S3.
-        ambiguous: rows reported as possibly duplicated although the API key may query.
-        unasked: rows reported as possibly duplicated because the API key may not query.
-        overlooked: events that reached Treasure Data after a watermark had said that nothing received by then was missing.
-        stuck: what has not settled.
-        watermarks: the number of watermarks given.
-        largest_delay: the longest time from acceptance to Treasure Data, in seconds.
-        strikes: how often each kind of trouble occurred.
-        checksum: the trace's checksum.
-        steps: the number of simulated steps.
-        rules: how often each rule of the specification was broken.
-        told: the first broken rules, each with its event and what happened before.
-    """
-
-    events: int = 0
-    accepted: int = 0
-    delivered: int = 0
-    dead: int = 0
+    events: int = 0  # the number of events sent
+    accepted: int = 0  # the number of events accepted
+    delivered: int = 0  # rows in Treasure Data
+    dead: int = 0  # rows that are dead
+    # accepted events that were nowhere at some time, even if a replay restored them
     lost: list[int] = field(default_factory=list)
-    duplicated: list[int] = field(default_factory=list)
-    misrouted: list[int] = field(default_factory=list)
+    duplicated: list[int] = field(default_factory=list)  # events with more than one row
+    misrouted: list[int] = field(default_factory=list)  # events in a database that was never their account's
+    # events that are both in Treasure Data and dead or dropped, or dead twice
     both: list[int] = field(default_factory=list)
+    # events that are dead or rejected for a reason that nothing explains, and strays that were accepted
     misjudged: list[int] = field(default_factory=list)
+    # where the balance that operators see differs from Treasure Data and S3
     miscounted: list[str] = field(default_factory=list)
-    ambiguous: int = 0
-    unasked: int = 0
+    ambiguous: int = 0  # rows reported as possibly duplicated although the API key may query
+    unasked: int = 0  # rows reported as possibly duplicated because the API key may not query
+    # events that reached Treasure Data after a watermark had said that nothing received by then was missing
     overlooked: list[int] = field(default_factory=list)
-    stuck: list[str] = field(default_factory=list)
-    watermarks: int = 0
-    largest_delay: float = 0.0
-    strikes: Counter[Kind] = field(default_factory=Counter)
-    checksum: int = 0
-    steps: int = 0
+    stuck: list[str] = field(default_factory=list)  # what has not settled
+    watermarks: int = 0  # the number of watermarks given
+    largest_delay: float = 0.0  # the longest time from acceptance to Treasure Data, in seconds
+    strikes: Counter[Kind] = field(default_factory=Counter)  # how often each kind of trouble occurred
+    checksum: int = 0  # the trace's checksum
+    steps: int = 0  # the number of simulated steps
+    # how often each rule of the specification was broken
     rules: Counter[str] = field(default_factory=Counter)
+    # the first broken rules, each with its event and what happened before
     told: list[str] = field(default_factory=list)
 
     @property

@@ -57,10 +57,6 @@ class Observer:
         world: the services.
         audit: finds what is dead.
         kind: the class that takes them.
-
-    Attributes:
-        given: the watermarks given, in order.
-        unproved: how often no watermark could be proved.
     """
 
     def __init__(self, world: World, audit: Audit, kind: type[Watermarks] = Watermarks) -> None:
@@ -76,8 +72,8 @@ class Observer:
             self._effects, "M", self._build, TIMEOUT_SECONDS, self._chance.getrandbits(32), overruns=False
         )
         self._answers: defaultdict[int, list[tuple[float, float]]] = defaultdict(list)
-        self.given: list[Given] = []
-        self.unproved = 0
+        self.given: list[Given] = []  # the watermarks given, in order
+        self.unproved = 0  # how often no watermark could be proved
 
     def begin(self) -> None:
         """Take watermarks from now on, until hours after the schedule has ended."""

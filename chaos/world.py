@@ -134,18 +134,6 @@ class World:
         schedule: the schedule to run.
         traced: keep the whole trace.
         effects: what effects pass through.
-
-    Attributes:
-        mapped: by account, every database that it was ever mapped to.
-        disabled: for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it.
-        counts: metrics, summed over all sandboxes.
-        cuts: the chunk limits, rows and bytes, of sandboxes built from now on, in turn.
-        away: the objects that are deleted or damaged, as they were.
-        lost: called with the name of an object that is deleted by mistake.
-        put_back: called with the name and bytes of one that is brought back.
-        is_forgotten: returns whether a row is of a person whom the run forgets.
-        on_end: called when the schedule has been judged.
-        on_gauge: called with each gauge that a function reports.
     """
 
     def __init__(self, schedule: Schedule, *, traced: bool = False, effects: type[Effects] = Effects) -> None:
@@ -155,13 +143,18 @@ class World:
         self.trouble = Trouble(simulation, list(schedule.windows), seed)
         self.effects = effects(simulation, self.trouble, seed)
         self.clock = _TrueClock(simulation)
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter()  # metrics, summed over all sandboxes
+        # the chunk limits, rows and bytes, of sandboxes built from now on, in turn
         self.cuts: list[tuple[int, int]] = [(setup.chunk_max_rows, 16 << 20)]
-        self.away: dict[str, bytes] = {}
+        self.away: dict[str, bytes] = {}  # the objects that are deleted or damaged, as they were
+        # called with the name of an object that is deleted by mistake
         self.lost: Callable[[str], None] = lambda _name: None
+        # called with the name and bytes of one that is brought back
         self.put_back: Callable[[str, bytes], None] = lambda _name, _body: None
+        # returns whether a row is of a person whom the run forgets
         self.is_forgotten: Callable[[Mapping[str, Any]], bool] = lambda _row: False
-        self.on_end: list[Callable[[], None]] = []
+        self.on_end: list[Callable[[], None]] = []  # called when the schedule has been judged
+        # called with each gauge that a function reports
         self.on_gauge: Callable[[str, float], None] = lambda _metric, _value: None
         self._sandboxes = 0
 
@@ -198,7 +191,9 @@ class World:
             name: Account(database, plan=plans.plan(modes[name], tables) if name in modes else None)
             for name, database in setup.databases
         }
+        # by account, every database that it was ever mapped to
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
+        # for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it
         self.disabled: list[tuple[float, frozenset[str]]] = []
         self.apply_accounts()
 

@@ -6,8 +6,7 @@ import pytest
 
 from chaos import schedule as schedules
 from chaos.run import finished, run_schedule, run_seed
-from chaos.schedule import DRAWN
-from chaos.trouble import Kind
+from chaos.trouble import DRAWN, Kind
 
 EVENTS = 150
 
