@@ -114,9 +114,8 @@ def test_the_page_shows_the_stack(sluice: Sluice, stack: Stack) -> None:
         until(is_known)
     (table,) = (one for one in state["counts"]["tables"] if one["table"] == "shown")
 
-    assert {"name": NAME, "region": "us-east-1", "option": f"--stack {NAME} --region us-east-1"} == state[
-        "stack"
-    ]
+    option = f"--stack {NAME} --region us-east-1"
+    assert {"name": NAME, "region": "us-east-1", "option": option} == state["stack"]
     assert state["look"]["lines"][0]["line"]
     assert (2, 2) == (table["received"], table["delivered"])
     assert table["first"] <= table["last"]
@@ -185,11 +184,8 @@ def test_dead_rows_are_dropped_only_as_confirmed(sluice: Sluice, stack: Stack) -
     assert (409, "there are now other rows: nothing was done") == others
     assert [400, 400, 400] == [status for status, _ in wrong]
     assert ("running", "redrive") == (redriven["state"], redriven["what"])
-    assert ("done", 2, 0) == (
-        kept["state"],
-        kept["result"]["kept"] + kept["result"]["dead"],
-        kept["result"]["dropped"],
-    )
+    result = kept["result"]
+    assert ("done", 2, 0) == (kept["state"], result["kept"] + result["dead"], result["dropped"])
     assert ("done", "drop", 2) == (done["state"], done["what"], done["result"]["dropped"])
 
 
