@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import CliRunner
 
 from ops.cli import main
 from tests.ops.test_trouble import COMMANDS, words
@@ -40,11 +40,6 @@ READING = [
     "wait --account app --table events --until 3h --timeout 1s",
 ]
 """Commands that show something and change nothing."""
-
-
-def invoke(*line: str) -> Result:
-    """Run a command line that needs no stack."""
-    return CliRunner(mix_stderr=False).invoke(main, line, prog_name="sluice")
 
 
 def all_commands(group: click.Group = main, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
@@ -91,6 +86,7 @@ def test_help_fits_80_columns(command: tuple[str, ...]) -> None:
 
     assert (0, "") == (result.exit_code, result.stderr)
     assert [] == [line for line in result.stdout.splitlines() if len(line) > 80]
+    assert "sluice 0.1.0\n" == CliRunner().invoke(main, ["--version"], prog_name="sluice").stdout
 
 
 @pytest.mark.parametrize("line", READING)
@@ -185,11 +181,6 @@ def test_a_mistake_on_the_command_line_gets_a_suggestion(sluice: Sluice, line: s
     result = sluice.run(line)
 
     assert (2, True) == (result.exit_code, said in " ".join(result.stderr.split())), result.stderr
-
-
-def test_version_is_the_package_version() -> None:
-    """It needs no stack."""
-    assert "sluice 0.1.0\n" == invoke("--version").stdout
 
 
 def test_a_question_without_a_terminal_names_yes(sluice: Sluice, tmp_path: Path) -> None:

@@ -161,7 +161,6 @@ SEEDED: dict[str, tuple[Seed, str]] = {
     # credentials, rights and the stack
     "expired credentials": (seed(expired=True), "credentials: log in again"),
     "right to create roles": (seed(forbidden={"iam:CreateRole"}), "rights: iam:CreateRole"),
-    "right to create the stream": (seed(forbidden={"kinesis:CreateStream"}), "rights: kinesis:CreateStream"),
     "organization forbids the cache": (
         seed(forbidden_by_organization={"elasticache:CreateServerlessCache"}),
         "organization: elasticache:CreateServerlessCache",
@@ -272,10 +271,6 @@ SEEDED: dict[str, tuple[Seed, str]] = {
     # parameters and the build
     "unknown parameter": (seed(given={"TdSight": "eu01"}), "parameters: TdSight"),
     "value out of range": (seed(given={"ArchiveDays": "1"}), "parameters: 2"),
-    "parameters against each other": (
-        seed(given={"DomainName": "events.example.com"}),
-        "parameters: HostedZoneId",
-    ),
     "parameter that the stack keeps": (
         seed(UPDATED, DOMAIN, {"HostedZoneId": ""}),
         "parameters: DomainName requires HostedZoneId",
@@ -283,10 +278,6 @@ SEEDED: dict[str, tuple[Seed, str]] = {
     "fewer workers than an automatic stream may have shards": (
         seed(given={"StreamMode": "AUTO", "MaxShards": "8", "WorkerConcurrency": "7"}),
         "parameters: less than MaxShards=8",
-    ),
-    "fewer workers than shards": (
-        seed(given={"ShardCount": "4", "WorkerConcurrency": "2"}),
-        "parameters: at least 4",
     ),
     "build for another processor": (lambda here: build(here.plan.build, 62), "build: x86_64"),
 }

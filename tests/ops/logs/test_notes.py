@@ -56,19 +56,6 @@ def local(folder: Path, **logs: str) -> Stack:
         ("Traceback (most recent call last):", []),
         ("[1, 2]", []),
     ],
-    ids=[
-        "info",
-        "held",
-        "breaker",
-        "refused",
-        "error",
-        "raised",
-        "timeout",
-        "success",
-        "metric",
-        "traceback",
-        "list",
-    ],
 )
 def test_warnings_errors_and_failed_invocations_are_trouble(
     tmp_path: Path, text: str, expected: list[tuple[str, str]]
