@@ -222,12 +222,3 @@ def test_exported_accounts_can_be_applied(sluice: Sluice, tmp_path: Path) -> Non
 
     assert (0, "No changes.\n") == (applied.exit_code, applied.stdout)
     assert (0, printed.stdout) == (written.exit_code, (tmp_path / "other.yaml").read_text())
-
-
-def test_record_creates_no_folders(sluice: Sluice, tmp_path: Path) -> None:
-    """The message says how to create one."""
-    sluice.send("shop", "recorded", "a")
-    result = sluice.run(f"record --local -o {tmp_path}/new/event.json")
-
-    assert f"create the folder first, `mkdir -p {tmp_path}/new`" in result.stderr
-    assert not (tmp_path / "new").exists()

@@ -179,7 +179,10 @@ def test_a_stream_that_fails_is_reported_and_the_rest_too(stack: Deployed, line:
     [
         ("replay --shard shardId-9", "there is no shard shardId-9: the stream has shardId-000000000000, "),
         ("record -o {out} --from now", "shardId-000000000000 has no records in this range: use an earlier"),
-        ("record -o /proc/nothing/x.json", "/proc/nothing/x.json cannot be written: "),
+        (
+            "record -o /proc/nothing/x.json",
+            "/proc/nothing/x.json cannot be written: No such file or directory: create the folder first, `mkdir -p /proc",
+        ),
         ("accounts apply /nowhere.yaml", "/nowhere.yaml cannot be read: No such file or directory"),
         ("accounts show nobody", "there is no account nobody: add it to accounts.yaml and run `sluice acc"),
         ("keys verify nonsense", "invalid key: "),
