@@ -3,10 +3,7 @@
 import json
 import time
 from base64 import b64decode
-from contextlib import suppress
 from pathlib import Path
-from urllib.error import HTTPError
-from urllib.request import Request, urlopen
 
 import pytest
 
@@ -90,20 +87,6 @@ def test_dead_rows_are_shown_dropped_and_sent_again(lone: Sluice, tmp_path: Path
     assert (0, "HEALTHY: nothing is waiting.") == (shown.exit_code, shown.stdout.splitlines()[0])
     assert "dead  dropped  adds up" in shown.stdout
     assert (2, True) == (tables["dropped_rows"]["dropped"], tables["dropped_rows"]["adds_up"])
-
-
-def test_rejected_events_can_be_dropped(sluice: Sluice) -> None:
-    """Nobody is shown them any more; rows are not touched."""
-    selected = "--local --rejected --account app --reason invalid_table"
-    body = json.dumps({"events": [{"table": "7 views"}]}).encode()
-    request = Request(f"{sluice.stack.addresses.gateway}/v1/events", body, {"x-write-key": sluice.key("app")})
-    with suppress(HTTPError):
-        urlopen(request, timeout=10)
-    until(lambda: sluice.json(f"dead list {selected}") != [])
-    done = sluice.json(f"dead drop {selected} --yes")
-
-    assert (1, 1, True) == (done["selected"], done["dropped"], done["complete"])
-    assert [] == sluice.json(f"dead list {selected}")
 
 
 def test_what_an_account_spends_is_shown(sluice: Sluice) -> None:

@@ -16,6 +16,7 @@ from ops.commands import redrive
 from ops.commands.dead import drop
 from ops.sending import balanced
 from ops.stack import Stack
+from shared.envelope import RejectedEvent, decode
 from tests.ops.deploy.test_rights import waiting
 from tests.support.delivery import Delivery, envelope, row
 from tests.support.faulty_stack import FaultyStack
@@ -111,22 +112,31 @@ def test_what_arrives_meanwhile_is_left_alone(command: click.Command, line: str,
     assert [touched, touched, (State.DEAD, 0)] == found
 
 
-def test_rows_that_wait_can_be_dropped() -> None:
+@pytest.mark.parametrize(
+    ("kind", "dropped", "left"),
+    [
+        ("--waiting", "shop/views/0", {State.DROPPED, State.DEAD, State.REJECTED}),
+        ("--rejected", "shop/views!too_deep/0", {State.WAITING, State.DEAD, State.DROPPED}),
+    ],
+)
+def test_rows_that_wait_and_rejected_events_can_be_dropped(kind: str, dropped: str, left: set[State]) -> None:
     """Nobody may need them any more. Those of other states stay."""
     stack = FaultyStack()
     made = stack.made
     made.map(shop="shop_db")
     made.td.create("shop_db", "views")
     made.td.faults.add(Fault(kind=Kind.STATUS, action=Action.IMPORT, status=429))
-    put(made, "a")
-    made.put(envelope("nobody", {"views": [row("b")]}))
+    rejected = RejectedEvent(0, "too_deep", "views", b"{}")
+    sent = decode(envelope("shop", {"views": [row("a")]}))
+    made.put(sent._replace(rejected=(rejected,)).encode())
+    made.deliver()
+    made.put(envelope("nobody", {"views": [row("b")]}, request_id="b"))
     made.deliver(-1)
-    result = run(drop.command, stack, "--all", "--waiting", "--yes", "--json")
+    result = run(drop.command, stack, "--all", kind, "--yes", "--json")
+    states = {key.name: entry.state for span in made.spans() for key, entry in span.all_leaves()}
 
     assert 1 == json.loads(result.stdout)["dropped"]
-    assert [State.DROPPED, State.DEAD] == [
-        entry.state for span in made.spans() for _, entry in span.all_leaves()
-    ]
+    assert (State.DROPPED, left) == (states[dropped], set(states.values()))
 
 
 @pytest.mark.parametrize(("command", "line"), [(drop.command, "--all"), (redrive.command, "--kind dead")])
