@@ -42,27 +42,21 @@ def test_a_stack_is_healthy_while_records_are_on_their_way() -> None:
     assert ["HEALTHY: 3 records and 3 rows waiting."] == lines(state(3, waiting=[sending]))
 
 
-def test_treasure_data_s_own_words_are_shown() -> None:
-    """A refusal of one database names it, and what Treasure Data said."""
-    waiting = WaitingRows("shop", "shop_db", "http_403", "no permission", 3, NOW - 30)
-
-    said = (
+def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
+    """An outage is one line for all accounts, of which it names three. A refusal of one database has what Treasure Data said."""
+    names = ("app", "blog", "docs", "news", "shop")
+    waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
+    waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))
+    refused = WaitingRows("shop", "shop_db", "http_403", "no permission", 3, NOW - 30)
+    outage = "WAITING for 1 min 30 s: 11 rows of app, blog, docs and 2 more accounts wait in S3: Treasure Data answers 503."
+    refusal = (
         "ATTENTION for 30 s: 3 rows for the database shop_db wait in S3: Treasure Data answers 403: the API key may not import into "
         'shop_db ("no permission"). Grant it, or correct the account\'s database in accounts.yaml and apply that. '
         "See docs/operations.md#troubleshooting."
     )
 
-    assert [said] == lines(state(waiting=[waiting]))
-
-
-def test_rows_that_wait_for_one_cause_are_one_finding() -> None:
-    """An outage of Treasure Data is one line for all accounts. It names three of them."""
-    names = ("app", "blog", "docs", "news", "shop")
-    waiting = [WaitingRows(name, f"{name}_db", "http_503", rows=2, since=NOW - 60) for name in names]
-    waiting.append(WaitingRows("shop", "", "http_503", rows=1, since=NOW - 90))
-    said = "WAITING for 1 min 30 s: 11 rows of app, blog, docs and 2 more accounts wait in S3: Treasure Data answers 503."
-
-    assert [f"{said} {NO_ACTION}"] == lines(state(waiting=waiting))
+    assert [f"{outage} {NO_ACTION}"] == lines(state(waiting=waiting))
+    assert [refusal] == lines(state(waiting=[refused]))
 
 
 def test_rows_that_were_not_tried_wait_for_the_database_of_those_that_were() -> None:
