@@ -256,15 +256,23 @@ def test_a_search_of_the_overflow_queue_consumes_no_message() -> None:
 def test_a_request_is_found_with_all_its_envelopes(
     wanted: str, expected: list[str], *, is_planned: bool
 ) -> None:
-    """The request's id finds them all; the id of one envelope finds only that one."""
-    found = Found()
+    """The request's id finds them all; the id of one envelope finds only that one. Of a span, only chunks with its rows are read."""
+    found = Found(cut=Cut(1, 1 << 20))
     found.put("a", request_id="r1")
     found.put("b", request_id="r1#1")
     found.put("c", request_id="r2")
+    read: list[str] = []
+    places: list[str] = []
     if is_planned:
         found.delivery.deliver()
+        [span] = found.delivery.spans()
+        members = found.delivery.objects.index(span).members
+        chunks = [members[key] for key in span.chunks if "abc"[key.part] in expected]
+        places = [f"bytes={chunks[0].offset}-{chunks[-1].offset + chunks[-1].length - 1}"] if chunks else []
+        found.delivery.s3.before["get_object"] = lambda request: read.append(request["Range"])
 
     assert expected == [one.seen.event_id for one in found.all(wanted)]
+    assert not expected or places == read[-1:]
 
 
 def test_a_search_by_column_covers_spans_shards_and_splits() -> None:
@@ -335,22 +343,6 @@ def test_a_search_reads_only_what_its_time_allows() -> None:
     assert made.dynamodb.calls.count("query") <= 4
     made.s3.calls.clear()
     assert [ids[90]] == [one.seen.event_id for one in found.all("r90")]
-
-
-def test_a_request_is_found_without_reading_rows_of_others() -> None:
-    """The index of a span has its requests, so only a chunk with rows of this one is read."""
-    found = Found(cut=Cut(1, 1 << 20))
-    for name in "abcdef":
-        found.put(name, request_id=name)
-    found.delivery.deliver()
-    [span] = found.delivery.spans()
-    members = found.delivery.objects.index(span).members
-    member = members[next(key for key in span.chunks if key.part == 2)]
-    parts: list[str] = []
-    found.delivery.s3.before["get_object"] = lambda request: parts.append(request["Range"])
-
-    assert ["c"] == [one.seen.event_id for one in found.all("c")]
-    assert f"bytes={member.offset}-{member.offset + member.length - 1}" == parts[-1]
 
 
 @pytest.mark.parametrize(
