@@ -36,12 +36,7 @@ ACTIONS: tuple[str, ...] = tuple(
 
 
 class Access:
-    """Makes clients with the permissions of one function.
-
-    Args:
-        function: the function whose role applies.
-        effects: makes denied calls take time, too.
-    """
+    """Makes clients with the permissions of one function."""
 
     def __init__(self, function: Function, effects: Effects) -> None:
         self._function = function

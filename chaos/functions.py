@@ -68,12 +68,7 @@ class _Telemetry(NullTelemetry):
 
 
 class Functions:
-    """Builds handlers.
-
-    Args:
-        world: the services.
-        weakness: the defences to leave out.
-    """
+    """Builds handlers."""
 
     def __init__(self, world: World, weakness: Weakness = SOUND) -> None:
         self.world = world

@@ -68,7 +68,7 @@ class Rejections:
             times = self._copies[copy.number, copy.code]
             if times > 1 and sent.dialect != "mobile" and not self._is_recorded_again:
                 yield f"rejected event {copy.number} is kept {times} times"
-        counted, (least, most) = self._pipeline.audit.books().rejected, self._told()
+        counted, (least, most) = Counter(self._pipeline.audit.balance().rejected), self._told()
         copied = Counter((copy.account, copy.table, copy.code) for copy in self._pipeline.copies)
         for place in copied | least | counted:
             if copied[place] > counted[place]:

@@ -7,6 +7,7 @@ at a time, and it yields only in `delay` and `wait`, so a run depends on nothing
 import zlib
 from collections import deque
 from collections.abc import Callable
+from dataclasses import dataclass
 from heapq import heappop, heappush
 from typing import Any, Self
 
@@ -19,30 +20,27 @@ class Killed(BaseException):
     """The process is dead. Every effect that it attempts raises this, even in `finally` blocks."""
 
 
+@dataclass(eq=False, slots=True)
 class Task:
     """One greenlet of a process."""
 
-    __slots__ = ("ended", "greenlet", "looked_at", "process", "waits")
-
-    def __init__(self, process: "Process") -> None:
-        self.process = process
-        self.greenlet: greenlet | None = None
-        self.ended = False
-        self.looked_at = float("-inf")  # when it last looked at its clock
-        self.waits = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
+    process: "Process"
+    greenlet: "greenlet | None" = None
+    ended: bool = False
+    looked_at: float = float("-inf")  # when it last looked at its clock
+    waits: int = 0  # counts its waits, so that a wake-up for an earlier wait is ignored
 
 
 class Process:
     """One invocation."""
 
     def __init__(self, simulation: "Simulation", name: str) -> None:
-        self.name = name  # its name in the trace
-        self.by = name  # its sandbox and itself, for the judge
+        self.name = self.by = name  # in the trace; and for the judge: its sandbox and itself
         self.simulation = simulation
         self.dead = False  # it performs no more effects
         self.frozen = False  # its sandbox is not running; its greenlets continue when it thaws
         self.overruns = False  # it is not killed at its time-out
-        self.born = simulation.now  # when it began, simulated UNIX seconds
+        self.born = simulation.now  # simulated UNIX seconds
         self.tasks: list[Task] = []
         self.stalled: list[tuple[Task, int]] = []
 
@@ -53,12 +51,7 @@ class Process:
 
 
 class Simulation:
-    """A clock and a scheduler.
-
-    Args:
-        start: simulated UNIX seconds at the start.
-        traced: keep every line of the trace, not just its checksum.
-    """
+    """A clock and a scheduler."""
 
     def __init__(self, start: float, *, traced: bool = False) -> None:
         self.now = start

@@ -7,7 +7,7 @@ from typing import Any
 
 from chaos.pipeline import Pipeline
 from chaos.rejections import Rejections
-from chaos.td_lies import is_bad
+from chaos.td_faults import is_bad
 from chaos.trouble import Kind
 from worker.states import State
 
@@ -158,8 +158,8 @@ def _compare(
         counts["delivered"] += found
         counts["dead"] += number in reasons
     told = {
-        place: Counter({"delivered": states[State.DELIVERED], "dead": states[State.DEAD]})
-        for place, states in pipeline.audit.books().tables.items()
+        place: Counter({"delivered": rows.states[State.DELIVERED], "dead": rows.states[State.DEAD]})
+        for place, rows in pipeline.audit.balance().tables.items()
     }
     return [
         f"{place}: the balance says {dict(told.get(place, Counter()))}, there are {dict(counts)}"

@@ -51,13 +51,7 @@ class Given:
 
 
 class Observer:
-    """Takes watermarks during a schedule.
-
-    Args:
-        world: the services.
-        audit: finds what is dead.
-        kind: the class that takes them.
-    """
+    """Takes watermarks during a schedule."""
 
     def __init__(self, world: World, audit: Audit, kind: type[Watermarks] = Watermarks) -> None:
         seed = world.schedule.seed + _SEED

@@ -7,12 +7,14 @@ from chaos import schedule as schedules
 from chaos.functions import Functions
 from chaos.pipeline import Pipeline
 from chaos.run import run_schedule
+from chaos.specification import EVENTS as EVENT_KINDS
 from chaos.specification import Event
 from chaos.trace import Trace
 from chaos.trouble import Kind
 from chaos.world import World
 
 EVENTS = 120
+EVENTS_OF_A_CALM_RUN = set(EVENT_KINDS) - {"claimed", "object lost", "probed", "stream deleted", "tag bound"}
 
 
 class Seen(Trace):
@@ -45,17 +47,7 @@ def test_without_trouble_the_judge_sees_all_that_happens_and_nothing_wrong() -> 
     trace = seen(1)
 
     assert not trace.broken, trace.told
-    kinds = {
-        "object put",
-        "appended",
-        "sent",
-        "answered",
-        "written",
-        "listed",
-        "acknowledged",
-        "object deleted",
-    }
-    assert kinds <= {event.what for event in trace.events}
+    assert EVENTS_OF_A_CALM_RUN <= {event.what for event in trace.events}
     rows = sum(chunk.rows for item in trace.judge.items.values() for chunk in item.chunks)
     assert EVENTS == rows
     sent = [event for event in trace.events if event.what == "sent"]
@@ -72,14 +64,6 @@ def test_answers_to_queries_and_probes_are_seen() -> None:
     assert {"imported", "unknown", "unsent", "counted", "counted none"} <= {
         event.answer for event in trace.events
     }
-
-
-@pytest.mark.parametrize("seed", [0, 1, 4, 10_005])
-def test_with_trouble_no_rule_is_broken(seed: int) -> None:
-    """Whatever goes wrong around it, the product does only what the specification allows."""
-    verdict = run_schedule(schedules.draw(seed, EVENTS))
-
-    assert not verdict.rules, verdict.told
 
 
 @pytest.mark.parametrize(
