@@ -1,6 +1,7 @@
 """Checks promise 6: the books add up, during a run and at its end. It reads the services directly, past the injected faults."""
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -98,6 +99,15 @@ class Audit:
                     for event in self.rejections_store.get(span, key):
                         original = json.loads(event.original)
                         yield Copy(key.account, group.table, group.code, original, event.message)
+
+    def rejections(self) -> Counter[tuple[str, str, str]]:
+        """Return how many events have been rejected, by account, table and code, also those that were repaired."""
+        counted: Counter[tuple[str, str, str]] = Counter()
+        for span in self.ledger.spans():
+            for key, entry in span.all_leaves():
+                if key.group.is_rejected and entry.state is not State.COPY:
+                    counted[key.account, key.group.table, key.group.code] += span.rows(key)
+        return counted
 
     def balance(self) -> Balance:
         """Return what operators see."""

@@ -56,16 +56,9 @@ _CROWD_SECONDS = 60.0
 
 
 class Answered(NamedTuple):
-    """A response of the ingest: when it was given, when the request was made (UNIX seconds), and the request.
+    """A response of the ingest: the events that it called accepted, and others with their codes; without a response, the status is 0."""
 
-    `judge` is the number of the sandbox that gave it, `accepted` the events that it called accepted, `rejected` the others with their codes;
-    without a response, the status is 0.
-    """
-
-    at: float
-    since: float
     sent: Sent
-    judge: int
     status: int
     accepted: tuple[int, ...]
     rejected: tuple[tuple[int, str], ...]
@@ -80,7 +73,7 @@ class Pipeline:
         self.schedule: Schedule = schedule
         self.accepted: dict[int, float] = {}  # by event, when it was first accepted, UNIX seconds
         self.sent: dict[int, Sent] = {}  # by event, its request
-        self.answers: list[Answered] = []  # the ingest's responses, for checks of how it judged
+        self.answers: list[Answered] = []  # the ingest's responses
         # rejected events that were kept when everything had settled for the first time
         self.copies: list[Copy] = []
         # by number, the table of each event that an operator repaired afterwards
@@ -378,15 +371,13 @@ class Pipeline:
         def answered(since: float, outcome: Outcome) -> None:
             accepted: tuple[int, ...] = ()
             rejected: tuple[tuple[int, str], ...] = ()
-            judge = status = 0
+            status = 0
             if isinstance(outcome, Returned):
-                judge, status = outcome.value["judge"], outcome.value["statusCode"]
+                status = outcome.value["statusCode"]
                 accepted, rejected = sent.judged(outcome.value, copy)
                 self._accept(accepted)
                 self.observer.answered(accepted, since)
-            self.answers.append(
-                Answered(self._simulation.now, since, sent, judge, status, accepted, rejected)
-            )
+            self.answers.append(Answered(sent, status, accepted, rejected))
             is_heard = (accepted or rejected) and not self._trouble.strike(Kind.CLIENT_DEAF)
             if sent.dialect not in REPEATED or is_heard:
                 return

@@ -187,8 +187,6 @@ class World:
         }
         # by account, every database that it was ever mapped to
         self.mapped: defaultdict[str, set[str]] = defaultdict(set)
-        # for each publication of the accounts, its time (UNIX seconds) and the accounts disabled by it
-        self.disabled: list[tuple[float, frozenset[str]]] = []
         self.apply_accounts()
 
         self.kinesis = clients.Kinesis(self.stream, self.effects)
@@ -223,12 +221,6 @@ class World:
         """Apply the accounts file to Redis and publish the edge policy, as an operator does."""
         for name, account in self.accounts.items():
             self.mapped[name].add(account.database)
-        disabled = [
-            name
-            for name, account in self.accounts.items()
-            if account.status == "disabled" or account.revoked_key_ids
-        ]
-        self.disabled.append((self.simulation.now, frozenset(disabled)))
         entries = {name: account.to_entry() for name, account in self.accounts.items()}
         document = policy.encode(entries, int(self.simulation.now * 1000))
         self.bucket.put_object(Bucket=BUCKET, Key=policy.KEY, Body=document)
